@@ -1,0 +1,108 @@
+"""The Gaussian posterior with full covariance: latents may depend on each other given x."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from aejax.events import LOG_2PI, flatten
+from aejax.types import Array, Key
+
+
+class FullGaussianCode(NamedTuple):
+    """A draw from q(z | x) = N(location, cholesky cholesky^T) with its parameters.
+
+    The fields are not named as those of a diagonal Gaussian, whose KL in closed form is wrong here.
+    """
+
+    z: Array  # f32[B, L]
+    location: Array  # f32[B, L]
+    cholesky: Array  # f32[B, L, L], lower triangular, the diagonal above zero
+
+    @property
+    def latent(self) -> Array:
+        """f32[B, L]."""
+        return self.z
+
+    def log_q(self, stick: bool = False) -> Array:
+        """log q(z | x), f32[B].
+
+        Args:
+          stick: stops the gradient through location and cholesky but not through z (Roeder et al.
+            2017, equation 8).
+        """
+        location, cholesky = self.location, self.cholesky
+        if stick:
+            location, cholesky = jax.lax.stop_gradient((location, cholesky))
+        return _log_prob(self.z, location, cholesky)
+
+    def log_prob(self, values: Array) -> Array:
+        """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
+        each = jax.vmap(lambda value: _log_prob(value[None], self.location, self.cholesky))
+        return each(values)
+
+    def redraw(self, key: Key) -> Array:
+        """Another draw for each example, f32[B, L]."""
+        noise = jax.random.normal(key, self.location.shape)
+        return self.location + _product(self.cholesky, noise)
+
+
+class FullGaussian(nn.Module):
+    """z = location + cholesky noise, noise ~ N(0, 1) (Kingma and Welling 2019, section 2.5.1).
+
+    The features give L (L + 3) / 2 numbers: the location, the logarithm of the diagonal, and what
+    stands below it.
+    """
+
+    latents: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent."""
+        return (self.latents,)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Array,
+        key: Key | None,
+        step: Any = 0,
+        context: Any = None,
+        prior: Any = None,
+        decoder: Any = None,
+    ) -> FullGaussianCode:
+        """[B, ...] -> FullGaussianCode; without a key z is the location."""
+        del step, context, prior, decoder
+        count = self.latents
+        rows, columns = np.tril_indices(count, -1)
+        statistics = nn.Dense(2 * count + len(rows), name="statistics")(
+            flatten(features).astype(jnp.float32)
+        )
+        location, log_diagonal, below = jnp.split(statistics, (count, 2 * count), axis=-1)
+        cholesky = jnp.exp(log_diagonal)[..., None] * jnp.eye(count)[None]
+        cholesky = cholesky.at[:, rows, columns].set(below)
+        code = FullGaussianCode(location, location, cholesky)
+        return code if key is None else code._replace(z=code.redraw(key))
+
+    def lift(self, latent: Array) -> Array:
+        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        return latent
+
+
+def _product(matrices: Array, vectors: Array) -> Array:
+    """f32[B, L, L], f32[B, L] -> f32[B, L], without the rounding of fast matrix units."""
+    return jnp.sum(matrices * vectors[:, None, :], axis=-1)
+
+
+def _log_prob(value: Array, location: Array, cholesky: Array) -> Array:
+    """f32[B or 1, L], f32[B, L], f32[B, L, L] -> f32[B]."""
+    difference = jnp.broadcast_to(value, location.shape) - location
+    noise = jax.lax.linalg.triangular_solve(
+        cholesky, difference[..., None], left_side=True, lower=True
+    )[..., 0]
+    log_diagonal = jnp.log(jnp.diagonal(cholesky, axis1=-2, axis2=-1))
+    return jnp.sum(-0.5 * (jnp.square(noise) + LOG_2PI) - log_diagonal, axis=-1)

@@ -1,0 +1,85 @@
+"""What the posteriors made by normalising flows share: their start, their steps and their code.
+
+    base  ~ N(location, exp(log_scale)^2)          from the features
+    z     = step_T(... step_1(base))               each step invertible, with the features' help
+    log q = log N(base) - sum of the steps' log |det dz / dbase|  (Rezende and Mohamed 2015, eq. 7)
+
+A step is a Linen module (z, features) -> (z', log|det|), f32[B, L] and f32[B].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.events import flatten, normal_log_prob
+from aejax.types import Array, Key
+
+
+class FlowCode(NamedTuple):
+    """A draw from q(z | x) and how it came about; its density is known at this draw alone."""
+
+    z: Array  # f32[B, L]
+    base: Array  # f32[B, L], what entered the first step
+    location: Array  # f32[B, L], of base
+    log_scale: Array  # f32[B, L], of base
+    log_det: Array  # f32[B], log |det dz / dbase|
+
+    @property
+    def latent(self) -> Array:
+        """f32[B, L]."""
+        return self.z
+
+    def log_q(self, stick: bool = False) -> Array:
+        """log q(z | x), f32[B].
+
+        Raises:
+          UserError: with stick, which needs log q as a function of z with the steps held fixed, and
+            so their inverse, which is not at hand. Stopping the base's parameters alone would be
+            another estimator.
+        """
+        if stick:
+            raise UserError(
+                "a flow's log q cannot stick the landing, as its steps have no inverse at hand: "
+                "use losses.rate() without stick, or the bottleneck Gaussian or FullGaussian"
+            )
+        base = normal_log_prob(self.base, self.location, self.log_scale)
+        return jnp.sum(base, axis=-1) - self.log_det
+
+
+class Base(nn.Module):
+    """The diagonal Gaussian that a flow starts from, by one linear map of the features."""
+
+    latents: int
+
+    @nn.compact
+    def __call__(self, features: Array, key: Key | None) -> FlowCode:
+        """f32[B, D] -> FlowCode before any step; without a key it is at the location."""
+        statistics = nn.Dense(2 * self.latents, name="statistics")(features)
+        location, log_scale = jnp.split(statistics, 2, axis=-1)
+        base = location
+        if key is not None:
+            base = base + jnp.exp(log_scale) * jax.random.normal(key, base.shape)
+        return FlowCode(base, base, location, log_scale, jnp.zeros(base.shape[0]))
+
+
+def flow(base: Base, steps: Sequence[Any], features: Array, key: Key | None) -> FlowCode:
+    """Draws from the base and takes the steps.
+
+    Args:
+      base: of as many latents as the steps take.
+      steps: modules (z, features) -> (z', log|det|).
+      features: [B, ...].
+      key: of the draw, or None for no noise.
+    """
+    features = flatten(features).astype(jnp.float32)
+    code = base(features, key)
+    for step in steps:
+        z, log_det = step(code.z, features)
+        code = code._replace(z=z, log_det=code.log_det + log_det)
+    return code

@@ -1,0 +1,68 @@
+"""Planar flows: each step moves z along one direction by what it is along another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.bottlenecks.flow import Base, FlowCode, flow
+from aejax.types import Array, Key
+
+
+class PlanarStep(nn.Module):
+    """z + u tanh(w z + b), with u, w and b from the features (Rezende and Mohamed 2015, eq. 10)."""
+
+    @nn.compact
+    def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
+        """f32[B, L], f32[B, D] -> z' f32[B, L] and log|det| f32[B]."""
+        count = z.shape[-1]
+        numbers = nn.Dense(2 * count + 1, name="parameters")(features)
+        u, w, b = jnp.split(numbers, (count, 2 * count), axis=-1)
+        # Invertible where w u > -1, which appendix A.1 brings about by moving u along w; a little
+        # more, so that the determinant does not round to 0.
+        product = jnp.sum(w * u, axis=-1, keepdims=True)
+        moved = jax.nn.softplus(product) - (1.0 - 1e-4)
+        norm = jnp.sum(jnp.square(w), axis=-1, keepdims=True)
+        u = u + (moved - product) * w / (norm + 1e-6)
+        height = jnp.tanh(jnp.sum(w * z, axis=-1, keepdims=True) + b)
+        slope = (1.0 - jnp.square(height)) * jnp.sum(w * u, axis=-1, keepdims=True)
+        return z + u * height, jnp.log1p(slope)[:, 0]
+
+
+class Planar(nn.Module):
+    """A diagonal Gaussian through planar flows, whose parameters the features give.
+
+    Attributes:
+      latents: L.
+      flows: how many steps.
+    """
+
+    latents: int
+    flows: int = 4
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent."""
+        return (self.latents,)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Array,
+        key: Key | None,
+        step: Any = 0,
+        context: Any = None,
+        prior: Any = None,
+        decoder: Any = None,
+    ) -> FlowCode:
+        """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
+        del step, context, prior, decoder
+        steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
+        return flow(Base(self.latents, name="base"), steps, features, key)
+
+    def lift(self, latent: Array) -> Array:
+        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        return latent

@@ -1,0 +1,94 @@
+"""Orthogonal Sylvester flows: planar ones with as many directions at once as there are columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.bottlenecks.flow import Base, FlowCode, flow
+from aejax.errors import UserError
+from aejax.types import Array, Key
+
+
+class SylvesterStep(nn.Module):
+    """z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
+
+    Q f32[L, M] has orthonormal columns, R and R' f32[M, M] are upper triangular with diagonals in
+    (-1, 1), all from the features. Q comes from a QR decomposition: the paper's iteration is
+    orthonormal only where it has converged, and the determinant holds only there.
+    """
+
+    columns: int
+
+    @nn.compact
+    def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
+        """f32[B, L], f32[B, D] -> z' f32[B, L] and log|det| f32[B]."""
+        (size, count), columns = z.shape, self.columns
+        directions = nn.Dense(count * columns, name="directions")(features)
+        q = jnp.linalg.qr(directions.reshape((size, count, columns)))[0]
+        # R and R' in one matrix: the one above its diagonal, the other transposed below it.
+        both = nn.Dense(columns * columns, name="triangles")(features)
+        both = both.reshape((size, columns, columns))
+        # Not up to 1 and -1, where the determinant could round to 0.
+        diagonals = 0.999 * jnp.tanh(nn.Dense(2 * columns, name="diagonals")(features))
+        first, second = jnp.split(diagonals, 2, axis=-1)
+        eye = jnp.eye(columns)[None]
+        r = jnp.triu(both, 1) + first[..., None] * eye
+        r_inner = jnp.triu(jnp.swapaxes(both, 1, 2), 1) + second[..., None] * eye
+        b = nn.Dense(columns, name="bias")(features)
+        along = jnp.sum(q * z[..., None], axis=1)
+        height = jnp.tanh(jnp.sum(r_inner * along[:, None, :], axis=-1) + b)
+        move = jnp.sum(r * height[:, None, :], axis=-1)
+        # Equation 14: the determinant of a triangular matrix, each factor above zero.
+        slope = (1.0 - jnp.square(height)) * first * second
+        return z + jnp.sum(q * move[:, None, :], axis=-1), jnp.sum(jnp.log1p(slope), axis=-1)
+
+
+class Sylvester(nn.Module):
+    """A diagonal Gaussian through orthogonal Sylvester flows, whose parameters the features give.
+
+    Attributes:
+      latents: L.
+      columns: M, directions that a step moves along, at most L; None for L.
+      flows: how many steps.
+    """
+
+    latents: int
+    columns: int | None = None
+    flows: int = 4
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent."""
+        return (self.latents,)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Array,
+        key: Key | None,
+        step: Any = 0,
+        context: Any = None,
+        prior: Any = None,
+        decoder: Any = None,
+    ) -> FlowCode:
+        """[B, ...] -> FlowCode; without a key it is where the base's location goes.
+
+        Raises:
+          UserError: if there are more columns than latents.
+        """
+        del step, context, prior, decoder
+        columns = self.latents if self.columns is None else self.columns
+        if not 1 <= columns <= self.latents:
+            raise UserError(
+                f"Sylvester has {columns} columns for {self.latents} latents: orthonormal columns "
+                "are between 1 and the latents"
+            )
+        steps = [SylvesterStep(columns, name=f"flow_{i}") for i in range(self.flows)]
+        return flow(Base(self.latents, name="base"), steps, features, key)
+
+    def lift(self, latent: Array) -> Array:
+        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        return latent

@@ -1,0 +1,94 @@
+"""Finite scalar quantisation: each number of a code is rounded to one of a few levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from aejax.bottlenecks.positions import Positions, straight_through
+from aejax.types import Array, Key
+
+
+class LatticeCode(NamedTuple):
+    """Points of a lattice."""
+
+    z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; its gradient is that before rounding
+    indices: Array  # i32[B, *positions], the points' numbers, from 0
+
+    @property
+    def latent(self) -> Array:
+        """What a prior gives a probability to, i32[B, *positions]."""
+        return self.indices
+
+
+class FiniteScalarQuantised(nn.Module):
+    """FSQ: numbers squashed and rounded, straight-through (Mentzer et al. 2024, section 3).
+
+    The codebook is the grid of all combinations: no memory, no commitment, nothing to collapse.
+
+    Attributes:
+      levels: of each number, two or more; (8, 5, 5, 5) has 1,000 codes.
+      positions: the shape in which one example's points stand. Features [B, *positions, channels]
+        are projected position by position, any others as a whole.
+    """
+
+    levels: Sequence[int]
+    positions: Sequence[int] = (1,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent, the indices."""
+        return tuple(self.positions)
+
+    @property
+    def codes(self) -> int:
+        """How many points the lattice has."""
+        return math.prod(self.levels)
+
+    def setup(self) -> None:
+        """Names the projection."""
+        self.encode = Positions(self.positions, len(self.levels))
+
+    def __call__(
+        self,
+        features: Array,
+        key: Key | None,
+        step: Any = 0,
+        context: Any = None,
+        prior: Any = None,
+        decoder: Any = None,
+    ) -> LatticeCode:
+        """[B, ...] -> LatticeCode; the key is not used."""
+        del key, step, context, prior, decoder
+        encoded = self.encode(features)
+        levels = np.asarray(self.levels, np.float32)
+        # Slightly beyond the outermost levels, so that these can be reached.
+        half = (levels - 1.0) * (1.0 + 1e-3) / 2.0
+        # An even number of levels has none at 0: levels are the integers from -levels / 2 on.
+        offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
+        shift = np.arctanh(offset / half)
+        around = (1,) * (encoded.ndim - 1)
+        half, offset, shift = (a.reshape((*around, -1)) for a in (half, offset, shift))
+        bounded = half * jnp.tanh(encoded + shift) - offset
+        middle = levels // 2
+        digits = jnp.round(jax.lax.stop_gradient(bounded)) + middle.reshape((*around, -1))
+        indices = jnp.sum(digits.astype(jnp.int32) * self._basis(encoded.ndim), axis=-1)
+        z = straight_through(bounded / middle.reshape((*around, -1)), self.lift(indices))  # pyright: ignore[reportArgumentType]
+        return LatticeCode(z, indices.astype(jnp.int32))
+
+    def lift(self, latent: Array) -> Array:
+        """Indices i32[B, *positions] -> their points f32[B, *positions, len(levels)]."""
+        levels = np.asarray(self.levels, np.int32).reshape((*(1,) * latent.ndim, -1))
+        digits = (latent[..., None] // self._basis(latent.ndim + 1)) % levels
+        return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
+
+    def _basis(self, ndim: int) -> np.ndarray:
+        """What one step of each digit adds to the index, i32[1, ..., len(levels)]."""
+        basis = np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
+        return basis.reshape((*(1,) * (ndim - 1), -1))

@@ -1,0 +1,51 @@
+"""The bottleneck of the standard autoencoder: one point, no noise, no cost."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.events import flatten
+from aejax.types import Array, Key
+
+
+class PointCode(NamedTuple):
+    """A deterministic code."""
+
+    z: Array  # f32[B, L]
+
+    @property
+    def latent(self) -> Array:
+        """f32[B, L]."""
+        return self.z
+
+
+class Point(nn.Module):
+    """One linear map from the features to `latents` numbers."""
+
+    latents: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent."""
+        return (self.latents,)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Array,
+        key: Key | None,
+        step: Any = 0,
+        context: Any = None,
+        prior: Any = None,
+        decoder: Any = None,
+    ) -> PointCode:
+        """[B, ...] -> PointCode with z f32[B, latents]; the key is not used."""
+        del key, step, context, prior, decoder
+        return PointCode(nn.Dense(self.latents, name="mean")(flatten(features).astype(jnp.float32)))
+
+    def lift(self, latent: Array) -> Array:
+        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        return latent

@@ -1,0 +1,181 @@
+"""What all sparse bottlenecks share: one projection, ages, and an activation of its own each."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.bottlenecks.sparse.code import SparseCode, Subset
+from aejax.bottlenecks.sparse.memory import Ages, Controller
+from aejax.errors import UserError
+from aejax.events import flatten
+from aejax.kernels import encode
+from aejax.kernels.mask import mask_of_largest
+from aejax.members import any_member
+from aejax.types import Array, Key
+
+
+class Projection(nn.Module):
+    """The encoder's weights: a kernel and a bias."""
+
+    latents: int
+
+    @nn.compact
+    def __call__(self, size: int) -> tuple[Array, Array]:
+        """The kernel f32[D, m] and the bias f32[m], for inputs of D values."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, self.latents))
+        return kernel, self.param("bias", nn.initializers.zeros_init(), (self.latents,))
+
+
+class Sparse(nn.Module):
+    """Abstract: a sparse bottleneck, whose kind is its `activate`.
+
+    Attributes:
+      latents: m, usually many times the size of x.
+      subtract_bias: takes the decoder's bias from the input first, pi = (x - b_dec) W_enc + b_enc.
+      l0: the mean number of active latents that the price of `losses.priced` is steered to; None:
+        there is no such price.
+      dtype: of the product; parameters and z stay float32.
+    """
+
+    latents: int
+    subtract_bias: bool = dataclasses.field(default=False, kw_only=True)
+    l0: float | None = dataclasses.field(default=None, kw_only=True)
+    dtype: Any = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent."""
+        return (self.latents,)
+
+    def setup(self) -> None:
+        """Names the parts: the projection, and the memory."""
+        self.encode = Projection(self.latents)
+        self.ages = Ages(self.latents)
+        if self.l0 is not None:
+            self.controller = Controller(self.l0)
+
+    def __call__(
+        self,
+        features: Array,
+        key: Key | None,
+        step: Any = 0,
+        context: Any = None,
+        prior: Any = None,
+        decoder: Any = None,
+    ) -> SparseCode:
+        """[B, ...] -> SparseCode; the key is not used.
+
+        Raises:
+          UserError: if the bias or the norms of the atoms are needed and the decoder has none.
+        """
+        del key, context, prior
+        inputs = self.inputs(features, decoder)
+        code = self.activate(inputs, step, decoder)
+        self.ages(code.used())
+        if self.l0 is not None:
+            self.controller(code.l0, inputs)
+        return code
+
+    @abc.abstractmethod
+    def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
+        """What is active for inputs f32[B, D]."""
+        ...
+
+    @abc.abstractmethod
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """The fields of `aejax.dictionary.Plain` that are the activation's own.
+
+        Args:
+          params: of this bottleneck.
+          memory: of this bottleneck.
+          norms: f32[m] of the atoms.
+        """
+        ...
+
+    def inputs(self, features: Array, decoder: Any) -> Array:
+        """What the kernel sees, f32[B, D]."""
+        seen = flatten(features).astype(jnp.float32)
+        return seen - weights(decoder, self.latents).bias[None] if self.subtract_bias else seen
+
+    def project(self, inputs: Array) -> Array:
+        """inputs W + b, f32[B, m]."""
+        kernel, bias = self.encode(inputs.shape[-1])
+        return project(inputs, kernel, bias, self.dtype)
+
+    def pre_activations(self, features: Array, decoder: Any = None) -> Array:
+        """(x - a b_dec) W + b for every latent, f32[B, m]."""
+        return self.project(self.inputs(features, decoder))
+
+    def norms(self, decoder: Any) -> Array | None:
+        """What selection scales the pre-activations by, f32[m]; None for most."""
+        del decoder
+        return None
+
+    def revive(
+        self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
+    ) -> Subset:
+        """The k largest pre-activations among dead latents, signs kept, all where fewer are dead.
+
+        Args:
+          features: [B, ...].
+          dead: bool[m].
+          k: how many, whatever the number of dead latents.
+          decoder: of the model.
+          room: for so many dead latents, which is what they cost; those beyond are not looked at.
+            None: for all m.
+        """
+        inputs = self.inputs(features, decoder)
+        kernel, bias = self.encode(inputs.shape[-1])
+        norms = self.norms(decoder)
+        # Dead ones first, then others in the places that are left over.
+        columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
+        held = jnp.take(dead, columns)[None]
+        own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
+        pre = project(inputs, *own, self.dtype)
+
+        def best() -> Array:
+            score = jax.lax.stop_gradient(pre)
+            score = score if norms is None else score * jnp.take(norms, columns)[None]
+            return mask_of_largest(jnp.where(held, score, -jnp.inf), k)
+
+        everyone = jnp.ones(pre.shape, bool)
+        many = any_member(jnp.sum(dead) > k)
+        kept = held & jax.lax.cond(many, best, lambda: everyone)
+        return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
+
+    def lift(self, latent: Any) -> Any:
+        """The decoder sees the latent as it is."""
+        return latent
+
+
+def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
+    """inputs W + b, f32[B, m]; the product in `dtype`, summed and kept in float32."""
+    return encode.project(inputs, kernel, dtype) + bias[None]
+
+
+def weights(decoder: Any, latents: int) -> Any:
+    """A dictionary's atoms and bias.
+
+    Raises:
+      UserError: if the decoder is none.
+    """
+    if not hasattr(decoder, "weights"):
+        kind = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
+        raise UserError(
+            f"this sparse bottleneck reads the bias or the norms of a Dictionary, but was given "
+            f"{kind}: use it in an Autoencoder whose decoder is a Dictionary"
+        )
+    return decoder.weights(latents)
+
+
+def atom_norms(decoder: Any, latents: int) -> Array:
+    """||W_dec row||, f32[m], at least 1e-12, without a gradient: it only orders the latents."""
+    norms = jnp.linalg.norm(weights(decoder, latents).atoms, axis=-1)
+    return jax.lax.stop_gradient(jnp.maximum(norms, 1e-12))

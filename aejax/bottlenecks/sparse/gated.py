@@ -1,0 +1,50 @@
+"""The sparse code whose gate and magnitude share one projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.bottlenecks.sparse.base import Sparse, project
+from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.types import Array
+
+
+class Gated(Sparse):
+    """H(x W + b_gate) * relu(exp(r_mag) * x W + b_mag) (Rajamanoharan et al. 2024, equation 4).
+
+    The projection's own bias is b_gate. Trained with `losses.gate_l1` and `losses.gate_error`: the
+    step passes no gradient, so these two alone teach the gate.
+
+    Attributes:
+      latents: m.
+    """
+
+    latents: int
+
+    @nn.compact
+    def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
+        """f32[B, D] -> SparseCode with a dense z f32[B, m], and the gate's pre-activation."""
+        del step, decoder
+        zeros = nn.initializers.zeros_init()
+        r_mag = self.param("r_mag", zeros, (self.latents,))
+        b_mag = self.param("b_mag", zeros, (self.latents,))
+        kernel, b_gate = self.encode(inputs.shape[-1])
+        shared = project(inputs, kernel, jnp.zeros_like(b_gate), self.dtype)
+        gate = shared + b_gate[None]
+        magnitude = nn.relu(jnp.exp(r_mag)[None] * shared + b_mag[None])
+        z = jnp.where(gate > 0, magnitude, 0.0)
+        return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32), gate)
+
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """The fields of Plain."""
+        del memory, norms
+        return {
+            "activation": "gated",
+            "b_gate": params["encode"]["bias"],
+            "b_mag": params["b_mag"],
+            "r_mag": params["r_mag"],
+        }

@@ -1,0 +1,131 @@
+"""The sparse code with a learned threshold a latent, trained through a straight-through window."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.bottlenecks.sparse.base import Sparse
+from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.types import Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
+    """z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
+
+    The threshold's derivative is a kernel estimate, -(theta / eps) rect((z - theta) / eps), taken
+    on z before the jump: after it the lower half of the window would be empty.
+
+    Args:
+      z: f32[B, m], pre-activations as they are.
+      threshold: f32[m].
+      bandwidth: eps, the width of the window.
+      to_input: adds the same estimate, with the other sign, to the derivative of z.
+    """
+    del bandwidth, to_input
+    return jnp.where(z > threshold[None], z, 0.0)
+
+
+def _jump_forward(z, threshold, bandwidth, to_input):
+    return jump(z, threshold, bandwidth, to_input), (z, threshold)
+
+
+def _jump_backward(bandwidth, to_input, saved, cotangent):
+    z, threshold = saved
+    estimate = threshold[None] / bandwidth * window(z, threshold, bandwidth) * cotangent
+    d_z = jnp.where(z > threshold[None], cotangent, 0.0)
+    return d_z + estimate if to_input else d_z, -jnp.sum(estimate, axis=0)
+
+
+jump.defvjp(_jump_forward, _jump_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
+    """1 where z is above the threshold, else 0, f32[B, m]; its sum over latents is L0.
+
+    The threshold's derivative is -(1 / eps) rect((z - theta) / eps) (Rajamanoharan et al. 2024,
+    equation 12), that of z 0, or the same with the other sign where `to_input`.
+    """
+    del bandwidth, to_input
+    return (z > threshold[None]).astype(z.dtype)
+
+
+def _above_forward(z, threshold, bandwidth, to_input):
+    return above(z, threshold, bandwidth, to_input), (z, threshold)
+
+
+def _above_backward(bandwidth, to_input, saved, cotangent):
+    z, threshold = saved
+    estimate = window(z, threshold, bandwidth) / bandwidth * cotangent
+    return estimate if to_input else jnp.zeros_like(z), -jnp.sum(estimate, axis=0)
+
+
+above.defvjp(_above_forward, _above_backward)
+
+
+def window(z: Array, threshold: Array, bandwidth: float) -> Array:
+    """1 where |z - theta| < eps / 2, else 0, f32[B, m]: what the threshold learns from."""
+    return (jnp.abs((z - threshold[None]) / bandwidth) < 0.5).astype(z.dtype)
+
+
+class JumpReLU(Sparse):
+    """z H(z - theta) with one threshold theta = exp(t) > 0 a latent (Rajamanoharan et al. 2024).
+
+    The threshold is a float32 parameter whatever the dtype: near 1, updates of 1e-4 vanish in
+    bfloat16. Inputs are expected to have mean square 1 (`nets.Scale`): on other data the window
+    may be empty, and then no threshold ever moves (`losses.window` watches it).
+
+    Attributes:
+      latents: m.
+      threshold: theta at the start.
+      bandwidth: eps, the width of the window around theta.
+      to_input: passes the estimate on to the pre-activations too (Conerly et al. 2025).
+      rectified: evaluates the window on relu(z), as Gemma Scope does; raw z otherwise.
+    """
+
+    latents: int
+    threshold: float = 0.1
+    bandwidth: float = 0.05
+    to_input: bool = False
+    rectified: bool = False
+
+    def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
+        """f32[B, D] -> SparseCode with a dense z f32[B, m], and pre-activations in `pre`."""
+        del step, decoder
+        pre = self.project(inputs)
+        pre = nn.relu(pre) if self.rectified else pre
+        theta = self.thresholds()
+        z = jump(pre, theta, self.bandwidth, self.to_input)
+        l0 = jnp.sum(above(pre, theta, self.bandwidth, self.to_input), axis=-1)
+        return SparseCode(z, l0, pre)  # pyright: ignore[reportArgumentType]
+
+    @nn.compact
+    def thresholds(self) -> Array:
+        """theta, f32[m]."""
+        start = nn.initializers.constant(math.log(self.threshold))
+        return jnp.exp(self.param("log_threshold", start, (self.latents,), jnp.float32))
+
+    def window(self, pre: Array) -> Array:
+        """Share of each example's latents in the window, f32[B].
+
+        Args:
+          pre: f32[B, m], pre-activations.
+        """
+        return jnp.mean(window(pre, self.thresholds(), self.bandwidth), axis=-1)
+
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """The fields of Plain."""
+        del memory, norms
+        return {
+            "activation": "jumprelu",
+            "b_enc": params["encode"]["bias"],
+            "threshold": jnp.exp(params["log_threshold"]),
+        }

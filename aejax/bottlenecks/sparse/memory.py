@@ -1,0 +1,79 @@
+"""What sparse bottlenecks remember from batch to batch; written in training alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.types import Array
+
+
+class Ages(nn.Module):
+    """The memory of a sparse bottleneck: training steps since each latent was last active."""
+
+    latents: int
+
+    @nn.compact
+    def __call__(self, active: Array | None = None) -> Array:
+        """Resets the active latents and ages the others, in training only.
+
+        Args:
+          active: bool[m], latents that some example of the batch uses; None only reads.
+
+        Returns:
+          i32[m], the ages after this batch.
+        """
+        age = self.variable("memory", "age", jnp.zeros, (self.latents,), jnp.int32)
+        training = self.is_mutable_collection("memory") and not self.is_initializing()
+        if training and active is not None:
+            age.value = jnp.where(active, 0, age.value + 1)
+        return age.value
+
+
+class Controller(nn.Module):
+    """Finds the price of a latent at which a wanted number of them is active.
+
+    The price is exp(integral + excess), where excess is a short moving average of log(L0 / target),
+    cut to [-1, 1], and the integral sums rate * (excess + damping * (excess - slow excess)): while
+    L0 is on its way the price rests, so that it does not run on while thresholds, which an
+    optimiser moves by little a step, still follow. For the same reason the integral stops where a
+    price has no more to buy: at twice the inputs' mean squared norm for all wanted latents together
+    an empty code is the cheaper one. In logarithms, so that one setting serves prices of any size.
+
+    Attributes:
+      target: L0 wanted, the mean over a batch.
+      rate: of the integral, a step.
+      damping: of a change that is under way.
+    """
+
+    target: float
+    rate: float = 0.003
+    damping: float = 5.0
+
+    @nn.compact
+    def __call__(self, l0: Array | None = None, inputs: Array | None = None) -> Array:
+        """Moves the price, in training only.
+
+        Args:
+          l0: f32[B], active latents of each example; None only reads.
+          inputs: f32[B, D], what the code describes; needed with l0.
+
+        Returns:
+          f32[], the price after this batch.
+        """
+        excess = self.variable("memory", "excess", jnp.zeros, (), jnp.float32)
+        slow = self.variable("memory", "slow", jnp.zeros, (), jnp.float32)
+        integral = self.variable("memory", "integral", jnp.zeros, (), jnp.float32)
+        training = self.is_mutable_collection("memory") and not self.is_initializing()
+        if training and l0 is not None and inputs is not None:
+            # A batch without any active latent counts as one latent a hundred examples.
+            now = jnp.log(jnp.maximum(jnp.mean(l0), 0.01) / self.target)
+            now = jnp.clip(jax.lax.stop_gradient(now), -2.0, 2.0)
+            excess.value = 0.9 * excess.value + 0.1 * now
+            slow.value = 0.995 * slow.value + 0.005 * now
+            push = excess.value + self.damping * (excess.value - slow.value)
+            energy = jnp.mean(jnp.sum(jnp.square(inputs), axis=-1)) + 1e-12
+            most = jnp.log(2.0 * jax.lax.stop_gradient(energy) / self.target)
+            integral.value = jnp.minimum(integral.value + self.rate * push, most)
+        return jnp.exp(integral.value + jnp.clip(excess.value, -1.0, 1.0))

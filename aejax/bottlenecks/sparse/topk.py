@@ -1,0 +1,94 @@
+"""The sparse codes with k latents an example: TopK, and AbsTopK, which keeps signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms
+from aejax.bottlenecks.sparse.code import Rows, SparseCode
+from aejax.kernels.encode import encode_at, encode_topk, project
+from aejax.kernels.select import largest
+from aejax.types import Array
+
+
+class TopK(Sparse):
+    """The k largest of x W + b, cut at zero (Gao et al. 2024, equation 4).
+
+    Attributes:
+      latents: m, usually many times the size of x.
+      k: slots of one example; fewer are active where fewer pre-activations are positive.
+      score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
+    """
+
+    latents: int
+    k: int  # pyright: ignore[reportGeneralTypeIssues]
+    score_by_norm: bool = False
+
+    def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
+        """f32[B, D] -> SparseCode with z as Rows of k slots."""
+        del step
+        kernel, bias = self.encode(inputs.shape[-1])
+        norms = self.norms(decoder)
+        values, indices = encode_topk(inputs, kernel, bias, self.k, norms, self.dtype)
+        values = nn.relu(values)
+        l0 = jnp.sum(values > 0, axis=-1).astype(jnp.float32)
+        return SparseCode(Rows(values, indices, self.latents), l0)
+
+    def norms(self, decoder: Any) -> Array | None:
+        """What selection scales the pre-activations by, f32[m], or None."""
+        return atom_norms(decoder, self.latents) if self.score_by_norm else None
+
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """The fields of Plain."""
+        del memory, norms
+        return {
+            "activation": "topk",
+            "b_enc": params["encode"]["bias"],
+            "k": self.k,
+            "rescale_acts_by_decoder_norm": self.score_by_norm,
+        }
+
+
+class AbsTopK(Sparse):
+    """The k of x W + b that are largest in magnitude, with their signs.
+
+    Attributes:
+      latents: m.
+      k: active latents of each example.
+      score_by_norm: selects by |x W + b| * ||atom||.
+    """
+
+    latents: int
+    k: int  # pyright: ignore[reportGeneralTypeIssues]
+    score_by_norm: bool = False
+
+    def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
+        """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
+        del step
+        kernel, bias = self.encode(inputs.shape[-1])
+        stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
+        product = project(stopped[0], stopped[1], self.dtype)
+        magnitude = jnp.abs(product + bias[None])
+        indices = largest(magnitude, jnp.zeros_like(bias), self.norms(decoder), self.k)
+        values = jnp.asarray(encode_at(product, inputs, kernel, bias, indices, self.dtype))
+        l0 = jnp.sum(values != 0, axis=-1).astype(jnp.float32)
+        return SparseCode(Rows(values, indices, self.latents), l0)
+
+    def norms(self, decoder: Any) -> Array | None:
+        """What selection scales the pre-activations by, f32[m], or None."""
+        return atom_norms(decoder, self.latents) if self.score_by_norm else None
+
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """The fields of Plain."""
+        del memory, norms
+        return {
+            "activation": "abstopk",
+            "b_enc": params["encode"]["bias"],
+            "k": self.k,
+            "rescale_acts_by_decoder_norm": self.score_by_norm,
+        }

@@ -1,0 +1,63 @@
+"""Mean, scale and norm of activations, gathered while they are written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Rows that are brought to float64 together.
+ROWS = 4096
+
+
+class Moments(NamedTuple):
+    """Sums over tokens that chunks merge into exactly, however large the mean is."""
+
+    tokens: int
+    mean: np.ndarray  # f64[d]
+    squares: float  # sum of ||x - mean||^2
+    norms: float  # sum of ||x||
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of an element about its mean: x - mean over it has unit mean square."""
+        return float(np.sqrt(self.squares / max(1, self.tokens * len(self.mean))))
+
+    @property
+    def mean_norm(self) -> float:
+        """E||x||; sqrt(d) over it is SAELens' `expected_average_only_in`."""
+        return self.norms / max(1, self.tokens)
+
+    @property
+    def gamma(self) -> float:
+        """||mean|| / ||std||, which predicts dead latents (arXiv 2605.31518); 0 where x is 0."""
+        spread = np.sqrt(self.squares / max(1, self.tokens))
+        length = float(np.linalg.norm(self.mean))
+        return float(length / spread) if spread > 0 else (np.inf if length > 0 else 0.0)
+
+
+def empty(size: int) -> Moments:
+    """The moments of no token of d = size."""
+    return Moments(0, np.zeros(size), 0.0, 0.0)
+
+
+def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
+    """Adds rows [n, d] of any float dtype; differences and sums are taken in float64."""
+    for start in range(0, len(rows), ROWS):
+        x = rows[start : start + ROWS].astype(np.float64)
+        mean = x.mean(axis=0)
+        squares = float(np.sum(np.square(x - mean)))
+        norms = float(np.sum(np.linalg.norm(x, axis=1)))
+        moments = merged(moments, Moments(len(x), mean, squares, norms))
+    return moments
+
+
+def merged(a: Moments, b: Moments) -> Moments:
+    """The moments of two sets of tokens together (Chan et al. 1983)."""
+    tokens = a.tokens + b.tokens
+    if tokens == 0:
+        return a
+    share = b.tokens / tokens
+    apart = b.mean - a.mean
+    squares = a.squares + b.squares + float(np.sum(np.square(apart))) * a.tokens * share
+    return Moments(tokens, a.mean + apart * share, squares, a.norms + b.norms)

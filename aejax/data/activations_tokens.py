@@ -1,0 +1,194 @@
+"""Tokens: the shards of one hook as one array [N, d] that is never in memory as a whole."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aejax.errors import UserError
+
+# Tokens that are mapped together. Shuffling keeps them together until all have been used.
+BLOCK = 256
+# A process may have 65,530 maps on Linux, and others need some.
+MOST_MAPS = 2**14
+# XLA takes an array over without a copy on a CPU where it starts at a multiple of so many bytes.
+ALIGNMENT = 64
+
+
+class Tokens:
+    """Rows of the shards by their number; safe to use from threads.
+
+    Only the blocks in use are mapped: a map of the whole store would count against a limit on
+    virtual memory. Rows are copied once, from the kernel's page cache to where they are wanted.
+
+    Attributes:
+      shape: (N, d).
+      dtype: as stored.
+    """
+
+    ndim = 2
+
+    def __init__(self, files: Sequence[tuple[Path, int]], size: int, dtype: np.dtype):
+        """Opens nothing yet.
+
+        Args:
+          files: (path, tokens) of each shard, in order.
+          size: d.
+          dtype: of the elements.
+        """
+        self._paths = [path for path, _ in files]
+        self._starts = np.cumsum([0] + [tokens for _, tokens in files])
+        self.dtype = np.dtype(dtype)
+        self._first, self.shape = 0, (int(self._starts[-1]), size)
+        self._row = size * self.dtype.itemsize
+        self._lock = threading.Lock()
+        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()  # block -> [n, d], oldest first
+        self._most = 0
+
+    def part(self, start: int, stop: int) -> Tokens:
+        """Tokens start to stop - 1 as an array of their own."""
+        files = [(p, int(n)) for p, n in zip(self._paths, np.diff(self._starts), strict=True)]
+        part = Tokens(files, self.shape[1], self.dtype)
+        part._first, part.shape = self._first + start, (stop - start, self.shape[1])
+        return part
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tokens, on the disk."""
+        return self.shape[0] * self._row
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy
+        return self.read(0, len(self)).astype(dtype or self.dtype, copy=False)
+
+    def reserve(self, tokens: int) -> None:
+        """Keeps the blocks of so many tokens mapped: those of the pools that are being used."""
+        self._most = min(MOST_MAPS, max(self._most, -(-tokens // BLOCK) + 1))
+
+    def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Rows by their number.
+
+        Args:
+          indices: integers [...], each from 0 to N - 1, or a slice.
+
+        Returns:
+          [..., d], as stored.
+
+        Raises:
+          UserError: a shard is missing or cut.
+        """
+        if isinstance(indices, slice):
+            start, stop, step = indices.indices(len(self))
+            return self.read(start, stop) if step == 1 else self[np.arange(start, stop, step)]
+        wanted = np.asarray(indices).astype(np.int64, copy=False)
+        flat = wanted.reshape(-1)
+        if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
+            raise IndexError(f"tokens {flat.min()} to {flat.max()} of {len(self)}")
+        rows = self._empty(len(flat))
+        with self._lock:
+            # A shuffle within pools asks for neighbouring pools in turn.
+            piece = max(1, self._most // 2) * BLOCK
+            for start in range(0, len(flat), piece):
+                self._gather(flat[start : start + piece], rows[start : start + piece])
+        return rows.reshape(*wanted.shape, self.shape[1])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens start to stop - 1, [stop - start, d], without a map."""
+        rows = self._empty(max(0, stop - start))
+        self._read(start, rows)
+        return rows
+
+    def _empty(self, tokens: int) -> np.ndarray:
+        """[tokens, d], not filled."""
+        memory = np.empty(tokens * self._row + ALIGNMENT, np.uint8)
+        skipped = -memory.ctypes.data % ALIGNMENT
+        content = memory[skipped : skipped + tokens * self._row]
+        return content.view(self.dtype).reshape(tokens, self.shape[1])
+
+    def _gather(self, flat: np.ndarray, rows: np.ndarray) -> None:
+        """Fills rows [n, d] with the tokens flat i64[n]."""
+        blocks = flat // BLOCK
+        order = np.argsort(blocks, kind="stable")
+        needed, starts = np.unique(blocks[order], return_index=True)
+        if len(needed) > self._most:
+            # No order within pools, or no pool: rows as they are asked for.
+            self._read_runs(flat, np.arange(len(flat)), rows)
+            return
+        for block, where in zip(needed.tolist(), np.split(order, starts[1:]), strict=True):
+            rows[where] = self._mapped(block)[flat[where] - block * BLOCK]
+        while len(self._maps) > self._most:
+            self._maps.popitem(last=False)
+
+    def _mapped(self, block: int) -> np.ndarray:
+        """The tokens of a block, [n, d]."""
+        if block in self._maps:
+            self._maps.move_to_end(block)
+            return self._maps[block]
+        start = block * BLOCK
+        stop = min(start + BLOCK, len(self))
+        shard = int(np.searchsorted(self._starts, start + self._first, side="right")) - 1
+        if stop + self._first <= self._starts[shard + 1]:
+            inside = (start + self._first - int(self._starts[shard])) * self._row
+            found = _map(self._paths[shard], inside, (stop - start) * self._row)
+            found = found.view(self.dtype).reshape(stop - start, self.shape[1])
+        else:
+            found = self.read(start, stop)  # of two shards
+        self._maps[block] = found
+        return found
+
+    def _read_runs(self, flat: np.ndarray, where: np.ndarray, rows: np.ndarray) -> None:
+        """Fills rows[where] with the tokens flat[where], neighbours together."""
+        apart = (np.diff(where) != 1) | (np.diff(flat[where]) != 1)
+        for run in np.split(where, np.flatnonzero(apart) + 1):
+            self._read(int(flat[run[0]]), rows[run[0] : run[-1] + 1])
+
+    def _read(self, start: int, rows: np.ndarray) -> None:
+        """Fills rows [n, d], contiguous, with the tokens from start on."""
+        start, done = start + self._first, 0
+        content = rows.view(np.uint8).reshape(-1).data
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while done < len(rows):
+            inside = start + done - int(self._starts[shard])
+            count = min(len(rows) - done, int(self._starts[shard + 1]) - start - done)
+            target = content[done * self._row : (done + count) * self._row]
+            _fill(self._paths[shard], inside * self._row, target)
+            done, shard = done + count, shard + 1
+
+
+def _map(path: Path, offset: int, size: int) -> np.ndarray:
+    """Bytes u8[size] of a file, mapped, and asked for so that the disk begins to read them."""
+    skipped = offset % mmap.ALLOCATIONGRANULARITY
+    try:
+        with open(path, "rb") as file:
+            window = mmap.mmap(
+                file.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it") from error
+    if hasattr(mmap, "MADV_WILLNEED"):
+        window.madvise(mmap.MADV_WILLNEED)
+    return np.frombuffer(window, np.uint8, size, skipped)
+
+
+def _fill(path: Path, offset: int, target: memoryview) -> None:
+    """Reads bytes of a file into memory."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            read = 0
+            while read < len(target):
+                count = file.readinto(target[read:])
+                if not count:
+                    raise EOFError(f"it ends {len(target) - read} bytes early")
+                read += count
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it") from error

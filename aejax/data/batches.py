@@ -1,0 +1,173 @@
+"""Batches: which examples, and which noise, step t gets, as a pure function of (seed, t)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.data.order import stream
+from aejax.data.reading import Ahead
+from aejax.data.split import Split
+from aejax.errors import UserError
+from aejax.types import Array, Batch, Key, Source
+
+# Folded into the key of a seed, so that the data's noise is not the model's, whose key it also is.
+DATA_STREAM = 0x64617461
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of a split, without an end.
+
+    Positions t * size to (t + 1) * size - 1 of the concatenated permutations of all epochs are
+    batch t: no example is dropped, and a batch may span two epochs. With `seeds` there are S
+    streams side by side: member i has the batches of `Batches(split, size, seed + i)`.
+
+        batches = Batches(train, size=128, seed=0)
+        batches[7]                    # Batch, leaves [128, ...]
+        batches.source(500, 100)      # batches 500 to 599, for aejax.chunked
+    """
+
+    split: Split
+    size: int  # B
+    seed: int = 0
+    seeds: int | None = None  # S
+    resident_limit: int = 2**30  # bytes; a larger split is stacked chunk by chunk on the host
+    sharding: Any = None  # where a resident split is put, by default on the first device
+    # (index, count): this process loads its slice of every batch; None: as jax.distributed says.
+    process: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise UserError(f"batch size {self.size}: give 1 or more")
+        if self.size > len(self.split):
+            raise UserError(
+                f"batch size {self.size} is larger than {self.split.name}, "
+                f"which has {len(self.split)} examples: give a smaller one"
+            )
+        if self.seed < 0:
+            raise UserError(f"data seed {self.seed}: give 0 or more")
+        if self.seeds is not None and self.seeds < 1:
+            raise UserError(f"seeds {self.seeds}: give 1 or more")
+        if self.process is not None and self.size % self.process[1]:
+            raise UserError(
+                f"batch size {self.size} does not divide by {self.process[1]} processes"
+            )
+
+    def __getitem__(self, t: int) -> Batch:
+        """Batch t, or this process' slice of it: leaves [B, ...], or [S, B, ...] with seeds."""
+        arrays, key = self.split.rows(self.rows(t, 1)[..., 0, :]), self.key
+        if self.seeds is None:
+            whole = self.split.prepare(jax.random.fold_in(key, t), arrays)
+        else:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, t)
+            whole = jax.vmap(self.split.prepare)(keys, arrays)
+        if self._process[1] == 1:
+            return whole
+        # Prepared whole, since a row's noise is drawn for its place in the batch.
+        axis = 0 if self.seeds is None else 1
+        return jax.tree.map(lambda leaf: np.take(np.asarray(leaf), self._slice, axis), whole)
+
+    def rows(self, t: int, count: int) -> np.ndarray:
+        """The example numbers of batches t to t + count - 1: i32[count, B] or i32[S, count, B]."""
+        if t < 0:
+            raise UserError(f"batch {t}: steps count from 0")
+        members = [
+            stream(len(self.split), self.seed + i, t * self.size, count * self.size)
+            for i in range(self.seeds or 1)
+        ]
+        rows = np.stack(members).reshape(-1, count, self.size)
+        return rows[0] if self.seeds is None else rows
+
+    @functools.cached_property
+    def key(self) -> Key:
+        """The key of the data's noise, Key[] or Key[S]; batch t draws from fold_in(key, t)."""
+        # threefry whatever the run's choice: rbg would draw from the first member's key only.
+        keys = [
+            jax.random.fold_in(jax.random.key(self.seed + i, impl="threefry2x32"), DATA_STREAM)
+            for i in range(self.seeds or 1)
+        ]
+        return keys[0] if self.seeds is None else jnp.stack(keys)
+
+    @functools.cached_property
+    def resident(self) -> dict[str, Array] | None:
+        """The whole split on the device, leaves [N, ...], or None where it is too large."""
+        held = sum(array.nbytes for array in self.split.arrays.values())
+        if self.split.reader is not None or held > self.resident_limit or self._process[1] > 1:
+            return None
+        return jax.device_put(dict(self.split.arrays), self.sharding)
+
+    def local(self, process_index: int, process_count: int) -> Batches:
+        """The same batches, of which sources hold one process' slice only.
+
+        Args:
+          process_index: from 0.
+          process_count: the slices, contiguous along the batch, in the order of the processes.
+
+        Returns:
+          Batches whose `source` is stacked, leaves [T, B / process_count, ...].
+
+        Raises:
+          UserError: the batch does not divide by the processes.
+        """
+        return dataclasses.replace(self, process=(process_index, process_count))
+
+    @functools.cached_property
+    def _process(self) -> tuple[int, int]:
+        """Read at the first use, since jax.distributed may be started after the data is read."""
+        if self.process is not None:
+            return self.process
+        found = jax.process_index(), jax.process_count()
+        self.local(*found)  # refuses a batch that does not divide
+        return found
+
+    def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
+        """The batches of the next steps, ready for `aejax.chunked`.
+
+        Args:
+          t: the first step.
+          chunk: T, how many batches the source has room for.
+          limit: the step to stop before, so that a run's steps need not divide by the chunk.
+
+        Returns:
+          Source whose batch i is `self[t + i]` to the bit. Resident where the split is small and
+          there is one process: the same arrays each time, rows i32[T, B] or i32[S, T, B]. Else
+          stacked: leaves [T, B, ...] or [S, T, B, ...], this process' slice of B.
+
+        Raises:
+          UserError: t or chunk is out of range.
+        """
+        if chunk < 1:
+            raise UserError(f"a chunk of {chunk} steps: give 1 or more")
+        count = chunk if limit is None else max(0, min(chunk, limit - t))
+        if self.resident is None:
+            arrays, rows = self._ahead(t, chunk, limit), None
+        else:
+            arrays, rows = self.resident, jnp.asarray(self.rows(t, chunk))
+        return Source(
+            arrays=arrays,
+            rows=rows,
+            key=self.key,
+            count=jnp.asarray(count, jnp.int32),
+            prepare=self.split.prepare,
+        )
+
+    def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
+        """Leaves [T, b, ...] or [S, T, b, ...]: this process' slice of batches t to t + chunk."""
+        return self.split.rows(self.rows(t, chunk)[..., self._slice])
+
+    @functools.cached_property
+    def _slice(self) -> np.ndarray:
+        """Which places of a batch are this process', i64[b]."""
+        index, processes = self._process
+        share = self.size // processes
+        return np.arange(index * share, (index + 1) * share)
+
+    @functools.cached_property
+    def _ahead(self) -> Ahead:
+        return Ahead(self._stacked)

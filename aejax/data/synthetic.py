@@ -1,0 +1,217 @@
+"""Synthetic activations whose features are known, in an activation store, the truth beside it.
+
+    store, truth = synthetic(folder, Superposition(features=64, size=24), tokens=100_000)
+    train, validation, test = store.splits(HOOK, validation=0.05, test=0.05)
+    truth.dictionary                     # f32[G, d], unit rows
+    truth.features(95_000, 100_000)      # f32[5000, G], what tokens 95,000 to 99,999 are made of
+
+A recipe is a frozen dataclass of numbers with two methods, `dictionary()` and `block(i)`; both are
+pure functions of its numbers, so any block of rows can be made again, anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from aejax.data.activations import Activations, activations
+from aejax.data.activations_writer import ActivationWriter
+from aejax.data.split import fingerprint
+from aejax.errors import UserError
+from aejax.files import plain, read_json, write_bytes, write_json
+
+HOOK = "synthetic"
+FOLDER = "truth"
+# Tokens that a recipe makes together; part of what its numbers mean.
+ROWS = 4096
+# Blocks of rows in one append and one file of features.
+BLOCKS = 16
+
+
+class Active(NamedTuple):
+    """The active features of n tokens, those of one token after those of another."""
+
+    counts: np.ndarray  # i32[n], active features of each token
+    indices: np.ndarray  # i32[sum of counts]
+    values: np.ndarray  # f32[sum of counts], above zero
+
+    def dense(self, features: int) -> np.ndarray:
+        """f32[n, G]."""
+        full = np.zeros((len(self.counts), features), np.float32)
+        full[np.repeat(np.arange(len(self.counts)), self.counts), self.indices] = self.values
+        return full
+
+    def part(self, start: int, stop: int) -> Active:
+        """Tokens start to stop - 1."""
+        ends = np.concatenate([[0], np.cumsum(self.counts)])
+        inside = slice(ends[start], ends[stop])
+        return Active(self.counts[start:stop], self.indices[inside], self.values[inside])
+
+
+class Recipe(Protocol):
+    """How synthetic activations are made; a frozen dataclass of numbers."""
+
+    @property
+    def features(self) -> int:
+        """G, how many there are."""
+        ...
+
+    def dictionary(self) -> np.ndarray:
+        """The features' directions, f32[G, d], unit rows."""
+        ...
+
+    def constant(self) -> np.ndarray:
+        """What is added to every token, f32[d]."""
+        ...
+
+    def block(self, number: int) -> Active:
+        """The features of tokens number * ROWS to (number + 1) * ROWS - 1."""
+        ...
+
+
+def sparse(dense: np.ndarray) -> Active:
+    """The entries above zero of dense activations [n, G]."""
+    rows, columns = np.nonzero(dense > 0)
+    counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
+    return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
+
+
+def joined(parts: list[Active]) -> Active:
+    """Tokens one after the other."""
+    return Active(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Truth:
+    """What a synthetic store is made of."""
+
+    folder: Path
+    recipe: dict[str, Any]  # the recipe's name and numbers
+    dictionary: np.ndarray  # f32[G, d], unit rows
+    tokens: int  # N
+    file_tokens: int  # whose features stand in one file
+
+    def features(self, start: int, stop: int) -> np.ndarray:
+        """The feature activations of tokens start to stop - 1, f32[stop - start, G].
+
+        Raises:
+          UserError: tokens that there are not, or a file that is missing or damaged.
+        """
+        return self.active(start, stop).dense(len(self.dictionary))
+
+    def active(self, start: int, stop: int) -> Active:
+        """The same, the active ones only."""
+        if not 0 <= start < stop <= self.tokens:
+            raise UserError(f"{self.folder}: tokens {start} to {stop} of {self.tokens}")
+        size, parts = self.file_tokens, []
+        for i in range(start // size, -(-stop // size)):
+            held = _read(self.folder / _file(i))
+            low, high = max(0, start - i * size), min(len(held.counts), stop - i * size)
+            parts.append(held.part(low, high))
+        return joined(parts)
+
+
+def synthetic(
+    folder: str | Path, recipe: Recipe, tokens: int, dtype: str = "float32"
+) -> tuple[Activations, Truth]:
+    """Makes a store of synthetic activations, or opens the one that was made before.
+
+    A run that was killed is continued; the store and the truth are the same to the bit.
+
+    Args:
+      folder: of the store; the truth lies in its subfolder `truth`.
+      recipe: `Superposition`, `SynthBench` or any other.
+      tokens: N.
+      dtype: of the store; the truth stays f32.
+
+    Returns:
+      The store, with the one hook HOOK, and its truth.
+
+    Raises:
+      UserError: a folder with other data, or one that cannot be written.
+    """
+    if tokens < 1:
+        raise UserError(f"{tokens} synthetic tokens: give 1 or more")
+    folder = Path(folder).expanduser()
+    about = _about(recipe, tokens)
+    dictionary, constant = recipe.dictionary(), recipe.constant()
+    size, beside = ROWS * BLOCKS, folder / FOLDER
+    with ActivationWriter(folder, provenance=about, dtype=dtype, shard_tokens=size) as writer:
+        beside.mkdir(exist_ok=True)
+        sha256 = fingerprint({"dictionary": dictionary})
+        write_bytes(beside / "dictionary.npy", _npy(dictionary))
+        write_json(
+            beside / "recipe.json", {**about, "file_tokens": size, "dictionary_sha256": sha256}
+        )
+        for i in range(writer.appends, -(-tokens // size)):
+            stop = min(tokens, (i + 1) * size)
+            blocks = range(i * BLOCKS, -(-stop // ROWS))
+            made = [recipe.block(number) for number in blocks]
+            held = joined(made).part(0, stop - i * size)
+            x = np.concatenate([_rows(active, dictionary, constant) for active in made])
+            # Truth first: what stands in the store always has its truth.
+            file = io.BytesIO()
+            np.savez(file, allow_pickle=False, **held._asdict())
+            write_bytes(beside / _file(i), file.getvalue())
+            writer.append({HOOK: x[: stop - i * size]})
+    return activations(folder), truth(folder)
+
+
+def truth(folder: str | Path) -> Truth:
+    """The truth of a store that `synthetic` made.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    beside = Path(folder).expanduser() / FOLDER
+    about = read_json(beside / "recipe.json")
+    try:
+        dictionary = np.load(beside / "dictionary.npy", allow_pickle=False)
+        whole = fingerprint({"dictionary": dictionary}) == about["dictionary_sha256"]
+        tokens, size = int(about["tokens"]), int(about["file_tokens"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{beside} is damaged ({error}): make the store anew") from error
+    if not whole:
+        raise UserError(f"{beside / 'dictionary.npy'} is damaged: make the store anew")
+    return Truth(beside, about["recipe"], dictionary, tokens, size)
+
+
+def _file(number: int) -> str:
+    return f"features-{number:05d}.npz"
+
+
+def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
+    numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
+    return plain({"recipe": {"name": type(recipe).__name__, **numbers}, "tokens": tokens})
+
+
+def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
+    """f32[ROWS, d]: always a whole block, since a product's bits may depend on its shape."""
+    return active.dense(len(dictionary)) @ dictionary + constant
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _read(path: Path) -> Active:
+    try:
+        return _held(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): make the store anew") from error
+
+
+# By its time too, since a store may be made anew in the same folder.
+@functools.lru_cache(maxsize=4)
+def _held(path: Path, time: int) -> Active:
+    del time
+    with np.load(path, allow_pickle=False) as file:
+        return Active(file["counts"], file["indices"], file["values"])

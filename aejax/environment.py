@@ -1,0 +1,79 @@
+"""environment.json: what a run was made with; what of it differs on another day is a warning."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+PACKAGES = ("aejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# What changes the last bits of a result, and nothing that a run depends on otherwise.
+WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "deterministic")
+
+
+def environment() -> dict[str, Any]:
+    """What this process computes with: versions, devices, precision, command, git commit."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "processes": jax.process_count(),
+        },
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "deterministic": "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", ""),
+        "command": list(sys.orig_argv),
+        "git_commit": _commit(pathlib.Path.cwd()),
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of WATCHED differs, each as "devices were ... and are ..."."""
+    found = []
+    for name in WATCHED:
+        old, new = _at(before, name), _at(now, name)
+        if old is not None and old != new:
+            found.append(f"{name} was {_words(old)} and is {_words(new)}")
+    return found
+
+
+def _at(data: Any, name: str) -> Any:
+    for part in name.split("."):
+        data = data.get(part) if isinstance(data, Mapping) else None
+    return data
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={content}" for name, content in value.items())
+    return str(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # aejax itself, run from its source folder
+
+
+def _commit(folder: pathlib.Path) -> str | None:
+    """The commit that is checked out, with "+changes" where files differ from it."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            [*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # no git here
+    return found.stdout.strip() or None

@@ -1,0 +1,61 @@
+"""Figures of a trained model on data: pure functions of (model, variables, data, key).
+
+Those without noise take no key. Each compiles once for a model and serves all members of `seeds`.
+"""
+
+from aejax.evaluation import disentanglement
+from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
+from aejax.evaluation.chains import Walk
+from aejax.evaluation.cost import Cost, nll_cost
+from aejax.evaluation.decomposition import (
+    Decomposition,
+    Posteriors,
+    decomposition,
+    posteriors,
+)
+from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
+from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
+from aejax.evaluation.names import figure_name
+from aejax.evaluation.parts import Data, each, means, over_seeds
+from aejax.evaluation.reconstruction import Reconstruction, reconstruction
+from aejax.evaluation.sparsity import Sparsity, sparsity
+from aejax.evaluation.units import Principal, Units, principal, project, rebuild, signed, units
+
+__all__ = [
+    "ActiveUnits",
+    "Annealed",
+    "Bidirectional",
+    "Cost",
+    "Data",
+    "Decomposition",
+    "Elbo",
+    "Nll",
+    "Posteriors",
+    "Principal",
+    "Reconstruction",
+    "Sparsity",
+    "Units",
+    "Walk",
+    "active_units",
+    "annealed",
+    "bidirectional",
+    "decomposition",
+    "disentanglement",
+    "each",
+    "elbo",
+    "figure_name",
+    "kl_per_dimension",
+    "latents",
+    "means",
+    "nll",
+    "nll_cost",
+    "over_seeds",
+    "posteriors",
+    "principal",
+    "project",
+    "rebuild",
+    "reconstruction",
+    "signed",
+    "sparsity",
+    "units",
+]

@@ -1,0 +1,173 @@
+"""Chains between the prior and the posterior of one example, by Hamiltonian Monte Carlo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.types import Array, Batch, Key, Variables
+
+# How fast the logarithm of the step follows the share of proposals that are accepted.
+_RATE = 0.1
+
+
+class Walk(NamedTuple):
+    """How the chains go; more of each is closer and slower."""
+
+    chains: int = 16  # for each example
+    temperatures: int = 500  # between prior and posterior
+    leapfrogs: int = 10  # steps of one proposal
+    step: float = 0.1  # size of the first leapfrog step, in units of z; adapted
+    accept: float = 0.65  # share of proposals that the step is adapted to
+
+
+class Density(NamedTuple):
+    """p(z) and p(x | z) of one example, at the latents of all its chains."""
+
+    draw: Callable[[Key], Any]  # latents from the prior, leaves [C, ...]
+    log_prior: Callable[[Any], Array]  # f32[C]
+    log_likelihood: Callable[[Any], Array]  # f32[C]
+
+
+def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Density:
+    """The densities of a batch of one.
+
+    Raises:
+      UserError: if the latents are no real numbers.
+    """
+    bound = model.bind(variables)
+    many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), batch)
+
+    def draw(key: Key) -> Any:
+        z = bound.sample_latent(key, chains, many.context)
+        if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z)):
+            raise UserError(
+                "annealed importance sampling moves latents by gradients, and this prior draws "
+                "integers: use it for real latents"
+            )
+        return z
+
+    def log_prior(z: Any) -> Array:
+        return bound.prior.log_prob(z, many.context, bound.posterior)
+
+    def log_likelihood(z: Any) -> Array:
+        prediction = bound.decode(bound.bottleneck.lift(z), many.context)
+        return bound.likelihood.log_prob(prediction, many.target, many.mask)
+
+    return Density(draw, log_prior, log_likelihood)
+
+
+def temperatures(count: int) -> np.ndarray:
+    """From 0 to 1, closest at the ends, f32[count + 1] (Wu et al. 2017, section 3)."""
+    squashed = 1.0 / (1.0 + np.exp(-np.linspace(-4.0, 4.0, count + 1)))
+    return ((squashed - squashed[0]) / (squashed[-1] - squashed[0])).astype(np.float32)
+
+
+def tuned(density: Density, walk: Walk, key: Key, z: Any) -> Array:
+    """The size of a leapfrog step at each temperature, f32[T], found by a walk that adapts."""
+
+    def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
+        (z, log_step), (temperature, key) = carry, now
+        z, accepted = _move(density, walk, key, z, temperature, jnp.exp(log_step))
+        return (z, log_step + _RATE * (accepted - walk.accept)), jnp.exp(log_step)
+
+    rising = jnp.asarray(temperatures(walk.temperatures)[1:])
+    keys = jax.random.split(key, walk.temperatures)
+    start = jnp.log(jnp.float32(walk.step))
+    return jax.lax.scan(one, (z, start), (rising, keys))[1]
+
+
+def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Array, Array]:
+    """From prior draws to the posterior: the log-weights f32[C], and the acceptance f32[].
+
+    log w = sum_t (b_t - b_{t-1}) log p(x | z_{t-1}), where z_t is moved at b_t (Neal 2001,
+    equation 3).
+    """
+
+    def one(carry: tuple[Any, Array], now: Any) -> tuple[tuple[Any, Array], Array]:
+        (z, log_weight), (temperature, rise, step, key) = carry, now
+        log_weight = log_weight + rise * density.log_likelihood(z)
+        z, accepted = _move(density, walk, key, z, temperature, step)
+        return (z, log_weight), accepted
+
+    (_, log_weight), accepted = jax.lax.scan(
+        one, (z, jnp.zeros(walk.chains)), _path(walk, key, steps)
+    )
+    return log_weight, jnp.mean(accepted)
+
+
+def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
+    """From posterior draws to the prior: log-weights f32[C] whose mean weight is 1 / p(x).
+
+    The reversal of `up`: each temperature moves first and weighs then (Grosse et al. 2015).
+    """
+
+    def one(carry: tuple[Any, Array], now: Any) -> tuple[tuple[Any, Array], None]:
+        (z, log_weight), (temperature, rise, step, key) = carry, now
+        z, _ = _move(density, walk, key, z, temperature, step)
+        return (z, log_weight - rise * density.log_likelihood(z)), None
+
+    start = (z, jnp.zeros(walk.chains))
+    return jax.lax.scan(one, start, _path(walk, key, steps), reverse=True)[0][1]
+
+
+def _path(walk: Walk, key: Key, steps: Array) -> tuple[Array, Array, Array, Key]:
+    """Temperature, its rise over the one before, step and key, [T] each."""
+    points = temperatures(walk.temperatures)
+    rises = jnp.asarray(np.diff(points))
+    return jnp.asarray(points[1:]), rises, steps, jax.random.split(key, walk.temperatures)
+
+
+def _move(
+    density: Density, walk: Walk, key: Key, z: Any, temperature: Array, step: Array
+) -> tuple[Any, Array]:
+    """One proposal of each chain, kept or not; and the mean probability of keeping it, f32[]."""
+
+    def log_density(z: Any) -> Array:
+        return density.log_prior(z) + temperature * density.log_likelihood(z)
+
+    force = jax.grad(lambda z: jnp.sum(log_density(z)))
+    momentum_key, accept_key = jax.random.split(key)
+    momentum = _normal_like(momentum_key, z)
+
+    def leapfrog(_: Any, point: tuple[Any, Any]) -> tuple[Any, Any]:
+        at = _add(point[0], step, point[1])
+        return at, _add(point[1], step, force(at))
+
+    # Half a kick, whole ones between the drifts, and half of the last one taken back.
+    start = (z, _add(momentum, 0.5 * step, force(z)))
+    moved, speed = jax.lax.fori_loop(0, walk.leapfrogs, leapfrog, start)
+    speed = _add(speed, -0.5 * step, force(moved))
+    gain = log_density(moved) - _kinetic(speed) - log_density(z) + _kinetic(momentum)
+    # A proposal that ran off to NaN is never kept.
+    probability = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
+    keep = jax.random.uniform(accept_key, probability.shape) < probability
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(keep.reshape((-1, *(1,) * (new.ndim - 1))), new, old)
+
+    return jax.tree.map(choose, moved, z), jnp.mean(probability)
+
+
+def _normal_like(key: Key, z: Any) -> Any:
+    leaves, tree = jax.tree.flatten(z)
+    keys = jax.random.split(key, len(leaves))
+    draws = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, draws)
+
+
+def _add(a: Any, scale: Array, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: x + scale * y, a, b)
+
+
+def _kinetic(momentum: Any) -> Array:
+    """f32[C]."""
+    squares = [
+        jnp.sum(jnp.square(a).reshape((a.shape[0], -1)), -1) for a in jax.tree.leaves(momentum)
+    ]
+    return 0.5 * sum(squares[1:], squares[0])

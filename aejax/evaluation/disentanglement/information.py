@@ -1,0 +1,126 @@
+"""Metrics from the mutual information between each latent and each factor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.evaluation.disentanglement.arrays import checked, gap
+
+
+def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
+    """The mutual information gap of codes in histograms, as disentanglement_lib has it.
+
+    Mean over the factors of (I(z_1; v) - I(z_2; v)) / H(v), z_1 and z_2 the two latents that tell
+    most of v. 1 for perfect codes of factors with at most `bins` evenly spaced values, about 0 for
+    independent codes. Not the same figure as `mig_of_samples` (Chen et al. 2018), but usual.
+
+    Args:
+      codes: f[N, L], posterior means.
+      factors: i[N, F].
+      bins: of equal width, between a latent's least and largest value.
+    """
+    codes, factors = checked(codes, factors)
+    return float(np.mean(gap(_histogram_information(codes, factors, bins)) / _entropies(factors)))
+
+
+def modularity(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
+    """How much each latent tells of one factor alone (Ridgeway and Mozer 2018, equation 2).
+
+    Mean over the latents of 1 - sum of I(z; v)^2 over the other factors, divided by the best one's
+    (F - 1) times. Independent codes do not score 0 where factors differ in their number of values:
+    in histograms the noise of I(z; v) grows with it.
+
+    Args:
+      codes: f[N, L], posterior means.
+      factors: i[N, F].
+      bins: of equal width, between a latent's least and largest value.
+    """
+    codes, factors = checked(codes, factors)
+    squares = np.square(_histogram_information(codes, factors, bins))
+    best = squares.max(axis=1)
+    told = best > 0
+    others = (squares.sum(axis=1) - best) / (np.where(told, best, 1.0) * (squares.shape[1] - 1))
+    return float(np.mean(np.where(told, 1.0 - others, 0.0)))
+
+
+def mig_of_samples(
+    mean: np.ndarray,
+    log_std: np.ndarray,
+    factors: np.ndarray,
+    *,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """The mutual information gap of samples from the posterior (Chen et al. 2018, equation 6).
+
+    I(z; v) = E log q(z | v) - log q(z), where q(z | v) is the mean of the posteriors of all
+    examples with that value, so no histogram is needed.
+
+    Args:
+      mean: f[N, L], of the diagonal Gaussian posterior; use the whole data set.
+      log_std: f[N, L].
+      factors: i[N, F]; Chen et al. leave shape out.
+      samples: at most so many examples, one draw from each; the cost grows with samples * N * L.
+      seed: of the draws.
+
+    Raises:
+      UserError: if the shapes do not belong together.
+    """
+    mean, factors = checked(mean, factors)
+    log_std = np.asarray(log_std, np.float64)
+    if log_std.shape != mean.shape:
+        raise UserError(f"log_std is {log_std.shape}, but mean is {mean.shape}: give both [N, L]")
+    generator = np.random.default_rng(seed)
+    rows = generator.permutation(len(mean))[:samples]
+    noise = generator.normal(size=(len(rows), mean.shape[1]))
+    z = mean[rows] + np.exp(log_std[rows]) * noise
+    information = np.stack(
+        [_sampled_information(z[:, j], mean[:, j], log_std[:, j], factors, rows)
+         for j in range(mean.shape[1])]
+    )  # fmt: skip
+    return float(np.mean(gap(information) / _entropies(factors)))
+
+
+def _sampled_information(
+    z: np.ndarray, mean: np.ndarray, log_std: np.ndarray, factors: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """I(z; v) of one latent and each factor, f64[F], from draws f64[n] of the examples `rows`."""
+    found = np.zeros(factors.shape[1])
+    ones = [np.eye(column.max() + 1)[column] for column in factors.T]  # [N, values] each
+    step = max(1, 2**23 // len(mean))
+    for start in range(0, len(z), step):
+        part = slice(start, start + step)
+        scaled = (z[part, None] - mean[None]) * np.exp(-log_std[None])
+        log_density = -0.5 * np.square(scaled) - log_std[None]
+        density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
+        marginal = np.log(density.mean(axis=1))
+        for k, one in enumerate(ones):
+            own = factors[rows[part], k]
+            given = (density @ one)[np.arange(len(own)), own] / one.sum(axis=0)[own]
+            found[k] += np.sum(np.log(given) - marginal)
+    return found / len(z)
+
+
+def _histogram_information(codes: np.ndarray, factors: np.ndarray, bins: int) -> np.ndarray:
+    """Nats, f64[L, F]."""
+    if bins < 2:
+        raise UserError(f"bins is {bins}: a histogram that tells anything has 2 or more")
+    found = np.zeros((codes.shape[1], factors.shape[1]))
+    for j, column in enumerate(codes.T):
+        edges = np.histogram_bin_edges(column, bins)
+        binned = np.digitize(column, edges[1:-1])
+        for k, values in enumerate(factors.T):
+            joint = np.zeros((bins, values.max() + 1))
+            np.add.at(joint, (binned, values), 1.0 / len(values))
+            independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+            some = joint > 0
+            found[j, k] = np.sum(joint[some] * np.log(joint[some] / independent[some]))
+    # What is rounding tells nothing: a silent latent has exactly 0.
+    return np.where(found > 1e-12, found, 0.0)
+
+
+def _entropies(factors: np.ndarray) -> np.ndarray:
+    """H(v), nats, f64[F]."""
+    shares = [np.bincount(column) / len(column) for column in factors.T]
+    return np.array([-np.sum(share * np.log(share)) for share in shares])

@@ -1,0 +1,107 @@
+"""What the latents do: the code of each example, its KL per dimension, and which units are used."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.evaluation.parts import Data, Static, check_key, collect
+from aejax.types import Array, Batch, Key, Variables
+
+
+class ActiveUnits(NamedTuple):
+    """Which latents tell examples apart."""
+
+    count: int  # of units whose variance exceeds the threshold
+    variance: np.ndarray  # f64[L], of the posterior mean over the examples
+
+
+def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> np.ndarray:
+    """The code of each example without noise: the posterior mean, or a sparse code made dense.
+
+    Args:
+      model: any Autoencoder.
+      variables: of one member.
+      data: N examples.
+      batch: examples at a time.
+
+    Returns:
+      f32[N, L]; the levels of a hierarchy stand one after the other.
+    """
+    return collect(functools.partial(_latents, Static(model), variables), data, batch)
+
+
+def kl_per_dimension(
+    model: Any, variables: Variables, data: Data, key: Key, *, batch: int = 500
+) -> np.ndarray:
+    """The KL of each latent, mean over the examples, in closed form.
+
+    Args:
+      model: whose prior has the KL of its code in closed form.
+      variables: of one member.
+      data: N examples.
+      key: of one draw an example, which a KL that depends on other latents is taken at.
+      batch: examples at a time.
+
+    Returns:
+      f64[L], nats.
+
+    Raises:
+      UserError: if there is no prior, or no closed form.
+    """
+    check_key(key)
+    if model.prior is None:
+        raise UserError("a model without a prior has no KL: give Autoencoder one")
+    values = collect(functools.partial(_kl, Static(model), variables, key), data, batch)
+    return np.asarray(np.mean(values, axis=0, dtype=np.float64))
+
+
+def active_units(
+    model: Any, variables: Variables, data: Data, *, threshold: float = 1e-2, batch: int = 500
+) -> ActiveUnits:
+    """Counts the units whose posterior mean varies with x (Burda et al. 2016, section 5.2).
+
+    Args:
+      model: any Autoencoder.
+      variables: of one member.
+      data: N examples.
+      threshold: of the variance of the mean, in the latents' units squared.
+      batch: examples at a time.
+    """
+    means = latents(model, variables, data, batch=batch)
+    variance = np.var(means, axis=0, dtype=np.float64)
+    return ActiveUnits(int(np.sum(variance > threshold)), variance)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _latents(static: Static, variables: Variables, batch: Batch, index: Array) -> Array:
+    """f32[B, L]."""
+    del index
+    code = static.model.apply(variables, batch, method="posterior")
+    if hasattr(code, "dense"):
+        return code.dense()
+    leaves = jax.tree.leaves(code.latent)
+    return jnp.concatenate([leaf.reshape((leaf.shape[0], -1)) for leaf in leaves], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _kl(static: Static, variables: Variables, key: Key, batch: Batch, index: Array) -> Array:
+    """f32[B, L]."""
+
+    def example(batch: Batch, index: Array) -> Array:
+        bound = static.model.bind(variables)
+        code = bound.code(batch, bound.features(batch), jax.random.fold_in(key, index))
+        values = bound.prior.kl(code, batch.context, bound.posterior)
+        if values is None:
+            raise UserError(
+                f"the KL of {type(code).__name__} under {type(bound.prior).__name__} has no "
+                "closed form per dimension: use elbo, which samples the rate"
+            )
+        return values[0]
+
+    return jax.vmap(example)(jax.tree.map(lambda a: a[:, None], batch), index)

@@ -1,0 +1,219 @@
+"""How probable the data is under a model: the ELBO, and -log p(x) by importance weighting.
+
+Each example and each draw has a key of its own, fold_in(fold_in(key, example), draw), so a figure
+depends neither on the batch nor on the group, and the first K draws are the same whatever follows.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax import losses
+from aejax.errors import UserError
+from aejax.evaluation.parts import Data, Static, check_key, collect
+from aejax.types import Array, Batch, Forward, Key, Variables
+
+
+class Elbo(NamedTuple):
+    """The evidence lower bound and its parts: elbo = -(rate + distortion), nats."""
+
+    elbo: np.ndarray  # f32[N]
+    rate: np.ndarray  # f32[N], KL(q(z | x) || p(z))
+    distortion: np.ndarray  # f32[N], -E log p(x | z)
+
+
+class Nll(NamedTuple):
+    """An upper bound of -log p(x) in expectation, that tightens with the draws."""
+
+    nll: np.ndarray  # f32[N], nats
+    effective_sample_size: np.ndarray  # f32[N], from 1 (one draw has all the weight) to K
+
+
+def elbo(
+    model: Any,
+    variables: Variables,
+    data: Data,
+    key: Key,
+    *,
+    draws: int = 1,
+    batch: int = 500,
+    group: int = 50,
+) -> Elbo:
+    """The ELBO of each example (Kingma and Welling 2014, equation 3).
+
+    Args:
+      model: with a prior and a likelihood.
+      variables: of one member.
+      data: N examples.
+      key: of the draws.
+      draws: K, codes that the expectation is averaged over.
+      batch: examples at a time.
+      group: draws at a time; memory grows with batch * group.
+
+    Returns:
+      Elbo; the rate is in closed form where the prior has one, else sampled.
+
+    Raises:
+      UserError: if the model gives data no probability, or draws < 1.
+    """
+    check(model, key, draws, group)
+    evaluate = functools.partial(
+        _mean_parts, Static(model), variables, key, draws, min(group, draws)
+    )
+    rate, distortion = collect(evaluate, data, batch)
+    return Elbo(-(rate + distortion), rate, distortion)
+
+
+def nll(
+    model: Any,
+    variables: Variables,
+    data: Data,
+    key: Key,
+    *,
+    draws: int = 100,
+    batch: int = 100,
+    group: int = 50,
+) -> Nll:
+    """-log mean_k p(x, z_k) / q(z_k | x) over exactly K draws (Burda et al. 2016, equation 8).
+
+    Args:
+      model: with a prior and a likelihood.
+      variables: of one member.
+      data: N examples.
+      key: of the draws.
+      draws: K; 5000 is usual in published tables.
+      batch: examples at a time.
+      group: draws at a time; memory grows with batch * group, never with K.
+
+    Returns:
+      Nll, with the effective sample size (sum w)^2 / sum w^2 of the K weights.
+
+    Raises:
+      UserError: if the model gives data no probability, or draws < 1.
+    """
+    check(model, key, draws, group)
+    evaluate = functools.partial(
+        importance, Static(model), variables, key, draws, min(group, draws)
+    )
+    return Nll(*collect(evaluate, data, batch))
+
+
+def check(model: Any, key: Key, draws: int, group: int) -> None:
+    """Raises UserError for a model, a key or numbers that give no density."""
+    check_key(key)
+    if draws < 1 or group < 1:
+        raise UserError(f"draws is {draws} and group is {group}: give 1 or more of each")
+    for part in ("prior", "likelihood"):
+        if getattr(model, part) is None:
+            raise UserError(
+                f"a model without a {part} gives data no probability: evaluate it with "
+                "reconstruction, or give Autoencoder one"
+            )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def importance(
+    static: Static,
+    variables: Variables,
+    key: Key,
+    draws: Array,
+    group: int,
+    batch: Batch,
+    index: Array,
+) -> tuple[Array, Array]:
+    """-log mean w and (sum w)^2 / sum w^2 of each example, f32[B] both.
+
+    The number of draws is no shape of the program: it runs for any K in the same memory.
+    """
+
+    def example(batch: Batch, index: Array) -> tuple[Array, Array]:
+        forwards = _draws(static.model, variables, batch, jax.random.fold_in(key, index))
+
+        def add(i: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            largest, first, second = sums
+            number = i * group + jnp.arange(group)
+            rate, distortion = forwards(number, _sampled_rate)
+            # The last group may hold more draws than are left.
+            log_weight = jnp.where(number < draws, -(rate + distortion), -jnp.inf)
+            new = jnp.maximum(largest, jnp.max(log_weight))
+            weight, shrink = jnp.exp(log_weight - new), jnp.exp(largest - new)
+            first = shrink * first + jnp.sum(weight)
+            second = jnp.square(shrink) * second + jnp.sum(jnp.square(weight))
+            return new, first, second
+
+        zero = jnp.zeros(())
+        # Finite, so that nothing subtracts one infinity from another.
+        start = (jnp.full((), jnp.finfo(zero.dtype).min), zero, zero)
+        groups = (draws + group - 1) // group
+        largest, first, second = jax.lax.fori_loop(0, groups, add, start)
+        mean = largest + jnp.log(first) - jnp.log(draws)
+        return -mean, jnp.square(first) / second
+
+    return jax.vmap(example)(_singly(batch), index)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _mean_parts(
+    static: Static,
+    variables: Variables,
+    key: Key,
+    draws: Array,
+    group: int,
+    batch: Batch,
+    index: Array,
+) -> tuple[Array, Array]:
+    """Rate and distortion of each example, means over the draws, f32[B] both."""
+
+    def example(batch: Batch, index: Array) -> tuple[Array, Array]:
+        forwards = _draws(static.model, variables, batch, jax.random.fold_in(key, index))
+
+        def add(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+            number = i * group + jnp.arange(group)
+            new = forwards(number, _rate)
+            kept = jax.tree.map(lambda a: jnp.sum(jnp.where(number < draws, a, 0.0)), new)
+            return jax.tree.map(jnp.add, sums, kept)
+
+        start = (jnp.zeros(()), jnp.zeros(()))
+        sums = jax.lax.fori_loop(0, (draws + group - 1) // group, add, start)
+        return jax.tree.map(lambda a: a / draws, sums)
+
+    return jax.vmap(example)(_singly(batch), index)
+
+
+def _singly(batch: Batch) -> Batch:
+    """Leaves [B, ...] -> [B, 1, ...]: under vmap an example is a batch of one, its key its own."""
+    return jax.tree.map(lambda a: a[:, None], batch)
+
+
+def _draws(model: Any, variables: Variables, batch: Batch, key: Key) -> Any:
+    """(numbers i32[G], rate) -> rate and distortion f32[G] of those draws for a batch of one."""
+    features = model.bind(variables).features(batch)
+
+    def one(number: Array, rate: Any) -> tuple[Array, Array]:
+        bound, noise = model.bind(variables), jax.random.fold_in(key, number)
+        code = bound.code(batch, features, noise)
+        forward = bound.explain(batch, features, code, 0, noise)
+        return rate(bound, forward)[0], losses.distortion(bound, forward)[0]
+
+    return lambda numbers, rate: jax.vmap(functools.partial(one, rate=rate))(numbers)
+
+
+def _sampled_rate(model: Any, forward: Forward) -> Array:
+    """log q(z | x) - log p(z) at the draw, f32[B]."""
+    if not hasattr(forward.code, "log_q"):
+        raise UserError(
+            f"a {type(forward.code).__name__} has no density q(z | x), so the model has no ELBO "
+            "and no NLL: evaluate it with reconstruction, or take a random bottleneck"
+        )
+    return losses.rate()(model, forward)
+
+
+def _rate(model: Any, forward: Forward) -> Array:
+    """The KL in closed form where the prior has one, else sampled, f32[B]."""
+    closed = model.prior.kl(forward.code, forward.batch.context, model.posterior)
+    return _sampled_rate(model, forward) if closed is None else jnp.sum(closed, axis=-1)

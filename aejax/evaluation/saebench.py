@@ -1,0 +1,59 @@
+"""SAEBench's `core` figures as that code computes them, right or wrong: for its published tables.
+
+Ours are in aejax.evaluation.sparsity. SAEBench's explained variance compares with the wrong total:
+predicting the mean scores 0.9885 on data of 64 dimensions, mean 3 and deviation 0.3, where 0 is
+true. All of these figures depend on how the tokens fall into batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from aejax.errors import UserError
+
+
+class SAEBench(NamedTuple):
+    """The figures under SAEBench's own names, each with `saebench_` before it."""
+
+    saebench_explained_variance: float  # 1 - residual / (E||x||^2 - (mean of x_ij^2)^2)
+    saebench_explained_variance_legacy: float  # mean over tokens of 1 - ||e||^2 / ||x - mean||^2
+    saebench_mse: float  # mean over tokens of ||e||^2 over the tokens of its batch
+    saebench_cossim: float  # NaN as soon as one reconstruction is zero
+    saebench_l2_ratio: float
+    saebench_relative_reconstruction_bias: float  # a mean over the batches of their ratios
+
+
+def saebench(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> SAEBench:
+    """SAEBench's reconstruction figures (sae_bench/evals/core/main.py, revision 8042bb3).
+
+    Args:
+      batches: targets f[B, d] and predictions f[B, d].
+
+    Raises:
+      UserError: there is no batch.
+    """
+    tokens: list[np.ndarray] = []  # f64[B, 4] each
+    means: list[tuple[float, ...]] = []
+    for target, prediction in batches:
+        x, y = np.asarray(target, np.float64), np.asarray(prediction, np.float64)
+        error = np.sum(np.square(x - y), axis=1)
+        spread = np.sum(np.square(x - x.mean(axis=0)), axis=1)
+        long, short = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
+        product = np.sum(x * y, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cosine, legacy = product / (long * short), 1.0 - error / spread
+        ratio = short / np.where(long < 1e-4, 1.0, long)
+        tokens.append(np.stack([legacy, error / len(x), cosine, ratio], axis=1))
+        square = np.square(x)
+        bias = np.mean(np.square(short)) / np.mean(product)
+        means.append((square.sum(axis=1).mean(), square.mean(), error.mean(), bias))
+    if not tokens:
+        raise UserError("there are no tokens to measure: give one batch or more")
+    legacy, mse, cosine, ratio = np.concatenate(tokens).mean(axis=0).tolist()
+    # The square of the mean square, where the square of the mean belongs.
+    squares, mean_square, residual, bias = np.mean(means, axis=0).tolist()
+    explained = 1.0 - residual / (squares - mean_square**2)
+    return SAEBench(explained, legacy, mse, cosine, ratio, bias)

@@ -1,0 +1,56 @@
+"""Sums over event axes: every axis but the leading one of the batch."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from aejax.types import Array
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def sum_events(values: Array, mask: Array | None = None) -> Array:
+    """Sums over all axes but the first, after multiplying the mask in.
+
+    Args:
+      values: f32[B, *event].
+      mask: anything that broadcasts to `values`, or None.
+
+    Returns:
+      f32[B].
+    """
+    if mask is not None:
+        values = values * jnp.broadcast_to(mask, values.shape)
+    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+
+
+def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:
+    """Log-density of a normal distribution, per element; all three of one shape."""
+    scaled = (value - mean) * jnp.exp(-log_std)
+    return -0.5 * (jnp.square(scaled) + LOG_2PI) - log_std
+
+
+def flatten(values: Array) -> Array:
+    """[B, *event] -> [B, size of the event]."""
+    return values.reshape((values.shape[0], -1))
+
+
+def join_context(values: Array, context: object) -> Array:
+    """Appends the leaves of a context to flattened values: [B, D] -> [B, D + size of the context].
+
+    Raises:
+      TypeError: if a leaf holds integers: an index is no magnitude, encode it as one-hot first.
+    """
+    leaves = jax.tree.leaves(context)
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"a context leaf has dtype {leaf.dtype}, which a dense net would read as a "
+                "magnitude: pass jax.nn.one_hot(labels, classes) instead"
+            )
+    if not leaves:
+        return values
+    return jnp.concatenate([values, *(flatten(a).astype(values.dtype) for a in leaves)], axis=-1)

@@ -1,0 +1,81 @@
+"""Other libraries' files of sparse autoencoders, in and out.
+
+    plain = interop.load("gemma-scope/layer_12/width_16k/average_l0_82")   # any format below
+    interop.save_saelens("mine", plain, {"model_name": "gpt2", "hook_name": "blocks.5.hook_z"})
+
+| format | files |
+|---|---|
+| SAELens, also before 6.0 | cfg.json, sae_weights.safetensors |
+| Gemma Scope 1 | params.npz |
+| Gemma Scope 2 | params.safetensors, config.json |
+| sparsify | cfg.json, sae.safetensors |
+| dictionary_learning | config.json, ae.pt |
+| OpenAI | a .pt file |
+
+Every reader gives an `aejax.dictionary.Plain`, computes what its library computes, and refuses
+what it does not know: nothing in a file is run, and no tensor is left out silently.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+
+from aejax.dictionary import Plain
+from aejax.errors import UserError
+from aejax.interop.dictionary_learning import load_dictionary_learning
+from aejax.interop.gemma_scope import load_gemma_scope
+from aejax.interop.openai import load_openai
+from aejax.interop.saelens import load_saelens, save_saelens
+from aejax.interop.sparsify import load_sparsify
+
+__all__ = [
+    "load",
+    "load_dictionary_learning",
+    "load_gemma_scope",
+    "load_openai",
+    "load_saelens",
+    "load_sparsify",
+    "save_saelens",
+]
+
+_FILES: dict[str, Callable[[pathlib.Path], Plain]] = {
+    "sae_weights.safetensors": load_saelens,
+    "sae.safetensors": load_sparsify,
+    "params.npz": load_gemma_scope,
+    "params.safetensors": load_gemma_scope,
+    "ae.pt": load_dictionary_learning,
+}
+
+
+def load(path: str | os.PathLike[str]) -> Plain:
+    """Reads a sparse autoencoder of any known format, which it knows by the files' names.
+
+    Args:
+      path: the folder of one autoencoder, or its file of weights.
+
+    Returns:
+      The weights, f32, on raw inputs.
+
+    Raises:
+      UserError: no format is recognised, or the reader of the format refuses the files.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        for name, read in _FILES.items():
+            if (path / name).is_file():
+                return read(path)
+        archives = sorted(path.glob("*.pt"))
+        if len(archives) == 1:
+            return load_openai(archives[0])
+    elif path.name in _FILES:
+        return _FILES[path.name](path.parent)
+    elif path.suffix == ".pt":
+        return load_openai(path)
+    elif not path.exists():
+        raise UserError(f"there is no file or folder {path}")
+    raise UserError(
+        f"{path} is no autoencoder in a known format: expected a folder with one of "
+        f"{', '.join(_FILES)}, or a .pt file; other pickles are not read since they may run code"
+    )

@@ -1,0 +1,164 @@
+"""saprmarks/dictionary_learning: config.json and the state dictionary ae.pt."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.dictionary import Plain
+from aejax.errors import UserError
+from aejax.interop.archive import read_torch
+from aejax.interop.tensors import Tensors, count, entry, read_config
+
+
+class _Trainer(NamedTuple):
+    """What the configuration says about the dictionary."""
+
+    size: int
+    latents: int
+    k: Any
+    path: pathlib.Path
+
+
+def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
+    """Reads one dictionary; codes trained by a batch's TopK are read as the JumpReLU they become.
+
+    Activations are those of W_dec as stored: GatedAutoEncoder and JumpReluAutoEncoder multiply
+    theirs by the decoder's norms and divide again before decoding.
+
+    Args:
+      folder: with config.json and ae.pt.
+
+    Raises:
+      UserError: a file is missing or damaged, names code, or is of another class.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "config.json"
+    trainer = entry(read_config(path), "trainer", dict, path)
+    kind = entry(trainer, "dict_class", str, path)
+    if kind not in _CLASSES:
+        raise UserError(
+            f"'dict_class' in {path} is {kind!r:.60}: known are {', '.join(sorted(_CLASSES))}"
+        )
+    size, latents = (entry(trainer, name, int, path) for name in ("activation_dim", "dict_size"))
+    tensors = Tensors(folder / "ae.pt", read_torch(folder / "ae.pt"))
+    plain = _CLASSES[kind](tensors, _Trainer(size, latents, trainer.get("k"), path))
+    tensors.close()
+    return plain._replace(
+        **{
+            name: jnp.asarray(value)
+            for name, value in plain._asdict().items()
+            if isinstance(value, np.ndarray)
+        }
+    )
+
+
+def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
+    """The weights of the classes that are made of torch.nn.Linear: stored (outputs, inputs)."""
+    return {
+        "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
+        "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
+        "b_dec": tensors.take(bias, (of.size,)),
+    }
+
+
+def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
+    """The weights of the classes that hold matrices as they are multiplied."""
+    return {
+        "W_enc": tensors.take("W_enc", (of.size, of.latents)),
+        "W_dec": tensors.take("W_dec", (of.latents, of.size)),
+        "b_dec": tensors.take("b_dec", (of.size,)),
+        "b_enc": tensors.take("b_enc", (of.latents,)),
+    }
+
+
+def _k(tensors: Tensors, of: _Trainer) -> int:
+    """k from the weights' own buffer, which the configuration must not contradict."""
+    if "k" not in tensors:
+        return count(of.k, of.latents, "k", of.path)
+    k = count(tensors.take_value("k"), of.latents, "k", tensors.path)
+    if of.k is not None and of.k != k:
+        raise UserError(f"'k' is {k} in {tensors.path}, but {of.k!r:.60} in {of.path}")
+    return k
+
+
+def _learned_threshold(tensors: Tensors, of: _Trainer) -> np.ndarray:
+    """One threshold for all latents, f32[m]; a negative one was never learned."""
+    threshold = tensors.take("threshold", ())
+    if threshold < 0:
+        raise UserError(
+            f"'threshold' in {tensors.path} is {float(threshold)}: training ended before it was "
+            "learned, so that inference is not defined; train beyond threshold_start_step"
+        )
+    return np.full((of.latents,), threshold, np.float32)
+
+
+def _standard(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _linear(tensors, of, "bias")
+    bias = tensors.take("encoder.bias", (of.latents,))
+    return Plain("relu", **weights, b_enc=bias, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+
+
+def _april(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _linear(tensors, of, "decoder.bias")
+    return Plain("relu", **weights, b_enc=tensors.take("encoder.bias", (of.latents,)))  # pyright: ignore[reportArgumentType]
+
+
+def _topk(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _linear(tensors, of, "b_dec")
+    bias = tensors.take("encoder.bias", (of.latents,))
+    tensors.drop("threshold")  # kept by training; encode() selects k of each example
+    k = _k(tensors, of)
+    return Plain("topk", **weights, b_enc=bias, k=k, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+
+
+def _batch_topk(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _linear(tensors, of, "b_dec")
+    bias = tensors.take("encoder.bias", (of.latents,))
+    _k(tensors, of)
+    threshold = _learned_threshold(tensors, of)
+    return Plain("jumprelu", **weights, b_enc=bias, threshold=threshold, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+
+
+def _matryoshka(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _matrices(tensors, of)
+    _k(tensors, of)
+    tensors.drop("group_sizes")  # of training alone
+    threshold = _learned_threshold(tensors, of)
+    return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+
+
+def _jumprelu(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _matrices(tensors, of)
+    return Plain("jumprelu", **weights, threshold=tensors.take("threshold", (of.latents,)))  # pyright: ignore[reportArgumentType]
+
+
+def _gated(tensors: Tensors, of: _Trainer) -> Plain:
+    weights = _linear(tensors, of, "decoder_bias")
+    gate, magnitude, scale = (
+        tensors.take(name, (of.latents,)) for name in ("gate_bias", "mag_bias", "r_mag")
+    )
+    return Plain(
+        "gated",
+        **weights,
+        b_gate=gate,  # pyright: ignore[reportArgumentType]
+        b_mag=magnitude,  # pyright: ignore[reportArgumentType]
+        r_mag=scale,  # pyright: ignore[reportArgumentType]
+        apply_b_dec_to_input=True,  # pyright: ignore[reportArgumentType]
+    )
+
+
+_CLASSES: Mapping[str, Callable[[Tensors, _Trainer], Plain]] = {
+    "AutoEncoder": _standard,
+    "AutoEncoderNew": _april,
+    "AutoEncoderTopK": _topk,
+    "BatchTopKSAE": _batch_topk,
+    "GatedAutoEncoder": _gated,
+    "JumpReluAutoEncoder": _jumprelu,
+    "MatryoshkaBatchTopKSAE": _matryoshka,
+}

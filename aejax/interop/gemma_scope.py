@@ -1,0 +1,71 @@
+"""Gemma Scope 1 (params.npz) and 2 (params.safetensors): JumpReLU on raw inputs."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax.numpy as jnp
+
+from aejax.dictionary import Plain
+from aejax.errors import UserError
+from aejax.interop.tensors import Tensors, read_config, read_npz, read_safetensors
+
+
+def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
+    """Reads a JumpReLU autoencoder or transcoder of Gemma Scope (Lieberum et al. 2024).
+
+    Args:
+      folder: with params.npz (Gemma Scope 1), or params.safetensors and its config.json (2). The
+        cross-layer kinds of Gemma Scope 2 have a third axis and are refused.
+
+    Raises:
+      UserError: a file is missing or damaged, or holds something else.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "params.npz").is_file():
+        return _plain(read_npz(folder / "params.npz"))
+    skips = None
+    path = folder / "config.json"
+    if path.is_file():
+        config = read_config(path)
+        if config.get("architecture") != "jump_relu":
+            raise UserError(
+                f"'architecture' in {path} is {config.get('architecture')!r:.60}, but only "
+                "'jump_relu' is known"
+            )
+        skips = config.get("affine_connection")
+    tensors = read_safetensors(folder / "params.safetensors")
+    if skips and "affine_skip_connection" not in tensors:
+        raise UserError(
+            f"{tensors.path} has no tensor 'affine_skip_connection', which {path.name} announces"
+        )
+    return _plain(tensors)
+
+
+def _plain(tensors: Tensors) -> Plain:
+    # Some files write W_enc, others w_enc.
+    names = {name: name if name in tensors else name.lower() for name in ("W_enc", "W_dec")}
+    encoder = tensors.take(names["W_enc"])
+    size, latents = encoder.shape
+    decoder = tensors.take(names["W_dec"])
+    output = decoder.shape[1]
+    if decoder.shape[0] != latents:
+        raise UserError(
+            f"{names['W_dec']!r} in {tensors.path} has shape {decoder.shape} instead of "
+            f"({latents}, {output})"
+        )
+    skip = None
+    if "affine_skip_connection" in tensors:
+        skip = jnp.asarray(tensors.take("affine_skip_connection", (size, output)))
+    plain = Plain(
+        activation="jumprelu",
+        W_enc=jnp.asarray(encoder),
+        W_dec=jnp.asarray(decoder),
+        b_dec=jnp.asarray(tensors.take("b_dec", (output,))),
+        b_enc=jnp.asarray(tensors.take("b_enc", (latents,))),
+        threshold=jnp.asarray(tensors.take("threshold", (latents,))),
+        W_skip=skip,
+    )
+    tensors.close()
+    return plain

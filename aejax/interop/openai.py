@@ -1,0 +1,62 @@
+"""OpenAI's sparse autoencoders: one .pt file with a state dictionary (Gao et al. 2024)."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.dictionary import Plain
+from aejax.errors import UserError
+from aejax.interop.archive import read_torch
+from aejax.interop.tensors import Tensors, count
+
+
+def load_openai(path: str | os.PathLike[str]) -> Plain:
+    """Reads a TopK (on layer-normed inputs) or ReLU autoencoder.
+
+    Args:
+      path: the .pt file.
+
+    Raises:
+      UserError: the file is missing or damaged, names code, or holds another activation.
+    """
+    path = pathlib.Path(path)
+    tensors = Tensors(path, read_torch(path))
+    # Training statistics, which no forward pass reads.
+    tensors.drop("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
+    activation = tensors.take_value("activation") if "activation" in tensors else "ReLU"
+    state = (
+        tensors.take_value("activation_state_dict") if "activation_state_dict" in tensors else {}
+    )
+    k = None
+    encoder = tensors.take("encoder.weight")
+    latents, size = encoder.shape
+    if activation == "TopK" and isinstance(state, dict):
+        if state.get("postact_fn", "ReLU") != "ReLU":
+            raise UserError(f"'postact_fn' in {path} is {state['postact_fn']!r:.60}, not 'ReLU'")
+        k = count(state.get("k"), latents, "k", path)
+    elif activation != "ReLU":
+        raise UserError(f"'activation' in {path} is {activation!r:.60}: known are 'ReLU', 'TopK'")
+    plain = Plain(
+        activation="topk" if k else "relu",
+        W_enc=jnp.asarray(encoder.T),
+        W_dec=jnp.asarray(_decoder(tensors, latents, size)),
+        b_dec=jnp.asarray(tensors.take("pre_bias", (size,))),
+        b_enc=jnp.asarray(tensors.take("latent_bias", (latents,))),
+        k=k,
+        apply_b_dec_to_input=True,
+        # Its code derives the one from the other: `normalize = activation == "TopK"`.
+        normalisation="layer_norm" if k else "none",
+    )
+    tensors.close()
+    return plain
+
+
+def _decoder(tensors: Tensors, latents: int, size: int) -> np.ndarray:
+    """f32[m, d]; a tied decoder is stored as the encoder's own matrix."""
+    if "decoder.linear.weight" in tensors:
+        return tensors.take("decoder.linear.weight", (latents, size))
+    return tensors.take("decoder.weight", (size, latents)).T

@@ -1,0 +1,75 @@
+"""EleutherAI's sparsify: cfg.json and sae.safetensors of one hook point."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from aejax.dictionary import Plain
+from aejax.errors import UserError
+from aejax.interop.tensors import count, entry, read_config, read_safetensors
+
+# Of training, or of where the coder came from.
+_INERT = {"normalize_decoder", "multi_topk", "lookup_max_order", "gram_table_hash"}
+_READ = {
+    *("d_in", "activation", "expansion_factor", "num_latents", "k"),
+    *("signed", "skip_connection", "transcode"),
+}
+_REFUSED = {"embed_skip", "gram_lookup"}
+
+
+def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
+    """Reads a TopK autoencoder or transcoder, with or without a skip connection.
+
+    Args:
+      folder: of one hook point, with cfg.json and sae.safetensors.
+
+    Raises:
+      UserError: a file is missing or damaged, or the configuration is not known.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "cfg.json"
+    config = read_config(path)
+    _check(config, path)
+    size = entry(config, "d_in", int, path)
+    # 0, or none in the oldest files, means so many times the input.
+    latents = config.get("num_latents") or size * entry(config, "expansion_factor", int, path)
+    latents = count(latents, None, "num_latents", path)
+    transcodes = bool(config.get("transcode", False))
+    tensors = read_safetensors(folder / "sae.safetensors")
+    skip = None
+    if config.get("skip_connection", False):
+        skip = jnp.asarray(tensors.take("W_skip", (size, size)).T)
+    plain = Plain(
+        activation="abstopk" if config.get("signed", False) else "topk",
+        W_enc=jnp.asarray(tensors.take("encoder.weight", (latents, size)).T),
+        W_dec=jnp.asarray(tensors.take("W_dec", (latents, size))),
+        b_dec=jnp.asarray(tensors.take("b_dec", (size,))),
+        b_enc=jnp.asarray(tensors.take("encoder.bias", (latents,))),
+        k=count(config.get("k"), latents, "k", path),
+        apply_b_dec_to_input=not transcodes,
+        W_skip=skip,
+    )
+    tensors.close()
+    return plain
+
+
+def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raises UserError for a key or a value that changes what is computed in an unknown way."""
+    unknown = sorted(config.keys() - _INERT - _READ - _REFUSED)
+    if unknown:
+        raise UserError(f"{path} has the key {unknown[0]!r:.60}, which no known sparsify coder has")
+    for name in sorted(_REFUSED):
+        if config.get(name, False):
+            raise UserError(f"{name!r} is set in {path}: such a coder reads more than its input")
+    for name in ("signed", "skip_connection", "transcode"):
+        if name in config:
+            entry(config, name, bool, path)
+    if config.get("activation", "topk") != "topk":
+        raise UserError(
+            f"'activation' in {path} is {config['activation']!r:.60}, but only 'topk' is known"
+        )

@@ -1,0 +1,39 @@
+"""Decoding from k rows of a dictionary, at the cost of k rows forward and backward."""
+
+from __future__ import annotations
+
+import jax
+
+from aejax.kernels.rows import combine, match, spread
+from aejax.types import Array
+
+
+@jax.custom_vjp
+def decode_rows(values: Array, indices: Array, atoms: Array) -> Array:
+    """Sums values[b, j] * atoms[indices[b, j]] over the slots j.
+
+    Sums are taken in float32, as a matrix product takes them, and rounded once.
+
+    Args:
+      values: f32[B, k], or bf16.
+      indices: i32[B, k], rows of `atoms`; repeated ones are summed as written.
+      atoms: f32[m, D], or bf16.
+
+    Returns:
+      f32[B, D], in the dtype of the values.
+    """
+    return combine(values, indices, atoms).astype(values.dtype)
+
+
+def _forward(values, indices, atoms):
+    return decode_rows(values, indices, atoms), (values, indices, atoms)
+
+
+def _backward(saved, cotangent):
+    values, indices, atoms = saved
+    d_values = match(cotangent, indices, atoms)
+    d_atoms = spread(values, indices, cotangent, atoms.shape[0])
+    return d_values.astype(values.dtype), None, d_atoms.astype(atoms.dtype)
+
+
+decode_rows.defvjp(_forward, _backward)

@@ -1,0 +1,214 @@
+"""Three products with a few rows of a table for each example, in the forms that were measured.
+
+    combine   out[b]    = sum_j values[b, j] * table[indices[b, j]]      f32[B, D]
+    match     out[b, j] = <vectors[b], table[indices[b, j]]>             f32[B, k]
+    spread    out[i]    = sum of values[b, j] * vectors[b] over indices[b, j] = i     f32[m, D]
+
+Each is what the other two need for their gradients. All sum in float32. Which form runs is looked
+up in `aejax.kernels.table`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aejax.kernels.table import chosen
+from aejax.types import Array
+
+_TOGETHER = 32  # slots that one loop fusion of `combine` sums: more only make compiling slow
+
+
+def combine(values: Array, indices: Array, table: Array) -> Array:
+    """Sums values[b, j] * table[indices[b, j]] over the slots j.
+
+    Args:
+      values: [B, k].
+      indices: i32[B, k], rows of the table, which may repeat.
+      table: [m, D].
+
+    Returns:
+      f32[B, D].
+    """
+    size = (*values.shape, *table.shape)
+    return chosen("combine", size, COMBINE, values, indices, table)
+
+
+def match(vectors: Array, indices: Array, table: Array) -> Array:
+    """The inner products of each example's vector with its rows of the table.
+
+    Args:
+      vectors: [B, D].
+      indices: i32[B, k].
+      table: [m, D].
+
+    Returns:
+      f32[B, k].
+    """
+    size = (*indices.shape, *table.shape)
+    return chosen("match", size, MATCH, vectors, indices, table)
+
+
+def spread(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
+    """Adds values[b, j] * vectors[b] to row indices[b, j] of zeros.
+
+    Args:
+      values: [B, k].
+      indices: i32[B, k], which may repeat.
+      vectors: [B, D].
+      rows: m.
+
+    Returns:
+      f32[m, D].
+    """
+    size = (*values.shape, rows, vectors.shape[1])
+    forms = {name: functools.partial(form, rows=rows) for name, form in SPREAD.items()}
+    return chosen("spread", size, forms, values, indices, vectors)
+
+
+def transposed(table: Array) -> Array:
+    """table.T, written out once.
+
+    Left to itself XLA on CPUs fuses a transpose into each of its readers, which for an optimiser
+    are three, and strided reads cost several times the copy.
+
+    Args:
+      table: [m, D].
+
+    Returns:
+      [D, m].
+    """
+
+    def once(table: Array) -> Array:
+        # Nothing is fused across the end of a branch, and a flat result has one layout only.
+        rows, columns = table.shape
+        true = jax.lax.optimization_barrier(jnp.ones((), bool))
+        flat = jax.lax.cond(
+            true,
+            lambda t: t.T.reshape(-1),
+            lambda t: jnp.zeros((rows * columns,), t.dtype),
+            table,
+        )
+        return flat.reshape(columns, rows)
+
+    return jax.lax.platform_dependent(table, cpu=once, default=jnp.transpose)
+
+
+def _taken(table: Array, indices: Array) -> Array:
+    return table.at[indices].get(mode="promise_in_bounds").astype(jnp.float32)
+
+
+def _combine_slots(values: Array, indices: Array, table: Array) -> Array:
+    """A sum over the slots that keeps [B, D]: a gather of all slots would write [B, k, D]."""
+
+    def add(total: Array, slot: Any) -> tuple[Array, None]:
+        value, index = slot
+        return total + value[:, None].astype(jnp.float32) * _taken(table, index), None
+
+    zeros = jnp.zeros((values.shape[0], table.shape[1]), jnp.float32)
+    slots = (values.T, indices.T)
+    return jax.lax.scan(add, zeros, slots, unroll=min(_TOGETHER, values.shape[1]) or 1)[0]
+
+
+def _combine_dense(values: Array, indices: Array, table: Array) -> Array:
+    """The product with the dense code: for many slots of few rows."""
+    code = _dense(values, indices, table.shape[0])
+    return jnp.matmul(code, table.astype(jnp.float32))
+
+
+def _combine_flat(values: Array, indices: Array, table: Array) -> Array:
+    return jnp.einsum(
+        "bk,bkd->bd", values.astype(jnp.float32), _taken(table, indices), optimize=False
+    )
+
+
+def _match_examples(vectors: Array, indices: Array, table: Array) -> Array:
+    """Example after example, four at a time, so that their rows stay in the cache."""
+
+    def one(example: Any) -> Array:
+        vector, index = example
+        return jnp.matmul(_taken(table, index), vector.astype(jnp.float32))
+
+    return jax.lax.map(one, (vectors, indices), batch_size=4)
+
+
+def _match_slots(vectors: Array, indices: Array, table: Array) -> Array:
+    def one(index: Array) -> Array:
+        return jnp.sum(vectors.astype(jnp.float32) * _taken(table, index), axis=-1)
+
+    return jax.lax.map(one, indices.T).T
+
+
+def _match_dense(vectors: Array, indices: Array, table: Array) -> Array:
+    """The product with the whole table, of which k columns are kept."""
+    product = jnp.matmul(vectors.astype(jnp.float32), table.astype(jnp.float32).T)
+    return jnp.take_along_axis(product, indices, axis=-1)
+
+
+def _match_flat(vectors: Array, indices: Array, table: Array) -> Array:
+    return jnp.einsum(
+        "bd,bkd->bk", vectors.astype(jnp.float32), _taken(table, indices), optimize=False
+    )
+
+
+def _spread_examples(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
+    """A few examples after each other: their rows are scaled and added while in the cache."""
+    together = math.gcd(values.shape[0], 4)
+
+    def add(total: Array, examples: Any) -> tuple[Array, None]:
+        value, index, vector = examples
+        scaled = value[:, :, None].astype(jnp.float32) * vector[:, None].astype(jnp.float32)
+        flat = scaled.reshape(-1, vector.shape[-1])
+        return total.at[index.reshape(-1)].add(flat, mode="promise_in_bounds"), None
+
+    zeros = jnp.zeros((rows, vectors.shape[1]), jnp.float32)
+    parts = (a.reshape(-1, together, a.shape[1]) for a in (values, indices, vectors))
+    return jax.lax.scan(add, zeros, tuple(parts))[0]
+
+
+def _spread_slots(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
+    def add(total: Array, slot: Any) -> tuple[Array, None]:
+        value, index = slot
+        scaled = value[:, None].astype(jnp.float32) * vectors.astype(jnp.float32)
+        return total.at[index].add(scaled, mode="promise_in_bounds"), None
+
+    zeros = jnp.zeros((rows, vectors.shape[1]), jnp.float32)
+    return jax.lax.scan(add, zeros, (values.T, indices.T))[0]
+
+
+def _spread_dense(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
+    code = _dense(values, indices, rows)
+    return jnp.matmul(code.T, vectors.astype(jnp.float32))
+
+
+def _spread_flat(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
+    scaled = values[:, :, None].astype(jnp.float32) * vectors[:, None].astype(jnp.float32)
+    zeros = jnp.zeros((rows, vectors.shape[1]), jnp.float32)
+    return zeros.at[indices].add(scaled, mode="promise_in_bounds")
+
+
+def _dense(values: Array, indices: Array, rows: int) -> Array:
+    """The code f32[B, m]."""
+    zeros = jnp.zeros((values.shape[0], rows), jnp.float32)
+    example = jnp.broadcast_to(jnp.arange(values.shape[0])[:, None], indices.shape)
+    return zeros.at[example, indices].add(values.astype(jnp.float32), mode="promise_in_bounds")
+
+
+# The first of each is what runs where nothing was measured: one operation, left to the compiler.
+COMBINE = {"flat": _combine_flat, "slots": _combine_slots, "dense": _combine_dense}
+MATCH = {
+    "flat": _match_flat,
+    "slots": _match_slots,
+    "examples": _match_examples,
+    "dense": _match_dense,
+}
+SPREAD = {
+    "flat": _spread_flat,
+    "slots": _spread_slots,
+    "examples": _spread_examples,
+    "dense": _spread_dense,
+}

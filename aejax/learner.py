@@ -1,0 +1,204 @@
+"""The learner: model, objective and optimiser as a record of pure functions, one for every kind.
+
+features = encoder(x)                         once
+codes    = bottleneck(features, key_k)        K draws
+cost     = terms(codes, decoder(codes))       f32[K, B]
+loss     = bound(ratio) + mean(penalty)       over K, then over B
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from aejax import bounds, losses
+from aejax.errors import UserError
+from aejax.objective import Total, total
+from aejax.types import (
+    Array,
+    Batch,
+    Bound,
+    Key,
+    Learner,
+    Metrics,
+    Objective,
+    State,
+    Variables,
+)
+
+Initialise = Callable[[Variables, Batch, Key], Variables]
+
+
+def learner(
+    model: Any,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    draws: int = 1,
+    bound: Bound = bounds.mean,
+    initialise: Initialise | Sequence[Initialise] = (),
+) -> Learner:
+    """A learner of one model: init, step, variables.
+
+    Args:
+      model: an `Autoencoder`, or any module with its methods features, code and explain.
+      objective: name -> (weight, term).
+      tx: the optimiser.
+      draws: K, codes drawn for each example.
+      bound: how the K values of the log-ratio become one cost.
+      initialise: function(s) (variables, batch, key) -> variables, applied after init.
+
+    Returns:
+      A Learner whose metrics are f32[]: `loss`, `grad_norm` and each term's mean, unweighted.
+
+    Raises:
+      UserError: if draws < 1, or if a term cannot be used under the bound; when called with an rbg
+        key and several draws.
+    """
+    _check(objective, draws, bound)
+    steps = (initialise,) if callable(initialise) else tuple(initialise)
+
+    def init(key: Key, batch: Batch) -> State:
+        _check_key(key, draws)
+        params_key, noise_key, initialise_key, run_key = jax.random.split(key, 4)
+
+        def touch(model: nn.Module, batch: Batch) -> None:
+            # Priors, critics and pseudo-inputs are first touched in a term.
+            total(objective, model, model(batch, noise_key, 0))
+
+        variables = nn.init(touch, model)(params_key, batch)
+        for i, change in enumerate(steps):
+            variables = change(variables, batch, jax.random.fold_in(initialise_key, i))
+        params = variables["params"]
+        memory = variables.get("memory", {})
+        return State(jnp.zeros((), jnp.int32), run_key, params, memory, tx.init(params))
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        _check_key(state.key, draws)
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+            variables = {"params": params, "memory": state.memory}
+            result, memory = _pass(
+                model, objective, bound, draws, variables, batch, key, state.step
+            )
+            cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
+            means = {name: jnp.mean(value) for name, value in result.values.items()}
+            return jnp.mean(cost), (memory, means)
+
+        (value, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **means}
+        return State(state.step + 1, state.key, params, memory, opt), metrics
+
+    def variables(state: State) -> Variables:
+        return {"params": state.params, "memory": state.memory}
+
+    support = getattr(getattr(model, "likelihood", None), "support", None)
+    return Learner(init, step, variables, support=support)
+
+
+def _check(objective: Objective, draws: int, bound: Bound) -> None:
+    if draws < 1:
+        raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
+    for name, (weight, term) in objective.items():
+        mark = losses.mark(term)
+        if mark.part != "ratio" or weight is None:
+            continue
+        if bound.reduce is not bounds.mean.reduce and not mark.sampled:
+            raise UserError(
+                f"the term {name!r} is an expectation in closed form, which this bound cannot "
+                "reduce over draws: use losses.rate() in its place"
+            )
+        if mark.stick and draws > 1 and bound.regrade is None:
+            raise UserError(
+                f"the term {name!r} sticks the landing, which is biased for {draws} draws under "
+                "this bound: use a bound that regrades its weights, or draws = 1"
+            )
+
+
+def _check_key(key: Key, draws: int) -> None:
+    if draws > 1 and "rbg" in str(jax.random.key_impl(key)):
+        raise UserError(
+            f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
+        )
+
+
+def _pass(
+    model: Any,
+    objective: Objective,
+    bound: Bound,
+    draws: int,
+    variables: Variables,
+    batch: Batch,
+    key: Key,
+    step: Array,
+) -> tuple[Total, Any]:
+    """K draws through bottleneck, decoder and terms: a Total of f32[K, B], and the new memory."""
+    features = model.apply(variables, batch, method="features")
+
+    def code(key: Key) -> tuple[Any, Any]:
+        drawn, changed = model.apply(
+            variables, batch, features, key, step, method="code", mutable=["memory"]
+        )
+        return drawn, changed.get("memory", variables["memory"])
+
+    def explain(code: Any, key: Key) -> Total:
+        # Immutable and with the memory that the pass saw: a term cannot change what it measures.
+        bound_model = model.bind(variables)
+        forward = bound_model.explain(batch, features, code, step, key)
+        return total(objective, bound_model, forward)
+
+    if draws == 1:
+        # Without vmap, so that lax.cond stays a branch.
+        drawn, memory = code(key)
+        return jax.tree.map(lambda a: a[None], explain(drawn, key)), memory
+
+    keys = jax.random.split(key, draws)
+    codes, memories = jax.vmap(code)(keys)
+    result = jax.vmap(explain)(codes, keys)
+    if bound.regrade is not None:
+        tapped, zeros = _tap(bound.regrade, codes, draws, batch.target.shape[0])
+        # Penalties stay with the plain codes: the bound gives them no weight to be replaced.
+        # Where nobody pays for one, the plain pass has no reader and is not compiled.
+        penalty = result.penalty
+        result = jax.vmap(explain)(tapped, keys)
+        result = result._replace(ratio=result.ratio + zeros, penalty=penalty)
+    # The memory of draw 0: an average of codebooks or ages would be none.
+    return result, jax.tree.map(lambda a: a[0], memories)
+
+
+def _tap(regrade: Callable[[Array], Array], codes: Any, draws: int, size: int) -> tuple[Any, Array]:
+    """The identity on the codes, and zeros f32[K, B] whose cotangent is the bound's weight.
+
+    Added to the cost, the zeros let backward see the weight w that the bound gives each draw, and
+    multiply the codes' cotangent by regrade(w) / w (Tucker et al. 2019, equation 8).
+    """
+
+    @jax.custom_vjp
+    def tap(codes):
+        return codes, jnp.zeros((draws, size))
+
+    def forward(codes):
+        return tap(codes), None
+
+    def backward(_, cotangents):
+        codes_bar, weight = cotangents
+        # The loss divides by B and may weight examples: w sums to one over the draws.
+        weight = weight / jnp.sum(weight, axis=0, keepdims=True)
+        scale = jnp.where(weight > 0, regrade(weight) / jnp.where(weight > 0, weight, 1.0), 0.0)
+
+        def rescale(leaf):
+            if leaf.dtype == jax.dtypes.float0:
+                return leaf
+            return leaf * scale.reshape(scale.shape + (1,) * (leaf.ndim - 2))
+
+        return (jax.tree.map(rescale, codes_bar),)
+
+    tap.defvjp(forward, backward)
+    return tap(codes)

@@ -1,0 +1,128 @@
+"""The likelihood of colour images that PixelCNN++ introduced: a mixture over whole pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.events import sum_events
+from aejax.likelihoods.logistic import (
+    level,
+    level_log_prob,
+    level_mean,
+    level_sample,
+    value,
+)
+from aejax.types import Array, Key
+
+Shape = tuple[int, ...]
+
+
+class _Mixture(NamedTuple):
+    """The decoder's numbers by their roles; C components."""
+
+    logits: Array  # f32[B, H, W, C]
+    means: Array  # f32[B, H, W, 3, C]
+    raw: Array  # f32[B, H, W, 3, C], log-scales
+    slopes: Array  # f32[B, H, W, 3, C]: green on red, blue on red, blue on green
+
+
+class ColourLogisticMixture(nn.Module):
+    """Colour pixels, each a mixture whose mean of green follows red, and of blue red and green.
+
+    Salimans et al. 2017, equation 3. Unlike in `LogisticMixture` one component explains all three
+    channels of a pixel. A mask leaves channels out of the score; they still are what the later
+    channels follow.
+
+    Attributes:
+      components: of each pixel's mixture.
+      levels: values from 0 to 1; a target between two counts as the nearer.
+    """
+
+    components: int = 10
+    levels: int = 256
+    support = (0.0, 1.0)
+
+    def shape(self, event: Sequence[int]) -> Shape:
+        """Ten numbers for each component of each pixel.
+
+        Raises:
+          UserError: if the event is no colour image.
+        """
+        if len(event) != 3 or event[-1] != 3:
+            raise UserError(
+                f"ColourLogisticMixture explains images (height, width, 3), not {tuple(event)}: "
+                "use LogisticMixture"
+            )
+        return (*event[:-1], 10 * self.components)
+
+    def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
+        """Log-probability, summed: f32[B, H, W, 10 C], f32[B, H, W, 3] -> f32[B]."""
+        mixture = self._read(prediction)
+        number = level(target, self.levels)
+        means = _follow(mixture, 2.0 * value(number, self.levels) - 1.0)
+        number = jnp.broadcast_to(number[..., None], means.shape)
+        each = level_log_prob(number, means, mixture.raw, self.levels)
+        if mask is not None:
+            each = each * jnp.broadcast_to(mask, target.shape)[..., None]
+        weighed = jax.nn.log_softmax(mixture.logits) + jnp.sum(each, axis=-2)
+        return sum_events(jax.nn.logsumexp(weighed, axis=-1))
+
+    def mean(self, prediction: Array) -> Array:
+        """The expected value, where each channel follows the expectation of those before it.
+
+        Exact for red; for green and blue as good as a channel's expectation is linear in the
+        channels before, that is but for what rounding and the ends of the range do.
+
+        Returns:
+          f32[B, H, W, 3].
+        """
+        mixture = self._read(prediction)
+        seen = jnp.zeros_like(mixture.means)
+        for channel in range(3):
+            mean = _follow_each(mixture, seen)[..., channel, :]
+            expected = level_mean(mean, mixture.raw[..., channel, :], self.levels)
+            seen = seen.at[..., channel, :].set(2.0 * expected - 1.0)
+        weights = jax.nn.softmax(mixture.logits)[..., None, :]
+        return jnp.sum(weights * 0.5 * (seen + 1.0), axis=-1)
+
+    def sample(self, key: Key, prediction: Array) -> Array:
+        """Values of the grid, f32[B, H, W, 3]: a component, then red, green and blue."""
+        choice_key, value_key = jax.random.split(key)
+        mixture = self._read(prediction)
+        chosen = jax.random.categorical(choice_key, mixture.logits)[..., None, None]
+        mixture = _Mixture(
+            mixture.logits, *(jnp.take_along_axis(a, chosen, axis=-1) for a in mixture[1:])
+        )
+        drawn = jnp.zeros(mixture.means.shape[:-1])
+        for channel, channel_key in enumerate(jax.random.split(value_key, 3)):
+            means = _follow(mixture, 2.0 * drawn - 1.0)
+            mean, raw = means[..., channel, 0], mixture.raw[..., channel, 0]
+            new = level_sample(channel_key, mean, raw, self.levels)
+            drawn = drawn.at[..., channel].set(new)
+        return drawn
+
+    def _read(self, prediction: Array) -> _Mixture:
+        count = self.components
+        logits, rest = prediction[..., :count], prediction[..., count:]
+        rest = rest.reshape((*rest.shape[:-1], 3, 3, count))
+        means, raw, slopes = (rest[..., i, :, :] for i in range(3))
+        return _Mixture(logits, means, raw, jnp.tanh(slopes))
+
+
+def _follow(mixture: _Mixture, seen: Array) -> Array:
+    """The means f32[B, H, W, 3, C] given the channels f32[B, H, W, 3] in [-1, 1]."""
+    return _follow_each(mixture, jnp.broadcast_to(seen[..., None], mixture.means.shape))
+
+
+def _follow_each(mixture: _Mixture, seen: Array) -> Array:
+    """The means given what each component takes the channels to be, both f32[B, H, W, 3, C]."""
+    red, green = seen[..., 0, :], seen[..., 1, :]
+    on_red, blue_on_red, on_green = (mixture.slopes[..., i, :] for i in range(3))
+    shift = [jnp.zeros_like(red), on_red * red, blue_on_red * red + on_green * green]
+    return mixture.means + jnp.stack(shift, axis=-2)

@@ -1,0 +1,89 @@
+"""Terms: pure functions (bound model, forward) -> f32[B], and nothing else.
+
+A term that belongs to the log-ratio log p(x, z) - log q(z | x) is marked by `ratio`, so that a
+bound can reduce the sum of such terms over its draws; an unmarked term is a penalty.
+"""
+
+from aejax.losses.disentanglement import (
+    critic,
+    density_ratio,
+    dimension_wise_kl,
+    dip_i,
+    dip_ii,
+    mutual_information,
+    total_correlation,
+)
+from aejax.losses.divergence import gaussian_kernel, inverse_multiquadric, mmd
+from aejax.losses.frozen import frozen
+from aejax.losses.gate import gate_error, gate_l1
+from aejax.losses.marks import Mark, mark, ratio
+from aejax.losses.matryoshka import fractions, prefix_error
+from aejax.losses.quantisation import codes_used, commitment, perplexity
+from aejax.losses.rate import capacity, free_bits, kl, rate
+from aejax.losses.reconstruction import distortion, squared_error
+from aejax.losses.revival import ghost, residual_norm, residual_variance, revival
+from aejax.losses.scaled import scaled_error, unexplained
+from aejax.losses.sparsity import (
+    dead,
+    gamma,
+    l0,
+    l1,
+    layered_l1,
+    lp,
+    pre_activation,
+    priced,
+    quadratic_l0,
+    relative_l0,
+    tanh_l0,
+    weighted_l1,
+    window,
+)
+
+__all__ = [
+    "Mark",
+    "capacity",
+    "codes_used",
+    "commitment",
+    "critic",
+    "dead",
+    "density_ratio",
+    "dimension_wise_kl",
+    "dip_i",
+    "dip_ii",
+    "distortion",
+    "fractions",
+    "free_bits",
+    "frozen",
+    "gamma",
+    "gate_error",
+    "gate_l1",
+    "gaussian_kernel",
+    "ghost",
+    "inverse_multiquadric",
+    "kl",
+    "l0",
+    "l1",
+    "layered_l1",
+    "lp",
+    "mark",
+    "mmd",
+    "mutual_information",
+    "perplexity",
+    "pre_activation",
+    "prefix_error",
+    "priced",
+    "quadratic_l0",
+    "rate",
+    "ratio",
+    "relative_l0",
+    "residual_norm",
+    "residual_variance",
+    "revival",
+    "scaled_error",
+    "squared_error",
+    "tanh_l0",
+    "total_correlation",
+    "unexplained",
+    "weighted_l1",
+    "window",
+]

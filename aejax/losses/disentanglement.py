@@ -1,0 +1,210 @@
+"""Terms that look at the aggregate posterior q(z) of the batch: total correlation, DIP, FactorVAE.
+
+    beta-TCVAE    merge(elbo(rate=rate()), {"tc": (beta - 1, total_correlation(examples=N))})
+    its parts     mutual_information(N) + total_correlation(N) + dimension_wise_kl(N) = rate
+    FactorVAE     merge(elbo(), {"tc": (gamma, density_ratio()), "critic": (1.0, critic())})
+    DIP-VAE-I     merge(elbo(), {"dip": (10.0, dip_i())})
+
+The critic of FactorVAE is an MLP of shape (1,) in the model's `parts`; a learning rate of its own
+is optax.multi_transform's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aejax.errors import UserError
+from aejax.events import normal_log_prob
+from aejax.losses.frozen import frozen
+from aejax.types import Array, Forward, Key, Term
+
+
+def mutual_information(examples: int) -> Term:
+    """log q(z | x) - log q(z), f32[B]; its mean is I(x; z) (Chen et al. 2018, equation 2).
+
+    Args:
+      examples: N, of the training set, for minibatch-stratified sampling.
+    """
+
+    def mutual_information(model: Any, forward: Forward) -> Array:
+        del model
+        joint, _ = _aggregate(forward.code, examples)
+        return forward.code.log_q() - joint
+
+    return mutual_information
+
+
+def total_correlation(examples: int) -> Term:
+    """log q(z) - sum_j log q(z_j), f32[B] (Chen et al. 2018, equation 2).
+
+    Args:
+      examples: N, of the training set, for minibatch-stratified sampling.
+    """
+
+    def total_correlation(model: Any, forward: Forward) -> Array:
+        del model
+        joint, marginals = _aggregate(forward.code, examples)
+        return joint - marginals
+
+    return total_correlation
+
+
+def dimension_wise_kl(examples: int) -> Term:
+    """sum_j log q(z_j) - log p(z), f32[B] (Chen et al. 2018, equation 2).
+
+    Args:
+      examples: N, of the training set, for minibatch-stratified sampling.
+    """
+
+    def dimension_wise_kl(model: Any, forward: Forward) -> Array:
+        _, marginals = _aggregate(forward.code, examples)
+        context = forward.batch.context
+        return marginals - model.prior.log_prob(forward.code.latent, context, model.posterior)
+
+    return dimension_wise_kl
+
+
+def stratified_weights(batch: int, examples: int) -> Array:
+    """log of each example's weight in log q(z_i) = log sum_j W[i, j] q(z_i | x_j), f32[B, B].
+
+    W[i, i] is exactly 1 / N, as x_i is one of N; the B - 1 others stand for the N - 1 that are left
+    and share their weight evenly. (Chen et al. 2018, appendix C.2, give one of the others a weight
+    of its own, of equal expectation: with the whole data set as the batch only even weights are
+    1 / N each.)
+
+    Raises:
+      UserError: if the batch is one example, or larger than the data.
+    """
+    if not 1 < batch <= examples:
+        raise UserError(
+            f"a batch of {batch} cannot stand for {examples} examples: total correlation needs a "
+            "batch of 2 or more, and `examples` is the size of the training set"
+        )
+    other = math.log((examples - 1) / (examples * (batch - 1)))
+    return jnp.where(jnp.eye(batch, dtype=bool), -math.log(examples), other)
+
+
+def _aggregate(code: Any, examples: int) -> tuple[Array, Array]:
+    """log q(z) and sum_j log q(z_j) at each draw, by minibatch-stratified sampling, f32[B] both."""
+    z, mean, log_std = code.z, code.mean, code.log_std
+    shape = (z.shape[0], *z.shape)
+    pairs = (jnp.broadcast_to(a, shape) for a in (z[:, None], mean[None], log_std[None]))
+    density = normal_log_prob(*pairs)  # [B, B, L], of z_i under q(z | x_j)
+    weights = stratified_weights(z.shape[0], examples)
+    joint = jax.nn.logsumexp(weights + jnp.sum(density, axis=-1), axis=1)
+    marginals = jax.nn.logsumexp(weights[:, :, None] + density, axis=1)
+    return joint, jnp.sum(marginals, axis=-1)
+
+
+def dip_i(ratio: float = 10.0) -> Term:
+    """The distance of the means' covariance from 1, the same for all B, f32[B].
+
+    sum_{i != j} C_ij^2 + ratio sum_i (C_ii - 1)^2 (Kumar et al. 2018, equation 6). The weight is
+    lambda_od.
+
+    Args:
+      ratio: lambda_d / lambda_od.
+    """
+
+    def dip_i(model: Any, forward: Forward) -> Array:
+        del model
+        return _off_identity(_covariance(forward.code.mean), ratio, forward)
+
+    return dip_i
+
+
+def dip_ii(ratio: float = 1.0) -> Term:
+    """The distance of the aggregate posterior's covariance from 1, the same for all B, f32[B].
+
+    As `dip_i`, of Cov(mean) + E[diag(variance)] (Kumar et al. 2018, equation 7).
+
+    Args:
+      ratio: lambda_d / lambda_od.
+    """
+
+    def dip_ii(model: Any, forward: Forward) -> Array:
+        del model
+        variance = jnp.mean(jnp.exp(2.0 * forward.code.log_std), axis=0)
+        return _off_identity(_covariance(forward.code.mean) + jnp.diag(variance), ratio, forward)
+
+    return dip_ii
+
+
+def _covariance(values: Array) -> Array:
+    """Over the batch, f32[L, L]."""
+    centred = values - jnp.mean(values, axis=0, keepdims=True)
+    return jnp.matmul(centred.T, centred, precision="highest") / values.shape[0]
+
+
+def _off_identity(covariance: Array, ratio: float, forward: Forward) -> Array:
+    diagonal = jnp.diagonal(covariance)
+    off = jnp.sum(jnp.square(covariance - jnp.diag(diagonal)))
+    value = off + ratio * jnp.sum(jnp.square(diagonal - 1.0))
+    return jnp.full((forward.batch.target.shape[0],), value)
+
+
+def density_ratio(part: str = "critic") -> Term:
+    """The critic's log q(z) - sum_j log q(z_j), f32[B]; trains the encoder, never the critic.
+
+    Kim and Mnih 2018, equation 3.
+
+    Args:
+      part: name of the critic in the model's `parts`.
+    """
+
+    def density_ratio(model: Any, forward: Forward) -> Array:
+        return _logit(frozen(_critic(model, part)), forward.code.z)
+
+    return density_ratio
+
+
+def critic(part: str = "critic") -> Term:
+    """What the critic loses telling codes from codes permuted in each dimension, f32[B], nats.
+
+    It trains the critic and never the encoder (Kim and Mnih 2018, algorithm 2). As in
+    disentanglement_lib the permuted codes are the same batch's.
+
+    Args:
+      part: name of the critic in the model's `parts`.
+    """
+
+    def critic(model: Any, forward: Forward) -> Array:
+        module = _critic(model, part)
+        z = jax.lax.stop_gradient(forward.code.z)
+        together = jnp.concatenate([z, permuted(forward.key, z)])
+        logits = _logit(module, together)
+        real, fake = jnp.split(logits, 2)
+        return 0.5 * (jax.nn.softplus(-real) + jax.nn.softplus(fake))
+
+    return critic
+
+
+def permuted(key: Key | None, z: Array) -> Array:
+    """Each column of f32[B, L] in an order of its own; without a key column j moves by j rows."""
+    if key is None:
+        return jnp.stack([jnp.roll(z[:, j], j) for j in range(z.shape[1])], axis=1)
+    return jax.random.permutation(key, z, axis=0, independent=True)
+
+
+def _critic(model: Any, part: str) -> Any:
+    if part not in model.parts:
+        raise UserError(
+            f"the model has no part {part!r} to tell codes apart: give Autoencoder "
+            f"parts={{{part!r}: MLP((1000, 1000), shape=(1,))}}"
+        )
+    return model.parts[part]
+
+
+def _logit(module: Any, z: Array) -> Array:
+    """f32[B, L] -> f32[B]."""
+    logits = module(z)
+    if logits.size != z.shape[0]:
+        raise UserError(
+            f"the critic gives {logits.shape[1:]} for each code, but one logit is read: let it end "
+            "in shape (1,)"
+        )
+    return logits.reshape(z.shape[0])

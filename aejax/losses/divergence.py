@@ -1,0 +1,89 @@
+"""Terms that draw the aggregate posterior to the prior by samples: the maximum mean discrepancy.
+
+WAE-MMD    merge(reconstruction(), {"mmd": (10.0, mmd())})
+InfoVAE    {"rate": (1 - alpha, kl), "distortion": (1.0, distortion), "mmd": (weight, mmd())}
+           where the paper's weight is alpha + lambda - 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from aejax.errors import UserError
+from aejax.types import Array, Forward, Term
+
+# squared distances f32[B, B] and the number of latents L -> f32[B, B]
+Kernel = Callable[[Array, int], Array]
+
+
+def inverse_multiquadric(
+    scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), std: float = 1.0
+) -> Kernel:
+    """sum_s C s / (C s + d^2), C = 2 L std^2 (Tolstikhin et al. 2018, section 4).
+
+    Args:
+      scales: s.
+      std: of the prior in one dimension.
+    """
+
+    def kernel(squares: Array, latents: int) -> Array:
+        widths = [2.0 * latents * std**2 * scale for scale in scales]
+        return sum((width / (width + squares) for width in widths), jnp.zeros_like(squares))
+
+    return kernel
+
+
+def gaussian_kernel(width: float = 1.0) -> Kernel:
+    """exp(-d^2 / (width L)), the kernel of InfoVAE (Zhao et al. 2017) for a width of 1."""
+
+    def kernel(squares: Array, latents: int) -> Array:
+        return jnp.exp(-squares / (width * latents))
+
+    return kernel
+
+
+def mmd(kernel: Kernel | None = None) -> Term:
+    """The squared MMD between the batch's codes and as many prior samples, same for all B, f32[B].
+
+    The unbiased estimate (Gretton et al. 2012, equation 3; Tolstikhin et al. 2018, algorithm 2),
+    which may be negative.
+
+    Args:
+      kernel: `inverse_multiquadric()`, which None stands for, or `gaussian_kernel()`.
+
+    Raises:
+      UserError: when used without a key, or on a batch of one.
+    """
+    kernel = inverse_multiquadric() if kernel is None else kernel
+
+    def mmd(model: Any, forward: Forward) -> Array:
+        size = forward.batch.target.shape[0]
+        if forward.key is None:
+            raise UserError("mmd draws from the prior: evaluate the model with a key")
+        drawn = model.sample_latent(forward.key, size, forward.batch.context)
+        return jnp.full((size,), discrepancy(forward.code.latent, drawn, kernel))
+
+    return mmd
+
+
+def discrepancy(one: Array, other: Array, kernel: Kernel) -> Array:
+    """The unbiased squared MMD between two samples f32[B, L] of one size, f32[].
+
+    Raises:
+      UserError: if the samples are of one point, which has no other to be compared with.
+    """
+    size = one.shape[0]
+    if size < 2:
+        raise UserError("mmd compares the codes of a batch: give batches of 2 examples or more")
+    within = 1.0 - jnp.eye(size)
+    same = jnp.sum(within * (_gram(one, one, kernel) + _gram(other, other, kernel)))
+    return same / (size * (size - 1)) - 2.0 * jnp.mean(_gram(one, other, kernel))
+
+
+def _gram(one: Array, other: Array, kernel: Kernel) -> Array:
+    shape = (one.shape[0], *other.shape)
+    apart = jnp.broadcast_to(one[:, None], shape) - jnp.broadcast_to(other[None], shape)
+    return kernel(jnp.sum(jnp.square(apart), axis=-1), one.shape[1])

@@ -1,0 +1,47 @@
+"""The two terms that teach a gated code's gate, which its step function alone cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aejax.losses.scaled import residual
+from aejax.losses.sparsity import norms
+from aejax.types import Array, Forward, Term
+
+
+def gate_l1(weighted: bool = False) -> Term:
+    """sum relu(gate_i), f32[B] (Rajamanoharan et al. 2024, equation 8).
+
+    Args:
+      weighted: times the atoms' norms, as SAELens has it; for atoms that are not of norm 1.
+    """
+
+    def gate_l1(model: Any, forward: Forward) -> Array:
+        gate = jax.nn.relu(forward.code.pre)
+        return jnp.sum(gate * norms(model)[None] if weighted else gate, axis=-1)
+
+    return gate_l1
+
+
+def gate_error(detach: bool = True) -> Term:
+    """||target - (relu(gate) atoms + bias)||^2 in the dictionary's own units, f32[B].
+
+    Args:
+      detach: atoms and bias are constants to this term (Rajamanoharan et al. 2024, equation 8);
+        SAELens trains them by it too.
+    """
+
+    def gate_error(model: Any, forward: Forward) -> Array:
+        gate = jax.nn.relu(forward.code.pre)
+        weights = model.decoder.weights(gate.shape[-1])
+        atoms, bias = weights.atoms, weights.bias
+        if detach:
+            atoms, bias = jax.lax.stop_gradient((atoms, bias))
+        prediction = model.decoder.finish(gate @ atoms + bias[None])
+        error = residual(model, forward._replace(prediction=prediction))
+        return jnp.sum(jnp.square(error), axis=-1)
+
+    return gate_error

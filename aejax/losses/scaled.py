@@ -1,0 +1,46 @@
+"""How badly a dictionary explains the target, in the dictionary's own units.
+
+Where the decoder has a `Scale`, these are units in which the data has mean square 1, so that one
+set of coefficients serves data of any size; where it has none, they are the target's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from aejax.types import Array, Forward
+
+
+def residual(model: Any, forward: Forward) -> Array:
+    """target - mean in the dictionary's own units, with the mask, f32[B, D]."""
+    batch = forward.batch
+    return _measure(model, batch.target - model.mean(forward.prediction), batch.mask)
+
+
+def scaled_error(model: Any, forward: Forward) -> Array:
+    """||target - mean||^2 in the dictionary's own units, f32[B], summed over the event."""
+    return jnp.sum(jnp.square(residual(model, forward)), axis=-1)
+
+
+def unexplained(model: Any, forward: Forward) -> Array:
+    """The fraction of variance unexplained, f32[B]; its mean over B is that of the batch.
+
+    sum ||y - y_hat||^2 / sum ||y - mean_B y||^2, each example's share of the sum times B: a batch
+    statistic, so that data of any scale weighs the same.
+    """
+    target, mask = forward.batch.target, forward.batch.mask
+    centred = target - jnp.mean(target, axis=0, keepdims=True)
+    total = jnp.sum(jnp.square(_measure(model, centred, mask)))
+    errors = scaled_error(model, forward)
+    return errors * errors.shape[0] / jnp.maximum(total, 1e-12)
+
+
+def _measure(model: Any, difference: Array, mask: Array | None) -> Array:
+    if mask is not None:
+        # The root, so that its square weighs as the mask does.
+        difference = difference * jnp.sqrt(jnp.broadcast_to(mask, difference.shape))
+    if hasattr(model.decoder, "measure"):
+        return model.decoder.measure(difference)
+    return difference.reshape((difference.shape[0], -1))

@@ -1,0 +1,99 @@
+"""Which checkpoints a folder holds, what each one's manifest says, and which of them stay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from aejax.files import writing
+
+MANIFEST = "manifest.json"
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was written; says which file or leaf differs and how."""
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+    """The steps of which there is a checkpoint, damaged or not, the newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+
+
+def encode(manifest: dict[str, Any]) -> bytes:
+    """A manifest's file, with a sha256 of itself."""
+    body = json.dumps(manifest, indent=1, sort_keys=True)
+    proof = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps({"manifest": manifest, "sha256": proof}, indent=1, sort_keys=True).encode()
+
+
+def read_manifest(place: pathlib.Path) -> dict[str, Any]:
+    """The manifest of one checkpoint.
+
+    Raises:
+      Damaged: it is missing, or differs by a byte from what was written.
+    """
+    try:
+        found = (place / MANIFEST).read_bytes()
+        manifest = json.loads(found)["manifest"]
+        whole = encode(manifest) == found
+    except OSError as error:
+        raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{MANIFEST} is not what was written") from error
+    if not whole:
+        raise Damaged(f"{MANIFEST} is not what was written (its sha256 differs)")
+    return manifest
+
+
+def best_figure(folder: pathlib.Path, figure: str) -> tuple[int, float] | None:
+    """The step with the smallest value of a figure, and that value; None where none carries it."""
+    carried = {}
+    for step in steps(folder):
+        try:
+            figures = read_manifest(folder / str(step))["figures"]
+        except Damaged:
+            continue  # `newest` names it when it would be read
+        if figure in figures:
+            carried[step] = figures[figure]
+    return min(carried.items(), key=lambda item: item[1]) if carried else None
+
+
+def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
+    """Removes all but the newest few checkpoints and the best by a named figure."""
+    found = best_figure(folder, best) if best else None
+    with writing(folder):
+        for step in steps(folder)[keep:]:
+            if found is None or step != found[0]:
+                remove(folder, step)
+
+
+def remove(folder: pathlib.Path, step: int) -> None:
+    """Removes a checkpoint; hidden first, so that a half removed one is never taken for damaged."""
+    place, hidden = folder / str(step), folder / f".{step}.old"
+    if place.exists():
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.rename(place, hidden)
+        shutil.rmtree(hidden)
+
+
+def set_aside(folder: pathlib.Path, step: int) -> None:
+    """Renames the checkpoints after a step, which were found damaged, to `damaged-<step>`."""
+    with writing(folder):
+        for damaged in steps(folder):
+            if damaged > step:
+                place = folder / f"damaged-{damaged}"
+                shutil.rmtree(place, ignore_errors=True)
+                os.rename(folder / str(damaged), place)
+
+
+def clean(folder: pathlib.Path) -> None:
+    """Removes what killed writers left; only for the process that holds the folder's lock."""
+    if folder.is_dir():
+        for path in folder.glob(".*.*"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""metrics.jsonl: one JSON line for each step, each step once, written and read here alone.
+
+file = MetricsFile(folder / "metrics.jsonl")
+file.resume(500)                                   # drops what was logged from step 500 on
+file.append(500, {"loss": np.zeros((5, 100))})     # the lines of steps 500 to 599, 5 seeds
+read(folder)["loss"]                               # f64[600, 5]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.files import writing
+
+NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """The one writer of a metrics.jsonl; a line is either there whole or not at all."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self._descriptor: int | None = None
+
+    def resume(self, step: int) -> None:
+        """Opens the file and drops the lines of this step and later ones, and half of one."""
+        self.close()
+        with writing(self.path):
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        end = 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n") or (found := _step(line)) is None or found >= step:
+                break
+            end += len(line)
+        with writing(self.path):
+            os.ftruncate(self._descriptor, end)
+            os.lseek(self._descriptor, end, os.SEEK_SET)
+
+    def append(
+        self,
+        first: int,
+        metrics: Mapping[str, Any],
+        every: int = 1,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes the lines of some steps in one go.
+
+        Args:
+          first: the step of the first entry.
+          metrics: name -> f32[n] or f32[S, n], on the host.
+          every: only steps that divide by it get a line; the one with figures gets one anyway.
+          figures: name -> a number or f32[S], measured after the last of the n steps.
+
+        Raises:
+          UserError: the disk is full; the file is as it was before the call.
+        """
+        count = np.shape(next(iter(metrics.values())))[-1]
+        now = f"{time.time():.3f}"
+        columns = {name: _cells(np.asarray(values)) for name, values in metrics.items()}
+        extra = {name: _cells(np.asarray(x)[..., None])[0] for name, x in (figures or {}).items()}
+        lines = []
+        for i in range(count):
+            last = extra if i == count - 1 else {}
+            if (first + i) % every and not last:
+                continue
+            cells = {name: column[i] for name, column in columns.items()} | last
+            text = ", ".join(f"{json.dumps(name)}: {cell}" for name, cell in cells.items())
+            lines.append(f'{{"step": {first + i}, "time": {now}, {text}}}\n')
+        self._write("".join(lines).encode())
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        if self._descriptor is not None:
+            with writing(self.path):
+                os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Closes the file; `resume` opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write(self, text: bytes) -> None:
+        if self._descriptor is None:
+            raise UserError(f"{self.path} is not open: call run.restore(state) before run.log")
+        with writing(self.path):
+            before = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            try:
+                rest = memoryview(text)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError:
+                os.ftruncate(self._descriptor, before)
+                os.lseek(self._descriptor, before, os.SEEK_SET)
+                raise
+
+
+def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a run's metrics as columns.
+
+    Args:
+      folder: the run's folder.
+
+    Returns:
+      "step" i64[n] and, for each name, f64[n] or f64[n, S]; NaN where a line lacks the name.
+
+    Raises:
+      UserError: the folder has no metrics, or a line is no JSON.
+    """
+    path = pathlib.Path(folder) / NAME
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} holds a line that is no JSON: {error}") from error
+    names = dict.fromkeys(name for row in rows for name in row if name != "step")
+    columns = {}
+    for name in names:
+        shape = np.shape(next(row[name] for row in rows if name in row))
+        missing = np.full(shape, np.nan)
+        # float("NaN") and float("Infinity") are what the writer quoted
+        columns[name] = np.array([np.asarray(row.get(name, missing), float) for row in rows])
+    return {"step": np.array([row["step"] for row in rows], np.int64)} | columns
+
+
+def _step(line: bytes) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _cells(values: np.ndarray) -> list[str]:
+    """f32[n] or f32[S, n] -> n pieces of JSON: a number, or a list of S."""
+    if values.ndim == 1:
+        return [_number(value) for value in values.tolist()]
+    return [f"[{', '.join(map(_number, row))}]" for row in values.T.tolist()]
+
+
+def _number(value: float) -> str:
+    """Nine digits give a float32 back to the bit; JSON has no NaN, so it is a string."""
+    if math.isfinite(value):
+        return f"{value:.9g}"
+    return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'

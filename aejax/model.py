@@ -1,0 +1,110 @@
+"""The model: encoder, bottleneck, decoder, prior and likelihood, and the paths through them.
+
+training    x -> features -> code -> prediction
+encoding    x -> features -> code
+generation  prior -> latent -> prediction: needs no encoder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.core
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.types import Array, Batch, Forward, Key
+
+
+class Autoencoder(nn.Module):
+    """Five parts, each a Linen module; only what the bottleneck does tells the kinds apart.
+
+    Attributes:
+      encoder: (x, context) -> features.
+      bottleneck: (features, key, step, context, prior, decoder) -> Code.
+      decoder: (z, context) -> prediction.
+      prior: of the latents; None for plain and sparse autoencoders.
+      likelihood: of the target under the prediction; None reads the prediction as the target.
+      parts: further modules that a term needs, such as a critic.
+    """
+
+    encoder: nn.Module
+    bottleneck: Any
+    decoder: nn.Module
+    prior: Any = None
+    likelihood: Any = None
+    parts: Mapping[str, nn.Module] = flax.core.FrozenDict()
+
+    def __call__(self, batch: Batch, key: Key | None = None, step: Array | int = 0) -> Forward:
+        """One pass: features, code, explain."""
+        features = self.features(batch)
+        code = self.code(batch, features, key, step)
+        return self.explain(batch, features, code, step, key)
+
+    def features(self, batch: Batch) -> Any:
+        """What the encoder makes of x; needs no key, so K draws share it."""
+        return self.encoder(batch.x, batch.context)
+
+    def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
+        """A Code drawn with the key, or without noise where there is none."""
+        return self.bottleneck(features, key, step, batch.context, self.prior, self.decoder)
+
+    def explain(
+        self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
+    ) -> Forward:
+        """Decodes a code and gathers all that the terms may read."""
+        prediction = self.decode(code.z, batch.context)
+        self._check_shape(prediction, batch.target)
+        return Forward(batch, features, code, prediction, jnp.asarray(step), key)
+
+    def posterior(self, batch: Batch) -> Any:
+        """x -> code without noise; priors that are made of posteriors receive it."""
+        return self.code(batch, self.features(batch), None, 0)
+
+    def decode(self, z: Any, context: Any = None) -> Any:
+        """z -> prediction, in the likelihood's own parametrisation."""
+        return self.decoder(z, context)
+
+    def mean(self, prediction: Any) -> Array:
+        """The expected target, [B, *event]."""
+        return prediction if self.likelihood is None else self.likelihood.mean(prediction)
+
+    def encode(self, batch: Batch) -> Any:
+        """The latent without noise: the mean of a Gaussian posterior."""
+        return self.posterior(batch).latent
+
+    def sample(self, key: Key, n: int, context: Any = None) -> Any:
+        """Draws n predictions from the prior; reads neither encoder nor posterior parameters.
+
+        Raises:
+          UserError: if there is no prior to draw from.
+        """
+        return self.decode(self.bottleneck.lift(self.sample_latent(key, n, context)), context)
+
+    def sample_latent(self, key: Key, n: int, context: Any = None) -> Any:
+        """Draws n latents from the prior.
+
+        Raises:
+          UserError: if there is no prior to draw from.
+        """
+        if self.prior is None:
+            raise UserError(
+                "this model has no prior to draw latents from: give Autoencoder a prior, or fit "
+                "one to its codes"
+            )
+        return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
+
+    def _check_shape(self, prediction: Any, target: Array) -> None:
+        """Raises UserError unless the decoder ends in the shape that the likelihood reads."""
+        event = tuple(target.shape[1:])
+        wanted = event if self.likelihood is None else self.likelihood.shape(event)
+        if not isinstance(prediction, jax.Array) or prediction.shape[1:] == wanted:
+            return
+        reader = type(self.likelihood).__name__ if self.likelihood is not None else "the target"
+        raise UserError(
+            f"the decoder {type(self.decoder).__name__} ends in shape {prediction.shape[1:]}, but "
+            f"{reader} needs {wanted} for a target of shape {event}: change the decoder's shape"
+        )

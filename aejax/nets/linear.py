@@ -1,0 +1,144 @@
+"""The two nets of a sparse autoencoder: nothing, and one linear map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.kernels.decode import decode_rows
+from aejax.members import any_member
+from aejax.types import Array
+
+
+class Identity(nn.Module):
+    """Hands the values over as they are; a sparse bottleneck owns its projection."""
+
+    @nn.compact
+    def __call__(self, values: Array, context: Any = None) -> Array:
+        """[B, *event] -> [B, *event]."""
+        del context
+        return values
+
+
+class Weights(NamedTuple):
+    """A dictionary's parameters, in its own units."""
+
+    atoms: Array  # f32[m, D]
+    bias: Array  # f32[D]
+    skip: Array | None  # f32[D_in, D]
+
+
+class Dictionary(nn.Module):
+    """One linear map whose rows are the features' directions: z @ atoms + bias.
+
+    Takes a dense z f32[B, m], or the rows of a code with a fixed number of slots (anything with
+    values f32[B, k], indices i32[B, k] and latents m), at the cost of k rows instead of m, or a few
+    latents of all examples (values f32[B, c], columns i32[c] and latents m), at the cost of c.
+
+    Attributes:
+      shape: of one example's output: a number of units, or a shape; (layers, size) makes a
+        crosscoder.
+      norm: of each atom at the start; directions are uniform on the sphere.
+      dtype: of the computation; parameters and output stay float32.
+      scale: a `Scale` that brings the output to the target's units; None where they are its own.
+      skip: a net, such as `Identity()` or `Scale()`, whose view of the context is mapped linearly
+        to the output as well: with the input as the batch's context, a skip transcoder.
+    """
+
+    shape: int | Sequence[int]
+    norm: float = 0.1
+    dtype: Any = None
+    scale: Any = None
+    skip: Any = None
+
+    def __call__(self, z: Any, context: Any = None) -> Array:
+        """f32[B, m], or rows, -> f32[B, *shape].
+
+        Raises:
+          UserError: if there is a skip connection and no context.
+        """
+        output = self.combine(z)
+        weights = self.weights(_latents(z), self._seen(context))
+        output = output + weights.bias[None]
+        if weights.skip is not None:
+            output = output + self._view(context) @ weights.skip
+        return self.finish(output)
+
+    def combine(self, z: Any) -> Array:
+        """z @ atoms without the bias, f32[B, D], in the dictionary's own units."""
+        dtype = self.dtype or jnp.float32
+        atoms = self.weights(_latents(z)).atoms.astype(dtype)
+        if hasattr(z, "columns"):
+            return _product(z.values.astype(dtype), jnp.take(atoms, z.columns, axis=0))
+        if not hasattr(z, "indices"):
+            return _product(z.astype(dtype), atoms)
+        output = decode_rows(z.values.astype(dtype), z.indices, atoms).astype(jnp.float32)
+        if getattr(z, "spill", None) is None:
+            return output
+        # What did not fit into the slots; most batches have none of it, and pay nothing.
+        rest = jax.lax.cond(
+            any_member(jnp.any(z.overflow > 0)),
+            lambda spill, atoms: _product(spill.astype(dtype), atoms),
+            lambda spill, atoms: jnp.zeros_like(output),
+            z.spill,
+            atoms,
+        )
+        return output + rest
+
+    def finish(self, output: Array) -> Array:
+        """f32[B, D] in the dictionary's own units -> f32[B, *shape] in the target's."""
+        restored = output if self.scale is None else self.scale.restore(output)
+        return restored.reshape((-1, *self._event()))
+
+    def measure(self, differences: Array) -> Array:
+        """Differences [B, *shape] in the target's units -> f32[B, D] in the dictionary's own."""
+        flat = differences.reshape((differences.shape[0], -1)).astype(jnp.float32)
+        return flat if self.scale is None else self.scale.measure(flat)
+
+    @nn.compact
+    def weights(self, latents: int, inputs: int | None = None) -> Weights:
+        """The parameters.
+
+        Args:
+          latents: m.
+          inputs: size of what the skip connection sees, or None.
+        """
+        size = math.prod(self._event())
+        zeros = nn.initializers.zeros_init()
+        atoms = self.param("atoms", self._directions, (latents, size))
+        bias = self.param("bias", zeros, (size,))
+        return Weights(atoms, bias, inputs and self.param("skip_kernel", zeros, (inputs, size)))  # pyright: ignore[reportArgumentType]
+
+    def _event(self) -> tuple[int, ...]:
+        return (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
+
+    def _view(self, context: Any) -> Array:
+        return self.skip(context).reshape((context.shape[0], -1)).astype(jnp.float32)
+
+    def _seen(self, context: Any) -> int | None:
+        if self.skip is None:
+            return None
+        if context is None:
+            raise UserError(
+                "a Dictionary with a skip connection reads the input from the batch's context: "
+                "make batches Batch(x, target, context=x)"
+            )
+        return math.prod(context.shape[1:])
+
+    def _directions(self, key: Any, shape: tuple[int, int]) -> Array:
+        rows = nn.initializers.normal(1.0)(key, shape)
+        return self.norm * rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def _product(z: Array, atoms: Array) -> Array:
+    return jnp.matmul(z, atoms, preferred_element_type=jnp.float32)
+
+
+def _latents(z: Any) -> int:
+    return z.latents if hasattr(z, "latents") else z.shape[-1]

@@ -1,0 +1,139 @@
+"""Objectives: a loss is data, a mapping from a name to (weight, term).
+
+Merging mappings composes losses, as chaining transformations composes optimisers:
+
+    vae     = elbo()                                             # rate + distortion
+    beta    = elbo(beta=optax.linear_schedule(0.0, 4.0, 1_000))  # KL warm-up to beta = 4
+    watched = merge(beta, watch(error=losses.squared_error))     # measured, never added
+    custom  = merge(elbo(), {"smooth": (0.1, my_term)})          # my_term(model, forward) -> f32[B]
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from aejax import losses
+from aejax.types import Array, Forward, Objective, Term
+
+if TYPE_CHECKING:
+    from flax import linen as nn
+
+
+def merge(*objectives: Objective) -> Objective:
+    """All terms of all objectives; associative, with {} as identity.
+
+    Raises:
+      ValueError: if two objectives use one name.
+    """
+    merged: dict[str, tuple[Any, Term]] = {}
+    for objective in objectives:
+        repeated = sorted(merged.keys() & objective.keys())
+        if repeated:
+            raise ValueError(f"two objectives name a term {repeated[0]!r}: rename one of them")
+        merged.update(objective)
+    return merged
+
+
+def watch(**terms: Term) -> Objective:
+    """Terms that are measured at every step and never added to the loss."""
+    return {name: (None, term) for name, term in terms.items()}
+
+
+def elbo(beta: optax.ScalarOrSchedule = 1.0, rate: Term = losses.kl) -> Objective:
+    """The negative evidence lower bound, beta * rate + distortion (Higgins et al. 2017).
+
+    Args:
+      beta: weight of the rate, a number or a schedule of the step; only with 1 is the sum a bound.
+      rate: `losses.kl` (closed form), or `losses.rate()` at the draws, which bounds other than the
+        mean need.
+    """
+    return {"rate": (beta, rate), "distortion": (1.0, losses.distortion)}
+
+
+def reconstruction() -> Objective:
+    """The standard autoencoder: distortion alone."""
+    return {"distortion": (1.0, losses.distortion)}
+
+
+def sparse(
+    l1: optax.ScalarOrSchedule | None = None,
+    revival: optax.ScalarOrSchedule | None = None,
+    steered: Term | None = None,
+    dead_after: int = 1000,
+    error: Term = losses.scaled_error,
+) -> Objective:
+    """A sparse autoencoder: squared error, and what keeps few latents active and all in use.
+
+    Args:
+      l1: weight of the L1 norm, or None where the bottleneck fixes the number of active latents.
+      revival: weight of AuxK, 1/32 or 1, or None.
+      steered: a penalty without a coefficient, such as `losses.l1` or `losses.l0`: its price
+        follows the number of active latents that the bottleneck's `l0` asks for.
+      dead_after: steps of silence after which a latent is dead.
+      error: what is to be small; `losses.scaled_error`, `losses.unexplained`, or
+        `losses.prefix_error(...)` for nested dictionaries.
+    """
+    terms: dict[str, tuple[Any, Term]] = {"error": (1.0, error)}
+    if l1 is not None:
+        terms["l1"] = (l1, losses.l1)
+    if steered is not None:
+        terms["price"] = (1.0, losses.priced(steered))
+    if revival is not None:
+        terms["revival"] = (revival, losses.revival(after=dead_after))
+    return merge(terms, watch(l0=losses.l0, dead=losses.dead(dead_after)))
+
+
+class Total(NamedTuple):
+    """An objective, evaluated on one forward pass."""
+
+    ratio: Array  # f32[B], weighted sum of the parts of the log-ratio
+    penalty: Array  # f32[B], weighted sum of all other terms
+    values: dict[str, Array]  # name -> f32[B], unweighted
+
+
+def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
+    """Evaluates every term, each with a key of its own, and adds up those that have a weight.
+
+    A term's key depends on its name alone, so adding a term changes the noise of no other.
+
+    Raises:
+      TypeError: naming the term, if one needs a field that the code lacks.
+    """
+    size = forward.batch.target.shape[0]
+    sums = {"ratio": jnp.zeros((size,)), "penalty": jnp.zeros((size,))}
+    values: dict[str, Array] = {}
+    for name, (weight, term) in objective.items():
+        value = _evaluate(name, term, model, forward)
+        values[name] = value
+        if weight is not None:
+            now = weight(forward.step) if callable(weight) else weight
+            sums[losses.mark(term).part] += jnp.asarray(now, jnp.float32) * value
+    return Total(sums["ratio"], sums["penalty"], values)
+
+
+def _evaluate(name: str, term: Term, model: nn.Module, forward: Forward) -> Array:
+    key = forward.key
+    if key is not None:
+        key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    try:
+        value = term(model, forward._replace(key=key))
+    except AttributeError as error:
+        if error.obj is not forward.code:
+            raise
+        fields = ", ".join(getattr(forward.code, "_fields", ()))
+        raise TypeError(
+            f"the term {name!r} reads code.{error.name}, which {type(forward.code).__name__} does "
+            f"not have (its fields: {fields}): pair the term with another bottleneck"
+        ) from error
+    size = forward.batch.target.shape[0]
+    if jnp.shape(value) != (size,):
+        raise TypeError(
+            f"the term {name!r} returned shape {jnp.shape(value)}; a term returns one value an "
+            f"example, ({size},)"
+        )
+    return value

@@ -1,0 +1,36 @@
+"""Checks to run on the host before training starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from aejax import losses
+from aejax.errors import UserError
+from aejax.types import Batch, Variables
+
+
+def check_window(model: Any, variables: Variables, batch: Batch, least: float = 1e-5) -> float:
+    """The share of (example, latent) pairs in JumpReLU's window, which must not be empty.
+
+    On data of another scale than the bandwidth expects no pre-activation falls within it, the
+    gradient of every threshold is exactly zero, and the sparsity coefficient does nothing.
+
+    Args:
+      model: an Autoencoder with a JumpReLU bottleneck.
+      variables: those that training starts from.
+      batch: some examples.
+      least: the share that is enough.
+
+    Raises:
+      UserError: if the share is not above `least`.
+    """
+    share = float(jnp.mean(losses.window(model.bind(variables), model.apply(variables, batch))))
+    if share <= least:
+        raise UserError(
+            f"JumpReLU's window of width {model.bottleneck.bandwidth} holds {share:.1e} of the "
+            f"pre-activations, not more than {least:.0e}, so no threshold would ever move: scale "
+            "the inputs (nets.Scale with initialise.standardised) or widen the bandwidth"
+        )
+    return share

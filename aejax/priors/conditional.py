@@ -1,0 +1,82 @@
+"""The prior of a conditional model: a Gaussian whose parameters the context gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.events import join_context, normal_log_prob
+from aejax.types import Array, Key
+
+
+class Conditional(nn.Module):
+    """p(z | context) = N(mean(context), std(context)^2), a net of the context (Sohn et al. 2015).
+
+    Starts as the standard normal.
+
+    Attributes:
+      widths: of the hidden layers; () for a linear map, enough for one-hot labels.
+      activation: between them.
+    """
+
+    widths: Sequence[int] = (128,)
+    activation: Callable[[Array], Array] = nn.relu
+
+    def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
+        """f32[B, L], context of B rows -> f32[B].
+
+        Raises:
+          UserError: without a context, or if its rows are not B.
+          TypeError: if a leaf of the context holds integers.
+        """
+        del posterior
+        mean, log_std = self._parameters(z.shape[0], z.shape[-1], context)
+        return jnp.sum(normal_log_prob(z, mean, log_std), axis=-1)
+
+    def sample(
+        self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
+    ) -> Array:
+        """Draws f32[n, *shape], one for each of the n rows of the context.
+
+        Raises:
+          UserError: without a context, or if its rows are not n.
+        """
+        del posterior
+        mean, log_std = self._parameters(n, shape[-1], context)
+        return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
+        """KL(q || p) per dimension f32[B, L] of two Gaussians (Kingma and Welling 2014).
+
+        None where the code is no diagonal Gaussian.
+        """
+        del posterior
+        if not (hasattr(code, "mean") and hasattr(code, "log_std")):
+            return None
+        mean, log_std = self._parameters(code.mean.shape[0], code.mean.shape[-1], context)
+        ratio = code.log_std - log_std
+        moved = jnp.square((code.mean - mean) * jnp.exp(-log_std))
+        return 0.5 * (moved + jnp.exp(2.0 * ratio) - 1.0) - ratio
+
+    @nn.compact
+    def _parameters(self, size: int, latents: int, context: Any) -> tuple[Array, Array]:
+        """Mean and log_std, f32[B, L] both."""
+        rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
+        if rows != {size}:
+            given = "none" if not rows else " and ".join(str(count) for count in sorted(rows))
+            raise UserError(
+                f"the prior Conditional needs a context for each of {size} latents, and was given "
+                f"{given}: pass context with {size} rows"
+            )
+        hidden = join_context(jnp.zeros((size, 0)), context)
+        for i, width in enumerate(self.widths):
+            hidden = self.activation(nn.Dense(width, name=f"hidden_{i}")(hidden))
+        zeros = nn.initializers.zeros_init()
+        output = nn.Dense(2 * latents, kernel_init=zeros, name="output")(hidden)
+        mean, log_std = jnp.split(output, 2, axis=-1)
+        return mean, log_std

@@ -1,0 +1,63 @@
+"""The mixture of Gaussians as a prior, all of it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.events import normal_log_prob
+from aejax.types import Array, Key
+
+
+class Mixture(nn.Module):
+    """sum_k weight_k N(mean_k, std_k^2), diagonal, with learned weights, means and deviations.
+
+    Dilokthanakul et al. 2017 and others. There is no closed form of the KL: sample the rate. The
+    context is not read.
+
+    Attributes:
+      components: how many Gaussians.
+      spread: standard deviation of the means before training; the components' own is 1.
+    """
+
+    components: int = 10
+    spread: float = 1.0
+
+    def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
+        """f32[B, L] -> f32[B]."""
+        del context, posterior
+        logits, mean, log_std = self._parameters(z.shape[-1])
+        pairs = jnp.broadcast_to(z[:, None], (z.shape[0], *mean.shape))
+        mean, log_std = (jnp.broadcast_to(a[None], pairs.shape) for a in (mean, log_std))
+        each = jnp.sum(normal_log_prob(pairs, mean, log_std), axis=-1)
+        return jax.nn.logsumexp(each + jax.nn.log_softmax(logits)[None], axis=-1)
+
+    def sample(
+        self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
+    ) -> Array:
+        """Draws f32[n, *shape]: a component each, then a point of it."""
+        del context, posterior
+        choice_key, noise_key = jax.random.split(key)
+        logits, mean, log_std = self._parameters(shape[-1])
+        chosen = jax.random.categorical(choice_key, logits, shape=(n,))
+        noise = jax.random.normal(noise_key, (n, *shape))
+        return mean[chosen] + jnp.exp(log_std[chosen]) * noise
+
+    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> None:
+        """None: there is no closed form."""
+        del code, context, posterior
+
+    @nn.compact
+    def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
+        """Logits f32[C], means and log deviations f32[C, L]."""
+        zeros = nn.initializers.zeros_init()
+        size = (self.components, latents)
+        return (
+            self.param("logits", zeros, size[:1]),
+            self.param("mean", nn.initializers.normal(self.spread), size),
+            self.param("log_std", zeros, size),
+        )

@@ -1,0 +1,29 @@
+"""The report of a run: figures as PNG files and one self-contained HTML page that holds them.
+
+    sections = [
+        curves_section(history("runs/digits")),
+        *variational_sections(model, variables, splits, key, plain=(other, its_variables)),
+    ]
+    write("runs/digits", "digits-vae", sections, summary="...", results=results)
+
+`gather` computes arrays, `figures` draws arrays, `page` sets figures and tables.
+"""
+
+from aejax.report.curve import history
+from aejax.report.gather import member
+from aejax.report.page import Picture, Section, Table
+from aejax.report.sparse import sparse_sections
+from aejax.report.variational import variational_sections
+from aejax.report.writing import curves_section, write
+
+__all__ = [
+    "Picture",
+    "Section",
+    "Table",
+    "curves_section",
+    "history",
+    "member",
+    "sparse_sections",
+    "variational_sections",
+    "write",
+]

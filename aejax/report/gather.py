@@ -1,0 +1,286 @@
+"""What a report shows of a model: pure functions of (model, variables, data, key), arrays out.
+
+`variables` are those of one member, without a leading S: `member(variables, 0)` takes it out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.data import Split
+from aejax.data.split import EVALUATION_SEED
+from aejax.types import Array, Batch, Key, Variables
+
+SIZE = 500  # examples that go through the model together
+
+
+class Latents(NamedTuple):
+    """The codes of some examples, without noise."""
+
+    mean: np.ndarray  # f[N, L]
+    activity: np.ndarray  # f[L]: KL per dimension in nats, or the variance of the mean over N
+    nats: bool  # whether the activity is a KL
+    labels: np.ndarray | None  # i[N]
+
+
+class Plane(NamedTuple):
+    """Points of any number of dimensions seen in the plane."""
+
+    points: np.ndarray  # f[N, 2]
+    share: float  # of the variance that the plane keeps
+
+
+class Nearest(NamedTuple):
+    """For each query the closest example of a split."""
+
+    index: np.ndarray  # i[Q]
+    distance: np.ndarray  # f[Q], L2
+    images: np.ndarray  # f[Q, *event]
+
+
+def member(variables: Variables, i: int) -> Variables:
+    """Member i of variables whose leaves lead with S."""
+    return jax.tree.map(lambda leaf: leaf[i], variables)
+
+
+def chosen(split: Split, indices: np.ndarray) -> Batch:
+    """Examples of a split by their number as one Batch, leaves [n, ...]; draws are fixed."""
+    key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
+    return split.prepare(key, split.rows(np.asarray(indices)))
+
+
+def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
+    """Numbers of up to n examples, i[n], that go through the classes in turn.
+
+    Args:
+      labels: i[N], or None: then the first n.
+      n: how many are wanted.
+      examples: N.
+    """
+    if labels is None:
+        return np.arange(min(n, examples))
+    order = np.argsort(labels, kind="stable")
+    counts = np.unique(labels, return_counts=True)[1]
+    # The place of each example within its class decides; within a place, the class.
+    place = np.empty(examples, np.int64)
+    place[order] = np.concatenate([np.arange(count) for count in counts])
+    return np.lexsort((labels, place))[:n]
+
+
+def reconstruct(model: Any, variables: Variables, batch: Batch) -> np.ndarray:
+    """What the model makes of x without noise: f[B, *event]."""
+
+    def run(model: Any, batch: Batch) -> Array:
+        return model.mean(model(batch, None).prediction)
+
+    return np.asarray(_jit(model, run)(variables, batch))
+
+
+def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = None) -> np.ndarray:
+    """The means of n draws from the prior, f[n, *event]; reads neither encoder nor bottleneck.
+
+    Raises:
+      UserError: if the model has no prior.
+    """
+
+    def run(model: Any, key: Key) -> Array:
+        return model.mean(model.sample(key, n, context))
+
+    return np.asarray(_jit(model, run)(variables, key))
+
+
+def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Latents:
+    """Codes of the first n examples, and how much each dimension of the code carries.
+
+    Args:
+      model: its codes must be f32[B, L].
+      variables: of one member.
+      split: where the examples come from.
+      n: how many of them at most.
+
+    Returns:
+      Latents; the activity is the mean KL from the prior where that has a closed form.
+    """
+
+    def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
+        code = model.posterior(batch)
+        mean = getattr(code, "mean", code.latent)
+        if model.prior is None:
+            return mean, None
+        kl = model.prior.kl(code, batch.context, model.posterior)
+        return mean, None if kl is None else jnp.sum(kl, axis=0)
+
+    taken = split.take(n)
+    step = _jit(model, run)
+    outputs = [step(variables, batch) for batch in taken.batches(SIZE)]
+    mean = np.concatenate([np.asarray(mean) for mean, _ in outputs])
+    kls = [np.asarray(kl) for _, kl in outputs if kl is not None]
+    activity = np.sum(kls, axis=0) / len(mean) if kls else mean.var(axis=0)
+    return Latents(mean, activity, bool(kls), taken.labels)
+
+
+def latent(model: Any, variables: Variables, batch: Batch) -> Any:
+    """The codes of a batch without noise: f[B, L], or a pytree of leaves [B, ...]."""
+    return _jit(model, lambda model, batch: model.encode(batch))(variables, batch)
+
+
+def decode(model: Any, variables: Variables, latent: Any, context: Any = None) -> np.ndarray:
+    """The means that the decoder gives to latents: [N, ...] -> f[N, *event]."""
+
+    def run(model: Any, latent: Any) -> Array:
+        return model.mean(model.decode(model.bottleneck.lift(latent), context))
+
+    return np.asarray(_jit(model, run)(variables, latent))
+
+
+def interpolate(
+    model: Any, variables: Variables, start: Batch, end: Batch, steps: int
+) -> np.ndarray:
+    """Straight lines in latent space from the codes of `start` to those of `end`, decoded.
+
+    Args:
+      model: any whose latent is a pytree of floats.
+      variables: of one member.
+      start: P examples.
+      end: P examples, of the same shapes.
+      steps: points of a line, both ends among them.
+
+    Returns:
+      f[P, steps, *event]; the ends are the reconstructions of the two examples.
+    """
+
+    def run(model: Any, pair: tuple[Batch, Batch]) -> Array:
+        share = jnp.linspace(0.0, 1.0, steps)
+        latent = _between(model.encode(pair[0]), model.encode(pair[1]), share)
+        context = _between(pair[0].context, pair[1].context, share)
+        mean = model.mean(model.decode(model.bottleneck.lift(latent), context))
+        return mean.reshape((-1, steps, *mean.shape[1:]))
+
+    return np.asarray(_jit(model, run)(variables, (start, end)))
+
+
+def traverse(
+    model: Any,
+    variables: Variables,
+    latent: np.ndarray,
+    dimensions: Sequence[int] | np.ndarray,
+    values: np.ndarray,
+    context: Any = None,
+) -> np.ndarray:
+    """Sets one latent at a time to each of some values, the others stay.
+
+    Args:
+      model: its latents must be f32[B, L].
+      variables: of one member.
+      latent: f[L], where to start.
+      dimensions: R latents.
+      values: f[C], or f[R, C] with values of each latent.
+      context: of one example, leaves [1, ...], or None.
+
+    Returns:
+      f[R, C, *event].
+    """
+    rows, columns = len(dimensions), np.shape(values)[-1]
+    moved = np.tile(np.asarray(latent, np.float32), (rows, columns, 1))
+    moved[np.arange(rows)[:, None], np.arange(columns)[None], np.asarray(dimensions)[:, None]] = (
+        np.broadcast_to(values, (rows, columns))
+    )
+    repeated = jax.tree.map(lambda a: jnp.repeat(a, rows * columns, axis=0), context)
+    flat = decode(model, variables, jnp.asarray(moved.reshape(rows * columns, -1)), repeated)
+    return flat.reshape(rows, columns, *flat.shape[1:])
+
+
+def principal(means: np.ndarray) -> Plane:
+    """The plane of greatest variance (PCA by a singular value decomposition).
+
+    Args:
+      means: f[N, L], L at least 2.
+
+    Returns:
+      A Plane; with L = 2 the points are those of `means` but for a rotation about their mean.
+    """
+    centred = means - means.mean(axis=0)
+    _, scale, directions = np.linalg.svd(centred, full_matrices=False)
+    variance = np.square(scale)
+    share = float(variance[:2].sum() / max(variance.sum(), np.finfo(float).tiny))
+    return Plane(centred @ directions[:2].T, share)
+
+
+def nearest(queries: np.ndarray, split: Split) -> Nearest:
+    """The example of a split that is closest to each query, by the L2 distance over the event.
+
+    Grey data that training binarises by drawing is compared by its grey values.
+
+    Args:
+      queries: f[Q, *event].
+      split: all of its examples are compared.
+
+    Returns:
+      Nearest, with images f[Q, *event].
+    """
+    flat = queries.reshape(len(queries), -1).astype(np.float64)
+    best = np.full(len(flat), np.inf)
+    index = np.zeros(len(flat), np.int64)
+    images = np.zeros_like(flat)
+    start = 0
+    for batch in undrawn(split).batches(4096):
+        rows = np.asarray(batch.target, np.float64).reshape(len(batch.target), -1)
+        square = np.square(flat).sum(1)[:, None] - 2 * flat @ rows.T + np.square(rows).sum(1)[None]
+        chosen = square.argmin(axis=1)
+        least = square[np.arange(len(flat)), chosen]
+        closer = least < best
+        best[closer], index[closer] = least[closer], start + chosen[closer]
+        images[closer] = rows[chosen[closer]]
+        start += len(rows)
+    distance = np.sqrt(np.square(flat - images).sum(axis=1))
+    return Nearest(index, distance, images.reshape(queries.shape))
+
+
+def undrawn(split: Split) -> Split:
+    """The split with its grey values, where training draws pixels from them."""
+    if not getattr(split.prepare, "draws", False):
+        return split
+    prepare = dataclasses.replace(split.prepare, draws=False)  # type: ignore[type-var]
+    return dataclasses.replace(split, prepare=prepare)
+
+
+def fitted_samples(
+    model: Any, variables: Variables, codes: np.ndarray, key: Key, n: int, context: Any = None
+) -> np.ndarray:
+    """Draws n codes from a Gaussian fitted to `codes` f[N, L] and decodes them: f[n, *event].
+
+    What a plain autoencoder, which has no prior, can offer as samples (Ghosh et al. 2020).
+    """
+    noise = np.asarray(jax.random.normal(key, (n, codes.shape[1])), np.float64)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(codes, rowvar=False)))
+    # Round-off makes the eigenvalues of a singular covariance a little negative.
+    drawn = codes.mean(axis=0) + noise * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    return decode(model, variables, jnp.asarray(drawn, jnp.float32), context)
+
+
+def _between(start: Any, end: Any, share: Array) -> Any:
+    """(1 - t) start + t end for each t of f[T]: leaves [P, ...] -> [P T, ...].
+
+    Leaves that are no floats stay those of the start.
+    """
+
+    def mix(a: Array, b: Array) -> Array:
+        t = share.reshape((1, -1) + (1,) * (a.ndim - 1))
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            path = (1.0 - t) * a[:, None] + t * b[:, None]
+        else:
+            path = jnp.repeat(a[:, None], share.size, axis=1)
+        return path.reshape((-1, *a.shape[1:]))
+
+    return jax.tree.map(mix, start, end)
+
+
+def _jit(model: Any, run: Any) -> Any:
+    """run(bound model, argument) as a compiled function of (variables, argument)."""
+    return jax.jit(lambda variables, value: model.apply(variables, value, method=run))

@@ -1,0 +1,195 @@
+"""The page: sections of text, figures and tables as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aejax.report.css import CSS
+from aejax.report.results import by_group, by_seed, figures, groups
+from aejax.report.style import DARK, DENSITY, LIGHT, png
+
+WIDE = 480  # pixels of the page
+
+
+class Picture(NamedTuple):
+    """One figure and how to read it."""
+
+    name: str  # of the file figures/NAME.png: lower-case letters, digits and hyphens
+    caption: str
+    draw: Callable[..., Any]  # draw(theme=Theme) -> matplotlib Figure
+
+
+class Table(NamedTuple):
+    """Rows of cells; columns of numbers are set flush right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+
+
+class Section(NamedTuple):
+    """One part of the page."""
+
+    title: str
+    text: str = ""  # paragraphs, with an empty line between them
+    figures: Sequence[Picture] = ()
+    table: Table | None = None
+
+
+class Drawn(NamedTuple):
+    """A picture as two PNG files."""
+
+    picture: Picture
+    light: bytes
+    dark: bytes
+    width: int  # pixels of the page
+    height: int
+
+
+def draw(picture: Picture) -> Drawn:
+    """Draws a picture in both themes."""
+    light, dark = (png(picture.draw(theme=theme)) for theme in (LIGHT, DARK))
+    width, height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))
+    return Drawn(picture, light, dark, round(width / DENSITY), round(height / DENSITY))
+
+
+def render(
+    title: str,
+    sections: Sequence[Section],
+    drawn: Mapping[str, Drawn],
+    summary: str = "",
+    results: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+) -> str:
+    """Builds the page.
+
+    Args:
+      title: the experiment's name.
+      sections: in the order of the page.
+      drawn: the sections' figures by name.
+      summary: one sentence below the title.
+      results: figure -> {"mean": ..., "std": ..., "values": [per seed]}, or one number, or
+        another model's name -> such a mapping.
+      config: field -> value, nested or not.
+      environment: field -> value, nested or not.
+
+    Returns:
+      HTML; all text is escaped, all figures are inline, there is no script.
+    """
+    parts = [f"<header><h1>{_text(title)}</h1>"]
+    if summary:
+        parts.append(f'<p class="lead">{_text(summary)}</p>')
+    parts.append("</header>")
+    if tables := _results(results or {}):
+        parts.append(f'<section id="results"><h2>Results</h2>{tables}</section>')
+    if len(sections) > 2:
+        links = (f'<a href="#s{i}">{_text(s.title)}</a>' for i, s in enumerate(sections))
+        parts.append(f"<nav>{' '.join(links)}</nav>")
+    parts += [_section(i, section, drawn) for i, section in enumerate(sections)]
+    for name, fields in (("Config", config), ("Environment", environment)):
+        if fields:
+            rows = [(key, value) for key, value in flattened(fields)]
+            table = _table(Table(("field", "value"), rows), plain=True)
+            parts.append(f"<details><summary>{name}</summary>{table}</details>")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{_text(title)}</title><style>{CSS}</style></head>\n<body><main>"
+        + "\n".join(parts)
+        + "</main></body></html>\n"
+    )
+
+
+def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested fields as (dotted name, text) rows."""
+    rows = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            rows += flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, (list, tuple)) and all(isinstance(v, (int, str)) for v in value):
+            rows.append((f"{prefix}{name}", ", ".join(map(str, value)) or "none"))
+        else:
+            rows.append((f"{prefix}{name}", "none" if value is None else str(value)))
+    return rows
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    """The final figures, then those of other models; empty where there are none."""
+    parts = []
+    if own := figures(results):
+        parts.append(_table(Table(*by_seed(own)), classes="results"))
+    if others := groups(results):
+        parts.append(_table(Table(*by_group(others))))
+    return "".join(parts)
+
+
+def _section(i: int, section: Section, drawn: Mapping[str, Drawn]) -> str:
+    parts = [f'<section id="s{i}"><h2>{_text(section.title)}</h2>']
+    parts += [f"<p>{_text(text)}</p>" for text in section.text.split("\n\n") if text.strip()]
+    if section.figures:
+        inner = "".join(_figure(drawn[picture.name]) for picture in section.figures)
+        parts.append(f'<div class="figures">{inner}</div>')
+    if section.table is not None:
+        parts.append(_table(section.table))
+    return "".join(parts) + "</section>"
+
+
+def _figure(drawn: Drawn) -> str:
+    light, dark = (
+        "data:image/png;base64," + base64.b64encode(data).decode()
+        for data in (drawn.light, drawn.dark)
+    )
+    caption = drawn.picture.caption
+    # On a narrow screen labels would shrink with the figure, so a wide one scrolls instead.
+    wide = ' class="wide"' if drawn.width > WIDE else ""
+    return (
+        f'<figure{wide} id="{_text(drawn.picture.name)}" style="--w:{drawn.width}px"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" width="{drawn.width}" height="{drawn.height}" '
+        f'alt="{_text(caption)}"></picture><figcaption>{_text(caption)}</figcaption></figure>'
+    )
+
+
+def _table(table: Table, plain: bool = False, classes: str = "") -> str:
+    """HTML of a table; `plain` has its second column flush left."""
+    numeric = [
+        not plain and all(_is_number(row[i]) for row in table.rows)
+        for i in range(len(table.header))
+    ]
+    marks = [' class="n"' if number else "" for number in numeric]
+    head = "".join(
+        f"<th{m}>{_text(name)}</th>" for m, name in zip(marks, table.header, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{m}>{_text(str(c))}</td>" for m, c in zip(marks, row, strict=True))
+        + "</tr>"
+        for row in table.rows
+    )
+    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
+    return (
+        f'<div class="scroll"><table class="{classes}">{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _is_number(cell: Any) -> bool:
+    if isinstance(cell, (int, float, np.number)):
+        return True
+    text = str(cell).strip("±%\u2007\u2008 ").replace("\u2212", "-").replace(",", "")
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=True)

@@ -1,0 +1,194 @@
+"""The standard sections of a sparse autoencoder: its dictionary and what its units stand for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from aejax.data import Split
+from aejax.errors import UserError
+from aejax.report import figures, gather
+from aejax.report.atoms import Units, label_entropy, most_telling, most_used, units
+from aejax.report.page import Picture, Section
+from aejax.report.pictures import Look, shaped, signed
+from aejax.report.variational import Model, examples, reconstructions
+from aejax.types import Key, Variables
+
+EXAMPLES = 12  # shown beside each unit
+
+
+def sparse_sections(
+    model: Any,
+    variables: Variables,
+    splits: tuple[Split, Split, Split],
+    key: Key | None = None,
+    plain: Model | None = None,
+) -> list[Section]:
+    """What a sparse autoencoder makes of its data, as sections of a page.
+
+    Args:
+      model: an `Autoencoder` with a sparse bottleneck and a `Dictionary` as its decoder.
+      variables: of one member, without S.
+      splits: train, validation and test; units are judged by up to 10,000 train examples.
+      key: not used, since nothing here is drawn at random.
+      plain: another autoencoder and its variables, whose reconstructions stand beside.
+
+    Returns:
+      Sections; those that need images are left out where an example cannot be drawn.
+
+    Raises:
+      UserError: the decoder has no dictionary.
+    """
+    del key
+    train, _, test = splits
+    found = units(model, variables, train)
+    atoms = dictionary(variables)
+    shown, seen = examples(test)
+    sections = []
+    if seen.drawable:
+        models = {"sparse": (model, variables)} | ({"plain": plain} if plain else {})
+        sections.append(reconstructions(models, shown, seen))
+        sections.append(_dictionary(atoms, found, seen))
+        sections.append(_meaning(atoms, found, train, seen))
+    sections.append(_activity(found))
+    return sections
+
+
+def dictionary(variables: Variables) -> np.ndarray:
+    """The atoms of a dictionary, f[m, D].
+
+    Raises:
+      UserError: the decoder has none.
+    """
+    decoder = variables["params"].get("decoder", {})
+    if "atoms" not in decoder:
+        raise UserError(
+            f"a sparse report needs params/decoder/atoms, but the decoder has "
+            f"{', '.join(decoder) or 'no parameters'}: give Autoencoder a Dictionary as its decoder"
+        )
+    return np.asarray(decoder["atoms"])
+
+
+def _dictionary(atoms: np.ndarray, found: Units, seen: Look) -> Section:
+    columns = 4 if seen.strips else 16
+    order = most_used(found, 6 * columns)
+    rows = -(-len(order) // columns)
+    drawn = signed(shaped(atoms[order].reshape(-1, *seen.event), seen.event))
+    grid = np.full((rows * columns, *drawn.shape[1:]), np.nan, np.float32)
+    grid[: len(order)] = drawn
+    picture = Picture(
+        "atoms",
+        f"The {len(order)} atoms that are used most, from left to right and top to bottom. Orange "
+        "adds to a pixel, blue takes away, grey leaves it; each atom has its own scale.",
+        partial(figures.image_grid, images=grid.reshape(rows, columns, *drawn.shape[1:]), tile=48),
+    )
+    text = "Each reconstruction is a sum of few atoms, the rows of the dictionary."
+    return Section("The dictionary", text, [picture])
+
+
+def _meaning(atoms: np.ndarray, found: Units, train: Split, seen: Look) -> Section:
+    pictures = [
+        _units(
+            "units-most-used",
+            "The most used units: the atom, then the training examples that activate it most, "
+            "strongest first. At the left the unit's number and the share of examples for which it "
+            "is active.",
+            most_used(found, 8),
+            [],
+            atoms,
+            found,
+            train,
+            seen,
+        )
+    ]
+    labels = _labels(train, found)
+    if labels is not None:
+        entropy = label_entropy(found, labels)
+        order = most_telling(found, labels, 8)
+        notes = [_majority(labels[found.top[i]], float(entropy[i]), train.classes) for i in order]
+        if len(order):
+            pictures.append(
+                _units(
+                    "units-most-telling",
+                    "The most telling units: those whose 20 strongest examples agree most on a "
+                    "label. At the left the unit's number, that label and the entropy of the "
+                    "labels (0 nats: all 20 agree).",
+                    order,
+                    notes,
+                    atoms,
+                    found,
+                    train,
+                    seen,
+                )
+            )
+    text = (
+        "A unit means something where the examples that activate it most have something in common."
+    )
+    return Section("What the units stand for", text, pictures)
+
+
+def _units(
+    name: str,
+    caption: str,
+    order: np.ndarray,
+    notes: list[str],
+    atoms: np.ndarray,
+    found: Units,
+    train: Split,
+    seen: Look,
+) -> Picture:
+    """Atoms, each followed by its strongest examples; fewer where fewer activate it."""
+    count = EXAMPLES if not seen.strips else 3
+    top, strength = found.top[order, :count], found.strength[order, :count]
+    count = top.shape[1]
+    batch = gather.chosen(gather.undrawn(train), top.ravel())
+    examples = seen.pictures(np.asarray(batch.target))
+    examples = np.repeat(examples, 3, axis=-1) if examples.shape[-1] == 1 else examples
+    examples = examples.reshape(len(order), count, *examples.shape[1:]).astype(np.float32)
+    examples[strength <= 0] = np.nan
+    drawn = signed(shaped(atoms[order].reshape(-1, *seen.event), seen.event))
+    grid = np.concatenate([drawn[:, None], examples], axis=1)
+    notes = notes or [f"{100 * found.density[i]:.1f} %" for i in order]
+    labels = [f"unit {i}\n{note}" for i, note in zip(order, notes, strict=True)]
+    draw = partial(figures.image_grid, images=grid, row_labels=labels, gap_after=(0,), tile=50)
+    return Picture(name, caption, draw)
+
+
+def _labels(train: Split, found: Units) -> np.ndarray | None:
+    labels = train.labels
+    return None if labels is None else labels[: len(found.l0)]
+
+
+def _majority(labels: np.ndarray, entropy: float, classes: tuple[str, ...]) -> str:
+    values, counts = np.unique(labels, return_counts=True)
+    label = values[counts.argmax()]
+    name = classes[label] if label < len(classes) else str(label)
+    return f"{name}, {abs(entropy):.2f} nats"
+
+
+def _activity(found: Units) -> Section:
+    alive = found.density[found.density > 0]
+    dead = found.density.size - alive.size
+    density = Picture(
+        "density",
+        f"How many units are active for which share of {len(found.l0):,} training examples "
+        f"(logarithmic). {dead:,} of {found.density.size:,} units are never active and not shown.",
+        partial(
+            figures.histogram,
+            values=alive,
+            name="units",
+            axis_name="share of examples for which a unit is active",
+            shares=True,
+        ),
+    )
+    l0 = Picture(
+        "l0",
+        f"How many examples have which number of active units (L0); {found.l0.mean():.1f} on "
+        "average.",
+        partial(figures.histogram, values=found.l0, name="examples", axis_name="active units, L0"),
+    )
+    return Section(
+        "Sparsity", "Few units are active at a time; few should never be.", [density, l0]
+    )

@@ -1,0 +1,241 @@
+"""The standard sections of a model with a prior, and of a plain autoencoder beside it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from aejax.data import Split
+from aejax.report import figures, gather
+from aejax.report.latents import latents, slug
+from aejax.report.page import Picture, Section
+from aejax.report.pictures import Look, look
+from aejax.types import Batch, Key, Variables
+
+RANGE = 2.5  # latents are moved from minus to plus this
+Model = tuple[Any, Variables]  # a model and the variables of one member
+
+
+def variational_sections(
+    model: Any,
+    variables: Variables,
+    splits: tuple[Split, Split, Split],
+    key: Key,
+    plain: Model | None = None,
+) -> list[Section]:
+    """What a variational autoencoder makes of its data, as sections of a page.
+
+    Args:
+      model: an `Autoencoder`. Without a prior its samples come from a Gaussian fitted to its
+        codes.
+      variables: of one member, without S.
+      splits: train, validation and test.
+      key: of the samples.
+      plain: a plain autoencoder and its variables, to be shown beside.
+
+    Returns:
+      Sections; those that need images are left out where an example cannot be drawn, and those
+      that need a latent vector where the latent is none.
+    """
+    train, _, test = splits
+    shown, seen = examples(test)
+    vector = _is_vector(model, variables, shown)
+    codes = gather.encode(model, variables, test) if vector else None
+    sections = []
+    if seen.drawable:
+        key_own, key_plain = jax.random.split(key)
+        models: dict[str, Model] = {_name(model): (model, variables)}
+        if plain is not None:
+            models["plain autoencoder"] = plain
+        draws = {
+            name: _draws(*each, train, shown, key)
+            for (name, each), key in zip(models.items(), (key_own, key_plain), strict=False)
+            if each[0].prior is not None or _is_vector(*each, shown)
+        }
+        if draws:
+            sections += [_samples(draws, models, seen), _nearest(draws, train, seen)]
+        sections.append(reconstructions(models, shown, seen))
+        sections.append(_interpolations(model, variables, test, seen))
+        if codes is not None:
+            sections.append(_traversals(model, variables, codes, shown, seen))
+    if codes is not None:
+        both = {_name(model): codes}
+        if plain is not None and _is_vector(*plain, shown):
+            both["plain autoencoder"] = gather.encode(*plain, test)
+        sections.append(latents(both, test))
+    return sections
+
+
+def examples(test: Split) -> tuple[Batch, Look]:
+    """The test examples that a report shows, of all classes, and how it shows them."""
+    some = gather.chosen(test, gather.varied(test.labels, 14, len(test)))
+    seen = look(np.asarray(some.target))
+    if seen.strips:
+        some = jax.tree.map(lambda a: a[:4], some)
+    return some, seen
+
+
+def _is_vector(model: Any, variables: Variables, batch: Batch) -> bool:
+    """Whether the latent of one example is a vector of floats."""
+    shape = jax.eval_shape(lambda v, b: model.apply(v, b, method="encode"), variables, batch)
+    return hasattr(shape, "ndim") and shape.ndim == 2 and np.issubdtype(shape.dtype, np.floating)
+
+
+def _name(model: Any) -> str:
+    return "autoencoder" if model.prior is None else "VAE"
+
+
+def _draws(
+    model: Any, variables: Variables, train: Split, shown: Batch, key: Key, n: int = 64
+) -> np.ndarray:
+    """n samples f[n, *event], from the prior or else from a Gaussian fitted to training codes."""
+    context = jax.tree.map(lambda a: a[np.arange(n) % len(a)], shown.context)
+    if model.prior is not None:
+        return gather.samples(model, variables, key, n, context)
+    codes = gather.encode(model, variables, train).mean
+    return gather.fitted_samples(model, variables, codes, key, n, context)
+
+
+def _samples(draws: dict[str, np.ndarray], models: dict[str, Model], seen: Look) -> Section:
+    columns = 4 if seen.strips else 8
+    pictures = []
+    for name, values in draws.items():
+        if models[name][0].prior is not None:
+            how = "latents drawn from the prior, then decoded; the encoder takes no part."
+        else:
+            how = (
+                "latents drawn from one Gaussian fitted to its training codes, for want of a prior."
+            )
+        grid = _grid(seen.pictures(values), columns)
+        title = f"{name[0].upper()}{name[1:]}"
+        pictures.append(
+            Picture(
+                f"samples-{slug(name)}",
+                f"{title}: {how}",
+                partial(figures.image_grid, images=grid, tile=48),
+            )
+        )
+    text = (
+        "None of these was taken from the data. Each picture is the mean that the decoder gives to "
+        "one random latent. Good samples are sharp, varied and of every class."
+    )
+    return Section("Samples", text, pictures)
+
+
+def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
+    pictures, n = [], 4 if seen.strips else 12
+    for name, values in draws.items():
+        found = gather.nearest(values[:n], train)
+        grid = np.stack([seen.pictures(values[:n]), seen.pictures(found.images)])
+        distances = [f"{distance:.2f}" for distance in found.distance]
+        pictures.append(
+            Picture(
+                f"nearest-{slug(name)}",
+                f"Samples of the {name} (above), for each the training example closest to it "
+                "(below), and the L2 distance between the two.",
+                partial(
+                    figures.image_grid,
+                    images=grid,
+                    row_labels=("sample", "nearest"),
+                    column_labels=distances,
+                ),
+            )
+        )
+    text = (
+        "A model that had learned its training data by heart would show the same picture twice, at "
+        f"distance 0. All {len(train):,} training examples were compared."
+    )
+    return Section("Nearest training examples", text, pictures)
+
+
+def reconstructions(models: dict[str, Model], shown: Batch, seen: Look) -> Section:
+    """Test examples above what each model makes of them."""
+    rows = [seen.pictures(np.asarray(shown.target))]
+    rows += [seen.pictures(gather.reconstruct(*each, shown)) for each in models.values()]
+    labels = ["input", *(name.replace(" ", "\n") for name in models)]
+    picture = Picture(
+        "reconstructions",
+        "Test examples in the first row; below, what is decoded from their codes, without noise.",
+        partial(figures.image_grid, images=np.stack(rows), row_labels=labels, tile=56),
+    )
+    text = "What survives the bottleneck: the code is all that the decoder sees."
+    return Section("Reconstructions", text, [picture])
+
+
+def _interpolations(model: Any, variables: Variables, test: Split, seen: Look) -> Section:
+    pairs, steps = (3, 5) if seen.strips else (6, 11)
+    ends = gather.varied(test.labels, 2 * pairs, len(test))
+    pairs = len(ends) // 2
+    start, end = gather.chosen(test, ends[:pairs]), gather.chosen(test, ends[pairs : 2 * pairs])
+    path = gather.interpolate(model, variables, start, end, steps)
+    inputs = [seen.pictures(np.asarray(batch.target))[:, None] for batch in (start, end)]
+    grid = np.concatenate([inputs[0], seen.pictures(path), inputs[1]], axis=1)
+    labels = ["A", *(f"{t:.1f}" for t in np.linspace(0, 1, steps)), "B"]
+    picture = Picture(
+        "interpolation",
+        "Each row runs from a test example A to another, B. Between them is what the decoder makes "
+        "of the points (1 − t) a + t b on the straight line between their codes; t stands above.",
+        partial(figures.image_grid, images=grid, column_labels=labels, gap_after=(0, steps)),
+    )
+    text = (
+        "A smooth path of plausible pictures says that the latent space has no holes between "
+        "examples; a cross-fade of two pictures says that it has."
+    )
+    return Section("Interpolation", text, [picture])
+
+
+def _traversals(
+    model: Any, variables: Variables, codes: gather.Latents, shown: Batch, seen: Look
+) -> Section:
+    order = np.argsort(-codes.activity, kind="stable")[:8]
+    values = np.linspace(-RANGE, RANGE, 5 if seen.strips else 11, dtype=np.float32)
+    labels, where = [f"{v:+.1f}".replace("-", "−") if v else "0" for v in values], values
+    unit = "from −2.5 to +2.5"
+    if model.prior is None:
+        # Codes without a prior have a scale of their own.
+        centre, scale = codes.mean.mean(axis=0)[order], codes.mean.std(axis=0)[order]
+        where = centre[:, None] + scale[:, None] * values
+        unit = "from −2.5 to +2.5 standard deviations about its mean"
+    context = jax.tree.map(lambda a: a[:1], shown.context)
+    latent = np.asarray(gather.latent(model, variables, shown))[0]
+    grid = seen.pictures(gather.traverse(model, variables, latent, order, where, context))
+    names = [
+        f"z[{i}]\n{codes.activity[i]:.2f} nats"
+        if codes.nats
+        else f"z[{i}]\nvar {codes.activity[i]:.2g}"
+        for i in order
+    ]
+    measure = "KL from the prior" if codes.nats else "variance over the test examples"
+    picture = Picture(
+        "traversals",
+        f"Each row moves one latent {unit}; all others stay at the code of the first test example "
+        f"shown above. The most active latents, by their {measure}, come first.",
+        partial(figures.image_grid, images=grid, row_labels=names, column_labels=labels),
+    )
+    pictures = [picture]
+    if codes.mean.shape[1] == 2 and model.prior is not None:
+        pictures.append(_map(model, variables, context, seen))
+    return Section("Traversals", "What each latent controls.", pictures)
+
+
+def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int = 15) -> Picture:
+    """Two latents are all there is: the whole plane, decoded."""
+    line = np.linspace(-RANGE, RANGE, side, dtype=np.float32)
+    # The first latent grows to the right, the second upwards, as in the picture of the codes.
+    plane = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
+    repeated = jax.tree.map(lambda a: np.repeat(a, side * side, axis=0), context)
+    means = seen.pictures(gather.decode(model, variables, plane, repeated))
+    return Picture(
+        "plane",
+        "The plane of the two latents, decoded: z[0] from −2.5 at the left to +2.5 at the right, "
+        "z[1] from −2.5 at the bottom to +2.5 at the top.",
+        partial(figures.image_grid, images=_grid(means, side), tile=36),
+    )
+
+
+def _grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """[N, H, W, C] -> [N / columns, columns, H, W, C]."""
+    return images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])

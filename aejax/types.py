@@ -1,0 +1,126 @@
+"""The vocabulary: what flows from the data to the report, and nothing that computes.
+
+Read top to bottom it is the whole of aejax. Data becomes a `Batch`; a model turns a batch into a
+`Forward`; an `Objective` is a mapping of named, weighted terms that read a forward; a `Learner` is
+the record of pure functions that an objective, a model and an optimiser make together.
+
+    batch   = source.batch(0, state.step)           # a pure function of (seed, step)
+    forward = model.apply(variables, batch, key)
+    state, metrics = learner.step(state, batch)
+
+Letters, once and everywhere: B batch, L latents, K draws, D features, S seeds, T steps in a chunk,
+N examples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+if TYPE_CHECKING:
+    from flax import linen as nn
+
+Array: TypeAlias = jax.Array
+Key: TypeAlias = jax.Array  # of jax.random.key; an argument named key is consumed by its receiver
+Params: TypeAlias = Any
+Memory: TypeAlias = Any  # the one mutable collection: moving averages, ages of dead latents
+Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...}
+Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32[S, T]
+
+
+class Batch(NamedTuple):
+    """What a model sees and what it must explain."""
+
+    x: Array  # f32[B, *event], what the encoder sees
+    target: Array  # [B, *event'], what the likelihood explains: x unless denoising or transcoding
+    context: Any = None  # pytree with leading B; encoder, bottleneck, decoder and prior receive it
+    mask: Array | None = None  # broadcasts to target; multiplied in before the event sum
+
+
+class Forward(NamedTuple):
+    """All that one pass saw, and all that a term may read."""
+
+    batch: Batch
+    features: Any  # the encoder's output
+    code: Any  # a Code of aejax.bottlenecks: code.z is all that the decoder saw
+    prediction: Any  # the decoder's output, in the likelihood's own parametrisation
+    step: Array  # i32[], the step that weights and schedules read
+    key: Key | None  # one draw's key; None: no noise
+
+
+# A term is a pure function of the bound model and its forward pass, f32[B], in nats per example
+# (squared error for sparse codes). One that carries `part = "ratio"` belongs to the log-ratio
+# log p(x, z) - log q(z | x), which a bound reduces over its K draws; any other is a penalty.
+Term: TypeAlias = "Callable[[nn.Module, Forward], Array]"
+
+# name -> (weight, term); the weight None watches the term: it is measured and never added.
+Objective: TypeAlias = "Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]"
+
+
+class Bound(NamedTuple):
+    """How K draws of the log-ratio become one cost."""
+
+    reduce: Callable[[Array], Array]  # cost f32[K, B] -> f32[B]
+    # Replaces the bound's own weights f32[K, B] on the gradient that flows back through the codes.
+    regrade: Callable[[Array], Array] | None = None
+
+
+class State(NamedTuple):
+    """What the next step needs, and nothing else."""
+
+    step: Array  # i32[]: steps taken; shared by all seeds
+    key: Key  # the run's key; step t draws from fold_in(key, t)
+    params: Params
+    memory: Memory
+    opt: optax.OptState
+
+
+class Learner(NamedTuple):
+    """A record of pure functions; the wrappers of aejax.wrappers take one and give one back."""
+
+    init: Callable[[Key, Batch], State]
+    step: Callable[[State, Any], tuple[State, Metrics]]  # takes a Batch, or a Source where chunked
+    variables: Callable[[State], Variables]  # what evaluation, sampling and export use
+    seeds: int | None = None  # members trained side by side: every field of State but step leads S
+    chunk: int | None = None  # at most so many steps a call: step takes a Source, metrics trail T
+    shared_data: bool = False  # all members see one stream of batches
+    support: tuple[float, float] | None = None  # what targets the likelihood can explain
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The batches of the next steps: a resident data set and rows to gather, or stacked batches.
+
+    Batch i of a source is `source.batch(i, step)`. Members of `seeds` that see streams of their own
+    have a leading S on `rows` and `key` (resident) or on every leaf and `key` (stacked).
+    """
+
+    arrays: Any  # leaves [N, ...] where rows is given, else [T, B, ...] or [S, T, B, ...]
+    rows: Array | None  # i32[T, B] or i32[S, T, B]
+    key: Key  # of the data, Key[] or Key[S]; the noise of step t comes from fold_in(key, t)
+    count: Array  # i32[], how many of the T batches to take
+    # arrays of one batch -> Batch, on the device; hashable, so that it does not retrace
+    prepare: Callable[[Key, Any], Batch] = dataclasses.field(metadata={"static": True})
+
+    def batch(self, i: Array | int, step: Array) -> Batch:
+        """Gathers and prepares batch i, the one of step `step`; leaves [B, ...] or [S, B, ...]."""
+        members = self.key.ndim == 1
+
+        def one(arrays, rows, key):
+            if rows is None:
+                taken = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, 0, False), arrays)
+            else:
+                chosen = jax.lax.dynamic_index_in_dim(rows, i, 0, False)
+                taken = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), arrays)
+            return self.prepare(jax.random.fold_in(key, step), taken)
+
+        if not members:
+            return one(self.arrays, self.rows, self.key)
+        axes = (0, None, 0) if self.rows is None else (None, 0, 0)
+        return jax.vmap(one, in_axes=axes)(self.arrays, self.rows, self.key)

@@ -1,0 +1,78 @@
+"""The command line: lists experiments, runs one, or works on a finished run."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from types import ModuleType
+
+import experiments
+from aejax.errors import UserError
+from experiments import tools
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; the exit status."""
+    commands = {**_modules(experiments), **_modules(tools)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_listing())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in commands:
+            raise UserError(
+                f"there is no experiment {name!r}: choose one of {', '.join(sorted(commands))}"
+            )
+        _run(name, commands[name], rest)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _modules(package: ModuleType) -> dict[str, ModuleType]:
+    """Name -> module of those files of a package that hold a command: adding a file adds one."""
+    found = {}
+    for entry in pkgutil.iter_modules(package.__path__):
+        if not entry.ispkg and not entry.name.startswith("_"):
+            module = importlib.import_module(f"{package.__name__}.{entry.name}")
+            if hasattr(module, "EXPERIMENT") or hasattr(module, "command"):
+                found[entry.name.replace("_", "-")] = module
+    return found
+
+
+def _listing() -> str:
+    lines = ["usage: python -m experiments NAME [--help] [flags]"]
+    for title, package in (("experiments", experiments), ("on a finished run", tools)):
+        lines += ["", f"{title}:"]
+        for name, module in _modules(package).items():
+            lines.append(f"  {name:<14} {(module.__doc__ or '').splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
+    """Reads the flags and calls the command."""
+    import tyro
+
+    prog = f"python -m experiments {name}"
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
+    if hasattr(module, "command"):
+        tyro.cli(
+            module.command, prog=prog, args=arguments, config=settings, description=module.__doc__
+        )
+        return
+    from experiments.driver import drive
+    from experiments.place import Place
+
+    experiment = module.EXPERIMENT
+
+    def command(config: experiment.config, place: Place) -> None:  # type: ignore[name-defined]
+        drive(experiment, config, place)
+
+    command.__annotations__ = {"config": experiment.config, "place": Place, "return": None}
+    tyro.cli(command, prog=prog, args=arguments, config=settings, description=module.__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

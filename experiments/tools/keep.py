@@ -1,0 +1,72 @@
+"""Keeps a finished run's result as a small file beside the README's tables.
+
+    python -m experiments keep runs/digits-vae
+
+Writes experiments/results/NAME.json: the figures, the command, the hardware and the minutes; then
+`python -m experiments table` writes the README's tables from these files.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+from typing import Any
+
+from aejax.files import read_json, write_json
+from aejax.metrics import NAME, read
+from experiments.driver import say
+
+RESULTS = pathlib.Path(__file__).parent.parent / "results"
+
+
+def command(run_dir: pathlib.Path, name: str | None = None) -> None:
+    """Keeps a result.
+
+    Args:
+      run_dir: folder of a finished run or benchmark.
+      name: of the file; by default the folder's.
+    """
+    result = read_json(run_dir / "result.json")
+    facts = result.pop("environment", None) or read_json(run_dir / "environment.json")
+    minutes = {"minutes": round(_seconds(run_dir) / 60, 1)} if (run_dir / NAME).exists() else {}
+    kept = {
+        "command": _command(facts["command"]),
+        "hardware": _hardware(facts),
+        "versions": facts["versions"],
+        **minutes,
+        **result,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name or run_dir.name}.json"
+    write_json(path, kept)
+    say(f"kept: {path}")
+
+
+def _command(words: list[str]) -> str:
+    """The command without this machine's folders."""
+    found, skip = ["python"], False
+    for word in words[1:]:
+        if skip:
+            skip = False
+        elif word in ("--out", "--data-dir", "--manual-dir", "--peer-python"):
+            skip = True
+        else:
+            found.append(word)
+    return " ".join(found)
+
+
+def _hardware(facts: dict[str, Any]) -> str:
+    devices = facts["devices"]
+    if devices["platform"] == "cpu":
+        return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{devices['count']} x {devices['kind']}"
+
+
+def _seconds(run_dir: pathlib.Path) -> float:
+    """Between the first line of metrics and the last, over all parts of the run."""
+    total = 0.0
+    for path in [run_dir / NAME, *run_dir.glob(f"*/{NAME}")]:
+        times = read(path.parent)["time"]
+        total += float(times[-1] - times[0])
+    return total

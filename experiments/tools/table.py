@@ -1,0 +1,118 @@
+"""Writes the README's tables of figures from experiments/results/*.json.
+
+    python -m experiments table
+
+A table stands between <!-- figures: NAME --> and <!-- end -->, NAME being that of a results file.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aejax.errors import UserError
+from aejax.files import read_json, write_bytes
+from experiments.driver import say
+from experiments.tools.keep import RESULTS
+
+PLACE = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def command(readme: pathlib.Path = pathlib.Path("README.md")) -> None:
+    """Writes the tables.
+
+    Args:
+      readme: the file to write them into.
+    """
+    try:
+        text = readme.read_text()
+    except OSError as error:
+        raise UserError(f"{readme} cannot be read: {error.strerror}") from error
+    write_bytes(readme, filled(text).encode())
+    say(f"tables: {readme}")
+
+
+def filled(text: str) -> str:
+    """The text with each of its tables made from the results file that it names.
+
+    Raises:
+      UserError: if there is no such file.
+    """
+
+    def one(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- figures: {name} -->\n{made(read_json(RESULTS / f'{name}.json'))}<!-- end -->"
+
+    return PLACE.sub(one, text)
+
+
+def made(result: Mapping[str, Any]) -> str:
+    """One results file as Markdown: how it was measured, then its figures."""
+    minutes = f", {result['minutes']:g} minutes" if "minutes" in result else ""
+    jax = result["versions"]["jax"]
+    lines = [f"`{result['command']}` ({result['hardware']}, jax {jax}{minutes})", ""]
+    rows = {name: row for name, row in result.items() if isinstance(row, dict)}
+    speeds = {name: row for name, row in rows.items() if "images_per_second" in row}
+    parts = {name: row for name, row in rows.items() if _is_part(row)}
+    single = {name: row for name, row in rows.items() if "mean" in row}
+    if speeds:
+        lines += _speeds(speeds, result.get("ratios", {}))
+    if single:
+        lines += _single(single)
+    if parts:
+        lines += [*([""] if single else []), *_parts(parts)]
+    return "\n".join(lines) + "\n"
+
+
+def _is_part(row: Mapping[str, Any]) -> bool:
+    return bool(row) and all(isinstance(cell, dict) and "mean" in cell for cell in row.values())
+
+
+def _single(rows: Mapping[str, Any]) -> list[str]:
+    lines = ["| figure | mean | std | seeds |", "|---|---:|---:|---:|"]
+    for name, row in rows.items():
+        std = _number(row["std"]) if len(row["values"]) > 1 else ""
+        lines.append(f"| {_words(name)} | {_number(row['mean'])} | {std} | {len(row['values'])} |")
+    return lines
+
+
+def _parts(parts: Mapping[str, Any]) -> list[str]:
+    columns = list(dict.fromkeys(name for row in parts.values() for name in row))
+    lines = [f"| | {' | '.join(map(_words, columns))} |", f"|---|{'---:|' * len(columns)}"]
+    for name, row in parts.items():
+        cells = [_cell(row[column]) if column in row else "" for column in columns]
+        lines.append(f"| {_words(name)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _speeds(rows: Mapping[str, Any], ratios: Mapping[str, float]) -> list[str]:
+    lines = [
+        "| | images/s | share of the matmul rate | learner against it |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, row in rows.items():
+        share = f"{row['share_of_matmul']:.2f}" if "share_of_matmul" in row else "1"
+        ratio = f"{ratios[name]:.2f}" if name in ratios else ""
+        lines.append(f"| {name} | {row['images_per_second']:,.0f} | {share} | {ratio} |")
+    return lines
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    spread = f" ± {_number(row['std'])}" if len(row["values"]) > 1 else ""
+    return f"{_number(row['mean'])}{spread}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float | str) -> str:
+    value = float(value)  # NaN stands in JSON as text
+    if math.isnan(value):
+        return ""
+    if value and abs(value) < 1e-2:
+        return f"{value:.2e}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

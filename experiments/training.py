@@ -1,0 +1,181 @@
+"""What every experiment does with a model: make a learner of it, train it in a folder, sum up."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+import aejax as ae
+from aejax import objective as objectives
+from aejax.data import Batches, Split
+from aejax.errors import UserError
+from aejax.metrics import read
+from aejax.types import Array, Variables
+
+HELD_OUT = 2_000  # validation examples that are looked at while training
+HELD_OUT_SEED = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """The numbers that every experiment has; each adds its own."""
+
+    seed: int = 0  # of the first member; the others count up
+    seeds: int = 1  # members trained side by side in one program
+    steps: int = 5_000  # of the optimiser; more than before continues a finished run
+    batch: int = 100  # examples a step
+    chunk: int = 500  # steps a call
+    log_every: int = 10  # steps from one line of metrics.jsonl to the next
+
+
+class Part(NamedTuple):
+    """One model of an experiment, and how it is trained."""
+
+    model: ae.Autoencoder
+    objective: ae.Objective
+    tx: optax.GradientTransformation
+    draws: int = 1
+    bound: ae.Bound = ae.bounds.mean
+    initialise: Any = ()
+    average: float | None = None  # decay of the averaged weights that are evaluated
+
+
+class Trained(NamedTuple):
+    """A part after its last step."""
+
+    part: Part
+    state: ae.State
+    variables: Variables  # leaves lead with S
+    seeds: int  # S
+    steps_per_second: float  # between chunks, their median; NaN where there was one chunk
+
+
+def check(config: Any, *positive: str) -> None:
+    """Refuses numbers below 1, by their flag.
+
+    Args:
+      config: the experiment's numbers.
+      *positive: fields of its own, beside seeds, steps, batch and chunk.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if config.seed < 0:
+        raise UserError(f"--seed is {config.seed}: give 0 or more")
+    for name in ("seeds", "steps", "batch", "chunk", "log_every", *positive):
+        if getattr(config, name) < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is {getattr(config, name)}: give 1 or more")
+
+
+def learner(part: Part, config: Numbers) -> ae.Learner:
+    """The part's learner, all seeds side by side and a chunk of steps a call, not compiled."""
+    single = ae.learner(
+        part.model, part.objective, part.tx, part.draws, part.bound, part.initialise
+    )
+    if part.average is not None:
+        single = ae.averaged(single, part.average)
+    return ae.seeds(ae.chunked(single, config.chunk), config.seeds)
+
+
+def train(
+    run: ae.Run,
+    part: Part,
+    config: Numbers,
+    splits: Sequence[Split],
+    mesh: jax.sharding.Mesh | None = None,
+    rules: Any = (),
+) -> Trained:
+    """Trains to `config.steps`, from the newest checkpoint of the run if there is one."""
+    compiled = ae.compiled(learner(part, config), mesh, rules)
+    batches = Batches(splits[0], config.batch, seed=config.seed, seeds=config.seeds)
+    held_out = watch_held_out(part, splits[1].take(HELD_OUT), config.steps)
+    keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
+    state = restored = run.restore(compiled.init(keys, batches[0]))
+    for state, metrics in ae.loop(compiled, restored, batches, config.steps):
+        figures = held_out(local(compiled.variables(state)))
+        run.log(state, metrics, figures=figures)
+        run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
+    return Trained(part, state, local(compiled.variables(state)), config.seeds, speed(run.folder))
+
+
+def speed(folder: pathlib.Path) -> float:
+    """Steps a second, validation and checkpoints included: the median over later chunks.
+
+    Read from the times in metrics.jsonl, so that it is there whatever start took the steps. The
+    first chunk compiles, and a chunk after a pause is one of many.
+    """
+    found = read(folder)
+    times, last = np.unique(found["time"], return_index=True)
+    if len(times) < 2:
+        return float("nan")
+    ends = np.append(last[1:], len(found["step"])) - 1
+    return float(np.median(np.diff(found["step"][ends]) / np.diff(times)))
+
+
+def local(variables: Variables) -> Variables:
+    """The variables on this process' own devices, where every process evaluates the same."""
+    if jax.process_count() == 1:
+        return variables
+    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
+
+
+def watch_held_out(
+    part: Part, split: Split, final: int
+) -> Callable[[Variables], dict[str, np.ndarray]]:
+    """Variables [S, ...] -> the loss and each term on held-out data, f32[S].
+
+    Weights are those of the step `final`: under a warm-up the losses of different steps would not
+    be of one kind, and the smallest would be the first.
+    """
+    batch = next(split.batches(len(split)))
+    keys = jax.random.split(jax.random.key(HELD_OUT_SEED), part.draws)
+    step = jnp.asarray(final, jnp.int32)
+
+    def one(variables: Variables) -> dict[str, Array]:
+        def draw(key: Array) -> objectives.Total:
+            bound = part.model.bind(variables)
+            return objectives.total(part.objective, bound, bound(batch, key, step))
+
+        total = jax.vmap(draw)(keys)
+        loss = part.bound.reduce(total.ratio) + jnp.mean(total.penalty, axis=0)
+        terms = {name: jnp.mean(value) for name, value in total.values.items()}
+        return {"loss": jnp.mean(loss), **terms}
+
+    mapped = jax.jit(jax.vmap(one))
+
+    def figures(variables: Variables) -> dict[str, np.ndarray]:
+        values = jax.device_get(mapped(variables))
+        return {f"validation_{name}": np.asarray(value) for name, value in values.items()}
+
+    return figures
+
+
+def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """name -> f[S] as {"mean", "std", "values"}; std is the sample's, 0 for one seed."""
+    result = {}
+    for name, value in values.items():
+        each = [float(x) for x in np.atleast_1d(np.asarray(value, np.float64))]
+        std = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+        result[name] = {"mean": float(np.mean(each)), "std": std, "values": each}
+    return result
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Figures of `summary` as aligned lines: name, mean, plus or minus."""
+    width = max(map(len, rows), default=0)
+    lines = []
+    for name, row in rows.items():
+        seeds = len(row["values"])
+        mean, std = float(row["mean"]), float(row["std"])  # NaN stands in JSON as text
+        spread = f" ± {std:.3g} over {seeds} seeds" if seeds > 1 else ""
+        lines.append(f"  {name:<{width}}  {mean:>12.6g}{spread}")
+    return "\n".join(lines)

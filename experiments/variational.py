@@ -1,0 +1,106 @@
+"""What the experiments with variational autoencoders share: nets, figures, page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+
+import aejax as ae
+from aejax import evaluation
+from aejax.errors import UserError
+from aejax.types import Variables
+from experiments.driver import Members, Page, Splits, say
+
+TEST_SEED = 11  # of the draws behind the test figures
+SAMPLE_SEED = 12  # of the samples on the page
+
+Event = tuple[int, ...]
+Net = Literal["mlp", "conv"]
+
+
+def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
+    """Encoder and decoder; of `conv` the first stage has width / 8 channels.
+
+    Raises:
+      UserError: if images are too small or not of (height, width, channels) for `conv`.
+    """
+    if net == "mlp":
+        # Smooth, so that runs on other numbers of devices stay together: a unit of ReLU that
+        # rounding moves across its kink sends them apart by 1e-4 within 200 steps.
+        smooth = jax.nn.silu
+        decoder = ae.nets.MLP((width,), shape=event, activation=smooth)
+        return ae.nets.MLP((width,), activation=smooth), decoder
+    if len(event) != 3 or min(event[:2]) < 8:
+        raise UserError(f"--net conv needs images of at least 8x8 pixels, not {event}: use mlp")
+    channels = max(width // 8, 1)
+    encoder = ae.nets.Conv((channels, 2 * channels), width)
+    return encoder, ae.nets.Deconv(event, (2 * channels, channels))
+
+
+def vae(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
+    """A variational autoencoder with a Bernoulli likelihood."""
+    encoder, decoder = nets(net, event, width)
+    return ae.Autoencoder(
+        encoder,
+        ae.Gaussian(latents),
+        decoder,
+        ae.priors.Standard(),
+        ae.likelihoods.Bernoulli(),
+    )
+
+
+def plain(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
+    """The standard autoencoder with the same nets: a point in place of a distribution."""
+    encoder, decoder = nets(net, event, width)
+    return ae.Autoencoder(
+        encoder, ae.Point(latents), decoder, likelihood=ae.likelihoods.Bernoulli()
+    )
+
+
+def figures(draws: int, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """Test figures of each seed: ELBO with its parts, NLL, active units, reconstruction errors.
+
+    On grey images a Bernoulli gives no probability: there the figures are named `bce`.
+    """
+    test, key = splits[2], jax.random.key(TEST_SEED)
+    model, variables = trained["vae"].part.model, trained["vae"].variables
+    seeds = trained["vae"].seeds
+
+    cost = evaluation.nll_cost(model, next(evaluation.each(variables, seeds)), test, draws)
+    say(f"{cost}, for each of {seeds} seed(s)")
+
+    def own(variables: Variables) -> dict[str, Any]:
+        bound = evaluation.means(evaluation.elbo(model, variables, test, key, draws=10))
+        nll = evaluation.means(evaluation.nll(model, variables, test, key, draws=draws))
+        units = evaluation.active_units(model, variables, test)
+        kl = evaluation.kl_per_dimension(model, variables, test, key)
+        return {**bound, **nll, "active_units": units.count, "largest_kl": kl.max()}
+
+    def error(label: str, variables: Variables) -> dict[str, Any]:
+        model = trained[label].part.model
+        record = evaluation.reconstruction(model, variables, test)
+        return {"mean_square_error": evaluation.means(record)["mean_square"]}
+
+    values = evaluation.over_seeds(own, variables, seeds)
+    likelihood = model.likelihood
+    named = {
+        evaluation.figure_name(name, test.binarised, likelihood): value
+        for name, value in values.items()
+    }
+    errors = {
+        label: evaluation.over_seeds(functools.partial(error, label), part.variables, seeds)
+        for label, part in trained.items()
+    }
+    return {**named, **errors["vae"], "plain": errors["plain"]}
+
+
+def page(title: str, text: str, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+    """The page of a variational autoencoder beside the plain one."""
+    from aejax.report import variational_sections
+
+    key = jax.random.key(SAMPLE_SEED)
+    sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
+    return Page(title, text, sections)

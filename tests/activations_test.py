@@ -1,0 +1,274 @@
+"""The activation store: written by any producer, filtered, whole or refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import aejax as ae
+from aejax.data.activations import activations
+from aejax.data.activations_filter import TokenFilter
+from aejax.data.activations_tokens import BLOCK
+from aejax.data.activations_writer import ActivationWriter
+from tests.kinds import ROOT
+
+N, D = 2900, 6
+X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32) + 3.0
+X[:, 0] = np.arange(N)  # each token can be told
+ABOUT = {"model": "none", "revision": "0"}
+
+
+def write(folder, x=X, step=100, shard_tokens=700, **options):
+    with ActivationWriter(folder, provenance=ABOUT, shard_tokens=shard_tokens, **options) as writer:
+        for start in range(writer.appends * step, len(x), step):
+            writer.append({"blocks.3/mlp": x[start : start + step]})
+    return activations(folder)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("store"))
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+class TestStore:
+    def test_tokens_come_back_whatever_the_request(self, store):
+        """Shards, blocks and requests end at different places; fails if an offset is a shard's."""
+        assert len(store.index.shards) == 5
+        tokens = store.tokens("blocks.3/mlp")
+        wanted = np.random.default_rng(1).integers(0, N, (7, 300))
+        for reserved in (0, BLOCK, N):
+            tokens.reserve(reserved)
+            np.testing.assert_array_equal(tokens[wanted], X[wanted])
+            np.testing.assert_array_equal(tokens[650:1700], X[650:1700])
+        part = tokens.part(513, 2001)
+        part.reserve(N)
+        inside = np.random.default_rng(2).integers(0, 2001 - 513, 400)
+        np.testing.assert_array_equal(part[inside], X[513:2001][inside])
+        np.testing.assert_array_equal(np.asarray(part), X[513:2001])
+        np.testing.assert_array_equal(store.memmap("blocks.3/mlp", 2), X[1400:2100])
+        with pytest.raises(IndexError, match="of 1488"):
+            part[np.array([1488])]
+
+    def test_moments_are_those_of_numpy(self, store):
+        """Fails if sums are taken in float32 or chunks' means are averaged without their weight."""
+        x = X.astype(np.float64)
+        moments = store.hook("blocks.3/mlp").moments
+        np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12)
+        assert moments.scale == pytest.approx(np.sqrt(x.var(0).mean()), rel=1e-12)
+        assert moments.mean_norm == pytest.approx(np.linalg.norm(x, axis=1).mean(), rel=1e-12)
+        gamma = np.linalg.norm(x.mean(0)) / np.sqrt(x.var(0).sum())
+        assert moments.gamma == pytest.approx(gamma, rel=1e-12)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_any_producer(self, tmp_path, dtype):
+        """numpy, JAX and what speaks DLPack alone; fails if bf16 needs `__array__`."""
+
+        class Tensor:  # as torch's: no bfloat16 for numpy, gradients to be cut
+            def __init__(self, value):
+                self.value = value
+
+            def __array__(self, dtype=None, copy=None):
+                raise TypeError("Got unsupported ScalarType BFloat16")
+
+            def __dlpack__(self, **options):
+                return self.value.__dlpack__(**options)
+
+            def __dlpack_device__(self):
+                return self.value.__dlpack_device__()
+
+        x = X[:60, 1:].reshape(3, 20, D - 1)
+        exact = x.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        made = {"numpy": exact, "jax": jnp.asarray(exact), "dlpack": Tensor(jnp.asarray(exact))}
+        for name, values in made.items():
+            with ActivationWriter(tmp_path / name, provenance=ABOUT) as writer:
+                writer.append({"h": values})
+            found = activations(tmp_path / name)
+            assert found.hook("h").dtype == dtype
+            np.testing.assert_array_equal(found.tokens("h")[0:60], exact.reshape(60, -1))
+        split = found.split("h")
+        assert next(split.batches(7)).x.dtype == jnp.float32
+
+    def test_hooks_side_by_side(self, tmp_path):
+        """Transcoder and crosscoder; fails if the target is x, or hooks are stacked on axis 0."""
+        with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
+            writer.append({"in": X, "out": X[:, ::-1] * 2.0, "wide": np.tile(X, 2)})
+        found = activations(tmp_path)
+        batch = next(found.split("in", "out").batches(5))
+        np.testing.assert_array_equal(batch.x, X[:5])
+        np.testing.assert_array_equal(batch.target, X[:5, ::-1] * 2.0)
+        both = found.split(["in", "out"])
+        assert both.event == (2, D)
+        np.testing.assert_array_equal(next(both.batches(5)).x[:, 1], X[:5, ::-1] * 2.0)
+        with pytest.raises(ae.UserError, match="different size"):
+            found.split(["in", "wide"])
+        with pytest.raises(ae.UserError, match=r"no hook 'up'.*in, out, wide"):
+            found.split("up")
+
+    def test_parts_are_apart(self, store):
+        """Fails if a part's numbers start at the store's first token."""
+        parts = store.splits("blocks.3/mlp", validation=100, test=0.1)
+        seen = np.concatenate([b.x[:, 0] for part in parts for b in part.batches(512)])
+        np.testing.assert_array_equal(seen, np.arange(N))
+        assert [len(part) for part in parts] == [N - 390, 100, 290]
+        assert len({part.fingerprint for part in parts}) == 3
+
+
+class TestFilter:
+    def test_sinks_are_dropped_and_counted(self, tmp_path):
+        """Against numpy; fails if a token is counted for two reasons or the limit moves."""
+        generator = np.random.default_rng(3)
+        x = generator.normal(size=(2, 50, 20, D)).astype(np.float32)
+        x[:, ::5, 7] *= 100.0
+        mask = generator.random((2, 50, 20)) < 0.9
+        chosen = TokenFilter(first_positions=2, norm_quantile=0.97)
+        with ActivationWriter(tmp_path, provenance=ABOUT, filter=chosen) as writer:
+            for values, kept in zip(x, mask, strict=True):
+                writer.append({"h": values, "g": values[..., :2]}, mask=kept)
+        kept = mask & (np.arange(20) >= 2)[None, None]
+        norm = {"h": np.linalg.norm(x, axis=-1), "g": np.linalg.norm(x[..., :2], axis=-1)}
+        sink = np.zeros_like(kept)
+        for values in norm.values():
+            sink |= values > np.quantile(values[0][kept[0]], 0.97)
+        found = activations(tmp_path)
+        np.testing.assert_array_equal(found.tokens("h")[:], x[kept & ~sink])
+        expected = {"masked": (~mask).sum(), "position": (mask & ~kept).sum()}
+        assert found.index.dropped == {**expected, "norm": (kept & sink).sum()}
+        assert found.index.offered == mask.size
+        assert (kept & sink).sum() > 20
+
+    def test_what_a_filter_needs(self, tmp_path):
+        """Fails if a position is guessed for [n, d], or a quantile is measured on too little."""
+        writer = ActivationWriter(tmp_path, provenance=ABOUT, filter=TokenFilter(first_positions=1))
+        with pytest.raises(ae.UserError, match="first_positions needs"):
+            writer.append({"h": X})
+        writer.append({"h": X[:4]}, positions=[0, 1, 0, 1])
+        writer.finish()
+        assert list(activations(tmp_path).tokens("h")[:][:, 0]) == [1.0, 3.0]
+        other = ActivationWriter(
+            tmp_path / "b", provenance=ABOUT, filter=TokenFilter(norm_quantile=0.999)
+        )
+        with pytest.raises(ae.UserError, match="append 1000 or more first"):
+            other.append({"h": X[:999]})
+        other.close()
+
+
+KILLED = """
+import os, signal, sys
+from tests.activations_test import ABOUT, X, ActivationWriter
+writer = ActivationWriter(sys.argv[1], provenance=ABOUT, shard_tokens=700)
+for i in range(writer.appends, int(sys.argv[2])):
+    writer.append({"blocks.3/mlp": X[i * 100 : (i + 1) * 100]})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class TestWhole:
+    def test_killed_and_continued_is_the_same_to_the_byte(self, tmp_path, store):
+        """Twice killed; fails if appends in the lost shard are counted or moments are not kept."""
+        for last in (9, 20):
+            arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(last)]
+            ended = subprocess.run(arguments, cwd=ROOT, env=dict(os.environ), check=False)
+            assert ended.returncode == -signal.SIGKILL
+            says = f"{tmp_path.name} is half-written.* {last // 7 * 7} appends"
+            with pytest.raises(ae.UserError, match=says):
+                activations(tmp_path)
+        write(tmp_path)
+        assert files(tmp_path) == files(store.folder)
+
+    def test_append_in_parts(self, tmp_path, store):
+        """A whole store is added to, and is as one written at once but for where shards end."""
+        write(tmp_path, X[:1400])
+        longer = write(tmp_path)
+        assert len(longer) == N
+        assert files(tmp_path) == files(store.folder)
+        again = files(tmp_path)
+        write(tmp_path)  # nothing is left to append
+        assert files(tmp_path) == again
+
+    def test_an_error_leaves_it_half_written(self, tmp_path):
+        """Fails if the context manager declares a store whole that its producer did not finish."""
+
+        def produce():
+            with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
+                writer.append({"h": X})
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            produce()
+        with pytest.raises(ae.UserError, match="half-written"):
+            activations(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
+
+    def test_one_writer_at_a_time(self, tmp_path):
+        """Fails if the folder is not locked."""
+        with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
+            with pytest.raises(ae.UserError, match="another process writes"):
+                ActivationWriter(tmp_path, provenance=ABOUT)
+            writer.append({"h": X})
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"provenance": {"model": "gpt2"}}, "begun with provenance"),
+            ({"dtype": "bfloat16"}, "begun with dtype None"),
+            ({"filter": TokenFilter(1)}, "begun with filter"),
+            ({"shard_tokens": 5}, "begun with shard_tokens"),
+        ],
+    )
+    def test_continued_otherwise(self, tmp_path, change, says):
+        """Fails if that setting is not compared."""
+        write(tmp_path, X[:100])
+        with pytest.raises(ae.UserError, match=says):
+            ActivationWriter(tmp_path, **{"provenance": ABOUT, "shard_tokens": 700, **change})
+
+    @pytest.mark.parametrize(
+        ("values", "says"),
+        [
+            ({"h": X[:3] * np.nan}, "append 1, hook 'h': token 0 holds NaN"),
+            ({"h": np.full((2, D), 1e39)}, "too large for float32"),
+            ({"h": X[:3].astype(np.float16)}, "stored as float32, but float16"),
+            ({"h": X[:3, :2]}, "has hooks {'h': 2}, the store {'h': 6}"),
+            ({"g": X[:3]}, "has hooks {'g': 6}"),
+            ({"h": X[:3].astype(int)}, "hook 'h' has int64 of shape"),
+            ({"h": X[0]}, r"shape \(6,\); give floats"),
+            (X, "give a mapping"),
+        ],
+    )
+    def test_bad_appends_store_nothing(self, tmp_path, values, says):
+        """Fails if that check is left out, or a bad append leaves something behind."""
+        with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
+            writer.append({"h": X[:10]})
+            with pytest.raises(ae.UserError, match=says):
+                writer.append(values)
+        np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[:10])
+
+    def test_damage_is_named(self, tmp_path):
+        """Fails if sizes are not compared, or `verify` does not read the bytes."""
+        found = write(tmp_path)
+        shard = tmp_path / found.index.shards[1].files[0]
+        content = shard.read_bytes()
+        shard.write_bytes(content[:-1])
+        with pytest.raises(ae.UserError, match=f"{shard.name} has 16799 bytes instead of 16800"):
+            activations(tmp_path)
+        shard.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+        with pytest.raises(ae.UserError, match=f"{shard.name} is damaged"):
+            activations(tmp_path).verify()
+        shard.write_bytes(content)
+        activations(tmp_path).verify()
+        index = json.loads((tmp_path / "index.json").read_text())
+        index["shards"][0]["files"] = ["../elsewhere.bin"]
+        (tmp_path / "index.json").write_text(json.dumps(index))
+        with pytest.raises(ae.UserError, match=r"index.json is damaged.*elsewhere"):
+            activations(tmp_path)
+        with pytest.raises(ae.UserError, match="is no activation store"):
+            activations(tmp_path / "none")

@@ -1,0 +1,222 @@
+"""Bounds of several draws: their values, and gradients against quadrature on a linear model."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax import bounds
+from tests.evaluation_cases import linear_gaussian
+
+SAMPLED, STUCK = ae.elbo(rate=ae.losses.rate()), ae.elbo(rate=ae.losses.rate(stick=True))
+NOISE = 0.5  # of linear_gaussian's likelihood
+CASE = linear_gaussian(0.6, 1.3, examples=3, latents=1, size=3)
+BATCH = next(CASE.data.batches(3))
+
+
+def cost(draws=12, size=5):
+    return jnp.asarray(np.random.default_rng(0).normal(80.0, 4.0, (draws, size)), jnp.float32)
+
+
+def test_miwae_joins_iwae_and_the_elbo():
+    """Fails if the softmax runs over the groups (pythae's MIWAE), or with the log of all K."""
+    one, many = bounds.miwae(1).reduce(cost()), bounds.miwae(12).reduce(cost())
+    np.testing.assert_allclose(one, bounds.iwae.reduce(cost()), rtol=1e-5)
+    np.testing.assert_allclose(many, bounds.mean.reduce(cost()), rtol=1e-5)
+    exact = np.asarray(cost(), np.float64).reshape(3, 4, 5)
+    exact = -np.log(np.exp(-exact).mean(1)).mean(0)
+    np.testing.assert_allclose(bounds.miwae(3).reduce(cost()), exact, rtol=1e-6)
+
+
+def test_ciwae_lies_between():
+    """Fails if beta weighs the other of the two."""
+    iwae, mean = bounds.iwae.reduce(cost()), bounds.mean.reduce(cost())
+    found = bounds.ciwae(0.25).reduce(cost())
+    np.testing.assert_allclose(found, 0.25 * mean + 0.75 * iwae, rtol=1e-6)
+    np.testing.assert_allclose(bounds.ciwae(0.0).reduce(cost()), iwae, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [bounds.iwae, bounds.dreg, bounds.piwae(3)])
+def test_the_cost_is_the_bound_itself(bound):
+    """Fails if it is -sum w log w, as in pythae, which is up to log K lower."""
+    exact = -np.log(np.exp(-np.asarray(cost(), np.float64)).mean(0))
+    np.testing.assert_allclose(bound.reduce(cost()), exact, rtol=1e-6)
+
+
+def test_piwae_has_iwaes_gradient_and_regrades_within_groups():
+    """Also where a group's weights vanish in float32. Fails without the least share."""
+    wide = cost().at[4:8].add(300.0)
+    for values in (cost(), wide):
+        iwae, piwae, miwae = (
+            jax.grad(lambda c, b=b: jnp.sum(b.reduce(c)))(values)
+            for b in (bounds.iwae, bounds.piwae(3), bounds.miwae(3))
+        )
+        np.testing.assert_allclose(piwae, iwae, rtol=1e-4, atol=1e-19)
+        np.testing.assert_allclose(bounds.piwae(3).regrade(piwae), miwae, rtol=1e-4)
+
+
+def gradient(objective, draws, bound, params=None):
+    """key -> gradient, as what a step of gradient descent with rate 1 takes off."""
+    learner = ae.learner(CASE.model, objective, optax.sgd(1.0), draws=draws, bound=bound)
+    params = CASE.variables["params"] if params is None else params
+    state = ae.State(jnp.zeros((), jnp.int32), jax.random.key(0), params, {}, ())
+    state = state._replace(opt=optax.sgd(1.0).init(params))
+
+    def one(key):
+        after, metrics = learner.step(state._replace(key=key), BATCH)
+        return jax.tree.map(jnp.subtract, params, after.params), metrics["loss"]
+
+    return jax.jit(one)
+
+
+def samples(objective, draws, bound, params=None, n=8000):
+    """Gradients of n keys, part -> f64[n, size]."""
+    one = gradient(objective, draws, bound, params)
+    keys = jax.random.split(jax.random.key(11), n)
+    grads, _ = jax.jit(jax.vmap(one))(keys)
+    return {part: flat(tree, n) for part, tree in grads.items()}
+
+
+def flat(tree, n=1):
+    leaves = [np.asarray(leaf, np.float64).reshape(n, -1) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate(leaves, axis=1)
+
+
+def expected(params, draws):
+    """The expected IWAE bound over K draws of one latent, by Gauss-Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(16)
+    weights = weights / weights.sum()
+    grid = jnp.asarray(list(itertools.product(nodes, repeat=draws)), jnp.float32)
+    product = np.asarray(list(itertools.product(weights, repeat=draws))).prod(axis=1)
+
+    def log_normal(x, mean, std):
+        return -0.5 * ((x - mean) / std) ** 2 - jnp.log(std) - 0.5 * np.log(2 * np.pi)
+
+    def one(x):
+        inner, outer = params["bottleneck"]["statistics"], params["decoder"]["output"]
+        mean, log_std = inner["kernel"].T @ x + inner["bias"]
+        z = mean + jnp.exp(log_std) * grid  # [G, K]
+        image = z[:, :, None] * outer["kernel"][None] + outer["bias"][None, None]
+        explained = jnp.sum(log_normal(x[None, None], image, jnp.float32(NOISE)), axis=-1)
+        ratio = explained + log_normal(z, 0.0, jnp.float32(1.0))
+        ratio = ratio - log_normal(z, mean, jnp.exp(log_std))
+        return -jnp.sum(jnp.asarray(product) * jnp.log(jnp.mean(jnp.exp(ratio), axis=1)))
+
+    return jnp.mean(jax.vmap(one)(BATCH.x))
+
+
+@functools.cache
+def exact(draws):
+    with jax.numpy_rank_promotion("allow"):
+        value, grads = jax.value_and_grad(expected)(CASE.variables["params"], draws)
+    return float(value), {part: flat(tree) for part, tree in grads.items()}
+
+
+def score(objective, draws, bound, reference):
+    """The largest deviation from the exact gradient over all parameters, in standard errors."""
+    found, (_, grads) = samples(objective, draws, bound), exact(reference)
+    largest = 0.0
+    for part, one in found.items():
+        spread = one.std(0) / len(one) ** 0.5
+        apart = np.abs(one.mean(0) - grads[part][0])
+        largest = max(largest, np.max(apart / np.maximum(spread, 1e-6)))
+    return largest
+
+
+@pytest.mark.parametrize(
+    ("objective", "draws", "bound"),
+    [
+        (STUCK, 1, bounds.mean),
+        (STUCK, 2, bounds.dreg),
+        (STUCK, 3, bounds.dreg),
+    ],
+    ids=["stl", "dreg-2", "dreg-3"],
+)
+def test_gradients_agree_with_quadrature(objective, draws, bound):
+    """Three standard errors. Fails with w in the place of w squared (next test), if the rate does
+    not stick under dreg, and without log K."""
+    assert score(objective, draws, bound, draws) < 3
+
+
+def test_quadrature_sees_bias():
+    """The rate that sticks under iwae's own weights, which is why the learner refuses it."""
+    untapped = ae.Bound(bounds.iwae.reduce, lambda w: w)
+    assert score(STUCK, 2, untapped, 2) > 10
+    assert score(SAMPLED, 2, bounds.dreg, 2) > 10
+    with pytest.raises(ae.UserError, match="sticks the landing"):
+        ae.learner(CASE.model, STUCK, optax.sgd(1.0), draws=2, bound=bounds.iwae)
+
+
+def test_the_reported_loss_is_the_bound():
+    """Its mean over keys is the quadrature's bound, 3 standard errors. Fails without log K."""
+    for draws in (1, 3):
+        one = gradient(SAMPLED, draws, bounds.iwae)
+        keys = jax.random.split(jax.random.key(4), 8000)
+        found = np.asarray(jax.jit(jax.vmap(one))(keys)[1], np.float64)
+        assert abs(found.mean() - exact(draws)[0]) < 3 * found.std() / len(found) ** 0.5
+    assert exact(1)[0] - exact(3)[0] > 0.05
+    assert exact(3)[0] > -CASE.log_prob.mean()
+
+
+def test_sticking_the_landing_is_silent_at_the_exact_posterior():
+    """Its gradient vanishes draw by draw (Roeder et al. 2017). Fails if log q's parameters move."""
+    params = linear_gaussian(examples=3, latents=1, size=3).variables["params"]
+    stuck = gradient(STUCK, 1, bounds.mean, params)(jax.random.key(0))[0]["bottleneck"]
+    plain = gradient(SAMPLED, 1, bounds.mean, params)(jax.random.key(0))[0]["bottleneck"]
+    assert np.max(np.abs(flat(stuck))) < 1e-4
+    assert np.max(np.abs(flat(plain))) > 1e-2
+
+
+def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae():
+    """Draw by draw. Fails if the regrade normalises over all draws, or forgets the groups."""
+    key = jax.random.key(5)
+    iwae, miwae, piwae = (
+        gradient(SAMPLED, 6, bound)(key)
+        for bound in (bounds.iwae, bounds.miwae(3), bounds.piwae(3))
+    )
+    assert float(piwae[1]) == pytest.approx(float(iwae[1]), rel=1e-6)
+    chex.assert_trees_all_close(piwae[0]["decoder"], iwae[0]["decoder"], rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(piwae[0]["bottleneck"], miwae[0]["bottleneck"], rtol=1e-4)
+    assert np.max(np.abs(flat(iwae[0]["bottleneck"]) - flat(miwae[0]["bottleneck"]))) > 1e-2
+
+
+def test_miwae_trains_as_the_bounds_it_joins():
+    """Through the learner: MIWAE(1, K) = IWAE(K) and MIWAE(M, 1) = ELBO, gradients too."""
+    key = jax.random.key(6)
+    for one, other in ((bounds.miwae(1), bounds.iwae), (bounds.miwae(4), bounds.mean)):
+        left, right = gradient(SAMPLED, 4, one)(key), gradient(SAMPLED, 4, other)(key)
+        assert float(left[1]) == pytest.approx(float(right[1]), rel=1e-5)
+        chex.assert_trees_all_close(left[0], right[0], rtol=1e-4, atol=1e-5)
+
+
+def test_dreg_is_the_quieter_after_training():
+    """Near initialisation it need not be: compared on a model that IWAE has trained."""
+    learner = ae.learner(CASE.model, SAMPLED, optax.adam(0.02), draws=4, bound=bounds.iwae)
+    state = jax.jit(learner.init)(jax.random.key(1), BATCH)
+    state = jax.lax.fori_loop(0, 400, lambda _, s: learner.step(s, BATCH)[0], state)
+    iwae = samples(SAMPLED, 4, bounds.iwae, state.params, 2000)["bottleneck"]
+    dreg = samples(STUCK, 4, bounds.dreg, state.params, 2000)["bottleneck"]
+    assert dreg.var(0).sum() < 0.5 * iwae.var(0).sum()
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda: bounds.miwae(0), "groups is 0"),
+        (lambda: bounds.piwae(-1), "groups is -1"),
+        (lambda: bounds.ciwae(1.5), "beta is 1.5"),
+        (lambda: bounds.miwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
+        (lambda: bounds.piwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
+    ],
+)
+def test_refusals(act, said):
+    with pytest.raises(ae.UserError, match=said):
+        act()

@@ -1,0 +1,36 @@
+"""How tests run: strict shapes, one CPU device, compiled programs kept in an ignored folder."""
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Set before jax is imported, and in the environment, so that subprocesses run the same way. A
+# value from outside wins.
+SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+
+
+@pytest.fixture
+def key():
+    import jax
+
+    return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget():
+    """Compiled programs go with their module: those of a whole run take gigabytes."""
+    yield
+    import jax
+
+    jax.clear_caches()

@@ -1,0 +1,513 @@
+"""One contract for every bottleneck, prior and likelihood: adding a part is adding a row."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax import dictionary
+from aejax.bottlenecks import GaussianCode, Rows, Sparse
+
+B, D, L, M = 6, 8, 4, 32
+DRAWS = 20_000
+
+BOTTLENECKS = {
+    "Point": ae.Point(L),
+    "Gaussian": ae.Gaussian(L),
+    "VectorQuantised": ae.VectorQuantised(M, 3, (2, 2)),
+    "FiniteScalarQuantised": ae.FiniteScalarQuantised((8, 5), (3, 1)),
+    "ReLU": ae.ReLU(M),
+    "ReLU-bfloat16": ae.ReLU(M, dtype=jnp.bfloat16),
+    "TopK": ae.TopK(M, 3),
+    "TopK-bfloat16": ae.TopK(M, 3, dtype=jnp.bfloat16),
+    "AbsTopK": ae.AbsTopK(M, 3),
+    "BatchTopK": ae.BatchTopK(M, 3),
+    "Gated": ae.Gated(M),
+    "JumpReLU": ae.JumpReLU(M),
+    "AnnealedReLU": ae.AnnealedReLU(M),
+    "JumpReLU-steered": ae.JumpReLU(M, l0=3.0, to_input=True),
+    "FullGaussian": ae.FullGaussian(L),
+    "Planar": ae.Planar(L, flows=2),
+    "InverseAutoregressive": ae.InverseAutoregressive(L, flows=2, widths=(12,)),
+    "Sylvester": ae.Sylvester(L, columns=2, flows=2),
+}
+# In training their codes depend on the rest of the batch.
+COUPLED = (ae.BatchTopK,)
+
+
+EVENT = (3, 2)
+random = np.random.default_rng(0)
+
+
+def stand_in(batch: ae.Batch) -> GaussianCode:
+    """A posterior without a model: of width L, from the first numbers of x."""
+    x = batch.x.reshape((batch.x.shape[0], -1))[:, :L]
+    return GaussianCode(x, x, 0.3 * x - 0.2)
+
+
+class Prior(NamedTuple):
+    """A prior, and what it asks for beside the latents."""
+
+    module: Any
+    posterior: Any = None  # the stand-in for the model's; sampling then needs the encoder
+    context: bool = False
+
+
+vamp = ae.priors.Vamp(EVENT, pseudo_inputs=5, spread=1.0, bounds=None)
+PRIORS = {
+    "Standard": Prior(ae.priors.Standard()),
+    "Mixture": Prior(ae.priors.Mixture(3)),
+    "Vamp": Prior(vamp, posterior=stand_in),
+    "Flow": Prior(ae.priors.Flow(3, (8,))),
+    "Flow-conditional": Prior(ae.priors.Flow(3, (8,)), context=True),
+    "Conditional": Prior(ae.priors.Conditional((8,)), context=True),
+}
+
+
+def contexts(size: int, needed: bool = True) -> jax.Array | None:
+    """The same label for all, one-hot f32[size, 3], where one is needed."""
+    return jnp.broadcast_to(jnp.asarray([[0.0, 1.0, 0.0]]), (size, 3)) if needed else None
+
+
+class Explained(NamedTuple):
+    """A likelihood, and targets that it can explain."""
+
+    likelihood: Any
+    target: np.ndarray  # [B, *event]
+    exact: bool = True  # the mean is exact, no estimate
+
+
+REAL = random.normal(size=(B, *EVENT)).astype(np.float32)
+BINARY = (REAL > 0).astype(np.float32)
+LEVELS = random.integers(0, 5, (B, *EVENT)).astype(np.int32)
+# None in the middle, where the channels that follow do not move.
+COLOURS = random.choice(np.float32([0.0, 0.25, 0.75, 1.0]), (B, 2, 1, 3))
+LIKELIHOODS = {
+    "Bernoulli": Explained(ae.likelihoods.Bernoulli(), BINARY),
+    "Gaussian": Explained(ae.likelihoods.Gaussian(0.7), REAL),
+    "LearnedGaussian": Explained(ae.likelihoods.LearnedGaussian(floor=0.1, start=0.5), REAL),
+    "HeteroscedasticGaussian": Explained(ae.likelihoods.HeteroscedasticGaussian(0.1), REAL),
+    "Categorical": Explained(ae.likelihoods.Categorical(5), LEVELS),
+    "DiscretisedLogistic": Explained(
+        ae.likelihoods.DiscretisedLogistic(levels=5), (LEVELS / 4).astype(np.float32)
+    ),
+    "LogisticMixture": Explained(
+        ae.likelihoods.LogisticMixture(2, levels=5), (LEVELS / 4).astype(np.float32)
+    ),
+    "ColourLogisticMixture": Explained(
+        ae.likelihoods.ColourLogisticMixture(2, levels=5), COLOURS, exact=False
+    ),
+    "PixelCNN": Explained(
+        ae.likelihoods.PixelCNN(
+            ae.likelihoods.Bernoulli(), conditioning=2, channels=3, layers=1, kernel=3
+        ),
+        BINARY[:, :2, :, None],
+        exact=False,
+    ),
+}
+
+
+def features(seed: int = 1, size: int = B) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(size, D)), jnp.float32)
+
+
+def close(left: Any, right: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def equal(left: Any, right: Any) -> bool:
+    leaves = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.array_equal(a, b) for a, b in leaves)
+
+
+@pytest.fixture(params=BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
+def bottleneck(request):
+    module = request.param
+    return module, module.init(jax.random.key(0), features(), None)
+
+
+class TestBottleneck:
+    """features -> Code."""
+
+    def test_codes_have_a_row_an_example_in_float32(self, bottleneck):
+        module, variables = bottleneck
+        code = module.apply(variables, features(), jax.random.key(1))
+        for leaf in jax.tree.leaves(code):
+            assert leaf.shape[0] == B
+            assert leaf.dtype in (jnp.float32, jnp.int32)
+        if hasattr(code, "log_q"):
+            assert code.log_q().shape == (B,)
+            assert np.all(np.isfinite(code.log_q()))
+
+    def test_shape_latent_and_lift_agree(self, bottleneck):
+        """Fails if shape forgets an axis, or if lift changes what the decoder sees."""
+        module, variables = bottleneck
+        code = module.apply(variables, features(), jax.random.key(1))
+        latent = code.latent.dense() if isinstance(code.latent, Rows) else code.latent
+        assert latent.shape == (B, *module.shape)
+        close(module.apply(variables, code.latent, method="lift"), code.z)
+
+    def test_without_a_key_there_is_no_noise(self, bottleneck):
+        """Fails if the key of None falls back on a fixed key where the code is random."""
+        module, variables = bottleneck
+        first, second = (module.apply(variables, features(), None) for _ in range(2))
+        assert equal(first, second)
+        if hasattr(first, "log_q"):
+            draws = [module.apply(variables, features(), jax.random.key(i)) for i in (1, 1, 2)]
+            assert equal(draws[0], draws[1])
+            assert not equal(draws[0].z, draws[2].z)
+            assert not equal(draws[0].z, first.z)
+            assert equal(first.z, getattr(first, "mean", first.z))
+
+    def test_jit_equals_no_jit(self, bottleneck):
+        module, variables = bottleneck
+        for key in (None, jax.random.key(1)):
+            plain = module.apply(variables, features(), key)
+            close(jax.jit(module.apply)(variables, features(), key), plain)
+
+    def test_jit_equals_no_jit_in_training(self, bottleneck):
+        module, variables = bottleneck
+
+        def trained(values):
+            return module.apply(variables, values, jax.random.key(1), mutable=["memory"])
+
+        close(jax.jit(trained)(features()), trained(features()))
+
+    def test_a_permuted_batch_gives_permuted_codes(self, bottleneck):
+        """Fails if a bottleneck takes its statistics over the batch."""
+        module, variables = bottleneck
+        order = np.random.default_rng(2).permutation(B)
+        code = module.apply(variables, features(), None)
+        permuted = module.apply(variables, features()[order], None)
+        close(permuted, jax.tree.map(lambda leaf: leaf[order], code))
+        assert not equal(permuted, code)
+
+    def test_the_gradient_reaches_the_features(self, bottleneck):
+        """Fails if z is behind a stop_gradient."""
+        module, variables = bottleneck
+
+        def cost(values):
+            z = module.apply(variables, values, jax.random.key(1)).z
+            leaves = [leaf for leaf in jax.tree.leaves(z) if leaf.dtype == jnp.float32]
+            # Not of z itself, which a codebook that no batch has set yet leaves at zero.
+            return sum(jnp.sum(jnp.square(1.0 + leaf)) for leaf in leaves)
+
+        gradient = jax.grad(cost)(features())
+        assert np.all(np.any(np.asarray(gradient) != 0, axis=1))
+
+    def test_memory_is_written_in_training_alone(self, bottleneck):
+        """Fails if ages grow while initialising, or are kept from one pass to the next."""
+        module, variables = bottleneck
+        memory = variables.get("memory", {})
+        for leaf in jax.tree.leaves(memory):
+            assert not np.any(leaf)
+        few = features(size=1)
+        frozen = module.apply(variables, few, None)
+        trained, changed = module.apply(variables, few, None, mutable=["memory"])
+        if not isinstance(module, COUPLED):
+            close(trained, frozen)
+        _, again = module.apply({**variables, **changed}, few, None, mutable=["params", "memory"])
+        assert equal(again["params"], variables["params"])
+        if memory:
+            assert not equal(changed["memory"], memory)
+            assert not equal(again["memory"], changed["memory"])
+        else:
+            assert not changed
+
+    def test_ages_count_the_batches_since_a_latent_was_active(self, bottleneck):
+        """Fails if ages count examples, start at 1, or if slots of value zero count as active."""
+        module, variables = bottleneck
+        if not isinstance(module, Sparse):
+            assert not hasattr(module.apply(variables, features(), None), "l0")
+            return
+        ages = np.zeros(M, np.int32)
+        for t in range(5):
+            # Small batches of one direction, so that some latents rest.
+            values = features(seed=t, size=1) * (0.0 if t == 4 else 1.0)
+            code, changed = module.apply(variables, values, None, mutable=["memory"])
+            variables = {**variables, **changed}
+            active = np.any(np.asarray(code.dense()) != 0, axis=0)
+            ages = np.where(active, 0, ages + 1)
+            assert np.array_equal(variables["memory"]["ages"]["age"], ages)
+        assert ages.max() == 5
+        assert ages.min() == 1
+
+    def test_a_sparse_code_agrees_with_its_dense_form(self, bottleneck):
+        """And with plain weights. Fails if l0 counts slots of zero, or k is off by one."""
+        module, variables = bottleneck
+        for mutable in (False, ["memory"]):
+            result = module.apply(variables, features(), None, mutable=mutable)
+            code = result[0] if mutable else result
+            if not isinstance(module, Sparse):
+                assert not hasattr(code, "l0")
+                return
+            dense = np.asarray(code.dense())
+            assert dense.shape == (B, M)
+            assert np.array_equal(code.l0, (dense != 0).sum(1))
+            assert np.array_equal(code.used(), (dense != 0).any(0))
+            np.testing.assert_allclose(code.magnitude(), np.abs(dense).sum(1), rtol=1e-5)
+            weights = jnp.arange(1.0, M + 1)
+            weighted = np.abs(dense) @ np.asarray(weights)
+            np.testing.assert_allclose(code.magnitude(weights), weighted, rtol=1e-5)
+            if mutable and isinstance(module, COUPLED):
+                continue
+            params, norms = variables["params"], jnp.ones(M)
+            fields = module.plain(params, variables.get("memory", {}), norms)
+            plain = dictionary.Plain(
+                W_enc=params["encode"]["kernel"], W_dec=jnp.eye(M), b_dec=jnp.zeros(M), **fields
+            )
+            if module.dtype is None:
+                expected = dictionary.encode(plain, features())
+                np.testing.assert_allclose(dense, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(params=PRIORS.values(), ids=PRIORS.keys())
+def prior(request):
+    """A call (method, values, ...) of the prior, of parameters that are not those of the start."""
+    module, posterior, context = request.param
+    z = jnp.zeros((B, L))
+    variables = module.init(
+        jax.random.key(0), z, contexts(B, context), posterior, method="log_prob"
+    )
+    generator = np.random.default_rng(9)
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.3 * generator.normal(size=leaf.shape).astype(np.float32), variables
+    )
+
+    def call(method, *values):
+        # Of log_prob the latents come first, of kl the code, of sample key, n and shape.
+        size = values[1] if method == "sample" else jax.tree.leaves(values)[0].shape[0]
+        label = contexts(size, context)
+        return module.apply(variables, *values, label, posterior, method=method)
+
+    return call
+
+
+class TestPrior:
+    """What latents are drawn from."""
+
+    shape = (L,)
+    z = jnp.asarray(np.random.default_rng(3).normal(size=(B, L)), jnp.float32)
+
+    def test_log_prob_and_its_gradient(self, prior):
+        z = self.z
+
+        def log_prob(z):
+            return prior("log_prob", z)
+
+        value = log_prob(z)
+        assert value.shape == (B,)
+        assert value.dtype == jnp.float32
+        close(jax.jit(log_prob)(z), value)
+        order = np.random.default_rng(2).permutation(B)
+        close(log_prob(z[order]), value[order])
+        gradient = jax.grad(lambda z: jnp.sum(log_prob(z)))(z)
+        assert np.all(np.any(np.asarray(gradient) != 0, axis=1))
+
+    def test_samples_have_the_density_that_log_prob_gives(self, prior):
+        """Importance weights of a wide normal average to one: fails if the density is unnormalised.
+
+        And the mean of log_prob over samples is that of the same weights: fails if sample draws
+        from another density, say with twice the standard deviation.
+        """
+
+        def log_prob(z):
+            return np.asarray(prior("log_prob", z), np.float64)
+
+        key = jax.random.key(5)
+        samples = prior("sample", key, DRAWS, self.shape)
+        assert samples.shape == (DRAWS, *self.shape)
+        assert equal(samples, prior("sample", key, DRAWS, self.shape))
+        wide = 2.0 * jax.random.normal(jax.random.key(6), (DRAWS, L))
+        proposal = -0.5 * np.sum(np.square(wide / 2.0) + np.log(2 * np.pi * 4.0), axis=1)
+        weights = np.exp(log_prob(wide) - proposal)
+        assert abs(weights.mean() - 1) < 4 * weights.std() / DRAWS**0.5
+        entropy = log_prob(wide) * weights
+        drawn = log_prob(samples)
+        spread = (entropy.var() / DRAWS + drawn.var() / DRAWS) ** 0.5
+        assert abs(entropy.mean() - drawn.mean()) < 4 * spread
+
+    def test_the_closed_kl_is_the_mean_of_the_sampled_rate(self, prior):
+        """Fails if log_std is taken for the log variance, or if L is summed twice."""
+        bottleneck = ae.Gaussian(L)
+        weights = bottleneck.init(jax.random.key(1), features(), None)
+        weights = jax.tree.map(lambda leaf: 0.5 * leaf + 0.1, weights)
+        code = bottleneck.apply(weights, features(), None)
+        kl = prior("kl", code)
+        if kl is None:
+            return
+        assert kl.shape == (B, L)
+        assert np.all(np.asarray(kl) >= 0)
+
+        def rate(key):
+            drawn = bottleneck.apply(weights, features(), key)
+            return drawn.log_q() - prior("log_prob", drawn.latent)
+
+        rates = np.asarray(jax.vmap(rate)(jax.random.split(jax.random.key(2), DRAWS)), np.float64)
+        spread = rates.std(0) / DRAWS**0.5
+        assert np.all(np.abs(rates.mean(0) - kl.sum(1)) < 4 * spread)
+
+    @pytest.mark.parametrize("bottleneck", ["Point", "FullGaussian", "Planar"])
+    def test_a_code_that_is_no_diagonal_gaussian_has_no_closed_kl(self, prior, bottleneck):
+        """Fails if a code of another distribution has fields mean and log_std."""
+        module = BOTTLENECKS[bottleneck]
+        code, _ = module.init_with_output(jax.random.key(0), features(), None)
+        assert prior("kl", code) is None
+
+
+@pytest.fixture(params=LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+def explained(request):
+    likelihood, target = request.param.likelihood, jnp.asarray(request.param.target)
+    prediction = jnp.asarray(
+        np.random.default_rng(4).normal(size=(B, *likelihood.shape(target.shape[1:]))), jnp.float32
+    )
+    variables = likelihood.init(jax.random.key(0), prediction, target, method="log_prob")
+
+    def call(method, *arguments):
+        return likelihood.apply(variables, *arguments, method=method)
+
+    return request.param, call, prediction, target
+
+
+class TestLikelihood:
+    """How predictions explain targets."""
+
+    def test_log_prob_has_a_value_an_example(self, explained):
+        _, call, prediction, target = explained
+        value = call("log_prob", prediction, target)
+        assert value.shape == (B,)
+        assert value.dtype == jnp.float32
+        close(jax.jit(lambda p, t: call("log_prob", p, t))(prediction, target), value)
+        order = np.random.default_rng(2).permutation(B)
+        close(call("log_prob", prediction[order], target[order]), value[order])
+
+    def test_the_gradient_reaches_every_number_of_the_prediction(self, explained):
+        _, call, prediction, target = explained
+        gradient = jax.grad(lambda p: jnp.sum(call("log_prob", p, target)))(prediction)
+        assert np.all(np.asarray(gradient) != 0)
+
+    def test_a_mask_takes_elements_out_of_the_sum(self, explained):
+        """Fails if the mask is not multiplied in, or only after the sum."""
+        _, call, prediction, target = explained
+        whole = call("log_prob", prediction, target)
+        close(call("log_prob", prediction, target, jnp.ones_like(target)), whole)
+        close(call("log_prob", prediction, target, jnp.zeros_like(target)), jnp.zeros(B))
+        first = jnp.zeros_like(target).at[:, 0].set(1.0)
+        parts = [call("log_prob", prediction, target, m) for m in (first, 1.0 - first)]
+        close(sum(parts), whole, rtol=1e-4)
+        changed = target.at[:, 1:].set(target[:, ::-1][:, 1:])
+        close(call("log_prob", prediction, changed, first), parts[0])
+        # One mask for all examples, and one for each example, both broadcast.
+        close(call("log_prob", prediction, target, first[:1]), parts[0])
+
+    def test_samples_have_the_shape_support_and_mean_that_are_claimed(self, explained):
+        """Fails if sample reads logits as probabilities, or a standard deviation as a variance."""
+        row, call, prediction, target = explained
+        keys = jax.random.split(jax.random.key(7), 4000)
+        samples = np.asarray(jax.vmap(lambda k: call("sample", k, prediction))(keys))
+        assert samples.shape == (4000, *target.shape)
+        assert samples.dtype == target.dtype
+        assert equal(call("sample", keys[0], prediction), call("sample", keys[0], prediction))
+        if row.likelihood.support is not None:
+            low, high = row.likelihood.support
+            assert samples.min() >= low
+            assert samples.max() <= high
+            assert set(np.unique(np.asarray(target))) <= set(np.unique(samples))
+        mean = np.asarray(call("mean", prediction))
+        assert mean.shape == target.shape
+        if row.exact:
+            spread = samples.std(0) / 4000**0.5
+            assert np.max(np.abs(samples.mean(0) - mean) / spread) < 4.5
+        # The entropy by samples is stationary under log_prob: its mean score is zero.
+        score = jax.grad(lambda p, t: jnp.sum(call("log_prob", p, t)))
+        scores = np.asarray(jax.vmap(score, in_axes=(None, 0))(prediction, samples), np.float64)
+        assert np.max(np.abs(scores.mean(0)) / (scores.std(0) / 4000**0.5)) < 4.5
+
+    def test_samples_are_as_wide_as_the_density_says(self, explained):
+        """Bartlett: the score's variance is the Fisher information. Fails for a wrong width."""
+        _, call, prediction, _ = explained
+
+        def log_prob(p, t):
+            return jnp.sum(call("log_prob", p[None], t[None]))
+
+        keys = jax.random.split(jax.random.key(8), 4000)
+        samples = jax.vmap(lambda k: call("sample", k, prediction))(keys)[:, 0]
+        one = prediction[0]
+        scores = jax.vmap(jax.grad(log_prob), in_axes=(None, 0))(one, samples)
+        curvature = jax.vmap(jax.hessian(log_prob), in_axes=(None, 0))(one, samples)
+        curvature = np.asarray(curvature, np.float64).reshape(4000, one.size, one.size)
+        scores = np.asarray(scores, np.float64).reshape(4000, one.size)
+        difference = np.square(scores) + np.diagonal(curvature, axis1=1, axis2=2)
+        spread = difference.std(0) / 4000**0.5
+        assert np.all(np.abs(difference.mean(0)) <= 4.5 * spread)
+
+
+# Each prior and each likelihood occurs: the shorter list starts again.
+GENERATORS = [
+    (list(PRIORS)[i % len(PRIORS)], list(LIKELIHOODS)[i % len(LIKELIHOODS)])
+    for i in range(max(len(PRIORS), len(LIKELIHOODS)))
+]
+
+
+@pytest.mark.parametrize(("prior", "likelihood"), GENERATORS)
+def test_generation_needs_no_encoder(prior, likelihood):
+    """Fails if sample touches the encoder or the posterior: their parameters are deleted first.
+
+    All but that of a prior which is made of posteriors.
+    """
+    row, (likelihood, target, _) = PRIORS[prior], LIKELIHOODS[likelihood]
+    event = target.shape[1:]
+    shape = likelihood.shape(event)
+    module = row.module if row.posterior is None else row.module.clone(event=event)
+    model = ae.Autoencoder(
+        ae.nets.MLP((8,)), ae.Gaussian(L), ae.nets.MLP((8,), shape), module, likelihood
+    )
+    target = jnp.asarray(target)
+    batch = ae.Batch(target.astype(jnp.float32), target, contexts(B, row.context))
+    learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.0))
+    variables = learner.variables(learner.init(jax.random.key(0), batch))
+    params = {k: v for k, v in variables["params"].items() if k not in ("encoder", "bottleneck")}
+    assert set(variables["params"]) - set(params) == {"encoder", "bottleneck"}
+    label = contexts(5, row.context)
+    if row.posterior is not None:
+        params = variables["params"]
+    prediction = model.apply({"params": params}, jax.random.key(1), 5, label, method="sample")
+    assert prediction.shape == (5, *shape)
+    mean = model.apply({"params": params}, prediction, method="mean")
+    assert mean.shape == (5, *event)
+
+
+@pytest.mark.parametrize("bottleneck", [ae.Point(L), ae.TopK(M, 3)], ids=["Point", "TopK"])
+def test_a_model_without_a_prior_says_why_it_cannot_sample(bottleneck):
+    model = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(D))
+    variables = model.init(jax.random.key(0), ae.Batch(features(), features()))
+    with pytest.raises(ae.UserError, match="no prior"):
+        model.apply(variables, jax.random.key(1), 2, method="sample")
+
+
+@pytest.mark.parametrize("key", [None, 1])
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
+def test_a_model_is_its_three_parts(bottleneck, key):
+    """model(batch, key) = explain(code(features)): the learner maps the last two over draws."""
+    vector = len(bottleneck.shape) == 1
+    decoder = ae.nets.Dictionary(D) if vector else ae.nets.MLP((), shape=(D,))
+    model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder)
+    batch = ae.Batch(features(), features())
+    key = None if key is None else jax.random.key(key)
+    variables = model.init(jax.random.key(0), batch)
+    whole = model.apply(variables, batch, key, 3)
+    h = model.apply(variables, batch, method="features")
+    code = model.apply(variables, batch, h, key, 3, method="code")
+    parts = model.apply(variables, batch, h, code, 3, key, method="explain")
+    close((whole.code, whole.prediction), (parts.code, parts.prediction))
+    assert whole.prediction.shape == (B, D)
+    assert int(whole.step) == 3
+    close(model.apply(variables, batch, method="encode"), model.apply(variables, batch).code.latent)

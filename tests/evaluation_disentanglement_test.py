@@ -1,0 +1,226 @@
+"""Metrics of disentanglement on codes whose score is known, and against scikit-learn."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import aejax as ae
+from aejax.evaluation import disentanglement as metrics
+
+SIZES = (3, 4, 5)
+GRID = np.array(list(itertools.product(*(range(n) for n in SIZES))))
+FACTORS = np.tile(GRID, (50, 1))  # i[3000, 3], every combination equally often
+# In another order, on other scales, beside a latent that says nothing.
+PERFECT = np.concatenate([-2.0 * FACTORS[:, [2]], 1 + FACTORS[:, :2], np.zeros((3000, 1))], axis=1)
+NOISE = np.random.default_rng(5).uniform(-1, 1, (3000, 4))
+POINTS = {"train": 600, "test": 600}
+
+# Twelve examples by hand: z_0 tells factor 0, z_1 a part of factor 1, z_2 of both.
+SMALL = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 1], [0, 1, 0], [1, 0, 2], [1, 1, 3], [1, 2, 3],
+                  [1, 2, 2], [2, 3, 4], [2, 3, 5], [2, 2, 5], [2, 3, 4.0]])  # fmt: skip
+SMALL_FACTORS = np.array([[0, 0], [0, 1], [0, 0], [0, 1], [1, 0], [1, 1], [1, 2], [1, 2], [2, 2],
+                          [2, 0], [2, 1], [2, 2]])  # fmt: skip
+
+
+class TestPerfectCodes:
+    """One latent a factor, one factor a latent."""
+
+    def test_score_one(self):
+        """Fails if the gap is not divided by the factor's entropy, or by that of another log."""
+        assert metrics.mig_of_means(PERFECT, FACTORS) == pytest.approx(1.0, abs=1e-6)
+        narrow = np.full(PERFECT.shape, -5.0)
+        assert metrics.mig_of_samples(PERFECT, narrow, FACTORS, samples=3000) == pytest.approx(
+            1.0, abs=1e-6
+        )
+        assert metrics.sap_of_regression(PERFECT, FACTORS) == pytest.approx(1.0, abs=1e-6)
+        assert metrics.beta_vae_score(PERFECT, FACTORS, **POINTS) == 1.0
+        assert metrics.factor_vae_score(PERFECT, FACTORS, **POINTS) == 1.0
+
+    def test_modularity_is_one_where_no_latent_is_silent(self):
+        """A silent latent counts as 0, as in disentanglement_lib: three of four."""
+        assert metrics.modularity(PERFECT[:, :3], FACTORS) == pytest.approx(1.0, abs=1e-6)
+        assert metrics.modularity(PERFECT, FACTORS) == pytest.approx(0.75, abs=1e-6)
+
+    def test_dci_is_one(self):
+        found = metrics.dci(PERFECT, FACTORS, train=200, test=200)
+        assert found.informativeness == 1.0
+        assert found.disentanglement == pytest.approx(1.0, abs=1e-3)
+        assert found.completeness == pytest.approx(1.0, abs=1e-3)
+        assert found.importance.shape == (4, 3)
+
+    def test_twenty_values_are_told_apart_by_twenty_bins(self):
+        """Fails with edges that put two values into one bin."""
+        factors = np.tile(np.array(list(itertools.product(range(20), range(2)))), (10, 1))
+        assert metrics.mig_of_means(factors.astype(float), factors) == pytest.approx(1.0, abs=1e-6)
+        many = np.tile(np.array(list(itertools.product(range(40), range(2)))), (10, 1))
+        # Two values a bin: log 2 nats are lost of factor 0's log 40.
+        expected = 0.5 * (1 + (1 - np.log(2) / np.log(40)))
+        assert metrics.mig_of_means(many.astype(float), many) == pytest.approx(expected, abs=1e-6)
+
+    def test_binary_factors_by_threshold(self):
+        """The second latent is right half the time: 1 - 1/2. Fails if chance is taken off twice."""
+        factors = np.tile(np.array(list(itertools.product(range(2), range(2)))), (100, 1))
+        codes = 4.0 * factors - 2.0
+        found = metrics.sap_of_threshold(codes, factors, train=200, test=200)
+        assert found == pytest.approx(0.5, abs=0.1)
+
+
+class TestIndependentCodes:
+    """The metric's own chance level."""
+
+    def test_gaps_are_about_zero(self):
+        assert 0 <= metrics.mig_of_means(NOISE, FACTORS) < 0.02
+        assert 0 <= metrics.sap_of_regression(NOISE, FACTORS) < 0.01
+        assert 0 <= metrics.sap_of_threshold(NOISE, FACTORS, train=400, test=2000) < 0.05
+        found = metrics.mig_of_samples(NOISE, np.zeros(NOISE.shape), FACTORS, samples=500)
+        assert 0 <= found < 0.02
+
+    def test_posteriors_that_do_not_look_tell_nothing(self):
+        """Exactly. Fails if log q(z | v) is averaged over more than the value's own examples."""
+        alike = np.zeros((3000, 2))
+        found = metrics.mig_of_samples(alike, alike, FACTORS, samples=300)
+        assert found == pytest.approx(0.0, abs=1e-9)
+
+    def test_dci_is_about_zero(self):
+        found = metrics.dci(NOISE, FACTORS, train=300, test=1500)
+        assert found.disentanglement < 0.05
+        assert found.completeness < 0.05
+        # Guessing right: the mean of 1/3, 1/4 and 1/5.
+        assert found.informativeness == pytest.approx(np.mean(1 / np.array(SIZES)), abs=0.05)
+
+    @pytest.mark.parametrize("metric", [metrics.beta_vae_score, metrics.factor_vae_score])
+    def test_which_factor_is_still_is_a_guess_among_three(self, metric):
+        """Four standard errors of 2,000 guesses. Fails if the fixed factor leaks into the point."""
+        found = metric(NOISE, FACTORS, train=300, test=2000)
+        assert found == pytest.approx(1 / 3, abs=4 * (2 / 9 / 2000) ** 0.5)
+
+    def test_modularity_of_noise(self):
+        """I(z; v) of independent codes is chi-square of (bins - 1)(values - 1) degrees, over 2 N.
+
+        So the score is not 0: simulated here from that law alone.
+        """
+        generator = np.random.default_rng(0)
+        degrees = 19 * (np.array(SIZES) - 1)
+        squares = np.square(generator.chisquare(degrees, (20_000, 3)))
+        best = squares.max(1)
+        expected = np.mean(1 - (squares.sum(1) - best) / (2 * best))
+        assert 0.4 < expected < 0.7
+        codes = generator.uniform(-1, 1, (3000, 60))
+        assert metrics.modularity(codes, FACTORS) == pytest.approx(expected, abs=0.05)
+
+
+def test_mig_and_modularity_against_scikit_learn():
+    """As disentanglement_lib writes them. Fails if the mean is over latents, or squares are not."""
+    from sklearn.metrics import mutual_info_score
+
+    def binned(column):
+        return np.digitize(column, np.histogram(column, 20)[1][:-1])
+
+    matrix = np.array([[mutual_info_score(f, binned(z)) for f in SMALL_FACTORS.T] for z in SMALL.T])
+    entropy = np.array([mutual_info_score(f, f) for f in SMALL_FACTORS.T])
+    ordered = np.sort(matrix, axis=0)[::-1]
+    mig = np.mean((ordered[0] - ordered[1]) / entropy)
+    assert metrics.mig_of_means(SMALL, SMALL_FACTORS) == pytest.approx(mig, abs=1e-9)
+    squares = matrix**2
+    best = squares.max(1)
+    modularity = np.mean(1 - (squares.sum(1) - best) / best)
+    assert metrics.modularity(SMALL, SMALL_FACTORS) == pytest.approx(modularity, abs=1e-9)
+    assert 0.05 < mig < 0.9
+    assert 0.05 < modularity < 0.95
+
+
+def test_the_two_migs_are_two_metrics():
+    """Wide posteriors lower the one and not the other."""
+    wide = np.full(PERFECT.shape, 0.0)
+    low = metrics.mig_of_samples(PERFECT, wide, FACTORS, samples=500)
+    assert low < 0.7 < metrics.mig_of_means(PERFECT, FACTORS)
+
+
+def test_chens_mig_against_loops():
+    """The same draws, example by example. Fails if q(z | v) is weighed by all N."""
+    generator = np.random.default_rng(3)
+    mean, log_std = generator.normal(size=(12, 3)) + SMALL, generator.normal(size=(12, 3)) * 0.2
+    found = metrics.mig_of_samples(mean, log_std, SMALL_FACTORS, seed=4)
+    again = np.random.default_rng(4)
+    rows = again.permutation(12)
+    z = mean[rows] + np.exp(log_std[rows]) * again.normal(size=(12, 3))
+
+    def density(value, n, j):
+        std = np.exp(log_std[n, j])
+        return np.exp(-0.5 * ((value - mean[n, j]) / std) ** 2) / std
+
+    gaps = []
+    for k in range(2):
+        information = []
+        for j in range(3):
+            total = 0.0
+            for s, row in enumerate(rows):
+                same = [n for n in range(12) if SMALL_FACTORS[n, k] == SMALL_FACTORS[row, k]]
+                given = np.mean([density(z[s, j], n, j) for n in same])
+                total += np.log(given / np.mean([density(z[s, j], n, j) for n in range(12)]))
+            information.append(total / 12)
+        share = np.bincount(SMALL_FACTORS[:, k]) / 12
+        first, second = sorted(information)[::-1][:2]
+        gaps.append((first - second) / -np.sum(share * np.log(share)))
+    assert found == pytest.approx(np.mean(gaps), abs=1e-9)
+
+
+class Fixed:
+    """A classifier whose importances are given in turn."""
+
+    rows = iter(())
+
+    def fit(self, x, y):
+        self.feature_importances_ = next(Fixed.rows)
+
+    def score(self, x, y):
+        return 0.5
+
+
+def test_dci_by_hand():
+    """Importances [[3/4, 0], [1/4, 1/2], [0, 1/2]] of 3 latents and 2 factors.
+
+    Fails if disentanglement and completeness change places, or rows weigh alike.
+    """
+    Fixed.rows = iter([np.array([0.75, 0.25, 0.0]), np.array([0.0, 0.5, 0.5])])
+    found = metrics.dci(SMALL, SMALL_FACTORS, classifier=Fixed)
+
+    def entropy(*shares):
+        return -sum(p * np.log(p) for p in shares)
+
+    latents = 0.75 * 1.0 + 0.75 * (1 - entropy(1 / 3, 2 / 3) / np.log(2)) + 0.5 * 1.0
+    assert found.disentanglement == pytest.approx(latents / 2)
+    factors = 2 - (entropy(0.75, 0.25) + entropy(0.5, 0.5)) / np.log(3)
+    assert found.completeness == pytest.approx(factors / 2)
+    assert found.informativeness == 0.5
+
+
+def test_sap_by_regression_against_numpy():
+    """Fails if r is not squared, or the gap runs over the factors."""
+    r = np.corrcoef(SMALL.T, SMALL_FACTORS.T)[:3, 3:] ** 2
+    ordered = np.sort(r, axis=0)
+    expected = np.mean(ordered[-1] - ordered[-2])
+    assert metrics.sap_of_regression(SMALL, SMALL_FACTORS) == pytest.approx(expected)
+
+
+def test_latents_that_hardly_vary_are_not_asked():
+    """Fails if the least varying latent of all wins every vote."""
+    tiny = 1e-3 * np.random.default_rng(0).normal(size=(3000, 1))
+    both = np.concatenate([PERFECT, tiny], axis=1)
+    assert metrics.factor_vae_score(both, FACTORS, **POINTS) == 1.0
+    assert metrics.factor_vae_score(tiny, FACTORS, **POINTS) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("codes", "factors", "said"),
+    [
+        (PERFECT[:5], FACTORS, "do not belong together"),
+        (PERFECT * np.nan, FACTORS, "not finite"),
+        (PERFECT, FACTORS * [1, 0, 1], "factor 1 has one value"),
+        (PERFECT, FACTORS[:, :1], "one factor only"),
+    ],
+)
+def test_refusals(codes, factors, said):
+    with pytest.raises(ae.UserError, match=said):
+        metrics.mig_of_means(codes, factors)

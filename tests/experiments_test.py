@@ -1,0 +1,247 @@
+"""Experiments end to end on small numbers, what they refuse, and the platforms they lower for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import aejax as ae
+from aejax.data import Batches
+from experiments import __main__ as commands
+from experiments import digits_vae, images_sae, images_vae
+from experiments.driver import drive
+from experiments.place import Place, parse_mesh
+from experiments.tools.interpolate import linear, spherical
+from experiments.training import learner, table, watch_held_out
+
+SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)
+CASES = {
+    "digits-vae": (digits_vae.EXPERIMENT, SMALL),
+    "images-vae": (images_vae.EXPERIMENT, images_vae.Config(width=16, draws=2, bound="iwae")),
+    "images-vae-conv": (images_vae.EXPERIMENT, images_vae.Config(width=16, net="conv")),
+    "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=4, code=8)),
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """A finished run of digits-vae and what it returned."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return folder, drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
+
+
+def main(capsys, *arguments) -> tuple[int, str]:
+    """The exit status of a command, and all that it printed."""
+    try:
+        status = commands.main([str(argument) for argument in arguments])
+    except SystemExit as exit:  # how the reader of flags ends
+        status = exit.code
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
+    experiment, config = CASES[name]
+    config = dataclasses.replace(config, seeds=2, chunk=4, batch=4)
+    images = np.zeros((20, 16, 16, 1), np.float32)
+    train = ae.data.arrays(images, validation=1, test=1)[0]
+    source = Batches(train, 4, seeds=2).source(0, 4)
+    for part in experiment.build(config, train.event).values():
+        trained = learner(part, config)
+        keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+        batch = Batches(train, 4, seeds=2)[0]
+        state = jax.eval_shape(trained.init, keys, batch)
+        platforms = ("cpu", "cuda", "tpu")
+        exported = jax.export.export(jax.jit(trained.step), platforms=platforms)(state, source)
+        assert exported.platforms == platforms
+
+
+def test_a_run_leaves_all_that_it_promises(finished):
+    folder, result = finished
+    for name in ("config.json", "environment.json", "metrics.jsonl", "result.json", "report.html"):
+        assert (folder / name).stat().st_size > 0
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored == result
+    for figure in ("elbo", "nll", "active_units"):
+        values = stored[figure]["values"]
+        assert len(values) == 2
+        np.testing.assert_allclose(stored[figure]["mean"], np.mean(values))
+        np.testing.assert_allclose(stored[figure]["std"], np.std(values, ddof=1))
+    assert len(stored["steps_per_second"]["values"]) == 1
+    assert len(stored["params_sha256"]) == 64
+    # The NLL of the same model lies below -ELBO but for noise: 5 draws gain nats here.
+    assert stored["nll"]["mean"] < -stored["elbo"]["mean"]
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
+    assert steps == list(range(8))
+
+
+def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path, data_dir):
+    again = drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(tmp_path / "a"), data_dir=data_dir))
+    assert again["params_sha256"] == finished[1]["params_sha256"]
+    assert again["nll"] == finished[1]["nll"]
+    other = dataclasses.replace(SMALL, seed=1)
+    moved = drive(digits_vae.EXPERIMENT, other, Place(out=str(tmp_path / "b"), data_dir=data_dir))
+    assert moved["params_sha256"] != finished[1]["params_sha256"]
+    # Member 0 of seed 1 is member 1 of seed 0.
+    np.testing.assert_allclose(moved["elbo"]["values"][0], again["elbo"]["values"][1], rtol=1e-4)
+
+
+def test_a_finished_run_prints_its_result_and_trains_nothing(finished, data_dir, capsys):
+    folder, result = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    again = drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
+    assert again == result
+    assert "is finished" in capsys.readouterr().out
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    assert main(capsys, "sample", folder, "--count", 9)[0] == 0
+    whole = np.load(folder / "samples.npy", allow_pickle=False)
+    removed = [p for p in folder.glob("checkpoints/*/arrays/*") if "encoder" in p.name]
+    assert removed
+    for path in removed:
+        shutil.rmtree(path)
+    (folder / "samples.npy").unlink()
+    assert main(capsys, "sample", folder, "--count", 9)[0] == 0
+    np.testing.assert_array_equal(np.load(folder / "samples.npy", allow_pickle=False), whole)
+    assert whole.shape == (9, 8, 8, 1)
+    assert 0 <= whole.min() < whole.max() <= 1
+    # With the encoder gone the report, which encodes, is refused.
+    with pytest.warns(UserWarning, match="encoder"):
+        assert main(capsys, "report", folder)[0] == 2
+
+
+def test_commands_on_a_finished_run_draw_their_pictures(finished, data_dir, capsys):
+    folder = finished[0]
+    assert main(capsys, "interpolate", folder, 3, 14, "--data-dir", data_dir)[0] == 0
+    assert (folder / "figures" / "interpolation-3-14.png").exists()
+    assert main(capsys, "report", folder, "--data-dir", data_dir)[0] == 0
+    status, text = main(capsys, "interpolate", folder, 3, 99_999, "--data-dir", data_dir)
+    assert status == 2
+    assert "no test example 99999" in text
+
+
+def test_paths_keep_their_ends_and_the_sphere_its_norm():
+    first, last = jnp.asarray([3.0, 0.0, 0.0]), jnp.asarray([0.0, 3.0, 0.0])
+    share = jnp.linspace(0, 1, 5)
+    for path in (linear(first, last, share), spherical(first, last, share)):
+        np.testing.assert_allclose(path[0], first, atol=1e-6)
+        np.testing.assert_allclose(path[-1], last, atol=1e-6)
+    # Fails if the straight line is taken for the sphere: its middle has the norm 3 / sqrt(2).
+    norms = np.linalg.norm(spherical(first, last, share), axis=-1)
+    np.testing.assert_allclose(norms, 3.0, rtol=1e-5)
+    np.testing.assert_allclose(spherical(first, first, share), np.tile(first, (5, 1)), rtol=1e-5)
+
+
+BAD = {
+    "an unknown experiment": (["digits-vea"], "digits-vea"),
+    "an unknown flag": (["digits-vae", "--stepz", "3"], "--stepz"),
+    "an unparsable value": (["digits-vae", "--steps", "many"], "--steps"),
+    "steps below 1": (["digits-vae", "--steps", "0"], "--steps"),
+    "seeds below 1": (["digits-vae", "--seeds", "0"], "--seeds"),
+    "batch below 1": (["digits-vae", "--batch", "0"], "--batch"),
+    "latents 0": (["digits-vae", "--latents", "0"], "--latents"),
+    "a batch larger than the data": (["digits-vae", "--batch", "100000"], "100000"),
+    "an unknown data set": (["images-vae", "--dataset", "mnits"], "mnits"),
+    "a mesh that cannot be read": (["digits-vae", "--mesh", "date=8"], "date=8"),
+    "a mesh that does not fit": (["digits-vae", "--mesh", "data=3"], "data=3"),
+    "a folder that is no run": (["report", "no-such-folder"], "no-such-folder"),
+    "count below 1": (["sample", "no-such-folder", "--count", "0"], "--count"),
+    "a folder that is a file": (["bench-vae", "--out", "/dev/null/x"], "/dev/null"),
+    "k above the latents": (["images-sae", "--dataset", "digits", "--k", "9999"], "--k"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_sentence_and_status_2(case, tmp_path, data_dir, capsys, monkeypatch):
+    arguments, named = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("digits-vae", "images-vae", "images-sae"):
+        arguments = [*arguments, "--data-dir", data_dir, "--out", str(tmp_path / "out")]
+    status, text = main(capsys, *arguments)
+    assert status == 2
+    assert named in text
+    assert "Traceback" not in text
+    # Nothing is half-written: no run's folder was begun.
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_another_config_in_the_folder_is_refused(finished, data_dir, capsys):
+    flags = ["--out", finished[0], "--data-dir", data_dir]
+    status, text = main(capsys, "digits-vae", *flags)
+    assert status == 2
+    assert "seeds was 2 and is 5" in text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, data_dir, capsys):
+    (tmp_path / "file").write_text("in the way")
+    flags = ["--out", tmp_path / "file" / "run", "--data-dir", data_dir]
+    status, text = main(capsys, "digits-vae", *flags)
+    assert status == 2
+    assert str(tmp_path / "file") in text
+
+
+def test_the_listing_names_every_experiment_and_tool(capsys):
+    status, text = main(capsys)
+    assert status == 0
+    for name in ("digits-vae", "images-vae", "images-sae", "bench-vae", "sample", "interpolate"):
+        assert f"  {name} " in text
+
+
+def test_mesh_texts():
+    assert parse_mesh("data=4,model=2") == {"data": 4, "model": 2}
+    with pytest.raises(ae.UserError, match="data=8"):
+        parse_mesh("data")
+
+
+def test_a_report_that_was_not_reached_is_written_by_the_next_start(finished, tmp_path, data_dir):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    (folder / "report.html").unlink()
+    drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
+    assert (folder / "report.html").stat().st_size > 0
+
+
+def test_other_data_is_refused(finished, tmp_path, data_dir):
+    """Fails if a run goes on with data of another content."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    facts = json.loads((folder / "environment.json").read_text())
+    facts["data"][0]["sha256"] = "0" * 64
+    (folder / "environment.json").write_text(json.dumps(facts))
+    longer = dataclasses.replace(SMALL, steps=12)
+    with pytest.raises(ae.UserError, match="digits/train is not what"):
+        drive(digits_vae.EXPERIMENT, longer, Place(out=str(folder), data_dir=data_dir))
+
+
+def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
+    """Fails if the rate of a warm-up's first steps weighs nothing: then the first is the best."""
+    splits = digits_vae.data(SMALL, Place(data_dir=data_dir))
+    part = digits_vae.build(SMALL, splits[0].event)["vae"]
+    state = learner(part, SMALL).init(
+        jnp.stack([jax.random.key(0), jax.random.key(1)]), Batches(splits[0], 4, seeds=2)[0]
+    )
+    variables = learner(part, SMALL).variables(state)
+    early = watch_held_out(part, splits[1], 0)(variables)
+    late = watch_held_out(part, splits[1], 5_000)(variables)
+    np.testing.assert_allclose(early["validation_loss"], early["validation_distortion"], rtol=1e-5)
+    whole = late["validation_distortion"] + late["validation_rate"]
+    np.testing.assert_allclose(late["validation_loss"], whole, rtol=1e-5)
+
+
+def test_figures_that_are_no_number_are_shown():
+    """Fails if a NaN, which JSON keeps as text, is formatted as a number."""
+    rows = {"entropy": {"mean": "NaN", "std": 0.0, "values": ["NaN"]}}
+    assert "nan" in table(rows)

@@ -1,0 +1,160 @@
+"""Imports run downwards only, and `import aejax` loads no more than training needs.
+
+How long it takes, beside what it stands on (at most 0.2 s more), is looked at by hand:
+
+    python -X importtime -c "import jax, flax, optax, orbax.checkpoint" 2>&1 | tail -1
+    python -X importtime -c "import aejax" 2>&1 | tail -1
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import pathlib
+import warnings
+
+import pytest
+
+from tests import kinds
+
+PACKAGE = kinds.ROOT / "aejax"
+
+# From the bottom up. A room may import those of lower rows; those of one row meet in a higher one.
+# A room is a folder or a file of aejax; a new one needs a place here.
+PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds", "interop"}
+ROWS: list[set[str]] = [
+    {"types", "errors"},
+    {"events", "files", "kernels", "members", "dictionary", "leaves", "describe", "environment"},
+    {"schedules"},
+    PARTS,
+    {"model", "objective", "initialise", "transforms"},
+    {"folding", "preflight", "recipes"},
+    {"learner"},
+    {"wrappers", "resampling"},
+    {"compiled"},
+    {"manifest", "metrics", "profile", "progress", "record", "signals"},
+    {"loop", "checkpoint", "folder", "evaluation"},
+    {"writer", "opened"},
+    {"run"},
+    {"report"},
+]
+HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
+
+# flax stays in few rooms, which keeps the way open; types and losses only name its Module.
+FLAX = {"types", "losses", "nets", "bottlenecks", "priors", "likelihoods", "model", "learner"}
+FLAX |= {"language"}
+
+HEAVY = ["tensorflow_datasets", "tensorflow", "grain", "array_record", "matplotlib", "sklearn"]
+HEAVY += ["PIL", "tyro", "rich", "safetensors", "torch", "transformers"]
+
+
+def room(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: pathlib.Path) -> list[str]:
+    """Dotted names, wherever in the file they are imported; not those for annotations alone."""
+    found = []
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            found.extend(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_every_room_has_a_place():
+    assert {room(path) for path in FILES} <= set(HEIGHT)
+
+
+@pytest.mark.parametrize("name", sorted({room(path) for path in FILES}))
+def test_imports_run_downwards(name):
+    """Fails if model.py imports learner, or if a bottleneck imports a prior."""
+    for path in FILES:
+        if room(path) != name:
+            continue
+        for target in imported(path):
+            parts = target.split(".")
+            if parts[0] in ("experiments", "tests"):
+                pytest.fail(f"{path} imports {target}, which stands above the library")
+            if parts[0] != "aejax":
+                continue
+            assert len(parts) > 1, f"{path} imports aejax itself: name the room"
+            below = HEIGHT[parts[1]] < HEIGHT[name] or parts[1] == name
+            assert below, f"{path} imports {target}, which does not stand below {name}"
+
+
+def test_flax_stays_in_its_rooms():
+    """Fails if objective.py imports flax."""
+    users = {room(path) for path in FILES for target in imported(path) if "flax" in target}
+    assert users <= FLAX
+    assert "nets" in users
+
+
+def test_only_checkpoint_knows_orbax():
+    users = {room(path) for path in FILES for target in imported(path) if "orbax" in target}
+    assert users == {"checkpoint"}
+
+
+LISTING = """
+import json, sys
+import jax, flax, optax, chex, orbax.checkpoint
+before = set(sys.modules)
+import aejax
+print(json.dumps([sorted(before), sorted(set(sys.modules) - before)]))
+"""
+
+
+def test_import_aejax_loads_no_data_set_picture_or_command_line_library():
+    """Beyond what its base itself loads, as flax does rich. Fails if a builder imports
+    tensorflow_datasets, or the progress bar rich, outside a function."""
+    before, added = map(set, json.loads(kinds.output(kinds.python("-c", LISTING))))
+    assert {"aejax", "aejax.data", "aejax.learner"} <= added
+    assert not added & set(HEAVY)
+    assert not before & (set(HEAVY) - {"rich"})
+
+
+MISSING = """
+import importlib.abc, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import jax, numpy as np, aejax as ae
+from tests import kinds
+train, _, _ = ae.data.arrays(kinds.pixels())
+batches = ae.data.Batches(train, 32)
+learner = ae.compiled(ae.chunked(kinds.learner("vae"), 3))
+state = learner.init(jax.random.key(0), batches[0])
+for state, metrics in ae.loop(learner, state, batches, steps=5, progress=False):
+    pass
+print(int(state.step))
+"""
+
+
+def test_training_needs_jax_flax_optax_chex_and_orbax_alone():
+    """As on an accelerator machine, where nothing else is installed but what flax brings."""
+    script = MISSING.format(names={name.split(".")[0] for name in HEAVY} - {"rich"})
+    assert kinds.output(kinds.python("-c", script)).split() == ["5"]
+
+
+def test_warnings_raised_from_aejax_are_errors():
+    """Fails without the filter in pyproject.toml."""
+    with pytest.raises(DeprecationWarning):
+        warnings.warn_explicit(
+            "old", DeprecationWarning, "aejax/learner.py", 1, module="aejax.learner"
+        )

@@ -1,0 +1,137 @@
+"""Likelihoods against scipy and numpyro."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aejax import likelihoods
+
+stats = pytest.importorskip("scipy.stats")
+EVENT = (3, 2)
+
+
+def _normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _learned(raw, **attributes):
+    model = likelihoods.LearnedGaussian(**attributes)
+    return model.bind({"params": {"raw_std": jnp.float32(raw)}})
+
+
+def test_bernoulli_against_scipy():
+    """Fails if the sum runs over the batch, or the logits are read as probabilities."""
+    logits, target = 3 * _normal(0, 5, *EVENT), (_normal(1, 5, *EVENT) > 0).astype(np.float32)
+    found = likelihoods.Bernoulli().log_prob(logits, target)
+    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = stats.bernoulli.logpmf(target, probability).sum(axis=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_bernoulli_with_soft_targets_is_the_cross_entropy():
+    """numpyro gives -inf here. Fails if targets are rounded."""
+    logits, target = 2 * _normal(0, 4, 6), np.random.default_rng(1).random((4, 6))
+    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = target * np.log(probability) + (1 - target) * np.log(1 - probability)
+    found = likelihoods.Bernoulli().log_prob(logits, target.astype(np.float32))
+    np.testing.assert_allclose(found, expected.sum(axis=1), rtol=1e-5)
+
+
+def test_bernoulli_of_large_logits_is_finite_and_its_gradient_too():
+    """Fails if the probability is formed first: log 0."""
+    logits = jnp.array([[-200.0, 200.0, -200.0, 200.0]])
+    target = jnp.array([[0.0, 1.0, 1.0, 0.0]])
+    likelihood = likelihoods.Bernoulli()
+    np.testing.assert_allclose(likelihood.log_prob(logits, target), [-400.0])
+    slope = jax.grad(lambda p: likelihood.log_prob(p, target)[0])(logits)
+    np.testing.assert_allclose(slope, [[0.0, 0.0, 1.0, -1.0]], atol=1e-6)
+    at_zero = jax.grad(lambda p: likelihood.log_prob(p, target)[0])(jnp.zeros((1, 4)))
+    np.testing.assert_allclose(at_zero, [[-0.5, 0.5, 0.5, -0.5]])
+
+
+@pytest.mark.parametrize("std", [0.1, 1.0, 2.5])
+def test_gaussian_against_scipy(std):
+    """Fails without the 2 pi, or if log std is counted once instead of for each element."""
+    prediction, target = _normal(0, 5, *EVENT), _normal(1, 5, *EVENT)
+    expected = stats.norm.logpdf(target.astype(np.float64), prediction, std).sum(axis=(1, 2))
+    found = likelihoods.Gaussian(std).log_prob(prediction, target)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    learned = _learned(np.log(std - 1e-3)).log_prob(prediction, target)
+    np.testing.assert_allclose(learned, expected, rtol=1e-4)
+
+
+def test_densities_agree_with_numpyro():
+    distributions = pytest.importorskip("numpyro.distributions")
+    prediction, target = _normal(0, 5, 6), _normal(1, 5, 6)
+    expected = distributions.Normal(prediction, 0.7).to_event(1).log_prob(target)
+    found = likelihoods.Gaussian(0.7).log_prob(prediction, target)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    binary = (target > 0).astype(np.float32)
+    expected = distributions.Bernoulli(logits=prediction).to_event(1).log_prob(binary)
+    found = likelihoods.Bernoulli().log_prob(prediction, binary)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [likelihoods.Bernoulli(), likelihoods.Gaussian(0.5), _learned(0.1)]
+)
+@pytest.mark.parametrize("lead", [5, 1])
+def test_masks_leave_elements_out_of_the_sum(likelihood, lead):
+    """Fails if the mask multiplies the prediction instead: a masked element still costs."""
+    prediction, target = _normal(0, 5, 6), (_normal(1, 5, 6) > 0).astype(np.float32)
+    mask = np.zeros((lead, 6), np.float32)
+    mask[:, :4] = 1.0
+    found = likelihood.log_prob(prediction, target, mask)
+    expected = likelihood.log_prob(prediction[:, :4], target[:, :4])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_learned_deviation_is_bounded_below():
+    """Fails if the floor is left out: std 0 and a density without bound."""
+    likelihood = _learned(-1e4, floor=0.01)
+    assert likelihood.std() == pytest.approx(0.01)
+    exact = likelihood.log_prob(jnp.ones((1, 8)), jnp.ones((1, 8)))
+    np.testing.assert_allclose(exact, 8 * stats.norm.logpdf(0.0, 0.0, 0.01), rtol=1e-5)
+    prediction = jnp.zeros((1, 2))
+    params = likelihoods.LearnedGaussian(start=0.7).init(
+        jax.random.key(0), prediction, prediction, method="log_prob"
+    )
+    assert likelihoods.LearnedGaussian(start=0.7).apply(params, method="std") == pytest.approx(0.7)
+
+
+def test_learned_deviation_is_fitted_by_its_gradient():
+    """At the maximum the std is the error's. Fails if the gradient is stopped or doubled."""
+    target = 0.3 * _normal(0, 400, 5)
+    error = float(np.sqrt(np.mean(target.astype(np.float64) ** 2)))
+
+    def loss(raw):
+        return -jnp.mean(_learned(raw).log_prob(jnp.zeros((400, 5)), target))
+
+    assert jax.grad(loss)(np.log(error - 1e-3)) == pytest.approx(0.0, abs=1e-4)
+    assert jax.grad(loss)(np.log(2 * error)) > 1.0
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "mean", "std"),
+    [
+        (likelihoods.Bernoulli(), 1 / (1 + np.exp(-0.4)), None),
+        (likelihoods.Gaussian(0.5), 0.4, 0.5),
+        (_learned(np.log(0.5 - 1e-3)), 0.4, 0.5),
+    ],
+)
+def test_samples_have_the_mean_and_spread_that_the_density_says(likelihood, mean, std):
+    prediction = jnp.full((20_000, 1), 0.4)
+    drawn = np.asarray(likelihood.sample(jax.random.key(0), prediction))
+    np.testing.assert_allclose(likelihood.mean(prediction[:1]), [[mean]], rtol=1e-6)
+    std = np.sqrt(mean * (1 - mean)) if std is None else std
+    assert abs(drawn.mean() - mean) < 4 * std / np.sqrt(20_000)
+    assert drawn.std() == pytest.approx(std, rel=0.03)
+    assert tuple(likelihood.shape(EVENT)) == EVENT
+
+
+def test_bernoulli_gradient_at_a_logit_of_zero():
+    """Fails if softplus is differentiated as max(x, 0) + log1p(exp(-|x|)), whose kink is at 0."""
+    target = jnp.asarray([[0.0, 0.3, 1.0]])
+    gradient = jax.grad(lambda logits: likelihoods.Bernoulli().log_prob(logits, target, None).sum())
+    np.testing.assert_allclose(gradient(jnp.zeros((1, 3))), target - 0.5, rtol=1e-6)

@@ -1,0 +1,75 @@
+"""Priors against scipy, numpyro and Monte Carlo."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aejax import priors
+from aejax.bottlenecks import GaussianCode, PointCode
+
+stats = pytest.importorskip("scipy.stats")
+
+
+def _code(examples=3, draws=1):
+    """Codes of `examples` posteriors, each drawn `draws` times: leaves [examples * draws, 5]."""
+    generator = np.random.default_rng(0)
+    mean = np.repeat(generator.normal(size=(examples, 5)), draws, axis=0)
+    log_std = np.repeat(0.4 * generator.normal(size=(examples, 5)) - 0.3, draws, axis=0)
+    z = mean + np.exp(log_std) * generator.normal(size=mean.shape)
+    return GaussianCode(*(jnp.asarray(a, jnp.float32) for a in (z, mean, log_std)))
+
+
+def test_standard_density_against_scipy():
+    """Fails if the mean over latents is taken, or the batch summed."""
+    z = _code().z
+    expected = stats.norm.logpdf(np.asarray(z, np.float64)).sum(axis=1)
+    np.testing.assert_allclose(priors.Standard().log_prob(z), expected, rtol=1e-5)
+
+
+def test_posterior_density_against_scipy():
+    """log q of a code at its own draw, with and without the stopped gradient."""
+    code = _code()
+    expected = stats.norm.logpdf(code.z, code.mean, np.exp(code.log_std)).sum(axis=1)
+    np.testing.assert_allclose(code.log_q(), expected, rtol=1e-5)
+    np.testing.assert_allclose(code.log_q(stick=True), expected, rtol=1e-5)
+
+
+def test_standard_kl_against_numpyro():
+    """Fails with log variance for log std, or the arguments the other way round."""
+    distributions = pytest.importorskip("numpyro.distributions")
+    code = _code()
+    posterior = distributions.Normal(code.mean, jnp.exp(code.log_std))
+    expected = distributions.kl.kl_divergence(
+        posterior, distributions.Normal(jnp.zeros((3, 5)), jnp.ones((3, 5)))
+    )
+    np.testing.assert_allclose(priors.Standard().kl(code), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_standard_kl_against_monte_carlo():
+    """Three standard errors for each of three posteriors. Fails if q and p change places."""
+    draws = 40_000
+    code = _code(draws=draws)
+    ratio = code.log_q() - priors.Standard().log_prob(code.z)
+    ratio = np.asarray(ratio, np.float64).reshape(3, draws)
+    closed = np.asarray(priors.Standard().kl(code)).sum(axis=1)[::draws]
+    error = ratio.std(axis=1) / np.sqrt(draws)
+    assert np.all(error < 0.02)
+    assert np.all(np.abs(ratio.mean(axis=1) - closed) < 3 * error)
+
+
+def test_kl_of_the_prior_itself_is_zero():
+    zeros = jnp.zeros((2, 4))
+    np.testing.assert_allclose(priors.Standard().kl(GaussianCode(zeros, zeros, zeros)), 0.0)
+
+
+def test_a_code_without_a_distribution_has_no_closed_form():
+    assert priors.Standard().kl(PointCode(jnp.zeros((2, 4)))) is None
+
+
+def test_samples_are_standard_normal():
+    """Fails if one draw is repeated, or the shape is the batch's."""
+    drawn = np.asarray(priors.Standard().sample(jax.random.key(0), 4000, (5,)))
+    assert drawn.shape == (4000, 5)
+    assert stats.kstest(drawn.ravel(), "norm").pvalue > 1e-3
+    assert np.max(np.abs(np.corrcoef(drawn.T) - np.eye(5))) < 0.08

@@ -1,0 +1,173 @@
+"""The page: it holds all it shows, escapes what it is given, and copes with all kinds of data."""
+
+import base64
+import html.parser
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import aejax as ae
+from aejax import report
+from aejax.report import page, results
+from tests.report_cases import SIDE, bars, fresh, splits, variational
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags, what they refer to, and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.references, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [v for k, v in attrs if k in ("src", "srcset", "href", "data")]
+
+    def handle_data(self, text):
+        self.text += text
+
+
+RESULTS = {
+    "elbo": {"mean": -19.3042, "std": 0.0312, "values": [-19.27, -19.33]},
+    "active_units": {"mean": 7.5, "std": 0.7071, "values": [8, 7]},
+    "params_sha256": ["ab", "cd"],
+}
+
+
+def picture(name):
+    return report.Picture(name, "what <i>one</i> sees", bars)
+
+
+def written(folder, **options):
+    sections = [
+        report.Section("First & <script>alert(1)</script>", "A.\n\nB <b>.", [picture("one")]),
+        report.Section("T", table=report.Table(("name", "n"), [("<x>", 1.5), ("y", 22)])),
+        report.Section("Last", figures=[picture("two")]),
+    ]
+    path = report.write(folder, "ti<t>le", sections, "sum & mary", RESULTS, **options)
+    return path, path.read_text()
+
+
+def test_the_page_holds_every_figure_and_refers_to_nothing_outside(tmp_path):
+    """Fails if a figure is linked as a file, or if the file in figures/ is another picture."""
+    path, text = written(tmp_path / "new" / "run")
+    assert path == tmp_path / "new" / "run" / "report.html"
+    found = Reader(text)
+    assert "script" not in found.tags
+    assert "link" not in found.tags
+    assert "url(" not in text
+    assert "http" not in re.sub("base64,[A-Za-z0-9+/=]*", "", text)
+    images = [r for r in found.references if not r.startswith("#")]
+    assert len(images) == 4  # two figures, light and dark
+    files = [base64.b64decode(r.removeprefix("data:image/png;base64,")) for r in images]
+    for name in ("one", "two"):
+        assert (path.parent / "figures" / f"{name}.png").read_bytes() in files
+    assert not list(path.parent.rglob("*.tmp"))
+
+
+def test_text_is_escaped(tmp_path):
+    """Fails if a title, a caption, a cell or a config value is set without escaping."""
+    config = {"a<b": "<u>", "nested": {"deep": [1, 2], "none": None}}
+    found = Reader(written(tmp_path, config=config, environment={"e": "<q>"})[1])
+    assert not {"i", "b", "x", "t", "u", "q", "script"} & set(found.tags)
+    for piece in ("<script>", "<i>one</i>", "B <b>.", "<x>", "ti<t>le", "a<b", "<u>", "<q>"):
+        assert piece in found.text
+    assert "nested.deep" in found.text
+    assert found.tags.count("details") == 2
+
+
+def test_results_show_mean_deviation_and_each_seed(tmp_path):
+    """Fails if decimals do not follow the deviation, or if what is no number gets a row."""
+    text = Reader(written(tmp_path)[1]).text
+    for piece in ("ELBO", "−19.304", "± 0.031", "−19.270", "seed 1", "active units", "7.50"):
+        assert piece in text
+    assert "19.3042" not in text
+    assert "sha256" not in text
+
+
+def test_results_of_other_models_stand_in_a_table_of_their_own(tmp_path):
+    """Fails if nested figures are left out, or if a model that lacks one shifts the others."""
+    row = {"mean": 0.51234, "std": 0.01, "values": [0.5, 0.52]}
+    given = {"elbo": -3.0, "plain": {"error": row}, "topk": {"error": row, "l0": 8.0}}
+    text = page.render("t", [], {}, results=given)
+    cells = [re.sub("<[^>]*>", " ", line).split() for line in re.findall("<tr>.*?</tr>", text)]
+    assert ["plain", "0.512", "±", "0.010"] in cells
+    assert ["topk", "0.512", "±", "0.010", "8"] in cells
+    assert ["model", "error", "L0"] in cells
+
+
+def test_numbers_align_at_the_point():
+    """Fails if cells of one column end up of different width."""
+    cells = results.aligned(["−19.304", "7.5", "1,811"])
+    assert cells == ["−19.304", "7.5\u2007\u2007", "1,811\u2008\u2007\u2007\u2007"]
+
+
+@pytest.mark.parametrize("names", [("one", "one"), ("../one", "two"), ("", "two")])
+def test_bad_figure_names_write_nothing(tmp_path, names):
+    """Fails if a figure overwrites another or leaves its folder."""
+    sections = [report.Section("S", figures=[picture(name) for name in names])]
+    with pytest.raises(ae.UserError):
+        report.write(tmp_path / "run", "t", sections)
+    assert not (tmp_path / "run").exists()
+
+
+# The standard sections
+
+
+def names(sections):
+    return {picture.name for section in sections for picture in section.figures}
+
+
+@pytest.mark.parametrize(
+    ("latents", "shape", "labels"),
+    [(1, (SIDE, SIDE, 1), True), (2, (4, 5, 3), False), (5, (7,), True)],
+)
+def test_variational_sections_of_all_kinds_of_data(tmp_path, latents, shape, labels):
+    """Fails if one, two or many latents, colour, vectors or data without labels break a section."""
+    parts = splits(labels, shape)
+    model, plain = variational(latents, shape), variational(latents, shape, ae.Point)
+    variables, its = fresh(model, parts[0]), fresh(plain, parts[0])
+    key = jax.random.key(0)
+    sections = report.variational_sections(model, variables, parts, key, plain=(plain, its))
+    expected = {"reconstructions", "interpolation", "traversals", "activity-vae"}
+    for kind in ("samples", "nearest", "latents"):
+        expected |= {f"{kind}-vae", f"{kind}-plain-autoencoder"}
+    assert names(sections) == expected | ({"plane"} if latents == 2 else set())
+    assert report.write(tmp_path, "t", sections).exists()
+
+
+def test_data_that_cannot_be_drawn_keeps_what_can():
+    """Fails if a long vector is drawn as an image, or if everything is given up."""
+    parts = splits(shape=(300,))
+    model = variational(3, (300,))
+    sections = report.variational_sections(model, fresh(model, parts[0]), parts, jax.random.key(0))
+    assert names(sections) == {"latents-vae", "activity-vae"}
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_sparse_sections(tmp_path, labels):
+    """Fails if data without labels breaks the sections, or if dead units do."""
+    parts = splits(labels)
+    model = ae.Autoencoder(ae.nets.Identity(), ae.TopK(40, 2), ae.nets.Dictionary((SIDE, SIDE, 1)))
+    sections = report.sparse_sections(model, fresh(model, parts[0]), parts)
+    expected = {"reconstructions", "atoms", "units-most-used", "density", "l0"}
+    telling = {"units-most-telling"} if labels else set()
+    assert expected <= names(sections) <= expected | telling
+    assert report.write(tmp_path, "t", sections).exists()
+
+
+def test_a_model_without_a_dictionary_is_refused():
+    """Fails if the missing field is not named."""
+    parts = splits()
+    model = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(8), ae.nets.MLP((4,), shape=(SIDE, SIDE, 1)))
+    with pytest.raises(ae.UserError, match="atoms"):
+        report.sparse_sections(model, fresh(model, parts[0]), parts)
+
+
+def test_one_member_of_many():
+    """Fails if all members are handed on."""
+    stacked = {"params": {"w": np.arange(6).reshape(3, 2)}}
+    np.testing.assert_array_equal(report.member(stacked, 1)["params"]["w"], [2, 3])

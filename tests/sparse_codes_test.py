@@ -1,0 +1,274 @@
+"""Sparse codes against what their papers and other libraries say they are."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import aejax as ae
+from aejax.bottlenecks.sparse.batchtopk import choose, kth_largest
+from aejax.bottlenecks.sparse.jumprelu import above, jump
+
+B, D, M, K = 24, 6, 40, 3
+
+
+def data(size: int = B, seed: int = 0) -> ae.Batch:
+    x = jnp.asarray(np.random.default_rng(seed).normal(size=(size, D)), jnp.float32)
+    return ae.Batch(x, x)
+
+
+def model(bottleneck, norm: float = 1.0) -> ae.Autoencoder:
+    return ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(D, norm=norm))
+
+
+def start(bottleneck, **options):
+    made = model(bottleneck, **options)
+    return made, made.init(jax.random.key(0), data())
+
+
+def trained(made, variables, batch):
+    """The forward pass of one training step, and the memory after it."""
+    forward, changed = made.apply(variables, batch, mutable=["memory"])
+    return forward, {**variables, **changed}
+
+
+class TestJumpReLU:
+    """The straight-through derivatives, on pre-activations as they are."""
+
+    Z = (0.3, 0.46, 0.49, 0.52, 0.549, 0.7)
+
+    @pytest.mark.parametrize("to_input", [False, True])
+    def test_the_derivatives_of_the_case_worked_by_hand(self, to_input):
+        """In float64. Fails if the window sees z after the jump, or if theta is left out."""
+        with jax.enable_x64(True):
+            z = jnp.asarray([self.Z], jnp.float64)
+            theta = jnp.full((6,), 0.5, jnp.float64)
+            inside = np.array([0, 1, 1, 1, 1, 0])
+
+            def gradients(function):
+                def total(z, theta):
+                    return jnp.sum(function(z, theta, 0.1, to_input))
+
+                return jax.grad(total, argnums=(0, 1))(z, theta)
+
+            d_z, d_theta = gradients(jump)
+            np.testing.assert_allclose(d_theta, -5.0 * inside, rtol=1e-12)
+            passed = np.array([0, 0, 0, 1, 1, 1]) + (5.0 * inside if to_input else 0.0)
+            np.testing.assert_allclose(d_z[0], passed, rtol=1e-12)
+            d_z, d_theta = gradients(above)
+            np.testing.assert_allclose(d_theta, -10.0 * inside, rtol=1e-12)
+            np.testing.assert_allclose(d_z[0], 10.0 * inside if to_input else 0.0 * inside)
+            np.testing.assert_array_equal(above(z, theta, 0.1)[0], [0, 0, 0, 1, 1, 1])
+            assert d_theta.dtype == jnp.float64
+
+    def test_l0_moves_the_threshold_and_nothing_else(self):
+        """Fails if l0 is counted from z, which carries no gradient to the threshold."""
+        made, variables = start(ae.JumpReLU(M, threshold=0.5, bandwidth=0.5))
+
+        def cost(params):
+            return jnp.mean(made.apply({**variables, "params": params}, data()).code.l0)
+
+        gradient = jax.jit(jax.grad(cost))(variables["params"])
+        assert np.max(gradient["bottleneck"]["log_threshold"]) <= 0
+        assert np.min(gradient["bottleneck"]["log_threshold"]) < 0
+        assert not np.any(gradient["bottleneck"]["encode"]["kernel"])
+
+    def test_the_threshold_stays_float32_in_bfloat16(self):
+        """Fails if theta takes the product's dtype: an update of 1e-4 at theta = 1 would vanish."""
+        made, variables = start(ae.JumpReLU(M, threshold=1.0, dtype=jnp.bfloat16))
+        assert variables["params"]["bottleneck"]["log_threshold"].dtype == jnp.float32
+        moved = jax.tree.map(lambda a: a, variables)
+        moved["params"]["bottleneck"]["log_threshold"] += 1e-4
+        theta = [
+            made.apply(v, method=lambda m: m.bottleneck.thresholds()) for v in (variables, moved)
+        ]
+        np.testing.assert_allclose(theta[1] - theta[0], 1e-4, rtol=0.01)
+
+    def test_an_empty_window_is_an_error_in_words(self):
+        """Fails if the check looks at z after the jump, or forgets to compare."""
+        made, variables = start(ae.JumpReLU(M, threshold=0.1, bandwidth=1e-6))
+        with pytest.raises(ae.UserError, match=r"window of width 1e-06 holds 0\.0e\+00"):
+            ae.check_window(made, variables, data())
+        made, variables = start(ae.JumpReLU(M, threshold=0.5, bandwidth=0.5))
+        assert 0.05 < ae.check_window(made, variables, data()) < 0.5
+
+
+class TestBatchTopK:
+    """The largest of a whole batch, exactly, in slots or out of them."""
+
+    @pytest.mark.parametrize("count", [1, 5, 60, 72, 200, B * M])
+    @pytest.mark.parametrize("slots", [2, 6, M])
+    def test_what_is_chosen_is_what_a_sort_finds(self, count, slots):
+        """Fails if overflow is not seen, or if ties add to the count: values repeat here."""
+        score = np.random.default_rng(1).integers(0, 50, (B, M)).astype(np.float32)
+        score[0] += 40.0
+        chosen = jax.jit(choose, static_argnums=(1, 2))(jnp.asarray(score), count, slots)
+        rows = np.arange(B)[:, None]
+        mask = np.zeros((B, M), bool)
+        mask[rows, chosen.indices] = chosen.kept
+        if bool(chosen.overflow):
+            assert not np.any(mask & np.asarray(chosen.spilled))
+            mask |= np.asarray(chosen.spilled)
+        assert mask.sum() == count
+        np.testing.assert_array_equal(
+            np.sort(score[mask])[::-1], np.sort(score.ravel())[::-1][:count]
+        )
+        assert chosen.smallest == np.min(score[mask][score[mask] > 0])
+        if slots == M:
+            assert not chosen.overflow
+
+    def test_bisection_finds_the_kth_largest(self):
+        """Fails if a bit is left out, or if the comparison is strict."""
+        values = np.random.default_rng(2).gamma(0.3, size=(50, 7)).astype(np.float32)
+        values[:9] = 0.0
+        for k in (1, 2, 100, 287, 350):
+            found = kth_largest(jnp.asarray(values), k)
+            assert found == np.sort(values.ravel())[::-1][k - 1]
+
+    @pytest.mark.parametrize(("slots", "by_norm"), [(4, False), (None, True), (M, False)])
+    def test_training_codes_and_gradients_equal_the_dense_form(self, slots, by_norm):
+        """Fails if the spill is not decoded, or passes no gradient to the encoder."""
+        made, variables = start(ae.BatchTopK(M, K, slots=slots, score_by_norm=by_norm))
+        spread = jnp.linspace(0.2, 2.0, M)[:, None]
+        variables["params"]["decoder"]["atoms"] *= spread
+        x = data().x * jnp.linspace(0.1, 4.0, B)[:, None]
+        batch = ae.Batch(x, x)
+
+        def sparse(params):
+            forward, _ = trained(made, {**variables, "params": params}, batch)
+            return jnp.sum(jnp.square(x - forward.prediction)), forward
+
+        def dense(params):
+            encode, decode = params["bottleneck"]["encode"], params["decoder"]
+            f = jax.nn.relu(x @ encode["kernel"] + encode["bias"][None])
+            norms = jnp.linalg.norm(decode["atoms"], axis=1)
+            score = jax.lax.stop_gradient(f * norms[None] if by_norm else f)
+            f = jnp.where(score >= jnp.sort(score.ravel())[-K * B], f, 0.0)
+            return jnp.sum(jnp.square(x - f @ decode["atoms"] - decode["bias"][None])), f
+
+        (value, forward), gradient = jax.jit(jax.value_and_grad(sparse, has_aux=True))(
+            variables["params"]
+        )
+        (expected, f), wanted = jax.jit(jax.value_and_grad(dense, has_aux=True))(
+            variables["params"]
+        )
+        np.testing.assert_allclose(forward.code.dense(), f, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, wanted
+        )
+        assert float(jnp.mean(forward.code.l0)) == K
+        assert bool(forward.code.z.overflow[0]) == (slots == 4 or slots is None)
+
+    def test_the_threshold_follows_the_smallest_value_kept(self):
+        """Fails if it starts at 0 unasked, or takes the mean of the kept values."""
+        for from_zero in (False, True):
+            made, variables = start(ae.BatchTopK(M, K, from_zero=from_zero))
+            expected = 0.0
+            for t in range(4):
+                forward, variables = trained(made, variables, data(seed=t))
+                kept = np.asarray(forward.code.dense())
+                smallest = kept[kept > 0].min()
+                rate = 1.0 if t == 0 and not from_zero else 0.01
+                expected += rate * (smallest - expected)
+                found = variables["memory"]["bottleneck"]["threshold"]
+                np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def test_a_trained_code_keeps_k_on_average_and_each_example_by_itself(self):
+        """|L0 - k| / k < 5 % at inference. Fails if inference forgets the threshold."""
+        made, variables = start(ae.BatchTopK(M, K))
+        step = jax.jit(lambda v, x: trained(made, v, ae.Batch(x, x)))
+        for t in range(300):
+            forward, variables = step(variables, data(512, seed=t).x)
+            assert abs(float(jnp.mean(forward.code.l0)) - K) < 1e-6
+        batch = data(4096, seed=999)
+        l0 = made.apply(variables, batch).code.l0
+        assert abs(float(jnp.mean(l0)) - K) / K < 0.05
+        one = ae.Batch(batch.x[:1], batch.target[:1])
+        assert made.apply(variables, one).code.l0[0] == l0[0]
+
+
+@pytest.mark.parametrize("kind", [ae.TopK, ae.AbsTopK])
+def test_scoring_by_norm_makes_the_size_of_atoms_a_convention(kind):
+    """Atoms times c, encoder over c: nothing changes. Fails if scores ignore the norms."""
+    made, variables = start(kind(M, K, score_by_norm=True))
+    c = jnp.exp(jnp.asarray(np.random.default_rng(3).normal(size=M), jnp.float32))
+    params = variables["params"]
+    encode = params["bottleneck"]["encode"]
+    moved = {
+        "bottleneck": {
+            "encode": {"kernel": encode["kernel"] / c[None], "bias": encode["bias"] / c}
+        },
+        "decoder": {**params["decoder"], "atoms": params["decoder"]["atoms"] * c[:, None]},
+    }
+    before = made.apply(variables, data()).prediction
+    after = made.apply({**variables, "params": moved}, data()).prediction
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+    plain = model(kind(M, K)).apply({**variables, "params": moved}, data()).prediction
+    assert np.max(np.abs(plain - before)) > 0.1
+
+
+def test_subtracting_the_decoders_bias_is_a_shift_of_the_input():
+    """Fails if the bias is added, or passes no gradient through the encoder."""
+    made, variables = start(ae.TopK(M, K, subtract_bias=True))
+    bias = jnp.arange(1.0, D + 1)
+    variables["params"]["decoder"]["bias"] = bias
+    shifted = ae.Batch(data().x - bias[None], data().target)
+    plain = model(ae.TopK(M, K))
+    with_bias, without = made.apply(variables, data()), plain.apply(variables, shifted)
+    np.testing.assert_allclose(with_bias.prediction, without.prediction, rtol=1e-5, atol=1e-5)
+
+    def magnitude(bias):
+        decoder = {**variables["params"]["decoder"], "bias": bias}
+        params = {**variables["params"], "decoder": decoder}
+        return jnp.sum(made.apply({**variables, "params": params}, data()).code.magnitude())
+
+    assert np.all(np.asarray(jax.grad(magnitude)(bias)) != 0)
+
+
+def test_a_code_that_reads_the_atoms_needs_a_dictionary():
+    net = ae.nets.MLP((4,), shape=(D,))
+    made = ae.Autoencoder(ae.nets.Identity(), ae.TopK(M, K, score_by_norm=True), net)
+    with pytest.raises(ae.UserError, match="was given a MLP"):
+        made.init(jax.random.key(0), data())
+
+
+def test_gated_features_are_gate_times_magnitude():
+    """Against the reference's formula. Fails if r_mag scales the bias too."""
+    made, variables = start(ae.Gated(M))
+    random = np.random.default_rng(4)
+    own = variables["params"]["bottleneck"]
+    for name in ("r_mag", "b_mag"):
+        own[name] = jnp.asarray(random.normal(size=M), jnp.float32)
+    own["encode"]["bias"] = jnp.asarray(random.normal(size=M), jnp.float32)
+    x = np.asarray(data().x)
+    shared = x @ np.asarray(own["encode"]["kernel"])
+    gate = shared + np.asarray(own["encode"]["bias"])
+    magnitude = np.maximum(np.exp(own["r_mag"]) * shared + np.asarray(own["b_mag"]), 0)
+    code = made.apply(variables, data()).code
+    np.testing.assert_allclose(code.z, (gate > 0) * magnitude, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(code.pre, gate, rtol=1e-4, atol=1e-5)
+
+
+def test_annealing_keeps_the_penalty_when_p_changes():
+    """Fails if the rescaling is inverted, or if a stage is skipped."""
+    made, variables = start(ae.AnnealedReLU(M, powers=(1.0, 0.5, 0.2), begin=2, every=3))
+    expected, scale, powers = 0, 1.0, (1.0, 0.5, 0.2)
+    for t in range(10):
+        forward, changed = made.apply(variables, data(seed=t), None, t, mutable=["memory"])
+        z = np.asarray(forward.code.z, np.float64)
+        stage = 0 if t < 2 else min(1 + (t - 2) // 3, 2)
+        if stage != expected:
+            old, new = (np.where(z > 0, z ** powers[i], 0).sum() for i in (expected, stage))
+            expected, scale = stage, scale * old / new
+        variables = {**variables, **changed}
+        memory = variables["memory"]["bottleneck"]
+        assert memory["stage"] == stage
+        np.testing.assert_allclose(np.exp(memory["log_scale"]), scale, rtol=1e-4)
+    bound = made.bind(variables)
+    penalty = np.where(z > 0, z**0.2, 0).sum(1) * scale
+    np.testing.assert_allclose(ae.losses.lp(bound, forward), penalty, rtol=1e-4)
+    gradient = jax.grad(lambda z: jnp.sum(bound.bottleneck.penalty(z)))(forward.code.z)
+    assert np.all(np.isfinite(gradient))
