@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aejax.data import sprites
 from aejax.data.archives import Archives
 from aejax.data.missing import needs
 from aejax.data.upstream import read_idx
@@ -114,8 +115,9 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
         found = tfds.builder_cls(name.partition("/")[0])
     except tfds.core.registered.DatasetNotFoundError as error:
         raise UserError(
-            f"unknown data set {name!r}: there are digits, {', '.join(IDX)}, tensorflow-datasets' "
-            "image data sets by their names there, and any folder of pictures by its path"
+            f"unknown data set {name!r}: there are digits, {', '.join([*IDX, *sprites.GRIDS])}, "
+            "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
+            "by its path"
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
 
@@ -135,7 +137,7 @@ def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     """How a data set is made.
 
     Args:
-      name: "digits", one of IDX, or an image data set of tensorflow-datasets.
+      name: "digits", one of IDX or of sprites.GRIDS, or an image data set of tensorflow-datasets.
       manual_dir: a folder with the upstream files, or None to download them.
       folder: where downloads go.
 
@@ -146,6 +148,8 @@ def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
         return digits(manual_dir, folder)
     if name in IDX:
         return IDX[name](name, manual_dir, folder)
+    if name in sprites.GRIDS:
+        return Recipe(sprites.builder(name), lambda: "rendered")
     return stock(name, manual_dir, folder)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from aejax.data.missing import needs
 from aejax.data.prepared import Prepared
 from aejax.data.reading import Reader
-from aejax.data.split import fingerprint
+from aejax.data.split import FACTOR, fingerprint
 from aejax.errors import UserError
 
 # Bytes of pictures above which a data set is read example by example.
@@ -48,13 +48,15 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
 
     Returns:
       The data set; where it does not fit memory its columns hold `row` i32[N] instead of `image`.
+      Known factors, the features label_* such as those of dsprites, are columns i32[N] too.
 
     Raises:
       UserError: no pictures, pictures of different size, or a format without random access.
     """
     sources = _sources(name, builder)
     features = builder.info.features
-    labelled = "label" in features and hasattr(features["label"], "names")
+    named = [key for key in features if hasattr(features[key], "names")]
+    labels = [key for key in named if key == "label" or key.startswith(FACTOR)]
     first = next(iter(sources.values()))[0]["image"]
     large = sum(map(len, sources.values())) * first.nbytes > MEMORY_LIMIT
     columns, digest, start = {}, hashlib.sha256(), 0
@@ -64,8 +66,7 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
             kept["row"] = np.arange(start, start + len(source), dtype=np.int32)
         else:
             kept["image"] = np.empty((len(source), *first.shape), first.dtype)
-        if labelled:
-            kept["label"] = np.empty(len(source), np.int32)
+        kept |= {key: np.empty(len(source), np.int32) for key in labels}
         for i, example in enumerate(_examples(source)):
             image = example["image"]
             if image.shape != first.shape:
@@ -77,14 +78,14 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
                 digest.update(fingerprint({"image": image}).encode())
             else:
                 kept["image"][i] = image
-            if labelled:
-                kept["label"][i] = example["label"]
+            for key in labels:
+                kept[key][i] = example[key]
         columns[split], start = kept, start + len(source)
     return Prepared(
         name=name,
         columns=columns,
         scale=float((builder.info.metadata or {}).get("scale", np.iinfo(first.dtype).max)),
-        classes=tuple(features["label"].names) if labelled else (),
+        classes=tuple(features["label"].names) if "label" in labels else (),
         origin=origin,
         reader=Chained(list(sources.values())) if large else None,
         content=digest.hexdigest() if large else None,

@@ -23,7 +23,7 @@ def images(
 ) -> Splits:
     """A data set of pictures, divided into train, validation and test.
 
-    "digits" (scikit-learn's 1,797 digits of 8x8 pixels) needs no network. "mnist",
+    "digits" (scikit-learn's 1,797 digits of 8x8 pixels) and "sprites" need no network. "mnist",
     "fashion_mnist" and "kmnist" are downloaded, or read from `manual_dir`. Other names are those
     of tensorflow-datasets. A path is a folder of pictures whose subfolders are the classes.
 

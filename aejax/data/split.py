@@ -17,6 +17,7 @@ from aejax.types import Batch, Key
 
 # The noise of an evaluation that is given no key: fixed, so that its figures are.
 EVALUATION_SEED = 20_131_220
+FACTOR = "label_"  # how the names of columns that hold known factors begin
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,8 +25,9 @@ class Split:
     """One part of a data set.
 
     `arrays` holds all examples where they fit memory: for images `image` u8[N, H, W, C] and
-    perhaps `label` i32[N], for a user's own arrays `x` f32[N, *event] and perhaps `y`. Where they
-    do not fit `reader` gives one example at a time and `arrays` holds the labels alone.
+    perhaps `label` i32[N], or `label_*` of several known factors; for a user's own arrays `x`
+    f32[N, *event] and perhaps `y`. Where they do not fit `reader` gives one example at a time and
+    `arrays` holds the labels alone.
     """
 
     name: str  # of the data set and the part: "mnist/train"
@@ -57,6 +59,12 @@ class Split:
         if column is None or column.ndim != 1 or column.dtype.kind not in "iub":
             return None
         return column.astype(np.int32)
+
+    @functools.cached_property
+    def factors(self) -> dict[str, np.ndarray]:
+        """The known factors of variation by name, i32[N] each; empty where there are none."""
+        columns = self.arrays.items()
+        return {k.removeprefix(FACTOR): column for k, column in columns if k.startswith(FACTOR)}
 
     @functools.cached_property
     def extent(self) -> tuple[float, float]:
