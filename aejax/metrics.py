@@ -58,7 +58,7 @@ class MetricsFile:
           first: the step of the first entry.
           metrics: name -> f32[n] or f32[S, n], on the host.
           every: only steps that divide by it get a line; the one with figures gets one anyway.
-          figures: name -> a number or f32[S], measured after the last of the n steps.
+          figures: name -> a number, f32[S] or f32[S, L], measured after the last of the n steps.
 
         Raises:
           UserError: the disk is full; the file is as it was before the call.
@@ -111,7 +111,8 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
       folder: the run's folder.
 
     Returns:
-      "step" i64[n] and, for each name, f64[n] or f64[n, S]; NaN where a line lacks the name.
+      "step" i64[n] and, for each name, f64[n], f64[n, S] or f64[n, S, L]; NaN where a line lacks
+      the name.
 
     Raises:
       UserError: the folder has no metrics, or a line is no JSON.
@@ -141,10 +142,12 @@ def _step(line: bytes) -> int | None:
 
 
 def _cells(values: np.ndarray) -> list[str]:
-    """f32[n] or f32[S, n] -> n pieces of JSON: a number, or a list of S."""
-    if values.ndim == 1:
-        return [_number(value) for value in values.tolist()]
-    return [f"[{', '.join(map(_number, row))}]" for row in values.T.tolist()]
+    """f32[..., n] -> n pieces of JSON: a number, a list of S, or S lists of L."""
+    return [_cell(value) for value in np.moveaxis(values, -1, 0).tolist()]
+
+
+def _cell(value: Any) -> str:
+    return f"[{', '.join(map(_cell, value))}]" if isinstance(value, list) else _number(value)
 
 
 def _number(value: float) -> str:

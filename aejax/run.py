@@ -144,7 +144,8 @@ class Run:
         Args:
           state: as yielded by `loop`.
           metrics: name -> f32[n] or f32[S, n], as yielded by `loop`.
-          figures: name -> number or f32[S], measured now: they stand in the last step's line.
+          figures: name -> number, f32[S] or f32[S, L], measured now: they stand in the last step's
+            line.
 
         Raises:
           UserError: the disk is full, or the metrics are not those that were logged so far.

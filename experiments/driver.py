@@ -15,6 +15,7 @@ import jax
 
 import aejax as ae
 import experiments
+from aejax import metrics
 from aejax.data import Split
 from aejax.errors import UserError
 from aejax.files import read_json
@@ -103,18 +104,23 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
     """figures/*.png and report.html of a run, from its checkpoints, metrics and result."""
     from aejax import report as reports
 
-    labels = list(experiment.build(config, splits[0].event))
-    models = {}
-    for i, label in enumerate(labels):
-        opened = ae.load(folder if i == 0 else folder / label, seed=0)
+    models, logged = {}, {}
+    for i, label in enumerate(experiment.build(config, splits[0].event)):
+        place = folder if i == 0 else folder / label
+        opened = ae.load(place, seed=0)
         models[label] = (opened.model, opened.variables)
+        logged[label] = metrics.read(place)
     content = experiment.page(config, models, splits)
     curves = reports.curves_section(reports.history(folder))
+    used = reports.collapse_section(logged)
+    first = [curves] if used is None else [used, curves]
+    if said := reports.verdict(logged):
+        say(said)
     result = read_json(folder / "result.json")
     return reports.write(
         folder,
         content.title,
-        [curves, *content.sections],
+        [*first, *content.sections],
         summary=content.text.partition("\n")[0],
         results={name: row for name, row in result.items() if name != "steps"},
         config=dataclasses.asdict(config),

@@ -14,6 +14,7 @@ import optax
 from jax.experimental import multihost_utils
 
 import aejax as ae
+from aejax import evaluation
 from aejax import objective as objectives
 from aejax.data import Batches, Split
 from aejax.errors import UserError
@@ -131,7 +132,7 @@ def local(variables: Variables) -> Variables:
 def watch_held_out(
     part: Part, split: Split, final: int
 ) -> Callable[[Variables], dict[str, np.ndarray]]:
-    """Variables [S, ...] -> the loss and each term on held-out data, f32[S].
+    """Variables [S, ...] -> the loss and each term on held-out data, f32[S], and `usage` there.
 
     Weights are those of the step `final`: under a warm-up the losses of different steps would not
     be of one kind, and the smallest would be the first.
@@ -148,7 +149,8 @@ def watch_held_out(
         total = jax.vmap(draw)(keys)
         loss = part.bound.reduce(total.ratio) + jnp.mean(total.penalty, axis=0)
         terms = {name: jnp.mean(value) for name, value in total.values.items()}
-        return {"loss": jnp.mean(loss), **terms}
+        used = evaluation.usage(part.model.bind(variables), batch, keys[0])
+        return {"loss": jnp.mean(loss), **terms, **used}
 
     mapped = jax.jit(jax.vmap(one))
 

@@ -20,6 +20,7 @@ from aejax.evaluation.parts import Data, each, means, over_seeds
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction
 from aejax.evaluation.sparsity import Sparsity, sparsity
 from aejax.evaluation.units import Principal, Units, principal, project, rebuild, signed, units
+from aejax.evaluation.usage import collapsed, usage
 
 __all__ = [
     "ActiveUnits",
@@ -39,6 +40,7 @@ __all__ = [
     "active_units",
     "annealed",
     "bidirectional",
+    "collapsed",
     "decomposition",
     "disentanglement",
     "each",
@@ -58,4 +60,5 @@ __all__ = [
     "signed",
     "sparsity",
     "units",
+    "usage",
 ]

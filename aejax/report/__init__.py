@@ -9,6 +9,7 @@
 `gather` computes arrays, `figures` draws arrays, `page` sets figures and tables.
 """
 
+from aejax.report.collapse import collapse_section, verdict
 from aejax.report.curve import history
 from aejax.report.gather import member
 from aejax.report.page import Picture, Section, Table
@@ -20,10 +21,12 @@ __all__ = [
     "Picture",
     "Section",
     "Table",
+    "collapse_section",
     "curves_section",
     "history",
     "member",
     "sparse_sections",
     "variational_sections",
+    "verdict",
     "write",
 ]

@@ -32,7 +32,8 @@ def history(path: str | os.PathLike) -> dict[str, Curve]:
       path: the run's folder, or its metrics.jsonl.
 
     Returns:
-      name -> (steps i64[n], values f64[n] or f64[n, S]), with the lines alone that have the name.
+      name -> (steps i64[n], values f64[n] or f64[n, S]), with the lines alone that have the name;
+      figures that are vectors have no curve and are left out.
 
     Raises:
       UserError: the folder has no metrics, or a line is no JSON.
@@ -42,7 +43,7 @@ def history(path: str | os.PathLike) -> dict[str, Curve]:
     steps = columns["step"]
     curves = {}
     for name, values in columns.items():
-        if name in ("step", "time"):
+        if name in ("step", "time") or values.ndim > 2:
             continue
         there = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
         curves[name] = (steps[there], values[there])

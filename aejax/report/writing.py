@@ -27,6 +27,8 @@ MEANINGS = {
     "l1": "the sum of a code's magnitudes",
     "l0": "how many units are active for one example",
     "dead": "the share of units that no example has activated for long",
+    "active_units": "how many latents tell examples apart, by the variance of their mean",
+    "mutual_information": "what the code tells of x, I(x; z) among the held-out examples, in nats",
     "grad_norm": "the length of the gradient; spikes are steps that shook the parameters",
 }
 
