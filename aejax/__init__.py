@@ -42,7 +42,7 @@ from aejax.preflight import check_window
 from aejax.resampling import resampled
 from aejax.run import Run
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
-from aejax.wrappers import averaged, chunked, seeds
+from aejax.wrappers import averaged, chunked, seeds, swept
 
 __all__ = [
     "AbsTopK",
@@ -99,6 +99,7 @@ __all__ = [
     "seeds",
     "sparse",
     "standardised",
+    "swept",
     "tied",
     "total",
     "unfold",

@@ -3,6 +3,7 @@
     averaged(learner, 0.999)      evaluates a moving average of the weights
     chunked(learner, 500)         500 steps a call, data gathered on the device
     seeds(learner, 5)             five members side by side
+    swept(build, settings)        members that differ in numbers: lambda, k, a learning rate
     compiled(learner, mesh)       jit, donated buffers, shardings: in aejax.compiled
 
 `seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is the faster.
@@ -82,24 +83,66 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
     """
     if n < 1:
         raise UserError(f"seeds is {n}, but at least one member must be trained: set seeds >= 1")
-    if learner.seeds is not None:
+    return _side_by_side(lambda _: learner, None, n, shared_data)
+
+
+def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = True) -> Learner:
+    """One member for each setting, in one compiled program, on one stream of batches.
+
+    Member i is, to rounding, what `build` makes of setting i alone. What a setting may change is
+    what the program takes as a number: weights of terms, learning rates, `TopK.active`,
+    `BatchTopK.k`, the `l0` that a price is steered to; never a shape.
+
+        settings = {"l1": jnp.geomspace(0.1, 10.0, 8)}
+        learner = swept(lambda s: ae.learner(model, ae.sparse(l1=s["l1"]), tx), settings)
+
+    `init` takes one key, whose successors are the members' keys, or keys Key[S], which may repeat.
+
+    Args:
+      build: one setting, leaves [], -> the learner of one member, chunked or not.
+      settings: a pytree of numbers, leaves [S].
+      shared_data: False gives every member batches of its own, as `seeds` does.
+
+    Raises:
+      UserError: if the settings are no array or differ in S, or around another `seeds`.
+    """
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
+    if len(sizes) != 1 or sizes & {(), (0,)}:
+        raise UserError(
+            f"settings lead with {sorted(sizes)}: give each as an array of one value a member"
+        )
+    settings = jax.tree.map(jnp.asarray, settings)
+    return _side_by_side(build, settings, sizes.pop()[0], shared_data)
+
+
+def _side_by_side(
+    build: Callable[[Any], Learner], settings: Any, n: int, shared_data: bool
+) -> Learner:
+    """n members, each made of its setting while the program is traced."""
+    first = build(jax.tree.map(lambda a: a[0], settings))
+    if first.seeds is not None:
         raise UserError("this learner has seeds already: multiply the two numbers instead")
     state_axes: Any = State(step=None, key=0, params=0, memory=0, opt=0)  # type: ignore[arg-type]
 
     def init(key: Key, batch: Batch) -> State:
         stacked = key.ndim == 1
         keys = key if stacked else successors(key, n)
-        lead = 0 if stacked and not shared_data else None
-        return _members(learner.init, n, (0, lead), state_axes)(keys, batch)
+        axes = (0, 0, 0 if stacked and not shared_data else None)
+        call = _members(lambda one, key, batch: build(one).init(key, batch), n, axes, state_axes)
+        return call(settings, keys, batch)
 
     def step(state: State, data: Batch | Source) -> tuple[State, Metrics]:
-        axes = (state_axes, _data_axes(data, shared_data))
-        return _members(learner.step, n, axes, (state_axes, 0))(state, data)
+        axes = (0, state_axes, _data_axes(data, shared_data))
+        call = _members(
+            lambda one, state, data: build(one).step(state, data), n, axes, (state_axes, 0)
+        )
+        return call(settings, state, data)
 
     def variables(state: State) -> Variables:
-        return _members(learner.variables, n, (state_axes,), 0)(state)
+        call = _members(lambda one, state: build(one).variables(state), n, (0, state_axes), 0)
+        return call(settings, state)
 
-    return learner._replace(
+    return first._replace(
         init=init, step=step, variables=variables, seeds=n, shared_data=shared_data
     )
 

@@ -270,6 +270,58 @@ class TestSeeds:
         assert variables["memory"]["bottleneck"]["ages"]["age"].shape == (2, 128)
 
 
+class TestSwept:
+    """Members that differ in numbers are the learners that each number makes alone."""
+
+    M, STEPS = 128, 200
+
+    def one(self, bottleneck, l1=None, rate=1e-4):
+        model = kinds.dictionary(bottleneck)
+        single = ae.learner(model, ae.sparse(l1=l1), optax.adam(rate), initialise=ae.tied)
+        return ae.chunked(single, self.STEPS)
+
+    @pytest.mark.parametrize("what", ["numbers", "topk", "batchtopk"])
+    def test_each_member_is_its_solo_run(self, what):
+        """1e-5 after a step, 1e-4 over 200, keys repeated. Fails if all get the first's setting."""
+
+        def build(s):
+            bottleneck = {
+                "numbers": lambda: ae.ReLU(self.M),
+                "topk": lambda: ae.TopK(self.M, 8, active=s["k"]),
+                "batchtopk": lambda: ae.BatchTopK(self.M, s["k"], slots=16),
+            }[what]()
+            return self.one(bottleneck, s.get("l1"), s.get("rate", 1e-4))
+
+        def alone(s):
+            if what != "topk":
+                return build(s)
+            return self.one(ae.TopK(self.M, s["k"]))
+
+        settings = {"k": jnp.asarray([3, 8])}
+        if what == "numbers":
+            settings = {"l1": jnp.asarray([0.01, 0.3]), "rate": jnp.asarray([1e-4, 3e-4])}
+        learner = ae.compiled(ae.swept(build, settings))
+        assert (learner.seeds, learner.chunk, learner.shared_data) == (2, self.STEPS, True)
+        keys = jnp.stack([jax.random.key(3)] * 2)
+        start = learner.init(keys, kinds.batch(0, 3))
+        members = [jax.tree.map(lambda a, i=i: a[i], start._replace(step=keys)) for i in range(2)]
+        members = [kinds.restored(one._replace(step=jnp.zeros((), jnp.int32))) for one in members]
+        _, losses = kinds.train(learner, start, self.STEPS, 3)
+        for i, state in enumerate(members):
+            solo = alone({name: values[i].item() for name, values in settings.items()})
+            _, expected = kinds.train(ae.compiled(solo), state, self.STEPS, 3)
+            np.testing.assert_allclose(losses[i, 0], expected[0], rtol=1e-5)
+            np.testing.assert_allclose(losses[i], expected, rtol=1e-4)
+        assert np.mean(np.abs(losses[0] - losses[1])) > 0.01 * np.mean(losses[0])
+
+    def test_settings_that_are_no_arrays_of_one_length_are_refused(self):
+        for settings in ({}, {"l1": 0.1}, {"l1": jnp.ones(2), "k": jnp.ones(3)}, jnp.ones(0)):
+            with pytest.raises(ae.UserError, match="one value a member"):
+                ae.swept(lambda s: self.one(ae.ReLU(self.M)), settings)
+        with pytest.raises(ae.UserError, match="seeds already"):
+            ae.swept(lambda s: ae.seeds(self.one(ae.ReLU(self.M)), 2), jnp.ones(2))
+
+
 class TestChunks:
     """Where chunks end changes no bit."""
 

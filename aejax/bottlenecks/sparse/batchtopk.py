@@ -27,7 +27,8 @@ class BatchTopK(Sparse):
 
     Attributes:
       latents: m.
-      k: active latents of an example, the mean over the batch; need not be whole.
+      k: active latents of an example, the mean over the batch; need not be whole. A sweep may trace
+        it, if it gives `slots`.
       slots: of one example; None: 2 k.
       score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
       rate: of the threshold's moving average.
@@ -65,7 +66,7 @@ class BatchTopK(Sparse):
             return nn.relu(product + bias[None]) * weights[None]
 
         top = jax.lax.stop_gradient(values * jnp.take(weights, indices))
-        chosen = settle(top, indices, score, self.latents, round(self.k * values.shape[0]))
+        chosen = settle(top, indices, score, self.latents, self._count(values.shape[0]))
         smallest = jnp.where(jnp.isfinite(chosen.smallest), chosen.smallest, threshold.value)
         first = (threshold.value == 0.0) & (not self.from_zero)
         moved = threshold.value + self.rate * (smallest - threshold.value)
@@ -102,6 +103,12 @@ class BatchTopK(Sparse):
         wanted = math.ceil(2 * self.k) if self.slots is None else self.slots
         return min(self.latents, wanted)
 
+    def _count(self, size: int) -> int | Array:
+        """How many a batch of so many examples keeps."""
+        if isinstance(self.k, jax.Array):
+            return jnp.round(self.k * size).astype(jnp.int32)
+        return round(self.k * size)
+
 
 class Chosen(NamedTuple):
     """The `count` largest of a batch's scores."""
@@ -130,7 +137,7 @@ def choose(score: Array, count: int, slots: int) -> Chosen:
 
 
 def settle(
-    top: Array, indices: Array, score: Callable[[], Array], latents: int, count: int
+    top: Array, indices: Array, score: Callable[[], Array], latents: int, count: int | Array
 ) -> Chosen:
     """`choose`, where each row's S largest are at hand; all scores are asked for in need only.
 
@@ -142,12 +149,11 @@ def settle(
       count: how many to choose.
     """
     size, slots = top.shape
-    count = min(count, size * latents)
-    # With fewer slots than are to be chosen the remainder is all that can hold them.
-    enough = count <= top.size
-    threshold = kth_largest(top, count) if enough else jnp.zeros(())
+    count = jnp.minimum(count, min(size * latents, jnp.iinfo(jnp.int32).max))
+    threshold = kth_largest(top, count)
     overflow = jnp.any(top[:, -1] > threshold) if slots < latents else jnp.zeros((), bool)
-    overflow = any_member(overflow if enough else jnp.ones((), bool))
+    # With fewer slots than are to be chosen the remainder is all that can hold them.
+    overflow = any_member(overflow | (count > top.size))
     infinite = jnp.asarray(jnp.inf, top.dtype)
 
     def inside() -> tuple[Array, Array, Array]:
@@ -166,12 +172,12 @@ def settle(
     return Chosen(indices, kept, spilled, overflow, jnp.minimum(smallest, rest))
 
 
-def kth_largest(values: Array, k: int) -> Array:
+def kth_largest(values: Array, k: int | Array) -> Array:
     """The k-th largest of all values, by bisection on their bits: no sort, one count a bit, f32[].
 
     Args:
       values: f32, not negative (the bits of such floats order as they do).
-      k: from 1.
+      k: from 1; 0 is found where it is more than there are values.
     """
     bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
 
@@ -183,7 +189,7 @@ def kth_largest(values: Array, k: int) -> Array:
     return jax.lax.bitcast_convert_type(found, jnp.float32)
 
 
-def _exactly(values: Array, threshold: Array, count: int) -> Array:
+def _exactly(values: Array, threshold: Array, count: Array) -> Array:
     """Which values are chosen, `count` of them: ties at the threshold go to the first ones."""
     above = values > threshold
     tied = values == threshold

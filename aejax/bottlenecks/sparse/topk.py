@@ -23,11 +23,13 @@ class TopK(Sparse):
       latents: m, usually many times the size of x.
       k: slots of one example; fewer are active where fewer pre-activations are positive.
       score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
+      active: how many of the slots are used, which a sweep may trace; None: all k.
     """
 
     latents: int
     k: int  # pyright: ignore[reportGeneralTypeIssues]
     score_by_norm: bool = False
+    active: Any = None
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots."""
@@ -36,6 +38,7 @@ class TopK(Sparse):
         norms = self.norms(decoder)
         values, indices = encode_topk(inputs, kernel, bias, self.k, norms, self.dtype)
         values = nn.relu(values)
+        values = _first(values, self.active)
         l0 = jnp.sum(values > 0, axis=-1).astype(jnp.float32)
         return SparseCode(Rows(values, indices, self.latents), l0)
 
@@ -49,7 +52,7 @@ class TopK(Sparse):
         return {
             "activation": "topk",
             "b_enc": params["encode"]["bias"],
-            "k": self.k,
+            "k": self.k if self.active is None else int(self.active),
             "rescale_acts_by_decoder_norm": self.score_by_norm,
         }
 
@@ -61,11 +64,13 @@ class AbsTopK(Sparse):
       latents: m.
       k: active latents of each example.
       score_by_norm: selects by |x W + b| * ||atom||.
+      active: how many of the slots are used, which a sweep may trace; None: all k.
     """
 
     latents: int
     k: int  # pyright: ignore[reportGeneralTypeIssues]
     score_by_norm: bool = False
+    active: Any = None
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
@@ -75,7 +80,8 @@ class AbsTopK(Sparse):
         product = project(stopped[0], stopped[1], self.dtype)
         magnitude = jnp.abs(product + bias[None])
         indices = largest(magnitude, jnp.zeros_like(bias), self.norms(decoder), self.k)
-        values = jnp.asarray(encode_at(product, inputs, kernel, bias, indices, self.dtype))
+        values = encode_at(product, inputs, kernel, bias, indices, self.dtype)
+        values = _first(jnp.asarray(values), self.active)
         l0 = jnp.sum(values != 0, axis=-1).astype(jnp.float32)
         return SparseCode(Rows(values, indices, self.latents), l0)
 
@@ -89,6 +95,13 @@ class AbsTopK(Sparse):
         return {
             "activation": "abstopk",
             "b_enc": params["encode"]["bias"],
-            "k": self.k,
+            "k": self.k if self.active is None else int(self.active),
             "rescale_acts_by_decoder_norm": self.score_by_norm,
         }
+
+
+def _first(values: Array, active: Any) -> Array:
+    """The first so many slots of f32[B, k], which hold the largest; all where None."""
+    if active is None:
+        return values
+    return jnp.where(jnp.arange(values.shape[1])[None] < active, values, 0.0)
