@@ -29,6 +29,22 @@ def test_bernoulli_against_scipy():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_bernoulli_of_many_elements_is_exact_from_end_to_end():
+    """35 elements are no multiple of a product's factors, and logits go up to 200.
+
+    Fails if the padding counts (log 2 each), if a product of all elements overflows, or if the
+    derivative at 0 is that of |x|.
+    """
+    logits = np.float32(np.linspace(-200, 200, 35))[None] * np.float32([[1], [0.1], [0]])
+    target = (np.arange(105).reshape(3, 35) % 3 == 0).astype(np.float32)
+    wide = logits.astype(np.float64)
+    expected = -np.logaddexp(0, np.where(target > 0, -wide, wide)).sum(axis=1)
+    found = likelihoods.Bernoulli().log_prob(logits, target)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    gradient = jax.grad(lambda x: likelihoods.Bernoulli().log_prob(x, target).sum())(logits)
+    np.testing.assert_allclose(gradient, target - 1 / (1 + np.exp(-wide)), atol=1e-6)
+
+
 def test_bernoulli_with_soft_targets_is_the_cross_entropy():
     """numpyro gives -inf here. Fails if targets are rounded."""
     logits, target = 2 * _normal(0, 4, 6), np.random.default_rng(1).random((4, 6))

@@ -34,7 +34,7 @@ def nll_cost(
     draws: int,
     *,
     batch: int = 100,
-    group: int = 50,
+    group: int = 10,
 ) -> Cost:
     """What `nll` of one member will take, from timing a few groups of draws.
 

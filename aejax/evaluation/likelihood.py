@@ -7,6 +7,7 @@ depends neither on the batch nor on the group, and the first K draws are the sam
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +43,7 @@ def elbo(
     *,
     draws: int = 1,
     batch: int = 500,
-    group: int = 50,
+    group: int = 10,
 ) -> Elbo:
     """The ELBO of each example (Kingma and Welling 2014, equation 3).
 
@@ -77,7 +78,7 @@ def nll(
     *,
     draws: int = 100,
     batch: int = 100,
-    group: int = 50,
+    group: int = 10,
 ) -> Nll:
     """-log mean_k p(x, z_k) / q(z_k | x) over exactly K draws (Burda et al. 2016, equation 8).
 
@@ -88,7 +89,8 @@ def nll(
       key: of the draws.
       draws: K; 5000 is usual in published tables.
       batch: examples at a time.
-      group: draws at a time; memory grows with batch * group, never with K.
+      group: draws at a time; memory grows with batch * group, never with K. A thousand rows at a
+        time fill a CPU's cache, and more of them are slower.
 
     Returns:
       Nll, with the effective sample size (sum w)^2 / sum w^2 of the K weights.
@@ -131,30 +133,27 @@ def importance(
     The number of draws is no shape of the program: it runs for any K in the same memory.
     """
 
-    def example(batch: Batch, index: Array) -> tuple[Array, Array]:
-        forwards = _draws(static.model, variables, batch, jax.random.fold_in(key, index))
+    forwards = _draws(static.model, variables, batch, key, index, group)
 
-        def add(i: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            largest, first, second = sums
-            number = i * group + jnp.arange(group)
-            rate, distortion = forwards(number, _sampled_rate)
-            # The last group may hold more draws than are left.
-            log_weight = jnp.where(number < draws, -(rate + distortion), -jnp.inf)
-            new = jnp.maximum(largest, jnp.max(log_weight))
-            weight, shrink = jnp.exp(log_weight - new), jnp.exp(largest - new)
-            first = shrink * first + jnp.sum(weight)
-            second = jnp.square(shrink) * second + jnp.sum(jnp.square(weight))
-            return new, first, second
+    def add(i: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        largest, first, second = sums
+        number = i * group + jnp.arange(group)
+        rate, distortion = forwards(number, _sampled_rate)
+        # The last group may hold more draws than are left.
+        log_weight = jnp.where((number < draws)[None], -(rate + distortion), -jnp.inf)
+        new = jnp.maximum(largest, jnp.max(log_weight, axis=1))
+        weight, shrink = jnp.exp(log_weight - new[:, None]), jnp.exp(largest - new)
+        first = shrink * first + jnp.sum(weight, axis=1)
+        second = jnp.square(shrink) * second + jnp.sum(jnp.square(weight), axis=1)
+        return new, first, second
 
-        zero = jnp.zeros(())
-        # Finite, so that nothing subtracts one infinity from another.
-        start = (jnp.full((), jnp.finfo(zero.dtype).min), zero, zero)
-        groups = (draws + group - 1) // group
-        largest, first, second = jax.lax.fori_loop(0, groups, add, start)
-        mean = largest + jnp.log(first) - jnp.log(draws)
-        return -mean, jnp.square(first) / second
-
-    return jax.vmap(example)(_singly(batch), index)
+    zeros = jnp.zeros(index.shape)
+    # Finite, so that nothing subtracts one infinity from another.
+    start = (jnp.full(index.shape, jnp.finfo(zeros.dtype).min), zeros, zeros)
+    groups = (draws + group - 1) // group
+    largest, first, second = jax.lax.fori_loop(0, groups, add, start)
+    mean = largest + jnp.log(first) - jnp.log(draws)
+    return -mean, jnp.square(first) / second
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -169,38 +168,51 @@ def _mean_parts(
 ) -> tuple[Array, Array]:
     """Rate and distortion of each example, means over the draws, f32[B] both."""
 
-    def example(batch: Batch, index: Array) -> tuple[Array, Array]:
-        forwards = _draws(static.model, variables, batch, jax.random.fold_in(key, index))
+    forwards = _draws(static.model, variables, batch, key, index, group)
 
-        def add(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-            number = i * group + jnp.arange(group)
-            new = forwards(number, _rate)
-            kept = jax.tree.map(lambda a: jnp.sum(jnp.where(number < draws, a, 0.0)), new)
-            return jax.tree.map(jnp.add, sums, kept)
+    def add(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        number = i * group + jnp.arange(group)
+        kept = [
+            jnp.sum(jnp.where((number < draws)[None], part, 0.0), axis=1)
+            for part in forwards(number, _rate)
+        ]
+        return sums[0] + kept[0], sums[1] + kept[1]
 
-        start = (jnp.zeros(()), jnp.zeros(()))
-        sums = jax.lax.fori_loop(0, (draws + group - 1) // group, add, start)
-        return jax.tree.map(lambda a: a / draws, sums)
-
-    return jax.vmap(example)(_singly(batch), index)
-
-
-def _singly(batch: Batch) -> Batch:
-    """Leaves [B, ...] -> [B, 1, ...]: under vmap an example is a batch of one, its key its own."""
-    return jax.tree.map(lambda a: a[:, None], batch)
+    start = (jnp.zeros(index.shape), jnp.zeros(index.shape))
+    sums = jax.lax.fori_loop(0, (draws + group - 1) // group, add, start)
+    return sums[0] / draws, sums[1] / draws
 
 
-def _draws(model: Any, variables: Variables, batch: Batch, key: Key) -> Any:
-    """(numbers i32[G], rate) -> rate and distortion f32[G] of those draws for a batch of one."""
-    features = model.bind(variables).features(batch)
+def _draws(
+    model: Any, variables: Variables, batch: Batch, key: Key, index: Array, group: int
+) -> Callable[[Array, Any], tuple[Array, Array]]:
+    """(numbers i32[G], rate) -> rate and distortion of those draws for each example, f32[B, G].
 
-    def one(number: Array, rate: Any) -> tuple[Array, Array]:
-        bound, noise = model.bind(variables), jax.random.fold_in(key, number)
-        code = bound.code(batch, features, noise)
-        forward = bound.explain(batch, features, code, 0, noise)
-        return rate(bound, forward)[0], losses.distortion(bound, forward)[0]
+    Each code is drawn as of a batch of one, by a key of its own; then all of them go through the
+    decoder as one batch of B * G rows, whose products are as large as the machine likes them.
+    """
+    bound = model.bind(variables)
+    features = bound.features(batch)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+    repeat = functools.partial(jax.tree.map, lambda leaf: jnp.repeat(leaf, group, axis=0))
+    repeated = repeat(batch)
 
-    return lambda numbers, rate: jax.vmap(functools.partial(one, rate=rate))(numbers)
+    def example(batch: Batch, features: Any, key: Key, numbers: Array) -> Any:
+        single, alone = jax.tree.map(lambda leaf: leaf[None], (batch, features))
+
+        def one(number: Array) -> Any:
+            return model.bind(variables).code(single, alone, jax.random.fold_in(key, number))
+
+        return jax.vmap(one)(numbers)
+
+    def forwards(numbers: Array, rate: Any) -> tuple[Array, Array]:
+        codes = jax.vmap(example, in_axes=(0, 0, 0, None))(batch, features, keys, numbers)
+        code = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[3:])), codes)
+        forward = bound.explain(repeated, repeat(features), code)
+        parts = rate(bound, forward), losses.distortion(bound, forward)
+        return parts[0].reshape((-1, group)), parts[1].reshape((-1, group))
+
+    return forwards
 
 
 def _sampled_rate(model: Any, forward: Forward) -> Array:
