@@ -105,6 +105,34 @@ def standardised(
     return standardised
 
 
+def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
+    """Sets the decoder's last bias to the logit of the data's mean, as Burda et al. 2016 do.
+
+    The decoder then starts at the data's base rates and needs not find them. For a Bernoulli and a
+    decoder that ends in a dense layer, as `nets.MLP` does.
+
+    Args:
+      mean: of the target, f[*event], from 0 to 1.
+      least: it is clipped to [least, 1 - least].
+    """
+    rates = jnp.clip(jnp.asarray(mean, jnp.float32).reshape(-1), least, 1.0 - least)
+    logits = jnp.log(rates) - jnp.log1p(-rates)
+
+    def base_rates(variables: Variables, batch: Batch, key: Key) -> Variables:
+        del batch, key
+        path = ("decoder", "output", "bias")
+        bias = _get(variables["params"], path)
+        if bias is None or bias.shape != logits.shape:
+            found = "none" if bias is None else f"{bias.size} numbers"
+            raise UserError(
+                f"base_rates needs a last dense layer with a bias of {logits.size} numbers, and "
+                f"the decoder has {found}: use nets.MLP, or start from its own bias"
+            )
+        return _put(variables, path, logits)
+
+    return base_rates
+
+
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets the dictionary's bias to the target's geometric median, in the dictionary's units.
 

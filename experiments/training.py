@@ -47,6 +47,8 @@ class Part(NamedTuple):
     bound: ae.Bound = ae.bounds.mean
     initialise: Any = ()
     average: float | None = None  # decay of the averaged weights that are evaluated
+    # Of the train split: what `initialise` needs to know of the data, applied after it.
+    start: Callable[[Split], ae.initialise.Initialise] | None = None
 
 
 class Trained(NamedTuple):
@@ -96,6 +98,8 @@ def train(
     rules: Any = (),
 ) -> Trained:
     """Trains to `config.steps`, from the newest checkpoint of the run if there is one."""
+    if part.start is not None:
+        part = part._replace(initialise=(*_several(part.initialise), part.start(splits[0])))
     compiled = ae.compiled(learner(part, config), mesh, rules)
     batches = Batches(splits[0], config.batch, seed=config.seed, seeds=config.seeds)
     held_out = watch_held_out(part, splits[1].take(HELD_OUT), config.steps)
@@ -106,6 +110,10 @@ def train(
         run.log(state, metrics, figures=figures)
         run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
     return Trained(part, state, local(compiled.variables(state)), config.seeds, speed(run.folder))
+
+
+def _several(initialise: Any) -> tuple[Any, ...]:
+    return (initialise,) if callable(initialise) else tuple(initialise)
 
 
 def speed(folder: pathlib.Path) -> float:

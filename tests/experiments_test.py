@@ -14,7 +14,7 @@ import pytest
 import aejax as ae
 from aejax.data import Batches
 from experiments import __main__ as commands
-from experiments import digits_vae, images_sae, images_vae
+from experiments import digits_vae, images_sae, images_vae, mnist_iwae
 from experiments.driver import drive
 from experiments.place import Place, parse_mesh
 from experiments.tools.interpolate import linear, spherical
@@ -25,6 +25,7 @@ CASES = {
     "digits-vae": (digits_vae.EXPERIMENT, SMALL),
     "images-vae": (images_vae.EXPERIMENT, images_vae.Config(width=16, draws=2, bound="iwae")),
     "images-vae-conv": (images_vae.EXPERIMENT, images_vae.Config(width=16, net="conv")),
+    "mnist-iwae": (mnist_iwae.EXPERIMENT, mnist_iwae.Config(objective="dreg", draws=2)),
     "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=4, code=8)),
 }
 
@@ -239,6 +240,20 @@ def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
     np.testing.assert_allclose(early["validation_loss"], early["validation_distortion"], rtol=1e-5)
     whole = late["validation_distortion"] + late["validation_rate"]
     np.testing.assert_allclose(late["validation_loss"], whole, rtol=1e-5)
+
+
+def test_the_stages_of_the_paper_and_a_rate_that_falls():
+    """Fails if the stages are one too few, or if a longer run's first half differs."""
+
+    paper = mnist_iwae.rate(mnist_iwae.Config(steps=3_280, schedule="stages"))
+    epochs = (0, 1, 4, 13, 40, 121, 364, 1093)  # of 3,280 steps each is an epoch
+    found = np.array([float(paper(t)) for t in epochs])
+    np.testing.assert_allclose(found, 1e-4 * np.array([10, 7.2, 5.2, 3.7, 2.7, 1.9, 1.4, 1]), 1e-6)
+    np.testing.assert_allclose([float(paper(t - 1)) for t in epochs[1:]], found[:-1], rtol=1e-6)
+    short, long = (mnist_iwae.rate(mnist_iwae.Config(steps=n)) for n in (10_000, 30_000))
+    for t in (10, 1_000, 4_999):
+        assert float(short(t)) == float(long(t))
+    assert float(short(9_999)) < 1e-3 * float(short(4_999))
 
 
 def test_figures_that_are_no_number_are_shown():

@@ -162,6 +162,22 @@ class TestStep:
         )
         assert seen[-1][2] != seen[-2][2]
 
+    def test_base_rates_start_the_decoder_at_the_mean_of_the_data(self):
+        """Fails without the clipping: the logit of a pixel that is always 0 is infinite."""
+        mean = kinds.pixels().mean(axis=0)
+        mean[0, 0] = 0.0
+        start = ae.initialise.base_rates(mean)
+        model, objective, _ = KINDS["vae"]
+        state = ae.learner(model, objective, optax.sgd(1.0), initialise=start).init(
+            jax.random.key(0), kinds.batch()
+        )
+        bias = np.asarray(state.params["decoder"]["output"]["bias"], np.float64)
+        np.testing.assert_allclose(1 / (1 + np.exp(-bias)), np.clip(mean.ravel(), 1e-3, 1), 1e-5)
+        conv, objective, _ = KINDS["vae-conv"]
+        learner = ae.learner(conv, objective, optax.sgd(1.0), initialise=start)
+        with pytest.raises(ae.UserError, match="bias of 64 numbers, and the decoder has 1 numbers"):
+            learner.init(jax.random.key(0), kinds.batch())
+
 
 class TestSeeds:
     """n members side by side are n runs."""
