@@ -15,6 +15,8 @@ SETTINGS = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    # Most of a test is compiling: machine code of the first draft takes two thirds of the time.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)

@@ -76,7 +76,7 @@ def program(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unkilled(program, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unkilled") / "run"
-    out, err = program(folder).communicate(timeout=120)
+    out, err = program(folder).communicate(timeout=600)
     return folder, re.findall(r"^sha (\w{64})$", out, re.M)[0], err
 
 
@@ -128,7 +128,7 @@ def test_killed_and_resumed_is_never_killed(program, unkilled, tmp_path):
         newest = manifest.steps(places)[0]
         assert newest <= (folder / "metrics.jsonl").read_bytes().count(b"\n")
         assert newest < STEPS, "it ended before it was killed: give the program more steps"
-    out, err = program(folder).communicate(timeout=120)
+    out, err = program(folder).communicate(timeout=600)
     assert restored_at(out) == [newest], err
     assert re.findall(r"^sha (\w{64})$", out, re.M) == [unkilled[1]]
     assert without_times(folder) == without_times(unkilled[0])
@@ -140,7 +140,7 @@ def test_a_finished_run_is_not_run_again(program, unkilled):
     """Fails if a result is not looked for: the folder's files would change."""
     folder, sha, _ = unkilled
     before = contents(folder)
-    out, err = program(folder).communicate(timeout=120)
+    out, err = program(folder).communicate(timeout=600)
     assert err == f"finished {sha}\n"
     assert out == ""
     assert contents(folder) == before
