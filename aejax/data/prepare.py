@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ class Prepare:
     scale: float = 1.0  # the stored value that means one
     draws: bool = False  # x is drawn from a Bernoulli whose mean is the scaled value
     context: str | None = None  # which array, if any, becomes Batch.context
+    changes: tuple[Any, ...] = ()  # (key, batch, arrays) -> Batch, one after the other, hashable
 
     def __call__(self, key: Key | None, arrays: Mapping[str, Array]) -> Batch:
         """Prepares one batch.
@@ -32,7 +34,7 @@ class Prepare:
           arrays: leaves [B, ...], as they are stored.
 
         Returns:
-          Batch with x and target f32[B, *event], the same array.
+          Batch with x and target f32[B, *event], the same array, then what the changes make of it.
         """
         stored = jnp.asarray(arrays[self.field])
         if not self.draws:
@@ -46,7 +48,12 @@ class Prepare:
         else:
             x = jax.random.bernoulli(key, stored * np.float32(1.0 / self.scale)).astype(jnp.float32)
         context = None if self.context is None else jnp.asarray(arrays[self.context])
-        return Batch(x=x, target=x, context=context)
+        batch = Batch(x=x, target=x, context=context)
+        for i, change in enumerate(self.changes):
+            # Noise of its own for each, and none that the drawn pixels depend on.
+            own = None if key is None else jax.random.fold_in(key, i + 1)
+            batch = change(own, batch, arrays)
+        return batch
 
 
 def _drawn_levels(key: Key, levels: Array, scale: int) -> Array:

@@ -1,0 +1,185 @@
+"""Changes of a batch: what the encoder sees, what is explained, and what is known beside it.
+
+A change is a hashable function (key, batch, arrays) -> Batch that comes after a split's prepare;
+`arrays` are the stored columns of the batch.
+
+    changed(train, Labels(10))                  the label as context, one-hot
+    changed(train, Corrupted(Masking(0.5)))     a noisy input, a clean target
+    changed(train, Quadrants(2), ContextOnly()) one half of each picture, to be completed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.data.prepare import Prepare
+from aejax.data.split import Split
+from aejax.errors import UserError
+from aejax.types import Array, Batch, Key
+
+Noise: TypeAlias = Callable[[Key, Array], Array]  # of values f32[B, *event]
+
+
+def changed(split: Split, *changes: Any) -> Split:
+    """The split with changes after those that it has, in the order given.
+
+    Noise depends on the step in training; in evaluation it is fixed, for one size of batch.
+
+    Raises:
+      UserError: if the split's batches are made in a way of their own.
+    """
+    if not isinstance(split.prepare, Prepare):
+        raise UserError(f"the batches of {split.name} cannot be changed: change its arrays instead")
+    prepare = dataclasses.replace(split.prepare, changes=(*split.prepare.changes, *changes))
+    return dataclasses.replace(split, prepare=prepare)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The label becomes the context, f32[B, classes], one-hot."""
+
+    classes: int
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch."""
+        del key
+        return batch._replace(context=jax.nn.one_hot(_labels(arrays), self.classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """The label becomes the target, i32[B]: what a classifier explains."""
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch."""
+        del key
+        return batch._replace(target=jnp.asarray(_labels(arrays), jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadrants:
+    """Some quadrants of a picture are the context, the others are what counts (Sohn et al. 2015).
+
+    Seen are the lower left, with 2 the left half, with 3 all but the lower right, as in Pyro's
+    example. What is not seen is 0 in the context. The input stays whole: a posterior may read it.
+    """
+
+    seen: int  # 1, 2 or 3
+
+    def __post_init__(self):
+        if self.seen not in (1, 2, 3):
+            raise UserError(f"{self.seen} quadrants seen: give 1, 2 or 3")
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch of pictures [B, H, W, C]."""
+        del key, arrays
+        height, width = batch.x.shape[1:3]
+        seen = np.zeros((1, height, width, 1), np.float32)
+        seen[:, height // 2 :, : width // 2] = 1.0
+        if self.seen > 1:
+            seen[:, : height // 2, : width // 2] = 1.0
+        if self.seen > 2:
+            seen[:, : height // 2, width // 2 :] = 1.0
+        mask = jnp.broadcast_to(1.0 - seen, batch.target.shape)
+        return batch._replace(context=batch.x * seen, mask=mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextOnly:
+    """The context becomes the input: nothing else is seen."""
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch that has a context of one array."""
+        del key, arrays
+        return batch._replace(x=batch.context, context=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrupted:
+    """The input is noisy; so is the target, with the same noise, unless it is to stay clean."""
+
+    noise: Noise
+    clean: bool = True  # whether the target stays as it is
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch."""
+        del arrays
+        if key is None:
+            raise ValueError("a batch that is corrupted needs a key")
+        x = self.noise(key, batch.x)
+        return batch._replace(x=x, target=batch.target if self.clean else x)
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianNoise:
+    """x + std * noise, noise ~ N(0, 1) in every element; not clipped."""
+
+    std: float
+
+    def __call__(self, key: Key, x: Array) -> Array:
+        """f32[B, *event] -> f32[B, *event]."""
+        return x + self.std * jax.random.normal(key, x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class SaltAndPepper:
+    """A share of the elements become 0 or 1, half of them each."""
+
+    share: float
+
+    def __call__(self, key: Key, x: Array) -> Array:
+        """f32[B, *event] -> f32[B, *event]."""
+        uniform = jax.random.uniform(key, x.shape)
+        return jnp.where(uniform < self.share, (uniform < 0.5 * self.share).astype(x.dtype), x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """A share of the elements become 0 (Vincent et al. 2008)."""
+
+    share: float
+
+    def __call__(self, key: Key, x: Array) -> Array:
+        """f32[B, *event] -> f32[B, *event]."""
+        return x * jax.random.bernoulli(key, 1.0 - self.share, x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """The middle of each picture, made a square of `side` pixels on the grid of 256 levels."""
+
+    crop: int  # pixels of the middle square
+    side: int
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch of pictures [B, H, W, C] in [0, 1], input and target alike."""
+        del key, arrays
+        height, width, channels = batch.x.shape[1:]
+        top, left = (height - self.crop) // 2, (width - self.crop) // 2
+        if min(top, left) < 0:
+            raise UserError(
+                f"a square of {self.crop} pixels cannot be cut out of {height}x{width} pictures"
+            )
+        middle = batch.x[:, top : top + self.crop, left : left + self.crop]
+        shape = (len(middle), self.side, self.side, channels)
+        x = jax.image.resize(middle, shape, "linear", antialias=True)
+        x = jnp.round(jnp.clip(x, 0.0, 1.0) * 255.0) * np.float32(1.0 / 255.0)
+        return batch._replace(x=x, target=x)
+
+
+def _labels(arrays: Mapping[str, Any]) -> Array:
+    """The column of classes, i[B].
+
+    Raises:
+      UserError: if there is none.
+    """
+    found = arrays.get("label", arrays.get("y"))
+    if found is None:
+        raise UserError("the data set has no labels: take one that has")
+    return jnp.asarray(found)
