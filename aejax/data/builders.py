@@ -10,6 +10,7 @@ import numpy as np
 
 from aejax.data import sprites
 from aejax.data.archives import Archives
+from aejax.data.faces import FACES
 from aejax.data.missing import needs
 from aejax.data.upstream import read_idx
 from aejax.errors import UserError
@@ -115,7 +116,7 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
         found = tfds.builder_cls(name.partition("/")[0])
     except tfds.core.registered.DatasetNotFoundError as error:
         raise UserError(
-            f"unknown data set {name!r}: there are digits, {', '.join([*IDX, *sprites.GRIDS])}, "
+            f"unknown data set {name!r}: there are digits, {', '.join([*IDX, *FACES, *sprites.GRIDS])}, "
             "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
             "by its path"
         ) from error
@@ -137,7 +138,8 @@ def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     """How a data set is made.
 
     Args:
-      name: "digits", one of IDX or of sprites.GRIDS, or an image data set of tensorflow-datasets.
+      name: "digits", one of IDX, FACES or sprites.GRIDS, or an image data set of
+        tensorflow-datasets.
       manual_dir: a folder with the upstream files, or None to download them.
       folder: where downloads go.
 
@@ -146,6 +148,8 @@ def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     """
     if name == "digits":
         return digits(manual_dir, folder)
+    if name in FACES:
+        return Recipe(*FACES[name](manual_dir))
     if name in IDX:
         return IDX[name](name, manual_dir, folder)
     if name in sprites.GRIDS:

@@ -10,6 +10,7 @@ from aejax.errors import UserError
 # The package that brings a module of another name.
 PACKAGES = {
     "PIL.Image": "pillow",
+    "skimage.data": "scikit-image",
     "sklearn.datasets": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets array_record importlib_resources",
     "grain": "grain",
