@@ -64,7 +64,8 @@ class Deconv(nn.Module):
     """Decoder of images: the stages of `Conv` backwards, each doubling height and width.
 
     Attributes:
-      shape: (height, width, channels) of one output, of any height and width.
+      shape: (height, width, ...) of one output, of any height and width; what follows, such as
+        (channels, 2) for a likelihood of two numbers an element, are channels of the last layer.
       widths: channels of each stage, from the smallest image to the largest.
       activation: between the layers.
       dtype: of the computation; parameters and output stay float32.
@@ -78,7 +79,7 @@ class Deconv(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """[B, ...] -> f32[B, *shape]."""
-        height, width, channels = self.shape
+        height, width, *channels = self.shape
         shrink = 2 ** len(self.widths)
         small = (math.ceil(height / shrink), math.ceil(width / shrink), self.widths[0])
         hidden = join_context(flatten(values), context)
@@ -91,6 +92,5 @@ class Deconv(nn.Module):
             )
         # Sizes that no power of two divides come out a little too large and are cut.
         hidden = self.activation(hidden)[:, :height, :width]
-        return nn.Conv(channels, (3, 3), dtype=self.dtype, name="output")(hidden).astype(
-            jnp.float32
-        )
+        output = nn.Conv(math.prod(channels), (3, 3), dtype=self.dtype, name="output")(hidden)
+        return output.astype(jnp.float32).reshape((-1, *self.shape))
