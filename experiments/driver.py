@@ -36,6 +36,13 @@ class Page(NamedTuple):
     sections: list[Any]  # aejax.report.Section
 
 
+class Measured(NamedTuple):
+    """What a finished experiment has measured, for those sections that need no model."""
+
+    result: Mapping[str, Any]  # result.json
+    histories: Mapping[str, Any]  # part -> its aejax.report.history
+
+
 class Experiment(NamedTuple):
     """An experiment is a record of pure functions of its numbers."""
 
@@ -45,6 +52,7 @@ class Experiment(NamedTuple):
     build: Callable[[Any, tuple[int, ...]], dict[str, Part]]  # of the shape of one example
     figures: Callable[[Any, Members, Splits], Mapping[str, Any]]  # name -> f[S], or name -> such
     page: Callable[[Any, dict[str, tuple[Any, Variables]], Splits], Page]  # of part -> its model
+    measured: Callable[[Any, Measured], list[Any]] = lambda config, measured: []  # first sections
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.compiled)
 
 
@@ -67,9 +75,10 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         runs: list[ae.Run] = []
         for label, part in parts.items():
+            own = config if part.steps is None else dataclasses.replace(config, steps=part.steps)
             run = ae.Run(
                 out if not runs else out / label,
-                config,
+                own,
                 experiment=experiment.name,
                 model=part.model,
                 objective=part.objective,
@@ -86,8 +95,8 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
             if not runs[1:]:
                 _same_data(out, facts["data"])
             run.environment(**facts)
-            say(f"{experiment.name}: {label}, seeds {config.seeds}, steps {config.steps:,}")
-            trained[label] = train(run, part, config, splits, mesh, experiment.rules)
+            say(f"{experiment.name}: {label}, seeds {config.seeds}, steps {own.steps:,}")
+            trained[label] = train(run, part, own, splits, mesh, experiment.rules)
         result = _finish(runs[0], trained, experiment.figures(config, trained, splits))
         _report(experiment, config, out, splits)
     say(f"{out}:\n{show(result)}")
@@ -104,12 +113,13 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
     """figures/*.png and report.html of a run, from its checkpoints, metrics and result."""
     from aejax import report as reports
 
-    models, logged = {}, {}
+    models, logged, histories = {}, {}, {}
     for i, label in enumerate(experiment.build(config, splits[0].event)):
         place = folder if i == 0 else folder / label
         opened = ae.load(place, seed=0)
         models[label] = (opened.model, opened.variables)
         logged[label] = metrics.read(place)
+        histories[label] = reports.history(place)
     content = experiment.page(config, models, splits)
     curves = reports.curves_section(reports.history(folder))
     used = reports.collapse_section(logged)
@@ -117,10 +127,11 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
     if said := reports.verdict(logged):
         say(said)
     result = read_json(folder / "result.json")
+    measured = experiment.measured(config, Measured(result, histories))
     return reports.write(
         folder,
         content.title,
-        [*first, *content.sections],
+        [*measured, *first, *content.sections],
         summary=content.text.partition("\n")[0],
         results={name: row for name, row in result.items() if name != "steps"},
         config=dataclasses.asdict(config),

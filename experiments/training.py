@@ -49,6 +49,8 @@ class Part(NamedTuple):
     average: float | None = None  # decay of the averaged weights that are evaluated
     # Of the train split: what `initialise` needs to know of the data, applied after it.
     start: Callable[[Split], ae.initialise.Initialise] | None = None
+    steps: int | None = None  # of the optimiser, where not the config's; not of the first part
+    view: Callable[[Split], Split] = lambda split: split  # what the part sees of train, validation
 
 
 class Trained(NamedTuple):
@@ -98,11 +100,12 @@ def train(
     rules: Any = (),
 ) -> Trained:
     """Trains to `config.steps`, from the newest checkpoint of the run if there is one."""
+    seen = [part.view(split) for split in splits[:2]]
     if part.start is not None:
-        part = part._replace(initialise=(*_several(part.initialise), part.start(splits[0])))
+        part = part._replace(initialise=(*_several(part.initialise), part.start(seen[0])))
     compiled = ae.compiled(learner(part, config), mesh, rules)
-    batches = Batches(splits[0], config.batch, seed=config.seed, seeds=config.seeds)
-    held_out = watch_held_out(part, splits[1].take(HELD_OUT), config.steps)
+    batches = Batches(seen[0], config.batch, seed=config.seed, seeds=config.seeds)
+    held_out = watch_held_out(part, seen[1].take(HELD_OUT), config.steps)
     keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
     state = restored = run.restore(compiled.init(keys, batches[0]))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):

@@ -115,8 +115,9 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     try:
         found = tfds.builder_cls(name.partition("/")[0])
     except tfds.core.registered.DatasetNotFoundError as error:
+        own = ", ".join([*IDX, *FACES, *sprites.GRIDS])
         raise UserError(
-            f"unknown data set {name!r}: there are digits, {', '.join([*IDX, *FACES, *sprites.GRIDS])}, "
+            f"unknown data set {name!r}: there are digits, {own}, "
             "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
             "by its path"
         ) from error
