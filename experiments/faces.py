@@ -1,0 +1,166 @@
+"""A variational autoencoder of faces, in bits per dimension, beside a plain autoencoder.
+
+    python -m experiments faces --manual-dir DIR                    # Frey faces: frey_faces.npz
+    python -m experiments faces --dataset lfw_subset                # scikit-image's 100 faces
+    python -m experiments faces --dataset celeb_a --width 512       # 64x64, in colour
+
+Pixels have 256 levels, and the likelihood is a mixture of discretised logistics. Frey's faces are
+frames of a video, so train and test are blocks of time with a border between them: divided at
+random, each test frame would have a twin that was trained on (`nearest_distance` says how near).
+`histogram` gives each pixel its own distribution and nothing else: what knowing no face is worth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import aejax as ae
+from aejax import evaluation
+from aejax.data import Split, changed, changes
+from aejax.evaluation.generation import nearest_distance
+from aejax.likelihoods.logistic import bits_per_dimension
+from aejax.types import Variables
+from experiments import variational
+from experiments.driver import Experiment, Members, Page, Splits, say
+from experiments.place import Place
+from experiments.recognition import pictures
+from experiments.training import Numbers, Part, check
+from experiments.variational import SAMPLE_SEED, TEST_SEED
+
+CELEBA = changes.Squares(148, 64)  # the usual crop of 178x218 pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Numbers):
+    """The experiment's numbers."""
+
+    steps: int = 2_000
+    dataset: str = "frey_faces"  # lfw_subset, celeb_a, or any other image data set, or a folder
+    net: variational.Net = "mlp"
+    width: int = 256  # units of the hidden layers; of conv's first stage an eighth are channels
+    latents: int = 16  # dimensions of the latent space
+    components: int = 3  # of each pixel's mixture
+    learning_rate: float = 1e-3  # of Adam, falling to 0 along a cosine
+    warmup: int = 500  # steps in which the weight of the rate grows from 0
+    nll_draws: int = 100  # of the importance-weighted NLL
+
+
+def data(config: Config, place: Place) -> Splits:
+    """Train, validation and test, as levels."""
+    train, validation, test = ae.data.images(
+        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
+    )
+    if config.dataset == "celeb_a":
+        return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
+    return train, validation, test
+
+
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+    """The variational autoencoder, and the plain one with the same nets and likelihood."""
+    check(config, "width", "latents", "components", "nll_draws")
+    mixture = (
+        ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture
+    )
+    likelihood = mixture(config.components)
+    encoder, _ = variational.nets(config.net, event, config.width)
+    _, decoder = variational.nets(config.net, event, config.width)
+    decoder = decoder.clone(shape=likelihood.shape(event))
+    vae = ae.Autoencoder(
+        encoder, ae.Gaussian(config.latents), decoder, ae.priors.Standard(), likelihood
+    )
+    plain = ae.Autoencoder(encoder, ae.Point(config.latents), decoder, likelihood=likelihood)
+    tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
+    return {
+        "vae": Part(vae, ae.elbo(beta), tx, average=0.99),
+        "plain": Part(plain, ae.reconstruction(), tx, average=0.99),
+    }
+
+
+def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """Bits per dimension with what they are made of, errors, and how near test is to train."""
+    train, _, test = splits
+    own, key = trained["vae"], jax.random.key(TEST_SEED)
+    model = own.part.model
+    first = next(evaluation.each(own.variables, own.seeds))
+    say(f"{evaluation.nll_cost(model, first, test, config.nll_draws)}, for each seed")
+
+    def bits(nats: Any) -> Any:
+        return bits_per_dimension(nats, test.event)
+
+    def measured(variables: Variables) -> dict[str, Any]:
+        bound = evaluation.means(evaluation.elbo(model, variables, test, key, draws=10))
+        nll = evaluation.means(evaluation.nll(model, variables, test, key, draws=config.nll_draws))
+        return {
+            "bits_per_dimension": bits(nll["nll"]),
+            "bits_per_dimension_bound": bits(-bound["elbo"]),
+            "nll": nll["nll"],
+            "rate": bound["rate"],
+            "active_units": evaluation.active_units(model, variables, test).count,
+            "mean_square_error": _error(model, variables, test),
+        }
+
+    def other(variables: Variables) -> dict[str, Any]:
+        return {"mean_square_error": _error(trained["plain"].part.model, variables, test)}
+
+    plain = evaluation.over_seeds(other, trained["plain"].variables, trained["plain"].seeds)
+    histogram: dict[str, Any] = {"bits_per_dimension": _histogram_bits(train, test)}
+    return {
+        **evaluation.over_seeds(measured, own.variables, own.seeds),
+        "plain": plain,
+        "histogram": histogram,
+        "test from train": _nearness(train, test),
+    }
+
+
+def _error(model: ae.Autoencoder, variables: Variables, test: Split) -> float:
+    found = evaluation.means(evaluation.reconstruction(model, variables, test))
+    return float(found["mean_square"])
+
+
+def _histogram_bits(train: Split, test: Split, rows: int = 20_000) -> float:
+    """Bits per dimension where each pixel is drawn from its own histogram, each level once more."""
+    seen, new = (_levels(split.take(rows)) for split in (train, test))
+    counts = np.ones((seen.shape[1], 256))
+    np.add.at(counts, (np.arange(seen.shape[1])[None], seen), 1.0)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    return float(-np.log2(share[np.arange(new.shape[1])[None], new]).mean())
+
+
+def _levels(split: Split) -> np.ndarray:
+    """i64[N, D]."""
+    return np.round(255.0 * pictures(split).reshape(len(split), -1)).astype(np.int64)
+
+
+def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]:
+    """L2 from a test example to the nearest training example, and from one chosen at random."""
+    seen, new = pictures(train.take(rows)), pictures(test.take(2_000))
+    both = np.concatenate([seen, new])
+    order = np.random.default_rng(0).permutation(len(both))
+    mixed = both[order]
+    return {
+        "nearest_distance": float(nearest_distance(new, seen).mean()),
+        "nearest_distance_at_random": float(
+            nearest_distance(mixed[: len(new)], mixed[len(new) :]).mean()
+        ),
+    }
+
+
+def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+    """Samples with their nearest training faces, reconstructions, paths and traversals."""
+    from aejax.report import variational_sections
+
+    key = jax.random.key(SAMPLE_SEED)
+    sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
+    return Page(f"Faces: {config.dataset}", __doc__ or "", sections)
+
+
+EXPERIMENT = Experiment(
+    name="faces", config=Config, data=data, build=build, figures=figures, page=page
+)
