@@ -15,6 +15,7 @@ Orbax alone does not notice a flipped byte in an array's file, hence the hashes.
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import re
@@ -32,6 +33,7 @@ from aejax.leaves import Leaf, nest
 from aejax.manifest import MANIFEST, Damaged, encode, read_manifest, remove, steps
 
 ARRAYS = "arrays"
+LEAF_OVERHEAD = 4096  # bytes on the disk beside an array's own
 
 
 class Checkpoint(NamedTuple):
@@ -65,6 +67,7 @@ def write(
     with writing(folder):
         try:
             shutil.rmtree(hidden, ignore_errors=True)
+            _check_room(folder, leaves)
             (hidden / ARRAYS).mkdir(parents=True)
             _write_arrays(hidden / ARRAYS, leaves)
             manifest = {
@@ -186,6 +189,14 @@ def restore_part(folder: pathlib.Path, keep: Callable[[str], bool]) -> dict[str,
 def _orbax_name(path: str) -> str:
     """One folder for each leaf, all side by side, so that a leaf can be told by its files."""
     return path.replace("/", ".")
+
+
+def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
+    """Raises what a full disk would, before orbax's threads meet it and print tracebacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aejax.errors import UserError
@@ -147,11 +148,13 @@ class _Placement:
             return self.batch(data, self.lead)
         whole = NamedSharding(self.mesh, PartitionSpec())
         key, count = _put(data.key, whole), _put(data.count, whole)
+        first = _put(jnp.asarray(data.first, jnp.int32), whole)
         if data.rows is None:
             arrays = jax.tree.map(lambda a: self._batch(a, self.lead + 1), data.arrays)
-            return Source(arrays, None, key, count, data.prepare)
+            return Source(arrays, None, key, count, data.prepare, first)
         arrays = jax.tree.map(self._keep, data.arrays)
-        return Source(arrays, self._batch(data.rows, self.lead + 1), key, count, data.prepare)
+        rows = self._batch(data.rows, self.lead + 1)
+        return Source(arrays, rows, key, count, data.prepare, first)
 
     def _keep(self, leaf: Any) -> Array:
         if id(leaf) not in self.resident:

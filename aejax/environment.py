@@ -34,7 +34,10 @@ def environment() -> dict[str, Any]:
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "deterministic": "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", ""),
         "command": list(sys.orig_argv),
-        "git_commit": _commit(pathlib.Path.cwd()),
+        "git_commit": {
+            "here": _commit(pathlib.Path.cwd()),
+            "aejax": _commit(pathlib.Path(__file__).parent),  # None where it was installed
+        },
     }
 
 

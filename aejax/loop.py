@@ -1,29 +1,35 @@
-"""The training loop: a generator of (state, metrics), one pair a chunk.
+"""The training loop: a generator of (state, metrics), one pair a call of the step.
 
     for state, metrics in loop(learner, state, batches, steps=5_000):
         run.log(state, metrics)
         run.save(state)
 
 A state that was yielded is the caller's until the next pair is asked for: the next step donates
-its buffers. Nothing goes to the host inside a chunk; its metrics are read once, when it ends.
+its buffers. Nothing goes to the host inside a call; its metrics are read once, when it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from aejax.data.batches import Batches
 from aejax.data.split import check_support
 from aejax.errors import UserError
 from aejax.progress import Progress
-from aejax.types import Learner, State
+from aejax.types import Learner, Source, State
 
 GRADIENT = "grad_norm"
+CALL_SECONDS = 5.0  # of one call
+GROWTH = 8  # from one call's steps to the next one's at most: the first few are a poor measure
 
 
 class NonFinite(UserError):
@@ -56,8 +62,8 @@ def loop(
     """Trains until `steps` steps have been taken in all, those before a restore included.
 
     Args:
-      learner: with `chunk` T it takes up to T steps a call, and chunks end at multiples of T
-        wherever training started; without, one.
+      learner: with `chunk` T it takes up to T steps a call: 1 at first, then as many as fit into
+        CALL_SECONDS; wherever training started, one ends at each multiple of T. Without, one.
       state: where to start; its buffers are donated if the learner is compiled.
       batches: `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source; one stream
         becomes S of them for a learner of S seeds that do not share data.
@@ -80,18 +86,59 @@ def loop(
 
 
 def _loop(learner, state, batches, steps, progress):
-    done = int(state.step)
-    size = learner.chunk or 1
+    done, first_seed = int(state.step), getattr(batches, "seed", 0)
+    size, chunk = learner.chunk or 1, None
+    pace = _Pace(size)
     with Progress(done, steps, progress) as bar:
         while done < steps:
-            end = min(done - done % size + size, steps)
-            data = batches[done] if learner.chunk is None else batches.source(done, size, end)
-            state, metrics = learner.step(state, data)
-            host = _on_host(metrics, learner, end - done)
-            _check(host, done)
-            done = end
+            start = done - done % size
+            if chunk is None or done == start:
+                chunk = _chunk(learner, batches, start, min(start + size, steps))
+            count = min(pace.count(), start + size - done, steps - done)
+            with pace.taking(count):
+                state, metrics = learner.step(state, _part(chunk, done - start, count))
+                host = _on_host(metrics, learner, done - start, count)
+            _check(host, done, first_seed)
+            done += count
             bar.move(done, float(np.mean(host["loss"][..., -1])))
             yield state, host
+
+
+class _Pace:
+    """How many steps a call takes, measured: checkpoints and signals wait for its end."""
+
+    def __init__(self, most: int):
+        self._next, self._most, self._compiled = 1, most, False
+
+    def count(self) -> int:
+        """Of the next call; the same in all processes of a run."""
+        if self._most == 1 or jax.process_count() == 1:
+            return self._next
+        return int(multihost_utils.broadcast_one_to_all(np.int32(self._next)))
+
+    @contextlib.contextmanager
+    def taking(self, count: int) -> Iterator[None]:
+        """Times a call; the first one compiles, so its time says nothing."""
+        begun = time.monotonic()
+        yield
+        seconds = time.monotonic() - begun
+        fitting = int(CALL_SECONDS * count / max(seconds, 1e-9)) if self._compiled else 1
+        self._compiled = True
+        self._next = max(1, min(fitting, GROWTH * count, self._most))
+
+
+def _chunk(learner: Learner, batches: Any, start: int, end: int) -> Any:
+    """The batches of the steps from start to end, those of a chunk, or the one batch."""
+    if learner.chunk is None:
+        return batches[start]
+    return batches.source(start, learner.chunk, end)
+
+
+def _part(chunk: Any, first: int, count: int) -> Any:
+    """Some of a chunk's batches."""
+    if not isinstance(chunk, Source):
+        return chunk
+    return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
@@ -109,15 +156,15 @@ def _streams(learner: Learner, batches: Any) -> Any:
     return batches
 
 
-def _on_host(metrics: Any, learner: Learner, count: int) -> dict[str, np.ndarray]:
+def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str, np.ndarray]:
     """f32[n] or f32[S, n]; waits for the device."""
     host = jax.device_get(dict(metrics))
     if learner.chunk is None:
         return {name: np.asarray(values)[..., None] for name, values in host.items()}
-    return {name: np.asarray(values)[..., :count] for name, values in host.items()}
+    return {name: np.asarray(values)[..., first : first + count] for name, values in host.items()}
 
 
-def _check(metrics: dict[str, np.ndarray], first: int) -> None:
+def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int) -> None:
     """Raises NonFinite for the first bad step; a term that is only watched may be infinite."""
     figures = [name for name in ("loss", GRADIENT) if name in metrics]
     bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in figures}  # [S, n]
@@ -129,5 +176,5 @@ def _check(metrics: dict[str, np.ndarray], first: int) -> None:
     figure = next(name for name in figures if bad[name][member, i])
     here = {name: np.atleast_2d(values)[member, i] for name, values in metrics.items()}
     terms = [name for name, value in here.items() if name not in figures and not np.isfinite(value)]
-    seed = member if metrics["loss"].ndim == 2 else None
+    seed = first_seed + member if metrics["loss"].ndim == 2 else None
     raise NonFinite(first + i, terms, seed, figure, here[figure])

@@ -50,6 +50,7 @@ class Autoencoder(nn.Module):
 
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
         """A Code drawn with the key, or without noise where there is none."""
+        self._check_latents()
         return self.bottleneck(features, key, step, batch.context, self.prior, self.decoder)
 
     def explain(
@@ -96,6 +97,15 @@ class Autoencoder(nn.Module):
                 "one to its codes"
             )
         return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
+
+    def _check_latents(self) -> None:
+        """Raises UserError for a bottleneck that lets nothing through."""
+        shape = self.bottleneck.shape
+        if any(size < 1 for size in jax.tree.leaves(shape)):
+            raise UserError(
+                f"the bottleneck {type(self.bottleneck).__name__} has latents of shape {shape}: "
+                "give 1 or more"
+            )
 
     def _check_shape(self, prediction: Any, target: Array) -> None:
         """Raises UserError unless the decoder ends in the shape that the likelihood reads."""

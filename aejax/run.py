@@ -164,8 +164,9 @@ class Run:
     def save(self, state: State, figures: Mapping[str, Any] | None = None) -> None:
         """Writes a checkpoint in the background if it is time, and stops here after a signal.
 
-        It is time when `checkpoint_seconds` have passed, at the last step, when the figure `best`
-        is the smallest so far, and after SIGTERM or SIGINT.
+        It is time when `checkpoint_seconds` have passed, at the last step, and after SIGTERM or
+        SIGINT. The state where the figure `best` is the smallest so far is written as soon as the
+        one before is two seconds old.
 
         Args:
           state: as yielded by `loop`.
@@ -179,10 +180,13 @@ class Run:
         self._writer.poll()
         means = {name: float(np.mean(value)) for name, value in (figures or {}).items()}
         ended = self._steps is not None and int(state.step) >= self._steps
-        wanted = self._writer.due(self._seconds) or self._writer.better(means)
-        due, stop = _agreed(ended or wanted, self._stop.received or 0)
+        wanted = ended or self._writer.due(self._seconds)
+        due, stop = _agreed(wanted, self._stop.received or 0)
         if due or stop:
             self._writer.start(state, means)
+        elif self._writer.better(means):
+            self._writer.hold(state, means)
+            self._writer.poll()
         if ended or stop:
             self._writer.wait()
             self._stop.patient = False
@@ -223,8 +227,8 @@ class Run:
             self._writer.wait()
             if isinstance(error, NonFinite):
                 kept = manifest.steps(self._checkpoints)
-                last = self._checkpoints / str(kept[0]) if kept else "that of no step"
-                error.args = (f"{error}; the last good checkpoint is {last}",)
+                last = f"is {self._checkpoints / str(kept[0])}" if kept else "is not there yet"
+                error.args = (f"{error}; the last good checkpoint {last}",)
             if self._stop.received is not None and self._writes:
                 print(f"stopped; this goes on: {command()}", flush=True)
 

@@ -104,9 +104,10 @@ class Source:
     arrays: Any  # leaves [N, ...] where rows is given, else [T, B, ...] or [S, T, B, ...]
     rows: Array | None  # i32[T, B] or i32[S, T, B]
     key: Key  # of the data, Key[] or Key[S]; the noise of step t comes from fold_in(key, t)
-    count: Array  # i32[], how many of the T batches to take
+    count: Array  # i32[], how many of the T batches to take, from `first` on
     # arrays of one batch -> Batch, on the device; hashable, so that it does not retrace
     prepare: Callable[[Key, Any], Batch] = dataclasses.field(metadata={"static": True})
+    first: Array | int = 0  # i32[], which batch to begin with: calls may share a chunk's batches
 
     def batch(self, i: Array | int, step: Array) -> Batch:
         """Gathers and prepares batch i, the one of step `step`; leaves [B, ...] or [S, B, ...]."""

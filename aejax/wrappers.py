@@ -177,15 +177,15 @@ def _data_axes(data: Batch | Source, shared: bool) -> Any:
     leaves, tree = jax.tree.flatten(data)
     axes = jax.tree.unflatten(tree, [members] * len(leaves))
     rows = None if data.rows is None else 0
-    return Source(axes.arrays, rows, 0, None, data.prepare)  # type: ignore[arg-type]
+    return Source(axes.arrays, rows, 0, None, data.prepare, None)  # type: ignore[arg-type]
 
 
 def chunked(learner: Learner, t: int) -> Learner:
     """Up to t steps a call: `step(state, source)` gathers batch after batch on the device.
 
-    One compiled program serves every number of steps up to t (`source.count`), so a run's bits do
-    not depend on where its chunks end. Metrics are f32[T], or f32[S, T] with seeds; those from
-    `source.count` on are zeros to be cut off.
+    One compiled program serves every number of steps up to t, so a run's bits do not depend on
+    where its calls end. Metrics are f32[T], or f32[S, T] with seeds: those of the `source.count`
+    batches from `source.first` on; the others are zeros to be cut off.
 
     Raises:
       UserError: if t < 1, or around another `chunked`.
@@ -208,6 +208,7 @@ def chunked(learner: Learner, t: int) -> Learner:
             metrics = jax.tree.map(lambda all, one: all.at[..., i].set(one), metrics, new)
             return state, metrics
 
-        return jax.lax.fori_loop(0, jnp.minimum(source.count, t), body, (state, empty))
+        last = jnp.minimum(source.first + source.count, t)
+        return jax.lax.fori_loop(jnp.asarray(source.first), last, body, (state, empty))
 
     return learner._replace(step=step, chunk=t)

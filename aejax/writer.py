@@ -6,6 +6,7 @@ import concurrent.futures
 import pathlib
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from aejax.errors import UserError
 from aejax.leaves import Leaf, host_leaves
 from aejax.types import State
 
+Copy: TypeAlias = tuple[int, Mapping[str, Leaf], Mapping[str, float]]  # step, leaves, figures
 BEST_SECONDS = 2.0  # from one checkpoint to one that is only written for being the best
 
 
@@ -43,6 +45,7 @@ class Writer:
         self._future: concurrent.futures.Future[None] | None = None
         self._begun = time.monotonic()
         self._best_value: float | None = None
+        self._held: Copy | None = None  # the best, written too little after the one before
         self.step: int | None = None  # of the newest checkpoint, written or on its way
 
     def resume(self, step: int | None) -> None:
@@ -57,45 +60,66 @@ class Writer:
         return self._writes and idle and time.monotonic() - self._begun >= seconds
 
     def better(self, figures: Mapping[str, float]) -> bool:
-        """Whether the figure `best` is the smallest so far, and there is time to write it."""
-        return self._smallest(figures) and self.due(BEST_SECONDS)
-
-    def _smallest(self, figures: Mapping[str, float]) -> bool:
+        """Whether the figure `best` is the smallest so far."""
         value = figures.get(self._best or "")
         return value is not None and (self._best_value is None or value < self._best_value)
 
     def start(self, state: State, figures: Mapping[str, float]) -> None:
-        """Copies a state to the host and begins to write it, once the one before is written.
+        """Copies a state to the host and begins to write it, once what came before is written.
 
         Raises:
           UserError: a parameter is not finite, or the checkpoint before could not be written.
         """
+        if self.better(figures):
+            self._held = None  # the best no more
         self.wait()
-        step = int(state.step)
-        if step == self.step and not figures:
-            return
-        leaves = host_leaves(state)
-        _check_finite(step, leaves)
-        if self._smallest(figures):
-            self._best_value = figures[str(self._best)]
-        self.step, self._begun = step, time.monotonic()
-        if self._writes:
-            self._future = self._pool.submit(self._write, step, leaves, figures)
+        if int(state.step) != self.step or figures:
+            self._submit(self._copied(state, figures))
+
+    def hold(self, state: State, figures: Mapping[str, float]) -> None:
+        """Copies the best state so far, to be written when BEST_SECONDS have passed.
+
+        Raises:
+          UserError: a parameter is not finite.
+        """
+        self._held = self._copied(state, figures)
 
     def wait(self) -> None:
-        """Waits until what was begun is on the disk.
+        """Waits until what was begun or held is on the disk.
 
         Raises:
           UserError: it could not be written.
         """
-        if self._future is not None:
+        while self._future is not None or self._held is not None:
+            if self._future is None:
+                self._submit(self._held)
             future, self._future = self._future, None
-            future.result()
+            if future is not None:
+                future.result()
 
     def poll(self) -> None:
-        """Raises what went wrong in the background, without waiting."""
+        """Raises what went wrong in the background, and begins what is held, without waiting."""
         if self._future is not None and self._future.done():
-            self.wait()
+            future, self._future = self._future, None
+            future.result()
+        ready = time.monotonic() - self._begun >= BEST_SECONDS
+        if self._held is not None and self._future is None and ready:
+            self._submit(self._held)
+
+    def _copied(self, state: State, figures: Mapping[str, float]) -> Copy:
+        leaves, step = host_leaves(state), int(state.step)
+        _check_finite(step, leaves)
+        if self.better(figures):
+            self._best_value = figures[str(self._best)]
+        return step, leaves, figures
+
+    def _submit(self, copy: Copy | None) -> None:
+        self._held = None
+        if copy is None:
+            return
+        self.step, self._begun = copy[0], time.monotonic()
+        if self._writes:
+            self._future = self._pool.submit(self._write, *copy)
 
     def close(self) -> None:
         """Waits, and ends the background thread."""

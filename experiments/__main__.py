@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before a run has begun, which saves
+        return 130
     return 0
 
 

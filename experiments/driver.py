@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import aejax as ae
 import experiments
@@ -70,6 +71,11 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     out = place.folder(experiment.name)
     splits = experiment.data(config, place)
     parts = experiment.build(config, splits[0].event)
+    if config.batch > len(splits[0]):
+        raise UserError(
+            f"--batch is {config.batch}, larger than {splits[0].name}, which has {len(splits[0])} "
+            "examples: give a smaller one"
+        )
     facts = {"data": [split.provenance() for split in splits], "mesh": place.mesh}
     trained: dict[str, Trained] = {}
     with contextlib.ExitStack() as stack:
@@ -145,7 +151,8 @@ def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[st
     result: dict[str, Any] = {}
     for name, value in values.items():
         result |= {name: summary(value)} if isinstance(value, Mapping) else summary({name: value})
-    result |= summary({"steps_per_second": own.steps_per_second})
+    if np.isfinite(own.steps_per_second):  # of one call there is no time between calls
+        result |= summary({"steps_per_second": own.steps_per_second})
     hashes = {label: params_sha256(part.state.params) for label, part in trained.items()}
     return run.finish({**result, "parts_sha256": hashes}, own.state)
 

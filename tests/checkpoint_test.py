@@ -188,6 +188,17 @@ def test_a_full_disk_is_named_and_leaves_the_others(folder):
     assert contents(folder) == before
 
 
+def test_a_disk_without_room_is_named_before_anything_is_written(folder, monkeypatch, capfd):
+    """Fails if orbax's threads are left to find out: they print tracebacks."""
+    before = contents(folder)
+    little = shutil.disk_usage(folder)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: little)
+    with pytest.raises(UserError, match=r"cannot write .*checkpoints: No space left on device"):
+        checkpoint.write(folder, 30, {"params/kernel": Leaf(np.ones(3_000))})
+    assert contents(folder) == before
+    assert capfd.readouterr().err == ""
+
+
 def test_what_killed_writers_left_is_no_checkpoint(folder):
     shutil.copytree(folder / "20", folder / ".30.tmp")
     shutil.copytree(folder / "20", folder / ".5.old")

@@ -100,12 +100,13 @@ class TestBatches:
             ({"seed": -1}, "seed -1"),
             ({"seeds": 0}, "seeds 0"),
             ({"size": 5, "process": (0, 2)}, "does not divide by 2 processes"),
+            ({"split": (1, 2, 3)}, "of one Split and this is a tuple"),
         ],
     )
     def test_bad_input_is_one_sentence(self, split, change, says):
         """Fails if any check of __post_init__ is left out."""
         with pytest.raises(UserError, match=says):
-            Batches(split, **{"size": 4, **change})
+            Batches(**{"split": split, "size": 4, **change})
 
     def test_bad_steps(self, split):
         """Fails if a chunk of 0 or a step of -1 is let through."""

@@ -250,6 +250,17 @@ def test_the_best_is_kept(tmp_path, monkeypatch):
     assert manifest.best_figure(tmp_path / "checkpoints", "loss") == (2, 1.0)
 
 
+def test_the_best_is_kept_though_it_comes_at_once_after_another(tmp_path):
+    """Fails if a best that comes within two seconds of a checkpoint is dropped."""
+    with Run(tmp_path, Config(steps=9), best="loss", keep=1, checkpoint_seconds=1e9) as run:
+        run.restore(state(0))
+        for step, loss in enumerate([3.0, 2.0, 1.0, 4.0]):
+            run.save(state(step + 1), figures={"loss": loss})
+        run._writer.start(state(8), {})
+    assert manifest.steps(tmp_path / "checkpoints") == [8, 3]
+    assert manifest.best_figure(tmp_path / "checkpoints", "loss") == (3, 1.0)
+
+
 @contextlib.contextmanager
 def full_disk():
     """No file may grow beyond 300 bytes: a write fails in the middle, as on a full disk.

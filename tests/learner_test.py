@@ -450,6 +450,10 @@ def narrow() -> Any:
     return ae.learner(model, ae.elbo(), TX).init(jax.random.key(0), kinds.batch())
 
 
+def start(model: ae.Autoencoder, objective: ae.Objective) -> Any:
+    return ae.learner(model, objective, TX).init(jax.random.key(0), kinds.batch())
+
+
 def rbg(learner: ae.Learner) -> Any:
     return learner.init(jax.random.key(0, impl="rbg"), kinds.batch())
 
@@ -478,6 +482,14 @@ REFUSALS = {
     ),
     "rbg seeds": (lambda: rbg(ae.seeds(kinds.learner("vae"), 2)), "rbg"),
     "rbg draws": (lambda: rbg(kinds.learner("iwae")), "rbg keys give all 5 draws"),
+    "no prior": (
+        lambda: start(kinds.plain(), ae.elbo()),
+        "the rate is what a code costs under a prior, and this model has none",
+    ),
+    "no latents": (
+        lambda: start(kinds.variational(latents=0), ae.elbo()),
+        "the bottleneck Gaussian has latents of shape (0,)",
+    ),
     "shape": (narrow, "the decoder MLP ends in shape (7, 8, 1), but Bernoulli needs (8, 8, 1)"),
 }
 

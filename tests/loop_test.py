@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -52,15 +53,39 @@ def chunked(size, **options):
     return ae.compiled(ae.chunked(single(**options), size))
 
 
-@pytest.mark.parametrize(("done", "steps", "ends"), [(0, 10, [4, 8, 10]), (5, 12, [8, 12])])
-def test_chunks_end_at_multiples_wherever_training_starts(done, steps, ends):
-    """Fails if a chunk goes from `done` to `done + T`, or if metrics are not cut at the count."""
+@pytest.mark.parametrize(("done", "steps"), [(0, 30), (5, 12)])
+def test_a_call_ends_at_each_multiple_wherever_training_starts(done, steps):
+    """Fails if a chunk goes from `done` to `done + T`, or if metrics are not cut to the call's."""
     state = start()._replace(step=jnp.int32(done))
     batches = Numbers()
     found = [(int(s.step), m["loss"]) for s, m in loop(chunked(4), state, batches, steps)]
-    assert [end for end, _ in found] == ends
+    first = done - done % 4 + 4
+    assert [e for e, _ in found if e % 4 == 0] == list(range(first, steps + 1, 4))
+    assert found[-1][0] == steps
     np.testing.assert_array_equal(np.concatenate([m for _, m in found]), np.arange(done, steps))
-    assert {chunk for _, chunk, _ in batches.asked} == {4}
+    # Each chunk's batches are asked for once, however many calls take them.
+    starts = list(range(done - done % 4, steps, 4))
+    assert batches.asked == [(t, 4, min(t + 4, steps)) for t in starts]
+
+
+def test_a_call_takes_what_fits_into_its_seconds(monkeypatch):
+    """Checkpoints and signals wait for its end. Fails if a call always takes a whole chunk, if the
+    call that compiles is measured, or if the pace never grows."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def step(state, data):
+        count = int(data.count)
+        # The first call compiles for a minute; a step takes half a second, and from 20 on two.
+        seconds = 2.0 if int(state.step) >= 20 else 0.5
+        now[0] += count * seconds + (60.0 if int(state.step) == 0 else 0.0)
+        return state._replace(step=state.step + count), {"loss": np.zeros(100)}
+
+    learner = Learner(None, step, None, chunk=100)
+    ends = [int(s.step) for s, _ in loop(learner, start(), Numbers(), 40)]
+    # Two single ones, 8 times as many, then 5 s / 0.5 s.
+    assert ends[:4] == [1, 2, 10, 20]
+    assert max(np.diff(ends[4:])) <= 2
 
 
 def test_chunked_is_unchunked():
@@ -106,11 +131,13 @@ def test_the_seed_is_named():
 
     def step(state, data):
         loss = jnp.zeros((3, 4)).at[2, 1].set(jnp.inf)
-        return state._replace(step=state.step + 4), {"loss": loss, "rate": loss}
+        return state._replace(step=state.step + data.count), {"loss": loss, "rate": loss}
 
     learner = Learner(None, step, None, seeds=3, chunk=4)
-    with pytest.raises(NonFinite, match=r"infinite at step 1 \(term 'rate', seed 2\)"):
-        list(loop(learner, start((3,)), Numbers(), 8))
+    batches = Numbers()
+    batches.seed = 10  # of the first member
+    with pytest.raises(NonFinite, match=r"infinite at step 1 \(term 'rate', seed 12\)"):
+        list(loop(learner, start((3,)), batches, 8))
 
 
 def test_a_gradient_that_is_no_number_stops_the_run():
@@ -156,7 +183,7 @@ def test_members_see_streams_of_their_own():
     def step(state, source):
         seen.append(np.asarray(source.rows))
         metrics = {"loss": jnp.zeros((2, 5))}
-        return state._replace(step=state.step + 5), metrics
+        return state._replace(step=state.step + source.count), metrics
 
     list(loop(Learner(None, step, None, seeds=2, chunk=5), start((2,)), batches, 5))
     alone = [ae.data.Batches(train, size=4, seed=3 + i).rows(0, 5) for i in range(2)]
@@ -167,10 +194,17 @@ def test_members_see_streams_of_their_own():
     np.testing.assert_array_equal(seen[0], alone[0])
 
 
-def test_targets_that_the_likelihood_cannot_explain_are_named():
-    """Fails if the learner forgets its likelihood's support, or the loop does not look."""
-    x = np.full((40, 6), 0.5, np.float32)
-    x[:, 3] = 1.5
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (np.full((40, 6), 1.5, np.float32), r"holds 1\.5, outside \[0, 1\]"),
+        (np.full((40, 6), 16, np.uint8), r"holds 16, outside \[0, 1\]"),
+        (np.full((40, 6), -1, np.int32), r"holds -1, outside \[0, 1\]"),
+    ],
+)
+def test_targets_that_the_likelihood_cannot_explain_are_named(x, said):
+    """Fails if the learner forgets its likelihood's support, or the loop does not look, or takes
+    bytes for pictures that are scaled."""
     train = ae.data.arrays(x, validation=1, test=1)[0]
     model = ae.Autoencoder(
         ae.nets.MLP((4,)),
@@ -182,7 +216,7 @@ def test_targets_that_the_likelihood_cannot_explain_are_named():
     learner = ae.learner(model, ae.elbo(), optax.sgd(0.1))
     batches = ae.data.Batches(train, 4)
     state = learner.init(jax.random.key(0), batches[0])
-    with pytest.raises(ae.UserError, match=r"holds 1\.5, outside \[0, 1\]"):
+    with pytest.raises(ae.UserError, match=said):
         ae.loop(learner, state, batches, 3)
     free = learner._replace(support=None)
     assert next(ae.loop(free, state, batches, 3))[1]["loss"].shape == (1,)

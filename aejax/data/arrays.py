@@ -24,7 +24,8 @@ def arrays(
     """A user's own arrays, divided at random into train, validation and test.
 
     Args:
-      x: [N, *event]; floats are kept as f32, whole numbers as they are.
+      x: [N, *event]; floats are kept as f32, whole numbers as they are: pictures of bytes are to be
+        divided by 255 first, since a Bernoulli explains values in [0, 1] alone.
       y: [N, ...], classes or anything else that belongs to an example, or None.
       validation: share of the examples (below 1) or their number.
       test: share of the examples (below 1) or their number.

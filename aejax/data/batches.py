@@ -43,6 +43,11 @@ class Batches:
     process: tuple[int, int] | None = None
 
     def __post_init__(self):
+        if not isinstance(self.split, Split):
+            raise UserError(
+                f"batches are of one Split and this is a {type(self.split).__name__}: take one of "
+                "the three, as in train, validation, test = aejax.data.arrays(x)"
+            )
         if self.size < 1:
             raise UserError(f"batch size {self.size}: give 1 or more")
         if self.size > len(self.split):

@@ -116,10 +116,11 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
         found = tfds.builder_cls(name.partition("/")[0])
     except tfds.core.registered.DatasetNotFoundError as error:
         own = ", ".join([*IDX, *FACES, *sprites.GRIDS])
+        here = f"; write ./{name} for the folder of that name" if Path(name).is_dir() else ""
         raise UserError(
             f"unknown data set {name!r}: there are digits, {own}, "
             "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
-            "by its path"
+            f"by its path{here}"
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
 

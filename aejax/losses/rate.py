@@ -35,6 +35,7 @@ def rate(stick: bool = False) -> Term:
 
     @ratio(stick=stick)
     def rate(model: nn.Module, forward: Forward) -> Array:
+        _check_prior(model)
         latent, context = forward.code.latent, forward.batch.context
         return forward.code.log_q(stick) - model.prior.log_prob(latent, context, model.posterior)
 
@@ -97,6 +98,7 @@ def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
 
 def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     """The KL of each latent, f32[B, L]."""
+    _check_prior(model)
     values = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     if values is None:
         raise TypeError(
@@ -104,6 +106,14 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
             "closed form: use losses.rate()"
         )
     return values
+
+
+def _check_prior(model: nn.Module) -> None:
+    if model.prior is None:
+        raise UserError(
+            "the rate is what a code costs under a prior, and this model has none: give "
+            "Autoencoder a prior, or take the objective reconstruction() or sparse()"
+        )
 
 
 def _membership(groups: Sequence[int], latents: int) -> np.ndarray:
