@@ -62,8 +62,9 @@ def data(config: Config, place: Place) -> Splits:
     splits = ae.data.images(
         config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
     )
-    if splits[0].labels is None:
-        raise UserError(f"{config.dataset} has no labels to condition on: take one that has")
+    labels = splits[0].labels
+    if labels is None or labels.max() > 9:
+        raise UserError(f"{config.dataset} has no ten labels to condition on: take one that has")
     return splits
 
 

@@ -124,7 +124,7 @@ def _error(model: ae.Autoencoder, variables: Variables, test: Split) -> float:
     return float(found["mean_square"])
 
 
-def _histogram_bits(train: Split, test: Split, rows: int = 20_000) -> float:
+def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
     """Bits per dimension where each pixel is drawn from its own histogram, each level once more."""
     seen, new = (_levels(split.take(rows)) for split in (train, test))
     counts = np.ones((seen.shape[1], 256))

@@ -132,7 +132,7 @@ def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.nda
         "classifier_kernel": found.kernel,
         "precision": found.precision,
         "recall": found.recall,
-        "confidence": float(sure.mean()),
+        "sample_confidence": float(sure.mean()),
     }
 
 

@@ -171,3 +171,10 @@ def test_one_member_of_many():
     """Fails if all members are handed on."""
     stacked = {"params": {"w": np.arange(6).reshape(3, 2)}}
     np.testing.assert_array_equal(report.member(stacked, 1)["params"]["w"], [2, 3])
+
+
+def test_rows_without_a_common_column_are_tables_of_their_own():
+    """Fails if all rows share one table, most of whose cells would be empty."""
+    rows = {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"y": 2}, "d": {"z": 3}, "e": {"z": 4}}
+    assert [list(table) for table in results.together(rows)] == [["a", "b", "c"], ["d", "e"]]
+    assert results.together({}) == []

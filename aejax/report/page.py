@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.report.css import CSS
-from aejax.report.results import by_group, by_seed, figures, groups
+from aejax.report.results import by_group, by_seed, figures, groups, together
 from aejax.report.style import DARK, DENSITY, LIGHT, png
 
 WIDE = 480  # pixels of the page
@@ -125,7 +125,7 @@ def _results(results: Mapping[str, Any]) -> str:
     parts = []
     if own := figures(results):
         parts.append(_table(Table(*by_seed(own)), classes="results"))
-    if others := groups(results):
+    for others in together(groups(results)):
         parts.append(_table(Table(*by_group(others))))
     return "".join(parts)
 

@@ -46,6 +46,19 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
     return {name: found for name, found in read if found}
 
 
+def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
+    """Rows as one or several tables, in order: rows stay together while they share a column."""
+    tables: list[dict[str, Mapping[str, Any]]] = []
+    columns: set[str] = set()
+    for name, row in rows.items():
+        if not tables or not columns & row.keys():
+            tables.append({})
+            columns = set()
+        tables[-1][name] = row
+        columns |= row.keys()
+    return tables
+
+
 def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each figure's mean, deviation and the value of each seed.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from aejax.errors import UserError
 from aejax.files import read_json, write_bytes
+from aejax.report.results import together
 from experiments.driver import say
 from experiments.tools.keep import RESULTS
 
@@ -62,8 +63,8 @@ def made(result: Mapping[str, Any]) -> str:
         lines += _speeds(speeds, result.get("ratios", {}))
     if single:
         lines += _single(single)
-    if parts:
-        lines += [*([""] if single else []), *_parts(parts)]
+    for i, joined in enumerate(together(parts)):
+        lines += [*([""] if single or i else []), *_parts(joined)]
     return "\n".join(lines) + "\n"
 
 
