@@ -1,7 +1,7 @@
 """A variational autoencoder of faces, in bits per dimension, beside a plain autoencoder.
 
     python -m experiments faces --manual-dir DIR                    # Frey faces: frey_faces.npz
-    python -m experiments faces --dataset lfw_subset                # scikit-image's 100 faces
+    python -m experiments faces --dataset lfw_subset --batch 40     # scikit-image's 100 faces
     python -m experiments faces --dataset celeb_a --width 512       # 64x64, in colour
 
 Pixels have 256 levels, and the likelihood is a mixture of discretised logistics. Frey's faces are
