@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+DICTIONARY = r"decoder/atoms$"
 
-def unit_rows(pattern: str = r"decoder/atoms$") -> optax.GradientTransformation:
+
+def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
     """Keeps the rows of chosen parameters at norm 1; to be the last transformation of a chain.
 
     Without it a dictionary makes an L1 penalty small by large atoms and small activations
@@ -20,21 +23,49 @@ def unit_rows(pattern: str = r"decoder/atoms$") -> optax.GradientTransformation:
       pattern: regular expression searched in a parameter's path, such as "decoder/atoms".
     """
 
+    def change(update: jax.Array, param: jax.Array) -> jax.Array:
+        moved = param + update
+        norm = jnp.linalg.norm(moved, axis=-1, keepdims=True)
+        return moved / jnp.maximum(norm, 1e-12) - param
+
+    return _of_rows(pattern, change)
+
+
+def tangent_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
+    """Takes from each row's gradient its part along the row; to be the first of a chain.
+
+    Beside `unit_rows` that part moves nothing, but Adam's moments would be scaled by it: OpenAI's
+    and Marks et al.'s code remove it, g - <g, w> w.
+
+    Args:
+      pattern: regular expression searched in a parameter's path, such as "decoder/atoms".
+    """
+
+    def change(update: jax.Array, param: jax.Array) -> jax.Array:
+        square = jnp.sum(jnp.square(param), axis=-1, keepdims=True)
+        along = jnp.sum(update * param, axis=-1, keepdims=True) / jnp.maximum(square, 1e-24)
+        return update - along * param
+
+    return _of_rows(pattern, change)
+
+
+def _of_rows(
+    pattern: str, change: Callable[[jax.Array, jax.Array], jax.Array]
+) -> optax.GradientTransformation:
+    """(update, parameter) -> update for the parameters whose path has the pattern."""
+
     def init(params: Any) -> optax.EmptyState:
         del params
         return optax.EmptyState()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
-            raise ValueError("unit_rows needs the parameters: call update(updates, state, params)")
+            raise ValueError("rows need the parameters: call update(updates, state, params)")
 
-        def project(path: Any, change: jax.Array, param: jax.Array) -> jax.Array:
-            if not re.search(pattern, jax.tree_util.keystr(path, simple=True, separator="/")):
-                return change
-            moved = param + change
-            norm = jnp.linalg.norm(moved, axis=-1, keepdims=True)
-            return moved / jnp.maximum(norm, 1e-12) - param
+        def one(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+            named = re.search(pattern, jax.tree_util.keystr(path, simple=True, separator="/"))
+            return change(update, param) if named else update
 
-        return jax.tree_util.tree_map_with_path(project, updates, params), state
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
 
     return optax.GradientTransformation(init, update)

@@ -11,7 +11,7 @@ import pytest
 import aejax as ae
 from aejax import dictionary
 from aejax.initialise import expected_norm, mean_square, unscaled, whitening
-from aejax.transforms import unit_rows
+from aejax.transforms import tangent_rows, unit_rows
 
 B, D, M = 64, 6, 24
 Scale = ae.nets.Scale
@@ -261,6 +261,22 @@ def test_a_unit_norm_decoder_stays_one():
         state, _ = step(state, batch)
     norms = jnp.linalg.norm(state.params["decoder"]["atoms"], axis=1)
     np.testing.assert_allclose(norms, 1.0, rtol=1e-5)
+
+
+def test_the_gradient_along_an_atom_is_taken_away():
+    """Of atoms of any norm, and of nothing else. Fails if the atom is taken to have norm 1."""
+    atoms, gradient = raw((M, D)), raw((M, D), seed=1)
+    params = {"decoder": {"atoms": atoms, "bias": atoms[0]}}
+    grads = {"decoder": {"atoms": gradient, "bias": gradient[0]}}
+    tx = tangent_rows()
+    updates, _ = tx.update(grads, tx.init(params), params)
+    w, g = np.asarray(atoms, np.float64), np.asarray(gradient, np.float64)
+    unit = w / np.linalg.norm(w, axis=1, keepdims=True)
+    expected = g - np.sum(g * unit, axis=1, keepdims=True) * unit
+    np.testing.assert_allclose(updates["decoder"]["atoms"], expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(updates["decoder"]["bias"], gradient[0])
+    with pytest.raises(ValueError, match="need the parameters"):
+        tx.update(grads, tx.init(params))
 
 
 class TestResampled:
