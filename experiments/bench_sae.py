@@ -8,7 +8,8 @@ inputs, 32 active latents and batches of 2,048, without and with dead latents. E
 in a process of its own; they take turns, and each figure is the median of its rounds. The floor is
 the time of the encoder's product at the machine's matrix rate, and of the optimiser's bytes
 (parameters and two moments read and written, gradients read) at its copy rate: no program that
-trains every parameter at every step goes below it. Minutes on 2 quiet CPU cores: 10 with the peer.
+trains every parameter at every step goes below it. What the folder holds already is not measured
+again, so that a run may be made in pieces. Minutes on 2 quiet CPU cores: 10 with the peer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 
 from aejax.environment import environment
 from aejax.errors import UserError
-from aejax.files import write_json
+from aejax.files import read_json, write_json
 from experiments.driver import say
 
 SIZE, ACTIVE, BATCH = 576, 32, 2048
@@ -65,14 +66,15 @@ def command(
         raise UserError(f"--codes {' '.join(codes)}: choose among topk, batchtopk, jumprelu")
     folder = pathlib.Path(out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {}
+    path = folder / "result.json"
+    result: dict[str, Any] = read_json(path) if path.exists() else {}
     for latents in m:
-        result[str(latents)] = {}
+        rows = result.setdefault(str(latents), {})
         for code in codes:
-            figures = compare(code, latents, rounds, steps, peer_python, folder)
-            result[str(latents)][code] = figures
-            write_json(folder / "result.json", {**result, "environment": environment()})
-            show(code, latents, figures)
+            if code not in rows:
+                rows[code] = compare(code, latents, rounds, steps, peer_python, folder)
+            write_json(path, {**result, "environment": environment()})
+            show(code, latents, rows[code])
 
 
 def compare(

@@ -7,10 +7,11 @@ A table stands between <!-- figures: NAME --> and <!-- end -->, NAME being that 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aejax.errors import UserError
@@ -56,11 +57,11 @@ def made(result: Mapping[str, Any]) -> str:
     jax = result["versions"]["jax"]
     lines = [f"`{result['command']}` ({result['hardware']}, jax {jax}{minutes})", ""]
     rows = {name: row for name, row in result.items() if isinstance(row, dict)}
-    speeds = {name: row for name, row in rows.items() if "images_per_second" in row}
+    speeds = list(_contests(result))
     parts = {name: row for name, row in rows.items() if _is_part(row)}
     single = {name: row for name, row in rows.items() if "mean" in row}
     if speeds:
-        lines += _speeds(speeds, result.get("ratios", {}))
+        lines += _speeds(speeds)
     if single:
         lines += _single(single)
     for i, joined in enumerate(together(parts)):
@@ -89,16 +90,52 @@ def _parts(parts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _speeds(rows: Mapping[str, Any], ratios: Mapping[str, float]) -> list[str]:
-    lines = [
-        "| | images/s | share of the matmul rate | learner against it |",
-        "|---|---:|---:|---:|",
-    ]
+def _contests(result: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(where it stands, contestant -> row) of all speeds measured beside each other."""
+    rows = {name: row for name, row in result.items() if isinstance(row, dict)}
+    contest = {name: row for name, row in rows.items() if _rate(row)}
+    if contest:
+        yield path, {**contest, "ratios": result.get("ratios", {})}
+        return
     for name, row in rows.items():
-        share = f"{row['share_of_matmul']:.2f}" if "share_of_matmul" in row else "1"
-        ratio = f"{ratios[name]:.2f}" if name in ratios else ""
-        lines.append(f"| {name} | {row['images_per_second']:,.0f} | {share} | {ratio} |")
-    return lines
+        yield from _contests(row, f"{path} {name}".strip())
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    return next((name for name in row if name.endswith("s_per_second")), "")
+
+
+# What may have been measured of a contestant: heading, and its cell; columns without any are left.
+COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "with dead latents": lambda row: f"{row['with_dead'][_rate(row)]:,.0f}",
+    "dead": lambda row: f"{row['with_dead']['dead']:,}",
+    "peak MiB": lambda row: f"{row['peak_bytes'] / 2**20:,.0f}",
+    "share of the matmul rate": lambda row: f"{row['share_of_matmul']:.2f}",
+}
+
+
+def _speeds(contests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    rates = {_rate(row) for _, rows in contests for row in rows.values()} - {""}
+    unit = rates.pop().removesuffix("_per_second")
+    lines, found = [], set()
+    for path, rows in contests:
+        if path:
+            lines.append([f"**{_words(path)}**", "", {}, ""])
+        for name, row in rows.items():
+            if name == "ratios":
+                continue
+            cells = {}
+            for heading, cell in COLUMNS.items():
+                with contextlib.suppress(KeyError):
+                    cells[heading] = cell(row)
+            found |= cells.keys()
+            ratio = f"{rows['ratios'][name]:.2f}" if name in rows["ratios"] else ""
+            lines.append([name, f"{row[_rate(row)]:,.0f}", cells, ratio])
+    kept = [heading for heading in COLUMNS if heading in found]
+    texts = [["", f"{unit}/s", *kept, "learner against it"]]
+    texts += [[n, rate, *(cells.get(h, "") for h in kept), r] for n, rate, cells, r in lines]
+    table = [f"| {' | '.join(text)} |" for text in texts]
+    return [table[0], f"|---|{'---:|' * (len(texts[0]) - 1)}", *table[1:]]
 
 
 def _cell(row: Mapping[str, Any]) -> str:
