@@ -24,7 +24,17 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds", "interop"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"events", "files", "kernels", "members", "dictionary", "leaves", "describe", "environment"},
+    {
+        "branches",
+        "events",
+        "files",
+        "kernels",
+        "members",
+        "dictionary",
+        "leaves",
+        "describe",
+        "environment",
+    },
     {"schedules"},
     PARTS,
     {"model", "objective", "initialise", "transforms"},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import aejax as ae
-from aejax.bottlenecks.sparse.batchtopk import choose, kth_largest
+from aejax.bottlenecks.sparse.batchtopk import Remainder, kth_largest, settle
 from aejax.bottlenecks.sparse.jumprelu import above, jump
 
 B, D, M, K = 24, 6, 40, 3
@@ -28,9 +28,9 @@ def start(bottleneck, **options):
     return made, made.init(jax.random.key(0), data())
 
 
-def trained(made, variables, batch):
+def trained(made, variables, batch, step=0):
     """The forward pass of one training step, and the memory after it."""
-    forward, changed = made.apply(variables, batch, mutable=["memory"])
+    forward, changed = made.apply(variables, batch, None, step, mutable=["memory"])
     return forward, {**variables, **changed}
 
 
@@ -104,28 +104,41 @@ class TestBatchTopK:
         """Fails if overflow is not seen, or if ties add to the count: values repeat here."""
         score = np.random.default_rng(1).integers(0, 50, (B, M)).astype(np.float32)
         score[0] += 40.0
-        chosen = jax.jit(choose, static_argnums=(1, 2))(jnp.asarray(score), count, slots)
-        rows = np.arange(B)[:, None]
+
+        @jax.jit
+        def choose(score):
+            top, indices = jax.lax.top_k(score, slots)
+            chosen = settle(top, indices, lambda rows: score[rows], M, count)
+            one, none = jnp.ones(M), jnp.zeros(M)
+            found = Remainder(score, jnp.eye(M), none, score, one, indices, chosen, None)
+            return chosen, indices, found.map(lambda z: z, score)
+
+        chosen, indices, spill = choose(jnp.asarray(score))
         mask = np.zeros((B, M), bool)
-        mask[rows, chosen.indices] = chosen.kept
-        if bool(chosen.overflow):
-            assert not np.any(mask & np.asarray(chosen.spilled))
-            mask |= np.asarray(chosen.spilled)
-        assert mask.sum() == count
-        np.testing.assert_array_equal(
-            np.sort(score[mask])[::-1], np.sort(score.ravel())[::-1][:count]
-        )
+        mask[np.arange(B)[:, None], indices] = chosen.kept
+        spilled = np.asarray(spill) > 0
+        np.testing.assert_array_equal(spill, score * spilled)
+        assert not np.any(mask & spilled)
+        np.testing.assert_array_equal(chosen.active, spilled.sum(1))
+        np.testing.assert_array_equal(chosen.used, spilled.any(0))
+        assert spilled.any() <= chosen.level
+        mask |= spilled
+        expected = np.sort(score.ravel())[::-1][:count]
+        found = np.sort(score[mask & (score > 0)])[::-1]
+        np.testing.assert_array_equal(found, expected[expected > 0])
         assert chosen.smallest == np.min(score[mask][score[mask] > 0])
         if slots == M:
-            assert not chosen.overflow
+            assert chosen.level == 0
 
     def test_bisection_finds_the_kth_largest(self):
         """Fails if a bit is left out, or if the comparison is strict."""
-        values = np.random.default_rng(2).gamma(0.3, size=(50, 7)).astype(np.float32)
-        values[:9] = 0.0
-        for k in (1, 2, 100, 287, 350):
-            found = kth_largest(jnp.asarray(values), k)
-            assert found == np.sort(values.ravel())[::-1][k - 1]
+        random = np.random.default_rng(2)
+        parts = [random.gamma(0.3, size=shape).astype(np.float32) for shape in ((50, 7), (9, 64))]
+        parts[0][:9] = 0.0
+        for k in (1, 2, 100, 287, 900, 926, 927):
+            found = kth_largest([jnp.asarray(part) for part in parts], k)
+            values = np.concatenate([part.ravel() for part in parts])
+            assert found == (np.sort(values)[::-1][k - 1] if k <= values.size else 0.0)
 
     @pytest.mark.parametrize(("slots", "by_norm"), [(4, False), (None, True), (M, False)])
     def test_training_codes_and_gradients_equal_the_dense_form(self, slots, by_norm):
@@ -160,19 +173,19 @@ class TestBatchTopK:
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, wanted
         )
         assert float(jnp.mean(forward.code.l0)) == K
-        assert bool(forward.code.z.overflow[0]) == (slots == 4 or slots is None)
+        assert (forward.code.z.spill.chosen.level > 0) == (slots == 4 or slots is None)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
-        """Fails if it starts at 0 unasked, or takes the mean of the kept values."""
-        for from_zero in (False, True):
-            made, variables = start(ae.BatchTopK(M, K, from_zero=from_zero))
+        """Fails if it starts at 0 unasked or too soon, or takes the mean of the kept values."""
+        for from_zero, begin in ((False, 0), (True, 0), (False, 2)):
+            made, variables = start(ae.BatchTopK(M, K, from_zero=from_zero, begin=begin))
             expected = 0.0
             for t in range(4):
-                forward, variables = trained(made, variables, data(seed=t))
+                forward, variables = trained(made, variables, data(seed=t), t)
                 kept = np.asarray(forward.code.dense())
                 smallest = kept[kept > 0].min()
-                rate = 1.0 if t == 0 and not from_zero else 0.01
-                expected += rate * (smallest - expected)
+                rate = 1.0 if t == begin and not from_zero else 0.01
+                expected += (rate if t >= begin else 0.0) * (smallest - expected)
                 found = variables["memory"]["bottleneck"]["threshold"]
                 np.testing.assert_allclose(found, expected, rtol=1e-5)
 

@@ -61,6 +61,19 @@ def products(jaxpr, branch: bool = False) -> tuple[int, int]:
     return outside, inside
 
 
+def outputs_of_branches(jaxpr) -> list:
+    """What comes out of branches, those within other branches left out."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "cond":
+            found += equation.outvars
+            continue
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):
+            inner = getattr(value, "jaxpr", value)
+            found += outputs_of_branches(inner) if hasattr(inner, "eqns") else []
+    return found
+
+
 def test_the_april_loss_is_invariant_to_the_size_of_atoms():
     """Atoms times c, encoder and bias over c. Fails if L1 is not weighted by the norms."""
     made, _ = start(ae.ReLU(M))
@@ -172,6 +185,24 @@ class TestRevival:
             lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6), grads, own
         )
         assert not any(np.any(leaf[0]) for leaf in jax.tree.leaves(grads))
+
+    @pytest.mark.parametrize("term", [losses.revival(), losses.ghost()], ids=["revival", "ghost"])
+    def test_a_branch_not_taken_writes_no_array_of_the_batch(self, term):
+        """Gradients of parameters alone come out of it. Fails if `switch` is `lax.switch`.
+
+        That one hands on what its backward pass needs, f32[B, m] among it: zeros where not taken.
+        """
+        made, variables = start(ae.BatchTopK(M, K))
+
+        def cost(params):
+            bound = made.bind({**variables, "params": params})
+            forward, _ = made.apply({**variables, "params": params}, data(), mutable=["memory"])
+            return jnp.sum(term(bound, forward) + losses.squared_error(bound, forward))
+
+        program = jax.make_jaxpr(jax.grad(cost))(variables["params"]).jaxpr
+        shapes = [v.aval.shape for v in outputs_of_branches(program)]
+        assert {(B,), (D, M), (M, D)} <= set(shapes)
+        assert not [shape for shape in shapes if shape[:1] == (B,) and shape[1:] not in ((), (D,))]
 
     def test_ghosts_are_worth_the_main_loss(self):
         """Fails if the output is not rescaled, or if its gradient reaches living latents."""

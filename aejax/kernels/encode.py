@@ -14,9 +14,15 @@ from aejax.types import Array
 
 
 def encode_topk(
-    x: Array, kernel: Array, bias: Array, k: int, norms: Array | None = None, dtype: Any = None
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    k: int,
+    norms: Array | None = None,
+    dtype: Any = None,
+    recall: float | None = None,
 ) -> tuple[Array, Array]:
-    """The k largest of x W + b in each row; exact, largest first.
+    """The k largest of x W + b in each row; exact unless `recall` is given, largest first.
 
     Args:
       x: f32[B, D]; its gradient is there, and nothing of it is computed where nobody reads it.
@@ -25,13 +31,14 @@ def encode_topk(
       k: how many.
       norms: f32[m], positive: selects by (x W + b) * norms; None: by x W + b.
       dtype: of the product, which is summed in float32; None: float32.
+      recall: the share of the k largest that is enough (see `select.largest`); None: all.
 
     Returns:
       values f32[B, k], of x W + b, and indices i32[B, k].
     """
     # Backward goes through `encode_at` alone.
     product = project(jax.lax.stop_gradient(x), jax.lax.stop_gradient(kernel), dtype)
-    indices = largest(product, bias, norms, k)
+    indices = largest(product, bias, norms, k, recall)
     return encode_at(product, x, kernel, bias, indices, dtype), indices
 
 
@@ -79,3 +86,33 @@ def _backward(dtype, saved, cotangent):
 
 
 encode_at.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def encode_all(product: Array, x: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
+    """x W + b where x W is at hand, f32[B, m]: it is not computed again.
+
+    Args:
+      product: f32[B, m], of x and the kernel; gets no gradient.
+      x: f32[B, D].
+      kernel: f32[D, m].
+      bias: f32[m].
+      dtype: that the product was taken in.
+    """
+    del x, kernel, dtype
+    return product + bias[None]
+
+
+def _forward_all(product, x, kernel, bias, dtype):
+    return encode_all(product, x, kernel, bias, dtype), (x, kernel)
+
+
+def _backward_all(dtype, saved, cotangent):
+    x, kernel = saved
+    d_x = project(cotangent, kernel.T, dtype)
+    d_kernel = project(x.T, cotangent, dtype)
+    d_bias = jnp.sum(cotangent, axis=0)
+    return None, d_x.astype(x.dtype), d_kernel.astype(kernel.dtype), d_bias
+
+
+encode_all.defvjp(_forward_all, _backward_all)

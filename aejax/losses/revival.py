@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.branches import switch
 from aejax.losses.scaled import residual, scaled_error
 from aejax.losses.sparsity import ages
 from aejax.members import any_member
@@ -82,7 +83,7 @@ def revival(
         branches = [lambda: jnp.zeros((size,)), *(functools.partial(explain, r) for r in rooms)]
         count = jnp.sum(dead)
         wanted = sum(any_member(count > limit).astype(jnp.int32) for limit in (0, *rooms[:-1]))
-        return jax.lax.switch(wanted, branches)
+        return switch(wanted, branches)
 
     return revival
 
@@ -114,7 +115,8 @@ def ghost(after: int = 1000) -> Term:
             scale = main / jnp.maximum(jax.lax.stop_gradient(cost), 1e-12)
             return cost * scale * jnp.any(dead)
 
-        return jax.lax.cond(any_member(jnp.any(dead)), explain, lambda: jnp.zeros((size,)))
+        some = any_member(jnp.any(dead)).astype(jnp.int32)
+        return switch(some, [lambda: jnp.zeros((size,)), explain])
 
     return ghost
 

@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
 from aejax.kernels.decode import decode_rows
-from aejax.members import any_member
 from aejax.types import Array
 
 
@@ -82,14 +80,7 @@ class Dictionary(nn.Module):
         if getattr(z, "spill", None) is None:
             return output
         # What did not fit into the slots; most batches have none of it, and pay nothing.
-        rest = jax.lax.cond(
-            any_member(jnp.any(z.overflow > 0)),
-            lambda spill, atoms: _product(spill.astype(dtype), atoms),
-            lambda spill, atoms: jnp.zeros_like(output),
-            z.spill,
-            atoms,
-        )
-        return output + rest
+        return output + z.spill.map(lambda spill: _product(spill.astype(dtype), atoms), output)
 
     def finish(self, output: Array) -> Array:
         """f32[B, D] in the dictionary's own units -> f32[B, *shape] in the target's."""

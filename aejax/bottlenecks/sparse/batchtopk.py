@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms, project
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
+from aejax.branches import switch
 from aejax.kernels import encode
+from aejax.kernels.mask import counts
 from aejax.kernels.select import largest
 from aejax.members import any_member
 from aejax.types import Array
@@ -21,9 +25,10 @@ from aejax.types import Array
 class BatchTopK(Sparse):
     """The k B largest of relu(x W + b) over a whole batch (Bussmann et al. 2024, section 3).
 
-    In training each example has `slots` slots; where one needs more, what does not fit spills into
-    a dense remainder, at a dense code's cost for that batch, so the selection is exact. Otherwise
-    the code is JumpReLU with one threshold, a moving average of the smallest value kept.
+    In training each example has `slots` slots. Examples that need more keep what does not fit in a
+    dense remainder, at a dense code's cost for these examples (see `levels`), so the selection is
+    exact. Otherwise the code is JumpReLU with one threshold, a moving average of the smallest value
+    kept.
 
     Attributes:
       latents: m.
@@ -33,6 +38,7 @@ class BatchTopK(Sparse):
       score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
       rate: of the threshold's moving average.
       from_zero: starts that average at 0 instead of at the first batch's value.
+      begin: the step at which it starts; dictionary_learning: 1000, at a rate of 0.001.
     """
 
     latents: int
@@ -41,11 +47,11 @@ class BatchTopK(Sparse):
     score_by_norm: bool = False
     rate: float = 0.01
     from_zero: bool = False
+    begin: int = 0
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode: Rows in training, else a dense z f32[B, m]."""
-        del step
         threshold = self.variable("memory", "threshold", jnp.zeros, (), jnp.float32)
         norms = self.norms(decoder)
         kernel, bias = self.encode(inputs.shape[-1])
@@ -62,28 +68,20 @@ class BatchTopK(Sparse):
         values = nn.relu(encode.encode_at(product, inputs, kernel, bias, indices, self.dtype))
         weights = jnp.ones_like(bias) if norms is None else norms
 
-        def score() -> Array:
-            return nn.relu(product + bias[None]) * weights[None]
-
+        count = self._count(values.shape[0])
         top = jax.lax.stop_gradient(values * jnp.take(weights, indices))
-        chosen = settle(top, indices, score, self.latents, self._count(values.shape[0]))
+        # Stopped: a derivative of the selection would be made ready in every batch.
+        seen = product, jax.lax.stop_gradient(bias), jax.lax.stop_gradient(weights)
+        chosen = settle(top, indices, functools.partial(scores, *seen), self.latents, count)
         smallest = jnp.where(jnp.isfinite(chosen.smallest), chosen.smallest, threshold.value)
         first = (threshold.value == 0.0) & (not self.from_zero)
         moved = threshold.value + self.rate * (smallest - threshold.value)
-        threshold.value = jnp.where(first, smallest, moved)
+        begun = jnp.asarray(step) >= self.begin
+        threshold.value = jnp.where(begun, jnp.where(first, smallest, moved), threshold.value)
         values = jnp.where(chosen.kept, values, 0.0)
-
-        def remainder(inputs: Array, kernel: Array, bias: Array) -> Array:
-            pre = project(inputs, kernel, bias, self.dtype)
-            return jnp.where(chosen.spilled, nn.relu(pre), 0.0)
-
-        def nothing(*_: Array) -> Array:
-            return jnp.zeros(product.shape)
-
-        spill = jax.lax.cond(chosen.overflow, remainder, nothing, inputs, kernel, bias)
-        overflow = jnp.broadcast_to(chosen.overflow, (product.shape[0],)).astype(jnp.int32)
-        rows = Rows(values, chosen.indices, self.latents, spill, overflow)
-        active = jnp.sum(values > 0, axis=-1) + jnp.sum(spill > 0, axis=-1)
+        active = jnp.sum(values > 0, axis=-1) + chosen.active
+        spill = Remainder(inputs, kernel, bias, product, weights, indices, chosen, self.dtype)
+        rows = Rows(values, indices, self.latents, spill)
         return SparseCode(rows, active.astype(jnp.float32))
 
     def norms(self, decoder: Any) -> Array | None:
@@ -111,88 +109,179 @@ class BatchTopK(Sparse):
 
 
 class Chosen(NamedTuple):
-    """The `count` largest of a batch's scores."""
+    """The `count` largest of a batch's scores: those in slots, and how to find the others."""
 
-    indices: Array  # i32[B, S], the S largest of each example
-    kept: Array  # bool[B, S], which of them are among the chosen
-    spilled: Array  # bool[B, m], chosen ones that have no slot; read only where overflow
-    overflow: Array  # bool[], whether there are any; in a sweep, for any member
+    kept: Array  # bool[B, S], which of the slots are among the chosen
+    least: Array  # f32[], the score of the last one chosen
+    room: Array  # i32[], how many are chosen at that very score among examples looked at as a whole
     smallest: Array  # f32[], the smallest positive score chosen; infinite where there is none
+    rows: Array  # i32[B], the examples, those first that overflow soonest
+    level: Array  # i32[], how many of them were looked at as a whole: an index of `levels`
+    active: Array  # i32[B], chosen ones above zero that have no slot
+    used: Array  # bool[m], their latents
 
 
-def choose(score: Array, count: int, slots: int) -> Chosen:
-    """Finds the `count` largest scores of a batch exactly, mostly by looking at S a row.
+def levels(size: int) -> tuple[int, ...]:
+    """How many examples of a batch are looked at as a whole."""
+    return tuple(sorted({0, size // 8, 3 * size // 16, size // 4, size}))
 
-    If no row's S-th largest score is above the threshold found among the S largest of all rows,
-    none without a slot is, and the threshold is that of the whole batch.
 
-    Args:
-      score: f32[B, m], not negative.
-      count: how many to choose; at most B * slots are looked at unless rows overflow.
-      slots: S.
-    """
-    indices = largest(score, jnp.zeros((score.shape[1],)), None, slots)
-    top = jnp.take_along_axis(score, indices, axis=1)
-    return settle(top, indices, lambda: score, score.shape[1], count)
+def scores(product: Array, bias: Array, weights: Array, rows: Array) -> Array:
+    """relu(x W + b) * weights of some examples i32[R], f32[R, m]."""
+    return nn.relu(jnp.take(product, rows, axis=0) + bias[None]) * weights[None]
 
 
 def settle(
-    top: Array, indices: Array, score: Callable[[], Array], latents: int, count: int | Array
+    top: Array, indices: Array, score: Callable[[Array], Array], latents: int, count: int | Array
 ) -> Chosen:
-    """`choose`, where each row's S largest are at hand; all scores are asked for in need only.
+    """Finds the `count` largest scores of a batch exactly, mostly by looking at S an example.
+
+    Examples are looked at as a whole in the order of their S-th scores, as many as it takes: once
+    the threshold of these and of the others' S is not below the next example's S-th score, no
+    other has a chosen one without a slot, and the threshold is that of the whole batch.
 
     Args:
-      top: f32[B, S], not negative, largest first.
+      top: f32[B, S], each example's S largest, not negative, largest first.
       indices: i32[B, S], whose scores they are.
-      score: gives f32[B, m].
+      score: gives all scores of some examples, i32[R] -> f32[R, m].
       latents: m.
       count: how many to choose.
     """
     size, slots = top.shape
     count = jnp.minimum(count, min(size * latents, jnp.iinfo(jnp.int32).max))
-    threshold = kth_largest(top, count)
-    overflow = jnp.any(top[:, -1] > threshold) if slots < latents else jnp.zeros((), bool)
-    # With fewer slots than are to be chosen the remainder is all that can hold them.
-    overflow = any_member(overflow | (count > top.size))
-    infinite = jnp.asarray(jnp.inf, top.dtype)
+    last = top[:, -1] if slots < latents else jnp.zeros((size,))
+    # With fewer slots than are to be chosen every example may have to hold more.
+    last = jnp.where(count > top.size, jnp.inf, last)
+    rows = jnp.argsort(-last, stable=True).astype(jnp.int32)
 
-    def inside() -> tuple[Array, Array, Array]:
-        return _exactly(top, threshold, count), jnp.zeros((size, latents), bool), infinite
+    def apart(examples: int) -> tuple[Array, Array]:
+        some = rows[:examples]
+        return top.at[some].set(0.0), score(some)
 
-    def dense() -> tuple[Array, Array, Array]:
-        every = score()
-        chosen = _exactly(every, kth_largest(every, count), count)
-        rows = jnp.broadcast_to(jnp.arange(size)[:, None], indices.shape)
-        spilled = chosen.at[rows, indices].set(False)
-        least = jnp.min(jnp.where(spilled & (every > 0), every, infinite))
-        return chosen[rows, indices], spilled, least
+    def threshold(examples: int) -> Array:
+        return kth_largest(apart(examples), count)
 
-    kept, spilled, rest = jax.lax.cond(overflow, dense, inside)
-    smallest = jnp.min(jnp.where(kept & (top > 0), top, infinite))
-    return Chosen(indices, kept, spilled, overflow, jnp.minimum(smallest, rest))
+    def beyond(examples: int, least: Array) -> Array:
+        """How many others may hold more than their slots: the threshold only rises from here."""
+        return jnp.sum(last[rows[examples:]] > least)
+
+    several = levels(size)
+    least = threshold(0)
+    short = any_member(beyond(0, least) > 0)
+    least = jax.lax.cond(short, functools.partial(threshold, several[1]), lambda: least)
+    wanted = several[1] + beyond(several[1], least)
+    more = [any_member(wanted > examples) for examples in several[1:-1]]
+    level = short * (1 + sum(one.astype(jnp.int32) for one in more))
+    finer = [lambda: least, lambda: least, *(functools.partial(threshold, n) for n in several[2:])]
+    least = jax.lax.switch(level, finer)
+
+    def look(examples: int) -> tuple[Array, ...]:
+        some, (alone, every) = rows[:examples], apart(examples)
+        above = jnp.sum(alone > least) + jnp.sum(every > least)
+        kept = _first(alone, least, count - above)
+        room = count - above - jnp.sum(kept & (alone == least))
+        chosen = _first(every, least, room)
+        kept = kept.at[some].set(jnp.take_along_axis(chosen, indices[some], axis=1))
+        spilled = slotless(chosen, indices[some]) & (every > 0)
+        smallest = jnp.min(jnp.where(spilled, every, jnp.inf), initial=jnp.inf)
+        active = jnp.sum(spilled, axis=1, dtype=jnp.int32)
+        active = jnp.zeros((size,), jnp.int32).at[some].set(active)
+        return kept, room, smallest, active, jnp.any(spilled, axis=0)
+
+    looks = [functools.partial(look, examples) for examples in levels(size)]
+    kept, room, rest, active, used = jax.lax.switch(level, looks)
+    smallest = jnp.minimum(jnp.min(jnp.where(kept & (top > 0), top, jnp.inf)), rest)
+    return Chosen(kept, least, room, smallest, rows, level, active, used)
 
 
-def kth_largest(values: Array, k: int | Array) -> Array:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Remainder:
+    """The chosen latents that have no slot: what finds them, so that none costs nothing."""
+
+    inputs: Array  # f32[B, D]
+    kernel: Array  # f32[D, m]
+    bias: Array  # f32[m]
+    product: Array  # f32[B, m], inputs W, as the selection saw it
+    weights: Array  # f32[m], of the scores
+    indices: Array  # i32[B, S], which have a slot
+    chosen: Chosen
+    dtype: Any = dataclasses.field(metadata={"static": True})
+    # Latents from the first number to before the second; None: all.
+    within: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def used(self) -> Array:
+        """Latents that some example has here, bool[m]."""
+        return self.chosen.used
+
+    def between(self, low: int, high: int) -> Remainder:
+        """The same without all latents but low <= i < high."""
+        return dataclasses.replace(self, within=(low, high))
+
+    def map(self, function: Callable[[Array], Array], like: Array) -> Array:
+        """A function of each example's remainder, at the cost of the examples that have one.
+
+        Args:
+          function: f32[R, m] -> f32[R, ...], of zeros zeros.
+          like: f32[B, ...], of the result's shape.
+        """
+        zeros = jnp.zeros(like.shape, like.dtype)
+
+        def some(examples: int) -> Array:
+            rows = self.chosen.rows[:examples]
+            return zeros.at[rows].set(function(self._dense(examples))) if examples else zeros
+
+        size = like.shape[0]
+        return switch(self.chosen.level, [functools.partial(some, n) for n in levels(size)])
+
+    def _dense(self, examples: int) -> Array:
+        """Of the first so many of the rows, f32[R, m]."""
+        rows = self.chosen.rows[:examples]
+        seen = (jnp.take(a, rows, axis=0) for a in (self.product, self.inputs))
+        pre = nn.relu(encode.encode_all(*seen, self.kernel, self.bias, self.dtype))
+        seen = jax.lax.stop_gradient((self.product, self.bias, self.weights))
+        score = scores(*seen, rows)
+        chosen = _first(score, self.chosen.least, self.chosen.room)
+        chosen = slotless(chosen, jnp.take(self.indices, rows, axis=0))
+        if self.within is not None:
+            column = jnp.arange(score.shape[1])[None]
+            chosen = chosen & (column >= self.within[0]) & (column < self.within[1])
+        return jnp.where(chosen, pre, 0.0)
+
+
+def slotless(chosen: Array, indices: Array) -> Array:
+    """bool[R, m] without those that have a slot, i32[R, S]."""
+    rows = jnp.broadcast_to(jnp.arange(chosen.shape[0])[:, None], indices.shape)
+    return chosen.at[rows, indices].set(False)
+
+
+def kth_largest(parts: Sequence[Array], k: int | Array) -> Array:
     """The k-th largest of all values, by bisection on their bits: no sort, one count a bit, f32[].
 
     Args:
-      values: f32, not negative (the bits of such floats order as they do).
+      parts: f32[n, c], not negative (the bits of such floats order as they do).
       k: from 1; 0 is found where it is more than there are values.
     """
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
+    all_bits = [jax.lax.bitcast_convert_type(p.astype(jnp.float32), jnp.int32) for p in parts]
 
     def add_bit(i: Array, found: Array) -> Array:
         tried = found | (jnp.int32(1) << (30 - i))
-        return jnp.where(jnp.sum(bits >= tried) >= k, tried, found)
+        count = sum(jnp.sum(counts(bits, tried)) for bits in all_bits)
+        return jnp.where(count >= k, tried, found)
 
     found = jax.lax.fori_loop(0, 31, add_bit, jnp.zeros((), jnp.int32))
     return jax.lax.bitcast_convert_type(found, jnp.float32)
 
 
-def _exactly(values: Array, threshold: Array, count: Array) -> Array:
-    """Which values are chosen, `count` of them: ties at the threshold go to the first ones."""
-    above = values > threshold
+def _first(values: Array, threshold: Array, room: Array) -> Array:
+    """Which values are above the threshold or are the first `room` ones at it; at 0 all are."""
     tied = values == threshold
-    room = count - jnp.sum(above)
-    first = jnp.cumsum(tied.ravel()).reshape(values.shape) <= room
-    return above | (tied & first)
+
+    def counted() -> Array:
+        return tied & (jnp.cumsum(tied.ravel()).reshape(values.shape) <= room)
+
+    # Counting along them takes longer than all else here, and ties are rare.
+    many = any_member((jnp.sum(tied) > room) & (threshold > 0))
+    some = jax.lax.cond(many, counted, lambda: tied)
+    return (values > threshold) | some

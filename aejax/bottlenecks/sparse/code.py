@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from aejax.members import any_member
 from aejax.types import Array
 
 
@@ -17,30 +16,26 @@ from aejax.types import Array
 class Rows:
     """A sparse z with a fixed number of slots: `values` at `indices`, zero elsewhere.
 
-    Where one example may need more slots than there are (BatchTopK), `spill` holds what did not
-    fit; it is all zeros, and nobody reads it, unless `overflow` says so.
+    Where one example may need more slots than there are (BatchTopK), `spill` has what did not fit.
     """
 
     values: Array  # f32[B, k]
     indices: Array  # i32[B, k], each at most once an example
     latents: int = dataclasses.field(metadata={"static": True})  # m
-    spill: Array | None = None  # f32[B, m]
-    overflow: Array | None = None  # i32[B], the same for all: 1 where any spill is not zero
+    # With `map`, `between` and `used`, as BatchTopK's Remainder has them.
+    spill: Any = None
 
     def dense(self) -> Array:
         """f32[B, m]."""
         rows = jnp.arange(self.values.shape[0])[:, None]
         zeros = jnp.zeros((self.values.shape[0], self.latents), self.values.dtype)
         kept = zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
-        return kept if self.spill is None else kept + self.spill
+        return kept if self.spill is None else kept + self.spill.map(lambda spill: spill, kept)
 
     def between(self, low: int, high: int) -> Rows:
         """The same rows with all latents but low <= i < high silent."""
         inside = (self.indices >= low) & (self.indices < high)
-        spill = self.spill
-        if spill is not None:
-            column = jnp.arange(self.latents)[None]
-            spill = jnp.where((column >= low) & (column < high), spill, 0.0)
+        spill = None if self.spill is None else self.spill.between(low, high)
         values = jnp.where(inside, self.values, 0.0)
         return dataclasses.replace(self, values=values, spill=spill)
 
@@ -90,10 +85,12 @@ class SparseCode(NamedTuple):
         if weights is not None:
             values = values * jnp.take(weights, self.z.indices)
         total = jnp.sum(values, axis=-1)
-        if self.z.spill is None:
-            return total
-        spill = jnp.abs(self.z.spill)
-        return total + jnp.sum(spill if weights is None else spill * weights[None], axis=-1)
+
+        def sums(spill: Array) -> Array:
+            spill = jnp.abs(spill)
+            return jnp.sum(spill if weights is None else spill * weights[None], axis=-1)
+
+        return total if self.z.spill is None else total + self.z.spill.map(sums, total)
 
     def used(self) -> Array:
         """Latents that some example uses, bool[m]."""
@@ -101,11 +98,4 @@ class SparseCode(NamedTuple):
             return jnp.any(self.z != 0, axis=0)
         none = jnp.zeros((self.z.latents,), bool)
         used = none.at[self.z.indices.ravel()].max(self.z.values.ravel() != 0)
-        if self.z.spill is None or self.z.overflow is None:
-            return used
-        spill = self.z.spill
-        return jax.lax.cond(
-            any_member(jnp.any(self.z.overflow > 0)),
-            lambda: used | jnp.any(spill != 0, axis=0),
-            lambda: used,
-        )
+        return used if self.z.spill is None else used | self.z.spill.used

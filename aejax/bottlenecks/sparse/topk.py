@@ -24,19 +24,23 @@ class TopK(Sparse):
       k: slots of one example; fewer are active where fewer pre-activations are positive.
       score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
       active: how many of the slots are used, which a sweep may trace; None: all k.
+      recall: the share of the k largest that is enough: an approximation that is fast on TPUs
+        alone; None: all of them, exactly.
     """
 
     latents: int
     k: int  # pyright: ignore[reportGeneralTypeIssues]
     score_by_norm: bool = False
     active: Any = None
+    recall: float | None = None
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots."""
         del step
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
-        values, indices = encode_topk(inputs, kernel, bias, self.k, norms, self.dtype)
+        how = self.k, norms, self.dtype, self.recall
+        values, indices = encode_topk(inputs, kernel, bias, *how)
         values = nn.relu(values)
         values = _first(values, self.active)
         l0 = jnp.sum(values > 0, axis=-1).astype(jnp.float32)
