@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from aejax.kernels.table import chosen
 from aejax.types import Array
 
 
-def largest(product: Array, bias: Array, norms: Array | None, k: int) -> Array:
+def largest(
+    product: Array, bias: Array, norms: Array | None, k: int, recall: float | None = None
+) -> Array:
     """The k largest of (product + bias) * norms in each row, largest first.
 
     Ties go to the lowest index in the form "whole", to any in the others.
@@ -21,19 +24,25 @@ def largest(product: Array, bias: Array, norms: Array | None, k: int) -> Array:
       bias: f32[m]; -inf takes a column out.
       norms: f32[m], positive, or None for ones.
       k: how many, at most m.
+      recall: the share of them that is enough, found by `lax.approx_max_k`, which is fast on TPUs
+        alone; None: all, exactly.
 
     Returns:
       i32[B, k], without a gradient.
     """
     product, bias = jax.lax.stop_gradient((product, bias))
     norms = jnp.ones_like(bias) if norms is None else jax.lax.stop_gradient(norms)
+    if recall is not None:
+        score = (product + bias[None]) * norms[None]
+        return jax.lax.approx_max_k(score, k, recall_target=recall)[1]
     forms = {name: functools.partial(form, k=k) for name, form in forms_for(bias.size, k).items()}
     return chosen("largest", (product.shape[0], k, bias.size), forms, product, bias, norms)
 
 
 def forms_for(columns: int, k: int) -> dict:
     """The forms that fit m columns and k."""
-    forms = {"whole": _whole}
+    forms = {"any order of ties": _unstable} if STABLE_IS_ASKED_FOR else {}
+    forms["whole"] = _whole
     for members in MEMBERS:
         if columns % members == 0 and columns // members >= k:
             name = f"groups of {members}"
@@ -42,10 +51,17 @@ def forms_for(columns: int, k: int) -> dict:
 
 
 MEMBERS = (8, 16, 32, 64)
+# Of lax.top_k, from jax 0.11 on: on GPUs the fast algorithms keep no order of ties.
+STABLE_IS_ASKED_FOR = "is_stable" in inspect.signature(jax.lax.top_k).parameters
 
 
 def _whole(product: Array, bias: Array, norms: Array, k: int) -> Array:
     return jax.lax.top_k((product + bias[None]) * norms[None], k)[1]
+
+
+def _unstable(product: Array, bias: Array, norms: Array, k: int) -> Array:
+    score = (product + bias[None]) * norms[None]
+    return jax.lax.top_k(score, k, is_stable=False)[1]  # pyright: ignore[reportCallIssue]
 
 
 def _grouped(product: Array, bias: Array, norms: Array, k: int, members: int) -> Array:

@@ -20,8 +20,9 @@ class Measured(NamedTuple):
 
 
 # backend -> operation -> rows written by `python -m experiments bench-kernels` (jax 0.10.2, 2 cores
-# of a Xeon with AVX-512; the shared machine was not quiet, so compare within a row). CPUs alone are
-# measured: other backends run each operation's first form, one XLA operation, until they are.
+# of a Xeon with AVX-512, `largest` up to k = 64 of an EPYC; the shared machine was not quiet, so
+# compare within a row). CPUs alone are measured: other backends run each operation's first form,
+# one XLA operation, until they are.
 MEASURED: dict[str, dict[str, list[Measured]]] = {
     "cpu": {
         "combine": [
@@ -64,18 +65,18 @@ MEASURED: dict[str, dict[str, list[Measured]]] = {
         "largest": [
             Measured(
                 (2048, 32, 8192),
-                {"whole": 92.4, "groups of 8": 36.5, "groups of 16": 32.2, "groups of 32": 66.0},
+                {"whole": 67.4, "groups of 8": 23.7, "groups of 16": 28.0, "groups of 32": 52.3},
             ),
             Measured(
                 (2048, 64, 8192),
-                {"whole": 108.1, "groups of 8": 52.9, "groups of 16": 64.3, "groups of 32": 118.3},
+                {"whole": 105.8, "groups of 8": 49.7, "groups of 16": 67.9, "groups of 32": 88.0},
             ),
             Measured(
                 (2048, 256, 8192), {"whole": 274.4, "groups of 8": 218.3, "groups of 16": 283.8}
             ),
             Measured(
                 (2048, 32, 32768),
-                {"whole": 324.3, "groups of 8": 78.1, "groups of 16": 74.9, "groups of 32": 95.3},
+                {"whole": 235.9, "groups of 8": 64.2, "groups of 16": 69.0, "groups of 32": 85.6},
             ),
             Measured((256, 32, 1024), {"whole": 2.3, "groups of 8": 1.8, "groups of 16": 2.4}),
         ],
