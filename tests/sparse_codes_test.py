@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import aejax as ae
-from aejax.bottlenecks.sparse.batchtopk import Remainder, kth_largest, settle
+from aejax.bottlenecks.sparse.batchtopk import Remainder, kth_largest, levels, settle
 from aejax.bottlenecks.sparse.jumprelu import above, jump
 
 B, D, M, K = 24, 6, 40, 3
@@ -98,37 +100,40 @@ class TestJumpReLU:
 class TestBatchTopK:
     """The largest of a whole batch, exactly, in slots or out of them."""
 
-    @pytest.mark.parametrize("count", [1, 5, 60, 72, 200, B * M])
     @pytest.mark.parametrize("slots", [2, 6, M])
-    def test_what_is_chosen_is_what_a_sort_finds(self, count, slots):
+    def test_what_is_chosen_is_what_a_sort_finds(self, slots):
         """Fails if overflow is not seen, or if ties add to the count: values repeat here."""
-        score = np.random.default_rng(1).integers(0, 50, (B, M)).astype(np.float32)
-        score[0] += 40.0
+        size = 256
+        score = np.random.default_rng(1).integers(0, 50, (size, M)).astype(np.float32)
+        score[:40] += 40.0
 
         @jax.jit
-        def choose(score):
+        def choose(score, count):
             top, indices = jax.lax.top_k(score, slots)
             chosen = settle(top, indices, lambda rows: score[rows], M, count)
             one, none = jnp.ones(M), jnp.zeros(M)
             found = Remainder(score, jnp.eye(M), none, score, one, indices, chosen, None)
             return chosen, indices, found.map(lambda z: z, score)
 
-        chosen, indices, spill = choose(jnp.asarray(score))
-        mask = np.zeros((B, M), bool)
-        mask[np.arange(B)[:, None], indices] = chosen.kept
-        spilled = np.asarray(spill) > 0
-        np.testing.assert_array_equal(spill, score * spilled)
-        assert not np.any(mask & spilled)
-        np.testing.assert_array_equal(chosen.active, spilled.sum(1))
-        np.testing.assert_array_equal(chosen.used, spilled.any(0))
-        assert spilled.any() <= chosen.level
-        mask |= spilled
-        expected = np.sort(score.ravel())[::-1][:count]
-        found = np.sort(score[mask & (score > 0)])[::-1]
-        np.testing.assert_array_equal(found, expected[expected > 0])
-        assert chosen.smallest == np.min(score[mask][score[mask] > 0])
-        if slots == M:
-            assert chosen.level == 0
+        reached = set()
+        for count in (1, 50, 600, 720, 1600, 2000, size * M):
+            chosen, indices, spill = choose(jnp.asarray(score), count)
+            mask = np.zeros((size, M), bool)
+            mask[np.arange(size)[:, None], indices] = chosen.kept
+            spilled = np.asarray(spill) > 0
+            np.testing.assert_array_equal(spill, score * spilled)
+            assert not np.any(mask & spilled)
+            np.testing.assert_array_equal(chosen.active, spilled.sum(1))
+            np.testing.assert_array_equal(chosen.used, spilled.any(0))
+            assert spilled.any() <= chosen.level
+            mask |= spilled
+            expected = np.sort(score.ravel())[::-1][:count]
+            found = np.sort(score[mask & (score > 0)])[::-1]
+            np.testing.assert_array_equal(found, expected[expected > 0])
+            assert chosen.smallest == np.min(score[mask][score[mask] > 0])
+            reached.add(int(chosen.level))
+        assert reached == {2: {0, 1, 4}, 6: {0, 2, 4}, M: {0}}[slots]
+        assert len(levels(size)) == 5
 
     def test_bisection_finds_the_kth_largest(self):
         """Fails if a bit is left out, or if the comparison is strict."""
@@ -140,13 +145,15 @@ class TestBatchTopK:
             values = np.concatenate([part.ravel() for part in parts])
             assert found == (np.sort(values)[::-1][k - 1] if k <= values.size else 0.0)
 
-    @pytest.mark.parametrize(("slots", "by_norm"), [(4, False), (None, True), (M, False)])
-    def test_training_codes_and_gradients_equal_the_dense_form(self, slots, by_norm):
+    @pytest.mark.parametrize(
+        ("slots", "by_norm", "size"), [(4, False, B), (None, True, 256), (M, False, B)]
+    )
+    def test_training_codes_and_gradients_equal_the_dense_form(self, slots, by_norm, size):
         """Fails if the spill is not decoded, or passes no gradient to the encoder."""
         made, variables = start(ae.BatchTopK(M, K, slots=slots, score_by_norm=by_norm))
         spread = jnp.linspace(0.2, 2.0, M)[:, None]
         variables["params"]["decoder"]["atoms"] *= spread
-        x = data().x * jnp.linspace(0.1, 4.0, B)[:, None]
+        x = data(size).x * jnp.linspace(0.1, 4.0, size)[:, None]
         batch = ae.Batch(x, x)
 
         def sparse(params):
@@ -158,7 +165,7 @@ class TestBatchTopK:
             f = jax.nn.relu(x @ encode["kernel"] + encode["bias"][None])
             norms = jnp.linalg.norm(decode["atoms"], axis=1)
             score = jax.lax.stop_gradient(f * norms[None] if by_norm else f)
-            f = jnp.where(score >= jnp.sort(score.ravel())[-K * B], f, 0.0)
+            f = jnp.where(score >= jnp.sort(score.ravel())[-K * size], f, 0.0)
             return jnp.sum(jnp.square(x - f @ decode["atoms"] - decode["bias"][None])), f
 
         (value, forward), gradient = jax.jit(jax.value_and_grad(sparse, has_aux=True))(
@@ -170,19 +177,21 @@ class TestBatchTopK:
         np.testing.assert_allclose(forward.code.dense(), f, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, wanted
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), gradient, wanted
         )
         assert float(jnp.mean(forward.code.l0)) == K
         assert (forward.code.z.spill.chosen.level > 0) == (slots == 4 or slots is None)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
         """Fails if it starts at 0 unasked or too soon, or takes the mean of the kept values."""
+        dense = jax.jit(lambda code: code.dense())
         for from_zero, begin in ((False, 0), (True, 0), (False, 2)):
             made, variables = start(ae.BatchTopK(M, K, from_zero=from_zero, begin=begin))
+            step = jax.jit(functools.partial(trained, made))
             expected = 0.0
             for t in range(4):
-                forward, variables = trained(made, variables, data(seed=t), t)
-                kept = np.asarray(forward.code.dense())
+                forward, variables = step(variables, data(seed=t), t)
+                kept = np.asarray(dense(forward.code))
                 smallest = kept[kept > 0].min()
                 rate = 1.0 if t == begin and not from_zero else 0.01
                 expected += (rate if t >= begin else 0.0) * (smallest - expected)

@@ -122,7 +122,9 @@ class Chosen(NamedTuple):
 
 
 def levels(size: int) -> tuple[int, ...]:
-    """How many examples of a batch are looked at as a whole."""
+    """How many examples of a batch are looked at as a whole: all or none where it is small."""
+    if size < 256:
+        return (0, size)
     return tuple(sorted({0, size // 8, 3 * size // 16, size // 4, size}))
 
 
