@@ -33,6 +33,13 @@ def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:
     return -0.5 * (jnp.square(scaled) + LOG_2PI) - log_std
 
 
+def normal_kl(mean: Array, log_std: Array, to_mean: Array, to_log_std: Array) -> Array:
+    """KL(N(mean, std^2) || N(to_mean, to_std^2)) per element; all four of one shape."""
+    ratio = log_std - to_log_std
+    moved = jnp.square((mean - to_mean) * jnp.exp(-to_log_std))
+    return 0.5 * (moved + jnp.exp(2.0 * ratio) - 1.0) - ratio
+
+
 def flatten(values: Array) -> Array:
     """[B, *event] -> [B, size of the event]."""
     return values.reshape((values.shape[0], -1))

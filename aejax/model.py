@@ -69,6 +69,10 @@ class Autoencoder(nn.Module):
         """z -> prediction, in the likelihood's own parametrisation."""
         return self.decoder(z, context)
 
+    def lift(self, latent: Any, context: Any = None) -> Any:
+        """What the decoder sees of a latent that the prior gives a probability to."""
+        return self.bottleneck.lift(latent, context, self.prior)
+
     def mean(self, prediction: Any) -> Array:
         """The expected target, [B, *event]."""
         return prediction if self.likelihood is None else self.likelihood.mean(prediction)
@@ -83,7 +87,7 @@ class Autoencoder(nn.Module):
         Raises:
           UserError: if there is no prior to draw from.
         """
-        return self.decode(self.bottleneck.lift(self.sample_latent(key, n, context)), context)
+        return self.decode(self.lift(self.sample_latent(key, n, context), context), context)
 
     def sample_latent(self, key: Key, n: int, context: Any = None) -> Any:
         """Draws n latents from the prior.

@@ -12,7 +12,7 @@ import pytest
 
 import aejax as ae
 from aejax import dictionary
-from aejax.bottlenecks import GaussianCode, Rows, Sparse
+from aejax.bottlenecks import GaussianCode, LevelsCode, Rows, Sparse
 
 B, D, L, M = 6, 8, 4, 32
 DRAWS = 20_000
@@ -36,6 +36,8 @@ BOTTLENECKS = {
     "Planar": ae.Planar(L, flows=2),
     "InverseAutoregressive": ae.InverseAutoregressive(L, flows=2, widths=(12,)),
     "Sylvester": ae.Sylvester(L, columns=2, flows=2),
+    "Levels": ae.Levels((L, 3), (ae.nets.MLP((), (2 * L,)), ae.nets.MLP((9,), (6,)))),
+    "UpwardLevels": ae.UpwardLevels((3, L), (ae.nets.MLP((9,), (6,)),)),
 }
 # In training their codes depend on the rest of the batch.
 COUPLED = (ae.BatchTopK,)
@@ -57,8 +59,19 @@ class Prior(NamedTuple):
     module: Any
     posterior: Any = None  # the stand-in for the model's; sampling then needs the encoder
     context: bool = False
+    shape: Any = (L,)  # of a latent: of L numbers in all
 
 
+def stand_in_levels(batch: ae.Batch) -> LevelsCode:
+    """The same of two levels, of half the width each."""
+    code = stand_in(batch)
+    levels = zip(*(jnp.split(leaf, 2, axis=-1) for leaf in code), strict=True)
+    return LevelsCode(tuple(GaussianCode(*level) for level in levels), code.z)
+
+
+HALVES = ((L // 2,), (L // 2,))
+# Bounded, so that the wide normal which proposes latents covers the levels' deviations.
+below = ae.nets.MLP((4,), (L,), jnp.tanh)
 vamp = ae.priors.Vamp(EVENT, pseudo_inputs=5, spread=1.0, bounds=None)
 PRIORS = {
     "Standard": Prior(ae.priors.Standard()),
@@ -67,7 +80,25 @@ PRIORS = {
     "Flow": Prior(ae.priors.Flow(3, (8,))),
     "Flow-conditional": Prior(ae.priors.Flow(3, (8,)), context=True),
     "Conditional": Prior(ae.priors.Conditional((8,)), context=True),
+    "Levels": Prior(ae.priors.Levels((below,)), shape=HALVES),
+    "Levels-vamp": Prior(ae.priors.Levels((below,), vamp), stand_in_levels, shape=HALVES),
+    "Ladder": Prior(
+        ae.priors.Ladder(ae.nets.LadderTrunk(((1, 1), (1, 1)), 6, L // 2, 1)), shape=HALVES
+    ),
 }
+
+
+def normals(key: jax.Array, n: int, shape: Any) -> Any:
+    """Standard normal latents, of one shape or of one for each level."""
+    if isinstance(shape[0], int):
+        return jax.random.normal(key, (n, *shape))
+    keys = jax.random.split(key, len(shape))
+    return tuple(normals(key, n, part) for key, part in zip(keys, shape, strict=True))
+
+
+def joined(latent: Any) -> np.ndarray:
+    """f64[n, L], all levels of a latent side by side."""
+    return np.concatenate([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(latent)], 1)
 
 
 def contexts(size: int, needed: bool = True) -> jax.Array | None:
@@ -152,7 +183,9 @@ class TestBottleneck:
         module, variables = bottleneck
         code = module.apply(variables, features(), jax.random.key(1))
         latent = code.latent.dense() if isinstance(code.latent, Rows) else code.latent
-        assert latent.shape == (B, *module.shape)
+        levels = latent if isinstance(latent, tuple) else (latent,)
+        shapes = module.shape if isinstance(latent, tuple) else (module.shape,)
+        assert [leaf.shape for leaf in levels] == [(B, *shape) for shape in shapes]
         close(module.apply(variables, code.latent, method="lift"), code.z)
 
     def test_without_a_key_there_is_no_noise(self, bottleneck):
@@ -272,8 +305,8 @@ class TestBottleneck:
 @pytest.fixture(params=PRIORS.values(), ids=PRIORS.keys())
 def prior(request):
     """A call (method, values, ...) of the prior, of parameters that are not those of the start."""
-    module, posterior, context = request.param
-    z = jnp.zeros((B, L))
+    module, posterior, context, shape = request.param
+    z = normals(jax.random.key(0), B, shape)
     variables = module.init(
         jax.random.key(0), z, contexts(B, context), posterior, method="log_prob"
     )
@@ -286,19 +319,18 @@ def prior(request):
         # Of log_prob the latents come first, of kl the code, of sample key, n and shape.
         size = values[1] if method == "sample" else jax.tree.leaves(values)[0].shape[0]
         label = contexts(size, context)
+        values = (*values, shape) if method == "sample" else values
         return module.apply(variables, *values, label, posterior, method=method)
 
+    call.shape = shape
     return call
 
 
 class TestPrior:
     """What latents are drawn from."""
 
-    shape = (L,)
-    z = jnp.asarray(np.random.default_rng(3).normal(size=(B, L)), jnp.float32)
-
     def test_log_prob_and_its_gradient(self, prior):
-        z = self.z
+        z = normals(jax.random.key(3), B, prior.shape)
 
         def log_prob(z):
             return prior("log_prob", z)
@@ -308,9 +340,10 @@ class TestPrior:
         assert value.dtype == jnp.float32
         close(jax.jit(log_prob)(z), value)
         order = np.random.default_rng(2).permutation(B)
-        close(log_prob(z[order]), value[order])
+        close(log_prob(jax.tree.map(lambda leaf: leaf[order], z)), value[order])
         gradient = jax.grad(lambda z: jnp.sum(log_prob(z)))(z)
-        assert np.all(np.any(np.asarray(gradient) != 0, axis=1))
+        for leaf in jax.tree.leaves(gradient):
+            assert np.all(np.any(np.asarray(leaf) != 0, axis=1))
 
     def test_samples_have_the_density_that_log_prob_gives(self, prior):
         """Importance weights of a wide normal average to one: fails if the density is unnormalised.
@@ -323,11 +356,12 @@ class TestPrior:
             return np.asarray(prior("log_prob", z), np.float64)
 
         key = jax.random.key(5)
-        samples = prior("sample", key, DRAWS, self.shape)
-        assert samples.shape == (DRAWS, *self.shape)
-        assert equal(samples, prior("sample", key, DRAWS, self.shape))
-        wide = 2.0 * jax.random.normal(jax.random.key(6), (DRAWS, L))
-        proposal = -0.5 * np.sum(np.square(wide / 2.0) + np.log(2 * np.pi * 4.0), axis=1)
+        samples = prior("sample", key, DRAWS)
+        standard = normals(jax.random.key(6), DRAWS, prior.shape)
+        wide = jax.tree.map(lambda leaf: 2.0 * leaf, standard)
+        assert jax.tree.map(jnp.shape, samples) == jax.tree.map(jnp.shape, wide)
+        assert equal(samples, prior("sample", key, DRAWS))
+        proposal = -0.5 * np.sum(np.square(joined(standard)) + np.log(2 * np.pi * 4.0), axis=1)
         weights = np.exp(log_prob(wide) - proposal)
         assert abs(weights.mean() - 1) < 4 * weights.std() / DRAWS**0.5
         entropy = log_prob(wide) * weights
@@ -466,16 +500,24 @@ def test_generation_needs_no_encoder(prior, likelihood):
     row, (likelihood, target, _) = PRIORS[prior], LIKELIHOODS[likelihood]
     event = target.shape[1:]
     shape = likelihood.shape(event)
-    module = row.module if row.posterior is None else row.module.clone(event=event)
-    model = ae.Autoencoder(
-        ae.nets.MLP((8,)), ae.Gaussian(L), ae.nets.MLP((8,), shape), module, likelihood
-    )
+    module = row.module
+    if row.posterior is not None:
+        fitting = vamp.clone(event=event)
+        module = fitting if module is vamp else module.clone(top=fitting)
+    bottleneck, decoder = ae.Gaussian(L), ae.nets.MLP((8,), shape)
+    if row.shape is HALVES:
+        heads = (ae.nets.MLP((), (L,)), ae.nets.MLP((8,), (L,)))
+        bottleneck = ae.Levels((L // 2, L // 2), heads)
+        # The decoder sees both levels, or the end of the ladder's trunk.
+        count = 1 if isinstance(module, ae.priors.Ladder) else 2
+        decoder = ae.nets.Joined((None,) * count, decoder)
+    model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder, module, likelihood)
     target = jnp.asarray(target)
     batch = ae.Batch(target.astype(jnp.float32), target, contexts(B, row.context))
     learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.0))
     variables = learner.variables(learner.init(jax.random.key(0), batch))
     params = {k: v for k, v in variables["params"].items() if k not in ("encoder", "bottleneck")}
-    assert set(variables["params"]) - set(params) == {"encoder", "bottleneck"}
+    assert {"encoder", "bottleneck"} == set(variables["params"]) - set(params)
     label = contexts(5, row.context)
     if row.posterior is not None:
         params = variables["params"]
@@ -499,6 +541,8 @@ def test_a_model_is_its_three_parts(bottleneck, key):
     """model(batch, key) = explain(code(features)): the learner maps the last two over draws."""
     vector = len(bottleneck.shape) == 1
     decoder = ae.nets.Dictionary(D) if vector else ae.nets.MLP((), shape=(D,))
+    if isinstance(bottleneck, ae.Levels):
+        decoder = ae.nets.Joined((None, None), decoder)
     model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder)
     batch = ae.Batch(features(), features())
     key = None if key is None else jax.random.key(key)

@@ -14,7 +14,14 @@ import pytest
 import aejax as ae
 from aejax.data import Batches
 from experiments import __main__ as commands
-from experiments import digits_vae, images_sae, images_vae, mnist_iwae
+from experiments import (
+    digits_vae,
+    image_ladder,
+    image_priors,
+    images_sae,
+    images_vae,
+    mnist_iwae,
+)
 from experiments.driver import drive
 from experiments.place import Place, parse_mesh
 from experiments.tools.interpolate import linear, spherical
@@ -26,6 +33,12 @@ CASES = {
     "images-vae": (images_vae.EXPERIMENT, images_vae.Config(width=16, draws=2, bound="iwae")),
     "images-vae-conv": (images_vae.EXPERIMENT, images_vae.Config(width=16, net="conv")),
     "mnist-iwae": (mnist_iwae.EXPERIMENT, mnist_iwae.Config(objective="dreg", draws=2)),
+    "mnist-iwae-2": (mnist_iwae.EXPERIMENT, mnist_iwae.Config(layers=2, objective="iwae", draws=2)),
+    "image-priors": (
+        image_priors.EXPERIMENT,
+        image_priors.Config(model="convhvae", latents=3, width=8, pseudo_inputs=4),
+    ),
+    "image-ladder": (image_ladder.EXPERIMENT, image_ladder.Config(channels=4, remat=True)),
     "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=4, code=8)),
 }
 
@@ -163,6 +176,10 @@ BAD = {
     "a folder that is no run": (["report", "no-such-folder"], "no-such-folder"),
     "count below 1": (["sample", "no-such-folder", "--count", "0"], "--count"),
     "a folder that is a file": (["bench-vae", "--out", "/dev/null/x"], "/dev/null"),
+    "dreg of two layers": (
+        ["mnist-iwae", "--layers", "2", "--objective", "dreg", "--manual-dir", "."],
+        "--objective dreg",
+    ),
     "k above the latents": (["images-sae", "--dataset", "digits", "--k", "9999"], "--k"),
 }
 

@@ -542,7 +542,7 @@ class LabelledGaussian(nn.Module):
         code = ae.Gaussian(self.latents, name="gaussian")(features, key)
         return Labelled(*code, jnp.sign(code.z).astype(jnp.int32))
 
-    def lift(self, latent):
+    def lift(self, latent, context=None, prior=None):
         return latent
 
 

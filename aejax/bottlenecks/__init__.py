@@ -2,8 +2,8 @@
 
 A bottleneck is a Linen module called with (features, key, step, context, prior, decoder): a
 ladder posterior reads the prior, a sparse one may read the atoms. Its `shape` is that of one
-example's latent (a pytree of shapes for a hierarchy), and `lift(latent)` turns what the prior draws
-into what the decoder sees. It behaves as in training if and only if the collection
+example's latent (a pytree of shapes for a hierarchy), and `lift(latent, context, prior)` turns what
+the prior draws into what the decoder sees. It behaves as in training if and only if the collection
 "memory" is writable; a key of None means no noise.
 
 A Code is a NamedTuple with `z`, all that the decoder sees, and `latent`, what the prior gives a
@@ -20,6 +20,7 @@ from aejax.bottlenecks.flow_planar import Planar
 from aejax.bottlenecks.flow_sylvester import Sylvester
 from aejax.bottlenecks.gaussian import Gaussian, GaussianCode
 from aejax.bottlenecks.lattice import FiniteScalarQuantised, LatticeCode
+from aejax.bottlenecks.levels import Levels, LevelsCode, UpwardCode, UpwardLevels
 from aejax.bottlenecks.point import Point, PointCode
 from aejax.bottlenecks.sparse import (
     AbsTopK,
@@ -49,6 +50,8 @@ __all__ = [
     "InverseAutoregressive",
     "JumpReLU",
     "LatticeCode",
+    "Levels",
+    "LevelsCode",
     "Planar",
     "Point",
     "PointCode",
@@ -58,6 +61,8 @@ __all__ = [
     "SparseCode",
     "Sylvester",
     "TopK",
+    "UpwardCode",
+    "UpwardLevels",
     "VectorCode",
     "VectorQuantised",
 ]

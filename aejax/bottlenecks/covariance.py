@@ -88,8 +88,9 @@ class FullGaussian(nn.Module):
         code = FullGaussianCode(location, location, cholesky)
         return code if key is None else code._replace(z=code.redraw(key))
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        del context, prior
         return latent
 
 

@@ -121,6 +121,7 @@ class InverseAutoregressive(nn.Module):
         ]
         return flow(Base(self.latents, name="base"), steps, features, key)
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        del context, prior
         return latent

@@ -89,6 +89,7 @@ class Sylvester(nn.Module):
         steps = [SylvesterStep(columns, name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        del context, prior
         return latent

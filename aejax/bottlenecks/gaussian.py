@@ -68,6 +68,7 @@ class Gaussian(nn.Module):
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         return GaussianCode(mean + jnp.exp(log_std) * noise, mean, log_std)
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        del context, prior
         return latent

@@ -82,8 +82,9 @@ class FiniteScalarQuantised(nn.Module):
         z = straight_through(bounded / middle.reshape((*around, -1)), self.lift(indices))  # pyright: ignore[reportArgumentType]
         return LatticeCode(z, indices.astype(jnp.int32))
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """Indices i32[B, *positions] -> their points f32[B, *positions, len(levels)]."""
+        del context, prior
         levels = np.asarray(self.levels, np.int32).reshape((*(1,) * latent.ndim, -1))
         digits = (latent[..., None] // self._basis(latent.ndim + 1)) % levels
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)

@@ -46,6 +46,7 @@ class Point(nn.Module):
         del key, step, context, prior, decoder
         return PointCode(nn.Dense(self.latents, name="mean")(flatten(features).astype(jnp.float32)))
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
+        del context, prior
         return latent

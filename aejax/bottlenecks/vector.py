@@ -86,8 +86,9 @@ class VectorQuantised(nn.Module):
             self._remember(rows, indices.reshape(-1), key)
         return VectorCode(z, indices, encoded)
 
-    def lift(self, latent: Array) -> Array:
+    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """Indices i32[B, *positions] -> their vectors f32[B, *positions, size]."""
+        del context, prior
         return jnp.take(self.codebook(), latent, axis=0)
 
     def codebook(self) -> Array:

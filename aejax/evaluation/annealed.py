@@ -124,7 +124,7 @@ def _drawn(
     bound = static.model.bind(variables)
     latent_key, target_key = jax.random.split(key)
     z = bound.sample_latent(latent_key, examples, context)
-    prediction = bound.decode(bound.bottleneck.lift(z), context)
+    prediction = bound.decode(bound.lift(z, context), context)
     target = bound.likelihood.sample(target_key, prediction)
     return Batch(target, target, context), z
 

@@ -56,7 +56,7 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
         return bound.prior.log_prob(z, many.context, bound.posterior)
 
     def log_likelihood(z: Any) -> Array:
-        prediction = bound.decode(bound.bottleneck.lift(z), many.context)
+        prediction = bound.decode(bound.lift(z, many.context), many.context)
         return bound.likelihood.log_prob(prediction, many.target, many.mask)
 
     return Density(draw, log_prior, log_likelihood)

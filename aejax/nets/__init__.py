@@ -1,8 +1,27 @@
 """Encoders and decoders: Linen modules called with (values, context) -> values."""
 
 from aejax.nets.conv import Conv, Deconv
+from aejax.nets.gated import GatedConv, GatedImage
+from aejax.nets.join import Branches, Joined
+from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
 from aejax.nets.scale import Scale
 
-__all__ = ["MLP", "Conv", "Deconv", "Dictionary", "Identity", "Scale"]
+__all__ = [
+    "MLP",
+    "Branches",
+    "Conv",
+    "Deconv",
+    "Dictionary",
+    "GatedConv",
+    "GatedImage",
+    "Identity",
+    "Joined",
+    "LadderEncoder",
+    "LadderHead",
+    "LadderOutput",
+    "LadderTrunk",
+    "Scale",
+    "ladder",
+]

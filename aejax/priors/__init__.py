@@ -13,8 +13,9 @@ without the encoder.
 
 from aejax.priors.conditional import Conditional
 from aejax.priors.flow import Flow
+from aejax.priors.levels import Ladder, Levels
 from aejax.priors.mixture import Mixture
 from aejax.priors.standard import Standard
 from aejax.priors.vamp import Vamp
 
-__all__ = ["Conditional", "Flow", "Mixture", "Standard", "Vamp"]
+__all__ = ["Conditional", "Flow", "Ladder", "Levels", "Mixture", "Standard", "Vamp"]

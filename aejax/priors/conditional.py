@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.events import join_context, normal_log_prob
+from aejax.events import join_context, normal_kl, normal_log_prob
 from aejax.types import Array, Key
 
 
@@ -59,9 +59,7 @@ class Conditional(nn.Module):
         if not (hasattr(code, "mean") and hasattr(code, "log_std")):
             return None
         mean, log_std = self._parameters(code.mean.shape[0], code.mean.shape[-1], context)
-        ratio = code.log_std - log_std
-        moved = jnp.square((code.mean - mean) * jnp.exp(-log_std))
-        return 0.5 * (moved + jnp.exp(2.0 * ratio) - 1.0) - ratio
+        return normal_kl(code.mean, code.log_std, mean, log_std)
 
     @nn.compact
     def _parameters(self, size: int, latents: int, context: Any) -> tuple[Array, Array]:

@@ -99,7 +99,7 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
     """Codes of the first n examples, and how much each dimension of the code carries.
 
     Args:
-      model: its codes must be f32[B, L].
+      model: its codes must be f32[B, L], or levels of such, which stand side by side.
       variables: of one member.
       split: where the examples come from.
       n: how many of them at most.
@@ -110,7 +110,7 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
         code = model.posterior(batch)
-        mean = getattr(code, "mean", code.latent)
+        mean = code.mean if hasattr(code, "mean") else joined(code.latent)
         if model.prior is None:
             return mean, None
         kl = model.prior.kl(code, batch.context, model.posterior)
@@ -130,11 +130,24 @@ def latent(model: Any, variables: Variables, batch: Batch) -> Any:
     return _jit(model, lambda model, batch: model.encode(batch))(variables, batch)
 
 
+def joined(latent: Any) -> Array:
+    """The levels of a latent side by side, from the top down: f[B, L]."""
+    return jnp.concatenate(jax.tree.leaves(latent), axis=-1)
+
+
+def parted(shape: Any, latent: Array) -> Any:
+    """A latent f[B, L] of a bottleneck's shape: itself, or its levels."""
+    if isinstance(shape[0], int):
+        return latent
+    ends = np.cumsum([size for (size,) in shape])[:-1]
+    return tuple(jnp.split(latent, ends, axis=-1))
+
+
 def decode(model: Any, variables: Variables, latent: Any, context: Any = None) -> np.ndarray:
     """The means that the decoder gives to latents: [N, ...] -> f[N, *event]."""
 
     def run(model: Any, latent: Any) -> Array:
-        return model.mean(model.decode(model.bottleneck.lift(latent), context))
+        return model.mean(model.decode(model.lift(latent, context), context))
 
     return np.asarray(_jit(model, run)(variables, latent))
 
@@ -159,7 +172,7 @@ def interpolate(
         share = jnp.linspace(0.0, 1.0, steps)
         latent = _between(model.encode(pair[0]), model.encode(pair[1]), share)
         context = _between(pair[0].context, pair[1].context, share)
-        mean = model.mean(model.decode(model.bottleneck.lift(latent), context))
+        mean = model.mean(model.decode(model.lift(latent, context), context))
         return mean.reshape((-1, steps, *mean.shape[1:]))
 
     return np.asarray(_jit(model, run)(variables, (start, end)))
@@ -176,9 +189,9 @@ def traverse(
     """Sets one latent at a time to each of some values, the others stay.
 
     Args:
-      model: its latents must be f32[B, L].
+      model: its latents must be f32[B, L], or levels of such.
       variables: of one member.
-      latent: f[L], where to start.
+      latent: f[L], where to start; the levels of a hierarchy side by side.
       dimensions: R latents.
       values: f[C], or f[R, C] with values of each latent.
       context: of one example, leaves [1, ...], or None.
@@ -192,7 +205,8 @@ def traverse(
         np.broadcast_to(values, (rows, columns))
     )
     repeated = jax.tree.map(lambda a: jnp.repeat(a, rows * columns, axis=0), context)
-    flat = decode(model, variables, jnp.asarray(moved.reshape(rows * columns, -1)), repeated)
+    points = parted(model.bottleneck.shape, jnp.asarray(moved.reshape(rows * columns, -1)))
+    flat = decode(model, variables, points, repeated)
     return flat.reshape(rows, columns, *flat.shape[1:])
 
 

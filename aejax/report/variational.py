@@ -79,9 +79,13 @@ def examples(test: Split) -> tuple[Batch, Look]:
 
 
 def _is_vector(model: Any, variables: Variables, batch: Batch) -> bool:
-    """Whether the latent of one example is a vector of floats."""
+    """Whether the latent of one example is a vector of floats, or levels of such."""
     shape = jax.eval_shape(lambda v, b: model.apply(v, b, method="encode"), variables, batch)
-    return hasattr(shape, "ndim") and shape.ndim == 2 and np.issubdtype(shape.dtype, np.floating)
+    levels = shape if isinstance(shape, tuple) else (shape,)
+    return all(
+        hasattr(level, "ndim") and level.ndim == 2 and np.issubdtype(level.dtype, np.floating)
+        for level in levels
+    )
 
 
 def _name(model: Any) -> str:
@@ -200,7 +204,7 @@ def _traversals(
         where = centre[:, None] + scale[:, None] * values
         unit = "from −2.5 to +2.5 standard deviations about its mean"
     context = jax.tree.map(lambda a: a[:1], shown.context)
-    latent = np.asarray(gather.latent(model, variables, shown))[0]
+    latent = np.asarray(gather.joined(gather.latent(model, variables, shown)))[0]
     grid = seen.pictures(gather.traverse(model, variables, latent, order, where, context))
     names = [
         f"z[{i}]\n{codes.activity[i]:.2f} nats"
@@ -215,6 +219,11 @@ def _traversals(
         f"shown above. The most active latents, by their {measure}, come first.",
         partial(figures.image_grid, images=grid, row_labels=names, column_labels=labels),
     )
+    if not isinstance(model.bottleneck.shape[0], int):
+        picture = picture._replace(
+            caption=f"{picture.caption} The latents of the levels are counted from the top down; "
+            "lower levels stay as they are when a higher one moves."
+        )
     pictures = [picture]
     if codes.mean.shape[1] == 2 and model.prior is not None:
         pictures.append(_map(model, variables, context, seen))

@@ -150,8 +150,9 @@ class Sparse(nn.Module):
         kept = held & jax.lax.cond(many, best, lambda: everyone)
         return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
 
-    def lift(self, latent: Any) -> Any:
+    def lift(self, latent: Any, context: Any = None, prior: Any = None) -> Any:
         """The decoder sees the latent as it is."""
+        del context, prior
         return latent
 
 

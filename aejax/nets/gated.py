@@ -1,0 +1,57 @@
+"""Gated convolutional nets of small images, those of the VampPrior paper.
+
+A gated layer is the product of a linear map and the sigmoid of another (Dauphin et al. 2017). A
+dense one is `MLP((2 * width,), activation=jax.nn.glu)`, as half of the units are gates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+
+from aejax.events import flatten, join_context
+from aejax.types import Array
+
+
+class GatedConv(nn.Module):
+    """Encoder: gated convolutions one after the other, flattened.
+
+    Attributes:
+      stages: (channels, kernel, stride) of each layer.
+    """
+
+    stages: Sequence[tuple[int, int, int]]
+
+    @nn.compact
+    def __call__(self, values: Array, context: Any = None) -> Array:
+        """[B, H, W, C] -> f32[B, features]; the context is appended."""
+        hidden = values
+        for i, (width, kernel, stride) in enumerate(self.stages):
+            conv = nn.Conv(2 * width, (kernel, kernel), stride, name=f"conv_{i}")
+            hidden = nn.glu(conv(hidden))
+        return join_context(flatten(hidden), context)
+
+
+class GatedImage(nn.Module):
+    """Decoder: a gated dense layer to the image's size, then gated convolutions at that size.
+
+    Attributes:
+      shape: (height, width, channels) of one output.
+      widths: channels of each convolution.
+    """
+
+    shape: Sequence[int]
+    widths: Sequence[int] = (64, 64, 64, 64)
+
+    @nn.compact
+    def __call__(self, values: Array, context: Any = None) -> Array:
+        """[B, ...] -> f32[B, *shape]."""
+        hidden = join_context(flatten(values), context)
+        hidden = nn.glu(nn.Dense(2 * math.prod(self.shape), name="dense")(hidden))
+        hidden = hidden.reshape((-1, *self.shape))
+        for i, width in enumerate(self.widths):
+            hidden = nn.glu(nn.Conv(2 * width, (3, 3), name=f"conv_{i}")(hidden))
+        return nn.Conv(self.shape[-1], (1, 1), name="output")(hidden)

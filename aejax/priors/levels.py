@@ -1,0 +1,182 @@
+"""Priors of a hierarchy of latents: the top level, then each one given those above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.events import normal_kl, normal_log_prob
+from aejax.priors.standard import Standard
+from aejax.types import Array, Batch, Key
+
+# The mean and the log deviation of a level, f32[B, L] both.
+Statistics = tuple[Array, Array]
+
+
+class Levels(nn.Module):
+    """p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ...: Gaussians below the top.
+
+    Burda et al. 2016 and the HVAE of Tomczak and Welling 2018, whose top may be a VampPrior; the
+    bottleneck must then be `Levels`, whose top level depends on x alone.
+
+    Attributes:
+      nets: of every level but the top: (the level above, (those above it, context)) ->
+        f32[B, 2 L], means and then log deviations.
+      top: the prior of the first level.
+    """
+
+    nets: Sequence[nn.Module]
+    top: Any = Standard()
+
+    def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
+        """A tuple of f32[B, L_l] -> f32[B].
+
+        Raises:
+          UserError: if there are not as many levels as nets and a top.
+        """
+        self._check(len(z))
+        value = self.top.log_prob(z[0], context, of_top(posterior))
+        for i, net in enumerate(self.nets, 1):
+            density = normal_log_prob(z[i], *_split(_read(net, z[:i], context)))
+            value = value + jnp.sum(density, axis=-1)
+        return value
+
+    def sample(
+        self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
+    ) -> tuple[Array, ...]:
+        """Draws a tuple of f32[n, L_l], from the top down."""
+        self._check(len(shape))
+        keys = jax.random.split(key, len(shape))
+        z = (self.top.sample(keys[0], n, shape[0], context, of_top(posterior)),)
+        for net, noise in zip(self.nets, keys[1:], strict=True):
+            z = (*z, normal(noise, *_split(_read(net, z, context))))
+        return z
+
+    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
+        """The KL of each latent given the draws of the levels above it, f32[B, sum of L_l].
+
+        None where the top has no closed form, or the code no density level by level.
+        """
+        if not hasattr(code, "levels"):
+            return None
+        self._check(len(code.levels))
+        top = self.top.kl(code.levels[0], context, of_top(posterior))
+        if top is None:
+            return None
+        z = code.latent
+        below = [
+            normal_kl(level.mean, level.log_std, *_split(_read(net, z[:i], context)))
+            for i, (net, level) in enumerate(zip(self.nets, code.levels[1:], strict=True), 1)
+        ]
+        return jnp.concatenate([top, *below], axis=-1)
+
+    def _check(self, levels: int) -> None:
+        if levels != len(self.nets) + 1:
+            raise UserError(
+                f"the prior Levels has {len(self.nets) + 1} levels, its top among them, and the "
+                f"code has {levels}: give a net for each level but the top"
+            )
+
+
+class Ladder(nn.Module):
+    """p(z_1) p(z_2 | z_1) ... along one deterministic trunk from the top to the decoder.
+
+    Soenderby et al. 2016; Kingma et al. 2016, section 5. The bottleneck `Levels` reads the trunk's
+    states, and the decoder sees its end.
+
+    Attributes:
+      trunk: its nets, `nets.LadderTrunk`: start(n, context) -> state; statistics(level, state) ->
+        f32[B, 2 L], means and then log deviations; advance(level, state, z) -> state.
+    """
+
+    trunk: Any
+
+    def start(self, n: int, context: Any = None) -> Array:
+        """The state above the top level, of n examples."""
+        return self.trunk.start(n, context)
+
+    def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:
+        """The state below a level whose latent is z."""
+        del context
+        return self.trunk.advance(level, state, z)
+
+    def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
+        """A tuple of f32[B, L_l] -> f32[B]."""
+        del posterior
+        state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
+        for i, level in enumerate(z):
+            density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
+            value = value + jnp.sum(density, axis=-1)
+            if i + 1 < len(z):
+                state = self.advance(i, state, level)
+        return value
+
+    def sample(
+        self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
+    ) -> tuple[Array, ...]:
+        """Draws a tuple of f32[n, L_l], from the top down."""
+        del posterior
+        state, z = self.start(n, context), []
+        for i, noise in enumerate(jax.random.split(key, len(shape))):
+            z.append(normal(noise, *_split(self.trunk.statistics(i, state))))
+            if i + 1 < len(shape):
+                state = self.advance(i, state, z[-1])
+        return tuple(z)
+
+    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
+        """The KL of each latent given the draws of the levels above it, f32[B, sum of L_l].
+
+        None where the code has no density level by level.
+        """
+        del posterior
+        if not hasattr(code, "levels"):
+            return None
+        state, each = self.start(code.levels[0].z.shape[0], context), []
+        for i, level in enumerate(code.levels):
+            each.append(
+                normal_kl(level.mean, level.log_std, *_split(self.trunk.statistics(i, state)))
+            )
+            if i + 1 < len(code.levels):
+                state = self.advance(i, state, level.z)
+        return jnp.concatenate(each, axis=-1)
+
+
+def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
+    """The posterior of the top level, for a top that is made of posteriors.
+
+    Raises:
+      UserError: when called, if the top level does not depend on x alone.
+    """
+    if posterior is None:
+        return None
+
+    def top(batch: Batch) -> Any:
+        code = posterior(batch)
+        if not hasattr(code, "levels"):
+            raise UserError(
+                f"the top of the prior is made of posteriors q(z | x) of the top level, which "
+                f"{type(code).__name__} does not have: use the bottleneck Levels"
+            )
+        return code.levels[0]
+
+    return top
+
+
+def normal(key: Key, mean: Array, log_std: Array) -> Array:
+    """A draw from N(mean, std^2), f32[B, L]."""
+    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+
+def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
+    """What a net makes of the levels above its own, the nearest first."""
+    return net(above[-1], (tuple(above[:-1]), context))
+
+
+def _split(statistics: Array) -> Statistics:
+    mean, log_std = jnp.split(statistics, 2, axis=-1)
+    return mean, log_std
