@@ -64,7 +64,7 @@ def command(
         first, last = bound.encode(ends)
         share = jnp.linspace(0.0, 1.0, steps)
         latents = jnp.concatenate([linear(first, last, share), spherical(first, last, share)])
-        return bound.mean(bound.decode(bound.bottleneck.lift(latents), None))
+        return bound.mean(bound.decode(bound.lift(latents), None))
 
     decoded = np.asarray(jax.jit(paths)(variables))
     rows = decoded.reshape(2, steps, *decoded.shape[1:])

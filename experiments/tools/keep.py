@@ -13,10 +13,13 @@ import pathlib
 import platform
 from typing import Any
 
+import numpy as np
+
 from aejax.files import read_json, write_json
 from aejax.metrics import NAME, read
 from experiments.driver import say
 
+PAUSE = 10  # times the usual time of a chunk, above which the run was not running
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 
@@ -64,9 +67,11 @@ def _hardware(facts: dict[str, Any]) -> str:
 
 
 def _seconds(run_dir: pathlib.Path) -> float:
-    """Between the first line of metrics and the last, over all parts of the run."""
+    """What training took, over all parts of the run; pauses between two starts do not count."""
     total = 0.0
     for path in [run_dir / NAME, *run_dir.glob(f"*/{NAME}")]:
-        times = read(path.parent)["time"]
-        total += float(times[-1] - times[0])
+        chunks = np.diff(np.unique(read(path.parent)["time"]))
+        if len(chunks):
+            usual = np.median(chunks)
+            total += float(np.sum(np.where(chunks > PAUSE * usual, usual, chunks)))
     return total

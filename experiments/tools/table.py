@@ -2,7 +2,9 @@
 
     python -m experiments table
 
-A table stands between <!-- figures: NAME --> and <!-- end -->, NAME being that of a results file.
+A table stands between <!-- figures: NAME --> and <!-- end -->, NAME being that of a results file;
+one of published figures between <!-- published: NAME --> and <!-- end -->, NAME being one of
+experiments/published.py.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from aejax.errors import UserError
 from aejax.files import read_json, write_bytes
 from aejax.report.results import together
 from experiments.driver import say
+from experiments.published import TABLES, Row
 from experiments.tools.keep import RESULTS
 
-PLACE = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+PLACE = re.compile(
+    r"<!-- (?P<kind>figures|published): (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL
+)
 
 
 def command(readme: pathlib.Path = pathlib.Path("README.md")) -> None:
@@ -45,8 +50,10 @@ def filled(text: str) -> str:
     """
 
     def one(match: re.Match[str]) -> str:
-        name = match["name"]
-        return f"<!-- figures: {name} -->\n{made(read_json(RESULTS / f'{name}.json'))}<!-- end -->"
+        kind, name = match["kind"], match["name"]
+        published = kind == "published"
+        content = beside(TABLES[name]) if published else made(read_json(RESULTS / f"{name}.json"))
+        return f"<!-- {kind}: {name} -->\n{content}<!-- end -->"
 
     return PLACE.sub(one, text)
 
@@ -66,6 +73,30 @@ def made(result: Mapping[str, Any]) -> str:
         lines += _single(single)
     for i, joined in enumerate(together(parts)):
         lines += [*([""] if single or i else []), *_parts(joined)]
+    return "\n".join(lines) + "\n"
+
+
+def beside(rows: Sequence[Row]) -> str:
+    """Published figures beside our own, of those rows that were run."""
+    lines = [
+        "| model | published | ours | seeds | epochs | minutes | hardware | command |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for row in rows:
+        path = RESULTS / f"{row.results}.json"
+        cells = ["not run", "", "", "", "", f"`{row.command}`"]
+        if path.exists():
+            result = read_json(path)
+            nll = result["nll"]
+            cells = [
+                f"{nll['mean']:.2f}" + (f" ± {nll['std']:.2f}" if len(nll["values"]) > 1 else ""),
+                str(len(nll["values"])),
+                _number(result["epochs"]["mean"]),
+                f"{result['minutes']:g}",
+                result["hardware"],
+                f"`{result['command']}`",
+            ]
+        lines.append(f"| {row.model} | {row.published} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
