@@ -91,7 +91,7 @@ def beside(rows: Sequence[Row]) -> str:
             cells = [
                 f"{nll['mean']:.2f}" + (f" ± {nll['std']:.2f}" if len(nll["values"]) > 1 else ""),
                 str(len(nll["values"])),
-                _number(result["epochs"]["mean"]),
+                _number(result["epochs"]["mean"]) if "epochs" in result else "",
                 f"{result['minutes']:g}",
                 result["hardware"],
                 f"`{result['command']}`",
