@@ -12,6 +12,10 @@ while training and decide nothing. The test images are binarised once, and all 1
 The schedule `stages` is the paper's: rates 1e-3 to 1e-4 in 8 stages of 3^i epochs, 3,280 in all at
 batch 20, Adam with epsilon 1e-4. `falling`, made for less time, keeps a high rate for half of the
 steps and falls to zero along half a cosine; the weights that are evaluated are averaged.
+
+The first command's steps ran at 42,900 images a second on 2 quiet CPU cores, which makes 23 minutes
+for its 1,007 epochs; a decoder pass of the NLL costs 6.0 microseconds of CPU, which makes 5 CPU
+minutes. What rows gave stands in the README, and those that were not run to their end say so there.
 """
 
 from __future__ import annotations
