@@ -56,6 +56,26 @@ def test_conv_and_deconv_take_images_of_any_size(side, channels):
     assert encoder["params"]["dense"]["kernel"].shape[0] == small * small * 8
 
 
+@pytest.mark.parametrize(("side", "small"), [(64, 4), (32, 2), (28, 2)])
+def test_the_nets_of_the_protocol(side, small):
+    """Of Locatello et al. 2019 at 64 pixels, and cut at others. Fails with a stage too few."""
+    x = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
+    encode, decode = ae.nets.Strided(), ae.nets.Transposed((side, side, 1))
+
+    def both(key, x):
+        features, encoder = encode.init_with_output(key, x)
+        return encoder, *decode.init_with_output(key, features[:, :10])
+
+    encoder, image, decoder = jax.eval_shape(both, jax.random.key(0), x)
+    assert image.shape == x.shape
+    kernels = [encoder["params"][f"down_{i}"]["kernel"].shape for i in range(4)]
+    assert kernels == [(4, 4, 1, 32), (4, 4, 32, 32), (2, 2, 32, 64), (2, 2, 64, 64)]
+    assert encoder["params"]["dense"]["kernel"].shape == (small * small * 64, 256)
+    assert decoder["params"]["image"]["kernel"].shape == (256, small * small * 64)
+    kernels = [decoder["params"][f"up_{i}"]["kernel"].shape for i in range(4)]
+    assert kernels == [(4, 4, 64, 64), (4, 4, 64, 32), (4, 4, 32, 32), (4, 4, 32, 1)]
+
+
 def test_deconv_of_an_oblong_image_depends_on_every_side():
     net = ae.nets.Deconv((6, 10, 2), (4,))
     z = normal(B, 3)
@@ -109,6 +129,8 @@ NETS = {
     "mlp-decoder": ae.nets.MLP((8,), shape=(4, 4, 1)),
     "conv": ae.nets.Conv((4,), 8),
     "deconv": ae.nets.Deconv((4, 4, 1), (4,)),
+    "strided": ae.nets.Strided((4,), (4,), 8),
+    "transposed": ae.nets.Transposed((4, 4, 1), (4,), features=8),
 }
 
 
@@ -132,19 +154,22 @@ HALF = {
     "conv": (lambda dtype: ae.nets.Conv((4, 4), 16, dtype=dtype)),
     "deconv": (lambda dtype: ae.nets.Deconv((4, 4, 1), (4, 4), dtype=dtype)),
     "dictionary": (lambda dtype: ae.nets.Dictionary((4, 4, 1), norm=1.0, dtype=dtype)),
+    "strided": (lambda dtype: ae.nets.Strided((4, 4), (4, 2), 16, dtype=dtype)),
+    "transposed": (lambda dtype: ae.nets.Transposed((4, 4, 1), (4,), features=8, dtype=dtype)),
 }
+IMAGES = ("conv", "strided")  # encoders of images: their output keeps the dtype
 
 
-@pytest.mark.parametrize("make", HALF.values(), ids=HALF.keys())
-def test_bfloat16_computes_with_float32_parameters(make):
+@pytest.mark.parametrize("name", HALF)
+def test_bfloat16_computes_with_float32_parameters(name):
     """Fails if parameters follow the dtype, or if the dtype is not handed to every layer."""
-    x = normal(B, 4, 4, 1) if make is HALF["conv"] else normal(B, 16)
-    whole, half = make(None), make(jnp.bfloat16)
+    x = normal(B, 4, 4, 1) if name in IMAGES else normal(B, 16)
+    whole, half = HALF[name](None), HALF[name](jnp.bfloat16)
     variables = half.init(jax.random.key(0), x)
     for leaf in jax.tree.leaves(variables):
         assert leaf.dtype == jnp.float32
     exact, rounded = whole.apply(variables, x), half.apply(variables, x)
-    assert rounded.dtype == (jnp.bfloat16 if make is HALF["conv"] else jnp.float32)
+    assert rounded.dtype == (jnp.bfloat16 if name in IMAGES else jnp.float32)
     error = np.abs(np.asarray(rounded, np.float32) - np.asarray(exact))
     assert 0 < error.max() < 0.05 * np.abs(np.asarray(exact)).max()
     inputs = list(product_inputs(jax.make_jaxpr(half.apply)(variables, x).jaxpr))

@@ -7,6 +7,7 @@ from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTru
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
 from aejax.nets.scale import Scale
+from aejax.nets.strided import Strided, Transposed
 
 __all__ = [
     "MLP",
@@ -23,5 +24,7 @@ __all__ = [
     "LadderOutput",
     "LadderTrunk",
     "Scale",
+    "Strided",
+    "Transposed",
     "ladder",
 ]
