@@ -20,6 +20,13 @@ CURVE = (np.arange(50), np.linspace(3, 1, 50)[:, None] * np.array([[1.0, 1.2]]))
 DRAWINGS = {
     "curves": lambda theme: figures.curves({"a": CURVE, "b": CURVE}, "loss", theme=theme),
     "bars": bars,
+    "distributions": lambda theme: figures.distributions(
+        {"a": {"x": [0.1, 0.3], "y": [2.0]}, "b": {"x": [0.2, 0.2, 0.5]}},
+        {"x": "first", "y": "second"},
+        level={"x": 0.25},
+        level_name="chance",
+        theme=theme,
+    ),
     "histogram": lambda theme: figures.histogram(np.arange(30.0), "n", "L0", theme=theme),
     "shares": lambda theme: figures.histogram(
         np.linspace(0.01, 1, 30), "n", "share", shares=True, theme=theme

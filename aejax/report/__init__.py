@@ -14,7 +14,11 @@ from aejax.report.curve import history
 from aejax.report.gather import member
 from aejax.report.page import Picture, Section, Table
 from aejax.report.sparse import sparse_sections
-from aejax.report.variational import variational_sections
+from aejax.report.variational import (
+    reconstructions_section,
+    traversals_section,
+    variational_sections,
+)
 from aejax.report.writing import curves_section, write
 
 __all__ = [
@@ -25,7 +29,9 @@ __all__ = [
     "curves_section",
     "history",
     "member",
+    "reconstructions_section",
     "sparse_sections",
+    "traversals_section",
     "variational_sections",
     "verdict",
     "write",

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from aejax.report.curve import Curve, binned
+from aejax.report.distributions import distributions
 from aejax.report.grids import image_grid
 from aejax.report.scatter import scatter
 from aejax.report.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel, title
 
-__all__ = ["bars", "curves", "histogram", "image_grid", "scatter"]
+__all__ = ["bars", "curves", "distributions", "histogram", "image_grid", "scatter"]
 
 MARGINS = (0.62, 0.12, 0.5, 0.38)  # inches left, right, below and above a plot
 

@@ -58,7 +58,7 @@ def scatter(
         legend(
             axes,
             theme,
-            handles=_row_major(shown, columns),
+            handles=row_major(shown, columns),
             loc="lower left",
             bbox_to_anchor=(-0.03, 1.0),
             ncols=columns,
@@ -94,6 +94,6 @@ def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) ->
     axes.text(*place, name, color=theme.ink, bbox=box, **centred)
 
 
-def _row_major(items: Sequence[Any], columns: int) -> list[Any]:
+def row_major(items: Sequence[Any], columns: int) -> list[Any]:
     """Reorders what matplotlib sets column by column so that it reads row by row."""
     return [item for column in range(columns) for item in items[column::columns]]

@@ -230,6 +230,33 @@ def _traversals(
     return Section("Traversals", "What each latent controls.", pictures)
 
 
+def reconstructions_section(models: dict[str, Model], test: Split) -> Section:
+    """Test examples above what each of some models makes of them.
+
+    Args:
+      models: name -> a model and variables of one member.
+      test: of images.
+    """
+    return reconstructions(models, *examples(test))
+
+
+def traversals_section(models: dict[str, Model], test: Split) -> Section:
+    """One picture for each of some models: what its latents control, the most active first.
+
+    Args:
+      models: name -> a model with a prior whose code is a vector, and variables of one member.
+      test: of images; all start at the code of its first example.
+    """
+    shown, seen = examples(test)
+    pictures = []
+    for name, (model, variables) in models.items():
+        codes = gather.encode(model, variables, test)
+        (picture, *_) = _traversals(model, variables, codes, shown, seen).figures
+        caption = f"{name}. {picture.caption}" if not pictures else f"{name}, in the same way."
+        pictures.append(picture._replace(name=f"traversals-{slug(name)}", caption=caption))
+    return Section("Traversals", "What each latent controls.", pictures)
+
+
 def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int = 15) -> Picture:
     """Two latents are all there is: the whole plane, decoded."""
     line = np.linspace(-RANGE, RANGE, side, dtype=np.float32)
