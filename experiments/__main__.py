@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import sys
 from types import ModuleType
+from typing import Any
 
 import experiments
 from aejax.errors import UserError
@@ -68,12 +69,28 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
     from experiments.place import Place
 
     experiment = module.EXPERIMENT
+    start, arguments = _preset(experiment, arguments)
 
-    def command(config: experiment.config, place: Place) -> None:  # type: ignore[name-defined]
+    def command(config: Any = start, place: Place = Place()) -> None:  # noqa: B008 (immutable)
         drive(experiment, config, place)
 
     command.__annotations__ = {"config": experiment.config, "place": Place, "return": None}
     tyro.cli(command, prog=prog, args=arguments, config=settings, description=module.__doc__)
+
+
+def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
+    """The config that flags change, and the arguments without `--preset NAME`."""
+    given = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--preset"]
+    if not given:
+        return experiment.config(), arguments
+    word, *rest = arguments[given[0] :]
+    _, equals, name = word.partition("=")
+    if not equals:
+        name, rest = (rest[0], rest[1:]) if rest else ("", rest)
+    if name not in experiment.presets:
+        known = ", ".join(experiment.presets) or "none"
+        raise UserError(f"--preset {name}: {experiment.name} has these presets: {known}")
+    return experiment.presets[name], [*arguments[: given[0]], *rest]
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Experiment(NamedTuple):
     figures: Callable[[Any, Members, Splits], Mapping[str, Any]]  # name -> f[S], or name -> such
     page: Callable[[Any, dict[str, tuple[Any, Variables]], Splits], Page]  # of part -> its model
     measured: Callable[[Any, Measured], list[Any]] = lambda config, measured: []  # first sections
+    presets: Mapping[str, Any] = {}  # name -> config: what --preset starts from
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.compiled)
 
 

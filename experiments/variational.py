@@ -10,11 +10,14 @@ import jax
 
 import aejax as ae
 from aejax import evaluation
+from aejax.data import Split
 from aejax.errors import UserError
 from aejax.types import Variables
 from experiments.driver import Members, Page, Splits, say
+from experiments.training import Trained
 
 TEST_SEED = 11  # of the draws behind the test figures
+SEEN = 1_000  # test examples whose mutual information with their codes is reported
 SAMPLE_SEED = 12  # of the samples on the page
 
 Event = tuple[int, ...]
@@ -61,45 +64,51 @@ def plain(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
 
 
 def figures(draws: int, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each seed: ELBO with its parts, NLL, active units, reconstruction errors.
-
-    The part `vae` has them all, any other its reconstruction error.
-
-    On grey images a Bernoulli gives no probability: there the figures are named `bce`.
-    """
-    test, key = splits[2], jax.random.key(TEST_SEED)
-    model, variables = trained["vae"].part.model, trained["vae"].variables
-    seeds = trained["vae"].seeds
-
-    cost = evaluation.nll_cost(model, next(evaluation.each(variables, seeds)), test, draws)
-    say(f"{cost}, for each of {seeds} seed(s)")
-
-    def own(variables: Variables) -> dict[str, Any]:
-        bound = evaluation.means(evaluation.elbo(model, variables, test, key, draws=10))
-        nll = evaluation.means(evaluation.nll(model, variables, test, key, draws=draws))
-        units = evaluation.active_units(model, variables, test)
-        found = {**bound, **nll, "active_units": units.count}
-        if not _has_closed_kl(model, variables, test):
-            return found
-        kl = evaluation.kl_per_dimension(model, variables, test, key)
-        return {**found, "largest_kl": kl.max()}
+    """Test figures of each seed: `bounds` of the part `vae`, of any other its error."""
+    test = splits[2]
+    named = bounds(draws, trained["vae"], test)
 
     def error(label: str, variables: Variables) -> dict[str, Any]:
         model = trained[label].part.model
         record = evaluation.reconstruction(model, variables, test)
         return {"mean_square_error": evaluation.means(record)["mean_square"]}
 
-    values = evaluation.over_seeds(own, variables, seeds)
-    likelihood = model.likelihood
-    named = {
-        evaluation.figure_name(name, test.binarised, likelihood): value
-        for name, value in values.items()
-    }
     errors = {
-        label: evaluation.over_seeds(functools.partial(error, label), part.variables, seeds)
+        label: evaluation.over_seeds(functools.partial(error, label), part.variables, part.seeds)
         for label, part in trained.items()
     }
     return {**named, **errors.pop("vae"), **errors}
+
+
+def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
+    """Test figures of each seed of a part: ELBO with its parts, NLL, and what its latents carry.
+
+    On grey images a Bernoulli gives no probability: there the figures are named `bce`.
+    """
+    model, key, seeds = trained.part.model, jax.random.key(TEST_SEED), trained.seeds
+    cost = evaluation.nll_cost(model, next(evaluation.each(trained.variables, seeds)), test, draws)
+    say(f"{cost}, for each of {seeds} seed(s)")
+    seen = test.take(SEEN)
+    batch = next(seen.batches(len(seen)))
+    used = jax.jit(lambda variables: evaluation.usage(model.bind(variables), batch, key))
+
+    def own(variables: Variables) -> dict[str, Any]:
+        bound = evaluation.means(evaluation.elbo(model, variables, test, key, draws=10))
+        nll = evaluation.means(evaluation.nll(model, variables, test, key, draws=draws))
+        units = evaluation.active_units(model, variables, test)
+        found = {**bound, **nll, "active_units": units.count}
+        if "mutual_information" in (carried := used(variables)):
+            found["mutual_information"] = carried["mutual_information"]
+        if not _has_closed_kl(model, variables, test):
+            return found
+        kl = evaluation.kl_per_dimension(model, variables, test, key)
+        return {**found, "largest_kl": kl.max()}
+
+    values = evaluation.over_seeds(own, trained.variables, seeds)
+    return {
+        evaluation.figure_name(name, test.binarised, model.likelihood): value
+        for name, value in values.items()
+    }
 
 
 def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
