@@ -1,0 +1,208 @@
+"""Every posterior under every prior, likelihood and objective: it trains, or is told why not.
+
+The default suite has all pairs of posterior and prior, with likelihoods and objectives in turn;
+`-m slow` covers the pairs of all four. A combination that is refused stands in REFUSED with its
+reason: one that is newly refused, or no longer, fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax import bounds, losses
+from tests.contract_test import BOTTLENECKS, LIKELIHOODS, B, L, contexts
+from tests.contract_test import PRIORS as ALL_PRIORS
+
+STEPS = 3
+
+
+class Cost(NamedTuple):
+    """What `ae.learner` takes beside the model."""
+
+    objective: ae.Objective
+    options: dict[str, Any] = {}  # noqa: RUF012 (never written)
+
+
+sampled = ae.elbo(rate=losses.rate())
+stick = ae.elbo(rate=losses.rate(stick=True))
+explained = ae.reconstruction()
+OBJECTIVES = {
+    "sampled": Cost(sampled),
+    "closed": Cost(ae.elbo()),
+    "free-bits": Cost(ae.elbo(rate=losses.free_bits(0.1))),
+    "capacity": Cost(ae.merge({"capacity": (10.0, losses.capacity(1.0))}, explained)),
+    "iwae": Cost(sampled, {"draws": 4, "bound": bounds.iwae}),
+    "miwae": Cost(sampled, {"draws": 4, "bound": bounds.miwae(2)}),
+    "ciwae": Cost(sampled, {"draws": 4, "bound": bounds.ciwae(0.5)}),
+    "piwae": Cost(sampled, {"draws": 4, "bound": bounds.piwae(2)}),
+    "stl": Cost(stick),
+    "dreg": Cost(stick, {"draws": 4, "bound": bounds.dreg}),
+    "factor": Cost(
+        ae.merge(sampled, {"tc": (5.0, losses.density_ratio()), "critic": (1.0, losses.critic())})
+    ),
+    "mmd": Cost(ae.merge(explained, {"mmd": (10.0, losses.mmd())})),
+    "tc": Cost(ae.merge(sampled, {"tc": (5.0, losses.total_correlation(100))})),
+    "dip-i": Cost(ae.merge(sampled, {"dip": (5.0, losses.dip_i())})),
+    "dip-ii": Cost(ae.merge(sampled, {"dip": (5.0, losses.dip_ii())})),
+}
+POSTERIORS = {
+    name: module
+    for name, module in BOTTLENECKS.items()
+    if name in ("Gaussian", "FullGaussian", "Planar", "InverseAutoregressive", "Sylvester")
+}
+# Of latents that are one vector; a hierarchy's posterior, prior and decoder belong together.
+PRIORS = {name: row for name, row in ALL_PRIORS.items() if row.shape == (L,)}
+
+FLOWS = {"Planar", "InverseAutoregressive", "Sylvester"}
+CLOSED = {"closed", "free-bits", "capacity"}
+# (parts, reason): a combination that has one of each set is refused with these words. Where more
+# than one applies it is the first, in the order in which a pass comes to them.
+REFUSED: list[tuple[tuple[set[str], ...], str]] = [
+    ((CLOSED, FLOWS | {"FullGaussian"}), "has no closed form: use losses.rate()"),
+    ((CLOSED, {"Mixture", "Vamp", "Flow", "Flow-conditional"}), "no closed form: use losses.rate"),
+    (({"stl", "dreg"}, FLOWS), "a flow's log q cannot stick the landing"),
+    (({"Vamp"}, FLOWS), "needs a posterior whose density is known at any latent"),
+    (
+        ({"tc", "dip-i", "dip-ii"}, FLOWS | {"FullGaussian"}),
+        r"reads code\.(mean|log_std), which (FlowCode|FullGaussianCode) does not have",
+    ),
+]
+
+Combination = tuple[str, str, str, str]  # posterior, prior, likelihood, objective
+
+
+def reason(combination: Combination) -> str | None:
+    """Why a combination is refused, or None."""
+    names = set(combination)
+    return next((why for parts, why in REFUSED if all(names & part for part in parts)), None)
+
+
+def rotated() -> list[Combination]:
+    """All pairs of posterior and prior; likelihoods and objectives take turns.
+
+    An objective waits for a pair that it can train, and after all pairs for the first of them.
+    """
+    explain, waiting, found = itertools.cycle(LIKELIHOODS), list(OBJECTIVES), []
+    for posterior, prior in itertools.product(POSTERIORS, PRIORS):
+        likelihood = next(explain)
+        able = (o for o in waiting if reason((posterior, prior, likelihood, o)) is None)
+        objective = next(able, waiting[0])
+        waiting.remove(objective)
+        waiting.append(objective)
+        found.append((posterior, prior, likelihood, objective))
+    ran = {c[3] for c in found if reason(c) is None}
+    first = next(zip(POSTERIORS, PRIORS, strict=False))
+    return found + [(*first, next(explain), o) for o in OBJECTIVES if o not in ran]
+
+
+def covered() -> list[Combination]:
+    """Combinations that hold every pair of parts of different kind, made greedily."""
+    kinds = [list(POSTERIORS), list(PRIORS), list(LIKELIHOODS), list(OBJECTIVES)]
+    left = {
+        (i, j, a, b)
+        for i, j in itertools.combinations(range(4), 2)
+        for a, b in itertools.product(kinds[i], kinds[j])
+    }
+    everything, found = list(itertools.product(*kinds)), []
+    while left:
+        best = max(everything, key=lambda c: len(left & _pairs(c)))
+        found.append(best)
+        left -= _pairs(best)
+    return found
+
+
+def _pairs(combination: Combination) -> set[tuple[int, int, str, str]]:
+    indexed = itertools.combinations(enumerate(combination), 2)
+    return {(i, j, a, b) for (i, a), (j, b) in indexed}
+
+
+def trained(combination: Combination) -> jax.Array:
+    """The losses of three steps, f32[3]."""
+    posterior, prior, likelihood, objective = combination
+    row, (explain, target, _) = PRIORS[prior], LIKELIHOODS[likelihood]
+    event, cost = target.shape[1:], OBJECTIVES[objective]
+    module = row.module if row.posterior is None else row.module.clone(event=event)
+    model = ae.Autoencoder(
+        ae.nets.MLP((8,)),
+        POSTERIORS[posterior],
+        ae.nets.MLP((8,), explain.shape(event)),
+        module,
+        explain,
+        parts={"critic": ae.nets.MLP((6,), shape=(1,))} if objective == "factor" else {},
+    )
+    target = jnp.asarray(target)
+    batch = ae.Batch(target.astype(jnp.float32), target, contexts(B, row.context))
+    learner = ae.learner(model, cost.objective, optax.adam(1e-2), **cost.options)
+
+    def run(key: jax.Array) -> jax.Array:
+        state = learner.init(key, batch)
+
+        def one(state: ae.State, _: None) -> tuple[ae.State, jax.Array]:
+            state, metrics = learner.step(state, batch)
+            return state, metrics["loss"]
+
+        return jax.lax.scan(one, state, None, STEPS)[1]
+
+    return jax.jit(run)(jax.random.key(0))
+
+
+def check(combination: Combination) -> None:
+    why = reason(combination)
+    if why is None:
+        assert np.all(np.isfinite(trained(combination)))
+        return
+    with pytest.raises((ae.UserError, TypeError), match=why) as raised:
+        trained(combination)
+    # A sentence that says what to do, not a trace from within.
+    assert re.search(r": (use|pair) ", str(raised.value))
+
+
+@pytest.mark.parametrize("combination", rotated(), ids="-".join)
+def test_each_pair_of_posterior_and_prior_trains_or_is_refused(combination):
+    """Fails if a part stops working under another, or a refusal loses its sentence."""
+    check(combination)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("combination", covered(), ids="-".join)
+def test_each_pair_of_all_parts_trains_or_is_refused(combination):
+    check(combination)
+
+
+def test_the_default_suite_trains_each_part():
+    """Fails if a part occurs in refused combinations alone, or a row of a contract is left out."""
+    ran = [c for c in rotated() if reason(c) is None]
+    for i, names in enumerate((POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES)):
+        assert {c[i] for c in ran} == set(names)
+    pairs = {c[:2] for c in rotated()}
+    assert pairs == set(itertools.product(POSTERIORS, PRIORS))
+
+
+def test_the_cover_holds_every_pair_and_every_refusal():
+    """Fails if a refusal is written down that no combination meets."""
+    cover = covered()
+    assert len(cover) < 2 * len(OBJECTIVES) * len(LIKELIHOODS)
+    assert {reason(c) for c in cover} == {None, *(why for _, why in REFUSED)}
+
+
+def test_every_random_bottleneck_is_a_posterior_here():
+    """Of one vector. Fails if a new row of the contract is random and not in POSTERIORS."""
+    x = jax.ShapeDtypeStruct((B, 8), jnp.float32)
+
+    def code(module: Any) -> Any:
+        return jax.eval_shape(
+            lambda k, x: module.init_with_output(k, x, k)[0], jax.random.key(0), x
+        )
+
+    vectors = {name: m for name, m in BOTTLENECKS.items() if m.shape == (L,)}
+    random = {name for name, module in vectors.items() if hasattr(code(module), "log_q")}
+    assert random == set(POSTERIORS)
