@@ -15,6 +15,7 @@ import pytest
 from flax import linen as nn
 
 import aejax as ae
+from aejax import wrappers
 from tests import kinds
 from tests.kinds import KINDS, B
 
@@ -328,6 +329,20 @@ class TestSwept:
             _, expected = kinds.train(ae.compiled(solo), state, self.STEPS, 3)
             np.testing.assert_allclose(losses[i, 0], expected[0], rtol=1e-5)
             np.testing.assert_allclose(losses[i], expected, rtol=1e-4)
+
+    def test_members_in_turn_are_members_side_by_side(self):
+        """What a CPU runs, against the map of other platforms. Fails if members change places."""
+        prices, results = jnp.asarray([0.01, 0.1, 0.3]), []
+        for mapped in (wrappers._by_platform, wrappers._members):
+            learner = wrappers._side_by_side(
+                lambda l1: self.one(ae.ReLU(self.M), l1), prices, 3, True, mapped
+            )
+            state = learner.init(jax.random.key(3), kinds.batch(0, 3))
+            state, losses = kinds.train(ae.compiled(learner), state, 5, 3)
+            assert state.step.shape == ()
+            results.append(losses)
+        assert results[0].shape == (3, 5)
+        np.testing.assert_allclose(*results, rtol=1e-5)
         assert np.mean(np.abs(losses[0] - losses[1])) > 0.01 * np.mean(losses[0])
 
     def test_settings_that_are_no_arrays_of_one_length_are_refused(self):
