@@ -11,7 +11,7 @@ from aejax.data import synthetic as made
 from aejax.data.activations_writer import ActivationWriter
 from aejax.data.superposition import Superposition
 from aejax.data.synthbench import SynthBench
-from aejax.data.synthetic import HOOK, ROWS, synthetic, truth
+from aejax.data.synthetic import HOOK, ROWS, known, synthetic, truth
 from aejax.data.synthetic_random import factors, lots, normal, uniform
 
 # The first three draws of seed 3, stream (1, 2).
@@ -53,6 +53,16 @@ class TestStore:
         np.testing.assert_allclose(np.linalg.norm(known.dictionary, axis=1), 1.0, rtol=1e-6)
         with pytest.raises(ae.UserError, match="tokens 0 to"):
             known.features(0, tokens + 1)
+
+    def test_each_split_knows_what_its_own_tokens_are_made_of(self, tmp_path):
+        """Fails if features are counted from the store's first token, or a copy is believed."""
+        store, _ = synthetic(tmp_path, TOY, ROWS + 900)
+        for split in store.splits(HOOK, validation=500, test=300):
+            truth = known(split)
+            x = np.asarray(split.arrays[HOOK][3:90])
+            np.testing.assert_allclose(truth.features(3, 90) @ truth.dictionary, x, atol=1e-5)
+        with pytest.raises(ae.UserError, match="no split of a synthetic store"):
+            known(store.split(HOOK).take(5))
 
     def test_killed_and_made_again(self, tmp_path, monkeypatch):
         """Same bytes as one made at once; fails if blocks depend on where generation began."""

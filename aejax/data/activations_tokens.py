@@ -30,6 +30,8 @@ class Tokens:
     Attributes:
       shape: (N, d).
       dtype: as stored.
+      paths: of the shards, of which this may be a part.
+      first: the number of its first token among those of all shards.
     """
 
     ndim = 2
@@ -42,10 +44,10 @@ class Tokens:
           size: d.
           dtype: of the elements.
         """
-        self._paths = [path for path, _ in files]
+        self.paths = [path for path, _ in files]
         self._starts = np.cumsum([0] + [tokens for _, tokens in files])
         self.dtype = np.dtype(dtype)
-        self._first, self.shape = 0, (int(self._starts[-1]), size)
+        self.first, self.shape = 0, (int(self._starts[-1]), size)
         self._row = size * self.dtype.itemsize
         self._lock = threading.Lock()
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()  # block -> [n, d], oldest first
@@ -53,9 +55,9 @@ class Tokens:
 
     def part(self, start: int, stop: int) -> Tokens:
         """Tokens start to stop - 1 as an array of their own."""
-        files = [(p, int(n)) for p, n in zip(self._paths, np.diff(self._starts), strict=True)]
+        files = [(p, int(n)) for p, n in zip(self.paths, np.diff(self._starts), strict=True)]
         part = Tokens(files, self.shape[1], self.dtype)
-        part._first, part.shape = self._first + start, (stop - start, self.shape[1])
+        part.first, part.shape = self.first + start, (stop - start, self.shape[1])
         return part
 
     @property
@@ -135,10 +137,10 @@ class Tokens:
             return self._maps[block]
         start = block * BLOCK
         stop = min(start + BLOCK, len(self))
-        shard = int(np.searchsorted(self._starts, start + self._first, side="right")) - 1
-        if stop + self._first <= self._starts[shard + 1]:
-            inside = (start + self._first - int(self._starts[shard])) * self._row
-            found = _map(self._paths[shard], inside, (stop - start) * self._row)
+        shard = int(np.searchsorted(self._starts, start + self.first, side="right")) - 1
+        if stop + self.first <= self._starts[shard + 1]:
+            inside = (start + self.first - int(self._starts[shard])) * self._row
+            found = _map(self.paths[shard], inside, (stop - start) * self._row)
             found = found.view(self.dtype).reshape(stop - start, self.shape[1])
         else:
             found = self.read(start, stop)  # of two shards
@@ -153,14 +155,14 @@ class Tokens:
 
     def _read(self, start: int, rows: np.ndarray) -> None:
         """Fills rows [n, d], contiguous, with the tokens from start on."""
-        start, done = start + self._first, 0
+        start, done = start + self.first, 0
         content = rows.view(np.uint8).reshape(-1).data
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while done < len(rows):
             inside = start + done - int(self._starts[shard])
             count = min(len(rows) - done, int(self._starts[shard + 1]) - start - done)
             target = content[done * self._row : (done + count) * self._row]
-            _fill(self._paths[shard], inside * self._row, target)
+            _fill(self.paths[shard], inside * self._row, target)
             done, shard = done + count, shard + 1
 
 

@@ -4,6 +4,7 @@
     train, validation, test = store.splits(HOOK, validation=0.05, test=0.05)
     truth.dictionary                     # f32[G, d], unit rows
     truth.features(95_000, 100_000)      # f32[5000, G], what tokens 95,000 to 99,999 are made of
+    known(test).features(0, 5_000)       # the same, counted from the first token of the split
 
 A recipe is a frozen dataclass of numbers with two methods, `dictionary()` and `block(i)`; both are
 pure functions of its numbers, so any block of rows can be made again, anywhere.
@@ -15,14 +16,16 @@ import dataclasses
 import functools
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from aejax.data.activations import Activations, activations
+from aejax.data.activations_tokens import Tokens
 from aejax.data.activations_writer import ActivationWriter
-from aejax.data.split import fingerprint
+from aejax.data.split import Split, fingerprint
 from aejax.errors import UserError
 from aejax.files import plain, read_json, write_bytes, write_json
 
@@ -180,6 +183,32 @@ def truth(folder: str | Path) -> Truth:
     if not whole:
         raise UserError(f"{beside / 'dictionary.npy'} is damaged: make the store anew")
     return Truth(beside, about["recipe"], dictionary, tokens, size)
+
+
+class Known(NamedTuple):
+    """The truth of one split of a synthetic store."""
+
+    dictionary: np.ndarray  # f32[G, d], unit rows
+    # (start, stop), counted from the split's first token -> f32[stop - start, G]
+    features: Callable[[int, int], np.ndarray]
+
+
+def known(split: Split) -> Known:
+    """What the tokens of a split are made of.
+
+    Raises:
+      UserError: the split is of no synthetic store, or of one whose truth is missing or damaged.
+    """
+    tokens = split.arrays.get(HOOK)
+    if not isinstance(tokens, Tokens):
+        raise UserError(f"{split.name} is no split of a synthetic store: its truth is not known")
+    # Shards lie in the store's folder or one below it.
+    whole, first = truth(_store(tokens.paths[0])), tokens.first
+    return Known(whole.dictionary, lambda start, stop: whole.features(first + start, first + stop))
+
+
+def _store(shard: Path) -> Path:
+    return next((p for p in shard.parents if (p / FOLDER).is_dir()), shard.parent)
 
 
 def _file(number: int) -> str:
