@@ -17,6 +17,8 @@ import aejax as ae
 from aejax import evaluation
 from aejax import objective as objectives
 from aejax.data import Batches, Split
+from aejax.data.activations import TokenBatches
+from aejax.data.activations_tokens import Tokens
 from aejax.errors import UserError
 from aejax.metrics import read
 from aejax.types import Array, Variables
@@ -51,6 +53,10 @@ class Part(NamedTuple):
     start: Callable[[Split], ae.initialise.Initialise] | None = None
     steps: int | None = None  # of the optimiser, where not the config's; not of the first part
     view: Callable[[Split], Split] = lambda split: split  # what the part sees of train, validation
+    # A setting -> the part that it makes: then all settings, each with all seeds, are trained side
+    # by side on one stream of batches (aejax.swept), setting by setting; the first makes this part.
+    sweep: Callable[[Any], Part] | None = None
+    settings: tuple[float, ...] = ()
 
 
 class Trained(NamedTuple):
@@ -59,7 +65,7 @@ class Trained(NamedTuple):
     part: Part
     state: ae.State
     variables: Variables  # leaves lead with S
-    seeds: int  # S
+    seeds: int  # S; in a sweep settings times seeds
     steps_per_second: float  # of `speed`
 
 
@@ -82,13 +88,29 @@ def check(config: Any, *positive: str) -> None:
 
 
 def learner(part: Part, config: Numbers) -> ae.Learner:
-    """The part's learner, all seeds side by side and a chunk of steps a call, not compiled."""
-    single = ae.learner(
-        part.model, part.objective, part.tx, part.draws, part.bound, part.initialise
-    )
-    if part.average is not None:
-        single = ae.averaged(single, part.average)
-    return ae.seeds(ae.chunked(single, config.chunk), config.seeds)
+    """The part's learner, all members side by side and a chunk of steps a call, not compiled."""
+
+    def one(part: Part) -> ae.Learner:
+        single = ae.learner(
+            part.model, part.objective, part.tx, part.draws, part.bound, part.initialise
+        )
+        if part.average is not None:
+            single = ae.averaged(single, part.average)
+        return ae.chunked(single, config.chunk)
+
+    if part.sweep is None:
+        return ae.seeds(one(part), config.seeds)
+    sweep = part.sweep
+    settings = jnp.repeat(jnp.asarray(part.settings, jnp.float32), config.seeds)
+    return ae.swept(lambda setting: one(sweep(setting)), settings)
+
+
+def streams(part: Part, config: Numbers, split: Split) -> Batches:
+    """The batches of each seed, or the one stream of a sweep; of a store's tokens in two levels."""
+    stored = any(isinstance(array, Tokens) for array in split.arrays.values())
+    kind = TokenBatches if stored else Batches
+    seeds = config.seeds if part.sweep is None else None
+    return kind(split, config.batch, seed=config.seed, seeds=seeds)
 
 
 def train(
@@ -104,17 +126,18 @@ def train(
     if part.start is not None:
         part = part._replace(initialise=(*_several(part.initialise), part.start(seen[0])))
     compiled = ae.compiled(learner(part, config), mesh, rules)
-    batches = Batches(seen[0], config.batch, seed=config.seed, seeds=config.seeds)
+    batches = streams(part, config, seen[0])
     held_out = watch_held_out(part, seen[1].take(HELD_OUT), config.steps)
-    keys = jnp.stack([jax.random.key(config.seed + i) for i in range(config.seeds)])
-    state = restored = run.restore(compiled.init(keys, batches[0]))
+    members = compiled.seeds or 1
+    keys = [jax.random.key(config.seed + i % config.seeds) for i in range(members)]
+    state = restored = run.restore(compiled.init(jnp.stack(keys), batches[0]))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):
         # Where a call ends depends on the machine, a chunk does not.
         ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
         figures = held_out(local(compiled.variables(state))) if ended else {}
         run.log(state, metrics, figures=figures)
         run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
-    return Trained(part, state, local(compiled.variables(state)), config.seeds, speed(run.folder))
+    return Trained(part, state, local(compiled.variables(state)), members, speed(run.folder))
 
 
 def _several(initialise: Any) -> tuple[Any, ...]:
@@ -158,10 +181,12 @@ def watch_held_out(
     keys = jax.random.split(jax.random.key(HELD_OUT_SEED), part.draws)
     step = jnp.asarray(final, jnp.int32)
 
-    def one(variables: Variables) -> dict[str, Array]:
+    def one(setting: Array, variables: Variables) -> dict[str, Array]:
+        own = part if part.sweep is None else part.sweep(setting)
+
         def draw(key: Array) -> objectives.Total:
-            bound = part.model.bind(variables)
-            return objectives.total(part.objective, bound, bound(batch, key, step))
+            bound = own.model.bind(variables)
+            return objectives.total(own.objective, bound, bound(batch, key, step))
 
         total = jax.vmap(draw)(keys)
         loss = part.bound.reduce(total.ratio) + jnp.mean(total.penalty, axis=0)
@@ -172,7 +197,9 @@ def watch_held_out(
     mapped = jax.jit(jax.vmap(one))
 
     def figures(variables: Variables) -> dict[str, np.ndarray]:
-        values = jax.device_get(mapped(variables))
+        members, settings = len(jax.tree.leaves(variables)[0]), part.settings or (0.0,)
+        repeated = jnp.repeat(jnp.asarray(settings), members // len(settings))
+        values = jax.device_get(mapped(repeated, variables))
         return {f"validation_{name}": np.asarray(value) for name, value in values.items()}
 
     return figures

@@ -1,0 +1,111 @@
+"""SAELens' own trainer on the arrays that synth-sae trains on, one SAE a code and seed.
+
+Run by an interpreter that has sae-lens and PyTorch: saelens_synth.py FOLDER, which holds
+tokens.npy f32[N, d], rows.npy i64[T, B] (of each step) and task.json; it leaves each SAE as SAELens
+saves it for inference, in FOLDER/CODE-SEED. Prices are steered to L0 by the law that aejax uses
+(aejax/bottlenecks/sparse/memory.py), so that both are compared at the same L0.
+"""
+
+import importlib.metadata
+import json
+import math
+import pathlib
+import sys
+
+import numpy as np
+import torch
+from sae_lens import saes
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+
+class Price:
+    """The coefficient at which `target` latents are active."""
+
+    def __init__(self, target: float, energy: float):
+        self.target, self.most = target, math.log(2.0 * energy / target)
+        self.excess = self.slow = self.integral = 0.0
+
+    def after(self, l0: float) -> float:
+        """The next step's, after one with so many active latents."""
+        now = min(max(math.log(max(l0, 0.01) / self.target), -2.0), 2.0)
+        self.excess = 0.9 * self.excess + 0.1 * now
+        self.slow = 0.995 * self.slow + 0.005 * now
+        push = self.excess + 5.0 * (self.excess - self.slow)
+        self.integral = min(self.integral + 0.003 * push, self.most)
+        return math.exp(self.integral + min(max(self.excess, -1.0), 1.0))
+
+
+def made(code: str, size: int, task: dict):
+    """An SAE of one code, with SAELens' defaults but for what the task fixes."""
+    shape = {
+        "d_in": size,
+        "d_sae": task["latents"],
+        "normalize_activations": "expected_average_only_in",
+    }
+    if code == "topk":
+        return saes.TopKTrainingSAE(saes.TopKTrainingSAEConfig(**shape, k=int(task["l0"])))
+    if code == "batchtopk":
+        config = saes.BatchTopKTrainingSAEConfig(**shape, k=task["l0"])
+        return saes.BatchTopKTrainingSAE(config)
+    if code == "matryoshka":
+        config = saes.MatryoshkaBatchTopKTrainingSAEConfig(
+            **shape, k=task["l0"], matryoshka_widths=task["prefixes"]
+        )
+        return saes.MatryoshkaBatchTopKTrainingSAE(config)
+    if code == "jumprelu":
+        return saes.JumpReLUTrainingSAE(saes.JumpReLUTrainingSAEConfig(**shape))
+    if code == "gated":
+        return saes.GatedTrainingSAE(saes.GatedTrainingSAEConfig(**shape))
+    return saes.StandardTrainingSAE(saes.StandardTrainingSAEConfig(**shape))
+
+
+def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task: dict):
+    """One SAE after all steps, its input scale folded into its weights."""
+    torch.manual_seed(seed)
+    sae = made(code, tokens.shape[1], task)
+    steps, batch = rows.shape
+    config = SAETrainerConfig(
+        total_training_samples=steps * batch,
+        train_batch_size_samples=batch,
+        lr=task["learning_rate"],
+        lr_end=0.0,
+        lr_decay_steps=task["decay_steps"],
+        device="cpu",
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    trainer = SAETrainer(config, sae, iter(()))
+    scale = tokens.shape[1] ** 0.5 / float(tokens[:100_000].norm(dim=-1).mean())
+    trainer.activation_scaler.scaling_factor = scale
+    priced = trainer.coefficient_schedulers  # l1 or l0; empty where the code fixes its L0
+    price = Price(task["l0"], float(tokens[:100_000].square().sum(-1).mean()) * scale**2)
+    for step in range(steps):
+        found = trainer.step(tokens[rows[step]])
+        trainer.n_training_steps += 1
+        if priced:
+            l0 = float((found.feature_acts != 0).sum(-1).float().mean())
+            now = price.after(l0)
+            for scheduler in priced.values():
+                scheduler.final_value = scheduler.current_value = now
+    sae.fold_activation_norm_scaling_factor(scale)
+    return sae
+
+
+def main() -> None:
+    """Trains all that the task names and is not there yet."""
+    folder = pathlib.Path(sys.argv[1])
+    task = json.loads((folder / "task.json").read_text())
+    tokens = torch.from_numpy(np.load(folder / "tokens.npy", allow_pickle=False))
+    rows = torch.from_numpy(np.load(folder / "rows.npy", allow_pickle=False))
+    for seed in task["seeds"]:
+        for code in task["codes"]:
+            out = folder / f"{code}-{seed}"
+            if not (out / "cfg.json").exists():
+                trained(code, seed, tokens, rows, task).save_inference_model(out)
+                print(f"saelens: {code}, seed {seed}", flush=True)
+    versions = {name: importlib.metadata.version(name) for name in ("sae-lens", "torch")}
+    (folder / "versions.json").write_text(json.dumps(versions))
+
+
+if __name__ == "__main__":
+    main()

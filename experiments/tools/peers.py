@@ -1,0 +1,126 @@
+"""Trains SAELens' SAEs on the tokens of a finished synth-sae run and puts them beside its own.
+
+    python -m experiments peers runs/synth-sae --peer-python PATH
+
+Each code that SAELens has is trained by its own trainer, with the same seeds, batches, learning
+rate and number of active latents as the run's first; files are written as SAELens writes them, and
+read and judged as the run's own dictionaries are. The figures join result.json as `CODE at L0,
+SAELens`, the differences as `CODE less SAELens`, and the page is written anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import aejax as ae
+from aejax import interop, losses
+from aejax.data.synthetic import HOOK
+from aejax.errors import UserError
+from aejax.files import read_json, write_json
+from experiments import synth
+from experiments.driver import Splits, named, say, write_page
+from experiments.peers import __path__ as scripts
+from experiments.place import Place
+from experiments.training import streams, summary
+
+# Of the run -> of SAELens, whose standard code is the April recipe with its weighted norm.
+CODES = {
+    "topk": "topk",
+    "batchtopk": "batchtopk",
+    "matryoshka": "matryoshka",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+    "april": "standard",
+}
+JUDGED = ("explained_variance", "mcc")
+
+
+def command(
+    run_dir: pathlib.Path, peer_python: str | None = None, data_dir: str | None = None
+) -> None:
+    """Trains, judges and compares; what is trained already is not trained again.
+
+    Args:
+      run_dir: folder of a finished run of synth-sae.
+      peer_python: an interpreter that has sae-lens and torch; needed the first time.
+      data_dir: where data sets lie.
+    """
+    experiment, place = named(run_dir), Place(data_dir=data_dir)
+    if experiment.name != "synth-sae":
+        raise UserError(f"{run_dir} is a run of {experiment.name}: give one of synth-sae")
+    result = read_json(run_dir / "result.json")
+    config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
+    config = dataclasses.replace(config, l0=tuple(config.l0))
+    splits = experiment.data(config, place)
+    folder = run_dir / "peers"
+    if peer_python is not None:
+        prepare(folder, experiment.build(config, splits[0].event), config, splits)
+        _train(peer_python, folder)
+    elif not (folder / "versions.json").exists():
+        raise UserError("--peer-python is missing: give an interpreter that has sae-lens and torch")
+    for own, theirs in CODES.items():
+        rows = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            model, variables = ae.unfold(interop.load(folder / f"{theirs}-{seed}"))
+            rows.append(synth.judged(model, variables, splits[2]))
+        figures = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        result[f"{own} at {config.l0[0]}, SAELens"] = summary(figures)
+    result |= compared(result, config.l0[0])
+    result["peer_versions"] = read_json(folder / "versions.json")
+    write_json(run_dir / "result.json", result)
+    say(f"report: {write_page(experiment, run_dir, place)}")
+
+
+def prepare(folder: pathlib.Path, parts: Mapping[str, Any], config: Any, splits: Splits) -> None:
+    """Writes what the peers train on: tokens, the rows of every batch, and the numbers."""
+    folder.mkdir(exist_ok=True)
+    rows = streams(next(iter(parts.values())), config, splits[0]).rows(0, config.steps)
+    np.save(folder / "tokens.npy", np.asarray(splits[0].arrays[HOOK]), allow_pickle=False)
+    np.save(folder / "rows.npy", rows, allow_pickle=False)
+    task = {
+        "codes": list(CODES.values()),
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "l0": config.l0[0],
+        "latents": config.latents,
+        "prefixes": list(losses.fractions(config.latents)),
+        "learning_rate": config.learning_rate,
+        "decay_steps": config.steps // 5,
+    }
+    write_json(folder / "task.json", task)
+
+
+def _train(python: str, folder: pathlib.Path) -> None:
+    script = pathlib.Path(scripts[0]) / "saelens_synth.py"
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    try:
+        done = subprocess.run([python, str(script), str(folder)], env=variables, check=False)
+    except OSError as error:
+        raise UserError(f"--peer-python {python} cannot be started: {error.strerror}") from error
+    if done.returncode:
+        raise UserError(f"--peer-python {python} ended: does it have sae-lens and torch?")
+
+
+def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
+    """Own figures less SAELens', `std` being the standard error of the difference.
+
+    A loss is a difference below minus one standard error.
+    """
+    found: dict[str, Any] = {}
+    for code in CODES:
+        own, other = result[f"{code} at {l0}"], result[f"{code} at {l0}, SAELens"]
+        cells = found[f"{code} less SAELens"] = {}
+        for name in JUDGED:
+            apart = np.subtract(own[name]["values"], other[name]["values"])
+            mean = own[name]["mean"] - other[name]["mean"]
+            error = float(np.hypot(own[name]["std"], other[name]["std"]) / len(apart) ** 0.5)
+            cells[name] = {"mean": mean, "std": error, "values": apart.tolist()}
+            verdict = "a loss" if mean < -error else "a win" if mean > error else "a tie"
+            say(f"{code:<10} {name:<18} {mean:+.4f} ± {error:.4f}, {verdict}")
+    return found

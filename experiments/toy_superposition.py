@@ -1,0 +1,97 @@
+"""Toy superposition: does a sparse code find 512 features in 256 dimensions, and at which price?
+
+    python -m experiments toy-superposition
+
+Sharkey, Braun and Millidge (2022): 512 correlated features, 5 of them active in a token, some far
+commoner than others. The paper's own experiment is the first part: L1 with unit atoms, here at
+several prices in one program; TopK, BatchTopK and JumpReLU at several numbers of active latents
+stand beside. MMCS is the paper's figure, the mean over features of the largest cosine of an atom.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import aejax as ae
+from aejax.data.superposition import Superposition
+from aejax.types import Variables
+from experiments import synth
+from experiments.codes import Shape, codes, priced
+from experiments.driver import Experiment, Members, Page, Splits
+from experiments.place import Place
+from experiments.training import Numbers, Part, check
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Numbers):
+    """The experiment's numbers."""
+
+    steps: int = 5_000
+    batch: int = 256
+    log_every: int = 50
+    tokens: int = 200_000  # of the train split
+    features: int = 512  # of the truth
+    size: int = 256  # dimensions
+    latents: int = 512  # of each dictionary
+    l1: tuple[float, ...] = (1.0, 0.3, 3.0)  # prices of the L1 norm
+    l0: tuple[int, ...] = (5, 3, 8)  # active latents of the other codes
+    learning_rate: float = 1e-3  # of Adam
+
+
+def data(config: Config, place: Place) -> Splits:
+    """Train, validation and test, made once."""
+    return synth.store(Superposition(config.features, config.size), config.tokens, place)
+
+
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+    """L1 at several prices, and other codes at several numbers of active latents."""
+    check(config, "tokens", "features", "size", "latents")
+    if (
+        not config.l1
+        or not config.l0
+        or not 1 <= min(config.l0) <= max(config.l0) <= config.latents
+    ):
+        raise ae.UserError(
+            f"--l1 is {config.l1} and --l0 {config.l0}: give one price or more, and numbers from 1 "
+            f"to the {config.latents} latents"
+        )
+    shape = Shape(event, config.latents, max(config.l0), config.steps, config.learning_rate)
+    made = codes(shape)
+
+    def l1(price: Any) -> Part:
+        return priced(shape, price)
+
+    parts = {"l1": l1(config.l1[0])._replace(sweep=l1, settings=config.l1)}
+    for name in ("topk", "batchtopk", "jumprelu"):
+        one = made[name]
+        parts[name] = one(config.l0[0])._replace(sweep=one, settings=config.l0)
+    return parts
+
+
+def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """Test figures of each code at each of its settings."""
+    result = {}
+    for name, part in trained.items():
+        for setting, row in zip(part.part.settings, synth.figures(part, splits[2]), strict=True):
+            result[f"{name} at {setting:g}"] = row
+    return result
+
+
+def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+    """How often latents are used, and which features were found."""
+    sections = synth.model_sections(models, splits[2])
+    return Page("Toy superposition", __doc__ or "", sections)
+
+
+EXPERIMENT = Experiment(
+    name="toy-superposition",
+    config=Config,
+    data=data,
+    build=build,
+    figures=figures,
+    page=page,
+    measured=lambda config, measured: synth.measured_sections(measured),
+    rules=ae.dictionary_rules,
+)
