@@ -27,6 +27,7 @@ from aejax.types import Variables
 from experiments.driver import Experiment, Members, Page, Splits
 from experiments.place import Place
 from experiments.training import Numbers, Part, check
+from experiments.variational import named
 
 JUDGED = 10_000  # train examples that the units are judged by
 
@@ -162,7 +163,7 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
     from aejax.report import sparse_sections
 
     sections = sparse_sections(*models["topk"], splits, jax.random.key(0), plain=models["plain"])
-    return Page(f"Sparse autoencoders of {config.dataset}", __doc__ or "", sections)
+    return Page(f"Sparse autoencoders of {named(splits)}", __doc__ or "", sections)
 
 
 EXPERIMENT = Experiment(

@@ -77,6 +77,6 @@ EXPERIMENT = Experiment(
     build=build,
     figures=lambda config, trained, splits: variational.figures(config.nll_draws, trained, splits),
     page=lambda config, models, splits: variational.page(
-        f"A variational autoencoder of {config.dataset}", __doc__ or "", models, splits
+        f"A variational autoencoder of {variational.named(splits)}", __doc__ or "", models, splits
     ),
 )

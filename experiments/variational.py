@@ -127,6 +127,11 @@ def epochs(steps: int, batch: int, split: Any) -> float:
     return steps * batch / len(split)
 
 
+def named(splits: Splits) -> str:
+    """The data set's name; of a folder of pictures its own, without the path to it."""
+    return splits[0].name.rpartition("/")[0]
+
+
 def page(title: str, text: str, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
     """The page of a variational autoencoder, beside the plain one where there is one."""
     from aejax.report import variational_sections

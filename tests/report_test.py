@@ -2,6 +2,7 @@
 
 import base64
 import html.parser
+import inspect
 import re
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 
 import aejax as ae
 from aejax import report
-from aejax.report import page, results
+from aejax.report import page, results, writing
+from experiments.tools import table
 from tests.report_cases import SIDE, bars, fresh, splits, variational
 
 
@@ -95,8 +97,61 @@ def test_results_of_other_models_stand_in_a_table_of_their_own(tmp_path):
     text = page.render("t", [], {}, results=given)
     cells = [re.sub("<[^>]*>", " ", line).split() for line in re.findall("<tr>.*?</tr>", text)]
     assert ["plain", "0.512", "±", "0.010"] in cells
-    assert ["topk", "0.512", "±", "0.010", "8"] in cells
-    assert ["model", "error", "L0"] in cells
+    assert ["TopK", "0.512", "±", "0.010", "8"] in cells
+    assert ["model", "error", "±", "std", "L0"] in cells
+
+
+def test_a_figure_that_is_no_number_stays_a_figure():
+    """Fails if a NaN, which JSON keeps as text, makes its figure a model of empty cells."""
+    nan = {"mean": "NaN", "std": 0.0, "values": ["NaN"]}
+    given = {"steps_per_second": nan, "bare": "NaN", "plain": {"error": nan}, "sha": "ab"}
+    assert list(results.figures(given)) == ["steps_per_second", "bare"]
+    assert list(results.groups(given)) == ["plain"]
+    assert results.by_seed(results.figures({"n": 3.0, "x": nan}))[1] == [["n", "3"], ["x", ""]]
+    assert table.made({"command": "c", "hardware": "h", "versions": {"jax": "1"}, "x": nan}) == (
+        "`c` (h, jax 1)\n\n| figure | mean | std | seeds |\n|---|---:|---:|---:|\n| x |  |  | 1 |\n"
+    )
+
+
+def test_figures_of_one_column_share_their_decimals():
+    """Fails if each has its own: then points or right edges do not line up below the heading."""
+    models = {"topk": (0.4912, 32.0), "l1-mean": (0.008789, 176.1), "pca": (float("nan"), 64.0)}
+    given = {name: {"dead": dead, "l0": l0} for name, (dead, l0) in models.items()}
+    header, rows = results.by_group(results.groups(given))
+    assert header == ["model", "dead", "L0"]
+    assert rows == [["TopK", "0.4912", "32.0"], ["L1 mean", "0.0088", "176.1"], ["PCA", "", "64.0"]]
+    assert results.notes(["l0", "dead"]) == (
+        "Dead: the share of units that no test example activates."
+    )
+
+
+def curves(**columns):
+    steps = np.arange(0, 400, 10)
+    return report.curves_section({name: (steps, values) for name, values in columns.items()})
+
+
+def test_only_what_is_fitted_is_said_to_overfit():
+    """Fails if rate, L0 and the like are read as losses."""
+    values = np.linspace(2, 1, 40)
+    section = curves(
+        loss=values, validation_loss=values, rate=values, validation_rate=values, l0=values
+    )
+    said = [picture.name for picture in section.figures if "overfits" in picture.caption]
+    assert said == ["curve-loss"]
+
+
+def test_dead_units_have_a_curve_from_their_window_on():
+    """Fails if a run within the window shows zeros, or if validation is said to count."""
+    assert inspect.signature(ae.losses.dead).parameters["after"].default == writing.WINDOW
+    zeros = np.zeros(40)
+    short = curves(loss=zeros + 1, dead=zeros, validation_dead=zeros)
+    assert names([short]) == {"curve-loss"}
+    assert "1,000 steps" in short.text
+    told = curves(loss=zeros + 1, dead=zeros + 0.1, validation_dead=zeros)
+    dead = next(picture for picture in told.figures if picture.name == "curve-dead")
+    assert "training batch" in dead.caption
+    assert dead.draw().axes[0].get_legend() is None  # one curve
+    assert report.curves_section({"dead": (np.arange(1_500), np.zeros(1_500))}).figures
 
 
 def test_numbers_align_at_the_point():

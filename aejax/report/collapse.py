@@ -72,9 +72,10 @@ def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
         return None
     header = ("model", "seed", "KL", "mutual information", "active units", "largest KL", "")
     text = (
-        "KL and mutual information in nats on held-out examples, the latter under these examples "
-        "alone and so at most the log of their number. A unit is active if the variance of its "
-        f"mean exceeds {ACTIVE:g}; a code that tells less than {LEAST:g} nats of x has collapsed."
+        "KL and mutual information in nats on the validation examples that training looks at, the "
+        "latter under these examples alone and so at most the log of their number. A unit is "
+        f"active if the variance of its mean exceeds {ACTIVE:g}; a code that tells less than "
+        f"{LEAST:g} nats of x has collapsed."
     )
     said = verdict(runs)
     title = "Posterior collapse" if said else "What the codes carry"

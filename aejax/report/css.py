@@ -35,6 +35,10 @@ th:last-child,td:last-child{padding-right:0}
 .n{text-align:right;white-space:nowrap}
 .results td:first-child{padding-right:36px;white-space:nowrap}
 .results td:nth-child(2){font-weight:640}
+.groups th{white-space:normal}
+.groups th,.groups td{padding-right:14px}
+.groups td:first-child{white-space:nowrap}
+@media (min-width:960px){.groups{width:max-content;max-width:calc(50vw + 406px)}}
 .results td:nth-child(n+4){color:var(--muted)}
 .results th:nth-child(2),.results td:nth-child(2){padding-right:8px}
 details{margin-top:28px;border-top:1px solid var(--rule);padding-top:14px}

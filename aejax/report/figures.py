@@ -48,6 +48,9 @@ def curves(
     if low > 0 and high > 50 * low:
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
+    elif low >= 0:
+        # What is never negative has no axis below zero.
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     if log_steps:
         axes.set_xscale("log")
         _plain_ticks(axes.xaxis)
@@ -140,7 +143,7 @@ def bars(
     marked = np.ones(len(values), bool) if marked is None else marked
     colours = [theme.series[0] if m else theme.series[2] for m in marked]
     axes.bar(np.arange(1, len(values) + 1), values, color=colours, width=0.78)
-    axes.set_xlim(0.4, max(len(values), 5) + 0.6)
+    axes.set_xlim(0.5, len(values) + 0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color=theme.rule, lw=0.6)
     axes.set_xlabel(axis_name, color=theme.muted, fontsize=SIZE - 1)

@@ -31,11 +31,12 @@ def _activity(name: str, codes: gather.Latents) -> Picture:
     """The KL of each latent as bars."""
     active = codes.mean.var(axis=0) > ACTIVE
     order = np.argsort(-codes.activity, kind="stable")
+    rest = "" if active.all() else "; grey ones follow the prior and carry nothing"
     return Picture(
         f"activity-{slug(name)}",
-        f"What each latent of the {name} tells of x. {active.sum()} of {active.size} are active "
-        f"(blue: the variance of their mean over test examples exceeds {ACTIVE}); grey ones follow "
-        "the prior and carry nothing.",
+        f"What each latent of the {name} tells of {len(codes.mean):,} test examples. "
+        f"{active.sum()} of {active.size} are active (blue: the variance of their mean over these "
+        f"examples exceeds {ACTIVE}){rest}.",
         partial(
             figures.bars,
             values=codes.activity[order],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.report.css import CSS
-from aejax.report.results import by_group, by_seed, figures, groups, together
+from aejax.report.results import by_group, by_seed, figures, groups, notes, together
 from aejax.report.style import DARK, DENSITY, LIGHT, png
 
 WIDE = 480  # pixels of the page
@@ -124,9 +124,10 @@ def _results(results: Mapping[str, Any]) -> str:
     """The final figures, then those of other models; empty where there are none."""
     parts = []
     if own := figures(results):
-        parts.append(_table(Table(*by_seed(own)), classes="results"))
+        parts.append(_table(Table(*by_seed(own), notes(own)), classes="results"))
     for others in together(groups(results)):
-        parts.append(_table(Table(*by_group(others))))
+        names = dict.fromkeys(name for group in others.values() for name in group)
+        parts.append(_table(Table(*by_group(others), notes(names)), classes="groups"))
     return "".join(parts)
 
 
@@ -175,7 +176,7 @@ def _table(table: Table, plain: bool = False, classes: str = "") -> str:
     )
     caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
     return (
-        f'<div class="scroll"><table class="{classes}">{caption}<thead><tr>{head}</tr></thead>'
+        f'<div class="scroll {classes}"><table>{caption}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-ACRONYMS = {"elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca"}
+ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
+SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
+    "topk": "TopK",
+    "abstopk": "AbsTopK",
+    "batchtopk": "BatchTopK",
+    "relu": "ReLU",
+    "jumprelu": "JumpReLU",
+}
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as `files.plain` writes them
+# What has a namesake elsewhere on the page: over which examples it is taken.
+NOTES = {
+    "dead": "dead: the share of units that no test example activates",
+    "largest_kl": "largest KL: of one latent, the mean over all test examples",
+}
 
 
 class Figure(NamedTuple):
@@ -94,13 +107,34 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
     header, columns = ["model"], [[spoken(name) for name in found]]
     for name in dict.fromkeys(name for group in found.values() for name in group):
         cells = [group.get(name) for group in found.values()]
+        digits = _digits([cell for cell in cells if cell])
+        means = [number(cell.mean, digits) if cell else "" for cell in cells]
         header.append(spoken(name))
-        columns.append(aligned([number(c.mean, c.digits) if c else "" for c in cells]))
+        columns.append(means)
         if any(cell and cell.std > 0 for cell in cells):
-            header.append("")
-            stds = aligned([number(c.std, c.digits) if c and c.std > 0 else "" for c in cells])
-            columns.append([f"± {std}" if std.strip() else "" for std in stds])
+            stds = [number(cell.std, digits) if cell and cell.std > 0 else "" for cell in cells]
+            header.append("± std")
+            columns.append([f"± {std}" if std else "" for std in stds])
     return header, [list(row) for row in zip(*columns, strict=True)]
+
+
+def notes(names: Iterable[str]) -> str:
+    """A sentence for each figure that could be taken for another of the page."""
+    return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
+
+
+def _digits(column: Sequence[Figure]) -> int:
+    """Decimals for all figures of a column, so that points and right edges align.
+
+    Two digits of every deviation; without one four of the largest value and two of the least.
+    """
+    spread = [figure.digits for figure in column if figure.std > 0]
+    if spread:
+        return max(spread)
+    sizes = [abs(f.mean) for f in column if math.isfinite(f.mean) and not f.mean.is_integer()]
+    if not sizes:
+        return 0
+    return max(0, 3 - math.floor(math.log10(max(sizes))), 1 - math.floor(math.log10(min(sizes))))
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
@@ -122,12 +156,12 @@ def number(value: float, digits: int) -> str:
 
 
 def spoken(name: str) -> str:
-    """A figure's name as people write it: active_units -> active units, nll -> NLL."""
-    return " ".join(word.upper() if word in ACRONYMS else word for word in name.split("_"))
+    """A name as people write it: active_units -> active units, nll -> NLL, l1-mean -> L1 mean."""
+    return " ".join(SPELLINGS.get(word, word) for word in name.replace("-", "_").split("_"))
 
 
 def _figure(entry: Any) -> Figure | None:
-    """None where the entry is no figure; a value that is no number, as NaN in JSON, is NaN."""
+    """None where the entry is no figure; a value that is no number is NaN."""
     if not isinstance(entry, Mapping):
         return Figure(float(entry), 0.0, [float(entry)]) if _is_number(entry) else None
     if not _is_number(entry.get("mean")):
@@ -138,4 +172,7 @@ def _figure(entry: Any) -> Figure | None:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether float() makes a figure of it; what is not finite is text in JSON, as "NaN"."""
+    if isinstance(value, str):
+        return value in NOT_FINITE
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -173,8 +173,9 @@ def _activity(found: Units) -> Section:
     dead = found.density.size - alive.size
     density = Picture(
         "density",
-        f"How many units are active for which share of {len(found.l0):,} training examples "
-        f"(logarithmic). {dead:,} of {found.density.size:,} units are never active and not shown.",
+        f"How many units are active for which share of the first {len(found.l0):,} examples of "
+        f"the train split (logarithmic). {dead:,} of {found.density.size:,} units are active for "
+        "none of these and not shown.",
         partial(
             figures.histogram,
             values=alive,
@@ -185,8 +186,8 @@ def _activity(found: Units) -> Section:
     )
     l0 = Picture(
         "l0",
-        f"How many examples have which number of active units (L0); {found.l0.mean():.1f} on "
-        "average.",
+        f"How many of these examples have which number of active units (L0); "
+        f"{found.l0.mean():.1f} on average.",
         partial(figures.histogram, values=found.l0, name="examples", axis_name="active units, L0"),
     )
     return Section(

@@ -212,11 +212,12 @@ def _traversals(
         else f"z[{i}]\nvar {codes.activity[i]:.2g}"
         for i in order
     ]
-    measure = "KL from the prior" if codes.nats else "variance over the test examples"
+    measure = "KL from the prior" if codes.nats else "variance"
     picture = Picture(
         "traversals",
         f"Each row moves one latent {unit}; all others stay at the code of the first test example "
-        f"shown above. The most active latents, by their {measure}, come first.",
+        f"shown above. The most active latents, by their {measure} over {len(codes.mean):,} test "
+        "examples, come first.",
         partial(figures.image_grid, images=grid, row_labels=names, column_labels=labels),
     )
     if not isinstance(model.bottleneck.shape[0], int):

@@ -9,13 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
 from aejax.report import figures
-from aejax.report.curve import History, grouped
+from aejax.report.curve import Curve, History, grouped
 from aejax.report.page import Picture, Section, draw, render
 from aejax.report.results import spoken
 
+WINDOW = 1_000  # steps of silence after which `losses.dead` calls a unit dead, unless told
+# What may fall on training batches and rise on others because a model overfits.
+FITTED = {"loss", "distortion", "error", "squared_error"}
 # What the curves of the library's own terms say.
 MEANINGS = {
     "loss": "what training minimises, a weighted sum of the terms",
@@ -26,7 +31,8 @@ MEANINGS = {
     "error": "the squared error, summed over one example",
     "l1": "the sum of a code's magnitudes",
     "l0": "how many units are active for one example",
-    "dead": "the share of units that no example has activated for long",
+    "dead": "the share of units that no example of a training batch has activated for more than "
+    f"{WINDOW:,} steps, unless the term was given another number",
     "active_units": "how many latents tell examples apart, by the variance of their mean",
     "mutual_information": "what the code tells of x, I(x; z) among the held-out examples, in nats",
     "grad_norm": "the length of the gradient; spikes are steps that shook the parameters",
@@ -93,6 +99,11 @@ def curves_section(history: History, log_steps: bool = True) -> Section:
             f" The line is the mean over {members} seeds, the band reaches from the least to the "
             "greatest of them."
         )
+    if "dead" in groups:
+        groups["dead"] = counted = _counted(groups["dead"])
+        if not any(np.any(values) for _, values in counted.values()) and _last(counted) < WINDOW:
+            del groups["dead"]
+            text += f" No unit can be called dead within {WINDOW:,} steps: there is no curve of it."
     pictures = [
         Picture(
             f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
@@ -109,9 +120,20 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
     what = spoken(name)
     what = what[0].upper() + what[1:]
     caption = f"{what}: {meaning}." if meaning else f"{what}, on {' and '.join(parts)}."
-    if len(parts) > 1:
+    if len(parts) > 1 and name in FITTED:
         caption += " Where training still falls while the other rises, the model overfits."
     return caption
+
+
+def _counted(parts: Mapping[str, Curve]) -> Mapping[str, Curve]:
+    """Without validation: the silence of a unit is counted in training, whatever is looked at."""
+    first = next(iter(parts))
+    return {first: parts[first]}
+
+
+def _last(parts: Mapping[str, Curve]) -> int:
+    """The last step of any curve."""
+    return max((int(steps[-1]) for steps, _ in parts.values() if len(steps)), default=0)
 
 
 def _check(pictures: Sequence[Picture]) -> None:

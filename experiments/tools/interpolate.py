@@ -3,7 +3,7 @@
     python -m experiments interpolate runs/digits-vae 3 14
 
 Writes figures/interpolation-A-B.png: above the straight line between the two codes, below the
-spherical path, which keeps the norm that draws from the prior have.
+spherical path, which keeps the norm that draws from the prior have; at both ends the examples.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from aejax.types import Array, Variables
 from experiments.driver import named, say
 from experiments.place import Place
 from experiments.tools import picture
+
+NAMED = 11  # points of a path that have room for their share of the way
 
 
 def command(
@@ -70,7 +72,25 @@ def command(
     rows = decoded.reshape(2, steps, *decoded.shape[1:])
     if not picture.drawable(decoded):
         raise UserError(f"{run_dir} is no run on images: there is nothing to draw")
-    say(f"picture: {picture.save(run_dir, f'interpolation-{a}-{b}', rows)}")
+    say(f"picture: {_draw(run_dir, (a, b), np.asarray(ends.target), rows)}")
+
+
+def _draw(
+    run_dir: pathlib.Path, numbers: tuple[int, int], ends: np.ndarray, paths: np.ndarray
+) -> pathlib.Path:
+    """The two paths f[2, T, H, W, C] between the examples f[2, H, W, C] that they lead to."""
+    steps = paths.shape[1]
+    first, last = (np.broadcast_to(end, (2, 1, *end.shape)) for end in ends)
+    share = [f"{t:.1f}" if steps <= NAMED else "" for t in np.linspace(0, 1, steps)]
+    names = [f"test {number}" for number in numbers]
+    return picture.save(
+        run_dir,
+        "interpolation-{}-{}".format(*numbers),
+        np.concatenate([first, paths, last], axis=1),
+        row_labels=("straight", "spherical"),
+        column_labels=[names[0], *share, names[1]],
+        gap_after=(0, steps),
+    )
 
 
 def linear(first: Array, last: Array, share: Array) -> Array:

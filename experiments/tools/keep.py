@@ -47,13 +47,15 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
 
 
 def _command(words: list[str]) -> str:
-    """The command without this machine's folders."""
+    """The command without this machine's folders; a peer's interpreter is measured: PATH."""
     found, skip = ["python"], False
     for word in words[1:]:
+        flag, _, value = word.partition("=")
         if skip:
             skip = False
-        elif word in ("--out", "--data-dir", "--manual-dir", "--peer-python"):
-            skip = True
+        elif flag in ("--out", "--data-dir", "--manual-dir", "--peer-python"):
+            skip = not value
+            found += [flag, "PATH"] if flag == "--peer-python" else []
         else:
             found.append(word)
     return " ".join(found)

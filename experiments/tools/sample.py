@@ -44,7 +44,7 @@ def command(run_dir: pathlib.Path, count: int = 64, member: int = 0, seed: int =
     say(f"{count} samples: {run_dir / 'samples.npy'}")
     if picture.drawable(samples):
         columns = max(1, round(count**0.5))
-        blank = np.zeros((-count % columns, *samples.shape[1:]), samples.dtype)
+        blank = np.full((-count % columns, *samples.shape[1:]), np.nan, samples.dtype)
         rows = np.concatenate([samples, blank]).reshape(-1, columns, *samples.shape[1:])
         say(f"picture: {picture.save(run_dir, f'samples-{count}', rows)}")
 
