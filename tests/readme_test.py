@@ -6,6 +6,7 @@ import re
 import runpy
 
 import jax
+import optax
 import pytest
 
 import aejax as ae
@@ -32,6 +33,23 @@ def test_the_script_runs_with_only_its_steps_replaced(tmp_path, monkeypatch):
         jax.tree.map(lambda leaf: leaf[0], variables), jax.random.key(0), 3, method="sample"
     )
     assert sample.shape == (3, 8, 8, 1)
+    notebook = next(block for block in BLOCKS if "ae.load(" in block)
+    given = notebook.replace('runs/digits-vae", seed=0', 'runs/digits", seed=0, model=model')
+    assert given != notebook
+    exec(compile(given, "README.md", "exec"), names)
+    assert names["codes"].shape == (64, 8)
+    assert names["samples"].shape == (16, 8, 8, 1)
+
+
+def test_the_sparse_autoencoder_takes_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    block = next(block for block in BLOCKS if "ae.TopK(" in block)
+    names = {"ae": ae}
+    exec(compile(block, "README.md", "exec"), names)
+    learner = ae.learner(names["model"], names["objective"], optax.adam(1e-3))
+    batch = ae.data.Batches(names["train"], 8)[0]
+    _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0), batch), batch)
+    assert metrics["l0"] == 16
 
 
 def test_the_loss_that_it_adds_is_a_loss():
