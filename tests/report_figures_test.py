@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aejax.report import figures, grids, pictures, style
+from aejax.report import figures, grids, pictures, scatter, style
 from tests.report_cases import bars
 
 
@@ -53,6 +53,22 @@ def test_a_drawing_has_its_size_and_is_not_blank(name):
         share = (np.abs(image - paper).max(axis=-1) > 8).mean()
         assert 0.005 < share < 0.95
     assert style.png(DRAWINGS[name](style.LIGHT)) == style.png(light)
+
+
+def test_names_do_not_lie_on_each_other():
+    """Fails if boxes keep their places, or if one that stands free is moved."""
+    centres = np.array([[0.0, 0.0], [0.1, 0.05], [0.1, 0.05], [9.0, 9.0]])
+    sizes = np.array([[2.0, 1.0], [2.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    found = scatter.apart(centres, sizes)
+    for i in range(4):
+        for j in range(i):
+            over = (sizes[i] + sizes[j]) / 2 - np.abs(found[i] - found[j])
+            assert over.min() <= 1e-3
+    np.testing.assert_array_equal(found[3], centres[3])
+    points = np.random.default_rng(0).normal(size=(90, 2))
+    texts = figures.scatter(points, np.arange(90) % 2, ("night", "daylight")).axes[0].texts
+    boxes = [text.get_window_extent() for text in texts]
+    assert not boxes[0].overlaps(boxes[1])
 
 
 def test_drawing_leaves_no_state_in_pyplot():

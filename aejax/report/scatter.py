@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aejax.report.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel
+from aejax.report.style import DPI, LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel
 
 NAMED = 24  # classes that get a name; more would hide the points
 
@@ -49,8 +49,10 @@ def scatter(
         index = np.searchsorted(present, labels)
         shades = [colours[i] for i in index[order]]
         axes.scatter(*points[order].T, s=size, c=shades, alpha=0.75, lw=0)
-        for i, name in enumerate(names):
+        written = [
             _name(axes, np.median(points[index == i], axis=0), name, colours[i], theme)
+            for i, name in enumerate(names)
+        ]
         shown = [
             axes.scatter([], [], s=26, color=colours[i], label=name, lw=0)
             for i, name in enumerate(names)
@@ -67,6 +69,8 @@ def scatter(
         )
     if equal:
         axes.set_aspect("equal", adjustable="datalim")
+    if labels is not None:
+        _part(axes, written)
     axes.set_xlabel(axis_names[0], color=theme.muted, fontsize=SIZE - 1)
     axes.set_ylabel(axis_names[1], color=theme.muted, fontsize=SIZE - 1)
     return figure
@@ -81,8 +85,8 @@ def class_colours(count: int, theme: Theme = LIGHT) -> list[Any]:
     return [tuple(row) for row in colormaps["viridis"](np.linspace(0.05, 0.95, count))]
 
 
-def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) -> None:
-    """Writes a class' name in a box at a point."""
+def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) -> Any:
+    """Writes a class' name in a box at a point; the matplotlib Text."""
     box = {
         "facecolor": theme.paper,
         "edgecolor": colour,
@@ -91,7 +95,49 @@ def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) ->
         "linewidth": 0.8,
     }
     centred = {"ha": "center", "va": "center", "fontsize": SIZE - 1.5}
-    axes.text(*place, name, color=theme.ink, bbox=box, **centred)
+    return axes.text(*place, name, color=theme.ink, bbox=box, **centred)
+
+
+def _part(axes: Any, written: Sequence[Any]) -> None:
+    """Moves names that would lie on each other aside."""
+    axes.apply_aspect()
+    renderer = axes.figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in written]
+    room = 0.9 * SIZE * DPI / 72  # around a name, for its frame
+    sizes = np.array([(box.width + room, box.height + room) for box in boxes]).reshape(-1, 2)
+    centres = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]).reshape(-1, 2) / 2
+    places = axes.transData.inverted().transform(apart(centres, sizes))
+    for text, place in zip(written, places, strict=True):
+        text.set_position(tuple(place))
+
+
+def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarray:
+    """Pushes boxes that overlap away from each other, along the shorter way.
+
+    Args:
+      centres: f[n, 2].
+      sizes: f[n, 2], widths and heights.
+      rounds: at most; a crowd may be left with some overlap.
+
+    Returns:
+      f[n, 2], the new centres; boxes that nothing overlaps stay.
+    """
+    moved = np.array(centres, float)
+    for _ in range(rounds):
+        still = True
+        for i in range(len(moved)):
+            for j in range(i):
+                way = moved[i] - moved[j]
+                over = (sizes[i] + sizes[j]) / 2 - np.abs(way)
+                if over.min() > 1e-6:
+                    axis = int(over.argmin())
+                    push = (over[axis] / 2 + 1e-3) * (1 if way[axis] >= 0 else -1)
+                    moved[i, axis] += push
+                    moved[j, axis] -= push
+                    still = False
+        if still:
+            break
+    return moved
 
 
 def row_major(items: Sequence[Any], columns: int) -> list[Any]:
