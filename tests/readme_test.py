@@ -26,7 +26,7 @@ def test_the_script_runs_with_only_its_steps_replaced(tmp_path, monkeypatch):
     (tmp_path / "script.py").write_text(short)
     names = runpy.run_path("script.py", run_name="__main__")
     assert int(names["state"].step) == 12
-    assert names["metrics"]["loss"].shape == (5, 12)
+    assert names["metrics"]["loss"].shape[0] == 5  # a call takes the steps that time allows
     model, variables, config = ae.load(tmp_path / "runs" / "digits", model=names["model"])
     assert config.steps == 12
     sample = model.apply(

@@ -125,7 +125,7 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
     return caption
 
 
-def _counted(parts: Mapping[str, Curve]) -> Mapping[str, Curve]:
+def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
     """Without validation: the silence of a unit is counted in training, whatever is looked at."""
     first = next(iter(parts))
     return {first: parts[first]}
