@@ -4,7 +4,8 @@
 
 The features of synth-sae, and a constant added to every token so that ||mean|| / ||std|| = 20. TopK
 with 32 of 512 latents and AuxK, with the mean taken off (the default) and without. A latent is dead
-that the last 1,000 steps did not use: the figure `silent`.
+that the last 1,000 steps did not use: the figure `silent`. On 2 CPU cores that others use too 11
+minutes; expected: 0 % with the mean taken off, 92 % without.
 """
 
 from __future__ import annotations
