@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
@@ -26,7 +27,9 @@ class SylvesterStep(nn.Module):
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
         """f32[B, L], f32[B, D] -> z' f32[B, L] and log|det| f32[B]."""
         (size, count), columns = z.shape, self.columns
-        directions = nn.Dense(count * columns, name="directions")(features)
+        # Not from zero: features that are all zero would give no directions, and QR no gradient.
+        start = nn.initializers.constant(np.eye(count, columns, dtype=np.float32).reshape(-1))
+        directions = nn.Dense(count * columns, bias_init=start, name="directions")(features)
         q = jnp.linalg.qr(directions.reshape((size, count, columns)))[0]
         # R and R' in one matrix: the one above its diagonal, the other transposed below it.
         both = nn.Dense(columns * columns, name="triangles")(features)
