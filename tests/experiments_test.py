@@ -28,6 +28,7 @@ from experiments import (
 )
 from experiments.driver import drive
 from experiments.place import Place, parse_mesh
+from experiments.tools import keep
 from experiments.tools.interpolate import linear, spherical
 from experiments.tools.table import beside
 from experiments.training import learner, table, watch_held_out
@@ -319,3 +320,10 @@ def test_figures_that_are_no_number_are_shown():
     """Fails if a NaN, which JSON keeps as text, is formatted as a number."""
     rows = {"entropy": {"mean": "NaN", "std": 0.0, "values": ["NaN"]}}
     assert "nan" in table(rows)
+
+
+@pytest.mark.parametrize("form", ["--peer-python /opt/python --out a", "--out=a --peer-python=b/c"])
+def test_a_kept_command_names_no_folder_of_the_machine_but_says_that_there_was_a_peer(form):
+    """Fails if the peer is dropped: then the command does not write its own row."""
+    kept = keep.portable(["__main__.py", "bench-vae", *form.split(), "--rounds", "5"])
+    assert kept == "python bench-vae --peer-python PATH --rounds 5"

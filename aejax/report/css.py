@@ -35,6 +35,7 @@ th:last-child,td:last-child{padding-right:0}
 .n{text-align:right;white-space:nowrap}
 .results td:first-child{padding-right:36px;white-space:nowrap}
 .results td:nth-child(2){font-weight:640}
+.results th.n{text-align:center}
 .groups th{white-space:normal}
 .groups th,.groups td{padding-right:14px}
 .groups td:first-child{white-space:nowrap}

@@ -34,7 +34,7 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
     facts = result.pop("environment", None) or read_json(run_dir / "environment.json")
     minutes = {"minutes": round(_seconds(run_dir) / 60, 1)} if (run_dir / NAME).exists() else {}
     kept = {
-        "command": _command(facts["command"]),
+        "command": portable(facts["command"]),
         "hardware": _hardware(facts),
         "versions": facts["versions"],
         **minutes,
@@ -46,7 +46,7 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
     say(f"kept: {path}")
 
 
-def _command(words: list[str]) -> str:
+def portable(words: list[str]) -> str:
     """The command without this machine's folders; a peer's interpreter is measured: PATH."""
     found, skip = ["python"], False
     for word in words[1:]:
