@@ -19,7 +19,7 @@ WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "de
 
 
 def environment() -> dict[str, Any]:
-    """What this process computes with: versions, devices, precision, command, git commit."""
+    """What this process computes with: versions, devices, cores, precision, command, git commit."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -31,6 +31,7 @@ def environment() -> dict[str, Any]:
             "count": len(devices),
             "processes": jax.process_count(),
         },
+        "cores": _cores(),
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "deterministic": "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", ""),
         "command": list(sys.orig_argv),
@@ -61,6 +62,13 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={content}" for name, content in value.items())
     return str(value)
+
+
+def _cores() -> int | None:
+    """Of the CPU, those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _version(name: str) -> str | None:

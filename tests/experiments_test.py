@@ -327,3 +327,10 @@ def test_a_kept_command_names_no_folder_of_the_machine_but_says_that_there_was_a
     """Fails if the peer is dropped: then the command does not write its own row."""
     kept = keep.portable(["__main__.py", "bench-vae", *form.split(), "--rounds", "5"])
     assert kept == "python bench-vae --peer-python PATH --rounds 5"
+
+
+@pytest.mark.parametrize(("cores", "words"), [(1, "1 CPU core ("), (16, "16 CPU cores (")])
+def test_kept_hardware_is_what_the_run_had_not_what_keeps_it(cores, words):
+    """Fails if the cores are those of the machine that keeps."""
+    facts = {"devices": {"platform": "cpu", "kind": "cpu", "count": 1}, "cores": cores}
+    assert keep._hardware(facts).startswith(words)

@@ -64,7 +64,8 @@ def portable(words: list[str]) -> str:
 def _hardware(facts: dict[str, Any]) -> str:
     devices = facts["devices"]
     if devices["platform"] == "cpu":
-        return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        cores = facts.get("cores") or os.cpu_count()
+        return f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine()})"
     return f"{devices['count']} x {devices['kind']}"
 
 
