@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import aejax as ae
@@ -73,6 +74,29 @@ def test_a_traversal_moves_one_latent_and_keeps_the_rest():
             moved[dimension] = value
             expected = gather.decode(model, variables, moved[None])[0]
             np.testing.assert_allclose(grid[row, column], expected, atol=1e-6)
+
+
+def test_the_levels_of_a_hierarchy_stand_side_by_side():
+    """Fails if the lowest level comes first, or if a level is cut at another's size."""
+    train, _, test = splits()
+    mlp, event = ae.nets.MLP, (SIDE, SIDE, 1)
+    model = ae.Autoencoder(
+        mlp((8,)),
+        ae.Levels((1, 2), (mlp((), (2,)), mlp((), (4,)))),
+        ae.nets.Joined((mlp((3,)), None), mlp((8,), event)),
+        ae.priors.Levels((mlp((), (4,)),)),
+        ae.likelihoods.Bernoulli(),
+    )
+    learner = ae.learner(model, ae.elbo(), optax.sgd(0.0))  # init of a learner touches the prior
+    start = gather.chosen(train, np.arange(4))
+    variables = {"params": learner.init(jax.random.key(3), start).params}
+    codes = gather.encode(model, variables, test)
+    first, second = gather.latent(model, variables, gather.chosen(test, np.arange(len(test))))
+    np.testing.assert_allclose(codes.mean, np.concatenate([first, second], axis=1), atol=1e-6)
+    latent = np.array([0.3, -1.0, 0.7], np.float32)
+    grid = gather.traverse(model, variables, latent, [0, 2], np.array([2.0], np.float32))
+    top, low = np.float32([[2.0], [0.3]]), np.float32([[-1.0, 0.7], [-1.0, 2.0]])
+    np.testing.assert_allclose(grid[:, 0], gather.decode(model, variables, (top, low)), atol=1e-6)
 
 
 def test_samples_need_no_encoder():
