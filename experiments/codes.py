@@ -45,8 +45,7 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
         return _part(shape, ae.Gated(m, l0=k), ae.merge(ae.sparse(), gate), unit=True)
 
     def batchtopk(k: Any, objective: ae.Objective) -> Part:
-        # Tokens differ in how many features they have: with 2 k slots most batches overflow.
-        return _part(shape, ae.BatchTopK(m, k, min(5 * room, m)), objective)  # pyright: ignore[reportCallIssue]
+        return _part(shape, ae.BatchTopK(m, k, room), objective)  # pyright: ignore[reportCallIssue]
 
     def annealed(k: Any) -> Part:
         code = ae.AnnealedReLU(m, begin=2 * stage, every=stage, l0=k)

@@ -99,7 +99,7 @@ def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Bu
     revived = ae.sparse(revival=1 / 32)
     return {
         "topk": (active, lambda k: one(ae.TopK(latents, 32, active=k), revived)),  # pyright: ignore[reportCallIssue]
-        "batchtopk": (active, lambda k: one(ae.BatchTopK(latents, k, 64), revived)),  # pyright: ignore[reportCallIssue]
+        "batchtopk": (active, lambda k: one(ae.BatchTopK(latents, k, 32), revived)),  # pyright: ignore[reportCallIssue]
         "l1": (jnp.geomspace(0.1, 10.0, MEMBERS), lambda l1: one(ae.ReLU(latents), ae.sparse(l1))),
         "seed": (jnp.zeros(MEMBERS), lambda _: one(ae.TopK(latents, 16), revived)),  # pyright: ignore[reportCallIssue]
     }

@@ -24,12 +24,12 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds", "interop"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
+    {"members"},
     {
         "branches",
         "events",
         "files",
         "kernels",
-        "members",
         "dictionary",
         "leaves",
         "describe",

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import aejax as ae
-from aejax.bottlenecks.sparse.batchtopk import Remainder, kth_largest, levels, settle
+from aejax.bottlenecks.sparse.batchtopk import in_rows
 from aejax.bottlenecks.sparse.jumprelu import above, jump
+from aejax.kernels.batch import Found
 
 B, D, M, K = 24, 6, 40, 3
 
@@ -98,58 +99,39 @@ class TestJumpReLU:
 
 
 class TestBatchTopK:
-    """The largest of a whole batch, exactly, in slots or out of them."""
+    """The largest of a whole batch, exactly, whoever holds them."""
 
-    @pytest.mark.parametrize("slots", [2, 6, M])
-    def test_what_is_chosen_is_what_a_sort_finds(self, slots):
-        """Fails if overflow is not seen, or if ties add to the count: values repeat here."""
-        size = 256
-        score = np.random.default_rng(1).integers(0, 50, (size, M)).astype(np.float32)
-        score[:40] += 40.0
+    @pytest.mark.parametrize("held", ["even", "one", "random", "few"])
+    @pytest.mark.parametrize("room", [B, 4 * B, 5 * B + 1])
+    def test_rows_of_slots_hold_what_was_found(self, held, room):
+        """Each example has the rows it needs, in the least room that is always enough.
 
-        @jax.jit
-        def choose(score, count):
-            top, indices = jax.lax.top_k(score, slots)
-            chosen = settle(top, indices, lambda rows: score[rows], M, count)
-            one, none = jnp.ones(M), jnp.zeros(M)
-            found = Remainder(score, jnp.eye(M), none, score, one, indices, chosen, None)
-            return chosen, indices, found.map(lambda z: z, score)
-
-        reached = set()
-        for count in (1, 50, 600, 720, 1600, 2000, size * M):
-            chosen, indices, spill = choose(jnp.asarray(score), count)
-            mask = np.zeros((size, M), bool)
-            mask[np.arange(size)[:, None], indices] = chosen.kept
-            spilled = np.asarray(spill) > 0
-            np.testing.assert_array_equal(spill, score * spilled)
-            assert not np.any(mask & spilled)
-            np.testing.assert_array_equal(chosen.active, spilled.sum(1))
-            np.testing.assert_array_equal(chosen.used, spilled.any(0))
-            assert spilled.any() <= chosen.level
-            mask |= spilled
-            expected = np.sort(score.ravel())[::-1][:count]
-            found = np.sort(score[mask & (score > 0)])[::-1]
-            np.testing.assert_array_equal(found, expected[expected > 0])
-            assert chosen.smallest == np.min(score[mask][score[mask] > 0])
-            reached.add(int(chosen.level))
-        assert reached == {2: {0, 1, 4}, 6: {0, 2, 4}, M: {0}}[slots]
-        assert len(levels(size)) == 5
-
-    def test_bisection_finds_the_kth_largest(self):
-        """Fails if a bit is left out, or if the comparison is strict."""
-        random = np.random.default_rng(2)
-        parts = [random.gamma(0.3, size=shape).astype(np.float32) for shape in ((50, 7), (9, 64))]
-        parts[0][:9] = 0.0
-        for k in (1, 2, 100, 287, 900, 926, 927):
-            found = kth_largest([jnp.asarray(part) for part in parts], k)
-            values = np.concatenate([part.ravel() for part in parts])
-            assert found == (np.sort(values)[::-1][k - 1] if k <= values.size else 0.0)
+        Fails if a row has two examples, if a count that fills its rows gets another, or if one
+        example may not hold all.
+        """
+        random = np.random.default_rng(5)
+        row = {
+            "even": np.arange(room) % B,
+            "one": np.full(room, 7),
+            "random": random.integers(0, B, room),
+            "few": random.integers(0, B, room // 2),
+        }[held]
+        row = np.sort(row)
+        column = random.integers(0, M, room)
+        behind = np.full(room - len(row), 3)  # no owner: in bounds and no more
+        found = Found(jnp.asarray([*row, *behind]), jnp.asarray(column), jnp.asarray(len(row)))
+        indices, used, example = jax.jit(in_rows, static_argnums=(1, 2))(found, B, room)
+        assert indices.size <= 2 * room + 8 * indices.shape[1] + B
+        assert np.all(np.diff(example) >= 0)
+        whose = np.broadcast_to(np.asarray(example)[:, None], indices.shape)
+        np.testing.assert_array_equal(whose[used], row)
+        np.testing.assert_array_equal(np.asarray(indices)[used], column[: len(row)])
 
     @pytest.mark.parametrize(
         ("slots", "by_norm", "size"), [(4, False, B), (None, True, 256), (M, False, B)]
     )
     def test_training_codes_and_gradients_equal_the_dense_form(self, slots, by_norm, size):
-        """Fails if the spill is not decoded, or passes no gradient to the encoder."""
+        """Fails if an example's rows are not summed, or if the encoder sees another's input."""
         made, variables = start(ae.BatchTopK(M, K, slots=slots, score_by_norm=by_norm))
         spread = jnp.linspace(0.2, 2.0, M)[:, None]
         variables["params"]["decoder"]["atoms"] *= spread
@@ -180,7 +162,19 @@ class TestBatchTopK:
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), gradient, wanted
         )
         assert float(jnp.mean(forward.code.l0)) == K
-        assert (forward.code.z.spill.chosen.level > 0) == (slots == 4 or slots is None)
+        assert jnp.max(forward.code.l0) > 2 * K
+
+    def test_fewer_slots_than_are_kept_are_refused(self):
+        """Fails if the code silently keeps less than k, or if a traced k is compared."""
+        with pytest.raises(ae.UserError, match="BatchTopK has k = 3, more than its slots, 2"):
+            trained(*start(ae.BatchTopK(M, K, slots=2)), data())
+        made, variables = start(ae.BatchTopK(M, K))
+
+        def swept(k):
+            return trained(made.clone(bottleneck=ae.BatchTopK(M, k)), variables, data())
+
+        with pytest.raises(ae.UserError, match="give slots"):
+            jax.eval_shape(swept, 3)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
         """Fails if it starts at 0 unasked or too soon, or takes the mean of the kept values."""

@@ -235,7 +235,7 @@ def test_the_gate_learns_from_its_own_terms_alone():
 
 @pytest.mark.parametrize("bottleneck", [ae.BatchTopK(M, K, slots=3), ae.ReLU(M)])
 def test_prefixes_are_dictionaries_of_their_own(bottleneck):
-    """Fails if levels overlap, if the bias is added at each, or if the spill is not cut."""
+    """Fails if levels overlap, if the bias is added at each, or if rows are not cut."""
     made, variables = start(bottleneck)
     variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
     forward, _ = made.apply(variables, data(), mutable=["memory"])

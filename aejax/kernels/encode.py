@@ -39,7 +39,8 @@ def encode_topk(
     # Backward goes through `encode_at` alone.
     product = project(jax.lax.stop_gradient(x), jax.lax.stop_gradient(kernel), dtype)
     indices = largest(product, bias, norms, k, recall)
-    return encode_at(product, x, kernel, bias, indices, dtype), indices
+    taken = jnp.take_along_axis(product, indices, axis=1, mode="promise_in_bounds")
+    return encode_at(taken, x, kernel, bias, indices, dtype), indices
 
 
 def project(x: Array, kernel: Array, dtype: Any = None) -> Array:
@@ -50,12 +51,12 @@ def project(x: Array, kernel: Array, dtype: Any = None) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def encode_at(
-    product: Array, x: Array, kernel: Array, bias: Array, indices: Array, dtype: Any = None
+    taken: Array, x: Array, kernel: Array, bias: Array, indices: Array, dtype: Any = None
 ) -> Array:
     """x W + b at chosen latents only, where x W is at hand; backward sees the chosen ones alone.
 
     Args:
-      product: f32[B, m], of x and the kernel; gets no gradient.
+      taken: f32[B, k], x W at these latents; gets no gradient.
       x: f32[B, D].
       kernel: f32[D, m].
       bias: f32[m].
@@ -66,12 +67,11 @@ def encode_at(
       f32[B, k].
     """
     del x, kernel, dtype
-    taken = jnp.take_along_axis(product, indices, axis=1, mode="promise_in_bounds")
     return taken + jnp.take(bias, indices)
 
 
-def _forward(product, x, kernel, bias, indices, dtype):
-    return encode_at(product, x, kernel, bias, indices, dtype), (x, kernel, indices)
+def _forward(taken, x, kernel, bias, indices, dtype):
+    return encode_at(taken, x, kernel, bias, indices, dtype), (x, kernel, indices)
 
 
 def _backward(dtype, saved, cotangent):
@@ -86,33 +86,3 @@ def _backward(dtype, saved, cotangent):
 
 
 encode_at.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def encode_all(product: Array, x: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
-    """x W + b where x W is at hand, f32[B, m]: it is not computed again.
-
-    Args:
-      product: f32[B, m], of x and the kernel; gets no gradient.
-      x: f32[B, D].
-      kernel: f32[D, m].
-      bias: f32[m].
-      dtype: that the product was taken in.
-    """
-    del x, kernel, dtype
-    return product + bias[None]
-
-
-def _forward_all(product, x, kernel, bias, dtype):
-    return encode_all(product, x, kernel, bias, dtype), (x, kernel)
-
-
-def _backward_all(dtype, saved, cotangent):
-    x, kernel = saved
-    d_x = project(cotangent, kernel.T, dtype)
-    d_kernel = project(x.T, cotangent, dtype)
-    d_bias = jnp.sum(cotangent, axis=0)
-    return None, d_x.astype(x.dtype), d_kernel.astype(kernel.dtype), d_bias
-
-
-encode_all.defvjp(_forward_all, _backward_all)

@@ -35,9 +35,9 @@ class Weights(NamedTuple):
 class Dictionary(nn.Module):
     """One linear map whose rows are the features' directions: z @ atoms + bias.
 
-    Takes a dense z f32[B, m], or the rows of a code with a fixed number of slots (anything with
-    values f32[B, k], indices i32[B, k] and latents m), at the cost of k rows instead of m, or a few
-    latents of all examples (values f32[B, c], columns i32[c] and latents m), at the cost of c.
+    Takes a dense z f32[B, m], or rows of slots (anything with values f32[C, k], indices i32[C, k],
+    latents m and `per_example`, which sums C rows to B), at the cost of k rows instead of m, or a
+    few latents of all examples (values f32[B, c], columns i32[c] and latents m), at the cost of c.
 
     Attributes:
       shape: of one example's output: a number of units, or a shape; (layers, size) makes a
@@ -77,10 +77,7 @@ class Dictionary(nn.Module):
         if not hasattr(z, "indices"):
             return _product(z.astype(dtype), atoms)
         output = decode_rows(z.values.astype(dtype), z.indices, atoms).astype(jnp.float32)
-        if getattr(z, "spill", None) is None:
-            return output
-        # What did not fit into the slots; most batches have none of it, and pay nothing.
-        return output + z.spill.map(lambda spill: _product(spill.astype(dtype), atoms), output)
+        return z.per_example(output)
 
     def finish(self, output: Array) -> Array:
         """f32[B, D] in the dictionary's own units -> f32[B, *shape] in the target's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,28 +16,34 @@ from aejax.types import Array
 class Rows:
     """A sparse z with a fixed number of slots: `values` at `indices`, zero elsewhere.
 
-    Where one example may need more slots than there are (BatchTopK), `spill` has what did not fit.
+    A row of k slots is an example's, or, where examples differ in how many they need (BatchTopK),
+    one of the rows of an example: C of them in all, the examples' in turn.
     """
 
-    values: Array  # f32[B, k]
-    indices: Array  # i32[B, k], each at most once an example
+    values: Array  # f32[B, k] or f32[C, k]
+    indices: Array  # i32[B, k] or i32[C, k], each at most once an example where its value is not 0
     latents: int = dataclasses.field(metadata={"static": True})  # m
-    # With `map`, `between` and `used`, as BatchTopK's Remainder has them.
-    spill: Any = None
+    example: Array | None = None  # i32[C], whose rows they are, never falling; None: one each
+    size: int | None = dataclasses.field(default=None, metadata={"static": True})  # B, with example
+
+    def per_example(self, parts: Array) -> Array:
+        """The sum over each example's rows of f32[C, ...], f32[B, ...]; as they are if one each."""
+        if self.example is None:
+            return parts
+        return jax.ops.segment_sum(parts, self.example, self.size, indices_are_sorted=True)
 
     def dense(self) -> Array:
         """f32[B, m]."""
-        rows = jnp.arange(self.values.shape[0])[:, None]
-        zeros = jnp.zeros((self.values.shape[0], self.latents), self.values.dtype)
-        kept = zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
-        return kept if self.spill is None else kept + self.spill.map(lambda spill: spill, kept)
+        count = self.values.shape[0]
+        size, example = count if self.size is None else self.size, self.example
+        rows = (jnp.arange(count) if example is None else example)[:, None]
+        zeros = jnp.zeros((size, self.latents), self.values.dtype)
+        return zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
 
     def between(self, low: int, high: int) -> Rows:
         """The same rows with all latents but low <= i < high silent."""
         inside = (self.indices >= low) & (self.indices < high)
-        spill = None if self.spill is None else self.spill.between(low, high)
-        values = jnp.where(inside, self.values, 0.0)
-        return dataclasses.replace(self, values=values, spill=spill)
+        return dataclasses.replace(self, values=jnp.where(inside, self.values, 0.0))
 
 
 @jax.tree_util.register_dataclass
@@ -84,18 +90,11 @@ class SparseCode(NamedTuple):
         values = jnp.abs(self.z.values)
         if weights is not None:
             values = values * jnp.take(weights, self.z.indices)
-        total = jnp.sum(values, axis=-1)
-
-        def sums(spill: Array) -> Array:
-            spill = jnp.abs(spill)
-            return jnp.sum(spill if weights is None else spill * weights[None], axis=-1)
-
-        return total if self.z.spill is None else total + self.z.spill.map(sums, total)
+        return self.z.per_example(jnp.sum(values, axis=-1))
 
     def used(self) -> Array:
         """Latents that some example uses, bool[m]."""
         if not isinstance(self.z, Rows):
             return jnp.any(self.z != 0, axis=0)
         none = jnp.zeros((self.z.latents,), bool)
-        used = none.at[self.z.indices.ravel()].max(self.z.values.ravel() != 0)
-        return used if self.z.spill is None else used | self.z.spill.used
+        return none.at[self.z.indices.ravel()].max(self.z.values.ravel() != 0)
