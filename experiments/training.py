@@ -131,6 +131,8 @@ def train(
     members = compiled.seeds or 1
     keys = [jax.random.key(config.seed + i % config.seeds) for i in range(members)]
     state = restored = run.restore(compiled.init(jnp.stack(keys), batches[0]))
+    if int(restored.step) == 0:
+        check_start(part, local(compiled.variables(restored)), seen[0].take(config.batch))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):
         # Where a call ends depends on the machine, a chunk does not.
         ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
@@ -138,6 +140,22 @@ def train(
         run.log(state, metrics, figures=figures)
         run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
     return Trained(part, state, local(compiled.variables(state)), members, speed(run.folder))
+
+
+def check_start(part: Part, variables: Variables, examples: Split) -> None:
+    """Refuses to train thresholds that could never move.
+
+    Args:
+      part: a model with thresholds and a window, or any other, of which nothing is asked.
+      variables: those that training starts from, leaves lead with S; the first member is looked at.
+      examples: some of those that are trained on.
+
+    Raises:
+      UserError: of `aejax.check_window`.
+    """
+    if hasattr(part.model.bottleneck, "window"):
+        first = jax.tree.map(lambda leaf: leaf[0], variables)
+        ae.check_window(part.model, first, next(examples.batches(len(examples))))
 
 
 def _several(initialise: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import optax
 import pytest
 
 import aejax as ae
@@ -12,6 +13,7 @@ from experiments import synth, synth_sae, toy_superposition
 from experiments.codes import Shape, codes
 from experiments.driver import Measured
 from experiments.tools.peers import CODES, compared
+from experiments.training import Numbers, Part, train
 
 
 def row(l0, value, std=0.3):
@@ -78,6 +80,20 @@ def test_every_code_is_made_for_one_number_of_active_latents():
     assert set(parts) == set(synth_sae.COMPARED)
     for part in parts.values():
         assert part.sweep(part.settings[0]).model == part.model
+
+
+def test_an_empty_window_stops_a_run_before_its_first_step(tmp_path):
+    """Fails if nobody looks when a run starts."""
+    splits = ae.data.arrays(np.random.default_rng(0).normal(size=(64, 6)), validation=8, test=8)
+    scale = ae.nets.Scale
+    dictionary = ae.nets.Dictionary(6, scale=scale())
+    model = ae.Autoencoder(scale(), ae.JumpReLU(16, bandwidth=1e-9), dictionary)
+    part = Part(model, ae.sparse(), optax.adam(1e-3), initialise=(ae.standardised(), ae.tied))
+    config = Numbers(steps=1, batch=8, chunk=1)
+    empty = pytest.raises(ae.UserError, match="so no threshold would ever move")
+    with ae.Run(tmp_path / "run", config) as run, empty:
+        train(run, part, config, splits)
+    assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
 def test_impossible_numbers_are_refused():
