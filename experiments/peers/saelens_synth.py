@@ -22,17 +22,21 @@ from sae_lens.training.sae_trainer import SAETrainer
 class Price:
     """The coefficient at which `target` latents are active."""
 
-    def __init__(self, target: float, energy: float):
-        self.target, self.most = target, math.log(2.0 * energy / target)
-        self.excess = self.slow = self.integral = 0.0
+    def __init__(self, target: float, energy: float, descent: int):
+        self.target, self.most, self.descent = target, math.log(2.0 * energy / target), descent
+        self.start = self.excess = self.slow = self.integral = 0.0
 
-    def after(self, l0: float) -> float:
-        """The next step's, after one with so many active latents."""
-        now = min(max(math.log(max(l0, 0.01) / self.target), -2.0), 2.0)
+    def after(self, step: int, l0: float) -> float:
+        """The next step's, after this one with so many active latents."""
+        above = math.log(max(l0, 0.01) / self.target)
+        if step == 0:
+            self.start = max(above, 0.0)
+        left = max(1.0 - step / self.descent, 0.0)
+        now = min(max(above - left * self.start, -2.0), 2.0)
         self.excess = 0.9 * self.excess + 0.1 * now
         self.slow = 0.995 * self.slow + 0.005 * now
         push = self.excess + 5.0 * (self.excess - self.slow)
-        self.integral = min(self.integral + 0.003 * push, self.most)
+        self.integral = min(self.integral + 0.01 * push, self.most)
         return math.exp(self.integral + min(max(self.excess, -1.0), 1.0))
 
 
@@ -78,13 +82,14 @@ def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task
     scale = tokens.shape[1] ** 0.5 / float(tokens[:100_000].norm(dim=-1).mean())
     trainer.activation_scaler.scaling_factor = scale
     priced = trainer.coefficient_schedulers  # l1 or l0; empty where the code fixes its L0
-    price = Price(task["l0"], float(tokens[:100_000].square().sum(-1).mean()) * scale**2)
+    energy = float(tokens[:100_000].square().sum(-1).mean()) * scale**2
+    price = Price(task["l0"], energy, task["descent"])
     for step in range(steps):
         found = trainer.step(tokens[rows[step]])
         trainer.n_training_steps += 1
         if priced:
             l0 = float((found.feature_acts != 0).sum(-1).float().mean())
-            now = price.after(l0)
+            now = price.after(step, l0)
             for scheduler in priced.values():
                 scheduler.final_value = scheduler.current_value = now
     sae.fold_activation_norm_scaling_factor(scale)

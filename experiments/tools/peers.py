@@ -92,6 +92,7 @@ def prepare(folder: pathlib.Path, parts: Mapping[str, Any], config: Any, splits:
         "prefixes": list(losses.fractions(config.latents)),
         "learning_rate": config.learning_rate,
         "decay_steps": config.steps // 5,
+        "descent": max(config.steps // 5, 1),
     }
     write_json(folder / "task.json", task)
 

@@ -41,12 +41,14 @@ class Sparse(nn.Module):
       subtract_bias: takes the decoder's bias from the input first, pi = (x - b_dec) W_enc + b_enc.
       l0: the mean number of active latents that the price of `losses.priced` is steered to; None:
         there is no such price.
+      descent: training steps over which L0 comes down to that; a fifth of all is a good number.
       dtype: of the product; parameters and z stay float32.
     """
 
     latents: int
     subtract_bias: bool = dataclasses.field(default=False, kw_only=True)
     l0: float | None = dataclasses.field(default=None, kw_only=True)
+    descent: int = dataclasses.field(default=1000, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
 
     @property
@@ -59,7 +61,7 @@ class Sparse(nn.Module):
         self.encode = Projection(self.latents)
         self.ages = Ages(self.latents)
         if self.l0 is not None:
-            self.controller = Controller(self.l0)
+            self.controller = Controller(self.l0, self.descent)
 
     def __call__(
         self,
@@ -80,7 +82,7 @@ class Sparse(nn.Module):
         code = self.activate(inputs, step, decoder)
         self.ages(code.used())
         if self.l0 is not None:
-            self.controller(code.l0, inputs)
+            self.controller(code.l0, inputs, step)
         return code
 
     @abc.abstractmethod
