@@ -6,16 +6,18 @@ all are compared at one L0. Data is centred and scaled to mean square 1 inside t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 import aejax as ae
-from aejax import losses, recipes
+from aejax import evaluation, losses, recipes
 from aejax.transforms import unit_rows
-from experiments.training import Part
+from aejax.types import Variables
+from experiments.training import Part, Trained
 
 Event = tuple[int, ...]
 
@@ -36,19 +38,29 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
     m, room = shape.latents, shape.room
     stage = max(shape.steps // 8, 1)
 
+    def wanted(k: Any) -> dict[str, Any]:
+        return {"l0": k, "descent": max(shape.steps // 5, 1)}
+
     def steered(penalty: ae.Term) -> ae.Objective:
         return ae.sparse(steered=penalty)
 
     def gated(k: Any) -> Part:
         price = {"price": (1.0, losses.priced(losses.gate_l1()))}
         gate: ae.Objective = {"gate": (1.0, losses.gate_error()), **price}
-        return _part(shape, ae.Gated(m, l0=k), ae.merge(ae.sparse(), gate), unit=True)
+        return _part(shape, ae.Gated(m, **wanted(k)), ae.merge(ae.sparse(), gate), unit=True)
+
+    def jumprelu(k: Any) -> Part:
+        # From atoms of norm 1 pre-activations start at the scale that they end at, and a window of
+        # a fifth of it holds some of each batch. From norm 0.1 thresholds had to grow twentyfold:
+        # they came late, passed their aim and did not come back.
+        code = ae.JumpReLU(m, threshold=1.0, bandwidth=0.2, **wanted(k))
+        return _part(shape, code, steered(losses.l0), norm=1.0)
 
     def batchtopk(k: Any, objective: ae.Objective) -> Part:
         return _part(shape, ae.BatchTopK(m, k, room), objective)  # pyright: ignore[reportCallIssue]
 
     def annealed(k: Any) -> Part:
-        code = ae.AnnealedReLU(m, begin=2 * stage, every=stage, l0=k)
+        code = ae.AnnealedReLU(m, begin=2 * stage, every=stage, **wanted(k))
         return _part(shape, code, steered(losses.lp), unit=True)
 
     revived = ae.sparse(revival=shape.revival)
@@ -57,13 +69,34 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
         "topk": lambda k: _part(shape, ae.TopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
         "batchtopk": lambda k: batchtopk(k, revived),
         "matryoshka": lambda k: batchtopk(k, nested),
-        "jumprelu": lambda k: _part(shape, ae.JumpReLU(m, l0=k), steered(losses.l0)),
+        "jumprelu": jumprelu,
         "gated": gated,
-        "l1": lambda k: _part(shape, ae.ReLU(m, l0=k), steered(losses.l1), unit=True),
-        "april": lambda k: _part(shape, ae.ReLU(m, l0=k), steered(losses.weighted_l1)),
+        "l1": lambda k: _part(shape, ae.ReLU(m, **wanted(k)), steered(losses.l1), unit=True),
+        "april": lambda k: _part(shape, ae.ReLU(m, **wanted(k)), steered(losses.weighted_l1)),
         "annealed": annealed,
         "abstopk": lambda k: _part(shape, ae.AbsTopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
     }
+
+
+def swept(make: Callable[[Any], Part], numbers: Sequence[float]) -> Part:
+    """A code at several numbers of active latents, side by side on one stream of batches."""
+    return make(numbers[0])._replace(sweep=make, settings=tuple(numbers))
+
+
+def at_each(
+    trained: Trained, measure: Callable[[Any, Variables], Mapping[str, Any]]
+) -> list[dict[str, np.ndarray]]:
+    """What `measure` says of (model, variables of one member) at each setting, f64[seeds] each."""
+    part = trained.part
+    assert part.sweep is not None
+    seeds = trained.seeds // len(part.settings)
+    members = list(evaluation.each(trained.variables, trained.seeds))
+    rows = []
+    for i, setting in enumerate(part.settings):
+        model = part.sweep(setting).model
+        each = [measure(model, v) for v in members[i * seeds : (i + 1) * seeds]]
+        rows.append({name: np.array([row[name] for row in each]) for name in each[0]})
+    return rows
 
 
 def priced(shape: Shape, price: Any) -> Part:
@@ -71,9 +104,12 @@ def priced(shape: Shape, price: Any) -> Part:
     return _part(shape, ae.ReLU(shape.latents), ae.sparse(l1=price), unit=True)
 
 
-def _part(shape: Shape, code: Any, objective: ae.Objective, unit: bool = False) -> Part:
+def _part(
+    shape: Shape, code: Any, objective: ae.Objective, unit: bool = False, norm: float = 0.1
+) -> Part:
     """A code between a Scale and a dictionary whose atoms are free, or kept at norm 1."""
-    dictionary = ae.nets.Dictionary(shape.event, norm=1.0 if unit else 0.1, scale=ae.nets.Scale())
+    norm = 1.0 if unit else norm
+    dictionary = ae.nets.Dictionary(shape.event, norm=norm, scale=ae.nets.Scale())
     fall = max(shape.steps // 5, 1)
 
     def adam(rate: float) -> optax.GradientTransformation:
@@ -85,6 +121,9 @@ def _part(shape: Shape, code: Any, objective: ae.Objective, unit: bool = False) 
         "rest": adam(shape.learning_rate),
     }
     tx = optax.multi_transform(rates, _labels)
+    if getattr(code, "l0", None) is not None:
+        # As in Conerly et al. 2024: where a price moves, some gradients are many times others.
+        tx = optax.chain(optax.clip_by_global_norm(1.0), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
     model = ae.Autoencoder(ae.nets.Scale(), code, dictionary)
     start = (ae.standardised(), ae.tied, quiet) if unit else (ae.standardised(), ae.tied)

@@ -1,17 +1,16 @@
-"""Sparse autoencoders of images beside a plain autoencoder of the same cost and PCA.
+"""Every sparse code of images beside a plain autoencoder of the same cost and PCA.
 
     python -m experiments images-sae --dataset mnist
 
-784 pixels become 1,024 latents: TopK, an L1 penalty on atoms of norm 1, and the textbook form of
-L1 with means in place of sums. What does one unit stand for? Each is judged by the labels of the 20
-examples that it answers to most. About 6 minutes on 2 shared CPU cores; expected on MNIST's test
-split: TopK explains 0.910 of the variance with 32 active latents (label entropy 0.83 nats), L1
-0.917 with 77 (0.92), the plain autoencoder 0.922 with 64 numbers (1.13), PCA 0.866 (1.44).
+784 pixels become 1,024 latents, 32 of them active: the codes of `codes.py` at one L0, and the
+textbook form of L1, with means in place of sums, at a price. What does one unit stand for? Each is
+judged by the labels of the 20 examples that it answers to most.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +21,9 @@ import optax
 
 import aejax as ae
 from aejax import evaluation
-from aejax.transforms import unit_rows
 from aejax.types import Variables
-from experiments.driver import Experiment, Members, Page, Splits
+from experiments.codes import Shape, at_each, codes, swept
+from experiments.driver import Experiment, Measured, Members, Page, Splits
 from experiments.place import Place
 from experiments.training import Numbers, Part, check
 from experiments.variational import named
@@ -36,12 +35,11 @@ JUDGED = 10_000  # train examples that the units are judged by
 class Config(Numbers):
     """The experiment's numbers."""
 
-    steps: int = 5_000
-    batch: int = 256
+    steps: int = 2_000
+    batch: int = 128
     dataset: str = "mnist"  # a name, or the path of a folder of pictures
     latents: int = 1_024  # units of the dictionary
-    k: int = 32  # active latents of TopK
-    l1: float = 0.3  # weight of the L1 norm beside the squared error
+    k: tuple[int, ...] = (32,)  # active latents of each code, one or several numbers
     l1_mean: float = 0.3  # weight of the mean of |z| beside the mean squared error
     code: int = 64  # units of the plain autoencoder's code
     learning_rate: float = 1e-3  # of Adam
@@ -55,35 +53,33 @@ def data(config: Config, place: Place) -> Splits:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
-    """TopK, L1 with sums, L1 with means, and a plain autoencoder with as many parameters."""
-    check(config, "latents", "k", "code")
+    """The sparse codes, L1 with means, and a plain autoencoder with as many parameters."""
+    check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
-    if config.k > latents:
-        raise ae.UserError(f"--k is {config.k}, more than the {latents} latents: give fewer")
+    if not config.k or not 1 <= min(config.k) <= max(config.k) <= latents:
+        raise ae.UserError(f"--k is {config.k}: give numbers from 1 to the {latents} latents")
     if config.code > pixels:
         raise ae.UserError(f"--code is {config.code}, more than the {pixels} pixels: give fewer")
+    shape = Shape(event, latents, max(config.k), config.steps, config.learning_rate)
+    sparse = {name: swept(make, config.k) for name, make in codes(shape).items()}
     tx = optax.adam(config.learning_rate)
-    unit = optax.chain(tx, unit_rows())
-
-    def sae(bottleneck: Any) -> ae.Autoencoder:
-        return ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(event, norm=1.0))
-
     means: ae.Objective = {
         "error": (1.0 / pixels, ae.losses.squared_error),
         "l1": (config.l1_mean / latents, ae.losses.l1),
     }
     watched = ae.watch(l0=ae.losses.l0, dead=ae.losses.dead())
+    textbook = ae.Autoencoder(
+        ae.nets.Identity(), ae.ReLU(latents), ae.nets.Dictionary(event, norm=1.0)
+    )
     # 2 * width * (pixels + code) weights, as the dictionary and its encoder have 2 * pixels * m.
     width = round(pixels * latents / (pixels + config.code))
     plain = ae.Autoencoder(
         ae.nets.MLP((width,)), ae.Point(config.code), ae.nets.MLP((width,), shape=event)
     )
     error: ae.Objective = {"error": (1.0, ae.losses.squared_error)}
-    tied = ae.tied
     return {
-        "topk": Part(sae(ae.TopK(latents, config.k)), ae.sparse(), unit, initialise=tied),  # pyright: ignore[reportCallIssue]
-        "l1": Part(sae(ae.ReLU(latents)), ae.sparse(l1=config.l1), unit, initialise=tied),
-        "l1-mean": Part(sae(ae.ReLU(latents)), ae.merge(means, watched), tx, initialise=tied),
+        **sparse,
+        "l1-mean": Part(textbook, ae.merge(means, watched), tx, initialise=ae.tied),
         "plain": Part(plain, error, tx),
     }
 
@@ -92,16 +88,20 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """Test figures of each part, and how its units agree; PCA with the plain code's size."""
     train, _, test = splits
     judged = train.take(JUDGED)
+
+    def measure(model: Any, variables: Variables) -> dict[str, Any]:
+        plain = isinstance(model.bottleneck, ae.Point)
+        found = (_plain if plain else _sparse)(model, variables, test)
+        units = evaluation.latents(model, variables, judged)
+        return {**found, **_units(units, judged.labels)}
+
     result = {}
     for label, part in trained.items():
-        model, sparse = part.part.model, label != "plain"
-        measure = _sparse if sparse else _plain
-
-        def one(variables: Variables, model: Any = model, measure: Any = measure) -> dict[str, Any]:
-            codes = evaluation.latents(model, variables, judged)
-            agreement = _units(codes, judged.labels, measure is _sparse)
-            return {**measure(model, variables, test), **agreement}
-
+        if part.part.sweep is not None:
+            rows = at_each(part, measure)
+            result |= {f"{label} at {k}": row for k, row in zip(config.k, rows, strict=True)}
+            continue
+        one = functools.partial(measure, part.part.model)
         result[label] = evaluation.over_seeds(one, part.variables, part.seeds)
     return {**result, "pca": _pca(config.code, train, test)}
 
@@ -127,11 +127,12 @@ def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
     }
 
 
-def _units(activations: np.ndarray, labels: np.ndarray | None, sparse: bool) -> dict[str, Any]:
-    """How far the top examples of a unit agree; a dense unit answers both ways, so it is two."""
+def _units(activations: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+    """How far the top examples of a unit agree; one that answers both ways counts as two."""
     if labels is None:
         return {}
-    found = evaluation.units(activations if sparse else evaluation.signed(activations), labels)
+    both = activations.min() < 0
+    found = evaluation.units(evaluation.signed(activations) if both else activations, labels)
     return {
         "label_entropy": found.mean_entropy,
         "units_that_agree": found.agree,
@@ -148,7 +149,7 @@ def _pca(components: int, train: Any, test: Any) -> dict[str, Any]:
         "mean_square_error": error,
         "explained_variance": 1.0 - error / np.var(x, axis=0).mean(),
         "l0": float(components),
-        **_units(scores, judged.labels, sparse=False),
+        **_units(scores, judged.labels),
     }
 
 
@@ -159,11 +160,41 @@ def _pixels(split: Any) -> np.ndarray:
 
 
 def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
-    """The page of the sparse autoencoder, the plain one's reconstructions beside."""
+    """All codes' latents, and the page of the first; the plain one's reconstructions beside."""
     from aejax.report import sparse_sections
+    from aejax.report.frontier import density_section
+    from aejax.report.sparse import atoms_section
 
-    sections = sparse_sections(*models["topk"], splits, jax.random.key(0), plain=models["plain"])
-    return Page(f"Sparse autoencoders of {named(splits)}", __doc__ or "", sections)
+    plain = models["plain"]
+    sparse = {name: pair for name, pair in models.items() if name != "plain"}
+    densities = {
+        name: evaluation.sparsity(model, variables, splits[2]).density
+        for name, (model, variables) in sparse.items()
+    }
+    atoms = atoms_section({n: v for n, (_, v) in sparse.items()}, densities, splits[2])
+    sections = sparse_sections(*models["topk"], splits, jax.random.key(0), plain=plain)
+    return Page(
+        f"Sparse autoencoders of {named(splits)}",
+        __doc__ or "",
+        [*atoms, *sections, density_section(densities)],
+    )
+
+
+def measured(config: Config, measured: Measured) -> list[Any]:
+    """The frontier of all codes, plain autoencoder and PCA beside, and dead latents over time."""
+    from aejax.report.frontier import dead_section, frontier_section
+
+    rows: dict[str, list[Any]] = {}
+    for name, row in measured.result.items():
+        if isinstance(row, dict) and "explained_variance" in row:
+            rows.setdefault(name.partition(" at ")[0], []).append(row)
+    shown = [n for n in ("explained_variance", "label_entropy") if n in rows["plain"][0]]
+    text = (
+        "What each code explains of test images against the numbers that it uses for an image, and "
+        "how far the images that a unit answers to most differ in their labels."
+    )
+    dead = dead_section(measured.histories, " over members")
+    return [frontier_section(rows, {}, shown, text), *([dead] if dead else [])]
 
 
 EXPERIMENT = Experiment(
@@ -173,5 +204,6 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
+    measured=measured,
     rules=ae.dictionary_rules,
 )

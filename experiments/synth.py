@@ -16,6 +16,7 @@ from aejax.data.prepared import default_data_dir
 from aejax.data.synthetic import HOOK, Recipe, known, synthetic
 from aejax.evaluation.features import matched, recovery
 from aejax.types import Variables
+from experiments.codes import at_each
 from experiments.driver import Measured, Splits
 from experiments.place import Place
 from experiments.training import Trained
@@ -62,16 +63,7 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 def figures(trained: Trained, test: Any) -> list[dict[str, np.ndarray]]:
     """`judged` of each setting of a swept part, figures f64[seeds]."""
-    part, settings = trained.part, trained.part.settings
-    assert part.sweep is not None
-    seeds = trained.seeds // len(settings)
-    members = list(evaluation.each(trained.variables, trained.seeds))
-    rows = []
-    for i, setting in enumerate(settings):
-        model = part.sweep(setting).model
-        each = [judged(model, v, test) for v in members[i * seeds : (i + 1) * seeds]]
-        rows.append({name: np.array([row[name] for row in each]) for name in each[0]})
-    return rows
+    return at_each(trained, lambda model, variables: judged(model, variables, test))
 
 
 def measured_sections(measured: Measured) -> list[Any]:

@@ -23,12 +23,10 @@ import aejax as ae
 from aejax.data.synthbench import SynthBench
 from aejax.types import Variables
 from experiments import synth
-from experiments.codes import Shape, codes
+from experiments.codes import Shape, codes, swept
 from experiments.driver import Experiment, Members, Page, Splits
 from experiments.place import Place
 from experiments.training import Numbers, Part, check
-
-COMPARED = ("topk", "batchtopk", "matryoshka", "jumprelu", "gated", "april", "l1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +60,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
             f"--l0 is {config.l0}: give numbers from 1 to the {config.latents} latents"
         )
     shape = Shape(event, config.latents, max(config.l0), config.steps, config.learning_rate)
-    made = codes(shape)
-    return {
-        name: made[name](config.l0[0])._replace(sweep=made[name], settings=config.l0)
-        for name in COMPARED
-    }
+    return {name: swept(make, config.l0) for name, make in codes(shape).items()}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:

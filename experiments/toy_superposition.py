@@ -11,6 +11,7 @@ stand beside. MMCS is the paper's figure, the mean over features of the largest 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ import aejax as ae
 from aejax.data.superposition import Superposition
 from aejax.types import Variables
 from experiments import synth
-from experiments.codes import Shape, codes, priced
+from experiments.codes import Shape, codes, priced, swept
 from experiments.driver import Experiment, Members, Page, Splits
 from experiments.place import Place
 from experiments.training import Numbers, Part, check
@@ -60,14 +61,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     shape = Shape(event, config.latents, max(config.l0), config.steps, config.learning_rate)
     made = codes(shape)
 
-    def l1(price: Any) -> Part:
-        return priced(shape, price)
-
-    parts = {"l1": l1(config.l1[0])._replace(sweep=l1, settings=config.l1)}
-    for name in ("topk", "batchtopk", "jumprelu"):
-        one = made[name]
-        parts[name] = one(config.l0[0])._replace(sweep=one, settings=config.l0)
-    return parts
+    parts = {"l1": swept(functools.partial(priced, shape), config.l1)}
+    return parts | {n: swept(made[n], config.l0) for n in ("topk", "batchtopk", "jumprelu")}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:

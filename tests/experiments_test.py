@@ -31,7 +31,7 @@ from experiments.place import Place, parse_mesh
 from experiments.tools import keep
 from experiments.tools.interpolate import linear, spherical
 from experiments.tools.table import beside
-from experiments.training import learner, table, watch_held_out
+from experiments.training import learner, streams, table, watch_held_out
 
 SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)
 CASES = {
@@ -45,7 +45,7 @@ CASES = {
         image_priors.Config(model="convhvae", latents=3, width=8, pseudo_inputs=4),
     ),
     "image-ladder": (image_ladder.EXPERIMENT, image_ladder.Config(channels=4, remat=True)),
-    "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=4, code=8)),
+    "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=(4,), code=8)),
     "sprites-disentangle": (
         sprites_disentangle.EXPERIMENT,
         dataclasses.replace(sprites_disentangle.PAPER, critic=8, critic_layers=1, strengths=1),
@@ -55,6 +55,7 @@ CASES = {
 }
 # Of many parts, those that differ in what is compiled.
 LOWERED = {
+    "images-sae": ("topk", "jumprelu", "gated", "plain"),
     "sprites-disentangle": ("factor-vae", "beta-tcvae"),
     "image-flows": ("iaf", "sylvester"),
     "collapse": ("infovae", "no-latents"),
@@ -89,16 +90,17 @@ def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
     config = dataclasses.replace(config, seeds=2, chunk=4, batch=4)
     images = np.zeros((20, 16, 16, 1), np.float32)
     train = ae.data.arrays(images, validation=1, test=1)[0]
-    source = Batches(train, 4, seeds=2).source(0, 4)
     parts = experiment.build(config, train.event)
     for label in LOWERED.get(name, parts):
         part = parts[label]
         trained = learner(part, config)
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
-        batch = Batches(train, 4, seeds=2)[0]
-        state = jax.eval_shape(trained.init, keys, batch)
+        batches = streams(part, config, train)
+        state = jax.eval_shape(trained.init, keys, batches[0])
         platforms = ("cpu", "cuda", "tpu")
-        exported = jax.export.export(jax.jit(trained.step), platforms=platforms)(state, source)
+        exported = jax.export.export(jax.jit(trained.step), platforms=platforms)(
+            state, batches.source(0, 4)
+        )
         assert exported.platforms == platforms
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from aejax.report import figures
 from aejax.report.curve import History
 from aejax.report.page import Picture, Section
+from aejax.report.results import spoken
 from aejax.report.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel, title
 
 # What is drawn where there are two panels: name of the figure -> what stands above it.
@@ -163,7 +164,7 @@ def frontier(
 
 
 def _points(axes: Any, series: Series, labels: list[str], theme: Theme, fill: str) -> None:
-    marks = "osD^vPX<>*"
+    marks = "osD^vPX<>*hpd"  # more than colours: no two codes share both
     for label, each in series.items():
         place = labels.index(label)
         colour = theme.classes[place % len(theme.classes)]
@@ -177,7 +178,7 @@ def _points(axes: Any, series: Series, labels: list[str], theme: Theme, fill: st
             marker=marks[place % len(marks)],
             fillstyle=fill,
             ms=5 if fill == "full" else 8,
-            label=label if fill == "full" else None,
+            label=spoken(label) if fill == "full" else None,
         )
 
 
@@ -199,7 +200,7 @@ def lines_over_steps(
     axes = panel(figure, (0.62, 0.12, 0.5, 0.38 + tall), theme)
     for i, (label, (steps, values)) in enumerate(series.items()):
         colour = theme.classes[i % len(theme.classes)]
-        axes.plot(steps, 100 * values, color=colour, lw=1.4, label=label)
+        axes.plot(steps, 100 * values, color=colour, lw=1.4, label=spoken(label))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=theme.rule, lw=0.6)

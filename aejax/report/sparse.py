@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from aejax.report import figures, gather
 from aejax.report.atoms import Units, label_entropy, most_telling, most_used, units
 from aejax.report.page import Picture, Section
 from aejax.report.pictures import Look, shaped, signed
+from aejax.report.results import spoken
 from aejax.report.variational import Model, examples, reconstructions
 from aejax.types import Key, Variables
 
@@ -54,6 +56,43 @@ def sparse_sections(
         sections.append(_meaning(atoms, found, train, seen))
     sections.append(_activity(found))
     return sections
+
+
+def atoms_section(
+    models: Mapping[str, Variables], densities: Mapping[str, np.ndarray], split: Split
+) -> list[Section]:
+    """The most used atoms of several dictionaries, a row each; empty where they cannot be drawn.
+
+    Args:
+      models: label -> variables of one member.
+      densities: label -> f[m], the share of examples that use each latent.
+      split: of the examples, which says how an atom is drawn.
+    """
+    _, seen = examples(split)
+    if not seen.drawable:
+        return []
+    columns = 4 if seen.strips else 14
+    rows = []
+    for label, variables in models.items():
+        density = densities[label]
+        order = np.argsort(-density, kind="stable")[:columns]
+        order = order[density[order] > 0]
+        drawn = signed(shaped(dictionary(variables)[order].reshape(-1, *seen.event), seen.event))
+        row = np.full((columns, *drawn.shape[1:]), np.nan, np.float32)
+        row[: len(order)] = drawn
+        rows.append(row)
+    picture = Picture(
+        "atoms-of-codes",
+        "The atoms of each code that are used most, from left to right. Orange adds to a pixel, "
+        "blue takes away, grey leaves it; each atom has its own scale.",
+        partial(
+            figures.image_grid,
+            images=np.stack(rows),
+            row_labels=[spoken(label) for label in models],
+            tile=46,
+        ),
+    )
+    return [Section("What the codes' atoms look like", "", [picture])]
 
 
 def dictionary(variables: Variables) -> np.ndarray:
