@@ -13,6 +13,10 @@ while testing. All have a Gaussian likelihood with one learned deviation, so tha
 VAE and PCA minimise squared errors of the same kind. `crossing` is the level at which a model and
 the VAE change places, blank where they never do: the page says in words who is better on which
 side.
+
+21 minutes of training on one CPU core that had other work as well, 2 more of figures. Expect the
+plain autoencoder ahead of the VAE at most levels, and PCA ahead of both where clean training meets
+much noise; errors stand in the README.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def error_plots(result: Mapping[str, Any], theme: Theme = LIGHT) -> Any:
                 axes.set_xlabel(AXES[kind], color=theme.muted, fontsize=SIZE - 1)
             if column == 0:
                 look = {"color": theme.ink, "fontsize": SIZE + 0.5}
-                figure.text(0, (y + tall + 0.16) / height, TITLES[setting].capitalize(), **look)
+                title = f"{TITLES[setting].capitalize()}: mean square error"
+                figure.text(0, (y + tall + 0.16) / height, title, **look)
             if row == 0 and column == 2:
                 legend(axes, theme, loc="lower right", bbox_to_anchor=(1.02, 1.04), ncols=4)
     return figure
