@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ import pytest
 import aejax as ae
 from aejax import dictionary
 from aejax.bottlenecks import GaussianCode, LevelsCode, Rows, Sparse
+from aejax.events import LOG_2PI
 
 B, D, L, M = 6, 8, 4, 32
 DRAWS = 20_000
@@ -41,6 +44,8 @@ BOTTLENECKS = {
 }
 # In training their codes depend on the rest of the batch.
 COUPLED = (ae.BatchTopK,)
+# Whose log q can hide its parameters but for the path through z.
+STICKING = (ae.Gaussian, ae.FullGaussian)
 
 
 EVENT = (3, 2)
@@ -80,12 +85,20 @@ PRIORS = {
     "Flow": Prior(ae.priors.Flow(3, (8,))),
     "Flow-conditional": Prior(ae.priors.Flow(3, (8,)), context=True),
     "Conditional": Prior(ae.priors.Conditional((8,)), context=True),
-    "Levels": Prior(ae.priors.Levels((below,)), shape=HALVES),
+    "Levels-standard": Prior(ae.priors.Levels((below,)), shape=HALVES),
     "Levels-vamp": Prior(ae.priors.Levels((below,), vamp), stand_in_levels, shape=HALVES),
     "Ladder": Prior(
         ae.priors.Ladder(ae.nets.LadderTrunk(((1, 1), (1, 1)), 6, L // 2, 1)), shape=HALVES
     ),
 }
+
+
+def fitting(row: Prior, event: Any) -> Any:
+    """The prior for examples of a shape, which pseudo-inputs have."""
+    if row.posterior is None:
+        return row.module
+    fitted = vamp.clone(event=event)
+    return fitted if row.module is vamp else row.module.clone(top=fitted)
 
 
 def normals(key: jax.Array, n: int, shape: Any) -> Any:
@@ -111,6 +124,7 @@ class Explained(NamedTuple):
 
     likelihood: Any
     target: np.ndarray  # [B, *event]
+    values: Any = ()  # all that an element may be; (): any real number
     exact: bool = True  # the mean is exact, no estimate
 
 
@@ -119,26 +133,28 @@ BINARY = (REAL > 0).astype(np.float32)
 LEVELS = random.integers(0, 5, (B, *EVENT)).astype(np.int32)
 # None in the middle, where the channels that follow do not move.
 COLOURS = random.choice(np.float32([0.0, 0.25, 0.75, 1.0]), (B, 2, 1, 3))
+GRID = np.linspace(0.0, 1.0, 5)
 LIKELIHOODS = {
-    "Bernoulli": Explained(ae.likelihoods.Bernoulli(), BINARY),
+    "Bernoulli": Explained(ae.likelihoods.Bernoulli(), BINARY, (0, 1)),
     "Gaussian": Explained(ae.likelihoods.Gaussian(0.7), REAL),
     "LearnedGaussian": Explained(ae.likelihoods.LearnedGaussian(floor=0.1, start=0.5), REAL),
     "HeteroscedasticGaussian": Explained(ae.likelihoods.HeteroscedasticGaussian(0.1), REAL),
-    "Categorical": Explained(ae.likelihoods.Categorical(5), LEVELS),
+    "Categorical": Explained(ae.likelihoods.Categorical(5), LEVELS, range(5)),
     "DiscretisedLogistic": Explained(
-        ae.likelihoods.DiscretisedLogistic(levels=5), (LEVELS / 4).astype(np.float32)
+        ae.likelihoods.DiscretisedLogistic(levels=5), (LEVELS / 4).astype(np.float32), GRID
     ),
     "LogisticMixture": Explained(
-        ae.likelihoods.LogisticMixture(2, levels=5), (LEVELS / 4).astype(np.float32)
+        ae.likelihoods.LogisticMixture(2, levels=5), (LEVELS / 4).astype(np.float32), GRID
     ),
     "ColourLogisticMixture": Explained(
-        ae.likelihoods.ColourLogisticMixture(2, levels=5), COLOURS, exact=False
+        ae.likelihoods.ColourLogisticMixture(2, levels=5), COLOURS, GRID, exact=False
     ),
     "PixelCNN": Explained(
         ae.likelihoods.PixelCNN(
             ae.likelihoods.Bernoulli(), conditioning=2, channels=3, layers=1, kernel=3
         ),
         BINARY[:, :2, :, None],
+        (0, 1),
         exact=False,
     ),
 }
@@ -146,6 +162,14 @@ LIKELIHOODS = {
 
 def features(seed: int = 1, size: int = B) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=(size, D)), jnp.float32)
+
+
+def moved(variables: Any, far: float = 0.3) -> Any:
+    """Parameters that are not those of the start, where many are zero."""
+    generator = np.random.default_rng(9)
+    return jax.tree.map(
+        lambda leaf: leaf + far * generator.normal(size=leaf.shape).astype(np.float32), variables
+    )
 
 
 def close(left: Any, right: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
@@ -159,7 +183,7 @@ def equal(left: Any, right: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
-@pytest.fixture(params=BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
+@pytest.fixture(scope="module", params=BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
 def bottleneck(request):
     module = request.param
     return module, module.init(jax.random.key(0), features(), None)
@@ -199,6 +223,60 @@ class TestBottleneck:
             assert not equal(draws[0].z, draws[2].z)
             assert not equal(draws[0].z, first.z)
             assert equal(first.z, getattr(first, "mean", first.z))
+
+    def test_log_q_is_the_density_of_the_draws(self, bottleneck, monkeypatch):
+        """log N(noise) - log |det dz / dnoise|, the Jacobian by autodiff.
+
+        Fails if a step's log-determinant has another sign or is left out, if a triangular matrix
+        is taken for its transpose, or if a level's log q is counted twice.
+        """
+        module, variables = bottleneck
+        if not hasattr(module.apply(variables, features(), None), "log_q"):
+            return
+        variables = moved(variables, 0.1)  # farther off float32 does not tell a level from its mean
+
+        def drawn(noise, values):
+            pool = iter(noise)
+
+            def normal(key, shape, dtype=None):
+                return jnp.stack(list(itertools.islice(pool, math.prod(shape)))).reshape(shape)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(jax.random, "normal", normal)
+                code = module.apply(variables, values[None], jax.random.key(0))
+            assert next(pool, None) is None
+            return jnp.concatenate(jax.tree.leaves(code.latent), axis=1)[0], code.log_q()[0]
+
+        size = (B, sum(jax.tree.leaves(module.shape)))
+        noise = np.random.default_rng(3).normal(size=size).astype(np.float32)
+        slopes, found = jax.jit(jax.vmap(jax.jacfwd(drawn, has_aux=True)))(noise, 0.5 * features())
+        expected = (
+            -0.5 * np.sum(np.square(noise) + LOG_2PI, axis=1)
+            - np.linalg.slogdet(np.float64(slopes))[1]
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+    def test_sticking_hides_all_but_the_path_through_z(self, bottleneck):
+        """Or is refused. Fails if a parameter of q keeps its gradient, or z loses its own."""
+        module, variables = bottleneck
+        code = module.apply(variables, features(), jax.random.key(1))
+        if not hasattr(code, "log_q"):
+            return
+
+        if not isinstance(module, STICKING):
+            with pytest.raises(ae.UserError, match="cannot stick the landing"):
+                code.log_q(True)
+            return
+
+        def gradient(stick):
+            return jax.grad(lambda code: jnp.sum(code.log_q(stick)))(code)
+
+        stuck, free = gradient(True), gradient(False)
+        assert np.any(stuck.z)
+        assert equal(stuck.z, free.z)
+        for left, all_ in zip(stuck[1:], free[1:], strict=True):
+            assert not np.any(left)
+            assert np.any(all_)
 
     def test_jit_equals_no_jit(self, bottleneck):
         module, variables = bottleneck
@@ -302,7 +380,7 @@ class TestBottleneck:
                 np.testing.assert_allclose(dense, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.fixture(params=PRIORS.values(), ids=PRIORS.keys())
+@pytest.fixture(scope="module", params=PRIORS.values(), ids=PRIORS.keys())
 def prior(request):
     """A call (method, values, ...) of the prior, of parameters that are not those of the start."""
     module, posterior, context, shape = request.param
@@ -310,10 +388,7 @@ def prior(request):
     variables = module.init(
         jax.random.key(0), z, contexts(B, context), posterior, method="log_prob"
     )
-    generator = np.random.default_rng(9)
-    variables = jax.tree.map(
-        lambda leaf: leaf + 0.3 * generator.normal(size=leaf.shape).astype(np.float32), variables
-    )
+    variables = moved(variables)
 
     def call(method, *values):
         # Of log_prob the latents come first, of kl the code, of sample key, n and shape.
@@ -397,7 +472,7 @@ class TestPrior:
         assert prior("kl", code) is None
 
 
-@pytest.fixture(params=LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+@pytest.fixture(scope="module", params=LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
 def explained(request):
     likelihood, target = request.param.likelihood, jnp.asarray(request.param.target)
     prediction = jnp.asarray(
@@ -441,6 +516,27 @@ class TestLikelihood:
         close(call("log_prob", prediction, changed, first), parts[0])
         # One mask for all examples, and one for each example, both broadcast.
         close(call("log_prob", prediction, target, first[:1]), parts[0])
+
+    def test_all_targets_together_have_the_probability_one(self, explained):
+        """Fails if the ends of a grid lose their tails, or if weights of a mixture do not add up.
+
+        Of real numbers the first element's density, the others masked, is integrated.
+        """
+        row, call, prediction, target = explained
+        event = target.shape[1:]
+        if len(row.values):
+            every = np.array(list(itertools.product(row.values, repeat=math.prod(event))))
+            step, mask = 1.0, None
+        else:
+            line = np.linspace(-30.0, 30.0, 20_001)
+            every, step = np.zeros((len(line), math.prod(event))), line[1] - line[0]
+            every[:, 0] = line
+            mask = jnp.zeros((1, *event)).at[(0,) * target.ndim].set(1.0)
+        every = jnp.asarray(every.reshape((-1, *event)), target.dtype)
+        alike = jnp.broadcast_to(prediction[:1], (len(every), *prediction.shape[1:]))
+        log_prob = jax.jit(lambda *arrays: call("log_prob", *arrays))(alike, every, mask)
+        density = np.exp(np.float64(log_prob))
+        assert density.sum() * step == pytest.approx(1.0, abs=2e-4)
 
     def test_samples_have_the_shape_support_and_mean_that_are_claimed(self, explained):
         """Fails if sample reads logits as probabilities, or a standard deviation as a variance."""
@@ -497,13 +593,10 @@ def test_generation_needs_no_encoder(prior, likelihood):
 
     All but that of a prior which is made of posteriors.
     """
-    row, (likelihood, target, _) = PRIORS[prior], LIKELIHOODS[likelihood]
+    row, (likelihood, target, *_) = PRIORS[prior], LIKELIHOODS[likelihood]
     event = target.shape[1:]
     shape = likelihood.shape(event)
-    module = row.module
-    if row.posterior is not None:
-        fitting = vamp.clone(event=event)
-        module = fitting if module is vamp else module.clone(top=fitting)
+    module = fitting(row, event)
     bottleneck, decoder = ae.Gaussian(L), ae.nets.MLP((8,), shape)
     if row.shape is HALVES:
         heads = (ae.nets.MLP((), (L,)), ae.nets.MLP((8,), (L,)))

@@ -132,6 +132,38 @@ def test_elbo_at_the_exact_posterior_is_exact(exact):
     np.testing.assert_allclose(closed.elbo, -(closed.rate + closed.distortion), rtol=1e-6)
 
 
+def test_a_full_covariance_posterior_may_be_exact_where_a_diagonal_one_is_not():
+    """Of W whose columns are not orthogonal: every draw's weight is p(x). Fails with the Cholesky
+    factor transposed, its diagonal taken for its logarithm, or log q at the mean."""
+    generator, noise = np.random.default_rng(0), 0.5
+    weight, bias = generator.normal(size=(5, 3)), generator.normal(size=5)
+    covariance = np.linalg.inv(np.eye(3) + weight.T @ weight / noise**2)
+    gain, root = weight @ covariance / noise**2, np.linalg.cholesky(covariance)
+    still = np.concatenate([np.log(np.diag(root)), root[np.tril_indices(3, -1)]])
+    statistics = {
+        "kernel": np.pad(gain, ((0, 0), (0, len(still)))),
+        "bias": np.concatenate([-bias @ gain, still]),
+    }
+    output = {"kernel": weight.T, "bias": bias}
+    params = {"bottleneck": {"statistics": statistics}, "decoder": {"output": output}}
+    params = jax.tree.map(jnp.float32, params)
+    model = ae.Autoencoder(
+        ae.nets.Identity(),
+        ae.FullGaussian(3),
+        ae.nets.MLP((), shape=(5,)),
+        ae.priors.Standard(),
+        ae.likelihoods.Gaussian(noise),
+    )
+    marginal = weight @ weight.T + noise**2 * np.eye(5)
+    x = generator.multivariate_normal(bias, marginal, 16)
+    apart = x - bias
+    square = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(marginal), apart)
+    log_prob = -0.5 * (square + np.linalg.slogdet(2 * np.pi * marginal)[1])
+    found = evaluation.nll(model, {"params": params}, Held(x), KEY, draws=5)
+    np.testing.assert_allclose(found.nll, -log_prob, atol=2e-4)
+    np.testing.assert_allclose(found.effective_sample_size, 5, rtol=1e-3)
+
+
 def test_elbo_falls_short_by_the_kl_to_the_exact_posterior(wrong):
     """KL(q || p(z | x)) = 8 (-log 1.3 + (1.3^2 + 0.5^2 - 1) / 2), for every x."""
     gap = 8 * (-np.log(WIDEN) + 0.5 * (WIDEN**2 + SHIFT**2 - 1))

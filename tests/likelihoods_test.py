@@ -151,3 +151,57 @@ def test_bernoulli_gradient_at_a_logit_of_zero():
     target = jnp.asarray([[0.0, 0.3, 1.0]])
     gradient = jax.grad(lambda logits: likelihoods.Bernoulli().log_prob(logits, target, None).sum())
     np.testing.assert_allclose(gradient(jnp.zeros((1, 3))), target - 0.5, rtol=1e-6)
+
+
+def logistic_log_prob(number, mean, raw, levels):
+    """log P of a rounded logistic in float64, from the side where nothing cancels."""
+    apart, half = 2.0 * number / (levels - 1) - 1.0 - mean, 1.0 / (levels - 1)
+    lower = np.where(number == 0, -np.inf, (apart - half) / np.exp(raw))
+    upper = np.where(number == levels - 1, np.inf, (apart + half) / np.exp(raw))
+    cdf, sf = stats.logistic.cdf, stats.logistic.sf
+    return np.log(np.where(lower > 0, sf(lower) - sf(upper), cdf(upper) - cdf(lower)))
+
+
+@pytest.mark.parametrize(("levels", "raw"), [(5, -1.0), (256, -2.5), (256, -5.0)])
+def test_discretised_logistics_against_scipy(levels, raw):
+    """Also 300 scales from the mean. Fails if a bin is as wide as two, if the ends have no tails,
+    or if probabilities are subtracted where both round to 1."""
+    number = np.unique(np.linspace(0, levels - 1, 9).round())
+    mean = np.array([-1.2, 0.1, 0.9])[:, None]
+    expected = logistic_log_prob(number, mean, raw, levels)
+    shape = (*expected.shape, 2)
+    prediction = np.stack(np.broadcast_arrays(mean, raw, expected)[:2], -1).astype(np.float32)
+    target = np.broadcast_to(number / (levels - 1), expected.shape).astype(np.float32)
+    model = likelihoods.DiscretisedLogistic(levels)
+    assert prediction.shape == shape == (3, *model.shape(number.shape))
+    # One element of all unmasked at a time.
+    each = [model.log_prob(prediction, target, row[None]) for row in np.eye(len(number))]
+    np.testing.assert_allclose(np.stack(each, 1), expected, rtol=1e-4, atol=1e-4)
+    assert likelihoods.bits_per_dimension(6 * np.log(2.0), EVENT) == pytest.approx(1.0)
+
+
+def test_mixtures_of_logistics_against_scipy():
+    """Fails if the channels of a colour pixel choose components of their own, if blue follows red
+    by green's slope, or if a slope is not squashed."""
+    count, levels = 3, 5
+    number = np.random.default_rng(2).integers(0, levels, (4, 1, 1, 3))
+    target = (number / (levels - 1)).astype(np.float32)
+    prediction = _normal(3, 4, 1, 1, 3, 3 * count)
+    logits, mean, raw = np.split(np.float64(prediction), 3, axis=-1)
+    weight = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    each = np.log(np.exp(weight + logistic_log_prob(number[..., None], mean, raw, levels)).sum(-1))
+    found = likelihoods.LogisticMixture(count, levels).log_prob(prediction, target)
+    np.testing.assert_allclose(found, each.sum((1, 2, 3)), rtol=1e-5)
+
+    prediction = _normal(4, 4, 1, 1, 10 * count)
+    found = likelihoods.ColourLogisticMixture(count, levels).log_prob(prediction, target)
+    for i in range(4):
+        logits, rest = np.split(np.float64(prediction[i, 0, 0]), [count])
+        means, raw, slopes = rest.reshape(3, 3, count)
+        red, green, _ = 2.0 * target[i, 0, 0] - 1.0
+        slopes = np.tanh(slopes)
+        means[1] += slopes[0] * red
+        means[2] += slopes[1] * red + slopes[2] * green
+        each = logistic_log_prob(number[i, 0, 0][:, None], means, raw, levels).sum(0)
+        weight = np.exp(logits) / np.exp(logits).sum()
+        assert found[i] == pytest.approx(np.log(np.sum(weight * np.exp(each))), rel=1e-4)
