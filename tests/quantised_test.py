@@ -185,6 +185,13 @@ def test_a_vq_vae_trains_and_reports_its_usage():
     assert np.exp(-np.sum(share * np.log(share))) == pytest.approx(perplexity[-1], rel=0.2)
 
 
+@pytest.mark.parametrize("levels", [(), (5, 1), (1001,)])
+def test_numbers_of_levels_that_cannot_be_are_refused(levels):
+    """Fails if 1001 levels round to 1003 values, or one to a division by zero."""
+    with pytest.raises(ae.UserError, match="from 2 to 1000"):
+        ae.bottlenecks.FiniteScalarQuantised(levels).init(jax.random.key(0), values(0), None)
+
+
 @pytest.mark.parametrize("levels", [(2,), (3, 4), (8, 5, 5)])
 def test_every_point_of_the_lattice_is_reached_and_numbered_once(levels):
     """Against all combinations in order. Fails if an even level is off by one half."""

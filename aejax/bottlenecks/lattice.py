@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.positions import Positions, straight_through
+from aejax.errors import UserError
 from aejax.types import Array, Key
 
 
@@ -33,7 +34,7 @@ class FiniteScalarQuantised(nn.Module):
     The codebook is the grid of all combinations: no memory, no commitment, nothing to collapse.
 
     Attributes:
-      levels: of each number, two or more; (8, 5, 5, 5) has 1,000 codes.
+      levels: of each number, from 2 to 1,000; (8, 5, 5, 5) has 1,000 codes.
       positions: the shape in which one example's points stand. Features [B, *positions, channels]
         are projected position by position, any others as a whole.
     """
@@ -52,7 +53,17 @@ class FiniteScalarQuantised(nn.Module):
         return math.prod(self.levels)
 
     def setup(self) -> None:
-        """Names the projection."""
+        """Names the projection.
+
+        Raises:
+          UserError: for numbers of levels that there cannot be.
+        """
+        # With more, the margin beyond the outermost levels would hold one more of them.
+        if not self.levels or min(self.levels) < 2 or max(self.levels) > 1000:
+            raise UserError(
+                f"FiniteScalarQuantised has levels {tuple(self.levels)}: give each number "
+                "from 2 to 1000 of them"
+            )
         self.encode = Positions(self.positions, len(self.levels))
 
     def __call__(
