@@ -292,31 +292,29 @@ class TestSwept:
 
     M, STEPS = 128, 200
 
-    def one(self, bottleneck, l1=None, rate=1e-4):
+    def one(self, bottleneck, l1=None):
         model = kinds.dictionary(bottleneck)
-        single = ae.learner(model, ae.sparse(l1=l1), optax.adam(rate), initialise=ae.tied)
+        single = ae.learner(model, ae.sparse(l1=l1), optax.adam(1e-4), initialise=ae.tied)
         return ae.chunked(single, self.STEPS)
 
-    @pytest.mark.parametrize("what", ["numbers", "topk", "batchtopk"])
+    @pytest.mark.parametrize("what", ["vae", "topk", "batchtopk"])
     def test_each_member_is_its_solo_run(self, what):
         """1e-5 after a step, 1e-4 over 200, keys repeated. Fails if all get the first's setting."""
 
         def build(s):
-            bottleneck = {
-                "numbers": lambda: ae.ReLU(self.M),
-                "topk": lambda: ae.TopK(self.M, 8, active=s["k"]),
-                "batchtopk": lambda: ae.BatchTopK(self.M, s["k"], slots=16),
-            }[what]()
-            return self.one(bottleneck, s.get("l1"), s.get("rate", 1e-4))
+            if what == "vae":
+                objective, tx = ae.elbo(beta=s["beta"]), optax.adam(s["rate"])
+                return ae.chunked(ae.learner(kinds.variational(), objective, tx), self.STEPS)
+            if what == "topk":
+                return self.one(ae.TopK(self.M, 8, active=s["k"]))
+            return self.one(ae.BatchTopK(self.M, s["k"], slots=16))
 
         def alone(s):
-            if what != "topk":
-                return build(s)
-            return self.one(ae.TopK(self.M, s["k"]))
+            return self.one(ae.TopK(self.M, s["k"])) if what == "topk" else build(s)
 
         settings = {"k": jnp.asarray([3, 8])}
-        if what == "numbers":
-            settings = {"l1": jnp.asarray([0.01, 0.3]), "rate": jnp.asarray([1e-4, 3e-4])}
+        if what == "vae":
+            settings = {"beta": jnp.asarray([0.5, 4.0]), "rate": jnp.asarray([1e-3, 3e-4])}
         learner = ae.compiled(ae.swept(build, settings))
         assert (learner.seeds, learner.chunk, learner.shared_data) == (2, self.STEPS, True)
         keys = jnp.stack([jax.random.key(3)] * 2)
