@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,16 @@ def flatten(values: Array) -> Array:
     return values.reshape((values.shape[0], -1))
 
 
-def join_context(values: Array, context: object) -> Array:
+def joined(latent: Any) -> Array:
+    """A latent as one vector, the levels of a hierarchy side by side from the top down: f32[B, L].
+
+    Args:
+      latent: [B, *shape], or a tuple of such.
+    """
+    return jnp.concatenate([flatten(leaf) for leaf in jax.tree.leaves(latent)], axis=-1)
+
+
+def join_context(values: Array, context: Any) -> Array:
     """Appends the leaves of a context to flattened values: [B, D] -> [B, D + size of the context].
 
     Raises:

@@ -26,7 +26,8 @@ class Autoencoder(nn.Module):
       encoder: (x, context) -> features.
       bottleneck: (features, key, step, context, prior, decoder) -> Code.
       decoder: (z, context) -> prediction.
-      prior: of the latents; None for plain and sparse autoencoders.
+      prior: of the latents; None for plain and sparse autoencoders. One of a hierarchy's levels
+        says so by its attribute `of_levels`.
       likelihood: of the target under the prediction; None reads the prediction as the target.
       parts: further modules that a term needs, such as a critic.
     """
@@ -103,12 +104,16 @@ class Autoencoder(nn.Module):
         return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
 
     def _check_latents(self) -> None:
-        """Raises UserError for a bottleneck that lets nothing through."""
-        shape = self.bottleneck.shape
+        """Raises UserError for a bottleneck that lets nothing through, or not to this prior."""
+        shape, name = self.bottleneck.shape, type(self.bottleneck).__name__
         if any(size < 1 for size in jax.tree.leaves(shape)):
+            raise UserError(f"the bottleneck {name} has latents of shape {shape}: give 1 or more")
+        levels = any(isinstance(size, tuple) for size in shape)
+        if self.prior is not None and levels != getattr(self.prior, "of_levels", False):
             raise UserError(
-                f"the bottleneck {type(self.bottleneck).__name__} has latents of shape {shape}: "
-                "give 1 or more"
+                f"the prior {type(self.prior).__name__} is none of latents of shape {shape}, which "
+                f"the bottleneck {name} has: pair the bottlenecks Levels and UpwardLevels with "
+                "priors.Levels or priors.Ladder, and any other with any other prior"
             )
 
     def _check_shape(self, prediction: Any, target: Array) -> None:

@@ -6,11 +6,11 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, check_key, collect
+from aejax.events import joined
 from aejax.types import Array, Batch, Key, Variables
 
 
@@ -85,8 +85,7 @@ def _latents(static: Static, variables: Variables, batch: Batch, index: Array) -
     code = static.model.apply(variables, batch, method="posterior")
     if hasattr(code, "dense"):
         return code.dense()
-    leaves = jax.tree.leaves(code.latent)
-    return jnp.concatenate([leaf.reshape((leaf.shape[0], -1)) for leaf in leaves], axis=-1)
+    return joined(code.latent)
 
 
 @functools.partial(jax.jit, static_argnums=0)

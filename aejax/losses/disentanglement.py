@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.events import normal_log_prob
+from aejax.events import joined, normal_log_prob
 from aejax.losses.frozen import frozen
 from aejax.types import Array, Forward, Key, Term
 
@@ -157,7 +157,7 @@ def density_ratio(part: str = "critic") -> Term:
     """
 
     def density_ratio(model: Any, forward: Forward) -> Array:
-        return _logit(frozen(_critic(model, part)), forward.code.z)
+        return _logit(frozen(_critic(model, part)), joined(forward.code.latent))
 
     return density_ratio
 
@@ -174,7 +174,7 @@ def critic(part: str = "critic") -> Term:
 
     def critic(model: Any, forward: Forward) -> Array:
         module = _critic(model, part)
-        z = jax.lax.stop_gradient(forward.code.z)
+        z = jax.lax.stop_gradient(joined(forward.code.latent))
         together = jnp.concatenate([z, permuted(forward.key, z)])
         logits = _logit(module, together)
         real, fake = jnp.split(logits, 2)

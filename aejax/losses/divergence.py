@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aejax.errors import UserError
+from aejax.events import joined
 from aejax.types import Array, Forward, Term
 
 # squared distances f32[B, B] and the number of latents L -> f32[B, B]
@@ -37,7 +38,10 @@ def inverse_multiquadric(
 
 
 def gaussian_kernel(width: float = 1.0) -> Kernel:
-    """exp(-d^2 / (width L)), the kernel of InfoVAE (Zhao et al. 2017) for a width of 1."""
+    """exp(-d^2 / (width L)); with width = L that of InfoVAE's code (Zhao et al. 2017).
+
+    There squared distances are averaged over the L latents and then divided by L once more.
+    """
 
     def kernel(squares: Array, latents: int) -> Array:
         return jnp.exp(-squares / (width * latents))
@@ -64,7 +68,7 @@ def mmd(kernel: Kernel | None = None) -> Term:
         if forward.key is None:
             raise UserError("mmd draws from the prior: evaluate the model with a key")
         drawn = model.sample_latent(forward.key, size, forward.batch.context)
-        return jnp.full((size,), discrepancy(forward.code.latent, drawn, kernel))
+        return jnp.full((size,), discrepancy(joined(forward.code.latent), joined(drawn), kernel))
 
     return mmd
 

@@ -32,6 +32,7 @@ class Levels(nn.Module):
 
     nets: Sequence[nn.Module]
     top: Any = Standard()
+    of_levels = True
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
         """A tuple of f32[B, L_l] -> f32[B].
@@ -95,6 +96,7 @@ class Ladder(nn.Module):
     """
 
     trunk: Any
+    of_levels = True
 
     def start(self, n: int, context: Any = None) -> Array:
         """The state above the top level, of n examples."""

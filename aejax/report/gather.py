@@ -15,6 +15,7 @@ import numpy as np
 
 from aejax.data import Split
 from aejax.data.split import EVALUATION_SEED
+from aejax.events import joined
 from aejax.types import Array, Batch, Key, Variables
 
 SIZE = 500  # examples that go through the model together
@@ -128,11 +129,6 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
 def latent(model: Any, variables: Variables, batch: Batch) -> Any:
     """The codes of a batch without noise: f[B, L], or a pytree of leaves [B, ...]."""
     return _jit(model, lambda model, batch: model.encode(batch))(variables, batch)
-
-
-def joined(latent: Any) -> Array:
-    """The levels of a latent side by side, from the top down: f[B, L]."""
-    return jnp.concatenate(jax.tree.leaves(latent), axis=-1)
 
 
 def parted(shape: Any, latent: Array) -> Any:

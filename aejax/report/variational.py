@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from aejax.data import Split
+from aejax.events import joined
 from aejax.report import figures, gather
 from aejax.report.latents import latents, slug
 from aejax.report.page import Picture, Section
@@ -204,7 +205,7 @@ def _traversals(
         where = centre[:, None] + scale[:, None] * values
         unit = "from −2.5 to +2.5 standard deviations about its mean"
     context = jax.tree.map(lambda a: a[:1], shown.context)
-    latent = np.asarray(gather.joined(gather.latent(model, variables, shown)))[0]
+    latent = np.asarray(joined(gather.latent(model, variables, shown)))[0]
     grid = seen.pictures(gather.traverse(model, variables, latent, order, where, context))
     names = [
         f"z[{i}]\n{codes.activity[i]:.2f} nats"
