@@ -10,10 +10,10 @@ import aejax as ae
 from aejax.report.frontier import points
 from aejax.report.page import draw
 from experiments import synth, synth_sae, toy_superposition
-from experiments.codes import Shape, codes
+from experiments.codes import Shape, at_each, codes, swept
 from experiments.driver import Measured
 from experiments.tools.peers import CODES, compared
-from experiments.training import Numbers, Part, train
+from experiments.training import Numbers, Part, Trained, train
 
 
 def row(l0, value, std=0.3):
@@ -68,6 +68,15 @@ def test_a_difference_is_measured_by_its_own_standard_error(capsys):
     text = capsys.readouterr().out
     assert text.count("a loss") == 2
     assert text.count("a tie") == 10
+
+
+def test_settings_come_in_order_with_all_their_seeds():
+    """Fails if members are counted seed by seed, or all are judged by the first one's model."""
+    part = swept(lambda k: Part(k, {}, optax.sgd(0.1)), (3, 5))
+    trained = Trained(part, None, {"a": np.arange(4.0)}, 4, 1.0)
+    rows = at_each(trained, lambda model, variables: {"k": model, "a": variables["a"]})
+    np.testing.assert_array_equal([row["k"] for row in rows], [[3, 3], [5, 5]])
+    np.testing.assert_array_equal([row["a"] for row in rows], [[0, 1], [2, 3]])
 
 
 def test_every_code_is_made_for_one_number_of_active_latents():

@@ -12,6 +12,7 @@ import pytest
 import aejax as ae
 from aejax import report
 from aejax.report import page, results, writing
+from aejax.report.sparse import atoms_section
 from experiments.tools import table
 from tests.report_cases import SIDE, bars, fresh, splits, variational
 
@@ -212,6 +213,21 @@ def test_sparse_sections(tmp_path, labels):
     telling = {"units-most-telling"} if labels else set()
     assert expected <= names(sections) <= expected | telling
     assert report.write(tmp_path, "t", sections).exists()
+
+
+def test_atoms_of_codes_stand_most_used_first():
+    """Fails if atoms keep their own order, or a latent that is never used is drawn."""
+    atoms = np.eye(SIDE * SIDE, dtype=np.float32)[:3]
+    variables = {"params": {"decoder": {"atoms": atoms}}}
+    used = {"topk": np.array([0.1, 0.0, 0.7])}
+    (section,) = atoms_section({"topk": variables}, used, splits()[2])
+    drawn = section.figures[0].draw.keywords["images"][0]  # f[columns, H, W, 3]
+    assert np.isfinite(drawn).all(axis=(1, 2, 3)).sum() == 2
+    orange = drawn[:2, 0, :3]  # where atom i has its one pixel
+    assert np.ptp(orange[0, 2]) > 0.5
+    assert np.ptp(orange[1, 0]) > 0.5
+    none = ae.data.arrays(np.zeros((40, 3, 4, 5, 2), np.float32))[2]
+    assert atoms_section({"topk": variables}, used, none) == []
 
 
 def test_a_model_without_a_dictionary_is_refused():
