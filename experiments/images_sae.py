@@ -35,7 +35,7 @@ JUDGED = 10_000  # train examples that the units are judged by
 class Config(Numbers):
     """The experiment's numbers."""
 
-    steps: int = 2_000
+    steps: int = 1_500
     batch: int = 128
     dataset: str = "mnist"  # a name, or the path of a folder of pictures
     latents: int = 1_024  # units of the dictionary
