@@ -38,10 +38,10 @@ def test_free_bits_take_the_batch_mean_inside_the_maximum():
 
 
 def test_free_bits_of_groups():
-    """Fails if sizes are read as boundaries, or groups take every second latent."""
+    """Fails if sizes are read as boundaries, from the end, or groups take every second latent."""
     means = KL.mean(0)
-    found = losses.free_bits(0.9, (2, 1, 2))(MODEL, forward())
-    expected = sum(max(g.sum(), 0.9) for g in (means[:2], means[2:3], means[3:]))
+    found = losses.free_bits(0.9, (3, 1, 1))(MODEL, forward())
+    expected = sum(max(g.sum(), 0.9) for g in (means[:3], means[3:4], means[4:]))
     np.testing.assert_allclose(found, np.full(B, expected), rtol=1e-5)
     whole = losses.free_bits(100.0, (5,))(MODEL, forward())
     np.testing.assert_allclose(whole, np.full(B, 100.0))
