@@ -133,8 +133,8 @@ def test_elbo_at_the_exact_posterior_is_exact(exact):
 
 
 def test_a_full_covariance_posterior_may_be_exact_where_a_diagonal_one_is_not():
-    """Of W whose columns are not orthogonal: every draw's weight is p(x). Fails with the Cholesky
-    factor transposed, its diagonal taken for its logarithm, or log q at the mean."""
+    """Of W whose columns are not orthogonal: every draw's weight is p(x). Fails with log q's
+    Cholesky factor transposed, its diagonal taken for its logarithm, or log q at the mean."""
     generator, noise = np.random.default_rng(0), 0.5
     weight, bias = generator.normal(size=(5, 3)), generator.normal(size=5)
     covariance = np.linalg.inv(np.eye(3) + weight.T @ weight / noise**2)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.test_util import check_grads
 
 import aejax as ae
 from aejax import losses
@@ -99,6 +100,26 @@ def test_dip_against_numpy():
         np.testing.assert_allclose(found, np.full(B, off + 3.0 * diagonal), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "term",
+    [
+        losses.mutual_information(50),
+        losses.total_correlation(50),
+        losses.dimension_wise_kl(50),
+        losses.dip_i(),
+        losses.dip_ii(),
+    ],
+    ids=lambda term: term.__name__,
+)
+def test_gradients_are_those_of_the_values(term):
+    """Against differences. Fails if draws, means or deviations stand behind a stop_gradient."""
+
+    def value(code):
+        return jnp.sum(term(MODEL, forward()._replace(code=code)))
+
+    check_grads(jax.jit(value), (forward().code,), 1, ["rev"], atol=0.02, rtol=0.02, eps=1e-2)
+
+
 def factor_model(size=1):
     base = kinds.variational(latents=L)
     critic = ae.nets.MLP((8,), shape=(size,), activation=jax.nn.leaky_relu)
@@ -158,6 +179,13 @@ def test_the_critic_learns_the_total_correlation():
     params, _ = jax.jit(lambda p: jax.lax.fori_loop(0, 300, step, (p, tx.init(p))))(params)
     found = float(jnp.mean(losses.density_ratio()(bound(params), pass_)))
     assert found == pytest.approx(-0.5 * np.log(1 - r**2), abs=0.1)
+
+
+def test_the_critic_loses_what_a_classifier_of_even_classes_does():
+    """Of logits that are all 1. Fails if the two sides are added up, or one weighs more."""
+    model = SimpleNamespace(parts={"critic": lambda z: jnp.ones((len(z), 1))})
+    expected = np.mean(np.logaddexp(0.0, [-1.0, 1.0]))
+    np.testing.assert_allclose(losses.critic()(model, forward()), np.full(B, expected), rtol=1e-6)
 
 
 def test_permuted_keeps_columns_and_breaks_rows():
