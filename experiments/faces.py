@@ -8,6 +8,11 @@ Pixels have 256 levels, and the likelihood is a mixture of discretised logistics
 frames of a video, so train and test are blocks of time with a border between them: divided at
 random, each test frame would have a twin that was trained on (`nearest_distance` says how near).
 `histogram` gives each pixel its own distribution and nothing else: what knowing no face is worth.
+The prior is a flow: codes of few and sharply explained pictures lie far from a standard normal, and
+under that one most draws were no faces.
+
+Two minutes on 2 shared CPU cores for the first command: 5.57 bits per dimension beside the
+histogram's 6.47, and samples that are faces, other ones than the nearest trained on.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ CELEBA = changes.Squares(148, 64)  # the usual crop of 178x218 pictures
 class Config(Numbers):
     """The experiment's numbers."""
 
-    steps: int = 2_000
+    steps: int = 1_500
     dataset: str = "frey_faces"  # lfw_subset, celeb_a, or any other image data set, or a folder
     net: variational.Net = "mlp"
     width: int = 256  # units of the hidden layers; of conv's first stage an eighth are channels
@@ -72,13 +77,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     _, decoder = variational.nets(config.net, event, config.width)
     decoder = decoder.clone(shape=likelihood.shape(event))
     vae = ae.Autoencoder(
-        encoder, ae.Gaussian(config.latents), decoder, ae.priors.Standard(), likelihood
+        encoder, ae.Gaussian(config.latents), decoder, ae.priors.Flow(4, (64,)), likelihood
     )
     plain = ae.Autoencoder(encoder, ae.Point(config.latents), decoder, likelihood=likelihood)
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     return {
-        "vae": Part(vae, ae.elbo(beta), tx, average=0.99),
+        "vae": Part(vae, ae.elbo(beta, ae.losses.rate()), tx, average=0.99),
         "plain": Part(plain, ae.reconstruction(), tx, average=0.99),
     }
 

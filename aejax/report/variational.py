@@ -199,8 +199,8 @@ def _traversals(
     values = np.linspace(-RANGE, RANGE, 5 if seen.strips else 11, dtype=np.float32)
     labels, where = [f"{v:+.1f}".replace("-", "−") if v else "0" for v in values], values
     unit = "from −2.5 to +2.5"
-    if model.prior is None:
-        # Codes without a prior have a scale of their own.
+    if not codes.nats:
+        # Codes without a prior, or under a learned one, have a scale of their own.
         centre, scale = codes.mean.mean(axis=0)[order], codes.mean.std(axis=0)[order]
         where = centre[:, None] + scale[:, None] * values
         unit = "from −2.5 to +2.5 standard deviations about its mean"
