@@ -165,8 +165,9 @@ def trained(combination: Combination) -> jax.Array:
         explain,
         parts={"critic": ae.nets.MLP((6,), shape=(1,))} if objective == "factor" else {},
     )
-    target = jnp.asarray(target)
-    batch = ae.Batch(target.astype(jnp.float32), target, contexts(B, row.context))
+    # In [-1, 1], as data are: of classes up to 4 the deviations of two levels would overflow.
+    x, target = jnp.asarray(target / np.abs(target).max(), jnp.float32), jnp.asarray(target)
+    batch = ae.Batch(x, target, contexts(B, row.context))
     # What is asked is whether the parts fit: a quarter of the compiling would be Adam's, and steps
     # are so short that none diverges.
     learner = ae.learner(model, cost.objective, optax.sgd(1e-6), **cost.options)
