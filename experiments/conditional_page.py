@@ -49,7 +49,7 @@ def _set(model: Model, test: Any, numbers: np.ndarray) -> Section:
     grid = np.concatenate([np.asarray(batch.target)[:, None], turned], axis=1)
     picture = Picture(
         "set-label",
-        "Each row: a test picture, then its own code decoded under each label.",
+        "Each row: a test picture, then what its code becomes under each label.",
         partial(
             figures.image_grid,
             images=grid,

@@ -82,13 +82,26 @@ class Flow(nn.Module):
           TypeError: if a leaf of the context holds integers.
         """
         del posterior
+        noise, log_det = self.noise(z, context)
+        zeros = jnp.zeros_like(noise)
+        return jnp.sum(normal_log_prob(noise, zeros, zeros), axis=-1) + log_det
+
+    def noise(self, z: Array, context: Any = None) -> tuple[Array, Array]:
+        """The standard normal noise that gives z: f32[B, L], with log |d noise / d z|, f32[B]."""
         values, log_det = z, jnp.zeros(z.shape[0])
         for layer in reversed(self.layers):
             shift, log_scale = layer(values, context)
             values = (values - shift) * jnp.exp(-log_scale)
             log_det = log_det - jnp.sum(log_scale, axis=-1)
-        zeros = jnp.zeros_like(values)
-        return jnp.sum(normal_log_prob(values, zeros, zeros), axis=-1) + log_det
+        return values, log_det
+
+    def latent(self, noise: Array, context: Any = None) -> Array:
+        """The latent that some noise gives, f32[B, L]; another one under another context."""
+        values = noise
+        for layer in self.layers:
+            shift, log_scale = layer(values, context)
+            values = values * jnp.exp(log_scale) + shift
+        return values
 
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
@@ -105,11 +118,7 @@ class Flow(nn.Module):
                 f"the prior Flow was asked for {n} latents with a context of {max(rows)} rows: "
                 f"pass context with {n} rows"
             )
-        values = jax.random.normal(key, (n, *shape))
-        for layer in self.layers:
-            shift, log_scale = layer(values, context)
-            values = values * jnp.exp(log_scale) + shift
-        return values
+        return self.latent(jax.random.normal(key, (n, *shape)), context)
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> None:
         """None: there is no closed form."""
