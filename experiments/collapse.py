@@ -8,8 +8,8 @@ the plain ELBO it does. Each remedy takes the same nets and steps; the same deco
 stands beside, and is what a code has to beat. `nll` is importance-weighted, so that a remedy which
 only buys KL shows: more KL and no less NLL.
 
-11 minutes on one CPU core for the first command. Expect one nat of code under the plain ELBO, 2.6 to
-4.7 under annealing, cycles, free bits and pretraining, and every code better than none.
+11 minutes on one CPU core for the first command. Expect one nat of code under the plain ELBO, 2.6
+to 4.7 under annealing, cycles, free bits and pretraining, and every code better than none.
 """
 
 from __future__ import annotations
