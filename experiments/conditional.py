@@ -36,6 +36,7 @@ from aejax.types import Array, Batch, Key, Variables
 from experiments import recognition
 from experiments.driver import Experiment, Members, Page, Splits, say
 from experiments.place import Place
+from experiments.style import correlation_within, ink, slant
 from experiments.training import Numbers, Part, check
 from experiments.variational import SAMPLE_SEED, TEST_SEED
 
@@ -218,7 +219,7 @@ def relabelled(
     pairs = 10 * np.broadcast_to(old[:, None], new.shape)[moved] + new[moved]
     before = np.repeat(recognition.pictures(some), 9, axis=0)
     kept = {
-        f"{name}_kept": _correlation(measure(before), measure(images), pairs)
+        f"{name}_kept": correlation_within(measure(before), measure(images), pairs)
         for name, measure in (("ink", ink), ("slant", slant))
     }
     return {"set_label_recognised": float(right.mean()), **kept}
@@ -239,32 +240,6 @@ def relabel(model: ae.Autoencoder, variables: Variables, batch: Batch) -> np.nda
 
     turned = np.asarray(jax.jit(lambda v, b: model.apply(v, b, method=run))(variables, batch))
     return turned.reshape(-1, 10, *turned.shape[1:])
-
-
-def ink(images: np.ndarray) -> np.ndarray:
-    """The sum of the pixels of f[N, H, W, 1], f64[N]."""
-    return images.sum(axis=(1, 2, 3), dtype=np.float64)
-
-
-def slant(images: np.ndarray) -> np.ndarray:
-    """How far the ink moves to the right with each row upwards, by its second moments, f64[N]."""
-    weights = images[..., 0].astype(np.float64)
-    total = np.maximum(weights.sum(axis=(1, 2)), 1e-9)
-    rows, columns = (np.arange(size, dtype=np.float64) for size in images.shape[1:3])
-    y = (weights.sum(axis=2) @ rows) / total
-    x = (weights.sum(axis=1) @ columns) / total
-    dy = rows[None] - y[:, None]
-    dx = columns[None] - x[:, None]
-    across = np.einsum("nhw,nh,nw->n", weights, dy, dx) / total
-    along = np.einsum("nhw,nh->n", weights, np.square(dy)) / total
-    return -across / np.maximum(along, 1e-9)
-
-
-def _correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-    """Of deviations from the means of each group."""
-    count = np.maximum(np.bincount(groups), 1)
-    x, y = (v - (np.bincount(groups, v) / count)[groups] for v in (x, y))
-    return float(np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y))))
 
 
 def _completed(config: Config, trained: Members, test: Split, seen: int) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from aejax.data.synthetic import HOOK, Recipe, known, synthetic
 from aejax.evaluation.features import matched, recovery
 from aejax.types import Variables
 from experiments.codes import at_each
-from experiments.driver import Measured, Splits
+from experiments.driver import Measured, Members, Splits
 from experiments.place import Place
-from experiments.training import Trained
 
 HELD = 20_000  # tokens of validation and of test, each
 
@@ -61,9 +60,17 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
     }
 
 
-def figures(trained: Trained, test: Any) -> list[dict[str, np.ndarray]]:
-    """`judged` of each setting of a swept part, figures f64[seeds]."""
-    return at_each(trained, lambda model, variables: judged(model, variables, test))
+def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
+    """`judged` of each swept part at each of its settings, "NAME at SETTING" -> f64[seeds] each."""
+    return {
+        f"{name} at {setting:g}": row
+        for name, part in trained.items()
+        for setting, row in zip(
+            part.part.settings,
+            at_each(part, lambda model, variables: judged(model, variables, test)),
+            strict=True,
+        )
+    }
 
 
 def measured_sections(measured: Measured) -> list[Any]:

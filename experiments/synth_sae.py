@@ -16,7 +16,6 @@ explained variance (MCC): L1 0.35 (0.54), April 0.50 (0.56), annealed 0.68 (0.56
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import aejax as ae
@@ -24,7 +23,7 @@ from aejax.data.synthbench import SynthBench
 from aejax.types import Variables
 from experiments import synth
 from experiments.codes import Shape, codes, swept
-from experiments.driver import Experiment, Members, Page, Splits
+from experiments.driver import Experiment, Page, Splits
 from experiments.place import Place
 from experiments.training import Numbers, Part, check
 
@@ -63,15 +62,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     return {name: swept(make, config.l0) for name, make in codes(shape).items()}
 
 
-def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each code at each number of active latents, f64[seeds] each."""
-    result = {}
-    for name, part in trained.items():
-        for l0, row in zip(config.l0, synth.figures(part, splits[2]), strict=True):
-            result[f"{name} at {l0}"] = row
-    return result
-
-
 def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
     """The page of one member of each code: the first seed at the first number of latents."""
     sections = synth.model_sections(models, splits[2])
@@ -83,7 +73,7 @@ EXPERIMENT = Experiment(
     config=Config,
     data=data,
     build=build,
-    figures=figures,
+    figures=lambda config, trained, splits: synth.figures(trained, splits[2]),
     page=page,
     measured=lambda config, measured: synth.measured_sections(measured),
     rules=ae.dictionary_rules,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import aejax as ae
@@ -20,7 +19,7 @@ from aejax.data.superposition import Superposition
 from aejax.types import Variables
 from experiments import synth
 from experiments.codes import Shape, codes, priced, swept
-from experiments.driver import Experiment, Members, Page, Splits
+from experiments.driver import Experiment, Page, Splits
 from experiments.place import Place
 from experiments.training import Numbers, Part, check
 
@@ -65,15 +64,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     return parts | {n: swept(made[n], config.l0) for n in ("topk", "batchtopk", "jumprelu")}
 
 
-def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each code at each of its settings."""
-    result = {}
-    for name, part in trained.items():
-        for setting, row in zip(part.part.settings, synth.figures(part, splits[2]), strict=True):
-            result[f"{name} at {setting:g}"] = row
-    return result
-
-
 def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
     """How often latents are used, and which features were found."""
     sections = synth.model_sections(models, splits[2])
@@ -85,7 +75,7 @@ EXPERIMENT = Experiment(
     config=Config,
     data=data,
     build=build,
-    figures=figures,
+    figures=lambda config, trained, splits: synth.figures(trained, splits[2]),
     page=page,
     measured=lambda config, measured: synth.measured_sections(measured),
     rules=ae.dictionary_rules,

@@ -12,12 +12,12 @@ import pytest
 import aejax as ae
 from aejax.data import changes
 from experiments import conditional, denoise, faces, generation
-from experiments.conditional import _correlation, ink, slant
 from experiments.denoise import LEVELS, crossing
 from experiments.denoise_page import verdict
 from experiments.driver import drive
 from experiments.place import Place
 from experiments.recognition import view
+from experiments.style import correlation_within, ink, slant
 
 
 def bar(lean: float, thick: int = 2) -> np.ndarray:
@@ -43,8 +43,8 @@ def test_kept_style_is_correlated_within_groups_alone():
     groups = np.repeat(np.arange(20), 50)
     offset = generator.normal(scale=10, size=20)[groups]
     noise, style = generator.normal(size=(2, 1000))
-    assert abs(_correlation(offset + noise, offset + style, groups)) < 0.1
-    assert _correlation(offset + style, style, groups) > 1 - 1e-9
+    assert abs(correlation_within(offset + noise, offset + style, groups)) < 0.1
+    assert correlation_within(offset + style, style, groups) > 1 - 1e-9
 
 
 def test_who_wins_is_said_with_the_level_of_the_crossing():
