@@ -260,6 +260,43 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     assert losses.fractions(64) == (2, 6, 14, 30, 64)
 
 
+SKIPPING = {
+    "prefix_error": (ae.TopK(M, K), losses.prefix_error((M,))),
+    "gate_error": (ae.Gated(M), losses.gate_error(detach=False)),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+def test_a_skip_connection_is_a_part_of_every_reconstruction(name):
+    """The whole, or a gate that is the magnitude, has the model's own error and its gradient.
+
+    Fails if a term builds its prediction of latents and bias alone, or stops the skip's gradient.
+    """
+    bottleneck, term = SKIPPING[name]
+    batch = data()._replace(target=data(seed=1).x, context=data().x)
+    made = ae.Autoencoder(
+        ae.nets.Identity(), bottleneck, ae.nets.Dictionary(D, skip=ae.nets.Identity())
+    )
+    variables = made.init(jax.random.key(0), batch)
+    random = np.random.default_rng(2)
+    for own in ("bias", "skip_kernel"):
+        leaf = variables["params"]["decoder"][own]
+        variables["params"]["decoder"][own] = jnp.asarray(random.normal(size=leaf.shape), "f4")
+
+    def cost(decoder, term):
+        params = {**variables["params"], "decoder": decoder}
+        bound = made.bind({**variables, "params": params})
+        values = term(bound, bound(batch))
+        return jnp.sum(values), values
+
+    grads = jax.jit(jax.grad(cost, has_aux=True), static_argnums=1)
+    wanted, errors = grads(variables["params"]["decoder"], losses.scaled_error)
+    found, values = grads(variables["params"]["decoder"], term)
+    np.testing.assert_allclose(values, errors, rtol=1e-5)
+    assert np.all(np.abs(wanted["skip_kernel"]) > 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+
+
 def test_penalties_are_their_formulas():
     """Against numpy. Fails if the tanh leaves out the norms, or a batch mean is an example's."""
     made, variables = start(ae.JumpReLU(M, threshold=0.3, bandwidth=0.3), norm=0.7)

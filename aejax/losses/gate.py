@@ -29,18 +29,20 @@ def gate_l1(weighted: bool = False) -> Term:
 def gate_error(detach: bool = True) -> Term:
     """||target - (relu(gate) atoms + bias)||^2 in the dictionary's own units, f32[B].
 
+    A skip connection belongs to the prediction, as the bias does.
+
     Args:
-      detach: atoms and bias are constants to this term (Rajamanoharan et al. 2024, equation 8);
-        SAELens trains them by it too.
+      detach: the decoder is a constant to this term (Rajamanoharan et al. 2024, equation 8);
+        SAELens trains it by this term too.
     """
 
     def gate_error(model: Any, forward: Forward) -> Array:
         gate = jax.nn.relu(forward.code.pre)
-        weights = model.decoder.weights(gate.shape[-1])
-        atoms, bias = weights.atoms, weights.bias
+        atoms = model.decoder.weights(gate.shape[-1]).atoms
+        offset = model.decoder.offset(gate.shape[-1], forward.batch.context)
         if detach:
-            atoms, bias = jax.lax.stop_gradient((atoms, bias))
-        prediction = model.decoder.finish(gate @ atoms + bias[None])
+            atoms, offset = jax.lax.stop_gradient((atoms, offset))
+        prediction = model.decoder.finish(gate @ atoms + offset)
         error = residual(model, forward._replace(prediction=prediction))
         return jnp.sum(jnp.square(error), axis=-1)
 

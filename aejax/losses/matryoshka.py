@@ -21,8 +21,9 @@ def prefix_error(
 ) -> Term:
     """The squared errors of the dictionary's prefixes, f32[B] (Bussmann et al. 2025, equation 5).
 
-    sum_j w_j ||y - (z[:m_j] atoms[:m_j] + bias)||^2 in the dictionary's own units; the last prefix
-    is the whole, so this takes the place of the error itself.
+    sum_j w_j ||y - (z[:m_j] atoms[:m_j] + bias)||^2 in the dictionary's own units; a skip
+    connection belongs to every prefix, as the bias does. The last prefix is the whole, so this
+    takes the place of the error itself.
 
     Args:
       prefixes: m_1 < ... < m_G = m.
@@ -46,11 +47,10 @@ def prefix_error(
                 f"the last prefix is {levels[-1]}, but the bottleneck has "
                 f"{model.bottleneck.latents} latents: end the prefixes with that number"
             )
-        output = jnp.broadcast_to(
-            model.decoder.weights(levels[-1]).bias[None],
-            (forward.batch.target.shape[0], model.decoder.weights(levels[-1]).bias.shape[0]),
-        )
-        total, low = jnp.zeros((output.shape[0],)), 0
+        size = forward.batch.target.shape[0]
+        offset = model.decoder.offset(levels[-1], forward.batch.context)
+        output = jnp.broadcast_to(offset, (size, offset.shape[-1]))
+        total, low = jnp.zeros((size,)), 0
         for high, share in zip(levels, shares, strict=True):
             if high > low:
                 output = output + model.decoder.combine(_between(z, low, high))

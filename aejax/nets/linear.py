@@ -61,12 +61,7 @@ class Dictionary(nn.Module):
         Raises:
           UserError: if there is a skip connection and no context.
         """
-        output = self.combine(z)
-        weights = self.weights(_latents(z), self._seen(context))
-        output = output + weights.bias[None]
-        if weights.skip is not None:
-            output = output + self._view(context) @ weights.skip
-        return self.finish(output)
+        return self.finish(self.combine(z) + self.offset(_latents(z), context))
 
     def combine(self, z: Any) -> Array:
         """z @ atoms without the bias, f32[B, D], in the dictionary's own units."""
@@ -78,6 +73,23 @@ class Dictionary(nn.Module):
             return _product(z.astype(dtype), atoms)
         output = decode_rows(z.values.astype(dtype), z.indices, atoms).astype(jnp.float32)
         return z.per_example(output)
+
+    def offset(self, latents: int, context: Any = None) -> Array:
+        """The output without any latent, in the dictionary's own units: bias and skip connection.
+
+        Args:
+          latents: m.
+          context: of the batch, which a skip connection reads.
+
+        Returns:
+          f32[1, D], or f32[B, D] where there is a skip connection.
+
+        Raises:
+          UserError: if there is a skip connection and no context.
+        """
+        weights = self.weights(latents, self._seen(context))
+        bias = weights.bias[None]
+        return bias if weights.skip is None else bias + self._view(context) @ weights.skip
 
     def finish(self, output: Array) -> Array:
         """f32[B, D] in the dictionary's own units -> f32[B, *shape] in the target's."""
