@@ -207,6 +207,29 @@ class TestBatchTopK:
 
 
 @pytest.mark.parametrize("kind", [ae.TopK, ae.AbsTopK])
+def test_a_code_uses_no_more_than_its_slots(kind):
+    """Refused in training, as a number or as an array; what a sweep traced is exported as it acted.
+
+    Fails if `active` is not compared with k, or if a fold says what was asked for.
+    """
+    for active in (K + 1, 0, np.int64(K + 1), jnp.asarray(K + 1)):
+        made = model(kind(M, K, active=active))
+        with pytest.raises(ae.UserError, match=f"active = {active}: give a number from 1 to 3"):
+            made.init(jax.random.key(0), data())
+    made, variables = start(kind(M, K))
+    for active in (2, 2.0, 1.5, K + 2, None):
+
+        def swept(active):
+            return made.clone(bottleneck=kind(M, K, active=active)).apply(variables, data())
+
+        own = made.clone(bottleneck=kind(M, K, active=active))
+        plain = ae.fold(own, variables)
+        assert isinstance(plain.k, int)
+        codes = jax.jit(swept)(active).code.dense()
+        np.testing.assert_allclose(ae.dictionary.encode(plain, data().x), codes, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [ae.TopK, ae.AbsTopK])
 def test_scoring_by_norm_makes_the_size_of_atoms_a_convention(kind):
     """Atoms times c, encoder over c: nothing changes. Fails if scores ignore the norms."""
     made, variables = start(kind(M, K, score_by_norm=True))

@@ -163,6 +163,26 @@ def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Arr
     return encode.project(inputs, kernel, dtype) + bias[None]
 
 
+def check(part: Any, name: str, least: float, most: float | None = None) -> None:
+    """Looks at an attribute; one that a sweep traces has no number yet, and passes.
+
+    Args:
+      part: a bottleneck.
+      name: of the attribute, a number or None.
+      least: the smallest number that makes sense.
+      most: the largest, or None.
+
+    Raises:
+      UserError: it is less than `least` or more than `most`.
+    """
+    value = getattr(part, name)
+    if value is None or isinstance(value, jax.core.Tracer):
+        return
+    if not least <= value <= (value if most is None else most):
+        room = f"{least} or more" if most is None else f"a number from {least} to {most}"
+        raise UserError(f"{type(part).__name__} has {name} = {value}: give {room}")
+
+
 def weights(decoder: Any, latents: int) -> Any:
     """A dictionary's atoms and bias.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms, check
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
 from aejax.kernels.encode import encode_at, encode_topk, project
 from aejax.kernels.select import largest
@@ -23,7 +24,7 @@ class TopK(Sparse):
       latents: m, usually many times the size of x.
       k: slots of one example; fewer are active where fewer pre-activations are positive.
       score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
-      active: how many of the slots are used, which a sweep may trace; None: all k.
+      active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
       recall: the share of the k largest that is enough: an approximation that is fast on TPUs
         alone; None: all of them, exactly.
     """
@@ -37,6 +38,7 @@ class TopK(Sparse):
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots."""
         del step
+        check(self, "active", 1, self.k)
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -56,7 +58,7 @@ class TopK(Sparse):
         return {
             "activation": "topk",
             "b_enc": params["encode"]["bias"],
-            "k": self.k if self.active is None else int(self.active),
+            "k": _used(self.k, self.active),
             "rescale_acts_by_decoder_norm": self.score_by_norm,
         }
 
@@ -68,7 +70,7 @@ class AbsTopK(Sparse):
       latents: m.
       k: active latents of each example.
       score_by_norm: selects by |x W + b| * ||atom||.
-      active: how many of the slots are used, which a sweep may trace; None: all k.
+      active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
     """
 
     latents: int
@@ -79,6 +81,7 @@ class AbsTopK(Sparse):
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
         del step
+        check(self, "active", 1, self.k)
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
@@ -100,9 +103,14 @@ class AbsTopK(Sparse):
         return {
             "activation": "abstopk",
             "b_enc": params["encode"]["bias"],
-            "k": self.k if self.active is None else int(self.active),
+            "k": _used(self.k, self.active),
             "rescale_acts_by_decoder_norm": self.score_by_norm,
         }
+
+
+def _used(k: int, active: Any) -> int:
+    """How many slots of an example `_first` leaves."""
+    return k if active is None else min(k, math.ceil(active))
 
 
 def _first(values: Array, active: Any) -> Array:
