@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -206,18 +207,40 @@ class TestBatchTopK:
         assert made.apply(variables, one).code.l0[0] == l0[0]
 
 
+REFUSED = {
+    "target": (ae.ReLU(M, l0=0.0), "ReLU has l0 = 0.0: give a number above 0"),
+    "more than all": (ae.TopK(M, 41), "TopK has k = 41: give a number from 1 to 40, its latents"),
+    "none": (ae.TopK(M, 0), "TopK has k = 0: give a number from 1 to 40"),
+    "of either sign": (ae.AbsTopK(M, 0), "AbsTopK has k = 0: give a number from 1 to 40"),
+    "none at all": (ae.BatchTopK(M, 0.0), "BatchTopK has k = 0.0: give a number above 0"),
+    "of the batch": (ae.BatchTopK(M, 0.02), "keeps no latent of a batch of 24: give a larger k"),
+    "no slots": (ae.BatchTopK(M, 1, slots=0), "BatchTopK has slots = 0: give a number from 1 to"),
+    "threshold": (ae.JumpReLU(M, threshold=0.0), "JumpReLU has threshold = 0.0: give a number abo"),
+    "window": (ae.JumpReLU(M, bandwidth=0.0), "JumpReLU has bandwidth = 0.0: give a number above"),
+    "no stage": (ae.AnnealedReLU(M, powers=()), "powers = (): give the p of one stage or more"),
+    "stage": (ae.AnnealedReLU(M, every=0), "AnnealedReLU has every = 0: give a number above 0"),
+}
+
+
+@pytest.mark.parametrize(("bottleneck", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_numbers_that_make_no_sense_are_refused_in_words(bottleneck, said):
+    """Before anything is computed. Fails if a kind's `check` is taken out or `setup` skips it."""
+    with pytest.raises(ae.UserError, match=re.escape(said)):
+        trained(*start(bottleneck), data())
+
+
 @pytest.mark.parametrize("kind", [ae.TopK, ae.AbsTopK])
 def test_a_code_uses_no_more_than_its_slots(kind):
-    """Refused in training, as a number or as an array; what a sweep traced is exported as it acted.
+    """Refused while traced, as a number or an array; what a sweep traced is exported as it acted.
 
     Fails if `active` is not compared with k, or if a fold says what was asked for.
     """
     for active in (K + 1, 0, np.int64(K + 1), jnp.asarray(K + 1)):
         made = model(kind(M, K, active=active))
         with pytest.raises(ae.UserError, match=f"active = {active}: give a number from 1 to 3"):
-            made.init(jax.random.key(0), data())
+            jax.jit(made.init)(jax.random.key(0), data())
     made, variables = start(kind(M, K))
-    for active in (2, 2.0, 1.5, K + 2, None):
+    for active in (2, jnp.asarray(2), 1.5, K + 2, None):
 
         def swept(active):
             return made.clone(bottleneck=kind(M, K, active=active)).apply(variables, data())

@@ -401,7 +401,27 @@ def test_the_price_finds_its_target_on_data_of_any_scale(name):
     assert np.mean(np.asarray(metrics["l0"])[:10]) > 2 * bottleneck.l0
 
 
-def test_a_price_needs_a_target():
+UNPAIRED = {
+    "price": (losses.priced(losses.l1), "a target: give the bottleneck one, such as l0=32"),
+    "stages": (losses.lp, "use the bottleneck AnnealedReLU"),
+    "gate": (losses.gate_l1(), "use the bottleneck Gated"),
+    "gate's error": (losses.gate_error(), "use the bottleneck Gated"),
+    "window": (losses.window, "use the bottleneck JumpReLU"),
+    "lift": (losses.pre_activation, "use the bottleneck JumpReLU"),
+    "gamma": (losses.gamma, "the encoder is a Identity: use nets.Scale"),
+}
+
+
+@pytest.mark.parametrize("name", UNPAIRED)
+def test_a_term_says_which_part_it_needs(name):
+    """Of a ReLU behind Identity. Fails if a term looks for what the model does not have."""
+    term, said = UNPAIRED[name]
     made, variables = start(ae.ReLU(M))
-    with pytest.raises(ae.UserError, match="l0=32"):
-        value(made, variables, losses.priced(losses.l1))
+    with pytest.raises(ae.UserError, match=said):
+        value(made, variables, term)
+
+
+def test_revival_by_no_latent_is_refused():
+    """Fails if k is compared with None alone: the share of 0 latents is a division by zero."""
+    with pytest.raises(ae.UserError, match="k = 0 dead latents"):
+        losses.revival(k=0)

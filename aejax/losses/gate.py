@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.errors import UserError
 from aejax.losses.scaled import residual
 from aejax.losses.sparsity import norms
 from aejax.types import Array, Forward, Term
@@ -20,7 +21,7 @@ def gate_l1(weighted: bool = False) -> Term:
     """
 
     def gate_l1(model: Any, forward: Forward) -> Array:
-        gate = jax.nn.relu(forward.code.pre)
+        gate = _gate(forward)
         return jnp.sum(gate * norms(model)[None] if weighted else gate, axis=-1)
 
     return gate_l1
@@ -37,7 +38,7 @@ def gate_error(detach: bool = True) -> Term:
     """
 
     def gate_error(model: Any, forward: Forward) -> Array:
-        gate = jax.nn.relu(forward.code.pre)
+        gate = _gate(forward)
         atoms = model.decoder.weights(gate.shape[-1]).atoms
         offset = model.decoder.offset(gate.shape[-1], forward.batch.context)
         if detach:
@@ -47,3 +48,10 @@ def gate_error(detach: bool = True) -> Term:
         return jnp.sum(jnp.square(error), axis=-1)
 
     return gate_error
+
+
+def _gate(forward: Forward) -> Array:
+    """relu(gate), f32[B, m]; raises UserError where the code has none."""
+    if forward.code.pre is None:
+        raise UserError("this term teaches a gate, and the code has none: use the bottleneck Gated")
+    return jax.nn.relu(forward.code.pre)

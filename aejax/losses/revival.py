@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from aejax.branches import switch
+from aejax.errors import UserError
 from aejax.losses.scaled import residual, scaled_error
 from aejax.losses.sparsity import ages
 from aejax.members import any_member
@@ -53,7 +54,12 @@ def revival(
         `divide` sees and nothing else (OpenAI).
       rectify: cuts the dead latents' values at zero, as most libraries do; a latent that is
         negative for every input then gets no gradient, and stays dead.
+
+    Raises:
+      UserError: if k is less than 1.
     """
+    if k is not None and k < 1:
+        raise UserError(f"revival by k = {k} dead latents revives none: give 1 or more, or None")
 
     def revival(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]

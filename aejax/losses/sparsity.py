@@ -81,6 +81,7 @@ def pre_activation(model: Any, forward: Forward) -> Array:
 
     Its weight is small, 3e-6 (Conerly et al. 2025).
     """
+    _check_thresholds(model, "pre_activation")
     below = jax.nn.relu(model.bottleneck.thresholds()[None] - forward.code.pre)
     return jnp.sum(below * norms(model)[None], axis=-1)
 
@@ -114,6 +115,7 @@ def dead(after: int = 1000) -> Term:
 
 def window(model: Any, forward: Forward) -> Array:
     """The share of latents in JumpReLU's window, f32[B]: zero, and no threshold ever moves."""
+    _check_thresholds(model, "window")
     return model.bottleneck.window(forward.code.pre)
 
 
@@ -122,8 +124,13 @@ def gamma(model: Any, forward: Forward) -> Array:
 
     Large values predict dead latents unless the mean is removed.
     """
-    value = model.encoder.variables["memory"]["gamma"]
-    return jnp.full(forward.code.l0.shape, value)
+    memory = model.encoder.variables.get("memory", {})
+    if "gamma" not in memory:
+        raise UserError(
+            f"gamma is remembered by a Scale, but the encoder is a {type(model.encoder).__name__}: "
+            "use nets.Scale as the encoder"
+        )
+    return jnp.full(forward.code.l0.shape, memory["gamma"])
 
 
 def ages(model: Any) -> Array:
@@ -141,6 +148,11 @@ def safe_norm(values: Array) -> Array:
     squares = jnp.sum(jnp.square(values), axis=-1)
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
+def _check_thresholds(model: Any, term: str) -> None:
+    if not hasattr(model.bottleneck, "thresholds"):
+        raise UserError(f"{term} needs a threshold of each latent: use the bottleneck JumpReLU")
 
 
 def _atoms(model: Any) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -57,7 +57,13 @@ class Sparse(nn.Module):
         return (self.latents,)
 
     def setup(self) -> None:
-        """Names the parts: the projection, and the memory."""
+        """Checks the numbers and names the parts: the projection, and the memory.
+
+        Raises:
+          UserError: for a number that makes no sense.
+        """
+        check_positive(self, "l0")
+        self.check()
         self.encode = Projection(self.latents)
         self.ages = Ages(self.latents)
         if self.l0 is not None:
@@ -84,6 +90,9 @@ class Sparse(nn.Module):
         if self.l0 is not None:
             self.controller(code.l0, inputs, step)
         return code
+
+    def check(self) -> None:
+        """Raises UserError for a number of the activation's own that makes no sense."""
 
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
@@ -163,24 +172,30 @@ def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Arr
     return encode.project(inputs, kernel, dtype) + bias[None]
 
 
-def check(part: Any, name: str, least: float, most: float | None = None) -> None:
-    """Looks at an attribute; one that a sweep traces has no number yet, and passes.
+def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
+    """Looks at a number that a user gave; one that a sweep traces has no value yet, and passes.
 
     Args:
       part: a bottleneck.
-      name: of the attribute, a number or None.
-      least: the smallest number that makes sense.
-      most: the largest, or None.
+      name: of its attribute, a number or None.
+      holds: of a number that makes sense.
+      wanted: such numbers in words.
 
     Raises:
-      UserError: it is less than `least` or more than `most`.
+      UserError: if it does not hold.
     """
     value = getattr(part, name)
     if value is None or isinstance(value, jax.core.Tracer):
         return
-    if not least <= value <= (value if most is None else most):
-        room = f"{least} or more" if most is None else f"a number from {least} to {most}"
-        raise UserError(f"{type(part).__name__} has {name} = {value}: give {room}")
+    # Not as an array: comparing one within a traced program gives no answer.
+    value = value.item() if isinstance(value, jax.Array) else value
+    if not holds(value):
+        raise UserError(f"{type(part).__name__} has {name} = {value}: give {wanted}")
+
+
+def check_positive(part: Any, name: str) -> None:
+    """Raises UserError for a number that is not above 0."""
+    check(part, name, lambda value: value > 0, "a number above 0")
 
 
 def weights(decoder: Any, latents: int) -> Any:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms, check
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
 from aejax.errors import UserError
 from aejax.kernels import encode
@@ -43,6 +43,12 @@ class BatchTopK(Sparse):
     rate: float = 0.01
     from_zero: bool = False
     begin: int = 0
+
+    def check(self) -> None:
+        """Raises UserError for numbers of latents that there are not."""
+        m = self.latents
+        check(self, "k", lambda k: 0 < k <= m, f"a number above 0, and at most {m}, its latents")
+        check(self, "slots", lambda n: 1 <= n <= m, f"a number from 1 to {m}, its latents")
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
@@ -100,6 +106,11 @@ class BatchTopK(Sparse):
                 raise UserError("a sweep over BatchTopK's k needs its largest: give slots")
             return jnp.round(self.k * size).astype(jnp.int32), self.slots * size
         count = round(self.k * size)
+        if count < 1:
+            raise UserError(
+                f"BatchTopK has k = {self.k}, which keeps no latent of a batch of {size}: give a "
+                "larger k, or larger batches"
+            )
         room = count if self.slots is None else self.slots * size
         if count > room:
             raise UserError(f"BatchTopK has k = {self.k}, more than its slots, {self.slots}")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse
+from aejax.bottlenecks.sparse.base import Sparse, check_positive
 from aejax.bottlenecks.sparse.code import SparseCode
 from aejax.types import Array
 
@@ -96,6 +96,11 @@ class JumpReLU(Sparse):
     bandwidth: float = 0.05
     to_input: bool = False
     rectified: bool = False
+
+    def check(self) -> None:
+        """Raises UserError for a threshold or a window that no logarithm and no division allows."""
+        check_positive(self, "threshold")
+        check_positive(self, "bandwidth")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m], and pre-activations in `pre`."""

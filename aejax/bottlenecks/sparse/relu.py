@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse
+from aejax.bottlenecks.sparse.base import Sparse, check, check_positive
 from aejax.bottlenecks.sparse.code import SparseCode
 from aejax.types import Array
 
@@ -51,6 +51,11 @@ class AnnealedReLU(Sparse):
     powers: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)
     begin: int = 1000
     every: int = 1000
+
+    def check(self) -> None:
+        """Raises UserError for stages that there are not."""
+        check(self, "powers", len, "the p of one stage or more")
+        check_positive(self, "every")
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:

@@ -35,10 +35,13 @@ class TopK(Sparse):
     active: Any = None
     recall: float | None = None
 
+    def check(self) -> None:
+        """Raises UserError for numbers of latents that there are not."""
+        _check_numbers(self)
+
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots."""
         del step
-        check(self, "active", 1, self.k)
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -78,10 +81,13 @@ class AbsTopK(Sparse):
     score_by_norm: bool = False
     active: Any = None
 
+    def check(self) -> None:
+        """Raises UserError for numbers of latents that there are not."""
+        _check_numbers(self)
+
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
         del step
-        check(self, "active", 1, self.k)
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
@@ -108,9 +114,15 @@ class AbsTopK(Sparse):
         }
 
 
+def _check_numbers(part: Any) -> None:
+    latents, k = part.latents, part.k
+    check(part, "k", lambda k: 1 <= k <= latents, f"a number from 1 to {latents}, its latents")
+    check(part, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
+
+
 def _used(k: int, active: Any) -> int:
     """How many slots of an example `_first` leaves."""
-    return k if active is None else min(k, math.ceil(active))
+    return k if active is None else min(k, math.ceil(float(active)))
 
 
 def _first(values: Array, active: Any) -> Array:
