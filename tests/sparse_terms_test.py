@@ -237,7 +237,10 @@ def test_the_gate_learns_from_its_own_terms_alone():
 
 @pytest.mark.parametrize("bottleneck", [ae.BatchTopK(M, K, slots=3), ae.ReLU(M)])
 def test_prefixes_are_dictionaries_of_their_own(bottleneck):
-    """Fails if levels overlap, if the bias is added at each, or if rows are not cut."""
+    """Fails if levels overlap, if the bias is added at each, or if rows are not cut.
+
+    And if the parts of a few latents are rounded to none of them, or to the same number twice.
+    """
     made, variables = start(bottleneck)
     variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
     forward, _ = made.apply(variables, data(), mutable=["memory"])
@@ -257,7 +260,12 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
         losses.prefix_error((8, 4))
     with pytest.raises(ae.UserError, match="end the prefixes"):
         losses.prefix_error((4, 8))(bound, forward)
+    for few in ((), (0, M)):
+        with pytest.raises(ae.UserError, match="begin with 1 latent or more"):
+            losses.prefix_error(few)
     assert losses.fractions(64) == (2, 6, 14, 30, 64)
+    assert losses.fractions(16) == (1, 2, 4, 8, 16)
+    assert losses.fractions(4) == (1, 2, 4)
 
 
 SKIPPING = {

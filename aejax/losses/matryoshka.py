@@ -31,8 +31,10 @@ def prefix_error(
       bias: counts the bias alone as a further prefix, m_0 = 0, as the authors' code does.
 
     Raises:
-      UserError: if the prefixes do not rise to m.
+      UserError: if the prefixes do not rise from 1 or more to m.
     """
+    if not prefixes or prefixes[0] < 1:
+        raise UserError(f"the prefixes {list(prefixes)} must begin with 1 latent or more")
     levels = (0, *prefixes) if bias else tuple(prefixes)
     shares = tuple(weights) if weights is not None else (1.0 / len(levels),) * len(levels)
     if any(b <= a for a, b in itertools.pairwise(levels)):
@@ -64,8 +66,12 @@ def prefix_error(
 
 
 def fractions(latents: int, parts: Sequence[float] = FRACTIONS) -> tuple[int, ...]:
-    """Prefixes as parts of the latents, the last one all of them."""
-    return tuple(round(part * latents) for part in parts)
+    """Prefixes as parts of the latents, the last one all of them.
+
+    Of a few latents some parts are less than one, or equal: a prefix has at least one, and is named
+    once.
+    """
+    return tuple(dict.fromkeys(max(1, round(part * latents)) for part in parts))
 
 
 def _between(z: Any, low: int, high: int) -> Any:
