@@ -151,6 +151,28 @@ class TestRevival:
             found = value(made, variables, term)
             np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
 
+    def test_with_the_bias_it_trains_the_bias_and_changes_nothing_else(self):
+        """Where nothing is divided. Fails if the bias is a constant of the explanation as well."""
+        made, variables = start(ae.TopK(M, K), self.DEAD)
+        variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
+        without, grads = (
+            gradient(made, variables, losses.revival(len(self.DEAD), bias=b)) for b in (False, True)
+        )
+        x = np.asarray(data().x, np.float64)
+        params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+        dead = list(self.DEAD)
+        explained = (x @ params["bottleneck"]["encode"]["kernel"][:, dead]) @ params["decoder"][
+            "atoms"
+        ][dead]
+        error = x - np.asarray(made.apply(variables, data()).prediction, np.float64)
+        expected = 2 * (explained - error).mean(0)
+        assert np.all(np.abs(expected) > 1e-3)
+        np.testing.assert_allclose(grads["decoder"].pop("bias"), expected, rtol=1e-4, atol=1e-5)
+        assert not np.any(without["decoder"].pop("bias"))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, without
+        )
+
     @pytest.mark.parametrize("term", [losses.revival(), losses.ghost()], ids=["revival", "ghost"])
     def test_it_is_a_branch_not_taken_while_none_is_dead(self, term):
         """Also in a sweep. Fails if the branch is a select, as vmap makes it of a mapped flag.

@@ -50,8 +50,8 @@ def revival(
       share: weighs by min(dead / k, 1), so that few latents need not explain everything.
       divide: what the squared error is divided by: `residual_norm` (OpenAI),
         `residual_variance` (dictionary_learning, sparsify), or None.
-      bias: adds the decoder's bias to the residual and to its explanation, which changes what
-        `divide` sees and nothing else (OpenAI).
+      bias: adds the decoder's bias to the residual, as a constant, and to its explanation (OpenAI):
+        what `divide` sees is another, and the term's gradient reaches the bias too.
       rectify: cuts the dead latents' values at zero, as most libraries do; a latent that is
         negative for every input then gets no gradient, and stays dead.
 
