@@ -118,11 +118,13 @@ def reconstruct(plain: Plain, x: Array) -> Array:
 def fold_decoder_norms(plain: Plain) -> Plain:
     """The same function with atoms of norm 1: activations then are in units of the output.
 
+    A latent whose atom is zero writes nothing: its pre-activation becomes zero too, so that it
+    takes no other's place where the largest are selected.
+
     Raises:
       ValueError: for topk or abstopk unless the selection used the norms: it would change.
     """
     norms = jnp.linalg.norm(plain.W_dec, axis=-1)
-    norms = jnp.where(norms > 0, norms, 1.0)
     if plain.activation in ("topk", "abstopk") and not plain.rescale_acts_by_decoder_norm:
         raise ValueError(
             f"folding norms into {plain.activation} changes which latents are selected, because it "
@@ -130,11 +132,12 @@ def fold_decoder_norms(plain: Plain) -> Plain:
         )
 
     def scaled(vector: Array | None) -> Array | None:
-        return None if vector is None else vector * norms
+        # Not by multiplication alone: a threshold may be infinite.
+        return None if vector is None else jnp.where(norms > 0, vector * norms, 0.0)
 
     return plain._replace(
         W_enc=plain.W_enc * norms[None],
-        W_dec=plain.W_dec / norms[:, None],
+        W_dec=plain.W_dec / jnp.where(norms > 0, norms, 1.0)[:, None],
         b_enc=scaled(plain.b_enc),
         threshold=scaled(plain.threshold),
         b_gate=scaled(plain.b_gate),

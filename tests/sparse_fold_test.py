@@ -97,6 +97,29 @@ def test_plain_weights_unfold_and_fold_to_themselves(bottleneck):
     np.testing.assert_allclose(dictionary.reconstruct(unit, x), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("activation", ["topk", "abstopk", "relu", "gated", "jumprelu"])
+def test_an_atom_of_norm_zero_takes_no_place(activation):
+    """Fails if its norm is taken to be 1: the latent then competes, and the other is silent."""
+    vectors = {name: jnp.zeros(2) for name in ("b_enc", "b_gate", "b_mag", "r_mag")}
+    plain = dictionary.Plain(
+        activation,
+        W_enc=jnp.eye(2),
+        W_dec=jnp.asarray([[0.0, 0.0], [3.0, 0.0]]),
+        b_dec=jnp.zeros(2),
+        k=1,
+        threshold=jnp.asarray([jnp.inf, 0.1]),
+        rescale_acts_by_decoder_norm=True,
+        **vectors,
+    )
+    unit = dictionary.fold_decoder_norms(plain)
+    x = jnp.asarray([[2.0, 1.0]])
+    np.testing.assert_allclose(dictionary.reconstruct(plain, x), [[3.0, 0.0]])
+    np.testing.assert_allclose(dictionary.reconstruct(unit, x), [[3.0, 0.0]])
+    np.testing.assert_allclose(dictionary.encode(unit, x), [[0.0, 3.0]])
+    np.testing.assert_allclose(unit.W_dec, [[0.0, 0.0], [1.0, 0.0]])
+    np.testing.assert_allclose(unit.threshold, [0.0, 0.3], rtol=1e-6)
+
+
 def test_a_model_that_is_no_dictionary_has_no_plain_weights():
     batch = ae.Batch(raw(), raw())
     model = ae.Autoencoder(ae.nets.MLP((4,)), ae.TopK(M, 3), ae.nets.Dictionary(D))
