@@ -58,18 +58,47 @@ def gemma_2(folder, skip, **config):
         "architecture": "jump_relu",
         "hf_hook_point_in": "model.layers.5.pre_feedforward_layernorm.output",
         "hf_hook_point_out": "model.layers.5.post_feedforward_layernorm.output",
+        "width": LATENTS,
+        "model_name": "google/gemma-3-4b-it",
+        "l0": 60,
+        "affine_connection": skip,
+        "type": "transcoder",
         **config,
     }
-    (folder / "config.json").write_text(json.dumps(whole))
+    (folder / "config.json").write_text(
+        json.dumps({n: v for n, v in whole.items() if v is not None})
+    )
     return w, tensors
 
 
+@pytest.mark.parametrize("fewer", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
-def test_gemma_scope_2(tmp_path, skip):
-    """Fails if the skip connection is transposed: it is stored as it multiplies."""
-    w, _ = gemma_2(tmp_path, skip)
+def test_gemma_scope_2(tmp_path, skip, fewer):
+    """Fails if the skip connection is transposed: it is stored as it multiplies.
+
+    With all the keys of the real files, or, as in the first of them, few.
+    """
+    few = {"width": None, "affine_connection": None, "type": None, "l0": None}
+    w, _ = gemma_2(tmp_path, skip, **(few if fewer else {}))
     expected = cases.output_of("jumprelu", w, cases.inputs(), subtract=False, skip=skip)
     agrees(interop.load(tmp_path), expected)
+
+
+@pytest.mark.parametrize(
+    ("skip", "config", "said"),
+    [
+        (False, {"apply_b_dec_to_input": True}, "the key 'apply_b_dec_to_input', which no"),
+        (False, {"nonsense": 1}, "the key 'nonsense', which no"),
+        (True, {"affine_connection": False}, "has a tensor 'affine_skip_connection', but"),
+        (False, {"affine_connection": True}, "has no tensor 'affine_skip_connection', but"),
+        (False, {"type": "crosscoder"}, "'type' in .* is 'crosscoder'"),
+        (False, {"width": LATENTS + 1}, "'width' in .* is 15, but .* has 14 latents"),
+    ],
+)
+def test_gemma_scope_2_configurations_that_are_refused(tmp_path, skip, config, said):
+    """Fails if a key is left unread, or the weights are believed against it."""
+    gemma_2(tmp_path, skip, **config)
+    refuses(tmp_path, said)
 
 
 def test_gemma_scope_refusals(tmp_path):
@@ -298,6 +327,24 @@ def learned(folder, kind, tensors, **trainer):
     return folder
 
 
+REAL = {  # as published beside a BatchTopKSAE of a language model
+    **{"trainer_class": "BatchTopKTrainer", "lr": 3e-4, "steps": 24414, "auxk_alpha": 0.03125},
+    **{"warmup_steps": 1000, "decay_start": 19531, "threshold_beta": 0.999, "top_k_aux": 2560},
+    **{"threshold_start_step": 1000, "seed": 0, "device": "cuda:0", "layer": 50, "lm_name": "Qwen"},
+    **{"wandb_name": "trainer_2", "submodule_name": "resid_post_layer_50"},
+}
+
+
+def test_a_published_configuration_is_read(tmp_path):
+    """Fails if a key of training is not known, or a key beside the trainer is not looked at."""
+    tensors, how = DICTIONARIES["BatchTopKSAE"]
+    learned(tmp_path, "BatchTopKSAE", tensors, k=3, **REAL)
+    agrees(interop.load(tmp_path), cases.output_of(**{"w": W, "x": cases.inputs(), **how}))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "normalise": True}))
+    refuses(tmp_path, "the key 'normalise', which no dictionary")
+
+
 @pytest.mark.parametrize("kind", DICTIONARIES)
 def test_dictionary_learning(tmp_path, kind):
     """Fails if JumpRelu subtracts b_dec, if gate and magnitude are exchanged, or if AutoEncoderTopK
@@ -313,6 +360,8 @@ def test_dictionary_learning(tmp_path, kind):
     ("kind", "change", "trainer", "said"),
     [
         ("CrossCoder", {}, {}, "CrossCoder"),
+        ("AutoEncoder", {}, {"activation": "topk", "normalise": True}, "the key 'activation'"),
+        ("AutoEncoder", {}, {"normalise": True}, "the key 'normalise', which no known trainer"),
         ("AutoEncoder", {"scale": W["b_enc"]}, {}, "scale"),
         ("AutoEncoder", {"bias": W["b_enc"]}, {}, "bias"),
         ("AutoEncoder", {}, {"dict_size": 13}, "encoder.weight"),

@@ -159,6 +159,20 @@ LEGACY = {  # as SAELens 3 and before wrote it, shortened
             {"kind": "topk", "subtract": True},
         ),
         (
+            {
+                "activation_fn_str": "topk",
+                "activation_fn_kwargs": {"k": 3, "signed": False, "postact_fn": "ReLU"},
+            },
+            {"kind": "topk", "subtract": True},
+        ),
+        *(
+            (
+                {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3, **signed}},
+                {"kind": "abstopk", "subtract": True},
+            )
+            for signed in ({"signed": True}, {"signed": True, "postact_fn": "Identity"})
+        ),
+        (
             {"architecture": "jumprelu", "activation_fn_str": "relu"},
             {"kind": "jumprelu", "subtract": True},
         ),
@@ -166,7 +180,10 @@ LEGACY = {  # as SAELens 3 and before wrote it, shortened
     ],
 )
 def test_configurations_before_version_6(tmp_path, changed, how):
-    """Fails if activation_fn_str is ignored: TopK was read as ReLU for years."""
+    """Fails if activation_fn_str is ignored: TopK was read as ReLU for years.
+
+    Or if a signed selection, which keeps the values that are large and negative, is read without.
+    """
     config = {**LEGACY, "d_sae": cases.LATENTS, "expansion_factor": 7, **changed}
     w = cases.weights()
     names = (*USUAL, "threshold") if how["kind"] == "jumprelu" else USUAL
@@ -183,6 +200,12 @@ def test_configurations_before_version_6(tmp_path, changed, how):
         del without["d_sae"]
         (tmp_path / "cfg.json").write_text(json.dumps(without))
     agrees(interop.load(tmp_path), cases.output_of(w=w, x=cases.inputs(), **how))
+
+
+def selecting(**arguments):
+    """A TopK of before version 6."""
+    arguments = {"k": 3, **arguments}
+    return {"metadata": {}, "activation_fn_str": "topk", "activation_fn_kwargs": arguments}
 
 
 @pytest.mark.parametrize(
@@ -204,6 +227,10 @@ def test_configurations_before_version_6(tmp_path, changed, how):
         ("standard", {"d_in": 7}, "W_enc"),
         ("standard", {"d_sae": True}, "d_sae"),
         ("standard", {"metadata": {}, "activation_fn_str": "tanh-relu"}, "tanh-relu"),
+        ("standard", selecting(temperature=2.0), "the key 'temperature'"),
+        ("standard", selecting(postact_fn="Identity"), "'postact_fn' in .* must be 'ReLU'"),
+        ("standard", selecting(signed=True, postact_fn="ReLU"), "must be 'Identity'"),
+        ("standard", selecting(signed=1), "'signed' in .* must be of type bool"),
         ("standard", {"metadata": {}, "finetuning_scaling_factor": True}, "finetuning"),
         ("standard", {"metadata": {}, "normalize_activations": True}, "expected_average"),
     ],

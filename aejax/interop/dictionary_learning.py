@@ -13,7 +13,22 @@ import numpy as np
 from aejax.dictionary import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
-from aejax.interop.tensors import Tensors, count, entry, read_config
+from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config
+
+_READ = {"dict_class", "activation_dim", "dict_size", "k"}
+# Of training, and of where the activations are from, in any version of any trainer. `norm_factor`
+# is multiplied into the biases before they are saved.
+_INERT = {
+    *("trainer_class", "lr", "steps", "seed", "device", "warmup_steps", "decay_start"),
+    *("layer", "lm_name", "wandb_name", "submodule_name", "norm_factor"),
+    *("l1_penalty", "l0_penalty", "sparsity_penalty", "sparsity_warmup_steps", "lambda_warm_steps"),
+    *("resample_steps", "bandwidth", "target_l0", "gp_reg_coeff"),
+    *("auxk_alpha", "top_k_aux", "threshold_beta", "threshold_start_step"),
+    *("group_fractions", "group_weights", "group_sizes", "weights_temperature"),
+    *("anneal_start", "steps_before_annealing", "p_start", "p_end", "n_sparsity_updates"),
+    *("sparsity_function", "sparsity_queue_length", "sparsity_loss_queue_length"),
+    *("activation_queue_length", "adaptive_sparsity_penalty"),
+}
 
 
 class _Trainer(NamedTuple):
@@ -39,12 +54,15 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
-    trainer = entry(read_config(path), "trainer", dict, path)
+    config = read_config(path)
+    check_keys(config, ("trainer", "buffer"), "dictionary of dictionary_learning", path)
+    trainer = entry(config, "trainer", dict, path)
     kind = entry(trainer, "dict_class", str, path)
     if kind not in _CLASSES:
         raise UserError(
             f"'dict_class' in {path} is {kind!r:.60}: known are {', '.join(sorted(_CLASSES))}"
         )
+    check_keys(trainer, _READ | _INERT, "known trainer of dictionary_learning", path)
     size, latents = (entry(trainer, name, int, path) for name in ("activation_dim", "dict_size"))
     tensors = Tensors(folder / "ae.pt", read_torch(folder / "ae.pt"))
     plain = _CLASSES[kind](tensors, _Trainer(size, latents, trainer.get("k"), path))

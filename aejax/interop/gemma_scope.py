@@ -9,7 +9,13 @@ import jax.numpy as jnp
 
 from aejax.dictionary import Plain
 from aejax.errors import UserError
-from aejax.interop.tensors import Tensors, read_config, read_npz, read_safetensors
+from aejax.interop.tensors import Tensors, check_keys, read_config, read_npz, read_safetensors
+
+# Of config.json; the hook points, the model and L0 say where a dictionary is from.
+_KEYS = (
+    *("architecture", "type", "width", "affine_connection", "l0"),
+    *("model_name", "hf_hook_point_in", "hf_hook_point_out"),
+)
 
 
 def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
@@ -25,22 +31,34 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
     folder = pathlib.Path(folder)
     if (folder / "params.npz").is_file():
         return _plain(read_npz(folder / "params.npz"))
-    skips = None
+    skips, width = None, None
     path = folder / "config.json"
     if path.is_file():
         config = read_config(path)
+        check_keys(config, _KEYS, "known dictionary of Gemma Scope", path)
         if config.get("architecture") != "jump_relu":
             raise UserError(
                 f"'architecture' in {path} is {config.get('architecture')!r:.60}, but only "
                 "'jump_relu' is known"
             )
-        skips = config.get("affine_connection")
+        kind = config.get("type", "sae")
+        if kind not in ("sae", "transcoder"):
+            raise UserError(
+                f"'type' in {path} is {kind!r:.60}, but only 'sae' and 'transcoder' are known"
+            )
+        skips, width = config.get("affine_connection"), config.get("width")
     tensors = read_safetensors(folder / "params.safetensors")
-    if skips and "affine_skip_connection" not in tensors:
+    if skips is not None and bool(skips) != ("affine_skip_connection" in tensors):
         raise UserError(
-            f"{tensors.path} has no tensor 'affine_skip_connection', which {path.name} announces"
+            f"{tensors.path} has {'no' if skips else 'a'} tensor 'affine_skip_connection', but "
+            f"'affine_connection' in {path} is {skips!r:.60}"
         )
-    return _plain(tensors)
+    plain = _plain(tensors)
+    if width is not None and width != plain.latents:
+        raise UserError(
+            f"'width' in {path} is {width!r:.60}, but {tensors.path} has {plain.latents} latents"
+        )
+    return plain
 
 
 def _plain(tensors: Tensors) -> Plain:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import Tensors, entry
+from aejax.interop.tensors import Tensors, check_keys, entry
 
 # What the forward pass reads; all else is where the SAE came from and how it was trained.
 _READ = (
@@ -29,7 +29,7 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
       path: of the file.
 
     Raises:
-      UserError: it asks for an activation or a scaling that is not known.
+      UserError: it asks for an activation, one of its arguments, or a scaling that is not known.
     """
     if _major(config) >= 6:
         return config
@@ -40,7 +40,7 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     if activation == "topk" and isinstance(arguments, Mapping):
         if fresh["architecture"] not in ("standard", "topk"):
             raise UserError(f"{path} has both topk and {fresh['architecture']!r:.60}")
-        fresh["architecture"] = "topk"
+        fresh["architecture"] = _selection(arguments, path)
         fresh["k"] = arguments.get("k", config.get("k"))
     elif activation != "relu":
         raise UserError(
@@ -58,6 +58,19 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     if "d_sae" not in fresh and isinstance(config.get("expansion_factor"), int):
         fresh["d_sae"] = config["expansion_factor"] * entry(config, "d_in", int, path)
     return fresh
+
+
+def _selection(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
+    """topk, or abstopk, which SAELens' reader of sparsify's files calls a signed topk."""
+    check_keys(arguments, ("k", "signed", "postact_fn"), "known topk of SAELens", path)
+    signed = "signed" in arguments and entry(arguments, "signed", bool, path)
+    wanted = "Identity" if signed else "ReLU"
+    if arguments.get("postact_fn", wanted) != wanted:
+        raise UserError(
+            f"'postact_fn' in {path} is {arguments['postact_fn']!r:.60}, but must be {wanted!r} "
+            f"where 'signed' is {str(signed).lower()}"
+        )
+    return "abstopk" if signed else "topk"
 
 
 def check_scaling(tensors: Tensors, latents: int) -> None:

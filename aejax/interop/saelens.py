@@ -14,7 +14,14 @@ from aejax.dictionary import Plain
 from aejax.errors import UserError
 from aejax.files import write_bytes, write_json, writing
 from aejax.interop.legacy import check_scaling, modernised
-from aejax.interop.tensors import count, entry, read_config, read_safetensors, safetensors
+from aejax.interop.tensors import (
+    check_keys,
+    count,
+    entry,
+    read_config,
+    read_safetensors,
+    safetensors,
+)
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
@@ -138,9 +145,7 @@ def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool
         )
     row = _ARCHITECTURES[name]
     own = _SELECTS if row[0] in ("topk", "abstopk") else set()
-    unknown = sorted(config.keys() - _KEYS - own - (_TRANSCODES if row[1] else set()))
-    if unknown:
-        raise UserError(f"{path} has the key {unknown[0]!r:.60}, which no {name!r} SAE has")
+    check_keys(config, _KEYS | own | (_TRANSCODES if row[1] else set()), f"{name!r} SAE", path)
     return row
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from aejax.dictionary import Plain
 from aejax.errors import UserError
-from aejax.interop.tensors import count, entry, read_config, read_safetensors
+from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors
 
 # Of training, or of where the coder came from.
 _INERT = {"normalize_decoder", "multi_topk", "lookup_max_order", "gram_table_hash"}
@@ -60,9 +60,7 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
 
 def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
     """Raises UserError for a key or a value that changes what is computed in an unknown way."""
-    unknown = sorted(config.keys() - _INERT - _READ - _REFUSED)
-    if unknown:
-        raise UserError(f"{path} has the key {unknown[0]!r:.60}, which no known sparsify coder has")
+    check_keys(config, _INERT | _READ | _REFUSED, "known sparsify coder", path)
     for name in sorted(_REFUSED):
         if config.get(name, False):
             raise UserError(f"{name!r} is set in {path}: such a coder reads more than its input")

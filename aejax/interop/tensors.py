@@ -6,7 +6,7 @@ import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -178,6 +178,22 @@ def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) 
     if not isinstance(value, kind):
         raise UserError(f"{name!r} in {path} is {value!r:.60}, but must be of type {kind.__name__}")
     return value
+
+
+def check_keys(
+    config: Mapping[str, Any], known: Iterable[str], whose: str, path: pathlib.Path
+) -> None:
+    """Raises UserError for a key that is not known, as it may change what is computed.
+
+    Args:
+      config: a configuration, or an entry of one.
+      known: its names.
+      whose: keys they are, for the sentence, in the singular.
+      path: of the file.
+    """
+    unknown = sorted(config.keys() - set(known))
+    if unknown:
+        raise UserError(f"{path} has the key {unknown[0]!r:.60}, which no {whose} has")
 
 
 def count(value: Any, most: int | None, name: str, path: pathlib.Path) -> int:
