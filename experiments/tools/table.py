@@ -83,21 +83,29 @@ def beside(rows: Sequence[Row]) -> str:
         "|---|---:|---:|---:|---:|---:|---|---|",
     ]
     for row in rows:
-        path = RESULTS / f"{row.results}.json"
-        cells = ["not run", "", "", "", "", f"`{row.command}`"]
-        if path.exists():
-            result = read_json(path)
-            nll = result["nll"]
-            cells = [
-                f"{nll['mean']:.2f}" + (f" ± {nll['std']:.2f}" if len(nll["values"]) > 1 else ""),
-                str(len(nll["values"])),
-                _number(result["epochs"]["mean"]) if "epochs" in result else "",
-                f"{result['minutes']:g}",
-                result["hardware"],
-                f"`{result['command']}`",
-            ]
-        lines.append(f"| {row.model} | {row.published} | {' | '.join(cells)} |")
+        first = f"| {row.model} | {row.published} |"
+        # NAME.json, and NAME.longer.json of another budget in a line of its own.
+        paths = sorted(
+            [*RESULTS.glob(f"{row.results}.json"), *RESULTS.glob(f"{row.results}.*.json")]
+        )
+        for path in paths:
+            lines.append(f"{first} {' | '.join(_ours(read_json(path)))} |")
+        if not paths:
+            lines.append(f"{first} not run |  |  |  |  | `{row.command}` |")
     return "\n".join(lines) + "\n"
+
+
+def _ours(result: Mapping[str, Any]) -> list[str]:
+    nll = result["nll"]
+    several = len(nll["values"]) > 1
+    return [
+        f"{nll['mean']:.2f}" + (f" ± {nll['std']:.2f}" if several else ""),
+        str(len(nll["values"])),
+        _number(result["epochs"]["mean"]) if "epochs" in result else "",
+        f"{result['minutes']:g}",
+        result["hardware"],
+        f"`{result['command']}`",
+    ]
 
 
 def _is_part(row: Mapping[str, Any]) -> bool:
