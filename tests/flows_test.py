@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.bottlenecks.flow_autoregressive import MADE
+from aejax.bottlenecks.flow_autoregressive import MADE, AutoregressiveStep
 from aejax.bottlenecks.flow_planar import PlanarStep
 
 
@@ -32,3 +32,24 @@ def test_a_latent_of_a_masked_net_sees_all_before_it():
     variables = made.init(jax.random.key(0), z, jnp.ones((1, 2)))
     for slopes in jax.jit(jax.jacfwd(lambda z: made.apply(variables, z, jnp.ones((1, 2)))))(z):
         assert np.array_equal(np.asarray(slopes)[0, :, 0] != 0, np.tri(4, k=-1, dtype=bool))
+
+
+def test_autoregressive_steps_turn_the_order_round():
+    """After two of them every latent depends on every other of the base.
+
+    Fails if the order stays: a flow all the same, of which the first latent is a Gaussian.
+    """
+    steps = [AutoregressiveStep((12,), jnp.tanh) for _ in range(2)]
+    z = jnp.asarray([[0.1, -0.2, 0.3, 0.4]])
+    seen = jnp.ones((1, 2))
+    variables = [step.init(jax.random.key(i), z, seen) for i, step in enumerate(steps)]
+
+    def through(z):
+        for step, own in zip(steps, variables, strict=True):
+            z, _ = step.apply(own, z, seen)
+        return z
+
+    slopes = np.asarray(jax.jit(jax.jacfwd(through))(z))[0, :, 0]
+    above, below = slopes[np.triu_indices(4, 1)], slopes[np.tril_indices(4, -1)]
+    assert np.any(above != 0)
+    assert np.any(below != 0)

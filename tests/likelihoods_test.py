@@ -180,6 +180,19 @@ def test_discretised_logistics_against_scipy(levels, raw):
     assert likelihoods.bits_per_dimension(6 * np.log(2.0), EVENT) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("beyond", "limit"), [(-100.0, -7.0), (100.0, 7.0)])
+def test_log_scales_beyond_their_limits_count_as_these(beyond, limit):
+    """Fails without either end of the clip: probabilities of 0, or scales that overflow."""
+
+    def log_prob(raw):
+        prediction = jnp.stack([jnp.zeros((1, 3)), jnp.full((1, 3), raw)], axis=-1)
+        return likelihoods.DiscretisedLogistic(5).log_prob(prediction, jnp.asarray([[0, 0.5, 1]]))
+
+    np.testing.assert_array_equal(log_prob(beyond), log_prob(limit))
+    assert np.all(np.isfinite(log_prob(beyond)))
+    assert not np.array_equal(log_prob(0.9 * limit), log_prob(limit))
+
+
 def test_mixtures_of_logistics_against_scipy():
     """Fails if the channels of a colour pixel choose components of their own, if blue follows red
     by green's slope, or if a slope is not squashed."""

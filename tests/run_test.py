@@ -119,7 +119,7 @@ def test_killed_and_resumed_is_never_killed(program, unkilled, tmp_path):
     places = folder / "checkpoints"
     moments = random.Random(0)
     newest = None
-    for number in range(6):
+    for number in range(4):
         writing = number % 2 == 1
         moment = moments.uniform(0, 0.01 if writing else 0.15)
         out = kill(program(folder), places, moment, writing)
