@@ -7,7 +7,7 @@ With the cost c[k, b] = log q(z_k | x_b) - log p(x_b, z_k), every bound here is 
     iwae          -log of the mean weight              decoder and encoder
     miwae(M)      iwae of K / M draws, M times         decoder and encoder
     ciwae(beta)   between mean and iwae                decoder and encoder
-    dreg          iwae's; needs rate(stick=True)       the encoder's with less noise
+    dreg          iwae's, with rate(stick=True)        the encoder's with less noise
     piwae(M)      iwae's for the decoder               miwae(M)'s for the encoder
 
 "Sticking the landing" is no bound: it is the mean of one draw with rate(stick=True).
@@ -39,9 +39,24 @@ def _importance_weighted(cost: Array) -> Array:
 
 mean = Bound(_mean)
 iwae = Bound(_importance_weighted)
-# The gradient through each code is weighted by w squared instead of w (Tucker et al. 2019,
-# equation 8), where w are the weights normalised over the draws; unbiased with rate(stick=True).
-dreg = Bound(_importance_weighted, jnp.square)
+
+
+def _doubly(weight: Array, stuck: Array) -> Array:
+    """What weighs the gradient through each code if a share of the score is left out.
+
+    With the cost beta log q + ..., the score's part of the gradient, E[w beta d log q], is
+    -E[beta w (1 - w) dc/dz dz] (Tucker et al. 2019, appendix A, where beta is 1), and a rate of
+    weight beta that sticks has left it out: beside w, that makes (1 - beta) w + beta w squared.
+
+    Args:
+      weight: w f32[..., K, B], normalised over the draws whose logarithm the bound takes.
+      stuck: beta f32[], the weight of the rates that stick; 0 leaves w as it is.
+    """
+    return weight * ((1.0 - stuck) + stuck * weight)
+
+
+# Doubly reparameterised (Tucker et al. 2019, equation 8): w squared in the place of w.
+dreg = Bound(_importance_weighted, _doubly, sticks=True)
 
 
 def miwae(groups: int) -> Bound:
@@ -93,7 +108,8 @@ def piwae(groups: int) -> Bound:
     """iwae of all draws for the decoder, miwae(groups) for the encoder (Rainforth et al. 2018).
 
     The cost is iwae's. The gradient that flows back through the codes, and so all of the encoder's,
-    is miwae's: its signal does not drown in noise as the draws grow.
+    is miwae's: its signal does not drown in noise as the draws grow. With rate(stick=True) it is
+    miwae's in expectation, doubly reparameterised.
 
     Args:
       groups: M, which divides the draws.
@@ -116,10 +132,10 @@ def piwae(groups: int) -> Bound:
         value = _importance_weighted(jax.lax.stop_gradient(cost))
         return value + jnp.sum(weight * (cost - jax.lax.stop_gradient(cost)), axis=0)
 
-    def regrade(weight: Array) -> Array:
+    def regrade(weight: Array, stuck: Array) -> Array:
         grouped = _grouped(weight, groups)
         within = grouped / jnp.sum(grouped, axis=1, keepdims=True)
-        return within.reshape(weight.shape) / groups
+        return _doubly(within, stuck).reshape(weight.shape) / groups
 
     return Bound(reduce, regrade)
 

@@ -60,6 +60,11 @@ def learner(
         key and several draws.
     """
     _check(objective, draws, bound)
+    if bound.regrade is not None and hasattr(getattr(model, "prior", None), "advance"):
+        raise UserError(
+            f"codes under {type(model.prior).__name__} are made of the prior's own trunk, whose "
+            "gradient this bound would regrade with the encoder's: use bounds.iwae or miwae"
+        )
     steps = (initialise,) if callable(initialise) else tuple(initialise)
 
     def init(key: Key, batch: Batch) -> State:
@@ -115,11 +120,23 @@ def _check(objective: Objective, draws: int, bound: Bound) -> None:
                 f"the term {name!r} is an expectation in closed form, which this bound cannot "
                 "reduce over draws: use losses.rate() in its place"
             )
-        if mark.stick and draws > 1 and bound.regrade is None:
+        alike = bound.reduce is bounds.mean.reduce or bound.regrade is not None
+        if mark.stick and draws > 1 and not alike:
             raise UserError(
                 f"the term {name!r} sticks the landing, which is biased for {draws} draws under "
-                "this bound: use a bound that regrades its weights, or draws = 1"
+                "this bound: use bounds.mean, one that regrades its weights, or draws = 1"
             )
+    if bound.sticks and not _sticking(objective):
+        raise UserError(
+            "no rate of the objective sticks the landing, without which this bound regrades "
+            "nothing: use losses.rate(stick=True), or bounds.iwae"
+        )
+
+
+def _sticking(objective: Objective) -> list[Any]:
+    """The weights of the terms that stick the landing, numbers or schedules."""
+    weighted = [(w, losses.mark(term)) for w, term in objective.values() if w is not None]
+    return [weight for weight, mark in weighted if mark.part == "ratio" and mark.stick]
 
 
 def _check_key(key: Key, draws: int) -> None:
@@ -163,7 +180,11 @@ def _pass(
     codes, memories = jax.vmap(code)(keys)
     result = jax.vmap(explain)(codes, keys)
     if bound.regrade is not None:
-        tapped, zeros = _tap(bound.regrade, codes, draws, batch.target.shape[0])
+        stuck = jnp.zeros(())
+        for weight in _sticking(objective):
+            now: Any = weight(step) if callable(weight) else weight
+            stuck = stuck + now
+        tapped, zeros = _tap(bound.regrade, codes, stuck, draws, batch.target.shape[0])
         # Penalties stay with the plain codes: the bound gives them no weight to be replaced.
         # Where nobody pays for one, the plain pass has no reader and is not compiled.
         penalty = result.penalty
@@ -173,7 +194,9 @@ def _pass(
     return result, jax.tree.map(lambda a: a[0], memories)
 
 
-def _tap(regrade: Callable[[Array], Array], codes: Any, draws: int, size: int) -> tuple[Any, Array]:
+def _tap(
+    regrade: Callable[[Array, Array], Array], codes: Any, stuck: Array, draws: int, size: int
+) -> tuple[Any, Array]:
     """The identity on the codes, and zeros f32[K, B] whose cotangent is the bound's weight.
 
     Added to the cost, the zeros let backward see the weight w that the bound gives each draw, and
@@ -181,24 +204,26 @@ def _tap(regrade: Callable[[Array], Array], codes: Any, draws: int, size: int) -
     """
 
     @jax.custom_vjp
-    def tap(codes):
+    def tap(codes, stuck):
+        del stuck
         return codes, jnp.zeros((draws, size))
 
-    def forward(codes):
-        return tap(codes), None
+    def forward(codes, stuck):
+        return tap(codes, stuck), stuck
 
-    def backward(_, cotangents):
+    def backward(stuck, cotangents):
         codes_bar, weight = cotangents
         # The loss divides by B and may weight examples: w sums to one over the draws.
         weight = weight / jnp.sum(weight, axis=0, keepdims=True)
-        scale = jnp.where(weight > 0, regrade(weight) / jnp.where(weight > 0, weight, 1.0), 0.0)
+        safe = jnp.where(weight > 0, weight, 1.0)
+        scale = jnp.where(weight > 0, regrade(weight, stuck) / safe, 0.0)
 
         def rescale(leaf):
             if leaf.dtype == jax.dtypes.float0:
                 return leaf
             return leaf * scale.reshape(scale.shape + (1,) * (leaf.ndim - 2))
 
-        return (jax.tree.map(rescale, codes_bar),)
+        return jax.tree.map(rescale, codes_bar), jnp.zeros_like(stuck)
 
     tap.defvjp(forward, backward)
-    return tap(codes)
+    return tap(codes, stuck)

@@ -66,8 +66,10 @@ class Bound(NamedTuple):
     """How K draws of the log-ratio become one cost."""
 
     reduce: Callable[[Array], Array]  # cost f32[K, B] -> f32[B]
-    # Replaces the bound's own weights f32[K, B] on the gradient that flows back through the codes.
-    regrade: Callable[[Array], Array] | None = None
+    # (the bound's own weights f32[K, B], total weight f32[] of the rates that stick) -> the weights
+    # f32[K, B] that replace them on the gradient that flows back through the codes.
+    regrade: Callable[[Array, Array], Array] | None = None
+    sticks: bool = False  # the regrade is of use under a rate that sticks alone
 
 
 class State(NamedTuple):

@@ -68,7 +68,7 @@ def convolutional() -> ae.Autoencoder:
 
 iwae = {"draws": 5, "bound": ae.bounds.iwae}
 # DReG: Tucker et al. 2019. The rate sticks, the codes' gradient is weighted by w squared.
-dreg = {"draws": 5, "bound": ae.Bound(ae.bounds.iwae.reduce, jnp.square)}
+dreg = {"draws": 5, "bound": ae.Bound(ae.bounds.iwae.reduce, lambda w, _: jnp.square(w))}
 
 KINDS = {
     "vae": Kind(variational(), ae.elbo()),

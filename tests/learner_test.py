@@ -641,7 +641,7 @@ class TestDraws:
         for part in one:
             assert np.max(deviation(one[part], other[part])) < 3, part
         # The test has the power to see the bias of what is refused without a regrade.
-        untapped = ae.Bound(ae.bounds.iwae.reduce, lambda w: w)
+        untapped = ae.Bound(ae.bounds.iwae.reduce, lambda w, _: w)
         biased = moments((ae.elbo(rate=STUCK), options(untapped)))
         assert np.max(deviation(one["encoder"], biased["encoder"])) > 10
 

@@ -69,6 +69,7 @@ CLOSED = {"closed", "free-bits", "capacity"}
 # (parts, reason): a combination that has one of each set is refused with these words. Where more
 # than one applies it is the first, in the order in which a pass comes to them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
+    (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
     ((VECTORS, OF_LEVELS), "none of latents of shape .* pair the bottlenecks"),
     ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "none of latents of shape .* pair the bott"),
     ((CLOSED, {"UpwardLevels"}), "UpwardCode .* has no closed form: use losses.rate"),

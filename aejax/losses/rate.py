@@ -29,8 +29,8 @@ def rate(stick: bool = False) -> Term:
 
     Args:
       stick: hides the gradient of q's parameters but for the path through z (Roeder et al. 2017).
-        With more than one draw only a bound that regrades its weights, as DReG does, is unbiased
-        with it.
+        Unbiased under the mean of any draws, and under bounds that regrade their weights, `dreg`
+        and `piwae`.
     """
 
     @ratio(stick=stick)
