@@ -97,8 +97,10 @@ def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
         nll = evaluation.means(evaluation.nll(model, variables, test, key, draws=draws))
         units = evaluation.active_units(model, variables, test)
         found = {**bound, **nll, "active_units": units.count}
-        if "mutual_information" in (carried := used(variables)):
-            found["mutual_information"] = carried["mutual_information"]
+        carried = used(variables)
+        for name in ("mutual_information", "mutual_information_of_top"):
+            if name in carried:
+                found[name] = carried[name]
         if not _has_closed_kl(model, variables, test):
             return found
         kl = evaluation.kl_per_dimension(model, variables, test, key)

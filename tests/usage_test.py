@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import aejax as ae
@@ -49,6 +50,52 @@ def test_a_full_covariance_against_numpy():
     density = np.exp(-0.5 * np.square(apart).sum(-1)) / np.abs(np.linalg.det(root))[None]
     expected = np.log(np.diag(density) / density.mean(1)).mean()
     assert float(used["mutual_information"]) == pytest.approx(expected, rel=1e-4)
+
+
+def hierarchy(bottleneck):
+    """The code of 12 examples by levels of 1 and 2 latents, and what `usage` says of it."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
+    decoder = ae.nets.Joined((None, None), ae.nets.MLP((), shape=(3,)))
+    if isinstance(bottleneck, ae.UpwardLevels):
+        decoder = ae.nets.MLP((), shape=(3,))
+    model = ae.Autoencoder(
+        ae.nets.Identity(), bottleneck, decoder, ae.priors.Levels((ae.nets.MLP((), (4,)),))
+    )
+    batch = ae.Batch(x, x)
+    # Its prior is first touched in a term.
+    learner = ae.learner(model, {"rate": (1.0, ae.losses.rate())}, optax.sgd(0.1))
+    bound = model.bind(learner.variables(learner.init(KEY, batch)))
+    return bound.code(batch, bound.features(batch), KEY), evaluation.usage(bound, batch, KEY)
+
+
+def densities(level):
+    """q(z_i | x_j) of a level's draws, f64[B, B]."""
+    z, mean, std = (np.float64(a) for a in (level.z, level.mean, np.exp(level.log_std)))
+    return (np.exp(-0.5 * ((z[:, None] - mean) / std) ** 2) / std).prod(-1)
+
+
+def test_levels_drawn_from_the_bottom_up_tell_what_the_lowest_tells():
+    """I(x; z_1, z_2) by loops over all pairs. Fails if the top level, drawn from it, is read."""
+    code, used = hierarchy(ae.UpwardLevels((1, 2), (ae.nets.MLP((), (2,)),)))
+    upper, lower = code.steps
+    # q(z_1 | z_2) is the same whichever x the pair is held against.
+    own = np.diag(densities(upper))[:, None]
+    joint = densities(lower) * own
+    expected = np.log(np.diag(joint) / joint.mean(1)).mean()
+    assert float(used["mutual_information"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_of_levels_drawn_from_the_top_down_the_top_is_told():
+    """Fails if the lowest level is read: its posterior given another x needs another pass."""
+    code, used = hierarchy(
+        ae.Levels(
+            (1, 2), (ae.nets.MLP((), (2,)), ae.nets.Joined((None, None), ae.nets.MLP((), (4,))))
+        )
+    )
+    each = densities(code.levels[0])
+    expected = np.log(np.diag(each) / each.mean(1)).mean()
+    assert float(used["mutual_information_of_top"]) == pytest.approx(expected, rel=1e-4)
+    assert "mutual_information" not in used
 
 
 def test_posteriors_that_do_not_look_have_collapsed():
@@ -113,4 +160,8 @@ def test_a_collapsed_run_says_so():
     assert report.verdict(healthy) == ""
     assert report.collapse_section(healthy).title == "What the codes carry"
     assert report.collapse_section({"plain": {}}) is None
+    top = columns([[0.0, 2.0]])
+    top["validation_mutual_information_of_top"] = top.pop("validation_mutual_information")
+    said = "The top level of hvae has collapsed (1 of 2 seeds: 0): it tells nothing of x"
+    assert report.verdict({"hvae": top}).startswith(said)
     assert collapse.last({}) == {}

@@ -29,6 +29,11 @@ class LevelsCode(NamedTuple):
     z: Any  # what the decoder sees: all levels, or what the prior's trunk makes of them
 
     @property
+    def top(self) -> GaussianCode:
+        """The level that is drawn from x alone: what it tells of x, all levels tell at least."""
+        return self.levels[0]
+
+    @property
     def latent(self) -> tuple[Array, ...]:
         """A tuple of f32[B, L_l]."""
         return tuple(level.z for level in self.levels)
@@ -50,6 +55,11 @@ class UpwardCode(NamedTuple):
 
     steps: tuple[GaussianCode, ...]  # from the top down
     z: Any  # what the decoder sees: the lowest level
+
+    @property
+    def whole(self) -> GaussianCode:
+        """The level that is drawn from x: those above are drawn from it and tell no more of x."""
+        return self.steps[-1]
 
     @property
     def latent(self) -> tuple[Array, ...]:

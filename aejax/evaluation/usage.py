@@ -33,7 +33,8 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
       active_units f32[] (Burda et al. 2016, section 5.2); kl_per_dimension f32[L], nats, where the
       prior has it in closed form; mutual_information f32[], nats, where the posterior's density is
       known everywhere: I(x; z) under the examples, at most the log of their number (Hoffman and
-      Johnson 2016).
+      Johnson 2016). Of a hierarchy drawn from the top down it is mutual_information_of_top, the top
+      level's alone. Of a flow it is not known, as its density is known at its own draw alone.
     """
     if bound.prior is None:
         return {}
@@ -48,8 +49,11 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
     kl = bound.prior.kl(code, batch.context, bound.posterior)
     if kl is not None:
         found["kl_per_dimension"] = jnp.mean(kl, axis=0)
-    if hasattr(code, "log_std") or hasattr(code, "log_prob"):
-        found["mutual_information"] = jnp.mean(_information(code))
+    if hasattr(code, "top"):
+        found["mutual_information_of_top"] = jnp.mean(_information(code.top))
+    whole = getattr(code, "whole", code)
+    if hasattr(whole, "log_std") or hasattr(whole, "log_prob"):
+        found["mutual_information"] = jnp.mean(_information(whole))
     return found
 
 

@@ -19,7 +19,8 @@ Columns = Mapping[
 def last(columns: Columns) -> dict[str, np.ndarray]:
     """What `usage` gave at the end of a run, f[S] and f[S, L]; empty where it gave nothing."""
     found = {}
-    for name in ("mutual_information", "active_units", "kl_per_dimension"):
+    names = ("mutual_information", "mutual_information_of_top", "active_units", "kl_per_dimension")
+    for name in names:
         values = columns.get(PREFIX + name)
         if values is not None:
             there = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
@@ -35,15 +36,27 @@ def verdict(runs: Mapping[str, Columns]) -> str:
     """
     said = []
     for label, columns in runs.items():
-        which = np.flatnonzero(collapsed(last(columns)))
-        if len(which):
-            members = len(collapsed(last(columns)))
-            seeds = "" if members == 1 else f" ({len(which)} of {members} seeds: {_listed(which)})"
+        found = last(columns)
+        gone = collapsed(found)
+        if gone.any():
             said.append(
-                f"{label} has collapsed{seeds}: its code tells nothing of x, and the decoder does "
-                "without it."
+                f"{label} has collapsed{_of(gone)}: its code tells nothing of x, and the decoder "
+                "does without it."
+            )
+        silent = found.get("mutual_information_of_top", np.zeros(0)) < LEAST
+        if silent.any() and not gone.any():
+            said.append(
+                f"The top level of {label} has collapsed{_of(silent)}: it tells nothing of x, and "
+                "the levels below do without it."
             )
     return " ".join(said)
+
+
+def _of(which: np.ndarray) -> str:
+    """Which members, from bool[S]."""
+    members = np.flatnonzero(which)
+    listed = ", ".join(map(str, members))
+    return "" if len(which) == 1 else f" ({len(members)} of {len(which)} seeds: {listed})"
 
 
 def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
@@ -56,7 +69,8 @@ def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
     for label, columns in runs.items():
         found = last(columns)
         for i, gone in enumerate(collapsed(found)):
-            information, kl = found.get("mutual_information"), found.get("kl_per_dimension")
+            top = found.get("mutual_information_of_top")
+            information, kl = found.get("mutual_information", top), found.get("kl_per_dimension")
             rows.append(
                 (
                     spoken(label),
@@ -73,14 +87,11 @@ def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
     header = ("model", "seed", "KL", "mutual information", "active units", "largest KL", "")
     text = (
         "KL and mutual information in nats on the validation examples that training looks at, the "
-        "latter under these examples alone and so at most the log of their number. A unit is "
+        "latter under these examples alone and so at most the log of their number; of levels drawn "
+        "from the top down it is the top level's alone. A unit is "
         f"active if the variance of its mean exceeds {ACTIVE:g}; a code that tells less than "
         f"{LEAST:g} nats of x has collapsed."
     )
     said = verdict(runs)
     title = "Posterior collapse" if said else "What the codes carry"
     return Section(title, f"{said}\n\n{text}" if said else text, table=Table(header, rows))
-
-
-def _listed(which: np.ndarray) -> str:
-    return ", ".join(map(str, which))

@@ -35,6 +35,7 @@ MEANINGS = {
     f"{WINDOW:,} steps, unless the term was given another number",
     "active_units": "how many latents tell examples apart, by the variance of their mean",
     "mutual_information": "what the code tells of x, I(x; z) among the held-out examples, in nats",
+    "mutual_information_of_top": "what the top level alone tells of x, in nats",
     "grad_norm": "the length of the gradient; spikes are steps that shook the parameters",
 }
 
