@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aejax import likelihoods
+from aejax import likelihoods, priors
+from aejax.errors import UserError
 
 stats = pytest.importorskip("scipy.stats")
 EVENT = (3, 2)
@@ -218,3 +219,22 @@ def test_mixtures_of_logistics_against_scipy():
         each = logistic_log_prob(number[i, 0, 0][:, None], means, raw, levels).sum(0)
         weight = np.exp(logits) / np.exp(logits).sum()
         assert found[i] == pytest.approx(np.log(np.sum(weight * np.exp(each))), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: likelihoods.Gaussian(0.0), "std of Gaussian is 0.0"),
+        (lambda: likelihoods.Gaussian(-1.0), "std of Gaussian is -1.0"),
+        (lambda: likelihoods.LearnedGaussian(floor=0.1, start=0.05), "start 0.05: give a floor"),
+        (lambda: likelihoods.DiscretisedLogistic(1), "levels of DiscretisedLogistic is 1"),
+        (lambda: likelihoods.LogisticMixture(0), "components of LogisticMixture is 0"),
+        (lambda: likelihoods.ColourLogisticMixture(2, 1), "levels of ColourLogisticMixture is 1"),
+        (lambda: priors.Mixture(0), "components of Mixture is 0"),
+        (lambda: priors.Vamp((2,), 0), "pseudo_inputs of Vamp is 0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(build, said):
+    """When the part is made. Fails if the logarithm of 0 is met first, within the first step."""
+    with pytest.raises(UserError, match=said):
+        build()

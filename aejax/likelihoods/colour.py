@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.errors import UserError
+from aejax.errors import UserError, check_least
 from aejax.events import sum_events
 from aejax.likelihoods.logistic import (
     level,
@@ -47,6 +47,12 @@ class ColourLogisticMixture(nn.Module):
     components: int = 10
     levels: int = 256
     support = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check_least(self, 1, "components")
+        check_least(self, 2, "levels")
+        super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
         """Ten numbers for each component of each pixel.

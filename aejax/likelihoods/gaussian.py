@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.errors import UserError
 from aejax.events import normal_log_prob, sum_events
 from aejax.types import Array, Key
 
@@ -24,6 +25,12 @@ class Gaussian(nn.Module):
 
     std: float = 1.0
     support = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        if self.std <= 0:
+            raise UserError(f"std of Gaussian is {self.std}: give a number above 0")
+        super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
         """One mean an element."""
@@ -57,6 +64,15 @@ class LearnedGaussian(nn.Module):
     floor: float = 1e-3
     start: float = 1.0
     support = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        if not 0 <= self.floor < self.start:
+            raise UserError(
+                f"floor of LearnedGaussian is {self.floor} and start {self.start}: give a floor of "
+                "0 or more, and a start above it"
+            )
+        super().__post_init__()
 
     def setup(self) -> None:
         """Declares the one parameter, the logarithm of what std has above its floor."""

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from aejax.errors import check_least
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
@@ -96,6 +97,11 @@ class DiscretisedLogistic(nn.Module):
     levels: int = 256
     support = (0.0, 1.0)
 
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check_least(self, 2, "levels")
+        super().__post_init__()
+
     def shape(self, event: Sequence[int]) -> Shape:
         """A mean and a log-scale for each element."""
         return (*event, 2)
@@ -130,6 +136,12 @@ class LogisticMixture(nn.Module):
     components: int = 10
     levels: int = 256
     support = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check_least(self, 1, "components")
+        check_least(self, 2, "levels")
+        super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
         """Three numbers for each component of each element."""

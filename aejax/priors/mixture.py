@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.errors import check_least
 from aejax.events import normal_log_prob
 from aejax.types import Array, Key
 
@@ -26,6 +27,11 @@ class Mixture(nn.Module):
 
     components: int = 10
     spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check_least(self, 1, "components")
+        super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """f32[B, L] -> f32[B]."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.errors import UserError
+from aejax.errors import UserError, check_least
 from aejax.events import LOG_2PI
 from aejax.types import Array, Batch, Key
 
@@ -35,6 +35,11 @@ class Vamp(nn.Module):
     start: float = 0.05
     spread: float = 0.01
     bounds: tuple[float, float] | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check_least(self, 1, "pseudo_inputs")
+        super().__post_init__()
 
     def setup(self) -> None:
         """Declares the pseudo-inputs."""
