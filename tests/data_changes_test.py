@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,21 @@ def test_labels_as_context_and_as_target(train):
     unlabelled = ae.data.arrays(IMAGES / np.float32(255))[0]
     with pytest.raises(ae.UserError, match="no labels"):
         all_of(changed(unlabelled, changes.Labels(4)))
+
+
+def test_attributes_are_one_hot_side_by_side_in_the_order_given():
+    """Fails if they are sorted by name, or a factor that is not there is left out."""
+    factors = {"label_shape": LABELS % 3, "label_size": LABELS % 2}
+    split = ae.data.arrays(IMAGES / np.float32(255), LABELS, validation=4, test=4)[0]
+    factors = {name: column[: len(split)] for name, column in factors.items()}
+    split = dataclasses.replace(split, arrays={**split.arrays, **factors})
+    batch = all_of(changed(split, changes.Attributes(size=2, shape=3)))
+    expected = [np.eye(2)[factors["label_size"]], np.eye(3)[factors["label_shape"]]]
+    np.testing.assert_array_equal(batch.context, np.concatenate(expected, axis=-1))
+    with pytest.raises(ae.UserError, match="no attribute 'hue': its own are shape, size"):
+        all_of(changed(split, changes.Attributes(hue=2)))
+    with pytest.raises(ae.UserError, match="name one or more"):
+        changes.Attributes()
 
 
 @pytest.mark.parametrize("seen", [1, 2, 3])

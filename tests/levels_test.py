@@ -196,6 +196,21 @@ def moved(model, batch):
     }
 
 
+def test_a_context_moves_a_ladder_s_samples_and_its_posterior(batch):
+    """Rows of one context with one noise. Fails if the trunk starts without it, or mixes rows."""
+    given = jax.nn.one_hot(jnp.asarray([0, 1, 0, 1, 0]), 2)
+    model, batch = ladder(), batch._replace(context=given)
+    bound = model.bind(moved(model, batch))
+    drawn, other = (
+        np.asarray(bound.sample(KEY, 5, c)).reshape(5, -1) for c in (given, given[:, ::-1])
+    )
+    assert np.all(np.any(drawn != other, axis=-1))
+    turned = np.asarray(bound.sample(KEY, 5, given.at[0].set(given[1]))).reshape(5, -1)
+    np.testing.assert_array_equal(turned[1:], drawn[1:])
+    means = [bound.encode(batch._replace(context=c)) for c in (given, given[:, ::-1])]
+    assert not np.allclose(*(np.asarray(jax.tree.leaves(m)[0]) for m in means))
+
+
 def test_a_ladder_is_one_trunk_for_prior_posterior_and_decoder(batch):
     """Fails if the prior reads the state below its level, or lift stops a level early."""
     model = ladder()

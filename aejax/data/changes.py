@@ -4,6 +4,7 @@ A change is a hashable function (key, batch, arrays) -> Batch that comes after a
 `arrays` are the stored columns of the batch.
 
     changed(train, Labels(10))                  the label as context, one-hot
+    changed(train, Attributes(shape=3))         a known factor as context, one-hot
     changed(train, Corrupted(Masking(0.5)))     a noisy input, a clean target
     changed(train, Quadrants(2), ContextOnly()) one half of each picture, to be completed
 """
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.data.prepare import Prepare
-from aejax.data.split import Split
+from aejax.data.split import FACTOR, Split
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key
 
@@ -50,6 +51,38 @@ class Labels:
         """Changes one batch."""
         del key
         return batch._replace(context=jax.nn.one_hot(_labels(arrays), self.classes))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Attributes:
+    """Known factors become the context, f32[B, sum of their values], one-hot each, as named.
+
+    Attributes(shape=3, scale=6) of sprites; of faces Attributes(Smiling=2, Eyeglasses=2).
+    """
+
+    values: tuple[tuple[str, int], ...]  # name of a factor, number of its values
+
+    def __init__(self, **values: int):
+        if not values or min(values.values()) < 1:
+            raise UserError(
+                f"attributes {values}: name one or more, each with its number of values"
+            )
+        object.__setattr__(self, "values", tuple(values.items()))
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Changes one batch.
+
+        Raises:
+          UserError: naming a factor that the data set does not have.
+        """
+        del key
+        for name, _ in self.values:
+            if FACTOR + name not in arrays:
+                there = sorted(n.removeprefix(FACTOR) for n in arrays if n.startswith(FACTOR))
+                own = ", ".join(there) or "none"
+                raise UserError(f"the data set has no attribute {name!r}: its own are {own}")
+        each = [jax.nn.one_hot(arrays[FACTOR + name], count) for name, count in self.values]
+        return batch._replace(context=jnp.concatenate(each, axis=-1))
 
 
 @dataclasses.dataclass(frozen=True)

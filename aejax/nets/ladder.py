@@ -5,7 +5,8 @@
 
 Level l's latent is an image of few channels at the level's size; its prior is read from the trunk's
 state, its posterior from state and features together (Soenderby et al. 2016; Kingma et al. 2016,
-section 5). `ladder` makes the nets that belong together.
+section 5). A context enters where the trunk starts, and so reaches every prior, posterior and the
+image. `ladder` makes the nets that belong together.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.events import flatten
+from aejax.events import flatten, join_context
 from aejax.nets.conv import Residual
 from aejax.types import Array
 
@@ -98,7 +98,7 @@ class LadderEncoder(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> tuple[Array, ...]:
         """[B, H, W, C] -> a tuple of f32[B, h, w, channels]."""
-        _no_context(context)
+        del context
         hidden, features = values, []
         for i in reversed(range(len(self.sizes))):
             if hidden.shape[1:3] != tuple(self.sizes[i]):
@@ -117,9 +117,8 @@ class LadderHead(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Features f32[B, h, w, channels], (state, None) -> f32[B, 2 L], means, log deviations."""
-        state, given = context
-        _no_context(given)
+        """Features f32[B, h, w, channels], (state, ...) -> f32[B, 2 L], means, log deviations."""
+        state, _ = context
         hidden = nn.Conv(self.channels, (3, 3), name="joined")(
             nn.elu(jnp.concatenate([values, state], axis=-1))
         )
@@ -144,6 +143,7 @@ class LadderTrunk(nn.Module):
         count, zeros = len(self.sizes), nn.initializers.zeros_init()
         top = (1, *self.sizes[0], self.channels)
         self.top = self.param("top", nn.initializers.normal(0.1), top)
+        self.given = nn.Dense(self.channels, name="context")
         # Zero at the start: the prior is the standard normal before training.
         self.priors = [
             nn.Conv(2 * self.latents, (1, 1), kernel_init=zeros, name=f"prior_{i}")
@@ -159,9 +159,10 @@ class LadderTrunk(nn.Module):
         ]
 
     def start(self, n: int, context: Any = None) -> Array:
-        """The learned state above the top, f32[n, h, w, channels]."""
-        _no_context(context)
-        return jnp.broadcast_to(self.top, (n, *self.top.shape[1:]))
+        """The learned state above the top, moved by a context [n, ...]: f32[n, h, w, channels]."""
+        state = jnp.broadcast_to(self.top, (n, *self.top.shape[1:]))
+        given = join_context(jnp.zeros((n, 0)), context)
+        return state + self.given(given)[:, None, None] if given.size else state
 
     def statistics(self, level: int, state: Array) -> Array:
         """The prior of a level, f32[B, 2 L]."""
@@ -186,7 +187,7 @@ class LadderOutput(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """f32[B, H / 2, W / 2, channels] -> f32[B, *shape]."""
-        _no_context(context)
+        del context
         hidden = nn.ConvTranspose(self.channels, (4, 4), (2, 2), name="grow")(nn.elu(values))
         return nn.Conv(self.shape[-1], (3, 3), name="output")(nn.elu(hidden))
 
@@ -201,8 +202,3 @@ def _flat(statistics: Array) -> Array:
     """f32[B, h, w, 2 C] -> f32[B, 2 h w C]: all means, then all log deviations."""
     mean, log_std = jnp.split(statistics, 2, axis=-1)
     return jnp.concatenate([flatten(mean), flatten(log_std)], axis=-1)
-
-
-def _no_context(context: Any) -> None:
-    if jax.tree.leaves(context):
-        raise UserError("the nets of a ladder read no context: leave it out of the batch")
