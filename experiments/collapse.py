@@ -4,9 +4,9 @@
     python -m experiments collapse --dataset mnist --manual-dir DIR
 
 A decoder that sees the pixels before each one can explain an image without its latents, and under
-the plain ELBO it does. Each remedy takes the same nets and steps; the same decoder without latents
-stands beside, and is what a code has to beat. `nll` is importance-weighted, so that a remedy which
-only buys KL shows: more KL and no less NLL.
+the plain ELBO its code says little. Each remedy takes the same nets and steps; the same decoder
+without latents stands beside, and is what a code has to beat. `nll` is importance-weighted, so that
+a remedy which only buys KL shows: more KL and no less NLL.
 
 11 minutes on one CPU core for the first command. Expect one nat of code under the plain ELBO, 2.6
 to 4.7 under annealing, cycles, free bits and pretraining, and every code better than none.

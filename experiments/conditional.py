@@ -30,7 +30,6 @@ import optax
 import aejax as ae
 from aejax import evaluation
 from aejax.data import Split, changed, changes
-from aejax.errors import UserError
 from aejax.evaluation import generation
 from aejax.types import Array, Batch, Key, Variables
 from experiments import recognition
@@ -68,9 +67,7 @@ def data(config: Config, place: Place) -> Splits:
     splits = ae.data.images(
         config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
     )
-    labels = splits[0].labels
-    if labels is None or labels.max() > 9:
-        raise UserError(f"{config.dataset} has no ten labels to condition on: take one that has")
+    recognition.check_labels(splits)
     return splits
 
 

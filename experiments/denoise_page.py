@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ from experiments.denoise import (
     OTHERS,
     SETTINGS,
     TRAINED,
-    crossing,
+    crossings,
     denoiser,
     differences,
     mean,
@@ -62,13 +61,15 @@ def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
 
 def verdict(gaps: Sequence[float], other: str) -> str:
     """Of differences of errors, the VAE's less the other's: "beats PCA below 0.31, loses above"."""
-    wins = [gap < 0 for gap in gaps]
-    if all(wins) or not any(wins):
-        return f"{'beats' if wins[0] else 'loses to'} {other} at every level"
-    again = sum(a != b for a, b in itertools.pairwise(wins)) > 1
-    first, then = ("beats", "loses") if wins[0] else ("loses to", "wins")
-    more = " for a while" if again else ""
-    return f"{first} {other} below {crossing(gaps):.2f} and {then} above{more}"
+    levels, wins = crossings(gaps), gaps[0] < 0
+    first = f"{'beats' if wins else 'loses to'} {other}"
+    if not levels:
+        return f"{first} at every level"
+    said = [f"{first} below {levels[0]:.2f}"]
+    for level in levels[1:]:
+        wins = not wins
+        said.append(f"{'wins' if wins else 'loses'} up to {level:.2f}")
+    return f"{', '.join(said)} and {'loses' if wins else 'wins'} above"
 
 
 def error_plots(result: Mapping[str, Any], theme: Theme = LIGHT) -> Any:

@@ -59,9 +59,11 @@ class Config(Numbers):
 
 def data(config: Config, place: Place) -> Splits:
     """Train, validation and test, as grey values."""
-    return ae.data.images(
+    splits = ae.data.images(
         config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
     )
+    recognition.check_labels(splits)
+    return splits
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:

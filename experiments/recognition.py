@@ -7,6 +7,7 @@ Distances of its features are called classifier distances, never FID.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +46,13 @@ def part(classes: int, steps: int) -> Part:
         steps=steps,
         view=view,
     )
+
+
+def check_labels(splits: Sequence[Split]) -> None:
+    """Raises UserError for data that the classifier cannot learn, before all else is trained."""
+    labels, name = splits[0].labels, splits[0].name.rpartition("/")[0]
+    if labels is None or labels.max() > 9:
+        raise ae.UserError(f"{name} has no ten labels: choose a --dataset that has")
 
 
 def view(split: Split) -> Split:

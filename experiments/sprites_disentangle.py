@@ -8,7 +8,7 @@ orientation, x and y are known. beta-VAE, annealed capacity, FactorVAE, DIP-VAE 
 beta-TCVAE have the same nets, steps and data. Scores are of posterior means over the whole data
 set, beside the same scores of codes that were shuffled: what each gives to codes that know nothing.
 Ten seeds took 22 minutes on one CPU core that had other work as well, 11 minutes of CPU: beta-TCVAE
-and FactorVAE lead in most scores, annealed capacity comes last.
+and FactorVAE lead in most scores, annealed capacity comes last in seven of the ten.
 `--preset paper` is the protocol of Locatello et al. 2019: convolutional nets at 64x64, 300,000
 steps of batch 64, six strengths of each method with 50 seeds each.
 """

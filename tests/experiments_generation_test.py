@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import aejax as ae
 from aejax.data import changes
 from experiments import conditional, denoise, faces, generation
-from experiments.denoise import LEVELS, crossing
+from experiments.denoise import LEVELS, crossings
 from experiments.denoise_page import verdict
 from experiments.driver import drive
 from experiments.place import Place
@@ -50,14 +50,15 @@ def test_kept_style_is_correlated_within_groups_alone():
 def test_who_wins_is_said_with_the_level_of_the_crossing():
     """Fails if the sign of the difference is turned, or the level is that of the next point."""
     levels = np.asarray(LEVELS)
-    assert math.isnan(crossing(levels + 1))
-    np.testing.assert_allclose(crossing(0.25 - levels), 0.25)
+    assert crossings(levels + 1) == []
+    np.testing.assert_allclose(crossings(0.25 - levels), [0.25])
     assert verdict(list(levels - 1), "PCA") == "beats PCA at every level"
     assert verdict(list(levels + 1), "PCA") == "loses to PCA at every level"
     assert verdict(list(0.25 - levels), "PCA") == "loses to PCA below 0.25 and wins above"
     assert verdict(list(levels - 0.25), "PCA") == "beats PCA below 0.25 and loses above"
     twice = [-1.0, 1.0, -1.0, *[-1.0] * (len(LEVELS) - 3)]
-    assert verdict(twice, "PCA").endswith("loses above for a while")
+    np.testing.assert_allclose(crossings(twice), [0.05, 0.15])
+    assert verdict(twice, "PCA") == "beats PCA below 0.05, loses up to 0.15 and wins above"
 
 
 def test_noise_trains_only_the_parts_that_ask_for_it():
@@ -81,6 +82,15 @@ def test_a_level_that_is_only_seen_once_has_its_bits():
     train, _, test = ae.data.arrays(images, validation=10, test=1_000)
     bits = faces._histogram_bits(train, test, rows=len(train))
     np.testing.assert_allclose(bits, 1.0, atol=0.03)
+
+
+@pytest.mark.parametrize("experiment", [conditional, generation], ids=lambda e: e.__name__[12:])
+def test_data_without_labels_are_refused_before_anything_is_trained(experiment, tmp_path):
+    """Fails if the classifier, the last part, is the first to ask for them."""
+    for i in range(12):
+        Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ae.UserError, match="has no ten labels"):
+        experiment.data(experiment.Config(dataset=str(tmp_path)), Place())
 
 
 SMALL = {"chunk": 2, "log_every": 1, "steps": 4}
