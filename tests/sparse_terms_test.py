@@ -431,6 +431,30 @@ def test_the_price_finds_its_target_on_data_of_any_scale(name):
     assert np.mean(np.asarray(metrics["l0"])[:10]) > 2 * bottleneck.l0
 
 
+def test_the_price_finds_its_target_where_the_target_is_larger_than_the_input():
+    """A transcoder of 4 values to 256. Fails (L0 9 for 6) if the inputs' energy caps the price."""
+    random = np.random.default_rng(0)
+    atoms, outputs = random.normal(size=(48, 4)), random.normal(size=(48, 256))
+    active = (random.random((2048, 48)) < 0.1) * (1.0 + random.random((2048, 48)))
+    x = jnp.asarray(active @ atoms + 0.3 * random.normal(size=(2048, 4)), jnp.float32)
+    y = jnp.asarray(active @ outputs + 0.3 * random.normal(size=(2048, 256)), jnp.float32)
+    scale = ae.nets.Scale
+    code = ae.ReLU(64, l0=6, descent=300)
+    made = ae.Autoencoder(scale(), code, ae.nets.Dictionary(256, scale=scale()))
+    objective, start = ae.sparse(steered=losses.weighted_l1), ae.standardised()
+    learner = ae.learner(made, objective, optax.adam(3e-3), initialise=start)
+    rows = jnp.asarray(random.integers(0, 2048, (1500, 128)))
+
+    def step(state, t):
+        return learner.step(state, ae.Batch(x[t], y[t]))
+
+    state = learner.init(jax.random.key(0), ae.Batch(x, y))
+    state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, rows))(state)
+    l0 = made.apply(learner.variables(state), ae.Batch(x, y)).code.l0
+    assert abs(float(l0.mean()) / 6 - 1.0) < 0.1
+    assert np.mean(np.asarray(metrics["l0"])[:10]) > 12
+
+
 UNPAIRED = {
     "price": (losses.priced(losses.l1), "a target: give the bottleneck one, such as l0=32"),
     "stages": (losses.lp, "use the bottleneck AnnealedReLU"),

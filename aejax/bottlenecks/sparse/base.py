@@ -88,7 +88,9 @@ class Sparse(nn.Module):
         code = self.activate(inputs, step, decoder)
         self.ages(code.used())
         if self.l0 is not None:
-            self.controller(code.l0, inputs, step)
+            known = hasattr(decoder, "weights")
+            size = weights(decoder, self.latents).bias.size if known else None
+            self.controller(code.l0, inputs, step, size)
         return code
 
     def check(self) -> None:

@@ -45,8 +45,10 @@ class Controller(nn.Module):
     cut to [-1, 1], and the integral sums rate * (excess + damping * (excess - slow excess)): while
     L0 is on its way the price rests, so that it does not run on while thresholds, which an
     optimiser moves by little a step, still follow. For the same reason the integral stops where a
-    price has no more to buy: at twice the inputs' mean squared norm for all wanted latents together
-    an empty code is the cheaper one. In logarithms, so that one setting serves prices of any size.
+    price has no more to buy: at twice the target's mean squared norm for all wanted latents
+    together an empty code is the cheaper one. No bottleneck sees the target: it is taken to have
+    the inputs' mean square, as it has where it is the input, and where both sides of a transcoder
+    have a `Scale`. In logarithms, so that one setting serves prices of any size.
 
     Attributes:
       target: L0 wanted in the end, the mean over a batch.
@@ -62,7 +64,11 @@ class Controller(nn.Module):
 
     @nn.compact
     def __call__(
-        self, l0: Array | None = None, inputs: Array | None = None, step: Any = 0
+        self,
+        l0: Array | None = None,
+        inputs: Array | None = None,
+        step: Any = 0,
+        size: int | None = None,
     ) -> Array:
         """Moves the price, in training only.
 
@@ -70,6 +76,7 @@ class Controller(nn.Module):
           l0: f32[B], active latents of each example; None only reads.
           inputs: f32[B, D], what the code describes; needed with l0.
           step: of training, from 0.
+          size: values of an example's target; None: D, as many as the inputs have.
 
         Returns:
           f32[], the price after this batch.
@@ -91,6 +98,8 @@ class Controller(nn.Module):
             slow.value = 0.995 * slow.value + 0.005 * now
             push = excess.value + self.damping * (excess.value - slow.value)
             energy = jnp.mean(jnp.sum(jnp.square(inputs), axis=-1)) + 1e-12
+            if size is not None and size != inputs.shape[-1]:
+                energy = energy * (size / inputs.shape[-1])
             most = jnp.log(2.0 * jax.lax.stop_gradient(energy) / self.target)
             integral.value = jnp.minimum(integral.value + self.rate * push, most)
         return jnp.exp(integral.value + jnp.clip(excess.value, -1.0, 1.0))
