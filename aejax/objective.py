@@ -75,8 +75,8 @@ def sparse(
       steered: a penalty without a coefficient, such as `losses.l1` or `losses.l0`: its price
         follows the number of active latents that the bottleneck's `l0` asks for.
       dead_after: steps of silence after which a latent is dead.
-      error: what is to be small; `losses.scaled_error`, `losses.unexplained`, or
-        `losses.prefix_error(...)` for nested dictionaries.
+      error: what is to be small; `losses.scaled_error`, `losses.unexplained`,
+        `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.
     """
     terms: dict[str, tuple[Any, Term]] = {"error": (1.0, error)}
     if l1 is not None:

@@ -350,6 +350,32 @@ def test_penalties_are_their_formulas():
     )
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_normalised_error_is_the_share_of_each_examples_norm(scaled):
+    """Against numpy, also of data around another mean, and of what a mask leaves.
+
+    Fails if the norm is that of the batch, of raw values where there is a Scale, or has no mask.
+    """
+    random = np.random.default_rng(3)
+    x = (random.normal(size=(B, D)) * np.arange(1, B + 1)[:, None] + 5.0).astype("f4")
+    mask = (random.random((B, D)) < 0.8).astype("f4")
+    scale = ae.nets.Scale() if scaled else None
+    made = ae.Autoencoder(
+        ae.nets.Identity(), ae.TopK(M, K), ae.nets.Dictionary(D, norm=1.0, scale=scale)
+    )
+    for given in (None, mask):
+        batch = ae.Batch(jnp.asarray(x), jnp.asarray(x), mask=given)
+        variables = made.init(jax.random.key(0), batch)
+        if scaled:
+            variables = ae.standardised()(variables, batch, jax.random.key(0))
+        mean = x.mean(0) if scaled else np.zeros(D)
+        error = np.square(x - np.asarray(made.apply(variables, batch).prediction))
+        weight = np.ones_like(x) if given is None else given
+        expected = (weight * error).sum(1) / (weight * np.square(x - mean)).sum(1)
+        found = value(made, variables, losses.normalised_error, batch)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_atoms_of_norm_zero_have_a_finite_gradient():
     """Fails if the norm is a bare square root: a transcoder's atoms start at zero."""
     made, variables = start(ae.ReLU(M))

@@ -22,7 +22,7 @@ from aejax.losses.quantisation import codes_used, commitment, perplexity
 from aejax.losses.rate import capacity, free_bits, kl, rate
 from aejax.losses.reconstruction import distortion, squared_error
 from aejax.losses.revival import ghost, residual_norm, residual_variance, revival
-from aejax.losses.scaled import scaled_error, unexplained
+from aejax.losses.scaled import normalised_error, scaled_error, unexplained
 from aejax.losses.sparsity import (
     dead,
     gamma,
@@ -68,6 +68,7 @@ __all__ = [
     "mark",
     "mmd",
     "mutual_information",
+    "normalised_error",
     "perplexity",
     "pre_activation",
     "prefix_error",

@@ -24,6 +24,20 @@ def scaled_error(model: Any, forward: Forward) -> Array:
     return jnp.sum(jnp.square(residual(model, forward)), axis=-1)
 
 
+def normalised_error(model: Any, forward: Forward) -> Array:
+    """||y - y_hat||^2 / ||y||^2 of each example, f32[B] (Gao et al. 2024, their released loss).
+
+    In the dictionary's own units, so that y is centred where the decoder has a `Scale`: examples of
+    any norm weigh the same.
+    """
+    target = forward.batch.target
+    if hasattr(model.decoder, "measure"):
+        nothing = jnp.zeros_like(target, jnp.float32).reshape((target.shape[0], -1))
+        target = target - model.decoder.finish(nothing)
+    norms = jnp.sum(jnp.square(_measure(model, target, forward.batch.mask)), axis=-1)
+    return scaled_error(model, forward) / jnp.maximum(norms, 1e-12)
+
+
 def unexplained(model: Any, forward: Forward) -> Array:
     """The fraction of variance unexplained, f32[B]; its mean over B is that of the batch.
 
