@@ -30,9 +30,10 @@ from experiments.peers import __path__ as scripts
 from experiments.place import Place
 from experiments.training import streams, summary
 
-# Of the run -> of SAELens, whose standard code is the April recipe with its weighted norm.
+# Of the run -> of SAELens, whose standard code is the April recipe with its weighted norm; its TopK
+# scores latents by the length of what they add.
 CODES = {
-    "topk": "topk",
+    "topk-by-norm": "topk",
     "batchtopk": "batchtopk",
     "matryoshka": "matryoshka",
     "jumprelu": "jumprelu",
@@ -92,7 +93,7 @@ def prepare(folder: pathlib.Path, parts: Mapping[str, Any], config: Any, splits:
         "prefixes": list(losses.fractions(config.latents)),
         "learning_rate": config.learning_rate,
         "decay_steps": config.steps // 5,
-        "descent": max(config.steps // 5, 1),
+        "descent": max(config.steps // 2, 1),
     }
     write_json(folder / "task.json", task)
 
