@@ -19,7 +19,7 @@ from experiments.training import Numbers, Part, Trained, train
 def row(l0, value, std=0.3):
     cell = {"std": std, "values": [0.0] * 9}
     return {
-        "l0": {"mean": l0, **cell},
+        "l0": {"mean": l0, "std": 0.0, "values": [l0] * 9},
         "explained_variance": {"mean": value, **cell},
         "mcc": {"mean": value / 2, **cell},
     }
@@ -64,10 +64,14 @@ def test_a_difference_is_measured_by_its_own_standard_error(capsys):
         result[f"{code} at 3, SAELens"] = row(3.0, 0.50 + 0.3 * (code == "gated"))
     found = compared(result, 3)
     assert found["gated less SAELens"]["explained_variance"]["mean"] == pytest.approx(-0.3)
-    assert found["topk less SAELens"]["mcc"]["std"] == pytest.approx(0.3 * 2**0.5 / 3)
+    assert found["topk-by-norm less SAELens"]["mcc"]["std"] == pytest.approx(0.3 * 2**0.5 / 3)
     text = capsys.readouterr().out
     assert text.count("a loss") == 2
     assert text.count("a tie") == 10
+    result["gated at 3"]["l0"]["values"][4] = 3.2
+    found = compared(result, 3)
+    assert capsys.readouterr().out.count("not at equal L0 (7% off)") == 2
+    assert found["gated less SAELens"]["l0"]["mean"] == 0.0
 
 
 def test_settings_come_in_order_with_all_their_seeds():

@@ -41,6 +41,7 @@ CODES = {
     "april": "standard",
 }
 JUDGED = ("explained_variance", "mcc")
+EQUAL = 0.05  # share of the L0 asked for within which every seed of both counts as at equal L0
 
 
 def command(
@@ -112,17 +113,21 @@ def _train(python: str, folder: pathlib.Path) -> None:
 def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
     """Own figures less SAELens', `std` being the standard error of the difference.
 
-    A loss is a difference below minus one standard error.
+    A loss is a difference below minus one standard error. The difference of L0 stands beside, and
+    where a seed of either is too far from what was asked for neither is said to win.
     """
     found: dict[str, Any] = {}
     for code in CODES:
         own, other = result[f"{code} at {l0}"], result[f"{code} at {l0}, SAELens"]
         cells = found[f"{code} less SAELens"] = {}
-        for name in JUDGED:
+        off = max(np.max(np.abs(np.divide(row["l0"]["values"], l0) - 1.0)) for row in (own, other))
+        for name in ("l0", *JUDGED):
             apart = np.subtract(own[name]["values"], other[name]["values"])
             mean = own[name]["mean"] - other[name]["mean"]
             error = float(np.hypot(own[name]["std"], other[name]["std"]) / len(apart) ** 0.5)
             cells[name] = {"mean": mean, "std": error, "values": apart.tolist()}
             verdict = "a loss" if mean < -error else "a win" if mean > error else "a tie"
-            say(f"{code:<10} {name:<18} {mean:+.4f} ± {error:.4f}, {verdict}")
+            verdict = f"not at equal L0 ({off:.0%} off)" if off > EQUAL else verdict
+            if name in JUDGED:
+                say(f"{code:<12} {name:<18} {mean:+.4f} ± {error:.4f}, {verdict}")
     return found
