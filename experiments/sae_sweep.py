@@ -33,6 +33,7 @@ from aejax.files import write_json
 from experiments import synth
 from experiments.driver import say
 from experiments.place import Place
+from experiments.training import summary
 
 MEMBERS = 8
 COMPARED = 200  # steps over which losses are compared
@@ -74,14 +75,15 @@ def command(
     batches = TokenBatches(train, batch, seed=0)
     result: dict[str, Any] = {}
     for name, (settings, build) in sweeps(size, latents, max(COMPARED, steps)).items():
-        result[name] = {
+        found = {
             **equal(build, settings, batches),
             **cost(build, settings, batches, steps, rounds),
         }
+        result[name] = summary({figure: np.array([value]) for figure, value in found.items()})
         say(
-            f"{name:<10} loss differs by {result[name]['after_1_step']:.1e} after 1 step, "
-            f"{result[name]['over_200_steps']:.1e} over {COMPARED}; 8 members cost "
-            f"{result[name]['cost_of_8']:.2f} solo runs ({result[name]['solo_ms']:.1f} ms a step)"
+            f"{name:<10} loss differs by {found['after_1_step']:.1e} after 1 step, "
+            f"{found['over_200_steps']:.1e} over {COMPARED}; 8 members cost "
+            f"{found['cost_of_8']:.2f} solo runs ({found['solo_ms']:.1f} ms a step)"
         )
         write_json(folder / "result.json", {**result, "environment": environment()})
 

@@ -44,10 +44,9 @@ def test_the_script_runs_with_only_its_steps_replaced(tmp_path, monkeypatch):
 def test_the_sparse_autoencoder_takes_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     block = next(block for block in BLOCKS if "ae.TopK(" in block)
-    names = {"ae": ae}
+    names = {"ae": ae, "optax": optax}
     exec(compile(block, "README.md", "exec"), names)
-    learner = ae.learner(names["model"], names["objective"], optax.adam(1e-3))
-    batch = ae.data.Batches(names["train"], 8)[0]
+    learner, batch = names["learner"], ae.data.Batches(names["train"], 8)[0]
     _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0), batch), batch)
     assert metrics["l0"] == 16
 
