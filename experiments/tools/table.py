@@ -79,7 +79,7 @@ def made(result: Mapping[str, Any]) -> str:
 def beside(rows: Sequence[Row]) -> str:
     """Published figures beside our own, of those rows that were run."""
     lines = [
-        "| model | published | ours | seeds | epochs | minutes | hardware | command |",
+        "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",
     ]
     for row in rows:
