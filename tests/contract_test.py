@@ -510,7 +510,7 @@ class TestLikelihood:
         whole = call("log_prob", prediction, target)
         close(call("log_prob", prediction, target, jnp.ones_like(target)), whole)
         close(call("log_prob", prediction, target, jnp.zeros_like(target)), jnp.zeros(B))
-        first = jnp.zeros_like(target).at[:, 0].set(1.0)
+        first = jnp.zeros_like(target).at[:, 0].set(1)
         parts = [call("log_prob", prediction, target, m) for m in (first, 1.0 - first)]
         close(sum(parts), whole, rtol=1e-4)
         changed = target.at[:, 1:].set(target[:, ::-1][:, 1:])
