@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from aejax import losses
+from aejax.errors import UserError
 from aejax.types import Array, Forward, Objective, Term
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ def merge(*objectives: Objective) -> Objective:
     """All terms of all objectives; associative, with {} as identity.
 
     Raises:
-      ValueError: if two objectives use one name.
+      UserError: if two objectives use one name.
     """
     merged: dict[str, tuple[Any, Term]] = {}
     for objective in objectives:
         repeated = sorted(merged.keys() & objective.keys())
         if repeated:
-            raise ValueError(f"two objectives name a term {repeated[0]!r}: rename one of them")
+            raise UserError(f"two objectives name a term {repeated[0]!r}: rename one of them")
         merged.update(objective)
     return merged
 

@@ -23,7 +23,7 @@ from aejax.files import read_json
 from aejax.leaves import params_sha256
 from aejax.types import Variables
 from experiments.place import Place
-from experiments.training import Part, Trained, summary, table, train
+from experiments.training import Part, Trained, check, summary, table, train
 
 Splits = tuple[Split, Split, Split]
 Members = Mapping[str, Trained]
@@ -70,6 +70,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     """
     mesh = place.settle()
     out = place.folder(experiment.name)
+    check(config)  # before data are made
     splits = experiment.data(config, place)
     parts = experiment.build(config, splits[0].event)
     if config.batch > len(splits[0]):
