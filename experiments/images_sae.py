@@ -4,7 +4,8 @@
 
 784 pixels become 1,024 latents, 32 of them active: the codes of `codes.py` at one L0, and the
 textbook form of L1, with means in place of sums, at a price. What does one unit stand for? Each is
-judged by the labels of the 20 examples that it answers to most.
+judged by the labels of the 20 examples that it answers to most. 8 minutes on one CPU core; expect
+most codes to explain 0.86 to 0.89 of the variance at 32 latents, L1 and April 0.57.
 """
 
 from __future__ import annotations
