@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from aejax.errors import UserError
 from aejax.losses.scaled import scaled_error
+from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Batch, Key, Learner, Metrics, State
 
 KERNEL, BIAS, ATOMS = "bottleneck/encode/kernel", "bottleneck/encode/bias", "decoder/atoms"
@@ -73,11 +74,10 @@ _SALT = zlib.crc32(b"resampled")
 def _resample(
     model: Any, state: State, batch: Batch, key: Key, silence: int, power: float, share: float
 ) -> tuple[State, Array]:
-    ages = state.memory["bottleneck"]["ages"]["age"]
-    dead = ages > silence
-    seen, wanted, error = model.apply(
+    silent, seen, wanted, error = model.apply(
         {"params": state.params, "memory": state.memory}, batch, method=_candidates
     )
+    dead = silent > silence
     # By the inverse of the distribution function: m draws without an [m, B] array.
     reach = jnp.cumsum(error ** (power / 2))
     drawn = jnp.searchsorted(reach, jax.random.uniform(key, dead.shape) * reach[-1])
@@ -95,18 +95,18 @@ def _resample(
     opt = jax.tree_util.tree_map_with_path(
         lambda path, leaf: _set(path, leaf, dead, nothing), state.opt
     )
-    bottleneck = {**state.memory["bottleneck"], "ages": {"age": jnp.where(dead, 0, ages)}}
+    bottleneck = {**state.memory["bottleneck"], "ages": {"age": jnp.where(dead, 0, silent)}}
     memory = {**state.memory, "bottleneck": bottleneck}
     return state._replace(params=params, opt=opt, memory=memory), jnp.sum(dead).astype(jnp.float32)
 
 
-def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array]:
-    """What the encoder sees, what the atoms explain, and the squared error of each example."""
-    forward = model(batch)
-    seen = model.bottleneck.inputs(forward.features, model.decoder)
-    bias = model.decoder.weights(model.bottleneck.latents).bias
-    zero = model.decoder.finish(jnp.broadcast_to(bias[None], (seen.shape[0], bias.shape[0])))
-    return seen, model.decoder.measure(batch.target - zero), scaled_error(model, forward)
+def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
+    """Ages, what the encoder sees, what the atoms explain, each example's squared error."""
+    silent, decoder, forward = ages(model), dictionary(model), model(batch)
+    seen = model.bottleneck.inputs(forward.features, decoder)
+    bias = decoder.weights(model.bottleneck.latents).bias
+    zero = decoder.finish(jnp.broadcast_to(bias[None], (seen.shape[0], bias.shape[0])))
+    return silent, seen, decoder.measure(batch.target - zero), scaled_error(model, forward)
 
 
 def _set(path: Any, leaf: Any, dead: Array, fresh: dict[str, Array]) -> Any:

@@ -501,6 +501,37 @@ def test_a_term_says_which_part_it_needs(name):
         value(made, variables, term)
 
 
+DENSE = {
+    "prefixes": losses.prefix_error((8, M)),
+    "gate": losses.gate_l1(weighted=True),
+    "gate's error": losses.gate_error(),
+    "revival": losses.revival(),
+    "ghost": losses.ghost(),
+    "norms": losses.weighted_l1,
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_a_term_about_atoms_refuses_another_decoder(name):
+    """Fails if a term reaches for the atoms of an MLP: AttributeError names no remedy."""
+    made = ae.Autoencoder(ae.nets.Identity(), ae.Gated(M), ae.nets.MLP((8,), shape=(D,)))
+    variables = made.init(jax.random.key(0), data())
+    with pytest.raises(ae.UserError, match="the decoder is a MLP: use Dictionary"):
+        value(made, variables, DENSE[name])
+
+
+AGELESS = {"dead": losses.dead(), "revival": losses.revival(), "ghost": losses.ghost()}
+
+
+@pytest.mark.parametrize("name", AGELESS)
+def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
+    """Fails if the ages are looked for where there are none: KeyError: 'memory'."""
+    made = ae.Autoencoder(ae.nets.Identity(), ae.Point(M), ae.nets.Dictionary(D))
+    variables = made.init(jax.random.key(0), data())
+    with pytest.raises(ae.UserError, match="a Point counts no silent steps: use a sparse"):
+        value(made, variables, AGELESS[name])
+
+
 def test_revival_by_no_latent_is_refused():
     """Fails if k is compared with None alone: the share of 0 latents is a division by zero."""
     with pytest.raises(ae.UserError, match="k = 0 dead latents"):

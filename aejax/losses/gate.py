@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from aejax.errors import UserError
 from aejax.losses.scaled import residual
-from aejax.losses.sparsity import norms
+from aejax.losses.sparsity import dictionary, norms
 from aejax.types import Array, Forward, Term
 
 
@@ -38,12 +38,12 @@ def gate_error(detach: bool = True) -> Term:
     """
 
     def gate_error(model: Any, forward: Forward) -> Array:
-        gate = _gate(forward)
-        atoms = model.decoder.weights(gate.shape[-1]).atoms
-        offset = model.decoder.offset(gate.shape[-1], forward.batch.context)
+        gate, decoder = _gate(forward), dictionary(model)
+        atoms = decoder.weights(gate.shape[-1]).atoms
+        offset = decoder.offset(gate.shape[-1], forward.batch.context)
         if detach:
             atoms, offset = jax.lax.stop_gradient((atoms, offset))
-        prediction = model.decoder.finish(gate @ atoms + offset)
+        prediction = decoder.finish(gate @ atoms + offset)
         error = residual(model, forward._replace(prediction=prediction))
         return jnp.sum(jnp.square(error), axis=-1)
 

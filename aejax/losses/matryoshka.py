@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from aejax.errors import UserError
 from aejax.losses.scaled import residual
+from aejax.losses.sparsity import dictionary
 from aejax.types import Array, Forward, Term
 
 # Of m, as dictionary_learning divides it: 1/32, 1/16, 1/8, 1/4 and the rest, cumulated.
@@ -43,20 +44,20 @@ def prefix_error(
         raise UserError(f"there are {len(shares)} weights for {len(levels)} prefixes")
 
     def prefix_error(model: Any, forward: Forward) -> Array:
-        z = forward.code.z
+        z, decoder = forward.code.z, dictionary(model)
         if levels[-1] != model.bottleneck.latents:
             raise UserError(
                 f"the last prefix is {levels[-1]}, but the bottleneck has "
                 f"{model.bottleneck.latents} latents: end the prefixes with that number"
             )
         size = forward.batch.target.shape[0]
-        offset = model.decoder.offset(levels[-1], forward.batch.context)
+        offset = decoder.offset(levels[-1], forward.batch.context)
         output = jnp.broadcast_to(offset, (size, offset.shape[-1]))
         total, low = jnp.zeros((size,)), 0
         for high, share in zip(levels, shares, strict=True):
             if high > low:
-                output = output + model.decoder.combine(_between(z, low, high))
-            prediction = model.decoder.finish(output)
+                output = output + decoder.combine(_between(z, low, high))
+            prediction = decoder.finish(output)
             error = residual(model, forward._replace(prediction=prediction))
             total = total + share * jnp.sum(jnp.square(error), axis=-1)
             low = high

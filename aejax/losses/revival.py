@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from aejax.branches import switch
 from aejax.errors import UserError
 from aejax.losses.scaled import residual, scaled_error
-from aejax.losses.sparsity import ages
+from aejax.losses.sparsity import ages, dictionary
 from aejax.members import any_member
 from aejax.types import Array, Forward, Term
 
@@ -63,17 +63,17 @@ def revival(
 
     def revival(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
-        dead = ages(model) > after
+        dead, decoder = ages(model) > after, dictionary(model)
         error = jax.lax.stop_gradient(residual(model, forward))
         slots = min(error.shape[-1] // 2 if k is None else k, dead.shape[0])
 
         def explain(room: int) -> Array:
-            few = model.bottleneck.revive(forward.features, dead, slots, model.decoder, room)
+            few = model.bottleneck.revive(forward.features, dead, slots, decoder, room)
             if rectify:
                 few = jax.tree.map(_rectified, few)
-            explained, target = model.decoder.combine(few), error
+            explained, target = decoder.combine(few), error
             if bias:
-                own = model.decoder.weights(few.latents).bias[None]
+                own = decoder.weights(few.latents).bias[None]
                 explained, target = explained + own, target + jax.lax.stop_gradient(own)
             cost = jnp.sum(jnp.square(explained - target), axis=-1)
             if divide is not None:
@@ -106,14 +106,14 @@ def ghost(after: int = 1000) -> Term:
 
     def ghost(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
-        dead = ages(model) > after
+        dead, decoder = ages(model) > after, dictionary(model)
         error = jax.lax.stop_gradient(residual(model, forward))
         main = jax.lax.stop_gradient(scaled_error(model, forward))
 
         def explain() -> Array:
-            pre = model.bottleneck.pre_activations(forward.features, model.decoder)
+            pre = model.bottleneck.pre_activations(forward.features, decoder)
             z = jnp.where(dead[None], jnp.exp(jnp.where(dead[None], pre, 0.0)), 0.0)
-            output = model.decoder.combine(z)
+            output = decoder.combine(z)
             lengths = (jnp.linalg.norm(a, axis=-1, keepdims=True) for a in (error, output))
             wanted, had = (jax.lax.stop_gradient(length) for length in lengths)
             output = output * (0.5 * wanted / jnp.maximum(had, 1e-12))

@@ -27,8 +27,8 @@ def layered_l1(model: Any, forward: Forward) -> Array:
 
     The target is [B, layers, size]; norms are taken over the last axis and summed over the rest.
     """
-    atoms = _atoms(model).reshape((-1, *forward.batch.target.shape[1:]))
-    lengths = safe_norm(atoms)
+    atoms = dictionary(model).weights(model.bottleneck.latents).atoms
+    lengths = safe_norm(atoms.reshape((-1, *forward.batch.target.shape[1:])))
     return forward.code.magnitude(lengths.reshape((lengths.shape[0], -1)).sum(axis=-1))
 
 
@@ -108,7 +108,8 @@ def dead(after: int = 1000) -> Term:
     """The share of latents silent for more than `after` training steps, the same for all B."""
 
     def dead(model: Any, forward: Forward) -> Array:
-        return jnp.full(forward.code.l0.shape, jnp.mean(ages(model) > after))
+        silent = ages(model) > after
+        return jnp.full(forward.code.l0.shape, jnp.mean(silent))
 
     return dead
 
@@ -134,13 +135,38 @@ def gamma(model: Any, forward: Forward) -> Array:
 
 
 def ages(model: Any) -> Array:
-    """Training steps since each latent was last active, i32[m], before this batch."""
-    return model.bottleneck.variables["memory"]["ages"]["age"]
+    """Training steps since each latent was last active, i32[m], before this batch.
+
+    Raises:
+      UserError: if the bottleneck counts none.
+    """
+    memory = model.bottleneck.variables.get("memory", {})
+    if "ages" not in memory:
+        raise UserError(
+            f"this term needs to know which latents are dead, and a "
+            f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
+            "such as TopK"
+        )
+    return memory["ages"]["age"]
+
+
+def dictionary(model: Any) -> Any:
+    """The decoder, of which a term needs the atoms.
+
+    Raises:
+      UserError: if it is no `Dictionary`.
+    """
+    if not hasattr(model.decoder, "weights"):
+        raise UserError(
+            f"this term needs the atoms of a Dictionary, but the decoder is a "
+            f"{type(model.decoder).__name__}: use Dictionary as the decoder"
+        )
+    return model.decoder
 
 
 def norms(model: Any) -> Array:
     """||atom||, f32[m], with its gradient."""
-    return safe_norm(_atoms(model))
+    return safe_norm(dictionary(model).weights(model.bottleneck.latents).atoms)
 
 
 def safe_norm(values: Array) -> Array:
@@ -153,12 +179,3 @@ def safe_norm(values: Array) -> Array:
 def _check_thresholds(model: Any, term: str) -> None:
     if not hasattr(model.bottleneck, "thresholds"):
         raise UserError(f"{term} needs a threshold of each latent: use the bottleneck JumpReLU")
-
-
-def _atoms(model: Any) -> Array:
-    if not hasattr(model.decoder, "weights"):
-        raise UserError(
-            f"this term needs the atoms of a Dictionary, but the decoder is a "
-            f"{type(model.decoder).__name__}: use Dictionary as the decoder"
-        )
-    return model.decoder.weights(model.bottleneck.latents).atoms
