@@ -27,6 +27,7 @@ ROWS: list[set[str]] = [
     {"members"},
     {
         "branches",
+        "checks",
         "events",
         "files",
         "kernels",

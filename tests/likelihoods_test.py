@@ -227,11 +227,11 @@ def test_mixtures_of_logistics_against_scipy():
         (lambda: likelihoods.Gaussian(0.0), "std of Gaussian is 0.0"),
         (lambda: likelihoods.Gaussian(-1.0), "std of Gaussian is -1.0"),
         (lambda: likelihoods.LearnedGaussian(floor=0.1, start=0.05), "start 0.05: give a floor"),
-        (lambda: likelihoods.DiscretisedLogistic(1), "levels of DiscretisedLogistic is 1"),
-        (lambda: likelihoods.LogisticMixture(0), "components of LogisticMixture is 0"),
-        (lambda: likelihoods.ColourLogisticMixture(2, 1), "levels of ColourLogisticMixture is 1"),
-        (lambda: priors.Mixture(0), "components of Mixture is 0"),
-        (lambda: priors.Vamp((2,), 0), "pseudo_inputs of Vamp is 0"),
+        (lambda: likelihoods.DiscretisedLogistic(1), "DiscretisedLogistic has levels = 1"),
+        (lambda: likelihoods.LogisticMixture(0), "LogisticMixture has components = 0"),
+        (lambda: likelihoods.ColourLogisticMixture(2, 1), "ColourLogisticMixture has levels = 1"),
+        (lambda: priors.Mixture(0), "Mixture has components = 0"),
+        (lambda: priors.Vamp((2,), 0), "Vamp has pseudo_inputs = 0"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(build, said):

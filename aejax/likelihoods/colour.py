@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.errors import UserError, check_least
+from aejax.checks import check_least
+from aejax.errors import UserError
 from aejax.events import sum_events
 from aejax.likelihoods.logistic import (
     level,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.errors import check_least
+from aejax.checks import check_least
 from aejax.events import sum_events
 from aejax.types import Array, Key
 

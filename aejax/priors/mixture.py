@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.errors import check_least
+from aejax.checks import check_least
 from aejax.events import normal_log_prob
 from aejax.types import Array, Key
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.errors import UserError, check_least
+from aejax.checks import check_least
+from aejax.errors import UserError
 from aejax.events import LOG_2PI
 from aejax.types import Array, Batch, Key
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
+from aejax.checks import check_positive
 from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.kernels import encode
@@ -172,32 +173,6 @@ class Sparse(nn.Module):
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
     """inputs W + b, f32[B, m]; the product in `dtype`, summed and kept in float32."""
     return encode.project(inputs, kernel, dtype) + bias[None]
-
-
-def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
-    """Looks at a number that a user gave; one that a sweep traces has no value yet, and passes.
-
-    Args:
-      part: a bottleneck.
-      name: of its attribute, a number or None.
-      holds: of a number that makes sense.
-      wanted: such numbers in words.
-
-    Raises:
-      UserError: if it does not hold.
-    """
-    value = getattr(part, name)
-    if value is None or isinstance(value, jax.core.Tracer):
-        return
-    # Not as an array: comparing one within a traced program gives no answer.
-    value = value.item() if isinstance(value, jax.Array) else value
-    if not holds(value):
-        raise UserError(f"{type(part).__name__} has {name} = {value}: give {wanted}")
-
-
-def check_positive(part: Any, name: str) -> None:
-    """Raises UserError for a number that is not above 0."""
-    check(part, name, lambda value: value > 0, "a number above 0")
 
 
 def weights(decoder: Any, latents: int) -> Any:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms, check
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
+from aejax.checks import check
 from aejax.errors import UserError
 from aejax.kernels import encode
 from aejax.kernels.batch import Found, largest_of_batch

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, check_positive
+from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.checks import check_positive
 from aejax.types import Array
 
 

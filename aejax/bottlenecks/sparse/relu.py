@@ -8,8 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, check, check_positive
+from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.checks import check, check_positive
 from aejax.types import Array
 
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms, check
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
+from aejax.checks import check
 from aejax.kernels.encode import encode_at, encode_topk, project
 from aejax.kernels.select import largest
 from aejax.types import Array

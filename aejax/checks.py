@@ -1,0 +1,42 @@
+"""Numbers that a user gave a part: one that makes no sense is refused where the part is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from aejax.errors import UserError
+
+
+def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
+    """Looks at a number that a user gave; one that a sweep traces has no value yet, and passes.
+
+    Args:
+      part: of a model.
+      name: of its attribute, a number or None.
+      holds: of a number that makes sense.
+      wanted: such numbers in words.
+
+    Raises:
+      UserError: if it does not hold.
+    """
+    value = getattr(part, name)
+    if value is None or isinstance(value, jax.core.Tracer):
+        return
+    # Not as an array: comparing one within a traced program gives no answer.
+    value = value.item() if isinstance(value, jax.Array) else value
+    if not holds(value):
+        raise UserError(f"{type(part).__name__} has {name} = {value}: give {wanted}")
+
+
+def check_positive(part: Any, name: str) -> None:
+    """Raises UserError for a number that is not above 0."""
+    check(part, name, lambda value: value > 0, "a number above 0")
+
+
+def check_least(part: Any, least: int, *names: str) -> None:
+    """Raises UserError for the first of a part's numbers that is below the least."""
+    for name in names:
+        check(part, name, lambda value: value >= least, f"{least} or more")
