@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.kernels.conv import convolve
 from aejax.types import Array
 
 
@@ -35,9 +37,10 @@ class GatedLayer(nn.Module):
         """
         half, width = self.kernel // 2, 2 * self.channels
         tall, rows = (half + 1, self.kernel), ((half, 0), (half, half))
-        above = nn.Conv(width, tall, padding=rows, dtype=self.dtype, name="above")(above)
+        convolution = functools.partial(nn.Conv, conv_general_dilated=convolve, dtype=self.dtype)
+        above = convolution(width, tall, padding=rows, name="above")(above)
         across = ((0, 0), (half, 0))
-        level = nn.Conv(width, (1, half + 1), padding=across, dtype=self.dtype, name="before")
+        level = convolution(width, (1, half + 1), padding=across, name="before")
         # A row down, so that what has seen row r informs row r + 1.
         down = jnp.pad(above, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
         new = level(before) + nn.Dense(width, dtype=self.dtype, name="down")(down)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.events import flatten, join_context
+from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.types import Array
 
 Activation = Callable[[Array], Array]
@@ -25,10 +26,10 @@ class Residual(nn.Module):
     def __call__(self, values: Array) -> Array:
         """[B, H, W, C] -> [B, H, W, C]."""
         width = values.shape[-1]
-        hidden = nn.Conv(width, (3, 3), dtype=self.dtype)(self.activation(values))
+        hidden = Convolution(width, (3, 3), dtype=self.dtype)(self.activation(values))
         # The second convolution starts at zero, so that a fresh block is the identity.
         zeros = nn.initializers.zeros_init()
-        hidden = nn.Conv(width, (3, 3), dtype=self.dtype, kernel_init=zeros)(
+        hidden = Convolution(width, (3, 3), dtype=self.dtype, kernel_init=zeros)(
             self.activation(hidden)
         )
         return values + hidden
@@ -54,7 +55,8 @@ class Conv(nn.Module):
         """[B, H, W, C] -> [B, features]; the context joins before the dense layer."""
         hidden = values
         for i, width in enumerate(self.widths):
-            hidden = nn.Conv(width, (3, 3), strides=2, dtype=self.dtype, name=f"down_{i}")(hidden)
+            halve = Convolution(width, (3, 3), 2, dtype=self.dtype, name=f"down_{i}")
+            hidden = halve(hidden)
             hidden = Residual(self.activation, self.dtype, name=f"block_{i}")(hidden)
         hidden = join_context(flatten(self.activation(hidden)), context)
         return self.activation(nn.Dense(self.features, dtype=self.dtype, name="dense")(hidden))
@@ -87,10 +89,10 @@ class Deconv(nn.Module):
         hidden = hidden.reshape((-1, *small))
         for i, stage in enumerate(self.widths):
             hidden = Residual(self.activation, self.dtype, name=f"block_{i}")(hidden)
-            hidden = nn.ConvTranspose(stage, (4, 4), (2, 2), dtype=self.dtype, name=f"up_{i}")(
+            hidden = TransposedConvolution(stage, (4, 4), (2, 2), dtype=self.dtype, name=f"up_{i}")(
                 self.activation(hidden)
             )
         # Sizes that no power of two divides come out a little too large and are cut.
         hidden = self.activation(hidden)[:, :height, :width]
-        output = nn.Conv(math.prod(channels), (3, 3), dtype=self.dtype, name="output")(hidden)
+        output = Convolution(math.prod(channels), (3, 3), dtype=self.dtype, name="output")(hidden)
         return output.astype(jnp.float32).reshape((-1, *self.shape))

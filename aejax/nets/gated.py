@@ -13,6 +13,7 @@ from typing import Any
 from flax import linen as nn
 
 from aejax.events import flatten, join_context
+from aejax.nets.convolution import Convolution
 from aejax.types import Array
 
 
@@ -30,7 +31,7 @@ class GatedConv(nn.Module):
         """[B, H, W, C] -> f32[B, features]; the context is appended."""
         hidden = values
         for i, (width, kernel, stride) in enumerate(self.stages):
-            conv = nn.Conv(2 * width, (kernel, kernel), stride, name=f"conv_{i}")
+            conv = Convolution(2 * width, (kernel, kernel), stride, name=f"conv_{i}")
             hidden = nn.glu(conv(hidden))
         return join_context(flatten(hidden), context)
 
@@ -53,5 +54,5 @@ class GatedImage(nn.Module):
         hidden = nn.glu(nn.Dense(2 * math.prod(self.shape), name="dense")(hidden))
         hidden = hidden.reshape((-1, *self.shape))
         for i, width in enumerate(self.widths):
-            hidden = nn.glu(nn.Conv(2 * width, (3, 3), name=f"conv_{i}")(hidden))
-        return nn.Conv(self.shape[-1], (1, 1), name="output")(hidden)
+            hidden = nn.glu(Convolution(2 * width, (3, 3), name=f"conv_{i}")(hidden))
+        return Convolution(self.shape[-1], (1, 1), name="output")(hidden)

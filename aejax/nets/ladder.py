@@ -22,6 +22,7 @@ from flax import linen as nn
 from aejax.errors import UserError
 from aejax.events import flatten, join_context
 from aejax.nets.conv import Residual
+from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.types import Array
 
 
@@ -102,7 +103,7 @@ class LadderEncoder(nn.Module):
         hidden, features = values, []
         for i in reversed(range(len(self.sizes))):
             if hidden.shape[1:3] != tuple(self.sizes[i]):
-                hidden = nn.Conv(self.channels, (3, 3), 2, name=f"down_{i}")(hidden)
+                hidden = Convolution(self.channels, (3, 3), 2, name=f"down_{i}")(hidden)
             for block in residuals(self.blocks, self.remat, f"up_{i}"):
                 hidden = block(hidden)
             features.append(hidden)
@@ -119,10 +120,10 @@ class LadderHead(nn.Module):
     def __call__(self, values: Array, context: Any = None) -> Array:
         """Features f32[B, h, w, channels], (state, ...) -> f32[B, 2 L], means, log deviations."""
         state, _ = context
-        hidden = nn.Conv(self.channels, (3, 3), name="joined")(
+        hidden = Convolution(self.channels, (3, 3), name="joined")(
             nn.elu(jnp.concatenate([values, state], axis=-1))
         )
-        return _flat(nn.Conv(2 * self.latents, (1, 1), name="statistics")(nn.elu(hidden)))
+        return _flat(Convolution(2 * self.latents, (1, 1), name="statistics")(nn.elu(hidden)))
 
 
 class LadderTrunk(nn.Module):
@@ -146,13 +147,13 @@ class LadderTrunk(nn.Module):
         self.given = nn.Dense(self.channels, name="context")
         # Zero at the start: the prior is the standard normal before training.
         self.priors = [
-            nn.Conv(2 * self.latents, (1, 1), kernel_init=zeros, name=f"prior_{i}")
+            Convolution(2 * self.latents, (1, 1), kernel_init=zeros, name=f"prior_{i}")
             for i in range(count)
         ]
-        self.reads = [nn.Conv(self.channels, (1, 1), name=f"read_{i}") for i in range(count)]
+        self.reads = [Convolution(self.channels, (1, 1), name=f"read_{i}") for i in range(count)]
         self.down = [residuals(self.blocks, self.remat, f"down_{i}") for i in range(count)]
         self.grow = [
-            nn.ConvTranspose(self.channels, (4, 4), (2, 2), name=f"grow_{i}")
+            TransposedConvolution(self.channels, (4, 4), (2, 2), name=f"grow_{i}")
             if tuple(here) != tuple(below)
             else None
             for i, (here, below) in enumerate(itertools.pairwise(self.sizes))
@@ -188,8 +189,8 @@ class LadderOutput(nn.Module):
     def __call__(self, values: Array, context: Any = None) -> Array:
         """f32[B, H / 2, W / 2, channels] -> f32[B, *shape]."""
         del context
-        hidden = nn.ConvTranspose(self.channels, (4, 4), (2, 2), name="grow")(nn.elu(values))
-        return nn.Conv(self.shape[-1], (3, 3), name="output")(nn.elu(hidden))
+        hidden = TransposedConvolution(self.channels, (4, 4), (2, 2), name="grow")(nn.elu(values))
+        return Convolution(self.shape[-1], (3, 3), name="output")(nn.elu(hidden))
 
 
 def residuals(count: int, remat: bool, name: str) -> list[Any]:

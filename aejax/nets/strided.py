@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.events import flatten, join_context
+from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.types import Array
 
 
@@ -35,7 +36,7 @@ class Strided(nn.Module):
         """[B, H, W, C] -> [B, features]; the context joins before the dense layer."""
         hidden = values
         for i, (width, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
-            layer = nn.Conv(width, (kernel, kernel), 2, dtype=self.dtype, name=f"down_{i}")
+            layer = Convolution(width, (kernel, kernel), 2, dtype=self.dtype, name=f"down_{i}")
             hidden = self.activation(layer(hidden))
         hidden = join_context(flatten(hidden), context)
         return self.activation(nn.Dense(self.features, dtype=self.dtype, name="dense")(hidden))
@@ -72,7 +73,7 @@ class Transposed(nn.Module):
         hidden = self.activation(hidden).reshape((-1, *small))
         kernel = (self.kernel, self.kernel)
         for i, stage in enumerate((*self.channels, colours)):
-            layer = nn.ConvTranspose(stage, kernel, (2, 2), dtype=self.dtype, name=f"up_{i}")
+            layer = TransposedConvolution(stage, kernel, (2, 2), dtype=self.dtype, name=f"up_{i}")
             hidden = layer(hidden if i == 0 else self.activation(hidden))
         # Sizes that no power of two divides come out a little too large and are cut.
         return hidden[:, :height, :width].astype(jnp.float32)
