@@ -39,6 +39,15 @@ def test_the_bounds_bracket_the_exact_value():
     assert found.target.shape == (40, 4)
 
 
+def test_the_way_down_starts_at_the_latents_that_the_data_came_from():
+    """Of a walk that hardly moves the bound from above is log p(x | z), in the mean minus the
+    noise's entropy. Fails if the way down starts at other draws of the prior."""
+    still = Walk(chains=2, temperatures=2, leapfrogs=1, step=1e-6)
+    found = evaluation.bidirectional(CASE.model, CASE.variables, KEY, still, examples=400)
+    entropy = 4 * 0.5 * (np.log(2 * np.pi * 0.25) + 1)
+    assert found.upper.mean() == pytest.approx(-entropy, abs=4 * 2**0.5 / 400**0.5)
+
+
 def test_given_data_is_evaluated_without_the_encoder():
     """Its parameters are spoiled first. Fails if chains start at the posterior."""
     spoiled = jax.tree.map(lambda a: a, CASE.variables)
