@@ -1,6 +1,7 @@
 """Encoders and decoders: Linen modules called with (values, context) -> values."""
 
 from aejax.nets.conv import Conv, Deconv
+from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
 from aejax.nets.join import Branches, Joined
 from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
@@ -13,6 +14,7 @@ __all__ = [
     "MLP",
     "Branches",
     "Conv",
+    "Convolution",
     "Deconv",
     "Dictionary",
     "GatedConv",
@@ -26,5 +28,6 @@ __all__ = [
     "Scale",
     "Strided",
     "Transposed",
+    "TransposedConvolution",
     "ladder",
 ]
