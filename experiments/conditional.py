@@ -48,9 +48,9 @@ PYRO = {1: (100.4, 71.8), 2: (61.9, 51.0), 3: (25.4, 24.2)}
 class Config(Numbers):
     """The experiment's numbers."""
 
-    steps: int = 6_000
+    steps: int = 20_000
     dataset: str = "mnist"
-    width: int = 256  # units of the hidden layers given the label
+    width: int = 512  # units of the hidden layers given the label
     latents: int = 12  # dimensions of the latent space given the label
     learning_rate: float = 1e-3  # of Adam
     warmup: int = 1_000  # steps in which the weight of the rate grows from 0
