@@ -212,6 +212,24 @@ def test_latents_that_hardly_vary_are_not_asked():
     assert metrics.factor_vae_score(tiny, FACTORS, **POINTS) == 0.0
 
 
+def test_latents_are_pruned_by_their_deviation_and_compared_by_their_share():
+    """Of codes with noise. Fails if the variance is compared with `prune`, or if the latent of the
+    smallest scale wins every vote."""
+    rng = np.random.default_rng(0)
+    codes = FACTORS / FACTORS.std(axis=0) + 0.3 * rng.normal(size=FACTORS.shape)
+    assert metrics.factor_vae_score(0.1 * codes, FACTORS, **POINTS) > 0.99
+    assert metrics.factor_vae_score(codes * [1, 10, 100], FACTORS, **POINTS) > 0.99
+
+
+def test_votes_are_judged_by_other_points():
+    """Of noise. Fails if the points that are judged vote themselves: most of so few agree."""
+    found = [
+        metrics.factor_vae_score(NOISE, FACTORS, train=100, test=6, batch=8, seed=seed)
+        for seed in range(60)
+    ]
+    assert np.mean(found) == pytest.approx(1 / 3, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("codes", "factors", "said"),
     [
