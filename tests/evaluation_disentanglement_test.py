@@ -204,6 +204,26 @@ def test_sap_by_regression_against_numpy():
     assert metrics.sap_of_regression(SMALL, SMALL_FACTORS) == pytest.approx(expected)
 
 
+def test_sap_by_threshold_judges_by_other_points_and_weighs_the_classes_evenly():
+    """Mean gaps over seeds. Fails if the points that were learned are judged, where eight are few
+    enough for a latent that says nothing to fit some, or if a rare value may be left out."""
+
+    def gap(factors, train):
+        codes = 4.0 * factors - 2.0
+        seeds = range(20)
+        found = [
+            metrics.sap_of_threshold(codes, factors, train=train, test=300, seed=seed)
+            for seed in seeds
+        ]
+        return np.mean(found)
+
+    rng = np.random.default_rng(0)
+    even = rng.integers(0, 2, (1000, 2))
+    assert gap(even, 8) == pytest.approx(0.5, abs=0.06)
+    rare = np.stack([rng.random(1000) < 0.1, rng.random(1000) < 0.1], axis=1).astype(int)
+    assert gap(rare, 300) > 0.3
+
+
 def test_latents_that_hardly_vary_are_not_asked():
     """Fails if the least varying latent of all wins every vote."""
     tiny = 1e-3 * np.random.default_rng(0).normal(size=(3000, 1))
