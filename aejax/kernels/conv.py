@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from aejax.errors import UserError
 from aejax.types import Array
 
 Padding = str | Sequence[tuple[int, int]]
@@ -62,7 +63,8 @@ def convolve(
     Returns:
       [B, H', W', O].
     """
-    del rest
+    if rest.get("feature_group_count", 1) != 1:
+        raise UserError("convolve has one group of channels: for more take flax's nn.Conv")
     spread, dilation = lhs_dilation or (1, 1), rhs_dilation or (1, 1)
     if isinstance(padding, str):
         extents = [_extent(*sizes) for sizes in zip(kernel.shape[:2], dilation, strict=True)]
