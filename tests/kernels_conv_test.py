@@ -1,12 +1,14 @@
 """Convolutions beside `jax.lax`'s own: values, derivatives of both kinds, members, and their order.
 
 Mutants that these fail: the kernel not turned around, its channels not swapped, the two sides of
-the padding exchanged, a phase's offset taken with the other sign, members folded into the examples.
+the padding exchanged, a phase's offset taken with the other sign, members folded into the examples,
+no phases, a precision that is not handed on.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import re
 
 import jax
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from aejax.kernels import conv
 from aejax.kernels.conv import convolve, convolve_transposed
 from aejax.nets.convolution import Convolution, TransposedConvolution
 
@@ -132,40 +135,124 @@ def test_layers_are_those_of_flax(dtype):
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
-def test_every_convolution_of_a_training_loop_is_in_the_order_of_the_fast_routine():
+def test_every_convolution_of_a_training_loop_is_in_the_form_of_the_fast_routine():
     """Of three members on a CPU. Fails for lax's own, whose derivatives exchange axes.
 
-    A grouped convolution has no fast routine, nor has one whose window is turned around.
+    A grouped convolution has no fast routine, nor has one of spread images or a turned window.
     """
-    layers = [nn.Conv(4, (3, 3), 2), nn.ConvTranspose(2, (4, 4), (2, 2))]
     mine = [Convolution(4, (3, 3), 2), TransposedConvolution(2, (4, 4), (2, 2))]
+    layers = [nn.Conv(4, (3, 3), 2), nn.ConvTranspose(2, (4, 4), (2, 2))]
+    order = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
 
-    def loop(layers):
-        def cost(params, x):
-            for layer, own in zip(layers, params, strict=True):
-                x = layer.apply(own, x)
-            return jnp.sum(jnp.square(x))
+    def fast(each):
+        ones = "lhs_dilate" not in each or "lhs_dilate = [1, 1]" in each
+        alone = "feature_group_count = 1" in each and "batch_group_count = 1" in each
+        return order in each and ones and alone and "reverse = [true" not in each
 
-        def step(_, both):
-            slopes = jax.vmap(jax.grad(cost, (0, 1)))(*both)
-            return jax.tree.map(jnp.subtract, both, slopes)
+    assert all(map(fast, loop(mine, "cpu")))
+    assert not all(map(fast, loop(layers, "cpu")))
 
-        x = jnp.zeros((3, 2, 8, 8, 3))
-        params = [nn.Conv(4, (3, 3), 2).init(jax.random.key(0), x[0])]
-        params.append(
-            nn.ConvTranspose(2, (4, 4), (2, 2)).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))
-        )
-        params = jax.tree.map(lambda a: jnp.stack([a] * 3), params)
-        program = jax.jit(lambda *both: jax.lax.fori_loop(0, 3, step, both))
-        text = program.lower(params, x).as_text()
-        convolutions = re.findall(r"stablehlo.convolution.*", text)
-        assert len(convolutions) >= 6
-        fast = (
-            "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]",
-            "feature_group_count = 1",
-            "batch_group_count = 1",
-        )
-        return all(all(sign in each for sign in fast) for each in convolutions)
 
-    assert loop(mine)
-    assert not loop(layers)
+def test_members_are_one_grouped_convolution_elsewhere():
+    """And the same numbers. Fails if the other platforms take turns, or compute something else."""
+    found = loop([Convolution(4, (3, 3), 2), TransposedConvolution(2, (4, 4), (2, 2))], "tpu")
+    assert any("feature_group_count = 3" in each for each in found)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(3, 2, 4, 5, 2)), jnp.float32)
+    kernels = jnp.asarray(rng.normal(size=(3, 4, 4, 2, 3)), jnp.float32)
+    how = {"window": (conv.Axis(1, (2, 2), 2, 1),) * 2, "precision": None}
+    agree(conv._together(images, kernels, **how), conv._in_turn(images, kernels, **how))
+
+
+def loop(layers, platform):
+    """The convolutions of a loop of steps with three members, as text."""
+
+    def cost(params, x):
+        for layer, own in zip(layers, params, strict=True):
+            x = layer.apply(own, x)
+        return jnp.sum(jnp.square(x))
+
+    def step(_, both):
+        return jax.tree.map(jnp.subtract, both, jax.vmap(jax.grad(cost, (0, 1)))(*both))
+
+    shapes = [(3, 3, 3, 4), (4, 4, 4, 2)]
+    params = [
+        {"params": {"kernel": jnp.zeros((3, *shape)), "bias": jnp.zeros((3, shape[-1]))}}
+        for shape in shapes
+    ]
+    program = jax.jit(lambda *both: jax.lax.fori_loop(0, 3, step, both))
+    traced = program.trace(params, jnp.zeros((3, 2, 8, 8, 3)))
+    found = re.findall(
+        r"stablehlo.convolution.*", traced.lower(lowering_platforms=(platform,)).as_text()
+    )
+    assert len(found) >= 6
+    return found
+
+
+def test_precision_is_that_of_the_call():
+    """Fails if it is asked for when the program is lowered, or is not handed on."""
+    ours, _, x, w = case("same")
+
+    def within(x, w):
+        with jax.default_matmul_precision("highest"):
+            return ours(x, w)
+
+    def given(x, w):
+        return convolve(x, w, (1, 1), "SAME", precision="highest")
+
+    for convolution in (within, given):
+        slope = jax.jit(jax.grad(lambda x, w, c=convolution: jnp.sum(jnp.sin(c(x, w))), (0, 1)))
+        found = re.findall(r"stablehlo.convolution.*", slope.lower(x, w).as_text())
+        assert len(found) == 3
+        assert all("HIGHEST" in each for each in found)
+    assert "HIGHEST" not in jax.jit(ours).lower(x, w).as_text()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (functools.partial(nn.Conv, 4, (3, 3), feature_group_count=2), (2, 5, 4, 2)),
+        (functools.partial(nn.Conv, 4, (3,)), (2, 5, 2)),
+        (functools.partial(nn.Conv, 4, (3, 3), padding="VALID"), (2, 2, 5, 2)),
+        (functools.partial(nn.Conv, 4, (3, 3), 2), (0, 5, 4, 2)),
+    ],
+)
+def test_what_has_no_faster_form_is_lax(layer, shape):
+    """Groups, other ranks, nothing to compute. Fails if what flax says is not read."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    variables = layer().init(jax.random.key(0), x)
+    ours = layer(conv_general_dilated=convolve)
+    np.testing.assert_allclose(
+        ours.apply(variables, x), layer().apply(variables, x), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_members_of_no_image():
+    """Fails if a shape is left to be found out from nothing."""
+    layer = Convolution(4, (3, 3), 2)
+    variables = layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    two = jax.tree.map(lambda a: jnp.stack([a, a]), variables)
+    assert jax.jit(jax.vmap(layer.apply))(two, jnp.zeros((2, 0, 4, 4, 3))).shape == (2, 0, 2, 2, 4)
+
+
+def test_gradients_within_a_manual_mesh():
+    """Fails if the primitive is bound there: what varies over the mesh is not written on it."""
+    ours, lax, x, w = case("same")
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    over, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+
+    def summed(x, w):
+        return jax.lax.psum(jnp.sum(jnp.sin(ours(x, w))), "data")
+
+    mapped = jax.shard_map(summed, mesh=mesh, in_specs=(over, whole), out_specs=whole)
+    found = jax.jit(jax.grad(mapped, (0, 1)))(x, w)
+    agree(found, jax.grad(lambda x, w: jnp.sum(jnp.sin(lax(x, w))), (0, 1))(x, w))
+
+
+def test_calls_outside_of_a_program_compile_once(caplog):
+    """Fails if each eager call is a program of its own."""
+    ours, _, x, w = case("one-sided")
+    ours(x, w)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        ours(x, w)
+    assert "compilation" not in caplog.text

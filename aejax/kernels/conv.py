@@ -2,14 +2,16 @@
 
 On CPUs XLA brings a convolution into the one order of axes that its fast routine reads, but only in
 a program's outermost computation: in the body of a loop, where a chunk of training steps runs, the
-derivatives that JAX writes take a routine 15 to 30 times slower (jax 0.10 to 0.12). These are
-written in that order from the start. Several members (`seeds`) take turns there, as a grouped
-convolution has no fast routine either; elsewhere they are one grouped convolution.
+derivatives that JAX writes take a slower routine (jax 0.10 to 0.12; `bench-conv` measures by how
+much). These are written in that order from the start. Several members (`seeds`) take turns there,
+as a grouped convolution has no fast routine either, and neither have spread images, which come
+apart into phases; elsewhere they are one grouped convolution.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,11 +19,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
-from aejax.errors import UserError
 from aejax.types import Array
 
 Padding = str | Sequence[tuple[int, int]]
+ORDER = ("NHWC", "HWIO", "NHWC")
 
 
 class Axis(NamedTuple):
@@ -43,12 +46,15 @@ def convolve(
     padding: Padding,
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = ORDER,
+    feature_group_count: int = 1,
     precision: Any = None,
-    **rest: Any,
 ) -> Array:
-    """As `jax.lax.conv_general_dilated`, of one group and in flax's order of axes.
+    """As `jax.lax.conv_general_dilated`, which takes whatever has no faster form here.
 
-    Can be differentiated forwards and backwards, and any number of times.
+    That is: other ranks and orders of axes than these, several groups, nothing to compute, and
+    arrays of a manual or an explicit mesh. Can be differentiated forwards and backwards, and any
+    number of times.
 
     Args:
       images: [B, H, W, I].
@@ -57,21 +63,51 @@ def convolve(
       padding: "SAME", "VALID", or what is added before and after each axis.
       lhs_dilation: of the images.
       rhs_dilation: of the kernel.
-      precision: of the products.
-      **rest: what flax's `Conv` says as well, and which is as above.
+      dimension_numbers: of the axes; by default as above.
+      feature_group_count: groups of channels that do not see each other.
+      precision: of the products; None: what `jax.default_matmul_precision` says now.
 
     Returns:
       [B, H', W', O].
     """
-    if rest.get("feature_group_count", 1) != 1:
-        raise UserError("convolve has one group of channels: for more take flax's nn.Conv")
+    plain = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+    if feature_group_count != 1 or not _in_order(images, kernel, dimension_numbers):
+        return plain(images, kernel)
+    output = jax.eval_shape(plain, images, kernel)  # refuses what lax refuses
+    if 0 in (*images.shape, *kernel.shape, *output.shape) or not _automatic(images, kernel):
+        return plain(images, kernel)
     spread, dilation = lhs_dilation or (1, 1), rhs_dilation or (1, 1)
     if isinstance(padding, str):
         extents = [_extent(*sizes) for sizes in zip(kernel.shape[:2], dilation, strict=True)]
         padding = jax.lax.padtype_to_pads(images.shape[1:3], extents, strides, padding)
     pads = [(int(before), int(after)) for before, after in padding]
-    window = tuple(map(Axis, strides, pads, spread, dilation))
+    window = tuple(itertools.starmap(Axis, zip(strides, pads, spread, dilation, strict=True)))
+    # Asked for here: where the primitive is lowered, a context that was open now has ended.
+    precision = precision or jax.config.jax_default_matmul_precision
     return _conv.bind(images[None], kernel[None], window=window, precision=precision)[0]
+
+
+def _in_order(images: Array, kernel: Array, order: Any) -> bool:
+    if images.ndim != 4 or kernel.ndim != 4:
+        return False
+    shapes = images.shape, kernel.shape
+    given, wanted = (jax.lax.conv_dimension_numbers(*shapes, each) for each in (order, ORDER))
+    return given == wanted
+
+
+def _automatic(*arrays: Array) -> bool:
+    """Whether the compiler alone lays these arrays over devices."""
+    kinds = {kind for a in arrays for kind in jax.typeof(a).sharding.mesh.axis_types}
+    return kinds <= {AxisType.Auto}
 
 
 def convolve_transposed(
@@ -102,9 +138,8 @@ _conv = Primitive("convolve")
 
 def _one(images: Array, kernel: Array, window: Window, precision: Any) -> Array:
     strides, padding, spread, dilation = zip(*window, strict=True)
-    order = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        images, kernel, strides, padding, spread, dilation, order, precision=precision
+        images, kernel, strides, padding, spread, dilation, ORDER, precision=precision
     )
 
 
@@ -172,27 +207,15 @@ def _to_images(
 def _to_kernels(
     cotangent: Array, images: Array, kernels: Any, window: Window, precision: Any
 ) -> Array:
-    """The images convolved with the cotangent; examples take the place of input channels.
-
-    Where images are spread, as in a transposed convolution, it is the cotangent with the images:
-    their fast routine reads no spread ones. The result is turned around.
-    """
-    turned = any(axis.spread > axis.stride for axis in window)
+    """The images convolved with the cotangent; examples take the place of input channels."""
     back = []
     for axis, inner, outer, size in _extents(window, images, cotangent, kernels.aval):
-        low = axis.padding[0]
-        if turned:
-            pads = (size - 1 - low, inner - outer + low)
-            back.append(Axis(axis.dilation, pads, axis.stride, axis.spread))
-        else:
-            pads = (low, outer - inner + size - 1 - low)
-            back.append(Axis(axis.dilation, pads, axis.spread, axis.stride))
-    seen, kernel = (cotangent, images) if turned else (images, cotangent)
-    both = jnp.swapaxes(seen, 1, 4), jnp.moveaxis(kernel, 1, 3)
-    found = _conv.bind(*both, window=tuple(back), precision=precision)
-    if turned:  # [S, O, h, w, I]
-        return jnp.transpose(found[:, :, ::-1, ::-1], (0, 2, 3, 4, 1))
-    return jnp.moveaxis(found, 1, 3)  # [S, I, h, w, O]
+        before = axis.padding[0]
+        after = outer - inner + size - 1 - before
+        back.append(Axis(axis.dilation, (before, after), axis.spread, axis.stride))
+    seen, kernel = jnp.swapaxes(images, 1, 4), jnp.moveaxis(cotangent, 1, 3)
+    found = _conv.bind(seen, kernel, window=tuple(back), precision=precision)
+    return jnp.moveaxis(found, 1, 3)  # from [S, I, h, w, O]
 
 
 def _extents(
@@ -229,7 +252,7 @@ def _batched(arguments: Any, axes: Any, **how: Any) -> tuple[Array, int]:
     return found.reshape((*both[0].shape[:2], *found.shape[1:])), 0
 
 
-_conv.def_impl(lambda *both, **how: jax.jit(functools.partial(_in_turn, **how))(*both))
+_conv.def_impl(jax.jit(_conv.bind, static_argnames=("window", "precision")))
 _conv.def_abstract_eval(_shape)
 ad.defbilinear(_conv, _to_images, _to_kernels)
 batching.primitive_batchers[_conv] = _batched
