@@ -1,4 +1,4 @@
-"""Numbers that a user gave a part: one that makes no sense is refused where the part is made."""
+"""Numbers that a user gave a part: one that makes no sense is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
 
     Args:
       part: of a model.
-      name: of its attribute, a number or None.
+      name: of its attribute; None is no number, so ask for those alone that must be one.
       holds: of a number that makes sense.
       wanted: such numbers in words.
 
@@ -23,11 +23,11 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
       UserError: if it does not hold.
     """
     value = getattr(part, name)
-    if value is None or isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.core.Tracer):
         return
     # Not as an array: comparing one within a traced program gives no answer.
     value = value.item() if isinstance(value, jax.Array) else value
-    if not holds(value):
+    if value is None or not holds(value):
         raise UserError(f"{type(part).__name__} has {name} = {value}: give {wanted}")
 
 

@@ -231,6 +231,7 @@ def test_mixtures_of_logistics_against_scipy():
         (lambda: likelihoods.LogisticMixture(0), "LogisticMixture has components = 0"),
         (lambda: likelihoods.ColourLogisticMixture(2, 1), "ColourLogisticMixture has levels = 1"),
         (lambda: priors.Mixture(0), "Mixture has components = 0"),
+        (lambda: priors.Mixture(None), "Mixture has components = None"),
         (lambda: priors.Vamp((2,), 0), "Vamp has pseudo_inputs = 0"),
     ],
 )

@@ -63,11 +63,11 @@ class Sparse(nn.Module):
         Raises:
           UserError: for a number that makes no sense.
         """
-        check_positive(self, "l0")
         self.check()
         self.encode = Projection(self.latents)
         self.ages = Ages(self.latents)
         if self.l0 is not None:
+            check_positive(self, "l0")
             self.controller = Controller(self.l0, self.descent)
 
     def __call__(

@@ -49,7 +49,8 @@ class BatchTopK(Sparse):
         """Raises UserError for numbers of latents that there are not."""
         m = self.latents
         check(self, "k", lambda k: 0 < k <= m, f"a number above 0, and at most {m}, its latents")
-        check(self, "slots", lambda n: 1 <= n <= m, f"a number from 1 to {m}, its latents")
+        if self.slots is not None:
+            check(self, "slots", lambda n: 1 <= n <= m, f"a number from 1 to {m}, its latents")
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:

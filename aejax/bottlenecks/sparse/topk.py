@@ -118,7 +118,8 @@ class AbsTopK(Sparse):
 def _check_numbers(part: Any) -> None:
     latents, k = part.latents, part.k
     check(part, "k", lambda k: 1 <= k <= latents, f"a number from 1 to {latents}, its latents")
-    check(part, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
+    if part.active is not None:
+        check(part, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
 
 
 def _used(k: int, active: Any) -> int:
