@@ -388,6 +388,38 @@ class TestResampled:
         cosine = direction @ columns / jnp.linalg.norm(columns, axis=0)
         np.testing.assert_allclose(cosine, 1.0, rtol=1e-3)
 
+    def test_errors_are_raised_to_the_power(self):
+        """Of two examples whose errors are 1 to 2, power 2: one draw in five. Fails for one in 17,
+        as of squared errors."""
+        _, batch, _, learner = self.setup(dead_after=50, power=2.0)
+        x = jnp.zeros_like(batch.x).at[5, 0].set(1e4).at[6, 1].set(2e4)
+        step, drawn = jax.jit(learner.step), []
+        for seed in range(8):
+            state = learner.init(jax.random.key(seed), ae.Batch(x, x))
+            state = state._replace(step=jnp.asarray(2, jnp.int32))
+            state.memory["bottleneck"]["ages"]["age"] = jnp.full((M,), 90).at[0].set(0)
+            encode = state.params["bottleneck"]["encode"]
+            encode["bias"] = jnp.full((M,), -1e9)
+            new, _ = step(state, ae.Batch(x, x))
+            columns = np.asarray(new.params["bottleneck"]["encode"]["kernel"])[:, 1:]
+            drawn += list(np.abs(columns[0]) > np.abs(columns[1]))
+        share, error = np.mean(drawn), (0.2 * 0.8 / len(drawn)) ** 0.5
+        assert abs(share - 0.2) < 4 * error < 0.2 - 1 / 17
+
+    def test_fresh_atoms_are_as_long_as_living_ones(self):
+        """Fails if they are as long as those that died."""
+        model, batch, _, _ = self.setup()
+        plain = ae.learner(model, ae.sparse(l1=0.1), optax.sgd(0.0), initialise=ae.tied)
+        learner = ae.resampled(plain, model, every=3, dead_after=50)
+        state = learner.init(jax.random.key(0), batch)._replace(step=jnp.asarray(2, jnp.int32))
+        dead = np.arange(M) < 3
+        state.memory["bottleneck"]["ages"]["age"] = jnp.where(dead, 90, 0)
+        long = jnp.where(dead, 5.0, 3.0)[:, None]
+        state.params["decoder"]["atoms"] = state.params["decoder"]["atoms"] * long
+        new, _ = jax.jit(learner.step)(state, batch)
+        norms = np.linalg.norm(new.params["decoder"]["atoms"], axis=1)
+        np.testing.assert_allclose(norms, 3.0, rtol=1e-4)
+
     def test_it_wraps_single_steps(self):
         model, batch, plain, learner = self.setup()
         with pytest.raises(ae.UserError, match="chunked"):

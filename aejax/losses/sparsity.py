@@ -143,22 +143,21 @@ def ages(model: Any) -> Array:
     memory = model.bottleneck.variables.get("memory", {})
     if "ages" not in memory:
         raise UserError(
-            f"this term needs to know which latents are dead, and a "
-            f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
-            "such as TopK"
+            f"dead latents are told by their silent steps, and a {type(model.bottleneck).__name__} "
+            "counts no silent steps: use a sparse bottleneck, such as TopK"
         )
     return memory["ages"]["age"]
 
 
 def dictionary(model: Any) -> Any:
-    """The decoder, of which a term needs the atoms.
+    """The decoder, of which the atoms are needed.
 
     Raises:
       UserError: if it is no `Dictionary`.
     """
     if not hasattr(model.decoder, "weights"):
         raise UserError(
-            f"this term needs the atoms of a Dictionary, but the decoder is a "
+            f"the atoms of a Dictionary are needed, but the decoder is a "
             f"{type(model.decoder).__name__}: use Dictionary as the decoder"
         )
     return model.decoder
