@@ -10,7 +10,6 @@ its kernel. Contestants take turns; each figure is the median of its rounds. Min
 
 from __future__ import annotations
 
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -21,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.environment import environment
-from aejax.errors import UserError
-from aejax.files import write_json, writing
+from aejax.files import write_json
 from aejax.kernels.conv import convolve, convolve_transposed
-from experiments.driver import say
+from experiments.driver import prepared, say
 
 IMAGES = 100
 ORDER = ("NHWC", "HWIO", "NHWC")
@@ -59,12 +57,7 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
       rounds: turns of each contestant.
       steps: in a loop.
     """
-    for name, value in (("rounds", rounds), ("steps", steps)):
-        if value < 1:
-            raise UserError(f"--{name} is {value}: give 1 or more")
-    folder = pathlib.Path(out).expanduser()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = prepared(out, rounds=rounds, steps=steps)
     result: dict[str, Any] = {}
     for name, shape in SHAPES.items():
         rates = {

@@ -27,8 +27,8 @@ import optax
 import aejax as ae
 from aejax.environment import environment
 from aejax.errors import UserError
-from aejax.files import write_json, writing
-from experiments.driver import say
+from aejax.files import write_json
+from experiments.driver import prepared, say
 
 PIXELS, WIDTH, LATENTS = 784, 512, 16
 BATCH, CHUNK, EXAMPLES = 100, 100, 60_000
@@ -54,12 +54,7 @@ def command(
       chunks: calls of 100 steps in a round.
       peer_python: an interpreter that has pythae.
     """
-    for name, value in (("rounds", rounds), ("chunks", chunks)):
-        if value < 1:
-            raise UserError(f"--{name} is {value}: give 1 or more")
-    folder = pathlib.Path(out).expanduser()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = prepared(out, rounds=rounds, chunks=chunks)
     images = np.random.default_rng(0).random((EXAMPLES + 2, PIXELS)) < 0.13
     # Validation and test have one image each and are not looked at.
     train = ae.data.arrays(images.astype(np.float32), validation=1, test=1)[0]

@@ -19,7 +19,7 @@ import experiments
 from aejax import metrics
 from aejax.data import Split
 from aejax.errors import UserError
-from aejax.files import read_json
+from aejax.files import read_json, writing
 from aejax.leaves import params_sha256
 from aejax.types import Variables
 from experiments.place import Place
@@ -199,6 +199,25 @@ def say(text: str) -> None:
     """A line for whoever watches, from one process of several."""
     if jax.process_index() == 0:
         print(text, flush=True)
+
+
+def prepared(out: str, **counts: int) -> pathlib.Path:
+    """The folder of a benchmark, made where it is not there.
+
+    Args:
+      out: its path.
+      **counts: the benchmark's numbers by their flags.
+
+    Raises:
+      UserError: for a number below 1, or a folder that cannot be made.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"--{name} is {value}: give 1 or more")
+    folder = pathlib.Path(out).expanduser()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def named(folder: pathlib.Path) -> Experiment:

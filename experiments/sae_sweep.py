@@ -13,7 +13,6 @@ differences below 1e-6 and costs of 8, within 2 % on a quiet machine.
 
 from __future__ import annotations
 
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from aejax.environment import environment
 from aejax.errors import UserError
 from aejax.files import write_json
 from experiments import synth
-from experiments.driver import say
+from experiments.driver import prepared, say
 from experiments.place import Place
 from experiments.training import summary
 
@@ -63,13 +62,9 @@ def command(
       steps: of one turn.
       rounds: turns of each program.
     """
-    for name, value in (("size", size), ("batch", batch), ("steps", steps), ("rounds", rounds)):
-        if value < 1:
-            raise UserError(f"--{name} is {value}: give 1 or more")
     if latents < 32:
         raise UserError(f"--latents is {latents}: give 32 or more, as many as are active")
-    folder = pathlib.Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = prepared(out, size=size, batch=batch, steps=steps, rounds=rounds)
     tokens = max(50_000, batch)
     train, _, _ = synth.store(SynthBench(512, size), tokens, Place(data_dir=data_dir))
     batches = TokenBatches(train, batch, seed=0)
