@@ -8,7 +8,7 @@ run of their setting alone: the largest relative difference of the losses after 
 200 (1e-5 and 1e-4 are asked for; Adam at 1e-4, as larger rates amplify rounding), and the time of a
 step of all eight against that of one (8 is what eight solo runs cost). Programs take turns and each
 figure is the median of its rounds. Two minutes on 2 CPU cores, where members take turns too: expect
-differences below 1e-6 and costs of 8, within 2 % on a quiet machine.
+differences below 1e-6 and costs of 8 or a little less on a quiet machine.
 """
 
 from __future__ import annotations
