@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,11 +33,16 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
 
 
 def check_positive(part: Any, name: str) -> None:
-    """Raises UserError for a number that is not above 0."""
-    check(part, name, lambda value: value > 0, "a number above 0")
+    """Raises UserError for a number that is not above 0, or is infinite."""
+    check(part, name, lambda value: 0 < value < math.inf, "a number above 0")
 
 
-def check_least(part: Any, least: int, *names: str) -> None:
-    """Raises UserError for the first of a part's numbers that is below the least."""
+def check_count(part: Any, least: int, *names: str) -> None:
+    """Raises UserError for the first of a part's numbers that is not whole or below the least."""
     for name in names:
-        check(part, name, lambda value: value >= least, f"{least} or more")
+        check(part, name, lambda n: whole(n) and n >= least, f"a whole number, {least} or more")
+
+
+def whole(value: Any) -> bool:
+    """Whether a number counts something: 2 and 2.0 do, 2.5, infinity and NaN do not."""
+    return float(value).is_integer()

@@ -41,8 +41,10 @@ def normal_kl(mean: Array, log_std: Array, to_mean: Array, to_log_std: Array) ->
     return 0.5 * (moved + jnp.exp(2.0 * ratio) - 1.0) - ratio
 
 
-def flatten(values: Array) -> Array:
-    """[B, *event] -> [B, size of the event]."""
+def flatten(values: Any) -> Array:
+    """[B, *event] -> [B, size of the event]; a sparse latent's rows as the dense latent."""
+    if hasattr(values, "dense"):
+        values = values.dense()
     return values.reshape((values.shape[0], -1))
 
 

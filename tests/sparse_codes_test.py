@@ -207,14 +207,35 @@ class TestBatchTopK:
         assert made.apply(variables, one).code.l0[0] == l0[0]
 
 
+@pytest.mark.parametrize("bottleneck", [ae.TopK(M, K), ae.AbsTopK(M, K), ae.BatchTopK(M, K)])
+def test_a_decoder_of_dense_layers_sees_the_dense_latent(bottleneck):
+    """In training and out of it, with its gradient. Fails if `flatten` reshapes rows of slots."""
+    net = ae.nets.MLP((7,), shape=(D,))
+    made = ae.Autoencoder(ae.nets.Identity(), bottleneck, net)
+    variables = made.init(jax.random.key(0), data())
+
+    def error(params, dense):
+        whole = {**variables, "params": params}
+        forward, _ = trained(made, whole, data())
+        z = forward.code.dense()
+        seen = net.apply({"params": params["decoder"]}, z) if dense else forward.prediction
+        return jnp.sum(jnp.square(seen - data().target))
+
+    own, expected = (jax.value_and_grad(error)(variables["params"], dense) for dense in (0, 1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), own, expected)
+    assert made.apply(variables, data()).prediction.shape == (24, D)
+
+
 REFUSED = {
     "target": (ae.ReLU(M, l0=0.0), "ReLU has l0 = 0.0: give a number above 0"),
-    "more than all": (ae.TopK(M, 41), "TopK has k = 41: give a number from 1 to 40, its latents"),
-    "none": (ae.TopK(M, 0), "TopK has k = 0: give a number from 1 to 40"),
-    "of either sign": (ae.AbsTopK(M, 0), "AbsTopK has k = 0: give a number from 1 to 40"),
+    "more than all": (ae.TopK(M, 41), "TopK has k = 41: give a whole number from 1 to 40"),
+    "none": (ae.TopK(M, 0), "TopK has k = 0: give a whole number from 1 to 40"),
+    "of either sign": (ae.AbsTopK(M, 0), "AbsTopK has k = 0: give a whole number from 1 to 40"),
+    "two and a half": (ae.TopK(M, 2.5), "TopK has k = 2.5: give a whole number from 1 to 40"),
+    "endless": (ae.ReLU(M, l0=float("inf")), "ReLU has l0 = inf: give a number above 0"),
     "none at all": (ae.BatchTopK(M, 0.0), "BatchTopK has k = 0.0: give a number above 0"),
     "of the batch": (ae.BatchTopK(M, 0.02), "keeps no latent of a batch of 24: give a larger k"),
-    "no slots": (ae.BatchTopK(M, 1, slots=0), "BatchTopK has slots = 0: give a number from 1 to"),
+    "no slots": (ae.BatchTopK(M, 1, slots=0), "BatchTopK has slots = 0: give a whole number"),
     "threshold": (ae.JumpReLU(M, threshold=0.0), "JumpReLU has threshold = 0.0: give a number abo"),
     "window": (ae.JumpReLU(M, bandwidth=0.0), "JumpReLU has bandwidth = 0.0: give a number above"),
     "no stage": (ae.AnnealedReLU(M, powers=()), "powers = (): give the p of one stage or more"),

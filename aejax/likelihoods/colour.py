@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.checks import check_least
+from aejax.checks import check_count
 from aejax.errors import UserError
 from aejax.events import sum_events
 from aejax.likelihoods.logistic import (
@@ -51,8 +51,8 @@ class ColourLogisticMixture(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        check_least(self, 1, "components")
-        check_least(self, 2, "levels")
+        check_count(self, 1, "components")
+        check_count(self, 2, "levels")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.checks import check_least
+from aejax.checks import check_count
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
@@ -99,7 +99,7 @@ class DiscretisedLogistic(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        check_least(self, 2, "levels")
+        check_count(self, 2, "levels")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
@@ -139,8 +139,8 @@ class LogisticMixture(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        check_least(self, 1, "components")
-        check_least(self, 2, "levels")
+        check_count(self, 1, "components")
+        check_count(self, 2, "levels")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:

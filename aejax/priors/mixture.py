@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.checks import check_least
+from aejax.checks import check_count
 from aejax.events import normal_log_prob
 from aejax.types import Array, Key
 
@@ -30,7 +30,7 @@ class Mixture(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        check_least(self, 1, "components")
+        check_count(self, 1, "components")
         super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.checks import check_least
+from aejax.checks import check_count
 from aejax.errors import UserError
 from aejax.events import LOG_2PI
 from aejax.types import Array, Batch, Key
@@ -39,7 +39,7 @@ class Vamp(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        check_least(self, 1, "pseudo_inputs")
+        check_count(self, 1, "pseudo_inputs")
         super().__post_init__()
 
     def setup(self) -> None:

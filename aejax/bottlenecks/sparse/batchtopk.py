@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse, atom_norms
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
-from aejax.checks import check
+from aejax.checks import check, whole
 from aejax.errors import UserError
 from aejax.kernels import encode
 from aejax.kernels.batch import Found, largest_of_batch
@@ -50,7 +50,8 @@ class BatchTopK(Sparse):
         m = self.latents
         check(self, "k", lambda k: 0 < k <= m, f"a number above 0, and at most {m}, its latents")
         if self.slots is not None:
-            check(self, "slots", lambda n: 1 <= n <= m, f"a number from 1 to {m}, its latents")
+            wanted = f"a whole number from 1 to {m}, its latents"
+            check(self, "slots", lambda n: whole(n) and 1 <= n <= m, wanted)
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse, atom_norms
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
-from aejax.checks import check
+from aejax.checks import check, whole
 from aejax.kernels.encode import encode_at, encode_topk, project
 from aejax.kernels.select import largest
 from aejax.types import Array
@@ -117,7 +117,8 @@ class AbsTopK(Sparse):
 
 def _check_numbers(part: Any) -> None:
     latents, k = part.latents, part.k
-    check(part, "k", lambda k: 1 <= k <= latents, f"a number from 1 to {latents}, its latents")
+    wanted = f"a whole number from 1 to {latents}, its latents"
+    check(part, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
     if part.active is not None:
         check(part, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
 
