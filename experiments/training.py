@@ -212,7 +212,8 @@ def watch_held_out(
         used = evaluation.usage(part.model.bind(variables), batch, keys[0])
         return {"loss": jnp.mean(loss), **terms, **used}
 
-    mapped = jax.jit(jax.vmap(one))
+    # In turn: side by side the images of a convolutional decoder take as much memory each.
+    mapped = jax.jit(lambda *members: jax.lax.map(lambda member: one(*member), members))
 
     def figures(variables: Variables) -> dict[str, np.ndarray]:
         members, settings = len(jax.tree.leaves(variables)[0]), part.settings or (0.0,)
