@@ -226,6 +226,19 @@ def test_a_decoder_of_dense_layers_sees_the_dense_latent(bottleneck):
     assert made.apply(variables, data()).prediction.shape == (24, D)
 
 
+@pytest.mark.parametrize(("kind", "how"), [(ae.ReLU, {}), (ae.TopK, {"k": K})])
+def test_faint_latents_stay_silent_where_they_are_not_counted(kind, how):
+    """OpenAI's rule. Fails if `alive_above` is not compared, or is compared with 0."""
+    made, variables = start(kind(M, **how))
+    z = np.abs(trained(made, variables, data())[0].code.dense()).max(axis=0)
+    middle = float(np.median(z[z > 0]))
+    made = made.clone(bottleneck=kind(M, alive_above=middle, **how))
+    _, after = trained(made, variables, data())
+    age = after["memory"]["bottleneck"]["ages"]["age"]
+    np.testing.assert_array_equal(age == 0, z > middle)
+    assert 0 < np.sum(z > middle) < np.sum(z > 0)
+
+
 REFUSED = {
     "target": (ae.ReLU(M, l0=0.0), "ReLU has l0 = 0.0: give a number above 0"),
     "more than all": (ae.TopK(M, 41), "TopK has k = 41: give a whole number from 1 to 40"),

@@ -43,6 +43,7 @@ class Sparse(nn.Module):
       l0: the mean number of active latents that the price of `losses.priced` is steered to; None:
         there is no such price.
       descent: training steps over which L0 comes down to that; a fifth of all is a good number.
+      alive_above: |z| of which ends a latent's silence; OpenAI's is 1e-3 (Gao et al. 2024).
       dtype: of the product; parameters and z stay float32.
     """
 
@@ -50,6 +51,7 @@ class Sparse(nn.Module):
     subtract_bias: bool = dataclasses.field(default=False, kw_only=True)
     l0: float | None = dataclasses.field(default=None, kw_only=True)
     descent: int = dataclasses.field(default=1000, kw_only=True)
+    alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
 
     @property
@@ -87,7 +89,7 @@ class Sparse(nn.Module):
         del key, context, prior
         inputs = self.inputs(features, decoder)
         code = self.activate(inputs, step, decoder)
-        self.ages(code.used())
+        self.ages(code.used(self.alive_above))
         if self.l0 is not None:
             known = hasattr(decoder, "weights")
             size = weights(decoder, self.latents).bias.size if known else None

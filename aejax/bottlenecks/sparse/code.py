@@ -92,9 +92,9 @@ class SparseCode(NamedTuple):
             values = values * jnp.take(weights, self.z.indices)
         return self.z.per_example(jnp.sum(values, axis=-1))
 
-    def used(self) -> Array:
-        """Latents that some example uses, bool[m]."""
+    def used(self, above: float = 0.0) -> Array:
+        """Latents of which some example uses more than `above`, in absolute value, bool[m]."""
         if not isinstance(self.z, Rows):
-            return jnp.any(self.z != 0, axis=0)
+            return jnp.any(jnp.abs(self.z) > above, axis=0)
         none = jnp.zeros((self.z.latents,), bool)
-        return none.at[self.z.indices.ravel()].max(self.z.values.ravel() != 0)
+        return none.at[self.z.indices.ravel()].max(jnp.abs(self.z.values.ravel()) > above)
