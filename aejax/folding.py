@@ -11,6 +11,7 @@ from aejax import nets
 from aejax.bottlenecks import AbsTopK, Gated, JumpReLU, ReLU, Sparse, TopK
 from aejax.dictionary import Plain, fold_decoder_norms
 from aejax.errors import UserError
+from aejax.members import check_member
 from aejax.model import Autoencoder
 from aejax.types import Variables
 
@@ -31,6 +32,7 @@ def fold(model: Any, variables: Variables) -> Plain:
         by another net than Scale.
     """
     _check(model)
+    check_member(variables)
     params, memory = variables["params"], variables.get("memory", {})
     atoms = jnp.asarray(params["decoder"]["atoms"], jnp.float32)
     norms = jnp.maximum(jnp.linalg.norm(atoms, axis=-1), 1e-12)
@@ -49,6 +51,26 @@ def fold(model: Any, variables: Variables) -> Plain:
     if seen is not None:
         plain = fold_input(plain, seen["mean"], seen["factor"])
     return _fold_output(plain, given.get("scale"), given.get("skip"))
+
+
+def raw_atoms(variables: Variables) -> np.ndarray:
+    """What each latent adds in raw units, f[m, D]: the atoms, out of the scale of the output.
+
+    Args:
+      variables: of one member.
+
+    Raises:
+      UserError: if the decoder has no atoms.
+    """
+    decoder = variables["params"].get("decoder", {})
+    if "atoms" not in decoder:
+        raise UserError(
+            f"a dictionary's params/decoder/atoms are needed, but the decoder has "
+            f"{', '.join(decoder) or 'no parameters'}: give Autoencoder a Dictionary as its decoder"
+        )
+    scale = variables.get("memory", {}).get("decoder", {}).get("scale")
+    atoms = _wide(decoder["atoms"])
+    return atoms if scale is None else _times(atoms, _wide(scale["inverse"]))
 
 
 def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:

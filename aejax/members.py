@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 
-from aejax.types import Array
+from aejax.errors import UserError
+from aejax.types import Array, Variables
 
 
 @custom_vmap
@@ -28,3 +30,13 @@ def _any_member(size: int, batched: Any, flag: Array) -> tuple[Array, bool]:
     del size, batched
     # Called again under an outer map, so that members of members decide together too.
     return any_member(jnp.any(flag, axis=0)), False
+
+
+def check_member(variables: Variables) -> None:
+    """Raises UserError for the variables of several members of a dictionary."""
+    atoms = variables["params"].get("decoder", {}).get("atoms")
+    if atoms is not None and np.ndim(atoms) > 2:
+        raise UserError(
+            f"these are the variables of {np.shape(atoms)[0]} members: take one, as "
+            "ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables) does"
+        )

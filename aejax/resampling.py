@@ -28,7 +28,8 @@ def resampled(
 
     An input is drawn with a probability proportional to its error^power. The latent's atom becomes
     its direction, with the mean norm of living atoms; its encoder the same direction with `share`
-    of their mean norm, and a bias of 0; the optimiser's moments of these entries become 0, and the
+    of their mean norm, and a bias of 0; a threshold or magnitude of its own becomes that of the
+    start; the optimiser's moments of these entries become 0, and the
     latent's age too (Bricken et al. 2023, appendix). To wrap the learner itself, inside `averaged`,
     `seeds` and `chunked`.
 
@@ -88,6 +89,8 @@ def _resample(
     columns = _directions(seen)[drawn].T * (share * _mean_norm(encoders.T, ~dead))
     rows = _directions(wanted)[drawn] * _mean_norm(atoms, ~dead)
     fresh = {KERNEL: columns, BIAS: jnp.zeros(dead.shape), ATOMS: rows}
+    own = {f"bottleneck/{name}": value for name, value in model.bottleneck.fresh().items()}
+    fresh |= {name: jnp.full(dead.shape, value) for name, value in own.items()}
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: _set(path, leaf, dead, fresh), params
     )
@@ -114,7 +117,7 @@ def _set(path: Any, leaf: Any, dead: Array, fresh: dict[str, Array]) -> Any:
     name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
     for suffix, value in fresh.items():
         if name.endswith("/" + suffix) and jnp.shape(leaf) == value.shape:
-            mask = dead if suffix == BIAS else dead[:, None] if suffix == ATOMS else dead[None]
+            mask = dead[None] if suffix == KERNEL else dead[:, None] if suffix == ATOMS else dead
             return jnp.where(mask, value, leaf)
     return leaf
 

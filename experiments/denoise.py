@@ -63,7 +63,7 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # of Adam, falling to 0 along a cosine
     warmup: int = 300  # steps in which the weight of the rate grows from 0
     tested: int = 2_000  # test images
-    fitted: int = 4_000  # train images that PCA is fitted to
+    fitted: int = 50_000  # train images that PCA is fitted to: as many as the nets see
 
 
 def data(config: Config, place: Place) -> Splits:

@@ -15,6 +15,7 @@ from aejax import evaluation
 from aejax.data.prepared import default_data_dir
 from aejax.data.synthetic import HOOK, Recipe, known, synthetic
 from aejax.evaluation.features import matched, recovery
+from aejax.folding import raw_atoms
 from aejax.types import Variables
 from experiments.codes import at_each
 from experiments.driver import Measured, Members, Splits
@@ -114,7 +115,7 @@ def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
     common = (truth.features(0, len(test)) > 0).mean(axis=0)
     pictures = []
     for name, (_, variables) in models.items():
-        pairs = matched(np.asarray(variables["params"]["decoder"]["atoms"]), truth.dictionary)
+        pairs = matched(raw_atoms(variables), truth.dictionary)
         share = np.log10(np.maximum(common[pairs.features], 1e-5))
         pictures.append(
             Picture(

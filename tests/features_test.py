@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.metrics.pairwise import cosine_similarity
@@ -12,6 +13,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 import aejax as ae
 from aejax import evaluation
 from aejax.evaluation.features import (
+    _chunks,
     cosines,
     detection,
     matched,
@@ -154,6 +156,53 @@ class TestRecovery:
             model, variables, data, truth, lambda a, b: features[a:b], dictionary=truth[[0] * 6]
         )
         assert (other.unique, other.mcc) == pytest.approx((1 / 6, 1 / 6), abs=1e-6)
+
+    def test_codes_do_not_depend_on_the_batch(self):
+        """To the bit. Fails if a product has as many rows as the batch: its rounding is another."""
+        size, latents = 768, 2048
+        x = np.random.default_rng(5).normal(size=(1024, size)).astype(np.float32)
+        model = ae.Autoencoder(
+            ae.nets.Identity(), ae.ReLU(latents), ae.nets.Dictionary(size, norm=1.0)
+        )
+        variables = jax.jit(model.init)(jax.random.key(0), Batch(x[:2], x[:2]))
+        first, second = (
+            np.concatenate([codes for codes, _ in _chunks(model, variables, Held(x), both, batch)])
+            for batch in (7, 1024)
+        )
+        np.testing.assert_array_equal(first, second)
+
+    def test_atoms_are_compared_in_the_units_of_the_truth(self):
+        """Fails if a dictionary behind whitening is compared with raw features as it is."""
+        generator = np.random.default_rng(6)
+        truth = generator.normal(size=(5, 8))
+        features = generator.exponential(size=(300, 5)) * (generator.random((300, 5)) < 0.3)
+        x = (features @ truth + generator.normal(size=(300, 8))).astype(np.float32)
+        dictionary = ae.nets.Dictionary(8, scale=ae.nets.Scale())
+        model = ae.Autoencoder(ae.nets.Scale(), ae.ReLU(5), dictionary)
+        start = ae.standardised(form=ae.initialise.whitening())
+        learner = ae.learner(model, ae.sparse(l1=0.1), optax.sgd(0.0), initialise=start)
+        state = learner.init(jax.random.key(0), Batch(x, x))
+        variables = learner.variables(state)
+        factor = np.asarray(variables["memory"]["decoder"]["scale"]["factor"], np.float64)
+        variables["params"]["decoder"]["atoms"] = jnp.asarray(truth @ factor, jnp.float32)
+        found = recovery(model, variables, Held(x), truth, lambda a, b: features[a:b])
+        assert (found.mcc, found.mmcs, found.unique) == pytest.approx((1, 1, 1), abs=1e-5)
+
+    def test_variables_of_several_members_are_refused(self):
+        """Fails if their first axis is taken for the latents."""
+        model, variables = sae(TRUTH)
+        several = jax.tree.map(lambda a: jnp.stack([a, a]), variables)
+        for measure in (
+            lambda: recovery(model, several, Held(TRUTH), TRUTH, both),
+            lambda: evaluation.sparsity(model, several, Held(TRUTH)),
+            lambda: ae.fold(model, several),
+        ):
+            with pytest.raises(ae.UserError, match="the variables of 2 members: take one"):
+                measure()
+
+
+def both(start, stop):
+    return np.zeros((stop - start, 1))
 
 
 class TestFidelity:

@@ -165,6 +165,24 @@ class TestBatchTopK:
         assert float(jnp.mean(forward.code.l0)) == K
         assert jnp.max(forward.code.l0) > 2 * K
 
+    @pytest.mark.parametrize("columns", [1, 4, M])
+    def test_what_has_diverged_is_seen(self, columns):
+        """In training and out of it. Fails if NaN is never above a threshold: z is then finite."""
+        made, variables = start(ae.BatchTopK(M, K))
+        kernel = variables["params"]["bottleneck"]["encode"]["kernel"]
+        spoiled = kernel.at[:, :columns].set(jnp.nan)
+        variables["params"]["bottleneck"]["encode"]["kernel"] = spoiled
+        forward, after = trained(made, variables, data())
+        assert np.isnan(forward.prediction).any()
+        assert np.isnan(made.apply(after, data()).prediction).all()
+
+    def test_an_example_that_is_nan_is_seen(self):
+        """The last one, whose latents are behind all others. Fails as the one above."""
+        made, variables = start(ae.BatchTopK(M, K))
+        x = data().x
+        forward, _ = trained(made, variables, ae.Batch(x.at[-1].set(jnp.nan), x))
+        assert np.isnan(forward.prediction[-1]).all()
+
     def test_fewer_slots_than_are_kept_are_refused(self):
         """Fails if the code silently keeps less than k, or if a traced k is compared."""
         with pytest.raises(ae.UserError, match="BatchTopK has k = 3, more than its slots, 2"):
@@ -248,6 +266,11 @@ REFUSED = {
     "endless": (ae.ReLU(M, l0=float("inf")), "ReLU has l0 = inf: give a number above 0"),
     "none at all": (ae.BatchTopK(M, 0.0), "BatchTopK has k = 0.0: give a number above 0"),
     "of the batch": (ae.BatchTopK(M, 0.02), "keeps no latent of a batch of 24: give a larger k"),
+    "more than there are": (ae.JumpReLU(M, l0=41), "JumpReLU has l0 = 41: give a number above 0"),
+    "ahead of the start": (ae.ReLU(M, l0=3, descent=-5), "ReLU has descent = -5: give a number"),
+    "recall": (ae.TopK(M, 2, recall=2.0), "TopK has recall = 2.0: give a share above 0"),
+    "rate": (ae.BatchTopK(M, 2, rate=5.0), "BatchTopK has rate = 5.0: give a number above 0"),
+    "a power of 0": (ae.AnnealedReLU(M, powers=(0.0, -1.0)), "give the p of one stage or more"),
     "no slots": (ae.BatchTopK(M, 1, slots=0), "BatchTopK has slots = 0: give a whole number"),
     "threshold": (ae.JumpReLU(M, threshold=0.0), "JumpReLU has threshold = 0.0: give a number abo"),
     "window": (ae.JumpReLU(M, bandwidth=0.0), "JumpReLU has bandwidth = 0.0: give a number above"),

@@ -371,6 +371,27 @@ class TestResampled:
         ).T
         np.testing.assert_allclose(cosine.max(1), 1.0, rtol=1e-4)
 
+    @pytest.mark.parametrize("code", [ae.JumpReLU(M, threshold=0.01), ae.Gated(M)])
+    def test_what_a_code_has_of_its_own_starts_again_too(self, code):
+        """Fails if a threshold or a magnitude stays where no input reaches it."""
+        _, batch, _, _ = self.setup()
+        model = ae.Autoencoder(ae.nets.Identity(), code, ae.nets.Dictionary(D, norm=1.0))
+        plain = ae.learner(model, ae.sparse(), optax.adam(0.0), initialise=ae.tied)
+        learner = ae.resampled(plain, model, every=3, dead_after=50)
+        state = learner.init(jax.random.key(0), batch)._replace(step=jnp.asarray(2, jnp.int32))
+        dead = np.arange(M) < 3
+        own = state.params["bottleneck"]
+        for name, silenced in (("log_threshold", 5.0), ("b_mag", -50.0), ("r_mag", -3.0)):
+            if name in own:
+                own[name] = jnp.where(dead, silenced, own[name] + 0.5)
+        state.memory["bottleneck"]["ages"]["age"] = jnp.where(dead, 90, 0)
+        living = {name: leaf for name, leaf in own.items() if name != "encode"}
+        new, _ = jax.jit(learner.step)(state, batch)
+        used = model.apply({"params": new.params, "memory": new.memory}, batch).code.used()
+        assert np.all(used[:3])
+        for name, leaf in living.items():
+            np.testing.assert_array_equal(new.params["bottleneck"][name][3:], leaf[3:])
+
     def test_inputs_are_drawn_in_proportion_to_their_error(self):
         """Fails if the draw is uniform: one example alone has an error here."""
         _, batch, _, learner = self.setup(dead_after=50, power=2.0)

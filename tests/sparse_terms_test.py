@@ -94,6 +94,35 @@ def test_the_april_loss_is_invariant_to_the_size_of_atoms():
     assert after["l1"] > 0
 
 
+@pytest.mark.parametrize("form", [ae.initialise.mean_square, ae.initialise.whitening()])
+@pytest.mark.parametrize("term", [losses.revival(k=3), losses.revival(bias=True), losses.ghost()])
+def test_dead_latents_are_not_taught_what_a_mask_leaves_out(term, form):
+    """What is masked may be anything. Fails if their explanation is compared without the mask."""
+    scale = ae.nets.Scale()
+    made = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(M), ae.nets.Dictionary(D, scale=scale))
+    x = data().x @ jnp.asarray(np.random.default_rng(3).normal(size=(D, D)), jnp.float32)
+    start = ae.standardised(form=form)
+    learner = ae.learner(made, ae.sparse(), optax.sgd(0.0), initialise=start)
+    variables = learner.variables(learner.init(jax.random.key(0), ae.Batch(x, x)))
+    variables["memory"]["bottleneck"]["ages"]["age"] = jnp.full((M,), 2000)
+    mask = jnp.zeros((B, D)).at[:, :3].set(1.0)
+
+    def raw(atoms):
+        """The cost as a function of what the atoms add in raw units."""
+        statistics = variables["memory"]["decoder"]["scale"]
+        inside = ae.nets.scale.multiply(atoms, statistics["factor"])
+        params = {**variables["params"]}
+        params["decoder"] = {**params["decoder"], "atoms": inside}
+        bound = made.bind({**variables, "params": params})
+        return jnp.mean(term(bound, bound(ae.Batch(x, x, mask=mask))))
+
+    inverse = variables["memory"]["decoder"]["scale"]["inverse"]
+    atoms = ae.nets.scale.multiply(variables["params"]["decoder"]["atoms"], inverse)
+    taught = np.abs(np.asarray(jax.jit(jax.grad(raw))(atoms))).max(axis=0)
+    assert np.all(taught[:3] > 1e-3)
+    np.testing.assert_allclose(taught[3:], 0.0, atol=1e-4 * taught.max())
+
+
 class TestRevival:
     """AuxK, and what it costs while nothing is dead."""
 
@@ -283,7 +312,7 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     with pytest.raises(ae.UserError, match="end the prefixes"):
         losses.prefix_error((4, 8))(bound, forward)
     for few in ((), (0, M)):
-        with pytest.raises(ae.UserError, match="begin with 1 latent or more"):
+        with pytest.raises(ae.UserError, match="whole numbers of 1 latent or more"):
             losses.prefix_error(few)
     assert losses.fractions(64) == (2, 6, 14, 30, 64)
     assert losses.fractions(16) == (1, 2, 4, 8, 16)

@@ -16,7 +16,9 @@ import jax
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.evaluation.parts import Data, Static, parts
+from aejax.evaluation.parts import Data, Static, in_blocks, parts
+from aejax.folding import raw_atoms
+from aejax.members import check_member
 from aejax.types import Array, Batch, Variables
 
 
@@ -155,11 +157,14 @@ def recovery(
       data: N tokens.
       truth: f[G, d], the features' directions.
       features: (start, stop) -> f[stop - start, G], the features of data's tokens.
-      dictionary: f[m, d]; by default the decoder's atoms.
+      dictionary: f[m, d]; by default the decoder's atoms in the data's units.
       batch: tokens at a time.
+
+    Raises:
+      UserError: variables of several members, or no dictionary.
     """
-    atoms = variables["params"]["decoder"]["atoms"] if dictionary is None else dictionary
-    atoms = np.asarray(atoms)
+    check_member(variables)
+    atoms = raw_atoms(variables) if dictionary is None else np.asarray(dictionary)
     pairs = matched(atoms, truth)
     found = detection(_chunks(model, variables, data, features, batch), pairs)
     return Recovery(
@@ -187,7 +192,13 @@ def _chunks(
 @functools.partial(jax.jit, static_argnums=0)
 def _codes(static: Static, variables: Variables, batch: Batch) -> Array:
     """The codes without noise, f32[B, m]."""
-    return static.model.apply(variables, batch, method="posterior").dense()
+
+    def block(batch: Batch, within: Array) -> Array:
+        del within
+        return static.model.apply(variables, batch, method="posterior").dense()
+
+    codes = in_blocks(block, batch)
+    return codes.reshape(-1, codes.shape[-1])[: batch.x.shape[0]]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

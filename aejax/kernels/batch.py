@@ -66,6 +66,8 @@ def largest_of_batch(
 def chosen(values: Array, count: Array | int) -> Array:
     """Which are the `count` largest, of those above zero; ties go to the first ones.
 
+    NaN is chosen first, so that what has diverged is seen in what is made of the chosen.
+
     Args:
       values: f32[n, c], not negative.
       count: from 1.
@@ -74,7 +76,8 @@ def chosen(values: Array, count: Array | int) -> Array:
       bool[n, c].
     """
     threshold = kth_largest(values, count)
-    above, tied = values > threshold, (values == threshold) & (values > 0)
+    above = (values > threshold) | jnp.isnan(values)
+    tied = (values == threshold) & (values > 0)
     room = count - jnp.sum(above)
     place = jnp.arange(values.size, dtype=jnp.int32).reshape(values.shape)
     last = jnp.int32(values.size)

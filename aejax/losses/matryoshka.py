@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from aejax.checks import whole
 from aejax.errors import UserError
 from aejax.losses.scaled import residual
 from aejax.losses.sparsity import dictionary
@@ -34,8 +35,9 @@ def prefix_error(
     Raises:
       UserError: if the prefixes do not rise from 1 or more to m.
     """
-    if not prefixes or prefixes[0] < 1:
-        raise UserError(f"the prefixes {list(prefixes)} must begin with 1 latent or more")
+    prefixes = tuple(prefixes)
+    if not prefixes or not all(map(whole, prefixes)) or prefixes[0] < 1:
+        raise UserError(f"the prefixes {list(prefixes)} must be whole numbers of 1 latent or more")
     levels = (0, *prefixes) if bias else tuple(prefixes)
     shares = tuple(weights) if weights is not None else (1.0 / len(levels),) * len(levels)
     if any(b <= a for a, b in itertools.pairwise(levels)):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from aejax.branches import switch
 from aejax.errors import UserError
-from aejax.losses.scaled import residual, scaled_error
+from aejax.losses.scaled import masked, residual, scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.members import any_member
 from aejax.types import Array, Forward, Term
@@ -71,9 +71,10 @@ def revival(
             few = model.bottleneck.revive(forward.features, dead, slots, decoder, room)
             if rectify:
                 few = jax.tree.map(_rectified, few)
-            explained, target = decoder.combine(few), error
+            explained, target = masked(model, decoder.combine(few), forward.batch), error
             if bias:
-                own = decoder.weights(few.latents).bias[None]
+                own = jnp.broadcast_to(decoder.weights(few.latents).bias[None], error.shape)
+                own = masked(model, own, forward.batch)
                 explained, target = explained + own, target + jax.lax.stop_gradient(own)
             cost = jnp.sum(jnp.square(explained - target), axis=-1)
             if divide is not None:
@@ -113,7 +114,7 @@ def ghost(after: int = 1000) -> Term:
         def explain() -> Array:
             pre = model.bottleneck.pre_activations(forward.features, decoder)
             z = jnp.where(dead[None], jnp.exp(jnp.where(dead[None], pre, 0.0)), 0.0)
-            output = decoder.combine(z)
+            output = masked(model, decoder.combine(z), forward.batch)
             lengths = (jnp.linalg.norm(a, axis=-1, keepdims=True) for a in (error, output))
             wanted, had = (jax.lax.stop_gradient(length) for length in lengths)
             output = output * (0.5 * wanted / jnp.maximum(had, 1e-12))

@@ -10,13 +10,24 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from aejax.types import Array, Forward
+from aejax.types import Array, Batch, Forward
 
 
 def residual(model: Any, forward: Forward) -> Array:
     """target - mean in the dictionary's own units, with the mask, f32[B, D]."""
     batch = forward.batch
     return _measure(model, batch.target - model.mean(forward.prediction), batch.mask)
+
+
+def masked(model: Any, values: Array, batch: Batch) -> Array:
+    """Values f32[B, D] in the dictionary's own units, with the mask as `residual` has it.
+
+    A mask is of raw values, which whitening mixes: so they are brought to raw units and back.
+    """
+    if batch.mask is None:
+        return values
+    decoder = model.decoder
+    return _measure(model, decoder.finish(values) - decoder.finish(0.0 * values), batch.mask)
 
 
 def scaled_error(model: Any, forward: Forward) -> Array:

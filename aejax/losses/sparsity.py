@@ -50,6 +50,7 @@ def tanh_l0(scale: float = 4.0) -> Term:
 
 def quadratic_l0(target: float) -> Term:
     """2 / target (L0 - target)^2 of each example, f32[B] (Gemma Scope 2)."""
+    _check_target(target)
 
     def quadratic_l0(model: Any, forward: Forward) -> Array:
         del model
@@ -60,6 +61,7 @@ def quadratic_l0(target: float) -> Term:
 
 def relative_l0(target: float) -> Term:
     """(mean L0 / target - 1)^2 of the batch, the same for all B, f32[B] (dictionary_learning)."""
+    _check_target(target)
 
     def relative_l0(model: Any, forward: Forward) -> Array:
         del model
@@ -173,6 +175,11 @@ def safe_norm(values: Array) -> Array:
     squares = jnp.sum(jnp.square(values), axis=-1)
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
+def _check_target(target: Any) -> None:
+    if not isinstance(target, jax.Array) and not target > 0:
+        raise UserError(f"the target is {target} active latents: give a number above 0")
 
 
 def _check_thresholds(model: Any, term: str) -> None:

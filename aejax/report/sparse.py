@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aejax.data import Split
-from aejax.errors import UserError
+from aejax.folding import raw_atoms
 from aejax.report import figures, gather
 from aejax.report.atoms import Units, label_entropy, most_telling, most_used, units
 from aejax.report.page import Picture, Section
@@ -46,7 +46,7 @@ def sparse_sections(
     del key
     train, _, test = splits
     found = units(model, variables, train)
-    atoms = dictionary(variables)
+    atoms = raw_atoms(variables)
     shown, seen = examples(test)
     sections = []
     if seen.drawable:
@@ -77,7 +77,7 @@ def atoms_section(
         density = densities[label]
         order = np.argsort(-density, kind="stable")[:columns]
         order = order[density[order] > 0]
-        drawn = signed(shaped(dictionary(variables)[order].reshape(-1, *seen.event), seen.event))
+        drawn = signed(shaped(raw_atoms(variables)[order].reshape(-1, *seen.event), seen.event))
         row = np.full((columns, *drawn.shape[1:]), np.nan, np.float32)
         row[: len(order)] = drawn
         rows.append(row)
@@ -93,21 +93,6 @@ def atoms_section(
         ),
     )
     return [Section("What the codes' atoms look like", "", [picture])]
-
-
-def dictionary(variables: Variables) -> np.ndarray:
-    """The atoms of a dictionary, f[m, D].
-
-    Raises:
-      UserError: the decoder has none.
-    """
-    decoder = variables["params"].get("decoder", {})
-    if "atoms" not in decoder:
-        raise UserError(
-            f"a sparse report needs params/decoder/atoms, but the decoder has "
-            f"{', '.join(decoder) or 'no parameters'}: give Autoencoder a Dictionary as its decoder"
-        )
-    return np.asarray(decoder["atoms"])
 
 
 def _dictionary(atoms: np.ndarray, found: Units, seen: Look) -> Section:

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
-from aejax.checks import check_positive
+from aejax.checks import check
 from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.kernels import encode
@@ -69,7 +69,11 @@ class Sparse(nn.Module):
         self.encode = Projection(self.latents)
         self.ages = Ages(self.latents)
         if self.l0 is not None:
-            check_positive(self, "l0")
+            m = self.latents
+            check(
+                self, "l0", lambda n: 0 < n <= m, f"a number above 0, and at most {m}, its latents"
+            )
+            check(self, "descent", lambda steps: steps >= 0, "a number of steps, 0 or more")
             self.controller = Controller(self.l0, self.descent)
 
     def __call__(
@@ -114,6 +118,10 @@ class Sparse(nn.Module):
           norms: f32[m] of the atoms.
         """
         ...
+
+    def fresh(self) -> dict[str, float]:
+        """What a latent that starts again has in parameters of its own, beside the projection."""
+        return {}
 
     def inputs(self, features: Array, decoder: Any) -> Array:
         """What the kernel sees, f32[B, D]."""

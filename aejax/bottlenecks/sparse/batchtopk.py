@@ -49,6 +49,7 @@ class BatchTopK(Sparse):
         """Raises UserError for numbers of latents that there are not."""
         m = self.latents
         check(self, "k", lambda k: 0 < k <= m, f"a number above 0, and at most {m}, its latents")
+        check(self, "rate", lambda rate: 0 < rate <= 1, "a number above 0, and at most 1")
         if self.slots is not None:
             wanted = f"a whole number from 1 to {m}, its latents"
             check(self, "slots", lambda n: whole(n) and 1 <= n <= m, wanted)
@@ -65,7 +66,8 @@ class BatchTopK(Sparse):
         if not training:
             pre = nn.relu(self.project(inputs))
             score = pre if norms is None else pre * norms[None]  # pyright: ignore[reportAssignmentType]
-            z = jnp.where(score > threshold.value, pre, 0.0)  # pyright: ignore[reportOperatorIssue]
+            # Not `>`: NaN is to be seen in z.
+            z = jnp.where(score <= threshold.value, 0.0, pre)  # pyright: ignore[reportOperatorIssue]
             return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
         size = inputs.shape[0]

@@ -39,6 +39,10 @@ class Gated(Sparse):
         z = jnp.where(gate > 0, magnitude, 0.0)
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32), gate)
 
+    def fresh(self) -> dict[str, float]:
+        """A magnitude that is the gate's, as at the start."""
+        return {"r_mag": 0.0, "b_mag": 0.0}
+
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain."""
         del memory, norms

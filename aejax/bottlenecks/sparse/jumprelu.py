@@ -113,6 +113,10 @@ class JumpReLU(Sparse):
         l0 = jnp.sum(above(pre, theta, self.bandwidth, self.to_input), axis=-1)
         return SparseCode(z, l0, pre)  # pyright: ignore[reportArgumentType]
 
+    def fresh(self) -> dict[str, float]:
+        """The threshold of the start."""
+        return {"log_threshold": math.log(self.threshold)}
+
     @nn.compact
     def thresholds(self) -> Array:
         """theta, f32[m]."""

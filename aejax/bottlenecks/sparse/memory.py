@@ -91,7 +91,8 @@ class Controller(nn.Module):
             above = jax.lax.stop_gradient(above)
             t = jnp.asarray(step, jnp.float32)
             start.value = jnp.where(t == 0, jnp.maximum(above, 0.0), start.value)
-            left = jnp.clip(1.0 - t / self.descent, 0.0, 1.0) if self.descent else 0.0
+            share = jnp.clip(1.0 - t / jnp.maximum(self.descent, 1), 0.0, 1.0)
+            left = jnp.where(jnp.asarray(self.descent) > 0, share, 0.0)
             now = jnp.clip(above - left * start.value, -2.0, 2.0)
             excess.value = 0.9 * excess.value + 0.1 * now
             slow.value = 0.995 * slow.value + 0.005 * now

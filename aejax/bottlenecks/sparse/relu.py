@@ -55,7 +55,8 @@ class AnnealedReLU(Sparse):
 
     def check(self) -> None:
         """Raises UserError for stages that there are not."""
-        check(self, "powers", len, "the p of one stage or more")
+        stages = "the p of one stage or more, each above 0"
+        check(self, "powers", lambda powers: len(powers) and min(powers) > 0, stages)
         check_positive(self, "every")
 
     @nn.compact

@@ -119,6 +119,8 @@ def _check_numbers(part: Any) -> None:
     latents, k = part.latents, part.k
     wanted = f"a whole number from 1 to {latents}, its latents"
     check(part, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
+    if getattr(part, "recall", None) is not None:
+        check(part, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
     if part.active is not None:
         check(part, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
 
