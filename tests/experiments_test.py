@@ -9,10 +9,11 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import aejax as ae
-from aejax.data import Batches
+from aejax.data import Batches, changes
 from experiments import __main__ as commands
 from experiments import (
     collapse,
@@ -141,6 +142,31 @@ def test_a_finished_run_prints_its_result_and_trains_nothing(finished, data_dir,
     assert again == result
     assert "is finished" in capsys.readouterr().out
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_samples_are_given_a_context(tmp_path, capsys):
+    """Fails if the decoder and the prior do not see it, or if its lack is flax's to explain."""
+    parts = ae.nets.MLP(()), ae.Gaussian(3), ae.nets.MLP((), shape=(4,)), ae.priors.Flow(2, (8,))
+    model = ae.Autoencoder(*parts, ae.likelihoods.Bernoulli())
+    learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.1))
+    learner = ae.compiled(ae.chunked(ae.seeds(learner, 1), 1))
+    images, labels = np.zeros((20, 4), np.float32), np.arange(20) % 2
+    train = ae.data.arrays(images, labels, validation=1, test=1)[0]
+    batches = ae.data.Batches(ae.data.changed(train, changes.Labels(2)), size=4, seed=0, seeds=1)
+    with ae.Run(tmp_path / "run", digits_vae.Config(), model=model) as run:
+        state = run.restore(learner.init(jax.random.key(0)[None], batches[0]))
+        for new, _ in ae.loop(learner, state, batches, steps=1):
+            run.save(new)
+    command = "sample", tmp_path / "run", "--count", 3
+    drawn = []
+    for given in ((1, 0), (0, 1)):
+        assert main(capsys, *command, "--context", *given)[0] == 0
+        drawn.append(np.load(tmp_path / "run" / "samples.npy", allow_pickle=False))
+    assert drawn[0].shape == (3, 4)
+    assert not np.allclose(*drawn)
+    status, said = main(capsys, *command)
+    assert status != 0
+    assert "with a context of another size than 0 numbers: give --context" in " ".join(said.split())
 
 
 def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
