@@ -200,6 +200,15 @@ class TestRecovery:
             with pytest.raises(ae.UserError, match="the variables of 2 members: take one"):
                 measure()
 
+    @pytest.mark.parametrize("order", [[4, 0, 0, 2], [5, 1, 0, 1, 3, 5, 2, 1]])
+    def test_unique_is_a_share_of_the_latents(self, order):
+        """Fewer and more latents than the six features, some of them the same one's. Fails if it is
+        the share of the features that are found, or if a feature counts more than once."""
+        truth = np.linalg.qr(np.random.default_rng(4).normal(size=(6, 6)))[0]
+        model, variables = sae(truth[order])
+        found = recovery(model, variables, Held(truth), truth, lambda a, b: np.eye(6)[a:b])
+        assert found.unique == pytest.approx(len(set(order)) / len(order))
+
 
 def both(start, stop):
     return np.zeros((stop - start, 1))

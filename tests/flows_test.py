@@ -6,6 +6,8 @@ import numpy as np
 
 from aejax.bottlenecks.flow_autoregressive import MADE, AutoregressiveStep
 from aejax.bottlenecks.flow_planar import PlanarStep
+from aejax.bottlenecks.flow_sylvester import SylvesterStep
+from tests.contract_test import moved
 
 
 def test_a_planar_step_turns_nothing_inside_out():
@@ -23,6 +25,40 @@ def test_a_planar_step_turns_nothing_inside_out():
     np.testing.assert_allclose(log_det, np.log(np.linalg.det(np.float64(slopes))), atol=1e-3)
     # Along the direction that is not read nothing changes.
     np.testing.assert_allclose(np.asarray(slopes)[:, 1, 1], 1.0)
+
+
+def test_a_planar_step_keeps_off_the_edge_of_what_is_invertible():
+    """w u is -20, of which softplus leaves 2e-9: less than the rounding of 1. Fails without the
+    margin, as the determinant where w z + b = 0 is then what rounding makes of 0."""
+    parameters = {"kernel": jnp.zeros((1, 5)), "bias": jnp.asarray([-5.0, 1.0, 4.0, 0.0, 0.0])}
+    variables = {"params": {"parameters": parameters}}
+    _, log_det = jax.jit(PlanarStep().apply)(variables, jnp.zeros((1, 2)), jnp.ones((1, 1)))
+    np.testing.assert_allclose(log_det, np.log(1e-4 + np.log1p(np.exp(-20.0))), atol=0.5)
+
+
+def test_a_sylvester_step_is_equation_13():
+    """Against numpy. Fails if R and R' share their numbers above the diagonal, which leaves a flow
+    with a right density, of half the shapes."""
+    count, columns = 4, 3
+    generator = np.random.default_rng(0)
+    z, features = (generator.normal(size=(5, size)).astype(np.float32) for size in (count, 2))
+    step = SylvesterStep(columns)
+    variables = moved(jax.jit(step.init)(jax.random.key(0), z, features))
+
+    def linear(name):
+        own = variables["params"][name]
+        return np.float64(features) @ np.float64(own["kernel"]) + np.float64(own["bias"])
+
+    both = linear("triangles").reshape(5, columns, columns)
+    diagonals = 0.999 * np.tanh(linear("diagonals"))
+    directions, shift = linear("directions").reshape(5, count, columns), linear("bias")
+    found, _ = jax.jit(step.apply)(variables, z, features)
+    for i in range(5):
+        q = np.linalg.qr(directions[i])[0]
+        r = np.triu(both[i], 1) + np.diag(diagonals[i, :columns])
+        inner = np.tril(both[i], -1).T + np.diag(diagonals[i, columns:])
+        expected = z[i] + q @ r @ np.tanh(inner @ q.T @ z[i] + shift[i])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_latent_of_a_masked_net_sees_all_before_it():
@@ -53,3 +89,24 @@ def test_autoregressive_steps_turn_the_order_round():
     above, below = slopes[np.triu_indices(4, 1)], slopes[np.tril_indices(4, -1)]
     assert np.any(above != 0)
     assert np.any(below != 0)
+
+
+def test_an_autoregressive_step_starts_near_the_identity():
+    """A net of zeros: s = sigmoid(1). Fails if the gates start half open, which halves the base
+    at every step."""
+    step, z = AutoregressiveStep((12,), jnp.tanh), jnp.asarray([[0.1, -0.2, 0.3, 0.4]])
+    shapes = jax.eval_shape(step.init, jax.random.key(0), z, jnp.ones((1, 2)))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    found, log_det = jax.jit(step.apply)(zeros, z, jnp.ones((1, 2)))
+    gate = 1.0 / (1.0 + np.exp(-1.0))
+    np.testing.assert_allclose(found, gate * np.asarray(z)[:, ::-1], rtol=1e-6)
+    np.testing.assert_allclose(log_det, [4 * np.log(gate)], rtol=1e-6)
+
+
+def test_every_latent_of_a_masked_net_sees_the_features():
+    """Fails if they reach the hidden layers alone: nothing hidden may inform the first latent, and
+    its shift and scale would be the same for every example."""
+    made, z, features = MADE((12,), jnp.tanh), jnp.ones((1, 4)), jnp.ones((1, 2))
+    variables = made.init(jax.random.key(0), z, features)
+    for slopes in jax.jit(jax.jacfwd(lambda seen: made.apply(variables, z, seen)))(features):
+        assert np.all(np.asarray(slopes)[0, :, 0] != 0)

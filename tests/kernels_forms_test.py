@@ -168,6 +168,24 @@ class TestEncode:
             ):
                 np.testing.assert_allclose(ours[i], theirs, rtol=1e-5, atol=1e-5)
 
+    def test_in_bfloat16_all_three_gradients_are_of_rounded_numbers(self):
+        """Against float64, at a hundredth of a rounding. Fails if backward reads the kernel or x as
+        they were before the product rounded them, or if it sums in bfloat16."""
+        x, kernel, bias, weights = arrays((B, D), (D, M), (M,), (B, K))
+
+        def cost(x, kernel, bias):
+            values, _ = encode_topk(x, kernel, bias, K, dtype=jnp.bfloat16)
+            return jnp.sum(weights * values)
+
+        found = jax.jit(jax.grad(cost, (0, 1, 2)))(x, kernel, bias)
+        rough_x, rough = (np.float64(np.asarray(a.astype(jnp.bfloat16))) for a in (x, kernel))
+        indices = np.argsort(-(rough_x @ rough + np.float64(bias)), axis=1)[:, :K]
+        d_pre = np.zeros((B, M))
+        np.put_along_axis(d_pre, indices, np.float64(weights), axis=1)
+        expected = d_pre @ rough.T, rough_x.T @ d_pre, d_pre.sum(axis=0)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
     def test_the_gradient_of_the_input_is_not_computed_unasked(self):
         """Fails if d_x hangs on something that stays, such as a check or a joint loop."""
         x, kernel, bias = arrays((B, D), (D, M), (M,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -245,6 +246,40 @@ def test_remat_changes_no_value_and_no_gradient(batch):
     plain, again = (value(ladder(remat), variables) for remat in (False, True))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_remat_computes_every_block_anew(batch):
+    """One for each level on the way up and one on the way down. Fails if a net does not pass it on,
+    which changes no number and costs the memory that it is asked for."""
+
+    def found(remat):
+        model = ladder(remat)
+        variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+
+        def loss(variables):
+            bound = model.bind(variables)
+            return jnp.sum(ae.losses.distortion(bound, bound(batch, KEY)))
+
+        # What JAX calls jax.checkpoint in a program has changed before.
+        program = str(jax.make_jaxpr(jax.grad(loss))(variables))
+        return len(re.findall(r"= (?:remat2?|checkpoint)\[", program))
+
+    assert (found(False), found(True)) == (0, 2 * 3)
+
+
+def test_a_ladder_s_prior_starts_as_the_standard_normal():
+    """At every level, whatever the trunk's state. Fails if a level's statistics start like others'
+    weights."""
+    sizes = ((2, 2), (4, 4), (4, 4))
+    prior = ae.priors.Ladder(ae.nets.LadderTrunk(sizes, 6, 2, 1))
+    generator = np.random.default_rng(0)
+    z = [generator.normal(size=(3, 2 * h * w)).astype(np.float32) for h, w in sizes]
+
+    def density(key):
+        return prior.init_with_output(key, z, method="log_prob")[0]
+
+    each = [np.sum(np.square(np.float64(level)) + np.log(2 * np.pi), axis=1) / 2 for level in z]
+    np.testing.assert_allclose(jax.jit(density)(KEY), -np.sum(each, axis=0), rtol=1e-5)
 
 
 def test_free_bits_of_each_level(batch):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax import likelihoods
+from aejax.likelihoods.gated import GatedLayer
 from tests.contract_test import moved
 
 
@@ -31,6 +32,38 @@ def test_a_pixel_sees_all_pixels_before_it_and_no_other():
     slopes = jax.jit(jax.vmap(jax.jacfwd(parameters)))(image)  # [2, H, W, C, H, W, C]
     seen = np.any(np.asarray(slopes) != 0, axis=(0, 3, 6)).reshape(9, 9)
     assert np.array_equal(seen, np.tri(9, k=-1, dtype=bool))
+
+
+def test_a_layer_is_figure_2_of_the_paper():
+    """Pixel by pixel in numpy, with kernels of one pixel. Fails without tanh, without the residual,
+    or if a stack is not told the conditioning."""
+    generator = np.random.default_rng(0)
+    above, before, conditioning = (
+        generator.normal(size=(2, 3, 4, size)).astype(np.float32) for size in (5, 5, 2)
+    )
+    layer = GatedLayer(5, 1, None)
+    variables = jax.jit(layer.init)(jax.random.key(0), above, before, conditioning)
+    variables = moved(variables)
+    found = jax.jit(layer.apply)(variables, above, before, conditioning)
+
+    def linear(name, values):
+        own = variables["params"][name]
+        kernel = np.float64(own["kernel"])
+        return values @ kernel.reshape(kernel.shape[-2:]) + np.float64(own.get("bias", 0.0))
+
+    def gate(values):
+        return np.tanh(values[..., :5]) / (1.0 + np.exp(-values[..., 5:]))
+
+    tall = linear("above", above)
+    down = np.concatenate([np.zeros_like(tall[:, :1]), tall[:, :-1]], axis=1)
+    level = linear("before", before) + linear("down", down)
+    level = level + linear("condition_before", conditioning)
+    expected = (
+        gate(tall + linear("condition_above", conditioning)),
+        before + linear("output", gate(level)),
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_drawing_reads_the_rows_that_scoring_reads():

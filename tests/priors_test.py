@@ -99,3 +99,39 @@ def test_a_flow_goes_back_to_its_noise_and_counts_the_volume():
     np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobians)[1], atol=1e-4)
     other = latent(variables, found, context + 1)
     assert np.abs(other - z).max() > 0.1
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
+def test_pseudo_inputs_are_kept_within_bounds(bounds):
+    """Half of them begin outside. Fails if the encoder sees them as they are, which no data is, or
+    clipped where there are no bounds."""
+    prior = priors.Vamp((4,), 6, start=0.5, spread=0.8, bounds=bounds)
+    z = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+
+    def posterior(batch):
+        return GaussianCode(batch.x, batch.x, jnp.zeros_like(batch.x))
+
+    density = jax.jit(
+        functools.partial(prior.init_with_output, posterior=posterior, method="log_prob")
+    )
+    found, variables = density(jax.random.key(0), z)
+    centres = np.asarray(variables["params"]["inputs"], np.float64)
+    assert 0.2 < np.mean((centres < 0) | (centres > 1)) < 0.8
+    centres = centres if bounds is None else np.clip(centres, *bounds)
+    each = stats.norm.logpdf(z[:, None], centres[None]).sum(-1)
+    np.testing.assert_allclose(found, np.log(np.mean(np.exp(each), axis=1)), rtol=1e-5)
+
+
+def test_a_conditional_prior_starts_as_the_standard_normal():
+    """For any context, that of a hidden layer too. Fails if the last layer starts like others."""
+    z, context = (
+        np.random.default_rng(i).normal(size=(5, size)).astype(np.float32)
+        for i, size in ((0, 4), (1, 3))
+    )
+    prior = priors.Conditional((8,))
+
+    def density(key):
+        return prior.init_with_output(key, z, context, method="log_prob")[0]
+
+    expected = stats.norm.logpdf(np.float64(z)).sum(axis=1)
+    np.testing.assert_allclose(jax.jit(density)(jax.random.key(0)), expected, rtol=1e-5)

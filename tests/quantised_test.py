@@ -118,6 +118,22 @@ def test_dead_vectors_restart_at_encoded_ones():
     assert len(others) > 1
 
 
+def test_a_restarted_vector_has_as_long_as_one_of_even_use():
+    """A half to the fourth is the first below a tenth. Fails if a restart counts for less than even
+    use: with next to nothing the vector is dead again a step later, chosen or not."""
+    module, variables = start(restart=0.1, decay=0.5)
+    _, variables = train(module, variables, 0)  # all start here
+    begun = np.asarray(module.apply(variables, method="codebook"))
+    zeros = jnp.zeros((6, 7))  # encoded as zeros, which choose one vector and then the same again
+    silent = np.arange(CODES) != np.argmin(np.square(begun).sum(1))
+    step = jax.jit(lambda v: module.apply(v, zeros, KEY, mutable=["memory"])[1])
+    for t in range(1, 5):
+        variables = {**variables, **step(variables)}
+        codebook = np.asarray(module.apply(variables, method="codebook"))
+        expected = begun if t < 4 else np.zeros_like(begun)
+        np.testing.assert_allclose(codebook[silent], expected[silent], rtol=1e-5)
+
+
 def test_the_first_batch_sets_all_vectors():
     """Fails if a fresh codebook stays at zero, or if evaluation writes it."""
     module, variables = start()

@@ -90,6 +90,31 @@ class TestJumpReLU:
         ]
         np.testing.assert_allclose(theta[1] - theta[0], 1e-4, rtol=0.01)
 
+    @pytest.mark.parametrize("rectified", [False, True])
+    def test_the_window_is_of_relu_where_asked(self, rectified):
+        """A threshold less than half the window: all silent latents are then inside of relu's.
+
+        Fails if `rectified` is not read, or is taken for granted.
+        """
+        options = {"threshold": 0.02, "bandwidth": 0.1, "rectified": rectified}
+        made, variables = start(ae.JumpReLU(M, **options))
+
+        def cost(params):
+            code = made.apply({**variables, "params": params}, data()).code
+            return jnp.sum(code.l0), code.pre
+
+        own = variables["params"]["bottleneck"]
+        pre = np.float64(data().x) @ np.float64(own["encode"]["kernel"])
+        assert 0.3 < np.mean(pre < -0.03) < 0.7
+        seen = np.maximum(pre, 0.0) if rectified else pre
+        inside = np.abs(seen - 0.02) < 0.05
+        gradient, found = jax.jit(jax.grad(cost, has_aux=True))(variables["params"])
+        np.testing.assert_allclose(found, seen, rtol=1e-4, atol=1e-5)
+        expected = -0.02 / 0.1 * inside.sum(axis=0)
+        np.testing.assert_allclose(
+            gradient["bottleneck"]["log_threshold"], expected, rtol=1e-4, atol=1e-6
+        )
+
     def test_an_empty_window_is_an_error_in_words(self):
         """Fails if the check looks at z after the jump, or forgets to compare."""
         made, variables = start(ae.JumpReLU(M, threshold=0.1, bandwidth=1e-6))
