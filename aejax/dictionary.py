@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from aejax.errors import UserError
 from aejax.types import Array
 
 Activation: TypeAlias = Literal["relu", "topk", "abstopk", "jumprelu", "gated"]
@@ -67,8 +68,17 @@ def encode(plain: Plain, x: Array) -> Array:
     Args:
       plain: the weights.
       x: f32[B, d], or f32[B, layers, size].
+
+    Raises:
+      UserError: if the weights are of inputs of another size.
     """
-    x = _normalise(plain, x.reshape((x.shape[0], -1)).astype(jnp.float32)).x
+    x, size = x.reshape((x.shape[0], -1)), plain.W_enc.shape[0]
+    if x.shape[1] != size:
+        raise UserError(
+            f"x has {x.shape[1]} numbers an example, but these weights read {size}: give them "
+            "inputs of the kind that they were trained on"
+        )
+    x = _normalise(plain, x.astype(jnp.float32)).x
     if plain.apply_b_dec_to_input:
         x = x - plain.b_dec[None]
     pre = x @ plain.W_enc

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.errors import UserError
 from aejax.types import Array
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -42,9 +43,18 @@ def normal_kl(mean: Array, log_std: Array, to_mean: Array, to_log_std: Array) ->
 
 
 def flatten(values: Any) -> Array:
-    """[B, *event] -> [B, size of the event]; a sparse latent's rows as the dense latent."""
+    """[B, *event] -> [B, size of the event]; a sparse latent's rows as the dense latent.
+
+    Raises:
+      UserError: for a tuple, as the levels of a hierarchy are.
+    """
     if hasattr(values, "dense"):
         values = values.dense()
+    if isinstance(values, tuple):
+        raise UserError(
+            f"a net of one array was given {len(values)}, several values side by side as a "
+            "hierarchy's levels are: put nets.Joined around this net"
+        )
     return values.reshape((values.shape[0], -1))
 
 

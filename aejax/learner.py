@@ -56,9 +56,11 @@ def learner(
       A Learner whose metrics are f32[]: `loss`, `grad_norm` and each term's mean, unweighted.
 
     Raises:
-      UserError: if draws < 1, or if a term cannot be used under the bound; when called with an rbg
-        key and several draws.
+      UserError: if draws < 1, if there is no optimiser, no term or no weight, or if a term cannot
+        be used under the bound; when called with an rbg key and several draws.
     """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise UserError(f"{tx!r} is no optimiser: give one of optax, as optax.adam(1e-3)")
     _check(objective, draws, bound)
     if bound.regrade is not None and hasattr(getattr(model, "prior", None), "advance"):
         raise UserError(
@@ -111,7 +113,12 @@ def learner(
 def _check(objective: Objective, draws: int, bound: Bound) -> None:
     if draws < 1:
         raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
-    for name, (weight, term) in objective.items():
+    if not objective:
+        raise UserError("the objective has no term, so nothing would be learnt: give ae.elbo()")
+    for name, entry in objective.items():
+        if callable(entry):
+            raise UserError(f"the term {name!r} needs a weight: (1.0, term)")
+        weight, term = entry
         mark = losses.mark(term)
         if mark.part != "ratio" or weight is None:
             continue

@@ -75,11 +75,16 @@ def loop(
       that end at `state.step`.
 
     Raises:
-      UserError: steps is less than 1, or the batches' seeds are not the learner's.
+      UserError: steps is less than 1, these are no batches, or their seeds are not the learner's.
       NonFinite: while iterating, before the state of such a chunk is yielded.
     """
     if steps < 1:
         raise UserError(f"steps {steps}: give 1 or more")
+    if not hasattr(batches, "source" if learner.chunk else "__getitem__"):
+        raise UserError(
+            f"the loop was given a {type(batches).__name__} in place of batches: give "
+            "ae.data.Batches(train, size) of a split"
+        )
     if learner.support is not None and isinstance(batches, Batches):
         check_support(batches.split, learner.support)
     return _loop(learner, state, _streams(learner, batches), steps, progress)

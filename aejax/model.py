@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
+from aejax.priors.vamp import Vamp
 from aejax.types import Array, Batch, Forward, Key
 
 
@@ -52,6 +53,7 @@ class Autoencoder(nn.Module):
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
         """A Code drawn with the key, or without noise where there is none."""
         self._check_latents()
+        self._check_event(batch)
         return self.bottleneck(features, key, step, batch.context, self.prior, self.decoder)
 
     def explain(
@@ -86,7 +88,7 @@ class Autoencoder(nn.Module):
         """Draws n predictions from the prior; reads neither encoder nor posterior parameters.
 
         Raises:
-          UserError: if there is no prior to draw from.
+          UserError: if there is no prior to draw from, or n < 1.
         """
         return self.decode(self.lift(self.sample_latent(key, n, context), context), context)
 
@@ -94,8 +96,10 @@ class Autoencoder(nn.Module):
         """Draws n latents from the prior.
 
         Raises:
-          UserError: if there is no prior to draw from.
+          UserError: if there is no prior to draw from, or n < 1.
         """
+        if n < 1:
+            raise UserError(f"a sample of n = {n}: draw 1 or more")
         if self.prior is None:
             raise UserError(
                 "this model has no prior to draw latents from: give Autoencoder a prior, or fit "
@@ -114,6 +118,15 @@ class Autoencoder(nn.Module):
                 f"the prior {type(self.prior).__name__} is none of latents of shape {shape}, which "
                 f"the bottleneck {name} has: pair the bottlenecks Levels and UpwardLevels with "
                 "priors.Levels or priors.Ladder, and any other with any other prior"
+            )
+
+    def _check_event(self, batch: Batch) -> None:
+        """Raises UserError for a VampPrior, or one of a top level, whose inputs are not like x."""
+        prior, event = getattr(self.prior, "top", self.prior), tuple(batch.x.shape[1:])
+        if isinstance(prior, Vamp) and tuple(prior.event) != event:
+            raise UserError(
+                f"the VampPrior's event {tuple(prior.event)} is not the data's {event}: give "
+                "priors.Vamp the shape of one x"
             )
 
     def _check_shape(self, prediction: Any, target: Array) -> None:

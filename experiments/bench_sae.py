@@ -34,7 +34,7 @@ import numpy as np
 from aejax.environment import environment
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
-from experiments.driver import say
+from experiments.driver import prepared, say
 
 SIZE, ACTIVE, BATCH = 576, 32, 2048
 DEAD = 0.1  # share of the latents in the rounds with dead ones
@@ -54,19 +54,17 @@ def command(
 
     Args:
       out: folder for result.json.
-      m: numbers of latents.
+      m: numbers of latents, each 1024 or more.
       codes: topk, batchtopk, jumprelu.
       rounds: turns of each contestant.
       steps: of one turn.
       peer_python: an interpreter that has sae-lens and torch, or torch alone.
     """
-    for name, value in (("rounds", rounds), ("steps", steps), ("m", min(m, default=0) // 1024)):
-        if value < 1:
-            raise UserError(f"--{name} is too small: give 1 or more, and 1024 latents or more")
+    if min(m, default=0) < 1024:
+        raise UserError(f"--m {' '.join(map(str, m))}: give one or more, each 1024 or more")
     if not codes or not set(codes) <= {"topk", "batchtopk", "jumprelu"}:
         raise UserError(f"--codes {' '.join(codes)}: choose among topk, batchtopk, jumprelu")
-    folder = pathlib.Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = prepared(out, rounds=rounds, steps=steps)
     path = folder / "result.json"
     result: dict[str, Any] = read_json(path) if path.exists() else {}
     for latents in m:

@@ -224,9 +224,14 @@ def named(folder: pathlib.Path) -> Experiment:
     """The experiment that a run's folder is of.
 
     Raises:
-      UserError: the folder is no run, or of an experiment that there is not.
+      UserError: the folder is no run, or of a script or an experiment that there is not.
     """
     name = read_json(folder / "config.json").get("experiment")
+    if name is None:
+        raise UserError(
+            f"{folder} was written by a script, which no experiment can report on: open it with "
+            f"ae.load({str(folder)!r})"
+        )
     module = str(name).replace("-", "_")
     known = [entry.name for entry in pkgutil.iter_modules(experiments.__path__)]
     found = importlib.import_module(f"experiments.{module}") if module in known else None

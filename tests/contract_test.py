@@ -633,6 +633,17 @@ def test_generation_needs_no_encoder(prior, likelihood):
     assert mean.shape == (5, *event)
 
 
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_sample_of_less_than_one_is_refused(n):
+    """Fails if the number reaches the shape of a draw."""
+    model = ae.Autoencoder(
+        ae.nets.Identity(), ae.Gaussian(L), ae.nets.MLP((), (D,)), ae.priors.Standard()
+    )
+    variables = model.init(jax.random.key(0), ae.Batch(features(), features()))
+    with pytest.raises(ae.UserError, match=f"a sample of n = {n}: draw 1 or more"):
+        model.bind(variables).sample(jax.random.key(1), n)
+
+
 @pytest.mark.parametrize("bottleneck", [ae.Point(L), ae.TopK(M, 3)], ids=["Point", "TopK"])
 def test_a_model_without_a_prior_says_why_it_cannot_sample(bottleneck):
     model = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(D))

@@ -52,6 +52,36 @@ def test_attributes_are_one_hot_side_by_side_in_the_order_given():
         changes.Attributes()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (changes.Labels(3), "Labels has 3 classes, but the data has label 3: give 4 or more"),
+        (changes.Attributes(hue=1), "the attribute 'hue' has 1 classes, but the data has label 3"),
+    ],
+)
+def test_a_context_of_too_few_classes_is_refused(change, said, train):
+    """Fails if the rows of the labels that have no place are all zero instead."""
+    hues = dataclasses.replace(train, arrays={**train.arrays, "label_hue": train.labels})
+    with pytest.raises(ae.UserError, match=said):
+        changed(hues, change)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: changes.Masking(2.0), "Masking has share = 2.0: give a number from 0 to 1"),
+        (lambda: changes.Masking(-1.0), "Masking has share = -1.0"),
+        (lambda: changes.SaltAndPepper(1.5), "SaltAndPepper has share = 1.5"),
+        (lambda: changes.GaussianNoise(-1.0), "GaussianNoise has std = -1.0"),
+        (lambda: changes.Corrupted(0.5), "Corrupted was given 0.5, which is no noise"),  # type: ignore[arg-type]
+    ],
+)
+def test_noise_that_cannot_be_is_refused_when_it_is_made(build, said):
+    """Fails if a number is first met in a batch, or is never looked at."""
+    with pytest.raises(ae.UserError, match=said):
+        build()
+
+
 @pytest.mark.parametrize("seen", [1, 2, 3])
 def test_quadrants_divide_the_picture(seen, train):
     """Fails if the upper half is taken for the lower one, or the mask for what is seen."""

@@ -275,3 +275,24 @@ def test_numbers_out_of_range_are_refused(exact):
         evaluation.nll(*arguments, jax.random.key(0, impl="rbg"))
     with pytest.raises(ae.UserError, match="no examples"):
         evaluation.nll(exact.model, exact.variables, Held(np.zeros((0, 12))), KEY)
+
+
+def cost(model, variables, data, key):
+    return evaluation.nll_cost(model, variables, data, draws=5)
+
+
+@pytest.mark.parametrize("evaluate", [evaluation.nll, evaluation.elbo, evaluation.annealed, cost])
+def test_targets_that_the_likelihood_cannot_explain_are_refused(exact, evaluate):
+    """Fails if a Bernoulli gives bytes an infinite figure, or NaN, without a word."""
+    model = exact.model.clone(likelihood=ae.likelihoods.Bernoulli())
+    test = ae.data.arrays(np.full((8, 12), 255, np.uint8), validation=1, test=1)[0]
+    with pytest.raises(ae.UserError, match=r"holds 255, outside \[0, 1\]"):
+        evaluate(model, exact.variables, test, KEY)
+
+
+@pytest.mark.parametrize("data", [[[0.0] * 12], Batch(np.zeros((1, 12)), np.zeros((1, 12)))])
+def test_data_that_is_no_split_is_refused(exact, data):
+    """Fails if its batches are asked for first."""
+    said = f"a {type(data).__name__} in place of a split"
+    with pytest.raises(ae.UserError, match=said):
+        evaluation.reconstruction(exact.model, exact.variables, data)

@@ -224,6 +224,8 @@ BAD = {
     "a folder that is no run": (["report", "no-such-folder"], "no-such-folder"),
     "count below 1": (["sample", "no-such-folder", "--count", "0"], "--count"),
     "a folder that is a file": (["bench-vae", "--out", "/dev/null/x"], "/dev/null"),
+    "few latents": (["bench-sae", "--m", "512"], "--m 512: give one or more, each 1024 or more"),
+    "rounds below 1": (["bench-sae", "--rounds", "0"], "--rounds is 0: give 1 or more"),
     "an unknown preset": (["sprites-disentangle", "--preset", "papper"], "--preset papper"),
     "k above the latents": (["images-sae", "--dataset", "digits", "--k", "9999"], "--k"),
 }
@@ -241,6 +243,15 @@ def test_bad_input_gets_a_sentence_and_status_2(case, tmp_path, data_dir, capsys
     assert "Traceback" not in text
     # Nothing is half-written: no run's folder was begun.
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_the_folder_of_a_script_is_no_experiment(tmp_path, capsys):
+    """Fails if it is said to be one of another version."""
+    (tmp_path / "config.json").write_text("{}")
+    status, text = main(capsys, "report", tmp_path)
+    assert status == 2
+    assert "was written by a script" in text
+    assert "ae.load(" in text
 
 
 def test_another_config_in_the_folder_is_refused(finished, data_dir, capsys):

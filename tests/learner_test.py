@@ -488,6 +488,18 @@ REFUSALS = {
     "decay": (lambda: ae.averaged(kinds.learner("vae"), 1.0), "decay is 1.0"),
     "no member": (lambda: ae.seeds(kinds.learner("vae"), 0), "seeds is 0"),
     "seeds twice": (lambda: ae.seeds(ae.seeds(kinds.learner("vae"), 2), 2), "has seeds already"),
+    "no term": (lambda: ae.learner(VAE, {}, TX), "the objective has no term"),
+    "no weight": (
+        lambda: ae.learner(VAE, {"a": ae.losses.squared_error}, TX),  # type: ignore[dict-item]
+        "the term 'a' needs a weight: (1.0, term)",
+    ),
+    "no optimiser": (lambda: ae.learner(VAE, ae.elbo(), 1e-3), "0.001 is no optimiser"),  # type: ignore[arg-type]
+    "another event": (
+        lambda: start(
+            VAE.clone(prior=ae.priors.Vamp((28, 28, 1), 5)), ae.elbo(rate=ae.losses.rate())
+        ),
+        "the VampPrior's event (28, 28, 1) is not the data's (8, 8, 1)",
+    ),
     "no step": (lambda: ae.chunked(kinds.learner("vae"), 0), "chunk is 0"),
     "chunks twice": (
         lambda: ae.chunked(ae.chunked(kinds.learner("vae"), 2), 2),

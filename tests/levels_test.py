@@ -355,6 +355,14 @@ REFUSED = {
         hvae().clone(prior=ae.priors.Levels((MLP((), (8,)), MLP((), (8,))))),
         "has 3 levels",
     ),
+    "a decoder of one value": (
+        hvae().clone(decoder=MLP((8,), EVENT)),
+        "several values side by side .*: put nets.Joined around this net",
+    ),
+    "a VampPrior of another event": (
+        hvae(ae.priors.Vamp((9, *EVENT), 5)),
+        "the VampPrior's event .* is not the data's",
+    ),
     "a decoder of fewer levels": (
         hvae().clone(decoder=ae.nets.Joined((None,), MLP((), EVENT))),
         "Joined has 1 parts and was given 2 arrays",

@@ -220,3 +220,11 @@ def test_targets_that_the_likelihood_cannot_explain_are_named(x, said):
         ae.loop(learner, state, batches, 3)
     free = learner._replace(support=None)
     assert next(ae.loop(free, state, batches, 3))[1]["loss"].shape == (1,)
+
+
+@pytest.mark.parametrize("wrap", [lambda learner: learner, lambda learner: ae.chunked(learner, 5)])
+def test_a_split_in_place_of_batches_is_refused(wrap):
+    """Fails if the loop first finds out where it asks for a batch."""
+    train = ae.data.arrays(np.zeros((8, 2), np.float32), validation=1, test=1)[0]
+    with pytest.raises(ae.UserError, match="a Split in place of batches"):
+        loop(wrap(single()), start(), train, 3)

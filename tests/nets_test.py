@@ -38,6 +38,19 @@ def test_mlp_against_numpy():
     )
 
 
+def test_mlp_of_a_number_of_units_ends_in_a_vector():
+    """Fails if a number is no shape, as it is one of a Dictionary."""
+    net = ae.nets.MLP((7,), shape=3)
+    assert net.init_with_output(jax.random.key(0), normal(B, 4))[0].shape == (B, 3)
+
+
+@pytest.mark.parametrize("widths", [32, (32, 0)])
+def test_mlp_of_widths_that_cannot_be_is_refused(widths):
+    """Fails if they are first met when the layers are made."""
+    with pytest.raises(ae.UserError, match=r"MLP has widths = .*hidden layer, as \(32,\)"):
+        ae.nets.MLP(widths)
+
+
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (28, 1), (30, 2), (33, 1), (64, 3)])
 def test_conv_and_deconv_take_images_of_any_size(side, channels):
     """Fails if sizes that no power of two divides are not cut, or are rounded down."""

@@ -120,6 +120,13 @@ def test_an_atom_of_norm_zero_takes_no_place(activation):
     np.testing.assert_allclose(unit.threshold, [0.0, 0.3], rtol=1e-6)
 
 
+def test_inputs_of_another_size_are_refused():
+    """Fails if the product of the matrices is the first to find out."""
+    plain = dictionary.Plain("relu", jnp.eye(3), jnp.eye(3), jnp.zeros(3), jnp.zeros(3))
+    with pytest.raises(ae.UserError, match="x has 2 numbers an example, but these weights read 3"):
+        dictionary.reconstruct(plain, jnp.ones((4, 2)))
+
+
 def test_a_model_that_is_no_dictionary_has_no_plain_weights():
     batch = ae.Batch(raw(), raw())
     model = ae.Autoencoder(ae.nets.MLP((4,)), ae.TopK(M, 3), ae.nets.Dictionary(D))

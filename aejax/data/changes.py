@@ -12,6 +12,7 @@ A change is a hashable function (key, batch, arrays) -> Batch that comes after a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.checks import check
 from aejax.data.prepare import Prepare
 from aejax.data.split import FACTOR, Split
 from aejax.errors import UserError
@@ -33,10 +35,19 @@ def changed(split: Split, *changes: Any) -> Split:
     Noise depends on the step in training; in evaluation it is fixed, for one size of batch.
 
     Raises:
-      UserError: if the split's batches are made in a way of their own.
+      UserError: if the split's batches are made in a way of their own, or a context has fewer
+        classes than its labels.
     """
     if not isinstance(split.prepare, Prepare):
         raise UserError(f"the batches of {split.name} cannot be changed: change its arrays instead")
+    for change in changes:
+        # Here, since within a program the labels have no values yet.
+        if isinstance(change, Labels):
+            column = split.arrays.get("label", split.arrays.get("y"))
+            _check_classes("Labels", change.classes, column)
+        elif isinstance(change, Attributes):
+            for name, count in change.values:
+                _check_classes(f"the attribute {name!r}", count, split.arrays.get(FACTOR + name))
     prepare = dataclasses.replace(split.prepare, changes=(*split.prepare.changes, *changes))
     return dataclasses.replace(split, prepare=prepare)
 
@@ -140,6 +151,12 @@ class Corrupted:
     noise: Noise
     clean: bool = True  # whether the target stays as it is
 
+    def __post_init__(self):
+        if not callable(self.noise):
+            raise UserError(
+                f"Corrupted was given {self.noise!r}, which is no noise: give one, as Masking(0.5)"
+            )
+
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch."""
         del arrays
@@ -155,6 +172,9 @@ class GaussianNoise:
 
     std: float
 
+    def __post_init__(self):
+        check(self, "std", lambda std: 0 <= std < math.inf, "a number, 0 or more")
+
     def __call__(self, key: Key, x: Array) -> Array:
         """f32[B, *event] -> f32[B, *event]."""
         return x + self.std * jax.random.normal(key, x.shape)
@@ -165,6 +185,9 @@ class SaltAndPepper:
     """A share of the elements become 0 or 1, half of them each."""
 
     share: float
+
+    def __post_init__(self):
+        _check_share(self)
 
     def __call__(self, key: Key, x: Array) -> Array:
         """f32[B, *event] -> f32[B, *event]."""
@@ -177,6 +200,9 @@ class Masking:
     """A share of the elements become 0 (Vincent et al. 2008)."""
 
     share: float
+
+    def __post_init__(self):
+        _check_share(self)
 
     def __call__(self, key: Key, x: Array) -> Array:
         """f32[B, *event] -> f32[B, *event]."""
@@ -204,6 +230,20 @@ class Squares:
         x = jax.image.resize(middle, shape, "linear", antialias=True)
         x = jnp.round(jnp.clip(x, 0.0, 1.0) * 255.0) * np.float32(1.0 / 255.0)
         return batch._replace(x=x, target=x)
+
+
+def _check_share(noise: Any) -> None:
+    check(noise, "share", lambda share: 0 <= share <= 1, "a number from 0 to 1")
+
+
+def _check_classes(name: str, classes: int, column: np.ndarray | None) -> None:
+    """Raises UserError for a column with a label that has no place in a one-hot vector."""
+    largest = -1 if column is None else np.max(column, initial=-1)
+    if largest >= classes:
+        raise UserError(
+            f"{name} has {classes} classes, but the data has label {largest}: give "
+            f"{largest + 1} or more"
+        )
 
 
 def _labels(arrays: Mapping[str, Any]) -> Array:

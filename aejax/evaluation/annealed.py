@@ -17,7 +17,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.evaluation import chains
 from aejax.evaluation.chains import Walk
-from aejax.evaluation.likelihood import check
+from aejax.evaluation.likelihood import check, check_targets
 from aejax.evaluation.parts import Data, Static, collect
 from aejax.types import Array, Batch, Key, Variables
 
@@ -69,6 +69,7 @@ def annealed(
       UserError: if the model gives data no probability, or a number of the walk is out of range.
     """
     _check(model, key, walk)
+    check_targets(model, data)
     return Annealed(*collect(functools.partial(_lower, Static(model), walk, variables, key),
                              data, batch))  # fmt: skip
 

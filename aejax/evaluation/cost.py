@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from aejax.evaluation.likelihood import check, importance
+from aejax.evaluation.likelihood import check, check_targets, importance
 from aejax.evaluation.parts import Data, Static, parts
 from aejax.types import Variables
 
@@ -48,6 +48,7 @@ def nll_cost(
     """
     key = jax.random.key(0, impl="threefry2x32")
     check(model, key, draws, group)
+    check_targets(model, data)
     group = min(group, draws)
     first = next(parts(data, batch))
     groups = -(-draws // group)

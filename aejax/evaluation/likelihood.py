@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax import losses
+from aejax.data.split import Split, check_support
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, check_key, collect
 from aejax.types import Array, Batch, Forward, Key, Variables
@@ -60,9 +61,11 @@ def elbo(
       Elbo; the rate is in closed form where the prior has one, else sampled.
 
     Raises:
-      UserError: if the model gives data no probability, or draws < 1.
+      UserError: if the model gives data no probability, as a Bernoulli none outside [0, 1], or
+        draws < 1.
     """
     check(model, key, draws, group)
+    check_targets(model, data)
     evaluate = functools.partial(
         _mean_parts, Static(model), variables, key, draws, min(group, draws)
     )
@@ -96,13 +99,22 @@ def nll(
       Nll, with the effective sample size (sum w)^2 / sum w^2 of the K weights.
 
     Raises:
-      UserError: if the model gives data no probability, or draws < 1.
+      UserError: if the model gives data no probability, as a Bernoulli none outside [0, 1], or
+        draws < 1.
     """
     check(model, key, draws, group)
+    check_targets(model, data)
     evaluate = functools.partial(
         importance, Static(model), variables, key, draws, min(group, draws)
     )
     return Nll(*collect(evaluate, data, batch))
+
+
+def check_targets(model: Any, data: Data) -> None:
+    """Raises UserError for a split with targets that the likelihood cannot explain."""
+    support = getattr(model.likelihood, "support", None)
+    if support is not None and isinstance(data, Split):
+        check_support(data, support)
 
 
 def check(model: Any, key: Key, draws: int, group: int) -> None:

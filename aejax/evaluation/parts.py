@@ -61,10 +61,15 @@ def parts(data: Data, size: int) -> Iterator[Part]:
     """All examples in order, in batches of one size, so that a program compiles once.
 
     Raises:
-      UserError: if there are no examples, or size < 1.
+      UserError: if this is no split or has no examples, or size < 1.
     """
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
+    if not hasattr(data, "batches"):
+        raise UserError(
+            f"an evaluation was given a {type(data).__name__} in place of a split: give one, as in "
+            "train, validation, test = ae.data.arrays(x)"
+        )
     if len(data) < 1:
         raise UserError("there are no examples to evaluate on: give a split that has some")
     size, start = min(size, len(data)), 0

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check
 from aejax.events import flatten, join_context
 from aejax.types import Array
 
@@ -18,16 +19,21 @@ class MLP(nn.Module):
 
     Attributes:
       widths: units of each hidden layer.
-      shape: of one example's output, the linear last layer; None for an encoder, whose features
-        are the last hidden layer.
+      shape: of one example's output, the linear last layer: a number of units, or a shape; None
+        for an encoder, whose features are the last hidden layer.
       activation: between the layers.
       dtype: of the computation (say jnp.bfloat16); parameters and outputs of `shape` stay float32.
     """
 
     widths: Sequence[int]
-    shape: Sequence[int] | None = None
+    shape: int | Sequence[int] | None = None
     activation: Callable[[Array], Array] = nn.relu
     dtype: Any = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for widths that there cannot be."""
+        check(self, "widths", _are_widths, "the units of each hidden layer, as (32,)")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
@@ -37,5 +43,10 @@ class MLP(nn.Module):
             hidden = self.activation(nn.Dense(width, dtype=self.dtype, name=f"hidden_{i}")(hidden))
         if self.shape is None:
             return hidden
-        output = nn.Dense(math.prod(self.shape), dtype=self.dtype, name="output")(hidden)
-        return output.astype(jnp.float32).reshape((-1, *self.shape))
+        shape = (self.shape,) if isinstance(self.shape, int) else self.shape
+        output = nn.Dense(math.prod(shape), dtype=self.dtype, name="output")(hidden)
+        return output.astype(jnp.float32).reshape((-1, *shape))
+
+
+def _are_widths(widths: Any) -> bool:
+    return isinstance(widths, Sequence) and all(width >= 1 for width in widths)
