@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.priors.vamp import Vamp
 from aejax.types import Array, Batch, Forward, Key
 
 
@@ -121,12 +120,13 @@ class Autoencoder(nn.Module):
             )
 
     def _check_event(self, batch: Batch) -> None:
-        """Raises UserError for a VampPrior, or one of a top level, whose inputs are not like x."""
+        """Raises UserError for a prior made of inputs, whole or at the top, that are not like x."""
         prior, event = getattr(self.prior, "top", self.prior), tuple(batch.x.shape[1:])
-        if isinstance(prior, Vamp) and tuple(prior.event) != event:
+        if tuple(getattr(prior, "event", event)) != event:
+            name = type(prior).__name__
             raise UserError(
-                f"the VampPrior's event {tuple(prior.event)} is not the data's {event}: give "
-                "priors.Vamp the shape of one x"
+                f"the prior {name} is made of inputs of shape {tuple(prior.event)}, but the data's "
+                f"is {event}: give priors.{name} the shape of one x"
             )
 
     def _check_shape(self, prediction: Any, target: Array) -> None:

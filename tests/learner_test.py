@@ -498,7 +498,7 @@ REFUSALS = {
         lambda: start(
             VAE.clone(prior=ae.priors.Vamp((28, 28, 1), 5)), ae.elbo(rate=ae.losses.rate())
         ),
-        "the VampPrior's event (28, 28, 1) is not the data's (8, 8, 1)",
+        "the prior Vamp is made of inputs of shape (28, 28, 1), but the data's is (8, 8, 1)",
     ),
     "no step": (lambda: ae.chunked(kinds.learner("vae"), 0), "chunk is 0"),
     "chunks twice": (

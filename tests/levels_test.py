@@ -361,7 +361,7 @@ REFUSED = {
     ),
     "a VampPrior of another event": (
         hvae(ae.priors.Vamp((9, *EVENT), 5)),
-        "the VampPrior's event .* is not the data's",
+        "the prior Vamp is made of inputs of shape .*, but the data's",
     ),
     "a decoder of fewer levels": (
         hvae().clone(decoder=ae.nets.Joined((None,), MLP((), EVENT))),
