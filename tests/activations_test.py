@@ -1,5 +1,6 @@
 """The activation store: written by any producer, filtered, whole or refused."""
 
+import functools
 import json
 import os
 import signal
@@ -252,6 +253,48 @@ class TestWhole:
                 writer.append(values)
         np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[:10])
 
+    @pytest.mark.parametrize(
+        ("place", "value", "says"),
+        [
+            (["format"], "aejax activations 2", "'format' of the index is 'aejax activations 2'"),
+            (["complete"], "no", "'complete' of the index is 'no'"),
+            (["tokens"], 2900.7, "'tokens' of the index is 2900.7"),
+            (["tokens"], 2800, "'tokens' is 2800, its shards have 2900"),
+            (["appends"], "x", "'appends' of the index is 'x'"),
+            (["appends"], True, "'appends' of the index is True"),
+            (["offered"], 2901, "'offered' is 2901"),
+            (["dropped"], None, "'dropped' of the index is None"),
+            (["dropped"], {"masked": 0}, "'dropped' of the index is {'masked': 0}"),
+            (["limits"], [1], r"'limits' of the index is \[1\]"),
+            (["limits"], {"g": 1.0}, r"'limits' are of \['g'\]"),
+            (["settings"], None, "'settings' of the index is None"),
+            (["hooks"], [3], r"'hooks' of the index is \[3\]"),
+            (["hooks", 0, "name"], None, "'name' of hook 0 is None"),
+            (["hooks", 0, "shape"], [D, 0], rf"'shape' of hook 0 is \[{D}, 0\]"),
+            (["hooks", 0, "shape"], [D + 1], f"'mean' .* has {D} numbers, its 'shape' is {D + 1}"),
+            (["hooks", 0, "dtype"], "int8", "'dtype' of hook 0 is 'int8'"),
+            (["hooks", 0, "mean"], [np.nan] * D, "'mean' of hook 0 is .nan"),
+            (["hooks", 0, "squares"], -5, "'squares' of hook 0 is -5"),
+            (["hooks", 0, "norms"], np.nan, "'norms' of hook 0 is nan"),
+            pytest.param(["hooks", 0, "norms"], 10**400, "'norms' of hook 0 is 1000", id="vast"),
+            (["shards", 0, "tokens"], 0, "'tokens' of shard 0 is 0"),
+            (["shards", 0, "files"], ["../elsewhere.bin"], "'files' of shard 0 is .*elsewhere"),
+            (["shards", 0, "files"], [], "'files' or 'sha256' of shard 0 are not one"),
+            (["shards", 0, "sha256"], [5], r"'sha256' of shard 0 is \[5\]"),
+        ],
+    )
+    def test_an_edited_index_is_named(self, tmp_path, place, value, says):
+        """Fails if that field is not looked at, or Python's error gets out."""
+        write(tmp_path)
+        file = tmp_path / "index.json"
+        index = json.loads(file.read_text())
+        *way, last = place
+        inner = functools.reduce(lambda entry, name: entry[name], way, index)
+        inner[last] = value
+        file.write_text(json.dumps(index))
+        with pytest.raises(ae.UserError, match=rf"index.json is damaged \({says}"):
+            activations(tmp_path)
+
     def test_damage_is_named(self, tmp_path):
         """Fails if sizes are not compared, or `verify` does not read the bytes."""
         found = write(tmp_path)
@@ -265,10 +308,5 @@ class TestWhole:
             activations(tmp_path).verify()
         shard.write_bytes(content)
         activations(tmp_path).verify()
-        index = json.loads((tmp_path / "index.json").read_text())
-        index["shards"][0]["files"] = ["../elsewhere.bin"]
-        (tmp_path / "index.json").write_text(json.dumps(index))
-        with pytest.raises(ae.UserError, match=r"index.json is damaged.*elsewhere"):
-            activations(tmp_path)
         with pytest.raises(ae.UserError, match="is no activation store"):
             activations(tmp_path / "none")

@@ -17,13 +17,10 @@ import numpy as np
 from aejax.data import activations_filter as filters
 from aejax.data.activations_filter import TokenFilter
 from aejax.data.activations_host import host, stored
-from aejax.data.activations_index import DTYPES, FILE, Index, check_files, load, save
+from aejax.data.activations_index import DTYPES, FILE, REASONS, Index, check_files, load, save
 from aejax.data.activations_pending import Pending
 from aejax.errors import UserError
 from aejax.files import lock_folder, plain, unlock, writing
-
-# Reasons why a token is not stored, in the order in which they are asked.
-REASONS = ("masked", "position", "norm")
 
 
 class ActivationWriter:
