@@ -295,6 +295,22 @@ class TestWhole:
         with pytest.raises(ae.UserError, match=rf"index.json is damaged \({says}"):
             activations(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("dtype", "bfloat16"), ("mean", [3.0] * D), ("squares", 2.0), ("norms", 2.0)],
+    )
+    def test_other_numbers_of_the_same_bytes(self, tmp_path, field, value):
+        """Fails if `verify` compares hashes of bytes alone."""
+        write(tmp_path, dtype="float16").verify()
+        file = tmp_path / "index.json"
+        index = json.loads(file.read_text())
+        index["hooks"][0][field] = value
+        file.write_text(json.dumps(index))
+        with pytest.raises(
+            ae.UserError, match=rf"index.json is damaged .*'{field}'.*'blocks.3/mlp'"
+        ):
+            activations(tmp_path).verify()
+
     def test_damage_is_named(self, tmp_path):
         """Fails if sizes are not compared, or `verify` does not read the bytes."""
         found = write(tmp_path)

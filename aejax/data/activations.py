@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.data.activations_index import DTYPES, Hook, Index, check_files, load
+from aejax.data.activations_index import DTYPES, FILE, Hook, Index, check_files, load
+from aejax.data.activations_moments import ROWS, agree, empty, with_rows
 from aejax.data.activations_order import pool_tokens, stream
 from aejax.data.activations_tokens import Tokens
 from aejax.data.batches import Batches
@@ -157,7 +158,7 @@ class Activations:
         return made[0], made[1], made[2]
 
     def verify(self) -> None:
-        """Compares every shard with its hash, which reads the whole store.
+        """Compares every shard with its hash and moments, which reads the whole store.
 
         Raises:
           UserError: names the first file that differs.
@@ -169,6 +170,18 @@ class Activations:
                     raise UserError(
                         f"{self.folder / name} is damaged (its sha256 differs): restore it or "
                         "write the store anew"
+                    )
+        # Hashes are of bytes: a dtype that was edited reads other numbers from the same ones.
+        for hook in self.index.hooks:
+            tokens, found = self.tokens(hook.name), empty(hook.size)
+            with np.errstate(all="ignore"):  # such numbers may be anything
+                for start in range(0, len(tokens), ROWS):
+                    found = with_rows(found, tokens[start : start + ROWS])
+                if not agree(hook.moments, found):
+                    raise UserError(
+                        f"{self.folder / FILE} is damaged ('mean', 'squares', 'norms' or 'dtype' "
+                        f"of hook {hook.name!r} is not its shards'): restore it or write the store "
+                        "anew"
                     )
 
 
