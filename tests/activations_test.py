@@ -123,6 +123,13 @@ class TestStore:
         assert [len(part) for part in parts] == [N - 390, 100, 290]
         assert len({part.fingerprint for part in parts}) == 3
 
+    @pytest.mark.parametrize("share", [np.nan, np.inf, 1.5, 0, -1])
+    def test_what_is_no_share(self, store, share):
+        """Fails if numpy's error gets out, or 1.5 of the tokens are 1."""
+        for part in ("validation", "test"):
+            with pytest.raises(ae.UserError, match=f"{part} {share}: give a share"):
+                store.splits("blocks.3/mlp", **{part: share})
+
 
 class TestFilter:
     def test_sinks_are_dropped_and_counted(self, tmp_path):

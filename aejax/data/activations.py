@@ -150,7 +150,15 @@ class Activations:
           target: as for `split`.
           validation: share (below 1) or number of the tokens, after train's.
           test: share (below 1) or number of the tokens, the last ones.
+
+        Raises:
+          UserError: as for `split`, and no share or number.
         """
+        for name, share in {"validation": validation, "test": test}.items():
+            if not (0 < share < 1 or (share >= 1 and share % 1 == 0)):
+                raise UserError(
+                    f"{name} {share}: give a share between 0 and 1 or a whole number of tokens"
+                )
         held = [round(s * len(self)) if s < 1 else int(s) for s in (validation, test)]
         cuts = [0, len(self) - sum(held), len(self) - held[1], len(self)]
         parts = zip(("train", "validation", "test"), itertools.pairwise(cuts), strict=True)
