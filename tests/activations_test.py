@@ -60,6 +60,19 @@ class TestStore:
         with pytest.raises(IndexError, match="of 1488"):
             part[np.array([1488])]
 
+    @pytest.mark.parametrize(
+        ("indices", "says"),
+        [
+            (X[:, 0] > 2000, r"ndarray of bool.*np.flatnonzero"),
+            (1.7, "float of float64"),
+            ((0, 1), "tuple of int64"),
+        ],
+    )
+    def test_what_is_no_number_of_a_token(self, store, indices, says):
+        """Fails if a mask is read as tokens 0 and 1, 1.7 as token 1, or axes as tokens."""
+        with pytest.raises(ae.UserError, match=says):
+            store.tokens("blocks.3/mlp")[indices]
+
     def test_moments_are_those_of_numpy(self, store):
         """Fails if sums are taken in float32 or chunks' means are averaged without their weight."""
         x = X.astype(np.float64)
