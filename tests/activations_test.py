@@ -182,6 +182,18 @@ class TestFilter:
             other.append({"h": X[:999]})
         other.close()
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_what_is_not_finite_is_no_sink(self, tmp_path, bad):
+        """Fails if an infinity is dropped as a large norm, or padding may not hold it."""
+        x, chosen = X[:100].copy(), TokenFilter(norm_quantile=0.9)
+        x[3, 1] = bad
+        with ActivationWriter(tmp_path, provenance=ABOUT, filter=chosen) as writer:
+            for _ in range(2):
+                with pytest.raises(ae.UserError, match="'h': token 3 holds NaN or an infinity"):
+                    writer.append({"h": x})
+                writer.append({"h": x}, mask=np.arange(100) != 3)
+        assert activations(tmp_path).index.dropped == {"masked": 2, "position": 0, "norm": 20}
+
 
 KILLED = """
 import os, signal, sys
@@ -262,7 +274,9 @@ class TestWhole:
             ({"g": X[:3]}, "has hooks {'g': 6}"),
             ({"h": X[:3].astype(int)}, "hook 'h' has int64 of shape"),
             ({"h": X[0]}, r"shape \(6,\); give floats"),
+            ({"h": X[:3, :0]}, r"shape \(3, 0\); give floats"),
             (X, "give a mapping"),
+            ({1: X[:3]}, "give a mapping from a hook's name"),
         ],
     )
     def test_bad_appends_store_nothing(self, tmp_path, values, says):
@@ -272,6 +286,22 @@ class TestWhole:
             with pytest.raises(ae.UserError, match=says):
                 writer.append(values)
         np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[:10])
+
+    @pytest.mark.parametrize(
+        ("place", "says"),
+        [
+            ({"mask": np.full(3, np.nan)}, "the mask of float64 is no mask: give bools"),
+            ({"mask": [0, 1, 2]}, "the mask of int64 is no mask"),
+            ({"positions": [0.0, 1.7, 2.0]}, "the position of float64 .* give integers"),
+        ],
+    )
+    def test_bad_places(self, tmp_path, place, says):
+        """Fails if NaN is True in a mask, or positions are cut to integers."""
+        with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
+            with pytest.raises(ae.UserError, match=says):
+                writer.append({"h": X[:3]}, **place)
+            writer.append({"h": X[:3]}, mask=[0, 1.0, True], positions=[0, 1, 2])
+        np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[1:3])
 
     @pytest.mark.parametrize(
         ("place", "value", "says"),
