@@ -1,5 +1,6 @@
 """The activation store: written by any producer, filtered, whole or refused."""
 
+import functools
 import json
 import os
 import signal
@@ -58,6 +59,19 @@ class TestStore:
         np.testing.assert_array_equal(store.memmap("blocks.3/mlp", 2), X[1400:2100])
         with pytest.raises(IndexError, match="of 1488"):
             part[np.array([1488])]
+
+    @pytest.mark.parametrize(
+        ("indices", "says"),
+        [
+            (X[:, 0] > 2000, r"ndarray of bool.*np.flatnonzero"),
+            (1.7, "float of float64"),
+            ((0, 1), "tuple of int64"),
+        ],
+    )
+    def test_what_is_no_number_of_a_token(self, store, indices, says):
+        """Fails if a mask is read as tokens 0 and 1, 1.7 as token 1, or axes as tokens."""
+        with pytest.raises(ae.UserError, match=says):
+            store.tokens("blocks.3/mlp")[indices]
 
     def test_moments_are_those_of_numpy(self, store):
         """Fails if sums are taken in float32 or chunks' means are averaged without their weight."""
@@ -122,6 +136,13 @@ class TestStore:
         assert [len(part) for part in parts] == [N - 390, 100, 290]
         assert len({part.fingerprint for part in parts}) == 3
 
+    @pytest.mark.parametrize("share", [np.nan, np.inf, 1.5, 0, -1])
+    def test_what_is_no_share(self, store, share):
+        """Fails if numpy's error gets out, or 1.5 of the tokens are 1."""
+        for part in ("validation", "test"):
+            with pytest.raises(ae.UserError, match=f"{part} {share}: give a share"):
+                store.splits("blocks.3/mlp", **{part: share})
+
 
 class TestFilter:
     def test_sinks_are_dropped_and_counted(self, tmp_path):
@@ -160,6 +181,18 @@ class TestFilter:
         with pytest.raises(ae.UserError, match="append 1000 or more first"):
             other.append({"h": X[:999]})
         other.close()
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_what_is_not_finite_is_no_sink(self, tmp_path, bad):
+        """Fails if an infinity is dropped as a large norm, or padding may not hold it."""
+        x, chosen = X[:100].copy(), TokenFilter(norm_quantile=0.9)
+        x[3, 1] = bad
+        with ActivationWriter(tmp_path, provenance=ABOUT, filter=chosen) as writer:
+            for _ in range(2):
+                with pytest.raises(ae.UserError, match="'h': token 3 holds NaN or an infinity"):
+                    writer.append({"h": x})
+                writer.append({"h": x}, mask=np.arange(100) != 3)
+        assert activations(tmp_path).index.dropped == {"masked": 2, "position": 0, "norm": 20}
 
 
 KILLED = """
@@ -241,7 +274,9 @@ class TestWhole:
             ({"g": X[:3]}, "has hooks {'g': 6}"),
             ({"h": X[:3].astype(int)}, "hook 'h' has int64 of shape"),
             ({"h": X[0]}, r"shape \(6,\); give floats"),
+            ({"h": X[:3, :0]}, r"shape \(3, 0\); give floats"),
             (X, "give a mapping"),
+            ({1: X[:3]}, "give a mapping from a hook's name"),
         ],
     )
     def test_bad_appends_store_nothing(self, tmp_path, values, says):
@@ -251,6 +286,80 @@ class TestWhole:
             with pytest.raises(ae.UserError, match=says):
                 writer.append(values)
         np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[:10])
+
+    @pytest.mark.parametrize(
+        ("place", "says"),
+        [
+            ({"mask": np.full(3, np.nan)}, "the mask of float64 is no mask: give bools"),
+            ({"mask": [0, 1, 2]}, "the mask of int64 is no mask"),
+            ({"positions": [0.0, 1.7, 2.0]}, "the position of float64 .* give integers"),
+        ],
+    )
+    def test_bad_places(self, tmp_path, place, says):
+        """Fails if NaN is True in a mask, or positions are cut to integers."""
+        with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
+            with pytest.raises(ae.UserError, match=says):
+                writer.append({"h": X[:3]}, **place)
+            writer.append({"h": X[:3]}, mask=[0, 1.0, True], positions=[0, 1, 2])
+        np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[1:3])
+
+    @pytest.mark.parametrize(
+        ("place", "value", "says"),
+        [
+            (["format"], "aejax activations 2", "'format' of the index is 'aejax activations 2'"),
+            (["complete"], "no", "'complete' of the index is 'no'"),
+            (["tokens"], 2900.7, "'tokens' of the index is 2900.7"),
+            (["tokens"], 2800, "'tokens' is 2800, its shards have 2900"),
+            (["appends"], "x", "'appends' of the index is 'x'"),
+            (["appends"], True, "'appends' of the index is True"),
+            (["offered"], 2901, "'offered' is 2901"),
+            (["dropped"], None, "'dropped' of the index is None"),
+            (["dropped"], {"masked": 0}, "'dropped' of the index is {'masked': 0}"),
+            (["limits"], [1], r"'limits' of the index is \[1\]"),
+            (["limits"], {"g": 1.0}, r"'limits' are of \['g'\]"),
+            (["settings"], None, "'settings' of the index is None"),
+            (["hooks"], [3], r"'hooks' of the index is \[3\]"),
+            (["hooks", 0, "name"], None, "'name' of hook 0 is None"),
+            (["hooks", 0, "shape"], [D, 0], rf"'shape' of hook 0 is \[{D}, 0\]"),
+            (["hooks", 0, "shape"], [D + 1], f"'mean' .* has {D} numbers, its 'shape' is {D + 1}"),
+            (["hooks", 0, "dtype"], "int8", "'dtype' of hook 0 is 'int8'"),
+            (["hooks", 0, "mean"], [np.nan] * D, "'mean' of hook 0 is .nan"),
+            (["hooks", 0, "squares"], -5, "'squares' of hook 0 is -5"),
+            (["hooks", 0, "norms"], np.nan, "'norms' of hook 0 is nan"),
+            pytest.param(["hooks", 0, "norms"], 10**400, "'norms' of hook 0 is 1000", id="vast"),
+            (["shards", 0, "tokens"], 0, "'tokens' of shard 0 is 0"),
+            (["shards", 0, "files"], ["../elsewhere.bin"], "'files' of shard 0 is .*elsewhere"),
+            (["shards", 0, "files"], [], "'files' or 'sha256' of shard 0 are not one"),
+            (["shards", 0, "sha256"], [5], r"'sha256' of shard 0 is \[5\]"),
+        ],
+    )
+    def test_an_edited_index_is_named(self, tmp_path, place, value, says):
+        """Fails if that field is not looked at, or Python's error gets out."""
+        write(tmp_path)
+        file = tmp_path / "index.json"
+        index = json.loads(file.read_text())
+        *way, last = place
+        inner = functools.reduce(lambda entry, name: entry[name], way, index)
+        inner[last] = value
+        file.write_text(json.dumps(index))
+        with pytest.raises(ae.UserError, match=rf"index.json is damaged \({says}"):
+            activations(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("dtype", "bfloat16"), ("mean", [3.0] * D), ("squares", 2.0), ("norms", 2.0)],
+    )
+    def test_other_numbers_of_the_same_bytes(self, tmp_path, field, value):
+        """Fails if `verify` compares hashes of bytes alone."""
+        write(tmp_path, dtype="float16").verify()
+        file = tmp_path / "index.json"
+        index = json.loads(file.read_text())
+        index["hooks"][0][field] = value
+        file.write_text(json.dumps(index))
+        with pytest.raises(
+            ae.UserError, match=rf"index.json is damaged .*'{field}'.*'blocks.3/mlp'"
+        ):
+            activations(tmp_path).verify()
 
     def test_damage_is_named(self, tmp_path):
         """Fails if sizes are not compared, or `verify` does not read the bytes."""
@@ -265,10 +374,5 @@ class TestWhole:
             activations(tmp_path).verify()
         shard.write_bytes(content)
         activations(tmp_path).verify()
-        index = json.loads((tmp_path / "index.json").read_text())
-        index["shards"][0]["files"] = ["../elsewhere.bin"]
-        (tmp_path / "index.json").write_text(json.dumps(index))
-        with pytest.raises(ae.UserError, match=r"index.json is damaged.*elsewhere"):
-            activations(tmp_path)
         with pytest.raises(ae.UserError, match="is no activation store"):
             activations(tmp_path / "none")

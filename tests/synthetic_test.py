@@ -1,6 +1,7 @@
 """Synthetic activations: the store is what its truth says, with the statistics it was given."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -108,6 +109,52 @@ class TestStore:
         path.write_bytes(path.read_bytes()[:-9])
         with pytest.raises(ae.UserError, match=r"features-00000.npz cannot be read"):
             known.features(0, 100)
+
+    @pytest.mark.parametrize(
+        ("name", "change"),
+        [
+            ("indices", lambda x: x + 100),
+            ("counts", lambda x: x.astype(np.float32)),
+            ("counts", np.negative),
+            ("values", lambda x: x[:-1]),
+            ("values", lambda x: x[::-1]),
+        ],
+    )
+    def test_edited_features_are_named(self, tmp_path, name, change):
+        """Fails if the file's hash is not compared: permuted values are as good as any."""
+        _, known = synthetic(tmp_path, TOY, 100)
+        path = tmp_path / "truth" / "features-00000.npz"
+        with np.load(path) as file:
+            held = dict(file)
+        np.savez(path, **{**held, name: change(held[name])})
+        with pytest.raises(ae.UserError, match=r"features-00000.npz cannot be read \(its sha256"):
+            known.features(0, 100)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ([1], "recipe.json is no table"),
+            ({"file_tokens": 0}, "'file_tokens' of recipe.json is 0"),
+            ({"tokens": None}, "'tokens' of recipe.json is None"),
+            ({"recipe": None}, "'recipe' of recipe.json is None"),
+            ({"features_sha256": [5]}, r"'features_sha256' of recipe.json is \[5\]"),
+            ({"features_sha256": None}, "of an older version"),
+            ({"features_sha256": []}, "has 0 files of 8192 tokens for 100"),
+            ({"tokens": 101}, "has 100 tokens instead of 101"),
+        ],
+    )
+    def test_an_edited_recipe_is_named_and_written_anew(self, tmp_path, change, says):
+        """Fails if that field is not looked at, or what was made before hashes is of no use."""
+        synthetic(tmp_path, TOY, 100)
+        path = tmp_path / "truth" / "recipe.json"
+        content = path.read_bytes()
+        about = json.loads(content)
+        path.write_text(json.dumps(change if isinstance(change, list) else {**about, **change}))
+        with pytest.raises(ae.UserError, match=says):
+            truth(tmp_path).features(0, 100)
+        _, known = synthetic(tmp_path, TOY, 100)
+        assert path.read_bytes() == content
+        np.testing.assert_array_equal(known.features(0, 100), dense(TOY, 1)[:100])
 
 
 class TestRandom:

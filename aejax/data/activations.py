@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.data.activations_index import DTYPES, Hook, Index, check_files, load
+from aejax.data.activations_index import DTYPES, FILE, Hook, Index, check_files, load
+from aejax.data.activations_moments import ROWS, agree, empty, with_rows
 from aejax.data.activations_order import pool_tokens, stream
 from aejax.data.activations_tokens import Tokens
 from aejax.data.batches import Batches
@@ -149,7 +150,15 @@ class Activations:
           target: as for `split`.
           validation: share (below 1) or number of the tokens, after train's.
           test: share (below 1) or number of the tokens, the last ones.
+
+        Raises:
+          UserError: as for `split`, and no share or number.
         """
+        for name, share in {"validation": validation, "test": test}.items():
+            if not (0 < share < 1 or (share >= 1 and share % 1 == 0)):
+                raise UserError(
+                    f"{name} {share}: give a share between 0 and 1 or a whole number of tokens"
+                )
         held = [round(s * len(self)) if s < 1 else int(s) for s in (validation, test)]
         cuts = [0, len(self) - sum(held), len(self) - held[1], len(self)]
         parts = zip(("train", "validation", "test"), itertools.pairwise(cuts), strict=True)
@@ -157,7 +166,7 @@ class Activations:
         return made[0], made[1], made[2]
 
     def verify(self) -> None:
-        """Compares every shard with its hash, which reads the whole store.
+        """Compares every shard with its hash and moments, which reads the whole store.
 
         Raises:
           UserError: names the first file that differs.
@@ -169,6 +178,18 @@ class Activations:
                     raise UserError(
                         f"{self.folder / name} is damaged (its sha256 differs): restore it or "
                         "write the store anew"
+                    )
+        # Hashes are of bytes: a dtype that was edited reads other numbers from the same ones.
+        for hook in self.index.hooks:
+            tokens, found = self.tokens(hook.name), empty(hook.size)
+            with np.errstate(all="ignore"):  # such numbers may be anything
+                for start in range(0, len(tokens), ROWS):
+                    found = with_rows(found, tokens[start : start + ROWS])
+                if not agree(hook.moments, found):
+                    raise UserError(
+                        f"{self.folder / FILE} is damaged ('mean', 'squares', 'norms' or 'dtype' "
+                        f"of hook {hook.name!r} is not its shards'): restore it or write the store "
+                        "anew"
                     )
 
 

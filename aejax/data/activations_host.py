@@ -28,15 +28,18 @@ def host(
       None where it is not known.
 
     Raises:
-      UserError: no hook, shapes that do not belong together, or no floats.
+      UserError: no hook, shapes that do not belong together, no floats, or a mask or positions
+        that are none.
     """
-    if not isinstance(activations, Mapping) or not activations:
+    named = isinstance(activations, Mapping) and all(isinstance(n, str) for n in activations)
+    if not named or not activations:
         raise UserError(f"{what}: give a mapping from a hook's name to its activations")
     found = {name: as_numpy(values) for name, values in activations.items()}
     lead = next(iter(found.values())).shape[:-1]
     for name, values in found.items():
         known = values.dtype.name in DTYPES or values.dtype == np.float64
-        if values.ndim not in (2, 3) or values.shape[:-1] != lead or not known:
+        fits = values.ndim in (2, 3) and values.shape[:-1] == lead and values.shape[-1] > 0
+        if not fits or not known:
             raise UserError(
                 f"{what}, hook {name!r} has {values.dtype} of shape {values.shape}; give floats "
                 f"[n, d] or [B, P, d], as many tokens for each hook (the first has {lead})"
@@ -50,6 +53,11 @@ def host(
         array = as_numpy(values)
         if array.shape != lead:
             raise UserError(f"{what}: {name} of shape {array.shape} for tokens {lead}")
+        # NaN would be True, 1.7 position 1.
+        fits = np.isin(array, (0, 1)).all() if name == "mask" else array.dtype.kind in "iu"
+        if not fits:
+            wanted = "bools, or 0 and 1" if name == "mask" else "integers"
+            raise UserError(f"{what}: the {name} of {array.dtype} is no {name}: give {wanted}")
         place[name] = array.reshape(-1).astype(bool if name == "mask" else np.int64)
     return {name: values.reshape(-1, values.shape[-1]) for name, values in found.items()}, place
 
@@ -70,18 +78,27 @@ def as_numpy(values: Any) -> np.ndarray:
         return np.asarray(jax.dlpack.from_dlpack(values))
 
 
-def stored(rows: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
-    """Rows [n, d] in the dtype to store.
+def check_finite(rows: np.ndarray, what: str, why: str = "NaN or an infinity") -> None:
+    """Refuses rows [n, d] that are not finite.
 
     Raises:
-      UserError: NaN, an infinity, or a value too large for the dtype; names the token.
+      UserError: says why, and names the token.
     """
-    with np.errstate(over="ignore"):
-        converted = rows.astype(dtype)
-    finite = np.isfinite(converted.astype(np.float32)).all(axis=1)
+    finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         token = int(np.argmin(finite))
-        came = np.isfinite(rows[token].astype(np.float64)).all()
-        why = f"a value too large for {dtype}" if came else "NaN or an infinity"
         raise UserError(f"{what}: token {token} holds {why}; nothing of this append is stored")
+
+
+def stored(rows: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
+    """Finite rows [n, d] in the dtype to store.
+
+    Raises:
+      UserError: a value too large for the dtype; names the token.
+    """
+    if rows.dtype == dtype:
+        return rows
+    with np.errstate(over="ignore"):
+        converted = rows.astype(dtype)
+    check_finite(converted, what, f"a value too large for {dtype}")
     return converted

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from aejax.data import fields
 from aejax.data.activations_moments import Moments
+from aejax.data.fields import check_fields
 from aejax.errors import UserError
 from aejax.files import write_json
 
@@ -27,6 +28,36 @@ DTYPES = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+# Reasons why a token is not stored, in the order in which they are asked.
+REASONS = ("masked", "position", "norm")
+
+# What a field may be.
+_INDEX = {
+    "format": fields.text(FORMAT),
+    "tokens": fields.count,
+    "hooks": fields.list_of(fields.table),
+    "shards": fields.list_of(fields.table),
+    "complete": fields.flag,
+    "appends": fields.count,
+    "offered": fields.count,
+    "dropped": lambda value: fields.table_of(fields.count)(value) and set(value) == set(REASONS),
+    "limits": fields.table_of(fields.positive),
+    "settings": fields.table,
+}
+_HOOK = {
+    "name": fields.text(),
+    "shape": lambda value: fields.list_of(fields.some)(value) and len(value) == 1,
+    "dtype": fields.text("|".join(DTYPES)),
+    "mean": fields.list_of(fields.number),
+    "squares": fields.positive,
+    "norms": fields.positive,
+}
+_SHARD = {
+    "tokens": fields.some,
+    # A name that leads elsewhere would be read from there.
+    "files": fields.list_of(fields.text(r"[A-Za-z0-9_.-]+\.bin")),
+    "sha256": fields.list_of(fields.sha256),
 }
 
 
@@ -123,24 +154,27 @@ def load(folder: Path) -> Index:
         read = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no activation store: it has no {FILE}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); write the store anew") from error
     try:
-        if read["format"] != FORMAT:
-            raise ValueError(f"format {read['format']!r}, this version reads {FORMAT!r}")
-        tokens = int(read["tokens"])
+        check_fields("the index", read, _INDEX)
+        for i, entry in enumerate(read["hooks"]):
+            check_fields(f"hook {i}", entry, _HOOK)
+        for i, entry in enumerate(read["shards"]):
+            check_fields(f"shard {i}", entry, _SHARD)
         index = Index(
-            hooks=tuple(_hook(entry, tokens) for entry in read["hooks"]),
+            hooks=tuple(_hook(entry, read["tokens"]) for entry in read["hooks"]),
             shards=tuple(
-                Shard(int(s["tokens"]), tuple(s["files"]), tuple(s["sha256"]))
-                for s in read["shards"]
+                Shard(s["tokens"], tuple(s["files"]), tuple(s["sha256"])) for s in read["shards"]
             ),
             **{name: read[name] for name in ("complete", "appends", "offered")},
             **{name: read[name] for name in ("dropped", "limits", "settings")},
         )
-        _check(index, tokens)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); write the store anew") from error
+        _check_whole(index, read["tokens"])
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it or write the store anew"
+        ) from error
     return index
 
 
@@ -160,25 +194,28 @@ def check_files(folder: Path, index: Index) -> None:
 
 
 def _hook(entry: Mapping[str, Any], tokens: int) -> Hook:
-    (size,) = entry["shape"]
-    if entry["dtype"] not in DTYPES:
-        raise ValueError(f"dtype {entry['dtype']!r}; there are {', '.join(DTYPES)}")
     mean = np.asarray(entry["mean"], np.float64)
-    if mean.shape != (size,):
-        raise ValueError(f"hook {entry['name']!r} of size {size} has a mean of {mean.shape}")
     moments = Moments(tokens, mean, float(entry["squares"]), float(entry["norms"]))
-    return Hook(entry["name"], int(size), entry["dtype"], moments)
+    return Hook(entry["name"], entry["shape"][0], entry["dtype"], moments)
 
 
-def _check(index: Index, tokens: int) -> None:
-    if tokens != index.tokens or min((s.tokens for s in index.shards), default=1) < 1:
-        raise ValueError(f"{tokens} tokens, its shards have {index.tokens}")
-    for shard in index.shards:
-        if not len(shard.files) == len(shard.sha256) == len(index.hooks):
-            raise ValueError("a shard without a file for each hook")
-        for name in shard.files:
-            # A name that leads elsewhere would be read from there.
-            if name != Path(name).name or not name.endswith(".bin"):
-                raise ValueError(f"a shard in {name!r}")
-    if not all(math.isfinite(hook.moments.squares) for hook in index.hooks):
-        raise ValueError("a scale that is not finite")
+def _check_whole(index: Index, tokens: int) -> None:
+    """What the fields say of each other."""
+    names = [hook.name for hook in index.hooks]
+    if tokens != index.tokens:
+        raise ValueError(f"'tokens' is {tokens}, its shards have {index.tokens}")
+    if index.offered != tokens + sum(index.dropped.values()):
+        raise ValueError(f"'offered' is {index.offered}, not 'tokens' and 'dropped' together")
+    if len(set(names)) < len(names) or (index.shards and not names):
+        raise ValueError(f"'hooks' have the names {names}")
+    if set(index.limits) not in (set(), set(names)):
+        raise ValueError(f"'limits' are of {sorted(index.limits)}, the hooks are {names}")
+    for hook in index.hooks:
+        if len(hook.moments.mean) != hook.size:
+            raise ValueError(
+                f"'mean' of hook {hook.name!r} has {len(hook.moments.mean)} numbers, its 'shape' "
+                f"is {hook.size}"
+            )
+    for i, shard in enumerate(index.shards):
+        if not len(shard.files) == len(shard.sha256) == len(names):
+            raise ValueError(f"'files' or 'sha256' of shard {i} are not one for each hook")

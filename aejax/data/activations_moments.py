@@ -52,6 +52,13 @@ def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
     return moments
 
 
+def agree(a: Moments, b: Moments) -> bool:
+    """Whether they are of the same tokens, added in other pieces."""
+    x, y = (np.append(m.mean, [m.mean_norm, m.scale]) for m in (a, b))
+    # Relative to a token's size: elements, and differences from a large mean, may be near zero.
+    return bool(np.allclose(x, y, rtol=0.0, atol=1e-9 * (b.mean_norm + b.scale)))
+
+
 def merged(a: Moments, b: Moments) -> Moments:
     """The moments of two sets of tokens together (Chan et al. 1983)."""
     tokens = a.tokens + b.tokens

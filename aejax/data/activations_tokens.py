@@ -86,12 +86,19 @@ class Tokens:
           [..., d], as stored.
 
         Raises:
-          UserError: a shard is missing or cut.
+          UserError: a shard is missing or cut, or indices that are no integers.
         """
         if isinstance(indices, slice):
             start, stop, step = indices.indices(len(self))
             return self.read(start, stop) if step == 1 else self[np.arange(start, stop, step)]
-        wanted = np.asarray(indices).astype(np.int64, copy=False)
+        wanted = np.asarray(indices)
+        # As integers, a mask would be tokens 0 and 1; a tuple asks for other axes too.
+        if isinstance(indices, tuple) or (wanted.size and wanted.dtype.kind not in "iu"):
+            raise UserError(
+                f"tokens are asked for by {type(indices).__name__} of {wanted.dtype}: give an "
+                "array of integers or a slice (of a mask np.flatnonzero(mask))"
+            )
+        wanted = wanted.astype(np.int64, copy=False)
         flat = wanted.reshape(-1)
         if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"tokens {flat.min()} to {flat.max()} of {len(self)}")

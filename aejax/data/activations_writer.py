@@ -16,14 +16,11 @@ import numpy as np
 
 from aejax.data import activations_filter as filters
 from aejax.data.activations_filter import TokenFilter
-from aejax.data.activations_host import host, stored
-from aejax.data.activations_index import DTYPES, FILE, Index, check_files, load, save
+from aejax.data.activations_host import check_finite, host, stored
+from aejax.data.activations_index import DTYPES, FILE, REASONS, Index, check_files, load, save
 from aejax.data.activations_pending import Pending
 from aejax.errors import UserError
 from aejax.files import lock_folder, plain, unlock, writing
-
-# Reasons why a token is not stored, in the order in which they are asked.
-REASONS = ("masked", "position", "norm")
 
 
 class ActivationWriter:
@@ -99,8 +96,9 @@ class ActivationWriter:
           positions: integers [n] or [B, P] in the sequence; by default 0 to P - 1.
 
         Raises:
-          UserError: shapes, hooks or dtypes that do not fit, NaN or an infinity, a full disk;
-            nothing of this append is stored then.
+          UserError: shapes, hooks or dtypes that do not fit, NaN or an infinity in a token that
+            neither mask nor position leaves out, a full disk; nothing of this append is stored
+            then.
         """
         if self._lock is None:
             raise UserError(f"the writer of {self.folder} is closed: open another one")
@@ -116,6 +114,9 @@ class ActivationWriter:
                 )
             late = place["position"] >= self.filter.first_positions
             rows, place = _keep(rows, place, late, dropped, "position")
+        # Before the filter of norms, which would drop an infinity. Padding may hold anything.
+        for name, values in rows.items():
+            check_finite(values, f"append {call}, hook {name!r}")
         limits = self._pending.limits if self._pending else self.index.limits
         limits = limits or filters.limits(self.filter, rows)
         rows, _ = _keep(rows, place, ~filters.above(limits, rows), dropped, "norm")

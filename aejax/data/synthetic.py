@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -22,19 +23,30 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from aejax.data import fields
 from aejax.data.activations import Activations, activations
 from aejax.data.activations_tokens import Tokens
 from aejax.data.activations_writer import ActivationWriter
+from aejax.data.fields import check_fields
 from aejax.data.split import Split, fingerprint
 from aejax.errors import UserError
 from aejax.files import plain, read_json, write_bytes, write_json
 
 HOOK = "synthetic"
 FOLDER = "truth"
+ABOUT = "recipe.json"
 # Tokens that a recipe makes together; part of what its numbers mean.
 ROWS = 4096
 # Blocks of rows in one append and one file of features.
 BLOCKS = 16
+# What a field of recipe.json may be.
+_FIELDS = {
+    "recipe": fields.table,
+    "tokens": fields.some,
+    "file_tokens": fields.some,
+    "dictionary_sha256": fields.sha256,
+    "features_sha256": fields.list_of(fields.sha256),
+}
 
 
 class Active(NamedTuple):
@@ -99,6 +111,7 @@ class Truth:
     dictionary: np.ndarray  # f32[G, d], unit rows
     tokens: int  # N
     file_tokens: int  # whose features stand in one file
+    sha256: tuple[str, ...]  # over each file's bytes
 
     def features(self, start: int, stop: int) -> np.ndarray:
         """The feature activations of tokens start to stop - 1, f32[stop - start, G].
@@ -114,9 +127,14 @@ class Truth:
             raise UserError(f"{self.folder}: tokens {start} to {stop} of {self.tokens}")
         size, parts = self.file_tokens, []
         for i in range(start // size, -(-stop // size)):
-            held = _read(self.folder / _file(i))
-            low, high = max(0, start - i * size), min(len(held.counts), stop - i * size)
-            parts.append(held.part(low, high))
+            path, last = self.folder / _file(i), min(size, self.tokens - i * size)
+            held = _read(path, self.sha256[i])
+            if len(held.counts) != last:
+                raise UserError(
+                    f"{path} has {len(held.counts)} tokens instead of {last}, which "
+                    f"{self.folder / ABOUT} says: make the store anew"
+                )
+            parts.append(held.part(max(0, start - i * size), min(last, stop - i * size)))
         return joined(parts)
 
 
@@ -149,20 +167,24 @@ def synthetic(
         beside.mkdir(exist_ok=True)
         sha256 = fingerprint({"dictionary": dictionary})
         write_bytes(beside / "dictionary.npy", _npy(dictionary))
-        write_json(
-            beside / "recipe.json", {**about, "file_tokens": size, "dictionary_sha256": sha256}
-        )
-        for i in range(writer.appends, -(-tokens // size)):
+        kept = {**about, "file_tokens": size, "dictionary_sha256": sha256}
+        hashes = _hashes(beside / ABOUT)[: writer.appends]
+        write_json(beside / ABOUT, {**kept, "features_sha256": hashes})
+        # A file without a hash is made again: whoever reads it could not tell what was written.
+        for i in range(len(hashes), -(-tokens // size)):
             stop = min(tokens, (i + 1) * size)
             blocks = range(i * BLOCKS, -(-stop // ROWS))
             made = [recipe.block(number) for number in blocks]
             held = joined(made).part(0, stop - i * size)
-            x = np.concatenate([_rows(active, dictionary, constant) for active in made])
             # Truth first: what stands in the store always has its truth.
             file = io.BytesIO()
             np.savez(file, allow_pickle=False, **held._asdict())
             write_bytes(beside / _file(i), file.getvalue())
-            writer.append({HOOK: x[: stop - i * size]})
+            hashes.append(hashlib.sha256(file.getvalue()).hexdigest())
+            write_json(beside / ABOUT, {**kept, "features_sha256": hashes})
+            if i >= writer.appends:
+                x = np.concatenate([_rows(active, dictionary, constant) for active in made])
+                writer.append({HOOK: x[: stop - i * size]})
     return activations(folder), truth(folder)
 
 
@@ -173,16 +195,21 @@ def truth(folder: str | Path) -> Truth:
       UserError: there is none, or it is damaged.
     """
     beside = Path(folder).expanduser() / FOLDER
-    about = read_json(beside / "recipe.json")
+    about = _described(beside / ABOUT)
+    tokens, size, hashes = about["tokens"], about["file_tokens"], about["features_sha256"]
+    if len(hashes) != -(-tokens // size):
+        raise UserError(
+            f"{beside / ABOUT} has {len(hashes)} files of {size} tokens for {tokens}: call "
+            "`synthetic` as before, which makes the others"
+        )
     try:
         dictionary = np.load(beside / "dictionary.npy", allow_pickle=False)
         whole = fingerprint({"dictionary": dictionary}) == about["dictionary_sha256"]
-        tokens, size = int(about["tokens"]), int(about["file_tokens"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{beside} is damaged ({error}): make the store anew") from error
     if not whole:
         raise UserError(f"{beside / 'dictionary.npy'} is damaged: make the store anew")
-    return Truth(beside, about["recipe"], dictionary, tokens, size)
+    return Truth(beside, about["recipe"], dictionary, tokens, size, tuple(hashes))
 
 
 class Known(NamedTuple):
@@ -215,6 +242,31 @@ def _file(number: int) -> str:
     return f"features-{number:05d}.npz"
 
 
+def _described(path: Path) -> dict[str, Any]:
+    """What recipe.json says.
+
+    Raises:
+      UserError: it is missing, damaged, or of a version that kept no hashes.
+    """
+    about = read_json(path)
+    try:
+        check_fields(path.name, about, _FIELDS)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged or of an older version ({error}): call `synthetic` as before, "
+            "which writes it anew"
+        ) from error
+    return about
+
+
+def _hashes(path: Path) -> list[str]:
+    """Of the files of features that are there, in order, as far as recipe.json tells."""
+    try:
+        return _described(path)["features_sha256"]
+    except UserError:
+        return []
+
+
 def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
     return plain({"recipe": {"name": type(recipe).__name__, **numbers}, "tokens": tokens})
@@ -231,16 +283,19 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _read(path: Path) -> Active:
+def _read(path: Path, sha256: str) -> Active:
     try:
-        return _held(path, path.stat().st_mtime_ns)
+        return _held(path, path.stat().st_mtime_ns, sha256)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): make the store anew") from error
 
 
 # By its time too, since a store may be made anew in the same folder.
 @functools.lru_cache(maxsize=4)
-def _held(path: Path, time: int) -> Active:
+def _held(path: Path, time: int, sha256: str) -> Active:
     del time
-    with np.load(path, allow_pickle=False) as file:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError("its sha256 is not that of what was written")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return Active(file["counts"], file["indices"], file["values"])
