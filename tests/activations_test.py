@@ -253,7 +253,10 @@ class TestWhole:
         np.testing.assert_array_equal(activations(tmp_path).tokens("h")[:], X[:10])
 
     def test_damage_is_named(self, tmp_path):
-        """Fails if sizes are not compared, or `verify` does not read the bytes."""
+        """Fails if sizes are not compared, or `verify` does not read the bytes.
+
+        Or if the RecursionError of an index that is nested too deep comes through.
+        """
         found = write(tmp_path)
         shard = tmp_path / found.index.shards[1].files[0]
         content = shard.read_bytes()
@@ -269,6 +272,9 @@ class TestWhole:
         index["shards"][0]["files"] = ["../elsewhere.bin"]
         (tmp_path / "index.json").write_text(json.dumps(index))
         with pytest.raises(ae.UserError, match=r"index.json is damaged.*elsewhere"):
+            activations(tmp_path)
+        (tmp_path / "index.json").write_text("[" * 100_000)
+        with pytest.raises(ae.UserError, match=r"index.json cannot be read.*write the store anew"):
             activations(tmp_path)
         with pytest.raises(ae.UserError, match="is no activation store"):
             activations(tmp_path / "none")

@@ -123,7 +123,7 @@ def load(folder: Path) -> Index:
         read = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no activation store: it has no {FILE}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); write the store anew") from error
     try:
         if read["format"] != FORMAT:
