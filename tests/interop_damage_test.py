@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -145,6 +146,29 @@ def test_hostile_pickles_are_not_run(tmp_path, way):
             interop.load(path)
         assert "\n" not in str(caught.value)
     assert not marker.exists()
+
+
+def test_headers_that_are_no_python(tmp_path):
+    """Fails if the exception of numpy's second attempt at an npy header comes through."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': ((3,}".ljust(117) + b"\n"
+    npy = b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(12)
+    with zipfile.ZipFile(tmp_path / "params.npz", "w") as archive:
+        archive.writestr("W_enc.npy", npy)
+    with pytest.raises(UserError, match=r"params\.npz cannot be read .*: fetch it again"):
+        interop.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["params.npz", "autoencoder.pt"])
+def test_damage_in_another_compression(tmp_path, name):
+    """Fails if one of the compressions of zip raises what is not expected."""
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / name, "w", compression) as archive:
+            archive.writestr("a/data.pkl" if name.endswith("pt") else "W_enc.npy", b"x" * 1000)
+        damaged = bytearray((tmp_path / name).read_bytes())
+        damaged[45:60] = bytes(byte ^ 0x5A for byte in damaged[45:60])
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(UserError, match=name):
+            interop.load(tmp_path / name)
 
 
 def test_objects_in_npz_are_not_read(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from lzma import LZMAError
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,6 +20,8 @@ from aejax.errors import UserError
 MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, SyntaxError, OverflowError, AttributeError),
     *(EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    LZMAError,  # any zip may be compressed so
+    tokenize.TokenError,  # numpy looks for Python 2's integers in a header it cannot parse
 )
 
 
