@@ -202,6 +202,13 @@ def test_configurations_before_version_6(tmp_path, changed, how):
     agrees(interop.load(tmp_path), cases.output_of(w=w, x=cases.inputs(), **how))
 
 
+@pytest.mark.parametrize("row", ["topk", "topk rescaled", "abstopk"])
+def test_todays_form_without_a_version(tmp_path, row):
+    """Fails if k is looked for among the arguments of an activation, which it does not name."""
+    folder, expected = written(tmp_path, row, metadata={})
+    agrees(interop.load(folder), expected)
+
+
 def selecting(**arguments):
     """A TopK of before version 6."""
     arguments = {"k": 3, **arguments}
@@ -230,6 +237,18 @@ def selecting(**arguments):
         ("standard", selecting(temperature=2.0), "the key 'temperature'"),
         ("standard", selecting(postact_fn="Identity"), "'postact_fn' in .* must be 'ReLU'"),
         ("standard", selecting(signed=True, postact_fn="ReLU"), "must be 'Identity'"),
+        ("abstopk", selecting(), "both the activation topk and 'abstopk'"),
+        ("jumprelu", selecting(), "both the activation topk and 'jumprelu'"),
+        (
+            "topk",
+            {"metadata": {}, "activation_fn_str": "relu"},
+            "both the architecture 'topk' and the activation relu",
+        ),
+        (
+            "standard",
+            {**selecting(), "activation_fn_kwargs": [3]},
+            "'activation_fn_kwargs' in .* must be of type dict",
+        ),
         ("standard", selecting(signed=1), "'signed' in .* must be of type bool"),
         ("standard", {"metadata": {}, "finetuning_scaling_factor": True}, "finetuning"),
         ("standard", {"metadata": {}, "normalize_activations": True}, "expected_average"),
