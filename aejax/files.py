@@ -94,13 +94,13 @@ def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file that a run wrote.
 
     Raises:
-      UserError: the file is missing, unreadable or no JSON.
+      UserError: the file is missing, unreadable, no JSON, or of lists in lists a thousand deep.
     """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path.parent} is no run: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it or remove it") from error
 
 

@@ -362,7 +362,10 @@ class TestWhole:
             activations(tmp_path).verify()
 
     def test_damage_is_named(self, tmp_path):
-        """Fails if sizes are not compared, or `verify` does not read the bytes."""
+        """Fails if sizes are not compared, or `verify` does not read the bytes.
+
+        Or if the RecursionError of an index that is nested too deep comes through.
+        """
         found = write(tmp_path)
         shard = tmp_path / found.index.shards[1].files[0]
         content = shard.read_bytes()

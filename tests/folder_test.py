@@ -67,6 +67,13 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
+def test_lists_in_lists_are_no_record(folder):
+    """Fails if the RecursionError of a JSON file that is nested too deep comes through."""
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config\.json cannot be read .*restore it or remove it"):
+        start(folder)
+
+
 def test_a_folder_goes_on_where_it_was(folder):
     assert start(folder, until=4) == 2
     assert start(folder, until=4) == 4

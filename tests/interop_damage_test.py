@@ -8,7 +8,10 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -145,6 +148,158 @@ def test_hostile_pickles_are_not_run(tmp_path, way):
             interop.load(path)
         assert "\n" not in str(caught.value)
     assert not marker.exists()
+
+
+NAME = b"X\x0e\0\0\0encoder.weight"
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\n"
+TUPLES = {
+    "nested": b")" + b"\x85" * 1_000_000,
+    "shared": b")q\0" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(200)),
+}
+PLACES = {  # what is before the tuple, and after it
+    "key": (b"\x80\x02}", b"Ns."),
+    "tensor": (b"\x80\x02}" + NAME, b"s."),
+    "activation": (b"\x80\x02}" + NAME + b"NsX\x0a\0\0\0activation", b"s."),
+    "module": (b"\x80\x04}" + NAME, b"\x8c\x01a\x93s."),
+    "storage": (b"\x80\x02}" + NAME + STORAGE, b"X\x03\0\0\0cpuK\x01tQs."),
+    "size": (b"\x80\x02}" + NAME + STORAGE + b"X\x01\0\0\0aX\x03\0\0\0cpu", b"tQs."),
+}
+READ = """
+import sys, aejax.interop
+for path in sys.argv[1:]:
+    try:
+        aejax.interop.load(path)
+    except aejax.errors.UserError as error:
+        print(error)
+"""
+
+
+def test_tuples_in_tuples(tmp_path):
+    """Fails if one is hashed, which ends the interpreter, or formatted, which does not end.
+
+    So they are read by an interpreter of its own, with a limit.
+    """
+    paths = []
+    for kind, tuples in TUPLES.items():
+        for place, (before, after) in PLACES.items():
+            paths.append(tmp_path / f"{place} {kind}.pt")
+            cases.write_archive(paths[-1], before + tuples + after)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *paths], check=True, capture_output=True, text=True, timeout=60
+    )
+    for path, line in zip(paths, done.stdout.splitlines(), strict=True):
+        assert line.startswith(str(path))
+        assert "a tuple holds more than a tensor needs" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(b")", "of type tuple"), (b"K\x03", "3"), (b"N", "None"), (b"]", "of type list")],
+)
+def test_keys_that_are_no_strings(tmp_path, key, said):
+    """Fails if any key is taken: integers that collide take a time that grows as their square."""
+    cases.write_archive(tmp_path / "a.pt", b"\x80\x02}X\x01\0\0\0a}" + key + b"Nss.")
+    with pytest.raises(UserError, match=f"key is .*{said}, but the names of tensors are strings"):
+        read_torch(tmp_path / "a.pt")
+
+
+def test_a_shape_of_more_axes_than_arrays_have(tmp_path):
+    """Fails if tuples have any length: the product of such a shape is a number of megabytes."""
+    w = cases.weights()["b_enc"]
+    storages = []
+    program = cases._pickled({"a": w}, storages)
+    shape = b"(J" + len(w).to_bytes(4, "little") + b"t"
+    long = b"(" + (b"\x8a\xff" + b"\x7f" * 255) + b"q\x01" + b"h\x01" * 20_000 + b"t"
+    cases.write_archive(
+        tmp_path / "a.pt", b"\x80\x02" + program.replace(shape, long) + b".", storages
+    )
+    with pytest.raises(UserError, match="a tuple holds more than a tensor needs"):
+        read_torch(tmp_path / "a.pt")
+
+
+def test_many_marks(tmp_path):
+    """Fails if each mark is looked for from the bottom of the stack: minutes for these bytes."""
+    cases.write_archive(tmp_path / "a.pt", b"\x80\x02" + b")" * 50_000 + b"(t" * 50_000 + b".")
+    with pytest.raises(UserError, match=r"a\.pt holds no state dictionary, but tuple"):
+        read_torch(tmp_path / "a.pt")
+
+
+def deep(kind):
+    """A value of the state dictionary as deep as the interpreter's stack, pickled."""
+    if kind == "list":
+        return b"]" * 50_000 + b"a" * 49_999
+    return b"}X\x01\0\0\0a" * 50_000 + b"N" + b"s" * 50_000
+
+
+@pytest.mark.parametrize("kind", ["list", "dictionary"])
+@pytest.mark.parametrize("name", [b"encoder.weight", b"activation", b"activation_state_dict"])
+def test_deep_containers_are_not_formatted(tmp_path, kind, name):
+    """Fails if a sentence says what a container holds: RecursionError, or time without end."""
+    w = cases.weights()
+    storages = []
+    named = b"X" + len(name).to_bytes(4, "little") + name + deep(kind) + b"s"
+    state = {"encoder.weight": w["W_enc"].T, "activation": "TopK"}
+    program = b"\x80\x02" + cases._pickled(state, storages) + named + b"."
+    cases.write_archive(tmp_path / "autoencoder.pt", program, storages)
+    with pytest.raises(UserError, match=name.decode() + "' in|'k' in") as caught:
+        interop.load(tmp_path / "autoencoder.pt")
+    is_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"activation": cases.draw(3)},
+        {"activation_state_dict": {"k": 3, "postact_fn": cases.draw(3)}},
+    ],
+    ids=["activation", "postact_fn"],
+)
+def test_arrays_in_the_place_of_strings(tmp_path, state):
+    """Fails if an array is compared with a string, which numpy does for each number."""
+    state = {"activation": "TopK", "encoder.weight": cases.weights()["W_enc"].T, **state}
+    cases.write_torch(tmp_path / "autoencoder.pt", state)
+    with pytest.raises(UserError, match="is an array of float32"):
+        interop.load(tmp_path / "autoencoder.pt")
+
+
+def test_headers_that_are_no_python(tmp_path):
+    """Fails if the exception of numpy's second attempt at an npy header comes through."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': ((3,}".ljust(117) + b"\n"
+    npy = b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(12)
+    with zipfile.ZipFile(tmp_path / "params.npz", "w") as archive:
+        archive.writestr("W_enc.npy", npy)
+    with pytest.raises(UserError, match=r"params\.npz cannot be read .*: fetch it again"):
+        interop.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["params.npz", "autoencoder.pt"])
+def test_damage_in_another_compression(tmp_path, name):
+    """Fails if one of the compressions of zip raises what is not expected."""
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / name, "w", compression) as archive:
+            archive.writestr("a/data.pkl" if name.endswith("pt") else "W_enc.npy", b"x" * 1000)
+        damaged = bytearray((tmp_path / name).read_bytes())
+        damaged[45:60] = bytes(byte ^ 0x5A for byte in damaged[45:60])
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(UserError, match=name):
+            interop.load(tmp_path / name)
+
+
+def test_numbers_of_thousands_of_digits(tmp_path):
+    """Fails if a sentence writes them: Python refuses to, by a ValueError of its own."""
+    digits = 10**4000
+    for config in (
+        {"d_in": digits},
+        {"num_latents": 0, "expansion_factor": digits, "d_in": digits},
+    ):
+        sparsify(tmp_path, **config)
+        with pytest.raises(UserError, match="a number of more than 64 bits") as caught:
+            interop.load(tmp_path)
+        is_sentence(caught.value)
+    (tmp_path / "sae").mkdir()
+    for version in ("1" * 5000, [["6"]], {"6": 0}):
+        folder, _ = written(tmp_path / "sae", "topk", metadata={"sae_lens_version": version})
+        assert attempt(folder)
 
 
 def test_objects_in_npz_are_not_read(tmp_path):

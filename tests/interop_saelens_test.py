@@ -202,6 +202,13 @@ def test_configurations_before_version_6(tmp_path, changed, how):
     agrees(interop.load(tmp_path), cases.output_of(w=w, x=cases.inputs(), **how))
 
 
+@pytest.mark.parametrize("row", ["topk", "topk rescaled", "abstopk"])
+def test_todays_form_without_a_version(tmp_path, row):
+    """Fails if k is looked for among the arguments of an activation, which it does not name."""
+    folder, expected = written(tmp_path, row, metadata={})
+    agrees(interop.load(folder), expected)
+
+
 def selecting(**arguments):
     """A TopK of before version 6."""
     arguments = {"k": 3, **arguments}
@@ -230,6 +237,18 @@ def selecting(**arguments):
         ("standard", selecting(temperature=2.0), "the key 'temperature'"),
         ("standard", selecting(postact_fn="Identity"), "'postact_fn' in .* must be 'ReLU'"),
         ("standard", selecting(signed=True, postact_fn="ReLU"), "must be 'Identity'"),
+        ("abstopk", selecting(), "both the activation topk and 'abstopk'"),
+        ("jumprelu", selecting(), "both the activation topk and 'jumprelu'"),
+        (
+            "topk",
+            {"metadata": {}, "activation_fn_str": "relu"},
+            "both the architecture 'topk' and the activation relu",
+        ),
+        (
+            "standard",
+            {**selecting(), "activation_fn_kwargs": [3]},
+            "'activation_fn_kwargs' in .* must be of type dict",
+        ),
         ("standard", selecting(signed=1), "'signed' in .* must be of type bool"),
         ("standard", {"metadata": {}, "finetuning_scaling_factor": True}, "finetuning"),
         ("standard", {"metadata": {}, "normalize_activations": True}, "expected_average"),
@@ -277,6 +296,52 @@ def test_what_saelens_cannot_hold_is_refused(tmp_path):
     with pytest.raises(UserError, match="threshold"):
         interop.save_saelens(tmp_path / "ours", plain._replace(activation="jumprelu"))
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "changed", "said"),
+    [
+        ("standard", {"b_enc": jnp.zeros(3)}, r"'b_enc' in .* has shape \(3,\) instead of \(14,\)"),
+        ("standard", {"W_dec": jnp.zeros((13, 6))}, "W_dec"),
+        ("standard", {"W_enc": jnp.zeros((6, 14, 1))}, "W_enc of these weights has shape"),
+        ("standard", {"W_dec": jnp.zeros(14)}, "W_dec of these weights has shape"),
+        ("standard", {"b_enc": jnp.full(cases.LATENTS, jnp.nan)}, "'b_enc' in .* holds NaN"),
+        ("jumprelu", {"threshold": jnp.full(cases.LATENTS, jnp.nan)}, "'threshold' in .* NaN"),
+        ("topk", {"k": cases.LATENTS + 1}, "'k' in .* is 15, but must be .* at most 14"),
+        ("topk", {"k": 2.5}, "'k' in .* is 2.5"),
+        ("transcoder", {"W_skip": jnp.eye(cases.SIZE)}, "W_skip"),
+        (
+            "transcoder",
+            {"apply_b_dec_to_input": True},
+            r"b_dec of these weights has shape \(5,\), but needs \(6,\)",
+        ),
+    ],
+)
+def test_what_could_not_be_read_is_not_saved(tmp_path, row, changed, said):
+    """Fails if weights are written unchecked: the old SAE is then gone, and the new one unread."""
+    folder, expected = written(tmp_path, row)
+    with pytest.raises(UserError, match=said):
+        interop.save_saelens(folder, interop.load(folder)._replace(**changed))
+    agrees(interop.load(folder), expected)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_metadata_that_is_no_json_leaves_the_old_sae_whole(tmp_path):
+    """Fails if the configuration is made into text only after the old one is removed."""
+    folder, expected = written(tmp_path, "standard")
+    with pytest.raises(UserError, match="cannot be written as JSON"):
+        interop.save_saelens(folder, interop.load(folder), {"hook_name": object()})
+    agrees(interop.load(folder), expected)
+
+
+@pytest.mark.parametrize("k", [3, np.int64(3), jnp.int32(3)])
+def test_the_version_is_that_of_the_files(tmp_path, k):
+    """Fails if an old file's metadata has the new one read by old rules, under which k is None."""
+    plain = interop.load(written(tmp_path / "theirs", "topk")[0])._replace(k=k)
+    interop.save_saelens(tmp_path / "ours", plain, {"sae_lens_version": "5.3.1", "seed": 1})
+    assert interop.load(tmp_path / "ours").k == 3
+    config = json.loads((tmp_path / "ours" / "cfg.json").read_text())
+    assert config["metadata"] == {"sae_lens_version": "6.0.0", "seed": 1}
 
 
 def test_a_failed_save_leaves_the_old_sae_whole(tmp_path, monkeypatch):

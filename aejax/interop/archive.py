@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import MALFORMED, reason
+from aejax.interop.tensors import MALFORMED, reason, shown
 
 _STORAGES = {
     "torch DoubleStorage": np.dtype(np.float64),
@@ -41,6 +41,7 @@ _LITERALS = (
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_LONGEST = 64  # of a tuple: numpy has no more axes
 
 
 class _Name(NamedTuple):
@@ -116,7 +117,7 @@ class _Machine:
         elif name in _CONTAINERS:
             self.stack.append(_CONTAINERS[name]())
         elif name in _TUPLES:
-            self.stack[-_TUPLES[name] :] = [tuple(self.stack[-_TUPLES[name] :])]
+            self.group(self.take(_TUPLES[name]))
         elif name in _OPERATIONS:
             _OPERATIONS[name](self, argument)
         elif name not in ("PROTO", "FRAME"):
@@ -128,8 +129,26 @@ class _Machine:
         """Remembers the top of the stack under a number, or under the next."""
         self.memo[len(self.memo) if slot is None else slot] = self.stack[-1]
 
+    def group(self, items: list[Any]) -> None:
+        """Pushes a tuple: of a storage, of a call's arguments, or a shape inside those.
+
+        Nested or shared further, a few bytes would describe what takes for ever to look through.
+        """
+        inner = [number for item in items if type(item) is tuple for number in item]
+        if len(items) > _LONGEST or not all(type(number) is int for number in inner):
+            raise ValueError("a tuple holds more than a tensor needs")
+        self.stack.append(tuple(items))
+
     def update(self, items: list[Any]) -> None:
         """Sets keys and values, one after the other, of the dictionary on top."""
+        for key in items[::2]:
+            # Before it is hashed: the hash of a deep tuple overflows the interpreter's own stack,
+            # and chosen integers all collide.
+            if not isinstance(key, str):
+                raise UserError(
+                    f"{self.path} has a dictionary whose key is {shown(key)}, but the names of "
+                    "tensors are strings: save the state dictionary alone"
+                )
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def extend(self, items: list[Any]) -> None:
@@ -139,6 +158,8 @@ class _Machine:
     def reduce(self) -> None:
         """Calls, or so the file believes, a function with the arguments on top."""
         arguments, function = self.stack.pop(), self.stack.pop()
+        if type(arguments) is not tuple:
+            raise ValueError("a function is called without a tuple of arguments")
         self.stack.append(self.call(function, arguments))
 
     def take(self, many: int) -> list[Any]:
@@ -149,13 +170,14 @@ class _Machine:
 
     def above_mark(self) -> list[Any]:
         """Takes all that lies above the last mark, and the mark."""
-        at = max(i for i, item in enumerate(self.stack) if item is _MARK)
-        items = self.stack[at + 1 :]
-        del self.stack[at:]
-        return items
+        items = []
+        while (item := self.stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
 
-    def named(self, path: str) -> _Name:
+    def named(self, *parts: str) -> _Name:
         """A name, if it is one that tensors need."""
+        path = " ".join(parts)
         if path not in _STORAGES and path not in (_DICTIONARY, _TENSOR, _PARAMETER):
             raise UserError(
                 f"{self.path} names {path.replace(' ', '.')!r:.60}, which is no part of a tensor: "
@@ -166,6 +188,8 @@ class _Machine:
     def storage(self, kind: str, of: _Name, key: str, device: str, size: int) -> np.ndarray:
         """The numbers that tensors share, [size], out of the archive."""
         del device
+        if not isinstance(key, str) or not isinstance(size, int):
+            raise ValueError("a storage is described by something else than its name and size")
         entry = self.archive.getinfo(f"{self.root}data/{key}")
         if kind != "storage" or entry.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"storage {key} is not stored plainly")
@@ -183,6 +207,8 @@ class _Machine:
         if function.path != _TENSOR:
             raise ValueError(f"{function.path} is called with arguments")
         numbers, offset, shape, strides = arguments[:4]
+        if type(shape) is not tuple or type(strides) is not tuple:
+            raise ValueError("a tensor's shape and strides are no tuples")
         # A stride of 0 would repeat one number without end; numpy checks the far end itself.
         if min((*shape, *strides, offset, 0)) < 0 or math.prod(shape) > len(numbers):
             raise ValueError(f"a tensor of shape {shape} exceeds its storage")
@@ -194,7 +220,7 @@ class _Machine:
 
 _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": lambda machine, _: machine.stack.append(_MARK),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.above_mark())),
+    "TUPLE": lambda machine, _: machine.group(machine.above_mark()),
     "SETITEM": lambda machine, _: machine.update(machine.take(2)),
     "SETITEMS": lambda machine, _: machine.update(machine.above_mark()),
     "APPEND": lambda machine, _: machine.extend(machine.take(1)),
@@ -205,9 +231,7 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINGET": lambda machine, slot: machine.stack.append(machine.memo[slot]),
     "LONG_BINGET": lambda machine, slot: machine.stack.append(machine.memo[slot]),
     "GLOBAL": lambda machine, path: machine.stack.append(machine.named(path)),
-    "STACK_GLOBAL": lambda machine, _: machine.stack.append(
-        machine.named("{} {}".format(*machine.take(2)))
-    ),
+    "STACK_GLOBAL": lambda machine, _: machine.stack.append(machine.named(*machine.take(2))),
     "BINPERSID": lambda machine, _: machine.stack.append(machine.storage(*machine.stack.pop())),
     "REDUCE": lambda machine, _: machine.reduce(),
     # The versions of modules (`_metadata`), which no tensor needs.

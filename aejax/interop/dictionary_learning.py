@@ -13,7 +13,7 @@ import numpy as np
 from aejax.dictionary import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
-from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config
+from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config, shown
 
 _READ = {"dict_class", "activation_dim", "dict_size", "k"}
 # Of training, and of where the activations are from, in any version of any trainer. `norm_factor`
@@ -101,7 +101,7 @@ def _k(tensors: Tensors, of: _Trainer) -> int:
         return count(of.k, of.latents, "k", of.path)
     k = count(tensors.take_value("k"), of.latents, "k", tensors.path)
     if of.k is not None and of.k != k:
-        raise UserError(f"'k' is {k} in {tensors.path}, but {of.k!r:.60} in {of.path}")
+        raise UserError(f"'k' is {k} in {tensors.path}, but {shown(of.k)} in {of.path}")
     return k
 
 

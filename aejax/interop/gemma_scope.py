@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from aejax.dictionary import Plain
 from aejax.errors import UserError
-from aejax.interop.tensors import Tensors, check_keys, read_config, read_npz, read_safetensors
+from aejax.interop.tensors import (
+    Tensors,
+    check_keys,
+    read_config,
+    read_npz,
+    read_safetensors,
+    shown,
+)
 
 # Of config.json; the hook points, the model and L0 say where a dictionary is from.
 _KEYS = (
@@ -38,25 +45,25 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
         check_keys(config, _KEYS, "known dictionary of Gemma Scope", path)
         if config.get("architecture") != "jump_relu":
             raise UserError(
-                f"'architecture' in {path} is {config.get('architecture')!r:.60}, but only "
+                f"'architecture' in {path} is {shown(config.get('architecture'))}, but only "
                 "'jump_relu' is known"
             )
         kind = config.get("type", "sae")
         if kind not in ("sae", "transcoder"):
             raise UserError(
-                f"'type' in {path} is {kind!r:.60}, but only 'sae' and 'transcoder' are known"
+                f"'type' in {path} is {shown(kind)}, but only 'sae' and 'transcoder' are known"
             )
         skips, width = config.get("affine_connection"), config.get("width")
     tensors = read_safetensors(folder / "params.safetensors")
     if skips is not None and bool(skips) != ("affine_skip_connection" in tensors):
         raise UserError(
             f"{tensors.path} has {'no' if skips else 'a'} tensor 'affine_skip_connection', but "
-            f"'affine_connection' in {path} is {skips!r:.60}"
+            f"'affine_connection' in {path} is {shown(skips)}"
         )
     plain = _plain(tensors)
     if width is not None and width != plain.latents:
         raise UserError(
-            f"'width' in {path} is {width!r:.60}, but {tensors.path} has {plain.latents} latents"
+            f"'width' in {path} is {shown(width)}, but {tensors.path} has {plain.latents} latents"
         )
     return plain
 

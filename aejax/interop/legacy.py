@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import Tensors, check_keys, entry
+from aejax.interop.tensors import Tensors, check_keys, entry, shown
 
 # What the forward pass reads; all else is where the SAE came from and how it was trained.
 _READ = (
@@ -33,19 +34,23 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     """
     if _major(config) >= 6:
         return config
-    activation = config.get("activation_fn_str", config.get("activation_fn", "relu"))
-    arguments = config.get("activation_fn_kwargs") or {}
     fresh = {name: config[name] for name in _READ if name in config}
     fresh.setdefault("architecture", "standard")
-    if activation == "topk" and isinstance(arguments, Mapping):
-        if fresh["architecture"] not in ("standard", "topk"):
-            raise UserError(f"{path} has both topk and {fresh['architecture']!r:.60}")
-        fresh["architecture"] = _selection(arguments, path)
-        fresh["k"] = arguments.get("k", config.get("k"))
-    elif activation != "relu":
+    architecture = entry(fresh, "architecture", str, path)
+    selects = architecture in ("topk", "abstopk")
+    # Of today's form only the version may be missing: it then names no activation.
+    default = "topk" if selects else "relu"
+    activation = config.get("activation_fn_str", config.get("activation_fn", default))
+    if activation not in ("relu", "topk"):
         raise UserError(
-            f"'activation_fn_str' in {path} is {activation!r:.60}: known are 'relu' and 'topk'"
+            f"'activation_fn_str' in {path} is {shown(activation)}: known are 'relu' and 'topk'"
         )
+    if selects and activation == "relu":
+        raise UserError(
+            f"{path} has both the architecture {architecture!r} and the activation relu"
+        )
+    if activation == "topk":
+        fresh |= _selection(config, architecture, path)
     if config.get("finetuning_scaling_factor", False):
         raise UserError(
             f"'finetuning_scaling_factor' is set in {path}: multiply it into W_dec and save again"
@@ -53,21 +58,34 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     scaled = fresh.get("normalize_activations")
     if scaled is None or isinstance(scaled, bool):
         fresh["normalize_activations"] = "expected_average_only_in" if scaled else "none"
-    if "transcoder" in str(fresh["architecture"]):
+    if "transcoder" in architecture:
         fresh["d_out"] = config.get("d_out")
     if "d_sae" not in fresh and isinstance(config.get("expansion_factor"), int):
         fresh["d_sae"] = config["expansion_factor"] * entry(config, "d_in", int, path)
     return fresh
 
 
-def _selection(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
+def _selection(config: Mapping[str, Any], architecture: str, path: pathlib.Path) -> dict[str, Any]:
+    """What version 6 writes of a topk."""
+    given = config.get("activation_fn_kwargs")
+    arguments = entry(config, "activation_fn_kwargs", dict, path) if given else {}
+    if architecture in ("standard", "topk"):
+        architecture = _signed(arguments, path)
+    elif architecture != "abstopk" or arguments:
+        raise UserError(f"{path} has both the activation topk and {architecture!r:.60}")
+    read = {**config, **arguments}
+    names = ("k", "rescale_acts_by_decoder_norm")
+    return {"architecture": architecture, **{name: read[name] for name in names if name in read}}
+
+
+def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
     """topk, or abstopk, which SAELens' reader of sparsify's files calls a signed topk."""
     check_keys(arguments, ("k", "signed", "postact_fn"), "known topk of SAELens", path)
     signed = "signed" in arguments and entry(arguments, "signed", bool, path)
     wanted = "Identity" if signed else "ReLU"
     if arguments.get("postact_fn", wanted) != wanted:
         raise UserError(
-            f"'postact_fn' in {path} is {arguments['postact_fn']!r:.60}, but must be {wanted!r} "
+            f"'postact_fn' in {path} is {shown(arguments['postact_fn'])}, but must be {wanted!r} "
             f"where 'signed' is {str(signed).lower()}"
         )
     return "abstopk" if signed else "topk"
@@ -91,5 +109,5 @@ def _major(config: Mapping[str, Any]) -> int:
     version = config.get("sae_lens_version")
     if not version and isinstance(metadata, Mapping):
         version = metadata.get("sae_lens_version")
-    first = str(version or "0").partition(".")[0]
-    return int(first) if first.isdecimal() else 0
+    first = str(version).partition(".")[0] if isinstance(version, str | int | float) else ""
+    return int(first) if re.fullmatch("[0-9]{1,9}", first) else 0

@@ -11,7 +11,7 @@ import numpy as np
 from aejax.dictionary import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
-from aejax.interop.tensors import Tensors, count
+from aejax.interop.tensors import Tensors, count, shown
 
 
 def load_openai(path: str | os.PathLike[str]) -> Plain:
@@ -34,12 +34,15 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
     k = None
     encoder = tensors.take("encoder.weight")
     latents, size = encoder.shape
-    if activation == "TopK" and isinstance(state, dict):
-        if state.get("postact_fn", "ReLU") != "ReLU":
-            raise UserError(f"'postact_fn' in {path} is {state['postact_fn']!r:.60}, not 'ReLU'")
+    if not isinstance(activation, str) or activation not in ("ReLU", "TopK"):
+        raise UserError(f"'activation' in {path} is {shown(activation)}: known are 'ReLU', 'TopK'")
+    if activation == "TopK":
+        if not isinstance(state, dict):
+            raise UserError(f"'activation_state_dict' in {path} is {shown(state)}, but must hold k")
+        after = state.get("postact_fn", "ReLU")
+        if not isinstance(after, str) or after != "ReLU":
+            raise UserError(f"'postact_fn' in {path} is {shown(after)}, not 'ReLU'")
         k = count(state.get("k"), latents, "k", path)
-    elif activation != "ReLU":
-        raise UserError(f"'activation' in {path} is {activation!r:.60}: known are 'ReLU', 'TopK'")
     plain = Plain(
         activation="topk" if k else "relu",
         W_enc=jnp.asarray(encoder.T),

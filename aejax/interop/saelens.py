@@ -12,15 +12,18 @@ import numpy as np
 
 from aejax.dictionary import Plain
 from aejax.errors import UserError
+from aejax.files import plain as as_json
 from aejax.files import write_bytes, write_json, writing
 from aejax.interop.legacy import check_scaling, modernised
 from aejax.interop.tensors import (
+    Tensors,
     check_keys,
     count,
     entry,
     read_config,
     read_safetensors,
     safetensors,
+    shown,
 )
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -61,9 +64,18 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
     folder = pathlib.Path(folder)
     path = folder / _CONFIG
     config = modernised(read_config(path), path)
+    plain = _checked(config, read_safetensors(folder / _WEIGHTS), path)
+    return Plain(*(jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in plain))  # pyright: ignore[reportArgumentType]
+
+
+def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
+    """The weights as numpy arrays, of a configuration of version 6; what is saved passes it too.
+
+    Raises:
+      UserError: a tensor or an entry is missing, unknown, or does not fit the others.
+    """
     activation, transcodes, skips = _row(config, path)
     selects = activation in ("topk", "abstopk")
-    tensors = read_safetensors(folder / _WEIGHTS)
     size, latents, output = _sizes(config, transcodes, path)
     subtracts = _switch(config, "apply_b_dec_to_input", not transcodes, path)
     if transcodes and subtracts:
@@ -75,14 +87,14 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
     vectors = _VECTORS.get(activation, ("b_enc",))
     plain = Plain(
         activation=activation,
-        W_enc=jnp.asarray(tensors.take("W_enc", (size, latents))),
-        W_dec=jnp.asarray(tensors.take("W_dec", (latents, output))),
-        b_dec=jnp.asarray(tensors.take("b_dec", (output,))),
-        **{name: jnp.asarray(tensors.take(name, (latents,))) for name in vectors},  # pyright: ignore[reportArgumentType]
+        W_enc=tensors.take("W_enc", (size, latents)),  # pyright: ignore[reportArgumentType]
+        W_dec=tensors.take("W_dec", (latents, output)),  # pyright: ignore[reportArgumentType]
+        b_dec=tensors.take("b_dec", (output,)),  # pyright: ignore[reportArgumentType]
+        **{name: tensors.take(name, (latents,)) for name in vectors},  # pyright: ignore[reportArgumentType]
         k=count(config.get("k"), latents, "k", path) if selects else None,
         rescale_acts_by_decoder_norm=_switch(config, "rescale_acts_by_decoder_norm", False, path),
         apply_b_dec_to_input=subtracts,
-        W_skip=jnp.asarray(tensors.take("W_skip", (output, size)).T) if skips else None,
+        W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
         normalisation=_normalisation(config, transcodes, path),
     )
     tensors.close()
@@ -94,19 +106,24 @@ def save_saelens(
 ) -> None:
     """Writes weights so that SAELens' `SAE.load_from_disk(folder)` computes the same.
 
-    The two files are there whole or not at all. Inputs and outputs of several axes are written
-    flattened.
+    The two files are there whole or not at all, and only if `load_saelens` reads them. Inputs and
+    outputs of several axes are written flattened.
 
     Args:
       folder: made where there is none; an SAE that is there already is replaced.
       plain: the weights, as `aejax.fold` makes them.
       metadata: what SAELens keeps beside the weights, for example model_name, hook_name,
-        hook_name_out (which makes a square dictionary a transcoder), prepend_bos, dataset_path.
+        hook_name_out (which makes a square dictionary a transcoder), prepend_bos, dataset_path;
+        but sae_lens_version always says how these two files are laid out.
 
     Raises:
-      UserError: SAELens has no such architecture, or the folder cannot be written.
+      UserError: SAELens has no such architecture, the weights do not fit each other or hold NaN, or
+        the folder cannot be written.
     """
-    metadata = {"sae_lens_version": "6.0.0", **(metadata or {})}
+    # SAELens reads an older version's files by other rules, so the caller cannot choose it.
+    metadata = {**(metadata or {}), "sae_lens_version": "6.0.0"}
+    for field in ("W_enc", "W_dec"):
+        _shaped(plain, field, None)
     plain, name = _named(plain, "hook_name_out" in metadata)
     size, latents = plain.W_enc.shape
     vectors = _VECTORS.get(plain.activation, ("b_enc",))
@@ -133,7 +150,15 @@ def save_saelens(
         config["rescale_acts_by_decoder_norm"] = plain.rescale_acts_by_decoder_norm
     if _ARCHITECTURES[name][1]:
         config["d_out"] = plain.W_dec.shape[1]
-    _write(pathlib.Path(folder), safetensors().numpy.save(tensors), config)
+    folder = pathlib.Path(folder)
+    config = as_json(config)
+    try:
+        _checked(config, Tensors(folder / _WEIGHTS, tensors), folder / _CONFIG)
+    except UserError as error:
+        raise UserError(
+            f"these weights are not saved, as no file may hold them: {error}"
+        ) from error
+    _write(folder, safetensors().numpy.save(tensors), config)
 
 
 def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool]:
@@ -165,14 +190,14 @@ def _normalisation(config: Mapping[str, Any], transcodes: bool, path: pathlib.Pa
     if value == "none" or (value in ("layer_norm", "constant_norm_rescale") and not transcodes):
         return value
     raise UserError(
-        f"'normalize_activations' in {path} is {value!r:.60}: the file does not hold what that "
+        f"'normalize_activations' in {path} is {shown(value)}: the file does not hold what that "
         "needs; fold it into the weights with SAELens and save them again"
     )
 
 
 def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
     """The architecture's name, and the same function in the form that it needs."""
-    size, output = plain.W_enc.shape[0], plain.W_dec.shape[1]
+    (size, latents), output = plain.W_enc.shape, plain.W_dec.shape[1]
     skips = plain.W_skip is not None
     transcodes = transcodes or skips or size != output
     name = _NAMES.get((plain.activation, transcodes, skips))
@@ -185,7 +210,7 @@ def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
         raise UserError(f"SAELens has no {what} that undoes {plain.normalisation} on its output")
     if plain.apply_b_dec_to_input:
         # Its transcoders never subtract b_dec, so the encoder's bias does.
-        bias = _present(plain, "b_enc") - plain.b_dec @ plain.W_enc
+        bias = _shaped(plain, "b_enc", (latents,)) - _shaped(plain, "b_dec", (size,)) @ plain.W_enc
         plain = plain._replace(b_enc=bias, apply_b_dec_to_input=False)
     return plain, name
 
@@ -195,6 +220,15 @@ def _present(plain: Plain, name: str) -> Any:
     value = getattr(plain, name)
     if value is None:
         raise UserError(f"these {plain.activation} weights have no {name}: SAELens needs it")
+    return value
+
+
+def _shaped(plain: Plain, name: str, shape: tuple[int, ...] | None) -> Any:
+    """A field of one shape, or a matrix of any."""
+    value = _present(plain, name)
+    if np.ndim(value) != 2 if shape is None else np.shape(value) != shape:
+        wanted = "(d, m)" if shape is None else shape
+        raise UserError(f"{name} of these weights has shape {np.shape(value)}, but needs {wanted}")
     return value
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from aejax.dictionary import Plain
 from aejax.errors import UserError
-from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors
+from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors, shown
 
 # Of training, or of where the coder came from.
 _INERT = {"normalize_decoder", "multi_topk", "lookup_max_order", "gram_table_hash"}
@@ -69,5 +69,5 @@ def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
             entry(config, name, bool, path)
     if config.get("activation", "topk") != "topk":
         raise UserError(
-            f"'activation' in {path} is {config['activation']!r:.60}, but only 'topk' is known"
+            f"'activation' in {path} is {shown(config['activation'])}, but only 'topk' is known"
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from lzma import LZMAError
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +20,11 @@ from aejax.errors import UserError
 MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, SyntaxError, OverflowError, AttributeError),
     *(EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    LZMAError,  # any zip may be compressed so
+    tokenize.TokenError,  # numpy looks for Python 2's integers in a header it cannot parse
 )
+
+_MOST = 2**31 - 1  # numbers along one axis
 
 
 class Tensors:
@@ -52,19 +58,19 @@ class Tensors:
         if not isinstance(array, np.ndarray) or not (
             array.dtype.kind in "fiu" or array.dtype == jnp.bfloat16
         ):
-            raise UserError(f"{name!r} in {self.path} holds no real numbers but {array!r:.60}")
+            raise UserError(f"{name!r} in {self.path} holds no real numbers but {shown(array)}")
         if shape is None and (array.ndim != 2 or 0 in array.shape):
             raise UserError(f"{name!r} in {self.path} has shape {array.shape}, but is a matrix")
         if shape is not None and array.shape != shape:
             raise UserError(
-                f"{name!r} in {self.path} has shape {array.shape} instead of {shape}: the file "
-                "does not fit its other tensors or its configuration"
+                f"{name!r} in {self.path} has shape {array.shape} instead of {shape}: it "
+                "does not fit the other tensors or the configuration"
             )
         with np.errstate(over="ignore"):
             array = np.asarray(array, np.float32)
         # A threshold of infinity takes a latent out; any other infinity is damage.
         if np.isnan(array).any() or (name != "threshold" and np.isinf(array).any()):
-            raise UserError(f"{name!r} in {self.path} holds NaN or infinity: the file is damaged")
+            raise UserError(f"{name!r} in {self.path} holds NaN or infinity: it is damaged")
         return array
 
     def take_value(self, name: str) -> Any:
@@ -166,6 +172,21 @@ def reason(error: Exception) -> str:
     return ascii(words)[1:-1] if len(words) < 160 else ascii(words[:157])[1:-1] + "..."
 
 
+def shown(value: Any) -> str:
+    """A value out of a file that nobody may trust, for a sentence: itself, or its type alone.
+
+    A container is not formatted: its repr may be without end, or too deep for the interpreter.
+    """
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype.name}"
+    # Python refuses to write an integer of thousands of digits.
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    if value is None or isinstance(value, str | int | float):
+        return f"{value!r:.60}"
+    return f"a value of type {type(value).__name__}"
+
+
 def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) -> Any:
     """An entry of a configuration, of the type that it must have.
 
@@ -176,7 +197,9 @@ def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) 
     if kind is int:
         return count(value, None, name, path)
     if not isinstance(value, kind):
-        raise UserError(f"{name!r} in {path} is {value!r:.60}, but must be of type {kind.__name__}")
+        raise UserError(
+            f"{name!r} in {path} is {shown(value)}, but must be of type {kind.__name__}"
+        )
     return value
 
 
@@ -201,18 +224,19 @@ def count(value: Any, most: int | None, name: str, path: pathlib.Path) -> int:
 
     Args:
       value: as it stands in the file.
-      most: the largest that makes sense, or None.
+      most: the largest that makes sense; None for that of any axis.
       name: of the entry.
       path: of the file.
 
     Raises:
       UserError: it is no whole number between 1 and `most`.
     """
+    most = _MOST if most is None else most
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu":
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= (most or value):
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
         return value
-    upper = "" if most is None else f" and at most {most}"
     raise UserError(
-        f"{name!r} in {path} is {value!r:.60}, but must be a whole number of at least 1{upper}"
+        f"{name!r} in {path} is {shown(value)}, but must be a whole number of at least 1 and at "
+        f"most {most}"
     )
