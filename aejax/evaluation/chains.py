@@ -68,8 +68,12 @@ def temperatures(count: int) -> np.ndarray:
     return ((squashed - squashed[0]) / (squashed[-1] - squashed[0])).astype(np.float32)
 
 
-def tuned(density: Density, walk: Walk, key: Key, z: Any) -> Array:
-    """The size of a leapfrog step at each temperature, f32[T], found by a walk that adapts."""
+def tuned(density: Density, walk: Walk, key: Key) -> Array:
+    """The size of a leapfrog step at each temperature, f32[T], found by a walk that adapts.
+
+    Its chains start at draws of their own: sizes that knew where the chains to be weighed start
+    would bias their weights.
+    """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
         (z, log_step), (temperature, key) = carry, now
@@ -77,9 +81,10 @@ def tuned(density: Density, walk: Walk, key: Key, z: Any) -> Array:
         return (z, log_step + _RATE * (accepted - walk.accept)), jnp.exp(log_step)
 
     rising = jnp.asarray(temperatures(walk.temperatures)[1:])
+    start_key, key = jax.random.split(key)
     keys = jax.random.split(key, walk.temperatures)
-    start = jnp.log(jnp.float32(walk.step))
-    return jax.lax.scan(one, (z, start), (rising, keys))[1]
+    start = (density.draw(start_key), jnp.log(jnp.float32(walk.step)))
+    return jax.lax.scan(one, start, (rising, keys))[1]
 
 
 def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Array, Array]:
