@@ -234,6 +234,7 @@ def test_dreg_is_the_quieter_after_training():
     [
         (lambda: bounds.miwae(0), "groups is 0"),
         (lambda: bounds.piwae(-1), "groups is -1"),
+        (lambda: bounds.miwae(2.5), "groups is 2.5"),
         (lambda: bounds.ciwae(1.5), "beta is 1.5"),
         (lambda: bounds.miwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
         (lambda: bounds.piwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
