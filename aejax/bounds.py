@@ -110,7 +110,8 @@ def piwae(groups: int) -> Bound:
 
     The cost is iwae's. The gradient that flows back through the codes, and so all of the encoder's,
     is miwae's: its signal does not drown in noise as the draws grow. With rate(stick=True) it is
-    miwae's in expectation, doubly reparameterised.
+    miwae's in expectation, doubly reparameterised. Only a VampPrior, whose density is made of the
+    encoder's own posteriors, gives the encoder iwae's gradient besides, through the pseudo-inputs.
 
     Args:
       groups: M, which divides the draws.
