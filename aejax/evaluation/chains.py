@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.events import without_missing
 from aejax.types import Array, Batch, Key, Variables
 
 # How fast the logarithm of the step follows the share of proposals that are accepted.
@@ -41,7 +42,7 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
       UserError: if the latents are no real numbers.
     """
     bound = model.bind(variables)
-    many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), batch)
+    many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), without_missing(batch))
 
     def draw(key: Key) -> Any:
         z = bound.sample_latent(key, chains, many.context)
