@@ -20,6 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from aejax.checks import sensible, whole
 from aejax.errors import UserError
 from aejax.types import Array, Bound
 
@@ -95,7 +96,7 @@ def ciwae(beta: float) -> Bound:
     Raises:
       UserError: if beta is outside [0, 1], where the sum is no bound.
     """
-    if not 0.0 <= beta <= 1.0:
+    if not sensible(beta, lambda beta: 0.0 <= beta <= 1.0):
         raise UserError(f"beta is {beta}, but a combination of bounds needs 0 <= beta <= 1")
 
     def reduce(cost: Array) -> Array:
@@ -109,7 +110,8 @@ def piwae(groups: int) -> Bound:
 
     The cost is iwae's. The gradient that flows back through the codes, and so all of the encoder's,
     is miwae's: its signal does not drown in noise as the draws grow. With rate(stick=True) it is
-    miwae's in expectation, doubly reparameterised.
+    miwae's in expectation, doubly reparameterised. Only a VampPrior, whose density is made of the
+    encoder's own posteriors, gives the encoder iwae's gradient besides, through the pseudo-inputs.
 
     Args:
       groups: M, which divides the draws.
@@ -141,8 +143,8 @@ def piwae(groups: int) -> Bound:
 
 
 def _check_groups(groups: int) -> None:
-    if groups < 1:
-        raise UserError(f"groups is {groups}: the draws make 1 group or more")
+    if not whole(groups) or groups < 1:
+        raise UserError(f"groups is {groups}: the draws make a whole number of groups, 1 or more")
 
 
 def _grouped(values: Array, groups: int) -> Array:

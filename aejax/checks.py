@@ -24,12 +24,17 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
       UserError: if it does not hold.
     """
     value = getattr(part, name)
+    if not sensible(value, holds):
+        raise UserError(f"{type(part).__name__} has {name} = {value}: give {wanted}")
+
+
+def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
+    """Whether a number that a user gave holds; None does not, and one that is traced does."""
     if isinstance(value, jax.core.Tracer):
-        return
+        return True
     # Not as an array: comparing one within a traced program gives no answer.
     value = value.item() if isinstance(value, jax.Array) else value
-    if value is None or not holds(value):
-        raise UserError(f"{type(part).__name__} has {name} = {value}: give {wanted}")
+    return value is not None and bool(holds(value))
 
 
 def check_positive(part: Any, name: str) -> None:

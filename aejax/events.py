@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.types import Array
+from aejax.types import Array, Batch
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -27,6 +27,18 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
     if mask is not None:
         values = values * jnp.broadcast_to(mask, values.shape)
     return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+
+
+def without_missing(batch: Batch) -> Batch:
+    """The batch with 0 for each target that is NaN where the mask is 0: a missing value.
+
+    NaN times 0 is NaN, in the sum as in its gradient. Any other target stays as it is.
+    """
+    target, mask = batch.target, batch.mask
+    if mask is None or not jnp.issubdtype(target.dtype, jnp.floating):
+        return batch
+    missing = jnp.isnan(target) & (jnp.broadcast_to(mask, target.shape) == 0)
+    return batch._replace(target=jnp.where(missing, 0.0, target))
 
 
 def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
+from aejax.events import without_missing
 from aejax.types import Array, Batch, Forward, Key
 
 
@@ -58,9 +59,13 @@ class Autoencoder(nn.Module):
     def explain(
         self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
     ) -> Forward:
-        """Decodes a code and gathers all that the terms may read."""
+        """Decodes a code and gathers all that the terms may read.
+
+        A target that is NaN where the mask is 0 is missing, and reads as 0.
+        """
         prediction = self.decode(code.z, batch.context)
         self._check_shape(prediction, batch.target)
+        batch = without_missing(batch)
         return Forward(batch, features, code, prediction, jnp.asarray(step), key)
 
     def posterior(self, batch: Batch) -> Any:

@@ -39,7 +39,8 @@ class Batch(NamedTuple):
     x: Array  # f32[B, *event], what the encoder sees
     target: Array  # [B, *event'], what the likelihood explains: x unless denoising or transcoding
     context: Any = None  # pytree with leading B; encoder, bottleneck, decoder and prior receive it
-    mask: Array | None = None  # broadcasts to target; multiplied in before the event sum
+    # Broadcasts to target; multiplied in before the event sum. Where it is 0 a target may be NaN.
+    mask: Array | None = None
 
 
 class Forward(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 
 import aejax as ae
 from aejax import bounds
+from aejax.evaluation import chains
 from tests.evaluation_cases import linear_gaussian
 
 SAMPLED, STUCK = ae.elbo(rate=ae.losses.rate()), ae.elbo(rate=ae.losses.rate(stick=True))
@@ -229,11 +230,32 @@ def test_dreg_is_the_quieter_after_training():
     assert dreg.var(0).sum() < 0.5 * iwae.var(0).sum()
 
 
+def test_missing_values_are_left_out_by_the_mask_even_as_nan():
+    """Loss, step and importance weights. Fails if NaN is multiplied by the mask's 0."""
+    learner = ae.learner(CASE.model, SAMPLED, optax.sgd(0.1), draws=4, bound=bounds.miwae(2))
+    mask = np.float32([[1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    found = []
+    for other in (np.nan, 5.0):
+        target = jnp.where(mask == 0, other, BATCH.target)
+        batch = BATCH._replace(target=target, mask=jnp.asarray(mask))
+        state = learner.init(jax.random.key(0), batch)
+        state, metrics = jax.jit(learner.step)(state, batch)
+        one = jax.tree.map(lambda a: a[:1], batch)
+        density = chains.density(CASE.model, CASE.variables, one, 2)
+        found.append((metrics, state.params, density.log_likelihood(jnp.ones((2, 1)))))
+    chex.assert_trees_all_close(*found, rtol=1e-6)
+    chex.assert_tree_all_finite(found[0])
+    wrong = BATCH._replace(target=BATCH.target * jnp.nan, mask=jnp.asarray(mask))
+    state = learner.init(jax.random.key(0), wrong)
+    assert jnp.isnan(learner.step(state, wrong)[1]["loss"])  # one that the mask keeps is told
+
+
 @pytest.mark.parametrize(
     ("act", "said"),
     [
         (lambda: bounds.miwae(0), "groups is 0"),
         (lambda: bounds.piwae(-1), "groups is -1"),
+        (lambda: bounds.miwae(2.5), "groups is 2.5"),
         (lambda: bounds.ciwae(1.5), "beta is 1.5"),
         (lambda: bounds.miwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
         (lambda: bounds.piwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),

@@ -328,6 +328,36 @@ class TestSwept:
             np.testing.assert_allclose(losses[i, 0], expected[0], rtol=1e-5)
             np.testing.assert_allclose(losses[i], expected, rtol=1e-4)
 
+    @pytest.mark.parametrize("what", ["std", "start", "nats", "beta"])
+    def test_parts_whose_numbers_are_checked_can_be_swept(self, what):
+        """Two steps. Fails if a check asks a traced number for its value, or math.log does."""
+
+        def build(s):
+            model, objective, options = kinds.variational(), ae.elbo(), {}
+            if what == "std":
+                model = kinds.variational(ae.likelihoods.Gaussian(s))
+            elif what == "start":
+                model = kinds.variational(ae.likelihoods.LearnedGaussian(start=s))
+            elif what == "nats":
+                objective = ae.elbo(rate=ae.losses.free_bits(s))
+            else:
+                objective = ae.elbo(rate=ae.losses.rate())
+                options = {"draws": 4, "bound": ae.bounds.ciwae(s)}
+            return ae.learner(model, objective, optax.adam(1e-3), **options)
+
+        def losses(learner, keys):
+            state, found = learner.init(keys, kinds.batch()), []
+            for t in range(2):
+                state, metrics = jax.jit(learner.step)(state, kinds.batch(t))
+                found.append(metrics["loss"])
+            return np.stack(found, axis=-1)
+
+        settings, key = jnp.asarray([0.3, 0.8]), jax.random.key(3)
+        swept = losses(ae.swept(build, settings), jnp.stack([key] * 2))
+        solo = [losses(build(setting.item()), key) for setting in settings]
+        np.testing.assert_allclose(swept, solo, rtol=1e-5)
+        assert np.all(np.abs(swept[0] - swept[1]) > 1e-3)
+
     def test_members_in_turn_are_members_side_by_side(self):
         """What a CPU runs, against the map of other platforms. Fails if members change places."""
         prices, results = jnp.asarray([0.01, 0.1, 0.3]), []

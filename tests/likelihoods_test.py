@@ -224,8 +224,10 @@ def test_mixtures_of_logistics_against_scipy():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: likelihoods.Gaussian(0.0), "std of Gaussian is 0.0"),
-        (lambda: likelihoods.Gaussian(-1.0), "std of Gaussian is -1.0"),
+        (lambda: likelihoods.Gaussian(0.0), "Gaussian has std = 0.0"),
+        (lambda: likelihoods.Gaussian(-1.0), "Gaussian has std = -1.0"),
+        (lambda: likelihoods.Gaussian(np.nan), "Gaussian has std = nan"),
+        (lambda: likelihoods.HeteroscedasticGaussian(-1.0), "Gaussian has floor = -1.0"),
         (lambda: likelihoods.LearnedGaussian(floor=0.1, start=0.05), "start 0.05: give a floor"),
         (lambda: likelihoods.DiscretisedLogistic(1), "DiscretisedLogistic has levels = 1"),
         (lambda: likelihoods.LogisticMixture(0), "LogisticMixture has components = 0"),

@@ -67,6 +67,8 @@ def test_refusals():
     """A bound over draws cannot use either, as it cannot use the closed KL."""
     with pytest.raises(ae.UserError, match="nats is -1"):
         losses.free_bits(-1)
+    with pytest.raises(ae.UserError, match="nats is nan"):
+        losses.free_bits(float("nan"))
     with pytest.raises(ae.UserError, match="hold 4 latents, but the code has 5"):
         losses.free_bits(0.1, (2, 2))(MODEL, forward())
     for term in (losses.free_bits(0.1), losses.capacity(1.0)):

@@ -209,6 +209,13 @@ def test_numbers_of_levels_that_cannot_be_are_refused(levels):
         ae.bottlenecks.FiniteScalarQuantised(levels).init(jax.random.key(0), values(0), None)
 
 
+@pytest.mark.parametrize("levels", [(1000,) * 4, (8,) * 12, (2,) * 31])
+def test_more_codes_than_an_index_can_number_are_refused(levels):
+    """Fails if indices overflow, which gives points that nothing was rounded to."""
+    with pytest.raises(ae.UserError, match="at most 2147483647 codes"):
+        ae.bottlenecks.FiniteScalarQuantised(levels).init(jax.random.key(0), values(0), None)
+
+
 @pytest.mark.parametrize("levels", [(2,), (3, 4), (8, 5, 5)])
 def test_every_point_of_the_lattice_is_reached_and_numbered_once(levels):
     """Against all combinations in order. Fails if an even level is off by one half."""
@@ -227,7 +234,8 @@ def test_every_point_of_the_lattice_is_reached_and_numbered_once(levels):
 
 
 def test_lattice_points_are_the_nearest_and_the_gradient_is_tanhs():
-    """Fails if the offset is not undone, so that zero features land half a level away."""
+    """Fails if the offset is not undone, so that zero features land half a level away, or if the
+    slope of an even number of levels lacks their shift."""
     module = ae.bottlenecks.FiniteScalarQuantised((5, 4))
     zeros = jnp.zeros((1, 7))
     variables = module.init(jax.random.key(0), zeros, None)
@@ -240,5 +248,8 @@ def test_lattice_points_are_the_nearest_and_the_gradient_is_tanhs():
     np.testing.assert_allclose(found[:, 0], np.round(np.tanh(line) * 2 * 1.001) / 2, atol=1e-6)
     even = np.tanh(line + np.arctanh(0.5 / (1.5 * 1.001))) * 1.5 * 1.001 - 0.5
     np.testing.assert_allclose(found[:, 1], np.round(even) / 2, atol=1e-6)
-    slope = jax.grad(lambda x: jnp.sum(module.apply(variables, x, None).z[:, 0, 0]))(inputs)
+    slope = jax.grad(lambda x: jnp.sum(module.apply(variables, x, None).z))(inputs)
     np.testing.assert_allclose(slope[:, 0], 1.001 * (1 - np.tanh(line) ** 2), rtol=1e-4, atol=1e-6)
+    shifted = np.tanh(line + np.arctanh(0.5 / (1.5 * 1.001)))
+    expected = 1.5 * 1.001 / 2 * (1 - shifted**2)
+    np.testing.assert_allclose(slope[:, 1], expected, rtol=1e-4, atol=1e-6)

@@ -64,6 +64,11 @@ class FiniteScalarQuantised(nn.Module):
                 f"FiniteScalarQuantised has levels {tuple(self.levels)}: give each number "
                 "from 2 to 1000 of them"
             )
+        if self.codes > 2**31 - 1:  # indices are int32, and the points are looked up by them
+            raise UserError(
+                f"FiniteScalarQuantised has levels {tuple(self.levels)}, {self.codes} codes: give "
+                "fewer levels or numbers, at most 2147483647 codes in all"
+            )
         self.encode = Positions(self.positions, len(self.levels))
 
     def __call__(

@@ -139,9 +139,8 @@ def _lower(
     def example(batch: Batch, index: Array) -> tuple[Array, Array, Array]:
         density = chains.density(static.model, variables, batch, walk.chains)
         tuning, start, moving, _ = _keys(key, index)
-        z = density.draw(start)
-        steps = chains.tuned(density, walk, tuning, z)
-        log_weight, accepted = chains.up(density, walk, moving, z, steps)
+        steps = chains.tuned(density, walk, tuning)
+        log_weight, accepted = chains.up(density, walk, moving, density.draw(start), steps)
         total = jax.nn.logsumexp(log_weight)
         size = jnp.exp(2.0 * total - jax.nn.logsumexp(2.0 * log_weight))
         return total - jnp.log(jnp.float32(walk.chains)), size, accepted
@@ -163,8 +162,8 @@ def _upper(
 
     def example(batch: Batch, index: Array, z: Any) -> Array:
         density = chains.density(static.model, variables, batch, walk.chains)
-        tuning, start, _, moving = _keys(key, index)
-        steps = chains.tuned(density, walk, tuning, density.draw(start))
+        tuning, _, _, moving = _keys(key, index)
+        steps = chains.tuned(density, walk, tuning)
         many = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (walk.chains, *a.shape)), z)
         log_weight = chains.down(density, walk, moving, many, steps)
         return jnp.log(jnp.float32(walk.chains)) - jax.nn.logsumexp(log_weight)

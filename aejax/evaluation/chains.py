@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.events import without_missing
 from aejax.types import Array, Batch, Key, Variables
 
 # How fast the logarithm of the step follows the share of proposals that are accepted.
@@ -41,7 +42,7 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
       UserError: if the latents are no real numbers.
     """
     bound = model.bind(variables)
-    many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), batch)
+    many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), without_missing(batch))
 
     def draw(key: Key) -> Any:
         z = bound.sample_latent(key, chains, many.context)
@@ -68,8 +69,12 @@ def temperatures(count: int) -> np.ndarray:
     return ((squashed - squashed[0]) / (squashed[-1] - squashed[0])).astype(np.float32)
 
 
-def tuned(density: Density, walk: Walk, key: Key, z: Any) -> Array:
-    """The size of a leapfrog step at each temperature, f32[T], found by a walk that adapts."""
+def tuned(density: Density, walk: Walk, key: Key) -> Array:
+    """The size of a leapfrog step at each temperature, f32[T], found by a walk that adapts.
+
+    Its chains start at draws of their own: sizes that knew where the chains to be weighed start
+    would bias their weights.
+    """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
         (z, log_step), (temperature, key) = carry, now
@@ -77,9 +82,10 @@ def tuned(density: Density, walk: Walk, key: Key, z: Any) -> Array:
         return (z, log_step + _RATE * (accepted - walk.accept)), jnp.exp(log_step)
 
     rising = jnp.asarray(temperatures(walk.temperatures)[1:])
+    start_key, key = jax.random.split(key)
     keys = jax.random.split(key, walk.temperatures)
-    start = jnp.log(jnp.float32(walk.step))
-    return jax.lax.scan(one, (z, start), (rising, keys))[1]
+    start = (density.draw(start_key), jnp.log(jnp.float32(walk.step)))
+    return jax.lax.scan(one, start, (rising, keys))[1]
 
 
 def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check, check_positive, sensible
 from aejax.errors import UserError
 from aejax.events import normal_log_prob, sum_events
 from aejax.types import Array, Key
@@ -28,8 +29,7 @@ class Gaussian(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        if self.std <= 0:
-            raise UserError(f"std of Gaussian is {self.std}: give a number above 0")
+        check_positive(self, "std")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
@@ -38,7 +38,7 @@ class Gaussian(nn.Module):
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Log-density, summed: f32[B, *event] -> f32[B]."""
-        log_std = jnp.full_like(prediction, math.log(self.std))
+        log_std = jnp.full_like(prediction, jnp.log(self.std))
         return sum_events(normal_log_prob(target, prediction, log_std), mask)
 
     def mean(self, prediction: Array) -> Array:
@@ -67,7 +67,10 @@ class LearnedGaussian(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
-        if not 0 <= self.floor < self.start:
+        apart = self.start - self.floor
+        if not sensible(self.floor, lambda floor: floor >= 0) or not sensible(
+            apart, lambda apart: 0 < apart < math.inf
+        ):
             raise UserError(
                 f"floor of LearnedGaussian is {self.floor} and start {self.start}: give a floor of "
                 "0 or more, and a start above it"
@@ -76,7 +79,7 @@ class LearnedGaussian(nn.Module):
 
     def setup(self) -> None:
         """Declares the one parameter, the logarithm of what std has above its floor."""
-        constant = nn.initializers.constant(math.log(self.start - self.floor))
+        constant = nn.initializers.constant(jnp.log(self.start - self.floor))
         self.raw_std = self.param("raw_std", constant, ())
 
     def std(self) -> Array:
@@ -113,6 +116,11 @@ class HeteroscedasticGaussian(nn.Module):
 
     floor: float = 1e-3
     support = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check(self, "floor", lambda floor: 0 <= floor < math.inf, "0 or more")
+        super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
         """A mean and a raw deviation for each element."""

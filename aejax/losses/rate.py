@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from aejax.checks import sensible
 from aejax.errors import UserError
 from aejax.losses.marks import ratio
 from aejax.types import Array, Forward, Term
@@ -79,9 +81,9 @@ def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
       A Term in the place of the KL.
 
     Raises:
-      UserError: if nats < 0; when first used, if the groups do not add up to L.
+      UserError: if nats < 0 or not finite; when first used, if the groups do not add up to L.
     """
-    if nats < 0:
+    if not sensible(nats, lambda nats: 0 <= nats < math.inf):
         raise UserError(f"nats is {nats}, but a KL is never negative: give 0 or more")
 
     @ratio(sampled=False)
