@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import whole
 from aejax.errors import UserError
 from aejax.events import without_missing
 from aejax.types import Array, Batch, Forward, Key
@@ -114,8 +115,10 @@ class Autoencoder(nn.Module):
     def _check_latents(self) -> None:
         """Raises UserError for a bottleneck that lets nothing through, or not to this prior."""
         shape, name = self.bottleneck.shape, type(self.bottleneck).__name__
-        if any(size < 1 for size in jax.tree.leaves(shape)):
-            raise UserError(f"the bottleneck {name} has latents of shape {shape}: give 1 or more")
+        if any(size < 1 or not whole(size) for size in jax.tree.leaves(shape)):
+            raise UserError(
+                f"the bottleneck {name} has latents of shape {shape}: give whole numbers, 1 or more"
+            )
         levels = any(isinstance(size, tuple) for size in shape)
         if self.prior is not None and levels != getattr(self.prior, "of_levels", False):
             raise UserError(

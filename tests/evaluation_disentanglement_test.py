@@ -266,3 +266,27 @@ def test_votes_are_judged_by_other_points():
 def test_refusals(codes, factors, said):
     with pytest.raises(ae.UserError, match=said):
         metrics.mig_of_means(codes, factors)
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "said"),
+    [
+        (metrics.factor_vae_score, {"test": 0}, "test is 0"),
+        (metrics.beta_vae_score, {"batch": 0}, "batch is 0"),
+        (metrics.beta_vae_score, {"train": 1}, "train is 1"),
+        (metrics.dci, {"test": 0}, "test is 0"),
+        (metrics.sap_of_threshold, {"train": -1}, "train is -1"),
+    ],
+)
+def test_numbers_of_points_that_cannot_be_are_refused(metric, options, said):
+    """Fails if the figure is NaN, or scikit-learn's error."""
+    with pytest.raises(ae.UserError, match=said):
+        metric(PERFECT, FACTORS, **options)
+
+
+def test_posteriors_that_are_not_finite_and_no_samples_are_refused():
+    """Fails if the gap is NaN."""
+    with pytest.raises(ae.UserError, match="log_std are not finite"):
+        metrics.mig_of_samples(PERFECT, PERFECT * np.nan, FACTORS)
+    with pytest.raises(ae.UserError, match="samples is 0"):
+        metrics.mig_of_samples(PERFECT, PERFECT, FACTORS, samples=0)

@@ -156,6 +156,13 @@ def test_bad_features_get_a_sentence(real, generated, named):
         generation.precision_recall(np.zeros((5, 2)), np.zeros((5, 2)), neighbours=5)
 
 
+@pytest.mark.parametrize("neighbours", [0, -1])
+def test_no_neighbours_have_no_distance(neighbours):
+    """Fails if precision and recall are taken from the first distance, or the last."""
+    with pytest.raises(ae.UserError, match=f"neighbours is {neighbours}"):
+        generation.precision_recall(np.eye(5), np.eye(5), neighbours=neighbours)
+
+
 class TestPaths:
     def test_even_steps_have_the_ratio_one_and_a_jump_has_all(self):
         """Fails if ratios are taken over all paths, or of squared steps."""

@@ -3,11 +3,29 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from aejax import bottlenecks
 from aejax.bottlenecks.flow_autoregressive import MADE, AutoregressiveStep
 from aejax.bottlenecks.flow_planar import PlanarStep
 from aejax.bottlenecks.flow_sylvester import SylvesterStep
+from aejax.errors import UserError
 from tests.contract_test import moved
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (bottlenecks.Planar(3, -1), "Planar has flows = -1"),
+        (bottlenecks.Sylvester(3, flows=-1), "Sylvester has flows = -1"),
+        (bottlenecks.InverseAutoregressive(3, 1.5), "InverseAutoregressive has flows = 1.5"),
+        (bottlenecks.InverseAutoregressive(3, widths=(0,)), "has widths = "),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(part, said):
+    """Fails if -1 steps are none, or a division by zero is met first."""
+    with pytest.raises(UserError, match=said):
+        part.init(jax.random.key(0), jnp.ones((2, 4)), None)
 
 
 def test_a_planar_step_turns_nothing_inside_out():

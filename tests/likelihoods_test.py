@@ -232,6 +232,8 @@ def test_mixtures_of_logistics_against_scipy():
         (lambda: likelihoods.DiscretisedLogistic(1), "DiscretisedLogistic has levels = 1"),
         (lambda: likelihoods.LogisticMixture(0), "LogisticMixture has components = 0"),
         (lambda: likelihoods.ColourLogisticMixture(2, 1), "ColourLogisticMixture has levels = 1"),
+        (lambda: likelihoods.Categorical(0), "Categorical has classes = 0"),
+        (lambda: priors.Mixture(3, -1.0), "Mixture has spread = -1.0"),
         (lambda: priors.Mixture(0), "Mixture has components = 0"),
         (lambda: priors.Mixture(None), "Mixture has components = None"),
         (lambda: priors.Vamp((2,), 0), "Vamp has pseudo_inputs = 0"),

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from aejax import likelihoods
+from aejax.errors import UserError
 from aejax.likelihoods.gated import GatedLayer
 from tests.contract_test import moved
 
@@ -78,6 +80,14 @@ def test_drawing_reads_the_rows_that_scoring_reads():
     expected = observation.mean(model.apply(variables, maps, image, method="parameters"))
     np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
     assert np.ptp(image) > 0
+
+
+def test_fewer_channels_of_the_map_than_none_are_refused():
+    """Fails if -1 takes the map but for its last channel."""
+    model = likelihoods.PixelCNN(likelihoods.Bernoulli(), conditioning=-1)
+    image = jnp.zeros((1, 2, 2, 1))
+    with pytest.raises(UserError, match="PixelCNN has conditioning = -1"):
+        model.init(jax.random.key(0), image, image, method="log_prob")
 
 
 def test_without_conditioning_the_map_is_not_read():

@@ -9,6 +9,7 @@ import pytest
 
 from aejax import priors
 from aejax.bottlenecks import GaussianCode, PointCode
+from aejax.errors import UserError
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -67,6 +68,13 @@ def test_kl_of_the_prior_itself_is_zero():
 
 def test_a_code_without_a_distribution_has_no_closed_form():
     assert priors.Standard().kl(PointCode(jnp.zeros((2, 4)))) is None
+
+
+def test_bounds_of_pseudo_inputs_have_room_between_them():
+    """Fails if (1, 0) clips every pseudo-input to one number."""
+    prior = priors.Vamp((2,), 3, bounds=(1.0, 0.0))
+    with pytest.raises(UserError, match="the lower one first"):
+        prior.init(jax.random.key(0), jnp.zeros((1, 2)), method="log_prob")
 
 
 def test_samples_are_standard_normal():

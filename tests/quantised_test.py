@@ -202,6 +202,31 @@ def test_a_vq_vae_trains_and_reports_its_usage():
     assert np.exp(-np.sum(share * np.log(share))) == pytest.approx(perplexity[-1], rel=0.2)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"decay": 1.5}, {"decay": 1.0}, {"restart": -1}, {"window": 0}, {"codes": 0}, {"size": 0}],
+)
+def test_numbers_of_a_codebook_that_cannot_be_are_refused(options):
+    """Fails if they are taken, or met as an error of numpy's."""
+    (name,) = options
+    module = ae.VectorQuantised(**{"codes": CODES, "size": SIZE, **options})
+    with pytest.raises(ae.UserError, match=f"VectorQuantised has {name} = "):
+        module.init(jax.random.key(0), values(0), None)
+
+
+def test_what_counts_or_numbers_codes_asks_for_such_a_part():
+    """Fails if usage is asked of a part without, or real latents are taken for indices."""
+    lattice = ae.bottlenecks.FiniteScalarQuantised((5, 4))
+    for part, name in ((lattice, "FiniteScalarQuantised"), (ae.Gaussian(2), "Gaussian")):
+        for term in (losses.codes_used, losses.perplexity):
+            with pytest.raises(ae.UserError, match=f"{name} does not count"):
+                term(ae.Autoencoder(ae.nets.Identity(), part, ae.nets.Identity()), None)
+    for part in (lattice, ae.VectorQuantised(CODES, SIZE)):
+        variables = part.init(jax.random.key(0), values(0), None)
+        with pytest.raises(ae.UserError, match="the numbers of codes, but these are of float32"):
+            part.apply(variables, jnp.zeros((2, 1)), method="lift")
+
+
 @pytest.mark.parametrize("levels", [(), (5, 1), (1001,)])
 def test_numbers_of_levels_that_cannot_be_are_refused(levels):
     """Fails if 1001 levels round to 1003 values, or one to a division by zero."""

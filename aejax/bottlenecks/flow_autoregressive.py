@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
+from aejax.checks import check, check_count, whole
 from aejax.types import Array, Key
 
 
@@ -115,6 +116,9 @@ class InverseAutoregressive(nn.Module):
     ) -> FlowCode:
         """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
         del step, context, prior, decoder
+        check_count(self, 0, "flows")
+        whole_widths = all(whole(width) and width >= 1 for width in self.widths)
+        check(self, "widths", lambda _: whole_widths, "whole numbers, 1 or more")
         steps = [
             AutoregressiveStep(self.widths, self.activation, name=f"flow_{i}")
             for i in range(self.flows)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
+from aejax.checks import check_count
 from aejax.types import Array, Key
 
 
@@ -60,6 +61,7 @@ class Planar(nn.Module):
     ) -> FlowCode:
         """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
         del step, context, prior, decoder
+        check_count(self, 0, "flows")
         steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)
 

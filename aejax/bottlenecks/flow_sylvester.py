@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
+from aejax.checks import check_count
 from aejax.errors import UserError
 from aejax.types import Array, Key
 
@@ -89,6 +90,7 @@ class Sylvester(nn.Module):
                 f"Sylvester has {columns} columns for {self.latents} latents: orthonormal columns "
                 "are between 1 and the latents"
             )
+        check_count(self, 0, "flows")
         steps = [SylvesterStep(columns, name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)
 

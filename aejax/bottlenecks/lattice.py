@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.bottlenecks.positions import Positions, straight_through
+from aejax.bottlenecks.positions import Positions, check_indices, straight_through
 from aejax.errors import UserError
 from aejax.types import Array, Key
 
@@ -101,6 +101,7 @@ class FiniteScalarQuantised(nn.Module):
     def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """Indices i32[B, *positions] -> their points f32[B, *positions, len(levels)]."""
         del context, prior
+        check_indices(self, latent)
         levels = np.asarray(self.levels, np.int32).reshape((*(1,) * latent.ndim, -1))
         digits = (latent[..., None] // self._basis(latent.ndim + 1)) % levels
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.types import Array
 
@@ -28,6 +30,15 @@ class Positions(nn.Module):
         flat = flatten(features).astype(jnp.float32)
         whole = nn.Dense(math.prod(positions) * self.size, name="dense")(flat)
         return whole.reshape((-1, *positions, self.size))
+
+
+def check_indices(part: Any, latent: Array) -> None:
+    """Raises UserError for latents that number no codes."""
+    if not jnp.issubdtype(latent.dtype, jnp.integer):
+        raise UserError(
+            f"the latents of {type(part).__name__} are the numbers of codes, but these are of "
+            f"{latent.dtype}: give it a prior of integers, or none"
+        )
 
 
 def straight_through(encoded: Array, quantised: Array) -> Array:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.positions import Positions, straight_through
+from aejax.bottlenecks.positions import Positions, check_indices, straight_through
+from aejax.checks import check, check_count
 from aejax.types import Array, Key
 
 
@@ -58,7 +59,14 @@ class VectorQuantised(nn.Module):
         return tuple(self.positions)
 
     def setup(self) -> None:
-        """Names the parts: the projection, and the memory."""
+        """Names the parts: the projection, and the memory.
+
+        Raises:
+          UserError: for numbers that there cannot be.
+        """
+        check_count(self, 1, "codes", "size", "window")
+        check(self, "decay", lambda decay: 0 <= decay < 1, "a number from 0 to below 1")
+        check(self, "restart", lambda restart: 0 <= restart < 1, "a number from 0 to below 1")
         self.encode = Positions(self.positions, self.size)
         zeros = jnp.zeros
         self.counts = self.variable("memory", "counts", zeros, (self.codes,))
@@ -89,6 +97,7 @@ class VectorQuantised(nn.Module):
     def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
         """Indices i32[B, *positions] -> their vectors f32[B, *positions, size]."""
         del context, prior
+        check_indices(self, latent)
         return jnp.take(self.codebook(), latent, axis=0)
 
     def codebook(self) -> Array:

@@ -130,8 +130,10 @@ def precision_recall(
       Precision and recall.
 
     Raises:
-      UserError: as `frechet_distance`, or if a set has no k others.
+      UserError: as `frechet_distance`, or if k < 1 or a set has no k others.
     """
+    if neighbours < 1:
+        raise UserError(f"neighbours is {neighbours}: give 1 or more")
     real, generated = _checked(real, generated, least=neighbours + 1)
     return _covered(generated, real, neighbours), _covered(real, generated, neighbours)
 

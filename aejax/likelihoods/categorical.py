@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check_count
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
@@ -22,6 +23,11 @@ class Categorical(nn.Module):
     """
 
     classes: int
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that there cannot be."""
+        check_count(self, 1, "classes")
+        super().__post_init__()
 
     @property
     def support(self) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check_count
 from aejax.errors import UserError
 from aejax.likelihoods.gated import GatedPixelCNN
 from aejax.types import Array, Key
@@ -59,6 +60,7 @@ class PixelCNN(nn.Module):
                 f"a PixelCNN of kernel {self.kernel}, {self.layers} layers and {self.channels} "
                 "channels cannot be built: give an odd kernel and at least one of the others"
             )
+        check_count(self, 0, "conditioning")
         outputs = math.prod(self._pixel())
         self.net = GatedPixelCNN(outputs, self.channels, self.layers, self.kernel, self.dtype)
 

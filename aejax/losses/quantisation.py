@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.errors import UserError
 from aejax.types import Array, Forward
 
 
@@ -25,7 +26,7 @@ def commitment(model: Any, forward: Forward) -> Array:
 
 def codes_used(model: Any, forward: Forward) -> Array:
     """The share of the codebook used in the last whole window of steps, same for all B, f32[B]."""
-    counts = model.bottleneck.usage()
+    counts = _usage(model)
     return jnp.full((forward.batch.target.shape[0],), jnp.mean(counts > 0))
 
 
@@ -34,7 +35,17 @@ def perplexity(model: Any, forward: Forward) -> Array:
 
     The number of codes that, evenly used, would say as much; 1 before the first window is whole.
     """
-    counts = model.bottleneck.usage()
+    counts = _usage(model)
     share = counts / jnp.maximum(jnp.sum(counts), 1.0)
     entropy = -jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1.0)))
     return jnp.full((forward.batch.target.shape[0],), jnp.exp(entropy))
+
+
+def _usage(model: Any) -> Array:
+    """How often each vector was chosen in the last whole window, f32[codes]."""
+    if not hasattr(model.bottleneck, "usage"):
+        raise UserError(
+            f"{type(model.bottleneck).__name__} does not count how often each code is chosen: use "
+            "codes_used and perplexity with VectorQuantised"
+        )
+    return model.bottleneck.usage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.checks import check_count
+from aejax.checks import check, check_count
 from aejax.events import normal_log_prob
 from aejax.types import Array, Key
 
@@ -31,6 +32,7 @@ class Mixture(nn.Module):
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
         check_count(self, 1, "components")
+        check(self, "spread", lambda spread: 0 <= spread < math.inf, "0 or more")
         super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:

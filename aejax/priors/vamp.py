@@ -43,7 +43,13 @@ class Vamp(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        """Declares the pseudo-inputs."""
+        """Declares the pseudo-inputs.
+
+        Raises:
+          UserError: for bounds that hold no number between them.
+        """
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise UserError(f"Vamp has bounds = {self.bounds}: give the lower one first, or None")
         size = (self.pseudo_inputs, *self.event)
 
         def start(key: Key) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from aejax.checks import whole
 from aejax.errors import UserError
 
 
@@ -31,6 +32,13 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
     if len(numbered) < 2:
         raise UserError("there is one factor only: disentanglement is told between 2 or more")
     return codes, np.stack(numbered, axis=1)
+
+
+def check_counts(**counts: int) -> None:
+    """Raises UserError for the first of the named numbers that is not whole, or below 1."""
+    for name, count in counts.items():
+        if not whole(count) or count < 1:
+            raise UserError(f"{name} is {count}: give a whole number, 1 or more")
 
 
 def subset(size: int, most: int, generator: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.evaluation.disentanglement.arrays import checked, gap
+from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap
 
 
 def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
@@ -65,12 +65,15 @@ def mig_of_samples(
       seed: of the draws.
 
     Raises:
-      UserError: if the shapes do not belong together.
+      UserError: if the shapes do not belong together, a number is not finite, or samples < 1.
     """
     mean, factors = checked(mean, factors)
     log_std = np.asarray(log_std, np.float64)
     if log_std.shape != mean.shape:
         raise UserError(f"log_std is {log_std.shape}, but mean is {mean.shape}: give both [N, L]")
+    if not np.all(np.isfinite(log_std)):
+        raise UserError("some of log_std are not finite: give those of a trained model")
+    check_counts(samples=samples)
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(mean))[:samples]
     noise = generator.normal(size=(len(rows), mean.shape[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.evaluation.disentanglement.arrays import checked, learn, subset
+from aejax.evaluation.disentanglement.arrays import check_counts, checked, learn, subset
 
 
 def beta_vae_score(
@@ -31,6 +31,7 @@ def beta_vae_score(
       seed: of the choice of examples.
     """
     codes, factors = checked(codes, factors)
+    check_counts(train=train, test=test, batch=batch)
     generator = np.random.default_rng(seed)
     rows = _Rows(factors)
 
@@ -44,7 +45,10 @@ def beta_vae_score(
         return found, which
 
     classifier = learn("linear_model").LogisticRegression(max_iter=1000)
-    classifier.fit(*points(train))
+    learned, which = points(train)
+    if len(np.unique(which)) < 2:
+        raise UserError(f"train is {train}, and all points hold one factor still: draw more")
+    classifier.fit(learned, which)
     return float(classifier.score(*points(test)))
 
 
@@ -77,6 +81,7 @@ def factor_vae_score(
       The accuracy, 0.0 where no latent is left to be asked.
     """
     codes, factors = checked(codes, factors)
+    check_counts(train=train, test=test)
     if batch < 2:
         raise UserError(f"batch is {batch}, but a variance needs 2 examples or more")
     generator = np.random.default_rng(seed)

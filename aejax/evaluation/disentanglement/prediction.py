@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.evaluation.disentanglement.arrays import checked, gap, learn, subset
+from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap, learn, subset
 
 
 class Dci(NamedTuple):
@@ -113,6 +113,7 @@ def sap_of_threshold(
 
 def _split(size: int, train: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to learn from and others to be judged by, i64[n] each."""
+    check_counts(train=train, test=test)
     order = subset(size, size, np.random.default_rng(seed))
     learned = min(train, size * 2 // 3)
     return order[:learned], order[learned : learned + test]
