@@ -328,7 +328,14 @@ class TestSwept:
             np.testing.assert_allclose(losses[i, 0], expected[0], rtol=1e-5)
             np.testing.assert_allclose(losses[i], expected, rtol=1e-4)
 
-    @pytest.mark.parametrize("what", ["std", "start", "nats", "beta"])
+    @pytest.mark.parametrize(
+        "what",
+        [
+            "std",
+            "nats",
+            *(pytest.param(name, marks=pytest.mark.slow) for name in ("start", "beta")),
+        ],
+    )
     def test_parts_whose_numbers_are_checked_can_be_swept(self, what):
         """Two steps. Fails if a check asks a traced number for its value, or math.log does."""
 
