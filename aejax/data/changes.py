@@ -42,12 +42,8 @@ def changed(split: Split, *changes: Any) -> Split:
         raise UserError(f"the batches of {split.name} cannot be changed: change its arrays instead")
     for change in changes:
         # Here, since within a program the labels have no values yet.
-        if isinstance(change, Labels):
-            column = split.arrays.get("label", split.arrays.get("y"))
-            _check_classes("Labels", change.classes, column)
-        elif isinstance(change, Attributes):
-            for name, count in change.values:
-                _check_classes(f"the attribute {name!r}", count, split.arrays.get(FACTOR + name))
+        if hasattr(change, "check"):
+            change.check(split.arrays)
     prepare = dataclasses.replace(split.prepare, changes=(*split.prepare.changes, *changes))
     return dataclasses.replace(split, prepare=prepare)
 
@@ -57,6 +53,10 @@ class Labels:
     """The label becomes the context, f32[B, classes], one-hot."""
 
     classes: int
+
+    def check(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UserError if there are more classes in the data."""
+        _check_classes("Labels", self.classes, arrays.get("label", arrays.get("y")))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch."""
@@ -79,6 +79,11 @@ class Attributes:
                 f"attributes {values}: name one or more, each with its number of values"
             )
         object.__setattr__(self, "values", tuple(values.items()))
+
+    def check(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UserError if a factor has more values in the data."""
+        for name, count in self.values:
+            _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch.

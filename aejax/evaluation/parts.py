@@ -13,6 +13,8 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Variables
 
+ROWS = 256  # of a block
+
 
 class Data(Protocol):
     """What an evaluation needs of data; `aejax.data.Split` is one."""
@@ -79,9 +81,6 @@ def parts(data: Data, size: int) -> Iterator[Part]:
         valid = np.arange(size) < count
         yield Part(_filled(batch, count, size), jnp.asarray(index), jnp.asarray(valid))
         start += count
-
-
-ROWS = 256  # of a block
 
 
 def in_blocks(function: Callable[..., Any], *arrays: Any) -> Any:
