@@ -21,6 +21,7 @@ import aejax as ae
 from aejax import evaluation
 from aejax.data.synthetic.synthbench import SynthBench
 from aejax.types import Variables
+from aejax.variables import AGE, get
 from experiments.shared import synth
 from experiments.shared.driver import Experiment, Members, Page, Splits
 from experiments.shared.place import Place
@@ -74,7 +75,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """Silent latents, and the test figures of each part."""
 
     def one(model: Any, variables: Variables) -> dict[str, Any]:
-        ages = np.asarray(variables["memory"]["bottleneck"]["ages"]["age"])
+        ages = np.asarray(get(variables, AGE))
         return {"silent": np.mean(ages >= SILENCE), **synth.judged(model, variables, splits[2])}
 
     return {

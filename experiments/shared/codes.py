@@ -20,6 +20,7 @@ from aejax import evaluation, losses
 from aejax.dictionaries import recipes
 from aejax.dictionaries.unit_rows import unit_rows
 from aejax.types import Variables
+from aejax.variables import KERNEL, get, put
 from experiments.shared.training import Part, Trained
 
 Event = tuple[int, ...]
@@ -131,7 +132,7 @@ def _part(
         "rest": adam(shape.learning_rate),
     }
     tx = optax.multi_transform(rates, _labels)
-    if getattr(code, "l0", None) is not None:
+    if code.l0 is not None:
         # As in Conerly et al. 2024: where a price moves, some gradients are many times others.
         tx = optax.chain(optax.clip_by_global_norm(1.0), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
@@ -147,11 +148,7 @@ def quiet(variables: Any, batch: ae.Batch, key: Any) -> Any:
     tiny.
     """
     del batch, key
-    params = variables["params"]
-    bottleneck = params["bottleneck"]
-    encode = {**bottleneck["encode"], "kernel": 0.1 * bottleneck["encode"]["kernel"]}
-    params = {**params, "bottleneck": {**bottleneck, "encode": encode}}
-    return {**variables, "params": params}
+    return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
 
 
 def _labels(params: Any) -> Any:
