@@ -110,8 +110,8 @@ def sparse(
     Args:
       l1: weight of the L1 norm, or None where the bottleneck fixes the number of active latents.
       revival: weight of AuxK, 1/32 or 1, or None.
-      steered: a penalty without a coefficient, such as `losses.l1` or `losses.l0`: its price
-        follows the number of active latents that the bottleneck's `l0` asks for.
+      steered: a penalty without a coefficient, such as `losses.penalty`, the bottleneck's own: its
+        price follows the number of active latents that the bottleneck's `l0` asks for.
       dead_after: steps of silence after which a latent is dead.
       error: what is to be small; `losses.scaled_error`, `losses.unexplained`,
         `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.

@@ -78,6 +78,10 @@ class LinearDecoder(Protocol):
         """Differences [B, *shape] in the target's units -> f32[B, D] in the decoder's own."""
         ...
 
+    def finish(self, output: Array) -> Array:
+        """f32[B, D] in the decoder's own units -> f32[B, *shape] in the target's."""
+        ...
+
 
 class Bound(NamedTuple):
     """How K draws of the log-ratio become one cost."""

@@ -10,23 +10,20 @@ written from it. Names are those of the files: W_enc, b_dec, apply_b_dec_to_inpu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from aejax.bottlenecks import sparse
 from aejax.bottlenecks.sparse import Sparse
-from aejax.bottlenecks.sparse.plain import Normalisation, Plain
+from aejax.bottlenecks.sparse.plain import Plain
 from aejax.errors import UserError
 from aejax.types import Array
 
-__all__ = [
-    *("KINDS", "Normalisation", "Plain"),
-    *("decode", "encode", "fold_decoder_norms", "kind_of", "reconstruct"),
-]
+__all__ = ["Plain", "decode", "encode", "fold_decoder_norms", "kind_of", "reconstruct"]
 
 # The classes that a name stands for as a Plain's activation, read from the classes themselves.
-KINDS: dict[str, type[Sparse]] = {
+KINDS: dict[Any, type[Sparse]] = {
     part.kind: part
     for part in vars(sparse).values()
     if isinstance(part, type) and issubclass(part, Sparse) and part.kind
@@ -39,7 +36,7 @@ def kind_of(plain: Plain) -> type[Sparse]:
     Raises:
       UserError: if it is neither a known name nor a class of sparse code.
     """
-    found = KINDS.get(plain.activation, plain.activation)  # pyright: ignore[reportArgumentType]
+    found = KINDS.get(plain.activation, plain.activation)
     if isinstance(found, type) and issubclass(found, Sparse):
         return found
     raise UserError(
@@ -110,7 +107,8 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     takes no other's place where the largest are selected.
 
     Raises:
-      ValueError: for a code that selects the k largest, such as topk, unless the selection used the norms: it would change.
+      ValueError: for a code that selects the k largest, such as topk, unless the selection used the
+        norms: it would change.
     """
     norms = jnp.linalg.norm(plain.W_dec, axis=-1)
     if kind_of(plain).selects and not plain.rescale_acts_by_decoder_norm:

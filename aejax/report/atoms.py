@@ -19,8 +19,8 @@ class Units(NamedTuple):
     """Statistics of the m units of a sparse code over N examples."""
 
     density: np.ndarray  # f[m], the share of examples for which the unit is active
-    top: np.ndarray  # i[m, k], the examples with the greatest activations, greatest first
-    strength: np.ndarray  # f[m, k], those activations; 0 where fewer examples activate the unit
+    top: np.ndarray  # i[m, k], the examples with the greatest |activation|, greatest first
+    strength: np.ndarray  # f[m, k], those magnitudes; 0 where fewer examples activate the unit
     l0: np.ndarray  # f[N], active units of each example
 
 
@@ -39,7 +39,8 @@ def units(model: Any, variables: Variables, split: Split, n: int = 10_000, top: 
     """
 
     def run(model: Any, batch: Batch) -> Array:
-        return model.posterior(batch).dense()
+        # A unit that keeps signs is active, and strongly so, where it is far below zero too.
+        return jnp.abs(model.posterior(batch).dense())
 
     @jax.jit
     def step(variables, batch, strength, index, start):

@@ -138,7 +138,7 @@ class Sparse(nn.Module):
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
         """A bottleneck and its parameters that compute what plain weights do: the way back."""
-        return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), projection(plain)
+        return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
@@ -231,11 +231,6 @@ class Sparse(nn.Module):
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
     """inputs W + b, f32[B, m]; the product in `dtype`, summed and kept in float32."""
     return encode.project(inputs, kernel, dtype) + bias[None]
-
-
-def projection(plain: Plain, bias: str = "b_enc") -> dict[str, Any]:
-    """The parameters of `Projection` from plain weights, whose bias has the name given."""
-    return {"encode": {"kernel": plain.W_enc, "bias": plain.needed(bias)}}
 
 
 def weights(decoder: Any, latents: int) -> Any:

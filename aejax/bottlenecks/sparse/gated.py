@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, project, projection
+from aejax.bottlenecks.sparse.base import Sparse, project
 from aejax.bottlenecks.sparse.code import SparseCode
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.types import Array
@@ -59,7 +59,7 @@ class Gated(Sparse):
         """The bottleneck and its parameters."""
         own = {name: plain.needed(name) for name in ("b_mag", "r_mag")}
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
-        return module, {**projection(plain, "b_gate"), **own}
+        return module, {**plain.projection("b_gate"), **own}
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, projection
+from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import SparseCode
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check_positive
@@ -152,7 +152,7 @@ class JumpReLU(Sparse):
         """The bottleneck and its parameters; a threshold of 0 or less becomes the least number."""
         threshold = jnp.maximum(plain.needed("threshold"), jnp.finfo(jnp.float32).tiny)
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
-        return module, {**projection(plain), "log_threshold": jnp.log(threshold)}
+        return module, {**plain.projection(), "log_threshold": jnp.log(threshold)}
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:

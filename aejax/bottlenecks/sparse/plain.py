@@ -65,10 +65,12 @@ class Plain(NamedTuple):
         """
         value = getattr(self, name)
         if value is None:
-            raise UserError(
-                f"these {self.called} weights have no {name}, which {self.called} needs"
-            )
+            raise UserError(f"these {self.called} weights have no {name}: give them one")
         return value
+
+    def projection(self, bias: str = "b_enc") -> dict[str, Any]:
+        """A bottleneck's parameters of the projection; its bias is the field of that name."""
+        return {"encode": {"kernel": self.W_enc, "bias": self.needed(bias)}}
 
 
 class Architectures(NamedTuple):

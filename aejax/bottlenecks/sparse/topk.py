@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, projection
+from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check, whole
@@ -67,7 +67,7 @@ class Largest(Sparse):
             "score_by_norm": plain.rescale_acts_by_decoder_norm,
             "subtract_bias": plain.apply_b_dec_to_input,
         }
-        return cls(plain.latents, **how), projection(plain)
+        return cls(plain.latents, **how), plain.projection()
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
