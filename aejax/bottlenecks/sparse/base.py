@@ -132,7 +132,6 @@ class Sparse(nn.Module):
           memory: of this bottleneck.
           norms: f32[m] of the atoms.
         """
-        del memory, norms
         return {"activation": self.kind or type(self), "b_enc": params["encode"]["bias"]}
 
     @classmethod
@@ -151,7 +150,6 @@ class Sparse(nn.Module):
         Raises:
           UserError: if the class does not say.
         """
-        del plain, pre
         raise UserError(
             f"{cls.__name__} does not say which codes its plain weights give: define apply_plain"
         )
@@ -162,7 +160,6 @@ class Sparse(nn.Module):
         Raises:
           UserError: if there is nothing to steer.
         """
-        del code
         raise UserError(
             f"{type(self).__name__} has no penalty of its own to steer: name one, such as "
             "losses.l1, or choose a bottleneck that has one, such as ReLU"

@@ -50,7 +50,6 @@ class Gated(Sparse):
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain."""
-        del memory, norms
         own = {name: params[name] for name in ("b_mag", "r_mag")}
         return {"activation": self.kind, "b_gate": params["encode"]["bias"], **own}
 

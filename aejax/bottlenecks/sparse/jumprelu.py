@@ -139,12 +139,10 @@ class JumpReLU(Sparse):
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain."""
-        del memory, norms
-        threshold = jnp.exp(params["log_threshold"])
         return {
             "activation": self.kind,
             "b_enc": params["encode"]["bias"],
-            "threshold": threshold,
+            "threshold": jnp.exp(params["log_threshold"]),
         }
 
     @classmethod

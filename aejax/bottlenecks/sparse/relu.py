@@ -93,7 +93,6 @@ class AnnealedReLU(Sparse):
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain: once it is trained, it is a ReLU."""
-        del memory, norms
         return {"activation": ReLU.kind, "b_enc": params["encode"]["bias"]}
 
 

@@ -50,7 +50,6 @@ class Largest(Sparse):
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain; k is the number of slots that are used."""
-        del memory, norms
         used = self.k if self.active is None else min(self.k, math.ceil(float(self.active)))
         return {
             "activation": self.kind or type(self),
