@@ -72,12 +72,15 @@ class LinearDecoder(Protocol):
 
     def weights(self, latents: int, inputs: int | None = None) -> Any:
         """The atoms f32[m, D], the bias f32[D] and the skip connection f32[D_in, D] or None."""
+        ...
 
     def measure(self, differences: Array) -> Array:
         """Differences [B, *shape] in the target's units -> f32[B, D] in the decoder's own."""
+        ...
 
     def finish(self, output: Array) -> Array:
         """f32[B, D] in the decoder's own units -> f32[B, *shape] in the target's."""
+        ...
 
 
 class Bound(NamedTuple):
