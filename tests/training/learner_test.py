@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import aejax as ae
 from aejax.training import wrappers
+from aejax.training.gathering import gathered
 from tests import kinds
 from tests.kinds import KINDS, B
 
@@ -482,7 +483,7 @@ class TestChunks:
         def targets(start, room):
             chunk = kinds.source(start, room, start + room, [0, 1])
             chunk = ae.Source(chunk.arrays, chunk.rows, chunk.key, chunk.count, noisy)
-            return [chunk.batch(i, jnp.asarray(start + i)).target for i in range(room)]
+            return [gathered(chunk, i, jnp.asarray(start + i)).target for i in range(room)]
 
         assert kinds.raw(targets(0, 6)[2:5]) == kinds.raw(targets(2, 3))
         both = targets(0, 1)[0]
