@@ -24,9 +24,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from aejax.runs import checkpoint
-
-from aejax.runs import manifest
+from aejax.runs import checkpoint, manifest
 from aejax.errors import UserError
 from aejax.files import plain
 from aejax.runs.folder import CHECKPOINTS, RunFolder
