@@ -152,10 +152,11 @@ def _jumprelu(tensors: Tensors, of: _Trainer) -> Plain:
 
 
 def _gated(tensors: Tensors, of: _Trainer) -> Plain:
-    own = {"b_gate": "gate_bias", "b_mag": "mag_bias", "r_mag": "r_mag"}
-    vectors = {field: tensors.take(name, (of.latents,)) for field, name in own.items()}
-    weights = _weights(tensors, of, "decoder_bias")
-    return Plain("gated", **weights, **vectors, apply_b_dec_to_input=True)
+    gate, magnitude, scale = (
+        tensors.take(name, (of.latents,)) for name in ("gate_bias", "mag_bias", "r_mag")
+    )
+    weights = {**_weights(tensors, of, "decoder_bias"), "apply_b_dec_to_input": True}
+    return Plain("gated", **weights, b_gate=gate, b_mag=magnitude, r_mag=scale)
 
 
 _CLASSES: Mapping[str, Callable[[Tensors, _Trainer], Plain]] = {
