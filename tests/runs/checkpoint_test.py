@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aejax.runs import checkpoint
-
-from aejax.runs import manifest
 from aejax.errors import UserError
+from aejax.runs import checkpoint, manifest
 from aejax.runs.leaves import Leaf, fill, host_leaves, kinds, misfit, nest, params_sha256, paths
 from aejax.types import State
 
@@ -145,9 +143,7 @@ def test_part_of_a_state_though_the_rest_is_gone(folder):
     assert part.step == 20
     assert {path for path in part.leaves if path.startswith(kernel)} == {kernel}
     assert all(path.startswith("params/decoder/") for path in part.leaves)
-    np.testing.assert_array_equal(
-        part.leaves[kernel].array, state(20).params["decoder"]["kernel"]
-    )
+    np.testing.assert_array_equal(part.leaves[kernel].array, state(20).params["decoder"]["kernel"])
     with pytest.warns(UserWarning, match="20 is damaged: arrays/params.encoder"):
         assert checkpoint.newest(folder, lambda path: path.startswith("params/")).step == 10
 
