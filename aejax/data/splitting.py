@@ -13,6 +13,7 @@ from aejax.data.order import permutation
 from aejax.data.reading import Reader
 from aejax.data.split import Split, fingerprint
 from aejax.data.to_batch import Prepare
+from aejax.data.words import random_words
 from aejax.errors import UserError
 
 Binarise: TypeAlias = Literal["dynamic", "static", "none"]
@@ -144,8 +145,7 @@ def drawn(x: np.ndarray, scale: float, stream: tuple[int, ...]) -> np.ndarray:
     Returns:
       u8[...], 0 or 1, with mean x / scale to 2^-32.
     """
-    # numpy promises the raw stream of a bit generator for all versions.
-    bits = np.random.Philox(np.random.SeedSequence(BINARISE_SEED, spawn_key=stream))
-    words = bits.random_raw((x.size + 1) // 2).astype("<u8").view("<u4")[: x.size]
+    pairs = random_words(BINARISE_SEED, stream, (x.size + 1) // 2)
+    words = pairs.astype("<u8").view("<u4")[: x.size]
     threshold = x.reshape(-1).astype(np.float64) * (2.0**32 / scale)
     return (words < threshold).astype(np.uint8).reshape(x.shape)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.checks import check_not_rbg
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Variables
 
@@ -173,8 +174,8 @@ def means(record: Any) -> dict[str, np.ndarray]:
 
 def check_key(key: Key) -> None:
     """Raises UserError for an rbg key, which under vmap draws from the first key only."""
-    if "rbg" in str(jax.random.key_impl(key)):
-        raise UserError(
-            "an evaluation gives each example a key of its own, which rbg keys cannot: give "
-            "jax.random.key(seed, impl='threefry2x32')"
-        )
+    check_not_rbg(
+        key,
+        "an evaluation gives each example a key of its own, which rbg keys cannot: give "
+        "jax.random.key(seed, impl='threefry2x32')",
+    )

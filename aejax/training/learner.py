@@ -17,6 +17,7 @@ import optax
 from flax import linen as nn
 
 from aejax import bounds, losses
+from aejax.checks import check_not_rbg
 from aejax.errors import UserError
 from aejax.objective import Total, total
 from aejax.types import (
@@ -162,9 +163,9 @@ def _sticking(objective: Objective) -> list[Any]:
 
 
 def _check_key(key: Key, draws: int) -> None:
-    if draws > 1 and "rbg" in str(jax.random.key_impl(key)):
-        raise UserError(
-            f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
+    if draws > 1:
+        check_not_rbg(
+            key, f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
         )
 
 
