@@ -1,61 +1,23 @@
-"""The course of an experiment: data, parts trained one after another, figures, report, table."""
+"""The course of a run: parts are trained one after another, measured once, and reported."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
 import pathlib
-import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import jax
 import numpy as np
 
 import aejax as ae
-import experiments
-from aejax.data import Split
 from aejax.errors import UserError
-from aejax.files import read_json, writing
-from aejax.runs import metrics
+from aejax.files import read_json
 from aejax.runs.leaves import params_sha256
-from aejax.types import Variables
-from experiments.shared.place import Place
-from experiments.shared.training import Part, Trained, check, summary, table, train
-
-Splits = tuple[Split, Split, Split]
-Members = Mapping[str, Trained]
-
-
-class Page(NamedTuple):
-    """What a report says of a run."""
-
-    title: str
-    text: str  # its first line stands below the title
-    sections: list[Any]  # aejax.report.Section
-
-
-class Measured(NamedTuple):
-    """What a finished experiment has measured, for those sections that need no model."""
-
-    result: Mapping[str, Any]  # result.json
-    histories: Mapping[str, Any]  # part -> its aejax.report.history
-
-
-class Experiment(NamedTuple):
-    """An experiment is a record of pure functions of its numbers."""
-
-    name: str
-    config: type  # a frozen dataclass of numbers
-    data: Callable[[Any, Place], Splits]  # train, validation and test
-    build: Callable[[Any, tuple[int, ...]], dict[str, Part]]  # of the shape of one example
-    figures: Callable[[Any, Members, Splits], Mapping[str, Any]]  # name -> f[S], or name -> such
-    page: Callable[[Any, dict[str, tuple[Any, Variables]], Splits], Page]  # of part -> its model
-    measured: Callable[[Any, Measured], list[Any]] = lambda config, measured: []  # first sections
-    presets: Mapping[str, Any] = {}  # name -> config: what --preset starts from
-    rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
+from experiments.shared.experiment import Experiment, Members
+from experiments.shared.pages import report_if_possible
+from experiments.shared.place import Place, say
+from experiments.shared.training import Trained, check, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
@@ -97,7 +59,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
             runs.append(stack.enter_context(run))
             if runs[0].result is not None:
                 if not (out / "report.html").exists():  # it was stopped before the page
-                    _report(experiment, config, out, splits)
+                    report_if_possible(experiment, config, out, splits)
                 say(f"{out} is finished:\n{show(runs[0].result)}")
                 return runs[0].result
             if not runs[1:]:
@@ -106,45 +68,9 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
             say(f"{experiment.name}: {label}, seeds {config.seeds}, steps {own.steps:,}")
             trained[label] = train(run, part, own, splits, mesh, experiment.rules)
         result = _finish(runs[0], trained, experiment.figures(config, trained, splits))
-        _report(experiment, config, out, splits)
+        report_if_possible(experiment, config, out, splits)
     say(f"{out}:\n{show(result)}")
     return result
-
-
-def write_page(experiment: Experiment, folder: pathlib.Path, place: Place) -> pathlib.Path:
-    """Writes the page of a finished run anew, from what its folder holds."""
-    config = experiment.config(**ae.load(folder, parts=()).config.__dict__)
-    return page(experiment, config, folder, experiment.data(config, place))
-
-
-def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Splits) -> pathlib.Path:
-    """figures/*.png and report.html of a run, from its checkpoints, metrics and result."""
-    from aejax import report as reports
-
-    models, logged, histories = {}, {}, {}
-    for i, label in enumerate(experiment.build(config, splits[0].event)):
-        place = folder if i == 0 else folder / label
-        opened = ae.load(place, seed=0)
-        models[label] = (opened.model, opened.variables)
-        logged[label] = metrics.read(place)
-        histories[label] = reports.history(place)
-    content = experiment.page(config, models, splits)
-    curves = reports.curves_section(reports.history(folder))
-    used = reports.collapse_section(logged)
-    first = [curves] if used is None else [used, curves]
-    if said := reports.verdict(logged):
-        say(said)
-    result = read_json(folder / "result.json")
-    measured = experiment.measured(config, Measured(result, histories))
-    return reports.write(
-        folder,
-        content.title,
-        [*measured, *first, *content.sections],
-        summary=content.text.partition("\n")[0],
-        results={name: row for name, row in result.items() if name != "steps"},
-        config=dataclasses.asdict(config),
-        environment=read_json(folder / "environment.json"),
-    )
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,18 +97,6 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
             )
 
 
-def _report(experiment: Experiment, config: Any, out: pathlib.Path, splits: Splits) -> None:
-    if jax.process_index() != 0:
-        return
-    if importlib.util.find_spec("matplotlib") is None:
-        say(
-            "no report, as matplotlib is not installed; where it is, "
-            f"`python -m experiments report {out}` writes it"
-        )
-        return
-    say(f"report: {page(experiment, config, out, splits)}")
-
-
 def show(result: Mapping[str, Any]) -> str:
     """A result as aligned lines; nested figures come under the name of their part."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
@@ -193,48 +107,3 @@ def show(result: Mapping[str, Any]) -> str:
     if "params_sha256" in result:
         lines.append(f"  params_sha256 {result['params_sha256']}")
     return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    """A line for whoever watches, from one process of several."""
-    if jax.process_index() == 0:
-        print(text, flush=True)
-
-
-def prepared(out: str, **counts: int) -> pathlib.Path:
-    """The folder of a benchmark, made where it is not there.
-
-    Args:
-      out: its path.
-      **counts: the benchmark's numbers by their flags.
-
-    Raises:
-      UserError: for a number below 1, or a folder that cannot be made.
-    """
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"--{name} is {value}: give 1 or more")
-    folder = pathlib.Path(out).expanduser()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def named(folder: pathlib.Path) -> Experiment:
-    """The experiment that a run's folder is of.
-
-    Raises:
-      UserError: the folder is no run, or of a script or an experiment that there is not.
-    """
-    name = read_json(folder / "config.json").get("experiment")
-    if name is None:
-        raise UserError(
-            f"{folder} was written by a script, which no experiment can report on: open it with "
-            f"ae.load({str(folder)!r})"
-        )
-    module = str(name).replace("-", "_")
-    known = [entry.name for entry in pkgutil.iter_modules(experiments.__path__)]
-    found = importlib.import_module(f"experiments.{module}") if module in known else None
-    if not hasattr(found, "EXPERIMENT"):
-        raise UserError(f"{folder} is a run of {name!r}, which is no experiment of this version")
-    return found.EXPERIMENT  # type: ignore[union-attr]
