@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.checks import check, check_count
+from aejax.contracts import Prior
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 
-class Mixture(nn.Module):
+class Mixture(Prior):
     """sum_k weight_k N(mean_k, std_k^2), diagonal, with learned weights, means and deviations.
 
     Dilokthanakul et al. 2017 and others. There is no closed form of the KL: sample the rate. The
@@ -54,10 +55,6 @@ class Mixture(nn.Module):
         chosen = jax.random.categorical(choice_key, logits, shape=(n,))
         noise = jax.random.normal(noise_key, (n, *shape))
         return mean[chosen] + jnp.exp(log_std[chosen]) * noise
-
-    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> None:
-        """None: there is no closed form."""
-        del code, context, posterior
 
     @nn.compact
     def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
