@@ -112,7 +112,7 @@ class Given(NamedTuple):
 NOTHING = Given()
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module, abc.ABC):
     """Abstract: features -> code.
 
     It behaves as in training if and only if the collection "memory" is writable.
@@ -141,7 +141,7 @@ class Bottleneck(nn.Module):
         return latent
 
 
-class Prior(nn.Module):
+class Prior(nn.Module, abc.ABC):
     """Abstract: what the latents are drawn from when there is no input.
 
     In its methods `context` is the batch's, which a prior may ignore, and `posterior` the model's
@@ -183,7 +183,7 @@ class TrunkPrior(Protocol):
         ...
 
 
-class Likelihood(nn.Module):
+class Likelihood(nn.Module, abc.ABC):
     """Abstract: how probable a target is under what the decoder ends in, the prediction."""
 
     support: ClassVar[tuple[float, float] | None] = None  # of targets; None: all real numbers
