@@ -30,12 +30,10 @@ class Code(Protocol):
     @property
     def z(self) -> Any:
         """All that the decoder sees, [B, ...]."""
-        ...
 
     @property
     def latent(self) -> Any:
         """What the prior gives a probability to, [B, *shape]: z itself unless it is quantised."""
-        ...
 
 
 @runtime_checkable
@@ -49,7 +47,6 @@ class RandomCode(Code, Protocol):
           stick: stops the gradient through the parameters of q but not through z (Roeder et al.
             2017); raise UserError where that cannot be done.
         """
-        ...
 
 
 @runtime_checkable
@@ -58,11 +55,9 @@ class DensityCode(RandomCode, Protocol):
 
     def log_prob(self, values: Array) -> Array:
         """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
-        ...
 
     def redraw(self, key: Key) -> Array:
         """Another draw for each example, f32[B, L]."""
-        ...
 
 
 @runtime_checkable
@@ -72,12 +67,10 @@ class DiagonalCode(RandomCode, Protocol):
     @property
     def mean(self) -> Array:
         """f32[B, L]."""
-        ...
 
     @property
     def log_std(self) -> Array:
         """f32[B, L]."""
-        ...
 
 
 @runtime_checkable
@@ -87,7 +80,6 @@ class TopDownCode(RandomCode, Protocol):
     @property
     def levels(self) -> Sequence[DiagonalCode]:
         """From the top down; the first is drawn from x alone."""
-        ...
 
 
 @runtime_checkable
@@ -97,7 +89,6 @@ class BottomUpCode(RandomCode, Protocol):
     @property
     def whole(self) -> RandomCode:
         """The level that is drawn from x: the others tell no more of x."""
-        ...
 
 
 class Given(NamedTuple):
@@ -122,7 +113,6 @@ class Bottleneck(nn.Module, abc.ABC):
     @abc.abstractmethod
     def shape(self) -> tuple[Any, ...]:
         """Of one example's latent, without B; a tuple of shapes for a hierarchy."""
-        ...
 
     @abc.abstractmethod
     def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> Code:
@@ -133,12 +123,25 @@ class Bottleneck(nn.Module, abc.ABC):
           key: of the noise; None: there is none, and z is the mean where it has one.
           given: what else there is.
         """
-        ...
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
         """What the decoder sees of a latent that the prior draws: the latent itself."""
-        del given
         return latent
+
+
+class VectorBottleneck(Bottleneck):
+    """Abstract: a bottleneck whose latent is a vector.
+
+    Attributes:
+      latents: L, of its numbers.
+    """
+
+    latents: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's latent."""
+        return (self.latents,)
 
 
 class Prior(nn.Module, abc.ABC):
@@ -153,18 +156,15 @@ class Prior(nn.Module, abc.ABC):
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:
         """log p(z), [B, *shape] -> f32[B], nats."""
-        ...
 
     @abc.abstractmethod
     def sample(
         self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
     ) -> Any:
         """Draws n latents, [n, *shape]; the shape is the bottleneck's."""
-        ...
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
         """KL(q || p) per dimension, f32[B, L], nats; None: there is no closed form."""
-        del code, context, posterior
 
     def check_event(self, event: tuple[int, ...]) -> None:
         """Raises UserError if the prior is made for inputs x of another shape than `event`."""
@@ -176,11 +176,9 @@ class TrunkPrior(Protocol):
 
     def start(self, n: int, context: Any = None) -> Any:
         """The state above the top level, of n examples."""
-        ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
         """The state below a level, counted from the top, whose latent is z."""
-        ...
 
 
 class Likelihood(nn.Module, abc.ABC):
@@ -196,14 +194,11 @@ class Likelihood(nn.Module, abc.ABC):
     @abc.abstractmethod
     def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
         """log p(target | prediction), f32[B], nats; the mask is multiplied in before the sum."""
-        ...
 
     @abc.abstractmethod
     def mean(self, prediction: Any) -> Array:
         """The expected target, [B, *event]."""
-        ...
 
     @abc.abstractmethod
     def sample(self, key: Key, prediction: Any) -> Array:
         """A target drawn, [B, *event]."""
-        ...

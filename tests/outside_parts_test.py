@@ -24,7 +24,7 @@ from flax import linen as nn
 import aejax as ae
 from aejax import evaluation, report
 from aejax.bottlenecks import Sparse
-from aejax.contracts import NOTHING, Bottleneck, Given, Likelihood, Prior
+from aejax.contracts import NOTHING, Bottleneck, Given, Likelihood, Prior, VectorBottleneck
 from tests.imports_test import FILES, imported
 
 L, EVENT = 3, (12,)
@@ -59,14 +59,8 @@ def laplace_log_prob(z: jax.Array, location: jax.Array, log_scale: jax.Array) ->
     return -jnp.sum(apart + log_scale + math.log(2.0), axis=-1)
 
 
-class Laplace(Bottleneck):
+class Laplace(VectorBottleneck):
     """A posterior with tails that a Gaussian does not have."""
-
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.latents,)
 
     @nn.compact
     def __call__(
@@ -239,8 +233,9 @@ def test_a_part_says_at_once_what_it_lacks(contract):
 
 def parts() -> set[type]:
     """The bottlenecks, priors and likelihoods of aejax, but for the sparse bottlenecks."""
-    derived = [cls for base in (Bottleneck, Prior, Likelihood) for cls in base.__subclasses__()]
-    return {cls for cls in derived if cls.__module__.startswith("aejax")} - {Sparse}
+    bases = (Bottleneck, VectorBottleneck, Prior, Likelihood)
+    derived = {cls for base in bases for cls in base.__subclasses__()}
+    return {cls for cls in derived if cls.__module__.startswith("aejax")} - {*bases, Sparse}
 
 
 def test_no_other_room_knows_a_part_by_its_class():

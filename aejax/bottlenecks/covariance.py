@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.contracts import NOTHING, Bottleneck, Given
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
 from aejax.normal import LOG_2PI
 from aejax.types import Array, Key
@@ -53,26 +53,18 @@ class FullGaussianCode(NamedTuple):
         return self.location + _product(self.cholesky, noise)
 
 
-class FullGaussian(Bottleneck):
+class FullGaussian(VectorBottleneck):
     """z = location + cholesky noise, noise ~ N(0, 1) (Kingma and Welling 2019, section 2.5.1).
 
     The features give L (L + 3) / 2 numbers: the location, the logarithm of the diagonal, and what
     stands below it.
     """
 
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
     def __call__(
         self, features: Array, key: Key | None, given: Given = NOTHING
     ) -> FullGaussianCode:
         """[B, ...] -> FullGaussianCode; without a key z is the location."""
-        del given
         count = self.latents
         rows, columns = np.tril_indices(count, -1)
         statistics = nn.Dense(2 * count + len(rows), name="statistics")(

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
 from aejax.checks import check_count
-from aejax.contracts import NOTHING, Bottleneck, Given
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.types import Array, Key
 
 
@@ -32,7 +32,7 @@ class PlanarStep(nn.Module):
         return z + u * height, jnp.log1p(slope)[:, 0]
 
 
-class Planar(Bottleneck):
+class Planar(VectorBottleneck):
     """A diagonal Gaussian through planar flows, whose parameters the features give.
 
     Attributes:
@@ -40,18 +40,11 @@ class Planar(Bottleneck):
       flows: how many steps.
     """
 
-    latents: int
     flows: int = 4
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
         """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
-        del given
         check_count(self, 0, "flows")
         steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)

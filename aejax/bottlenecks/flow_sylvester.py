@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
 from aejax.checks import check_count
-from aejax.contracts import NOTHING, Bottleneck, Given
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.errors import UserError
 from aejax.types import Array, Key
 
@@ -49,7 +49,7 @@ class SylvesterStep(nn.Module):
         return z + jnp.sum(q * move[:, None, :], axis=-1), jnp.sum(jnp.log1p(slope), axis=-1)
 
 
-class Sylvester(Bottleneck):
+class Sylvester(VectorBottleneck):
     """A diagonal Gaussian through orthogonal Sylvester flows, whose parameters the features give.
 
     Attributes:
@@ -58,14 +58,8 @@ class Sylvester(Bottleneck):
       flows: how many steps.
     """
 
-    latents: int
     columns: int | None = None
     flows: int = 4
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
@@ -74,7 +68,6 @@ class Sylvester(Bottleneck):
         Raises:
           UserError: if there are more columns than latents.
         """
-        del given
         columns = self.latents if self.columns is None else self.columns
         if not 1 <= columns <= self.latents:
             raise UserError(

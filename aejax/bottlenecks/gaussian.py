@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.contracts import NOTHING, Bottleneck, Given
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
 from aejax.normal import LOG_2PI, normal_log_prob
 from aejax.types import Array, Key
@@ -52,20 +52,12 @@ class GaussianCode(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * noise
 
 
-class Gaussian(Bottleneck):
+class Gaussian(VectorBottleneck):
     """z = mean + exp(log_std) * noise, noise ~ N(0, 1) (Kingma and Welling 2014, section 2.4)."""
-
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> GaussianCode:
         """[B, ...] -> GaussianCode; without a key z is the mean."""
-        del given
         statistics = nn.Dense(2 * self.latents, name="statistics")(
             flatten(features).astype(jnp.float32)
         )

@@ -73,7 +73,6 @@ class FiniteScalarQuantised(Bottleneck):
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> LatticeCode:
         """[B, ...] -> LatticeCode; the key is not used."""
-        del key, given
         encoded = self.encode(features)
         levels = np.asarray(self.levels, np.float32)
         # Slightly beyond the outermost levels, so that these can be reached.
@@ -92,7 +91,6 @@ class FiniteScalarQuantised(Bottleneck):
 
     def lift(self, latent: Array, given: Given = NOTHING) -> Array:
         """Indices i32[B, *positions] -> their points f32[B, *positions, len(levels)]."""
-        del given
         check_indices(self, latent)
         levels = np.asarray(self.levels, np.int32).reshape((*(1,) * latent.ndim, -1))
         digits = (latent[..., None] // self._basis(latent.ndim + 1)) % levels

@@ -161,7 +161,6 @@ class UpwardLevels(Bottleneck):
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Array:
         """The lowest level, f32[B, L_L]."""
-        del given
         return latent[-1]
 
 

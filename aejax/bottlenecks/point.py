@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.contracts import NOTHING, Bottleneck, Given
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
 from aejax.types import Array, Key
 
@@ -23,18 +23,10 @@ class PointCode(NamedTuple):
         return self.z
 
 
-class Point(Bottleneck):
+class Point(VectorBottleneck):
     """One linear map from the features to `latents` numbers."""
-
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> PointCode:
         """[B, ...] -> PointCode with z f32[B, latents]; the key is not used."""
-        del key, given
         return PointCode(nn.Dense(self.latents, name="mean")(flatten(features).astype(jnp.float32)))

@@ -77,7 +77,6 @@ class VectorQuantised(Bottleneck):
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> VectorCode:
         """[B, ...] -> VectorCode; the key chooses where dead vectors restart, and nothing else."""
-        del given
         encoded = self.encode(features)
         indices = nearest(encoded, self.codebook())
         z = straight_through(encoded, self.lift(indices))
@@ -88,7 +87,6 @@ class VectorQuantised(Bottleneck):
 
     def lift(self, latent: Array, given: Given = NOTHING) -> Array:
         """Indices i32[B, *positions] -> their vectors f32[B, *positions, size]."""
-        del given
         check_indices(self, latent)
         return jnp.take(self.codebook(), latent, axis=0)
 

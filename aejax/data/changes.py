@@ -35,7 +35,6 @@ class Checked(Protocol):
 
     def check(self, arrays: Mapping[str, Any]) -> None:
         """Raises UserError if the arrays of a split do not allow the change."""
-        ...
 
 
 def changed(split: Split, *changes: Any) -> Split:

@@ -36,7 +36,6 @@ class Conditional(Prior):
           UserError: without a context, or if its rows are not B.
           TypeError: if a leaf of the context holds integers.
         """
-        del posterior
         mean, log_std = self._parameters(z.shape[0], z.shape[-1], context)
         return jnp.sum(normal_log_prob(z, mean, log_std), axis=-1)
 
@@ -48,7 +47,6 @@ class Conditional(Prior):
         Raises:
           UserError: without a context, or if its rows are not n.
         """
-        del posterior
         mean, log_std = self._parameters(n, shape[-1], context)
         return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
@@ -57,7 +55,6 @@ class Conditional(Prior):
 
         None where the code is no diagonal Gaussian.
         """
-        del posterior
         if not isinstance(code, DiagonalCode):
             return None
         mean, log_std = self._parameters(code.mean.shape[0], code.mean.shape[-1], context)

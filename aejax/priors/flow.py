@@ -83,7 +83,6 @@ class Flow(Prior):
         Raises:
           TypeError: if a leaf of the context holds integers.
         """
-        del posterior
         noise, log_det = self.noise(z, context)
         zeros = jnp.zeros_like(noise)
         return jnp.sum(normal_log_prob(noise, zeros, zeros), axis=-1) + log_det
@@ -113,7 +112,6 @@ class Flow(Prior):
         Raises:
           UserError: if the context's rows are not n.
         """
-        del posterior
         rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
         if rows - {n}:
             raise UserError(

@@ -109,12 +109,10 @@ class Ladder(Prior):
 
     def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:
         """The state below a level whose latent is z."""
-        del context
         return self.trunk.advance(level, state, z)
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
         """A tuple of f32[B, L_l] -> f32[B]."""
-        del posterior
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
             density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
@@ -127,7 +125,6 @@ class Ladder(Prior):
         self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
     ) -> tuple[Array, ...]:
         """Draws a tuple of f32[n, L_l], from the top down."""
-        del posterior
         state, z = self.start(n, context), []
         for i, noise in enumerate(jax.random.split(key, len(shape))):
             z.append(normal(noise, *_split(self.trunk.statistics(i, state))))
@@ -140,7 +137,6 @@ class Ladder(Prior):
 
         None where the code has no density level by level.
         """
-        del posterior
         if not isinstance(code, TopDownCode):
             return None
         state, each = self.start(code.levels[0].z.shape[0], context), []

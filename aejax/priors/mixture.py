@@ -38,7 +38,6 @@ class Mixture(Prior):
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """f32[B, L] -> f32[B]."""
-        del context, posterior
         logits, mean, log_std = self._parameters(z.shape[-1])
         pairs = jnp.broadcast_to(z[:, None], (z.shape[0], *mean.shape))
         mean, log_std = (jnp.broadcast_to(a[None], pairs.shape) for a in (mean, log_std))
@@ -49,7 +48,6 @@ class Mixture(Prior):
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
         """Draws f32[n, *shape]: a component each, then a point of it."""
-        del context, posterior
         choice_key, noise_key = jax.random.split(key)
         logits, mean, log_std = self._parameters(shape[-1])
         chosen = jax.random.categorical(choice_key, logits, shape=(n,))

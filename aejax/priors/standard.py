@@ -18,7 +18,6 @@ class Standard(Prior):
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """f32[B, L] -> f32[B]."""
-        del context, posterior
         zeros = jnp.zeros_like(z)
         return jnp.sum(normal_log_prob(z, zeros, zeros), axis=-1)
 
@@ -26,7 +25,6 @@ class Standard(Prior):
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
         """Draws f32[n, *shape]."""
-        del context, posterior
         return jax.random.normal(key, (n, *shape))
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
@@ -34,7 +32,6 @@ class Standard(Prior):
 
         None where the code is no diagonal Gaussian.
         """
-        del context, posterior
         if not isinstance(code, DiagonalCode):
             return None
         variance = jnp.exp(2.0 * code.log_std)

@@ -74,7 +74,6 @@ class Vamp(Prior):
         Raises:
           UserError: as `log_prob`.
         """
-        del shape
         choice_key, noise_key = jax.random.split(key)
         code = self._code(context, posterior)
         chosen = jax.random.randint(choice_key, (n,), 0, self.pseudo_inputs)
