@@ -30,10 +30,12 @@ class Code(Protocol):
     @property
     def z(self) -> Any:
         """All that the decoder sees, [B, ...]."""
+        ...
 
     @property
     def latent(self) -> Any:
         """What the prior gives a probability to, [B, *shape]: z itself unless it is quantised."""
+        ...
 
 
 @runtime_checkable
@@ -47,6 +49,7 @@ class RandomCode(Code, Protocol):
           stick: stops the gradient through the parameters of q but not through z (Roeder et al.
             2017); raise UserError where that cannot be done.
         """
+        ...
 
 
 @runtime_checkable
@@ -55,9 +58,11 @@ class DensityCode(RandomCode, Protocol):
 
     def log_prob(self, values: Array) -> Array:
         """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
+        ...
 
     def redraw(self, key: Key) -> Array:
         """Another draw for each example, f32[B, L]."""
+        ...
 
 
 @runtime_checkable
@@ -67,10 +72,12 @@ class DiagonalCode(RandomCode, Protocol):
     @property
     def mean(self) -> Array:
         """f32[B, L]."""
+        ...
 
     @property
     def log_std(self) -> Array:
         """f32[B, L]."""
+        ...
 
 
 @runtime_checkable
@@ -80,6 +87,7 @@ class TopDownCode(RandomCode, Protocol):
     @property
     def levels(self) -> Sequence[DiagonalCode]:
         """From the top down; the first is drawn from x alone."""
+        ...
 
 
 @runtime_checkable
@@ -89,6 +97,7 @@ class BottomUpCode(RandomCode, Protocol):
     @property
     def whole(self) -> RandomCode:
         """The level that is drawn from x: the others tell no more of x."""
+        ...
 
 
 class Given(NamedTuple):
@@ -176,9 +185,11 @@ class TrunkPrior(Protocol):
 
     def start(self, n: int, context: Any = None) -> Any:
         """The state above the top level, of n examples."""
+        ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
         """The state below a level, counted from the top, whose latent is z."""
+        ...
 
 
 class Likelihood(nn.Module, abc.ABC):

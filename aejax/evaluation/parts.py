@@ -24,6 +24,7 @@ class Data(Protocol):
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All examples once, in order; the last batch may be smaller."""
+        ...
 
 
 class Static:
