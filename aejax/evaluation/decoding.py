@@ -71,7 +71,7 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
         code = model.posterior(batch)
-        mean = code.mean if hasattr(code, "mean") else joined(code.latent)
+        mean = joined(code.latent)
         if model.prior is None:
             return mean, None
         kl = model.prior.kl(code, batch.context, model.posterior)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from aejax.types import Array, Batch, Key, Variables
 ROWS = 256  # of a block
 
 
+@runtime_checkable
 class Data(Protocol):
     """What an evaluation needs of data; `aejax.data.Split` is one."""
 
@@ -68,7 +69,7 @@ def parts(data: Data, size: int) -> Iterator[Part]:
     """
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
-    if not hasattr(data, "batches"):
+    if not isinstance(data, Data):
         raise UserError(
             f"an evaluation was given a {type(data).__name__} in place of a split: give one, as in "
             "train, validation, test = ae.data.arrays(x)"

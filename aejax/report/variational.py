@@ -86,7 +86,9 @@ def _is_vector(model: Any, variables: Variables, batch: Batch) -> bool:
     shape = jax.eval_shape(lambda v, b: model.apply(v, b, method="encode"), variables, batch)
     levels = shape if isinstance(shape, tuple) else (shape,)
     return all(
-        hasattr(level, "ndim") and level.ndim == 2 and np.issubdtype(level.dtype, np.floating)
+        isinstance(level, jax.ShapeDtypeStruct)
+        and level.ndim == 2
+        and np.issubdtype(level.dtype, np.floating)
         for level in levels
     )
 

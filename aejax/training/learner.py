@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from aejax import bounds, losses
 from aejax.checks import check_not_rbg
+from aejax.contracts import TrunkPrior
 from aejax.errors import UserError
 from aejax.objective import Total, total
 from aejax.types import (
@@ -64,7 +65,7 @@ def learner(
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(f"{tx!r} is no optimiser: give one of optax, as optax.adam(1e-3)")
     _check(objective, draws, bound)
-    if bound.regrade is not None and hasattr(getattr(model, "prior", None), "advance"):
+    if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
             f"codes under {type(model.prior).__name__} are made of the prior's own trunk, whose "
             "gradient this bound would regrade with the encoder's: use bounds.iwae or miwae"

@@ -638,17 +638,14 @@ class Labelled(NamedTuple):
         return ae.bottlenecks.GaussianCode(self.z, self.mean, self.log_std).log_q(stick)
 
 
-class LabelledGaussian(nn.Module):
+class LabelledGaussian(ae.contracts.Bottleneck):
     latents: int = 2
     shape = (2,)
 
     @nn.compact
-    def __call__(self, features, key, step=0, context=None, prior=None, decoder=None):
+    def __call__(self, features, key, given=ae.contracts.NOTHING):
         code = ae.Gaussian(self.latents, name="gaussian")(features, key)
         return Labelled(*code, jnp.sign(code.z).astype(jnp.int32))
-
-    def lift(self, latent, context=None, prior=None):
-        return latent
 
 
 def tiny(bottleneck=None) -> ae.Autoencoder:
