@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from aejax.data.missing import needs
 from aejax.errors import UserError
+from aejax.optional import needs
 
 
 def default_data_dir() -> Path:

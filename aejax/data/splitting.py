@@ -54,11 +54,11 @@ def divide(
             f"{name} has too few groups of examples to give {short[0]} one: each group goes whole "
             "to one part"
         )
-    return [{key: column[np.sort(cut)] for key, column in columns.items()} for cut in cuts]
+    return [{key: column[cut] for key, column in columns.items()} for cut in cuts]
 
 
 def _cuts(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Example numbers of each part: groups in a random order, each where its first example falls."""
+    """Example numbers of each part; a group goes where its first example falls in random order."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = permutation(len(sizes), seed, 0)
     first = np.empty(len(sizes), np.int64)

@@ -43,7 +43,7 @@ def source(manual_dir: Path | None) -> Source:
         files=(file,),
         documents=lambda: _documents(file),
         about="The King James Bible by chapters, with the book as label.",
-        sha256="",
+        sha256="bced619655744cc20a5b5e5b6119c136337a4b4ac019a52be7f27b37adbd8d2f",
     )
 
 

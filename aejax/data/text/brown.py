@@ -58,7 +58,7 @@ def source(manual_dir: Path | None) -> Source:
         files=files,
         documents=lambda: _documents(files),
         about="The Brown corpus with 15 genres and a part of speech for each word.",
-        sha256="",
+        sha256="6acfadf2af02695286a8b8897db32ce216975ee949b0b4cf9ad987050881a229",
     )
 
 

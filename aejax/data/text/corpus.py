@@ -1,8 +1,8 @@
 """Corpus: one part of a text data set, whose documents are read as they are asked for.
 
-for document in corpus:              # in order, read in blocks: memory does not grow with the corpus
+for document in corpus:                # in order, read in blocks that are let go again
     ids = tokenizer.encode(document.text)
-corpus[7].label, corpus.labels[7]    # "news", 9
+corpus[7].label, corpus.labels[7]      # "news", 9
 
 Tokens are no business of a corpus: whoever packs token ids into rows iterates over documents.
 """

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from aejax.data.data_dir import alone, newest, quiet
-from aejax.data.missing import needs
 from aejax.data.text.corpus import add
 from aejax.data.text.source import Source
 from aejax.data.text.store import FILE, Index, record, save
 from aejax.errors import UserError
+from aejax.optional import needs
 
 
 def prepare(source: Source, name: str, data_dir: Path) -> Path:

@@ -108,7 +108,7 @@ def find(manual_dir: Path | None, names: Sequence[str], how: str) -> tuple[Path,
       UserError: no folder was given, or a file is missing; names the first one.
     """
     if manual_dir is None:
-        raise UserError(f"give the folder that holds {names[0]} as manual_dir (--manual-dir): {how}")
+        raise UserError(f"give the folder that holds {names[0]} by --manual-dir: {how}")
     for name in names:
         if not (manual_dir / name).is_file():
             raise UserError(f"{manual_dir / name} is missing: {how}")

@@ -18,6 +18,7 @@ import numpy as np
 from aejax.data.split import fingerprint
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
+from aejax.optional import needs
 
 FILE = "aejax.npz"
 BLOCK = 256  # documents that are read together
@@ -105,8 +106,6 @@ def opened(folder: Path, documents: int) -> Any:
     Raises:
       UserError: files are missing, or hold another number of documents.
     """
-    from aejax.data.missing import needs
-
     tfds = needs("tensorflow_datasets", "reading texts")
     try:
         source = tfds.builder_from_directory(str(folder)).as_data_source()["train"]

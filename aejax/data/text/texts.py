@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from aejax.data.data_dir import default_data_dir, newest
-from aejax.data.dividing import divide
+from aejax.data.splitting import divide
 from aejax.data.text import bible, brown, folder, wordnet
 from aejax.data.text.corpus import Corpus, Texts
 from aejax.data.text.prepare import prepare
