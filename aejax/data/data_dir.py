@@ -35,8 +35,12 @@ def newest(data_dir: Path, name: str, file: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def alone(data_dir: Path) -> Iterator[Path]:
+def alone(data_dir: Path, instead: str = "give another folder by --data-dir") -> Iterator[Path]:
     """A folder to work in, inside data_dir, that is gone afterwards; one process at a time.
+
+    Args:
+      data_dir: made where it does not exist.
+      instead: what the user should do where it cannot be written.
 
     Raises:
       UserError: data_dir cannot be written.
@@ -54,17 +58,15 @@ def alone(data_dir: Path) -> Iterator[Path]:
         finally:
             os.close(handle)
     except OSError as error:
-        raise UserError(
-            f"{data_dir} cannot be written ({error}): give another folder by --data-dir"
-        ) from error
+        raise UserError(f"{data_dir} cannot be written ({error}): {instead}") from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keeps tfds' notes and bars off the terminal; its errors still come as exceptions."""
+    tfds = needs("tensorflow_datasets", "preparing a data set")
     from absl import logging
 
-    tfds = needs("tensorflow_datasets", "preparing a data set")
     level = logging.get_verbosity()
     tfds.disable_progress_bar()
     logging.set_verbosity(logging.ERROR)
