@@ -122,7 +122,7 @@ def kjv(verses=bible.VERSES, books=bible.BOOKS):
         "  1 And it came",
         "to pass.",
         "  2 Selah",
-        "  and so on.",
+        "  and  so on. ",
     ]
     lines += ["", "Book of Songs 2", ""]
     lines += [f"  {i + 1} Verse {'a' * (i % 7)}." for i in range(verses - books - 1)]
