@@ -47,7 +47,7 @@ def mesh(**axes: int) -> Mesh:
 
 
 def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> Learner:
-    """The learner with `init` and `step` compiled; the state given to `step` is donated.
+    """The learner with `init`, `step`, `evaluate` compiled; the state given to `step` is donated.
 
     Args:
       learner: complete, as this is the outermost wrapper.
@@ -61,8 +61,11 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
       UserError: when first called, if a batch or a sharded axis does not divide over the mesh.
     """
     if mesh is None:
-        init = jax.jit(learner.init)
-        return learner._replace(init=init, step=jax.jit(learner.step, donate_argnums=0))
+        return learner._replace(
+            init=jax.jit(learner.init),
+            step=jax.jit(learner.step, donate_argnums=0),
+            evaluate=jax.jit(learner.evaluate),
+        )
 
     place_data = _Placement(mesh, learner)
     programs: dict[str, Any] = {}
@@ -84,7 +87,7 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
         state = jax.tree.map(_put, state, layout)
         return programs["step"](state, place_data(data))
 
-    return learner._replace(init=init, step=step)
+    return learner._replace(init=init, step=step, evaluate=jax.jit(learner.evaluate))
 
 
 def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:

@@ -322,8 +322,9 @@ def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
         jnp.stack([jax.random.key(0), jax.random.key(1)]), Batches(splits[0], 4, seeds=2)[0]
     )
     variables = learner(part, SMALL).variables(state)
-    early = watch_held_out(part, splits[1], 0)(variables)
-    late = watch_held_out(part, splits[1], 5_000)(variables)
+    own = learner(part, SMALL)
+    early = watch_held_out(part, own, splits[1], 0)(variables)
+    late = watch_held_out(part, own, splits[1], 5_000)(variables)
     np.testing.assert_allclose(early["validation_loss"], early["validation_distortion"], rtol=1e-5)
     whole = late["validation_distortion"] + late["validation_rate"]
     np.testing.assert_allclose(late["validation_loss"], whole, rtol=1e-5)

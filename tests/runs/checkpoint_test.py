@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aejax.runs import checkpoint
-
-from aejax.runs import manifest
 from aejax.errors import UserError
+from aejax.runs import checkpoint, manifest
 from aejax.runs.leaves import Leaf, fill, host_leaves, kinds, misfit, nest, params_sha256, paths
 from aejax.types import State
 
