@@ -6,5 +6,14 @@ from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
 from aejax.data.split import Split
+from aejax.data.text.texts import texts
 
-__all__ = ["Batches", "Split", "arrays", "changed", "changes", "images"]
+__all__ = [
+    "Batches",
+    "Split",
+    "arrays",
+    "changed",
+    "changes",
+    "images",
+    "texts",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,20 +25,6 @@ class Prepared(NamedTuple):
     # their numbers there, instead of `image`.
     reader: Reader | None = None
     content: str | None = None  # sha256 over what the reader gives
-
-
-def default_data_dir() -> Path:
-    """The folder that tensorflow-datasets prepares into, found without importing it."""
-    return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-
-
-def newest(data_dir: Path, name: str, file: str) -> Path | None:
-    """The given file of the newest version of a data set in data_dir, or None."""
-
-    def version(path: Path) -> tuple[int, ...]:
-        return tuple(int(part) if part.isdigit() else -1 for part in path.parent.name.split("."))
-
-    return max((data_dir / name).glob(f"[0-9]*/{file}"), key=version, default=None)
 
 
 def save(path: Path, prepared: Prepared) -> None:
