@@ -99,7 +99,7 @@ def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
     """
 
     def layout(path: Any, leaf: Any) -> NamedSharding:
-        name = "/".join(_part(p) for p in path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, spec in rules:
             if re.search(pattern, name) and leaf.ndim >= len(spec):
                 # A spec names the trailing axes: seeds may stand in front of them.
@@ -116,13 +116,6 @@ def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree.map_with_path(layout, state)
-
-
-def _part(entry: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> Array:
@@ -144,7 +137,7 @@ class _Placement:
         self.lead = 0 if learner.seeds is None or learner.shared_data else 1
         self.resident: dict[int, tuple[Any, Array]] = {}
 
-    def batch(self, batch: Batch, axis: int) -> Batch:
+    def batch(self, batch: Any, axis: int) -> Any:
         return jax.tree.map(lambda a: self._batch(a, axis), batch)
 
     def __call__(self, data: Batch | Source) -> Batch | Source:
@@ -154,10 +147,10 @@ class _Placement:
         key, count = _put(data.key, whole), _put(data.count, whole)
         first = _put(jnp.asarray(data.first, jnp.int32), whole)
         if data.rows is None:
-            arrays = jax.tree.map(lambda a: self._batch(a, self.lead + 1), data.arrays)
-            return Source(arrays, None, key, count, data.prepare, first)
-        arrays = jax.tree.map(self._keep, data.arrays)
-        rows = self._batch(data.rows, self.lead + 1)
+            arrays, rows = self.batch(data.arrays, self.lead + 1), None
+        else:
+            arrays = jax.tree.map(self._keep, data.arrays)
+            rows = self._batch(data.rows, self.lead + 1)
         return Source(arrays, rows, key, count, data.prepare, first)
 
     def _keep(self, leaf: Any) -> Array:

@@ -17,6 +17,8 @@ import optax
 from flax import linen as nn
 
 from aejax import bounds, losses
+from aejax.checks import check_not_rbg
+from aejax.contracts import TrunkPrior
 from aejax.errors import UserError
 from aejax.objective import Total, total
 from aejax.types import (
@@ -63,7 +65,7 @@ def learner(
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(f"{tx!r} is no optimiser: give one of optax, as optax.adam(1e-3)")
     _check(objective, draws, bound)
-    if bound.regrade is not None and hasattr(getattr(model, "prior", None), "advance"):
+    if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
             f"codes under {type(model.prior).__name__} are made of the prior's own trunk, whose "
             "gradient this bound would regrade with the encoder's: use bounds.iwae or miwae"
@@ -162,9 +164,9 @@ def _sticking(objective: Objective) -> list[Any]:
 
 
 def _check_key(key: Key, draws: int) -> None:
-    if draws > 1 and "rbg" in str(jax.random.key_impl(key)):
-        raise UserError(
-            f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
+    if draws > 1:
+        check_not_rbg(
+            key, f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.checks import check_not_rbg
 from aejax.errors import UserError
 from aejax.training.gathering import gathered
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Variables
@@ -60,8 +61,7 @@ def successors(key: Key, n: int) -> Key:
     Raises:
       UserError: for the rbg implementation, which under vmap draws from the first key only.
     """
-    if "rbg" in str(jax.random.key_impl(key)):
-        raise UserError("rbg keys are no keys of their own under vmap: use threefry with seeds")
+    check_not_rbg(key, "rbg keys are no keys of their own under vmap: use threefry with seeds")
     data = jax.random.key_data(key)
     counted = jnp.tile(data[None], (n, 1)).at[:, -1].add(jnp.arange(n, dtype=data.dtype))
     return jax.random.wrap_key_data(counted, impl=jax.random.key_impl(key))

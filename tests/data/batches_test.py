@@ -169,7 +169,9 @@ def test_processes_load_contiguous_slices(split, seeds):
     """Fails if slices are interleaved or the batch is not divided."""
     batches = Batches(split, 6, seeds=seeds)
     whole = split.rows(batches.rows(2, 3))["image"]
-    pieces = [batches.local(i, 3).source(2, 3).arrays["image"] for i in range(3)]
+    pieces = [
+        dataclasses.replace(batches, process=(i, 3)).source(2, 3).arrays["image"] for i in range(3)
+    ]
     assert pieces[0].shape[-4] == 2
     np.testing.assert_array_equal(np.concatenate(pieces, axis=-4), whole)
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import aejax as ae
 from aejax.training import wrappers
+from aejax.training.gathering import gathered
 from tests import kinds
 from tests.kinds import KINDS, B
 
@@ -482,7 +483,7 @@ class TestChunks:
         def targets(start, room):
             chunk = kinds.source(start, room, start + room, [0, 1])
             chunk = ae.Source(chunk.arrays, chunk.rows, chunk.key, chunk.count, noisy)
-            return [chunk.batch(i, jnp.asarray(start + i)).target for i in range(room)]
+            return [gathered(chunk, i, jnp.asarray(start + i)).target for i in range(room)]
 
         assert kinds.raw(targets(0, 6)[2:5]) == kinds.raw(targets(2, 3))
         both = targets(0, 1)[0]
@@ -637,17 +638,14 @@ class Labelled(NamedTuple):
         return ae.bottlenecks.GaussianCode(self.z, self.mean, self.log_std).log_q(stick)
 
 
-class LabelledGaussian(nn.Module):
+class LabelledGaussian(ae.contracts.Bottleneck):
     latents: int = 2
     shape = (2,)
 
     @nn.compact
-    def __call__(self, features, key, step=0, context=None, prior=None, decoder=None):
+    def __call__(self, features, key, given=ae.contracts.NOTHING):
         code = ae.Gaussian(self.latents, name="gaussian")(features, key)
         return Labelled(*code, jnp.sign(code.z).astype(jnp.int32))
-
-    def lift(self, latent, context=None, prior=None):
-        return latent
 
 
 def tiny(bottleneck=None) -> ae.Autoencoder:
