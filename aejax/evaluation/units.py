@@ -31,7 +31,7 @@ class TopExamples(NamedTuple):
 
     density: np.ndarray  # f64[M], the share of examples for which the unit is active
     top: np.ndarray  # i[M, K], the examples with the largest activations; largest first of a model
-    strength: np.ndarray  # f[M, K], those activations, of a model |z|; 0 where fewer examples activate the unit
+    strength: np.ndarray  # f[M, K], those values, |z| of a model; 0 where fewer are active
     l0: np.ndarray  # i[N], active units of each example
 
 
