@@ -1,4 +1,4 @@
-"""The report of a run: figures as PNG files and one self-contained HTML page that holds them.
+"""Reports of runs: pictures as PNG files, and one self-contained HTML page that shows them all.
 
     sections = [
         curves_section(history("runs/digits")),
@@ -6,7 +6,8 @@
     ]
     write("runs/digits", "digits-vae", sections, summary="...", results=results)
 
-`aejax.evaluation` computes arrays, `drawing` draws them, `page` sets figures and tables in HTML.
+`aejax.evaluation` computes arrays, `drawing` plots them, and `page` writes plots and tables as
+HTML.
 """
 
 from aejax.evaluation.decoding import member

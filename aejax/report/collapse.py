@@ -1,4 +1,4 @@
-"""Posterior collapse: said first where it has happened."""
+"""Posterior collapse: the sentence and the table by which a report warns of it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from aejax.evaluation.usage import ACTIVE, LEAST, collapsed
 from aejax.report.page import Section, Table
 from aejax.report.results import number, spoken
 
-PREFIX = "validation_"  # of the figures that `usage` gives, in metrics.jsonl
-Columns = Mapping[
-    str, np.ndarray
-]  # of one run's metrics.jsonl: name -> f[n], f[n, S] or f[n, S, L]
+PREFIX = "validation_"  # metrics.jsonl writes the figures of `evaluation.usage` with this prefix
+# The columns of one run's metrics.jsonl: name -> f[n], f[n, S] or f[n, S, L].
+Columns = Mapping[str, np.ndarray]
 
 
 def last(columns: Columns) -> dict[str, np.ndarray]:
-    """What `usage` gave at the end of a run, f[S] and f[S, L]; empty where it gave nothing."""
+    """Returns the last logged figures of `evaluation.usage`, f[S] or f[S, L]; {} if none are."""
     found = {}
     names = ("mutual_information", "mutual_information_of_top", "active_units", "kl_per_dimension")
     for name in names:
@@ -29,10 +28,10 @@ def last(columns: Columns) -> dict[str, np.ndarray]:
 
 
 def verdict(runs: Mapping[str, Columns]) -> str:
-    """A sentence for each part that has collapsed members, or "".
+    """Returns a warning for each trained model whose posterior has collapsed, "" if none has.
 
     Args:
-      runs: part -> its metrics.
+      runs: name of a model -> the columns of its metrics.jsonl.
     """
     said = []
     for label, columns in runs.items():
@@ -40,30 +39,32 @@ def verdict(runs: Mapping[str, Columns]) -> str:
         gone = collapsed(found)
         if gone.any():
             said.append(
-                f"{label} has collapsed{_of(gone)}: its code tells nothing of x, and the decoder "
-                "does without it."
+                f"{label} has collapsed{_of(gone)}: its code carries no information about x, and "
+                "the decoder ignores it."
             )
         silent = found.get("mutual_information_of_top", np.zeros(0)) < LEAST
         if silent.any() and not gone.any():
             said.append(
-                f"The top level of {label} has collapsed{_of(silent)}: it tells nothing of x, and "
-                "the levels below do without it."
+                f"The top level of {label} has collapsed{_of(silent)}: it carries no information "
+                "about x, and the levels below ignore it."
             )
     return " ".join(said)
 
 
 def _of(which: np.ndarray) -> str:
-    """Which members, from bool[S]."""
+    """Names the seeds that are True in bool[S], in brackets; "" for a run of one seed."""
     members = np.flatnonzero(which)
     listed = ", ".join(map(str, members))
     return "" if len(which) == 1 else f" ({len(members)} of {len(which)} seeds: {listed})"
 
 
 def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
-    """What the codes of each part carry at the end, collapse first; None where none is random.
+    """Builds the section on what codes carry; None if no model has a random code.
+
+    It has a row for each model and seed, and begins with a warning if a posterior has collapsed.
 
     Args:
-      runs: part -> its metrics.
+      runs: name of a model -> the columns of its metrics.jsonl.
     """
     rows = []
     for label, columns in runs.items():
@@ -86,11 +87,11 @@ def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
         return None
     header = ("model", "seed", "KL", "mutual information", "active units", "largest KL", "")
     text = (
-        "KL and mutual information in nats on the validation examples that training looks at, the "
-        "latter under these examples alone and so at most the log of their number; of levels drawn "
-        "from the top down it is the top level's alone. A unit is "
-        f"active if the variance of its mean exceeds {ACTIVE:g}; a code that tells less than "
-        f"{LEAST:g} nats of x has collapsed."
+        "KL and mutual information are in nats, on the validation examples that are evaluated "
+        "during training. The mutual information is estimated among these examples alone, so it is "
+        "at most the log of their number; for levels drawn from the top down it is that of the top "
+        f"level. A unit is active if the variance of its posterior mean exceeds {ACTIVE:g}. A code "
+        f"has collapsed if its mutual information with x is below {LEAST:g} nats."
     )
     said = verdict(runs)
     title = "Posterior collapse" if said else "What the codes carry"

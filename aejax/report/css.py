@@ -1,4 +1,4 @@
-"""The page's style sheet: one column, system fonts, light and dark."""
+"""The style sheet of the report page: one column, system fonts, a light and a dark theme."""
 
 CSS = """
 :root{--paper:#fff;--ink:#1c2430;--muted:#5b6675;--rule:#dde2e8;--soft:#f5f7f9;--link:#1f66a8}

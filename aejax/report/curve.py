@@ -1,4 +1,4 @@
-"""Learning curves: a run's metrics as columns, thinned to what a plot can show."""
+"""Learning curves: the metrics of a run, averaged to as many points as a plot can show."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from aejax.runs import metrics
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]  # steps i[n], values f[n] or f[n, S]
 History: TypeAlias = Mapping[str, Curve]
-PARTS = ("train", "validation", "test")
+# The prefixes that say on which split a metric was measured, as in validation_loss.
+SPLITS = ("train", "validation", "test")
 
 
 class Line(NamedTuple):
-    """A curve as it is drawn."""
+    """A curve with at most as many points as a plot shows."""
 
-    steps: np.ndarray  # f[n]
-    mean: np.ndarray  # f[n], over seeds
-    low: np.ndarray  # f[n], the least over seeds
-    high: np.ndarray  # f[n], the greatest over seeds
+    steps: np.ndarray  # f[n], the number of steps taken, averaged over the steps of a point
+    mean: np.ndarray  # f[n], the mean over seeds
+    low: np.ndarray  # f[n], the minimum over seeds
+    high: np.ndarray  # f[n], the maximum over seeds
 
 
 def history(path: str | os.PathLike) -> dict[str, Curve]:
-    """Reads the metrics of a run.
+    """Reads the learning curves of a run.
 
     Args:
       path: the run's folder, or its metrics.jsonl.
 
     Returns:
-      name -> (steps i64[n], values f64[n] or f64[n, S]), with the lines alone that have the name;
-      figures that are vectors have no curve and are left out.
+      name of a metric -> (steps i64[n], values f64[n] or f64[n, S]). Each curve holds only the
+      steps at which its metric was logged. Metrics that are vectors are left out.
 
     Raises:
-      UserError: the folder has no metrics, or a line is no JSON.
+      UserError: if the folder has no metrics, or a line of metrics.jsonl is not JSON.
     """
     folder = Path(path).parent if Path(path).name == metrics.NAME else Path(path)
     columns = metrics.read(folder)
@@ -55,11 +56,11 @@ def binned(curve: Curve, log_steps: bool = True, bins: int = 160) -> Line:
 
     Args:
       curve: steps i[n] and values f[n] or f[n, S].
-      log_steps: whether bins are equally wide on a logarithmic axis.
-      bins: the most points.
+      log_steps: whether the bins are equally wide on a logarithmic axis rather than a linear one.
+      bins: the maximum number of points.
 
     Returns:
-      A Line; its steps count from 1, the number of steps taken.
+      A Line, whose first step is 1 rather than 0, so that it can stand on a logarithmic axis.
     """
     steps, values = np.asarray(curve[0], float) + 1, np.asarray(curve[1], float)
     values = values.reshape(len(steps), -1)
@@ -75,18 +76,19 @@ def binned(curve: Curve, log_steps: bool = True, bins: int = 160) -> Line:
 
 
 def grouped(history: History) -> dict[str, dict[str, Curve]]:
-    """Puts the parts of one figure together: loss, validation_loss -> loss: train, validation.
+    """Groups curves by metric: `loss` and `validation_loss` become two curves of `loss`.
 
     Args:
-      history: name -> curve.
+      history: name of a logged metric, with or without the prefix of a split -> curve.
 
     Returns:
-      figure -> part -> curve: the loss first, the gradient norm last.
+      metric without prefix -> split, or "training batches" where there is no prefix -> curve.
+      The loss comes first and the gradient norm last.
     """
     found: dict[str, dict[str, Curve]] = {}
     for name, curve in history.items():
-        part, _, rest = name.partition("_")
-        base, label = (rest, part) if part in PARTS and rest else (name, "training batches")
+        split, _, rest = name.partition("_")
+        base, label = (rest, split) if split in SPLITS and rest else (name, "training batches")
         found.setdefault(base, {})[label] = curve
     names = sorted(found, key=lambda name: (name != "loss", name == "grad_norm"))
     return {name: found[name] for name in names}

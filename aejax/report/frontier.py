@@ -1,4 +1,4 @@
-"""What codes explain against how many latents they use: the picture that compares sparse codes."""
+"""Comparison of sparse codes: what they explain against how many latents they use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aejax.report.drawing.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend
 from aejax.report.page import Picture, Section
 from aejax.report.results import spoken
 
-# What is drawn where there are two panels: name of the figure -> what stands above it.
+# Name of a score in result.json -> the title of its panel.
 NAMES = {
     "explained_variance": "explained variance",
     "mcc": "mean correlation with the true features, MCC",
@@ -23,18 +23,18 @@ NAMES = {
 
 
 class Points(NamedTuple):
-    """One code at P numbers of active latents, in rising order."""
+    """One score of one code at P numbers of active latents, in increasing order."""
 
-    l0: np.ndarray  # f[P]
-    value: np.ndarray  # f[P], mean over seeds
-    error: np.ndarray  # f[P], its standard error; 0 for one seed
+    l0: np.ndarray  # f[P], the measured mean number of active latents
+    value: np.ndarray  # f[P], the mean of the score over seeds
+    error: np.ndarray  # f[P], the standard error of that mean; 0 for one seed
 
 
 Series = Mapping[str, Points]
 
 
 def points(rows: Sequence[Mapping[str, Any]], name: str) -> Points:
-    """One figure of rows of result.json, each of {"l0": ..., name: {"mean", "std", "values"}}."""
+    """Reads the score `name` of one code from rows {"l0": ..., name: {"mean", "std", "values"}}."""
     count = [max(len(row[name]["values"]), 1) for row in rows]
     made = [
         [float(row["l0"]["mean"]) for row in rows],
@@ -51,34 +51,34 @@ def frontier_section(
     names: Sequence[str],
     text: str,
 ) -> Section:
-    """The frontier of each code, one panel a figure.
+    """Builds the section that plots scores against active latents, one panel for each score.
 
     Args:
-      codes: label -> rows of result.json, one a number of active latents.
-      peers: label -> rows of another library's code of that name, drawn hollow.
-      names: figures of the rows, such as `explained_variance`.
-      text: what stands above.
+      codes: code -> its rows of result.json, one for each number of active latents.
+      peers: code -> the rows of another library's implementation of it, drawn with hollow marks.
+      names: the scores to plot, such as `explained_variance`.
+      text: the paragraph above the plots.
     """
     own, others = (
         {n: {c: points(rows, n) for c, rows in group.items()} for n in names}
         for group in (codes, peers)
     )
-    hollow = " Hollow marks are another library's codes on the same data." if peers else ""
+    hollow = " Hollow marks are codes that another library trained on this data." if peers else ""
     picture = Picture(
         "frontier",
-        "Each line is one code at several numbers of active latents (L0, on test examples), bars "
-        f"are standard errors over seeds; up and to the left is better.{hollow}",
+        "Each line is one code at several numbers of active latents (L0, on test examples). Bars "
+        f"are standard errors over seeds. Up and to the left is better.{hollow}",
         partial(frontier, panels=own, peers=others),
     )
     return Section("The frontier", text, [picture])
 
 
 def dead_section(histories: Mapping[str, History], members: str = "") -> Section | None:
-    """Dead latents over time, a line a code; None where no history tells of them.
+    """Builds the section on dead latents over steps; None if no run logged the metric `dead`.
 
     Args:
-      histories: label -> the history of its run.
-      members: what the lines are means over, such as " over seeds".
+      histories: code -> the learning curves of its run.
+      members: the end of the caption, which says what a line is the mean of, as " over seeds".
     """
     lines = {}
     for label, history in histories.items():
@@ -89,17 +89,17 @@ def dead_section(histories: Mapping[str, History], members: str = "") -> Section
         return None
     picture = Picture(
         "dead-latents",
-        f"The share of latents that no example of the last 1,000 batches has used, mean{members}.",
+        f"The share of latents that no example of the last 1,000 batches activated, mean{members}.",
         partial(lines_over_steps, series=lines, name="dead latents"),
     )
     return Section("Dead latents over time", "", [picture])
 
 
 def density_section(densities: Mapping[str, np.ndarray]) -> Section:
-    """How often latents are used, a panel a code.
+    """Builds the section on how often latents are active, with a histogram for each code.
 
     Args:
-      densities: label -> f[m], the share of examples that use each latent.
+      densities: code -> f[m], the firing frequency of each latent, in [0, 1].
     """
     pictures = []
     for label, density in densities.items():
@@ -107,8 +107,8 @@ def density_section(densities: Mapping[str, np.ndarray]) -> Section:
         pictures.append(
             Picture(
                 f"density-{label}",
-                f"{label}: for which share of test examples a latent is active (logarithmic). "
-                f"{density.size - alive.size:,} of {density.size:,} latents never are.",
+                f"{label}: the share of test examples for which a latent is active (logarithmic). "
+                f"{density.size - alive.size:,} of {density.size:,} latents are never active.",
                 partial(
                     plots.histogram,
                     values=alive,
@@ -118,22 +118,25 @@ def density_section(densities: Mapping[str, np.ndarray]) -> Section:
                 ),
             )
         )
-    text = "A healthy dictionary has no lump at the left (dead or rare) and none at 100 %."
+    text = (
+        "A healthy dictionary has no cluster of latents at the left, which are almost never "
+        "active, and none at 100 %, which are always active."
+    )
     return Section("How often latents are used", text, pictures)
 
 
 def frontier(
     panels: Mapping[str, Series], peers: Mapping[str, Series], theme: Theme = LIGHT
 ) -> Any:
-    """Panels side by side, one a figure, points of one code joined.
+    """Plots a panel for each score, with a line through the points of each code.
 
     Args:
-      panels: name -> label -> Points.
-      peers: the same for another library.
-      theme: its colours.
+      panels: score -> code -> Points.
+      peers: the same for codes of another library, drawn as hollow marks without lines.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     count = len(panels)
     labels = list(next(iter(panels.values())))
@@ -164,7 +167,8 @@ def frontier(
 
 
 def _points(axes: Any, series: Series, labels: list[str], theme: Theme, fill: str) -> None:
-    marks = "osD^vPX<>*hpd"  # more than colours: no two codes share both
+    # The numbers of marks and colours have no common divisor: no two codes share both.
+    marks = "osD^vPX<>*hpd"
     for label, each in series.items():
         place = labels.index(label)
         colour = theme.classes[place % len(theme.classes)]
@@ -185,15 +189,15 @@ def _points(axes: Any, series: Series, labels: list[str], theme: Theme, fill: st
 def lines_over_steps(
     series: Mapping[str, tuple[np.ndarray, np.ndarray]], name: str, theme: Theme = LIGHT
 ) -> Any:
-    """Shares over steps, a line each.
+    """Plots shares in percent over steps, a line for each series.
 
     Args:
-      series: label -> (steps i[n], shares f[n]).
-      name: of the quantity, above the plot.
-      theme: its colours.
+      series: label -> (steps i[n], shares f[n] in [0, 1]).
+      name: the name of the plotted quantity, which becomes the title.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     tall = 0.24 * -(-len(series) // 5) + 0.1
     figure = canvas(WIDTH, 2.9 + tall, theme)

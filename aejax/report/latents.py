@@ -1,4 +1,4 @@
-"""The latent space as pictures: where examples lie in it, and what each latent carries."""
+"""Plots of the latent space: where examples lie in it, and how much information each latent has."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from aejax.evaluation.principal import plane
 from aejax.report.drawing import plots
 from aejax.report.page import Picture, Section
 
-ACTIVE = 0.01  # variance of the mean, from which on a latent is active (Burda et al. 2016)
+# A latent is active if the variance of its posterior mean exceeds this (Burda et al. 2016).
+ACTIVE = 0.01
 
 
 def latents(models: Mapping[str, Latents], test: Split) -> Section:
-    """The codes of each model in the plane, and the KL of each latent where there is one.
+    """Builds the section on the latent space: the codes in the plane, and the KL of each latent.
 
     Args:
-      models: name -> its codes of test examples.
-      test: the split that they came from, which names the classes.
+      models: name of a model -> its codes of test examples. A model without a KL has no bars.
+      test: the split that the codes came from, which has the names of the classes.
     """
     pictures = [_plane(name, codes, test.classes) for name, codes in models.items()]
     pictures += [_activity(name, codes) for name, codes in models.items() if codes.nats]
-    text = "Where examples lie among their codes, and how much each latent says of them."
+    text = "Where the codes of test examples lie, and how much information each latent has of them."
     return Section("The latent space", text, pictures)
 
 
 def _activity(name: str, codes: Latents) -> Picture:
-    """The KL of each latent as bars."""
+    """Makes the picture that shows the KL of each latent as a bar."""
     active = codes.mean.var(axis=0) > ACTIVE
     order = np.argsort(-codes.activity, kind="stable")
-    rest = "" if active.all() else "; grey ones follow the prior and carry nothing"
+    rest = "" if active.all() else "; grey latents follow the prior and carry no information"
     return Picture(
         f"activity-{slug(name)}",
-        f"What each latent of the {name} tells of {len(codes.mean):,} test examples. "
-        f"{active.sum()} of {active.size} are active (blue: the variance of their mean over these "
-        f"examples exceeds {ACTIVE}){rest}.",
+        f"The mean KL of each latent of the {name} over {len(codes.mean):,} test examples. "
+        f"{active.sum()} of {active.size} are active (blue: the variance of their posterior mean "
+        f"over these examples exceeds {ACTIVE}){rest}.",
         partial(
             plots.bars,
             values=codes.activity[order],
@@ -50,20 +51,20 @@ def _activity(name: str, codes: Latents) -> Picture:
 
 
 def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
-    """The picture of the codes in two dimensions."""
+    """Makes the picture of the codes in two dimensions: latents, or principal components."""
     size = codes.mean.shape[1]
     noise = np.random.default_rng(0).uniform(-0.35, 0.35, len(codes.mean))
     if size == 1:
         height = noise + (codes.labels if codes.labels is not None else 0)
         points, axes = np.stack([codes.mean[:, 0], height], axis=1), ("z[0]", "class, spread out")
-        how = "their one latent across, their class upwards"
+        how = "their one latent from left to right, their class from bottom to top"
     elif size == 2:
-        points, axes, how = codes.mean, ("z[0]", "z[1]"), "their two latents, as they are"
+        points, axes, how = codes.mean, ("z[0]", "z[1]"), "their two latents"
     else:
         flat = plane(codes.mean)
         points, axes = flat.points, ("first principal component", "second principal component")
         how = (
-            f"the two principal components of their {size} latents, which keep "
+            f"the first two principal components of their {size} latents, which keep "
             f"{100 * flat.share:.0f} % of the variance"
         )
     coloured = ", coloured by label" if codes.labels is not None else ""
@@ -83,5 +84,5 @@ def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
 
 
 def slug(name: str) -> str:
-    """A name as a part of a file's name."""
+    """Turns a name into lower case with hyphens, for the name of a file."""
     return name.lower().replace(" ", "-")

@@ -1,4 +1,4 @@
-"""The page: sections of text, figures and tables as one HTML file that needs nothing else."""
+"""The report page: sections of text, pictures and tables as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from aejax.report.css import CSS
 from aejax.report.drawing.style import DARK, DENSITY, LIGHT, png
 from aejax.report.results import by_group, by_seed, figures, groups, notes, together
 
-WIDE = 480  # pixels of the page
+WIDE = 480  # CSS pixels above which a picture scrolls on a narrow screen instead of shrinking
 
 
 class Picture(NamedTuple):
-    """One figure and how to read it."""
+    """A plot that is still to be drawn, and its caption."""
 
-    name: str  # of the file figures/NAME.png: lower-case letters, digits and hyphens
-    caption: str
+    name: str  # the name of its file figures/NAME.png: lower-case letters, digits and hyphens
+    caption: str  # what the plot shows and how to read it
     draw: Callable[..., Any]  # draw(theme=Theme) -> matplotlib Figure
 
 
 class Table(NamedTuple):
-    """Rows of cells; columns of numbers are set flush right."""
+    """A table of the page; columns that hold only numbers are aligned at the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -33,27 +33,28 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One part of the page."""
+    """A section of the page: a title, then text, pictures and a table, each of them optional."""
 
     title: str
-    text: str = ""  # paragraphs, with an empty line between them
+    text: str = ""  # paragraphs, separated by empty lines
     figures: Sequence[Picture] = ()
     table: Table | None = None
 
 
 class Drawn(NamedTuple):
-    """A picture as two PNG files."""
+    """A picture after it was drawn, as two PNG files."""
 
     picture: Picture
-    light: bytes
-    dark: bytes
-    width: int  # pixels of the page
-    height: int
+    light: bytes  # the PNG file of the light theme
+    dark: bytes  # the PNG file of the dark theme
+    width: int  # in CSS pixels
+    height: int  # in CSS pixels
 
 
 def draw(picture: Picture) -> Drawn:
     """Draws a picture in both themes."""
     light, dark = (png(picture.draw(theme=theme)) for theme in (LIGHT, DARK))
+    # The header of a PNG file holds width and height at these offsets.
     width, height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))
     return Drawn(picture, light, dark, round(width / DENSITY), round(height / DENSITY))
 
@@ -67,20 +68,20 @@ def render(
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> str:
-    """Builds the page.
+    """Builds the HTML of the page.
 
     Args:
       title: the experiment's name.
-      sections: in the order of the page.
-      drawn: the sections' figures by name.
+      sections: the sections, in the order of the page.
+      drawn: name of a picture -> the drawn picture, for every picture of the sections.
       summary: one sentence below the title.
-      results: figure -> {"mean": ..., "std": ..., "values": [per seed]}, or one number, or
-        another model's name -> such a mapping.
-      config: field -> value, nested or not.
-      environment: field -> value, nested or not.
+      results: name of a figure -> {"mean": ..., "std": ..., "values": [per seed]} or a number; or
+        name of another model -> such a mapping.
+      config: field -> value, which may be a nested mapping.
+      environment: field -> value, which may be a nested mapping.
 
     Returns:
-      HTML; all text is escaped, all figures are inline, there is no script.
+      HTML without scripts, in which all text is escaped and all pictures are embedded.
     """
     parts = [f"<header><h1>{_text(title)}</h1>"]
     if summary:
@@ -95,7 +96,7 @@ def render(
     for name, fields in (("Config", config), ("Environment", environment)):
         if fields:
             rows = [(key, value) for key, value in flattened(fields)]
-            table = _table(Table(("field", "value"), rows), plain=True)
+            table = _table(Table(("field", "value"), rows), as_text=True)
             parts.append(f"<details><summary>{name}</summary>{table}</details>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -108,7 +109,7 @@ def render(
 
 
 def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested fields as (dotted name, text) rows."""
+    """Flattens nested fields to rows of (dotted name, value as text)."""
     rows = []
     for name, value in fields.items():
         if isinstance(value, Mapping) and value:
@@ -121,7 +122,7 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    """The final figures, then those of other models; empty where there are none."""
+    """Returns the tables of result.json: the model's own figures, then those of other models."""
     parts = []
     if own := figures(results):
         parts.append(_table(Table(*by_seed(own), notes(own)), classes="results"))
@@ -148,7 +149,7 @@ def _figure(drawn: Drawn) -> str:
         for data in (drawn.light, drawn.dark)
     )
     caption = drawn.picture.caption
-    # On a narrow screen labels would shrink with the figure, so a wide one scrolls instead.
+    # On a narrow screen labels would shrink with the picture, so a wide picture scrolls instead.
     wide = ' class="wide"' if drawn.width > WIDE else ""
     return (
         f'<figure{wide} id="{_text(drawn.picture.name)}" style="--w:{drawn.width}px"><picture>'
@@ -158,10 +159,10 @@ def _figure(drawn: Drawn) -> str:
     )
 
 
-def _table(table: Table, plain: bool = False, classes: str = "") -> str:
-    """HTML of a table; `plain` has its second column flush left."""
+def _table(table: Table, as_text: bool = False, classes: str = "") -> str:
+    """Returns the HTML of a table; with `as_text`, numbers too are aligned at the left."""
     numeric = [
-        not plain and all(_is_number(row[i]) for row in table.rows)
+        not as_text and all(_is_number(row[i]) for row in table.rows)
         for i in range(len(table.header))
     ]
     marks = [' class="n"' if number else "" for number in numeric]

@@ -1,4 +1,4 @@
-"""The final figures as rows of text: result.json made readable, digits by the spread over seeds."""
+"""Tables of result.json: rows of text, with as many digits as the spread over seeds justifies."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name != name.capitalize()
 }
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as `files.plain` writes them
-# What has a namesake elsewhere on the page: over which examples it is taken.
+# result.json holds numbers that are not finite as these strings (see `aejax.files`).
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+# Notes on figures that the page also shows over other examples, under the same name.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",
-    "largest_kl": "largest KL: of one latent, the mean over all test examples",
+    "largest_kl": "largest KL: the largest KL of a latent, as the mean over all test examples",
 }
 
 
 class Figure(NamedTuple):
-    """One figure of result.json."""
+    """One measured number of result.json, over all seeds."""
 
-    mean: float
-    std: float  # over seeds; 0 for one seed
-    values: list[float]  # of each seed
+    mean: float  # the mean over seeds
+    std: float  # the standard deviation over seeds; 0 for one seed
+    values: list[float]  # the value of each seed
 
     @property
     def digits(self) -> int:
-        """Decimals that show two digits of the deviation, or four of a value without one."""
+        """The decimals that show two digits of `std`, or four of the values if it is 0."""
         if self.std > 0 and math.isfinite(self.std):
             return max(0, 1 - math.floor(math.log10(self.std)))
         finite = [abs(value) for value in (self.mean, *self.values) if math.isfinite(value)]
@@ -43,13 +44,13 @@ class Figure(NamedTuple):
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """The entries that are figures: {"mean": ..., "std": ..., "values": [...]}, or one number."""
+    """Selects the entries {"mean": ..., "std": ..., "values": [...]} and the single numbers."""
     read = ((name, _figure(entry)) for name, entry in results.items())
     return {name: figure for name, figure in read if figure is not None}
 
 
 def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
-    """The entries that hold figures of their own: another model's, say."""
+    """Selects the entries that are mappings of figures, such as those of another model."""
     read = (
         (name, figures(entry))
         for name, entry in results.items()
@@ -59,7 +60,7 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 
 
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
-    """Rows as one or several tables, in order: rows stay together while they share a column."""
+    """Splits rows into tables, in order: a row that shares no column with its table begins one."""
     tables: list[dict[str, Mapping[str, Any]]] = []
     columns: set[str] = set()
     for name, row in rows.items():
@@ -72,16 +73,19 @@ def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[st
 
 
 def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each figure's mean, deviation and the value of each seed.
+    """Makes a table with a row for each figure: its mean, deviation and the value of each seed.
 
     Args:
-      found: not empty.
+      found: name -> figure, at least one.
+
+    Returns:
+      The header and the rows.
     """
     members = max(len(figure.values) for figure in found.values())
     columns: list[list[str]] = [[] for _ in range(2 + members)]
     for figure in found.values():
         missing = [math.nan] * (members - len(figure.values))
-        # Counts of each seed stay whole beside a mean that is none.
+        # Counts are written without decimals for each seed, even if their mean has some.
         whole = all(value.is_integer() for value in figure.values)
         for i, value in enumerate([figure.mean, figure.std, *figure.values, *missing]):
             columns[i].append(number(value, 0 if whole and i > 1 else figure.digits))
@@ -98,10 +102,13 @@ def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
 
 
 def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each group's figures side by side, mean and deviation.
+    """Makes a table with a row for each group: the means and deviations of its figures.
 
     Args:
-      found: not empty.
+      found: name of a group, such as a model -> name -> figure; at least one group.
+
+    Returns:
+      The header and the rows.
     """
     header, columns = ["model"], [[spoken(name) for name in found]]
     for name in dict.fromkeys(name for group in found.values() for name in group):
@@ -118,14 +125,15 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """A sentence for each figure that could be taken for another of the page."""
+    """Returns a sentence for each of these figures whose name the page uses for two things."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 
 def _digits(column: Sequence[Figure]) -> int:
-    """Decimals for all figures of a column, so that points and right edges align.
+    """Returns one number of decimals for a column, so that its decimal points align.
 
-    Two digits of every deviation; without one four of the largest value and two of the least.
+    It shows two digits of every deviation; without deviations, four digits of the largest value
+    and two of the smallest.
     """
     spread = [figure.digits for figure in column if figure.std > 0]
     if spread:
@@ -137,7 +145,7 @@ def _digits(column: Sequence[Figure]) -> int:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Pads numbers at the right with spaces as wide as a digit or a point, so that points align."""
+    """Pads numbers with spaces as wide as a digit or a point, so that decimal points align."""
     tails = [len(cell.partition(".")[2]) for cell in cells]
     point = any("." in cell for cell in cells)
     return [
@@ -147,7 +155,7 @@ def aligned(cells: Sequence[str]) -> list[str]:
 
 
 def number(value: float, digits: int) -> str:
-    """A number with so many decimals; what is not finite is left blank."""
+    """Writes a number with this many decimals; "" if it is not finite."""
     if not math.isfinite(value):
         return ""
     # A real minus sign is as wide as a digit; a hyphen is not.
@@ -155,12 +163,12 @@ def number(value: float, digits: int) -> str:
 
 
 def spoken(name: str) -> str:
-    """A name as people write it: active_units -> active units, nll -> NLL, l1-mean -> L1 mean."""
+    """Spells a name for readers: active_units -> active units, nll -> NLL, l1-mean -> L1 mean."""
     return " ".join(SPELLINGS.get(word, word) for word in name.replace("-", "_").split("_"))
 
 
 def _figure(entry: Any) -> Figure | None:
-    """None where the entry is no figure; a value that is no number is NaN."""
+    """Reads one entry; None if it is not a figure. Values of seeds that are not numbers are NaN."""
     if not isinstance(entry, Mapping):
         return Figure(float(entry), 0.0, [float(entry)]) if _is_number(entry) else None
     if not _is_number(entry.get("mean")):
@@ -171,7 +179,7 @@ def _figure(entry: Any) -> Figure | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether float() makes a figure of it; what is not finite is text in JSON, as "NaN"."""
+    """Whether a value of result.json is a number, or the text of one that is not finite."""
     if isinstance(value, str):
         return value in NOT_FINITE
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

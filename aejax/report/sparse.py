@@ -1,4 +1,4 @@
-"""The standard sections of a sparse autoencoder: its dictionary and what its units stand for."""
+"""The sections of a page on a sparse autoencoder: its dictionary and the meaning of its units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aejax.report.results import spoken
 from aejax.report.variational import Model, examples, reconstructions
 from aejax.types import Key, Variables
 
-EXAMPLES = 12  # shown beside each unit
+EXAMPLES = 12  # the number of top examples shown beside each unit
 
 
 def sparse_sections(
@@ -29,20 +29,20 @@ def sparse_sections(
     key: Key | None = None,
     plain: Model | None = None,
 ) -> list[Section]:
-    """What a sparse autoencoder makes of its data, as sections of a page.
+    """Builds the sections on a sparse autoencoder: reconstructions, atoms, units, sparsity.
 
     Args:
       model: an `Autoencoder` with a sparse bottleneck and a `Dictionary` as its decoder.
-      variables: of one member, without S.
-      splits: train, validation and test; units are judged by up to 10,000 train examples.
-      key: not used, since nothing here is drawn at random.
-      plain: another autoencoder and its variables, whose reconstructions stand beside.
+      variables: the variables of one member, without the axis S of seeds.
+      splits: train, validation and test; units are described by up to 10,000 train examples.
+      key: unused, since nothing here is random.
+      plain: another autoencoder and its variables, whose reconstructions are shown for comparison.
 
     Returns:
-      Sections; those that need images are left out where an example cannot be drawn.
+      The sections; those with images are left out if examples cannot be drawn.
 
     Raises:
-      UserError: the decoder has no dictionary.
+      UserError: if the decoder has no dictionary.
     """
     train, _, test = splits
     found = top_examples(model, variables, train)
@@ -61,12 +61,15 @@ def sparse_sections(
 def atoms_section(
     models: Mapping[str, Variables], densities: Mapping[str, np.ndarray], split: Split
 ) -> list[Section]:
-    """The most used atoms of several dictionaries, a row each; empty where they cannot be drawn.
+    """Builds the section that shows the most used atoms of several dictionaries, a row for each.
 
     Args:
-      models: label -> variables of one member.
-      densities: label -> f[m], the share of examples that use each latent.
-      split: of the examples, which says how an atom is drawn.
+      models: label -> the variables of one member.
+      densities: label -> f[m], the firing frequency of each latent, in [0, 1].
+      split: the split whose examples decide how an atom is drawn.
+
+    Returns:
+      One section, or none if examples cannot be drawn.
     """
     _, seen = examples(split)
     if not seen.drawable:
@@ -83,8 +86,8 @@ def atoms_section(
         rows.append(row)
     picture = Picture(
         "atoms-of-codes",
-        "The atoms of each code that are used most, from left to right. Orange adds to a pixel, "
-        "blue takes away, grey leaves it; each atom has its own scale.",
+        "The most used atoms of each code, from left to right. Orange adds to a pixel, blue "
+        "subtracts from it, grey leaves it unchanged. Each atom has its own scale.",
         partial(
             plots.image_grid,
             images=np.stack(rows),
@@ -104,11 +107,11 @@ def _dictionary(atoms: np.ndarray, found: TopExamples, seen: Look) -> Section:
     grid[: len(order)] = drawn
     picture = Picture(
         "atoms",
-        f"The {len(order)} atoms that are used most, from left to right and top to bottom. Orange "
-        "adds to a pixel, blue takes away, grey leaves it; each atom has its own scale.",
+        f"The {len(order)} most used atoms, from left to right and top to bottom. Orange adds to a "
+        "pixel, blue subtracts from it, grey leaves it unchanged. Each atom has its own scale.",
         partial(plots.image_grid, images=grid.reshape(rows, columns, *drawn.shape[1:]), tile=48),
     )
-    text = "Each reconstruction is a sum of few atoms, the rows of the dictionary."
+    text = "Each reconstruction is a weighted sum of a few atoms, which are rows of the dictionary."
     return Section("The dictionary", text, [picture])
 
 
@@ -116,9 +119,9 @@ def _meaning(atoms: np.ndarray, found: TopExamples, train: Split, seen: Look) ->
     pictures = [
         _units(
             "units-most-used",
-            "The most used units: the atom, then the training examples that activate it most, "
-            "strongest first. At the left the unit's number and the share of examples for which it "
-            "is active.",
+            "The most used units. Each row shows the unit's atom, then the training examples that "
+            "activate it most, the strongest first. At the left are the unit's number and the "
+            "share of examples for which it is active.",
             most_used(found, 8),
             [],
             atoms,
@@ -136,9 +139,9 @@ def _meaning(atoms: np.ndarray, found: TopExamples, train: Split, seen: Look) ->
             pictures.append(
                 _units(
                     "units-most-telling",
-                    "The most telling units: those whose 20 strongest examples agree most on a "
-                    "label. At the left the unit's number, that label and the entropy of the "
-                    "labels (0 nats: all 20 agree).",
+                    "The units whose 20 strongest examples agree most on a label. At the left are "
+                    "the unit's number, that label and the entropy of the 20 labels (0 nats if all "
+                    "agree).",
                     order,
                     notes,
                     atoms,
@@ -148,7 +151,7 @@ def _meaning(atoms: np.ndarray, found: TopExamples, train: Split, seen: Look) ->
                 )
             )
     text = (
-        "A unit means something where the examples that activate it most have something in common."
+        "A unit can be interpreted if the examples that activate it most have something in common."
     )
     return Section("What the units stand for", text, pictures)
 
@@ -163,7 +166,7 @@ def _units(
     train: Split,
     seen: Look,
 ) -> Picture:
-    """Atoms, each followed by its strongest examples; fewer where fewer activate it."""
+    """Makes a picture with a row for each unit: its atom, then its strongest examples."""
     count = EXAMPLES if not seen.strips else 3
     top, strength = found.top[order, :count], found.strength[order, :count]
     count = top.shape[1]
@@ -197,9 +200,9 @@ def _activity(found: TopExamples) -> Section:
     dead = found.density.size - alive.size
     density = Picture(
         "density",
-        f"How many units are active for which share of the first {len(found.l0):,} examples of "
-        f"the train split (logarithmic). {dead:,} of {found.density.size:,} units are active for "
-        "none of these and not shown.",
+        f"The share of the first {len(found.l0):,} train examples for which a unit is active "
+        f"(logarithmic). {dead:,} of {found.density.size:,} units are active for none of these "
+        "examples and are not shown.",
         partial(
             plots.histogram,
             values=alive,
@@ -210,10 +213,12 @@ def _activity(found: TopExamples) -> Section:
     )
     l0 = Picture(
         "l0",
-        f"How many of these examples have which number of active units (L0); "
+        "The number of active units (L0) of each of these examples; it is "
         f"{found.l0.mean():.1f} on average.",
         partial(plots.histogram, values=found.l0, name="examples", axis_name="active units, L0"),
     )
     return Section(
-        "Sparsity", "Few units are active at a time; few should never be.", [density, l0]
+        "Sparsity",
+        "Few units should be active for one example, and few should never be active.",
+        [density, l0],
     )

@@ -1,4 +1,4 @@
-"""The standard sections of a model with a prior, and of a plain autoencoder beside it."""
+"""The sections of a page on a model with a prior, compared with a plain autoencoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aejax.report.latents import latents, slug
 from aejax.report.page import Picture, Section
 from aejax.types import Batch, Key, Variables
 
-RANGE = 2.5  # latents are moved from minus to plus this
+RANGE = 2.5  # traversals move a latent from -RANGE to RANGE
 Model = tuple[Any, Variables]  # a model and the variables of one member
 
 
@@ -29,19 +29,19 @@ def variational_sections(
     key: Key,
     plain: Model | None = None,
 ) -> list[Section]:
-    """What a variational autoencoder makes of its data, as sections of a page.
+    """Builds the sections on a variational autoencoder: samples, reconstructions, latents.
 
     Args:
-      model: an `Autoencoder`. Without a prior its samples come from a Gaussian fitted to its
+      model: an `Autoencoder`. Without a prior, its samples come from a Gaussian fitted to its
         codes.
-      variables: of one member, without S.
+      variables: the variables of one member, without the axis S of seeds.
       splits: train, validation and test.
-      key: of the samples.
-      plain: a plain autoencoder and its variables, to be shown beside.
+      key: the key of the samples.
+      plain: a plain autoencoder and its variables, which are shown for comparison.
 
     Returns:
-      Sections; those that need images are left out where an example cannot be drawn, and those
-      that need a latent vector where the latent is none.
+      The sections. Those with images are left out if examples cannot be drawn, and those on latent
+      vectors if the latent is not a vector.
     """
     train, _, test = splits
     shown, seen = examples(test)
@@ -73,7 +73,7 @@ def variational_sections(
 
 
 def examples(test: Split) -> tuple[Batch, Look]:
-    """The test examples that a report shows, of all classes, and how it shows them."""
+    """Chooses test examples of all classes that a report shows, and how they are drawn."""
     some = chosen(test, varied(test.labels, 14, len(test)))
     seen = look(np.asarray(some.target))
     if seen.strips:
@@ -82,7 +82,7 @@ def examples(test: Split) -> tuple[Batch, Look]:
 
 
 def _is_vector(model: Any, variables: Variables, batch: Batch) -> bool:
-    """Whether the latent of one example is a vector of floats, or levels of such."""
+    """Whether the latent of an example is a vector of floats, or a tuple of such vectors."""
     shape = jax.eval_shape(lambda v, b: model.apply(v, b, method="encode"), variables, batch)
     levels = shape if isinstance(shape, tuple) else (shape,)
     return all(
@@ -100,7 +100,7 @@ def _name(model: Any) -> str:
 def _draws(
     model: Any, variables: Variables, train: Split, shown: Batch, key: Key, n: int = 64
 ) -> np.ndarray:
-    """n samples f[n, *event], from the prior or else from a Gaussian fitted to training codes."""
+    """Draws n samples f[n, *event] from the prior, or from a Gaussian fitted to training codes."""
     context = jax.tree.map(lambda a: a[np.arange(n) % len(a)], shown.context)
     return decoding.generated(model, variables, train, key, n, context)
 
@@ -110,10 +110,11 @@ def _samples(draws: dict[str, np.ndarray], models: dict[str, Model], seen: Look)
     pictures = []
     for name, values in draws.items():
         if models[name][0].prior is not None:
-            how = "latents drawn from the prior, then decoded; the encoder takes no part."
+            how = "latents are drawn from the prior and decoded; the encoder is not used."
         else:
             how = (
-                "latents drawn from one Gaussian fitted to its training codes, for want of a prior."
+                "latents are drawn from a Gaussian fitted to its training codes, since it has no "
+                "prior."
             )
         grid = _grid(seen.pictures(values), columns)
         title = f"{name[0].upper()}{name[1:]}"
@@ -125,8 +126,8 @@ def _samples(draws: dict[str, np.ndarray], models: dict[str, Model], seen: Look)
             )
         )
     text = (
-        "None of these was taken from the data. Each picture is the mean that the decoder gives to "
-        "one random latent. Good samples are sharp, varied and of every class."
+        "None of these pictures is from the data. Each is the mean of the likelihood for a random "
+        "latent. Good samples are sharp and varied, and there are some of every class."
     )
     return Section("Samples", text, pictures)
 
@@ -140,8 +141,8 @@ def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
         pictures.append(
             Picture(
                 f"nearest-{slug(name)}",
-                f"Samples of the {name} (above), for each the training example closest to it "
-                "(below), and the L2 distance between the two.",
+                f"Samples of the {name} (above), the nearest training example of each (below), and "
+                "the L2 distance between the two.",
                 partial(
                     plots.image_grid,
                     images=grid,
@@ -151,23 +152,23 @@ def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
             )
         )
     text = (
-        "A model that had learned its training data by heart would show the same picture twice, at "
-        f"distance 0. All {len(train):,} training examples were compared."
+        "A model that has memorised its training data shows the same picture twice, at distance 0. "
+        f"All {len(train):,} training examples were compared."
     )
     return Section("Nearest training examples", text, pictures)
 
 
 def reconstructions(models: dict[str, Model], shown: Batch, seen: Look) -> Section:
-    """Test examples above what each model makes of them."""
+    """Builds the section that shows test examples above each model's reconstructions."""
     rows = [seen.pictures(np.asarray(shown.target))]
     rows += [seen.pictures(decoding.reconstruct(*each, shown)) for each in models.values()]
     labels = ["input", *(name.replace(" ", "\n") for name in models)]
     picture = Picture(
         "reconstructions",
-        "Test examples in the first row; below, what is decoded from their codes, without noise.",
+        "Test examples are in the first row, and their noiseless reconstructions are below.",
         partial(plots.image_grid, images=np.stack(rows), row_labels=labels, tile=56),
     )
-    text = "What survives the bottleneck: the code is all that the decoder sees."
+    text = "Reconstructions show what passes the bottleneck: the decoder sees only the code."
     return Section("Reconstructions", text, [picture])
 
 
@@ -182,13 +183,13 @@ def _interpolations(model: Any, variables: Variables, test: Split, seen: Look) -
     labels = ["A", *(f"{t:.1f}" for t in np.linspace(0, 1, steps)), "B"]
     picture = Picture(
         "interpolation",
-        "Each row runs from a test example A to another, B. Between them is what the decoder makes "
-        "of the points (1 − t) a + t b on the straight line between their codes; t stands above.",
+        "Each row leads from a test example A to another one, B. Between them are decoded points "
+        "(1 − t) a + t b of the straight line between their codes a and b, with t above.",
         partial(plots.image_grid, images=grid, column_labels=labels, gap_after=(0, steps)),
     )
     text = (
-        "A smooth path of plausible pictures says that the latent space has no holes between "
-        "examples; a cross-fade of two pictures says that it has."
+        "If all pictures of a path are plausible, the latent space has no holes between examples; "
+        "if they are cross-fades of two pictures, it has."
     )
     return Section("Interpolation", text, [picture])
 
@@ -201,7 +202,7 @@ def _traversals(
     labels, where = [f"{v:+.1f}".replace("-", "−") if v else "0" for v in values], values
     unit = "from −2.5 to +2.5"
     if not codes.nats:
-        # Codes without a prior, or under a learned one, have a scale of their own.
+        # Without a KL there is no standard normal prior whose scale the latents follow.
         centre, scale = codes.mean.mean(axis=0)[order], codes.mean.std(axis=0)[order]
         where = centre[:, None] + scale[:, None] * values
         unit = "from −2.5 to +2.5 standard deviations about its mean"
@@ -217,9 +218,9 @@ def _traversals(
     measure = "KL from the prior" if codes.nats else "variance"
     picture = Picture(
         "traversals",
-        f"Each row moves one latent {unit}; all others stay at the code of the first test example "
-        f"shown above. The most active latents, by their {measure} over {len(codes.mean):,} test "
-        "examples, come first.",
+        f"Each row moves one latent {unit}; the others stay at the code of the first test example "
+        f"shown above. The most active latents come first, by their {measure} over "
+        f"{len(codes.mean):,} test examples.",
         partial(plots.image_grid, images=grid, row_labels=names, column_labels=labels),
     )
     if not isinstance(model.bottleneck.shape[0], int):
@@ -230,25 +231,25 @@ def _traversals(
     pictures = [picture]
     if codes.mean.shape[1] == 2 and model.prior is not None:
         pictures.append(_map(model, variables, context, seen))
-    return Section("Traversals", "What each latent controls.", pictures)
+    return Section("Traversals", "What each latent controls in the picture.", pictures)
 
 
 def reconstructions_section(models: dict[str, Model], test: Split) -> Section:
-    """Test examples above what each of some models makes of them.
+    """Builds the section that shows test examples above the reconstructions of several models.
 
     Args:
-      models: name -> a model and variables of one member.
-      test: of images.
+      models: name -> a model and the variables of one member.
+      test: the test split, of images.
     """
     return reconstructions(models, *examples(test))
 
 
 def traversals_section(models: dict[str, Model], test: Split) -> Section:
-    """One picture for each of some models: what its latents control, the most active first.
+    """Builds the section with a picture for each model that shows what its latents control.
 
     Args:
-      models: name -> a model with a prior whose code is a vector, and variables of one member.
-      test: of images; all start at the code of its first example.
+      models: name -> a model with a prior, whose code is a vector, and the variables of one member.
+      test: the test split, of images; all traversals start at the code of its first example.
     """
     shown, seen = examples(test)
     pictures = []
@@ -257,11 +258,11 @@ def traversals_section(models: dict[str, Model], test: Split) -> Section:
         (picture, *_) = _traversals(model, variables, codes, shown, seen).figures
         caption = f"{name}. {picture.caption}" if not pictures else f"{name}, in the same way."
         pictures.append(picture._replace(name=f"traversals-{slug(name)}", caption=caption))
-    return Section("Traversals", "What each latent controls.", pictures)
+    return Section("Traversals", "What each latent controls in the picture.", pictures)
 
 
 def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int = 15) -> Picture:
-    """Two latents are all there is: the whole plane, decoded."""
+    """Makes the picture of the decoded latent plane of a model with two latents."""
     line = np.linspace(-RANGE, RANGE, side, dtype=np.float32)
     # The first latent grows to the right, the second upwards, as in the picture of the codes.
     plane = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
@@ -269,12 +270,12 @@ def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int =
     means = seen.pictures(decoding.decode(model, variables, plane, repeated))
     return Picture(
         "plane",
-        "The plane of the two latents, decoded: z[0] from −2.5 at the left to +2.5 at the right, "
+        "Decoded points of the latent plane: z[0] goes from −2.5 at the left to +2.5 at the right, "
         "z[1] from −2.5 at the bottom to +2.5 at the top.",
         partial(plots.image_grid, images=_grid(means, side), tile=36),
     )
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """[N, H, W, C] -> [N / columns, columns, H, W, C]."""
+    """Reshapes images [N, H, W, C] to rows [N // columns, columns, H, W, C]."""
     return images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])

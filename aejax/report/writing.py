@@ -1,4 +1,4 @@
-"""Writes a report: figures/*.png and report.html, each whole or not at all."""
+"""Writing of a report: figures/*.png and report.html, each of them atomically."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from aejax.report.drawing import plots
 from aejax.report.page import Picture, Section, draw, render
 from aejax.report.results import spoken
 
-WINDOW = 1_000  # steps of silence after which `losses.dead` calls a unit dead, unless told
-# What may fall on training batches and rise on others because a model overfits.
+WINDOW = 1_000  # the default number of steps without activation after which a unit counts as dead
+# Metrics that fall on training batches and rise on validation when a model overfits.
 FITTED = {"loss", "distortion", "error", "squared_error"}
-# What the curves of the library's own terms say.
+# Explanations of the curves of the library's own terms.
 MEANINGS = {
-    "loss": "what training minimises, a weighted sum of the terms",
-    "distortion": "how badly the decoder explains the input, −log p(x | z), in nats",
-    "rate": "what the code costs under the prior, in nats",
-    "kl": "what the code costs under the prior, KL(q(z | x) ‖ p(z)), in nats",
+    "loss": "the weighted sum of the terms, which training minimises",
+    "distortion": "the reconstruction error, −log p(x | z), in nats",
+    "rate": "the cost of the code under the prior, in nats",
+    "kl": "the cost of the code under the prior, KL(q(z | x) ‖ p(z)), in nats",
     "squared_error": "the squared error, summed over one example",
     "error": "the squared error, summed over one example",
-    "l1": "the sum of a code's magnitudes",
-    "l0": "how many units are active for one example",
-    "dead": "the share of units that no example of a training batch has activated for more than "
+    "l1": "the sum of the magnitudes of a code",
+    "l0": "the number of units that are active for one example",
+    "dead": "the share of units that no training batch has activated for more than "
     f"{WINDOW:,} steps, unless the term was given another number",
-    "active_units": "how many latents tell examples apart, by the variance of their mean",
-    "mutual_information": "what the code tells of x, I(x; z) among the held-out examples, in nats",
-    "mutual_information_of_top": "what the top level alone tells of x, in nats",
-    "grad_norm": "the length of the gradient; spikes are steps that shook the parameters",
+    "active_units": "the number of latents whose posterior mean varies between examples",
+    "mutual_information": "the information of the code about x, I(x; z), among the validation "
+    "examples, in nats",
+    "mutual_information_of_top": "the information of the top level alone about x, in nats",
+    "grad_norm": "the norm of the gradient; a spike is an unusually large update",
 }
 
 
@@ -49,23 +50,24 @@ def write(
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Draws the figures and writes them into `directory`, then the page that holds them all.
+    """Draws all pictures and writes them into `directory`, then the page that holds them.
 
     Args:
-      directory: usually a run's folder; made where it is missing.
+      directory: usually a run's folder; it is made if it does not exist.
       title: the experiment's name.
-      sections: what to show, in order.
+      sections: the sections of the page, in order.
       summary: one sentence below the title.
-      results: figure -> {"mean": ..., "std": ..., "values": [per seed]}, or one number, as in
-        result.json; or another model's name -> such a mapping. Anything else is left out.
-      config: field -> value, nested or not.
-      environment: field -> value, nested or not.
+      results: name of a figure -> {"mean": ..., "std": ..., "values": [per seed]} or a number, as
+        in result.json; or name of another model -> such a mapping. Other entries are left out.
+      config: field -> value, which may be a nested mapping.
+      environment: field -> value, which may be a nested mapping.
 
     Returns:
       The path of report.html.
 
     Raises:
-      UserError: the folder cannot be written, matplotlib is missing, or two figures have one name.
+      UserError: if the folder cannot be written, matplotlib is not installed, or a picture's name
+        is malformed or used twice.
     """
     directory = Path(directory)
     pictures = [picture for section in sections for picture in section.figures]
@@ -83,28 +85,31 @@ def write(
 
 
 def curves_section(history: History, log_steps: bool = True) -> Section:
-    """Learning curves of all figures: training beside validation and test, spread over seeds.
+    """Builds the section of learning curves: training, validation and test, with their spread.
 
     Args:
-      history: name -> (steps i[n], values f[n] or f[n, S]); `validation_loss` is drawn with `loss`.
+      history: name of a metric -> (steps i[n], values f[n] or f[n, S]); `validation_loss` is drawn
+        in one plot with `loss`.
       log_steps: whether the step axis is logarithmic.
 
     Returns:
-      A Section with one figure for each quantity.
+      A section with one plot for each metric.
     """
     groups = grouped(history)
     members = max((curve[1].shape[1] for curve in history.values() if curve[1].ndim > 1), default=1)
     text = "Each point is the mean over neighbouring steps."
     if members > 1:
         text += (
-            f" The line is the mean over {members} seeds, the band reaches from the least to the "
-            "greatest of them."
+            f" The line is the mean over {members} seeds, and the band reaches from their minimum "
+            "to their maximum."
         )
     if "dead" in groups:
         groups["dead"] = counted = _counted(groups["dead"])
         if not any(np.any(values) for _, values in counted.values()) and _last(counted) < WINDOW:
             del groups["dead"]
-            text += f" No unit can be called dead within {WINDOW:,} steps: there is no curve of it."
+            text += (
+                f" Dead units are not shown: none can be dead within the first {WINDOW:,} steps."
+            )
     pictures = [
         Picture(
             f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
@@ -122,18 +127,18 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
     what = what[0].upper() + what[1:]
     caption = f"{what}: {meaning}." if meaning else f"{what}, on {' and '.join(parts)}."
     if len(parts) > 1 and name in FITTED:
-        caption += " Where training still falls while the other rises, the model overfits."
+        caption += " Where the training curve falls while the other rises, the model overfits."
     return caption
 
 
 def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Without validation: the silence of a unit is counted in training, whatever is looked at."""
+    """Drops the curves of other splits: ages of units count training steps, on any split."""
     first = next(iter(parts))
     return {first: parts[first]}
 
 
 def _last(parts: Mapping[str, Curve]) -> int:
-    """The last step of any curve."""
+    """Returns the last step of all curves."""
     return max((int(steps[-1]) for steps, _ in parts.values() if len(steps)), default=0)
 
 
@@ -141,6 +146,9 @@ def _check(pictures: Sequence[Picture]) -> None:
     names = [picture.name for picture in pictures]
     for name in names:
         if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
-            raise UserError(f"the figure name {name!r}: give lower-case letters, digits, hyphens")
+            raise UserError(
+                f"the picture name {name!r} cannot name a file: use lower-case letters, digits and "
+                "hyphens, beginning with a letter or digit"
+            )
         if names.count(name) > 1:
-            raise UserError(f"two figures are called {name!r}: give each its own name")
+            raise UserError(f"two pictures are called {name!r}: give each its own name")

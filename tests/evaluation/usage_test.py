@@ -163,6 +163,6 @@ def test_a_collapsed_run_says_so():
     assert report.collapse_section({"plain": {}}) is None
     top = columns([[0.0, 2.0]])
     top["validation_mutual_information_of_top"] = top.pop("validation_mutual_information")
-    said = "The top level of hvae has collapsed (1 of 2 seeds: 0): it tells nothing of x"
+    said = "The top level of hvae has collapsed (1 of 2 seeds: 0): it carries no information"
     assert report.verdict({"hvae": top}).startswith(said)
     assert collapse.last({}) == {}

@@ -1,1 +1,1 @@
-"""Plots and grids of pictures, drawn by matplotlib."""
+"""Plots and grids of images, drawn with matplotlib."""

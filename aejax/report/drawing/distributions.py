@@ -1,4 +1,4 @@
-"""Distributions of several figures over seeds, group beside group."""
+"""Strip plots: how several scores are distributed over seeds, one panel for each score."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from aejax.report.drawing.scatter import row_major
 from aejax.report.drawing.style import LIGHT, SIZE, Theme, canvas
 
 COLUMNS = 5
-TILE = (1.66, 1.85)  # inches of one panel, its title included
-LEFT, LEGEND, ROW = 0.44, 0.1, 0.22  # inches left of a panel's axes, and of the legend's rows
-LETTERS = 14  # of legend that an inch holds
+TILE = (1.66, 1.85)  # width and height of one panel with its title, in inches
+LEFT = 0.44  # space at the left of a panel's axes, in inches
+LEGEND, ROW = 0.1, 0.22  # margin of the legend and height of one of its rows, in inches
+LETTERS = 14  # characters of the legend that fit into an inch
 
 
 def distributions(
@@ -23,17 +24,17 @@ def distributions(
     level_name: str = "",
     theme: Theme = LIGHT,
 ) -> Any:
-    """A panel for each figure: every seed of each group as a point, the median as a line.
+    """Draws a panel for each score, with a point for each seed and a line for each median.
 
     Args:
-      values: group -> figure -> f[S], at most ten groups.
-      names: figure -> what stands above its panel, in order.
-      level: figure -> a value to compare with, a dashed line.
-      level_name: what the dashed lines are.
-      theme: its colours.
+      values: group -> score -> f[S], the values of its seeds; at most ten groups.
+      names: score -> title of its panel; the panels come in this order.
+      level: score -> a reference value, drawn as a dashed line.
+      level_name: the legend entry of the dashed lines.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
@@ -70,7 +71,7 @@ def _panel(axes: Any, groups: list[Sequence[float]], theme: Theme) -> None:
         found = np.asarray(group, float)
         if not len(found):
             continue
-        # Side by side in the order of the seeds, so that equal values do not hide each other.
+        # Points are spread sideways in the order of the seeds, or equal values would coincide.
         offsets = np.linspace(-0.26, 0.26, len(found)) if len(found) > 1 else np.zeros(1)
         colour = theme.classes[i]
         axes.scatter(i + offsets, found, s=9, color=colour, alpha=0.8, lw=0, zorder=3)

@@ -1,4 +1,4 @@
-"""Small images in rows and columns, each image pixel a whole number of screen pixels."""
+"""Grids of small images, in which each image pixel covers a whole number of screen pixels."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from aejax.report.drawing.style import DENSITY, DPI, LIGHT, SIZE, Theme, canvas
 
-ROOM = 860 * DENSITY  # device pixels of the page's column
-GAP = 6  # device pixels between images
-CHARACTER, LINE = 14, 34  # device pixels that a label's character and line take
-WIDE = 24  # further ones after a column in `gap_after`
+ROOM = 860 * DENSITY  # width of the page's column, in device pixels
+GAP = 6  # space between images, in device pixels
+CHARACTER, LINE = 14, 34  # width of a label's character and height of its line, in device pixels
+WIDE = 24  # extra space after a column in `gap_after`, in device pixels
 
 
 class Layout(NamedTuple):
-    """Where the images lie, in device pixels."""
+    """The positions and sizes of the images of a grid, in device pixels."""
 
     x: np.ndarray  # i[C], the left edge of each column
     y: np.ndarray  # i[R], the upper edge of each row
-    enlarge: int  # each image pixel becomes this many, squared
-    reduce: int  # or so many image pixels, squared, become one
-    width: int  # of all
-    height: int
+    enlarge: int  # the side of the square of device pixels that one image pixel becomes
+    reduce: int  # the side of the square of image pixels averaged into one; 1 if images fit
+    width: int  # the width of the grid
+    height: int  # the height of the grid
 
 
 def image_grid(
@@ -35,18 +35,19 @@ def image_grid(
     tile: int = 64,
     theme: Theme = LIGHT,
 ) -> Any:
-    """Small images in rows and columns.
+    """Draws small images in rows and columns.
 
     Args:
-      images: f[R, C, H, W, 1] grey or f[R, C, H, W, 3] colour, in [0, 1]; NaN leaves paper.
-      row_labels: R texts left of the rows, or none.
+      images: grey f[R, C, H, W, 1] or colour f[R, C, H, W, 3], in [0, 1]; the place of an image of
+        NaN stays empty.
+      row_labels: R texts at the left of the rows, or none.
       column_labels: C texts above the columns, or none.
-      gap_after: columns that are followed by a wider gap.
-      tile: about the side of one image in pixels of the page, where there is room for it.
-      theme: its colours.
+      gap_after: the numbers of the columns that are followed by a wider gap.
+      tile: the approximate side of one image in CSS pixels; less if the row would not fit.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     longest = max((len(line) for text in row_labels for line in text.split("\n")), default=0)
     left = CHARACTER * longest + 20 if longest else 0
@@ -74,14 +75,14 @@ def image_grid(
 def layout(
     shape: Sequence[int], room: int, gap_after: Sequence[int], tile: int, row: int = 0
 ) -> Layout:
-    """Places images of shape [R, C, H, W, ...] so that they are near `tile` and fit the room.
+    """Computes positions and scale, so that images are about `tile` wide and rows fit `room`.
 
     Args:
-      shape: of the images.
-      room: the greatest width, in device pixels.
-      gap_after: columns that are followed by a wider gap.
-      tile: about the side of one image in pixels of the page.
-      row: the least height of one row in device pixels, which its label needs.
+      shape: the shape of the images, [R, C, H, W, ...].
+      room: the maximum width of the grid, in device pixels.
+      gap_after: the numbers of the columns that are followed by a wider gap.
+      tile: the approximate side of one image in CSS pixels.
+      row: the minimum height of a row in device pixels, which its label needs.
     """
     rows, columns, height, width = shape[:4]
     fits = ((room - WIDE * len(gap_after)) / columns - GAP) / width
@@ -100,7 +101,7 @@ def layout(
 
 
 def mosaic(images: np.ndarray, place: Layout) -> np.ndarray:
-    """The images in their places, f[height, width, 4]: the alpha is 0 between them."""
+    """Copies the images to their places in one RGBA array f[height, width, 4], clear between."""
     whole = np.zeros((place.height, place.width, 4), np.float32)
     for row, y in enumerate(place.y):
         for column, x in enumerate(place.x):
@@ -117,7 +118,7 @@ def mosaic(images: np.ndarray, place: Layout) -> np.ndarray:
 
 
 def _reduced(image: np.ndarray, by: int) -> np.ndarray:
-    """Averages squares of `by` pixels; what is left over at the edges is cut."""
+    """Averages squares of `by` x `by` pixels and cuts off the remainder at the edges."""
     height, width = (size // by for size in image.shape[:2])
     cut = image[: height * by, : width * by]
     return cut.reshape(height, by, width, by, -1).mean(axis=(1, 3))

@@ -1,4 +1,4 @@
-"""Examples as pictures: grey or colour images as they are, vectors as strips."""
+"""Conversion of examples and weights to images: vectors become strips of grey."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-LONGEST = 256  # values of a vector that a strip can show
-# Of weights; blue and orange are told apart by all readers.
+LONGEST = 256  # the longest vector that can be drawn as a strip
+# The colours of zero, positive and negative weights. Colour-blind readers tell orange from blue.
 ZERO, ABOVE, BELOW = (0.94, 0.945, 0.95), (0.80, 0.36, 0.0), (0.10, 0.38, 0.70)
 
 
 class Look(NamedTuple):
-    """How the examples of one data set are shown."""
+    """How the examples of a data set are drawn: their shape, and the values of black and white."""
 
-    low: float  # the value shown black
-    high: float  # the value shown white
+    low: float  # the value that is drawn black
+    high: float  # the value that is drawn white
     event: tuple[int, ...]  # the shape of one example
 
     @property
     def strips(self) -> bool:
-        """Whether an example is a vector, drawn as one row of shades."""
+        """Whether an example is a vector, which is drawn as a strip of grey."""
         return len(self.event) == 1
 
     @property
     def drawable(self) -> bool:
-        """Whether an example can be drawn at all."""
+        """Whether an example is an image with 1 or 3 channels, or a short enough vector."""
         if self.strips:
             return self.event[0] <= LONGEST
         return len(self.event) == 2 or (len(self.event) == 3 and self.event[2] in (1, 3))
 
     def pictures(self, values: np.ndarray) -> np.ndarray:
-        """f[..., *event] -> f[..., H, W, C] in [0, 1]."""
+        """Scales f[..., *event] to [0, 1] and shapes it as images f[..., H, W, C]."""
         scaled = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
         return shaped(scaled, self.event)
 
 
 def look(target: np.ndarray) -> Look:
-    """How to show a data set, judged by some of its targets f[N, *event].
+    """Decides how to draw a data set, from some of its targets f[N, *event].
 
-    Values within [0, 1] keep their meaning; others are spread from the first to the last percent.
+    0 is black and 1 is white if all values lie within [0, 1], else the 1st and 99th percentiles.
     """
     low, high = 0.0, 1.0
     if target.min() < 0 or target.max() > 1:
@@ -48,7 +48,8 @@ def look(target: np.ndarray) -> Look:
 
 
 def shaped(values: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
-    """f[..., *event] -> f[..., H, W, C]: a vector becomes a strip a fifth as tall as wide."""
+    """Shapes f[..., *event] as images f[..., H, W, C]; a vector becomes a strip, 5 times as wide as
+    tall."""
     lead = values.shape[: values.ndim - len(event)]
     if len(event) == 3:
         return values
@@ -59,10 +60,12 @@ def shaped(values: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
 
 
 def signed(values: np.ndarray) -> np.ndarray:
-    """Weights as colours: blue below zero, pale grey at zero, orange above, each by itself.
+    """Colours weights: blue below zero, pale grey at zero, orange above.
+
+    Each of the N weight vectors is scaled by its own largest magnitude.
 
     Args:
-      values: f[N, H, W, 1], or f[N, H, W, 3], whose channels are shown about middle grey.
+      values: f[N, H, W, 1]; or colour f[N, H, W, 3], for which zero is middle grey.
 
     Returns:
       f[N, H, W, 3] in [0, 1].

@@ -1,4 +1,4 @@
-"""Drawings: arrays -> Figure, each a pure function, each in either theme."""
+"""The plots of a report: pure functions from arrays and a theme to a matplotlib Figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aejax.report.drawing.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend
 
 __all__ = ["bars", "curves", "distributions", "histogram", "image_grid", "scatter"]
 
-MARGINS = (0.62, 0.12, 0.5, 0.38)  # inches left, right, below and above a plot
+MARGINS = (0.62, 0.12, 0.5, 0.38)  # space left, right, below and above a plot, in inches
 
 
 def curves(
@@ -24,16 +24,16 @@ def curves(
     log_steps: bool = True,
     theme: Theme = LIGHT,
 ) -> Any:
-    """Values over steps: the mean over seeds as a line, the least and the greatest as a band.
+    """Plots values over steps: a line for the mean over seeds, a band from minimum to maximum.
 
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S]), at most three of them.
-      name: of the quantity, above the plot.
-      log_steps: whether the step axis is logarithmic, which shows beginning and end alike.
-      theme: its colours.
+      name: the name of the plotted quantity, which becomes the title.
+      log_steps: whether the step axis is logarithmic, which also shows the first steps well.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     figure = canvas(WIDTH, 2.9, theme)
     axes = panel(figure, MARGINS, theme)
@@ -47,13 +47,13 @@ def curves(
     high = max(np.nanmax(line.high) for line in drawn)
     if low > 0 and high > 50 * low:
         axes.set_yscale("log")
-        _plain_ticks(axes.yaxis)
+        _short_tick_labels(axes.yaxis)
     elif low >= 0:
-        # What is never negative has no axis below zero.
+        # The margin that matplotlib adds must not reach below zero where no value does.
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     if log_steps:
         axes.set_xscale("log")
-        _plain_ticks(axes.xaxis)
+        _short_tick_labels(axes.xaxis)
     axes.grid(axis="y", color=theme.rule, lw=0.6)
     axes.set_xlabel("step", color=theme.muted, fontsize=SIZE - 1)
     title(axes, name, theme)
@@ -62,14 +62,14 @@ def curves(
     return figure
 
 
-def _plain_ticks(axis: Any) -> None:
-    """Names the decades of a logarithmic axis 1, 10, 100, 1k and leaves the rest unnamed."""
+def _short_tick_labels(axis: Any) -> None:
+    """Labels the decades of a logarithmic axis 1, 10, 100, 1k, and no ticks between them."""
     axis.set_major_formatter(lambda value, _: compact(value))
     axis.set_minor_formatter(lambda *_: "")
 
 
 def compact(value: float) -> str:
-    """A number in few characters: 1, 10, 1k, 10k, 1M."""
+    """Writes a number in few characters: 1, 10, 1k, 10k, 1M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{unit}"
@@ -83,18 +83,17 @@ def histogram(
     shares: bool = False,
     theme: Theme = LIGHT,
 ) -> Any:
-    """How often which value occurs.
+    """Plots a histogram: how often each value occurs.
 
     Args:
       values: f[N].
-      name: of what is counted, above the plot.
-      axis_name: what stands below the axis.
-      shares: whether the values are shares above 0 and up to 1, whose axis is logarithmic and in
-        percent.
-      theme: its colours.
+      name: the name of what is counted, which becomes the title.
+      axis_name: the label of the axis of values.
+      shares: whether the values are fractions in (0, 1]; their axis is logarithmic, in percent.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     figure = canvas(WIDTH, 2.9, theme)
     axes = panel(figure, MARGINS, theme)
@@ -106,7 +105,7 @@ def histogram(
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axes.xaxis.set_minor_formatter(lambda *_: "")
     elif whole:
-        # A little room on both sides, so that a single value is a bar and not a wall.
+        # Room on both sides: a single value would otherwise fill the whole plot.
         edges = np.arange(low - 3.5, high + 4)
         axes.set_xlim(edges[0], edges[-1])
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -126,17 +125,17 @@ def bars(
     marked: np.ndarray | None = None,
     theme: Theme = LIGHT,
 ) -> Any:
-    """One bar for each value, in the order given.
+    """Plots one bar for each value, in the order given.
 
     Args:
       values: f[N].
-      name: of the quantity, above the plot.
-      axis_name: what the bars are, below the axis.
-      marked: bool[N], bars in the first colour; the others are grey. None marks all.
-      theme: its colours.
+      name: the name of the plotted quantity, which becomes the title.
+      axis_name: the label of the axis along which the bars stand.
+      marked: bool[N], the bars that are drawn in colour, while the others are grey; None means all.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     figure = canvas(WIDTH, 2.9, theme)
     axes = panel(figure, MARGINS, theme)

@@ -1,4 +1,4 @@
-"""Points in the plane, coloured by class."""
+"""Scatter plots of points in the plane, coloured by class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from aejax.report.drawing.style import DPI, LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel
 
-NAMED = 24  # classes that get a name; more would hide the points
+NAMED = 24  # the most classes whose names are written; more would hide the points
 
 
 def scatter(
@@ -20,18 +20,18 @@ def scatter(
     equal: bool = True,
     theme: Theme = LIGHT,
 ) -> Any:
-    """Points in the plane, coloured by class, each class named where it lies.
+    """Plots points, coloured by class, with the name of each class at the median of its points.
 
     Args:
       points: f[N, 2].
       labels: i[N], the class of each point, or None.
-      classes: names of the classes; by default their numbers.
-      axis_names: of the two axes.
-      equal: whether both axes have one scale, so that distances can be read.
-      theme: its colours.
+      classes: the names of the classes; by default their numbers are written.
+      axis_names: the labels of the two axes.
+      equal: whether both axes have the same scale, so that distances can be compared.
+      theme: the colours.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     present: np.ndarray = np.unique(labels) if labels is not None else np.zeros(0, int)
     names = [str(classes[c] if c < len(classes) else c) for c in present.tolist()][:NAMED]
@@ -44,7 +44,7 @@ def scatter(
         axes.scatter(*points.T, s=size, color=theme.series[0], alpha=0.6, lw=0)
     else:
         colours = class_colours(len(present), theme)
-        # In an order of their own, so that no class hides the ones before it.
+        # Points are drawn in random order, or the last class would hide the others.
         order = np.random.default_rng(0).permutation(len(points))
         index = np.searchsorted(present, labels)
         shades = [colours[i] for i in index[order]]
@@ -70,14 +70,14 @@ def scatter(
     if equal:
         axes.set_aspect("equal", adjustable="datalim")
     if labels is not None:
-        _part(axes, written)
+        _separate(axes, written)
     axes.set_xlabel(axis_names[0], color=theme.muted, fontsize=SIZE - 1)
     axes.set_ylabel(axis_names[1], color=theme.muted, fontsize=SIZE - 1)
     return figure
 
 
 def class_colours(count: int, theme: Theme = LIGHT) -> list[Any]:
-    """One colour for each class: told apart by name up to ten, neighbours of a scale beyond."""
+    """Returns a colour for each class: distinct ones for up to ten, else steps of a colour map."""
     if count <= len(theme.classes):
         return list(theme.classes[:count])
     from matplotlib import colormaps
@@ -86,7 +86,7 @@ def class_colours(count: int, theme: Theme = LIGHT) -> list[Any]:
 
 
 def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) -> Any:
-    """Writes a class' name in a box at a point; the matplotlib Text."""
+    """Writes the name of a class in a box at a point, and returns the matplotlib Text."""
     box = {
         "facecolor": theme.paper,
         "edgecolor": colour,
@@ -98,12 +98,12 @@ def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) ->
     return axes.text(*place, name, color=theme.ink, bbox=box, **centred)
 
 
-def _part(axes: Any, written: Sequence[Any]) -> None:
-    """Moves names that would lie on each other aside."""
+def _separate(axes: Any, written: Sequence[Any]) -> None:
+    """Moves texts apart that would overlap."""
     axes.apply_aspect()
     renderer = axes.figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in written]
-    room = 0.9 * SIZE * DPI / 72  # around a name, for its frame
+    room = 0.9 * SIZE * DPI / 72  # pixels that the frame around a name takes
     sizes = np.array([(box.width + room, box.height + room) for box in boxes]).reshape(-1, 2)
     centres = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]).reshape(-1, 2) / 2
     places = axes.transData.inverted().transform(apart(centres, sizes))
@@ -112,15 +112,15 @@ def _part(axes: Any, written: Sequence[Any]) -> None:
 
 
 def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarray:
-    """Pushes boxes that overlap away from each other, along the shorter way.
+    """Moves overlapping boxes apart, pair by pair, along the axis on which they overlap less.
 
     Args:
-      centres: f[n, 2].
-      sizes: f[n, 2], widths and heights.
-      rounds: at most; a crowd may be left with some overlap.
+      centres: f[n, 2], the centres of the boxes.
+      sizes: f[n, 2], their widths and heights.
+      rounds: the maximum number of passes over all pairs; crowded boxes may still overlap then.
 
     Returns:
-      f[n, 2], the new centres; boxes that nothing overlaps stay.
+      f[n, 2], the new centres; boxes that overlap nothing are not moved.
     """
     moved = np.array(centres, float)
     for _ in range(rounds):
@@ -141,5 +141,5 @@ def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarr
 
 
 def row_major(items: Sequence[Any], columns: int) -> list[Any]:
-    """Reorders what matplotlib sets column by column so that it reads row by row."""
+    """Reorders legend entries so that they read row by row; matplotlib fills column by column."""
     return [item for column in range(columns) for item in items[column::columns]]

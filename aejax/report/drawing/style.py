@@ -1,7 +1,7 @@
-"""How every figure looks: two themes, one type size, a palette that colour-blind readers can tell.
+"""The style of all plots: two themes, one font size, and colours for colour-blind readers.
 
-Only this file imports matplotlib, and only inside functions. Figures are made by its object
-interface, so drawing leaves no state behind and works in any thread.
+Matplotlib is imported inside functions only, since it is optional. Figures are made through its
+object interface rather than pyplot, so drawing leaves no global state and works in any thread.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 
 from aejax.optional import needs
 
-# Device pixels per inch; the page shows two of them in each of its pixels, so screens of high
-# density stay sharp.
-DPI = 192
+# Each CSS pixel of the page shows DENSITY device pixels, so that plots are sharp on high-density
+# screens.
+DPI = 192  # device pixels per inch
 DENSITY = 2
-WIDTH = 4.3  # inches of a plot; two stand side by side on a wide page
-SIZE = 9.5  # points, about the size of the page's captions
+WIDTH = 4.3  # width of a plot in inches, so that two stand side by side on a wide page
+SIZE = 9.5  # font size in points, about that of the page's captions
 
 
 class Theme(NamedTuple):
-    """The colours of one mode of the page."""
+    """The colours of the light or the dark mode of the page."""
 
-    paper: str  # behind the figure
-    ink: str  # titles
-    muted: str  # tick labels and remarks
-    rule: str  # axes and grid
-    series: tuple[str, ...]  # lines and bars, most important first
-    classes: tuple[str, ...]  # points of up to ten classes
+    paper: str  # the background
+    ink: str  # the colour of titles
+    muted: str  # the colour of tick labels and remarks
+    rule: str  # the colour of axes and grid
+    series: tuple[str, ...]  # the colours of lines and bars, the most important first
+    classes: tuple[str, ...]  # the colours of the points of up to ten classes
 
 
 # Petroff (2021, arXiv:2107.02270): ten colours chosen to be told apart by colour-blind readers.
@@ -50,22 +50,22 @@ DARK = Theme("#12161c", "#e8ecf1", "#9aa6b4", "#2c343f", ("#5fa8ee", "#ffa63d", 
 
 
 def canvas(width: float, height: float, theme: Theme) -> Any:
-    """An empty figure.
+    """Makes an empty figure.
 
     Args:
-      width: inches.
-      height: inches.
-      theme: its colours.
+      width: the width in inches.
+      height: the height in inches.
+      theme: the colours.
 
     Returns:
-      A matplotlib Figure that draws with Agg.
+      A matplotlib Figure with the Agg backend.
 
     Raises:
-      UserError: matplotlib is not installed.
+      UserError: if matplotlib is not installed.
     """
     agg = needs("matplotlib.backends.backend_agg", "drawing a figure")
     make = needs("matplotlib.figure", "drawing a figure").Figure
-    # Matplotlib cuts fractions of pixels off: a hair more than a whole number stays whole.
+    # Matplotlib truncates to whole pixels: rounding errors below one would lose a pixel.
     inches = [(round(side * DPI) + 1e-3) / DPI for side in (width, height)]
     figure = make(figsize=inches, dpi=DPI, facecolor=theme.paper)
     agg.FigureCanvasAgg(figure)
@@ -73,12 +73,12 @@ def canvas(width: float, height: float, theme: Theme) -> Any:
 
 
 def panel(figure: Any, margins: tuple[float, float, float, float], theme: Theme) -> Any:
-    """One plot that fills the figure but for margins, with quiet axes.
+    """Adds a plot that fills the figure up to its margins, with axes at the left and bottom.
 
     Args:
       figure: a matplotlib Figure.
-      margins: inches left free at the left, right, bottom and top.
-      theme: its colours.
+      margins: the space left free at the left, right, bottom and top, in inches.
+      theme: the colours.
 
     Returns:
       A matplotlib Axes.
@@ -100,7 +100,7 @@ def panel(figure: Any, margins: tuple[float, float, float, float], theme: Theme)
 
 
 def title(axes: Any, text: str, theme: Theme) -> None:
-    """Names the plot at the left edge of the figure, where the page's caption begins too."""
+    """Writes the title at the left edge of the figure, aligned with the caption on the page."""
     height = axes.figure.get_size_inches()[1]
     axes.figure.text(
         0.0, 1 - 0.06 / height, text, color=theme.ink, fontsize=SIZE + 0.5, ha="left", va="top"
@@ -108,7 +108,7 @@ def title(axes: Any, text: str, theme: Theme) -> None:
 
 
 def legend(axes: Any, theme: Theme, **where: Any) -> None:
-    """A legend without a frame; `where` are matplotlib's own arguments."""
+    """Adds a legend without a frame; `where` holds further arguments of matplotlib's legend."""
     look = {
         "frameon": False,
         "fontsize": SIZE - 1,
@@ -122,7 +122,7 @@ def legend(axes: Any, theme: Theme, **where: Any) -> None:
 
 
 def png(figure: Any) -> bytes:
-    """The figure as a PNG file, without the time or the version that drew it."""
+    """Returns the figure as a PNG file without metadata, so that equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
