@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 from sklearn.datasets import load_digits
 
-from aejax.data import Batches, images
+from aejax.data import Batches, images, pictures
 from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
 
@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory):
 def manual_dir(tmp_path, monkeypatch):
     """A tiny MNIST in four packed files; each picture tells its number and its label."""
     for name in ("mnist", "fashion_mnist"):
-        monkeypatch.setitem(builders.IDX, name, builders.Idx(counts=SPLITS))
+        monkeypatch.setitem(pictures.NAMED, name, builders.Idx(counts=SPLITS))
     folder = tmp_path / "manual"
     folder.mkdir()
     for part, count in SPLITS.items():
