@@ -424,12 +424,20 @@ class TestPrior:
     def test_samples_have_the_density_that_log_prob_gives(self, prior):
         """Importance weights of a wide normal average to one: fails if the density is unnormalised.
 
-        And the mean of log_prob over samples is that of the same weights: fails if sample draws
-        from another density, say with twice the standard deviation.
+        And log_prob and all moments up to the second, under a window that leaves far tails out,
+        have the mean over samples that these weights give them: fails if sample draws from another
+        density, say with twice the standard deviation, with components chosen evenly, or with one
+        noise for all levels.
         """
 
         def log_prob(z):
             return np.asarray(prior("log_prob", z), np.float64)
+
+        def figures(z):
+            z = joined(z)
+            window = np.exp(-np.sum(np.square(z), axis=1, keepdims=True) / 8.0)
+            products = z[:, :, None] * z[:, None]
+            return window * np.concatenate([products.reshape(DRAWS, -1), z], axis=1)
 
         key = jax.random.key(5)
         samples = prior("sample", key, DRAWS)
@@ -438,12 +446,13 @@ class TestPrior:
         assert jax.tree.map(jnp.shape, samples) == jax.tree.map(jnp.shape, wide)
         assert equal(samples, prior("sample", key, DRAWS))
         proposal = -0.5 * np.sum(np.square(joined(standard)) + np.log(2 * np.pi * 4.0), axis=1)
-        weights = np.exp(log_prob(wide) - proposal)
+        density = log_prob(wide)
+        weights = np.exp(density - proposal)
         assert abs(weights.mean() - 1) < 4 * weights.std() / DRAWS**0.5
-        entropy = log_prob(wide) * weights
-        drawn = log_prob(samples)
-        spread = (entropy.var() / DRAWS + drawn.var() / DRAWS) ** 0.5
-        assert abs(entropy.mean() - drawn.mean()) < 4 * spread
+        weighed = np.column_stack([density, figures(wide)]) * weights[:, None]
+        drawn = np.column_stack([log_prob(samples), figures(samples)])
+        spread = ((weighed.var(0) + drawn.var(0)) / DRAWS) ** 0.5
+        assert np.all(np.abs(weighed.mean(0) - drawn.mean(0)) < 4 * spread)
 
     def test_the_closed_kl_is_the_mean_of_the_sampled_rate(self, prior):
         """Fails if log_std is taken for the log variance, or if L is summed twice."""
