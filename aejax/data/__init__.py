@@ -5,6 +5,15 @@ from aejax.data.arrays import arrays
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
-from aejax.data.split import Split, check_unit_interval
+from aejax.data.split import Split
+from aejax.data.text.texts import texts
 
-__all__ = ["Batches", "Split", "arrays", "changed", "changes", "check_unit_interval", "images"]
+__all__ = [
+    "Batches",
+    "Split",
+    "arrays",
+    "changed",
+    "changes",
+    "images",
+    "texts",
+]

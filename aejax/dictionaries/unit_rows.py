@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-DICTIONARY = r"decoder/atoms$"
+from aejax.variables import ATOMS, ending
+
+DICTIONARY = ending(ATOMS)
 
 
 def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
