@@ -57,7 +57,6 @@ def _of_rows(
     """(update, parameter) -> update for the parameters whose path has the pattern."""
 
     def init(params: Any) -> optax.EmptyState:
-        del params
         return optax.EmptyState()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

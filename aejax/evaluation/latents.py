@@ -82,7 +82,6 @@ def active_units(
 @functools.partial(jax.jit, static_argnums=0)
 def _latents(static: Static, variables: Variables, batch: Batch, index: Array) -> Array:
     """f32[B, L]."""
-    del index
     code = static.model.apply(variables, batch, method="posterior")
     return code.dense() if isinstance(code, SparseCode) else joined(code.latent)
 

@@ -14,7 +14,6 @@ from aejax.variables import get
 
 def l1(model: Any, forward: Forward) -> Array:
     """The L1 norm of z, f32[B] (Bricken et al. 2023)."""
-    del model
     return forward.code.magnitude()
 
 
@@ -35,7 +34,6 @@ def layered_l1(model: Any, forward: Forward) -> Array:
 
 def l0(model: Any, forward: Forward) -> Array:
     """The number of active latents, f32[B]; its gradient is a threshold's, or zero."""
-    del model
     return forward.code.l0
 
 
@@ -54,7 +52,6 @@ def quadratic_l0(target: float) -> Term:
     _check_target(target)
 
     def quadratic_l0(model: Any, forward: Forward) -> Array:
-        del model
         return 2.0 / target * jnp.square(forward.code.l0 - target)
 
     return quadratic_l0
@@ -65,7 +62,6 @@ def relative_l0(target: float) -> Term:
     _check_target(target)
 
     def relative_l0(model: Any, forward: Forward) -> Array:
-        del model
         l0 = forward.code.l0
         return jnp.full(l0.shape, jnp.square(jnp.mean(l0) / target - 1.0))
 

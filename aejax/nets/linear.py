@@ -20,7 +20,6 @@ class Identity(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """[B, *event] -> [B, *event]."""
-        del context
         return values
 
 

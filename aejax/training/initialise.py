@@ -37,7 +37,6 @@ def tied(variables: Variables, batch: Batch, key: Key) -> Variables:
 
     The usual start of sparse autoencoders: a latent then answers to the direction it writes.
     """
-    del batch, key
     return put(variables, KERNEL, get(variables, ATOMS).T)
 
 
@@ -55,7 +54,6 @@ def expected_norm(centred: Array) -> tuple[Array, Array]:
 
 def unscaled(centred: Array) -> tuple[Array, Array]:
     """The data's own scale; with centring, the mean alone is removed."""
-    del centred
     return jnp.ones(()), jnp.ones(())
 
 
@@ -92,7 +90,6 @@ def standardised(
     """
 
     def standardised(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del key
         data = batch if examples is None else examples
         sources = {
             INPUT_SCALE: data.x,
@@ -129,7 +126,6 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
     logits = jnp.log(rates) - jnp.log1p(-rates)
 
     def base_rates(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del batch, key
         path = ("params", "decoder", "output", "bias")
         bias = get(variables, path)
         if bias is None or bias.shape != logits.shape:
@@ -148,7 +144,6 @@ def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
 
     By 100 steps of Weiszfeld's algorithm, as in OpenAI's and Marks et al.'s code.
     """
-    del key
     target = batch.target.reshape((batch.target.shape[0], -1)).astype(jnp.float32)
     scale = get(variables, OUTPUT_SCALE)
     if _holds_scale(scale):
@@ -170,7 +165,6 @@ def layered(norm: float = 0.08) -> Initialise:
     """
 
     def layered(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del key
         atoms = get(variables, ATOMS)
         parts = atoms.reshape((-1, *batch.target.shape[1:]))
         lengths = jnp.maximum(safe_norm(parts)[..., None], 1e-12)
@@ -181,7 +175,6 @@ def layered(norm: float = 0.08) -> Initialise:
 
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets the dictionary's atoms to zero, as transcoders may start (sparsify)."""
-    del batch, key
     return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
 
 
@@ -195,7 +188,6 @@ def matched(model: Any) -> Initialise:
     """
 
     def matched(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del key
 
         def lengths(model: Any) -> tuple[Array, Array]:
             bias = model.decoder.weights(model.bottleneck.latents).bias[None]

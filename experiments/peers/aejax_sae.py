@@ -70,7 +70,6 @@ def _silenced(state, dead):
 
 
 def _as_it_is(key, batch):
-    del key
     return batch
 
 

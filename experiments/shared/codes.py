@@ -147,7 +147,6 @@ def quiet(variables: Any, batch: ae.Batch, key: Any) -> Any:
     As long as their atoms, the latents of an L1 code start as large as the data and end alive but
     tiny.
     """
-    del batch, key
     return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
 
 

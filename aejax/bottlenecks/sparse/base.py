@@ -99,7 +99,6 @@ class Sparse(Bottleneck):
         Raises:
           UserError: if the bias or the norms of the atoms are needed and the decoder has none.
         """
-        del key
         inputs = self.inputs(features, given.decoder)
         code = self.activate(inputs, given.step, given.decoder)
         self.ages(code.used(self.alive_above))
@@ -115,7 +114,6 @@ class Sparse(Bottleneck):
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """What is active for inputs f32[B, D]."""
-        ...
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain that are the activation's own; by default its bias is the only one.

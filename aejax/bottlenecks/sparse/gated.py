@@ -33,7 +33,6 @@ class Gated(Sparse):
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m], and the gate's pre-activation."""
-        del step, decoder
         zeros = nn.initializers.zeros_init()
         r_mag = self.param("r_mag", zeros, (self.latents,))
         b_mag = self.param("b_mag", zeros, (self.latents,))

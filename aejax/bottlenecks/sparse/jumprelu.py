@@ -31,7 +31,6 @@ def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -
       bandwidth: eps, the width of the window.
       to_input: adds the same estimate, with the other sign, to the derivative of z.
     """
-    del bandwidth, to_input
     return jnp.where(z > threshold[None], z, 0.0)
 
 
@@ -56,7 +55,6 @@ def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) 
     The threshold's derivative is -(1 / eps) rect((z - theta) / eps) (Rajamanoharan et al. 2024,
     equation 12), that of z 0, or the same with the other sign where `to_input`.
     """
-    del bandwidth, to_input
     return (z > threshold[None]).astype(z.dtype)
 
 
@@ -111,7 +109,6 @@ class JumpReLU(Sparse):
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m], and pre-activations in `pre`."""
-        del step, decoder
         pre = self.project(inputs)
         pre = nn.relu(pre) if self.rectified else pre
         theta = self.thresholds()

@@ -29,7 +29,6 @@ class ReLU(Sparse):
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m]."""
-        del step, decoder
         z = nn.relu(self.project(inputs))
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
@@ -70,7 +69,6 @@ class AnnealedReLU(Sparse):
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m]."""
-        del decoder
         z = nn.relu(self.project(inputs))
         stage = self.variable("memory", "stage", jnp.zeros, (), jnp.int32)
         scale = self.variable("memory", "log_scale", jnp.zeros, (), jnp.float32)

@@ -100,7 +100,6 @@ class TopK(Largest):
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots."""
-        del step
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -127,7 +126,6 @@ class AbsTopK(Largest):
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
-        del step
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
