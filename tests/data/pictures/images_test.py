@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 from sklearn.datasets import load_digits
 
-from aejax.data import Batches, images
+from aejax.data import Batches, images, pictures
 from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
 
@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory):
 def manual_dir(tmp_path, monkeypatch):
     """A tiny MNIST in four packed files; each picture tells its number and its label."""
     for name in ("mnist", "fashion_mnist"):
-        monkeypatch.setitem(builders.IDX, name, builders.Idx(counts=SPLITS))
+        monkeypatch.setitem(pictures.NAMED, name, builders.Idx(counts=SPLITS))
     folder = tmp_path / "manual"
     folder.mkdir()
     for part, count in SPLITS.items():
@@ -115,14 +115,12 @@ print(len(train), next(test.batches(8)).x.shape)
         result = python(code, blocked=blocked)
         assert result.stdout.strip() == "1437 (8, 8, 8, 1)", result.stderr
 
-    def test_not_prepared_the_package_is_named(self, tmp_path):
-        """Fails if the import error is let through."""
-        code = f"import aejax.data as data; data.images('digits', data_dir={str(tmp_path)!r})"
-        for package in ("tensorflow_datasets", "sklearn.datasets"):
-            result = python(code, blocked=[package])
-            last = result.stderr.strip().splitlines()[-1]
-            assert last.startswith("aejax.errors.UserError: preparing digits needs"), last
-            assert "pip install" in last
+    @pytest.mark.parametrize("package", ["tensorflow_datasets", "sklearn.datasets"])
+    def test_not_prepared_the_package_is_named(self, package, tmp_path, monkeypatch):
+        """Fails if the import error is let through, or a folder is left behind."""
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=r"^preparing digits needs .*pip install"):
+            images("digits", data_dir=tmp_path)
         assert not list(tmp_path.iterdir())
 
 
