@@ -1,4 +1,4 @@
-"""Experiments, one file each: a frozen dataclass of numbers, its data, parts, figures and page.
+"""Experiments, one file each: a frozen dataclass of numbers, its data, jobs, figures and page.
 
     python -m experiments                     lists them
     python -m experiments NAME --help         their flags

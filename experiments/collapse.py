@@ -29,9 +29,9 @@ from aejax.report.drawing import plots
 from aejax.report.results import groups
 from aejax.types import Objective
 from experiments.shared import variational
-from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 CAPACITY_WEIGHT = 10.0
 MMD_WEIGHT = 100.0
@@ -65,8 +65,8 @@ class Config(Numbers):
     nll_draws: int = 50  # of the importance-weighted NLL
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
-    """A part for each remedy, the plain ELBO first and the decoder without latents last."""
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
+    """A job for each remedy, the plain ELBO first and the decoder without latents last."""
     check(config, "width", "latents", "channels", "layers", "conditioning", "nll_draws")
     tx = optax.adam(config.learning_rate)
 
@@ -79,11 +79,11 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     model, near, alone = (
         _model(config, event, pixels(*each)) for each in (size, (size[0], 1, 3), (0, *size[1:]))
     )
-    parts = {name: Part(model, terms, tx) for name, terms in remedies(config).items()}
+    jobs = {name: Job(model, terms, tx) for name, terms in remedies(config).items()}
     # A decoder that sees the pixels next to each alone (Chen et al. 2017, section 3.2).
-    parts["near-pixels"] = Part(near, ae.elbo(), tx)
-    parts[WITHOUT] = Part(alone, ae.elbo(), tx)
-    return parts
+    jobs["near-pixels"] = Job(near, ae.elbo(), tx)
+    jobs[WITHOUT] = Job(alone, ae.elbo(), tx)
+    return jobs
 
 
 def remedies(config: Config) -> dict[str, Objective]:
@@ -120,10 +120,10 @@ def _model(config: Config, event: tuple[int, ...], likelihood: Any) -> ae.Autoen
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """KL, mutual information, active units and NLL of each part and seed."""
+    """KL, mutual information, active units and NLL of each done and seed."""
     return {
-        label: variational.bounds(config.nll_draws, part, splits[2])
-        for label, part in trained.items()
+        label: variational.bounds(config.nll_draws, done, splits[2])
+        for label, done in trained.items()
     }
 
 
@@ -136,9 +136,9 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     )
 
 
-def measured(config: Config, found: Measured) -> list[Any]:
+def findings(config: Config, finished: Finished) -> list[Any]:
     """What each remedy's code carries, and what it is good for, beside no latents."""
-    rows = groups(found.result)
+    rows = groups(finished.result)
     level = {"nll": rows.pop(WITHOUT)["nll"].mean}
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
@@ -164,5 +164,5 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    measured=measured,
+    findings=findings,
 )

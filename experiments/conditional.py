@@ -40,7 +40,7 @@ from experiments.shared.experiment import Experiment, Members, Models, Page, Spl
 from experiments.shared.images import image_data, labelled, pictures
 from experiments.shared.labels import by_label, relabel, relabelled, samples
 from experiments.shared.place import say
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 SEEN = {1: "lower left", 2: "left half", 3: "all but the lower right"}  # quadrants
@@ -68,7 +68,7 @@ class Config(Numbers):
     samples: int = 1_000  # draws a label
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The model given labels, the classifier, a net and a model for each number of quadrants."""
     check(config, "width", "latents", "classifier_steps", "quadrant_steps", "samples")
     classes = 10
@@ -80,22 +80,22 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
         ae.priors.Flow(4, (64,)),
         ae.likelihoods.Bernoulli(),
     )
-    parts = {
-        "labels": Part(
+    jobs = {
+        "labels": Job(
             model,
             ae.elbo(beta, ae.losses.rate()),
             optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
             average=0.999,
             view=lambda split: changed(split, changes.Labels(classes)),
         ),
-        "classifier": recognition.part(classes, config.classifier_steps),
+        "classifier": recognition.job(classes, config.classifier_steps),
     }
     for seen in SEEN:
-        parts |= _quadrants(config, event, seen)
-    return parts
+        jobs |= _quadrants(config, event, seen)
+    return jobs
 
 
-def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Part]:
+def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Job]:
     """A deterministic net and a conditional autoencoder that complete pictures."""
     widths = (config.quadrant_width, config.quadrant_width)
     tx = optax.adam(optax.cosine_decay_schedule(1e-3, config.quadrant_steps))
@@ -116,10 +116,10 @@ def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, P
     half, alone = changes.Quadrants(seen), changes.ContextOnly()
     rest = {"average": 0.99, "steps": config.quadrant_steps}
     return {
-        f"net-{seen}": Part(
+        f"net-{seen}": Job(
             net, ae.reconstruction(), tx, view=lambda split: changed(split, half, alone), **rest
         ),
-        f"cvae-{seen}": Part(cvae, ae.elbo(), tx, view=lambda split: changed(split, half), **rest),
+        f"cvae-{seen}": Job(cvae, ae.elbo(), tx, view=lambda split: changed(split, half), **rest),
     }
 
 
@@ -127,14 +127,14 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """Recognition and diversity of each label, kept style, and the quadrants beside Pyro's."""
     test = splits[2]
     labels = np.asarray(test.labels)
-    part, seeds = trained["labels"], trained["labels"].seeds
+    done, seeds = trained["labels"], trained["labels"].seeds
     others = evaluation.each(trained["classifier"].variables, seeds)
     rows: list[dict[str, dict[str, float]]] = []
-    for variables, own in zip(evaluation.each(part.variables, seeds), others, strict=True):
-        classifier = recognition.reader(trained["classifier"].part.model, own)
-        draw = samples(part.part.model, variables, jax.random.key(SAMPLE_SEED), config.samples)
+    for variables, own in zip(evaluation.each(done.variables, seeds), others, strict=True):
+        classifier = recognition.reader(trained["classifier"].job.model, own)
+        draw = samples(done.job.model, variables, jax.random.key(SAMPLE_SEED), config.samples)
         found = by_label(classifier, draw, pictures(test), labels)
-        found["total"] |= relabelled(part.part.model, variables, classifier, test)
+        found["total"] |= relabelled(done.job.model, variables, classifier, test)
         right = recognition.recognised(classifier, pictures(test), labels)
         found["total"]["classifier_test_accuracy"] = float(right.mean())
         rows.append(found)
@@ -152,10 +152,10 @@ def _completed(config: Config, trained: Members, test: Split, seen: int) -> dict
     say(f"{seen} quadrants seen: {config.quadrant_draws} draws for {len(test):,} images")
 
     def alone(variables: Variables) -> dict[str, Any]:
-        return {"net_bce": _distortion(net.part.model, variables, net.part.view(test))}
+        return {"net_bce": _distortion(net.job.model, variables, net.job.view(test))}
 
     def random(variables: Variables) -> dict[str, Any]:
-        view, model = cvae.part.view(test), cvae.part.model
+        view, model = cvae.job.view(test), cvae.job.model
         bound = evaluation.means(evaluation.elbo(model, variables, view, key, draws=10))
         nll = evaluation.nll(model, variables, view, key, draws=config.quadrant_draws)
         return {"cvae_bce_bound": -bound["elbo"], "cvae_bce": evaluation.means(nll)["nll"]}

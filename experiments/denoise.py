@@ -39,7 +39,7 @@ from aejax.report.drawing import plots
 from aejax.report.drawing.style import LIGHT, SIZE, Theme, canvas, legend
 from aejax.types import Variables
 from experiments.shared import variational
-from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data, pictures
 from experiments.shared.noise import (
     LEVELS,
@@ -51,12 +51,12 @@ from experiments.shared.noise import (
     crossings,
     denoiser,
     differences,
+    job_name,
     mean,
     noised,
-    part_name,
     row_name,
 )
-from experiments.shared.training import Numbers, Part, Trained, check
+from experiments.shared.training import Job, Numbers, Trained, check
 
 NAMES = {"vae": "VAE", "plain": "plain", "flow": "VAE, flow prior", "pca": "PCA"}
 TITLES = {
@@ -85,23 +85,23 @@ class Config(Numbers):
     fitted: int = 4_000  # train images that PCA is fitted to; the nets see all
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Each model on clean images, and on each noise with noisy and with clean targets."""
     check(config, "width", "latents", "tested", "fitted")
-    parts = {f"{name}-clean": _part(config, event, name, lambda split: split) for name in MODELS}
+    jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
     for kind in NOISES:
         for setting in SETTINGS[1:]:
             view = partial(_corrupted, kind=kind, level=TRAINED[kind], setting=setting)
             for name in MODELS:
-                parts[part_name(name, setting, kind)] = _part(config, event, name, view)
-    return parts
+                jobs[job_name(name, setting, kind)] = _job(config, event, name, view)
+    return jobs
 
 
 def _corrupted(split: Split, kind: str, level: float, setting: str) -> Split:
     return changed(split, changes.Corrupted(NOISES[kind](level), clean=setting == "denoising"))
 
 
-def _part(config: Config, event: tuple[int, ...], name: str, view: Any) -> Part:
+def _job(config: Config, event: tuple[int, ...], name: str, view: Any) -> Job:
     encoder, decoder = variational.nets("mlp", event, config.width)
     likelihood = ae.likelihoods.LearnedGaussian(start=0.3)
     bottleneck = ae.Point(config.latents) if name == "plain" else ae.Gaussian(config.latents)
@@ -115,7 +115,7 @@ def _part(config: Config, event: tuple[int, ...], name: str, view: Any) -> Part:
     rate = ae.losses.kl if name == "vae" else ae.losses.rate()
     objective = ae.reconstruction() if name == "plain" else ae.elbo(beta, rate)
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
-    return Part(model, objective, tx, average=0.99, view=view)
+    return Job(model, objective, tx, average=0.99, view=view)
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
@@ -127,8 +127,8 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         noisy = {level: noised(test, kind, level) for level in LEVELS}
         for setting in SETTINGS:
             for name in MODELS:
-                part = trained[part_name(name, setting, kind)]
-                rows[row_name(setting, kind, name)] = _errors(part, noisy, clean)
+                done = trained[job_name(name, setting, kind)]
+                rows[row_name(setting, kind, name)] = _errors(done, noisy, clean)
             pca = _components(splits[0].take(config.fitted), config.latents, kind, setting)
             rows[row_name(setting, kind, "pca")] = {
                 f"{level:g}": np.mean(np.square(_projected(pca, x) - clean))
@@ -141,9 +141,9 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     return rows
 
 
-def _errors(part: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
+def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
     """Level -> mean square error of each seed, f64[S]."""
-    run = denoiser(part.part.model)
+    run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:
         return {
@@ -151,7 +151,7 @@ def _errors(part: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
             for level, x in noisy.items()
         }
 
-    return evaluation.over_seeds(one, part.variables, part.seeds)
+    return evaluation.over_seeds(one, done.variables, done.seeds)
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
@@ -171,16 +171,16 @@ def _projected(components: Any, x: np.ndarray) -> np.ndarray:
     return (evaluation.project(found, x) @ directions + mean).reshape(x.shape)
 
 
-def measured(config: Config, found: Measured) -> list[Section]:
+def findings(config: Config, finished: Finished) -> list[Section]:
     """The errors over noise levels as nine plots, and who is better where, in words."""
     picture = Picture(
         "errors",
         "Mean square error against the clean test image over the level of noise; a dotted line "
         "marks the level while training. Lower is better.",
-        partial(error_plots, result=found.result),
+        partial(error_plots, result=finished.result),
     )
     text = "\n\n".join(
-        sentence(found.result, setting, kind) for setting in SETTINGS for kind in AXES
+        sentence(finished.result, setting, kind) for setting in SETTINGS for kind in AXES
     )
     return [Section("Error over noise", text, [picture])]
 
@@ -257,7 +257,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
         rows, labels = [clean, np.clip(noisy, 0, 1)], ["clean", "noisy"]
         for setting in SETTINGS:
             for name in MODELS[:2]:
-                model, variables = models[part_name(name, setting, kind)]
+                model, variables = models[job_name(name, setting, kind)]
                 rows.append(np.clip(denoiser(model)(variables, noisy), 0, 1))
                 labels.append(f"{NAMES[name]},\n{setting}")
         found.append(
@@ -279,5 +279,5 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    measured=measured,
+    findings=findings,
 )

@@ -16,7 +16,7 @@ import optax
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Config(Numbers):
     nll_draws: int = 100  # of the importance-weighted NLL; 5000 in published tables
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The variational autoencoder, and the plain one with the same nets."""
     check(config, "width", "latents", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))

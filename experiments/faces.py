@@ -36,7 +36,7 @@ from experiments.shared import variational
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.images import image_data, pictures
 from experiments.shared.place import Place, say
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 CELEBA = changes.Squares(148, 64)  # the usual crop of 178x218 pictures
@@ -65,7 +65,7 @@ def data(config: Config, place: Place) -> Splits:
     return train, validation, test
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The variational autoencoder, and the plain one with the same nets and likelihood."""
     check(config, "width", "latents", "components", "nll_draws")
     mixture = (
@@ -81,8 +81,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     return {
-        "vae": Part(vae, ae.elbo(beta, ae.losses.rate()), tx, average=0.99),
-        "plain": Part(plain, ae.reconstruction(), tx, average=0.99),
+        "vae": Job(vae, ae.elbo(beta, ae.losses.rate()), tx, average=0.99),
+        "plain": Job(plain, ae.reconstruction(), tx, average=0.99),
     }
 
 
@@ -90,7 +90,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """Bits per dimension with what they are made of, errors, and how near test is to train."""
     train, _, test = splits
     own, key = trained["vae"], jax.random.key(TEST_SEED)
-    model = own.part.model
+    model = own.job.model
     first = next(evaluation.each(own.variables, own.seeds))
     say(f"{evaluation.nll_cost(model, first, test, config.nll_draws)}, for each seed")
 
@@ -110,7 +110,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         }
 
     def other(variables: Variables) -> dict[str, Any]:
-        error = variational.mean_square_error(trained["plain"].part.model, variables, test)
+        error = variational.mean_square_error(trained["plain"].job.model, variables, test)
         return {"mean_square_error": float(error)}
 
     plain = evaluation.over_seeds(other, trained["plain"].variables, trained["plain"].seeds)

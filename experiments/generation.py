@@ -34,9 +34,9 @@ from aejax.report.curve import grouped
 from aejax.report.drawing import plots
 from aejax.types import Variables
 from experiments.shared import recognition, variational
-from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data, labelled, pictures
-from experiments.shared.training import Numbers, Part, Trained, check
+from experiments.shared.training import Job, Numbers, Trained, check
 from experiments.shared.variational import SAMPLE_SEED
 
 POINTS = 11  # of a path, both ends among them
@@ -60,18 +60,18 @@ class Config(Numbers):
     paths: int = 500
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The two models, both again on few images, and the classifier."""
     check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
-    parts = variational.pair(size, beta, optax.adam(config.learning_rate))
+    jobs = variational.pair(size, beta, optax.adam(config.learning_rate))
     few = partial(_few, count=config.few)
     small = {
-        f"{name}-few": part._replace(average=0.99, steps=config.few_steps, view=few)
-        for name, part in parts.items()
+        f"{name}-few": job._replace(average=0.99, steps=config.few_steps, view=few)
+        for name, job in jobs.items()
     }
-    return {**parts, **small, "classifier": recognition.part(10, config.classifier_steps)}
+    return {**jobs, **small, "classifier": recognition.job(10, config.classifier_steps)}
 
 
 def _few(split: Split, count: int) -> Split:
@@ -90,10 +90,10 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         *(evaluation.each(t.variables, seeds) for t in trained.values()), strict=True
     ):
         variables = dict(zip(trained, member, strict=True))
-        classifier = recognition.reader(trained["classifier"].part.model, variables["classifier"])
+        classifier = recognition.reader(trained["classifier"].job.model, variables["classifier"])
         row: dict[str, Any] = {}
         for label in ("vae", "plain"):
-            model = trained[label].part.model
+            model = trained[label].job.model
             drawn = decoding.generated(
                 model, variables[label], train, jax.random.key(SAMPLE_SEED), count
             )
@@ -129,7 +129,7 @@ def _paths(
     start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
     frames = {}
     for label in ("vae", "plain"):
-        model = trained[label].part.model
+        model = trained[label].job.model
         frames[label] = decoding.interpolate(model, variables[label], start, end, POINTS)
     share = np.linspace(0.0, 1.0, POINTS, dtype=np.float32).reshape(1, -1, 1, 1, 1)
     first, last = (np.asarray(batch.target)[:, None] for batch in (start, end))
@@ -148,9 +148,9 @@ def _paths(
     return rows
 
 
-def _fit(part: Trained, variables: Variables, splits: Splits) -> dict[str, float]:
+def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float]:
     """Errors on what was trained on and on test images, and how near samples are to the former."""
-    model, seen, test = part.part.model, part.part.view(splits[0]), splits[2]
+    model, seen, test = done.job.model, done.job.view(splits[0]), splits[2]
 
     def error(split: Split) -> float:
         return float(variational.mean_square_error(model, variables, split))
@@ -165,16 +165,16 @@ def _fit(part: Trained, variables: Variables, splits: Splits) -> dict[str, float
     }
 
 
-def measured(config: Config, found: Measured) -> list[Section]:
+def findings(config: Config, finished: Finished) -> list[Section]:
     """Training beside validation of the models on few images."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
-        parts = grouped(found.histories[label])["distortion"]
+        curves = grouped(finished.histories[label])["distortion"]
         pictures_of.append(
             Picture(
                 f"overfit-{label}",
                 f"{name} on {config.few:,} images: cross-entropy of the reconstruction, nats.",
-                partial(plots.curves, series=parts, name=f"{name}: distortion"),
+                partial(plots.curves, series=curves, name=f"{name}: distortion"),
             )
         )
     text = (
@@ -205,5 +205,5 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    measured=measured,
+    findings=findings,
 )

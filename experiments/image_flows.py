@@ -25,9 +25,9 @@ from aejax.report import Picture, Section, reconstructions_section
 from aejax.report.drawing import plots
 from aejax.report.results import groups
 from experiments.shared import variational
-from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 NAMES = {
     "nll": "NLL, nats",
@@ -69,8 +69,8 @@ PAPER = Config(
 )
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
-    """A part for each posterior."""
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
+    """A job for each posterior."""
     check(config, "width", "latents", "flows", "made", "columns", "tested", "nll_draws")
     size, flows = config.latents, config.flows
     posteriors = {
@@ -89,30 +89,30 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
         label: ae.Autoencoder(encoder, posterior, decoder, prior, likelihood)
         for label, posterior in posteriors.items()
     }
-    return {label: Part(model, objective, tx, average=0.999) for label, model in models.items()}
+    return {label: Job(model, objective, tx, average=0.999) for label, model in models.items()}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each part and seed, and the gap that a better posterior would close."""
+    """Test figures of each done and seed, and the gap that a better posterior would close."""
     test = splits[2].take(config.tested)
     result = {}
-    for label, part in trained.items():
-        found = variational.bounds(config.nll_draws, part, test)
+    for label, done in trained.items():
+        found = variational.bounds(config.nll_draws, done, test)
         result[label] = {**found, "gap": -found["elbo"] - found["nll"]}
     return result
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Reconstructions of each part."""
+    """Reconstructions of each done."""
     sections = [reconstructions_section(models, splits[2])]
     return Page("Posteriors made by flows", __doc__ or "", sections)
 
 
-def measured(config: Config, found: Measured) -> list[Any]:
+def findings(config: Config, finished: Finished) -> list[Any]:
     """NLL and bounds of all seeds."""
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
-        for label, row in groups(found.result).items()
+        for label, row in groups(finished.result).items()
     }
     picture = Picture(
         "flows",
@@ -131,6 +131,6 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    measured=measured,
+    findings=findings,
     presets={"paper": PAPER},
 )

@@ -20,7 +20,7 @@ import aejax as ae
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Config(Numbers):
     nll_draws: int = 100  # of the importance-weighted NLL; 1000 in the published tables
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The ladder."""
     check(config, "small", "large", "channels", "latents", "blocks", "nll_draws")
     if len(event) != 3:
@@ -61,7 +61,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
         "distortion": (1.0, ae.losses.distortion),
     }
     objective = ae.merge(objective, ae.watch(kl=ae.losses.kl, error=ae.losses.squared_error))
-    return {"vae": Part(model, objective, optax.adam(config.learning_rate), average=0.999)}
+    return {"vae": Job(model, objective, optax.adam(config.learning_rate), average=0.999)}
 
 
 EXPERIMENT = Experiment(

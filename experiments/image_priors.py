@@ -28,7 +28,7 @@ import aejax as ae
 from experiments.shared import hierarchies, variational
 from experiments.shared.experiment import Experiment, Members, Splits
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Config(Numbers):
     tested: int = 10_000  # test examples, the first
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The model under its prior."""
     check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
     vamp = config.prior == "vamp"
@@ -60,7 +60,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     objective = ae.elbo(beta, ae.losses.rate() if vamp else ae.losses.kl)
     watched = ae.watch(error=ae.losses.squared_error)
     tx = optax.adam(config.learning_rate)
-    return {"vae": Part(model, ae.merge(objective, watched), tx, average=0.999)}
+    return {"vae": Job(model, ae.merge(objective, watched), tx, average=0.999)}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:

@@ -27,9 +27,9 @@ from aejax.report.frontier import dead_section, density_section, frontier_sectio
 from aejax.report.sparse import atoms_section
 from aejax.types import Variables
 from experiments.shared.codes import Shape, at_each, codes, swept
-from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data, pictures
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import mean_square_error, named
 
 JUDGED = 10_000  # train examples that the units are judged by
@@ -49,7 +49,7 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # of Adam
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The sparse codes, L1 with means, and a plain autoencoder with as many parameters."""
     check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
@@ -76,13 +76,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     error: ae.Objective = {"error": (1.0, ae.losses.squared_error)}
     return {
         **sparse,
-        "l1-mean": Part(textbook, ae.merge(means, watched), tx, initialise=ae.tied),
-        "plain": Part(plain, error, tx),
+        "l1-mean": Job(textbook, ae.merge(means, watched), tx, initialise=ae.tied),
+        "plain": Job(plain, error, tx),
     }
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each part, and how its units agree; PCA with the plain code's size."""
+    """Test figures of each done, and how its units agree; PCA with the plain code's size."""
     train, _, test = splits
     judged = train.take(JUDGED)
 
@@ -93,13 +93,13 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         return {**found, **_units(units, judged.labels)}
 
     result = {}
-    for label, part in trained.items():
-        if part.part.sweep is not None:
-            rows = at_each(part, measure)
+    for label, done in trained.items():
+        if done.job.sweep is not None:
+            rows = at_each(done, measure)
             result |= {f"{label} at {k}": row for k, row in zip(config.k, rows, strict=True)}
             continue
-        one = functools.partial(measure, part.part.model)
-        result[label] = evaluation.over_seeds(one, part.variables, part.seeds)
+        one = functools.partial(measure, done.job.model)
+        result[label] = evaluation.over_seeds(one, done.variables, done.seeds)
     return {**result, "pca": _pca(config.code, train, test)}
 
 
@@ -171,10 +171,10 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     )
 
 
-def measured(config: Config, measured: Measured) -> list[Any]:
+def findings(config: Config, finished: Finished) -> list[Any]:
     """The frontier of all codes, plain autoencoder and PCA beside, and dead latents over time."""
     rows: dict[str, list[Any]] = {}
-    for name, row in measured.result.items():
+    for name, row in finished.result.items():
         if isinstance(row, dict) and "explained_variance" in row:
             rows.setdefault(name.partition(" at ")[0], []).append(row)
     shown = [n for n in ("explained_variance", "label_entropy") if n in rows["plain"][0]]
@@ -182,7 +182,7 @@ def measured(config: Config, measured: Measured) -> list[Any]:
         "What each code explains of test images against the numbers that it uses for an image, and "
         "how far the images that a unit answers to most differ in their labels."
     )
-    dead = dead_section(measured.histories, " over members")
+    dead = dead_section(finished.histories, " over members")
     return [frontier_section(rows, {}, shown, text), *([dead] if dead else [])]
 
 
@@ -193,6 +193,6 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    measured=measured,
+    findings=findings,
     rules=ae.dictionary_rules,
 )

@@ -20,7 +20,7 @@ import aejax as ae
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Config(Numbers):
     nll_draws: int = 100  # of the importance-weighted NLL; 5000 in published tables
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The variational autoencoder, and the plain one with the same nets."""
     check(config, "width", "latents", "draws", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
@@ -49,8 +49,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     # A bound other than the ELBO needs the rate at its draws.
     rate = ae.losses.kl if config.bound == "elbo" else ae.losses.rate()
     bound = {"elbo": ae.bounds.mean, "iwae": ae.bounds.iwae}[config.bound]
-    parts = variational.pair(size, beta, optax.adam(config.learning_rate), rate)
-    return {**parts, "vae": parts["vae"]._replace(draws=config.draws, bound=bound)}
+    jobs = variational.pair(size, beta, optax.adam(config.learning_rate), rate)
+    return {**jobs, "vae": jobs["vae"]._replace(draws=config.draws, bound=bound)}
 
 
 EXPERIMENT = Experiment(

@@ -32,7 +32,7 @@ from aejax.data import Split
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 HELD_OUT = 400  # of the paper's code
 STAGES = 8  # of 3^i epochs each
@@ -55,7 +55,7 @@ class Config(Numbers):
     nll_draws: int = 5_000  # of the importance-weighted NLL; as in the paper
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The model of the paper under one of its objectives."""
     check(config, "draws", "nll_draws")
     if config.layers == 2 and config.objective == "dreg":
@@ -72,7 +72,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     falling = config.schedule == "falling"
     tx = optax.adam(rate(config), eps=1e-8 if falling else 1e-4)
     average = 0.999 if falling else None
-    return {"vae": Part(model, objective, tx, config.draws, bound, (), average, _start)}
+    return {"vae": Job(model, objective, tx, config.draws, bound, (), average, _start)}
 
 
 def tanh(widths: tuple[int, ...], shape: tuple[int, ...] | None = None) -> Any:

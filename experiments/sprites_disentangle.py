@@ -32,10 +32,10 @@ from aejax.report import Picture, Section, traversals_section
 from aejax.report.drawing import plots
 from aejax.report.results import groups
 from aejax.types import Objective, Variables
-from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data
 from experiments.shared.place import say
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import TEST_SEED
 
 GAMMA = 1000.0  # of annealed capacity (Burgess et al. 2018)
@@ -96,17 +96,17 @@ PAPER = Config(
 )
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
-    """A part for each method and strength."""
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
+    """A job for each method and strength."""
     check(config, "width", "critic", "critic_layers", "latents", "strengths", "points", "draws")
-    parts = {}
+    jobs = {}
     for method, strengths in STRENGTHS.items():
         chosen = strengths[2:3] if config.strengths == 1 else strengths[: config.strengths]
         for strength in chosen:
             label = method if config.strengths == 1 else f"{method}-{strength:g}"
             model, tx = _model(config, event, adversarial=method == "factor-vae")
-            parts[label] = Part(model, objective(method, strength, config), tx)
-    return parts
+            jobs[label] = Job(model, objective(method, strength, config), tx)
+    return jobs
 
 
 def objective(method: str, strength: float, config: Config) -> Objective:
@@ -165,9 +165,9 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """The scores of each method and seed, and those of codes that were shuffled."""
     factors = _stacked(splits)
     result: dict[str, Any] = {}
-    for label, part in trained.items():
-        say(f"scores of {label}, for each of {part.seeds} seed(s)")
-        model = part.part.model
+    for label, done in trained.items():
+        say(f"scores of {label}, for each of {done.seeds} seed(s)")
+        model = done.job.model
 
         def one(variables: Variables, model: Any = model) -> dict[str, Any]:
             mean, log_std = _codes(model, variables, splits)
@@ -177,9 +177,9 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
             own = {name: bound[name] for name in ("rate", "distortion")}
             return {**scored(config, mean, log_std, factors), **own, "active_units": units.count}
 
-        result[label] = evaluation.over_seeds(one, part.variables, part.seeds)
+        result[label] = evaluation.over_seeds(one, done.variables, done.seeds)
     first = next(iter(trained.values()))
-    mean, log_std = _codes(first.part.model, next(_members(first)), splits)
+    mean, log_std = _codes(first.job.model, next(_members(first)), splits)
     order = np.random.default_rng(0).permutation(len(mean))
     result[SHUFFLED] = {
         name: np.array([value])
@@ -234,8 +234,8 @@ def _codes(model: Any, variables: Variables, splits: Splits) -> tuple[np.ndarray
     return np.concatenate([p.mean for p in found]), np.concatenate([p.log_std for p in found])
 
 
-def _members(part: Any) -> Any:
-    return evaluation.each(part.variables, part.seeds)
+def _members(done: Any) -> Any:
+    return evaluation.each(done.variables, done.seeds)
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
@@ -244,9 +244,9 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     return Page("Disentangling sprites", __doc__ or "", [traversals_section(shown, splits[2])])
 
 
-def measured(config: Config, found: Measured) -> list[Any]:
+def findings(config: Config, finished: Finished) -> list[Any]:
     """The scores of all seeds as one figure."""
-    rows = groups(found.result)
+    rows = groups(finished.result)
     level = {name: figure.mean for name, figure in rows.pop(SHUFFLED, {}).items()}
     values = {}
     for method, title in TITLES.items():
@@ -287,6 +287,6 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    measured=measured,
+    findings=findings,
     presets={"paper": PAPER},
 )

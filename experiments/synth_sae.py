@@ -22,7 +22,7 @@ import aejax as ae
 from aejax.data.synthetic.synthbench import SynthBench
 from experiments.shared import synth
 from experiments.shared.codes import Shape, codes, swept
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def recipe(config: Config) -> SynthBench:
     return SynthBench(config.features, config.size, least=config.least)
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Each code, swept over the numbers of active latents."""
     check(config, "tokens", "features", "size", "latents")
     if not config.l0 or not 1 <= min(config.l0) <= max(config.l0) <= config.latents:

@@ -25,7 +25,7 @@ from aejax.types import Variables
 from aejax.variables import AGE, get
 from experiments.shared import synth
 from experiments.shared.experiment import Members, Splits
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 SILENCE = 1_000  # steps
 
@@ -53,25 +53,25 @@ def recipe(config: Config) -> SynthBench:
     return dataclasses.replace(made, offset=offset)
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """The mean taken off, and the data as it is."""
     check(config, "tokens", "features", "size", "latents", "k")
     if config.k > config.latents:
         raise ae.UserError(f"--k is {config.k}, more than the {config.latents} latents: give fewer")
 
-    def part(centre: bool) -> Part:
+    def job(centre: bool) -> Job:
         scale = ae.nets.Scale
         code = ae.TopK(config.latents, config.k)  # pyright: ignore[reportCallIssue]
         model = ae.Autoencoder(scale(), code, ae.nets.Dictionary(event, scale=scale()))
         objective = ae.merge(ae.sparse(revival=1 / 32), ae.watch(gamma=ae.losses.gamma))
         start = (ae.standardised(centre=centre), ae.tied)
-        return Part(model, objective, optax.adam(config.learning_rate), initialise=start)
+        return Job(model, objective, optax.adam(config.learning_rate), initialise=start)
 
-    return {"centred": part(True), "uncentred": part(False)}
+    return {"centred": job(True), "uncentred": job(False)}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Silent latents, and the test figures of each part."""
+    """Silent latents, and the test figures of each done."""
 
     def one(model: Any, variables: Variables) -> dict[str, Any]:
         ages = np.asarray(get(variables, AGE))
@@ -79,20 +79,20 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
     return {
         name: evaluation.over_seeds(
-            lambda variables, model=part.part.model: one(model, variables),
-            part.variables,
-            part.seeds,
+            lambda variables, model=done.job.model: one(model, variables),
+            done.variables,
+            done.seeds,
         )
-        for name, part in trained.items()
+        for name, done in trained.items()
     }
 
 
-def dead(config: Config, measured: Any) -> list[Any]:
+def findings(config: Config, finished: Any) -> list[Any]:
     """Dead latents over time."""
-    section = dead_section(measured.histories)
+    section = dead_section(finished.histories)
     return [section] if section else []
 
 
 EXPERIMENT = synth.experiment(
     "synth-shift", Config, recipe, build, "Data with a large mean", __doc__ or ""
-)._replace(figures=figures, measured=dead)
+)._replace(figures=figures, findings=findings)

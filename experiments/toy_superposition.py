@@ -3,7 +3,7 @@
     python -m experiments toy-superposition
 
 Sharkey, Braun and Millidge (2022): 512 correlated features, 5 of them active in a token, some far
-commoner than others. The paper's own experiment is the first part: L1 with unit atoms, here at
+commoner than others. The paper's own experiment is the first job: L1 with unit atoms, here at
 several prices in one program; TopK, BatchTopK and JumpReLU at several numbers of active latents
 stand beside. MMCS is the paper's figure, the mean over features of the largest cosine of an atom.
 5 minutes on one CPU core; expect an MMCS of 0.87 of L1 at price 1 and of BatchTopK at 5, and 0.88
@@ -19,7 +19,7 @@ import aejax as ae
 from aejax.data.synthetic.superposition import Superposition
 from experiments.shared import synth
 from experiments.shared.codes import Shape, codes, priced, swept
-from experiments.shared.training import Numbers, Part, check
+from experiments.shared.training import Job, Numbers, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def recipe(config: Config) -> Superposition:
     return Superposition(config.features, config.size)
 
 
-def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """L1 at several prices, and other codes at several numbers of active latents."""
     check(config, "tokens", "features", "size", "latents")
     if (
@@ -58,8 +58,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     shape = Shape(event, config.latents, max(config.l0), config.steps, config.learning_rate)
     made = codes(shape)
 
-    parts = {"l1": swept(functools.partial(priced, shape), config.l1)}
-    return parts | {n: swept(made[n], config.l0) for n in ("topk", "batchtopk", "jumprelu")}
+    jobs = {"l1": swept(functools.partial(priced, shape), config.l1)}
+    return jobs | {n: swept(made[n], config.l0) for n in ("topk", "batchtopk", "jumprelu")}
 
 
 EXPERIMENT = synth.experiment(

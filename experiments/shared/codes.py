@@ -21,7 +21,7 @@ from aejax.dictionaries import recipes
 from aejax.dictionaries.unit_rows import unit_rows
 from aejax.types import Variables
 from aejax.variables import KERNEL, get, put
-from experiments.shared.training import Part, Trained
+from experiments.shared.training import Job, Trained
 
 Event = tuple[int, ...]
 
@@ -37,7 +37,7 @@ class Shape(NamedTuple):
     revival: float = 1 / 32  # weight of AuxK
 
 
-def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
+def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
     """Name -> (the number of active latents, which a sweep may trace) -> how it is trained."""
     m, room = shape.latents, shape.room
     stage = max(shape.steps // 8, 1)
@@ -45,51 +45,51 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
     def wanted(k: Any) -> dict[str, Any]:
         return {"l0": k, "descent": max(shape.steps // 2, 1)}
 
-    def gated(k: Any) -> Part:
+    def gated(k: Any) -> Job:
         price = {"price": (1.0, losses.priced(losses.gate_l1()))}
         gate: ae.Objective = {"gate": (1.0, losses.gate_error()), **price}
-        return _part(shape, ae.Gated(m, **wanted(k)), ae.merge(ae.sparse(), gate), unit=True)
+        return _job(shape, ae.Gated(m, **wanted(k)), ae.merge(ae.sparse(), gate), unit=True)
 
-    def jumprelu(k: Any) -> Part:
+    def jumprelu(k: Any) -> Job:
         # From atoms of norm 1 pre-activations start at the scale that they end at, and a window of
         # a half of it holds some of each batch. From norm 0.1 thresholds had to grow twentyfold:
         # they came late, passed their aim and did not come back.
         code = ae.JumpReLU(m, threshold=1.0, bandwidth=0.5, **wanted(k))
-        return _part(shape, code, steered, norm=1.0)
+        return _job(shape, code, steered, norm=1.0)
 
-    def by_norm(k: Any) -> Part:
+    def by_norm(k: Any) -> Job:
         # SAELens' form of TopK: what a latent adds decides, not its activation, and AuxK counts in
         # full. On synth-sae's data it explains less and finds more of the features.
         code = ae.TopK(m, room, active=k, score_by_norm=True)  # pyright: ignore[reportCallIssue]
-        return _part(shape, code, ae.sparse(revival=1.0))
+        return _job(shape, code, ae.sparse(revival=1.0))
 
-    def batchtopk(k: Any, objective: ae.Objective) -> Part:
-        return _part(shape, ae.BatchTopK(m, k, room), objective)  # pyright: ignore[reportCallIssue]
+    def batchtopk(k: Any, objective: ae.Objective) -> Job:
+        return _job(shape, ae.BatchTopK(m, k, room), objective)  # pyright: ignore[reportCallIssue]
 
-    def annealed(k: Any) -> Part:
+    def annealed(k: Any) -> Job:
         code = ae.AnnealedReLU(m, begin=2 * stage, every=stage, **wanted(k))
-        return _part(shape, code, steered, unit=True)
+        return _job(shape, code, steered, unit=True)
 
     revived = ae.sparse(revival=shape.revival)
     steered = ae.sparse(steered=losses.penalty)  # what each class says of itself
     nested = recipes.matryoshka(losses.fractions(m), revival=shape.revival)
     return {
-        "topk": lambda k: _part(shape, ae.TopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
+        "topk": lambda k: _job(shape, ae.TopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
         "topk-by-norm": by_norm,
         "batchtopk": lambda k: batchtopk(k, revived),
         "matryoshka": lambda k: batchtopk(k, nested),
         "jumprelu": jumprelu,
         "gated": gated,
-        "l1": lambda k: _part(shape, ae.ReLU(m, **wanted(k)), steered, unit=True),
-        "april": lambda k: _part(
+        "l1": lambda k: _job(shape, ae.ReLU(m, **wanted(k)), steered, unit=True),
+        "april": lambda k: _job(
             shape, ae.ReLU(m, **wanted(k)), ae.sparse(steered=losses.weighted_l1)
         ),
         "annealed": annealed,
-        "abstopk": lambda k: _part(shape, ae.AbsTopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
+        "abstopk": lambda k: _job(shape, ae.AbsTopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
     }
 
 
-def swept(make: Callable[[Any], Part], numbers: Sequence[float]) -> Part:
+def swept(make: Callable[[Any], Job], numbers: Sequence[float]) -> Job:
     """A code at several numbers of active latents, side by side on one stream of batches."""
     return make(numbers[0])._replace(sweep=make, settings=tuple(numbers))
 
@@ -98,26 +98,26 @@ def at_each(
     trained: Trained, measure: Callable[[Any, Variables], Mapping[str, Any]]
 ) -> list[dict[str, np.ndarray]]:
     """What `measure` says of (model, variables of one member) at each setting, f64[seeds] each."""
-    part = trained.part
-    assert part.sweep is not None
-    seeds = trained.seeds // len(part.settings)
+    job = trained.job
+    assert job.sweep is not None
+    seeds = trained.seeds // len(job.settings)
     members = list(evaluation.each(trained.variables, trained.seeds))
     rows = []
-    for i, setting in enumerate(part.settings):
-        model = part.sweep(setting).model
+    for i, setting in enumerate(job.settings):
+        model = job.sweep(setting).model
         each = [measure(model, v) for v in members[i * seeds : (i + 1) * seeds]]
         rows.append({name: np.array([row[name] for row in each]) for name in each[0]})
     return rows
 
 
-def priced(shape: Shape, price: Any) -> Part:
+def priced(shape: Shape, price: Any) -> Job:
     """L1 with a price that is given, not steered; a sweep may trace it."""
-    return _part(shape, ae.ReLU(shape.latents), ae.sparse(l1=price), unit=True)
+    return _job(shape, ae.ReLU(shape.latents), ae.sparse(l1=price), unit=True)
 
 
-def _part(
+def _job(
     shape: Shape, code: Any, objective: ae.Objective, unit: bool = False, norm: float = 0.1
-) -> Part:
+) -> Job:
     """A code between a Scale and a dictionary whose atoms are free, or kept at norm 1."""
     norm = 1.0 if unit else norm
     dictionary = ae.nets.Dictionary(shape.event, norm=norm, scale=ae.nets.Scale())
@@ -138,7 +138,7 @@ def _part(
     tx = optax.chain(tx, unit_rows()) if unit else tx
     model = ae.Autoencoder(ae.nets.Scale(), code, dictionary)
     start = (ae.standardised(), ae.tied, quiet) if unit else (ae.standardised(), ae.tied)
-    return Part(model, objective, tx, initialise=start)
+    return Job(model, objective, tx, initialise=start)
 
 
 def quiet(variables: Any, batch: ae.Batch, key: Any) -> Any:

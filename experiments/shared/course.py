@@ -1,4 +1,4 @@
-"""The course of a run: parts are trained one after another, measured once, and reported."""
+"""The course of a run: jobs are trained one after another, measured once, and reported."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from experiments.shared.training import Trained, check, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
-    """Trains all parts, computes the test figures once, writes result.json and the report.
+    """Trains all jobs, computes the test figures once, writes result.json and the report.
 
-    The first part is the experiment's own: its run is the folder itself, those of the others are
+    The first job is the experiment's own: its run is the folder itself, those of the others are
     folders inside it. Started again, each goes on where it was; a finished experiment prints its
     result and trains nothing.
 
@@ -34,7 +34,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     out = place.folder(experiment.name)
     check(config)  # before data are made
     splits = experiment.data(config, place)
-    parts = experiment.build(config, splits[0].event)
+    jobs = experiment.build(config, splits[0].event)
     if config.batch > len(splits[0]):
         raise UserError(
             f"--batch is {config.batch}, larger than {splits[0].name}, which has {len(splits[0])} "
@@ -44,14 +44,14 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     trained: dict[str, Trained] = {}
     with contextlib.ExitStack() as stack:
         runs: list[ae.Run] = []
-        for label, part in parts.items():
-            own = config if part.steps is None else dataclasses.replace(config, steps=part.steps)
+        for label, job in jobs.items():
+            own = config if job.steps is None else dataclasses.replace(config, steps=job.steps)
             run = ae.Run(
                 out if not runs else out / label,
                 own,
                 experiment=experiment.name,
-                model=part.model,
-                objective=part.objective,
+                model=job.model,
+                objective=job.objective,
                 best="validation_loss",
                 log_every=config.log_every,
                 profile=place.profile and not runs,
@@ -66,7 +66,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
                 _same_data(out, facts["data"])
             run.environment(**facts)
             say(f"{experiment.name}: {label}, seeds {config.seeds}, steps {own.steps:,}")
-            trained[label] = train(run, part, own, splits, mesh, experiment.rules)
+            trained[label] = train(run, job, own, splits, mesh, experiment.rules)
         result = _finish(runs[0], trained, experiment.figures(config, trained, splits))
         report_if_possible(experiment, config, out, splits)
     say(f"{out}:\n{show(result)}")
@@ -81,7 +81,7 @@ def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[st
         result |= {name: summary(value)} if isinstance(value, Mapping) else summary({name: value})
     if np.isfinite(own.steps_per_second):  # of one call there is no time between calls
         result |= summary({"steps_per_second": own.steps_per_second})
-    hashes = {label: params_sha256(part.state.params) for label, part in trained.items()}
+    hashes = {label: params_sha256(done.state.params) for label, done in trained.items()}
     return run.finish({**result, "parts_sha256": hashes}, own.state)
 
 
@@ -98,7 +98,7 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """A result as aligned lines; nested figures come under the name of their part."""
+    """A result as aligned lines; nested figures come under the name of their done."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

@@ -1,4 +1,4 @@
-"""What an experiment is: a record of its numbers, data, parts, figures and page."""
+"""What an experiment is: a record of its numbers, data, jobs, figures and page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from aejax.files import read_json
 from aejax.report import Section
 from aejax.types import Variables
 from experiments.shared.place import Place
-from experiments.shared.training import Part, Trained
+from experiments.shared.training import Job, Trained
 
 Splits = tuple[Split, Split, Split]
 Members = Mapping[str, Trained]
-Models = dict[str, tuple[Any, Variables]]  # part -> its model, and the variables of its first seed
+Models = dict[str, tuple[Any, Variables]]  # job -> its model, and the variables of its first seed
 
 
 class Page(NamedTuple):
@@ -30,11 +30,11 @@ class Page(NamedTuple):
     sections: list[Section]
 
 
-class Measured(NamedTuple):
+class Finished(NamedTuple):
     """What a finished experiment has measured, for those sections that need no model."""
 
     result: Mapping[str, Any]  # result.json
-    histories: Mapping[str, Any]  # part -> its aejax.report.history
+    histories: Mapping[str, Any]  # job -> its aejax.report.history
 
 
 class Experiment(NamedTuple):
@@ -43,11 +43,11 @@ class Experiment(NamedTuple):
     name: str
     config: type  # a frozen dataclass of numbers
     data: Callable[[Any, Place], Splits]  # train, validation and test
-    build: Callable[[Any, tuple[int, ...]], dict[str, Part]]  # of the shape of one example
+    build: Callable[[Any, tuple[int, ...]], dict[str, Job]]  # of the shape of one example
     figures: Callable[[Any, Members, Splits], Mapping[str, Any]]  # name -> f[S], or name -> such
     page: Callable[[Any, Models, Splits], Page]
-    measured: Callable[[Any, Measured], list[Section]] = (
-        lambda config, measured: []
+    findings: Callable[[Any, Finished], list[Section]] = (
+        lambda config, finished: []
     )  # first sections
     presets: Mapping[str, Any] = {}  # name -> config: what --preset starts from
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)

@@ -37,8 +37,8 @@ def row_name(setting: str, kind: str, model: str) -> str:
     return f"{setting}, {kind}: {model}"
 
 
-def part_name(name: str, setting: str, kind: str) -> str:
-    """Of the part that is trained for a setting and a noise; clean ones know of no noise."""
+def job_name(name: str, setting: str, kind: str) -> str:
+    """Of the job that is trained for a setting and a noise; clean ones know of no noise."""
     return f"{name}-clean" if setting == "clean" else f"{name}-{setting}-{kind}"
 
 

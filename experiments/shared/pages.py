@@ -13,7 +13,7 @@ import aejax as ae
 from aejax import report
 from aejax.files import read_json
 from aejax.runs import metrics
-from experiments.shared.experiment import Experiment, Measured, Splits
+from experiments.shared.experiment import Experiment, Finished, Splits
 from experiments.shared.place import Place, say
 
 
@@ -54,11 +54,11 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
     if said := report.verdict(logged):
         say(said)
     result = read_json(folder / "result.json")
-    measured = experiment.measured(config, Measured(result, histories))
+    findings = experiment.findings(config, Finished(result, histories))
     return report.write(
         folder,
         content.title,
-        [*measured, *first, *content.sections],
+        [*findings, *first, *content.sections],
         summary=content.text.partition("\n")[0],
         results={name: row for name, row in result.items() if name != "steps"},
         config=dataclasses.asdict(config),

@@ -1,6 +1,6 @@
 """A small classifier of the data itself: what recognises samples, and whose features compare them.
 
-It is a part like any other, an autoencoder whose target is the label, trained on real images alone.
+It is a job like any other, an autoencoder whose target is the label, trained on real images alone.
 Distances of its features are called classifier distances, never FID.
 """
 
@@ -16,7 +16,7 @@ import aejax as ae
 from aejax.data import Split, changed, changes
 from aejax.evaluation.generation import Features
 from aejax.types import Array, Batch, Variables
-from experiments.shared.training import Part
+from experiments.shared.training import Job
 
 FEATURES = 64
 
@@ -28,7 +28,7 @@ class Classifier(NamedTuple):
     probabilities: Features  # f[B, classes]
 
 
-def part(classes: int, steps: int) -> Part:
+def job(classes: int, steps: int) -> Job:
     """Two strided convolutional stages, then dense layers."""
     model = ae.Autoencoder(
         ae.nets.Conv((16, 32), 128),
@@ -36,7 +36,7 @@ def part(classes: int, steps: int) -> Part:
         ae.nets.MLP((FEATURES,), shape=(classes,)),
         likelihood=ae.likelihoods.Categorical(classes),
     )
-    return Part(
+    return Job(
         model,
         ae.reconstruction(),
         optax.adam(optax.cosine_decay_schedule(2e-3, steps)),

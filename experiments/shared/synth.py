@@ -23,9 +23,9 @@ from aejax.report.drawing.plots import scatter
 from aejax.report.frontier import dead_section, density_section, frontier_section
 from aejax.types import Variables
 from experiments.shared.codes import at_each
-from experiments.shared.experiment import Experiment, Measured, Members, Page, Splits
+from experiments.shared.experiment import Experiment, Finished, Members, Page, Splits
 from experiments.shared.place import Place
-from experiments.shared.training import Part
+from experiments.shared.training import Job
 
 HELD = 20_000  # tokens of validation and of test, each
 
@@ -50,7 +50,7 @@ def experiment(
     name: str,
     config: type,
     recipe: Callable[[Any], Recipe],
-    build: Callable[[Any, tuple[int, ...]], dict[str, Part]],
+    build: Callable[[Any, tuple[int, ...]], dict[str, Job]],
     title: str,
     text: str,
 ) -> Experiment:
@@ -60,7 +60,7 @@ def experiment(
       name: of the experiment.
       config: its numbers, with a field `tokens`.
       recipe: of the config: its truth and how tokens are drawn.
-      build: of the config and the shape of a token: the parts.
+      build: of the config and the shape of a token: the jobs.
       title: of the page.
       text: about the experiment; its first line stands below the title.
     """
@@ -71,7 +71,7 @@ def experiment(
         build=build,
         figures=lambda config, trained, splits: figures(trained, splits[2]),
         page=lambda config, models, splits: Page(title, text, model_sections(models, splits[2])),
-        measured=lambda config, measured: measured_sections(measured),
+        findings=lambda config, finished: findings(finished),
         rules=ae.dictionary_rules,
     )
 
@@ -98,23 +98,23 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 
 def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
-    """`judged` of each swept part at each of its settings, "NAME at SETTING" -> f64[seeds] each."""
+    """`judged` of each swept done at each of its settings, "NAME at SETTING" -> f64[seeds] each."""
     return {
         f"{name} at {setting:g}": row
-        for name, part in trained.items()
+        for name, done in trained.items()
         for setting, row in zip(
-            part.part.settings,
-            at_each(part, lambda model, variables: judged(model, variables, test)),
+            done.job.settings,
+            at_each(done, lambda model, variables: judged(model, variables, test)),
             strict=True,
         )
     }
 
 
-def measured_sections(measured: Measured) -> list[Any]:
+def findings(finished: Finished) -> list[Any]:
     """The frontier of all codes, peers beside, and their dead latents over time."""
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
-    for name, row in measured.result.items():
+    for name, row in finished.result.items():
         code, at, rest = name.partition(" at ")
         if at:
             (peers if "," in rest else own).setdefault(code, []).append(row)
@@ -123,7 +123,7 @@ def measured_sections(measured: Measured) -> list[Any]:
         "against the number of latents that it uses for a token."
     )
     first = frontier_section(own, peers, ("explained_variance", "mcc"), text)
-    dead = dead_section(measured.histories, " over settings and seeds")
+    dead = dead_section(finished.histories, " over settings and seeds")
     return [first, *([dead] if dead else [])]
 
 

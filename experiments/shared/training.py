@@ -39,7 +39,7 @@ class Numbers:
     log_every: int = 10  # steps from one line of metrics.jsonl to the next
 
 
-class Part(NamedTuple):
+class Job(NamedTuple):
     """One model of an experiment, and how it is trained."""
 
     model: ae.Autoencoder
@@ -51,18 +51,18 @@ class Part(NamedTuple):
     average: float | None = None  # decay of the averaged weights that are evaluated
     # Of the train split: what `initialise` needs to know of the data, applied after it.
     start: Callable[[Split], ae.initialise.Initialise] | None = None
-    steps: int | None = None  # of the optimiser, where not the config's; not of the first part
-    view: Callable[[Split], Split] = lambda split: split  # what the part sees of train, validation
-    # A setting -> the part that it makes: then all settings, each with all seeds, are trained side
-    # by side on one stream of batches (aejax.swept), setting by setting; the first makes this part.
-    sweep: Callable[[Any], Part] | None = None
+    steps: int | None = None  # of the optimiser, where not the config's; not of the first job
+    view: Callable[[Split], Split] = lambda split: split  # what the job sees of train, validation
+    # A setting -> the job that it makes: then all settings, each with all seeds, are trained side
+    # by side on one stream of batches (aejax.swept), setting by setting; the first makes this job.
+    sweep: Callable[[Any], Job] | None = None
     settings: tuple[float, ...] = ()
 
 
 class Trained(NamedTuple):
-    """A part after its last step."""
+    """A job after its last step."""
 
-    part: Part
+    job: Job
     state: ae.State
     variables: Variables  # leaves lead with S
     seeds: int  # S; in a sweep settings times seeds
@@ -87,75 +87,73 @@ def check(config: Any, *positive: str) -> None:
             raise UserError(f"--{flag} is {getattr(config, name)}: give 1 or more")
 
 
-def learner(part: Part, config: Numbers) -> ae.Learner:
-    """The part's learner, all members side by side and a chunk of steps a call, not compiled."""
+def learner(job: Job, config: Numbers) -> ae.Learner:
+    """The job's learner, all members side by side and a chunk of steps a call, not compiled."""
 
-    def one(part: Part) -> ae.Learner:
-        single = ae.learner(
-            part.model, part.objective, part.tx, part.draws, part.bound, part.initialise
-        )
-        if part.average is not None:
-            single = ae.averaged(single, part.average)
+    def one(job: Job) -> ae.Learner:
+        single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
+        if job.average is not None:
+            single = ae.averaged(single, job.average)
         return ae.chunked(single, config.chunk)
 
-    if part.sweep is None:
-        return ae.seeds(one(part), config.seeds)
-    sweep = part.sweep
-    settings = jnp.repeat(jnp.asarray(part.settings, jnp.float32), config.seeds)
+    if job.sweep is None:
+        return ae.seeds(one(job), config.seeds)
+    sweep = job.sweep
+    settings = jnp.repeat(jnp.asarray(job.settings, jnp.float32), config.seeds)
     return ae.swept(lambda setting: one(sweep(setting)), settings)
 
 
-def streams(part: Part, config: Numbers, split: Split) -> Batches:
+def streams(job: Job, config: Numbers, split: Split) -> Batches:
     """The batches of each seed, or the one stream of a sweep; of a store's tokens in two levels."""
     stored = any(isinstance(array, Tokens) for array in split.arrays.values())
     kind = TokenBatches if stored else Batches
-    seeds = config.seeds if part.sweep is None else None
+    seeds = config.seeds if job.sweep is None else None
     return kind(split, config.batch, seed=config.seed, seeds=seeds)
 
 
 def train(
     run: ae.Run,
-    part: Part,
+    job: Job,
     config: Numbers,
     splits: Sequence[Split],
     mesh: jax.sharding.Mesh | None = None,
     rules: Any = (),
 ) -> Trained:
     """Trains to `config.steps`, from the newest checkpoint of the run if there is one."""
-    seen = [part.view(split) for split in splits[:2]]
-    if part.start is not None:
-        part = part._replace(initialise=(*_several(part.initialise), part.start(seen[0])))
-    compiled = ae.compiled(learner(part, config), mesh, rules)
-    batches = streams(part, config, seen[0])
-    held_out = watch_held_out(part, compiled, seen[1].take(HELD_OUT), config.steps)
+    seen = [job.view(split) for split in splits[:2]]
+    if job.start is not None:
+        job = job._replace(initialise=(*_several(job.initialise), job.start(seen[0])))
+    compiled = ae.compiled(learner(job, config), mesh, rules)
+    batches = streams(job, config, seen[0])
+    held_out = watch_held_out(job, compiled, seen[1].take(HELD_OUT), config.steps)
     members = compiled.seeds or 1
     keys = [jax.random.key(config.seed + i % config.seeds) for i in range(members)]
     state = restored = run.restore(compiled.init(jnp.stack(keys), batches[0]))
     if int(restored.step) == 0:
-        check_start(part, local(compiled.variables(restored)), seen[0].take(config.batch))
+        check_start(job, local(compiled.variables(restored)), seen[0].take(config.batch))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):
         # Where a call ends depends on the machine, a chunk does not.
         ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
         figures = held_out(local(compiled.variables(state))) if ended else {}
         run.log(state, metrics, figures=figures)
         run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
-    return Trained(part, state, local(compiled.variables(state)), members, speed(run.folder))
+    return Trained(job, state, local(compiled.variables(state)), members, speed(run.folder))
 
 
-def check_start(part: Part, variables: Variables, examples: Split) -> None:
+def check_start(job: Job, variables: Variables, examples: Split) -> None:
     """Refuses to train thresholds that could never move.
 
     Args:
-      part: a model with thresholds and a window, or any other, of which nothing is asked.
+      job: a model with thresholds and a window, or any other, of which nothing is asked.
       variables: those that training starts from, leaves lead with S; the first member is looked at.
       examples: some of those that are trained on.
 
     Raises:
       UserError: of `aejax.check_window`.
     """
-    if isinstance(part.model.bottleneck, Sparse) and part.model.bottleneck.windowed:
+    if isinstance(job.model.bottleneck, Sparse) and job.model.bottleneck.windowed:
         first = jax.tree.map(lambda leaf: leaf[0], variables)
-        ae.check_window(part.model, first, next(examples.batches(len(examples))))
+        ae.check_window(job.model, first, next(examples.batches(len(examples))))
 
 
 def _several(initialise: Any) -> tuple[Any, ...]:
@@ -188,7 +186,7 @@ def local(variables: Variables) -> Variables:
 
 
 def watch_held_out(
-    part: Part, learner: ae.Learner, split: Split, final: int
+    job: Job, learner: ae.Learner, split: Split, final: int
 ) -> Callable[[Variables], dict[str, np.ndarray]]:
     """Variables [S, ...] -> the loss and each term on held-out data, f32[S], and `usage` there.
 
@@ -200,8 +198,8 @@ def watch_held_out(
     step = jnp.asarray(final, jnp.int32)
 
     def use(variables: Variables) -> dict[str, Array]:
-        own = jax.random.split(key, part.draws)[0]
-        return evaluation.usage(part.model.bind(variables), batch, own)
+        own = jax.random.split(key, job.draws)[0]
+        return evaluation.usage(job.model.bind(variables), batch, own)
 
     @jax.jit
     def measured(variables: Variables) -> dict[str, Array]:

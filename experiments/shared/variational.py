@@ -17,7 +17,7 @@ from aejax.report import variational_sections
 from aejax.types import Variables
 from experiments.shared.experiment import Members, Models, Page, Splits
 from experiments.shared.place import say
-from experiments.shared.training import Part, Trained
+from experiments.shared.training import Job, Trained
 
 TEST_SEED = 11  # of the draws behind the test figures
 SEEN = 1_000  # test examples whose mutual information with their codes is reported
@@ -72,7 +72,7 @@ def pair(
     beta: optax.Schedule,
     tx: optax.GradientTransformation,
     rate: ae.Term = ae.losses.kl,
-) -> dict[str, Part]:
+) -> dict[str, Job]:
     """A variational autoencoder, and beside it the plain one with the same nets.
 
     Args:
@@ -84,8 +84,8 @@ def pair(
     watched = ae.watch(error=ae.losses.squared_error)
     elbo, reconstruction = ae.elbo(beta, rate), ae.reconstruction()
     return {
-        "vae": Part(vae(*size), ae.merge(elbo, watched), tx, average=0.999),
-        "plain": Part(plain(*size), ae.merge(reconstruction, watched), tx, average=0.999),
+        "vae": Job(vae(*size), ae.merge(elbo, watched), tx, average=0.999),
+        "plain": Job(plain(*size), ae.merge(reconstruction, watched), tx, average=0.999),
     }
 
 
@@ -96,32 +96,32 @@ def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each seed: `bounds` of the part `vae`, of any other its error.
+    """Test figures of each seed: `bounds` of the done `vae`, of any other its error.
 
     Args:
       config: has the field `nll_draws`.
-      trained: the parts after their last steps.
+      trained: the jobs after their last steps.
       splits: train, validation and test.
     """
     test = splits[2]
     named = bounds(config.nll_draws, trained["vae"], test)
 
     def error(label: str, variables: Variables) -> dict[str, Any]:
-        return {"mean_square_error": mean_square_error(trained[label].part.model, variables, test)}
+        return {"mean_square_error": mean_square_error(trained[label].job.model, variables, test)}
 
     errors = {
-        label: evaluation.over_seeds(functools.partial(error, label), part.variables, part.seeds)
-        for label, part in trained.items()
+        label: evaluation.over_seeds(functools.partial(error, label), done.variables, done.seeds)
+        for label, done in trained.items()
     }
     return {**named, **errors.pop("vae"), **errors}
 
 
 def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
-    """Test figures of each seed of a part: ELBO with its parts, NLL, and what its latents carry.
+    """Test figures of each seed of a done: ELBO with its jobs, NLL, and what its latents carry.
 
     On grey images a Bernoulli gives no probability: there the figures are named `bce`.
     """
-    model, key, seeds = trained.part.model, jax.random.key(TEST_SEED), trained.seeds
+    model, key, seeds = trained.job.model, jax.random.key(TEST_SEED), trained.seeds
     cost = evaluation.nll_cost(model, next(evaluation.each(trained.variables, seeds)), test, draws)
     say(f"{cost}, for each of {seeds} seed(s)")
     seen = test.take(SEEN)

@@ -81,10 +81,10 @@ def command(
     say(f"report: {write_page(experiment, run_dir, place)}")
 
 
-def prepare(folder: pathlib.Path, parts: Mapping[str, Any], config: Any, splits: Splits) -> None:
+def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:
     """Writes what the peers train on: tokens, the rows of every batch, and the numbers."""
     folder.mkdir(exist_ok=True)
-    rows = streams(next(iter(parts.values())), config, splits[0]).rows(0, config.steps)
+    rows = streams(next(iter(jobs.values())), config, splits[0]).rows(0, config.steps)
     np.save(folder / "tokens.npy", np.asarray(splits[0].arrays[HOOK]), allow_pickle=False)
     np.save(folder / "rows.npy", rows, allow_pickle=False)
     task = {

@@ -296,7 +296,7 @@ import aejax as ae
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment, Page
 from experiments.shared.images import image_data
-from experiments.shared.training import Numbers, Part
+from experiments.shared.training import Numbers, Job
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
@@ -304,12 +304,12 @@ class Config(Numbers):
 
 def build(config, event):
     model = variational.plain("mlp", event, config.width, 2)
-    return {"plain": Part(model, ae.reconstruction(), optax.adam(1e-3))}
+    return {"plain": Job(model, ae.reconstruction(), optax.adam(1e-3))}
 
 def figures(config, trained, splits):
     part = trained["plain"]
     error = variational.mean_square_error
-    one = lambda variables: {"error": error(part.part.model, variables, splits[2])}
+    one = lambda variables: {"error": error(part.job.model, variables, splits[2])}
     return ae.evaluation.over_seeds(one, part.variables, part.seeds)
 
 EXPERIMENT = Experiment(

@@ -12,8 +12,8 @@ from aejax.report.page import draw
 from experiments import synth_sae, toy_superposition
 from experiments.shared import synth
 from experiments.shared.codes import Shape, at_each, codes, swept
-from experiments.shared.experiment import Measured
-from experiments.shared.training import Numbers, Part, Trained, train
+from experiments.shared.experiment import Finished
+from experiments.shared.training import Job, Numbers, Trained, train
 from experiments.tools.peers import CODES, compared
 
 
@@ -45,7 +45,7 @@ def test_the_frontier_keeps_peers_apart_and_draws():
     }
     steps = np.arange(4)
     histories = {"topk": {"dead": (steps, np.ones((4, 2)) * [0.1, 0.3])}, "plain": {}}
-    frontier, dead = synth.measured_sections(Measured(result, histories))
+    frontier, dead = synth.findings(Finished(result, histories))
     own = frontier.figures[0].draw.keywords["panels"]["mcc"]
     peers = frontier.figures[0].draw.keywords["peers"]["mcc"]
     assert {name: each.l0.tolist() for name, each in own.items()} == {"topk": [3, 4], "l1": [3.1]}
@@ -77,7 +77,7 @@ def test_a_difference_is_measured_by_its_own_standard_error(capsys):
 
 def test_settings_come_in_order_with_all_their_seeds():
     """Fails if members are counted seed by seed, or all are judged by the first one's model."""
-    part = swept(lambda k: Part(k, {}, optax.sgd(0.1)), (3, 5))
+    part = swept(lambda k: Job(k, {}, optax.sgd(0.1)), (3, 5))
     trained = Trained(part, None, {"a": np.arange(4.0)}, 4, 1.0)
     rows = at_each(trained, lambda model, variables: {"k": model, "a": variables["a"]})
     np.testing.assert_array_equal([row["k"] for row in rows], [[3, 3], [5, 5]])
@@ -102,7 +102,7 @@ def test_an_empty_window_stops_a_run_before_its_first_step(tmp_path):
     scale = ae.nets.Scale
     dictionary = ae.nets.Dictionary(6, scale=scale())
     model = ae.Autoencoder(scale(), ae.JumpReLU(16, bandwidth=1e-9), dictionary)
-    part = Part(model, ae.sparse(), optax.adam(1e-3), initialise=(ae.standardised(), ae.tied))
+    part = Job(model, ae.sparse(), optax.adam(1e-3), initialise=(ae.standardised(), ae.tied))
     config = Numbers(steps=1, batch=8, chunk=1)
     empty = pytest.raises(ae.UserError, match="so no threshold would ever move")
     with ae.Run(tmp_path / "run", config) as run, empty:
