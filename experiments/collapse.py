@@ -46,12 +46,12 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    seeds: int = 2
-    steps: int = 1_000
-    batch: int = 32
-    chunk: int = 250
+    seeds: int = 2  # number of members, which are trained side by side in one program
+    steps: int = 1_000  # optimiser steps
+    batch: int = 32  # examples in a batch
+    chunk: int = 250  # steps in one compiled call
     dataset: str = "digits"  # a name, or the path of a folder of pictures
     binarise: Literal["dynamic", "static"] = "dynamic"
     width: int = 64  # units of the hidden layers of encoder and decoder

@@ -52,9 +52,9 @@ Model = tuple[Any, Variables]
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 20_000
+    steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"
     width: int = 512  # units of the hidden layers given the label
     latents: int = 12  # dimensions of the latent space given the label

@@ -73,9 +73,9 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 1_500
+    steps: int = 1_500  # optimiser steps
     dataset: str = "mnist"
     width: int = 128  # units of the hidden layers
     latents: int = 16  # dimensions of the latent space, and components of PCA

@@ -21,10 +21,10 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    seeds: int = 5
-    batch: int = 128
+    seeds: int = 5  # number of members, which are trained side by side in one program
+    batch: int = 128  # examples in a batch
     width: int = 256  # units of the hidden layers
     latents: int = 16  # dimensions of the latent space
     learning_rate: float = 1e-3  # of Adam; the weights are averaged instead of it falling

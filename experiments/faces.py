@@ -44,9 +44,9 @@ CELEBA = changes.Squares(148, 64)  # the usual crop of 178x218 pictures
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 1_500
+    steps: int = 1_500  # optimiser steps
     dataset: str = "frey_faces"  # lfw_subset, celeb_a, or any other image data set, or a folder
     net: variational.Net = "mlp"
     width: int = 256  # units of the hidden layers; of conv's first stage an eighth are channels

@@ -44,9 +44,9 @@ POINTS = 11  # of a path, both ends among them
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 6_000
+    steps: int = 6_000  # optimiser steps
     dataset: str = "mnist"  # with labels, for the classifier
     net: variational.Net = "mlp"
     width: int = 256  # units of the hidden layers

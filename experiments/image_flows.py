@@ -40,10 +40,10 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    seeds: int = 3
-    steps: int = 4_000
+    seeds: int = 3  # number of members, which are trained side by side in one program
+    steps: int = 4_000  # optimiser steps
     dataset: str = "mnist"
     width: int = 200  # units of the hidden layer of encoder and decoder
     latents: int = 16  # dimensions of the latent space

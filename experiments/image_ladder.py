@@ -25,10 +25,10 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 5_000  # 10 epochs
-    chunk: int = 100
+    chunk: int = 100  # steps in one compiled call
     dataset: str = "mnist"  # any whose pictures can be halved twice
     small: int = 1  # stochastic levels at a quarter of the image's size
     large: int = 2  # at half of it

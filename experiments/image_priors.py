@@ -33,11 +33,11 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 50_000  # 100 epochs
-    chunk: int = 1_000
-    log_every: int = 100
+    chunk: int = 1_000  # steps in one compiled call
+    log_every: int = 100  # steps between two lines of metrics.jsonl
     dataset: Literal["mnist", "fashion_mnist"] = "mnist"
     model: hierarchies.Kind = "vae"
     prior: Literal["standard", "vamp"] = "vamp"

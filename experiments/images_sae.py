@@ -37,10 +37,10 @@ JUDGED = 10_000  # train examples that the units are judged by
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 1_500
-    batch: int = 128
+    steps: int = 1_500  # optimiser steps
+    batch: int = 128  # examples in a batch
     dataset: str = "mnist"  # a name, or the path of a folder of pictures
     latents: int = 1_024  # units of the dictionary
     k: tuple[int, ...] = (32,)  # active latents of each code, one or several numbers

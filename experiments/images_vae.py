@@ -25,9 +25,9 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 20_000
+    steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"  # a name, or the path of a folder of pictures
     binarise: Literal["dynamic", "static", "none"] = "dynamic"  # none: figures are named bce
     net: variational.Net = "mlp"

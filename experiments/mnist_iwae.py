@@ -41,12 +41,12 @@ RISE = 1_000  # steps in which the rate comes up
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 270_000  # 906 epochs at the batch below
-    batch: int = 200
-    chunk: int = 2_000
-    log_every: int = 100
+    batch: int = 200  # examples in a batch
+    chunk: int = 2_000  # steps in one compiled call
+    log_every: int = 100  # steps between two lines of metrics.jsonl
     layers: Literal[1, 2] = 1  # stochastic ones
     objective: Literal["vae", "iwae", "dreg"] = "vae"
     draws: int = 1  # K, codes drawn for each example and step

@@ -61,13 +61,13 @@ SHUFFLED = "shuffled codes"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    seeds: int = 10
-    steps: int = 2_500
-    batch: int = 64
-    chunk: int = 500
-    log_every: int = 100
+    seeds: int = 10  # number of members, which are trained side by side in one program
+    steps: int = 2_500  # optimiser steps
+    batch: int = 64  # examples in a batch
+    chunk: int = 500  # steps in one compiled call
+    log_every: int = 100  # steps between two lines of metrics.jsonl
     dataset: Literal["sprites", "sprites64"] = "sprites"
     net: Literal["mlp", "conv"] = "mlp"
     width: int = 128  # units of the hidden layers of `mlp`

@@ -27,12 +27,12 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
     seeds: int = 3  # of each code and number of active latents; they share one stream of tokens
-    steps: int = 5_000
-    batch: int = 256
-    log_every: int = 50
+    steps: int = 5_000  # optimiser steps
+    batch: int = 256  # examples in a batch
+    log_every: int = 50  # steps between two lines of metrics.jsonl
     tokens: int = 400_000  # of the train split
     features: int = 512  # of the truth
     size: int = 64  # dimensions

@@ -32,10 +32,10 @@ SILENCE = 1_000  # steps
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 5_000
-    batch: int = 2_048
+    steps: int = 5_000  # optimiser steps
+    batch: int = 2_048  # examples in a batch
     tokens: int = 400_000  # of the train split
     features: int = 512  # of the truth
     size: int = 64  # dimensions

@@ -24,11 +24,11 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The experiment's numbers."""
+    """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 5_000
-    batch: int = 256
-    log_every: int = 50
+    steps: int = 5_000  # optimiser steps
+    batch: int = 256  # examples in a batch
+    log_every: int = 50  # steps between two lines of metrics.jsonl
     tokens: int = 200_000  # of the train split
     features: int = 512  # of the truth
     size: int = 256  # dimensions

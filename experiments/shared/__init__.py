@@ -1,1 +1,1 @@
-"""What several experiments share: their course, their folders, their numbers and their jobs."""
+"""Code that several experiments share: training, reports, folders, models and data."""

@@ -1,9 +1,10 @@
-"""The sparse codes that experiments compare, each after its paper, all of them at one L0.
+"""The sparse codes that experiments compare, each after its paper, all of them at the same L0.
 
-What is not the paper's: prices are steered, L1 resamples no latents, JumpReLU's start, window and
-learning rate of thresholds are made for runs of thousands of steps, not of hundreds of thousands.
-Codes that do not fix the number of active latents get it from a steered price (`losses.priced`), so
-all are compared at one L0. Data is centred and scaled to mean square 1 inside the model.
+Codes that do not fix the number of active latents reach it through a price that is adjusted during
+training (`losses.priced`). This differs from the papers in three more ways: L1 does not resample
+dead latents; JumpReLU's initial threshold, its bandwidth and the learning rate of its thresholds
+suit runs of thousands of steps rather than hundreds of thousands; and the model centres the data
+and scales it to mean square 1.
 """
 
 from __future__ import annotations
@@ -27,18 +28,21 @@ Event = tuple[int, ...]
 
 
 class Shape(NamedTuple):
-    """What all codes of an experiment share."""
+    """The numbers that all codes of an experiment share."""
 
-    event: Event  # of one example
-    latents: int  # m
-    room: int  # slots of an example: the largest number of active latents that is asked for
-    steps: int
-    learning_rate: float  # of Adam, falling to zero over the last fifth of the steps
-    revival: float = 1 / 32  # weight of AuxK
+    event: Event  # the shape of one example
+    latents: int  # the number of latents, m
+    room: int  # slots of an example: the largest number of active latents of the sweep
+    steps: int  # training steps
+    learning_rate: float  # learning rate of Adam, which falls to 0 over the last fifth of the steps
+    revival: float = 1 / 32  # weight of the auxiliary loss AuxK, which revives dead latents
 
 
 def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
-    """Name -> (the number of active latents, which a sweep may trace) -> how it is trained."""
+    """Returns name of a code -> a function from the number of active latents to its job.
+
+    That number may be a tracer, so that a sweep trains several numbers in one program.
+    """
     m, room = shape.latents, shape.room
     stage = max(shape.steps // 8, 1)
 
@@ -51,15 +55,16 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
         return _job(shape, ae.Gated(m, **wanted(k)), ae.merge(ae.sparse(), gate), unit=True)
 
     def jumprelu(k: Any) -> Job:
-        # From atoms of norm 1 pre-activations start at the scale that they end at, and a window of
-        # a half of it holds some of each batch. From norm 0.1 thresholds had to grow twentyfold:
-        # they came late, passed their aim and did not come back.
+        # With atoms of norm 1, pre-activations start at their final scale, and a bandwidth of half
+        # of it contains some pre-activations of each batch. With norm 0.1, thresholds had to grow
+        # twentyfold: they arrived late, overshot and did not return.
         code = ae.JumpReLU(m, threshold=1.0, bandwidth=0.5, **wanted(k))
         return _job(shape, code, steered, norm=1.0)
 
     def by_norm(k: Any) -> Job:
-        # SAELens' form of TopK: what a latent adds decides, not its activation, and AuxK counts in
-        # full. On synth-sae's data it explains less and finds more of the features.
+        # SAELens' form of TopK ranks latents by the norm of what they add to the reconstruction
+        # rather than by activation, and gives AuxK the weight 1. On the data of synth-sae it
+        # explains less variance and finds more of the features.
         code = ae.TopK(m, room, active=k, score_by_norm=True)  # pyright: ignore[reportCallIssue]
         return _job(shape, code, ae.sparse(revival=1.0))
 
@@ -71,7 +76,7 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
         return _job(shape, code, steered, unit=True)
 
     revived = ae.sparse(revival=shape.revival)
-    steered = ae.sparse(steered=losses.penalty)  # what each class says of itself
+    steered = ae.sparse(steered=losses.penalty)  # the penalty that each class of code defines
     nested = recipes.matryoshka(losses.fractions(m), revival=shape.revival)
     return {
         "topk": lambda k: _job(shape, ae.TopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
@@ -90,14 +95,19 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
 
 
 def swept(make: Callable[[Any], Job], numbers: Sequence[float]) -> Job:
-    """A code at several numbers of active latents, side by side on one stream of batches."""
+    """Returns the job that trains a code at several numbers of active latents side by side."""
     return make(numbers[0])._replace(sweep=make, settings=tuple(numbers))
 
 
 def at_each(
     trained: Trained, measure: Callable[[Any, Variables], Mapping[str, Any]]
 ) -> list[dict[str, np.ndarray]]:
-    """What `measure` says of (model, variables of one member) at each setting, f64[seeds] each."""
+    """Evaluates a trained sweep: a mapping for each setting, with values f64[seeds].
+
+    Args:
+      trained: a job with a sweep, after training.
+      measure: (model, variables of one member) -> name -> number.
+    """
     job = trained.job
     assert job.sweep is not None
     seeds = trained.seeds // len(job.settings)
@@ -111,14 +121,22 @@ def at_each(
 
 
 def priced(shape: Shape, price: Any) -> Job:
-    """L1 with a price that is given, not steered; a sweep may trace it."""
+    """Returns the job of an L1 code with a fixed price, which may be a tracer."""
     return _job(shape, ae.ReLU(shape.latents), ae.sparse(l1=price), unit=True)
 
 
 def _job(
     shape: Shape, code: Any, objective: ae.Objective, unit: bool = False, norm: float = 0.1
 ) -> Job:
-    """A code between a Scale and a dictionary whose atoms are free, or kept at norm 1."""
+    """Makes the job of a sparse autoencoder: input scaling, the code and a dictionary.
+
+    Args:
+      shape: the numbers that all codes share.
+      code: the bottleneck.
+      objective: the loss.
+      unit: whether the optimiser keeps atoms at norm 1.
+      norm: the norm of the atoms at the start, where they are not kept at norm 1.
+    """
     norm = 1.0 if unit else norm
     dictionary = ae.nets.Dictionary(shape.event, norm=norm, scale=ae.nets.Scale())
     fall = max(shape.steps // 5, 1)
@@ -126,14 +144,14 @@ def _job(
     def adam(rate: float) -> optax.GradientTransformation:
         return optax.adam(optax.linear_schedule(rate, 0.0, fall, shape.steps - fall))
 
-    # Thresholds are in logarithms: at the others' rate they are hundreds of steps behind.
+    # Thresholds are logarithms: at the common learning rate they lag by hundreds of steps.
     rates: dict[Any, Any] = {
         "threshold": adam(3 * shape.learning_rate),
         "rest": adam(shape.learning_rate),
     }
     tx = optax.multi_transform(rates, _labels)
     if code.l0 is not None:
-        # As in Conerly et al. 2024: where a price moves, some gradients are many times others.
+        # As in Conerly et al. 2024: while the price moves, the gradient norm varies manyfold.
         tx = optax.chain(optax.clip_by_global_norm(1.0), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
     model = ae.Autoencoder(ae.nets.Scale(), code, dictionary)
@@ -142,16 +160,16 @@ def _job(
 
 
 def quiet(variables: Any, batch: ae.Batch, key: Any) -> Any:
-    """Encoders of norm 0.1 beside atoms of norm 1 (Bricken et al. 2023, dictionary_learning).
+    """Scales the encoder to norm 0.1, with atoms of norm 1 (as the library dictionary_learning).
 
-    As long as their atoms, the latents of an L1 code start as large as the data and end alive but
-    tiny.
+    With an encoder of norm 1, the latents of an L1 code start as large as the data, and many end up
+    active but tiny.
     """
     return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
 
 
 def _labels(params: Any) -> Any:
-    """ "threshold" for JumpReLU's parameter, "rest" for all others."""
+    """Labels parameters for the two optimisers: JumpReLU's is "threshold", all others "rest"."""
 
     def label(path: Any, _: Any) -> str:
         return "threshold" if "log_threshold" in jax.tree_util.keystr(path) else "rest"

@@ -1,4 +1,4 @@
-"""The course of a run: jobs are trained one after another, measured once, and reported."""
+"""Running of an experiment: jobs are trained one after another, evaluated and reported."""
 
 from __future__ import annotations
 
@@ -21,24 +21,33 @@ from experiments.shared.training import Trained, check, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
-    """Trains all jobs, computes the test figures once, writes result.json and the report.
+    """Trains all jobs, evaluates them on the test split, and writes result.json and the report.
 
-    The first job is the experiment's own: its run is the folder itself, those of the others are
-    folders inside it. Started again, each goes on where it was; a finished experiment prints its
-    result and trains nothing.
+    The run of the first job is the experiment's folder itself; the runs of the other jobs are
+    folders inside it. An interrupted experiment continues from its checkpoints. A finished
+    experiment only prints its result.
+
+    Args:
+      experiment: the experiment.
+      config: its numbers.
+      place: folders, devices and arithmetic of the run.
 
     Returns:
-      What stands in result.json.
+      The content of result.json.
+
+    Raises:
+      UserError: if a number is out of range, the data has changed since the run began, or a folder
+        cannot be used.
     """
     mesh = place.settle()
     out = place.folder(experiment.name)
-    check(config)  # before data are made
+    check(config)  # fails before data are prepared, which can take long
     splits = experiment.data(config, place)
     jobs = experiment.build(config, splits[0].event)
     if config.batch > len(splits[0]):
         raise UserError(
-            f"--batch is {config.batch}, larger than {splits[0].name}, which has {len(splits[0])} "
-            "examples: give a smaller one"
+            f"--batch is {config.batch}, but {splits[0].name} has only {len(splits[0])} examples: "
+            "give a smaller batch"
         )
     facts = {"data": [split.provenance() for split in splits], "mesh": place.mesh}
     trained: dict[str, Trained] = {}
@@ -58,7 +67,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
             )
             runs.append(stack.enter_context(run))
             if runs[0].result is not None:
-                if not (out / "report.html").exists():  # it was stopped before the page
+                if not (out / "report.html").exists():  # the run was stopped before the report
                     report_if_possible(experiment, config, out, splits)
                 say(f"{out} is finished:\n{show(runs[0].result)}")
                 return runs[0].result
@@ -74,31 +83,36 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes result.json: for each figure its mean, standard deviation and values per seed."""
+    """Writes result.json with the mean, standard deviation and values per seed of each figure."""
     own = next(iter(trained.values()))
     result: dict[str, Any] = {}
     for name, value in values.items():
         result |= {name: summary(value)} if isinstance(value, Mapping) else summary({name: value})
-    if np.isfinite(own.steps_per_second):  # of one call there is no time between calls
+    if np.isfinite(own.steps_per_second):  # unknown if one call took all steps
         result |= summary({"steps_per_second": own.steps_per_second})
     hashes = {label: params_sha256(done.state.params) for label, done in trained.items()}
     return run.finish({**result, "parts_sha256": hashes}, own.state)
 
 
 def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
-    """Refuses to go on with a run on other data than it began with."""
+    """Checks that a continued run has the data that it began with.
+
+    Raises:
+      UserError: if a split has another sha256 than environment.json records.
+    """
     path = out / "environment.json"
     before = read_json(path).get("data", data) if path.exists() else data
     for was, now in zip(before, data, strict=True):
         if was["sha256"] != now["sha256"]:
             raise UserError(
-                f"{now['name']} is not what {out} was begun with (sha256 {now['sha256'][:12]}, "
-                f"then {was['sha256'][:12]}): bring the data back or choose another --out"
+                f"{now['name']} has changed since the run {out} began (sha256 "
+                f"{now['sha256'][:12]} instead of {was['sha256'][:12]}): restore the data or "
+                "choose another --out"
             )
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """A result as aligned lines; nested figures come under the name of their done."""
+    """Formats a result as aligned lines, with the figures of other models below their names."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

@@ -1,4 +1,4 @@
-"""What an experiment is: a record of its numbers, data, jobs, figures and page."""
+"""The record that describes an experiment: its numbers, data, jobs, figures and page."""
 
 from __future__ import annotations
 
@@ -19,55 +19,59 @@ from experiments.shared.training import Job, Trained
 
 Splits = tuple[Split, Split, Split]
 Members = Mapping[str, Trained]
-Models = dict[str, tuple[Any, Variables]]  # job -> its model, and the variables of its first seed
+# Name of a job -> its model and the variables of its first seed.
+Models = dict[str, tuple[Any, Variables]]
 
 
 class Page(NamedTuple):
-    """What a report says of a run."""
+    """The content of a run's report page."""
 
     title: str
-    text: str  # its first line stands below the title
+    text: str  # a description; only its first line is shown, below the title
     sections: list[Section]
 
 
 class Finished(NamedTuple):
-    """What a finished experiment has measured, for those sections that need no model."""
+    """The results of a finished experiment, for sections of the page that need no model."""
 
-    result: Mapping[str, Any]  # result.json
-    histories: Mapping[str, Any]  # job -> its aejax.report.history
+    result: Mapping[str, Any]  # the content of result.json
+    histories: Mapping[str, Any]  # name of a job -> its learning curves, aejax.report.history
 
 
 class Experiment(NamedTuple):
-    """An experiment is a record of pure functions of its numbers."""
+    """An experiment: pure functions of its numbers that make data, jobs, figures and the page."""
 
     name: str
     config: type  # a frozen dataclass of numbers
-    data: Callable[[Any, Place], Splits]  # train, validation and test
-    build: Callable[[Any, tuple[int, ...]], dict[str, Job]]  # of the shape of one example
-    figures: Callable[[Any, Members, Splits], Mapping[str, Any]]  # name -> f[S], or name -> such
-    page: Callable[[Any, Models, Splits], Page]
-    findings: Callable[[Any, Finished], list[Section]] = (
-        lambda config, finished: []
-    )  # first sections
-    presets: Mapping[str, Any] = {}  # name -> config: what --preset starts from
+    data: Callable[[Any, Place], Splits]  # (config, place) -> train, validation and test
+    build: Callable[[Any, tuple[int, ...]], dict[str, Job]]  # (config, shape of an example) -> jobs
+    # (config, trained jobs, splits) -> figure -> f[S], or name of a model -> figure -> f[S]
+    figures: Callable[[Any, Members, Splits], Mapping[str, Any]]
+    page: Callable[[Any, Models, Splits], Page]  # (config, models, splits) -> page
+    # (config, results) -> the first sections of the page
+    findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
+    presets: Mapping[str, Any] = {}  # name -> the config with which --preset NAME starts
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 
 
 def named(folder: pathlib.Path) -> Experiment:
-    """The experiment that a run's folder is of.
+    """Returns the experiment that wrote a run's folder.
 
     Raises:
-      UserError: the folder is no run, or of a script or an experiment that there is not.
+      UserError: if the folder is not a run, or was written by a script or an unknown experiment.
     """
     name = read_json(folder / "config.json").get("experiment")
     if name is None:
         raise UserError(
-            f"{folder} was written by a script, which no experiment can report on: open it with "
-            f"ae.load({str(folder)!r})"
+            f"{folder} was written by a script, not by an experiment, so this command cannot use "
+            f"it: open it with ae.load({str(folder)!r})"
         )
     module = str(name).replace("-", "_")
     known = [entry.name for entry in pkgutil.iter_modules(experiments.__path__)]
     found = importlib.import_module(f"experiments.{module}") if module in known else None
     if not hasattr(found, "EXPERIMENT"):
-        raise UserError(f"{folder} is a run of {name!r}, which is no experiment of this version")
+        raise UserError(
+            f"{folder} is a run of {name!r}, an experiment that this version does not have: use "
+            "the version that wrote it"
+        )
     return found.EXPERIMENT  # type: ignore[union-attr]

@@ -12,28 +12,28 @@ from aejax.errors import UserError
 
 Event = tuple[int, ...]
 Kind = Literal["vae", "hvae", "convhvae"]
-# Gated convolutions of the ConvHVAE: channels, kernel, stride. The first are the top level's.
+# Gated convolutions of the ConvHVAE as (channels, kernel, stride), for the encoder of each level.
 TOP = ((32, 7, 1), (32, 3, 2), (64, 5, 1), (64, 3, 2), (6, 3, 1))
 BELOW = ((32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (6, 3, 1))
 
 
 def gated(widths: tuple[int, ...], shape: Event | None = None) -> Any:
-    """Gated dense layers: half of the units of each are the gates of the other half."""
+    """Returns gated dense layers: half of the units of a layer gate the other half."""
     return ae.nets.MLP(tuple(2 * width for width in widths), shape, jax.nn.glu)
 
 
 def model(kind: Kind, event: Event, latents: int, width: int, top: Any) -> ae.Autoencoder:
-    """One of the paper's models of binary images.
+    """Builds one of the paper's models of binary images.
 
     Args:
-      kind: one level, two, or two with convolutional features.
-      event: shape of an image.
-      latents: of each level.
-      width: of the dense layers, 300 in the paper.
-      top: the prior of the first level.
+      kind: "vae" has one level, "hvae" two, "convhvae" two with convolutional features.
+      event: the shape of an image.
+      latents: the number of latents of each level.
+      width: the number of units of the dense layers, 300 in the paper.
+      top: the prior of the top level.
 
     Raises:
-      UserError: if the ConvHVAE is asked for images that are none.
+      UserError: if the ConvHVAE is asked for examples that are not (height, width, channels).
     """
     likelihood = ae.likelihoods.Bernoulli()
     if kind == "vae":
@@ -44,7 +44,10 @@ def model(kind: Kind, event: Event, latents: int, width: int, top: Any) -> ae.Au
         read, image = gated((width,)), gated((width,), event)
     else:
         if len(event) != 3:
-            raise UserError(f"the convhvae is of images, not of {event}: take vae or hvae")
+            raise UserError(
+                "--model convhvae needs images of (height, width, channels), but the shape of an "
+                f"example is {event}: use vae or hvae"
+            )
         encoder = ae.nets.Branches((ae.nets.GatedConv(TOP), ae.nets.GatedConv(BELOW)))
         features = BELOW[-1][0] * math.prod(math.ceil(side / 4) for side in event[:2])
         read, image = gated((features,)), ae.nets.GatedImage(event)

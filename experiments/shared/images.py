@@ -1,4 +1,4 @@
-"""The data of experiments on pictures."""
+"""The data of experiments on images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def image_data(
     binarise: Literal["dynamic", "static", "none"] | None = "dynamic",
     validation: int | None = None,
 ) -> Data:
-    """The `data` of an experiment: train, validation and test of a data set of pictures.
+    """Makes the `data` of an experiment: (config, place) -> train, validation and test images.
 
     Args:
-      dataset: its name; where None, the config's field `dataset`.
-      binarise: as in `ae.data.images`; where None, the config's field `binarise`.
-      validation: how many of the train examples are held out; where None, as `ae.data.images` says.
+      dataset: the name of the data set; None takes the field `dataset` of the config.
+      binarise: as in `ae.data.images`; None takes the field `binarise` of the config.
+      validation: the number of train examples held out; None takes the default of `ae.data.images`.
     """
 
     def data(config: Any, place: Place) -> Splits:
@@ -42,13 +42,16 @@ def image_data(
 
 
 def labelled(data: Data) -> Data:
-    """The same data, refused before anything is trained where a classifier of ten cannot learn."""
+    """Wraps `data` so that data sets without labels 0 to 9 raise a UserError before training."""
 
     def checked(config: Any, place: Place) -> Splits:
         splits = data(config, place)
         labels, name = splits[0].labels, splits[0].name.rpartition("/")[0]
         if labels is None or labels.max() > 9:
-            raise ae.UserError(f"{name} has no ten labels: choose a --dataset that has")
+            raise ae.UserError(
+                f"{name} does not have labels from 0 to 9, which the classifier needs: choose a "
+                "--dataset that has them, such as mnist"
+            )
         return splits
 
     return checked
@@ -56,5 +59,5 @@ def labelled(data: Data) -> Data:
 
 @functools.lru_cache(maxsize=4)
 def pictures(split: Split) -> np.ndarray:
-    """All targets of a split, f32[N, *event]."""
+    """Returns all targets of a split, f32[N, *event]."""
     return np.concatenate([np.asarray(batch.target) for batch in split.batches(4096)])

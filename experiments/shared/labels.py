@@ -1,6 +1,6 @@
-"""Pictures of digits given their label: draws, other labels set, and how the digit is written.
+"""Conditional generation of digits: draws given a label, and changing a label but not the style.
 
-The style of a digit, whichever it is, is the ink of its picture and its slant.
+The style of a digit is measured by the ink and the slant of its picture.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from experiments.shared.images import pictures
 
 
 def ink(images: np.ndarray) -> np.ndarray:
-    """The sum of the pixels of f[N, H, W, 1], f64[N]."""
+    """Sums the pixels of each image of f[N, H, W, 1], f64[N]."""
     return images.sum(axis=(1, 2, 3), dtype=np.float64)
 
 
 def slant(images: np.ndarray) -> np.ndarray:
-    """How far the ink moves to the right with each row upwards, by its second moments, f64[N]."""
+    """Measures the slant: how many pixels the ink moves right per row upwards, f64[N].
+
+    It is computed from the second moments of the ink of images f[N, H, W, 1].
+    """
     weights = images[..., 0].astype(np.float64)
     total = np.maximum(weights.sum(axis=(1, 2)), 1e-9)
     rows, columns = (np.arange(size, dtype=np.float64) for size in images.shape[1:3])
@@ -40,14 +43,14 @@ def slant(images: np.ndarray) -> np.ndarray:
 
 
 def correlation_within(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-    """Of x and y, deviations from the means of each group: f[N], f[N], i[N]."""
+    """Correlates x and y f[N], each as deviations from the mean of its group i[N]."""
     count = np.maximum(np.bincount(groups), 1)
     x, y = (v - (np.bincount(groups, v) / count)[groups] for v in (x, y))
     return float(np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y))))
 
 
 def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -> np.ndarray:
-    """The means of `count` draws of each label, f32[10, count, *event]."""
+    """Draws `count` samples for each label and returns their means, f32[10, count, *event]."""
 
     def run(bound: Any, key: Key, label: Array) -> Array:
         context = jnp.tile(jax.nn.one_hot(label, 10)[None], (count, 1))
@@ -60,7 +63,18 @@ def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -
 def by_label(
     classifier: recognition.Classifier, draws: np.ndarray, real: np.ndarray, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Of each label and in total: what is recognised, and how far two pictures lie apart."""
+    """Scores draws of each label: the share that the classifier recognises, and their diversity.
+
+    Args:
+      classifier: the trained classifier.
+      draws: f32[10, count, *event], samples of each label.
+      real: test images f32[N, *event].
+      labels: their labels i[N].
+
+    Returns:
+      "label 0" to "label 9" and "total" -> name of a score -> value. Spreads are mean distances
+      between two pictures, of the draws and of the real images.
+    """
     rows: dict[str, dict[str, float]] = {}
     shares = []
     for label, drawn in enumerate(draws):
@@ -99,10 +113,10 @@ def _flat(images: np.ndarray) -> np.ndarray:
 def relabelled(
     model: ae.Autoencoder, variables: Variables, classifier: Any, test: Split, count: int = 1_000
 ) -> dict[str, float]:
-    """One attribute set, the rest kept: test pictures decoded anew under other labels.
+    """Scores changed labels: are they recognised, and do test pictures keep their ink and slant?
 
-    Style is ink and slant. Their correlations are taken within each pair of old and new label, so
-    that they do not count what the labels themselves say.
+    The correlations of ink and slant are taken within each pair of old and new label, so that they
+    do not measure differences between the digits themselves.
     """
     some = test.take(count)
     old = np.asarray(some.labels)
@@ -121,10 +135,11 @@ def relabelled(
 
 
 def relabel(model: ae.Autoencoder, variables: Variables, batch: Batch) -> np.ndarray:
-    """Pictures decoded from their own codes under each of ten labels, f32[B, 10, *event].
+    """Decodes the pictures of a batch again under each of ten labels, f32[B, 10, *event].
 
-    What is kept is the noise that the prior given the own label makes the code of: a code also says
-    how the pictures of one label differ from those of another, the noise does not.
+    The flow prior given the true label maps a code to standard normal noise; the prior given the
+    new label maps that noise back to a code. The noise is kept rather than the code, because the
+    code itself depends on the label.
     """
 
     def run(bound: Any, batch: Batch) -> Array:

@@ -1,4 +1,4 @@
-"""Noise on pictures: its kinds and levels, and which of two models is better at which level."""
+"""Noise on images: its kinds and levels, and at which levels one model is better than another."""
 
 from __future__ import annotations
 
@@ -20,30 +20,35 @@ NOISES: dict[str, Any] = {
     "salt-and-pepper": changes.SaltAndPepper,
     "masking": changes.Masking,
 }
+# The level of each noise during training.
 TRAINED = {"gaussian": 0.4, "salt-and-pepper": 0.3, "masking": 0.5}
-LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)  # standard deviations, or shares of the pixels
-OTHERS = ("plain", "flow", "pca")  # whom the VAE is compared with
-NOISE_SEED = 13  # of the noise on test images
+# The levels of noise at test time: standard deviations, or shares of the pixels.
+LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
+OTHERS = ("plain", "flow", "pca")  # the models that the VAE is compared with
+NOISE_SEED = 13  # seed of the noise on test images
 
 
 def noised(split: Split, kind: str, level: float) -> np.ndarray:
-    """The split's pictures with noise that is the same for every model, f32[N, *event]."""
+    """Adds noise to the images of a split, the same for every model, f32[N, *event]."""
     noise = NOISES[kind](level)
     return np.asarray(noise(jax.random.key(NOISE_SEED), pictures(split)))
 
 
 def row_name(setting: str, kind: str, model: str) -> str:
-    """Of one row of the table."""
+    """Returns the name of a row of result.json."""
     return f"{setting}, {kind}: {model}"
 
 
 def job_name(name: str, setting: str, kind: str) -> str:
-    """Of the job that is trained for a setting and a noise; clean ones know of no noise."""
+    """Returns the name of the job of a model in a setting; "clean" has one job for all noises."""
     return f"{name}-clean" if setting == "clean" else f"{name}-{setting}-{kind}"
 
 
 def denoiser(model: ae.Autoencoder) -> Callable[[Variables, Any], Array]:
-    """(variables, noisy pictures) -> what the model makes of them, without noise of its own."""
+    """Returns a compiled function (variables, noisy images) -> their reconstructions.
+
+    Codes are not sampled: the model adds no noise of its own.
+    """
 
     def run(bound: Any, x: Array) -> Array:
         return bound.mean(bound(Batch(x, x)).prediction)
@@ -52,13 +57,13 @@ def denoiser(model: ae.Autoencoder) -> Callable[[Variables, Any], Array]:
 
 
 def differences(rows: Mapping[str, Any], setting: str, kind: str, other: str) -> list[float]:
-    """The VAE's error less another's at each level: negative where the VAE is better."""
+    """Returns error of the VAE minus error of `other` at each level; negative if the VAE wins."""
     own, its = (rows[row_name(setting, kind, name)] for name in ("vae", other))
     return [mean(own[f"{level:g}"]) - mean(its[f"{level:g}"]) for level in LEVELS]
 
 
 def crossings(gaps: Sequence[float]) -> list[float]:
-    """The levels at which differences change their sign, linear between LEVELS."""
+    """Returns the levels at which differences change sign, by linear interpolation in LEVELS."""
     found = []
     for i in range(1, len(LEVELS)):
         if gaps[i - 1] * gaps[i] < 0:
@@ -68,5 +73,5 @@ def crossings(gaps: Sequence[float]) -> list[float]:
 
 
 def mean(value: Any) -> float:
-    """Of a figure over seeds, as measured or as read from result.json."""
+    """Returns the mean over seeds of a figure, given as an array or as read from result.json."""
     return float(value["mean"]) if isinstance(value, Mapping) else float(np.mean(value))

@@ -1,4 +1,4 @@
-"""The page of a finished run, written from what its folder holds."""
+"""Writing of a finished run's report from the files in its folder."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from experiments.shared.place import Place, say
 def report_if_possible(
     experiment: Experiment, config: Any, out: pathlib.Path, splits: Splits
 ) -> None:
-    """Writes the page from one process of several, and only where matplotlib is installed."""
+    """Writes the report if matplotlib is installed; of several processes only the first writes."""
     if jax.process_index() != 0:
         return
     if importlib.util.find_spec("matplotlib") is None:
         say(
-            "no report, as matplotlib is not installed; where it is, "
-            f"`python -m experiments report {out}` writes it"
+            "no report was written, because matplotlib is not installed: install it, then run "
+            f"`python -m experiments report {out}`"
         )
         return
     say(f"report: {page(experiment, config, out, splits)}")
 
 
 def write_page(experiment: Experiment, folder: pathlib.Path, place: Place) -> pathlib.Path:
-    """Writes the page of a finished run anew, from what its folder holds."""
+    """Writes the report of a finished run again, and returns its path."""
     config = experiment.config(**ae.load(folder, parts=()).config.__dict__)
     return page(experiment, config, folder, experiment.data(config, place))
 
 
 def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Splits) -> pathlib.Path:
-    """figures/*.png and report.html of a run, from its checkpoints, metrics and result."""
+    """Writes figures/*.png and report.html from checkpoints, metrics and result.json."""
     models, logged, histories = {}, {}, {}
     for i, label in enumerate(experiment.build(config, splits[0].event)):
         place = folder if i == 0 else folder / label

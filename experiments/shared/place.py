@@ -1,4 +1,4 @@
-"""Where and on what a run takes place: nothing here changes what is computed but for rounding."""
+"""Folders, devices and arithmetic of a run; they change nothing but the rounding of its results."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from aejax.files import writing
 class Place:
     """Folders, devices and arithmetic of a run."""
 
-    out: str | None = None  # folder of the run; runs/NAME where it is not given
-    data_dir: str | None = None  # prepared data sets; tensorflow-datasets' own folder by default
-    manual_dir: str | None = None  # raw files of a data set: then nothing is downloaded
-    mesh: str | None = None  # devices by axis, as in data=8 or data=4,model=2
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"  # of matrix products
-    deterministic: bool = True  # only GPU operations that give the same bits each time
-    distributed: bool = False  # several processes, as the cluster says (jax.distributed)
-    profile: bool = False  # write a trace of jax.profiler into the folder
+    out: str | None = None  # folder of the run; runs/NAME by default
+    data_dir: str | None = None  # folder of prepared data sets; tensorflow-datasets' by default
+    manual_dir: str | None = None  # folder with a data set's raw files; then nothing is downloaded
+    mesh: str | None = None  # number of devices along each axis, such as data=8 or data=4,model=2
+    # precision of matrix products
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    deterministic: bool = True  # use only GPU operations that give the same bits every time
+    distributed: bool = False  # join the other processes of the cluster (jax.distributed)
+    profile: bool = False  # write a trace of jax.profiler into the run's folder
 
     def folder(self, name: str) -> pathlib.Path:
-        """The run's folder for an experiment's name."""
+        """Returns the run's folder: `out`, or runs/NAME for the experiment's name."""
         return pathlib.Path(self.out if self.out is not None else f"runs/{name}").expanduser()
 
     def settle(self) -> jax.sharding.Mesh | None:
-        """Sets up JAX before its first computation, and returns the mesh if one is asked for.
+        """Configures JAX, before its first computation, and returns the mesh or None.
 
         Raises:
           UserError: if the mesh cannot be read or does not fit the devices.
         """
         flag = "--xla_gpu_deterministic_ops=true"
         if self.deterministic and flag not in os.environ.get("XLA_FLAGS", ""):
-            # Read when the first device is opened.
+            # XLA reads its flags when JAX opens the first device.
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
         jax.config.update("jax_default_matmul_precision", self.precision)
         if self.distributed:
@@ -48,20 +49,20 @@ class Place:
 
 
 def say(text: str) -> None:
-    """A line for whoever watches, from one process of several."""
+    """Prints a line; of several processes only the first prints."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
 
 def prepared(out: str, **counts: int) -> pathlib.Path:
-    """The folder of a benchmark, made where it is not there.
+    """Checks a benchmark's numbers and makes its folder if it does not exist.
 
     Args:
-      out: its path.
-      **counts: the benchmark's numbers by their flags.
+      out: the path of the folder.
+      **counts: name of a flag -> its number.
 
     Raises:
-      UserError: for a number below 1, or a folder that cannot be made.
+      UserError: if a number is below 1, or the folder cannot be made.
     """
     for name, value in counts.items():
         if value < 1:
@@ -73,7 +74,11 @@ def prepared(out: str, **counts: int) -> pathlib.Path:
 
 
 def _join() -> None:
-    """Joins the other processes: as the cluster says, or as three variables do without one."""
+    """Joins the other processes, found through the cluster or through environment variables.
+
+    Raises:
+      UserError: if JAX finds no other processes.
+    """
     if jax.distributed.is_initialized():
         return
     count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
@@ -84,24 +89,25 @@ def _join() -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"--distributed found no other processes ({str(error).splitlines()[0]}): start it on a "
-            "cluster that JAX knows, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
-            "JAX_PROCESS_ID"
+            f"--distributed found no other processes ({str(error).splitlines()[0]}): start the "
+            "command on a cluster that JAX recognises, or set JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """ "data=4,model=2" -> {"data": 4, "model": 2}.
+    """Parses the shape of a mesh: "data=4,model=2" becomes {"data": 4, "model": 2}.
 
     Raises:
-      UserError: if it is not of that form.
+      UserError: if the text is not of that form.
     """
     axes: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, size = part.strip().partition("=")
+    for axis in text.split(","):
+        name, _, size = axis.strip().partition("=")
         if name not in ("data", "model") or not (size.isascii() and size.isdigit()) or name in axes:
             raise UserError(
-                f"mesh {text!r} cannot be read at {part!r}: write data=8, model=8 or data=4,model=2"
+                f"--mesh {text!r} cannot be read at {axis!r}: write it as data=8, model=8 or "
+                "data=4,model=2"
             )
         axes[name] = int(size)
     return axes

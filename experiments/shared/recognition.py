@@ -1,7 +1,7 @@
-"""A small classifier of the data itself: what recognises samples, and whose features compare them.
+"""A small classifier that judges samples: it recognises them, and its features compare them.
 
-It is a job like any other, an autoencoder whose target is the label, trained on real images alone.
-Distances of its features are called classifier distances, never FID.
+It is trained as a job like any other, an autoencoder whose target is the label, on real images
+only. Distances between its features are called classifier distances; they are not FIDs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ FEATURES = 64
 
 
 class Classifier(NamedTuple):
-    """Its two readings of images f[B, *event]."""
+    """The two outputs of a trained classifier, as functions of images f[B, *event]."""
 
-    features: Features  # f[B, FEATURES], of the layer before the last hidden one
-    probabilities: Features  # f[B, classes]
+    features: Features  # -> f[B, FEATURES], the code
+    probabilities: Features  # -> f[B, classes], the probability of each class
 
 
 def job(classes: int, steps: int) -> Job:
-    """Two strided convolutional stages, then dense layers."""
+    """Returns the job of a classifier with two strided convolutions and dense layers."""
     model = ae.Autoencoder(
         ae.nets.Conv((16, 32), 128),
         ae.Point(FEATURES),
@@ -47,12 +47,12 @@ def job(classes: int, steps: int) -> Job:
 
 
 def view(split: Split) -> Split:
-    """The split with its labels as targets."""
+    """Returns the split with its labels as targets."""
     return changed(split, changes.Classify())
 
 
 def reader(model: ae.Autoencoder, variables: Variables) -> Classifier:
-    """The classifier as functions of images."""
+    """Returns a trained classifier as compiled functions of images."""
 
     def features(bound: Any, x: Array) -> Array:
         return bound.encode(Batch(x, x))
@@ -68,6 +68,6 @@ def reader(model: ae.Autoencoder, variables: Variables) -> Classifier:
 
 
 def recognised(classifier: Classifier, images: np.ndarray, labels: Any) -> np.ndarray:
-    """Whether the first choice is the label: images f[N, *event], labels i[N] -> bool[N]."""
+    """Whether the most probable class of images f[N, *event] is their label i[N], bool[N]."""
     chosen = ae.evaluation.generation.taken(classifier.probabilities, images).argmax(axis=-1)
     return chosen == np.asarray(labels)

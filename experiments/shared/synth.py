@@ -1,4 +1,4 @@
-"""What the experiments with synthetic activations share: the store, figures beside its truth."""
+"""Code shared by the experiments on synthetic activations, whose true features are known."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from experiments.shared.experiment import Experiment, Finished, Members, Page, S
 from experiments.shared.place import Place
 from experiments.shared.training import Job
 
-HELD = 20_000  # tokens of validation and of test, each
+HELD = 20_000  # number of tokens of the validation split, and of the test split
 
 
 def store(recipe: Recipe, tokens: int, place: Place) -> Splits:
-    """Train, validation and test of a synthetic store, made once below the folder of data sets.
+    """Opens a synthetic store as train, validation and test; writes it if it does not exist.
 
     Args:
-      recipe: its truth and how tokens are drawn.
-      tokens: of train; validation and test have HELD more each.
-      place: where data sets lie.
+      recipe: the true features, and how tokens are drawn from them.
+      tokens: the number of train tokens; validation and test have HELD more each.
+      place: names the folder of data sets, under which the store lies.
     """
     root = default_data_dir() if place.data_dir is None else pathlib.Path(place.data_dir)
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
@@ -54,15 +54,15 @@ def experiment(
     title: str,
     text: str,
 ) -> Experiment:
-    """An experiment with swept dictionaries on synthetic activations.
+    """Makes an experiment that trains sweeps of dictionaries on synthetic activations.
 
     Args:
-      name: of the experiment.
-      config: its numbers, with a field `tokens`.
-      recipe: of the config: its truth and how tokens are drawn.
-      build: of the config and the shape of a token: the jobs.
-      title: of the page.
-      text: about the experiment; its first line stands below the title.
+      name: the name of the experiment.
+      config: the dataclass of its numbers, with a field `tokens`.
+      recipe: config -> the true features, and how tokens are drawn from them.
+      build: (config, shape of a token) -> the jobs.
+      title: the title of the page.
+      text: a description of the experiment; only its first line is shown, below the title.
     """
     return Experiment(
         name,
@@ -77,12 +77,12 @@ def experiment(
 
 
 def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
-    """What one dictionary explains of the test tokens, and how much of the truth it has found.
+    """Scores one dictionary: the variance it explains, and how well it found the true features.
 
     Args:
       model: a sparse autoencoder.
-      variables: of one member.
-      test: a split of a synthetic store.
+      variables: the variables of one member.
+      test: the test split of a synthetic store.
     """
     truth = known(test)
     found = evaluation.sparsity(model, variables, test)
@@ -98,7 +98,7 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 
 def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
-    """`judged` of each swept done at each of its settings, "NAME at SETTING" -> f64[seeds] each."""
+    """Scores each sweep at each setting: "NAME at SETTING" -> score of `judged` -> f64[seeds]."""
     return {
         f"{name} at {setting:g}": row
         for name, done in trained.items()
@@ -111,7 +111,10 @@ def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
 
 
 def findings(finished: Finished) -> list[Any]:
-    """The frontier of all codes, peers beside, and their dead latents over time."""
+    """Builds the sections on the frontier of all codes and on dead latents over steps.
+
+    Rows of result.json called "CODE at SETTING, LIBRARY" are those of another library.
+    """
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
     for name, row in finished.result.items():
@@ -119,8 +122,8 @@ def findings(finished: Finished) -> list[Any]:
         if at:
             (peers if "," in rest else own).setdefault(code, []).append(row)
     text = (
-        "What each code explains of test tokens, and how well its atoms match the true features, "
-        "against the number of latents that it uses for a token."
+        "The variance of test tokens that each code explains, and how well its atoms match the "
+        "true features, against the number of latents that are active for a token."
     )
     first = frontier_section(own, peers, ("explained_variance", "mcc"), text)
     dead = dead_section(finished.histories, " over settings and seeds")
@@ -128,7 +131,7 @@ def findings(finished: Finished) -> list[Any]:
 
 
 def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> list[Any]:
-    """How often each code's latents are used, and which features their atoms have found."""
+    """Builds the sections on how often latents are active and on which features atoms found."""
     densities = {
         name: evaluation.sparsity(model, variables, test).density
         for name, (model, variables) in models.items()
@@ -137,7 +140,7 @@ def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> li
 
 
 def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
-    """The cosine of each feature's matched atom against how common the feature is."""
+    """Builds the section that plots the cosine of feature and matched atom against frequency."""
     truth = known(test)
     common = (truth.features(0, len(test)) > 0).mean(axis=0)
     pictures = []
@@ -147,8 +150,8 @@ def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
         pictures.append(
             Picture(
                 f"found-{name}",
-                f"{name}: each point is a true feature and the atom that is matched with it. "
-                "Atoms at 1 point where the feature does.",
+                f"{name}: each point is a true feature and the atom that is matched with it. At a "
+                "cosine of 1 they have the same direction.",
                 partial(
                     scatter,
                     points=np.stack([share, np.abs(pairs.cosine)], axis=1),
@@ -158,7 +161,7 @@ def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
             )
         )
     text = (
-        "Low lie features that the dictionary has not found, or has absorbed: an atom of a feature "
-        "that stands in a hierarchy may hold its parents too."
+        "Features with a low cosine were not found, or were absorbed: the atom of a feature in a "
+        "hierarchy may contain its parents too."
     )
     return Section("Which features the atoms have found", text, pictures)

@@ -1,4 +1,4 @@
-"""What every experiment does with a model: make a learner of it, train it in a folder, sum up."""
+"""Training of an experiment's job: its learner, batches, validation, and summaries of figures."""
 
 from __future__ import annotations
 
@@ -23,61 +23,61 @@ from aejax.errors import UserError
 from aejax.runs.metrics import read
 from aejax.types import Array, Variables
 
-HELD_OUT = 2_000  # validation examples that are looked at while training
-HELD_OUT_SEED = 7
+HELD_OUT = 2_000  # number of validation examples that are evaluated during training
+HELD_OUT_SEED = 7  # seed of the draws of that evaluation
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """The numbers that every experiment has; each adds its own."""
+    """The numbers that every experiment has; each experiment adds its own."""
 
-    seed: int = 0  # of the first member; the others count up
-    seeds: int = 1  # members trained side by side in one program
-    steps: int = 5_000  # of the optimiser; more than before continues a finished run
-    batch: int = 100  # examples a step
-    chunk: int = 500  # steps a call
-    log_every: int = 10  # steps from one line of metrics.jsonl to the next
+    seed: int = 0  # seed of the first member; member i has the seed SEED + i
+    seeds: int = 1  # number of members, which are trained side by side in one program
+    steps: int = 5_000  # optimiser steps; a larger number than before continues a finished run
+    batch: int = 100  # examples in a batch
+    chunk: int = 500  # steps in one compiled call
+    log_every: int = 10  # steps between two lines of metrics.jsonl
 
 
 class Job(NamedTuple):
-    """One model of an experiment, and how it is trained."""
+    """One model that an experiment trains, and how it is trained."""
 
     model: ae.Autoencoder
     objective: ae.Objective
-    tx: optax.GradientTransformation
-    draws: int = 1
+    tx: optax.GradientTransformation  # the optimiser
+    draws: int = 1  # number of codes drawn for each example, K
     bound: ae.Bound = ae.bounds.mean
-    initialise: Any = ()
-    average: float | None = None  # decay of the averaged weights that are evaluated
-    # Of the train split: what `initialise` needs to know of the data, applied after it.
+    initialise: Any = ()  # one or several functions, as `ae.learner` takes them
+    average: float | None = None  # decay of the averaged weights, which are evaluated; None: none
+    # train split -> a further initialisation that depends on the data; it is applied last.
     start: Callable[[Split], ae.initialise.Initialise] | None = None
-    steps: int | None = None  # of the optimiser, where not the config's; not of the first job
-    view: Callable[[Split], Split] = lambda split: split  # what the job sees of train, validation
-    # A setting -> the job that it makes: then all settings, each with all seeds, are trained side
-    # by side on one stream of batches (aejax.swept), setting by setting; the first makes this job.
+    steps: int | None = None  # optimiser steps instead of the config's; not for the first job
+    view: Callable[[Split], Split] = lambda split: split  # changes train and validation for the job
+    # setting -> job. With a sweep, all settings, each with all seeds, are trained side by side on
+    # the same batches (aejax.swept). The job itself is the one of the first setting.
     sweep: Callable[[Any], Job] | None = None
-    settings: tuple[float, ...] = ()
+    settings: tuple[float, ...] = ()  # the settings of the sweep
 
 
 class Trained(NamedTuple):
-    """A job after its last step."""
+    """A job after training."""
 
     job: Job
     state: ae.State
-    variables: Variables  # leaves lead with S
-    seeds: int  # S; in a sweep settings times seeds
-    steps_per_second: float  # of `speed`
+    variables: Variables  # leaves [S, ...]
+    seeds: int  # the number of members, S; in a sweep the settings times the seeds
+    steps_per_second: float  # the result of `speed`
 
 
 def check(config: Any, *positive: str) -> None:
-    """Refuses numbers below 1, by their flag.
+    """Checks that numbers are at least 1, and that the seed is not negative.
 
     Args:
       config: the experiment's numbers.
-      *positive: fields of its own, beside seeds, steps, batch and chunk.
+      *positive: the fields to check besides seeds, steps, batch, chunk and log_every.
 
     Raises:
-      UserError: naming the flag.
+      UserError: if a number is too small; the message names its flag.
     """
     if config.seed < 0:
         raise UserError(f"--seed is {config.seed}: give 0 or more")
@@ -88,7 +88,7 @@ def check(config: Any, *positive: str) -> None:
 
 
 def learner(job: Job, config: Numbers) -> ae.Learner:
-    """The job's learner, all members side by side and a chunk of steps a call, not compiled."""
+    """Makes the job's learner: all members side by side, a chunk of steps a call, not compiled."""
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
@@ -104,7 +104,10 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
 
 def streams(job: Job, config: Numbers, split: Split) -> Batches:
-    """The batches of each seed, or the one stream of a sweep; of a store's tokens in two levels."""
+    """Returns the batches of each seed, or those that all members of a sweep share.
+
+    Tokens of an activation store are shuffled in two levels (`TokenBatches`).
+    """
     stored = any(isinstance(array, Tokens) for array in split.arrays.values())
     kind = TokenBatches if stored else Batches
     seeds = config.seeds if job.sweep is None else None
@@ -119,7 +122,16 @@ def train(
     mesh: jax.sharding.Mesh | None = None,
     rules: Any = (),
 ) -> Trained:
-    """Trains to `config.steps`, from the newest checkpoint of the run if there is one."""
+    """Trains a job up to `config.steps`, from the newest checkpoint of its run if there is one.
+
+    Args:
+      run: the open run.
+      job: the model, and how it is trained.
+      config: the numbers of the experiment.
+      splits: train, validation and test; test is not used.
+      mesh: the devices, or None for one device.
+      rules: the shardings of parameters over the mesh.
+    """
     seen = [job.view(split) for split in splits[:2]]
     if job.start is not None:
         job = job._replace(initialise=(*_several(job.initialise), job.start(seen[0])))
@@ -132,7 +144,8 @@ def train(
     if int(restored.step) == 0:
         check_start(job, local(compiled.variables(restored)), seen[0].take(config.batch))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):
-        # Where a call ends depends on the machine, a chunk does not.
+        # The steps of a call depend on the machine's speed: validating only at the ends of chunks
+        # makes the validated steps the same everywhere.
         ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
         figures = held_out(local(compiled.variables(state))) if ended else {}
         run.log(state, metrics, figures=figures)
@@ -141,15 +154,15 @@ def train(
 
 
 def check_start(job: Job, variables: Variables, examples: Split) -> None:
-    """Refuses to train thresholds that could never move.
+    """Checks that thresholds get a gradient: pre-activations must fall into their window.
 
     Args:
-      job: a model with thresholds and a window, or any other, of which nothing is asked.
-      variables: those that training starts from, leaves lead with S; the first member is looked at.
-      examples: some of those that are trained on.
+      job: the job; only sparse bottlenecks with such a window are checked.
+      variables: the initial variables, leaves [S, ...]; only the first member is checked.
+      examples: some train examples.
 
     Raises:
-      UserError: of `aejax.check_window`.
+      UserError: if too few pre-activations do (see `aejax.check_window`).
     """
     if isinstance(job.model.bottleneck, Sparse) and job.model.bottleneck.windowed:
         first = jax.tree.map(lambda leaf: leaf[0], variables)
@@ -161,10 +174,10 @@ def _several(initialise: Any) -> tuple[Any, ...]:
 
 
 def speed(folder: pathlib.Path) -> float:
-    """Steps a second, validation and checkpoints included; NaN where one call took them all.
+    """Returns the steps per second, including validation; NaN if one call took all steps.
 
-    Read from the times in metrics.jsonl, so that it is there whatever start took the steps. It is
-    the median over steps: those of a call that compiles, or that comes after a pause, are few.
+    It is read from the times in metrics.jsonl, and so includes the steps before a restart. It is a
+    median over steps, since a call that compiles, or the first one after a pause, is slower.
     """
     found = read(folder)
     times, last = np.unique(found["time"], return_index=True)
@@ -179,7 +192,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """The variables on this process' own devices, where every process evaluates the same."""
+    """Gathers the variables onto the devices of this process, since each evaluates all of them."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
@@ -188,10 +201,11 @@ def local(variables: Variables) -> Variables:
 def watch_held_out(
     job: Job, learner: ae.Learner, split: Split, final: int
 ) -> Callable[[Variables], dict[str, np.ndarray]]:
-    """Variables [S, ...] -> the loss and each term on held-out data, f32[S], and `usage` there.
+    """Makes the validation during training: variables [S, ...] -> name of a figure -> f32[S].
 
-    Weights are those of the step `final`: under a warm-up the losses of different steps would not
-    be of one kind, and the smallest would be the first.
+    The figures are the loss, its terms and those of `evaluation.usage`. The terms have the weights
+    of the step `final`: during a warm-up of the weights the losses of different steps could not be
+    compared, and the smallest would be that of the first step.
     """
     batch = next(split.batches(len(split)))
     key = jax.random.key(HELD_OUT_SEED)
@@ -214,7 +228,10 @@ def watch_held_out(
 
 
 def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """name -> f[S] as {"mean", "std", "values"}; std is the sample's, 0 for one seed."""
+    """Summarises name -> f[S] as name -> {"mean", "std", "values"}, as result.json holds it.
+
+    "std" is the sample standard deviation over seeds, with divisor S - 1; it is 0 for one seed.
+    """
     result = {}
     for name, value in values.items():
         each = [float(x) for x in np.atleast_1d(np.asarray(value, np.float64))]
@@ -224,7 +241,7 @@ def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures of `summary` as aligned lines: name, mean, plus or minus."""
+    """Formats figures of `summary` as aligned lines: name, mean and standard deviation."""
     width = max(map(len, rows), default=0)
     lines = []
     for name, row in rows.items():

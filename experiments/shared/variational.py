@@ -1,4 +1,4 @@
-"""What the experiments with variational autoencoders share: nets, figures, page."""
+"""Code shared by the experiments with variational autoencoders: nets, figures and page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from experiments.shared.experiment import Members, Models, Page, Splits
 from experiments.shared.place import say
 from experiments.shared.training import Job, Trained
 
-TEST_SEED = 11  # of the draws behind the test figures
-SEEN = 1_000  # test examples whose mutual information with their codes is reported
-SAMPLE_SEED = 12  # of the samples on the page
+TEST_SEED = 11  # seed of the draws for figures on the test split
+SEEN = 1_000  # number of test examples over which mutual information is computed
+SAMPLE_SEED = 12  # seed of the samples on the page
 
 Event = tuple[int, ...]
 Net = Literal["mlp", "conv"]
@@ -29,26 +29,29 @@ Size = tuple[Net, Event, int, int]  # net, shape of an example, width of the lay
 
 
 def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
-    """Encoder and decoder; of `conv` the first stage has width / 8 channels.
+    """Makes an encoder and a decoder; the first stage of `conv` has width / 8 channels.
 
     Raises:
-      UserError: if images are too small or not of (height, width, channels) for `conv`.
+      UserError: if `net` is "conv" and examples are not images of at least 8x8 pixels.
     """
     if net == "mlp":
-        # Smooth, so that runs on other numbers of devices stay together: a unit of ReLU that
-        # rounding moves across its kink sends them apart by 1e-4 within 200 steps.
+        # A smooth activation, so that runs on different numbers of devices agree: with ReLU, units
+        # that rounding moves across the kink let them differ by 1e-4 within 200 steps.
         smooth = jax.nn.silu
         decoder = ae.nets.MLP((width,), shape=event, activation=smooth)
         return ae.nets.MLP((width,), activation=smooth), decoder
     if len(event) != 3 or min(event[:2]) < 8:
-        raise UserError(f"--net conv needs images of at least 8x8 pixels, not {event}: use mlp")
+        raise UserError(
+            "--net conv needs images of at least 8x8 pixels, but the shape of an example is "
+            f"{event}: use --net mlp"
+        )
     channels = max(width // 8, 1)
     encoder = ae.nets.Conv((channels, 2 * channels), width)
     return encoder, ae.nets.Deconv(event, (2 * channels, channels))
 
 
 def vae(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
-    """A variational autoencoder with a Bernoulli likelihood."""
+    """Builds a variational autoencoder with a Bernoulli likelihood."""
     encoder, decoder = nets(net, event, width)
     return ae.Autoencoder(
         encoder,
@@ -60,7 +63,7 @@ def vae(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
 
 
 def plain(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
-    """The standard autoencoder with the same nets: a point in place of a distribution."""
+    """Builds the plain autoencoder with the same nets: its code is a point, without a prior."""
     encoder, decoder = nets(net, event, width)
     return ae.Autoencoder(
         encoder, ae.Point(latents), decoder, likelihood=ae.likelihoods.Bernoulli()
@@ -73,13 +76,13 @@ def pair(
     tx: optax.GradientTransformation,
     rate: ae.Term = ae.losses.kl,
 ) -> dict[str, Job]:
-    """A variational autoencoder, and beside it the plain one with the same nets.
+    """Makes the jobs of a variational autoencoder and of a plain one with the same nets.
 
     Args:
-      size: of the nets.
-      beta: weight of the rate at each step.
-      tx: the optimiser of both; the weights are averaged.
-      rate: the rate of the variational one.
+      size: kind of net, shape of an example, width of the layers, number of latents.
+      beta: the weight of the rate at each step.
+      tx: the optimiser of both; weights are averaged over steps.
+      rate: the term of the variational autoencoder that is the rate.
     """
     watched = ae.watch(error=ae.losses.squared_error)
     elbo, reconstruction = ae.elbo(beta, rate), ae.reconstruction()
@@ -90,17 +93,17 @@ def pair(
 
 
 def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
-    """Of reconstructions, the mean over examples and pixels."""
+    """Returns the mean square error of reconstructions over examples and pixels."""
     found = evaluation.means(evaluation.reconstruction(model, variables, split))
     return found["mean_square"]
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each seed: `bounds` of the done `vae`, of any other its error.
+    """Computes test figures of each seed: all of `bounds` for the job "vae", errors for others.
 
     Args:
-      config: has the field `nll_draws`.
-      trained: the jobs after their last steps.
+      config: the experiment's numbers, with the field `nll_draws`.
+      trained: the trained jobs.
       splits: train, validation and test.
     """
     test = splits[2]
@@ -117,9 +120,14 @@ def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
 
 
 def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
-    """Test figures of each seed of a done: ELBO with its jobs, NLL, and what its latents carry.
+    """Computes test figures of each seed: the ELBO, its terms, the NLL and the use of latents.
 
-    On grey images a Bernoulli gives no probability: there the figures are named `bce`.
+    On grey images a Bernoulli likelihood is not a probability, so the figures are called `bce`.
+
+    Args:
+      draws: the number of importance samples of the NLL.
+      trained: a trained job.
+      test: the test split.
     """
     model, key, seeds = trained.job.model, jax.random.key(TEST_SEED), trained.seeds
     cost = evaluation.nll_cost(model, next(evaluation.each(trained.variables, seeds)), test, draws)
@@ -150,7 +158,7 @@ def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
 
 
 def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
-    """Whether the KL of the model's code under its prior is known per dimension."""
+    """Whether the prior gives the KL of the model's posterior in closed form."""
 
     def kl(variables: Variables, batch: ae.Batch) -> Any:
         bound = model.bind(variables)
@@ -161,18 +169,18 @@ def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
 
 
 def figures_and_epochs(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """`figures`, and how often the steps of the run went through the train split."""
+    """Computes `figures` and `epochs`, the number of passes over the train split."""
     epochs = config.steps * config.batch / len(splits[0])
     return {**figures(config, trained, splits), "epochs": epochs}
 
 
 def named(splits: Splits) -> str:
-    """The data set's name; of a folder of pictures its own, without the path to it."""
+    """Returns the name of the data set; for a folder of images, the folder's name without path."""
     return splits[0].name.rpartition("/")[0]
 
 
 def page(title: str, text: str, models: Models, splits: Splits) -> Page:
-    """The page of a variational autoencoder, beside the plain one where there is one."""
+    """Builds the page of the job "vae", compared with the job "plain" if there is one."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models.get("plain"))
     return Page(title, text, sections)
