@@ -1,9 +1,10 @@
 """Experiments, one file each: a frozen dataclass of numbers, its data, jobs, figures and page.
 
-    python -m experiments                     lists them
-    python -m experiments NAME --help         their flags
-    python -m experiments NAME --out DIR      trains, evaluates and reports into DIR
+    python -m experiments                     lists the experiments
+    python -m experiments NAME --help         describes an experiment and its flags
+    python -m experiments NAME --out DIR      trains, evaluates and writes a report into DIR
 
-Only `__main__` reads the command line, with tyro: in Python it is
-`drive(digits_vae.EXPERIMENT, digits_vae.Config(steps=100), Place(out="here"))`.
+Only `__main__` reads the command line, with tyro. In Python an experiment is started by
+`drive(digits_vae.EXPERIMENT, digits_vae.Config(steps=100), Place(out="here"))`, where `drive` is in
+`experiments.shared.course` and `Place` in `experiments.shared.place`.
 """

@@ -1,4 +1,4 @@
-"""The command line: lists experiments, runs one, or works on a finished run."""
+"""The command line: it lists experiments, runs one, or runs a tool on a finished run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUPS = (
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; the exit status."""
+    """Runs one command and returns the exit status."""
     commands = {name: module for _, package in GROUPS for name, module in _modules(package).items()}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_listing())
@@ -29,19 +29,19 @@ def main(arguments: list[str]) -> int:
     try:
         if name not in commands:
             raise UserError(
-                f"there is no experiment {name!r}: choose one of {', '.join(sorted(commands))}"
+                f"there is no command {name!r}: choose one of {', '.join(sorted(commands))}"
             )
         _run(name, commands[name], rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before a run has begun, which saves
+    except KeyboardInterrupt:  # a run that has begun handles it itself, by saving
         return 130
     return 0
 
 
 def _modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Name -> module of those files of a package that hold a command: adding a file adds one."""
+    """Finds the modules of a package that hold a command, name -> module; no list is kept."""
     found = {}
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
@@ -63,7 +63,7 @@ def _listing() -> str:
 
 
 def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
-    """Reads the flags and calls the command."""
+    """Parses the flags of a command and calls it."""
     import tyro
 
     prog = f"python -m experiments {name}"
@@ -87,7 +87,7 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """The config that flags change, and the arguments without `--preset NAME`."""
+    """Returns the config whose fields flags override, and the arguments without `--preset NAME`."""
     given = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--preset"]
     if not given:
         return experiment.config(), arguments
@@ -97,7 +97,10 @@ def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
         name, rest = (rest[0], rest[1:]) if rest else ("", rest)
     if name not in experiment.presets:
         known = ", ".join(experiment.presets) or "none"
-        raise UserError(f"--preset {name}: {experiment.name} has these presets: {known}")
+        raise UserError(
+            f"--preset {name}: {experiment.name} has no such preset: choose one of its presets "
+            f"({known})"
+        )
     return experiment.presets[name], [*arguments[: given[0]], *rest]
 
 

@@ -1,16 +1,16 @@
-"""Posterior collapse under a PixelCNN decoder, and what each remedy does about it.
+"""Posterior collapse with a PixelCNN decoder, and how well each remedy prevents it.
 
     python -m experiments collapse
     python -m experiments collapse --dataset mnist --manual-dir DIR
 
-A decoder that sees the pixels before each one can explain an image without its latents, and under
-the plain ELBO its code says little. Each remedy takes the same nets and steps; the same decoder
-without latents stands beside, and is what a code has to beat. `nll` is importance-weighted, so that
-a remedy which only buys KL shows: more KL and no less NLL.
+An autoregressive decoder sees the pixels before each pixel, so it can explain an image without
+latents, and with the plain ELBO the code carries little information. All remedies use the same nets
+and steps. The baseline is the same decoder without latents: a code is useful only if it has a lower
+NLL. `nll` is importance-weighted, so it shows when a remedy raises the KL but not the likelihood.
 
-1.3 minutes of training on one CPU core for the first command. Expect one nat of code under the
-plain ELBO, 2.6 to 4.7 under annealing, cycles, free bits and pretraining, and every code better
-than none.
+The first command takes 1.3 minutes of training on one CPU core. Expect a code of one nat with the
+plain ELBO, of 2.6 to 4.7 nats with annealing, cycles, free bits and pretraining, and a lower NLL
+with every code than without.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class Config(Numbers):
     steps: int = 1_000  # optimiser steps
     batch: int = 32  # examples in a batch
     chunk: int = 250  # steps in one compiled call
-    dataset: str = "digits"  # a name, or the path of a folder of pictures
+    dataset: str = "digits"  # name of a data set, or path of a folder of images
     binarise: Literal["dynamic", "static"] = "dynamic"
     width: int = 64  # units of the hidden layers of encoder and decoder
-    latents: int = 8  # dimensions of the latent space
-    channels: int = 8  # of each layer of the PixelCNN
-    layers: int = 2  # of the PixelCNN
-    kernel: int = 5  # of each layer, odd
-    conditioning: int = 8  # channels of the map by which the PixelCNN sees the latents
-    nats: float = 4.0  # of KL: that free bits leave free, and that capacity draws the KL to
-    learning_rate: float = 2e-3  # of Adam
-    nll_draws: int = 50  # of the importance-weighted NLL
+    latents: int = 8  # number of latents
+    channels: int = 8  # channels of each layer of the PixelCNN
+    layers: int = 2  # layers of the PixelCNN
+    kernel: int = 5  # width of the PixelCNN's kernels in pixels, an odd number
+    conditioning: int = 8  # channels of the feature map through which the PixelCNN reads latents
+    nats: float = 4.0  # nats of KL that free bits do not penalise, and target of capacity
+    learning_rate: float = 2e-3  # learning rate of Adam
+    nll_draws: int = 50  # samples of the importance-weighted NLL
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """A job for each remedy, the plain ELBO first and the decoder without latents last."""
+    """Makes a job for each remedy; the plain ELBO is first and the decoder without latents last."""
     check(config, "width", "latents", "channels", "layers", "conditioning", "nll_draws")
     tx = optax.adam(config.learning_rate)
 
@@ -80,19 +80,19 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
         _model(config, event, pixels(*each)) for each in (size, (size[0], 1, 3), (0, *size[1:]))
     )
     jobs = {name: Job(model, terms, tx) for name, terms in remedies(config).items()}
-    # A decoder that sees the pixels next to each alone (Chen et al. 2017, section 3.2).
+    # A decoder that sees only the pixels next to each pixel (Chen et al. 2017, section 3.2).
     jobs["near-pixels"] = Job(near, ae.elbo(), tx)
     jobs[WITHOUT] = Job(alone, ae.elbo(), tx)
     return jobs
 
 
 def remedies(config: Config) -> dict[str, Objective]:
-    """name -> objective, all under the same decoder."""
+    """Returns name -> objective of the remedies that keep the decoder unchanged."""
     half = max(config.steps // 2, 1)
     free = ae.losses.free_bits(config.nats / config.latents)
     late = optax.join_schedules([optax.constant_schedule(w) for w in (0.0, 1.0)], [half])
     explained: Objective = {"distortion": (1.0, ae.losses.distortion)}
-    told = ae.watch(kl=ae.losses.kl)  # where the cost counts something else
+    told = ae.watch(kl=ae.losses.kl)  # logs the KL where the loss has another term
     return {
         "elbo": ae.elbo(),
         # Bowman et al. 2016, section 3.1.
@@ -103,24 +103,24 @@ def remedies(config: Config) -> dict[str, Objective]:
         "free-bits": ae.merge(ae.elbo(rate=free), told),
         # An autoencoder first, then free bits (Li et al. 2019, without their reset).
         "pretraining": ae.merge(ae.elbo(late, free), told),
-        # Burgess et al. 2018: the KL is drawn to a number of nats.
+        # Burgess et al. 2018: the KL is pulled towards a number of nats.
         "capacity": ae.merge(
             {"capacity": (CAPACITY_WEIGHT, ae.losses.capacity(config.nats))}, explained, told
         ),
-        # Zhao et al. 2019 with alpha = 1: the aggregate posterior alone is drawn to the prior.
+        # Zhao et al. 2019 with alpha = 1: only the aggregate posterior is matched to the prior.
         "infovae": ae.merge({"mmd": (MMD_WEIGHT, ae.losses.mmd())}, explained, told),
     }
 
 
 def _model(config: Config, event: tuple[int, ...], likelihood: Any) -> ae.Autoencoder:
-    """The autoencoder with this likelihood."""
+    """Builds the autoencoder with this likelihood."""
     encoder, decoder = variational.nets("mlp", likelihood.shape(event), config.width)
     prior = ae.priors.Standard()
     return ae.Autoencoder(encoder, ae.Gaussian(config.latents), decoder, prior, likelihood)
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """KL, mutual information, active units and NLL of each done and seed."""
+    """Computes KL, mutual information, active units and NLL of each job and seed."""
     return {
         label: variational.bounds(config.nll_draws, done, splits[2])
         for label, done in trained.items()
@@ -128,7 +128,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """What is decoded from the codes of test examples: where they tell nothing, anything is."""
+    """Builds the page of reconstructions; collapsed codes decode to unrelated images."""
     return Page(
         "Posterior collapse and its remedies",
         __doc__ or "",
@@ -137,7 +137,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """What each remedy's code carries, and what it is good for, beside no latents."""
+    """Plots KL, mutual information, active units and NLL, with the NLL without latents as line."""
     rows = groups(finished.result)
     level = {"nll": rows.pop(WITHOUT)["nll"].mean}
     values = {
@@ -146,13 +146,13 @@ def findings(config: Config, finished: Finished) -> list[Any]:
     }
     picture = Picture(
         "remedies",
-        "Every point is one seed, a thick line the median over seeds. The dashed line is the NLL "
-        "of the same decoder without latents: a code is worth having where it lies below.",
+        "Every point is one seed, and a thick line is the median over seeds. The dashed line is "
+        "the NLL of the same decoder without latents: a code is useful if its NLL lies below.",
         partial(plots.distributions, values=values, names=NAMES, level=level, level_name=WITHOUT),
     )
     text = (
-        f"Each remedy after {config.steps:,} steps. KL says what the code costs, mutual "
-        "information what it tells of x, and the NLL whether that was worth it."
+        f"The results of each remedy after {config.steps:,} steps. The KL is the cost of the code, "
+        "the mutual information is its information about x, and the NLL says whether that helps."
     )
     return [Section("Remedies", text, [picture])]
 

@@ -1,19 +1,19 @@
-"""Conditional autoencoders: digits given their label, pictures given some of their quadrants.
+"""Conditional autoencoders: digits given their label, and images given some of their quadrants.
 
     python -m experiments conditional
 
-(a) p(x | label): are 1,000 draws a label recognised by a classifier trained on real images alone,
-are they as varied as real images of that label, and does a label that is set keep the style? The
-prior is a flow given the label: under a standard normal one, codes said the digit again and half of
-the draws were of another.
-(b) p(rest | seen quadrants), Sohn et al. 2015 (500-500 ReLU, 200 latents, Adam 1e-3), beside the
-figures of Pyro's example: the same test images, the same grey cross-entropy in nats, on the pixels
-that are not seen. `bce_bound` is the negative ELBO, which Pyro prints as its CVAE's figure, `bce`
-the importance-weighted one. Ours reads the seen quadrants in the decoder too, as in the paper,
-and stops by no test image.
+(a) p(x | label): does a classifier that was trained on real images recognise 1,000 samples of each
+label, are they as varied as real images of that label, and does changing the label keep the style?
+The prior is a flow given the label. With a standard normal prior, codes also encoded the digit, and
+half of the samples showed another digit than their label.
+(b) p(rest | seen quadrants) of Sohn et al. 2015 (two layers of 500 ReLUs, 200 latents, Adam at
+1e-3), compared with the results of Pyro's example: the same test images, and the same cross-entropy
+of grey pixels in nats, summed over the unseen pixels. `bce_bound` is the negative ELBO, which Pyro
+reports for its CVAE; `bce` is importance-weighted. As in the paper our decoder reads the seen
+quadrants too. Test images are not used for early stopping.
 
-16 minutes of training on one CPU core. Expect 98.6 % of draws recognised (97.6 % of the worst
-label) and 99 % of pictures whose label was set.
+Training takes 16 minutes on one CPU core. Expect that 98.6 % of samples are recognised (97.6 % for
+the worst label), and 99 % of images with a changed label.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ from experiments.shared.place import say
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
-SEEN = {1: "lower left", 2: "left half", 3: "all but the lower right"}  # quadrants
-# Pyro's examples/cvae, on MNIST: NN (baseline) and CVAE (Monte Carlo).
+# Number of seen quadrants -> which ones they are.
+SEEN = {1: "lower left", 2: "left half", 3: "all but the lower right"}
+# Number of seen quadrants -> results of Pyro's examples/cvae on MNIST: its baseline net, its CVAE.
 PYRO = {1: (100.4, 71.8), 2: (61.9, 51.0), 3: (25.4, 24.2)}
 
 Model = tuple[Any, Variables]
@@ -55,21 +56,21 @@ class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
-    dataset: str = "mnist"
-    width: int = 512  # units of the hidden layers given the label
-    latents: int = 12  # dimensions of the latent space given the label
-    learning_rate: float = 1e-3  # of Adam
-    warmup: int = 1_000  # steps in which the weight of the rate grows from 0
-    classifier_steps: int = 800
-    quadrant_steps: int = 5_000
-    quadrant_width: int = 500
-    quadrant_latents: int = 200
-    quadrant_draws: int = 20  # of the importance-weighted cross-entropy
-    samples: int = 1_000  # draws a label
+    dataset: str = "mnist"  # name of a data set with labels from 0 to 9
+    width: int = 512  # units of each hidden layer of the model given the label
+    latents: int = 12  # latents of the model given the label
+    learning_rate: float = 1e-3  # learning rate of Adam
+    warmup: int = 1_000  # steps over which the weight of the rate grows from 0
+    classifier_steps: int = 800  # optimiser steps of the classifier
+    quadrant_steps: int = 5_000  # optimiser steps of the models given quadrants
+    quadrant_width: int = 500  # units of each hidden layer of the models given quadrants
+    quadrant_latents: int = 200  # latents of the models given quadrants
+    quadrant_draws: int = 20  # samples of the importance-weighted cross-entropy
+    samples: int = 1_000  # samples drawn for each label
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The model given labels, the classifier, a net and a model for each number of quadrants."""
+    """Makes the jobs: the model given labels, the classifier, and the models given quadrants."""
     check(config, "width", "latents", "classifier_steps", "quadrant_steps", "samples")
     classes = 10
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
@@ -96,7 +97,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Job]:
-    """A deterministic net and a conditional autoencoder that complete pictures."""
+    """Makes the jobs that complete images: a deterministic net and a conditional autoencoder."""
     widths = (config.quadrant_width, config.quadrant_width)
     tx = optax.adam(optax.cosine_decay_schedule(1e-3, config.quadrant_steps))
     likelihood = ae.likelihoods.Bernoulli()
@@ -124,7 +125,7 @@ def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, J
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Recognition and diversity of each label, kept style, and the quadrants beside Pyro's."""
+    """Scores samples of each label, changed labels, and completions compared with Pyro's."""
     test = splits[2]
     labels = np.asarray(test.labels)
     done, seeds = trained["labels"], trained["labels"].seeds
@@ -146,7 +147,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _completed(config: Config, trained: Members, test: Split, seen: int) -> dict[str, Any]:
-    """Cross-entropies of the unseen pixels, nats an image, and what Pyro prints."""
+    """Computes cross-entropies of the unseen pixels, in nats per image, and adds Pyro's results."""
     net, cvae = trained[f"net-{seen}"], trained[f"cvae-{seen}"]
     key = jax.random.key(TEST_SEED)
     say(f"{seen} quadrants seen: {config.quadrant_draws} draws for {len(test):,} images")
@@ -178,14 +179,14 @@ def _distortion(model: ae.Autoencoder, variables: Variables, split: Split) -> fl
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Draws of each label, labels set, pictures completed."""
+    """Builds the page: samples of each label, changed labels and completed images."""
     test = splits[2]
     numbers = varied(test.labels, 10, len(test))
     sections = [_drawn(models["labels"]), _set(models["labels"], test, numbers)]
     pictures = [_completions(models, test, numbers, seen) for seen in SEEN]
     about = (
-        "A net that predicts each pixel by itself gives the mean over all completions; a latent "
-        "variable makes each draw one completion."
+        "A net that predicts each pixel separately gives the mean over all completions. With "
+        "latent variables, each sample is one completion."
     )
     title = f"Conditional autoencoders of {config.dataset}"
     return Page(title, __doc__ or "", [*sections, Section("Quadrants", about, pictures)])
@@ -195,10 +196,10 @@ def _drawn(model: Model) -> Section:
     drawn = samples(*model, jax.random.key(SAMPLE_SEED), 14)
     picture = Picture(
         "labels",
-        "Each row: draws from the prior, decoded under one label.",
+        "Each row shows samples from the prior, decoded given one label.",
         partial(plots.image_grid, images=drawn, row_labels=[str(i) for i in range(10)], tile=48),
     )
-    text = "The label says which digit, the latents say how it is written."
+    text = "The label determines the digit, and the latents determine how it is written."
     return Section("Draws given a label", text, [picture])
 
 
@@ -208,7 +209,7 @@ def _set(model: Model, test: Split, numbers: np.ndarray) -> Section:
     grid = np.concatenate([np.asarray(batch.target)[:, None], turned], axis=1)
     picture = Picture(
         "set-label",
-        "Each row: a test picture, then what its code becomes under each label.",
+        "Each row shows a test image, then its code decoded given each label.",
         partial(
             plots.image_grid,
             images=grid,
@@ -217,8 +218,8 @@ def _set(model: Model, test: Split, numbers: np.ndarray) -> Section:
             tile=48,
         ),
     )
-    text = "One attribute is set, the rest stays: slant and stroke are those of the first column."
-    return Section("A label set, the style kept", text, [picture])
+    text = "Changing the label keeps the style: slant and stroke are those of the first column."
+    return Section("Changing the label", text, [picture])
 
 
 def _completions(
@@ -234,14 +235,15 @@ def _completions(
     labels = ["seen", "true", "net", "CVAE", *[""] * (draws - 1)]
     return Picture(
         f"quadrants-{seen}",
-        f"{seen} of 4 quadrants seen ({SEEN[seen]}): what is seen, the truth, what a net "
-        f"predicts, and {draws} draws of the conditional autoencoder.",
+        f"Completions given {seen} of 4 quadrants ({SEEN[seen]}). The rows are the given pixels, "
+        f"the true image, the prediction of a net, and {draws} samples of the conditional "
+        "autoencoder.",
         partial(plots.image_grid, images=np.stack(rows), row_labels=labels, tile=56),
     )
 
 
 def _draws(model: Model, batch: Batch, draws: int) -> np.ndarray:
-    """f32[draws, B, *event], the means of draws from p(z | what is seen)."""
+    """Decodes draws from p(z | seen pixels) to their means, f32[draws, B, *event]."""
     count = len(batch.x)
 
     def run(bound: Any, key: Any, context: Array) -> Array:

@@ -1,23 +1,24 @@
-"""Noise and autoencoders: variational, plain, with a flow prior, and PCA at equal latents.
+"""Robustness to noise and denoising: VAE, VAE with a flow prior, plain autoencoder and PCA.
 
     python -m experiments denoise
 
-Three settings, judged alike by the mean square error against the clean test image:
+There are three settings. All are evaluated by the mean square error of the reconstruction of a
+noisy test image against the clean image:
 
-clean      trained on clean images, shown noisy ones
-noisy      trained to reconstruct noisy images, no clean one is ever seen
-denoising  trained to give the clean image of a noisy one
+clean      trains on clean images
+noisy      trains to reconstruct noisy images and never sees a clean one
+denoising  trains to predict the clean image from a noisy one
 
-with Gaussian noise, salt and pepper, and masking, each at one level while training and at many
-while testing. All have a Gaussian likelihood with one learned deviation, so that plain autoencoder,
-VAE and PCA minimise squared errors of the same kind. `crossing` and `second_crossing` are the
-levels at which a model and the VAE change places, blank where they do not: the page says in words
-who is better on which side.
+The noise is Gaussian, salt and pepper, or masking, with one level during training and many levels
+at test time. All models have the same number of latents and a Gaussian likelihood with one learned
+deviation, so that the plain autoencoder, the VAE and PCA all minimise squared errors. `crossing`
+and `second_crossing` are the levels at which another model and the VAE change ranks; they are blank
+if they do not. The page says in words which model is better on which side.
 
-21 minutes of training on one CPU core that had other work as well, 2 more of figures. Expect the
-plain autoencoder ahead of the VAE at most levels, and PCA, fitted to the first 4,000 images, ahead
-of both where clean training meets much Gaussian noise or salt and pepper; under masking the plain
-autoencoder stays ahead of it. Errors stand in the README.
+Training takes 21 minutes on one CPU core that had other work as well, and evaluation 2 more. Expect
+the plain autoencoder to beat the VAE at most levels. Expect PCA, fitted to the first 4,000 images,
+to beat both after clean training at high levels of Gaussian noise or of salt and pepper; with
+masking the plain autoencoder beats PCA. The README has the errors.
 """
 
 from __future__ import annotations
@@ -76,17 +77,17 @@ class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
-    dataset: str = "mnist"
-    width: int = 128  # units of the hidden layers
-    latents: int = 16  # dimensions of the latent space, and components of PCA
-    learning_rate: float = 1e-3  # of Adam, falling to 0 along a cosine
-    warmup: int = 300  # steps in which the weight of the rate grows from 0
-    tested: int = 2_000  # test images
-    fitted: int = 4_000  # train images that PCA is fitted to; the nets see all
+    dataset: str = "mnist"  # name of a data set, or path of a folder of images
+    width: int = 128  # units of each hidden layer
+    latents: int = 16  # number of latents, and of components of PCA
+    learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
+    warmup: int = 300  # steps over which the weight of the rate grows from 0
+    tested: int = 2_000  # number of test images
+    fitted: int = 4_000  # number of train images for PCA; the nets train on all
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Each model on clean images, and on each noise with noisy and with clean targets."""
+    """Makes a job for each model, setting and noise; the setting "clean" has no noise."""
     check(config, "width", "latents", "tested", "fitted")
     jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
     for kind in NOISES:
@@ -119,7 +120,10 @@ def _job(config: Config, event: tuple[int, ...], name: str, view: Any) -> Job:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Mean square errors against the clean image: rows of setting, noise and model, over levels."""
+    """Computes mean square errors against the clean image, and the levels where ranks change.
+
+    There is a row for each setting, noise and model, and an error for each level of noise.
+    """
     test = splits[2].take(config.tested)
     clean = pictures(test)
     rows: dict[str, dict[str, Any]] = {}
@@ -142,7 +146,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
-    """Level -> mean square error of each seed, f64[S]."""
+    """Computes level of noise -> mean square error of each seed, f64[S]."""
     run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
-    """PCA of the inputs; for denoising its scores are mapped to clean images by least squares."""
+    """Fits PCA to the inputs; for denoising, least squares maps its scores to clean images."""
     clean = pictures(train)
     x = clean if setting == "clean" else noised(train, kind, TRAINED[kind])
     found = evaluation.principal(x, latents)
@@ -172,11 +176,11 @@ def _projected(components: Any, x: np.ndarray) -> np.ndarray:
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """The errors over noise levels as nine plots, and who is better where, in words."""
+    """Plots errors over noise levels, and says in words which model is better at which levels."""
     picture = Picture(
         "errors",
-        "Mean square error against the clean test image over the level of noise; a dotted line "
-        "marks the level while training. Lower is better.",
+        "The mean square error against the clean test image over the level of noise. A dotted line "
+        "marks the level during training. Lower is better.",
         partial(error_plots, result=finished.result),
     )
     text = "\n\n".join(
@@ -186,14 +190,19 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 
 
 def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
-    """Who is better than whom, and from which level on, for one setting and noise."""
+    """Says at which levels the VAE is better than each other model, for one setting and noise."""
     said = [verdict(differences(result, setting, kind, name), NAMES[name]) for name in OTHERS]
     noise = kind.replace("-", " ").capitalize()
     return f"{noise}, {TITLES[setting]}: the VAE {'; '.join(said)}."
 
 
 def verdict(gaps: Sequence[float], other: str) -> str:
-    """Of differences of errors, the VAE's less the other's: "beats PCA below 0.31, loses above"."""
+    """Puts a comparison into words, such as "beats PCA below 0.31 and loses above".
+
+    Args:
+      gaps: the error of the VAE minus that of the other model, at each of LEVELS.
+      other: the name of the other model.
+    """
     levels, wins = crossings(gaps), gaps[0] < 0
     first = f"{'beats' if wins else 'loses to'} {other}"
     if not levels:
@@ -206,7 +215,7 @@ def verdict(gaps: Sequence[float], other: str) -> str:
 
 
 def error_plots(result: Mapping[str, Any], theme: Theme = LIGHT) -> Any:
-    """Rows: settings; columns: kinds of noise; one line a model."""
+    """Plots errors: a row for each setting, a column for each noise, a line for each model."""
     width, height = 8.9, 7.4
     figure = canvas(width, height, theme)
     wide, tall, left, bottom = 2.42, 1.72, 0.55, 0.5
@@ -247,7 +256,7 @@ def _lines(axes: Any, result: Mapping[str, Any], setting: str, kind: str, theme:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """For each noise: clean and noisy test images, and what the models make of them."""
+    """Builds the page that shows clean, noisy and denoised test images for each noise."""
     test = splits[2]
     numbers = varied(test.labels, 10, len(test))
     clean = np.asarray(chosen(test, numbers).target)
@@ -263,12 +272,12 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
         found.append(
             Picture(
                 f"denoised-{kind}",
-                f"{kind.replace('-', ' ').capitalize()} noise at {level:g}; below each model "
-                "stands how it was trained.",
+                f"{kind.replace('-', ' ').capitalize()} noise at level {level:g}, and the images "
+                "that each model reconstructs in each setting.",
                 partial(plots.image_grid, images=np.stack(rows), row_labels=labels, tile=48),
             )
         )
-    text = "What each setting makes of the same noisy images."
+    text = "Reconstructions of the same noisy images in each setting."
     return Page(f"Noise on {config.dataset}", __doc__ or "", [Section("Test images", text, found)])
 
 

@@ -1,18 +1,18 @@
-"""A variational autoencoder of faces, in bits per dimension, beside a plain autoencoder.
+"""A variational autoencoder of faces, in bits per dimension, and a plain one for comparison.
 
     python -m experiments faces --manual-dir DIR                    # Frey faces: frey_faces.npz
     python -m experiments faces --dataset lfw_subset --batch 40     # scikit-image's 100 faces
     python -m experiments faces --dataset celeb_a --width 512       # 64x64, in colour
 
 Pixels have 256 levels, and the likelihood is a mixture of discretised logistics. Frey's faces are
-frames of a video, so train and test are blocks of time with a border between them: divided at
-random, each test frame would have a twin that was trained on (`nearest_distance` says how near).
-`histogram` gives each pixel its own distribution and nothing else: what knowing no face is worth.
-The prior is a flow: codes of few and sharply explained pictures lie far from a standard normal, and
-under that one most draws were no faces.
+frames of a video, so train and test are blocks of time with a gap between them: in a random split
+each test frame would have an almost equal train frame (`nearest_distance` measures how near).
+The baseline `histogram` models each pixel independently by its histogram. The prior is a flow: with
+few images that are modelled sharply, codes are far from standard normal, and most samples from a
+standard normal prior were not faces.
 
-Two minutes on 2 shared CPU cores for the first command: 5.57 bits per dimension beside the
-histogram's 6.47, and samples that are faces, other ones than the nearest trained on.
+The first command takes two minutes on 2 shared CPU cores. Expect 5.57 bits per dimension, against
+6.47 of the histogram, and samples that are faces but differ from the nearest train images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from experiments.shared.place import Place, say
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
-CELEBA = changes.Squares(148, 64)  # the usual crop of 178x218 pictures
+CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x218, scaled to 64x64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
-    dataset: str = "frey_faces"  # lfw_subset, celeb_a, or any other image data set, or a folder
-    net: variational.Net = "mlp"
-    width: int = 256  # units of the hidden layers; of conv's first stage an eighth are channels
-    latents: int = 16  # dimensions of the latent space
-    components: int = 3  # of each pixel's mixture
-    learning_rate: float = 1e-3  # of Adam, falling to 0 along a cosine
-    warmup: int = 500  # steps in which the weight of the rate grows from 0
-    nll_draws: int = 100  # of the importance-weighted NLL
+    dataset: str = "frey_faces"  # name of a data set, or path of a folder of images
+    net: variational.Net = "mlp"  # kind of encoder and decoder
+    width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
+    latents: int = 16  # number of latents
+    components: int = 3  # components of each pixel's mixture
+    learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
+    warmup: int = 500  # steps over which the weight of the rate grows from 0
+    nll_draws: int = 100  # samples of the importance-weighted NLL
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, as levels; photographs of celebrities are cut to squares."""
+    """Opens train, validation and test with 256 grey levels; images of CelebA are cropped."""
     train, validation, test = image_data(binarise="none")(config, place)
     if config.dataset == "celeb_a":
         return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
@@ -66,7 +66,7 @@ def data(config: Config, place: Place) -> Splits:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The variational autoencoder, and the plain one with the same nets and likelihood."""
+    """Makes the jobs of a variational and a plain autoencoder with equal nets and likelihood."""
     check(config, "width", "latents", "components", "nll_draws")
     mixture = (
         ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture
@@ -87,7 +87,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Bits per dimension with what they are made of, errors, and how near test is to train."""
+    """Computes bits per dimension and its terms, errors, and distances between test and train."""
     train, _, test = splits
     own, key = trained["vae"], jax.random.key(TEST_SEED)
     model = own.job.model
@@ -124,7 +124,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
-    """Bits per dimension where each pixel is drawn from its own histogram, each level once more."""
+    """Returns the bits per dimension of independent histograms of pixels, smoothed by one count."""
     seen, new = (_levels(split.take(rows)) for split in (train, test))
     counts = np.ones((seen.shape[1], 256))
     np.add.at(counts, (np.arange(seen.shape[1])[None], seen), 1.0)
@@ -133,12 +133,12 @@ def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
 
 
 def _levels(split: Split) -> np.ndarray:
-    """i64[N, D]."""
+    """Returns the levels 0 to 255 of all pixels, i64[N, D]."""
     return np.round(255.0 * pictures(split).reshape(len(split), -1)).astype(np.int64)
 
 
 def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]:
-    """L2 from a test example to the nearest training example, and from one chosen at random."""
+    """Computes mean L2 distances from test to nearest train example, also for a random split."""
     seen, new = pictures(train.take(rows)), pictures(test.take(2_000))
     both = np.concatenate([seen, new])
     order = np.random.default_rng(0).permutation(len(both))
@@ -152,7 +152,7 @@ def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Samples with their nearest training faces, reconstructions, paths and traversals."""
+    """Builds the page: samples, nearest train faces, reconstructions, paths and traversals."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     return Page(f"Faces: {config.dataset}", __doc__ or "", sections)

@@ -1,16 +1,16 @@
-"""What is generated: VAE beside plain autoencoder, how good, how smooth in between, how overfitted.
+"""Sample quality, interpolation and overfitting of a VAE, compared with a plain autoencoder.
 
     python -m experiments generation
 
-Quality: 5,000 samples beside 5,000 test images by the features of a small classifier trained on the
-data (classifier distances, never FID), with real validation images in the samples' place as the
-floor. The plain autoencoder, which has no prior, draws from one Gaussian fitted to its codes.
-Interpolation: 500 straight paths between the codes of test images, and cross-fades of the images
-themselves. Overfitting: the same two models on 1,000 images; training against validation over steps
-and the nearest training image beside each sample.
+Quality: 5,000 samples are compared with 5,000 test images by the features of a small classifier,
+which was trained on the same data (classifier distances, not FID). Real validation images in place
+of samples give the best possible score. The plain autoencoder has no prior, so its samples come
+from a Gaussian fitted to its codes. Interpolation: 500 straight paths between the codes of test
+images are compared with cross-fades of the images. Overfitting: the same two models are trained on
+1,000 images, with learning curves of train and validation, and the nearest train image of samples.
 
-3 minutes on one CPU core. The figures stand in the README; expect 99 % of test images recognised by
-the classifier.
+It takes 3 minutes on one CPU core. The README has the figures. Expect the classifier to recognise
+99 % of test images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from experiments.shared.images import image_data, labelled, pictures
 from experiments.shared.training import Job, Numbers, Trained, check
 from experiments.shared.variational import SAMPLE_SEED
 
-POINTS = 11  # of a path, both ends among them
+POINTS = 11  # points of a path, including both ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +47,21 @@ class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 6_000  # optimiser steps
-    dataset: str = "mnist"  # with labels, for the classifier
-    net: variational.Net = "mlp"
-    width: int = 256  # units of the hidden layers
-    latents: int = 16  # dimensions of the latent space
-    learning_rate: float = 1e-3  # of Adam
-    warmup: int = 1_000  # steps in which the weight of the rate grows from 0
-    classifier_steps: int = 800
-    few: int = 1_000  # train images of the models that are to overfit
-    few_steps: int = 4_000
-    compared: int = 5_000  # samples, and real images beside them
-    paths: int = 500
+    dataset: str = "mnist"  # name of a data set with labels from 0 to 9
+    net: variational.Net = "mlp"  # kind of encoder and decoder
+    width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
+    latents: int = 16  # number of latents
+    learning_rate: float = 1e-3  # learning rate of Adam
+    warmup: int = 1_000  # steps over which the weight of the rate grows from 0
+    classifier_steps: int = 800  # optimiser steps of the classifier
+    few: int = 1_000  # number of train images of the models that overfit
+    few_steps: int = 4_000  # optimiser steps of the models that overfit
+    compared: int = 5_000  # number of samples, and of real images that they are compared with
+    paths: int = 500  # number of interpolation paths
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The two models, both again on few images, and the classifier."""
+    """Makes the jobs of the two models, of the same models on few images, and of the classifier."""
     check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
@@ -75,12 +75,12 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _few(split: Split, count: int) -> Split:
-    """The first train images alone; validation stays."""
+    """Keeps the first `count` examples of the train split, and all of other splits."""
     return split.take(count) if split.name.endswith("/train") else split
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Quality, paths, and errors on train and test with the samples' nearest training images."""
+    """Scores samples and paths, and computes errors and distances that show overfitting."""
     train, validation, test = splits
     seeds = trained["vae"].seeds
     count = min(config.compared, len(test), len(validation))
@@ -123,7 +123,7 @@ def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.nda
 def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Straight lines between codes of test images, decoded, and between the images themselves."""
+    """Scores decoded straight lines between codes of test images, and cross-fades of the images."""
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
     start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
@@ -149,7 +149,7 @@ def _paths(
 
 
 def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float]:
-    """Errors on what was trained on and on test images, and how near samples are to the former."""
+    """Computes errors on train and test images, and distances to the nearest train image."""
     model, seen, test = done.job.model, done.job.view(splits[0]), splits[2]
 
     def error(split: Split) -> float:
@@ -166,26 +166,26 @@ def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Training beside validation of the models on few images."""
+    """Plots learning curves on train and validation of the models that overfit."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         curves = grouped(finished.histories[label])["distortion"]
         pictures_of.append(
             Picture(
                 f"overfit-{label}",
-                f"{name} on {config.few:,} images: cross-entropy of the reconstruction, nats.",
+                f"{name} on {config.few:,} images: the cross-entropy of reconstructions, in nats.",
                 partial(plots.curves, series=curves, name=f"{name}: distortion"),
             )
         )
     text = (
         "Where the curve of the training batches falls and that of validation rises, the model "
-        "learns its images by heart."
+        "overfits."
     )
     return [Section("Overfitting", text, pictures_of)]
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Samples, nearest images and paths of the models on all images; nearest ones for few."""
+    """Builds the page: all sections for models on all images, samples for those on few images."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     few = (_few(splits[0], config.few), *splits[1:])
@@ -193,9 +193,9 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     for section in again:
         if section.title in ("Samples", "Nearest training examples"):
             drawn = [p._replace(name=f"few-{p.name}") for p in section.figures]
-            title = f"{section.title}, of the models on {config.few:,} images"
+            title = f"{section.title} of the models on {config.few:,} images"
             sections.append(section._replace(title=title, figures=drawn))
-    return Page(f"What is generated: {config.dataset}", __doc__ or "", sections)
+    return Page(f"Generation and overfitting: {config.dataset}", __doc__ or "", sections)
 
 
 EXPERIMENT = Experiment(

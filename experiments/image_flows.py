@@ -1,14 +1,15 @@
-"""What a richer posterior is worth: diagonal, planar, IAF and orthogonal Sylvester, one budget.
+"""Flow posteriors at an equal budget: diagonal Gaussian, planar, IAF and orthogonal Sylvester.
 
     python -m experiments image-flows --manual-dir DIR
     python -m experiments image-flows --preset paper       # for accelerators
 
-Statically binarised MNIST. Encoder, decoder, steps, batches and seeds are the same; each flow has
-as many steps. Published tables (van den Berg et al. 2018) train gated convolutional nets with 64
-latents for hundreds of epochs: a budget of minutes is not comparable with them.
+The data is statically binarised MNIST. All posteriors have the same encoder, decoder, steps,
+batches and seeds, and all flows the same number of flow steps. Published tables (van den Berg et
+al. 2018) train gated convolutional nets with 64 latents for hundreds of epochs, so results of a
+budget of minutes are not comparable with theirs.
 
-The first command took 5 minutes of CPU. Expect in the mean diagonal 107.5 nats, planar 107.0, IAF
-106.3 and Sylvester 106.1, of which three seeds do not tell the last two apart.
+The first command took 5 minutes of CPU. Expect a mean NLL of 107.5 nats for the diagonal posterior,
+107.0 for planar, 106.3 for IAF and 106.1 for Sylvester; three seeds do not separate the last two.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ class Config(Numbers):
 
     seeds: int = 3  # number of members, which are trained side by side in one program
     steps: int = 4_000  # optimiser steps
-    dataset: str = "mnist"
-    width: int = 200  # units of the hidden layer of encoder and decoder
-    latents: int = 16  # dimensions of the latent space
-    flows: int = 4  # steps of each flow
+    dataset: str = "mnist"  # name of a data set, or path of a folder of images
+    width: int = 200  # units of the hidden layer of the encoder, and of the decoder
+    latents: int = 16  # number of latents
+    flows: int = 4  # number of steps of each flow
     made: int = 64  # units of the hidden layer of each step of IAF
-    columns: int = 8  # directions of each step of Sylvester
-    learning_rate: float = 1e-3  # of Adam; falls to 0 along a cosine
-    warmup: int = 1_000  # steps in which the weight of the rate grows from 0
-    tested: int = 1_000  # test examples, the first
-    nll_draws: int = 100  # of the importance-weighted NLL; 5000 in published tables
+    columns: int = 8  # rank of each step of the Sylvester flow
+    learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
+    warmup: int = 1_000  # steps over which the weight of the rate grows from 0
+    tested: int = 1_000  # number of test examples; the first ones are taken
+    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables take 5000
 
 
 PAPER = Config(
@@ -70,7 +71,7 @@ PAPER = Config(
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """A job for each posterior."""
+    """Makes a job for each posterior."""
     check(config, "width", "latents", "flows", "made", "columns", "tested", "nll_draws")
     size, flows = config.latents, config.flows
     posteriors = {
@@ -81,7 +82,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     }
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
-    # Sampled for all alike: only the diagonal posterior has a closed KL.
+    # The rate is sampled for all posteriors, since only the diagonal one has a closed-form KL.
     objective = ae.elbo(beta, ae.losses.rate())
     encoder, decoder = variational.nets("mlp", event, config.width)
     prior, likelihood = ae.priors.Standard(), ae.likelihoods.Bernoulli()
@@ -93,7 +94,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each done and seed, and the gap that a better posterior would close."""
+    """Computes test figures of each posterior, and `gap`, the distance of ELBO and NLL."""
     test = splits[2].take(config.tested)
     result = {}
     for label, done in trained.items():
@@ -103,25 +104,27 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Reconstructions of each done."""
+    """Builds the page of reconstructions with each posterior."""
     sections = [reconstructions_section(models, splits[2])]
     return Page("Posteriors made by flows", __doc__ or "", sections)
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """NLL and bounds of all seeds."""
+    """Plots the NLL, the ELBO and its terms of all seeds."""
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(finished.result).items()
     }
     picture = Picture(
         "flows",
-        "Every point is one seed, a thick line the median over seeds. Lower is better but for the "
-        "ELBO. The last panel is what the ELBO loses beside the importance-weighted NLL: less of "
-        "it is what a richer posterior is for.",
+        "Every point is one seed, and a thick line is the median over seeds. Lower is better, "
+        "except for the ELBO. The last panel is the gap between the ELBO and the importance-"
+        "weighted log-likelihood, which a richer posterior should reduce.",
         partial(plots.distributions, values=values, names=NAMES),
     )
-    return [Section("Flows", f"Each posterior after {config.steps:,} steps.", [picture])]
+    return [
+        Section("Flows", f"The results of each posterior after {config.steps:,} steps.", [picture])
+    ]
 
 
 EXPERIMENT = Experiment(

@@ -1,13 +1,14 @@
-"""A ladder VAE of configurable depth: residual nets, one trunk for prior, posterior and decoder.
+"""A ladder VAE of any depth: residual nets, with one trunk for prior, posterior and decoder.
 
     python -m experiments image-ladder
     python -m experiments image-ladder --small 4 --large 8 --channels 64 --blocks 4 --remat
 
-Soenderby et al. 2016 in the residual form of Kingma et al. 2016, on dynamically binarised MNIST,
-with free bits in each level. The published figures of such ladders, NLL (1,000 draws) 79.24, 78.52
-and 78.30 at 3, 6 and 12 levels, are on static MNIST and of far longer runs: those of `image-priors`
-stand nearer. The first command takes 46 minutes on one CPU core that had other work as well, 30 of
-them training: 10 epochs, NLL (100 draws) 88.90, ELBO -93.11, 352 active units.
+This is the ladder VAE of Soenderby et al. 2016 in the residual form of Kingma et al. 2016, on
+dynamically binarised MNIST, with free bits in each level. Published results of such ladders, NLLs
+(1,000 draws) of 79.24, 78.52 and 78.30 at 3, 6 and 12 levels, are from far longer runs on static
+MNIST, so those of `image-priors` are easier to compare with. The first command takes 46 minutes on
+one CPU core that had other work as well, 30 of them training: 10 epochs, NLL (100 draws) 88.90,
+ELBO -93.11, 352 active units.
 """
 
 from __future__ import annotations
@@ -27,25 +28,28 @@ from experiments.shared.training import Job, Numbers, check
 class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 5_000  # 10 epochs
+    steps: int = 5_000  # optimiser steps; 5000 are 10 epochs
     chunk: int = 100  # steps in one compiled call
-    dataset: str = "mnist"  # any whose pictures can be halved twice
-    small: int = 1  # stochastic levels at a quarter of the image's size
-    large: int = 2  # at half of it
-    channels: int = 24  # of features and trunk
+    dataset: str = "mnist"  # name of an image data set; height and width divide by 4
+    small: int = 1  # stochastic levels at a quarter of the image's height and width
+    large: int = 2  # stochastic levels at half of the image's height and width
+    channels: int = 24  # channels of features and trunk
     latents: int = 2  # channels of each level's latent
-    blocks: int = 1  # residual blocks between levels, upwards and downwards each
-    remat: bool = False  # computes the blocks anew in the backward pass, for depth
-    free_nats: float = 0.5  # of each level's KL
-    learning_rate: float = 2e-3  # of Adam; the weights are averaged instead of it falling
-    nll_draws: int = 100  # of the importance-weighted NLL; 1000 in the published tables
+    blocks: int = 1  # residual blocks between levels, in each direction
+    remat: bool = False  # recompute blocks in the backward pass, which saves memory
+    free_nats: float = 0.5  # nats of each level's KL that are not penalised
+    learning_rate: float = 2e-3  # constant learning rate of Adam; weights are averaged
+    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables take 1000
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The ladder."""
+    """Makes the job of the ladder VAE."""
     check(config, "small", "large", "channels", "latents", "blocks", "nll_draws")
     if len(event) != 3:
-        raise ae.UserError(f"image-ladder is of images, not of {event}: choose another --dataset")
+        raise ae.UserError(
+            "image-ladder needs images of (height, width, channels), but the shape of an example "
+            f"is {event}: choose another --dataset"
+        )
     levels = (config.small, config.large)
     size = (config.channels, config.latents, config.blocks, config.remat)
     nets = ae.nets.ladder(event, levels, *size)

@@ -1,19 +1,20 @@
-"""Standard normal against VampPrior, at one level, two, and two with convolutional features.
+"""Standard normal prior against VampPrior, for VAEs of one level, two, and two with convolutions.
 
     python -m experiments image-priors --model hvae --prior vamp
     python -m experiments image-priors --model convhvae --prior vamp --dataset fashion_mnist
 
-The nets of Tomczak and Welling 2018: gated layers of 300 units, 40 latents a level, 500
-pseudo-inputs; 50,000 images trained on, drawn anew at every step, 10,000 to look at, 10,000
-binarised once to test. Adam at 5e-4 and batches of 100; the weight of the rate grows over the first
-5 % of the steps, as in the paper's 100 of 2,000 epochs. Unlike there gradients are not normalised
-tensor by tensor, log deviations not clipped, and nothing is stopped early: averaged weights of the
-last step are evaluated, over K = 5000 draws. The convhvae is for accelerators: on one CPU core a
-step takes seconds, so `--tested` and `--nll-draws` make its figures affordable there, not exact.
+The nets are those of Tomczak and Welling 2018: gated layers of 300 units, 40 latents per level, 500
+pseudo-inputs. Of 70,000 images 50,000 are for training, binarised again at every step, 10,000 for
+validation, and 10,000, binarised once, for test. The optimiser is Adam at 5e-4 with batches of 100.
+The weight of the rate grows over the first 5 % of the steps, as in the paper's 100 of 2,000 epochs.
+Unlike in the paper, gradients are not normalised per tensor, log deviations are not clipped, and
+there is no early stopping: averaged weights of the last step are evaluated with K = 5000 draws. The
+convhvae is for accelerators. On one CPU core a step takes seconds; `--tested` and `--nll-draws`
+make its figures cheaper there, but less exact.
 
 On one CPU core `--model vae --prior standard --seeds 3 --steps 20000 --learning-rate 1e-3
---nll-draws 500` took 10 minutes of training and came to an NLL of 88.37 +- 0.16; all rows stand in
-the README.
+--nll-draws 500` took 10 minutes of training and reached an NLL of 88.37 +- 0.16. The README has all
+rows.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from experiments.shared.training import Job, Numbers, check
 class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 50_000  # 100 epochs
+    steps: int = 50_000  # optimiser steps; 50000 are 100 epochs
     chunk: int = 1_000  # steps in one compiled call
     log_every: int = 100  # steps between two lines of metrics.jsonl
-    dataset: Literal["mnist", "fashion_mnist"] = "mnist"
-    model: hierarchies.Kind = "vae"
-    prior: Literal["standard", "vamp"] = "vamp"
-    latents: int = 40  # of each level
-    width: int = 300  # gated units of the dense layers
-    pseudo_inputs: int = 500
-    learning_rate: float = 5e-4  # of Adam; the weights are averaged instead of it falling
-    nll_draws: int = 5_000  # of the importance-weighted NLL; as in the paper
-    tested: int = 10_000  # test examples, the first
+    dataset: Literal["mnist", "fashion_mnist"] = "mnist"  # name of the data set
+    model: hierarchies.Kind = "vae"  # one level, two levels, or two with convolutions
+    prior: Literal["standard", "vamp"] = "vamp"  # prior of the top level
+    latents: int = 40  # latents of each level
+    width: int = 300  # gated units of each dense layer
+    pseudo_inputs: int = 500  # number of pseudo-inputs of the VampPrior
+    learning_rate: float = 5e-4  # constant learning rate of Adam; weights are averaged
+    nll_draws: int = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
+    tested: int = 10_000  # number of test examples; the first ones are taken
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The model under its prior."""
+    """Makes the job of the model with its prior."""
     check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
     vamp = config.prior == "vamp"
     top = ae.priors.Vamp(event, config.pseudo_inputs) if vamp else ae.priors.Standard()
@@ -64,7 +65,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """The test figures, and the epochs that the steps were."""
+    """Computes the test figures on the first `tested` examples, and the number of epochs."""
     splits = (*splits[:2], splits[2].take(config.tested))
     return variational.figures_and_epochs(config, trained, splits)
 

@@ -1,11 +1,12 @@
-"""Every sparse code of images beside a plain autoencoder of the same cost and PCA.
+"""All sparse codes on images, compared with a plain autoencoder of equal size and with PCA.
 
     python -m experiments images-sae --dataset mnist
 
-784 pixels become 1,024 latents, 32 of them active: the codes of `codes.py` at one L0, and the
-textbook form of L1, with means in place of sums, at a price. What does one unit stand for? Each is
-judged by the labels of the 20 examples that it answers to most. 8 minutes on one CPU core; expect
-most codes to explain 0.86 to 0.89 of the variance at 32 latents, L1 and April 0.57.
+Images of 784 pixels are encoded by 1,024 latents, of which 32 are active. The codes of
+`shared/codes.py` are compared at the same L0; the textbook form of L1, with means instead of sums,
+has a fixed price. To see whether a unit can be interpreted, the labels of the 20 examples that
+activate it most are compared. It takes 8 minutes on one CPU core. Expect most codes to explain 0.86
+to 0.89 of the variance with 32 active latents, and L1 and April 0.57.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from experiments.shared.images import image_data, pictures
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import mean_square_error, named
 
-JUDGED = 10_000  # train examples that the units are judged by
+JUDGED = 10_000  # number of train examples among which the top examples of units are found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +42,24 @@ class Config(Numbers):
 
     steps: int = 1_500  # optimiser steps
     batch: int = 128  # examples in a batch
-    dataset: str = "mnist"  # a name, or the path of a folder of pictures
-    latents: int = 1_024  # units of the dictionary
-    k: tuple[int, ...] = (32,)  # active latents of each code, one or several numbers
-    l1_mean: float = 0.3  # weight of the mean of |z| beside the mean squared error
-    code: int = 64  # units of the plain autoencoder's code
-    learning_rate: float = 1e-3  # of Adam
+    dataset: str = "mnist"  # name of a data set, or path of a folder of images
+    latents: int = 1_024  # number of latents of each dictionary
+    k: tuple[int, ...] = (32,)  # one or several numbers of active latents, for each code
+    l1_mean: float = 0.3  # weight of mean |z|, added to the mean squared error
+    code: int = 64  # number of units of the plain autoencoder's code, and of components of PCA
+    learning_rate: float = 1e-3  # learning rate of Adam
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The sparse codes, L1 with means, and a plain autoencoder with as many parameters."""
+    """Makes the jobs: the sparse codes, L1 with means, and a plain autoencoder of equal size."""
     check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
     if not config.k or not 1 <= min(config.k) <= max(config.k) <= latents:
-        raise ae.UserError(f"--k is {config.k}: give numbers from 1 to the {latents} latents")
+        raise ae.UserError(
+            f"--k is {config.k}: give numbers from 1 to {latents}, the number of latents"
+        )
     if config.code > pixels:
-        raise ae.UserError(f"--code is {config.code}, more than the {pixels} pixels: give fewer")
+        raise ae.UserError(f"--code is {config.code}: give at most {pixels}, the number of pixels")
     shape = Shape(event, latents, max(config.k), config.steps, config.learning_rate)
     sparse = {name: swept(make, config.k) for name, make in codes(shape).items()}
     tx = optax.adam(config.learning_rate)
@@ -68,7 +71,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     textbook = ae.Autoencoder(
         ae.nets.Identity(), ae.ReLU(latents), ae.nets.Dictionary(event, norm=1.0)
     )
-    # 2 * width * (pixels + code) weights, as the dictionary and its encoder have 2 * pixels * m.
+    # The plain autoencoder has 2 * width * (pixels + code) weights: width makes this equal to the
+    # 2 * pixels * latents weights of a dictionary and its encoder.
     width = round(pixels * latents / (pixels + config.code))
     plain = ae.Autoencoder(
         ae.nets.MLP((width,)), ae.Point(config.code), ae.nets.MLP((width,), shape=event)
@@ -82,7 +86,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each done, and how its units agree; PCA with the plain code's size."""
+    """Computes test figures of each job and of PCA, and how far top examples agree on a label."""
     train, _, test = splits
     judged = train.take(JUDGED)
 
@@ -124,7 +128,10 @@ def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
 
 
 def _units(activations: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """How far the top examples of a unit agree; one that answers both ways counts as two."""
+    """Measures how far the top examples of units agree on a label.
+
+    A unit with activations of both signs counts as two units, one for each sign.
+    """
     if labels is None:
         return {}
     both = activations.min() < 0
@@ -150,12 +157,12 @@ def _pca(components: int, train: Any, test: Any) -> dict[str, Any]:
 
 
 def _pixels(split: Any) -> np.ndarray:
-    """f32[N, D]."""
+    """Returns the pixels of all images of a split, f32[N, D]."""
     return pictures(split).reshape(len(split), -1)
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """All codes' latents, and the page of the first; the plain one's reconstructions beside."""
+    """Builds the page: atoms and densities of all codes, and the sections on the code "topk"."""
     plain = models["plain"]
     sparse = {name: pair for name, pair in models.items() if name != "plain"}
     densities = {
@@ -172,15 +179,15 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """The frontier of all codes, plain autoencoder and PCA beside, and dead latents over time."""
+    """Plots the frontier of codes, plain autoencoder and PCA, and dead latents over steps."""
     rows: dict[str, list[Any]] = {}
     for name, row in finished.result.items():
         if isinstance(row, dict) and "explained_variance" in row:
             rows.setdefault(name.partition(" at ")[0], []).append(row)
     shown = [n for n in ("explained_variance", "label_entropy") if n in rows["plain"][0]]
     text = (
-        "What each code explains of test images against the numbers that it uses for an image, and "
-        "how far the images that a unit answers to most differ in their labels."
+        "The variance of test images that each code explains, against the number of latents that "
+        "are active for an image; and how far the labels of a unit's top images differ."
     )
     dead = dead_section(finished.histories, " over members")
     return [frontier_section(rows, {}, shown, text), *([dead] if dead else [])]

@@ -1,12 +1,12 @@
-"""A variational autoencoder of images, MLP or convolutional, beside a plain autoencoder.
+"""A variational autoencoder of images, MLP or convolutional, and a plain one for comparison.
 
     python -m experiments images-vae --dataset mnist
     python -m experiments images-vae --dataset fashion_mnist --net conv
     python -m experiments images-vae --dataset mnist --bound iwae --draws 5
 
-Any image data set by its tensorflow-datasets name, or a folder of pictures given as a path. The
-first command takes about 6 minutes on 2 shared CPU cores; expected on MNIST's test split: ELBO
--96.5, NLL (100 draws) 92.3 nats, 32 active units.
+The data is any image data set, given by its name in tensorflow-datasets, or a folder of images,
+given by its path. The first command takes about 6 minutes on 2 shared CPU cores. Expected on
+MNIST's test split: ELBO -96.5, NLL (100 draws) 92.3 nats, 32 active units.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
-    dataset: str = "mnist"  # a name, or the path of a folder of pictures
-    binarise: Literal["dynamic", "static", "none"] = "dynamic"  # none: figures are named bce
-    net: variational.Net = "mlp"
-    width: int = 512  # units of the hidden layers
-    latents: int = 32  # dimensions of the latent space
-    draws: int = 1  # codes drawn for each example and step
-    bound: Literal["elbo", "iwae"] = "elbo"
-    learning_rate: float = 1e-3  # of Adam; the weights are averaged instead of it falling
-    beta: float = 1.0  # weight of the rate; only with 1 is the loss a bound
-    warmup: int = 2_000  # steps in which beta grows from 0
-    nll_draws: int = 100  # of the importance-weighted NLL; 5000 in published tables
+    dataset: str = "mnist"  # name of a data set, or path of a folder of images
+    # draw binary pixels at every step, once, or never; figures on grey images are named bce
+    binarise: Literal["dynamic", "static", "none"] = "dynamic"
+    net: variational.Net = "mlp"  # kind of encoder and decoder
+    width: int = 512  # units of each hidden layer; conv starts with WIDTH / 8 channels
+    latents: int = 32  # number of latents
+    draws: int = 1  # number of codes drawn for each example at each step
+    bound: Literal["elbo", "iwae"] = "elbo"  # the bound that training maximises
+    learning_rate: float = 1e-3  # constant learning rate of Adam; weights are averaged
+    beta: float = 1.0  # weight of the rate; the loss is a bound only if it is 1
+    warmup: int = 2_000  # steps over which beta grows from 0
+    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables take 5000
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The variational autoencoder, and the plain one with the same nets."""
+    """Makes the jobs of the variational autoencoder and of the plain one with the same nets."""
     check(config, "width", "latents", "draws", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
     size = (config.net, event, config.width, config.latents)
-    # A bound other than the ELBO needs the rate at its draws.
+    # IWAE needs the rate of each draw; the closed-form KL averages over draws.
     rate = ae.losses.kl if config.bound == "elbo" else ae.losses.rate()
     bound = {"elbo": ae.bounds.mean, "iwae": ae.bounds.iwae}[config.bound]
     jobs = variational.pair(size, beta, optax.adam(config.learning_rate), rate)

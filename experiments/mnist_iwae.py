@@ -1,21 +1,23 @@
-"""The table of Burda et al. 2016 on dynamically binarised MNIST: NLL over K = 5000 draws.
+"""The table of Burda et al. 2016 on dynamically binarised MNIST: NLLs with K = 5000 draws.
 
     python -m experiments mnist-iwae --layers 1 --objective vae --draws 1
     python -m experiments mnist-iwae --layers 2 --objective iwae --draws 50 --steps 20000
     python -m experiments mnist-iwae --schedule stages --batch 20 --steps 9774400
 
-The paper's nets, tanh, the last bias set to the train mean's logit: 784-200-200-50 and back; with
-two layers 784-200-200-100-100-100-50 and back, drawn from the bottom up. DReG is for one layer. As
-in its code 59,600 images are trained on, drawn anew at every step; the 400 others are looked at
-while training and decide nothing. The test images are binarised once, and all 10,000 counted.
+The nets are the paper's, with tanh, and the last bias starts at the logits of the mean train image.
+They have layers of 784-200-200-50 units and back. With two stochastic layers they have
+784-200-200-100-100-100-50 and back, and codes are drawn from the bottom up. DReG is only for one
+layer. As in the paper's code, 59,600 images are for training, binarised again at every step. The
+other 400 are evaluated during training and decide nothing. All 10,000 test images are evaluated,
+binarised once.
 
-The schedule `stages` is the paper's: rates 1e-3 to 1e-4 in 8 stages of 3^i epochs, 3,280 in all at
-batch 20, Adam with epsilon 1e-4. `falling`, made for less time, falls to zero along half a cosine;
-the weights that are evaluated are averaged.
+The schedule `stages` is the paper's: learning rates from 1e-3 to 1e-4 in 8 stages of 3^i epochs,
+3,280 epochs in all at batch 20, and Adam with epsilon 1e-4. The schedule `falling` is for shorter
+runs: the rate falls to zero along half a cosine, and averaged weights are evaluated.
 
-The first command: 906 epochs, NLL 86.36, ELBO -90.15, 22 active units, in 27 minutes on 2 CPU
-cores, 23 of them training. What other rows gave stands in the README, and those that were not run
-say so there.
+The first command gives 906 epochs, NLL 86.36, ELBO -90.15, 22 active units, in 27 minutes on 2 CPU
+cores, 23 of them training. The README has the results of the other rows, and says which were not
+run.
 """
 
 from __future__ import annotations
@@ -34,32 +36,34 @@ from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
 from experiments.shared.training import Job, Numbers, check
 
-HELD_OUT = 400  # of the paper's code
-STAGES = 8  # of 3^i epochs each
-RISE = 1_000  # steps in which the rate comes up
+HELD_OUT = 400  # number of validation images, as in the paper's code
+STAGES = 8  # number of stages; stage i has 3^i epochs
+RISE = 1_000  # steps over which the learning rate of `falling` rises from 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
     """The numbers of the experiment, each a flag of the command."""
 
-    steps: int = 270_000  # 906 epochs at the batch below
+    steps: int = 270_000  # optimiser steps; 270000 are 906 epochs at batch 200
     batch: int = 200  # examples in a batch
     chunk: int = 2_000  # steps in one compiled call
     log_every: int = 100  # steps between two lines of metrics.jsonl
-    layers: Literal[1, 2] = 1  # stochastic ones
-    objective: Literal["vae", "iwae", "dreg"] = "vae"
-    draws: int = 1  # K, codes drawn for each example and step
-    schedule: Literal["falling", "stages"] = "falling"
-    learning_rate: float = 3e-3  # of Adam, the highest of `falling`; the stages have their own
-    nll_draws: int = 5_000  # of the importance-weighted NLL; as in the paper
+    layers: Literal[1, 2] = 1  # number of stochastic layers
+    objective: Literal["vae", "iwae", "dreg"] = "vae"  # the bound that training maximises
+    draws: int = 1  # number of codes drawn for each example at each step, K
+    schedule: Literal["falling", "stages"] = "falling"  # learning rate over steps
+    learning_rate: float = 3e-3  # peak learning rate of Adam for `falling`
+    nll_draws: int = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The model of the paper under one of its objectives."""
+    """Makes the job of the paper's model with one of its objectives."""
     check(config, "draws", "nll_draws")
     if config.layers == 2 and config.objective == "dreg":
-        raise ae.UserError("--objective dreg is for --layers 1: with two take iwae")
+        raise ae.UserError(
+            "--objective dreg needs --layers 1: with --layers 2 use --objective iwae"
+        )
     if config.layers == 1:
         bottleneck, prior = ae.Gaussian(50), ae.priors.Standard()
     else:
@@ -76,14 +80,14 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def tanh(widths: tuple[int, ...], shape: tuple[int, ...] | None = None) -> Any:
-    """Dense layers of the paper."""
+    """Makes dense layers with tanh, as in the paper."""
     return ae.nets.MLP(widths, shape, jnp.tanh)
 
 
 def _objective(config: Config) -> tuple[ae.Objective, ae.Bound]:
     watched = ae.watch(error=ae.losses.squared_error)
     if config.objective == "vae":
-        # Of two layers drawn from the bottom up there is no KL in closed form.
+        # Two layers that are drawn from the bottom up have no KL in closed form.
         rate = ae.losses.kl if config.layers == 1 else ae.losses.rate()
         return ae.merge(ae.elbo(rate=rate), watched), ae.bounds.mean
     dreg = config.objective == "dreg"
@@ -93,18 +97,18 @@ def _objective(config: Config) -> tuple[ae.Objective, ae.Bound]:
 
 
 def rate(config: Config) -> optax.Schedule:
-    """The learning rate: step -> number."""
+    """Makes the schedule of the learning rate, step -> number."""
     if config.schedule == "falling":
         rise = min(RISE, config.steps // 10)
         return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, rise, config.steps)
-    # Of 3,280 epochs the stages end after 1, 4, 13, ...: in other numbers of steps, in proportion.
+    # The stages end after 1, 4, 13, ... of 3,280 epochs; with other steps, in proportion.
     ends = [round((3**i - 1) / (3**STAGES - 1) * config.steps) for i in range(1, STAGES)]
     rates = [1e-4 * round(10 ** (1 - i / (STAGES - 1)), 1) for i in range(STAGES)]
     return optax.join_schedules([optax.constant_schedule(each) for each in rates], ends)
 
 
 def _start(train: Split) -> Any:
-    """The last bias at the train images' base rates."""
+    """Makes the initialisation that sets the last bias to the logits of the mean train image."""
     images = train.arrays["image"]
     return ae.initialise.base_rates(np.mean(images, axis=0, dtype=np.float64) / 255)
 

@@ -1,16 +1,16 @@
-"""Six ways to disentangle the factors of sprites, each over many seeds, by ten scores.
+"""Six methods that disentangle the factors of sprites, with many seeds each, under ten scores.
 
     python -m experiments sprites-disentangle --seeds 10
     python -m experiments sprites-disentangle --preset paper       # for accelerators
 
-aejax.data.pictures.sprites renders 30,720 binary pictures of 32x32, whose shape, scale,
-orientation, x and y are known. beta-VAE, annealed capacity, FactorVAE, DIP-VAE I and II and beta-
-TCVAE have the same nets, steps and data. Scores are of posterior means over the whole data set,
-beside the same scores of codes that were shuffled: what each gives to codes that know nothing.
+aejax.data.pictures.sprites renders 30,720 binary images of 32x32 pixels from known factors: shape,
+scale, orientation, x and y. The methods beta-VAE, annealed capacity, FactorVAE, DIP-VAE I and II
+and beta-TCVAE have the same nets, steps and data. Scores are computed from posterior means of the
+whole data set. The same scores of shuffled codes show what a code without information gets.
 Ten seeds took 22 minutes on one CPU core that had other work as well, 11 minutes of CPU: beta-TCVAE
 and FactorVAE lead in most scores, annealed capacity comes last in seven of the ten.
-`--preset paper` is the protocol of Locatello et al. 2019: convolutional nets at 64x64, 300,000
-steps of batch 64, six strengths of each method with 50 seeds each.
+`--preset paper` is the protocol of Locatello et al. 2019: convolutional nets at 64x64 pixels,
+300,000 steps of batch 64, and six strengths of each method with 50 seeds each.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from experiments.shared.place import say
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import TEST_SEED
 
-GAMMA = 1000.0  # of annealed capacity (Burgess et al. 2018)
-# The strengths of the protocol; one strength alone is the third of them.
+GAMMA = 1000.0  # weight of the term of annealed capacity (Burgess et al. 2018)
+# The regularisation strengths of the protocol; with `--strengths 1` the third one is used.
 STRENGTHS = {
     "beta-vae": (1.0, 2.0, 4.0, 6.0, 8.0, 16.0),  # beta
-    "annealed": (5.0, 10.0, 25.0, 50.0, 75.0, 100.0),  # nats at the end
+    "annealed": (5.0, 10.0, 25.0, 50.0, 75.0, 100.0),  # nats of capacity at the end of annealing
     "factor-vae": (10.0, 20.0, 30.0, 40.0, 50.0, 100.0),  # gamma
     "dip-vae-i": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0),  # lambda_od; lambda_d is 10 times it
     "dip-vae-ii": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0),  # lambda_od and lambda_d
@@ -68,17 +68,17 @@ class Config(Numbers):
     batch: int = 64  # examples in a batch
     chunk: int = 500  # steps in one compiled call
     log_every: int = 100  # steps between two lines of metrics.jsonl
-    dataset: Literal["sprites", "sprites64"] = "sprites"
-    net: Literal["mlp", "conv"] = "mlp"
-    width: int = 128  # units of the hidden layers of `mlp`
-    critic: int = 128  # units of the critic's hidden layers
-    critic_layers: int = 3
-    latents: int = 10  # dimensions of the latent space
-    strengths: int = 1  # settings of each method: 1, or all 6
-    learning_rate: float = 1e-3  # of Adam
-    points: int = 1_000  # that the classifiers of scores learn from, and half as many to judge
-    draws: int = 200  # of the mutual information gap of samples
-    trees: Literal["forest", "boosted"] = "forest"  # of DCI; boosted is disentanglement_lib's
+    dataset: Literal["sprites", "sprites64"] = "sprites"  # images of 32x32 or of 64x64 pixels
+    net: Literal["mlp", "conv"] = "mlp"  # kind of encoder and decoder
+    width: int = 128  # units of each hidden layer of mlp
+    critic: int = 128  # units of each hidden layer of FactorVAE's critic
+    critic_layers: int = 3  # number of the critic's hidden layers
+    latents: int = 10  # number of latents
+    strengths: int = 1  # number of strengths of each method, from 1 to 6
+    learning_rate: float = 1e-3  # learning rate of Adam
+    points: int = 1_000  # train points of the classifiers in scores; half as many test them
+    draws: int = 200  # samples of each code for the mutual information gap of samples
+    trees: Literal["forest", "boosted"] = "forest"  # trees of DCI; disentanglement_lib has boosted
 
 
 PAPER = Config(
@@ -97,7 +97,7 @@ PAPER = Config(
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """A job for each method and strength."""
+    """Makes a job for each method and strength."""
     check(config, "width", "critic", "critic_layers", "latents", "strengths", "points", "draws")
     jobs = {}
     for method, strengths in STRENGTHS.items():
@@ -110,7 +110,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def objective(method: str, strength: float, config: Config) -> Objective:
-    """What a method minimises; each is the ELBO and what it adds."""
+    """Returns the objective of a method: the ELBO with the method's regulariser."""
     if method == "beta-vae":
         return ae.elbo(beta=strength)
     if method == "annealed":
@@ -131,7 +131,7 @@ def objective(method: str, strength: float, config: Config) -> Objective:
 
 
 def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[Any, Any]:
-    """The autoencoder, with a critic where the method needs one, and its optimiser."""
+    """Builds the autoencoder, with a critic if the method is adversarial, and its optimiser."""
     if config.net == "conv":
         encoder, decoder = ae.nets.Strided(), ae.nets.Transposed(event)
     else:
@@ -142,7 +142,7 @@ def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[A
     if adversarial:
         hidden = (config.critic,) * config.critic_layers
         parts = {"critic": ae.nets.MLP(hidden, shape=(1,), activation=jax.nn.leaky_relu)}
-        # The critic forgets quicker (Kim and Mnih 2018, appendix A).
+        # The critic's Adam has shorter averages (Kim and Mnih 2018, appendix A).
         quick = optax.adam(config.learning_rate, b1=0.5, b2=0.9)
         tx = optax.multi_transform({"critic": quick, "vae": tx}, _side)
     model = ae.Autoencoder(
@@ -157,12 +157,12 @@ def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[A
 
 
 def _side(params: Any) -> Any:
-    """Which optimiser moves a parameter."""
+    """Labels parameters by their optimiser: those of the critic "critic", all others "vae"."""
     return {part: "critic" if part == "parts_critic" else "vae" for part in params}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """The scores of each method and seed, and those of codes that were shuffled."""
+    """Computes the scores of each method and seed, and those of shuffled codes."""
     factors = _stacked(splits)
     result: dict[str, Any] = {}
     for label, done in trained.items():
@@ -191,9 +191,16 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 def scored(
     config: Config, mean: np.ndarray, log_std: np.ndarray, factors: np.ndarray
 ) -> dict[str, float]:
-    """All scores of codes f[N, L] of the whole data set beside its factors i[N, 5].
+    """Computes all scores from the posteriors of the whole data set and its factors.
 
-    Those that read values as magnitudes, or follow Chen et al. 2018, leave shape out.
+    Two scores leave out the factor shape: the SAP of regression, since shape has no order, and the
+    MIG of samples, as in Chen et al. 2018.
+
+    Args:
+      config: the experiment's numbers.
+      mean: f[N, L], the posterior means.
+      log_std: f[N, L], the logarithms of the posterior deviations.
+      factors: i[N, 5].
     """
     points = {"train": config.points, "test": config.points // 2}
     dci = scores.dci(mean, factors, **points, classifier=_forest(config))
@@ -214,7 +221,7 @@ def scored(
 
 
 def _forest(config: Config) -> Callable[[], Any] | None:
-    """The classifier of DCI: a random forest, as in its paper, or None for boosted trees."""
+    """Returns a factory of random forests for DCI, as in its paper, or None for boosted trees."""
     if config.trees == "boosted":
         return None
     from sklearn.ensemble import RandomForestClassifier
@@ -223,13 +230,13 @@ def _forest(config: Config) -> Callable[[], Any] | None:
 
 
 def _stacked(splits: Splits) -> np.ndarray:
-    """The factors of the whole data set, i[N, 5]."""
+    """Returns the factors of the whole data set, i[N, 5]."""
     each = [np.stack(list(split.factors.values()), axis=1) for split in splits]
     return np.concatenate(each)
 
 
 def _codes(model: Any, variables: Variables, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
-    """Means and log deviations of the posteriors of the whole data set, f32[N, L]."""
+    """Returns means and log deviations of the posteriors of the whole data set, f32[N, L] each."""
     found = [evaluation.posteriors(model, variables, split, batch=2048) for split in splits]
     return np.concatenate([p.mean for p in found]), np.concatenate([p.log_std for p in found])
 
@@ -239,13 +246,13 @@ def _members(done: Any) -> Any:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Traversals of each method's first seed."""
+    """Builds the page of traversals, for each method's first seed."""
     shown = {label: models[label] for label in list(models)[:: config.strengths]}
     return Page("Disentangling sprites", __doc__ or "", [traversals_section(shown, splits[2])])
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """The scores of all seeds as one figure."""
+    """Plots the scores of all seeds, with a panel for each score."""
     rows = groups(finished.result)
     level = {name: figure.mean for name, figure in rows.pop(SHUFFLED, {}).items()}
     values = {}
@@ -254,15 +261,16 @@ def findings(config: Config, finished: Finished) -> list[Any]:
         values[title] = {name: [v for row in of for v in row[name].values] for name in NAMES}
     picture = Picture(
         "scores",
-        "Every point is one seed, a thick line the median over seeds. Higher is more disentangled; "
-        "the dashed line is what the same score gives to codes of other pictures. MIG, DCI, SAP "
-        "and modularity go from 0 to 1, the two accuracies from chance, one in five.",
+        "Every point is one seed, and a thick line is the median over seeds. Higher is more "
+        "disentangled. The dashed line is the score of shuffled codes, which carry no information. "
+        "MIG, DCI, SAP and modularity range from 0 to 1. The two accuracies range from chance, "
+        "which is one in five, to 1.",
         partial(plots.distributions, values=values, names=NAMES, level=level, level_name=SHUFFLED),
     )
     text = (
         f"Ten scores of {config.seeds} seeds of each method with the same nets, steps and data. "
-        "How far the seeds of one method lie apart beside how far methods do is the finding of "
-        "Locatello et al. 2019: one seed tells little."
+        "As Locatello et al. 2019 found, seeds of one method differ about as much as methods do, "
+        "so one seed says little about a method."
     )
     return [Section("Scores", text, [picture])]
 

@@ -1,11 +1,11 @@
-"""Data whose mean is 20 times its deviation: latents die unless the mean is taken off first.
+"""Data whose mean is 20 times its deviation: latents die unless the mean is subtracted.
 
     python -m experiments synth-shift
 
-The features of synth-sae, and a constant added to every token so that ||mean|| / ||std|| = 20. TopK
-with 32 of 512 latents and AuxK, with the mean taken off (the default) and without. A latent is dead
-that the last 1,000 steps did not use: the figure `silent`. On 2 CPU cores that others use too 11
-minutes; expected: 0 % with the mean taken off, 92 % without.
+The data has the features of synth-sae, and a constant is added to every token so that ||mean|| /
+||std|| = 20. TopK with 32 of 512 latents and AuxK is trained with the mean subtracted, as is the
+default, and without. `silent` is the share of latents that were not active in the last 1,000 steps.
+It takes 11 minutes on 2 shared CPU cores. Expect 0 % with the mean subtracted, and 92 % without.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments.shared import synth
 from experiments.shared.experiment import Members, Splits
 from experiments.shared.training import Job, Numbers, check
 
-SILENCE = 1_000  # steps
+SILENCE = 1_000  # steps without activation after which a latent counts as silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Config(Numbers):
 
     steps: int = 5_000  # optimiser steps
     batch: int = 2_048  # examples in a batch
-    tokens: int = 400_000  # of the train split
-    features: int = 512  # of the truth
-    size: int = 64  # dimensions
-    latents: int = 512  # 8 a dimension
-    k: int = 32  # active latents
+    tokens: int = 400_000  # number of train tokens
+    features: int = 512  # number of true features
+    size: int = 64  # dimensions of a token
+    latents: int = 512  # latents of each dictionary, 8 for each dimension
+    k: int = 32  # number of active latents
     gamma: float = 20.0  # ||mean|| / ||std|| of the data
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 1e-3  # learning rate of Adam
 
 
 def recipe(config: Config) -> SynthBench:
-    """The features, and a constant that is gamma times as long as the deviations."""
+    """Returns the description of the data: features, and a constant `gamma` times the deviation."""
     made = SynthBench(config.features, config.size, least=0.01)
     tokens = made.block(0).dense(config.features) @ made.dictionary()
     offset = round(config.gamma * float(np.linalg.norm(tokens.std(axis=0))), 1)
@@ -54,10 +54,12 @@ def recipe(config: Config) -> SynthBench:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """The mean taken off, and the data as it is."""
+    """Makes two jobs: one subtracts the mean of the data, the other does not."""
     check(config, "tokens", "features", "size", "latents", "k")
     if config.k > config.latents:
-        raise ae.UserError(f"--k is {config.k}, more than the {config.latents} latents: give fewer")
+        raise ae.UserError(
+            f"--k is {config.k}: give at most {config.latents}, the number of latents"
+        )
 
     def job(centre: bool) -> Job:
         scale = ae.nets.Scale
@@ -71,7 +73,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Silent latents, and the test figures of each done."""
+    """Computes the share of silent latents and the test figures of each job."""
 
     def one(model: Any, variables: Variables) -> dict[str, Any]:
         ages = np.asarray(get(variables, AGE))
@@ -88,7 +90,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def findings(config: Config, finished: Any) -> list[Any]:
-    """Dead latents over time."""
+    """Plots dead latents over steps."""
     section = dead_section(finished.histories)
     return [section] if section else []
 

@@ -1,13 +1,13 @@
-"""Toy superposition: does a sparse code find 512 features in 256 dimensions, and at which price?
+"""Toy superposition: do sparse codes find 512 features in 256 dimensions?
 
     python -m experiments toy-superposition
 
-Sharkey, Braun and Millidge (2022): 512 correlated features, 5 of them active in a token, some far
-commoner than others. The paper's own experiment is the first job: L1 with unit atoms, here at
-several prices in one program; TopK, BatchTopK and JumpReLU at several numbers of active latents
-stand beside. MMCS is the paper's figure, the mean over features of the largest cosine of an atom.
-5 minutes on one CPU core; expect an MMCS of 0.87 of L1 at price 1 and of BatchTopK at 5, and 0.88
-of JumpReLU at 5.
+The data is that of Sharkey, Braun and Millidge (2022): 512 correlated features, some far more
+common than others, and 5 of them active in a token on average. The first job is the paper's
+experiment: L1 with unit atoms, at several weights of the L1 norm. TopK, BatchTopK and JumpReLU are
+trained at several numbers of active latents for comparison. MMCS is the paper's score: the mean
+over features of the largest cosine with an atom. It takes 5 minutes on one CPU core. Expect an MMCS
+of 0.87 for L1 at weight 1 and for BatchTopK at 5, and of 0.88 for JumpReLU at 5.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class Config(Numbers):
     steps: int = 5_000  # optimiser steps
     batch: int = 256  # examples in a batch
     log_every: int = 50  # steps between two lines of metrics.jsonl
-    tokens: int = 200_000  # of the train split
-    features: int = 512  # of the truth
-    size: int = 256  # dimensions
-    latents: int = 512  # of each dictionary
-    l1: tuple[float, ...] = (1.0, 0.3, 3.0)  # prices of the L1 norm
-    l0: tuple[int, ...] = (5, 3, 8)  # active latents of the other codes
-    learning_rate: float = 1e-3  # of Adam
+    tokens: int = 200_000  # number of train tokens
+    features: int = 512  # number of true features
+    size: int = 256  # dimensions of a token
+    latents: int = 512  # latents of each dictionary
+    l1: tuple[float, ...] = (1.0, 0.3, 3.0)  # weights of the L1 norm
+    l0: tuple[int, ...] = (5, 3, 8)  # numbers of active latents of the other codes
+    learning_rate: float = 1e-3  # learning rate of Adam
 
 
 def recipe(config: Config) -> Superposition:
-    """The features, and how often each is active."""
+    """Returns the description of the data: its features, and how often each is active."""
     return Superposition(config.features, config.size)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """L1 at several prices, and other codes at several numbers of active latents."""
+    """Makes the jobs: L1 at several weights, other codes at several numbers of active latents."""
     check(config, "tokens", "features", "size", "latents")
     if (
         not config.l1
@@ -52,8 +52,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
         or not 1 <= min(config.l0) <= max(config.l0) <= config.latents
     ):
         raise ae.UserError(
-            f"--l1 is {config.l1} and --l0 {config.l0}: give one price or more, and numbers from 1 "
-            f"to the {config.latents} latents"
+            f"--l1 is {config.l1} and --l0 is {config.l0}: give at least one weight for --l1, and "
+            f"numbers of active latents from 1 to {config.latents} for --l0"
         )
     shape = Shape(event, config.latents, max(config.l0), config.steps, config.learning_rate)
     made = codes(shape)

@@ -1,1 +1,1 @@
-"""Benchmarks: how fast the library is beside other libraries and the floor of the machine."""
+"""Benchmarks: the library's speed, compared with other libraries and with the machine's limits."""

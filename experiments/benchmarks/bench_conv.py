@@ -1,11 +1,11 @@
-"""Convolutions and their derivatives within a loop of steps, beside those of JAX itself.
+"""Speed of the library's convolutions and their derivatives in a loop, compared with JAX's own.
 
     python -m experiments bench-conv
 
-A chunk of training steps is a loop, and in one XLA's derivatives of a convolution are slow on CPUs
-(see aejax/kernels/conv.py). A step is the output of a layer and the gradients of its 100 images and
-its kernel. Contestants take turns; each figure is the median of its rounds. Minutes on 2 CPU cores:
-2.
+Training steps run in a compiled loop, and inside loops XLA's derivatives of convolutions are slow
+on CPUs (see aejax/kernels/conv.py). A step computes the output of a layer and the gradients of its
+100 images and its kernel. Contestants take turns, and each figure is the median of its rounds. It
+takes 2 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from experiments.shared.place import prepared, say
 
 IMAGES = 100
 ORDER = ("NHWC", "HWIO", "NHWC")
-Layer = Callable[[Any, Any], Any]  # of images and kernel
+Layer = Callable[[Any, Any], Any]  # (images, kernel) -> output
 
 
 class Shape(NamedTuple):
-    """A layer."""
+    """The shape of a convolutional layer."""
 
     size: int  # height and width of an image
-    inputs: int  # channels
-    outputs: int
-    kernel: int  # height and width
+    inputs: int  # input channels
+    outputs: int  # output channels
+    kernel: int  # height and width of the kernel
     stride: int
-    transposed: bool = False
+    transposed: bool = False  # whether it is a transposed convolution
 
 
 SHAPES = {
@@ -50,12 +50,12 @@ SHAPES = {
 
 
 def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> None:
-    """Measures.
+    """Measures all layers and writes result.json.
 
     Args:
       out: folder for result.json.
-      rounds: turns of each contestant.
-      steps: in a loop.
+      rounds: number of turns of each contestant.
+      steps: number of steps in the loop of one turn.
     """
     folder = prepared(out, rounds=rounds, steps=steps)
     result: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
 
 
 def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
-    """Images a second of each contestant."""
+    """Measures the images per second of each contestant."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(IMAGES, shape.size, shape.size, shape.inputs))
     kernel = rng.normal(size=(shape.kernel, shape.kernel, shape.inputs, shape.outputs))
@@ -82,13 +82,13 @@ def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
         for name, call in loops.items():
             began = time.perf_counter()
             jax.block_until_ready(call(start, steps))
-            if turn:  # the first one compiles
+            if turn:  # the first turn compiles and is not counted
                 seconds[name].append(time.perf_counter() - began)
     return {name: IMAGES * steps / statistics.median(taken) for name, taken in seconds.items()}
 
 
 def layers(shape: Shape) -> dict[str, Layer]:
-    """Contestant -> the layer."""
+    """Returns name of a contestant -> its implementation of the layer."""
     strides = (shape.stride, shape.stride)
     if shape.transposed:
         return {
@@ -104,7 +104,7 @@ def layers(shape: Shape) -> dict[str, Layer]:
 
 
 def loop(layer: Layer) -> Callable[[Any, int], Any]:
-    """So many steps down the gradient of the output's square."""
+    """Returns a compiled loop of gradient steps on the mean square of the layer's output."""
 
     def step(_: Any, both: Any) -> Any:
         slopes = jax.grad(lambda both: jnp.mean(jnp.square(layer(*both))))(both)

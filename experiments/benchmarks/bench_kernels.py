@@ -1,10 +1,11 @@
-"""Times every form of the sparse kernels here: rows for the table in aejax/kernels/table.py.
+"""Times all forms of the sparse kernels on this machine, for the table in aejax/kernels/table.py.
 
     python -m experiments bench-kernels
     python -m experiments bench-kernels --batch 2048 --k 32 --m 8192 --size 576
 
-Prints one line an operation, ready to be pasted, and writes result.json. Forms take turns, and
-each figure is the least of its rounds. Minutes on 2 quiet CPU cores: 1.
+It prints a line for each operation, which can be pasted into the table, and writes result.json.
+Forms take turns, and each figure is the minimum of its rounds. It takes 1 minute on 2 quiet CPU
+cores.
 """
 
 from __future__ import annotations
@@ -35,19 +36,22 @@ def command(
     rounds: int = 8,
     skip: tuple[str, ...] = (),
 ) -> None:
-    """Measures.
+    """Times all forms, prints the lines and writes result.json.
 
     Args:
       out: folder for result.json.
-      batch: examples.
-      k: slots of an example.
-      m: rows of the table, latents.
-      size: values of a row.
-      rounds: turns of each form.
-      skip: forms that are left out, such as dense where it does not fit into memory.
+      batch: number of examples.
+      k: number of slots, which are active latents, of an example.
+      m: number of latents, which are rows of the decoder.
+      size: number of values in a row.
+      rounds: number of turns of each form.
+      skip: forms to leave out, such as "dense" where it does not fit into memory.
     """
     if min(batch, k, m, size, rounds) < 1 or k > m:
-        raise UserError("--batch, --k, --m, --size and --rounds are at least 1, and k at most m")
+        raise UserError(
+            f"--batch is {batch}, --k {k}, --m {m}, --size {size} and --rounds {rounds}: give "
+            "numbers of at least 1, and --k of at most --m"
+        )
     calls = forms(batch, k, m, size)
     seconds = {
         operation: turns({n: f for n, f in named.items() if n not in skip}, rounds)
@@ -67,7 +71,7 @@ def command(
 
 
 def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """operation -> form -> a compiled call on random numbers."""
+    """Returns operation -> form -> a compiled call of it on random numbers."""
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
@@ -95,7 +99,7 @@ def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable
 
 
 def turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The least seconds of each call, once compiled."""
+    """Returns the minimum seconds of each call over all rounds, compilation not counted."""
     least = {name: float("inf") for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():

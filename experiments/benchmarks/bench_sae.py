@@ -1,16 +1,17 @@
-"""How fast sparse autoencoders train: beside SAELens, PyTorch by hand, and the machine's floor.
+"""Speed of training sparse autoencoders, compared with SAELens, plain PyTorch and a lower bound.
 
     python -m experiments bench-sae
     python -m experiments bench-sae --peer-python PATH   # an interpreter with sae-lens and torch
 
-Tokens a second of whole training steps (forward, AuxK, backward, clipped gradients, Adam) at 576
-inputs, 32 active latents and batches of 2,048, without and with dead latents; JumpReLU, whose L0 no
-number fixes, has thousands of active latents at its start. Every contestant runs in a process of
-its own; they take turns, and each figure is the median of its rounds. The floor is the time of the
-encoder's product at the machine's matrix rate, and of the optimiser's bytes (parameters and two
-moments read and written, gradients read) at its copy rate: no program that trains every parameter
-at every step goes below it. What the folder holds already is not measured again, so that a run may
-be made in pieces. Minutes on 2 CPU cores: 26 with the peer, at `--rounds 5 --steps 4`.
+It measures tokens per second of whole training steps (forward, AuxK, backward, clipped gradients,
+Adam) at 576 inputs, 32 active latents and batches of 2,048, with and without dead latents. JumpReLU
+does not fix its L0, and has thousands of active latents at the start. Each contestant runs in its
+own process; they take turns, and each figure is the median of its rounds. The lower bound `floor`
+is the time of the encoder's matrix product at the measured rate of such products, plus the time to
+move the optimiser's bytes (parameters and two moments are read and written, gradients are read) at
+the measured copy rate. No program that trains every parameter at every step can be faster. Results
+that the folder already holds are not measured again, so the benchmark can be run in pieces. It
+takes 26 minutes on 2 CPU cores with the peer, at `--rounds 5 --steps 4`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from aejax.runs.environment import environment
 from experiments.shared.place import prepared, say
 
 SIZE, ACTIVE, BATCH = 576, 32, 2048
-DEAD = 0.1  # share of the latents in the rounds with dead ones
+DEAD = 0.1  # share of latents that are dead, in the rounds with dead latents
 PEERS = pathlib.Path(__file__).parents[1] / "peers"
 Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> what a contestant measured
 
@@ -50,20 +51,22 @@ def command(
     steps: int = 8,
     peer_python: str | None = None,
 ) -> None:
-    """Measures.
+    """Measures all codes and sizes, and writes result.json.
 
     Args:
       out: folder for result.json.
-      m: numbers of latents, each 1024 or more.
-      codes: topk, batchtopk, jumprelu.
-      rounds: turns of each contestant.
-      steps: of one turn.
-      peer_python: an interpreter that has sae-lens and torch, or torch alone.
+      m: numbers of latents, each at least 1024.
+      codes: any of topk, batchtopk and jumprelu.
+      rounds: number of turns of each contestant.
+      steps: number of steps in one turn.
+      peer_python: path of a Python interpreter with sae-lens and torch.
     """
     if min(m, default=0) < 1024:
-        raise UserError(f"--m {' '.join(map(str, m))}: give one or more, each 1024 or more")
+        raise UserError(
+            f"--m is {' '.join(map(str, m))}: give one or more numbers, all at least 1024"
+        )
     if not codes or not set(codes) <= {"topk", "batchtopk", "jumprelu"}:
-        raise UserError(f"--codes {' '.join(codes)}: choose among topk, batchtopk, jumprelu")
+        raise UserError(f"--codes is {' '.join(codes)}: choose from topk, batchtopk and jumprelu")
     folder = prepared(out, rounds=rounds, steps=steps)
     path = folder / "result.json"
     result: dict[str, Any] = read_json(path) if path.exists() else {}
@@ -79,7 +82,7 @@ def command(
 def compare(
     code: str, latents: int, rounds: int, steps: int, peer: str | None, folder: pathlib.Path
 ) -> dict[str, Any]:
-    """All contestants of one code and size, in turns."""
+    """Measures all contestants of one code and size in turns; name -> figures of a contestant."""
     programs = {"learner": (sys.executable, "aejax_sae.py")}
     if peer is not None:
         programs["saelens"] = (peer, "saelens_sae.py")
@@ -95,7 +98,7 @@ def compare(
         }
         turns: dict[str, dict[str, list[Any]]] = {n: {d: [] for d in dead} for n in asks}
         floors = []
-        for ask in asks.values():  # compiling, first touches of memory
+        for ask in asks.values():  # a warm-up: compilation and first access to memory
             for count in dead.values():
                 ask(1, count)
         for _ in range(rounds):
@@ -118,7 +121,7 @@ def compare(
 
 
 def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """Median and all rounds; what else was measured, of the last round."""
+    """Summarises the turns: the median rate, all rates, and other measurements of the last turn."""
     rates = [BATCH * steps / turn["seconds"] for turn in turns]
     rest = {name: value for name, value in turns[-1].items() if name != "seconds"}
     return {"tokens_per_second": statistics.median(rates), "rounds": rates, **rest}
@@ -128,7 +131,7 @@ def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 def contestant(
     name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
 ) -> Iterator[Ask]:
-    """A program in a process of its own, which waits while the others run."""
+    """Starts a program in its own process, which waits between turns; yields a way to ask it."""
     shape = {"size": SIZE, "latents": latents, "k": ACTIVE, "batch": BATCH}
     flags = [text for key, value in shape.items() for text in (f"--{key}", str(value))]
     log = folder / f"{name}-{code}-{latents}.log"
@@ -146,14 +149,20 @@ def contestant(
                 env=variables,
             )
         except OSError as error:
-            raise UserError(f"{python} cannot be started: {error.strerror}") from error
+            raise UserError(
+                f"the interpreter {python} of {name} cannot be started ({error.strerror}): give "
+                "--peer-python the path of a Python interpreter"
+            ) from error
 
         def answer() -> dict[str, Any]:
-            # Whatever a library prints of its own is no JSON.
+            # Other lines are messages that a library prints.
             for line in process.stdout or ():
                 if line.startswith("{"):
                     return json.loads(line)
-            raise UserError(f"{name} ended without an answer: {log} says why")
+            raise UserError(
+                f"{name} ended without a result: {log} holds what it printed; for a peer, check "
+                "that --peer-python has sae-lens and torch"
+            )
 
         def ask(steps: int, dead: int) -> dict[str, Any]:
             assert process.stdin is not None
@@ -170,7 +179,7 @@ def contestant(
 
 
 def floor(latents: int) -> dict[str, float]:
-    """Seconds that no step can go below, from the rates of this moment."""
+    """Measures the lower bound on the seconds of a step, from the machine's rates now."""
     parameters = 2 * SIZE * latents + SIZE + latents
     product = product_seconds(latents)
     rate = copy_rate()
@@ -182,7 +191,7 @@ def floor(latents: int) -> dict[str, float]:
 
 
 def product_seconds(latents: int) -> float:
-    """The encoder's product at its own shape, the best of several."""
+    """Measures the seconds of the encoder's matrix product, the minimum of several."""
     x, kernel = jnp.ones((BATCH, SIZE)), jnp.ones((SIZE, latents))
     product = jax.jit(jnp.matmul)
     product(x, kernel).block_until_ready()
@@ -190,7 +199,7 @@ def product_seconds(latents: int) -> float:
 
 
 def copy_rate() -> float:
-    """Bytes read and written a second by copies between arrays in memory, on all cores."""
+    """Measures bytes read and written per second by copies in memory, on all cores."""
     cores = os.cpu_count() or 1
     source, target = (np.ones((cores, 2**24), np.float32) for _ in range(2))
     with ThreadPoolExecutor(cores) as pool:
@@ -208,7 +217,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def show(code: str, latents: int, figures: dict[str, Any]) -> None:
-    """One line a contestant."""
+    """Prints a line for each contestant."""
     say(f"{code}, {latents} latents")
     for name, row in figures.items():
         if name == "ratios":

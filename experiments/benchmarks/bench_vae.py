@@ -1,11 +1,12 @@
-"""How fast the learner trains a VAE: beside a bare loop, the machine's matrix products, pythae.
+"""Speed of training a VAE, compared with a hand-written loop, pythae and the matrix-product rate.
 
     python -m experiments bench-vae
     python -m experiments bench-vae --peer-python PATH   # an interpreter that has pythae 0.1.2
 
-MLP 784-512-16, batch 100, Adam, 60,000 binary images of MNIST's size. Contestants take turns; each
-figure is the median of its rounds. Expected on 2 quiet CPU cores: the learner as fast as the bare
-loop (1.00) and 2.6 times pythae; minutes: 1, and 2 with the peer.
+The model is an MLP 784-512-16, trained by Adam with batches of 100 on 60,000 binary images of the
+size of MNIST's. Contestants take turns, and each figure is the median of its rounds. Expected on 2
+quiet CPU cores: the learner is as fast as the hand-written loop (1.00) and 2.6 times as fast as
+pythae. It takes 1 minute, and 2 with the peer.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from experiments.shared.place import prepared, say
 PIXELS, WIDTH, LATENTS = 784, 512, 16
 BATCH, CHUNK, EXAMPLES = 100, 100, 60_000
 RATE = 1e-3
-# Multiply-adds of the four layers, two operations each, forward and twice that backward; the first
-# layer needs no gradient of its input.
+# A multiply-add counts as two operations. The backward pass takes twice the operations of the
+# forward pass, except that the first layer needs no gradient of its input.
 PRODUCTS = [(PIXELS, WIDTH), (WIDTH, 2 * LATENTS), (LATENTS, WIDTH), (WIDTH, PIXELS)]
 FLOPS = 6 * sum(a * b for a, b in PRODUCTS) - 2 * PIXELS * WIDTH
-Contestant = Callable[[], float]  # one round: images a second
+Contestant = Callable[[], float]  # runs one round and returns images per second
 
 
 def command(
@@ -46,17 +47,17 @@ def command(
     chunks: int = 6,
     peer_python: str | None = None,
 ) -> None:
-    """Measures.
+    """Measures all contestants and writes result.json.
 
     Args:
       out: folder for result.json.
-      rounds: turns of each contestant.
-      chunks: calls of 100 steps in a round.
-      peer_python: an interpreter that has pythae.
+      rounds: number of turns of each contestant.
+      chunks: number of calls of 100 steps in one turn.
+      peer_python: path of a Python interpreter with pythae.
     """
     folder = prepared(out, rounds=rounds, chunks=chunks)
     images = np.random.default_rng(0).random((EXAMPLES + 2, PIXELS)) < 0.13
-    # Validation and test have one image each and are not looked at.
+    # Validation and test get one image each, which is not used.
     train = ae.data.arrays(images.astype(np.float32), validation=1, test=1)[0]
     with peer(peer_python) as pythae:
         contestants = {"learner": learner(train, chunks), "bare": bare(train, chunks)} | pythae
@@ -76,7 +77,7 @@ def command(
 
 
 def learner(train: ae.data.Split, chunks: int) -> Contestant:
-    """The library's learner, as a user has it."""
+    """Makes the contestant that is the library's learner, as a user calls it."""
     model = ae.Autoencoder(
         ae.nets.MLP((WIDTH,)),
         ae.Gaussian(LATENTS),
@@ -101,7 +102,7 @@ def learner(train: ae.data.Split, chunks: int) -> Contestant:
 
 
 def bare(train: ae.data.Split, chunks: int) -> Contestant:
-    """The same computation by hand: a scan over steps with nothing around it."""
+    """Makes the contestant that does the same computation in a hand-written scan over steps."""
     tx = optax.adam(RATE)
     initial = jax.nn.initializers.lecun_normal()
     keys = jax.random.split(jax.random.key(0), len(PRODUCTS))
@@ -154,7 +155,7 @@ def bare(train: ae.data.Split, chunks: int) -> Contestant:
 
 @contextlib.contextmanager
 def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
-    """pythae's trainer in a process of its own, which waits while the others run."""
+    """Starts pythae's trainer in its own process; yields it as a contestant, or none without it."""
     if python is None:
         yield {}
         return
@@ -169,18 +170,23 @@ def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
             text=True,
         )
     except OSError as error:
-        raise UserError(f"--peer-python {python} cannot be started: {error.strerror}") from error
+        raise UserError(
+            f"--peer-python {python} cannot be started ({error.strerror}): give the path of a "
+            "Python interpreter with pythae"
+        ) from error
 
     def answer() -> dict[str, Any]:
-        # Whatever the library prints of its own is no JSON.
+        # Other lines are messages that the library prints.
         for line in process.stdout or ():
             if line.startswith("{"):
                 return json.loads(line)
-        raise UserError(f"--peer-python {python} ended: does it have pythae and torch?")
+        raise UserError(
+            f"--peer-python {python} ended without a result: check that it has pythae and torch"
+        )
 
     def one() -> float:
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # answer() says that it ended
+        with contextlib.suppress(BrokenPipeError):  # then answer() raises the error
             process.stdin.write("go\n")
             process.stdin.flush()
         return answer()["images_per_second"]
@@ -194,7 +200,7 @@ def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
 
 
 def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, Any]]:
-    """Each contestant once to warm up, then in turn: median and all rounds."""
+    """Measures contestants in turns, after a warm-up, and returns medians and all rounds."""
     for contestant in contestants.values():
         contestant()
     measured: dict[str, list[float]] = {name: [] for name in contestants}
@@ -208,7 +214,7 @@ def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dic
 
 
 def matmul_rate() -> float:
-    """The best rate of this machine's matrix products, FLOP/s, over the step's own shapes too."""
+    """Measures this machine's best rate of matrix products over several shapes, in FLOP/s."""
     best = 0.0
     for rows, inner, columns in [(BATCH, PIXELS, WIDTH), (1024, 1024, 1024), (2048, 2048, 2048)]:
         a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
@@ -226,13 +232,13 @@ def matmul_rate() -> float:
 
 
 def shares(images_per_second: float, peak: float) -> dict[str, float]:
-    """The model's operations a second, and their share of the machine's rate."""
+    """Returns the model's operations per second, and their share of the matrix-product rate."""
     rate = images_per_second * FLOPS
     return {"flops_per_second": rate, "share_of_matmul": rate / peak}
 
 
 def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The learner's speed over each other's: the median over the rounds of one turn's ratio."""
+    """Returns the learner's speed relative to each other contestant's: the median over rounds."""
     own = figures["learner"]
     result = {"floor": own["images_per_second"] / figures["floor"]["images_per_second"]}
     for name, row in figures.items():

@@ -1,14 +1,15 @@
-"""Many sparse autoencoders in one compiled program: do they equal solo runs, and what do they cost?
+"""Sweeps of sparse autoencoders in one program: equality with single runs, and cost.
 
     python -m experiments sae-sweep
 
-Eight members on one stream of synthetic tokens, swept over the number of active latents (TopK,
-BatchTopK), the price of L1, and the seed. The first, the middle and the last are compared with the
-run of their setting alone: the largest relative difference of the losses after one step and over
-200 (1e-5 and 1e-4 are asked for; Adam at 1e-4, as larger rates amplify rounding), and the time of a
-step of all eight against that of one (8 is what eight solo runs cost). Programs take turns and each
-figure is the median of its rounds. Two minutes on 2 CPU cores, where members take turns too: expect
-differences below 1e-6 and costs of 8 or a little less on a quiet machine.
+Eight members are trained on the same synthetic tokens, swept over the number of active latents
+(TopK, BatchTopK), the weight of L1, or the seed. The first, the middle and the last member are
+compared with a single run of their setting, by the largest relative difference of losses after one
+step and over 200 steps. It should be at most 1e-5 and 1e-4, with Adam at 1e-4, since larger rates
+amplify rounding. The cost is the time of a step of all eight relative to a step of one; eight
+single runs cost 8. Programs take turns, and each figure is the median of its rounds. It takes two
+minutes on 2 CPU cores, where members run one after another: expect differences below 1e-6, and
+costs of 8 or a little less on a quiet machine.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from experiments.shared.training import summary
 
 MEMBERS = 8
 COMPARED = 200  # steps over which losses are compared
-# Of Adam where losses are compared: at larger ones a latent that rounding moves past the k-th sends
-# two runs apart by 1e-3 within 200 steps.
+# Learning rate of Adam where losses are compared. At larger rates, rounding that swaps the k-th
+# latent lets two runs differ by 1e-3 within 200 steps.
 CAREFUL = 1e-4
 Build = Callable[[Any], ae.Learner]
 
@@ -50,19 +51,21 @@ def command(
     steps: int = 20,
     rounds: int = 5,
 ) -> None:
-    """Measures.
+    """Measures all sweeps and writes result.json.
 
     Args:
       out: folder for result.json.
-      data_dir: where data sets lie.
-      size: dimensions of the tokens.
-      latents: of each dictionary.
-      batch: tokens a step.
-      steps: of one turn.
-      rounds: turns of each program.
+      data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
+      size: number of dimensions of a token.
+      latents: number of latents of each dictionary.
+      batch: number of tokens in a batch.
+      steps: number of steps in one turn.
+      rounds: number of turns of each program.
     """
     if latents < 32:
-        raise UserError(f"--latents is {latents}: give 32 or more, as many as are active")
+        raise UserError(
+            f"--latents is {latents}: give 32 or more, since up to 32 latents are active"
+        )
     folder = prepared(out, size=size, batch=batch, steps=steps, rounds=rounds)
     tokens = max(50_000, batch)
     train, _, _ = synth.store(SynthBench(512, size), tokens, Place(data_dir=data_dir))
@@ -83,7 +86,7 @@ def command(
 
 
 def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Build]]:
-    """Name -> (settings f[8], setting -> the learner of one member)."""
+    """Returns name of a sweep -> (settings f[8], function from a setting to its learner)."""
     active = jnp.asarray([2, 4, 6, 8, 12, 16, 24, 32])
 
     def one(code: Any, objective: ae.Objective) -> ae.Learner:
@@ -104,9 +107,9 @@ def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Bu
 
 
 def equal(build: Build, settings: Any, batches: TokenBatches) -> dict[str, float]:
-    """The largest relative difference of a member's losses from those of its solo run.
+    """Returns the largest relative difference of a member's losses from those of its single run.
 
-    Of the first, the middle and the last member, whose programs are compiled one by one.
+    Only the first, the middle and the last member are compared, since each is a program to compile.
     """
     together = _losses(ae.swept(build, settings), jax.random.key(0), batches)
     first, over = 0.0, 0.0
@@ -119,7 +122,7 @@ def equal(build: Build, settings: Any, batches: TokenBatches) -> dict[str, float
 
 
 def _losses(learner: ae.Learner, key: Any, batches: TokenBatches) -> np.ndarray:
-    """f32[T] or f32[S, T]."""
+    """Returns the losses of COMPARED steps, f32[T], or f32[S, T] for a sweep."""
     made = ae.compiled(learner)
     state = made.init(key, batches[0])
     found = [m["loss"] for _, m in ae.loop(made, state, batches, COMPARED, progress=False)]
@@ -129,7 +132,7 @@ def _losses(learner: ae.Learner, key: Any, batches: TokenBatches) -> np.ndarray:
 def cost(
     build: Build, settings: Any, batches: TokenBatches, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Milliseconds of a step, of one member and of eight in one program, in turns."""
+    """Measures, in turns, the milliseconds of a step of one member and of eight in one program."""
     programs = {"solo": build(settings[-1]), "swept": ae.swept(build, settings)}
     turns = {name: _turn(learner, batches, steps) for name, learner in programs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -147,7 +150,7 @@ def cost(
 
 
 def _turn(learner: ae.Learner, batches: TokenBatches, steps: int) -> Callable[[], float]:
-    """A function that takes some steps more and says how long they took; compiled already."""
+    """Returns a function, already compiled, that takes `steps` more steps and returns seconds."""
     made = ae.compiled(learner)
     state = made.init(jax.random.key(0), batches[0])
     source = batches.source(0, made.chunk or 1, steps)

@@ -1,1 +1,1 @@
-"""Other libraries' programs, each run by an interpreter of its own that has that library."""
+"""Programs of benchmarks, each run by an interpreter that has the library that it measures."""

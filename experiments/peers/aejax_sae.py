@@ -1,4 +1,4 @@
-"""aejax's own learner in bench-sae, in a process of its own as the others are."""
+"""The contestant of bench-sae that is aejax's own learner, in its own process like the others."""
 
 import importlib.metadata
 
@@ -13,7 +13,7 @@ from aejax.variables import AGE, BIAS, get, put
 
 
 def main() -> None:
-    """Serves steps of one learner."""
+    """Answers requests for training steps until standard input ends."""
     task = sae_task.arguments()
     bottleneck = {
         "topk": lambda: ae.TopK(task.latents, task.k),  # pyright: ignore[reportCallIssue]
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _silenced(state, dead):
-    """params and memory with the first `dead` latents silent for ever, and no other dead."""
+    """Returns params and memory in which the first `dead` latents stay dead, and no others are."""
     variables = {"params": state.params, "memory": state.memory}
     bias = get(variables, BIAS)
     first = jnp.arange(bias.size) < dead

@@ -1,6 +1,7 @@
-"""pythae's own trainer on a VAE 784-512-16, timed: one line of images a second for each line read.
+"""The contestant of bench-vae that is pythae's own trainer, on a VAE 784-512-16.
 
-Run by an interpreter that has pythae and PyTorch: `python pythae_vae.py --examples N --batch B`.
+It prints images per second for each line that it reads. It needs an interpreter with pythae and
+PyTorch: `python pythae_vae.py --examples N --batch B`.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
 
 def main() -> None:
-    """Answers each line on standard input with a measurement of one epoch."""
+    """Trains one epoch for each line on standard input, and prints its images per second."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--examples", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)

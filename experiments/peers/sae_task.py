@@ -1,8 +1,9 @@
-"""The task that all contestants of bench-sae share: its data, its flags, and how they answer.
+"""The task that all contestants of bench-sae share: its data, its flags, and its protocol.
 
-Needs numpy alone, as interpreters that have other libraries read it too. A contestant first prints
-one line of JSON with its versions; then for each line {"steps": n, "dead": m} on standard input it
-takes n steps with m latents dead and prints what it measured.
+It needs only numpy, since interpreters with other libraries import it too. A contestant first
+prints one line of JSON with the versions of its libraries. Then, for each line of JSON {"steps": n,
+"dead": m} on standard input, it takes n steps with m dead latents and prints its measurements as a
+line of JSON.
 """
 
 import argparse
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-BATCHES = 4  # batches of data that contestants cycle through
-SILENT = 1_000_000  # steps since a dead latent was last active
-BIAS = -2.0  # of a dead latent: below what others reach, so that it stays dead
+BATCHES = 4  # number of batches that contestants cycle through
+SILENT = 1_000_000  # number of steps since a dead latent was last active
+BIAS = -2.0  # encoder bias of a dead latent, so low that it stays dead
 
 
 def arguments() -> argparse.Namespace:
-    """--code, --size D, --latents m, --k, --batch B."""
+    """Parses the flags --code, --size D, --latents m, --k and --batch B."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--code", choices=["topk", "batchtopk", "jumprelu"], required=True)
     for name in ("size", "latents", "k", "batch"):
@@ -30,7 +31,10 @@ def arguments() -> argparse.Namespace:
 
 
 def activations(size: int, batch: int) -> np.ndarray:
-    """Sums of a few of 4 D directions with exponential weights, mean square 1, f32[T, B, D]."""
+    """Makes the data f32[T, B, D]: sparse sums of 4 D directions, scaled to mean square 1.
+
+    Each example sums about 20 directions with exponentially distributed weights.
+    """
     generator = np.random.default_rng(0)
     directions = generator.normal(size=(4 * size, size)).astype(np.float32)
     active = generator.random((BATCHES * batch, 4 * size)) < 20 / (4 * size)
@@ -40,23 +44,23 @@ def activations(size: int, batch: int) -> np.ndarray:
 
 
 def answer(versions: dict[str, str], run: Callable[[int, int], dict[str, Any]]) -> None:
-    """Serves standard input until it ends.
+    """Answers requests on standard input until it ends.
 
     Args:
-      versions: of the libraries.
-      run: (steps, dead) -> a dictionary with "seconds" that these steps took.
+      versions: name of a library -> its version.
+      run: (steps, dead latents) -> measurements, among them the "seconds" that the steps took.
     """
     _say(versions)
     for line in sys.stdin:
         wanted = json.loads(line)
         found = run(wanted["steps"], wanted["dead"])
-        # Kilobytes on Linux.
+        # Linux gives kilobytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         _say({**found, "peak_bytes": peak})
 
 
 def timed(steps: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """Returns the seconds that a call takes."""
     start = time.perf_counter()
     steps()
     return time.perf_counter() - start

@@ -1,6 +1,6 @@
-"""SAELens' own training step, `SAETrainer.step`, in bench-sae.
+"""The contestant of bench-sae that is SAELens' own training step, `SAETrainer.step`.
 
-Run by an interpreter that has sae-lens and PyTorch.
+It needs an interpreter with sae-lens and PyTorch.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 
 def main() -> None:
-    """Serves steps of one trainer."""
+    """Answers requests for training steps until standard input ends."""
     task = sae_task.arguments()
     shape = {"d_in": task.size, "d_sae": task.latents, "apply_b_dec_to_input": False}
     if task.code == "topk":
@@ -37,7 +37,7 @@ def main() -> None:
     config = SAETrainerConfig(
         total_training_samples=10**9,
         train_batch_size_samples=task.batch,
-        lr_end=3e-5,  # asked for, and not used by a constant rate
+        lr_end=3e-5,  # SAELens requires it, but a constant learning rate does not use it
         device="cpu",
         logger=LoggingConfig(log_to_wandb=False),
     )

@@ -1,9 +1,9 @@
-"""SAELens' own trainer on the arrays that synth-sae trains on, one SAE a code and seed.
+"""SAELens' own trainer on the data of synth-sae: one SAE for each code and seed.
 
-Run by an interpreter that has sae-lens and PyTorch: saelens_synth.py FOLDER, which holds
-tokens.npy f32[N, d], rows.npy i64[T, B] (of each step) and task.json; it leaves each SAE as SAELens
-saves it for inference, in FOLDER/CODE-SEED. Prices are steered to L0 by the law that aejax uses
-(aejax/bottlenecks/sparse/memory.py), so that both are compared at the same L0.
+It is started as `saelens_synth.py FOLDER` by an interpreter with sae-lens and PyTorch. FOLDER holds
+tokens.npy f32[N, d], rows.npy i64[T, B] (the tokens of each step) and task.json. Each SAE is
+written to FOLDER/CODE-SEED as SAELens saves it for inference. Prices are controlled by the same law
+as in aejax (aejax/bottlenecks/sparse/memory.py), so that both libraries are compared at equal L0.
 """
 
 import importlib.metadata
@@ -20,14 +20,14 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 
 class Price:
-    """The coefficient at which `target` latents are active."""
+    """A controller of the sparsity coefficient, which brings L0 to `target` active latents."""
 
     def __init__(self, target: float, energy: float, descent: int):
         self.target, self.most, self.descent = target, math.log(2.0 * energy / target), descent
         self.start = self.excess = self.slow = self.integral = 0.0
 
     def after(self, step: int, l0: float) -> float:
-        """The next step's, after this one with so many active latents."""
+        """Returns the coefficient of the next step, from the L0 of this step."""
         above = math.log(max(l0, 0.01) / self.target)
         if step == 0:
             self.start = max(above, 0.0)
@@ -41,7 +41,7 @@ class Price:
 
 
 def made(code: str, size: int, task: dict):
-    """An SAE of one code, with SAELens' defaults but for what the task fixes."""
+    """Makes an untrained SAE, with SAELens' defaults except for what the task fixes."""
     shape = {
         "d_in": size,
         "d_sae": task["latents"],
@@ -65,7 +65,7 @@ def made(code: str, size: int, task: dict):
 
 
 def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task: dict):
-    """One SAE after all steps, its input scale folded into its weights."""
+    """Trains one SAE and folds its input scale into its weights."""
     torch.manual_seed(seed)
     sae = made(code, tokens.shape[1], task)
     steps, batch = rows.shape
@@ -81,7 +81,9 @@ def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task
     trainer = SAETrainer(config, sae, iter(()))
     scale = tokens.shape[1] ** 0.5 / float(tokens[:100_000].norm(dim=-1).mean())
     trainer.activation_scaler.scaling_factor = scale
-    priced = trainer.coefficient_schedulers  # l1 or l0; empty where the code fixes its L0
+    priced = (
+        trainer.coefficient_schedulers
+    )  # the coefficient of L1 or L0; none if the code fixes its L0
     energy = float(tokens[:100_000].square().sum(-1).mean()) * scale**2
     price = Price(task["l0"], energy, task["descent"])
     for step in range(steps):
@@ -97,7 +99,7 @@ def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task
 
 
 def main() -> None:
-    """Trains all that the task names and is not there yet."""
+    """Trains all SAEs of the task that have no folder yet."""
     folder = pathlib.Path(sys.argv[1])
     task = json.loads((folder / "task.json").read_text())
     tokens = torch.from_numpy(np.load(folder / "tokens.npy", allow_pickle=False))

@@ -1,6 +1,7 @@
-"""TopK by hand in PyTorch in bench-sae: `embedding_bag` decodes, AuxK only where latents are dead.
+"""The contestant of bench-sae that is a hand-written TopK autoencoder in PyTorch.
 
-Run by an interpreter that has PyTorch.
+`embedding_bag` decodes, and AuxK is computed only while latents are dead. It needs an interpreter
+with PyTorch.
 """
 
 import importlib.metadata
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 
 class TopK(torch.nn.Module):
-    """W_enc, b_enc, W_dec, b_dec, and the ages of latents."""
+    """A TopK autoencoder: encoder, decoder, and the steps since each latent was last active."""
 
     def __init__(self, size: int, latents: int, k: int):
         super().__init__()
@@ -25,7 +26,7 @@ class TopK(torch.nn.Module):
         self.ages = torch.zeros(latents, dtype=torch.int64)
 
     def loss(self, x: torch.Tensor) -> torch.Tensor:
-        """Squared error and AuxK, of one batch."""
+        """Computes the squared error and AuxK of a batch, and updates the ages of latents."""
         pre = torch.addmm(self.b_enc, x, self.w_enc)
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
         values = values.relu()
@@ -45,15 +46,17 @@ class TopK(torch.nn.Module):
         return loss
 
     def decode(self, values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """The sum of k rows for each example."""
+        """Returns the weighted sum of k decoder rows for each example."""
         return functional.embedding_bag(indices, self.w_dec, per_sample_weights=values, mode="sum")
 
 
 def main() -> None:
-    """Serves steps."""
+    """Answers requests for training steps until standard input ends."""
     task = sae_task.arguments()
     if task.code != "topk":
-        raise SystemExit(f"embedding_bag needs a fixed number of slots, which {task.code} has not")
+        raise SystemExit(
+            f"this program trains topk only, since embedding_bag needs a fixed L0, not {task.code}"
+        )
     torch.manual_seed(0)
     model = TopK(task.size, task.latents, task.k)
     optimiser = torch.optim.Adam(model.parameters(), 3e-4, fused=True)

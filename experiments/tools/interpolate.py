@@ -1,9 +1,10 @@
-"""Paths between two test examples of a finished run, straight and along the sphere.
+"""Draws paths between two test examples of a finished run, straight and spherical.
 
     python -m experiments interpolate runs/digits-vae 3 14
 
-Writes figures/interpolation-A-B.png: above the straight line between the two codes, below the
-spherical path, which keeps the norm that draws from the prior have; at both ends the examples.
+It writes figures/interpolation-A-B.png. The upper row decodes the straight line between the two
+codes. The lower row decodes the spherical path, whose points have norms like those of draws from
+the prior. The examples are at both ends.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from experiments.shared.experiment import named
 from experiments.shared.place import Place, say
 from experiments.tools import picture
 
-NAMED = 11  # points of a path that have room for their share of the way
+NAMED = 11  # the most points of a path that have room for a label
 
 
 def command(
@@ -33,19 +34,19 @@ def command(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
-    """Draws two paths.
+    """Draws the two paths.
 
     Args:
       run_dir: folder of a finished run.
-      a: number of a test example, from 0.
-      b: number of another.
-      steps: points of a path, both ends among them.
-      member: which of the run's seeds, from 0.
-      data_dir: where data sets are prepared.
-      manual_dir: raw files of a data set.
+      a: index of the first test example, from 0.
+      b: index of the second test example, from 0.
+      steps: number of points of a path, including both ends.
+      member: index of one of the run's seeds, from 0.
+      data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
+      manual_dir: folder with a data set's raw files; then nothing is downloaded.
     """
     if steps < 2:
-        raise UserError(f"--steps is {steps}: a path has 2 points or more")
+        raise UserError(f"--steps is {steps}: give 2 or more, since a path includes both ends")
     experiment = named(run_dir)
     model, variables, config = ae.load(run_dir, seed=member)
     test = experiment.data(config, Place(data_dir=data_dir, manual_dir=manual_dir))[2]
@@ -59,7 +60,10 @@ def command(
 
     latent = jax.eval_shape(lambda v: model.bind(v).encode(ends), variables)
     if getattr(latent, "ndim", 0) != 2:
-        raise UserError(f"{run_dir} has codes that are no vectors: there is no line between two")
+        raise UserError(
+            f"the codes of {run_dir} are not vectors, so there is no line between two of them: "
+            "choose a run whose bottleneck gives one vector"
+        )
 
     def paths(variables: Variables) -> Array:
         bound = model.bind(variables)
@@ -71,14 +75,14 @@ def command(
     decoded = np.asarray(jax.jit(paths)(variables))
     rows = decoded.reshape(2, steps, *decoded.shape[1:])
     if not picture.drawable(decoded):
-        raise UserError(f"{run_dir} is no run on images: there is nothing to draw")
+        raise UserError(f"the examples of {run_dir} cannot be drawn: choose a run on images")
     say(f"picture: {_draw(run_dir, (a, b), np.asarray(ends.target), rows)}")
 
 
 def _draw(
     run_dir: pathlib.Path, numbers: tuple[int, int], ends: np.ndarray, paths: np.ndarray
 ) -> pathlib.Path:
-    """The two paths f[2, T, H, W, C] between the examples f[2, H, W, C] that they lead to."""
+    """Draws the two paths f[2, T, H, W, C] between the examples f[2, H, W, C] at their ends."""
     steps = paths.shape[1]
     first, last = (np.broadcast_to(end, (2, 1, *end.shape)) for end in ends)
     share = [f"{t:.1f}" if steps <= NAMED else "" for t in np.linspace(0, 1, steps)]
@@ -94,19 +98,22 @@ def _draw(
 
 
 def linear(first: Array, last: Array, share: Array) -> Array:
-    """The straight line: f32[L], f32[L], f32[T] -> f32[T, L]."""
+    """Returns points at the shares f32[T] of the line between two f32[L], f32[T, L]."""
     share = share[:, None]
     return (1.0 - share) * first[None] + share * last[None]
 
 
 def spherical(first: Array, last: Array, share: Array) -> Array:
-    """The great circle between the directions, with norms in between: f32[T, L] (Shoemake 1985)."""
+    """Returns points at the shares f32[T] of the spherical path between two f32[L], f32[T, L].
+
+    Directions follow the great circle (Shoemake 1985), and norms are interpolated linearly.
+    """
     norms = jnp.linalg.norm(first), jnp.linalg.norm(last)
     units = first / jnp.maximum(norms[0], 1e-8), last / jnp.maximum(norms[1], 1e-8)
     angle = jnp.arccos(jnp.clip(jnp.sum(units[0] * units[1]), -1.0, 1.0))
     sine = jnp.sin(angle)
     share = share[:, None]
-    # Directions that are almost one have no circle between them: the line is the same.
+    # The great circle is undefined between almost equal directions; the line is the same there.
     straight = sine < 1e-4
     safe = jnp.where(straight, 1.0, sine)
     weights = (

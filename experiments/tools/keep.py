@@ -1,8 +1,8 @@
-"""Keeps a finished run's result as a small file beside the README's tables.
+"""Keeps the result of a finished run as a small file, from which the README's tables are made.
 
     python -m experiments keep runs/digits-vae
 
-Writes experiments/results/NAME.json: the figures, the command, the hardware and the minutes; then
+It writes experiments/results/NAME.json with the figures, the command, the hardware and the minutes.
 `python -m experiments table` writes the README's tables from these files.
 """
 
@@ -19,16 +19,17 @@ from aejax.files import read_json, write_json
 from aejax.runs.metrics import NAME, read
 from experiments.shared.place import say
 
-PAUSE = 10  # times the usual time of a chunk, above which the run was not running
+# A chunk that took more than this many times the median was interrupted: it counts as the median.
+PAUSE = 10
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 
 def command(run_dir: pathlib.Path, name: str | None = None) -> None:
-    """Keeps a result.
+    """Writes the file.
 
     Args:
       run_dir: folder of a finished run or benchmark.
-      name: of the file; by default the folder's.
+      name: name of the file without .json; the folder's name by default.
     """
     result = read_json(run_dir / "result.json")
     facts = result.pop("environment", None) or read_json(run_dir / "environment.json")
@@ -47,7 +48,7 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
 
 
 def portable(words: list[str]) -> str:
-    """The command without this machine's folders; a peer's interpreter is measured: PATH."""
+    """Joins the command without folders of this machine; a peer's interpreter becomes PATH."""
     found, skip = ["python"], False
     for word in words[1:]:
         flag, _, value = word.partition("=")
@@ -70,7 +71,7 @@ def _hardware(facts: dict[str, Any]) -> str:
 
 
 def _seconds(run_dir: pathlib.Path) -> float:
-    """What training took, over all parts of the run; pauses between two starts do not count."""
+    """Sums the seconds of training over all jobs of a run, without pauses between restarts."""
     total = 0.0
     for path in [run_dir / NAME, *run_dir.glob(f"*/{NAME}")]:
         chunks = np.diff(np.unique(read(path.parent)["time"]))

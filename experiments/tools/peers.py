@@ -1,11 +1,12 @@
-"""Trains SAELens' SAEs on the tokens of a finished synth-sae run and puts them beside its own.
+"""Trains SAELens' SAEs on the tokens of a finished synth-sae run and compares them with its own.
 
     python -m experiments peers runs/synth-sae --peer-python PATH
 
-Each code that SAELens has is trained by its own trainer, with the same seeds, batches, learning
-rate and number of active latents as the run's first; files are written as SAELens writes them, and
-read and judged as the run's own dictionaries are. The figures join result.json as `CODE at L0,
-SAELens`, the differences as `CODE less SAELens`, and the page is written anew.
+Each code that SAELens has is trained by SAELens' trainer, with the same seeds, batches and learning
+rate as the run, and with the run's first number of active latents. The SAEs are read from the files
+that SAELens writes, and scored like the run's own dictionaries. Their figures are added to
+result.json as `CODE at L0, SAELens`, the differences as `CODE less SAELens`, and the report is
+written again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from experiments.shared.pages import write_page
 from experiments.shared.place import Place, say
 from experiments.shared.training import streams, summary
 
-# Of the run -> of SAELens, whose standard code is the April recipe with its weighted norm; its TopK
-# scores latents by the length of what they add.
+# Name of a code in the run -> its name in SAELens. SAELens' standard code is the April recipe, and
+# its TopK ranks latents by the norm of what they add to the reconstruction.
 CODES = {
     "topk-by-norm": "topk",
     "batchtopk": "batchtopk",
@@ -42,22 +43,24 @@ CODES = {
     "april": "standard",
 }
 JUDGED = ("explained_variance", "mcc")
-EQUAL = 0.05  # share of the L0 asked for within which every seed of both counts as at equal L0
+EQUAL = 0.05  # the most that L0 may differ from its target, relative to it, to count as equal
 
 
 def command(
     run_dir: pathlib.Path, peer_python: str | None = None, data_dir: str | None = None
 ) -> None:
-    """Trains, judges and compares; what is trained already is not trained again.
+    """Trains SAELens' SAEs, unless that is done already, scores them and adds the comparison.
 
     Args:
       run_dir: folder of a finished run of synth-sae.
-      peer_python: an interpreter that has sae-lens and torch; needed the first time.
-      data_dir: where data sets lie.
+      peer_python: path of a Python interpreter with sae-lens and torch; needed the first time.
+      data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
     """
     experiment, place = named(run_dir), Place(data_dir=data_dir)
     if experiment.name != "synth-sae":
-        raise UserError(f"{run_dir} is a run of {experiment.name}: give one of synth-sae")
+        raise UserError(
+            f"{run_dir} is a run of {experiment.name}: give the folder of a run of synth-sae"
+        )
     result = read_json(run_dir / "result.json")
     config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
     config = dataclasses.replace(config, l0=tuple(config.l0))
@@ -67,7 +70,10 @@ def command(
         prepare(folder, experiment.build(config, splits[0].event), config, splits)
         _train(peer_python, folder)
     elif not (folder / "versions.json").exists():
-        raise UserError("--peer-python is missing: give an interpreter that has sae-lens and torch")
+        raise UserError(
+            f"{folder} holds no trained SAEs yet: give --peer-python the path of a Python "
+            "interpreter with sae-lens and torch"
+        )
     for own, theirs in CODES.items():
         rows = []
         for seed in range(config.seed, config.seed + config.seeds):
@@ -82,7 +88,7 @@ def command(
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:
-    """Writes what the peers train on: tokens, the rows of every batch, and the numbers."""
+    """Writes what SAELens trains on: the tokens, the rows of each batch, and the numbers."""
     folder.mkdir(exist_ok=True)
     rows = streams(next(iter(jobs.values())), config, splits[0]).rows(0, config.steps)
     np.save(folder / "tokens.npy", np.asarray(splits[0].arrays[HOOK]), allow_pickle=False)
@@ -106,16 +112,23 @@ def _train(python: str, folder: pathlib.Path) -> None:
     try:
         done = subprocess.run([python, str(script), str(folder)], env=variables, check=False)
     except OSError as error:
-        raise UserError(f"--peer-python {python} cannot be started: {error.strerror}") from error
+        raise UserError(
+            f"--peer-python {python} cannot be started ({error.strerror}): give the path of a "
+            "Python interpreter with sae-lens and torch"
+        ) from error
     if done.returncode:
-        raise UserError(f"--peer-python {python} ended: does it have sae-lens and torch?")
+        raise UserError(
+            f"--peer-python {python} ended with an error, which stands above: check that it has "
+            "sae-lens and torch"
+        )
 
 
 def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
-    """Own figures less SAELens', `std` being the standard error of the difference.
+    """Computes differences, own figures minus SAELens', with their standard errors as `std`.
 
-    A loss is a difference below minus one standard error. The difference of L0 stands beside, and
-    where a seed of either is too far from what was asked for neither is said to win.
+    It prints a win or a loss if a difference exceeds one standard error. Where a seed of either
+    library is too far from the target L0, it prints that instead, since codes of unequal L0 cannot
+    be compared. The difference of L0 is returned too.
     """
     found: dict[str, Any] = {}
     for code in CODES:

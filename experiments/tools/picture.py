@@ -1,4 +1,4 @@
-"""A grid of images as a PNG file among a run's figures."""
+"""Writing of a grid of images as a PNG file into a run's folder of figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aejax.files import write_bytes, writing
 from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 
-LEAST, MOST, WIDTH = 64, 256, 800  # pixels of one image's side, and of all of a row
+LEAST, MOST, WIDTH = 64, 256, 800  # CSS pixels: limits of an image's side, and width of a row
 
 
 def drawable(images: np.ndarray) -> bool:
@@ -27,13 +27,13 @@ def save(
     column_labels: Sequence[str] = (),
     gap_after: Sequence[int] = (),
 ) -> pathlib.Path:
-    """Writes figures/NAME.png, few images larger than many.
+    """Writes figures/NAME.png; the fewer columns there are, the larger are the images.
 
     Args:
       run_dir: the run's folder.
-      name: of the file.
-      rows: f[R, C, H, W, 1 or 3] in [0, 1]; NaN leaves paper.
-      row_labels, column_labels, gap_after: as `image_grid` has them.
+      name: the name of the file without .png.
+      rows: f[R, C, H, W, 1 or 3] in [0, 1]; the place of an image of NaN stays empty.
+      row_labels, column_labels, gap_after: as in `image_grid`.
 
     Returns:
       The file's path.

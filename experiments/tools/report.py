@@ -1,6 +1,8 @@
-"""Writes the report of a finished run anew.
+"""Writes the report of a finished run again.
 
-python -m experiments report runs/digits-vae
+    python -m experiments report runs/digits-vae
+
+It reads checkpoints, metrics and result.json, and writes figures/*.png and report.html.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from experiments.shared.place import Place, say
 def command(
     run_dir: pathlib.Path, data_dir: str | None = None, manual_dir: str | None = None
 ) -> None:
-    """Writes figures/*.png and report.html.
+    """Writes the report.
 
     Args:
       run_dir: folder of a finished run.
-      data_dir: where data sets are prepared.
-      manual_dir: raw files of a data set.
+      data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
+      manual_dir: folder with a data set's raw files; then nothing is downloaded.
     """
     place = Place(data_dir=data_dir, manual_dir=manual_dir)
     say(f"report: {write_page(named(run_dir), run_dir, place)}")

@@ -1,9 +1,10 @@
-"""Draws from the prior of a finished run; restores prior and decoder alone.
+"""Draws samples from the prior of a finished run; the encoder is not loaded.
 
     python -m experiments sample runs/digits-vae --count 64
     python -m experiments sample RUN --context 0 0 0 1 0 0 0 0 0 0   # given the label 3 of ten
 
-Writes figures/samples-COUNT.png and samples.npy (f32[count, *event], the decoder's means).
+It writes samples.npy, f32[count, *event] with the means of the likelihood, and for images also
+figures/samples-COUNT.png.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from aejax.types import Array, Key, Variables
 from experiments.shared.place import say
 from experiments.tools import picture
 
-GENERATING = ("decoder", "prior", "likelihood")  # what generation needs: no encoder
+GENERATING = ("decoder", "prior", "likelihood")  # the parts of a model that sampling needs
 
 
 def command(
@@ -34,15 +35,15 @@ def command(
     seed: int = 0,
     context: tuple[float, ...] = (),
 ) -> None:
-    """Draws samples.
+    """Draws the samples and writes the files.
 
     Args:
       run_dir: folder of a finished run.
-      count: how many.
-      member: which of the run's seeds, from 0.
-      seed: of the draws.
-      context: what the model is given beside each draw, such as a label as ones and zeros; for a
-        model that was trained with a context.
+      count: number of samples.
+      member: index of one of the run's seeds, from 0.
+      seed: seed of the draws.
+      context: numbers that condition all samples, such as a one-hot label; only for a model that
+        was trained with a context.
     """
     if count < 1:
         raise UserError(f"--count is {count}: give 1 or more")
@@ -68,17 +69,17 @@ def draw(
     count: int,
     context: Sequence[float] = (),
 ) -> np.ndarray:
-    """Means that the decoder gives to draws from the prior, f32[count, *event].
+    """Draws latents from the prior and decodes them to means, f32[count, *event].
 
     Args:
-      model: with a prior.
-      variables: of one member.
-      key: of the draws.
-      count: how many.
-      context: the same for all of them; () for none.
+      model: a model with a prior.
+      variables: the variables of one member.
+      key: the key of the draws.
+      count: the number of samples.
+      context: the context of all samples; () for none.
 
     Raises:
-      UserError: if the model was trained with another context.
+      UserError: if the model was trained with a context of another size.
     """
     given = jnp.asarray([context] * count, jnp.float32) if context else None
 
@@ -89,6 +90,6 @@ def draw(
         return np.asarray(jax.jit(lambda variables: means(model.bind(variables)))(variables))
     except ScopeParamShapeError as error:
         raise UserError(
-            f"the model was trained with a context of another size than {len(context)} numbers: "
-            f"give --context as many as it knows ({error})"
+            f"--context has {len(context)} numbers, but the model was trained with a context of "
+            f"another size: give as many numbers as in training ({error})"
         ) from error

@@ -2,9 +2,9 @@
 
     python -m experiments table
 
-A table stands between <!-- figures: NAME --> and <!-- end -->, NAME being that of a results file;
-one of published figures between <!-- published: NAME --> and <!-- end -->, NAME being one of
-experiments/shared/published.py.
+A table of measured figures is written between <!-- figures: NAME --> and <!-- end -->, where NAME
+is the name of a results file. A table that compares with published results is written between
+<!-- published: NAME --> and <!-- end -->, where NAME is in experiments/shared/published.py.
 """
 
 from __future__ import annotations
@@ -29,24 +29,26 @@ PLACE = re.compile(
 
 
 def command(readme: pathlib.Path = pathlib.Path("README.md")) -> None:
-    """Writes the tables.
+    """Writes the tables into a file, in place of those that it holds.
 
     Args:
-      readme: the file to write them into.
+      readme: path of the Markdown file.
     """
     try:
         text = readme.read_text()
     except OSError as error:
-        raise UserError(f"{readme} cannot be read: {error.strerror}") from error
+        raise UserError(
+            f"--readme {readme} cannot be read ({error.strerror}): give the path of a Markdown file"
+        ) from error
     write_bytes(readme, filled(text).encode())
     say(f"tables: {readme}")
 
 
 def filled(text: str) -> str:
-    """The text with each of its tables made from the results file that it names.
+    """Replaces each table of a text by the one made from the results file that it names.
 
     Raises:
-      UserError: if there is no such file.
+      UserError: if that file does not exist.
     """
 
     def one(match: re.Match[str]) -> str:
@@ -59,7 +61,7 @@ def filled(text: str) -> str:
 
 
 def made(result: Mapping[str, Any]) -> str:
-    """One results file as Markdown: how it was measured, then its figures."""
+    """Formats a results file as Markdown: the command, hardware and minutes, then its figures."""
     minutes = f", {result['minutes']:g} minutes" if "minutes" in result else ""
     jax = result["versions"]["jax"]
     lines = [f"`{result['command']}` ({result['hardware']}, jax {jax}{minutes})", ""]
@@ -77,14 +79,14 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def beside(rows: Sequence[Row]) -> str:
-    """Published figures beside our own, of those rows that were run."""
+    """Formats published results beside our own as a Markdown table; rows not run say so."""
     lines = [
         "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",
     ]
     for row in rows:
         first = f"| {row.model} | {row.published} |"
-        # NAME.json, and NAME.longer.json of another budget in a line of its own.
+        # A further file such as NAME.longer.json, of a longer run, becomes a further line.
         paths = sorted(
             [*RESULTS.glob(f"{row.results}.json"), *RESULTS.glob(f"{row.results}.*.json")]
         )
@@ -130,7 +132,7 @@ def _parts(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _contests(result: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(where it stands, contestant -> row) of all speeds measured beside each other."""
+    """Finds all speed comparisons in a result: pairs of (its heading, contestant -> its row)."""
     rows = {name: row for name, row in result.items() if isinstance(row, dict)}
     contest = {name: row for name, row in rows.items() if _rate(row)}
     if contest:
@@ -144,7 +146,7 @@ def _rate(row: Mapping[str, Any]) -> str:
     return next((name for name in row if name.endswith("s_per_second")), "")
 
 
-# What may have been measured of a contestant: heading, and its cell; columns without any are left.
+# Optional columns of speed tables: heading -> cell of a contestant. Empty columns are left out.
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "with dead latents": lambda row: f"{row['with_dead'][_rate(row)]:,.0f}",
     "dead": lambda row: f"{row['with_dead']['dead']:,}",
