@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from aejax.data import Batches, images, pictures
 from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
+from aejax.training.gathering import gathered
 
 SPLITS = {"train": 30, "t10k": 12}
 
@@ -108,7 +109,8 @@ class TestDigits:
         code = f"""
 import aejax.data as data
 train, validation, test = data.images("digits", data_dir={str(data_dir)!r})
-data.Batches(train, 32, seeds=2).source(0, 3).batch(1, 1)
+from aejax.training.gathering import gathered
+gathered(data.Batches(train, 32, seeds=2).source(0, 3), 1, 1)
 print(len(train), next(test.batches(8)).x.shape)
 """
         blocked = ("tensorflow_datasets", "tensorflow", "grain", "sklearn", "PIL", "array_record")
@@ -305,7 +307,7 @@ def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
         for t in (0, 2):
             source = theirs.source(t, 2)
             assert source.rows is None
-            np.testing.assert_array_equal(source.batch(1, t + 1).x, ours[t + 1].x)
+            np.testing.assert_array_equal(gathered(source, 1, t + 1).x, ours[t + 1].x)
     # What is binarised once does not depend on how it is read.
     test = large[2]
     assert test.fingerprint != large[1].fingerprint
