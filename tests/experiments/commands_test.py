@@ -168,7 +168,10 @@ def test_samples_are_given_a_context(tmp_path, capsys):
     assert not np.allclose(*drawn)
     status, said = main(capsys, *command)
     assert status != 0
-    assert "with a context of another size than 0 numbers: give --context" in " ".join(said.split())
+    assert (
+        "--context has 0 numbers, but the model was trained with a context of another size"
+        in " ".join(said.split())
+    )
 
 
 def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
@@ -226,7 +229,7 @@ BAD = {
     "a folder that is no run": (["report", "no-such-folder"], "no-such-folder"),
     "count below 1": (["sample", "no-such-folder", "--count", "0"], "--count"),
     "a folder that is a file": (["bench-vae", "--out", "/dev/null/x"], "/dev/null"),
-    "few latents": (["bench-sae", "--m", "512"], "--m 512: give one or more, each 1024 or more"),
+    "few latents": (["bench-sae", "--m", "512"], "--m is 512: give one or more numbers"),
     "rounds below 1": (["bench-sae", "--rounds", "0"], "--rounds is 0: give 1 or more"),
     "an unknown preset": (["sprites-disentangle", "--preset", "papper"], "--preset papper"),
     "k above the latents": (["images-sae", "--dataset", "digits", "--k", "9999"], "--k"),
@@ -307,10 +310,10 @@ def build(config, event):
     return {"plain": Job(model, ae.reconstruction(), optax.adam(1e-3))}
 
 def figures(config, trained, splits):
-    part = trained["plain"]
+    done = trained["plain"]
     error = variational.mean_square_error
-    one = lambda variables: {"error": error(part.job.model, variables, splits[2])}
-    return ae.evaluation.over_seeds(one, part.variables, part.seeds)
+    one = lambda variables: {"error": error(done.job.model, variables, splits[2])}
+    return ae.evaluation.over_seeds(one, done.variables, done.seeds)
 
 EXPERIMENT = Experiment(
     "plain-digits", Config, image_data("digits"), build, figures,
@@ -368,7 +371,7 @@ def test_other_data_is_refused(finished, tmp_path, data_dir):
     facts["data"][0]["sha256"] = "0" * 64
     (folder / "environment.json").write_text(json.dumps(facts))
     longer = dataclasses.replace(SMALL, steps=12)
-    with pytest.raises(ae.UserError, match="digits/train is not what"):
+    with pytest.raises(ae.UserError, match="digits/train has changed since"):
         drive(digits_vae.EXPERIMENT, longer, Place(out=str(folder), data_dir=data_dir))
 
 
@@ -403,7 +406,7 @@ def test_the_stages_of_the_paper_and_a_rate_that_falls():
 
 
 def test_dreg_of_two_layers_is_refused():
-    with pytest.raises(ae.UserError, match="--objective dreg is for --layers 1"):
+    with pytest.raises(ae.UserError, match="--objective dreg needs --layers 1"):
         mnist_iwae.build(mnist_iwae.Config(layers=2, objective="dreg"), (28, 28, 1))
 
 

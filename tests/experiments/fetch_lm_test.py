@@ -47,7 +47,7 @@ def test_brings_the_file_alone(found, tmp_path, capsys, monkeypatch):
     assert names(found) == [fetch_lm.FILE]
     monkeypatch.setattr(fetch_lm.subprocess, "run", None)
     fetch_lm.command(found)
-    assert "there already" in capsys.readouterr().out
+    assert "already there" in capsys.readouterr().out
     (found / fetch_lm.FILE).write_bytes(CONTENT[:-1])
     with pytest.raises(UserError, match=r"is damaged .its sha256 differs.: delete it"):
         fetch_lm.command(found)
@@ -69,7 +69,7 @@ def test_says_what_to_do_without_an_index(found):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (CONTENT[:-1], "has another sha256 than the published one"),
+        (CONTENT[:-1], "differs from the published one"),
         (None, r"whl is damaged \(File is not a zip file\)"),
     ],
 )

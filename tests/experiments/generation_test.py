@@ -89,7 +89,7 @@ def test_data_without_labels_are_refused_before_anything_is_trained(experiment, 
     """Fails if the classifier, the last part, is the first to ask for them."""
     for i in range(12):
         Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    with pytest.raises(ae.UserError, match="has no ten labels"):
+    with pytest.raises(ae.UserError, match="does not have labels from 0 to 9"):
         experiment.EXPERIMENT.data(experiment.Config(dataset=str(tmp_path)), Place())
 
 
