@@ -94,7 +94,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures of each posterior, and `gap`, the distance of ELBO and NLL."""
+    """Computes test figures of each posterior, and `gap`, which is -ELBO - NLL."""
     test = splits[2].take(config.tested)
     result = {}
     for label, done in trained.items():

@@ -33,7 +33,7 @@ class Figure(NamedTuple):
 
     @property
     def digits(self) -> int:
-        """The decimals that show two digits of `std`, or four of the values if it is 0."""
+        """How many decimals to write: two digits of `std`, or four of the values if it is 0."""
         if self.std > 0 and math.isfinite(self.std):
             return max(0, 1 - math.floor(math.log10(self.std)))
         finite = [abs(value) for value in (self.mean, *self.values) if math.isfinite(value)]
@@ -44,7 +44,7 @@ class Figure(NamedTuple):
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Selects the entries {"mean": ..., "std": ..., "values": [...]} and the single numbers."""
+    """Reads the entries {"mean": ..., "std": ..., "values": [...]} and the single numbers."""
     read = ((name, _figure(entry)) for name, entry in results.items())
     return {name: figure for name, figure in read if figure is not None}
 

@@ -132,7 +132,7 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
 
 
 def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Drops the curves of other splits: ages of units count training steps, on any split."""
+    """Keeps one curve: dead units are counted in training, so it is the same on all splits."""
     first = next(iter(parts))
     return {first: parts[first]}
 

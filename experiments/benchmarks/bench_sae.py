@@ -131,7 +131,11 @@ def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 def contestant(
     name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
 ) -> Iterator[Ask]:
-    """Starts a program in its own process, which waits between turns; yields a way to ask it."""
+    """Starts a program in its own process, which waits between its turns.
+
+    Yields:
+      A function (steps, dead latents) -> the measurements of one turn.
+    """
     shape = {"size": SIZE, "latents": latents, "k": ACTIVE, "batch": BATCH}
     flags = [text for key, value in shape.items() for text in (f"--{key}", str(value))]
     log = folder / f"{name}-{code}-{latents}.log"

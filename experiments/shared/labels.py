@@ -113,10 +113,10 @@ def _flat(images: np.ndarray) -> np.ndarray:
 def relabelled(
     model: ae.Autoencoder, variables: Variables, classifier: Any, test: Split, count: int = 1_000
 ) -> dict[str, float]:
-    """Scores changed labels: are they recognised, and do test pictures keep their ink and slant?
+    """Decodes test images given other labels; scores recognition and the style that is kept.
 
-    The correlations of ink and slant are taken within each pair of old and new label, so that they
-    do not measure differences between the digits themselves.
+    The style is ink and slant. Old and new style are correlated within each pair of old and new
+    label, so that the correlations do not measure differences between the digits themselves.
     """
     some = test.take(count)
     old = np.asarray(some.labels)

@@ -99,7 +99,7 @@ def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures of each seed: all of `bounds` for the job "vae", errors for others.
+    """Computes test figures of each seed: `bounds` for the job "vae", and errors of all jobs.
 
     Args:
       config: the experiment's numbers, with the field `nll_draws`.

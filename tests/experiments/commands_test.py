@@ -168,10 +168,7 @@ def test_samples_are_given_a_context(tmp_path, capsys):
     assert not np.allclose(*drawn)
     status, said = main(capsys, *command)
     assert status != 0
-    assert (
-        "--context has 0 numbers, but the model was trained with a context of another size"
-        in " ".join(said.split())
-    )
+    assert "but the model was trained with a context of another size" in " ".join(said.split())
 
 
 def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
