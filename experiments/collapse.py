@@ -53,7 +53,7 @@ class Config(Numbers):
     batch: int = 32  # examples in a batch
     chunk: int = 250  # steps in one compiled call
     dataset: str = "digits"  # name of a data set, or path of a folder of images
-    binarise: Literal["dynamic", "static"] = "dynamic"
+    binarise: Literal["dynamic", "static"] = "dynamic"  # binary pixels at every step, or once
     width: int = 64  # units of the hidden layers of encoder and decoder
     latents: int = 8  # number of latents
     channels: int = 8  # channels of each layer of the PixelCNN

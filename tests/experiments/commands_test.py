@@ -1,4 +1,4 @@
-"""Experiments end to end on small numbers, what they refuse, and the platforms they lower for."""
+"""Tests of experiments: small runs end to end, errors for bad input, and compilation for GPUs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CASES = {
     "image-flows": (image_flows.EXPERIMENT, image_flows.Config(width=8, latents=4, columns=2)),
     "collapse": (collapse.EXPERIMENT, collapse.Config(width=8, channels=2, layers=1, kernel=3)),
 }
-# Of many parts, those that differ in what is compiled.
+# Experiments with many jobs -> the jobs whose compiled programs differ.
 LOWERED = {
     "images-sae": ("topk", "jumprelu", "gated", "plain"),
     "sprites-disentangle": ("factor-vae", "beta-tcvae"),
@@ -78,7 +78,7 @@ def finished(tmp_path_factory, data_dir):
 
 
 def main(capsys, *arguments) -> tuple[int, str]:
-    """The exit status of a command, and all that it printed."""
+    """Runs a command and returns its exit status and all that it printed."""
     try:
         status = commands.main([str(argument) for argument in arguments])
     except SystemExit as exit:  # how the reader of flags ends
@@ -93,12 +93,12 @@ def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
     config = dataclasses.replace(config, seeds=2, chunk=4, batch=4)
     images = np.zeros((20, 16, 16, 1), np.float32)
     train = ae.data.arrays(images, validation=1, test=1)[0]
-    parts = experiment.build(config, train.event)
-    for label in LOWERED.get(name, parts):
-        part = parts[label]
-        trained = learner(part, config)
+    jobs = experiment.build(config, train.event)
+    for label in LOWERED.get(name, jobs):
+        job = jobs[label]
+        trained = learner(job, config)
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
-        batches = streams(part, config, train)
+        batches = streams(job, config, train)
         state = jax.eval_shape(trained.init, keys, batches[0])
         platforms = ("cpu", "cuda", "tpu")
         exported = jax.export.export(jax.jit(trained.step), platforms=platforms)(
@@ -120,7 +120,7 @@ def test_a_run_leaves_all_that_it_promises(finished):
         np.testing.assert_allclose(stored[figure]["std"], np.std(values, ddof=1))
     assert len(stored["steps_per_second"]["values"]) == 1
     assert len(stored["params_sha256"]) == 64
-    # The NLL of the same model lies below -ELBO but for noise: 5 draws gain nats here.
+    # The NLL of a model is below -ELBO except for noise, which is smaller than the gap here.
     assert stored["nll"]["mean"] < -stored["elbo"]["mean"]
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
     assert steps == list(range(8))
@@ -147,7 +147,7 @@ def test_a_finished_run_prints_its_result_and_trains_nothing(finished, data_dir,
 
 
 def test_samples_are_given_a_context(tmp_path, capsys):
-    """Fails if the decoder and the prior do not see it, or if its lack is flax's to explain."""
+    """Fails if decoder and prior ignore the context, or if its absence raises an error of flax."""
     parts = ae.nets.MLP(()), ae.Gaussian(3), ae.nets.MLP((), shape=(4,)), ae.priors.Flow(2, (8,))
     model = ae.Autoencoder(*parts, ae.likelihoods.Bernoulli())
     learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.1))
@@ -184,7 +184,7 @@ def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
     np.testing.assert_array_equal(np.load(folder / "samples.npy", allow_pickle=False), whole)
     assert whole.shape == (9, 8, 8, 1)
     assert 0 <= whole.min() < whole.max() <= 1
-    # With the encoder gone the report, which encodes, is refused.
+    # The report needs the encoder, so without one the command fails.
     with pytest.warns(UserWarning, match="encoder"):
         assert main(capsys, "report", folder)[0] == 2
 
@@ -243,12 +243,12 @@ def test_bad_input_gets_a_sentence_and_status_2(case, tmp_path, data_dir, capsys
     assert status == 2
     assert named in text
     assert "Traceback" not in text
-    # Nothing is half-written: no run's folder was begun.
+    # No folder of a run was made.
     assert not (tmp_path / "out" / "config.json").exists()
 
 
 def test_the_folder_of_a_script_is_no_experiment(tmp_path, capsys):
-    """Fails if it is said to be one of another version."""
+    """Fails if the error calls the folder a run of another version instead of one of a script."""
     (tmp_path / "config.json").write_text("{}")
     status, text = main(capsys, "report", tmp_path)
     assert status == 2
@@ -373,7 +373,7 @@ def test_other_data_is_refused(finished, tmp_path, data_dir):
 
 
 def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
-    """Fails if the rate of a warm-up's first steps weighs nothing: then the first is the best."""
+    """Fails if validation weighs the rate as the current step does: then step 1 is the best."""
     splits = digits_vae.EXPERIMENT.data(SMALL, Place(data_dir=data_dir))
     part = digits_vae.build(SMALL, splits[0].event)["vae"]
     state = learner(part, SMALL).init(
@@ -389,7 +389,7 @@ def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
 
 
 def test_the_stages_of_the_paper_and_a_rate_that_falls():
-    """Fails if the stages are one too few, or if the rate does not fall over the whole run."""
+    """Fails if there is one stage too few, or if the rate does not fall over the whole run."""
 
     paper = mnist_iwae.rate(mnist_iwae.Config(steps=3_280, schedule="stages"))
     epochs = (0, 1, 4, 13, 40, 121, 364, 1093)  # of 3,280 steps each is an epoch
@@ -432,13 +432,13 @@ def test_figures_that_are_no_number_are_shown():
 
 @pytest.mark.parametrize("form", ["--peer-python /opt/python --out a", "--out=a --peer-python=b/c"])
 def test_a_kept_command_names_no_folder_of_the_machine_but_says_that_there_was_a_peer(form):
-    """Fails if the peer is dropped: then the command does not write its own row."""
+    """Fails if the flag of the peer is dropped: then the command would not reproduce its row."""
     kept = keep.portable(["__main__.py", "bench-vae", *form.split(), "--rounds", "5"])
     assert kept == "python bench-vae --peer-python PATH --rounds 5"
 
 
 @pytest.mark.parametrize(("cores", "words"), [(1, "1 CPU core ("), (16, "16 CPU cores (")])
 def test_kept_hardware_is_what_the_run_had_not_what_keeps_it(cores, words):
-    """Fails if the cores are those of the machine that keeps."""
+    """Fails if the cores are those of the machine that runs `keep`, not of the one that trained."""
     facts = {"devices": {"platform": "cpu", "kind": "cpu", "count": 1}, "cores": cores}
     assert keep._hardware(facts).startswith(words)

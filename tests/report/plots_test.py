@@ -1,4 +1,4 @@
-"""The report's drawings: size, place and colour of what is drawn."""
+"""Tests of the report's plots: the sizes, places and colours of what is drawn."""
 
 import io
 import subprocess
@@ -56,7 +56,7 @@ def test_a_drawing_has_its_size_and_is_not_blank(name):
 
 
 def test_names_do_not_lie_on_each_other():
-    """Fails if boxes keep their places, or if one that stands free is moved."""
+    """Fails if boxes keep their places, or if a box that overlaps none is moved."""
     centres = np.array([[0.0, 0.0], [0.1, 0.05], [0.1, 0.05], [9.0, 9.0]])
     sizes = np.array([[2.0, 1.0], [2.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
     found = scatter.apart(centres, sizes)
