@@ -163,8 +163,9 @@ def ages(model: Any) -> Array:
     found = get(model.bottleneck.variables, ("memory", "ages", "age"))
     if found is None:
         raise UserError(
-            f"dead latents are found by their silent steps, but a {type(model.bottleneck).__name__} "
-            "counts no silent steps: use a sparse bottleneck, such as TopK"
+            "dead latents are found by their silent steps, but a "
+            f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
+            "such as TopK"
         )
     return found
 
