@@ -252,10 +252,10 @@ def test_missing_values_are_left_out_by_the_mask_even_as_nan():
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda: bounds.miwae(0), "groups is 0"),
-        (lambda: bounds.piwae(-1), "groups is -1"),
-        (lambda: bounds.miwae(2.5), "groups is 2.5"),
-        (lambda: bounds.ciwae(1.5), "beta is 1.5"),
+        (lambda: bounds.miwae(0), "groups = 0"),
+        (lambda: bounds.piwae(-1), "groups = -1"),
+        (lambda: bounds.miwae(2.5), "groups = 2.5"),
+        (lambda: bounds.ciwae(1.5), "beta = 1.5"),
         (lambda: bounds.miwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
         (lambda: bounds.piwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
     ],

@@ -70,8 +70,8 @@ CLOSED = {"closed", "free-bits", "capacity"}
 # than one applies it is the first, in the order in which a pass comes to them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
-    ((VECTORS, OF_LEVELS), "none of latents of shape .* pair the bottlenecks"),
-    ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "none of latents of shape .* pair the bott"),
+    ((VECTORS, OF_LEVELS), "does not suit latents of shape .* pair the"),
+    ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "does not suit latents of shape .* pair"),
     ((CLOSED, {"UpwardLevels"}), "UpwardCode .* has no closed form: use losses.rate"),
     ((CLOSED, FLOWS | {"FullGaussian"}), "has no closed form: use losses.rate()"),
     (

@@ -102,7 +102,7 @@ class PixelCNN(Likelihood):
         return output.reshape((*output.shape[:3], *self._pixel()))
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability of [B, H, W, colours] given a map f32[B, H, W, F], f32[B]."""
+        """Computes log p of the target [B, H, W, colours] given a map f32[B, H, W, F], f32[B]."""
         return self.observation.log_prob(self.parameters(prediction, target), target, mask)
 
     def sample(self, key: Key, prediction: Array) -> Array:

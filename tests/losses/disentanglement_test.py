@@ -86,7 +86,7 @@ def test_the_mixture_is_unbiased_over_batches():
 
 @pytest.mark.parametrize("size", [1, B + 1])
 def test_batches_that_cannot_stand_for_the_data_are_refused(size):
-    with pytest.raises(ae.UserError, match=f"a batch of {size} cannot stand for {B}"):
+    with pytest.raises(ae.UserError, match=f"a batch of {size} cannot represent {B}"):
         stratified_weights(size, B)
 
 

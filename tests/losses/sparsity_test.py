@@ -511,12 +511,12 @@ def test_the_price_finds_its_target_where_the_target_is_larger_than_the_input():
 
 
 UNPAIRED = {
-    "price": (losses.priced(losses.l1), "a target: give the bottleneck one, such as l0=32"),
-    "stages": (losses.lp, "use the bottleneck AnnealedReLU"),
+    "price": (losses.priced(losses.l1), "needs a target for L0: give it to the bottleneck"),
+    "stages": (losses.lp, "use AnnealedReLU"),
     "gate": (losses.gate_l1(), "use the bottleneck Gated"),
     "gate's error": (losses.gate_error(), "use the bottleneck Gated"),
-    "window": (losses.window, "use the bottleneck JumpReLU"),
-    "lift": (losses.pre_activation, "use the bottleneck JumpReLU"),
+    "window": (losses.window, "use JumpReLU"),
+    "lift": (losses.pre_activation, "use JumpReLU"),
     "gamma": (losses.gamma, "the encoder is a Identity: use nets.Scale"),
 }
 

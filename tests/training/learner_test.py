@@ -574,7 +574,7 @@ REFUSALS = {
         lambda: start(
             VAE.clone(prior=ae.priors.Vamp((28, 28, 1), 5)), ae.elbo(rate=ae.losses.rate())
         ),
-        "the prior Vamp is made of inputs of shape (28, 28, 1), but the data's is (8, 8, 1)",
+        "the prior Vamp has pseudo-inputs of shape (28, 28, 1), but x has shape (8, 8, 1)",
     ),
     "no step": (lambda: ae.chunked(kinds.learner("vae"), 0), "chunk is 0"),
     "chunks twice": (
@@ -585,7 +585,7 @@ REFUSALS = {
     "rbg draws": (lambda: rbg(kinds.learner("iwae")), "rbg keys give all 5 draws"),
     "no prior": (
         lambda: start(kinds.plain(), ae.elbo()),
-        "the rate is what a code costs under a prior, and this model has none",
+        "the rate needs a prior, but this model has none",
     ),
     "no latents": (
         lambda: start(kinds.variational(latents=0), ae.elbo()),
