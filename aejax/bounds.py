@@ -30,12 +30,12 @@ _LEAST = 1e-20
 
 
 def _mean(cost: Array) -> Array:
-    """Computes the negative ELBO of costs f32[K, B], f32[B]."""
+    """Computes the negative ELBO, f32[B], of costs f32[K, B]."""
     return jnp.mean(cost, axis=0)
 
 
 def _importance_weighted(cost: Array) -> Array:
-    """Computes -log mean_k exp(-c_k) of costs f32[K, B], f32[B] (Burda et al. 2016, equation 8)."""
+    """Computes -log mean_k exp(-c_k), f32[B], of costs f32[K, B] (Burda et al. 2016, eq. 8)."""
     return math.log(cost.shape[0]) - jax.nn.logsumexp(-cost, axis=0)
 
 

@@ -168,7 +168,7 @@ class Prior(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z) for z [B, *shape], f32[B], in nats."""
+        """Computes log p(z), f32[B], in nats, for z [B, *shape]."""
 
     @abc.abstractmethod
     def sample(

@@ -79,7 +79,7 @@ def joined(latent: Any) -> Array:
 
 
 def join_context(values: Array, context: Any) -> Array:
-    """Appends the flattened context to values [B, D], [B, D + size of the context].
+    """Appends the flattened context to values [B, D], giving [B, D + size of the context].
 
     Raises:
       TypeError: if a leaf of the context holds integers, which must be one-hot encoded first.

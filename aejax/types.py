@@ -77,11 +77,11 @@ class LinearDecoder(Protocol):
         ...
 
     def measure(self, differences: Array) -> Array:
-        """Converts differences [B, *shape] from the target's units to scaled units, f32[B, D]."""
+        """Converts differences [B, *shape] from the target's units to scaled units f32[B, D]."""
         ...
 
     def finish(self, output: Array) -> Array:
-        """Converts an output f32[B, D] from scaled units to the target's units, f32[B, *shape]."""
+        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units."""
         ...
 
 

@@ -29,7 +29,7 @@ class MaskedDense(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
-        """Applies the map to f32[B, inputs], f32[B, outputs]."""
+        """Maps f32[B, inputs] to f32[B, outputs]."""
         mask = np.asarray(self.degrees_in)[:, None] <= np.asarray(self.degrees_out)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), mask.shape)
         bias = self.param("bias", nn.initializers.zeros_init(), mask.shape[1:])
@@ -105,7 +105,7 @@ class InverseAutoregressive(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """Draws the code of features [B, ...]; without a key z is the base's location, flowed."""
+        """Draws the code of features [B, ...]; without a key there is no noise."""
         check_count(self, 0, "flows")
         whole_widths = all(whole(width) and width >= 1 for width in self.widths)
         check(self, "widths", lambda _: whole_widths, "whole numbers, 1 or more")

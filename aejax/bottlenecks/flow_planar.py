@@ -47,7 +47,7 @@ class Planar(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """Draws the code of features [B, ...]; without a key z is the base's location, flowed."""
+        """Draws the code of features [B, ...]; without a key there is no noise."""
         check_count(self, 0, "flows")
         steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)

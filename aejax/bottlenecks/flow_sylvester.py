@@ -66,7 +66,7 @@ class Sylvester(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """Draws the code of features [B, ...]; without a key z is the base's location, flowed.
+        """Draws the code of features [B, ...]; without a key there is no noise.
 
         Raises:
           UserError: if columns is not between 1 and the number of latents.

@@ -72,8 +72,8 @@ def check_member(variables: Variables) -> None:
     atoms = get(variables, ATOMS)
     if atoms is not None and np.ndim(atoms) > 2:
         raise UserError(
-            f"these are the variables of {np.shape(atoms)[0]} members, but one is needed: take it, "
-            "as ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables) does"
+            f"these are the variables of {np.shape(atoms)[0]} members, but those of one are "
+            "needed: use ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables)"
         )
 
 

@@ -41,7 +41,7 @@ class Categorical(Likelihood):
         return (*event, self.classes)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability of i32[B, *event] given f32[B, *event, classes], f32[B].
+        """Computes the log-probability, f32[B], of i32[B, *event] given f32[B, *event, classes].
 
         Raises:
           TypeError: if the target does not hold integers.

@@ -70,7 +70,7 @@ class ColourLogisticMixture(Likelihood):
         return (*event[:-1], 10 * self.components)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability of f32[B, H, W, 3] given f32[B, H, W, 10 C], f32[B]."""
+        """Computes the log-probability, f32[B], of f32[B, H, W, 3] given f32[B, H, W, 10 C]."""
         mixture = self._read(prediction)
         number = level(target, self.levels)
         means = _follow(mixture, 2.0 * value(number, self.levels) - 1.0)

@@ -122,7 +122,7 @@ class HeteroscedasticGaussian(Likelihood):
         return self.floor + jnp.exp(prediction[..., 1])
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-density of f32[B, *event] given f32[B, *event, 2], f32[B]."""
+        """Computes the log-density, f32[B], of f32[B, *event] given f32[B, *event, 2]."""
         log_std = jnp.log(self.std(prediction))
         return sum_events(normal_log_prob(target, prediction[..., 0], log_std), mask)
 

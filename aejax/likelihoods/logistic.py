@@ -117,7 +117,7 @@ class DiscretisedLogistic(Likelihood):
         return (*event, 2)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability of f32[B, *event] given f32[B, *event, 2], f32[B]."""
+        """Computes the log-probability, f32[B], of f32[B, *event] given f32[B, *event, 2]."""
         number = level(target, self.levels)
         log_prob = level_log_prob(number, prediction[..., 0], prediction[..., 1], self.levels)
         return sum_events(log_prob, mask)
@@ -158,7 +158,7 @@ class LogisticMixture(Likelihood):
         return (*event, 3 * self.components)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability of f32[B, *event] given f32[B, *event, 3 C], f32[B]."""
+        """Computes the log-probability, f32[B], of f32[B, *event] given f32[B, *event, 3 C]."""
         logits, mean, raw = jnp.split(prediction, 3, axis=-1)
         number = jnp.broadcast_to(level(target, self.levels)[..., None], mean.shape)
         each = jax.nn.log_softmax(logits) + level_log_prob(number, mean, raw, self.levels)

@@ -132,7 +132,7 @@ def dip_ii(ratio: float = 1.0) -> Term:
 
 
 def _covariance(values: Array) -> Array:
-    """Computes the covariance of values f32[B, L] over the batch, f32[L, L]."""
+    """Computes the covariance, f32[L, L], of values f32[B, L] over the batch."""
     centred = values - jnp.mean(values, axis=0, keepdims=True)
     return jnp.matmul(centred.T, centred, precision="highest") / values.shape[0]
 
@@ -160,10 +160,11 @@ def density_ratio(part: str = "critic") -> Term:
 
 
 def critic(part: str = "critic") -> Term:
-    """Returns the critic's loss, f32[B], in nats: it tells codes from codes permuted per dimension.
+    """Returns the critic's loss at classifying codes against permuted codes, f32[B], in nats.
 
-    The term trains the critic and never the encoder (Kim and Mnih 2018, algorithm 2). As in
-    disentanglement_lib, the permuted codes come from the same batch.
+    Permuted codes are those of the same batch, as in disentanglement_lib, with each dimension
+    permuted independently. The term trains the critic and never the encoder (Kim and Mnih 2018,
+    algorithm 2).
 
     Args:
       part: the critic's name in the model's `parts`.
@@ -197,7 +198,7 @@ def _critic(model: Any, part: str) -> Any:
 
 
 def _logit(module: Any, z: Array) -> Array:
-    """Returns the critic's logit for each code f32[B, L], f32[B]."""
+    """Returns the critic's logit, f32[B], for each code f32[B, L]."""
     logits = module(z)
     if logits.size != z.shape[0]:
         raise UserError(

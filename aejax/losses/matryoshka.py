@@ -40,11 +40,16 @@ def prefix_error(
     """
     prefixes = tuple(prefixes)
     if not prefixes or not all(map(whole, prefixes)) or prefixes[0] < 1:
-        raise UserError(f"the prefixes {list(prefixes)} must be whole numbers of 1 latent or more")
+        raise UserError(
+            f"the prefixes are {list(prefixes)}, but they count latents: give one or more whole "
+            "numbers, each 1 or more"
+        )
     levels = (0, *prefixes) if bias else tuple(prefixes)
     shares = tuple(weights) if weights is not None else (1.0 / len(levels),) * len(levels)
     if any(b <= a for a, b in itertools.pairwise(levels)):
-        raise UserError(f"the prefixes are {list(prefixes)}, but each must be above the one before")
+        raise UserError(
+            f"the prefixes are {list(prefixes)}: give them in ascending order, without repetition"
+        )
     if len(shares) != len(levels):
         raise UserError(
             f"there are {len(shares)} weights for {len(levels)} prefixes: give one for each"

@@ -78,7 +78,7 @@ def relative_l0(target: float) -> Term:
 def lp(model: Any, forward: Forward) -> Array:
     """Computes an AnnealedReLU's rescaled sum z^p for the current p, f32[B] (p-annealing)."""
     if not model.bottleneck.powers:
-        raise UserError("lp needs a bottleneck with the stages of p-annealing: use AnnealedReLU")
+        raise UserError("lp needs a bottleneck that changes p in stages: use AnnealedReLU")
     return model.bottleneck.penalty(forward.code)
 
 

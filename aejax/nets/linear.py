@@ -89,12 +89,12 @@ class Dictionary(nn.Module):
         return bias if weights.skip is None else bias + self._view(context) @ weights.skip
 
     def finish(self, output: Array) -> Array:
-        """Converts an output f32[B, D] from scaled units to the target's units, f32[B, *shape]."""
+        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units."""
         restored = output if self.scale is None else self.scale.restore(output)
         return restored.reshape((-1, *self._event()))
 
     def measure(self, differences: Array) -> Array:
-        """Converts differences [B, *shape] from the target's units to scaled units, f32[B, D]."""
+        """Converts differences [B, *shape] from the target's units to scaled units f32[B, D]."""
         flat = differences.reshape((differences.shape[0], -1)).astype(jnp.float32)
         return flat if self.scale is None else self.scale.measure(flat)
 

@@ -28,7 +28,7 @@ class Scale(nn.Module):
     """
 
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Scales values [B, *event], f32[B, *event]."""
+        """Scales values [B, *event] to f32[B, *event]."""
         flat = values.reshape((values.shape[0], -1)).astype(jnp.float32)
         statistics = self.statistics(flat.shape[-1])
         return multiply(flat - statistics.mean[None], statistics.factor).reshape(values.shape)

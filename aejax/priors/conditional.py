@@ -30,7 +30,7 @@ class Conditional(Prior):
     activation: Callable[[Array], Array] = nn.relu
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z | context) for z f32[B, L] and a context of B rows, f32[B], in nats.
+        """Computes log p(z | context), f32[B], in nats, for z f32[B, L] and a context of B rows.
 
         Raises:
           UserError: if there is no context, or its number of rows is not B.

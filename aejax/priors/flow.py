@@ -79,7 +79,7 @@ class Flow(Prior):
         ]
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z) of z f32[B, L], f32[B], in nats, by inverting the flow.
+        """Computes log p(z), f32[B], in nats, for z f32[B, L], by inverting the flow.
 
         Raises:
           TypeError: if a leaf of the context holds integers.

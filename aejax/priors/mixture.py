@@ -37,7 +37,7 @@ class Mixture(Prior):
         super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z) of z f32[B, L], f32[B], in nats."""
+        """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
         logits, mean, log_std = self._parameters(z.shape[-1])
         pairs = jnp.broadcast_to(z[:, None], (z.shape[0], *mean.shape))
         mean, log_std = (jnp.broadcast_to(a[None], pairs.shape) for a in (mean, log_std))

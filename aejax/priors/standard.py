@@ -17,7 +17,7 @@ class Standard(Prior):
     """The standard normal N(0, 1) in every dimension; the context is ignored."""
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z) of z f32[B, L], f32[B], in nats."""
+        """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
         zeros = jnp.zeros_like(z)
         return jnp.sum(normal_log_prob(z, zeros, zeros), axis=-1)
 

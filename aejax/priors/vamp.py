@@ -59,7 +59,7 @@ class Vamp(Prior):
         self.inputs = self.param("inputs", start)
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z) of z f32[B, L], f32[B], in nats.
+        """Computes log p(z), f32[B], in nats, for z f32[B, L].
 
         Raises:
           UserError: if there is no posterior or there is a context, or if the posterior's density

@@ -312,7 +312,7 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     with pytest.raises(ae.UserError, match="end the prefixes"):
         losses.prefix_error((4, 8))(bound, forward)
     for few in ((), (0, M)):
-        with pytest.raises(ae.UserError, match="whole numbers of 1 latent or more"):
+        with pytest.raises(ae.UserError, match="one or more whole numbers"):
             losses.prefix_error(few)
     assert losses.fractions(64) == (2, 6, 14, 30, 64)
     assert losses.fractions(16) == (1, 2, 4, 8, 16)
