@@ -223,7 +223,7 @@ def test_what_counts_or_numbers_codes_asks_for_such_a_part():
                 term(ae.Autoencoder(ae.nets.Identity(), part, ae.nets.Identity()), None)
     for part in (lattice, ae.VectorQuantised(CODES, SIZE)):
         variables = part.init(jax.random.key(0), values(0), None)
-        with pytest.raises(ae.UserError, match="the numbers of codes, but these are of float32"):
+        with pytest.raises(ae.UserError, match="indices of codes, but these have dtype float32"):
             part.apply(variables, jnp.zeros((2, 1)), method="lift")
 
 

@@ -131,7 +131,7 @@ def test_a_model_that_is_no_dictionary_has_no_plain_weights():
     batch = ae.Batch(raw(), raw())
     model = ae.Autoencoder(ae.nets.MLP((4,)), ae.TopK(M, 3), ae.nets.Dictionary(D))
     variables = model.init(jax.random.key(0), batch)
-    with pytest.raises(ae.UserError, match="the encoder is a MLP, not Identity or Scale"):
+    with pytest.raises(ae.UserError, match="encoder is a MLP, not Identity or Scale"):
         ae.fold(model, variables)
 
 

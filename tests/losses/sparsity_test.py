@@ -307,7 +307,7 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     np.testing.assert_allclose(found, (error(4) + error(12) + error(M)) / 3, rtol=1e-4)
     found = losses.prefix_error((4, M), weights=(1, 2, 3), bias=True)(bound, forward)
     np.testing.assert_allclose(found, error(0) + 2 * error(4) + 3 * error(M), rtol=1e-4)
-    with pytest.raises(ae.UserError, match="rise"):
+    with pytest.raises(ae.UserError, match="ascending order"):
         losses.prefix_error((8, 4))
     with pytest.raises(ae.UserError, match="end the prefixes"):
         losses.prefix_error((4, 8))(bound, forward)

@@ -582,7 +582,7 @@ REFUSALS = {
         lambda: start(kinds.variational(latents=2.5), ae.elbo()),  # pyright: ignore[reportArgumentType]
         "the bottleneck Gaussian has latents of shape (2.5,)",
     ),
-    "shape": (narrow, "the decoder MLP ends in shape (7, 8, 1), but Bernoulli needs (8, 8, 1)"),
+    "shape": (narrow, "the decoder MLP gives shape (7, 8, 1), but Bernoulli needs (8, 8, 1)"),
 }
 
 
