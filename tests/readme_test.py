@@ -129,8 +129,8 @@ def test_every_command_is_read_by_the_command_line(monkeypatch, capsys):
                 real = module.command
 
                 @functools.wraps(real)
-                def stub(*args, name=name, **kwargs):
-                    called.append(name)
+                def stub(*_, own_name=name, **flags):
+                    called.append(own_name)
 
                 monkeypatch.setattr(module, "command", stub)
     found = [words for words in commands() if words and words[0] not in EXAMPLES]
