@@ -98,8 +98,8 @@ def frontiers(result: Mapping[str, Any], panels: tuple[str, ...]) -> Any:
         if match := CODE.fullmatch(name):
             group = peers if match["peer"] else own
             group.setdefault(match["code"], []).append(row)
-    series = [
+    series, hollow = (
         {panel: {code: points(rows, panel) for code, rows in group.items()} for panel in panels}
         for group in (own, peers)
-    ]
-    return frontier(*series)
+    )
+    return frontier(series, hollow)
