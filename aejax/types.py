@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import optax
-
-if TYPE_CHECKING:
-    from flax import linen as nn
+from flax import linen as nn
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # made by jax.random.key; a function consumes its argument named key
@@ -58,10 +56,10 @@ class Forward(NamedTuple):
 # example (squared error for sparse codes). A term marked by `losses.ratio` is a summand of the
 # log-ratio log p(x, z) - log q(z | x), which a bound reduces over its K draws. Other terms are
 # penalties.
-Term: TypeAlias = "Callable[[nn.Module, Forward], Array]"
+Term: TypeAlias = Callable[[nn.Module, Forward], Array]
 
 # Maps a name to (weight, term). A term with weight None is measured but not added to the loss.
-Objective: TypeAlias = "Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]"
+Objective: TypeAlias = Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]
 
 
 @runtime_checkable
