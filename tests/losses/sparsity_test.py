@@ -563,5 +563,5 @@ def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
 
 def test_revival_by_no_latent_is_refused():
     """Fails if k is compared with None alone: the share of 0 latents is a division by zero."""
-    with pytest.raises(ae.UserError, match="k = 0 dead latents"):
+    with pytest.raises(ae.UserError, match="revival has k = 0, the number of dead"):
         losses.revival(k=0)
