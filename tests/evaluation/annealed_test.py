@@ -9,7 +9,7 @@ import aejax as ae
 from aejax import evaluation
 from aejax.evaluation import Walk, chains
 from aejax.evaluation.annealed import _lower
-from aejax.evaluation.parts import Static
+from aejax.evaluation.batches import Static
 from tests.evaluation.cases import linear_gaussian
 
 KEY = jax.random.key(3)

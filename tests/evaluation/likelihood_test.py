@@ -8,8 +8,8 @@ from flax import linen as nn
 
 import aejax as ae
 from aejax import evaluation
+from aejax.evaluation.batches import Static
 from aejax.evaluation.likelihood import importance
-from aejax.evaluation.parts import Static
 from aejax.types import Batch
 from tests.evaluation.cases import Held, Opaque, linear_gaussian
 
