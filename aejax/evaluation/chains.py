@@ -18,7 +18,10 @@ _RATE = 0.1
 
 
 class Walk(NamedTuple):
-    """The settings of the chains; larger numbers give tighter bounds and take longer."""
+    """The settings of the chains.
+
+    More chains, temperatures or leapfrog steps give tighter bounds and take longer.
+    """
 
     chains: int = 16  # chains for each example
     temperatures: int = 500  # intermediate distributions between prior and posterior
@@ -111,7 +114,7 @@ def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Ar
 
 
 def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
-    """Runs the chains from posterior draws to the prior; the mean of their weights is 1 / p(x).
+    """Runs the chains from posterior draws to the prior; their mean weight estimates 1 / p(x).
 
     It is the reverse of `up`: at each temperature the chain moves first, and then the weight is
     updated (Grosse et al. 2015).

@@ -109,7 +109,7 @@ def variance(
 
 
 def merged(a: Variance, b: Variance) -> Variance:
-    """Merges the sums of two chunks (Chan et al. 1983), which is accurate for any mean."""
+    """Merges the sums of two chunks, accurately even for a large mean (Chan et al. 1983)."""
     weight = a.weight + b.weight
     share = b.weight / np.where(weight > 0, weight, 1.0)
     apart = b.mean - a.mean

@@ -127,7 +127,7 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): give the folder of a run that has logged"
+            f"{path} cannot be read ({error.strerror}): give the folder of a run with metrics"
         ) from error
     except ValueError as error:
         raise UserError(

@@ -81,7 +81,8 @@ def loop(
       steps that end at `state.step`.
 
     Raises:
-      UserError: if steps < 1, if batches is no batches, or if its seeds differ from the learner's.
+      UserError: if steps < 1, if batches lacks the method named above, or if the number of its
+        seeds differs from the learner's.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     at_least(1, "steps", steps)

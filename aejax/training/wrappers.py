@@ -133,9 +133,9 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Builds a learner of n members, each built from its setting during tracing.
+    """Builds a learner of n members, of which each is built from its setting during tracing.
 
-    `mapped` maps the step of one member over all members.
+    `mapped` is `_members` or `_by_platform`: it maps the step of one member over all of them.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
@@ -224,7 +224,7 @@ def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a)
 def _data_axes(data: Batch | Source, shared: bool) -> Any:
     """Returns the vmap axes of a batch or source.
 
-    Of a resident source only rows and key have a leading S.
+    In a source with a resident data set, only rows and key have a leading S.
     """
     if shared or isinstance(data, Batch):
         return None if shared else 0

@@ -155,7 +155,7 @@ def test_steps_follow_the_share_that_is_kept():
         (Walk(chains=0), "chains is 0"),
         (Walk(temperatures=0), "temperatures is 0"),
         (Walk(leapfrogs=0), "leapfrogs is 0"),
-        (Walk(step=0.0), "steps of 0.0"),
+        (Walk(step=0.0), "step=0.0"),
     ],
 )
 def test_refusals(walk, said):

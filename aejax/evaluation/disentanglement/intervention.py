@@ -85,7 +85,7 @@ def factor_vae_score(
     codes, factors = checked(codes, factors)
     check_counts(train=train, test=test)
     if batch < 2:
-        raise UserError(f"batch is {batch}, but a variance needs 2 examples or more")
+        raise UserError(f"batch is {batch}, but a variance needs 2 examples: give 2 or more")
     generator = np.random.default_rng(seed)
     rows = _Rows(factors)
     some = subset(len(codes), 10_000, generator)
