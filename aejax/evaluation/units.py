@@ -27,13 +27,11 @@ class TopExamples(NamedTuple):
     """The activity of M units over N examples, and the K top examples of each unit.
 
     `units` counts a unit as active if its value is above zero, and `top_examples` if it is not
-    zero.
+    zero. Only `top_examples` sorts the top examples, with the largest activation first.
     """
 
     density: np.ndarray  # f64[M], the share of examples for which the unit is active
-    top: (
-        np.ndarray
-    )  # i[M, K], the examples with the largest activations; `units` leaves them unsorted
+    top: np.ndarray  # i[M, K], the examples with the largest activations
     strength: np.ndarray  # f[M, K], the activations of these examples; 0 where not active
     l0: np.ndarray  # i[N], the number of active units of each example
 

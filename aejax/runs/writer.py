@@ -49,7 +49,7 @@ class Writer:
         self.step: int | None = None  # the step of the newest checkpoint, written or being written
 
     def resume(self, step: int | None) -> None:
-        """Starts to count the time to the next checkpoint, after one of `step` or none was restored."""
+        """Starts the clock of `due`, after the checkpoint of `step`, or none, was restored."""
         self.step, self._begun = step, time.monotonic()
         found = manifest.best_figure(self._folder, self._best) if self._best else None
         self._best_value = None if found is None else found[1]
