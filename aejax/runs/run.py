@@ -123,7 +123,10 @@ class Run:
         if found is not None:
             difference = misfit(kinds(state), {p: leaf.kind() for p, leaf in found.leaves.items()})
             if difference is not None:
-                raise UserError(f"{self._checkpoints / str(found.step)} does not fit: {difference}")
+                raise UserError(
+                    f"{self._checkpoints / str(found.step)} does not fit the code: {difference}; "
+                    "restore the code that wrote it, or choose another folder"
+                )
             state = fill(state, found.leaves)
         step = 0 if found is None else found.step
         self._files.update(record)

@@ -65,7 +65,9 @@ def learner(
         with several draws.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise UserError(f"tx is {tx!r}, which is no optimiser: give one of optax: optax.adam(1e-3)")
+        raise UserError(
+            f"tx is {tx!r}, which is no optimiser: give an optax one, as optax.adam(1e-3)"
+        )
     _check_objective(objective, draws, bound)
     if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
@@ -133,7 +135,7 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
     if draws < 1:
         raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
     if not objective:
-        raise UserError("the objective has no term, so it trains nothing: give one, as ae.elbo()")
+        raise UserError("the objective has no term to train: give one, such as ae.elbo()")
     for name, entry in objective.items():
         if callable(entry):
             raise UserError(
