@@ -165,7 +165,7 @@ def _streams(learner: Learner, batches: Any) -> Any:
 
 
 def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str, np.ndarray]:
-    """Copies the metrics of the last `count` steps to the host, f32[n] or f32[S, n], and blocks."""
+    """Copies the last `count` steps' metrics, f32[n] or f32[S, n], to the host; waits for them."""
     host = jax.device_get(dict(metrics))
     if learner.chunk is None:
         return {name: np.asarray(values)[..., None] for name, values in host.items()}

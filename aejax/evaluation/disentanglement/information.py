@@ -9,7 +9,7 @@ from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap
 
 
 def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
-    """Computes the mutual information gap (MIG) of histograms, as disentanglement_lib does.
+    """Computes the mutual information gap (MIG) from histograms, as disentanglement_lib does.
 
     It is the mean over the factors of (I(z_1; v) - I(z_2; v)) / H(v), where z_1 and z_2 are the two
     latents with the highest mutual information with v. It is 1 for perfect codes of factors with at
