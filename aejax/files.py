@@ -123,24 +123,32 @@ def file_sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock_folder(folder: pathlib.Path) -> int:
-    """Takes the folder for this process alone (flock: the kernel lets go when the process dies).
+def lock_folder(folder: pathlib.Path, wait: bool = False) -> int:
+    """Locks a folder for this process; the kernel releases the lock when the process dies.
+
+    Args:
+      folder: an existing folder.
+      wait: whether to wait until another process releases the folder, instead of raising.
 
     Returns:
       A descriptor for `unlock`.
 
     Raises:
-      UserError: another process writes this folder.
+      UserError: if another process holds the lock and `wait` is False, or the folder cannot be
+        opened or locked.
     """
     with writing(folder):
         descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"another process writes {folder}; wait for it to end or choose another folder"
-        ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"another process writes {folder}; wait for it to end or choose another folder"
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
     return descriptor
 
 

@@ -8,7 +8,6 @@ newest(data_dir, "mnist", "aejax.npz")  # that file of the newest version, or No
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aejax.errors import UserError
+from aejax.files import lock_folder, unlock
 from aejax.optional import needs
 
 
@@ -47,16 +47,16 @@ def alone(data_dir: Path, instead: str = "give another folder by --data-dir") ->
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(data_dir, os.O_RDONLY)
+        lock = lock_folder(data_dir, wait=True)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # What a killed process left behind: nobody else is at work while we hold the lock.
+            # No other process is at work while this one holds the lock, so what is found here
+            # was left behind by a process that was killed.
             for stale in data_dir.glob(".preparing-*"):
                 shutil.rmtree(stale)
             with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as workshop:
                 yield Path(workshop)
         finally:
-            os.close(handle)
+            unlock(lock)
     except OSError as error:
         raise UserError(f"{data_dir} cannot be written ({error}): {instead}") from error
 

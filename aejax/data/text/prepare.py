@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from aejax.data.builder import builder
 from aejax.data.data_dir import alone, newest, quiet
 from aejax.data.text.corpus import add
 from aejax.data.text.source import Source
@@ -39,9 +39,9 @@ def prepare(source: Source, name: str, data_dir: Path) -> Path:
         index = survey(source)
         print(f"preparing {source.name} in {data_dir}, once", file=sys.stderr)
         with quiet():
-            builder = _builder(source, name)(data_dir=str(workshop), file_format="array_record")
-            builder.download_and_prepare()
-        folder = Path(builder.data_dir)
+            made = _builder(source, name)(data_dir=str(workshop), file_format="array_record")
+            made.download_and_prepare()
+        folder = Path(made.data_dir)
         save(folder, index)
         target = data_dir / folder.relative_to(workshop)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -113,30 +113,9 @@ def _origin(source: Source, content: str) -> str:
     return f"from --manual-dir, {'content verified' if same else 'not the known content'}"
 
 
-def _builder(source: Source, dataset: str) -> Any:
-    """The tfds builder class of one corpus."""
+def _builder(source: Source, dataset: str) -> type:
+    """Returns the tfds builder class of one corpus, whose documents keep the order of the files."""
     tfds = needs("tensorflow_datasets", "preparing texts")
-
-    class Texts(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
-        """Documents in the order of their files."""
-
-        VERSION = tfds.core.Version("1.0.0")
-        name = dataset
-
-        def _info(self):
-            fields = ("id", "text", "label", "tags")
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=source.about,
-                features=tfds.features.FeaturesDict({key: tfds.features.Text() for key in fields}),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, (document, _) in enumerate(source.documents()):
-                yield i, record(document)
-
-    return Texts
+    features = {key: tfds.features.Text() for key in ("id", "text", "label", "tags")}
+    documents = (record(document) for document, _ in source.documents())
+    return builder(dataset, source.about, features, {"train": documents})

@@ -7,15 +7,13 @@ beside them holds every document's label and group, so that splitting reads no t
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.data.split import fingerprint
+from aejax.data import npz
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
 from aejax.optional import needs
@@ -45,34 +43,25 @@ def save(folder: Path, index: Index) -> None:
         "classes": list(index.classes),
         "origin": index.origin,
         "content": index.content,
-        "sha256": fingerprint(arrays),
     }
-    np.savez(folder / FILE, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+    npz.save(folder / FILE, arrays, about)
 
 
 def load(folder: Path) -> Index:
-    """Reads what `save` wrote.
+    """Reads the index that `save` wrote.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: if the file is damaged.
     """
-    path = folder / FILE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {key: file[key] for key in file.files}
-        about = json.loads(str(arrays.pop("about")))
-        if fingerprint(arrays) != about["sha256"]:
-            raise ValueError("its sha256 differs")
-        return Index(
-            name=about["name"],
-            labels=arrays.get("label"),
-            groups=arrays["group"],
-            classes=tuple(about["classes"]),
-            origin=about["origin"],
-            content=about["content"],
-        )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(folder, error) from error
+    arrays, about = npz.load(folder / FILE)
+    return Index(
+        name=about["name"],
+        labels=arrays.get("label"),
+        groups=arrays["group"],
+        classes=tuple(about["classes"]),
+        origin=about["origin"],
+        content=about["content"],
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
