@@ -12,8 +12,7 @@ import numpy as np
 
 from aejax.dictionaries.plain import KINDS, Plain, kind_of
 from aejax.errors import UserError
-from aejax.files import plain as as_json
-from aejax.files import write_bytes, write_json, writing
+from aejax.files import as_json, write_bytes, write_json, writing
 from aejax.interop.legacy import check_scaling, modernised
 from aejax.interop.tensors import (
     Tensors,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aejax.errors import UserError
-from aejax.files import lock_folder, plain, read_json, unlock, write_json, writing
+from aejax.files import as_json, lock_folder, read_json, unlock, write_json, writing
 from aejax.runs import manifest
 from aejax.runs.config import compare
 from aejax.runs.environment import differences, environment
@@ -100,7 +100,7 @@ class RunFolder:
 
     def add_facts(self, **facts: Any) -> None:
         """Adds to environment.json, which is written once the run's state is known to fit."""
-        self._facts |= plain(facts)
+        self._facts |= as_json(facts)
         if self._described:
             self.write_environment()
 
@@ -109,7 +109,7 @@ class RunFolder:
         if not self._writes:
             return
         self._described = True
-        path, now = self.path / ENVIRONMENT, plain(environment())
+        path, now = self.path / ENVIRONMENT, as_json(environment())
         before = read_json(path) if path.exists() else {}
         earlier = before.pop("earlier", [])
         found = differences(before, now)

@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from aejax.errors import UserError
-from aejax.files import plain
+from aejax.files import as_json
 from aejax.runs import checkpoint, manifest
 from aejax.runs.config import compare, describe, with_state
 from aejax.runs.folder import CHECKPOINTS, RunFolder
@@ -209,7 +209,7 @@ class Run:
           What was written, which is `run.result` from now on and at the next start.
         """
         self._stop.patient = True
-        whole = plain(result) | {"steps": self._steps}
+        whole = as_json(result) | {"steps": self._steps}
         if state is not None:
             whole |= {"steps": int(state.step), "params_sha256": params_sha256(state.params)}
             self._writer.start(state, {})

@@ -12,7 +12,7 @@ from aejax.data.activations.index import DTYPES
 from aejax.errors import UserError
 
 
-def host(
+def host_rows(
     activations: Mapping[str, Any], mask: Any, positions: Any, what: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]]:
     """Rows of each hook, and where each token stood.

@@ -42,19 +42,21 @@ _INDEX = {
     "dropped": lambda value: (
         json_fields.table_of(json_fields.count)(value) and set(value) == set(REASONS)
     ),
-    "limits": json_fields.table_of(json_fields.positive),
+    "limits": json_fields.table_of(json_fields.non_negative),
     "settings": json_fields.table,
 }
 _HOOK = {
     "name": json_fields.text(),
-    "shape": lambda value: json_fields.list_of(json_fields.some)(value) and len(value) == 1,
+    "shape": lambda value: (
+        json_fields.list_of(json_fields.positive_count)(value) and len(value) == 1
+    ),
     "dtype": json_fields.text("|".join(DTYPES)),
     "mean": json_fields.list_of(json_fields.number),
-    "squares": json_fields.positive,
-    "norms": json_fields.positive,
+    "squares": json_fields.non_negative,
+    "norms": json_fields.non_negative,
 }
 _SHARD = {
-    "tokens": json_fields.some,
+    "tokens": json_fields.positive_count,
     # A name that leads elsewhere would be read from there.
     "files": json_fields.list_of(json_fields.text(r"[A-Za-z0-9_.-]+\.bin")),
     "sha256": json_fields.list_of(json_fields.sha256),

@@ -121,7 +121,7 @@ class Activations:
         content = json.dumps([names, hashes, self.hooks, start, stop])
         return Split(
             name=f"{self.folder.name}/{part}",
-            arrays={name: self.tokens(name).part(start, stop) for name in names},  # type: ignore
+            arrays={name: self.tokens(name).between(start, stop) for name in names},  # type: ignore
             prepare=FromHooks(seen, wanted),
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             origin=f"activations of {json.dumps(self.index.settings.get('provenance'))}",

@@ -53,7 +53,7 @@ class Tokens:
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()  # block -> [n, d], oldest first
         self._most = 0
 
-    def part(self, start: int, stop: int) -> Tokens:
+    def between(self, start: int, stop: int) -> Tokens:
         """Tokens start to stop - 1 as an array of their own."""
         files = [(p, int(n)) for p, n in zip(self.paths, np.diff(self._starts), strict=True)]
         part = Tokens(files, self.shape[1], self.dtype)

@@ -16,11 +16,11 @@ import numpy as np
 
 from aejax.checks import at_least
 from aejax.data.activations.filter import TokenFilter, above
-from aejax.data.activations.host import check_finite, host, stored
+from aejax.data.activations.host import check_finite, host_rows, stored
 from aejax.data.activations.index import DTYPES, FILE, REASONS, Index, check_files, load, save
 from aejax.data.activations.pending import Pending
 from aejax.errors import UserError
-from aejax.files import lock_folder, plain, unlock, writing
+from aejax.files import as_json, lock_folder, unlock, writing
 
 
 class ActivationWriter:
@@ -73,7 +73,7 @@ class ActivationWriter:
         self._pending: Pending | None = None
         self._lock: int | None = lock_folder(self.folder)
         try:
-            self.index = self._begun(plain(settings))
+            self.index = self._begun(as_json(settings))
         except BaseException:
             self.close()
             raise
@@ -102,7 +102,7 @@ class ActivationWriter:
         if self._lock is None:
             raise UserError(f"the writer of {self.folder} is closed: open another one")
         call = self.index.appends + (self._pending.appends if self._pending else 0)
-        rows, place = host(activations, mask, positions, f"append {call}")
+        rows, place = host_rows(activations, mask, positions, f"append {call}")
         self._check_hooks(rows, call)
         dropped: dict[str, int] = dict.fromkeys(REASONS, 0)
         rows, place = _keep(rows, place, place["mask"], dropped, "masked")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.data.builder import Recipe, adapted, builder, examples
+from aejax.data.builder import NamedDataset, adapted, builder, examples
 from aejax.data.pictures import sprites
 from aejax.data.pictures.archives import Archives
 from aejax.data.pictures.faces import FACES
@@ -17,7 +17,7 @@ from aejax.errors import UserError
 from aejax.optional import needs
 
 
-def digits() -> Recipe:
+def digits() -> NamedDataset:
     """scikit-learn's 1,797 digits (UCI Optical Recognition of Handwritten Digits, test part)."""
     features = needs("tensorflow_datasets", "preparing digits").features
     found = needs("sklearn.datasets", "preparing digits").load_digits()
@@ -28,7 +28,7 @@ def digits() -> Recipe:
         {"train": examples(found.images.astype(np.uint8), label=found.target)},
         scale=16,  # the stored value that means one
     )
-    return Recipe(made, lambda: "scikit-learn")
+    return NamedDataset(made, lambda: "scikit-learn")
 
 
 class Idx(NamedTuple):
@@ -38,7 +38,7 @@ class Idx(NamedTuple):
     # The times in upstream's gzip headers, to know files again that were re-headered.
     times: Mapping[str, int] = {}
 
-    def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> Recipe:
+    def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
         """The stock builder, reading the four files itself; records, version and name stay."""
         tfds = needs("tensorflow_datasets", f"preparing {name}")
         stock = tfds.builder_cls(name)
@@ -53,7 +53,7 @@ class Idx(NamedTuple):
         verified = archives.verified(
             {file: self.times.get(file.partition("-")[0]) for file in files}
         )
-        return Recipe(made, lambda: _origin(manual_dir, verified))
+        return NamedDataset(made, lambda: _origin(manual_dir, verified))
 
     def _read(self, archives: Archives, url: str, part: str) -> Iterator[dict[str, Any]]:
         """The examples of one part."""
@@ -73,7 +73,7 @@ IDX = {
 }
 
 
-def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
+def stock(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
     """Any other image data set of tensorflow-datasets, through its own builder."""
     tfds = needs("tensorflow_datasets", f"preparing {name}")
     try:
@@ -88,10 +88,10 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
     made = adapted(found, lambda self: found._split_generators(self, archives))
-    return Recipe(made, lambda: _origin(manual_dir, archives.verified({})))
+    return NamedDataset(made, lambda: _origin(manual_dir, archives.verified({})))
 
 
-def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
+def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
     """How a data set is made.
 
     Args:
@@ -110,7 +110,7 @@ def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     if name in IDX:
         return IDX[name](name, manual_dir, folder)
     if name in sprites.GRIDS:
-        return sprites.recipe(name)
+        return sprites.named_dataset(name)
     return stock(name, manual_dir, folder)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aejax.data.builder import Recipe, builder, examples
+from aejax.data.builder import NamedDataset, builder, examples
 from aejax.errors import UserError
 from aejax.optional import needs
 
@@ -16,7 +16,7 @@ FREY = "frey_faces.npz"
 LFW = 100  # the first pictures of lfw_subset are faces, the others are none
 
 
-def frey_faces(manual_dir: Path | None) -> Recipe:
+def frey_faces(manual_dir: Path | None) -> NamedDataset:
     """1,965 frames of one man's face, 28x20 pixels (Brendan Frey), out of --manual-dir.
 
     They follow each other in a video, so that neighbours are almost one picture: the splits are
@@ -36,7 +36,7 @@ def frey_faces(manual_dir: Path | None) -> Recipe:
     )
 
 
-def lfw_subset(manual_dir: Path | None) -> Recipe:
+def lfw_subset(manual_dir: Path | None) -> NamedDataset:
     """The 100 faces, 25x25 pixels, among scikit-image's lfw_subset."""
     data = needs("skimage.data", "preparing lfw_subset")
     # Thirds of levels, from an average over three channels, go to the nearest level.
@@ -94,10 +94,10 @@ def _frames(path: Path) -> np.ndarray:
     return images
 
 
-def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> Recipe:
+def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
     """A data set of grey pictures u8[N, H, W] without labels."""
     features = needs("tensorflow_datasets", f"preparing {dataset}").features
     shape = (*next(iter(parts.values())).shape[1:], 1)
     splits = {part: examples(images) for part, images in parts.items()}
     made = builder(dataset, about, {"image": features.Image(shape=shape)}, splits)
-    return Recipe(made, lambda: origin)
+    return NamedDataset(made, lambda: origin)

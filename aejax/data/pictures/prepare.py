@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aejax.data.data_dir import alone, newest, quiet
-from aejax.data.pictures.builders import Recipe, recipe
+from aejax.data.builder import NamedDataset
+from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
+from aejax.data.pictures.builders import named_dataset
 from aejax.data.pictures.store import FILE, Prepared, load, save
 from aejax.data.pictures.tfds_reader import contents
 from aejax.errors import UserError
@@ -19,7 +20,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
     """Prepares a data set, as array_record and as the .npz that `store.load` reads.
 
     Args:
-      name: as for `builders.recipe`.
+      name: as for `builders.named_dataset`.
       data_dir: made where it does not exist.
       manual_dir: a folder with the upstream files, or None to download them.
 
@@ -32,18 +33,18 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
     stock = newest(data_dir, name, "dataset_info.json")
     if stock is not None:
         return _adopted(name, stock.parent)
-    with alone(data_dir) as workshop:
+    with locked_workspace(data_dir) as workspace:
         found = newest(data_dir, name, FILE)
         if found is not None:  # another process prepared it while this one waited
             return load(found)
-        made = recipe(name, manual_dir, workshop / "downloads")
+        made = named_dataset(name, manual_dir, workspace / "downloads")
         print(f"preparing {name} in {data_dir}, once", file=sys.stderr)
-        with quiet():
-            builder = _built(name, made, workshop)
+        with quiet_tfds():
+            builder = _built(name, made, workspace)
             prepared = contents(name, builder, made.origin())
         folder = Path(builder.data_dir)
         save(folder / FILE, prepared)
-        target = data_dir / folder.relative_to(workshop)
+        target = data_dir / folder.relative_to(workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
     found = newest(data_dir, name, FILE)
@@ -53,7 +54,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
 def _adopted(name: str, folder: Path) -> Prepared:
     """A data set that tensorflow-datasets itself has prepared; kept as .npz too where it may be."""
     tfds = needs("tensorflow_datasets", f"reading {name}, which is prepared as array_record only,")
-    with quiet():
+    with quiet_tfds():
         builder = tfds.builder_from_directory(str(folder))
         prepared = contents(name, builder, "prepared by tensorflow-datasets")
     if os.access(folder, os.W_OK):
@@ -61,11 +62,11 @@ def _adopted(name: str, folder: Path) -> Prepared:
     return prepared
 
 
-def _built(name: str, made: Recipe, workshop: Path) -> Any:
-    """The tfds builder, prepared inside the workshop."""
+def _built(name: str, made: NamedDataset, workspace: Path) -> Any:
+    """The tfds builder, prepared inside the workspace."""
     config = {"config": name.partition("/")[2]} if "/" in name else {}
     try:
-        builder = made.builder(data_dir=str(workshop), file_format="array_record", **config)
+        builder = made.builder(data_dir=str(workspace), file_format="array_record", **config)
         if "image" not in builder.info.features:
             raise UserError(f"{name} is no data set of pictures: it has no feature 'image'")
         builder.download_and_prepare()

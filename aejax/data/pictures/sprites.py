@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aejax.data.builder import Recipe, builder
+from aejax.data.builder import NamedDataset, builder
 from aejax.optional import needs
 
 SHAPES = ("ellipse", "heart", "triangle")
@@ -56,7 +56,7 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
                     yield _placed(grid, sprite, x, y), (shape, scale, orientation, x, y)
 
 
-def recipe(name: str) -> Recipe:
+def named_dataset(name: str) -> NamedDataset:
     """How the data set of one of GRIDS is made."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]
@@ -71,7 +71,7 @@ def recipe(name: str) -> Recipe:
     about = "Sprites rendered by aejax: every combination of five factors."
     picture = features.Image(shape=(grid.side, grid.side, 1))
     made = builder(name, about, {"image": picture, **labels}, {"train": examples})
-    return Recipe(made, lambda: "rendered")
+    return NamedDataset(made, lambda: "rendered")
 
 
 def _sprite(grid: Grid, kind: str, scale: int, orientation: int) -> np.ndarray:

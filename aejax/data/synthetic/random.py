@@ -32,7 +32,7 @@ def directions(seed: int, stream: tuple[int, ...], features: int, size: int) -> 
     return draws / np.linalg.norm(draws, axis=1, keepdims=True)
 
 
-def lots(
+def correlated_draws(
     seed: int, stream: tuple[int, ...], probability: np.ndarray, factor: np.ndarray, rows: int
 ) -> np.ndarray:
     """Correlated Bernoulli draws by a Gaussian copula of low rank.
@@ -65,7 +65,15 @@ def lots(
 def factors(
     seed: int, stream: tuple[int, ...], features: int, rank: int, scale: float
 ) -> np.ndarray:
-    """Normal factors f64[G, rank] times scale, none longer than sqrt(0.99), for `lots`."""
+    """Draws the factors for `correlated_draws`: normal f64[G, rank], of length sqrt(0.99) at most.
+
+    Args:
+      seed: the seed, 0 or more.
+      stream: the number of one of the seed's streams.
+      features: the number of features, G.
+      rank: the rank of the correlations.
+      scale: the standard deviation of an entry before long rows are shortened.
+    """
     draws = scale * normal(seed, stream, (features, rank)) if rank else np.zeros((features, 0))
     length = np.linalg.norm(draws, axis=1, keepdims=True)
     return draws * np.minimum(1.0, np.sqrt(0.99) / np.maximum(length, 1e-12))

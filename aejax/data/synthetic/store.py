@@ -30,7 +30,7 @@ from aejax.data.activations.tokens import Tokens
 from aejax.data.activations.writer import ActivationWriter
 from aejax.data.split import Split, fingerprint
 from aejax.errors import UserError
-from aejax.files import plain, read_json, replacing, write_bytes, write_json, writing
+from aejax.files import as_json, read_json, replacing, write_bytes, write_json, writing
 
 HOOK = "synthetic"
 FOLDER = "truth"
@@ -42,8 +42,8 @@ BLOCKS = 16
 # What a field of recipe.json may be.
 _FIELDS = {
     "recipe": json_fields.table,
-    "tokens": json_fields.some,
-    "file_tokens": json_fields.some,
+    "tokens": json_fields.positive_count,
+    "file_tokens": json_fields.positive_count,
     "dictionary_sha256": json_fields.sha256,
     "features_sha256": json_fields.list_of(json_fields.sha256),
 }
@@ -62,7 +62,7 @@ class Active(NamedTuple):
         full[np.repeat(np.arange(len(self.counts)), self.counts), self.indices] = self.values
         return full
 
-    def part(self, start: int, stop: int) -> Active:
+    def between(self, start: int, stop: int) -> Active:
         """Tokens start to stop - 1."""
         ends = np.concatenate([[0], np.cumsum(self.counts)])
         inside = slice(ends[start], ends[stop])
@@ -134,7 +134,7 @@ class Truth:
                     f"{path} has {len(held.counts)} tokens instead of {last}, which "
                     f"{self.folder / ABOUT} says: make the store anew"
                 )
-            parts.append(held.part(max(0, start - i * size), min(last, stop - i * size)))
+            parts.append(held.between(max(0, start - i * size), min(last, stop - i * size)))
         return joined(parts)
 
 
@@ -175,7 +175,7 @@ def synthetic(
             stop = min(tokens, (i + 1) * size)
             blocks = range(i * BLOCKS, -(-stop // ROWS))
             made = [recipe.block(number) for number in blocks]
-            held = joined(made).part(0, stop - i * size)
+            held = joined(made).between(0, stop - i * size)
             # Truth first: what stands in the store always has its truth.
             file = io.BytesIO()
             np.savez(file, allow_pickle=False, **held._asdict())
@@ -269,7 +269,7 @@ def _hashes(path: Path) -> list[str]:
 
 def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
-    return plain({"recipe": {"name": type(recipe).__name__, **numbers}, "tokens": tokens})
+    return as_json({"recipe": {"name": type(recipe).__name__, **numbers}, "tokens": tokens})
 
 
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:

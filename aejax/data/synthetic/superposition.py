@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from aejax.data.synthetic.random import directions, factors, lots
+from aejax.data.synthetic.random import correlated_draws, directions, factors
 from aejax.data.synthetic.store import ROWS, Active, sparse
 from aejax.errors import UserError
 
@@ -62,5 +62,5 @@ class Superposition:
     def block(self, number: int) -> Active:
         """The features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         factor = factors(self.seed, (1,), self.features, self.rank, self.correlation)
-        drawn = lots(self.seed, (2, number), self.probability(), factor, ROWS)
+        drawn = correlated_draws(self.seed, (2, number), self.probability(), factor, ROWS)
         return sparse(np.where(drawn < 1.0, drawn, 0.0))

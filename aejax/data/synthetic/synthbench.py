@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from aejax.data.synthetic.random import directions, factors, lots, normal
+from aejax.data.synthetic.random import correlated_draws, directions, factors, normal
 from aejax.data.synthetic.store import ROWS, Active, sparse
 from aejax.errors import UserError
 
@@ -114,7 +114,7 @@ class SynthBench:
     def block(self, number: int) -> Active:
         """The features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         factor = factors(self.seed, (1,), self.features, self.rank, self.correlation)
-        drawn = lots(self.seed, (2, number), self.fires(), factor, ROWS)
+        drawn = correlated_draws(self.seed, (2, number), self.fires(), factor, ROWS)
         on = drawn < 1.0
         for parents, children in self.levels():
             _gate(on, drawn, parents, children, self.branching)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from aejax.data.builder import builder
-from aejax.data.data_dir import alone, newest, quiet
+from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
 from aejax.data.text.corpus import add
 from aejax.data.text.source import Source
 from aejax.data.text.store import FILE, Index, record, save
@@ -32,18 +32,18 @@ def prepare(source: Source, name: str, data_dir: Path) -> Path:
       UserError: a document is not as it should be, or data_dir cannot be written. Nothing is left
         half-written.
     """
-    with alone(data_dir) as workshop:
+    with locked_workspace(data_dir) as workspace:
         found = newest(data_dir, name, FILE)
         if found is not None:  # another process prepared it while this one waited
             return found.parent
         index = survey(source)
         print(f"preparing {source.name} in {data_dir}, once", file=sys.stderr)
-        with quiet():
-            made = _builder(source, name)(data_dir=str(workshop), file_format="array_record")
+        with quiet_tfds():
+            made = _builder(source, name)(data_dir=str(workspace), file_format="array_record")
             made.download_and_prepare()
         folder = Path(made.data_dir)
         save(folder, index)
-        target = data_dir / folder.relative_to(workshop)
+        target = data_dir / folder.relative_to(workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
     return target

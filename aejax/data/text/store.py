@@ -119,4 +119,4 @@ def _document(record: Any) -> Document:
 
 def _damaged(folder: Path, error: Exception) -> UserError:
     reason = str(error).strip().partition("\n")[0]
-    return UserError(f"{folder} is damaged ({reason}): delete that folder and start again")
+    return UserError(f"{folder} is damaged ({reason}): delete the folder and start again")

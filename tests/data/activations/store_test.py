@@ -51,7 +51,7 @@ class TestStore:
             tokens.reserve(reserved)
             np.testing.assert_array_equal(tokens[wanted], X[wanted])
             np.testing.assert_array_equal(tokens[650:1700], X[650:1700])
-        part = tokens.part(513, 2001)
+        part = tokens.between(513, 2001)
         part.reserve(N)
         inside = np.random.default_rng(2).integers(0, 2001 - 513, 400)
         np.testing.assert_array_equal(part[inside], X[513:2001][inside])

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal, norm
 
 import aejax as ae
 from aejax.data.activations.writer import ActivationWriter
-from aejax.data.synthetic.random import factors, lots, normal, uniform
+from aejax.data.synthetic.random import correlated_draws, factors, normal, uniform
 from aejax.data.synthetic.store import HOOK, ROWS, known, synthetic, truth
 from aejax.data.synthetic.superposition import Superposition
 from aejax.data.synthetic.synthbench import SynthBench
@@ -132,7 +132,7 @@ class TestStore:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ([1], "recipe.json is no table"),
+            ([1], "recipe.json is not a JSON object"),
             ({"file_tokens": 0}, "'file_tokens' of recipe.json is 0"),
             ({"tokens": None}, "'tokens' of recipe.json is None"),
             ({"recipe": None}, "'recipe' of recipe.json is None"),
@@ -170,7 +170,7 @@ class TestRandom:
         """
         p, n = np.array([0.3, 0.1, 0.02]), 100_000
         factor = np.array([[0.8, 0.1], [0.5, -0.6], [-0.4, 0.0]])
-        drawn = lots(0, (1,), p, factor, n)
+        drawn = correlated_draws(0, (1,), p, factor, n)
         on = drawn < 1.0
         assert deviations(on.mean(0), p, n).max() < 5
         for i, j in [(0, 1), (0, 2), (1, 2)]:
