@@ -60,7 +60,7 @@ X = np.full((20, 3), 0.5)
         (X * 4, {"binarise": "dynamic"}, r"row 0 of x holds 2, .* outside \[0, 1\]"),
         (X - 1, {"binarise": "static"}, r"row 0 of x holds -0.5, .*outside"),
         (X, {"y": np.zeros(19)}, "x has 20 examples, but y has 19"),
-        (X, {"y": ["a"] * 20}, "y holds"),
+        (X, {"y": ["a"] * 20}, "y has dtype"),
         (X[:, 0], {}, r"x has shape \(20,\)"),
         (X[:3], {}, "3 examples, too few"),
         (X, {"validation": 0}, "0 to validation"),

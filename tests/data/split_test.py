@@ -182,7 +182,7 @@ class TestChecks:
         held = train.arrays["x"].copy()
         held[13, 1] = 1.5
         bad = dataclasses.replace(train, arrays={"x": held})
-        with pytest.raises(UserError, match=r"train: example 13 holds 1\.5, outside \[0, 1\]"):
+        with pytest.raises(UserError, match=r"example 13 of .*train holds 1\.5, outside \[0, 1\]"):
             check_support(bad, (0.0, 1.0), rows=10)
 
     def test_first_outside(self):

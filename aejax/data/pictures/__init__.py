@@ -1,1 +1,1 @@
-"""Data sets of pictures: prepared through tensorflow-datasets builders, or read from a folder."""
+"""Data sets of pictures, prepared by builders of tensorflow-datasets or read from a folder."""

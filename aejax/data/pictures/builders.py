@@ -1,4 +1,4 @@
-"""Every data set of pictures that has a name, as a recipe: one entry a data set."""
+"""The data sets of pictures that have a name, and how each is prepared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aejax.optional import needs
 
 
 def digits() -> NamedDataset:
-    """scikit-learn's 1,797 digits (UCI Optical Recognition of Handwritten Digits, test part)."""
+    """Makes scikit-learn's 1,797 digits (the test set of UCI's Optical Recognition of Digits)."""
     features = needs("tensorflow_datasets", "preparing digits").features
     found = needs("sklearn.datasets", "preparing digits").load_digits()
     made = builder(
@@ -26,24 +26,24 @@ def digits() -> NamedDataset:
         "Handwritten digits of scikit-learn's load_digits, levels 0 to 16.",
         {"image": features.Image(shape=(8, 8, 1)), "label": features.ClassLabel(num_classes=10)},
         {"train": examples(found.images.astype(np.uint8), label=found.target)},
-        scale=16,  # the stored value that means one
+        scale=16,  # the stored value that becomes 1.0
     )
     return NamedDataset(made, lambda: "scikit-learn")
 
 
 class Idx(NamedTuple):
-    """A data set of 28x28 pictures in the four files of MNIST's format."""
+    """A data set of 28x28 pictures in four files of MNIST's idx format."""
 
     counts: Mapping[str, int] = {"train": 60_000, "t10k": 10_000}
-    # The times in upstream's gzip headers, to know files again that were re-headered.
+    # The times in upstream's gzip headers; they identify files whose header was rewritten.
     times: Mapping[str, int] = {}
 
     def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-        """The stock builder, reading the four files itself; records, version and name stay."""
+        """Adapts the builder of tfds to files that this class reads; name and version are kept."""
         tfds = needs("tensorflow_datasets", f"preparing {name}")
         stock = tfds.builder_cls(name)
         archives = Archives(manual_dir, folder, stock.url_infos)
-        # All four are read before anything is written, so that a damaged one stops early.
+        # All four files are read before anything is written, so that a damaged file stops early.
         splits = {
             "train": self._read(archives, stock.URL, "train"),
             "test": self._read(archives, stock.URL, "t10k"),
@@ -56,13 +56,16 @@ class Idx(NamedTuple):
         return NamedDataset(made, lambda: _origin(manual_dir, verified))
 
     def _read(self, archives: Archives, url: str, part: str) -> Iterator[dict[str, Any]]:
-        """The examples of one part."""
+        """Reads the examples of one part, "train" or "t10k"."""
         files = {"images": f"{part}-images-idx3-ubyte.gz", "labels": f"{part}-labels-idx1-ubyte.gz"}
         paths = archives.download({key: url + file for key, file in files.items()})
         images = read_idx(paths["images"], (self.counts[part], 28, 28))
         labels = read_idx(paths["labels"], (self.counts[part],))
         if labels.max() > 9:
-            raise UserError(f"{paths['labels']} holds label {labels.max()}; there are 0 to 9")
+            raise UserError(
+                f"{paths['labels']} holds the label {labels.max()}, but labels are 0 to 9: fetch "
+                "the file again"
+            )
         return examples(images, label=labels)
 
 
@@ -74,7 +77,7 @@ IDX = {
 
 
 def stock(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Any other image data set of tensorflow-datasets, through its own builder."""
+    """Makes any other image data set of tensorflow-datasets with its own builder."""
     tfds = needs("tensorflow_datasets", f"preparing {name}")
     try:
         found = tfds.builder_cls(name.partition("/")[0])
@@ -82,9 +85,8 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
         own = ", ".join([*IDX, *FACES, *sprites.GRIDS])
         here = f"; write ./{name} for the folder of that name" if Path(name).is_dir() else ""
         raise UserError(
-            f"unknown data set {name!r}: there are digits, {own}, "
-            "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
-            f"by its path{here}"
+            f"unknown data set {name!r}: give digits, {own}, the name of an image data set of "
+            f"tensorflow-datasets, or the path of a folder of pictures{here}"
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
     made = adapted(found, lambda self: found._split_generators(self, archives))
@@ -92,16 +94,19 @@ def stock(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
 
 
 def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """How a data set is made.
+    """Looks up a data set of pictures by its name.
 
     Args:
-      name: "digits", one of IDX, FACES or sprites.GRIDS, or an image data set of
+      name: "digits", a name in IDX, FACES or sprites.GRIDS, or an image data set of
         tensorflow-datasets.
       manual_dir: a folder with the upstream files, or None to download them.
-      folder: where downloads go.
+      folder: the folder for downloaded files.
+
+    Returns:
+      The builder of the data set and the origin of its files.
 
     Raises:
-      UserError: unknown name, files missing or damaged, a package missing.
+      UserError: if the name is unknown, files are missing or damaged, or a package is missing.
     """
     if name == "digits":
         return digits()

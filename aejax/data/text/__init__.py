@@ -1,4 +1,4 @@
-"""Texts: corpora of documents with labels, read one by one and divided by document."""
+"""Text data sets: corpora of documents, which may have labels, divided document by document."""
 
 from aejax.data.text.corpus import Corpus, Document, Texts
 from aejax.data.text.texts import texts

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from aejax.data import Batches, images
 from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
+from aejax.training.gathering import gathered
 
 SPLITS = {"train": 30, "t10k": 12}
 
@@ -107,8 +108,9 @@ class TestDigits:
         """Fails if anything on the way imports one of the packages."""
         code = f"""
 import aejax.data as data
+from aejax.training.gathering import gathered
 train, validation, test = data.images("digits", data_dir={str(data_dir)!r})
-data.Batches(train, 32, seeds=2).source(0, 3).batch(1, 1)
+gathered(data.Batches(train, 32, seeds=2).source(0, 3), 1, 1)
 print(len(train), next(test.batches(8)).x.shape)
 """
         blocked = ("tensorflow_datasets", "tensorflow", "grain", "sklearn", "PIL", "array_record")
@@ -176,7 +178,7 @@ class TestMnist:
         content = bytearray(gzip.decompress(path.read_bytes()))
         content[-1] = 10
         path.write_bytes(gzip.compress(bytes(content)))
-        with pytest.raises(UserError, match="holds label 10"):
+        with pytest.raises(UserError, match="holds the label 10"):
             images("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
 
 
@@ -200,7 +202,7 @@ class TestStock:
         """cifar10's builder reads by TensorFlow; fails if that error is let through."""
         with zipfile.ZipFile(tmp_path / "cifar-10-binary.tar.gz", "w") as archive:
             archive.writestr("cifar-10-batches-bin/batches.meta.txt", "\n".join("abcdefghij"))
-        with pytest.raises(UserError, match="cifar10 needs tensorflow: pip install tensorflow"):
+        with pytest.raises(UserError, match="needs the package tensorflow: pip install tensorflow"):
             images("cifar10", data_dir=tmp_path / "data", manual_dir=tmp_path)
         assert not list((tmp_path / "data").iterdir())
 
@@ -213,11 +215,11 @@ class TestStock:
 
     def test_unknown_name(self, tmp_path):
         """One sentence that lists what there is."""
-        with pytest.raises(UserError, match="unknown data set 'mnits': there are digits, mnist"):
+        with pytest.raises(UserError, match="unknown data set 'mnits': give digits, mnist"):
             images("mnits", data_dir=tmp_path)
 
     def test_no_pictures(self, tmp_path):
-        with pytest.raises(UserError, match="ag_news_subset is no data set of pictures"):
+        with pytest.raises(UserError, match="ag_news_subset is not a data set of pictures"):
             images("ag_news_subset", data_dir=tmp_path, manual_dir=tmp_path)
 
 
@@ -307,7 +309,7 @@ def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
         for t in (0, 2):
             source = theirs.source(t, 2)
             assert source.rows is None
-            np.testing.assert_array_equal(source.batch(1, t + 1).x, ours[t + 1].x)
+            np.testing.assert_array_equal(gathered(source, 1, t + 1).x, ours[t + 1].x)
     # What is binarised once does not depend on how it is read.
     test = large[2]
     assert test.fingerprint != large[1].fingerprint
