@@ -157,7 +157,7 @@ class Batches:
         )
 
     def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
-        """Returns this process' slice (b of B) of T batches, leaves [T, b, ...] or [S, T, b, ...]."""
+        """Returns this process' slice (b of B) of T batches: leaves [T, b, ...], [S, T, b, ...]."""
         return self.split.rows(self.rows(t, chunk)[..., self._slice])
 
     @functools.cached_property

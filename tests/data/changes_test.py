@@ -46,7 +46,7 @@ def test_attributes_are_one_hot_side_by_side_in_the_order_given():
     batch = all_of(changed(split, changes.Attributes(size=2, shape=3)))
     expected = [np.eye(2)[factors["label_size"]], np.eye(3)[factors["label_shape"]]]
     np.testing.assert_array_equal(batch.context, np.concatenate(expected, axis=-1))
-    with pytest.raises(ae.UserError, match="no attribute 'hue': .*(shape, size)"):
+    with pytest.raises(ae.UserError, match=r"no attribute 'hue': .*\(shape, size\)"):
         all_of(changed(split, changes.Attributes(hue=2)))
     with pytest.raises(ae.UserError, match="name at least one"):
         changes.Attributes()
