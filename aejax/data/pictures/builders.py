@@ -1,28 +1,26 @@
-"""The data sets of pictures that have a name, and how each is prepared."""
+"""Named data sets of pictures: digits, those in the format of MNIST, and stock ones of tfds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from aejax.data.builder import NamedDataset, adapted, builder, examples
-from aejax.data.pictures import sprites
 from aejax.data.pictures.archives import Archives
-from aejax.data.pictures.faces import FACES
 from aejax.data.pictures.upstream import read_idx
 from aejax.errors import UserError
 from aejax.optional import needs
 
 
-def digits() -> NamedDataset:
+def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None) -> NamedDataset:
     """Makes scikit-learn's 1,797 digits (the test set of UCI's Optical Recognition of Digits)."""
-    features = needs("tensorflow_datasets", "preparing digits").features
-    found = needs("sklearn.datasets", "preparing digits").load_digits()
+    features = needs("tensorflow_datasets", f"preparing {name}").features
+    found = needs("sklearn.datasets", f"preparing {name}").load_digits()
     made = builder(
-        "digits",
+        name,
         "Handwritten digits of scikit-learn's load_digits, levels 0 to 16.",
         {"image": features.Image(shape=(8, 8, 1)), "label": features.ClassLabel(num_classes=10)},
         {"train": examples(found.images.astype(np.uint8), label=found.target)},
@@ -76,47 +74,30 @@ IDX = {
 }
 
 
-def stock(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Makes any other image data set of tensorflow-datasets with its own builder."""
+def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) -> NamedDataset:
+    """Makes any other image data set of tensorflow-datasets with its own builder.
+
+    Args:
+      name: the name of the data set in tensorflow-datasets.
+      manual_dir: a folder with the upstream files, or None to download them.
+      folder: the folder for downloaded files.
+      own: the names of aejax's own data sets, which the error message lists.
+
+    Raises:
+      UserError: if tensorflow-datasets has no such data set, or a file is missing or damaged.
+    """
     tfds = needs("tensorflow_datasets", f"preparing {name}")
     try:
         found = tfds.builder_cls(name.partition("/")[0])
     except tfds.core.registered.DatasetNotFoundError as error:
-        own = ", ".join([*IDX, *FACES, *sprites.GRIDS])
         here = f"; write ./{name} for the folder of that name" if Path(name).is_dir() else ""
         raise UserError(
-            f"unknown data set {name!r}: give digits, {own}, the name of an image data set of "
-            f"tensorflow-datasets, or the path of a folder of pictures{here}"
+            f"unknown data set {name!r}: give one of {', '.join(own)}, the name of an image data "
+            f"set of tensorflow-datasets, or the path of a folder of pictures{here}"
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
     made = adapted(found, lambda self: found._split_generators(self, archives))
     return NamedDataset(made, lambda: _origin(manual_dir, archives.verified({})))
-
-
-def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Looks up a data set of pictures by its name.
-
-    Args:
-      name: "digits", a name in IDX, FACES or sprites.GRIDS, or an image data set of
-        tensorflow-datasets.
-      manual_dir: a folder with the upstream files, or None to download them.
-      folder: the folder for downloaded files.
-
-    Returns:
-      The builder of the data set and the origin of its files.
-
-    Raises:
-      UserError: if the name is unknown, files are missing or damaged, or a package is missing.
-    """
-    if name == "digits":
-        return digits()
-    if name in FACES:
-        return FACES[name](manual_dir)
-    if name in IDX:
-        return IDX[name](name, manual_dir, folder)
-    if name in sprites.GRIDS:
-        return sprites.named_dataset(name)
-    return stock(name, manual_dir, folder)
 
 
 def _origin(manual_dir: Path | None, verified: bool) -> str:

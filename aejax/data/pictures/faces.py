@@ -16,7 +16,7 @@ FREY = "frey_faces.npz"
 LFW = 100  # the first 100 pictures of lfw_subset are faces, the others are not
 
 
-def frey_faces(manual_dir: Path | None) -> NamedDataset:
+def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
     """Makes Brendan Frey's video of a face, 1,965 frames of 28x20 pixels, from --manual-dir.
 
     Consecutive frames are almost equal, so the splits are blocks of time, and `blocks` leaves out
@@ -32,22 +32,19 @@ def frey_faces(manual_dir: Path | None) -> NamedDataset:
         )
     images = _frames(manual_dir / FREY)
     return _made(
-        "frey_faces",
+        name,
         "Frames of a video of one face, in blocks of time.",
         {part: images[rows] for part, rows in blocks(len(images)).items()},
         "from --manual-dir, content hash recorded",
     )
 
 
-def lfw_subset(manual_dir: Path | None) -> NamedDataset:
+def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
     """Makes the 100 faces, 25x25 pixels, that scikit-image's lfw_subset contains."""
-    data = needs("skimage.data", "preparing lfw_subset")
+    data = needs("skimage.data", f"preparing {name}")
     # The values are averages over three channels, so they are rounded to the nearest level.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
-    return _made("lfw_subset", "Faces of many people.", {"train": images}, "scikit-image")
-
-
-FACES = {"frey_faces": frey_faces, "lfw_subset": lfw_subset}
+    return _made(name, "Faces of many people.", {"train": images}, "scikit-image")
 
 
 def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarray]:

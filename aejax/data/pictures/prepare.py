@@ -9,7 +9,7 @@ from typing import Any
 
 from aejax.data.builder import NamedDataset
 from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
-from aejax.data.pictures.builders import named_dataset
+from aejax.data.pictures import NAMED, builders
 from aejax.data.pictures.store import FILE, Prepared, load, save
 from aejax.data.pictures.tfds_reader import contents
 from aejax.errors import UserError
@@ -20,7 +20,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
     """Prepares a data set in the format array_record, with the .npz that `store.load` reads.
 
     Args:
-      name: the name of the data set, see `builders.named_dataset`.
+      name: a name in `aejax.data.pictures.NAMED`, or an image data set of tensorflow-datasets.
       data_dir: the folder of prepared data sets; it is created if it does not exist.
       manual_dir: a folder with the upstream files, or None to download them.
 
@@ -38,7 +38,11 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
         found = newest(data_dir, name, FILE)
         if found is not None:  # another process prepared it while this one waited for the lock
             return load(found)
-        made = named_dataset(name, manual_dir, workspace / "downloads")
+        downloads = workspace / "downloads"
+        if name in NAMED:
+            made = NAMED[name](name, manual_dir, downloads)
+        else:
+            made = builders.stock(name, manual_dir, downloads, NAMED)
         print(f"preparing {name} in {data_dir}, once", file=sys.stderr)
         with quiet_tfds():
             builder = _built(name, made, workspace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +57,8 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
                     yield _placed(grid, sprite, x, y), (shape, scale, orientation, x, y)
 
 
-def named_dataset(name: str) -> NamedDataset:
-    """Makes the data set of one of GRIDS."""
+def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
+    """Makes the data set of one of GRIDS; it needs neither files nor a folder."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]
     columns = [f"label_{factor}" for factor in FACTORS]

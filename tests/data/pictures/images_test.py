@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 from sklearn.datasets import load_digits
 
-from aejax.data import Batches, images
+from aejax.data import Batches, images, pictures
 from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
 from aejax.training.gathering import gathered
@@ -36,7 +36,7 @@ def data_dir(tmp_path_factory):
 def manual_dir(tmp_path, monkeypatch):
     """A tiny MNIST in four packed files; each picture tells its number and its label."""
     for name in ("mnist", "fashion_mnist"):
-        monkeypatch.setitem(builders.IDX, name, builders.Idx(counts=SPLITS))
+        monkeypatch.setitem(pictures.NAMED, name, builders.Idx(counts=SPLITS))
     folder = tmp_path / "manual"
     folder.mkdir()
     for part, count in SPLITS.items():
@@ -117,14 +117,12 @@ print(len(train), next(test.batches(8)).x.shape)
         result = python(code, blocked=blocked)
         assert result.stdout.strip() == "1437 (8, 8, 8, 1)", result.stderr
 
-    def test_not_prepared_the_package_is_named(self, tmp_path):
-        """Fails if the import error is let through."""
-        code = f"import aejax.data as data; data.images('digits', data_dir={str(tmp_path)!r})"
-        for package in ("tensorflow_datasets", "sklearn.datasets"):
-            result = python(code, blocked=[package])
-            last = result.stderr.strip().splitlines()[-1]
-            assert last.startswith("aejax.errors.UserError: preparing digits needs"), last
-            assert "pip install" in last
+    @pytest.mark.parametrize("package", ["tensorflow_datasets", "sklearn.datasets"])
+    def test_not_prepared_the_package_is_named(self, package, tmp_path, monkeypatch):
+        """Fails if the import error is let through, or a folder is left behind."""
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=r"^preparing digits needs .*pip install"):
+            images("digits", data_dir=tmp_path)
         assert not list(tmp_path.iterdir())
 
 
@@ -215,7 +213,7 @@ class TestStock:
 
     def test_unknown_name(self, tmp_path):
         """One sentence that lists what there is."""
-        with pytest.raises(UserError, match="unknown data set 'mnits': give digits, mnist"):
+        with pytest.raises(UserError, match="unknown data set 'mnits': give one of digits, mnist"):
             images("mnits", data_dir=tmp_path)
 
     def test_no_pictures(self, tmp_path):
