@@ -100,7 +100,7 @@ class Attributes:
             _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch.
+        """Applies the change to one batch.
 
         Raises:
           UserError: if the data set does not have one of the factors; the error names it.

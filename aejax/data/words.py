@@ -14,7 +14,7 @@ def random_words(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:
 
     Args:
       seed: the seed, 0 or more.
-      stream: the number of one of the seed's streams, which are independent of each other.
+      stream: integers that identify one of the seed's streams, which are independent of each other.
       count: the number of words.
     """
     return np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream)).random_raw(count)

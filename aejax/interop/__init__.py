@@ -75,7 +75,7 @@ def load(path: str | os.PathLike[str]) -> Plain:
     elif path.suffix == ".pt":
         return load_openai(path)
     elif not path.exists():
-        raise UserError(f"there is no file or folder {path}")
+        raise UserError(f"there is no file or folder {path}: check the path")
     raise UserError(
         f"{path} is not an autoencoder in a known format: give a folder with one of "
         f"{', '.join(_FILES)}, or a .pt file; other pickles are not read since they may run code"

@@ -63,7 +63,10 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
-    """Takes the weights, for a configuration of version 6; also checks files before they are saved.
+    """Takes the weights from the tensors of a file, as its configuration describes them.
+
+    The configuration has the form of version 6. `save_saelens` uses this function too, to check
+    what it is about to write.
 
     Raises:
       UserError: if a tensor or an entry is missing, is unknown, or does not match the others.

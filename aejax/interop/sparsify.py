@@ -65,8 +65,8 @@ def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
     for name in sorted(_REFUSED):
         if config.get(name, False):
             raise UserError(
-                f"{name!r} is set in {path}, which is not supported: such a coder also reads token "
-                "embeddings or a lookup table"
+                f"{name!r} is set in {path}, which is not supported: such a coder needs more than "
+                "the activations as its input"
             )
     for name in ("signed", "skip_connection", "transcode"):
         if name in config:

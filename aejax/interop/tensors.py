@@ -227,7 +227,7 @@ def check_keys(
     Args:
       config: a configuration, or an object inside one.
       known: the known keys.
-      whose: what has the known keys, in the singular, for the error message.
+      whose: the kind of thing that has these keys, such as "known trainer", for the error message.
       path: the path of the configuration, for error messages.
 
     Raises:

@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """The root mean square of the elements of x - mean, by which centred x is divided."""
+        """The root mean square of the elements of x - mean, used to scale centred activations."""
         return float(np.sqrt(self.squares / max(1, self.tokens * len(self.mean))))
 
     @property

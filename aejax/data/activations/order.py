@@ -53,7 +53,7 @@ def blocks_of(pool: int) -> int:
 
 
 def pool_tokens(tokens: int, pool: int) -> int:
-    """Returns the number of tokens in a pool: whole blocks, but at most all N = tokens."""
+    """Returns the number of tokens in a pool: `pool` in whole blocks, but at most `tokens`."""
     return min(tokens, blocks_of(pool) * BLOCK)
 
 

@@ -65,7 +65,7 @@ class Pending:
         self.dropped = {name: count + dropped[name] for name, count in self.dropped.items()}
 
     def committed(self) -> Index:
-        """Renames the files to their final names; returns the new index, which is not written."""
+        """Renames the files to their final names; returns the new index, without writing it."""
         index, shards = self.index, list(self.index.shards)
         hooks = []
         if self.tokens:

@@ -111,7 +111,7 @@ class ActivationWriter:
         if self.filter.first_positions:
             if place["position"] is None:
                 raise UserError(
-                    f"append {call} does not tell the tokens' positions, which first_positions "
+                    f"append {call} does not state the tokens' positions, which first_positions "
                     "needs: give [B, P, d], or give `positions`"
                 )
             late = place["position"] >= self.filter.first_positions
@@ -219,7 +219,15 @@ class ActivationWriter:
 
 
 def _keep(rows, place, kept, dropped, reason):
-    """Selects rows and places by `kept` (bool[n], None for all); counts the rest in `dropped`."""
+    """Selects the tokens that are kept, and adds the number of the others to dropped[reason].
+
+    Args:
+      rows: hook -> [n, d].
+      place: {"mask": ..., "position": ...}, each [n] or None.
+      kept: bool[n], or None to keep all tokens.
+      dropped: reason -> the number of dropped tokens.
+      reason: why the others are dropped.
+    """
     if kept is None or kept.all():
         return rows, place
     dropped[reason] += int(len(kept) - kept.sum())

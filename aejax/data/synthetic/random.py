@@ -12,7 +12,7 @@ def uniform(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.nd
 
     Args:
       seed: the seed, 0 or more.
-      stream: the number of one of the seed's streams, which are independent of each other.
+      stream: integers that identify one of the seed's streams, which are independent of each other.
       shape: the shape of the result.
     """
     words = random_words(seed, stream, int(np.prod(shape)))
@@ -44,7 +44,7 @@ def correlated_draws(
 
     Args:
       seed: the seed, 0 or more.
-      stream: the number of one of the seed's streams.
+      stream: integers that identify one of the seed's streams.
       probability: the probability of each feature to be active, f64[G], above 0 and below 1.
       factor: f64[G, rank], each row shorter than 1; with rank 0 the features are independent.
       rows: the number of tokens, n.
@@ -70,7 +70,7 @@ def factors(
 
     Args:
       seed: the seed, 0 or more.
-      stream: the number of one of the seed's streams.
+      stream: integers that identify one of the seed's streams.
       features: the number of features, G.
       rank: the rank of the correlations.
       scale: the standard deviation of an entry before long rows are shortened.

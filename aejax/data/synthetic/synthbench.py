@@ -16,11 +16,11 @@ class SynthBench:
     """The data of SynthSAEBench (Chanin and Garriga-Alonso 2026, arXiv 2602.14687).
 
     The defaults are small enough for a CPU. The published SynthSAEBench-16k has 16,384 features,
-    size 768, 128 roots, and otherwise the same numbers; here it has 34.8 active features per token
-    (published: about 34). In the model, features fire by a Gaussian copula of low rank with Zipf
-    probabilities. A child is silenced if its parent is silent, and of the firing children of a
-    parent one, drawn at random, stays; children fire more often before that to compensate.
-    Magnitudes are normal and cut at zero.
+    size 768, 128 roots, and otherwise the same numbers; in this implementation a token of it has
+    34.8 active features (published: about 34). In the model, features fire by a Gaussian copula of
+    low rank with Zipf probabilities. A child is silenced if its parent is silent, and of the firing
+    children of a parent one, drawn at random, stays; children fire more often before that to
+    compensate. Magnitudes are normal and cut at zero.
 
     Attributes:
       features: the number of features, G, from the most to the least frequent; in this order they

@@ -107,7 +107,7 @@ def _document(line: str, default: str, where: str) -> Grouped:
         there = (
             f"it has {', '.join(fields) or 'no field'}"
             if isinstance(fields, dict)
-            else "it is no object"
+            else "it is not an object"
         )
         raise UserError(f"{where} has no field 'text' ({there}): write {{\"text\": ...}}")
     text = fields["text"]

@@ -201,7 +201,7 @@ class TestFolder:
             ),
             ("a.jsonl", b'{"text": "a"}\n{"tex', r"line 2 of .*a\.jsonl is not JSON"),
             ("a.jsonl", b'{"body": "a", "y": 1}', r"no field 'text' \(it has body, y\)"),
-            ("a.jsonl", b'"a"', r"no field 'text' \(it is no object\)"),
+            ("a.jsonl", b'"a"', r"no field 'text' \(it is not an object\)"),
             ("a.jsonl", b'{"text": " "}', r"line 1 of .*has ' ' as its text"),
             ("a.jsonl", b'{"text": "\\ud800"}', "half of a surrogate pair"),
             ("a.jsonl", b'{"text": "a", "label": true}', "has True as its label: give a string"),
