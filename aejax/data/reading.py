@@ -73,7 +73,7 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def reopened(folder: Path, splits: Sequence[str]) -> Reader:
+def reopen(folder: Path, splits: Sequence[str]) -> Reader:
     """Opens a data set that was prepared earlier, its splits concatenated in the given order."""
     tfds = needs("tensorflow_datasets", "reading a data set that does not fit memory")
     sources = tfds.builder_from_directory(str(folder)).as_data_source()

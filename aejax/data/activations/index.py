@@ -112,7 +112,7 @@ def file_name(hook: str, shard: int) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', hook)}-{shard:05d}.bin"
 
 
-def save(folder: Path, index: Index) -> None:
+def write_index(folder: Path, index: Index) -> None:
     """Writes index.json, completely or not at all."""
     hooks = []
     for hook in index.hooks:
@@ -135,7 +135,7 @@ def save(folder: Path, index: Index) -> None:
     write_json(folder / FILE, {"format": FORMAT, "tokens": index.tokens, **known, "shards": shards})
 
 
-def load(folder: Path) -> Index:
+def read_index(folder: Path) -> Index:
     """Reads and checks index.json; the shards are not opened.
 
     Raises:

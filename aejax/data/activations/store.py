@@ -19,7 +19,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.data.activations.index import DTYPES, FILE, Hook, Index, check_files, load
+from aejax.data.activations.index import DTYPES, FILE, Hook, Index, check_files, read_index
 from aejax.data.activations.moments import ROWS, agree, empty, with_rows
 from aejax.data.activations.tokens import Tokens
 from aejax.data.split import Split
@@ -213,7 +213,7 @@ def activations(folder: str | Path) -> Activations:
       UserError: if there is no store, it is half-written or damaged, or files are missing.
     """
     folder = Path(folder).expanduser()
-    index = load(folder)
+    index = read_index(folder)
     if not index.complete:
         raise UserError(
             f"{folder} is half-written, with {index.tokens} tokens of {index.appends} appends: "

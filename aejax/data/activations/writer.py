@@ -17,7 +17,15 @@ import numpy as np
 from aejax.checks import at_least
 from aejax.data.activations.filter import TokenFilter, above
 from aejax.data.activations.host import check_finite, host_rows, stored
-from aejax.data.activations.index import DTYPES, FILE, REASONS, Index, check_files, load, save
+from aejax.data.activations.index import (
+    DTYPES,
+    FILE,
+    REASONS,
+    Index,
+    check_files,
+    read_index,
+    write_index,
+)
 from aejax.data.activations.pending import Pending
 from aejax.errors import UserError
 from aejax.files import as_json, lock_folder, unlock, writing
@@ -176,9 +184,9 @@ class ActivationWriter:
             left.unlink()
         if not (self.folder / FILE).exists():
             index = Index(settings=settings, dropped=dict.fromkeys(REASONS, 0))
-            save(self.folder, index)  # from now on the folder is recognised as half-written
+            write_index(self.folder, index)  # from now on the folder is recognised as half-written
             return index
-        index = load(self.folder)
+        index = read_index(self.folder)
         check_files(self.folder, index)
         for name, value in settings.items():
             if index.settings.get(name) != value:
@@ -215,7 +223,7 @@ class ActivationWriter:
             index = self._pending.committed() if self._pending else self.index
             self.index = dataclasses.replace(index, complete=complete)
             self._pending = None
-            save(self.folder, self.index)
+            write_index(self.folder, self.index)
 
 
 def _keep(rows, place, kept, dropped, reason):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aejax.data.data_dir import default_data_dir, newest
-from aejax.data.pictures.store import FILE, Prepared, load
+from aejax.data.pictures.store import FILE, Prepared, read_prepared
 from aejax.data.splitting import Binarise, Splits, divide, splits
 from aejax.errors import UserError
 
@@ -77,7 +77,7 @@ def _prepared(
     root = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
     found = newest(root, name, FILE)
     if found is not None:
-        return load(found)
+        return read_prepared(found)
     from aejax.data.pictures.prepare import prepare
 
     return prepare(name, root, Path(manual_dir).expanduser() if manual_dir is not None else None)

@@ -10,14 +10,14 @@ from typing import Any
 from aejax.data.builder import NamedDataset
 from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
 from aejax.data.pictures import NAMED, builders
-from aejax.data.pictures.store import FILE, Prepared, load, save
+from aejax.data.pictures.store import FILE, Prepared, read_prepared, write_prepared
 from aejax.data.pictures.tfds_reader import contents
 from aejax.errors import UserError
 from aejax.optional import needs
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
-    """Prepares a data set in the format array_record, with the .npz that `store.load` reads.
+    """Prepares a data set: in the format array_record, and as .npz for `store.read_prepared`.
 
     Args:
       name: a name in `aejax.data.pictures.NAMED`, or an image data set of tensorflow-datasets.
@@ -37,7 +37,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
     with locked_workspace(data_dir) as workspace:
         found = newest(data_dir, name, FILE)
         if found is not None:  # another process prepared it while this one waited for the lock
-            return load(found)
+            return read_prepared(found)
         downloads = workspace / "downloads"
         if name in NAMED:
             made = NAMED[name](name, manual_dir, downloads)
@@ -48,12 +48,12 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
             builder = _built(name, made, workspace)
             prepared = contents(name, builder, made.origin())
         folder = Path(builder.data_dir)
-        save(folder / FILE, prepared)
+        write_prepared(folder / FILE, prepared)
         target = data_dir / folder.relative_to(workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
     found = newest(data_dir, name, FILE)
-    return prepared if prepared.reader is None or found is None else load(found)
+    return prepared if prepared.reader is None or found is None else read_prepared(found)
 
 
 def _adopted(name: str, folder: Path) -> Prepared:
@@ -63,7 +63,7 @@ def _adopted(name: str, folder: Path) -> Prepared:
         builder = tfds.builder_from_directory(str(folder))
         prepared = contents(name, builder, "prepared by tensorflow-datasets")
     if os.access(folder, os.W_OK):
-        save(folder / FILE, prepared)
+        write_prepared(folder / FILE, prepared)
     return prepared
 
 

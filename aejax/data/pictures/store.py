@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aejax.data import npz
-from aejax.data.reading import Reader, reopened
+from aejax.data.reading import Reader, reopen
 
 FILE = "aejax.npz"
 
@@ -27,8 +27,8 @@ class Prepared(NamedTuple):
     content: str | None = None  # sha256 over all examples of the reader
 
 
-def save(path: Path, prepared: Prepared) -> None:
-    """Writes a data set to `path` in the form that `load` reads."""
+def write_prepared(path: Path, prepared: Prepared) -> None:
+    """Writes a data set to `path` in the form that `read_prepared` reads."""
     about = {
         "name": prepared.name,
         "scale": prepared.scale,
@@ -39,8 +39,8 @@ def save(path: Path, prepared: Prepared) -> None:
     npz.save(path, _flat(prepared.columns), about)
 
 
-def load(path: Path) -> Prepared:
-    """Reads a data set that `save` wrote.
+def read_prepared(path: Path) -> Prepared:
+    """Reads a data set that `write_prepared` wrote.
 
     Args:
       path: the path of the .npz file.
@@ -63,7 +63,7 @@ def load(path: Path) -> Prepared:
         scale=about["scale"],
         classes=tuple(about["classes"]),
         origin=about["origin"],
-        reader=reopened(path.parent, list(columns)) if large else None,
+        reader=reopen(path.parent, list(columns)) if large else None,
         content=about["content"],
     )
 

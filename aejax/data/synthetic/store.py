@@ -4,7 +4,7 @@
     train, validation, test = store.splits(HOOK, validation=0.05, test=0.05)
     truth.dictionary                     # f32[G, d], whose rows have norm 1
     truth.features(95_000, 100_000)      # f32[5000, G], the features of tokens 95,000 to 99,999
-    known(test).features(0, 5_000)       # the same, counted from the first token of the split
+    truth_of(test).features(0, 5_000)    # the same, counted from the first token of the split
 
 A recipe is a frozen dataclass of numbers. Its methods `dictionary()`, `constant()` and `block(i)`
 are pure functions of these numbers, so any block of tokens can be made again on any machine.
@@ -223,7 +223,7 @@ def truth(folder: str | Path) -> Truth:
     return Truth(beside, about["recipe"], dictionary, tokens, size, tuple(hashes))
 
 
-class Known(NamedTuple):
+class SplitTruth(NamedTuple):
     """The true dictionary and features of one split of a synthetic store."""
 
     dictionary: np.ndarray  # f32[G, d], whose rows have norm 1
@@ -231,7 +231,7 @@ class Known(NamedTuple):
     features: Callable[[int, int], np.ndarray]
 
 
-def known(split: Split) -> Known:
+def truth_of(split: Split) -> SplitTruth:
     """Opens the truth of a split of a synthetic store.
 
     Raises:
@@ -245,7 +245,9 @@ def known(split: Split) -> Known:
         )
     # The shards may be in the store's folder or in a subfolder.
     whole, first = truth(_store(tokens.paths[0])), tokens.first
-    return Known(whole.dictionary, lambda start, stop: whole.features(first + start, first + stop))
+    return SplitTruth(
+        whole.dictionary, lambda start, stop: whole.features(first + start, first + stop)
+    )
 
 
 def _store(shard: Path) -> Path:

@@ -12,7 +12,7 @@ from aejax.data.builder import builder
 from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
 from aejax.data.text.corpus import add
 from aejax.data.text.source import Source
-from aejax.data.text.store import FILE, Index, record, save
+from aejax.data.text.store import FILE, Index, record, write_index
 from aejax.errors import UserError
 from aejax.optional import needs
 
@@ -26,7 +26,7 @@ def prepare(source: Source, name: str, data_dir: Path) -> Path:
       data_dir: the folder of prepared data sets; it is created if it does not exist.
 
     Returns:
-      The folder that `store.load` and `store.opened` read.
+      The folder that `store.read_index` and `store.open_documents` read.
 
     Raises:
       UserError: if a document is damaged or data_dir cannot be written; nothing half-written stays.
@@ -41,7 +41,7 @@ def prepare(source: Source, name: str, data_dir: Path) -> Path:
             made = _builder(source, name)(data_dir=str(workspace), file_format="array_record")
             made.download_and_prepare()
         folder = Path(made.data_dir)
-        save(folder, index)
+        write_index(folder, index)
         target = data_dir / folder.relative_to(workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)

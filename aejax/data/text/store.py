@@ -33,7 +33,7 @@ class Index(NamedTuple):
     content: str  # sha256 over all documents, in order
 
 
-def save(folder: Path, index: Index) -> None:
+def write_index(folder: Path, index: Index) -> None:
     """Writes the index into the folder of the corpus."""
     arrays = {"group": index.groups}
     if index.labels is not None:
@@ -47,8 +47,8 @@ def save(folder: Path, index: Index) -> None:
     npz.save(folder / FILE, arrays, about)
 
 
-def load(folder: Path) -> Index:
-    """Reads the index that `save` wrote.
+def read_index(folder: Path) -> Index:
+    """Reads the index that `write_index` wrote.
 
     Raises:
       UserError: if the file is damaged.
@@ -89,7 +89,7 @@ class Stored:
             raise _damaged(self.folder, error) from error
 
 
-def opened(folder: Path, documents: int) -> Any:
+def open_documents(folder: Path, documents: int) -> Any:
     """Opens a prepared corpus and returns the tfds data source of all its documents.
 
     Args:

@@ -14,7 +14,7 @@ from aejax.data.splitting import divide
 from aejax.data.text import NAMED, folder
 from aejax.data.text.corpus import Corpus, Texts
 from aejax.data.text.prepare import prepare
-from aejax.data.text.store import FILE, Index, Stored, load, opened
+from aejax.data.text.store import FILE, Index, Stored, open_documents, read_index
 from aejax.errors import UserError
 
 
@@ -55,8 +55,8 @@ def texts(
         are no documents, a held-out label does not exist, or data_dir cannot be written.
     """
     found = _prepared(name_or_path, data_dir, manual_dir)
-    index = load(found)
-    source = opened(found, len(index.groups))
+    index = read_index(found)
+    source = open_documents(found, len(index.groups))
 
     def corpus(part: str, rows: np.ndarray) -> Corpus:
         return Corpus(

@@ -228,7 +228,7 @@ class TestWholeOrNotAtAll:
 import os, signal
 import aejax.data as data
 from aejax.data.pictures import prepare
-prepare.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+prepare.write_prepared = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 data.images("digits", data_dir={str(tmp_path)!r})
 """
         assert python(code).returncode == -signal.SIGKILL

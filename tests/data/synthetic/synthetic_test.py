@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal, norm
 import aejax as ae
 from aejax.data.activations.writer import ActivationWriter
 from aejax.data.synthetic.random import correlated_draws, factors, normal, uniform
-from aejax.data.synthetic.store import HOOK, ROWS, known, synthetic, truth
+from aejax.data.synthetic.store import HOOK, ROWS, synthetic, truth, truth_of
 from aejax.data.synthetic.superposition import Superposition
 from aejax.data.synthetic.synthbench import SynthBench
 
@@ -58,11 +58,11 @@ class TestStore:
         """Fails if features are counted from the store's first token, or a copy is believed."""
         store, _ = synthetic(tmp_path, TOY, ROWS + 900)
         for split in store.splits(HOOK, validation=500, test=300):
-            truth = known(split)
+            truth = truth_of(split)
             x = np.asarray(split.arrays[HOOK][3:90])
             np.testing.assert_allclose(truth.features(3, 90) @ truth.dictionary, x, atol=1e-5)
         with pytest.raises(ae.UserError, match="not a split of a synthetic store"):
-            known(store.split(HOOK).take(5))
+            truth_of(store.split(HOOK).take(5))
 
     def test_killed_and_made_again(self, tmp_path, monkeypatch):
         """Same bytes as one made at once; fails if blocks depend on where generation began."""
