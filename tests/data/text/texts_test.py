@@ -138,7 +138,7 @@ def test_unknown_names_are_refused(tmp_path, monkeypatch):
         texts("brwn", data_dir=tmp_path)
     with pytest.raises(UserError, match="neither a folder nor a file"):
         texts("./brwn", data_dir=tmp_path)
-    with pytest.raises(UserError, match=r"holds ca01 by --manual-dir"):
+    with pytest.raises(UserError, match=r"holds ca01: give it by --manual-dir"):
         texts("brown", data_dir=tmp_path)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.txt").write_text("a")
