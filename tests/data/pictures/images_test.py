@@ -242,7 +242,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(prepare, "save", full)
+        monkeypatch.setattr(prepare, "write_prepared", full)
         with pytest.raises(UserError, match=r"cannot be written .*No space left.*--data-dir"):
             images("digits", data_dir=tmp_path)
         assert not list(tmp_path.iterdir())
