@@ -174,7 +174,7 @@ def test_quadrature_sees_bias():
     assert score(SAMPLED, 2, ae.Bound(bounds.iwae.reduce, lambda w, _: w * w), 2) > 10
     with pytest.raises(ae.UserError, match="sticks the landing"):
         ae.learner(CASE.model, STUCK, optax.sgd(1.0), draws=2, bound=bounds.iwae)
-    with pytest.raises(ae.UserError, match="no rate of the objective sticks the landing"):
+    with pytest.raises(ae.UserError, match="needs a rate that sticks the landing"):
         ae.learner(CASE.model, SAMPLED, optax.sgd(1.0), draws=2, bound=bounds.dreg)
 
 
