@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import plain
+from aejax.files import as_json
 from aejax.runs.leaves import kinds, misfit
 from aejax.runs.model_json import to_json
 from aejax.types import Objective
@@ -53,9 +53,9 @@ def describe(
     return {
         "experiment": experiment,
         "class": name,
-        "config": plain(fields),
+        "config": as_json(fields),
         "objective": None if objective is None else {n: _term(*objective[n]) for n in objective},
-        "model": None if model is None else plain(to_json(model)),
+        "model": None if model is None else as_json(to_json(model)),
         "metrics": None,
         "prng": None,
         "tree": None,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aejax.errors import UserError
-from aejax.files import lock_folder, plain, read_json, unlock, write_json, writing
+from aejax.files import as_json, lock_folder, read_json, unlock, write_json, writing
 from aejax.runs import manifest
 from aejax.runs.config import compare
 from aejax.runs.environment import differences, environment
@@ -103,7 +103,7 @@ class RunFolder:
 
     def add_facts(self, **facts: Any) -> None:
         """Adds facts to environment.json, or keeps them until `write_environment` writes it."""
-        self._facts |= plain(facts)
+        self._facts |= as_json(facts)
         if self._environment_written:
             self.write_environment()
 
@@ -115,7 +115,7 @@ class RunFolder:
         if not self._writes:
             return
         self._environment_written = True
-        path, now = self.path / ENVIRONMENT, plain(environment())
+        path, now = self.path / ENVIRONMENT, as_json(environment())
         before = read_json(path) if path.exists() else {}
         earlier = before.pop("earlier", [])
         found = differences(before, now)

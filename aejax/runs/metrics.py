@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import plain, writing
+from aejax.files import as_json, writing
 
 NAME = "metrics.jsonl"
 
@@ -161,4 +161,4 @@ def _cell(value: Any) -> str:
 
 def _number(value: float) -> str:
     """Formats a number with nine digits, which restore a float32 exactly; NaN becomes a string."""
-    return f"{value:.9g}" if math.isfinite(value) else json.dumps(plain(value))
+    return f"{value:.9g}" if math.isfinite(value) else json.dumps(as_json(value))

@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from aejax.errors import UserError
-from aejax.files import plain
+from aejax.files import as_json
 from aejax.runs import checkpoint, manifest
 from aejax.runs.config import compare, describe, with_state
 from aejax.runs.folder import CHECKPOINTS, RunFolder
@@ -214,7 +214,7 @@ class Run:
           The content of result.json, which is also `run.result` from now on and at later starts.
         """
         self._stop.polled = True
-        whole = plain(result) | {"steps": self._steps}
+        whole = as_json(result) | {"steps": self._steps}
         if state is not None:
             whole |= {"steps": int(state.step), "params_sha256": params_sha256(state.params)}
             self._writer.start(state, {})
