@@ -18,7 +18,7 @@ if they do not. The page says in words which model is better on which side.
 Training takes 21 minutes on one CPU core that had other work as well, and evaluation 2 more. Expect
 the plain autoencoder to beat the VAE at most levels. Expect PCA, fitted to the first 4,000 images,
 to beat both after clean training at high levels of Gaussian noise or of salt and pepper; with
-masking the plain autoencoder beats PCA. The README has the errors.
+masking the plain autoencoder beats PCA. experiments/README.md has the errors.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from a Gaussian fitted to its codes. Interpolation: 500 straight paths between t
 images are compared with cross-fades of the images. Overfitting: the same two models are trained on
 1,000 images, with learning curves of train and validation, and the nearest train image of samples.
 
-It takes 3 minutes on one CPU core. The README has the figures. Expect the classifier to recognise
-99 % of test images.
+It takes 3 minutes on one CPU core. experiments/README.md has the figures. Expect the classifier to
+recognise 99 % of test images.
 """
 
 from __future__ import annotations

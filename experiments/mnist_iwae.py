@@ -16,8 +16,8 @@ The schedule `stages` is the paper's: learning rates from 1e-3 to 1e-4 in 8 stag
 runs: the rate falls to zero along half a cosine, and averaged weights are evaluated.
 
 The first command gives 906 epochs, NLL 86.36, ELBO -90.15, 22 active units, in 27 minutes on 2 CPU
-cores, 23 of them training. The README has the results of the other rows, and says which were not
-run.
+cores, 23 of them training. experiments/README.md has the results of the other rows, and says
+which were not run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Published results that the README compares with ours, and the commands that reproduce ours.
+"""Published results compared with ours in experiments/README.md, and the commands of ours.
 
 All are NLLs in nats with K = 5000 importance samples. Where a row of mnist-iwae has two numbers,
 they are from Burda et al. 2016 and from a later implementation; "nbip" marks numbers of the latter

@@ -1,9 +1,9 @@
-"""Keeps the result of a finished run as a small file, from which the README's tables are made.
+"""Keeps the result of a finished run as a small file, from which tables are made.
 
     python -m experiments keep runs/digits-vae
 
 It writes experiments/results/NAME.json with the figures, the command, the hardware and the minutes.
-`python -m experiments table` writes the README's tables from these files.
+`python -m experiments table` writes the tables of experiments/README.md from these files.
 """
 
 from __future__ import annotations
