@@ -1,0 +1,1 @@
+"""A language model in Flax: run it, read its activations, write into them."""

@@ -1,0 +1,344 @@
+"""A decoder-only transformer for the Llama family and Gemma 3: one block, cached or not.
+
+    model = Transformer(config)
+    logits = model.apply(variables, tokens)                       # f32[B, P, V]
+    passed = model.apply(variables, tokens, taps=Taps(reads=("resid_post.15",)), method="hidden")
+    passed.seen["resid_post.15"]                                  # f32[B, P, D]
+
+    resid_pre ──┬─► norm ─► attention ─► attn_out ─(+)── resid_mid ──┬─► norm ─► MLP ─► mlp_out ─(+)── resid_post
+                └────────────────────────────────┘                   └─────────────────────────┘
+
+Shapes: B texts, P positions of this pass, S slots of keys (P of them, or those of a cache), D the
+residual stream, H heads of queries, K of keys and values, G = H / K, h a head's size, V tokens.
+
+Every token has a position in its text, counted from 0, and -1 where it is padding. A token attends
+to those whose position is not -1 and not after its own: this one rule serves texts of one length,
+padding on either side, and slots of a cache that are still empty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.language.config import Config
+from aejax.language.taps import HOOKS, Tap, Taps, blank
+from aejax.types import Array
+
+NO_TAPS = Taps()
+PADDING = -1  # the position of a token that is none
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens so far: one array a block, or one for all where scanned."""
+
+    keys: Any  # [f[B, S, K, h]] * layers, or f[layers, B, S, K, h]
+    values: Any
+    position: Array  # i32[B, S], -1 where a slot holds no token
+    used: Array  # i32[], the slots that are written
+
+
+class Passed(NamedTuple):
+    """What a pass through the blocks leaves."""
+
+    x: Array  # f[B, P, D], the residual stream after the last block and the final norm
+    seen: dict[str, Array]  # hook -> its value
+    cache: Cache | None  # with this pass' tokens
+
+
+class Scene(NamedTuple):
+    """What all blocks of one pass share."""
+
+    position: Array  # i32[B, P]
+    slots: Array  # i32[B, S], the positions of the keys
+    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], cos and sin for global and for local layers
+    used: Array | None  # i32[], the slot that this pass' first token is written to; None: no cache
+
+
+class Norm(nn.Module):
+    """x / rms(x) * weight, computed in float32 (Zhang and Sennrich 2019)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[..., n] -> f[..., n]."""
+        weight = self.param("weight", nn.initializers.ones_init(), (x.shape[-1],), jnp.float32)
+        wide = x.astype(jnp.float32)
+        scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
+        return (wide * scale * weight).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions (Ainslie et al. 2023; Su et al. 2021)."""
+
+    config: Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap) -> tuple[Array, Any]:
+        """f[B, P, D] -> f[B, P, D], and the cache's (keys, values) with this pass' written in."""
+        c, (B, P, _) = self.config, x.shape
+
+        def heads(name: str, count: int) -> Array:
+            flat = Dense(count * c.head_size, self.dtype, c.query_bias, name=name)(x)
+            return flat.reshape(B, P, count, c.head_size)
+
+        q, k, v = heads("query", c.heads), heads("key", c.kv_heads), heads("value", c.kv_heads)
+        if c.query_norm:
+            q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
+        rope = scene.rope[local]
+        q, k = rotated(q, rope), rotated(k, rope)
+        if kept is not None:
+            start = (0, scene.used, 0, 0)
+            k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), start)
+            v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
+            kept = k, v
+        scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
+        q = q.reshape(B, P, c.kv_heads, -1, c.head_size)
+        scores = jnp.einsum("bpkgh,bskh->bkgps", q, k, preferred_element_type=jnp.float32) * scale
+        seen = visible(scene, local, c.window)[:, None, None]
+        pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
+        pattern = tap("attn_pattern", pattern.reshape(B, c.heads, P, -1)).astype(self.dtype)
+        mixed = jnp.einsum("bkgps,bskh->bpkgh", pattern.reshape(scores.shape), v)
+        return Dense(c.size, self.dtype, name="out")(mixed.reshape(B, P, -1)), kept
+
+
+class MLP(nn.Module):
+    """A gated linear unit: SwiGLU or GeGLU (Shazeer 2020)."""
+
+    config: Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[B, P, D] -> f[B, P, D]."""
+        c = self.config
+        activation = nn.silu if c.activation == "silu" else nn.gelu
+        gate = activation(Dense(c.hidden, self.dtype, name="gate")(x))
+        return Dense(c.size, self.dtype, name="down")(gate * Dense(c.hidden, self.dtype, name="up")(x))
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each behind a norm and added to the residual stream."""
+
+    config: Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap) -> tuple[Array, Any]:
+        """One block.
+
+        Args:
+          x: f[B, P, D], the residual stream.
+          local: 1 for a local layer, 0 for a global one; traced under scan.
+          kept: the cache's (keys, values) of this block, or None.
+          scene: what all blocks share.
+          tap: of this block.
+        """
+        c = self.config
+
+        def post(name: str, added: Array) -> Array:
+            return Norm(c.epsilon, name=name)(added) if c.post_norm else added
+
+        x = tap("resid_pre", x)
+        read = Norm(c.epsilon, name="attention_norm")(x)
+        added, kept = Attention(c, self.dtype, name="attention")(read, local, kept, scene, tap)
+        x = tap("resid_mid", x + tap("attn_out", post("attention_post_norm", added)))
+        read = tap("mlp_in", Norm(c.epsilon, name="mlp_norm")(x))
+        added = post("mlp_post_norm", MLP(c, self.dtype, name="mlp")(read))
+        return tap("resid_post", x + tap("mlp_out", added)), kept
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, final norm and head.
+
+    Attributes:
+      config: its numbers.
+      dtype: of the products and the residual stream; norms, softmax and logits are float32.
+      scan: whether the blocks are one block under `nn.scan`, with parameters stacked [layers, ...]:
+        compiling then takes as long as one block. `weights.stacked` leads from one form to the
+        other.
+    """
+
+    config: Config
+    dtype: Any = jnp.float32
+    scan: bool = False
+
+    def setup(self) -> None:
+        """Names the parts."""
+        c = self.config
+        self.embedding = self.param(
+            "embedding", nn.initializers.normal(0.02), (c.vocabulary, c.size), self.dtype
+        )
+        one = Block(c, self.dtype, name="blocks") if self.scan else None
+        self.blocks = one or [Block(c, self.dtype) for _ in range(c.layers)]
+        self.norm = Norm(c.epsilon)
+        if not c.tied:
+            self.unembed = Dense(c.vocabulary, self.dtype)
+
+    def __call__(self, tokens: Array, position: Array | None = None, taps: Taps = NO_TAPS) -> Array:
+        """Logits of the token after each, f32[B, P, V].
+
+        Args:
+          tokens: i32[B, P].
+          position: i32[B, P] of each token in its text, -1 for padding; None: 0 to P - 1.
+          taps: what is edited on the way.
+        """
+        return self.head(self.hidden(tokens, position, taps=taps).x)
+
+    def head(self, x: Array) -> Array:
+        """Logits f32[..., V] of normed residual streams f[..., D]."""
+        if not self.config.tied:
+            return self.unembed(x).astype(jnp.float32)
+        return jnp.einsum("...d,vd->...v", x, self.embedding, preferred_element_type=jnp.float32)
+
+    def hidden(
+        self,
+        tokens: Array,
+        position: Array | None = None,
+        cache: Cache | None = None,
+        taps: Taps = NO_TAPS,
+    ) -> Passed:
+        """The pass through all blocks and the final norm; arguments as for `__call__`.
+
+        Args:
+          tokens: i32[B, P].
+          position: i32[B, P]; None: 0 to P - 1.
+          cache: of the tokens before, with room for these; None: there are none, and none is made.
+          taps: what is read and edited on the way.
+        """
+        c = self.config
+        taps.depth(c.layers)
+        if position is None:
+            position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        slots = position
+        if cache is not None:
+            start = (0, cache.used)
+            slots = jax.lax.dynamic_update_slice(cache.position, position, start)
+        scene = Scene(position, slots, tables(c, position), cache and cache.used)
+        x = jnp.take(self.embedding, tokens, axis=0) * jnp.asarray(c.embedding_scale, self.dtype)
+        x, seen, kept = self._blocks(x, cache, scene, taps)
+        if cache is not None:
+            cache = Cache(*kept, slots, cache.used + tokens.shape[1])
+        return Passed(self.norm(x), seen, cache)
+
+    def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
+        c = self.config
+        local = [int(value) for value in c.local] or [0] * c.layers
+
+        def run(block: Block, carry: Any, layer: Any) -> Any:
+            (x, seen), (index, local, kept) = carry, layer
+            tap = taps.at(index, scene.position, seen)
+            x, kept = block(x, local, kept, scene, tap)
+            return (x, tap.seen), kept
+
+        if not self.scan:
+            carry, kept = (x, {}), []
+            for i, block in enumerate(self.blocks):
+                own = None if cache is None else (cache.keys[i], cache.values[i])
+                carry, own = run(block, carry, (i, local[i], own))
+                kept.append(own)
+            kept = None if cache is None else tuple(zip(*kept, strict=True))
+            return *carry, kept
+        seen = blank(taps, self._shapes(x, scene))
+        layers = (jnp.arange(c.layers), jnp.asarray(local), cache and (cache.keys, cache.values))
+        scanned = nn.scan(run, variable_axes={"params": 0}, split_rngs={"params": True})
+        carry, kept = scanned(self.blocks, (x, seen), layers)
+        return *carry, kept
+
+    def _shapes(self, x: Array, scene: Scene) -> dict[str, jax.ShapeDtypeStruct]:
+        """Hook's name -> shape and dtype of its value."""
+        B, P, S = *scene.position.shape, scene.slots.shape[1]
+        pattern = jax.ShapeDtypeStruct((B, self.config.heads, P, S), jnp.float32)
+        stream = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return {name: pattern if name == "attn_pattern" else stream for name in HOOKS}
+
+
+class Dense(nn.Module):
+    """x W, and + bias where there is one."""
+
+    features: int
+    dtype: Any
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[..., n] -> f[..., features]."""
+        shape = (x.shape[-1], self.features)
+        y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
+        if not self.bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+
+
+def tables(config: Config, position: Array) -> Array:
+    """Cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, h / 2].
+
+    The kinds are global layers and, where there are any, local ones.
+    """
+    exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
+    factors = jnp.asarray(config.rope_factors or (1.0,), jnp.float32)
+    frequencies = [1.0 / (config.rope_base**exponents * factors)]
+    if any(config.local):
+        frequencies.append(1.0 / config.local_rope_base**exponents)
+    angles = position[..., None, None] * jnp.stack(frequencies)[:, None, None, None]
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+
+
+def rotated(x: Array, rope: Array) -> Array:
+    """Turns the pair of elements i and i + h / 2 of every head by its angle.
+
+    Args:
+      x: f[B, P, heads, h].
+      rope: f32[2, B, P, 1, h / 2].
+    """
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = rope
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def visible(scene: Scene, local: Any, window: int) -> Array:
+    """Which slots a token attends to, bool[B, P, S]."""
+    query, key = scene.position[:, :, None], scene.slots[:, None, :]
+    seen = (key != PADDING) & (key <= query)
+    if window == 0:
+        return seen
+    return seen & ((query - key < window) | (jnp.asarray(local) == 0))
+
+
+def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) -> Cache:
+    """A cache of `slots` tokens for each of `texts` texts, with none written."""
+    shape = (texts, slots, config.kv_heads, config.head_size)
+    if scan:
+        keys: Any = jnp.zeros((config.layers, *shape), dtype)
+    else:
+        keys = tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
+    # Values are arrays of their own: a donated buffer must not stand in two places.
+    values = jax.tree.map(jnp.zeros_like, keys)
+    return Cache(keys, values, jnp.full((texts, slots), PADDING), jnp.zeros((), jnp.int32))
+
+
+def shortened(model: Transformer, variables: Any, layers: int) -> tuple[Transformer, Any]:
+    """The same model without the blocks after the first `layers`: where a pass may stop.
+
+    Args:
+      model: of more layers.
+      variables: its variables; nothing is copied where blocks are unrolled.
+      layers: how many blocks to keep, 0 or more.
+    """
+    params = dict(variables["params"])
+    if model.scan:
+        params["blocks"] = jax.tree.map(lambda leaf: leaf[:layers], params["blocks"])
+    else:
+        for i in range(layers, model.config.layers):
+            del params[f"blocks_{i}"]
+    config = dataclasses.replace(
+        model.config, layers=layers, local=model.config.local[:layers]
+    )
+    return model.clone(config=config), {**variables, "params": params}
