@@ -20,11 +20,13 @@ from aejax.language.gguf import Fields, open_gguf
 
 # How llama.cpp calls the rules that split a text before its bytes are merged.
 _DIGITS_ALONE = {"smollm", "starcoder", "refact", "command-r"}
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _PATTERNS = {
-    "llama-bpe": f"{_CONTRACTIONS}|{_WORDS % r'\p{N}{1,3}'}",
-    "qwen2": f"{_CONTRACTIONS}|{_WORDS % r'\p{N}'}",
+    "llama-bpe": _WORDS % r"\p{N}{1,3}",
+    "qwen2": _WORDS % r"\p{N}",
 }
 _SPECIAL = {3, 4}  # token types: control, and defined by the user
 
