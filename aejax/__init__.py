@@ -1,17 +1,6 @@
 """aejax: autoencoders as pure functions in JAX and Flax, one learner for all of them."""
 
-from aejax import (
-    bounds,
-    data,
-    dictionary,
-    evaluation,
-    initialise,
-    likelihoods,
-    losses,
-    nets,
-    priors,
-    recipes,
-)
+from aejax import bounds, data, evaluation, likelihoods, losses, nets, priors
 from aejax.bottlenecks import (
     AbsTopK,
     AnnealedReLU,
@@ -31,20 +20,23 @@ from aejax.bottlenecks import (
     UpwardLevels,
     VectorQuantised,
 )
-from aejax.compiled import compiled, dictionary_rules, mesh
+from aejax.dictionaries import plain as dictionary
+from aejax.dictionaries import recipes
+from aejax.dictionaries.folding import fold, unfold
+from aejax.dictionaries.resampling import resampled
+from aejax.dictionaries.window import check_window
 from aejax.errors import UserError
-from aejax.folding import fold, unfold
-from aejax.initialise import standardised, tied
-from aejax.learner import learner
-from aejax.loop import NonFinite, loop
 from aejax.model import Autoencoder
 from aejax.objective import elbo, merge, reconstruction, sparse, total, watch
-from aejax.opened import load
-from aejax.preflight import check_window
-from aejax.resampling import resampled
-from aejax.run import Run
+from aejax.runs.load import load
+from aejax.runs.run import Run
+from aejax.training import initialise
+from aejax.training.compiled import compiled, dictionary_rules, mesh
+from aejax.training.initialise import standardised, tied
+from aejax.training.learner import learner
+from aejax.training.loop import NonFinite, loop
+from aejax.training.wrappers import averaged, chunked, seeds, swept
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
-from aejax.wrappers import averaged, chunked, seeds, swept
 
 __all__ = [
     "AbsTopK",

@@ -84,7 +84,7 @@ class State(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """A record of pure functions; the wrappers of aejax.wrappers take one and give one back."""
+    """A record of pure functions; the wrappers of aejax.training take one and give one back."""
 
     init: Callable[[Key, Batch], State]
     step: Callable[[State, Any], tuple[State, Metrics]]  # takes a Batch, or a Source where chunked

@@ -10,12 +10,18 @@ from typing import Any
 
 import experiments
 from aejax.errors import UserError
-from experiments import tools
+from experiments import benchmarks, tools
+
+GROUPS = (
+    ("experiments", experiments),
+    ("benchmarks", benchmarks),
+    ("on a finished run", tools),
+)
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; the exit status."""
-    commands = {**_modules(experiments), **_modules(tools)}
+    commands = {name: module for _, package in GROUPS for name, module in _modules(package).items()}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_listing())
         return 0
@@ -47,7 +53,7 @@ def _modules(package: ModuleType) -> dict[str, ModuleType]:
 
 def _listing() -> str:
     lines = ["usage: python -m experiments NAME [--help] [flags]"]
-    for title, package in (("experiments", experiments), ("on a finished run", tools)):
+    for title, package in GROUPS:
         lines += ["", f"{title}:"]
         for name, module in _modules(package).items():
             lines.append(f"  {name:<14} {(module.__doc__ or '').splitlines()[0]}")
@@ -65,8 +71,8 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
             module.command, prog=prog, args=arguments, config=settings, description=module.__doc__
         )
         return
-    from experiments.driver import drive
-    from experiments.place import Place
+    from experiments.shared.driver import drive
+    from experiments.shared.place import Place
 
     experiment = module.EXPERIMENT
     start, arguments = _preset(experiment, arguments)

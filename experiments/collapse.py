@@ -24,12 +24,12 @@ import jax
 import optax
 
 import aejax as ae
-from aejax.schedules import cyclical
+from aejax.objective import cyclical
 from aejax.types import Objective, Variables
-from experiments import variational
-from experiments.driver import Experiment, Measured, Members, Page, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import variational
+from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 CAPACITY_WEIGHT = 10.0
 MMD_WEIGHT = 100.0
@@ -153,7 +153,8 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """What each remedy's code carries, and what it is good for, beside no latents."""
-    from aejax.report import Picture, Section, figures
+    from aejax.report import Picture, Section
+    from aejax.report.drawing import plots as figures
     from aejax.report.results import groups
 
     rows = groups(found.result)

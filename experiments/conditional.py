@@ -33,12 +33,12 @@ from aejax import evaluation
 from aejax.data import Split, changed, changes
 from aejax.evaluation import generation
 from aejax.types import Array, Batch, Key, Variables
-from experiments import recognition
-from experiments.driver import Experiment, Members, Page, Splits, say
-from experiments.place import Place
-from experiments.style import correlation_within, ink, slant
-from experiments.training import Numbers, Part, check
-from experiments.variational import SAMPLE_SEED, TEST_SEED
+from experiments.shared import recognition
+from experiments.shared.driver import Experiment, Members, Page, Splits, say
+from experiments.shared.labels import correlation_within, ink, slant
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
+from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 SEEN = (1, 2, 3)
 # Pyro's examples/cvae, on MNIST: NN (baseline) and CVAE (Monte Carlo).

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 from aejax.data import changed, changes
-from aejax.report import Picture, Section, figures, gather
+from aejax.evaluation import decoding as gather
+from aejax.report import Picture, Section
+from aejax.report.drawing import plots as figures
 from aejax.types import Array, Batch, Variables
 from experiments.conditional import SEEN, relabel, samples
-from experiments.driver import Page, Splits
-from experiments.variational import SAMPLE_SEED
+from experiments.shared.driver import Page, Splits
+from experiments.shared.variational import SAMPLE_SEED
 
 Model = tuple[Any, Variables]
 NAMES = {1: "lower left", 2: "left half", 3: "all but the lower right"}

@@ -35,10 +35,10 @@ import aejax as ae
 from aejax import evaluation
 from aejax.data import Split, changed, changes
 from aejax.types import Array, Batch, Variables
-from experiments.driver import Experiment, Measured, Members, Page, Splits
-from experiments.place import Place
-from experiments.recognition import pictures
-from experiments.training import Numbers, Part, Trained, check
+from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.recognition import pictures
+from experiments.shared.training import Numbers, Part, Trained, check
 
 SETTINGS = ("clean", "noisy", "denoising")
 MODELS = ("vae", "plain", "flow")

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from aejax.data import Split
-from aejax.report import Picture, Section, figures, gather
-from aejax.report.style import LIGHT, SIZE, Theme, canvas, legend
+from aejax.evaluation import decoding as gather
+from aejax.report import Picture, Section
+from aejax.report.drawing import plots as figures
+from aejax.report.drawing.style import LIGHT, SIZE, Theme, canvas, legend
 from aejax.types import Variables
 from experiments.denoise import (
     LEVELS,

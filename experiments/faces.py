@@ -31,12 +31,12 @@ from aejax.data import Split, changed, changes
 from aejax.evaluation.generation import nearest_distance
 from aejax.likelihoods.logistic import bits_per_dimension
 from aejax.types import Variables
-from experiments import variational
-from experiments.driver import Experiment, Members, Page, Splits, say
-from experiments.place import Place
-from experiments.recognition import pictures
-from experiments.training import Numbers, Part, check
-from experiments.variational import SAMPLE_SEED, TEST_SEED
+from experiments.shared import variational
+from experiments.shared.driver import Experiment, Members, Page, Splits, say
+from experiments.shared.place import Place
+from experiments.shared.recognition import pictures
+from experiments.shared.training import Numbers, Part, check
+from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 CELEBA = changes.Squares(148, 64)  # the usual crop of 178x218 pictures
 

@@ -29,12 +29,12 @@ from aejax import evaluation
 from aejax.data import Split
 from aejax.evaluation.generation import nearest_distance, taken
 from aejax.types import Key, Variables
-from experiments import recognition, variational
-from experiments.driver import Experiment, Measured, Members, Page, Splits
-from experiments.place import Place
-from experiments.recognition import pictures
-from experiments.training import Numbers, Part, Trained, check
-from experiments.variational import SAMPLE_SEED
+from experiments.shared import recognition, variational
+from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.recognition import pictures
+from experiments.shared.training import Numbers, Part, Trained, check
+from experiments.shared.variational import SAMPLE_SEED
 
 POINTS = 11  # of a path, both ends among them
 
@@ -121,7 +121,7 @@ def samples(
     model: ae.Autoencoder, variables: Variables, train: Split, key: Key, count: int
 ) -> np.ndarray:
     """Means of draws from the prior, or else from a Gaussian fitted to codes, f32[N, *event]."""
-    from aejax.report import gather
+    from aejax.evaluation import decoding as gather
 
     if model.prior is not None:
         return gather.samples(model, variables, key, count)
@@ -145,7 +145,7 @@ def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
     """Straight lines between codes of test images, decoded, and between the images themselves."""
-    from aejax.report import gather
+    from aejax.evaluation import decoding as gather
 
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
@@ -191,8 +191,9 @@ def _fit(part: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """Training beside validation of the models on few images."""
-    from aejax.report import Picture, Section, figures
+    from aejax.report import Picture, Section
     from aejax.report.curve import grouped
+    from aejax.report.drawing import plots as figures
 
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):

@@ -23,10 +23,10 @@ import optax
 
 import aejax as ae
 from aejax.types import Variables
-from experiments import variational
-from experiments.driver import Experiment, Measured, Members, Page, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import variational
+from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 NAMES = {
     "nll": "NLL, nats",
@@ -126,7 +126,8 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """NLL and bounds of all seeds."""
-    from aejax.report import Picture, Section, figures
+    from aejax.report import Picture, Section
+    from aejax.report.drawing import plots as figures
     from aejax.report.results import groups
 
     values = {

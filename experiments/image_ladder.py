@@ -19,10 +19,10 @@ from typing import Any
 import optax
 
 import aejax as ae
-from experiments import variational
-from experiments.driver import Experiment, Members, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import variational
+from experiments.shared.driver import Experiment, Members, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 
 @dataclasses.dataclass(frozen=True)

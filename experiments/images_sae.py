@@ -23,11 +23,11 @@ import optax
 import aejax as ae
 from aejax import evaluation
 from aejax.types import Variables
-from experiments.codes import Shape, at_each, codes, swept
-from experiments.driver import Experiment, Measured, Members, Page, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
-from experiments.variational import named
+from experiments.shared.codes import Shape, at_each, codes, swept
+from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
+from experiments.shared.variational import named
 
 JUDGED = 10_000  # train examples that the units are judged by
 

@@ -17,10 +17,10 @@ from typing import Literal
 import optax
 
 import aejax as ae
-from experiments import variational
-from experiments.driver import Experiment, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import variational
+from experiments.shared.driver import Experiment, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,10 +30,10 @@ import optax
 
 import aejax as ae
 from aejax.data import Split
-from experiments import variational
-from experiments.driver import Experiment, Members, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import variational
+from experiments.shared.driver import Experiment, Members, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 HELD_OUT = 400  # of the paper's code
 STAGES = 8  # of 3^i epochs each

@@ -3,10 +3,10 @@
     python -m experiments sprites-disentangle --seeds 10
     python -m experiments sprites-disentangle --preset paper       # for accelerators
 
-Sprites are rendered here (aejax.data.sprites): 30,720 binary pictures of 32x32, whose shape, scale,
-orientation, x and y are known. beta-VAE, annealed capacity, FactorVAE, DIP-VAE I and II and
-beta-TCVAE have the same nets, steps and data. Scores are of posterior means over the whole data
-set, beside the same scores of codes that were shuffled: what each gives to codes that know nothing.
+aejax.data.pictures.sprites renders 30,720 binary pictures of 32x32, whose shape, scale,
+orientation, x and y are known. beta-VAE, annealed capacity, FactorVAE, DIP-VAE I and II and beta-
+TCVAE have the same nets, steps and data. Scores are of posterior means over the whole data set,
+beside the same scores of codes that were shuffled: what each gives to codes that know nothing.
 Ten seeds took 22 minutes on one CPU core that had other work as well, 11 minutes of CPU: beta-TCVAE
 and FactorVAE lead in most scores, annealed capacity comes last in seven of the ten.
 `--preset paper` is the protocol of Locatello et al. 2019: convolutional nets at 64x64, 300,000
@@ -26,13 +26,13 @@ import optax
 
 import aejax as ae
 from aejax import evaluation
-from aejax.data.sprites import GRIDS
+from aejax.data.pictures.sprites import GRIDS
 from aejax.evaluation import disentanglement as scores
 from aejax.types import Objective, Variables
-from experiments.driver import Experiment, Measured, Members, Page, Splits, say
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
-from experiments.variational import TEST_SEED
+from experiments.shared.driver import Experiment, Measured, Members, Page, Splits, say
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
+from experiments.shared.variational import TEST_SEED
 
 GAMMA = 1000.0  # of annealed capacity (Burgess et al. 2018)
 # The strengths of the protocol; one strength alone is the third of them.
@@ -249,7 +249,8 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """The scores of all seeds as one figure."""
-    from aejax.report import Picture, Section, figures
+    from aejax.report import Picture, Section
+    from aejax.report.drawing import plots as figures
     from aejax.report.results import groups
 
     rows = groups(found.result)

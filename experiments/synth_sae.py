@@ -20,13 +20,13 @@ import dataclasses
 from typing import Any
 
 import aejax as ae
-from aejax.data.synthbench import SynthBench
+from aejax.data.synthetic.synthbench import SynthBench
 from aejax.types import Variables
-from experiments import synth
-from experiments.codes import Shape, codes, swept
-from experiments.driver import Experiment, Page, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import synth
+from experiments.shared.codes import Shape, codes, swept
+from experiments.shared.driver import Experiment, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 
 @dataclasses.dataclass(frozen=True)

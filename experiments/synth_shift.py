@@ -19,12 +19,12 @@ import optax
 
 import aejax as ae
 from aejax import evaluation
-from aejax.data.synthbench import SynthBench
+from aejax.data.synthetic.synthbench import SynthBench
 from aejax.types import Variables
-from experiments import synth
-from experiments.driver import Experiment, Members, Page, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import synth
+from experiments.shared.driver import Experiment, Members, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 SILENCE = 1_000  # steps
 

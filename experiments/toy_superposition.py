@@ -17,13 +17,13 @@ import functools
 from typing import Any
 
 import aejax as ae
-from aejax.data.superposition import Superposition
+from aejax.data.synthetic.superposition import Superposition
 from aejax.types import Variables
-from experiments import synth
-from experiments.codes import Shape, codes, priced, swept
-from experiments.driver import Experiment, Page, Splits
-from experiments.place import Place
-from experiments.training import Numbers, Part, check
+from experiments.shared import synth
+from experiments.shared.codes import Shape, codes, priced, swept
+from experiments.shared.driver import Experiment, Page, Splits
+from experiments.shared.place import Place
+from experiments.shared.training import Numbers, Part, check
 
 
 @dataclasses.dataclass(frozen=True)

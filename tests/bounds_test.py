@@ -15,7 +15,7 @@ import pytest
 import aejax as ae
 from aejax import bounds
 from aejax.evaluation import chains
-from tests.evaluation_cases import linear_gaussian
+from tests.evaluation.cases import linear_gaussian
 
 SAMPLED, STUCK = ae.elbo(rate=ae.losses.rate()), ae.elbo(rate=ae.losses.rate(stick=True))
 NOISE = 0.5  # of linear_gaussian's likelihood

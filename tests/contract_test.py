@@ -14,9 +14,9 @@ import optax
 import pytest
 
 import aejax as ae
-from aejax import dictionary
 from aejax.bottlenecks import GaussianCode, LevelsCode, Rows, Sparse
-from aejax.events import LOG_2PI
+from aejax.dictionaries import plain as dictionary
+from aejax.normal import LOG_2PI
 
 B, D, L, M = 6, 8, 4, 32
 DRAWS = 20_000

@@ -21,39 +21,24 @@ PACKAGE = kinds.ROOT / "aejax"
 
 # From the bottom up. A room may import those of lower rows; those of one row meet in a higher one.
 # A room is a folder or a file of aejax; a new one needs a place here.
-PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds", "interop"}
+PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"members"},
-    {
-        "branches",
-        "checks",
-        "events",
-        "files",
-        "kernels",
-        "dictionary",
-        "leaves",
-        "describe",
-        "environment",
-    },
-    {"schedules"},
+    {"checks", "events", "files", "normal", "optional"},
+    {"kernels"},
     PARTS,
-    {"model", "objective", "initialise", "transforms"},
-    {"folding", "preflight", "recipes"},
-    {"learner"},
-    {"wrappers", "resampling"},
-    {"compiled"},
-    {"manifest", "metrics", "profile", "progress", "record", "signals"},
-    {"loop", "checkpoint", "folder", "evaluation"},
-    {"writer", "opened"},
-    {"run"},
+    {"model", "objective"},
+    {"training"},
+    {"dictionaries"},
+    {"interop"},
+    {"runs"},
+    {"evaluation"},
     {"report"},
 ]
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 
 # flax stays in few rooms, which keeps the way open; types and losses only name its Module.
-FLAX = {"types", "losses", "nets", "bottlenecks", "priors", "likelihoods", "model", "learner"}
-FLAX |= {"language"}
+FLAX = {"types", "losses", "nets", "bottlenecks", "priors", "likelihoods", "model", "training"}
 
 HEAVY = ["tensorflow_datasets", "tensorflow", "grain", "array_record", "matplotlib", "sklearn"]
 HEAVY += ["PIL", "tyro", "rich", "safetensors", "torch", "transformers"]
@@ -85,13 +70,60 @@ def imported(path: pathlib.Path) -> list[str]:
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def test_every_room_has_a_place():
-    assert {room(path) for path in FILES} <= set(HEIGHT)
+def file_of(target: str) -> pathlib.Path:
+    """The file that holds `aejax.room.name`: a module of that name, else where the name stands."""
+    path = kinds.ROOT.joinpath(*target.split("."))
+    for found in (path.with_suffix(".py"), path / "__init__.py", path.parent.with_suffix(".py")):
+        if found.exists():
+            return found
+    return path.parent / "__init__.py"
+
+
+def graph() -> dict[pathlib.Path, set[pathlib.Path]]:
+    """Each file of aejax, and those that it imports."""
+    return {
+        path: {file_of(target) for target in imported(path) if target.split(".")[0] == "aejax"}
+        for path in FILES
+    }
+
+
+def circle(edges: dict[pathlib.Path, set[pathlib.Path]]) -> list[str]:
+    """The files of one circle of imports, by their names; none if there is none."""
+    done: set[pathlib.Path] = set()
+
+    def visit(path: pathlib.Path, above: list[pathlib.Path]) -> list[pathlib.Path]:
+        if path in above:
+            return above[above.index(path) :]
+        for below in sorted(edges.get(path, set()) - done):
+            if found := visit(below, [*above, path]):
+                return found
+        done.add(path)
+        return []
+
+    for path in edges:
+        if found := visit(path, []):
+            return [str(one.relative_to(kinds.ROOT)) for one in found]
+    return []
+
+
+def test_every_room_has_a_place_and_every_place_a_room():
+    assert {room(path) for path in FILES} == set(HEIGHT)
+
+
+def test_no_circle_of_imports():
+    """Of files, also within one room. Fails if kernels/rows.py imports a file that imports it."""
+    assert circle(graph()) == []
+
+
+def test_a_circle_would_be_found():
+    one, two, three = (PACKAGE / f"{name}.py" for name in ("one", "two", "three"))
+    assert circle({one: {two}, two: {three}, three: set()}) == []
+    assert len(circle({one: {two}, two: {three}, three: {two}})) == 2
 
 
 @pytest.mark.parametrize("name", sorted({room(path) for path in FILES}))
 def test_imports_run_downwards(name):
-    """Fails if model.py imports learner, or if a bottleneck imports a prior."""
+    """Fails if model.py imports training, or if a bottleneck imports a prior."""
     for path in FILES:
         if room(path) != name:
             continue
@@ -114,8 +146,8 @@ def test_flax_stays_in_its_rooms():
 
 
 def test_only_checkpoint_knows_orbax():
-    users = {room(path) for path in FILES for target in imported(path) if "orbax" in target}
-    assert users == {"checkpoint"}
+    users = {path for path in FILES for target in imported(path) if "orbax" in target}
+    assert users == {PACKAGE / "runs" / "checkpoint.py"}
 
 
 LISTING = """
@@ -131,7 +163,7 @@ def test_import_aejax_loads_no_data_set_picture_or_command_line_library():
     """Beyond what its base itself loads, as flax does rich. Fails if a builder imports
     tensorflow_datasets, or the progress bar rich, outside a function."""
     before, added = map(set, json.loads(kinds.output(kinds.python("-c", LISTING))))
-    assert {"aejax", "aejax.data", "aejax.learner"} <= added
+    assert {"aejax", "aejax.data", "aejax.training.learner"} <= added
     assert not added & set(HEAVY)
     assert not before & (set(HEAVY) - {"rich"})
 
@@ -166,6 +198,4 @@ def test_training_needs_jax_flax_optax_chex_and_orbax_alone():
 def test_warnings_raised_from_aejax_are_errors():
     """Fails without the filter in pyproject.toml."""
     with pytest.raises(DeprecationWarning):
-        warnings.warn_explicit(
-            "old", DeprecationWarning, "aejax/learner.py", 1, module="aejax.learner"
-        )
+        warnings.warn_explicit("old", DeprecationWarning, "aejax/model.py", 1, module="aejax.model")

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import aejax as ae
+from aejax.objective import cyclical
 
 B = 3
 
@@ -157,3 +158,35 @@ def test_iwae_does_not_overflow():
     cost = jnp.asarray([[2000.0, -2000.0], [2001.0, -1999.0]])
     expected = np.log(2) - np.log1p(np.exp(-1.0)) + np.array([2000.0, -2000.0])
     np.testing.assert_allclose(ae.bounds.iwae.reduce(cost), expected, rtol=1e-6)
+
+
+def cyclical_reference(step, period, peak, ramp, cycles):
+    if cycles is not None and step >= cycles * period:
+        return peak
+    return peak * min((step % period) / (ramp * period), 1.0)
+
+
+@pytest.mark.parametrize("cycles", [None, 2])
+def test_cyclical_annealing_against_the_formula(cycles):
+    """Fails if the rise is a share of the whole run, or if the last cycle starts again."""
+    schedule = jax.jit(cyclical(10, 4.0, 0.4, cycles))
+    found = [float(schedule(step)) for step in range(45)]
+    np.testing.assert_allclose(
+        found, [cyclical_reference(s, 10, 4.0, 0.4, cycles) for s in range(45)]
+    )
+    assert found[10] == 0.0
+
+
+def test_late_steps_of_cyclical_annealing_still_count():
+    """Beyond 2^24 float32 skips integers: fails if the step is made a float first."""
+    schedule = cyclical(7, ramp=1.0)
+    late = 7 * 2**25
+    np.testing.assert_allclose([schedule(late + i) for i in range(7)], np.arange(7) / 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"period": 0}, {"period": 5, "ramp": 0.0}, {"period": 5, "cycles": 0}]
+)
+def test_cyclical_refusals(options):
+    with pytest.raises(ae.UserError, match=list(options)[-1]):
+        cyclical(**options)

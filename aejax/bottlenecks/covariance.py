@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.events import LOG_2PI, flatten
+from aejax.events import flatten
+from aejax.normal import LOG_2PI
 from aejax.types import Array, Key
 
 

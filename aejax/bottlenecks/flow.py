@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.events import flatten, normal_log_prob
+from aejax.events import flatten
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.events import flatten, normal_log_prob
+from aejax.events import flatten
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 

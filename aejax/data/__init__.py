@@ -4,7 +4,7 @@ from aejax.data import changes
 from aejax.data.arrays import arrays
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
-from aejax.data.images import images
+from aejax.data.pictures.images import images
 from aejax.data.split import Split, check_unit_interval
 
 __all__ = ["Batches", "Split", "arrays", "changed", "changes", "check_unit_interval", "images"]

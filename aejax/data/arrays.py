@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.data.dividing import Binarise, Splits, divide, splits
 from aejax.data.split import first_not_finite, first_outside
+from aejax.data.splitting import Binarise, Splits, divide, splits
 from aejax.errors import UserError
 
 

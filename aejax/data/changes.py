@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.checks import check
-from aejax.data.prepare import Prepare
 from aejax.data.split import FACTOR, Split
+from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from aejax.data.missing import needs
+from aejax.optional import needs
 
 # Reads that wait for a disk or decode a picture side by side.
 THREADS = 16
@@ -25,6 +27,23 @@ class Reader(Protocol):
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         """One example, a mapping from a name to an array without the leading N."""
         ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chained:
+    """The splits of a data set one after the other, as one reader."""
+
+    readers: Sequence[Reader]
+
+    def __len__(self) -> int:
+        return sum(len(reader) for reader in self.readers)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        for reader in self.readers:
+            if index < len(reader):
+                return reader[index]
+            index -= len(reader)
+        raise IndexError(f"example {index} of {len(self)}")
 
 
 def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -52,6 +71,13 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
         )
         for name in examples[0]
     }
+
+
+def reopened(folder: Path, splits: Sequence[str]) -> Reader:
+    """The reader of a large data set that was prepared before, its splits in the given order."""
+    tfds = needs("tensorflow_datasets", "reading a data set that does not fit memory")
+    sources = tfds.builder_from_directory(str(folder)).as_data_source()
+    return Chained([sources[split] for split in splits])
 
 
 class Ahead:

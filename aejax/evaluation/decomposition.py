@@ -17,7 +17,7 @@ import numpy as np
 
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, check_key, collect
-from aejax.events import normal_log_prob
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Batch, Key, Variables
 
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from aejax.dictionaries.folding import check_member, raw_atoms
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, in_blocks, parts
-from aejax.folding import raw_atoms
-from aejax.members import check_member
 from aejax.types import Array, Batch, Variables
 
 

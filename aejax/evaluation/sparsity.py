@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.dictionaries.folding import check_member
 from aejax.errors import UserError
 from aejax.evaluation.fidelity import Fidelity, added, fidelity
 from aejax.evaluation.parts import Data, Static, in_blocks, parts
-from aejax.members import check_member
 from aejax.types import Array, Batch, Variables
 
 # Examples that are computed together.

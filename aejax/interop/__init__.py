@@ -12,8 +12,8 @@
 | dictionary_learning | config.json, ae.pt |
 | OpenAI | a .pt file |
 
-Every reader gives an `aejax.dictionary.Plain`, computes what its library computes, and refuses
-what it does not know: nothing in a file is run, and no tensor is left out silently.
+Every reader gives an `ae.dictionary.Plain`, computes what its library computes, and refuses what it
+does not know: nothing in a file is run, and no tensor is left out silently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from aejax.dictionary import Plain
+from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.dictionary_learning import load_dictionary_learning
 from aejax.interop.gemma_scope import load_gemma_scope

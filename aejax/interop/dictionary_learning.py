@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.dictionary import Plain
+from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
 from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config, shown

@@ -7,7 +7,7 @@ import pathlib
 
 import jax.numpy as jnp
 
-from aejax.dictionary import Plain
+from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.tensors import (
     Tensors,

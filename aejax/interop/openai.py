@@ -8,7 +8,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.dictionary import Plain
+from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
 from aejax.interop.tensors import Tensors, count, shown

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.dictionary import Plain
+from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.files import plain as as_json
 from aejax.files import write_bytes, write_json, writing

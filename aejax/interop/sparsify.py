@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from aejax.dictionary import Plain
+from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors, shown
 

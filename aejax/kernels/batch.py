@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aejax.kernels.mask import counts
-from aejax.members import any_member
+from aejax.kernels.members import any_member
 from aejax.types import Array
 
 MEMBERS = 8  # of a group

@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from aejax.checks import check, check_positive, sensible
 from aejax.errors import UserError
-from aejax.events import normal_log_prob, sum_events
+from aejax.events import sum_events
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 Shape = tuple[int, ...]

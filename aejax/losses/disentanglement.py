@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.events import joined, normal_log_prob
+from aejax.events import joined
 from aejax.losses.frozen import frozen
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Forward, Key, Term
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aejax.branches import switch
 from aejax.errors import UserError
+from aejax.kernels.branches import switch
+from aejax.kernels.members import any_member
 from aejax.losses.scaled import masked, residual, scaled_error
 from aejax.losses.sparsity import ages, dictionary
-from aejax.members import any_member
 from aejax.types import Array, Forward, Term
 
 Division = Callable[[Array], Array]  # target f32[B, D] -> f32[B]

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.events import join_context, normal_kl, normal_log_prob
+from aejax.events import join_context
+from aejax.normal import normal_kl, normal_log_prob
 from aejax.types import Array, Key
 
 

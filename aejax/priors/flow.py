@@ -11,7 +11,8 @@ import numpy as np
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.events import join_context, normal_log_prob
+from aejax.events import join_context
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 # Of a coupling's log-scale: e^2 a layer is enough, and more than that overflows through several.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.events import normal_kl, normal_log_prob
+from aejax.normal import normal_kl, normal_log_prob
 from aejax.priors.standard import Standard
 from aejax.types import Array, Batch, Key
 

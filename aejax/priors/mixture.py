@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.checks import check, check_count
-from aejax.events import normal_log_prob
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 

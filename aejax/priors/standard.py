@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.events import normal_log_prob
+from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 

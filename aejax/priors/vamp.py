@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from aejax.checks import check_count
 from aejax.errors import UserError
-from aejax.events import LOG_2PI
+from aejax.normal import LOG_2PI
 from aejax.types import Array, Batch, Key
 
 

@@ -9,9 +9,9 @@
 `gather` computes arrays, `figures` draws arrays, `page` sets figures and tables.
 """
 
+from aejax.evaluation.decoding import member
 from aejax.report.collapse import collapse_section, verdict
 from aejax.report.curve import history
-from aejax.report.gather import member
 from aejax.report.page import Picture, Section, Table
 from aejax.report.sparse import sparse_sections
 from aejax.report.variational import (

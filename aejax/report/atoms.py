@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.data import Split
-from aejax.report.gather import SIZE
+from aejax.evaluation.decoding import SIZE
 from aejax.types import Array, Batch, Variables
 
 TOP = 20  # examples a unit is judged by

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from aejax import metrics
+from aejax.runs import metrics
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]  # steps i[n], values f[n] or f[n, S]
 History: TypeAlias = Mapping[str, Curve]

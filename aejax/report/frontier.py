@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.report import figures
 from aejax.report.curve import History
+from aejax.report.drawing import plots as figures
+from aejax.report.drawing.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel, title
 from aejax.report.page import Picture, Section
 from aejax.report.results import spoken
-from aejax.report.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel, title
 
 # What is drawn where there are two panels: name of the figure -> what stands above it.
 NAMES = {

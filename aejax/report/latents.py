@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from aejax.data import Split
-from aejax.report import figures, gather
+from aejax.evaluation import decoding as gather
+from aejax.report.drawing import plots as figures
 from aejax.report.page import Picture, Section
 
 ACTIVE = 0.01  # variance of the mean, from which on a latent is active (Burda et al. 2016)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.report.css import CSS
+from aejax.report.drawing.style import DARK, DENSITY, LIGHT, png
 from aejax.report.results import by_group, by_seed, figures, groups, notes, together
-from aejax.report.style import DARK, DENSITY, LIGHT, png
 
 WIDE = 480  # pixels of the page
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from aejax.data import Split
-from aejax.folding import raw_atoms
-from aejax.report import figures, gather
+from aejax.dictionaries.folding import raw_atoms
+from aejax.evaluation import decoding as gather
 from aejax.report.atoms import Units, label_entropy, most_telling, most_used, units
+from aejax.report.drawing import plots as figures
+from aejax.report.drawing.pictures import Look, shaped, signed
 from aejax.report.page import Picture, Section
-from aejax.report.pictures import Look, shaped, signed
 from aejax.report.results import spoken
 from aejax.report.variational import Model, examples, reconstructions
 from aejax.types import Key, Variables

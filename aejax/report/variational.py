@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from aejax.data import Split
+from aejax.evaluation import decoding as gather
 from aejax.events import joined
-from aejax.report import figures, gather
+from aejax.report.drawing import plots as figures
+from aejax.report.drawing.pictures import Look, look
 from aejax.report.latents import latents, slug
 from aejax.report.page import Picture, Section
-from aejax.report.pictures import Look, look
 from aejax.types import Batch, Key, Variables
 
 RANGE = 2.5  # latents are moved from minus to plus this

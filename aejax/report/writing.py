@@ -13,8 +13,8 @@ import numpy as np
 
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
-from aejax.report import figures
 from aejax.report.curve import Curve, History, grouped
+from aejax.report.drawing import plots as figures
 from aejax.report.page import Picture, Section, draw, render
 from aejax.report.results import spoken
 

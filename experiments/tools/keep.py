@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from aejax.files import read_json, write_json
-from aejax.metrics import NAME, read
-from experiments.driver import say
+from aejax.runs.metrics import NAME, read
+from experiments.shared.driver import say
 
 PAUSE = 10  # times the usual time of a chunk, above which the run was not running
 RESULTS = pathlib.Path(__file__).parent.parent / "results"

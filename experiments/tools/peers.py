@@ -21,14 +21,14 @@ import numpy as np
 
 import aejax as ae
 from aejax import interop, losses
-from aejax.data.synthetic import HOOK
+from aejax.data.synthetic.store import HOOK
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
-from experiments import synth
-from experiments.driver import Splits, named, say, write_page
 from experiments.peers import __path__ as scripts
-from experiments.place import Place
-from experiments.training import streams, summary
+from experiments.shared import synth
+from experiments.shared.driver import Splits, named, say, write_page
+from experiments.shared.place import Place
+from experiments.shared.training import streams, summary
 
 # Of the run -> of SAELens, whose standard code is the April recipe with its weighted norm; its TopK
 # scores latents by the length of what they add.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from aejax.files import write_bytes, writing
-from aejax.report import style
-from aejax.report.grids import image_grid
+from aejax.report.drawing import style
+from aejax.report.drawing.grids import image_grid
 
 LEAST, MOST, WIDTH = 64, 256, 800  # pixels of one image's side, and of all of a row
 

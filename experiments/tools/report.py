@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pathlib
 
-from experiments.driver import named, say, write_page
-from experiments.place import Place
+from experiments.shared.driver import named, say, write_page
+from experiments.shared.place import Place
 
 
 def command(

@@ -4,7 +4,7 @@
 
 A table stands between <!-- figures: NAME --> and <!-- end -->, NAME being that of a results file;
 one of published figures between <!-- published: NAME --> and <!-- end -->, NAME being one of
-experiments/published.py.
+experiments/shared/published.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from aejax.errors import UserError
 from aejax.files import read_json, write_bytes
 from aejax.report.results import together
-from experiments.driver import say
-from experiments.published import TABLES, Row
+from experiments.shared.driver import say
+from experiments.shared.published import TABLES, Row
 from experiments.tools.keep import RESULTS
 
 PLACE = re.compile(

@@ -18,7 +18,7 @@ from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.kernels import encode
 from aejax.kernels.mask import mask_of_largest
-from aejax.members import any_member
+from aejax.kernels.members import any_member
 from aejax.types import Array, Key
 
 
@@ -110,7 +110,7 @@ class Sparse(nn.Module):
 
     @abc.abstractmethod
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of `aejax.dictionary.Plain` that are the activation's own.
+        """The fields of `aejax.dictionaries.plain.Plain` that are the activation's own.
 
         Args:
           params: of this bottleneck.

@@ -1,0 +1,8 @@
+"""Activations of another model, in a store on the disk that is larger than memory."""
+
+from aejax.data.activations.batches import TokenBatches
+from aejax.data.activations.filter import TokenFilter
+from aejax.data.activations.store import Activations, activations
+from aejax.data.activations.writer import ActivationWriter
+
+__all__ = ["ActivationWriter", "Activations", "TokenBatches", "TokenFilter", "activations"]

@@ -1,0 +1,103 @@
+"""The shard that a writer is at: hidden files that get their names when they are whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from aejax.data.activations.index import Hook, Index, Shard, file_name
+from aejax.data.activations.moments import Moments, empty, with_rows
+from aejax.files import sync, writing
+
+
+class Pending:
+    """Tokens, hashes and moments of the appends since the last shard."""
+
+    def __init__(self, folder: Path, index: Index):
+        self.folder, self.index, self.hooks = folder, index, index.hooks
+        self.limits: Mapping[str, float] = index.limits
+        self.appends = self.offered = self.tokens = 0
+        self.dropped = dict(index.dropped)
+        self._files: dict[str, tuple[BinaryIO, Any, Moments]] = {}
+
+    def add(
+        self,
+        rows: Mapping[str, np.ndarray],
+        limits: Mapping[str, float],
+        dropped: Mapping[str, int],
+        offered: int,
+    ) -> None:
+        """Writes the rows of one append.
+
+        Args:
+          rows: hook -> [n, d], as they are to be stored.
+          limits: hook -> the largest norm that stays.
+          dropped: reason -> tokens left out.
+          offered: n and the tokens left out.
+
+        Raises:
+          UserError: the disk is full; what is pending is then of no use.
+        """
+        self.limits = limits
+        with writing(self.folder):
+            if not self.hooks:
+                self.hooks = tuple(
+                    Hook(name, values.shape[1], values.dtype.name, empty(values.shape[1]))
+                    for name, values in rows.items()
+                )
+            for i, hook in enumerate(self.hooks):
+                if hook.name not in self._files:
+                    file = self._partial(i).open("wb")
+                    self._files[hook.name] = file, hashlib.sha256(), hook.moments
+                file, digest, moments = self._files[hook.name]
+                content = np.ascontiguousarray(rows[hook.name])
+                file.write(content.view(np.uint8).data)
+                digest.update(content.view(np.uint8).data)
+                self._files[hook.name] = file, digest, with_rows(moments, content)
+        self.tokens += len(next(iter(rows.values())))
+        self.appends += 1
+        self.offered += offered
+        self.dropped = {name: count + dropped[name] for name, count in self.dropped.items()}
+
+    def committed(self) -> Index:
+        """Gives the files their names; the index that has them, which is not written yet."""
+        index, shards = self.index, list(self.index.shards)
+        hooks = []
+        if self.tokens:
+            names, hashes = [], []
+            for i, hook in enumerate(self.hooks):
+                file, digest, moments = self._files[hook.name]
+                file.close()
+                sync(self._partial(i))
+                names.append(file_name(f"{i}.{hook.name}", len(shards)))
+                self._partial(i).replace(self.folder / names[-1])
+                hashes.append(digest.hexdigest())
+                hooks.append(hook._replace(moments=moments))
+            sync(self.folder)
+            shards.append(Shard(self.tokens, tuple(names), tuple(hashes)))
+        else:
+            self.discard()
+        return dataclasses.replace(
+            index,
+            hooks=tuple(hooks) or index.hooks,
+            shards=tuple(shards),
+            appends=index.appends + self.appends,
+            offered=index.offered + self.offered,
+            dropped=self.dropped,
+            limits=self.limits,
+        )
+
+    def discard(self) -> None:
+        """Removes what was written of this shard."""
+        for i, hook in enumerate(self.hooks):
+            if hook.name in self._files:
+                self._files[hook.name][0].close()
+                self._partial(i).unlink(missing_ok=True)
+
+    def _partial(self, hook: int) -> Path:
+        return self.folder / f".{hook}.partial"

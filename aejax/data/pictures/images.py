@@ -1,0 +1,98 @@
+"""Pictures as three splits: a data set by its name, or a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from aejax.data.pictures.store import FILE, Prepared, default_data_dir, load, newest
+from aejax.data.splitting import Binarise, Splits, divide, splits
+from aejax.errors import UserError
+
+
+def images(
+    name_or_folder: str | os.PathLike,
+    *,
+    binarise: Binarise = "dynamic",
+    data_dir: str | os.PathLike | None = None,
+    manual_dir: str | os.PathLike | None = None,
+    validation: float | None = None,
+    seed: int = 0,
+) -> Splits:
+    """A data set of pictures, divided into train, validation and test.
+
+    "digits" (scikit-learn's 1,797 digits of 8x8 pixels) and "sprites" need no network. "mnist",
+    "fashion_mnist" and "kmnist" are downloaded, or read from `manual_dir`. Other names are those
+    of tensorflow-datasets. A path is a folder of pictures whose subfolders are the classes.
+
+    Args:
+      name_or_folder: the name of a data set, or a folder.
+      binarise: "dynamic" draws train's pixels anew each step, validation and test once from a
+        fixed seed; "static" draws all three once; "none" keeps the grey values.
+      data_dir: where a data set is prepared, once; by default tensorflow-datasets' own folder.
+      manual_dir: a folder with the upstream files; where it is given nothing is downloaded.
+      validation: share (below 1) or number of the train examples that go to validation; by
+        default the data set's own, else as many as the test split has and at most a fifth, else
+        a tenth.
+      seed: decides which examples go to validation, and to test where there is no test split.
+
+    Returns:
+      Three splits with arrays image u8[N, H, W, C] and, where there are classes, label i32[N].
+
+    Raises:
+      UserError: unknown name, missing or damaged files, a folder that cannot be written,
+        pictures of different size.
+    """
+    prepared = _prepared(name_or_folder, data_dir, manual_dir)
+    parts = _three(prepared, validation, seed)
+    return splits(
+        prepared.name,
+        parts,
+        field="image",
+        scale=prepared.scale,
+        binarise=binarise,
+        classes=prepared.classes,
+        origin=prepared.origin,
+        reader=prepared.reader,
+        content=prepared.content,
+    )
+
+
+def _prepared(
+    name_or_folder: str | os.PathLike,
+    data_dir: str | os.PathLike | None,
+    manual_dir: str | os.PathLike | None,
+) -> Prepared:
+    """The data set, prepared now where it was not yet."""
+    name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
+    path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
+    if path:
+        from aejax.data.pictures.folder import read_folder
+
+        return read_folder(folder)
+    root = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
+    found = newest(root, name, FILE)
+    if found is not None:
+        return load(found)
+    from aejax.data.pictures.prepare import prepare
+
+    return prepare(name, root, Path(manual_dir).expanduser() if manual_dir is not None else None)
+
+
+def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
+    """Train, validation and test out of the splits that a data set has."""
+    columns = prepared.columns
+    if "train" not in columns and len(columns) > 1:
+        raise UserError(f"{prepared.name} has no train split but {', '.join(columns)}")
+    train = columns.get("train") or next(iter(columns.values()))
+    if "test" not in columns:
+        tenth = 0.1 if validation is None else validation
+        return divide(train, prepared.name, shares={"validation": tenth, "test": 0.1}, seed=seed)
+    if "validation" in columns and validation is None:
+        return [train, columns["validation"], columns["test"]]
+    examples, held = (len(next(iter(part.values()))) for part in (train, columns["test"]))
+    share = min(held, examples // 5) if validation is None else validation
+    kept, taken = divide(train, prepared.name, shares={"validation": share}, seed=seed)
+    return [kept, taken, columns["test"]]

@@ -1,0 +1,97 @@
+"""What a prepared tfds builder holds: arrays where they fit memory, else a reader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from aejax.data.pictures.store import Prepared
+from aejax.data.reading import Chained
+from aejax.data.split import FACTOR, fingerprint
+from aejax.errors import UserError
+
+# Bytes of pictures above which a data set is read example by example.
+MEMORY_LIMIT = 4 * 2**30
+BLOCK = 1024
+
+
+def contents(name: str, builder: Any, origin: str) -> Prepared:
+    """Reads all that a prepared tfds builder holds, once.
+
+    Args:
+      name: of the data set.
+      builder: a tfds builder that is prepared in a format with random access.
+      origin: where its files came from.
+
+    Returns:
+      The data set; where it does not fit memory its columns hold `row` i32[N] instead of `image`.
+      Known factors, the features label_* such as those of dsprites, are columns i32[N] too.
+
+    Raises:
+      UserError: no pictures, pictures of different size, or a format without random access.
+    """
+    sources = _sources(name, builder)
+    features = builder.info.features
+    named = [key for key in features if hasattr(features[key], "names")]
+    labels = [key for key in named if key == "label" or key.startswith(FACTOR)]
+    first = next(iter(sources.values()))[0]["image"]
+    large = sum(map(len, sources.values())) * first.nbytes > MEMORY_LIMIT
+    columns, digest, start = {}, hashlib.sha256(), 0
+    for split, source in sources.items():
+        kept = {}
+        if large:
+            kept["row"] = np.arange(start, start + len(source), dtype=np.int32)
+        else:
+            kept["image"] = np.empty((len(source), *first.shape), first.dtype)
+        kept |= {key: np.empty(len(source), np.int32) for key in labels}
+        for i, example in enumerate(_examples(source)):
+            image = example["image"]
+            if image.shape != first.shape:
+                raise UserError(
+                    f"{name} has pictures of different size, {first.shape} and {image.shape}: "
+                    "give a folder of pictures that were brought to one size"
+                )
+            if large:
+                digest.update(fingerprint({"image": image}).encode())
+            else:
+                kept["image"][i] = image
+            for key in labels:
+                kept[key][i] = example[key]
+        columns[split], start = kept, start + len(source)
+    return Prepared(
+        name=name,
+        columns=columns,
+        scale=float((builder.info.metadata or {}).get("scale", np.iinfo(first.dtype).max)),
+        classes=tuple(features["label"].names) if "label" in labels else (),
+        origin=origin,
+        reader=Chained(list(sources.values())) if large else None,
+        content=digest.hexdigest() if large else None,
+    )
+
+
+def _sources(name: str, builder: Any) -> dict[str, Any]:
+    """The random-access sources of all splits that hold anything."""
+    try:
+        sources = builder.as_data_source()
+    except NotImplementedError as error:
+        raise UserError(
+            f"{builder.data_dir} holds {name} in a format without random access: "
+            "give another folder by --data-dir, where it is prepared as array_record"
+        ) from error
+    sources = {str(split): source for split, source in sources.items() if len(source)}
+    if not sources:
+        raise UserError(
+            f"{builder.data_dir} holds no examples of {name}: delete it and start again"
+        )
+    if "image" not in builder.info.features:
+        raise UserError(f"{name} is no data set of pictures: it has no feature 'image'")
+    return sources
+
+
+def _examples(source: Any) -> Iterator[Mapping[str, Any]]:
+    """All examples in order, read in blocks, since one by one is slower."""
+    for start in range(0, len(source), BLOCK):
+        yield from source.__getitems__(list(range(start, min(start + BLOCK, len(source)))))

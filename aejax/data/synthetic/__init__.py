@@ -1,0 +1,1 @@
+"""Synthetic activations whose true features are known."""

@@ -1,0 +1,1 @@
+"""What is done with a trained sparse dictionary: plain weights, folding, recipes, resampling."""

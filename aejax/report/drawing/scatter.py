@@ -1,0 +1,145 @@
+"""Points in the plane, coloured by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aejax.report.drawing.style import DPI, LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel
+
+NAMED = 24  # classes that get a name; more would hide the points
+
+
+def scatter(
+    points: np.ndarray,
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+    axis_names: tuple[str, str] = ("", ""),
+    equal: bool = True,
+    theme: Theme = LIGHT,
+) -> Any:
+    """Points in the plane, coloured by class, each class named where it lies.
+
+    Args:
+      points: f[N, 2].
+      labels: i[N], the class of each point, or None.
+      classes: names of the classes; by default their numbers.
+      axis_names: of the two axes.
+      equal: whether both axes have one scale, so that distances can be read.
+      theme: its colours.
+
+    Returns:
+      A Figure.
+    """
+    present: np.ndarray = np.unique(labels) if labels is not None else np.zeros(0, int)
+    names = [str(classes[c] if c < len(classes) else c) for c in present.tolist()][:NAMED]
+    columns = min(len(names), max(1, int(46 / (3.6 + max(map(len, names), default=0)))))
+    tall = 0.21 * -(-len(names) // max(columns, 1))
+    figure = canvas(WIDTH, 4.0 + tall, theme)
+    axes = panel(figure, (0.62, 0.12, 0.5, 0.14 + tall), theme)
+    size = float(np.clip(6000 / max(len(points), 1), 3, 18))
+    if labels is None:
+        axes.scatter(*points.T, s=size, color=theme.series[0], alpha=0.6, lw=0)
+    else:
+        colours = class_colours(len(present), theme)
+        # In an order of their own, so that no class hides the ones before it.
+        order = np.random.default_rng(0).permutation(len(points))
+        index = np.searchsorted(present, labels)
+        shades = [colours[i] for i in index[order]]
+        axes.scatter(*points[order].T, s=size, c=shades, alpha=0.75, lw=0)
+        written = [
+            _name(axes, np.median(points[index == i], axis=0), name, colours[i], theme)
+            for i, name in enumerate(names)
+        ]
+        shown = [
+            axes.scatter([], [], s=26, color=colours[i], label=name, lw=0)
+            for i, name in enumerate(names)
+        ]
+        legend(
+            axes,
+            theme,
+            handles=row_major(shown, columns),
+            loc="lower left",
+            bbox_to_anchor=(-0.03, 1.0),
+            ncols=columns,
+            handletextpad=0.1,
+            columnspacing=0.9,
+        )
+    if equal:
+        axes.set_aspect("equal", adjustable="datalim")
+    if labels is not None:
+        _part(axes, written)
+    axes.set_xlabel(axis_names[0], color=theme.muted, fontsize=SIZE - 1)
+    axes.set_ylabel(axis_names[1], color=theme.muted, fontsize=SIZE - 1)
+    return figure
+
+
+def class_colours(count: int, theme: Theme = LIGHT) -> list[Any]:
+    """One colour for each class: told apart by name up to ten, neighbours of a scale beyond."""
+    if count <= len(theme.classes):
+        return list(theme.classes[:count])
+    from matplotlib import colormaps
+
+    return [tuple(row) for row in colormaps["viridis"](np.linspace(0.05, 0.95, count))]
+
+
+def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) -> Any:
+    """Writes a class' name in a box at a point; the matplotlib Text."""
+    box = {
+        "facecolor": theme.paper,
+        "edgecolor": colour,
+        "alpha": 0.85,
+        "boxstyle": "round,pad=0.22",
+        "linewidth": 0.8,
+    }
+    centred = {"ha": "center", "va": "center", "fontsize": SIZE - 1.5}
+    return axes.text(*place, name, color=theme.ink, bbox=box, **centred)
+
+
+def _part(axes: Any, written: Sequence[Any]) -> None:
+    """Moves names that would lie on each other aside."""
+    axes.apply_aspect()
+    renderer = axes.figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in written]
+    room = 0.9 * SIZE * DPI / 72  # around a name, for its frame
+    sizes = np.array([(box.width + room, box.height + room) for box in boxes]).reshape(-1, 2)
+    centres = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]).reshape(-1, 2) / 2
+    places = axes.transData.inverted().transform(apart(centres, sizes))
+    for text, place in zip(written, places, strict=True):
+        text.set_position(tuple(place))
+
+
+def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarray:
+    """Pushes boxes that overlap away from each other, along the shorter way.
+
+    Args:
+      centres: f[n, 2].
+      sizes: f[n, 2], widths and heights.
+      rounds: at most; a crowd may be left with some overlap.
+
+    Returns:
+      f[n, 2], the new centres; boxes that nothing overlaps stay.
+    """
+    moved = np.array(centres, float)
+    for _ in range(rounds):
+        still = True
+        for i in range(len(moved)):
+            for j in range(i):
+                way = moved[i] - moved[j]
+                over = (sizes[i] + sizes[j]) / 2 - np.abs(way)
+                if over.min() > 1e-6:
+                    axis = int(over.argmin())
+                    push = (over[axis] / 2 + 1e-3) * (1 if way[axis] >= 0 else -1)
+                    moved[i, axis] += push
+                    moved[j, axis] -= push
+                    still = False
+        if still:
+            break
+    return moved
+
+
+def row_major(items: Sequence[Any], columns: int) -> list[Any]:
+    """Reorders what matplotlib sets column by column so that it reads row by row."""
+    return [item for column in range(columns) for item in items[column::columns]]

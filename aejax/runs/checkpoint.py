@@ -1,0 +1,236 @@
+"""Checkpoints: a run at one step, whole and proved by sha256; the only file that knows orbax.
+
+A checkpoint is a folder `checkpoints/<step>` of two things: `arrays/`, written by orbax, one folder
+for each leaf, and `manifest.json`: the sha256 of each leaf (over its path, dtype, shape and bytes),
+of each file, and of itself. It appears by one rename, so that a process killed while it writes
+leaves the checkpoints before it and a hidden folder that the next writer removes.
+
+    leaves = host_leaves(state)               # copies: the next step donates the state's buffers
+    write(folder, 500, leaves)
+    checkpoint = newest(folder)               # the newest whole one; a damaged one is named
+    state = fill(template, checkpoint.leaves) # on the template's devices, with its key types
+
+Orbax alone does not notice a flipped byte in an array's file, hence the hashes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from aejax.errors import UserError
+from aejax.files import file_sha256, sync, writing
+from aejax.runs.leaves import Leaf, nest
+from aejax.runs.manifest import MANIFEST, Damaged, encode, read_manifest, remove, steps
+
+ARRAYS = "arrays"
+LEAF_OVERHEAD = 4096  # bytes on the disk beside an array's own
+
+
+class Checkpoint(NamedTuple):
+    """What was read back, and proved to be what was written."""
+
+    step: int
+    leaves: Mapping[str, Leaf]  # path ("params/encoder/...") -> leaf
+    figures: Mapping[str, float]  # validation figures of this very step, for `best`
+
+
+def write(
+    folder: pathlib.Path,
+    step: int,
+    leaves: Mapping[str, Leaf],
+    figures: Mapping[str, float] | None = None,
+    before_commit: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+      folder: the run's `checkpoints` folder.
+      step: steps taken.
+      leaves: of `host_leaves`.
+      figures: validation figures of this step.
+      before_commit: called when all is on the disk, right before the rename.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written; the older ones are untouched.
+    """
+    hidden = folder / f".{step}.tmp"
+    with writing(folder):
+        try:
+            shutil.rmtree(hidden, ignore_errors=True)
+            _check_room(folder, leaves)
+            (hidden / ARRAYS).mkdir(parents=True)
+            _write_arrays(hidden / ARRAYS, leaves)
+            manifest = {
+                "step": step,
+                "figures": dict(figures or {}),
+                "leaves": {path: leaf.record(path) for path, leaf in leaves.items()},
+                "files": {
+                    str(file.relative_to(hidden)): file_sha256(file)
+                    for file in sorted(hidden.rglob("*"))
+                    if file.is_file()
+                },
+            }
+            (hidden / MANIFEST).write_bytes(encode(manifest))
+            for path in [*hidden.rglob("*"), hidden]:
+                sync(path)
+            before_commit()
+            # Left from a checkpoint that was found damaged: this one takes its place.
+            remove(folder, step)
+            os.rename(hidden, folder / str(step))
+            sync(folder)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+
+
+def read(
+    folder: pathlib.Path, step: int, keep: Callable[[str], bool] = lambda path: True
+) -> Checkpoint:
+    """Reads one checkpoint and proves it against its manifest.
+
+    Args:
+      folder: the run's `checkpoints` folder.
+      step: one of `steps(folder)`.
+      keep: which leaves to read, by path; files of the others are not touched and may be missing.
+
+    Raises:
+      Damaged: a file or a leaf differs from what was written.
+    """
+    place = folder / str(step)
+    manifest = read_manifest(place)
+    kept = {path: record for path, record in manifest["leaves"].items() if keep(path)}
+    skipped = {_orbax_name(path) for path in manifest["leaves"] if path not in kept}
+    for name, expected in manifest["files"].items():
+        parts = pathlib.PurePath(name).parts
+        if parts[1] in skipped:
+            continue
+        try:
+            found = file_sha256(place / name)
+        except OSError as error:
+            raise Damaged(f"{name} cannot be read: {error.strerror}") from error
+        if found != expected:
+            raise Damaged(f"{name} is not what was written (its sha256 differs)")
+    arrays = _read_arrays(place / ARRAYS, kept)
+    leaves = {}
+    for path, record in kept.items():
+        leaves[path] = Leaf(arrays[path], record["key"])
+        if leaves[path].record(path) != record:
+            raise Damaged(f"leaf {path} is not what was written (its sha256 differs)")
+    return Checkpoint(manifest["step"], leaves, manifest["figures"])
+
+
+def newest(
+    folder: pathlib.Path,
+    keep: Callable[[str], bool] = lambda path: True,
+    step: int | None = None,
+) -> Checkpoint | None:
+    """Reads the newest checkpoint that is whole; each damaged one before it is named in a warning.
+
+    Args:
+      folder: the run's `checkpoints` folder.
+      keep: which leaves to read, by path.
+      step: read this one alone.
+
+    Returns:
+      The checkpoint, or None where there has never been one.
+
+    Raises:
+      UserError: there are checkpoints and none is whole; nothing is touched.
+    """
+    found = steps(folder)
+    if step is not None and step not in found:
+        raise UserError(f"{folder} has no checkpoint of step {step}; it has {found}")
+    reasons = []
+    for candidate in found if step is None else [step]:
+        try:
+            return read(folder, candidate, keep)
+        except Damaged as error:
+            reasons.append(f"{folder / str(candidate)} is damaged: {error}")
+            warnings.warn(f"{reasons[-1]}; trying the one before it", stacklevel=2)
+    if reasons:
+        raise UserError(
+            f"no checkpoint is whole ({'; '.join(reasons)}); nothing was touched: restore the "
+            "folder from a copy, or start anew in another one"
+        )
+    return None
+
+
+def restore_part(folder: pathlib.Path, keep: Callable[[str], bool]) -> dict[str, Any]:
+    """Reads some leaves of a run's newest whole checkpoint, though the others' files be missing.
+
+    Args:
+      folder: the run's folder.
+      keep: which leaves, by path: `lambda path: path.startswith("params/decoder/")`.
+
+    Returns:
+      Nested dicts of numpy arrays (typed keys of jax), as {"params": {"decoder": ...}}.
+
+    Raises:
+      UserError: there is no checkpoint, none whose kept leaves are whole, or no leaf is kept.
+    """
+    checkpoint = newest(pathlib.Path(folder) / "checkpoints", keep)
+    if checkpoint is None:
+        raise UserError(f"{folder} has no checkpoint yet; let the run go on for a while")
+    if not checkpoint.leaves:
+        raise UserError(f"step {checkpoint.step} of {folder} holds no leaf that was asked for")
+    return nest({path: leaf.value() for path, leaf in checkpoint.leaves.items()})
+
+
+def _orbax_name(path: str) -> str:
+    """One folder for each leaf, all side by side, so that a leaf can be told by its files."""
+    return path.replace("/", ".")
+
+
+def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
+    """Raises what a full disk would, before orbax's threads meet it and print tracebacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
+    # Orbax refuses arrays of size 0; the manifest says all there is to know of them.
+    arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
+    try:
+        handler.save(place, args=ocp.args.PyTreeSave(arrays))  # pyright: ignore[reportArgumentType]
+    except ValueError as error:
+        # What the system said, within tensorstore's message.
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+    finally:
+        handler.close()
+
+
+def _read_arrays(place: pathlib.Path, records: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    filled = {path: record for path, record in records.items() if 0 not in record["shape"]}
+    item = {_orbax_name(path): 0 for path in filled}
+    found = {}
+    if item:
+        args = ocp.args.PyTreeRestore(
+            item,
+            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in item},
+            partial_restore=True,
+        )
+        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
+        found = handler.restore(place, args=args)  # pyright: ignore[reportArgumentType]
+        handler.close()
+    empty = {
+        path: np.zeros(record["shape"], np.dtype(record["dtype"]))
+        for path, record in records.items()
+        if path not in filled
+    }
+    return {path: np.asarray(found[_orbax_name(path)]) for path in filled} | empty

@@ -1,0 +1,112 @@
+"""A run's folder opened again: model, variables and config, for notebooks and commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from aejax.runs import checkpoint
+from aejax.runs.model_json import from_json
+from aejax.errors import UserError
+from aejax.files import read_json
+from aejax.runs.folder import CHECKPOINTS, CONFIG
+from aejax.runs.leaves import nest
+from aejax.types import Variables
+
+PARAMS, MEMORY = "params/", "memory/"
+AVERAGE = "opt/1/"  # aejax.averaged keeps (inner, average) there; the average is what is evaluated
+
+
+class Opened(NamedTuple):
+    """What a run left: `model.apply(variables, ...)` goes on from here."""
+
+    model: Any
+    variables: Variables  # leaves lead with S where the run had seeds and none was chosen
+    config: Any  # a frozen dataclass of the recorded fields
+
+
+def load(
+    folder: str | os.PathLike,
+    *,
+    seed: int | None = None,
+    step: int | None = None,
+    parts: Sequence[str] | None = None,
+    model: Any = None,
+) -> Opened:
+    """Opens a run's folder; no code is read from it.
+
+    Args:
+      folder: the run's.
+      seed: which member of a run with seeds, from 0; None: all, with a leading S.
+      step: of which checkpoint; None: the newest that is whole.
+      parts: of the model's parts only these, as ("decoder", "prior"), which is all that sampling
+        needs: the other parts' files may be missing.
+      model: the run's model, if it was written without one or has parts that are not aejax's.
+
+    Returns:
+      (model, variables, config); the variables are those that evaluation uses: averaged weights
+      where the run has them.
+
+    Raises:
+      UserError: the folder is no run, no checkpoint is whole, or the model cannot be made again.
+    """
+    folder = pathlib.Path(folder)
+    record = read_json(folder / CONFIG)
+    if model is None:
+        if record["model"] is None:
+            raise UserError(
+                f"{folder / CONFIG} does not describe the model: give it as load(folder, model=...)"
+                ", or give it to Run"
+            )
+        model = from_json(record["model"])
+    found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
+    if found is None:
+        raise UserError(f"{folder} has no checkpoint yet; let the run go on for a while")
+    leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
+    members = _members(record)
+    if seed is not None:
+        if not 0 <= seed < (members or 0):
+            raise UserError(f"{folder} has {members or 'no'} seeds: seed {seed} is none of them")
+        leaves = {path: leaf[seed] for path, leaf in leaves.items()}
+    return Opened(model, _variables(leaves), _config(record))
+
+
+def _wanted(path: str, parts: Sequence[str] | None) -> bool:
+    for prefix in (PARAMS, MEMORY, AVERAGE):
+        if path.startswith(prefix):
+            return parts is None or path.removeprefix(prefix).split("/")[0] in parts
+    return False
+
+
+def _variables(leaves: dict[str, jax.Array]) -> dict[str, Any]:
+    params = _under(leaves, PARAMS)
+    average = _under(leaves, AVERAGE)
+    if params.keys() == average.keys():
+        params = average
+    return {"params": nest(params), "memory": nest(_under(leaves, MEMORY))}
+
+
+def _under(leaves: dict[str, jax.Array], prefix: str) -> dict[str, jax.Array]:
+    return {p.removeprefix(prefix): leaf for p, leaf in leaves.items() if p.startswith(prefix)}
+
+
+def _members(record: dict[str, Any]) -> int | None:
+    """How many seeds: a run's key is Key[] or Key[S]."""
+    shape = (record["tree"] or {}).get("key", [None])[1:]
+    return shape[0] if shape else None
+
+
+def _config(record: dict[str, Any]) -> Any:
+    fields = {name: _tuples(value) for name, value in record["config"].items()}
+    cls = dataclasses.make_dataclass(record["class"], list(fields), frozen=True)
+    return cls(**fields)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""From a model and an objective to a trained state: the learner, its wrappers and the loop."""

@@ -1,0 +1,222 @@
+"""How fast sparse autoencoders train: beside SAELens, PyTorch by hand, and the machine's floor.
+
+    python -m experiments bench-sae
+    python -m experiments bench-sae --peer-python PATH   # an interpreter with sae-lens and torch
+
+Tokens a second of whole training steps (forward, AuxK, backward, clipped gradients, Adam) at 576
+inputs, 32 active latents and batches of 2,048, without and with dead latents; JumpReLU, whose L0 no
+number fixes, has thousands of active latents at its start. Every contestant runs in a process of
+its own; they take turns, and each figure is the median of its rounds. The floor is the time of the
+encoder's product at the machine's matrix rate, and of the optimiser's bytes (parameters and two
+moments read and written, gradients read) at its copy rate: no program that trains every parameter
+at every step goes below it. What the folder holds already is not measured again, so that a run may
+be made in pieces. Minutes on 2 CPU cores: 26 with the peer, at `--rounds 5 --steps 4`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.files import read_json, write_json
+from aejax.runs.environment import environment
+from experiments.shared.driver import prepared, say
+
+SIZE, ACTIVE, BATCH = 576, 32, 2048
+DEAD = 0.1  # share of the latents in the rounds with dead ones
+PEERS = pathlib.Path(__file__).parent / "peers"
+Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> what a contestant measured
+
+
+def command(
+    out: str = "runs/bench-sae",
+    m: tuple[int, ...] = (8192, 32768),
+    codes: tuple[str, ...] = ("topk", "batchtopk", "jumprelu"),
+    rounds: int = 5,
+    steps: int = 8,
+    peer_python: str | None = None,
+) -> None:
+    """Measures.
+
+    Args:
+      out: folder for result.json.
+      m: numbers of latents, each 1024 or more.
+      codes: topk, batchtopk, jumprelu.
+      rounds: turns of each contestant.
+      steps: of one turn.
+      peer_python: an interpreter that has sae-lens and torch, or torch alone.
+    """
+    if min(m, default=0) < 1024:
+        raise UserError(f"--m {' '.join(map(str, m))}: give one or more, each 1024 or more")
+    if not codes or not set(codes) <= {"topk", "batchtopk", "jumprelu"}:
+        raise UserError(f"--codes {' '.join(codes)}: choose among topk, batchtopk, jumprelu")
+    folder = prepared(out, rounds=rounds, steps=steps)
+    path = folder / "result.json"
+    result: dict[str, Any] = read_json(path) if path.exists() else {}
+    for latents in m:
+        rows = result.setdefault(str(latents), {})
+        for code in codes:
+            if code not in rows:
+                rows[code] = compare(code, latents, rounds, steps, peer_python, folder)
+            write_json(path, {**result, "environment": environment()})
+            show(code, latents, rows[code])
+
+
+def compare(
+    code: str, latents: int, rounds: int, steps: int, peer: str | None, folder: pathlib.Path
+) -> dict[str, Any]:
+    """All contestants of one code and size, in turns."""
+    programs = {"learner": (sys.executable, "aejax_sae.py")}
+    if peer is not None:
+        programs["saelens"] = (peer, "saelens_sae.py")
+        if code == "topk":
+            programs["torch"] = (peer, "torch_sae.py")
+    dead = {"": 0}
+    if code != "jumprelu":  # it has no AuxK
+        dead["with_dead"] = round(DEAD * latents)
+    with ExitStack() as stack:
+        asks = {
+            name: stack.enter_context(contestant(name, *program, code, latents, folder))
+            for name, program in programs.items()
+        }
+        turns: dict[str, dict[str, list[Any]]] = {n: {d: [] for d in dead} for n in asks}
+        floors = []
+        for ask in asks.values():  # compiling, first touches of memory
+            for count in dead.values():
+                ask(1, count)
+        for _ in range(rounds):
+            floors.append(floor(latents))
+            for name, ask in asks.items():
+                for state, count in dead.items():
+                    turns[name][state].append(ask(steps, count))
+    figures: dict[str, Any] = {"floor": summary(floors, 1)}
+    for name, states in turns.items():
+        figures[name] = summary(states[""], steps)
+        if "with_dead" in states:
+            figures[name]["with_dead"] = summary(states["with_dead"], steps)
+    own = figures["learner"]
+    figures["ratios"] = {
+        name: own["tokens_per_second"] / row["tokens_per_second"]
+        for name, row in figures.items()
+        if name != "learner"
+    }
+    return figures
+
+
+def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
+    """Median and all rounds; what else was measured, of the last round."""
+    rates = [BATCH * steps / turn["seconds"] for turn in turns]
+    rest = {name: value for name, value in turns[-1].items() if name != "seconds"}
+    return {"tokens_per_second": statistics.median(rates), "rounds": rates, **rest}
+
+
+@contextmanager
+def contestant(
+    name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
+) -> Iterator[Ask]:
+    """A program in a process of its own, which waits while the others run."""
+    shape = {"size": SIZE, "latents": latents, "k": ACTIVE, "batch": BATCH}
+    flags = [text for key, value in shape.items() for text in (f"--{key}", str(value))]
+    log = folder / f"{name}-{code}-{latents}.log"
+    root = str(PEERS.parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])] if name == "learner" else []
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with log.open("w") as errors:
+        try:
+            process = subprocess.Popen(
+                [python, str(PEERS / script), "--code", code, *flags],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=variables,
+            )
+        except OSError as error:
+            raise UserError(f"{python} cannot be started: {error.strerror}") from error
+
+        def answer() -> dict[str, Any]:
+            # Whatever a library prints of its own is no JSON.
+            for line in process.stdout or ():
+                if line.startswith("{"):
+                    return json.loads(line)
+            raise UserError(f"{name} ended without an answer: {log} says why")
+
+        def ask(steps: int, dead: int) -> dict[str, Any]:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps({"steps": steps, "dead": dead}) + "\n")
+            process.stdin.flush()
+            return answer()
+
+        with process:
+            try:
+                versions = answer()
+                yield lambda steps, dead: {**ask(steps, dead), "versions": versions}
+            finally:
+                process.kill()
+
+
+def floor(latents: int) -> dict[str, float]:
+    """Seconds that no step can go below, from the rates of this moment."""
+    parameters = 2 * SIZE * latents + SIZE + latents
+    product = product_seconds(latents)
+    rate = copy_rate()
+    return {
+        "seconds": product + 7 * 4 * parameters / rate,
+        "flops_per_second": 2 * BATCH * SIZE * latents / product,
+        "bytes_per_second": rate,
+    }
+
+
+def product_seconds(latents: int) -> float:
+    """The encoder's product at its own shape, the best of several."""
+    x, kernel = jnp.ones((BATCH, SIZE)), jnp.ones((SIZE, latents))
+    product = jax.jit(jnp.matmul)
+    product(x, kernel).block_until_ready()
+    return min(_seconds(lambda: product(x, kernel).block_until_ready()) for _ in range(5))
+
+
+def copy_rate() -> float:
+    """Bytes read and written a second by copies between arrays in memory, on all cores."""
+    cores = os.cpu_count() or 1
+    source, target = (np.ones((cores, 2**24), np.float32) for _ in range(2))
+    with ThreadPoolExecutor(cores) as pool:
+
+        def copy() -> None:
+            list(pool.map(np.copyto, target, source))
+
+        return 2 * source.nbytes / min(_seconds(copy) for _ in range(5))
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def show(code: str, latents: int, figures: dict[str, Any]) -> None:
+    """One line a contestant."""
+    say(f"{code}, {latents} latents")
+    for name, row in figures.items():
+        if name == "ratios":
+            continue
+        peak = f"  peak {row['peak_bytes'] / 2**20:,.0f} MiB" if "peak_bytes" in row else ""
+        ratio = "" if name == "learner" else f"  learner / {name} {figures['ratios'][name]:.2f}"
+        say(f"  {name:<8} {row['tokens_per_second']:>9,.0f} tokens/s{peak}{ratio}")
+        if "with_dead" in row:
+            with_dead = row["with_dead"]
+            rate, dead = with_dead["tokens_per_second"], with_dead["dead"]
+            say(f"  {'':<8} {rate:>9,.0f} tokens/s with {dead:,} dead latents")

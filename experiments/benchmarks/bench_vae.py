@@ -1,0 +1,242 @@
+"""How fast the learner trains a VAE: beside a bare loop, the machine's matrix products, pythae.
+
+    python -m experiments bench-vae
+    python -m experiments bench-vae --peer-python PATH   # an interpreter that has pythae 0.1.2
+
+MLP 784-512-16, batch 100, Adam, 60,000 binary images of MNIST's size. Contestants take turns; each
+figure is the median of its rounds. Expected on 2 quiet CPU cores: the learner as fast as the bare
+loop (1.00) and 2.6 times pythae; minutes: 1, and 2 with the peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import aejax as ae
+from aejax.errors import UserError
+from aejax.files import write_json
+from aejax.runs.environment import environment
+from experiments.shared.driver import prepared, say
+
+PIXELS, WIDTH, LATENTS = 784, 512, 16
+BATCH, CHUNK, EXAMPLES = 100, 100, 60_000
+RATE = 1e-3
+# Multiply-adds of the four layers, two operations each, forward and twice that backward; the first
+# layer needs no gradient of its input.
+PRODUCTS = [(PIXELS, WIDTH), (WIDTH, 2 * LATENTS), (LATENTS, WIDTH), (WIDTH, PIXELS)]
+FLOPS = 6 * sum(a * b for a, b in PRODUCTS) - 2 * PIXELS * WIDTH
+Contestant = Callable[[], float]  # one round: images a second
+
+
+def command(
+    out: str = "runs/bench-vae",
+    rounds: int = 5,
+    chunks: int = 6,
+    peer_python: str | None = None,
+) -> None:
+    """Measures.
+
+    Args:
+      out: folder for result.json.
+      rounds: turns of each contestant.
+      chunks: calls of 100 steps in a round.
+      peer_python: an interpreter that has pythae.
+    """
+    folder = prepared(out, rounds=rounds, chunks=chunks)
+    images = np.random.default_rng(0).random((EXAMPLES + 2, PIXELS)) < 0.13
+    # Validation and test have one image each and are not looked at.
+    train = ae.data.arrays(images.astype(np.float32), validation=1, test=1)[0]
+    with peer(peer_python) as pythae:
+        contestants = {"learner": learner(train, chunks), "bare": bare(train, chunks)} | pythae
+        figures = take_turns(contestants, rounds)
+    peak = matmul_rate()
+    figures["floor"] = {"images_per_second": peak / FLOPS, "flops_per_second": peak}
+    for name in contestants:
+        figures[name] |= shares(figures[name]["images_per_second"], peak)
+    result = {**figures, "ratios": ratios(figures), "environment": environment()}
+    write_json(folder / "result.json", result)
+    for name, row in figures.items():
+        share = f"  {row['share_of_matmul']:.2f} of matmul" if "share_of_matmul" in row else ""
+        rate = f"{row['images_per_second']:>10,.0f} images/s {row['flops_per_second']:.3g} FLOP/s"
+        say(f"  {name:<8} {rate}{share}")
+    for name, ratio in result["ratios"].items():
+        say(f"  learner / {name}: {ratio:.2f}")
+
+
+def learner(train: ae.data.Split, chunks: int) -> Contestant:
+    """The library's learner, as a user has it."""
+    model = ae.Autoencoder(
+        ae.nets.MLP((WIDTH,)),
+        ae.Gaussian(LATENTS),
+        ae.nets.MLP((WIDTH,), shape=(PIXELS,)),
+        ae.priors.Standard(),
+        ae.likelihoods.Bernoulli(),
+    )
+    single = ae.learner(model, ae.elbo(), optax.adam(RATE))
+    compiled = ae.compiled(ae.chunked(single, CHUNK))
+    batches = ae.data.Batches(train, BATCH)
+    state = compiled.init(jax.random.key(0), batches[0])
+
+    def one() -> float:
+        nonlocal state
+        start = time.perf_counter()
+        goal = int(state.step) + chunks * CHUNK
+        for new, _ in ae.loop(compiled, state, batches, goal, progress=False):
+            state = new
+        return chunks * CHUNK * BATCH / (time.perf_counter() - start)
+
+    return one
+
+
+def bare(train: ae.data.Split, chunks: int) -> Contestant:
+    """The same computation by hand: a scan over steps with nothing around it."""
+    tx = optax.adam(RATE)
+    initial = jax.nn.initializers.lecun_normal()
+    keys = jax.random.split(jax.random.key(0), len(PRODUCTS))
+    params = [
+        (initial(key, shape), jnp.zeros(shape[1]))
+        for key, shape in zip(keys, PRODUCTS, strict=True)
+    ]
+
+    def loss(params: Any, x: Any, key: Any) -> Any:
+        (w1, b1), (w2, b2), (w3, b3), (w4, b4) = params
+        mean, log_std = jnp.split(jax.nn.relu(x @ w1 + b1) @ w2 + b2, 2, axis=-1)
+        z = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        logits = jax.nn.relu(z @ w3 + b3) @ w4 + b4
+        distortion = jnp.mean(jnp.sum(jax.nn.softplus(logits) - x * logits, axis=-1))
+        kl = 0.5 * (jnp.square(mean) + jnp.exp(2 * log_std) - 1) - log_std
+        rate = jnp.mean(jnp.sum(kl, axis=-1))
+        return rate + distortion, (rate, distortion)
+
+    def step(carry: Any, rows: Any) -> Any:
+        params, opt, t, images = carry
+        key = jax.random.fold_in(jax.random.key(1), t)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, terms), grads = gradient(params, images[rows], key)
+        updates, opt = tx.update(grads, opt, params)
+        params = optax.apply_updates(params, updates)
+        return (params, opt, t + 1, images), (value, *terms, optax.global_norm(grads))
+
+    def scan(params: Any, opt: Any, t: Any, images: Any, rows: Any) -> Any:
+        (params, opt, t, _), metrics = jax.lax.scan(step, (params, opt, t, images), rows)
+        return params, opt, t, metrics
+
+    compiled = jax.jit(scan, donate_argnums=(0, 1))
+    images = jnp.asarray(train.arrays["x"])
+    state = (params, tx.init(params), jnp.zeros((), jnp.int32))
+    order = np.random.default_rng(0)
+
+    def one() -> float:
+        nonlocal state
+        start = time.perf_counter()
+        rows = order.permutation(EXAMPLES)[: chunks * CHUNK * BATCH % EXAMPLES or EXAMPLES]
+        rows = np.resize(rows, (chunks, CHUNK, BATCH)).astype(np.int32)
+        for chunk in rows:
+            *new, metrics = compiled(*state, images, chunk)
+            state = tuple(new)
+            jax.device_get(metrics)
+        return chunks * CHUNK * BATCH / (time.perf_counter() - start)
+
+    return one
+
+
+@contextlib.contextmanager
+def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
+    """pythae's trainer in a process of its own, which waits while the others run."""
+    if python is None:
+        yield {}
+        return
+    script = pathlib.Path(__file__).parent / "peers" / "pythae_vae.py"
+    arguments = [python, str(script), "--examples", str(EXAMPLES), "--batch", str(BATCH)]
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # its progress bars
+            text=True,
+        )
+    except OSError as error:
+        raise UserError(f"--peer-python {python} cannot be started: {error.strerror}") from error
+
+    def answer() -> dict[str, Any]:
+        # Whatever the library prints of its own is no JSON.
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                return json.loads(line)
+        raise UserError(f"--peer-python {python} ended: does it have pythae and torch?")
+
+    def one() -> float:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # answer() says that it ended
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return answer()["images_per_second"]
+
+    with process:
+        try:
+            answer()
+            yield {"pythae": one}
+        finally:
+            process.kill()
+
+
+def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, Any]]:
+    """Each contestant once to warm up, then in turn: median and all rounds."""
+    for contestant in contestants.values():
+        contestant()
+    measured: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            measured[name].append(contestant())
+    return {
+        name: {"images_per_second": statistics.median(values), "rounds": values}
+        for name, values in measured.items()
+    }
+
+
+def matmul_rate() -> float:
+    """The best rate of this machine's matrix products, FLOP/s, over the step's own shapes too."""
+    best = 0.0
+    for rows, inner, columns in [(BATCH, PIXELS, WIDTH), (1024, 1024, 1024), (2048, 2048, 2048)]:
+        a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
+        product = jax.jit(jnp.matmul)
+        product(a, b).block_until_ready()
+        repeats = max(1, round(4e9 / (2 * rows * inner * columns)))
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                last = product(a, b)
+            last.block_until_ready()
+            seconds = time.perf_counter() - start
+            best = max(best, repeats * 2 * rows * inner * columns / seconds)
+    return best
+
+
+def shares(images_per_second: float, peak: float) -> dict[str, float]:
+    """The model's operations a second, and their share of the machine's rate."""
+    rate = images_per_second * FLOPS
+    return {"flops_per_second": rate, "share_of_matmul": rate / peak}
+
+
+def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The learner's speed over each other's: the median over the rounds of one turn's ratio."""
+    own = figures["learner"]
+    result = {"floor": own["images_per_second"] / figures["floor"]["images_per_second"]}
+    for name, row in figures.items():
+        if "rounds" in row and name != "learner":
+            pairs = zip(own["rounds"], row["rounds"], strict=True)
+            result[name] = statistics.median(a / b for a, b in pairs)
+    return result

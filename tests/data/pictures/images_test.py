@@ -1,0 +1,330 @@
+"""Data sets by name: prepared whole or not at all, without TensorFlow, and read by numpy alone."""
+
+import gzip
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+
+import numpy as np
+import PIL.Image
+import pytest
+from sklearn.datasets import load_digits
+
+from aejax.data import Batches, images
+from aejax.data.pictures import builders
+from aejax.data.pictures import prepare as preparing
+from aejax.data.pictures import tfds_reader as contents
+from aejax.errors import UserError
+
+SPLITS = {"train": 30, "t10k": 12}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A folder where digits are prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    images("digits", data_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def manual_dir(tmp_path, monkeypatch):
+    """A tiny MNIST in four packed files; each picture tells its number and its label."""
+    for name in ("mnist", "fashion_mnist"):
+        monkeypatch.setitem(builders.IDX, name, builders.Idx(counts=SPLITS))
+    folder = tmp_path / "manual"
+    folder.mkdir()
+    for part, count in SPLITS.items():
+        pixels = np.zeros((count, 28, 28), np.uint8)
+        pixels[:, 3, 5] = np.arange(count)
+        pixels[:, 5, 3] = labels = np.arange(count) % 10
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", labels.astype(np.uint8))):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            path = folder / f"{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+    return folder
+
+
+def python(code, *, blocked=(), **environment):
+    """Runs code in a fresh interpreter in which some packages are not installed."""
+    block = f"import sys\nfor name in {list(blocked)}: sys.modules[name] = None\n"
+    return subprocess.run(
+        [sys.executable, "-c", block + code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+class TestDigits:
+    def test_are_those_of_scikit_learn(self, data_dir):
+        """All 1,797, each once, 17 levels scaled to [0, 1]; fails if the scale is 255."""
+        parts = images("digits", data_dir=data_dir, binarise="none")
+        assert [len(part) for part in parts] == [1437, 180, 180]
+        found = {
+            (image.tobytes(), int(label))
+            for part in parts
+            for image, label in zip(part.arrays["image"], part.labels, strict=True)
+        }
+        digits = load_digits()
+        wanted = {
+            (image.astype(np.uint8).tobytes(), int(label))
+            for image, label in zip(digits.images, digits.target, strict=True)
+        }
+        assert found == wanted
+        (batch,) = parts[0].batches(2_000)
+        assert float(batch.x.max()) == 1.0
+        np.testing.assert_array_equal(batch.x * 16, parts[0].arrays["image"])
+
+    def test_no_example_is_in_two_parts(self, data_dir):
+        """Pictures and labels are all distinct but few; fails if parts are cut from two orders."""
+        parts = images("digits", data_dir=data_dir, binarise="none")
+        rows = np.concatenate([part.arrays["image"].reshape(len(part), -1) for part in parts])
+        assert len(rows) == 1797
+        np.testing.assert_array_equal(
+            np.sort(rows.sum(1)), np.sort(load_digits().data.sum(1).astype(np.int64))
+        )
+
+    def test_are_the_same_each_time(self, data_dir, tmp_path):
+        """Prepared again elsewhere the content's hash is the same; fails if files are hashed."""
+        again = images("digits", data_dir=tmp_path / "made" / "on" / "the" / "way")
+        kept = images("digits", data_dir=data_dir)
+        assert [a.fingerprint for a in again] == [b.fingerprint for b in kept]
+        assert [a.provenance() for a in again] == [b.provenance() for b in kept]
+        assert images("digits", data_dir=data_dir, seed=1)[2].fingerprint != kept[2].fingerprint
+
+    def test_environment_variable_names_the_default(self, data_dir, monkeypatch):
+        monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+        assert images("digits")[0].name == "digits/train"
+
+    def test_prepared_they_need_numpy_alone(self, data_dir):
+        """Fails if anything on the way imports one of the packages."""
+        code = f"""
+import aejax.data as data
+train, validation, test = data.images("digits", data_dir={str(data_dir)!r})
+data.Batches(train, 32, seeds=2).source(0, 3).batch(1, 1)
+print(len(train), next(test.batches(8)).x.shape)
+"""
+        blocked = ("tensorflow_datasets", "tensorflow", "grain", "sklearn", "PIL", "array_record")
+        result = python(code, blocked=blocked)
+        assert result.stdout.strip() == "1437 (8, 8, 8, 1)", result.stderr
+
+    def test_not_prepared_the_package_is_named(self, tmp_path):
+        """Fails if the import error is let through."""
+        code = f"import aejax.data as data; data.images('digits', data_dir={str(tmp_path)!r})"
+        for package in ("tensorflow_datasets", "sklearn.datasets"):
+            result = python(code, blocked=[package])
+            last = result.stderr.strip().splitlines()[-1]
+            assert last.startswith("aejax.errors.UserError: preparing digits needs"), last
+            assert "pip install" in last
+        assert not list(tmp_path.iterdir())
+
+
+class TestMnist:
+    def test_from_manual_dir(self, manual_dir, tmp_path):
+        """Pictures and labels stay together, the stock reader reads it; fails if they part."""
+        data_dir = tmp_path / "data"
+        for _ in range(2):  # prepared, then loaded
+            parts = images("mnist", data_dir=data_dir, manual_dir=manual_dir, binarise="none")
+            assert [len(part) for part in parts] == [24, 6, 12]
+            for part in parts:
+                pixels = part.arrays["image"]
+                np.testing.assert_array_equal(pixels[:, 5, 3, 0], part.labels)
+                np.testing.assert_array_equal(pixels[:, 3, 5, 0] % 10, part.labels)
+                assert "not upstream's, content hash recorded" in part.origin
+        numbers = np.concatenate([part.arrays["image"][:, 3, 5, 0] for part in parts[:2]])
+        np.testing.assert_array_equal(np.sort(numbers), np.arange(30))
+        import tensorflow_datasets as tfds
+
+        source = tfds.data_source("mnist", data_dir=data_dir, download=False)
+        assert {name: len(part) for name, part in source.items()} == {"train": 30, "test": 12}
+        assert "tensorflow" not in sys.modules
+
+    def test_class_names(self, manual_dir, tmp_path):
+        train, *_ = images("fashion_mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
+        assert train.classes[9] == "Ankle boot"
+
+    def test_validation_share(self, manual_dir, tmp_path):
+        options = {"data_dir": tmp_path / "data", "manual_dir": manual_dir}
+        parts = images("mnist", validation=0.5, **options)
+        assert [len(part) for part in parts] == [15, 15, 12]
+        with pytest.raises(UserError, match="mnist has 30 examples, too few"):
+            images("mnist", validation=30, **options)
+
+    @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte.gz", "train-images-idx3-ubyte.gz"])
+    def test_missing_or_damaged_file_is_named(self, manual_dir, tmp_path, name):
+        """Nothing is left in the data folder; fails if files are read while records are written."""
+        data_dir, path = tmp_path / "data", manual_dir / name
+        whole = path.read_bytes()
+        for damage in (whole[:-9], b"", gzip.compress(gzip.decompress(whole)[:-1])):
+            path.write_bytes(damage)
+            with pytest.raises(UserError, match=name):
+                images("mnist", data_dir=data_dir, manual_dir=manual_dir)
+        path.unlink()
+        with pytest.raises(UserError, match=f"{name} is missing"):
+            images("mnist", data_dir=data_dir, manual_dir=manual_dir)
+        assert not list(data_dir.iterdir())
+
+    def test_label_out_of_range(self, manual_dir, tmp_path):
+        path = manual_dir / "train-labels-idx1-ubyte.gz"
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        content[-1] = 10
+        path.write_bytes(gzip.compress(bytes(content)))
+        with pytest.raises(UserError, match="holds label 10"):
+            images("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
+
+
+class TestStock:
+    def test_without_tensorflow(self, tmp_path):
+        """A stock builder that reads zip files; fails if tfds' own unpacking is used."""
+        for file, count in (("horse-or-human.zip", 5), ("validation-horse-or-human.zip", 2)):
+            with zipfile.ZipFile(tmp_path / file, "w") as archive:
+                for i in range(count):
+                    picture = io.BytesIO()
+                    PIL.Image.new("RGB", (300, 300), (i, 1, 2)).save(picture, "PNG")
+                    archive.writestr(f"horses/horse-{i}.png", picture.getvalue())
+        parts = images(
+            "horses_or_humans", data_dir=tmp_path / "data", manual_dir=tmp_path, validation=1
+        )
+        assert [len(part) for part in parts] == [4, 1, 2]
+        assert parts[0].event == (300, 300, 3)
+
+    @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+    def test_what_to_install_is_named(self, tmp_path):
+        """cifar10's builder reads by TensorFlow; fails if that error is let through."""
+        with zipfile.ZipFile(tmp_path / "cifar-10-binary.tar.gz", "w") as archive:
+            archive.writestr("cifar-10-batches-bin/batches.meta.txt", "\n".join("abcdefghij"))
+        with pytest.raises(UserError, match="cifar10 needs tensorflow: pip install tensorflow"):
+            images("cifar10", data_dir=tmp_path / "data", manual_dir=tmp_path)
+        assert not list((tmp_path / "data").iterdir())
+
+    def test_damage_is_one_sentence(self, tmp_path):
+        """What a stock builder makes of a wrong file; fails if its error is let through."""
+        with zipfile.ZipFile(tmp_path / "cifar-10-binary.tar.gz", "w") as archive:
+            archive.writestr("cifar-10-batches-bin/batches.meta.txt", "a")
+        with pytest.raises(UserError, match=r"cifar10 could not be prepared .*Got 1 names"):
+            images("cifar10", data_dir=tmp_path / "data", manual_dir=tmp_path)
+
+    def test_unknown_name(self, tmp_path):
+        """One sentence that lists what there is."""
+        with pytest.raises(UserError, match="unknown data set 'mnits': there are digits, mnist"):
+            images("mnits", data_dir=tmp_path)
+
+    def test_no_pictures(self, tmp_path):
+        with pytest.raises(UserError, match="ag_news_subset is no data set of pictures"):
+            images("ag_news_subset", data_dir=tmp_path, manual_dir=tmp_path)
+
+
+class TestWholeOrNotAtAll:
+    def test_killed_midway(self, tmp_path):
+        """Killed just before the rename; the next start finishes and leaves nothing behind."""
+        code = f"""
+import os, signal
+import aejax.data as data
+from aejax.data.pictures import prepare as preparing
+preparing.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+data.images("digits", data_dir={str(tmp_path)!r})
+"""
+        assert python(code).returncode == -signal.SIGKILL
+        assert not (tmp_path / "digits").exists()
+        assert len(images("digits", data_dir=tmp_path)[0]) == 1437
+        assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+    def test_failed_midway(self, tmp_path, monkeypatch):
+        """Fails if records are written where they are looked for."""
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(preparing, "save", full)
+        with pytest.raises(UserError, match=r"cannot be written .*No space left.*--data-dir"):
+            images("digits", data_dir=tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_unwritable(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match=r"file/data cannot be written .*--data-dir"):
+            images("digits", data_dir=tmp_path / "file" / "data")
+
+    def test_damaged_file_is_named(self, data_dir, tmp_path):
+        """One byte in each of many places; fails if the hash is not compared."""
+        whole = (data_dir / "digits" / "1.0.0" / "aejax.npz").read_bytes()
+        path = tmp_path / "digits" / "1.0.0" / "aejax.npz"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(whole)
+        images("digits", data_dir=tmp_path)
+        for place in [len(whole) * i // 7 + 200 for i in range(6)]:
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(UserError, match=r"aejax\.npz is damaged"):
+                images("digits", data_dir=tmp_path)
+        path.write_bytes(whole[:-100])
+        with pytest.raises(UserError, match=r"aejax\.npz is damaged"):
+            images("digits", data_dir=tmp_path)
+
+    def test_stale_hash(self, data_dir, tmp_path):
+        """Values that were changed with their zip checksums made anew; only the sha256 tells."""
+        with np.load(data_dir / "digits" / "1.0.0" / "aejax.npz") as file:
+            held = dict(file)
+        held["train/image"][0, 0, 0, 0] ^= 1
+        path = tmp_path / "digits" / "1.0.0" / "aejax.npz"
+        path.parent.mkdir(parents=True)
+        np.savez(path, allow_pickle=False, **held)
+        with pytest.raises(UserError, match="sha256 differs"):
+            images("digits", data_dir=tmp_path)
+
+
+def test_prepared_by_tfds_alone(data_dir, tmp_path, manual_dir):
+    """Without our .npz the records are read, and the .npz is put beside them."""
+    first = images("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
+    (kept,) = (tmp_path / "data").glob("mnist/*/aejax.npz")
+    kept.unlink()
+    again = images("mnist", data_dir=tmp_path / "data", manual_dir=tmp_path / "gone")
+    assert [a.fingerprint for a in again] == [b.fingerprint for b in first]
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("binarise", ["none", "dynamic"])
+def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
+    """The same examples and batches as in memory; fails if a part's rows are the data set's."""
+    monkeypatch.setattr(contents, "MEMORY_LIMIT", 0)
+    small = images("digits", data_dir=data_dir, binarise=binarise)
+    for _ in range(2):  # prepared, then opened again
+        large = images("digits", data_dir=tmp_path, binarise=binarise)
+        for a, b in zip(small, large, strict=True):
+            assert len(a) == len(b)
+            assert a.event == b.event
+            np.testing.assert_array_equal(a.labels, b.labels)
+            if binarise == "none" or a is small[0]:
+                rows = np.array([[7, 3], [0, 3]])
+                np.testing.assert_array_equal(b.rows(rows)["image"], a.arrays["image"][rows])
+        ours, theirs = Batches(small[0], 32, seeds=2), Batches(large[0], 32, seeds=2)
+        for t in (0, 2):
+            source = theirs.source(t, 2)
+            assert source.rows is None
+            np.testing.assert_array_equal(source.batch(1, t + 1).x, ours[t + 1].x)
+    # What is binarised once does not depend on how it is read.
+    test = large[2]
+    assert test.fingerprint != large[1].fingerprint
+    once = np.concatenate([batch.x for batch in test.batches(70)])
+    np.testing.assert_array_equal(once, np.concatenate([b.x for b in test.batches(33)]))
+    if binarise == "dynamic":
+        assert set(np.unique(once)) == {0.0, 1.0}
+        # Within five standard deviations of the grey values' mean.
+        grey = images("digits", data_dir=data_dir, binarise="none")[2].arrays["image"] / 16
+        deviation = np.sqrt((grey * (1 - grey)).sum()) / grey.size
+        assert abs(once.mean() - grey.mean()) < 5 * deviation
+
+
+def test_prepared_holds_no_objects(data_dir):
+    """Nothing that is read runs code: the .npz loads without pickle, and what it says is JSON."""
+    with np.load(data_dir / "digits" / "1.0.0" / "aejax.npz", allow_pickle=False) as file:
+        about = json.loads(str(file["about"]))
+    assert about["scale"] == 16

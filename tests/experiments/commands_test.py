@@ -1,0 +1,385 @@
+"""Experiments end to end on small numbers, what they refuse, and the platforms they lower for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax.data import Batches, changes
+from experiments import __main__ as commands
+from experiments import (
+    collapse,
+    digits_vae,
+    image_flows,
+    image_ladder,
+    image_priors,
+    images_sae,
+    images_vae,
+    mnist_iwae,
+    sprites_disentangle,
+)
+from experiments.shared import published
+from experiments.shared.driver import drive
+from experiments.shared.place import Place, parse_mesh
+from experiments.shared.training import learner, streams, table, watch_held_out
+from experiments.tools import keep
+from experiments.tools import table as tables
+from experiments.tools.interpolate import linear, spherical
+
+SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)
+CASES = {
+    "digits-vae": (digits_vae.EXPERIMENT, SMALL),
+    "images-vae": (images_vae.EXPERIMENT, images_vae.Config(width=16, draws=2, bound="iwae")),
+    "images-vae-conv": (images_vae.EXPERIMENT, images_vae.Config(width=16, net="conv")),
+    "mnist-iwae": (mnist_iwae.EXPERIMENT, mnist_iwae.Config(objective="dreg", draws=2)),
+    "mnist-iwae-2": (mnist_iwae.EXPERIMENT, mnist_iwae.Config(layers=2, objective="iwae", draws=2)),
+    "image-priors": (
+        image_priors.EXPERIMENT,
+        image_priors.Config(model="convhvae", latents=3, width=8, pseudo_inputs=4),
+    ),
+    "image-ladder": (image_ladder.EXPERIMENT, image_ladder.Config(channels=4, remat=True)),
+    "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=(4,), code=8)),
+    "sprites-disentangle": (
+        sprites_disentangle.EXPERIMENT,
+        dataclasses.replace(sprites_disentangle.PAPER, critic=8, critic_layers=1, strengths=1),
+    ),
+    "image-flows": (image_flows.EXPERIMENT, image_flows.Config(width=8, latents=4, columns=2)),
+    "collapse": (collapse.EXPERIMENT, collapse.Config(width=8, channels=2, layers=1, kernel=3)),
+}
+# Of many parts, those that differ in what is compiled.
+LOWERED = {
+    "images-sae": ("topk", "jumprelu", "gated", "plain"),
+    "sprites-disentangle": ("factor-vae", "beta-tcvae"),
+    "image-flows": ("iaf", "sylvester"),
+    "collapse": ("infovae", "no-latents"),
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """A finished run of digits-vae and what it returned."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return folder, drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
+
+
+def main(capsys, *arguments) -> tuple[int, str]:
+    """The exit status of a command, and all that it printed."""
+    try:
+        status = commands.main([str(argument) for argument in arguments])
+    except SystemExit as exit:  # how the reader of flags ends
+        status = exit.code
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
+    experiment, config = CASES[name]
+    config = dataclasses.replace(config, seeds=2, chunk=4, batch=4)
+    images = np.zeros((20, 16, 16, 1), np.float32)
+    train = ae.data.arrays(images, validation=1, test=1)[0]
+    parts = experiment.build(config, train.event)
+    for label in LOWERED.get(name, parts):
+        part = parts[label]
+        trained = learner(part, config)
+        keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+        batches = streams(part, config, train)
+        state = jax.eval_shape(trained.init, keys, batches[0])
+        platforms = ("cpu", "cuda", "tpu")
+        exported = jax.export.export(jax.jit(trained.step), platforms=platforms)(
+            state, batches.source(0, 4)
+        )
+        assert exported.platforms == platforms
+
+
+def test_a_run_leaves_all_that_it_promises(finished):
+    folder, result = finished
+    for name in ("config.json", "environment.json", "metrics.jsonl", "result.json", "report.html"):
+        assert (folder / name).stat().st_size > 0
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored == result
+    for figure in ("elbo", "nll", "active_units"):
+        values = stored[figure]["values"]
+        assert len(values) == 2
+        np.testing.assert_allclose(stored[figure]["mean"], np.mean(values))
+        np.testing.assert_allclose(stored[figure]["std"], np.std(values, ddof=1))
+    assert len(stored["steps_per_second"]["values"]) == 1
+    assert len(stored["params_sha256"]) == 64
+    # The NLL of the same model lies below -ELBO but for noise: 5 draws gain nats here.
+    assert stored["nll"]["mean"] < -stored["elbo"]["mean"]
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
+    assert steps == list(range(8))
+
+
+def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path, data_dir):
+    again = drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(tmp_path / "a"), data_dir=data_dir))
+    assert again["params_sha256"] == finished[1]["params_sha256"]
+    assert again["nll"] == finished[1]["nll"]
+    other = dataclasses.replace(SMALL, seed=1)
+    moved = drive(digits_vae.EXPERIMENT, other, Place(out=str(tmp_path / "b"), data_dir=data_dir))
+    assert moved["params_sha256"] != finished[1]["params_sha256"]
+    # Member 0 of seed 1 is member 1 of seed 0.
+    np.testing.assert_allclose(moved["elbo"]["values"][0], again["elbo"]["values"][1], rtol=1e-4)
+
+
+def test_a_finished_run_prints_its_result_and_trains_nothing(finished, data_dir, capsys):
+    folder, result = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    again = drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
+    assert again == result
+    assert "is finished" in capsys.readouterr().out
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_samples_are_given_a_context(tmp_path, capsys):
+    """Fails if the decoder and the prior do not see it, or if its lack is flax's to explain."""
+    parts = ae.nets.MLP(()), ae.Gaussian(3), ae.nets.MLP((), shape=(4,)), ae.priors.Flow(2, (8,))
+    model = ae.Autoencoder(*parts, ae.likelihoods.Bernoulli())
+    learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.1))
+    learner = ae.compiled(ae.chunked(ae.seeds(learner, 1), 1))
+    images, labels = np.zeros((20, 4), np.float32), np.arange(20) % 2
+    train = ae.data.arrays(images, labels, validation=1, test=1)[0]
+    batches = ae.data.Batches(ae.data.changed(train, changes.Labels(2)), size=4, seed=0, seeds=1)
+    with ae.Run(tmp_path / "run", digits_vae.Config(), model=model) as run:
+        state = run.restore(learner.init(jax.random.key(0)[None], batches[0]))
+        for new, _ in ae.loop(learner, state, batches, steps=1):
+            run.save(new)
+    command = "sample", tmp_path / "run", "--count", 3
+    drawn = []
+    for given in ((1, 0), (0, 1)):
+        assert main(capsys, *command, "--context", *given)[0] == 0
+        drawn.append(np.load(tmp_path / "run" / "samples.npy", allow_pickle=False))
+    assert drawn[0].shape == (3, 4)
+    assert not np.allclose(*drawn)
+    status, said = main(capsys, *command)
+    assert status != 0
+    assert "with a context of another size than 0 numbers: give --context" in " ".join(said.split())
+
+
+def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    assert main(capsys, "sample", folder, "--count", 9)[0] == 0
+    whole = np.load(folder / "samples.npy", allow_pickle=False)
+    removed = [p for p in folder.glob("checkpoints/*/arrays/*") if "encoder" in p.name]
+    assert removed
+    for path in removed:
+        shutil.rmtree(path)
+    (folder / "samples.npy").unlink()
+    assert main(capsys, "sample", folder, "--count", 9)[0] == 0
+    np.testing.assert_array_equal(np.load(folder / "samples.npy", allow_pickle=False), whole)
+    assert whole.shape == (9, 8, 8, 1)
+    assert 0 <= whole.min() < whole.max() <= 1
+    # With the encoder gone the report, which encodes, is refused.
+    with pytest.warns(UserWarning, match="encoder"):
+        assert main(capsys, "report", folder)[0] == 2
+
+
+def test_commands_on_a_finished_run_draw_their_pictures(finished, data_dir, capsys):
+    folder = finished[0]
+    assert main(capsys, "interpolate", folder, 3, 14, "--data-dir", data_dir)[0] == 0
+    assert (folder / "figures" / "interpolation-3-14.png").exists()
+    assert main(capsys, "report", folder, "--data-dir", data_dir)[0] == 0
+    status, text = main(capsys, "interpolate", folder, 3, 99_999, "--data-dir", data_dir)
+    assert status == 2
+    assert "no test example 99999" in text
+
+
+def test_paths_keep_their_ends_and_the_sphere_its_norm():
+    first, last = jnp.asarray([3.0, 0.0, 0.0]), jnp.asarray([0.0, 3.0, 0.0])
+    share = jnp.linspace(0, 1, 5)
+    for path in (linear(first, last, share), spherical(first, last, share)):
+        np.testing.assert_allclose(path[0], first, atol=1e-6)
+        np.testing.assert_allclose(path[-1], last, atol=1e-6)
+    # Fails if the straight line is taken for the sphere: its middle has the norm 3 / sqrt(2).
+    norms = np.linalg.norm(spherical(first, last, share), axis=-1)
+    np.testing.assert_allclose(norms, 3.0, rtol=1e-5)
+    np.testing.assert_allclose(spherical(first, first, share), np.tile(first, (5, 1)), rtol=1e-5)
+
+
+BAD = {
+    "an unknown experiment": (["digits-vea"], "digits-vea"),
+    "an unknown flag": (["digits-vae", "--stepz", "3"], "--stepz"),
+    "an unparsable value": (["digits-vae", "--steps", "many"], "--steps"),
+    "steps below 1": (["digits-vae", "--steps", "0"], "--steps"),
+    "seeds below 1": (["digits-vae", "--seeds", "0"], "--seeds"),
+    "batch below 1": (["digits-vae", "--batch", "0"], "--batch"),
+    "latents 0": (["digits-vae", "--latents", "0"], "--latents"),
+    "a batch larger than the data": (["digits-vae", "--batch", "100000"], "100000"),
+    "an unknown data set": (["images-vae", "--dataset", "mnits"], "mnits"),
+    "a mesh that cannot be read": (["digits-vae", "--mesh", "date=8"], "date=8"),
+    "a mesh that does not fit": (["digits-vae", "--mesh", "data=3"], "data=3"),
+    "a folder that is no run": (["report", "no-such-folder"], "no-such-folder"),
+    "count below 1": (["sample", "no-such-folder", "--count", "0"], "--count"),
+    "a folder that is a file": (["bench-vae", "--out", "/dev/null/x"], "/dev/null"),
+    "few latents": (["bench-sae", "--m", "512"], "--m 512: give one or more, each 1024 or more"),
+    "rounds below 1": (["bench-sae", "--rounds", "0"], "--rounds is 0: give 1 or more"),
+    "an unknown preset": (["sprites-disentangle", "--preset", "papper"], "--preset papper"),
+    "k above the latents": (["images-sae", "--dataset", "digits", "--k", "9999"], "--k"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_sentence_and_status_2(case, tmp_path, data_dir, capsys, monkeypatch):
+    arguments, named = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("digits-vae", "images-vae", "images-sae"):
+        arguments = [*arguments, "--data-dir", data_dir, "--out", str(tmp_path / "out")]
+    status, text = main(capsys, *arguments)
+    assert status == 2
+    assert named in text
+    assert "Traceback" not in text
+    # Nothing is half-written: no run's folder was begun.
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_the_folder_of_a_script_is_no_experiment(tmp_path, capsys):
+    """Fails if it is said to be one of another version."""
+    (tmp_path / "config.json").write_text("{}")
+    status, text = main(capsys, "report", tmp_path)
+    assert status == 2
+    assert "was written by a script" in text
+    assert "ae.load(" in text
+
+
+def test_another_config_in_the_folder_is_refused(finished, data_dir, capsys):
+    flags = ["--out", finished[0], "--data-dir", data_dir]
+    status, text = main(capsys, "digits-vae", *flags)
+    assert status == 2
+    assert "seeds was 2 and is 5" in text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, data_dir, capsys):
+    (tmp_path / "file").write_text("in the way")
+    flags = ["--out", tmp_path / "file" / "run", "--data-dir", data_dir]
+    status, text = main(capsys, "digits-vae", *flags)
+    assert status == 2
+    assert str(tmp_path / "file") in text
+
+
+def test_the_listing_names_every_experiment_and_tool(capsys):
+    status, text = main(capsys)
+    assert status == 0
+    for name in ("digits-vae", "images-vae", "images-sae", "bench-vae", "sample", "interpolate"):
+        assert f"  {name} " in text
+
+
+def test_a_preset_is_where_flags_start(monkeypatch):
+    """Fails if the preset wins over a flag, or if flags after it are lost."""
+    seen = []
+    monkeypatch.setattr(
+        "experiments.shared.driver.drive", lambda *arguments: seen.append(arguments)
+    )
+    for words in (["--preset", "paper", "--seeds", "3"], ["--seeds", "3", "--preset=paper"], []):
+        assert commands.main(["sprites-disentangle", *words, "--out", "here"]) == 0
+    paper = dataclasses.replace(sprites_disentangle.PAPER, seeds=3)
+    wanted = [paper, paper, sprites_disentangle.Config()]
+    assert [config for _, config, _ in seen] == wanted
+    assert {place.out for _, _, place in seen} == {"here"}
+
+
+def test_mesh_texts():
+    assert parse_mesh("data=4,model=2") == {"data": 4, "model": 2}
+    with pytest.raises(ae.UserError, match="data=8"):
+        parse_mesh("data")
+
+
+def test_a_report_that_was_not_reached_is_written_by_the_next_start(finished, tmp_path, data_dir):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    (folder / "report.html").unlink()
+    drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
+    assert (folder / "report.html").stat().st_size > 0
+
+
+def test_other_data_is_refused(finished, tmp_path, data_dir):
+    """Fails if a run goes on with data of another content."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    facts = json.loads((folder / "environment.json").read_text())
+    facts["data"][0]["sha256"] = "0" * 64
+    (folder / "environment.json").write_text(json.dumps(facts))
+    longer = dataclasses.replace(SMALL, steps=12)
+    with pytest.raises(ae.UserError, match="digits/train is not what"):
+        drive(digits_vae.EXPERIMENT, longer, Place(out=str(folder), data_dir=data_dir))
+
+
+def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
+    """Fails if the rate of a warm-up's first steps weighs nothing: then the first is the best."""
+    splits = digits_vae.data(SMALL, Place(data_dir=data_dir))
+    part = digits_vae.build(SMALL, splits[0].event)["vae"]
+    state = learner(part, SMALL).init(
+        jnp.stack([jax.random.key(0), jax.random.key(1)]), Batches(splits[0], 4, seeds=2)[0]
+    )
+    variables = learner(part, SMALL).variables(state)
+    early = watch_held_out(part, splits[1], 0)(variables)
+    late = watch_held_out(part, splits[1], 5_000)(variables)
+    np.testing.assert_allclose(early["validation_loss"], early["validation_distortion"], rtol=1e-5)
+    whole = late["validation_distortion"] + late["validation_rate"]
+    np.testing.assert_allclose(late["validation_loss"], whole, rtol=1e-5)
+
+
+def test_the_stages_of_the_paper_and_a_rate_that_falls():
+    """Fails if the stages are one too few, or if the rate does not fall over the whole run."""
+
+    paper = mnist_iwae.rate(mnist_iwae.Config(steps=3_280, schedule="stages"))
+    epochs = (0, 1, 4, 13, 40, 121, 364, 1093)  # of 3,280 steps each is an epoch
+    found = np.array([float(paper(t)) for t in epochs])
+    np.testing.assert_allclose(found, 1e-4 * np.array([10, 7.2, 5.2, 3.7, 2.7, 1.9, 1.4, 1]), 1e-6)
+    np.testing.assert_allclose([float(paper(t - 1)) for t in epochs[1:]], found[:-1], rtol=1e-6)
+    falling = mnist_iwae.rate(mnist_iwae.Config(steps=11_000, learning_rate=2.0))
+    found = [float(falling(t)) for t in (0, 500, 1_000, 6_000, 11_000)]
+    np.testing.assert_allclose(found, [0.0, 1.0, 2.0, 1.0, 0.0], atol=1e-6)
+    assert float(mnist_iwae.rate(mnist_iwae.Config(steps=1))(0)) > 0
+
+
+def test_dreg_of_two_layers_is_refused():
+    with pytest.raises(ae.UserError, match="--objective dreg is for --layers 1"):
+        mnist_iwae.build(mnist_iwae.Config(layers=2, objective="dreg"), (28, 28, 1))
+
+
+def test_a_table_says_which_rows_were_not_run(tmp_path, monkeypatch):
+    """Fails if a published row without a result is left out, or one of two budgets.
+
+    Or if a run of 50 draws is taken for one of 5, whose name begins as its own does.
+    """
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    for name in ("a-5", "a-5.longer", "a-50"):
+        shutil.copy(keep.RESULTS / "digits-vae.json", tmp_path / f"{name}.json")
+    rows = published.TABLES["mnist-iwae"]
+    ran = rows[0]._replace(results="a-5")
+    lines = tables.beside([rows[-1]._replace(results="no-such-run"), ran]).splitlines()
+    assert len(lines) == 5
+    assert lines[2].startswith("| IWAE, 2 layers, k=50 | 82.90, 82.82 | not run |")
+    assert "22.6" in lines[3]
+    assert "22.6" in lines[4]
+
+
+def test_figures_that_are_no_number_are_shown():
+    """Fails if a NaN, which JSON keeps as text, is formatted as a number."""
+    rows = {"entropy": {"mean": "NaN", "std": 0.0, "values": ["NaN"]}}
+    assert "nan" in table(rows)
+
+
+@pytest.mark.parametrize("form", ["--peer-python /opt/python --out a", "--out=a --peer-python=b/c"])
+def test_a_kept_command_names_no_folder_of_the_machine_but_says_that_there_was_a_peer(form):
+    """Fails if the peer is dropped: then the command does not write its own row."""
+    kept = keep.portable(["__main__.py", "bench-vae", *form.split(), "--rounds", "5"])
+    assert kept == "python bench-vae --peer-python PATH --rounds 5"
+
+
+@pytest.mark.parametrize(("cores", "words"), [(1, "1 CPU core ("), (16, "16 CPU cores (")])
+def test_kept_hardware_is_what_the_run_had_not_what_keeps_it(cores, words):
+    """Fails if the cores are those of the machine that keeps."""
+    facts = {"devices": {"platform": "cpu", "kind": "cpu", "count": 1}, "cores": cores}
+    assert keep._hardware(facts).startswith(words)

@@ -1,0 +1,116 @@
+"""The experiments with sparse codes: what they compare, and the pictures of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax.report.frontier import points
+from aejax.report.page import draw
+from experiments import synth_sae, toy_superposition
+from experiments.shared import synth
+from experiments.shared.codes import Shape, at_each, codes, swept
+from experiments.shared.driver import Measured
+from experiments.shared.training import Numbers, Part, Trained, train
+from experiments.tools.peers import CODES, compared
+
+
+def row(l0, value, std=0.3):
+    cell = {"std": std, "values": [0.0] * 9}
+    return {
+        "l0": {"mean": l0, "std": 0.0, "values": [l0] * 9},
+        "explained_variance": {"mean": value, **cell},
+        "mcc": {"mean": value / 2, **cell},
+    }
+
+
+def test_points_rise_and_bars_are_standard_errors():
+    """Fails if rows keep the order of the settings, or the deviation is not divided by sqrt(9)."""
+    found = points([row(4.0, 0.5), row(2.0, 0.3), row(8.0, 0.9)], "explained_variance")
+    np.testing.assert_allclose(found.l0, [2, 4, 8])
+    np.testing.assert_allclose(found.value, [0.3, 0.5, 0.9])
+    np.testing.assert_allclose(found.error, 0.1)
+
+
+def test_the_frontier_keeps_peers_apart_and_draws():
+    """Fails if a peer's row joins the line of the code that it stands beside."""
+    result = {
+        "topk at 3": row(3.0, 0.5),
+        "topk at 4": row(4.0, 0.6),
+        "l1 at 3": row(3.1, 0.2),
+        "topk at 3, SAELens": row(3.0, 0.4),
+        "steps_per_second": {"mean": 1.0, "std": 0.0, "values": [1.0]},
+    }
+    steps = np.arange(4)
+    histories = {"topk": {"dead": (steps, np.ones((4, 2)) * [0.1, 0.3])}, "plain": {}}
+    frontier, dead = synth.measured_sections(Measured(result, histories))
+    own = frontier.figures[0].draw.keywords["panels"]["mcc"]
+    peers = frontier.figures[0].draw.keywords["peers"]["mcc"]
+    assert {name: each.l0.tolist() for name, each in own.items()} == {"topk": [3, 4], "l1": [3.1]}
+    assert {name: each.value.tolist() for name, each in peers.items()} == {"topk": [0.2]}
+    lines = dead.figures[0].draw.keywords["series"]
+    np.testing.assert_allclose(lines["topk"][1], 0.2)
+    assert list(lines) == ["topk"]
+    for section in (frontier, dead):
+        assert len(draw(section.figures[0]).light) > 5_000
+
+
+def test_a_difference_is_measured_by_its_own_standard_error(capsys):
+    """0.06 +- sqrt(0.3^2 + 0.3^2) / 3 = 0.141 is a tie; fails if the errors are not added."""
+    result = {}
+    for code in CODES:
+        result[f"{code} at 3"] = row(3.0, 0.50)
+        result[f"{code} at 3, SAELens"] = row(3.0, 0.50 + 0.3 * (code == "gated"))
+    found = compared(result, 3)
+    assert found["gated less SAELens"]["explained_variance"]["mean"] == pytest.approx(-0.3)
+    assert found["topk-by-norm less SAELens"]["mcc"]["std"] == pytest.approx(0.3 * 2**0.5 / 3)
+    text = capsys.readouterr().out
+    assert text.count("a loss") == 2
+    assert text.count("a tie") == 10
+    result["gated at 3"]["l0"]["values"][4] = 3.2
+    found = compared(result, 3)
+    assert capsys.readouterr().out.count("not at equal L0 (7% off)") == 2
+    assert found["gated less SAELens"]["l0"]["mean"] == 0.0
+
+
+def test_settings_come_in_order_with_all_their_seeds():
+    """Fails if members are counted seed by seed, or all are judged by the first one's model."""
+    part = swept(lambda k: Part(k, {}, optax.sgd(0.1)), (3, 5))
+    trained = Trained(part, None, {"a": np.arange(4.0)}, 4, 1.0)
+    rows = at_each(trained, lambda model, variables: {"k": model, "a": variables["a"]})
+    np.testing.assert_array_equal([row["k"] for row in rows], [[3, 3], [5, 5]])
+    np.testing.assert_array_equal([row["a"] for row in rows], [[0, 1], [2, 3]])
+
+
+def test_every_code_is_made_for_one_number_of_active_latents():
+    """Fails if a code ignores what it is asked for, or a sweep's first setting is another part."""
+    for name, make in codes(Shape((6,), 32, 8, 80, 1e-3)).items():
+        code = make(5).model.bottleneck
+        wanted = getattr(code, "active", None) or getattr(code, "l0", None) or code.k
+        assert wanted == 5, name
+    parts = synth_sae.build(synth_sae.Config(), (64,))
+    assert set(parts) == set(codes(Shape((6,), 32, 8, 80, 1e-3)))
+    for part in parts.values():
+        assert part.sweep(part.settings[0]).model == part.model
+
+
+def test_an_empty_window_stops_a_run_before_its_first_step(tmp_path):
+    """Fails if nobody looks when a run starts."""
+    splits = ae.data.arrays(np.random.default_rng(0).normal(size=(64, 6)), validation=8, test=8)
+    scale = ae.nets.Scale
+    dictionary = ae.nets.Dictionary(6, scale=scale())
+    model = ae.Autoencoder(scale(), ae.JumpReLU(16, bandwidth=1e-9), dictionary)
+    part = Part(model, ae.sparse(), optax.adam(1e-3), initialise=(ae.standardised(), ae.tied))
+    config = Numbers(steps=1, batch=8, chunk=1)
+    empty = pytest.raises(ae.UserError, match="so no threshold would ever move")
+    with ae.Run(tmp_path / "run", config) as run, empty:
+        train(run, part, config, splits)
+    assert not list(tmp_path.glob("run/checkpoints/*"))
+
+
+def test_impossible_numbers_are_refused():
+    for experiment, changed in ((synth_sae, {"l0": (0, 3)}), (toy_superposition, {"l1": ()})):
+        with pytest.raises(ae.UserError, match="--l"):
+            experiment.build(experiment.Config(**changed), (64,))

@@ -1,0 +1,383 @@
+"""SAELens' files: the nine rows and what came before version 6, read; and what we write, read back.
+
+Files are made here, and what they compute is computed in float64 by the papers' formulas.
+"""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from aejax import interop
+from aejax.dictionaries.folding import unfold
+from aejax.dictionaries.plain import Plain, reconstruct
+from aejax.errors import UserError
+from aejax.types import Batch
+from tests.interop import cases
+
+USUAL = ("W_enc", "W_dec", "b_enc", "b_dec")
+TRANSCODER = {"d_out": cases.OUTPUT, "apply_b_dec_to_input": False}
+# architecture: tensors, cfg, and how the formulas compute it
+ROWS = {
+    "standard": (USUAL, {}, {"kind": "relu", "subtract": True}),
+    "topk": (USUAL, {"k": 3}, {"kind": "topk", "subtract": True}),
+    "topk rescaled": (
+        USUAL,
+        {"k": 3, "rescale_acts_by_decoder_norm": True},
+        {"kind": "topk", "subtract": True, "rescale": True},
+    ),
+    "jumprelu": ((*USUAL, "threshold"), {}, {"kind": "jumprelu", "subtract": True}),
+    "gated": (
+        ("W_enc", "W_dec", "b_dec", "b_gate", "b_mag", "r_mag"),
+        {},
+        {"kind": "gated", "subtract": True},
+    ),
+    "transcoder": (USUAL, TRANSCODER, {"kind": "relu", "subtract": False}),
+    "skip_transcoder": (
+        (*USUAL, "W_skip"),
+        TRANSCODER,
+        {"kind": "relu", "subtract": False, "skip": True},
+    ),
+    "jumprelu_transcoder": (
+        (*USUAL, "threshold"),
+        TRANSCODER,
+        {"kind": "jumprelu", "subtract": False},
+    ),
+    "jumprelu_skip_transcoder": (
+        (*USUAL, "threshold", "W_skip"),
+        TRANSCODER,
+        {"kind": "jumprelu", "subtract": False, "skip": True},
+    ),
+    "abstopk": (USUAL, {"k": 3}, {"kind": "abstopk", "subtract": True}),
+}
+
+
+def written(folder, row, **changed):
+    """One row's folder, and what it computes on `cases.inputs()`."""
+    names, config, how = ROWS[row]
+    w = cases.weights(config.get("d_out", cases.SIZE))
+    tensors = {name: w[name].T if name == "W_skip" else w[name] for name in names}
+    config = {
+        "architecture": row.split()[0],
+        **config,
+        "metadata": {"sae_lens_version": "6.0.0"},
+        **changed,
+    }
+    cases.write_saelens(folder, tensors, **config)
+    return folder, cases.output_of(w=w, x=cases.inputs(), **how)
+
+
+def agrees(plain, expected, tolerance=1e-5):
+    ours = np.asarray(reconstruct(plain, jnp.asarray(cases.inputs())))
+    np.testing.assert_allclose(ours, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_row_computes_what_the_formulas_say(tmp_path, row):
+    """Fails if W_skip is not transposed, or if a missing apply_b_dec_to_input is read as false."""
+    agrees(interop.load(written(tmp_path, row)[0]), written(tmp_path, row)[1])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_what_we_write_is_what_we_read(tmp_path, row):
+    """Fails if a vector of gated or jumprelu is left out, or W_skip is written as it multiplies."""
+    folder, expected = written(tmp_path / "theirs", row)
+    interop.save_saelens(tmp_path / "ours", interop.load(folder), {"hook_name": "blocks.1.x"})
+    agrees(interop.load(tmp_path / "ours"), expected)
+    theirs, ours = (
+        load_file(tmp_path / name / "sae_weights.safetensors") for name in ("theirs", "ours")
+    )
+    assert theirs.keys() == ours.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(theirs[name], ours[name])
+    config = json.loads((tmp_path / "ours" / "cfg.json").read_text())
+    assert config["architecture"] == row.split()[0]
+    assert config["metadata"] == {"sae_lens_version": "6.0.0", "hook_name": "blocks.1.x"}
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if "skip" not in row])
+def test_a_model_made_of_a_file_computes_the_same(tmp_path, row):
+    """File to plain weights to model: fails if a bias or a threshold is lost on the way."""
+    folder, expected = written(tmp_path, row)
+    model, variables = unfold(interop.load(folder))
+    x = jnp.asarray(cases.inputs())
+    forward = model.apply(variables, Batch(x, jnp.asarray(expected, jnp.float32)))
+    np.testing.assert_allclose(forward.prediction, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layer_norm_is_undone_on_the_output(tmp_path):
+    """Fails with ddof 0, with epsilon under the root, or if the output stays normalised."""
+    folder, _ = written(tmp_path, "topk", normalize_activations="layer_norm")
+    expected = cases.output_of(
+        "topk", cases.weights(), cases.inputs(), subtract=True, layer_norm=True
+    )
+    agrees(interop.load(folder), expected)
+
+
+def test_a_bias_can_stay_out_of_the_input(tmp_path):
+    """Fails if apply_b_dec_to_input is not read."""
+    folder, _ = written(tmp_path, "standard", apply_b_dec_to_input=False)
+    expected = cases.output_of("relu", cases.weights(), cases.inputs(), subtract=False)
+    agrees(interop.load(folder), expected)
+
+
+def test_a_skip_connection_on_centred_inputs_becomes_a_transcoder(tmp_path):
+    """SAELens' transcoders never subtract b_dec: fails if the encoder's bias does not either."""
+    w = cases.weights()
+    arrays = {name: jnp.asarray(w[name]) for name in (*USUAL, "W_skip")}
+    plain = Plain("relu", **arrays, apply_b_dec_to_input=True)
+    interop.save_saelens(tmp_path, plain)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    assert config["architecture"] == "skip_transcoder"
+    assert config["apply_b_dec_to_input"] is False
+    agrees(
+        interop.load(tmp_path),
+        cases.output_of("relu", w, cases.inputs(), subtract=True, skip=True),
+    )
+
+
+LEGACY = {  # as SAELens 3 and before wrote it, shortened
+    "hook_point": "blocks.8.hook_resid_pre",
+    "hook_point_layer": 8,
+    "expansion_factor": 2,
+    "l1_coefficient": 8e-05,
+    "use_ghost_grads": True,
+    "normalize_activations": False,
+    "dtype": "torch.float32",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "how"),
+    [
+        ({}, {"kind": "relu", "subtract": True}),
+        ({"d_sae": None}, {"kind": "relu", "subtract": True}),
+        (
+            {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}},
+            {"kind": "topk", "subtract": True},
+        ),
+        (
+            {
+                "activation_fn_str": "topk",
+                "activation_fn_kwargs": {"k": 3, "signed": False, "postact_fn": "ReLU"},
+            },
+            {"kind": "topk", "subtract": True},
+        ),
+        *(
+            (
+                {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3, **signed}},
+                {"kind": "abstopk", "subtract": True},
+            )
+            for signed in ({"signed": True}, {"signed": True, "postact_fn": "Identity"})
+        ),
+        (
+            {"architecture": "jumprelu", "activation_fn_str": "relu"},
+            {"kind": "jumprelu", "subtract": True},
+        ),
+        ({"apply_b_dec_to_input": False}, {"kind": "relu", "subtract": False}),
+    ],
+)
+def test_configurations_before_version_6(tmp_path, changed, how):
+    """Fails if activation_fn_str is ignored: TopK was read as ReLU for years.
+
+    Or if a signed selection, which keeps the values that are large and negative, is read without.
+    """
+    config = {**LEGACY, "d_sae": cases.LATENTS, "expansion_factor": 7, **changed}
+    w = cases.weights()
+    names = (*USUAL, "threshold") if how["kind"] == "jumprelu" else USUAL
+    tensors = {name: w[name] for name in names}
+    if config["d_sae"] is None:
+        tensors = {name: v[..., :12] if v.shape[-1] == 14 else v for name, v in tensors.items()}
+        tensors["W_dec"] = w["W_dec"][:12]
+        w = {**w, **tensors}
+        config = {**config, "expansion_factor": 2}
+    tensors["scaling_factor"] = np.ones(len(tensors["W_dec"]), np.float32)
+    cases.write_saelens(tmp_path, tensors, **config)
+    if config["d_sae"] is None:
+        without = json.loads((tmp_path / "cfg.json").read_text())
+        del without["d_sae"]
+        (tmp_path / "cfg.json").write_text(json.dumps(without))
+    agrees(interop.load(tmp_path), cases.output_of(w=w, x=cases.inputs(), **how))
+
+
+@pytest.mark.parametrize("row", ["topk", "topk rescaled", "abstopk"])
+def test_todays_form_without_a_version(tmp_path, row):
+    """Fails if k is looked for among the arguments of an activation, which it does not name."""
+    folder, expected = written(tmp_path, row, metadata={})
+    agrees(interop.load(folder), expected)
+
+
+def selecting(**arguments):
+    """A TopK of before version 6."""
+    arguments = {"k": 3, **arguments}
+    return {"metadata": {}, "activation_fn_str": "topk", "activation_fn_kwargs": arguments}
+
+
+@pytest.mark.parametrize(
+    ("row", "changed", "said"),
+    [
+        ("standard", {"architecture": "matching_pursuit"}, "matching_pursuit"),
+        ("standard", {"architecture": "temporal"}, "temporal"),
+        ("standard", {"architecture": None}, "architecture"),
+        ("standard", {"lp_norm": 0.5}, "lp_norm"),
+        ("standard", {"k": 3}, "'k'"),
+        ("standard", {"normalize_activations": "expected_average_only_in"}, "expected_average"),
+        ("standard", {"apply_b_dec_to_input": "no"}, "apply_b_dec_to_input"),
+        ("transcoder", {"apply_b_dec_to_input": True}, "apply_b_dec_to_input"),
+        ("transcoder", {"normalize_activations": "layer_norm"}, "layer_norm"),
+        ("transcoder", {"d_out": None}, "d_out"),
+        ("topk", {"k": None}, "'k'"),
+        ("topk", {"k": 3.5}, "'k'"),
+        ("topk", {"k": cases.LATENTS + 1}, "'k'"),
+        ("standard", {"d_in": 7}, "W_enc"),
+        ("standard", {"d_sae": True}, "d_sae"),
+        ("standard", {"metadata": {}, "activation_fn_str": "tanh-relu"}, "tanh-relu"),
+        ("standard", selecting(temperature=2.0), "the key 'temperature'"),
+        ("standard", selecting(postact_fn="Identity"), "'postact_fn' in .* must be 'ReLU'"),
+        ("standard", selecting(signed=True, postact_fn="ReLU"), "must be 'Identity'"),
+        ("abstopk", selecting(), "both the activation topk and 'abstopk'"),
+        ("jumprelu", selecting(), "both the activation topk and 'jumprelu'"),
+        (
+            "topk",
+            {"metadata": {}, "activation_fn_str": "relu"},
+            "both the architecture 'topk' and the activation relu",
+        ),
+        (
+            "standard",
+            {**selecting(), "activation_fn_kwargs": [3]},
+            "'activation_fn_kwargs' in .* must be of type dict",
+        ),
+        ("standard", selecting(signed=1), "'signed' in .* must be of type bool"),
+        ("standard", {"metadata": {}, "finetuning_scaling_factor": True}, "finetuning"),
+        ("standard", {"metadata": {}, "normalize_activations": True}, "expected_average"),
+    ],
+)
+def test_configurations_that_are_refused(tmp_path, row, changed, said):
+    folder, _ = written(tmp_path, row, **changed)
+    with pytest.raises(UserError, match=said) as caught:
+        interop.load(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.pop("b_dec"), "b_dec"),
+        (lambda t: t.update(W_gate=t["W_enc"]), "W_gate"),
+        (lambda t: t.update(W_dec=t["W_enc"]), "W_dec"),
+        (lambda t: t.update(b_enc=t["b_enc"][:-1]), "b_enc"),
+        (lambda t: t.update(b_enc=np.full_like(t["b_enc"], np.nan)), "NaN"),
+        (lambda t: t.update(b_enc=np.full(cases.LATENTS, 1e300)), "infinity"),
+        (lambda t: t.update(b_enc=t["b_enc"] > 0), "no real numbers"),
+        (lambda t: t.update(scaling_factor=2 * np.ones_like(t["b_enc"])), "scaling_factor"),
+    ],
+)
+def test_tensors_that_are_refused(tmp_path, change, said):
+    folder, _ = written(tmp_path, "standard")
+    tensors = load_file(folder / "sae_weights.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "sae_weights.safetensors")
+    with pytest.raises(UserError, match=said) as caught:
+        interop.load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_what_saelens_cannot_hold_is_refused(tmp_path):
+    folder, _ = written(tmp_path / "theirs", "topk")
+    plain = interop.load(folder)
+    with pytest.raises(UserError, match="topk transcoder"):
+        interop.save_saelens(tmp_path / "ours", plain, {"hook_name_out": "blocks.1.hook_mlp_out"})
+    skipping = plain._replace(W_skip=jnp.eye(cases.SIZE))
+    with pytest.raises(UserError, match="topk transcoder with a skip"):
+        interop.save_saelens(tmp_path / "ours", skipping)
+    with pytest.raises(UserError, match="threshold"):
+        interop.save_saelens(tmp_path / "ours", plain._replace(activation="jumprelu"))
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "changed", "said"),
+    [
+        ("standard", {"b_enc": jnp.zeros(3)}, r"'b_enc' in .* has shape \(3,\) instead of \(14,\)"),
+        ("standard", {"W_dec": jnp.zeros((13, 6))}, "W_dec"),
+        ("standard", {"W_enc": jnp.zeros((6, 14, 1))}, "W_enc of these weights has shape"),
+        ("standard", {"W_dec": jnp.zeros(14)}, "W_dec of these weights has shape"),
+        ("standard", {"b_enc": jnp.full(cases.LATENTS, jnp.nan)}, "'b_enc' in .* holds NaN"),
+        ("jumprelu", {"threshold": jnp.full(cases.LATENTS, jnp.nan)}, "'threshold' in .* NaN"),
+        ("topk", {"k": cases.LATENTS + 1}, "'k' in .* is 15, but must be .* at most 14"),
+        ("topk", {"k": 2.5}, "'k' in .* is 2.5"),
+        ("transcoder", {"W_skip": jnp.eye(cases.SIZE)}, "W_skip"),
+        (
+            "transcoder",
+            {"apply_b_dec_to_input": True},
+            r"b_dec of these weights has shape \(5,\), but needs \(6,\)",
+        ),
+    ],
+)
+def test_what_could_not_be_read_is_not_saved(tmp_path, row, changed, said):
+    """Fails if weights are written unchecked: the old SAE is then gone, and the new one unread."""
+    folder, expected = written(tmp_path, row)
+    with pytest.raises(UserError, match=said):
+        interop.save_saelens(folder, interop.load(folder)._replace(**changed))
+    agrees(interop.load(folder), expected)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_metadata_that_is_no_json_leaves_the_old_sae_whole(tmp_path):
+    """Fails if the configuration is made into text only after the old one is removed."""
+    folder, expected = written(tmp_path, "standard")
+    with pytest.raises(UserError, match="cannot be written as JSON"):
+        interop.save_saelens(folder, interop.load(folder), {"hook_name": object()})
+    agrees(interop.load(folder), expected)
+
+
+@pytest.mark.parametrize("k", [3, np.int64(3), jnp.int32(3)])
+def test_the_version_is_that_of_the_files(tmp_path, k):
+    """Fails if an old file's metadata has the new one read by old rules, under which k is None."""
+    plain = interop.load(written(tmp_path / "theirs", "topk")[0])._replace(k=k)
+    interop.save_saelens(tmp_path / "ours", plain, {"sae_lens_version": "5.3.1", "seed": 1})
+    assert interop.load(tmp_path / "ours").k == 3
+    config = json.loads((tmp_path / "ours" / "cfg.json").read_text())
+    assert config["metadata"] == {"sae_lens_version": "6.0.0", "seed": 1}
+
+
+def test_a_failed_save_leaves_the_old_sae_whole(tmp_path, monkeypatch):
+    """Fails if cfg.json is removed, or the weights are replaced, before the new ones are there."""
+    folder, expected = written(tmp_path, "standard")
+
+    def full(path, content):
+        raise UserError(f"cannot write {path}: no space")
+
+    monkeypatch.setattr(interop.saelens, "write_bytes", full)
+    with pytest.raises(UserError, match="no space"):
+        interop.save_saelens(folder, interop.load(folder)._replace(W_dec=jnp.zeros((14, 6))))
+    agrees(interop.load(folder), expected)
+    monkeypatch.undo()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interop.saelens, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        interop.save_saelens(folder, interop.load(folder))
+    with pytest.raises(UserError, match=r"cfg.json"):
+        interop.load(folder)
+
+
+def test_bfloat16_weights_are_read_as_they_are(tmp_path):
+    """Fails if the bits are read as another type."""
+    w = {name: np.asarray(jnp.asarray(v, jnp.bfloat16)) for name, v in cases.weights().items()}
+    cases.write_saelens(
+        tmp_path,
+        {name: w[name] for name in USUAL},
+        architecture="standard",
+        dtype="bfloat16",
+        metadata={"sae_lens_version": "6.0.0"},
+    )
+    agrees(
+        interop.load(tmp_path),
+        cases.output_of("relu", w, cases.inputs(), subtract=True),
+    )

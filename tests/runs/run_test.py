@@ -1,0 +1,184 @@
+"""Runs: killed at any moment and started again, they end in the same bits."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from aejax.runs import manifest
+from aejax.runs.signals import Stop
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# What a user writes, small; the data is made here.
+PROGRAM = """
+import sys
+import time
+from dataclasses import dataclass
+import jax, numpy as np, optax
+import aejax as ae
+from aejax.training.loop import loop
+from aejax.runs.run import Run
+
+@dataclass(frozen=True)
+class Config:
+    latents: int = 2
+    steps: int = int(sys.argv[2])
+
+config = Config()
+x = np.random.default_rng(0).random((64, 12), dtype=np.float32)
+train, _, _ = ae.data.arrays(x, binarise="dynamic")
+model = ae.Autoencoder(
+    encoder=ae.nets.MLP((8,)),
+    bottleneck=ae.Gaussian(config.latents),
+    decoder=ae.nets.MLP((8,), shape=(12,)),
+    prior=ae.priors.Standard(),
+    likelihood=ae.likelihoods.Bernoulli(),
+)
+learner = ae.seeds(ae.learner(model, ae.elbo(), optax.adam(1e-3)), 2)
+learner = ae.compiled(ae.chunked(learner, 50))
+batches = ae.data.Batches(train, size=16, seed=0)
+
+with Run(sys.argv[1], config, checkpoint_seconds=0.05) as run:
+    if run.result is not None:
+        sys.exit(f"finished {run.result['params_sha256']}")
+    state = run.restore(learner.init(jax.random.key(0), batches[0]))
+    for state, metrics in loop(learner, state, batches, steps=config.steps):
+        run.log(state, metrics)
+        run.save(state)
+        time.sleep(0.05)  # so that the fastest machine is still at it when the signal comes
+    print("sha", run.finish({"loss": metrics["loss"][:, -1]}, state)["params_sha256"])
+"""
+STEPS = 8_000
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "train.py"
+    path.write_text(PROGRAM)
+
+    def start(folder, steps=STEPS):
+        command = [sys.executable, str(path), str(folder), str(steps)]
+        pipe = subprocess.PIPE
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, cwd=ROOT)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def unkilled(program, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unkilled") / "run"
+    out, err = program(folder).communicate(timeout=600)
+    return folder, re.findall(r"^sha (\w{64})$", out, re.M)[0], err
+
+
+def without_times(folder):
+    return re.sub(r'"time": [0-9.]+, ', "", (folder / "metrics.jsonl").read_text())
+
+
+def wait_until(process, true, seconds=60):
+    """Polls closely, so that a checkpoint being written can be hit; False if the process ended."""
+    end = time.monotonic() + seconds
+    while process.poll() is None:
+        if true():
+            return True
+        assert time.monotonic() < end
+    return False
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def restored_at(out):
+    return [int(step) for step in re.findall(r"^restored step (\d+) of", out, re.M)]
+
+
+def kill(process, places, moment, writing):
+    """Kills a program that has made a checkpoint of its own; returns what it had printed."""
+    begun = manifest.steps(places)[:1]
+    assert wait_until(process, lambda: manifest.steps(places)[:1] > begun)
+    if writing:
+        assert wait_until(process, lambda: any(places.glob(".*.tmp")))
+    time.sleep(moment)
+    process.kill()
+    return process.communicate()[0]
+
+
+def test_killed_and_resumed_is_never_killed(program, unkilled, tmp_path):
+    """Fails if metrics are not cut at the restored step, or if a state's key is not restored."""
+    folder = tmp_path / "run"
+    places = folder / "checkpoints"
+    moments = random.Random(0)
+    newest = None
+    for number in range(4):
+        writing = number % 2 == 1
+        moment = moments.uniform(0, 0.01 if writing else 0.15)
+        out = kill(program(folder), places, moment, writing)
+        # Nothing was lost but what came after the newest checkpoint, whose metrics are all there.
+        assert restored_at(out) == ([] if newest is None else [newest])
+        newest = manifest.steps(places)[0]
+        assert newest <= (folder / "metrics.jsonl").read_bytes().count(b"\n")
+        assert newest < STEPS, "it ended before it was killed: give the program more steps"
+    out, err = program(folder).communicate(timeout=600)
+    assert restored_at(out) == [newest], err
+    assert re.findall(r"^sha (\w{64})$", out, re.M) == [unkilled[1]]
+    assert without_times(folder) == without_times(unkilled[0])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(STEPS))
+
+
+def test_a_finished_run_is_not_run_again(program, unkilled):
+    """Fails if a result is not looked for: the folder's files would change."""
+    folder, sha, _ = unkilled
+    before = contents(folder)
+    out, err = program(folder).communicate(timeout=600)
+    assert err == f"finished {sha}\n"
+    assert out == ""
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(program, tmp_path, number, status):
+    """Fails if the handler exits by itself: steps that were logged would be taken again."""
+    folder = tmp_path / "run"
+    process = program(folder)
+    assert wait_until(process, lambda: manifest.steps(folder / "checkpoints"))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert f"this goes on: {sys.executable} " in out
+    assert str(folder) in out
+    assert "Traceback" not in err
+    logged = (folder / "metrics.jsonl").read_bytes().count(b"\n")
+    assert manifest.steps(folder / "checkpoints")[0] == logged < STEPS
+    process = program(folder)
+    assert wait_until(process, lambda: (manifest.steps(folder / "checkpoints") or [0])[0] > logged)
+    process.kill()
+    assert restored_at(process.communicate()[0]) == [logged]
+
+
+def test_a_second_signal_stops_at_once(monkeypatch):
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    stop = Stop()
+    stop.patient = True
+    stop._handle(signal.SIGTERM, None)
+    assert (stop.status, exits) == (143, [])
+    stop._handle(signal.SIGINT, None)
+    assert exits == [130]
+
+
+def test_a_signal_outside_training_ends_the_process():
+    """Fails if it only sets a flag: nobody would look at it during the evaluation."""
+    with pytest.raises(SystemExit) as caught:
+        Stop()._handle(signal.SIGINT, None)
+    assert caught.value.code == 130
