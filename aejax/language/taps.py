@@ -129,7 +129,10 @@ class Tap:
             self.seen[hook] = jnp.where(self.layer == wanted, value, self.seen[hook])
 
     def _edited(self, hook: str, edit: Edit, value: Array) -> Array:
-        new = edit(value, self.position)
+        try:
+            new = edit(value, self.position)
+        except UserError as error:
+            raise UserError(f"the edit at {hook}: {error}") from error
         if new.shape != value.shape:
             raise UserError(
                 f"the edit at {hook} made {new.shape} of {value.shape}: an edit keeps the shape"
