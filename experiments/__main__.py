@@ -15,7 +15,7 @@ from experiments import benchmarks, tools
 GROUPS = (
     ("experiments", experiments),
     ("benchmarks", benchmarks),
-    ("on a finished run", tools),
+    ("tools, most of them for a finished run", tools),
 )
 
 

@@ -6,5 +6,15 @@ from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
 from aejax.data.split import Split, check_unit_interval
+from aejax.data.text.texts import texts
 
-__all__ = ["Batches", "Split", "arrays", "changed", "changes", "check_unit_interval", "images"]
+__all__ = [
+    "Batches",
+    "Split",
+    "arrays",
+    "changed",
+    "changes",
+    "check_unit_interval",
+    "images",
+    "texts",
+]

@@ -23,11 +23,17 @@ BINARISE_SEED = 20_080_705
 
 
 def divide(
-    columns: Mapping[str, np.ndarray], name: str, *, shares: Mapping[str, float], seed: int
+    columns: Mapping[str, np.ndarray],
+    name: str,
+    *,
+    shares: Mapping[str, float],
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Divides columns [N, ...] at random into train and the named parts, each in its old order.
 
-    A share below 1 is a share of the examples, else it is their number.
+    A share below 1 is a share of the examples, else it is their number. Examples of one group,
+    numbered by groups i32[N], stay together, so that a part may miss its share by a group.
     """
     examples = len(next(iter(columns.values())))
     held = {
@@ -41,8 +47,24 @@ def divide(
             f"{name} has {examples} examples, too few to give {wanted} and the rest to train; "
             "each part needs 1 or more"
         )
-    cuts = np.split(permutation(examples, seed, 0), np.cumsum(counts)[:-1])
-    return [{key: column[np.sort(cut)] for key, column in columns.items()} for cut in cuts]
+    cuts = _cuts(np.arange(examples) if groups is None else groups, counts, seed)
+    short = [part for part, cut in zip(("train", *held), cuts, strict=True) if not len(cut)]
+    if short:
+        raise UserError(
+            f"{name} has too few groups of examples to give {short[0]} one: each group goes whole "
+            "to one part"
+        )
+    return [{key: column[cut] for key, column in columns.items()} for cut in cuts]
+
+
+def _cuts(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Example numbers of each part; a group goes where its first example falls in random order."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = permutation(len(sizes), seed, 0)
+    first = np.empty(len(sizes), np.int64)
+    first[order] = np.cumsum(sizes[order]) - sizes[order]
+    part = np.searchsorted(np.cumsum(counts)[:-1], first, side="right")[group]
+    return [np.flatnonzero(part == i) for i in range(len(counts))]
 
 
 def splits(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aejax import evaluation
-from aejax.data.pictures.store import default_data_dir
+from aejax.data.data_dir import default_data_dir
 from aejax.data.synthetic.store import HOOK, Recipe, known, synthetic
 from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery

@@ -1,1 +1,4 @@
-"""Commands on a finished run, one file each: a function `command` whose arguments are the flags."""
+"""Commands, one file each: a function `command` whose arguments are the flags.
+
+Most of them work on a finished run.
+"""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aejax.data.pictures.store import FILE, Prepared, default_data_dir, load, newest
+from aejax.data.data_dir import default_data_dir, newest
+from aejax.data.pictures.store import FILE, Prepared, load
 from aejax.data.splitting import Binarise, Splits, divide, splits
 from aejax.errors import UserError
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import io
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aejax.data.data_dir import alone, newest, quiet
 from aejax.data.pictures.builders import Recipe, recipe
-from aejax.data.pictures.store import FILE, Prepared, load, newest, save
+from aejax.data.pictures.store import FILE, Prepared, load, save
 from aejax.data.pictures.tfds_reader import contents
 from aejax.errors import UserError
 from aejax.optional import needs
@@ -37,13 +32,13 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
     stock = newest(data_dir, name, "dataset_info.json")
     if stock is not None:
         return _adopted(name, stock.parent)
-    with _alone(data_dir) as workshop:
+    with alone(data_dir) as workshop:
         found = newest(data_dir, name, FILE)
         if found is not None:  # another process prepared it while this one waited
             return load(found)
         made = recipe(name, manual_dir, workshop / "downloads")
         print(f"preparing {name} in {data_dir}, once", file=sys.stderr)
-        with _quiet():
+        with quiet():
             builder = _built(name, made, workshop)
             prepared = contents(name, builder, made.origin())
         folder = Path(builder.data_dir)
@@ -58,7 +53,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
 def _adopted(name: str, folder: Path) -> Prepared:
     """A data set that tensorflow-datasets itself has prepared; kept as .npz too where it may be."""
     tfds = needs("tensorflow_datasets", f"reading {name}, which is prepared as array_record only,")
-    with _quiet():
+    with quiet():
         builder = tfds.builder_from_directory(str(folder))
         prepared = contents(name, builder, "prepared by tensorflow-datasets")
     if os.access(folder, os.W_OK):
@@ -89,41 +84,3 @@ def _built(name: str, made: Recipe, workshop: Path) -> Any:
             "are these the upstream files?"
         ) from error
     return builder
-
-
-@contextlib.contextmanager
-def _alone(data_dir: Path) -> Iterator[Path]:
-    """A folder to work in, inside data_dir, that is gone afterwards; one process at a time."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(data_dir, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # What a killed process left behind: nobody else is at work while we hold the lock.
-            for stale in data_dir.glob(".preparing-*"):
-                shutil.rmtree(stale)
-            with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as workshop:
-                yield Path(workshop)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise UserError(
-            f"{data_dir} cannot be written ({error}): give another folder by --data-dir"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps tfds' notes and bars off the terminal; its errors still come as exceptions."""
-    from absl import logging
-
-    tfds = needs("tensorflow_datasets", "preparing a data set")
-    level = logging.get_verbosity()
-    tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(level)
-        tfds.enable_progress_bar()

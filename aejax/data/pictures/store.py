@@ -31,20 +31,6 @@ class Prepared(NamedTuple):
     content: str | None = None  # sha256 over what the reader gives
 
 
-def default_data_dir() -> Path:
-    """The folder that tensorflow-datasets prepares into, found without importing it."""
-    return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-
-
-def newest(data_dir: Path, name: str, file: str) -> Path | None:
-    """The given file of the newest version of a data set in data_dir, or None."""
-
-    def version(path: Path) -> tuple[int, ...]:
-        return tuple(int(part) if part.isdigit() else -1 for part in path.parent.name.split("."))
-
-    return max((data_dir / name).glob(f"[0-9]*/{file}"), key=version, default=None)
-
-
 def save(path: Path, prepared: Prepared) -> None:
     """Writes a data set to `path` for `load`; the caller renames its folder into place."""
     arrays = _flat(prepared.columns)

