@@ -205,6 +205,6 @@ def _generate(
     state = passed.cache, position, tokens, one, finished(first), jnp.ones(texts, jnp.int32)
     _, _, tokens, _, _, lengths = jax.lax.while_loop(unfinished, step, state)
     # A loop that ended early left zeros behind.
-    inside = jnp.arange(count) < lengths[:, None]
+    inside = jnp.arange(count)[None] < lengths[:, None]
     end = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)
     return Generated(jnp.where(inside, tokens, end), lengths)

@@ -70,7 +70,7 @@ class Norm(nn.Module):
         weight = self.param("weight", nn.initializers.ones_init(), (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
-        return (wide * scale * weight).astype(x.dtype)
+        return (wide * scale * _trailing(weight, x)).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -273,7 +273,13 @@ class Dense(nn.Module):
         y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
         if not self.bias:
             return y
-        return y + self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+        return y + _trailing(bias, y)
+
+
+def _trailing(vector: Array, like: Array) -> Array:
+    """A vector along the last axis of another array, [1, ..., 1, n]."""
+    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 def tables(config: Config, position: Array) -> Array:
@@ -282,11 +288,11 @@ def tables(config: Config, position: Array) -> Array:
     The kinds are global layers and, where there are any, local ones.
     """
     exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
-    factors = jnp.asarray(config.rope_factors or (1.0,), jnp.float32)
+    factors = jnp.asarray(config.rope_factors or (1.0,) * exponents.size, jnp.float32)
     frequencies = [1.0 / (config.rope_base**exponents * factors)]
     if any(config.local):
         frequencies.append(1.0 / config.local_rope_base**exponents)
-    angles = position[..., None, None] * jnp.stack(frequencies)[:, None, None, None]
+    angles = position[None, ..., None, None] * jnp.stack(frequencies)[:, None, None, None]
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
 
 

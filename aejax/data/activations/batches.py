@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from aejax.data.activations.order import pool_tokens, stream
-from aejax.data.activations.tokens import Tokens
 from aejax.data.batches import Batches
 from aejax.errors import UserError
 from aejax.types import Array
@@ -35,7 +34,7 @@ class TokenBatches(Batches):
         if self.pool < 1:
             raise UserError(f"a pool of {self.pool} tokens: give 1 or more")
         for array in self.split.arrays.values():
-            if isinstance(array, Tokens):
+            if hasattr(array, "reserve"):  # read from a disk, or computed by a model
                 array.reserve(2 * self.pool_tokens * (self.seeds or 1))
 
     @property
