@@ -158,7 +158,11 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
     def get(name: str, default: Any) -> Any:
         return fields.get(f"{family}.{name}", default)
 
-    size, heads, layers = need("embedding_length"), need("attention.head_count"), need("block_count")
+    size, heads, layers = (
+        need("embedding_length"),
+        need("attention.head_count"),
+        need("block_count"),
+    )
     scaling = get("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise UserError(f"{fields.path} scales its rotary positions by {scaling!r:.40}: not known")

@@ -49,6 +49,8 @@ _GEMMA = (
     ("blocks_#/mlp_post_norm/weight", _LAYER + "post_feedforward_layernorm.weight"),
 )
 FAMILIES = ("llama", "qwen2", "gemma3_text")
+# What would change the forward pass, and is not built.
+_REFUSED = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -135,10 +137,18 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
             f"'model_type' in {path} is {shown(family)}: this reader knows {', '.join(FAMILIES)}"
         )
 
+    for name in _REFUSED:
+        if data.get(name):
+            raise UserError(f"{name!r} in {path} is {shown(data[name])}: this model has none")
+
     def need(name: str, kind: type = int) -> Any:
         return entry(data, name, kind, path)
 
-    size, heads, layers = need("hidden_size"), need("num_attention_heads"), need("num_hidden_layers")
+    size, heads, layers = (
+        need("hidden_size"),
+        need("num_attention_heads"),
+        need("num_hidden_layers"),
+    )
     head = data.get("head_dim") or size // heads
     activation = data.get("hidden_act") or data.get("hidden_activation")
     if activation not in ("silu", "gelu_pytorch_tanh"):
@@ -181,7 +191,9 @@ def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path
     kinds = data.get("layer_types")
     if kinds is None and gemma:
         every = data.get("sliding_window_pattern", 6)
-        kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
+        kinds = [
+            "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)
+        ]
     if kinds is None:
         return ()
     if not isinstance(kinds, list) or not set(kinds) <= {"full_attention", "sliding_attention"}:

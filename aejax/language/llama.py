@@ -19,17 +19,30 @@ padding on either side, and slots of a cache that are still empty.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec
 
 from aejax.language.config import Config
 from aejax.language.taps import HOOKS, Tap, Taps, blank
 from aejax.types import Array
 
 NO_TAPS = Taps()
+# For aejax.training.compiled.state_layout: heads, the MLP's hidden units, the vocabulary and the
+# latents of spliced dictionaries over the mesh axis "model".
+language_rules: Sequence[tuple[str, PartitionSpec]] = (
+    (r"(query|key|value|gate|up|unembed)/kernel$", PartitionSpec(None, "model")),
+    (r"(query|key|value)/bias$", PartitionSpec("model")),
+    (r"(out|down)/kernel$", PartitionSpec("model", None)),
+    (r"embedding$", PartitionSpec("model", None)),
+    (r"W_enc$", PartitionSpec(None, "model")),
+    (r"W_dec$", PartitionSpec("model", None)),
+    (r"(b_enc|threshold|b_gate|b_mag|r_mag)$", PartitionSpec("model")),
+)
 PADDING = -1  # the position of a token that is none
 
 
@@ -80,7 +93,9 @@ class Attention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap
+    ) -> tuple[Array, Any]:
         """f[B, P, D] -> f[B, P, D], and the cache's (keys, values) with this pass' written in."""
         c, (B, P, _) = self.config, x.shape
 
@@ -120,7 +135,9 @@ class MLP(nn.Module):
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
         gate = activation(Dense(c.hidden, self.dtype, name="gate")(x))
-        return Dense(c.size, self.dtype, name="down")(gate * Dense(c.hidden, self.dtype, name="up")(x))
+        return Dense(c.size, self.dtype, name="down")(
+            gate * Dense(c.hidden, self.dtype, name="up")(x)
+        )
 
 
 class Block(nn.Module):
@@ -130,7 +147,9 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap
+    ) -> tuple[Array, Any]:
         """One block.
 
         Args:
@@ -344,7 +363,5 @@ def shortened(model: Transformer, variables: Any, layers: int) -> tuple[Transfor
     else:
         for i in range(layers, model.config.layers):
             del params[f"blocks_{i}"]
-    config = dataclasses.replace(
-        model.config, layers=layers, local=model.config.local[:layers]
-    )
+    config = dataclasses.replace(model.config, layers=layers, local=model.config.local[:layers])
     return model.clone(config=config), {**variables, "params": params}

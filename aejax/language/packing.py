@@ -1,6 +1,6 @@
 """Texts as rows of tokens of one length: concatenated, or each row from one text alone.
 
-    for packed in packs(tokenizer, texts, Packing(length=128), rows=16): ...
+for packed in packs(tokenizer, texts, Packing(length=128), rows=16): ...
 """
 
 from __future__ import annotations

@@ -1,23 +1,21 @@
 """Reading: what stands at hooks, in one pass that stops at the last of them.
 
-    read = reader(model, variables, ("resid_post.3", "mlp_out.15"))
-    read(tokens)["mlp_out.15"]                                   # f[B, P, D]
+read = reader(model, variables, ("resid_post.3", "mlp_out.15"))
+read(tokens)["mlp_out.15"]                                   # f[B, P, D]
 
-    read = reader(model, variables, ("resid_post.15",), then=lambda seen: {
-        "a": latents(a, seen["resid_post.15"]), "b": latents(b, seen["resid_post.15"])})
+read = reader(model, variables, ("resid_post.15",), then=lambda seen: {
+    "a": latents(a, seen["resid_post.15"]), "b": latents(b, seen["resid_post.15"])})
 
-    collect(read, batches, "activations/smollm2", provenance={...})     # a store on the disk
+collect(read, batches, "activations/smollm2", provenance={...})     # a store on the disk
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from aejax.data.activations.filter import TokenFilter
 from aejax.data.activations.index import Index

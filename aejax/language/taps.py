@@ -86,7 +86,9 @@ class Taps:
         Raises:
           UserError: there is no such hook or layer.
         """
-        return 1 + max((parse(hook, layers).layer for hook in (*self.edits, *self.reads)), default=-1)
+        return 1 + max(
+            (parse(hook, layers).layer for hook in (*self.edits, *self.reads)), default=-1
+        )
 
     def at(self, layer: int | Array, position: Array, seen: Mapping[str, Array]) -> Tap:
         """The tap of one block.

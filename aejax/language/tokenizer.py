@@ -150,7 +150,9 @@ def _of_gguf(path: pathlib.Path) -> Tokenizer:
     types = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
     special = [t for t, type in zip(tokens, types, strict=False) if type in _SPECIAL]
     # `special=True` keeps them whole wherever they stand in a text.
-    inner.add_special_tokens([library.AddedToken(t, special=True, normalized=False) for t in special])
+    inner.add_special_tokens(
+        [library.AddedToken(t, special=True, normalized=False) for t in special]
+    )
     ends = {fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")}
     ends |= {inner.token_to_id("<end_of_turn>")} if kind == "llama" else set()
     return Tokenizer(
@@ -198,7 +200,11 @@ def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
     merges.sort(key=lambda merge: merge[0])
     inner = library.Tokenizer(
         library.models.BPE(
-            numbers, [pair for _, pair in merges], unk_token="<unk>", fuse_unk=True, byte_fallback=True
+            numbers,
+            [pair for _, pair in merges],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
         )
     )
     normal, decoders = library.normalizers, library.decoders

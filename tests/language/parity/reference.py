@@ -101,7 +101,9 @@ def main(arguments):
         np.savez_compressed(folder / "expected.npz", **computed(model))
     if arguments:
         logits, tokens = np.load(arguments[0]), json.loads(pathlib.Path(arguments[1]).read_text())
-        kept = {name: logits[name] for name in ("ids", "greedy", "hidden_1", "hidden_15", "hidden_29")}
+        kept = {
+            name: logits[name] for name in ("ids", "greedy", "hidden_1", "hidden_15", "hidden_29")
+        }
         kept["logits"] = logits["logits"][:, ::64]
         kept["argmax"] = logits["logits"].argmax(axis=-1)
         np.savez_compressed(HERE / "smollm2.npz", **kept, tokens=np.asarray(json.dumps(tokens)))
