@@ -2,10 +2,10 @@
 
     python -m experiments lm-activations models/SmolLM2-135M-Instruct.Q4_1.gguf texts/
 
-Packs texts into rows, runs the model up to the last hook and streams what it reads into
-OUT/store, which `ae.data.activations.activations` opens. Killed and started again, it goes on with the shard
-where it was. report.html shows norms by layer and position, attention sinks, kurtosis, and the
-store's moments.
+Packs texts into rows, runs the model up to the last hook and streams what it reads into OUT/store,
+which `aejax.data.activations.activations` opens. Killed and started again, it goes on with the
+shard where it was. report.html shows norms by layer and position, attention sinks, kurtosis, and
+the store's moments.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
     prompts = lm.padded([tokenizer.encode("The capital of France is")])
     made = lm.generate(model, variables, prompts, count=8)
     seen = lm.reader(model, variables, ("resid_post.15",))(*prompts)
-    made = lm.generate(model, variables, prompts, count=8, edits={"resid_post.15": lm.add(direction)})
+    edits = {"resid_post.15": lm.add(direction)}
+    made = lm.generate(model, variables, prompts, count=8, edits=edits)
 
 `config` and `llama` are the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
 `tokenizer` read files; `generation` runs it; `reading`, `packing` and `live` take activations out;

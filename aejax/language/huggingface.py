@@ -207,7 +207,7 @@ def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]
     both = ("full_attention", "sliding_attention")
     found = data.get("rope_parameters")
     if isinstance(found, Mapping):
-        return {kind: found[kind] if kind in found else found for kind in both}
+        return {kind: found.get(kind, found) for kind in both}
     scaling = {**(data.get("rope_scaling") or {}), "rope_theta": data.get("rope_theta", 1e4)}
     local = {"rope_theta": data.get("rope_local_base_freq", 1e4)} if gemma else scaling
     return dict(zip(both, (scaling, local), strict=True))

@@ -5,8 +5,12 @@
     passed = model.apply(variables, tokens, taps=Taps(reads=("resid_post.15",)), method="hidden")
     passed.seen["resid_post.15"]                                  # f32[B, P, D]
 
-    resid_pre ──┬─► norm ─► attention ─► attn_out ─(+)── resid_mid ──┬─► norm ─► MLP ─► mlp_out ─(+)── resid_post
-                └────────────────────────────────┘                   └─────────────────────────┘
+Each block reads the residual stream through a norm and adds to it, twice:
+
+    resid_pre ──┬─► norm ──► attention ──► attn_out ──(+)──► resid_mid
+                └──────────────────────────────────────┘
+    resid_mid ──┬─► norm ──► mlp_in ──► MLP ──► mlp_out ──(+)──► resid_post
+                └──────────────────────────────────────────┘
 
 Shapes: B texts, P positions of this pass, S slots of keys (P of them, or those of a cache), D the
 residual stream, H heads of queries, K of keys and values, G = H / K, h a head's size, V tokens.

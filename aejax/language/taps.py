@@ -108,38 +108,42 @@ class Tap:
         self.taps, self.layer, self.position, self.seen = taps, layer, position, seen
 
     def __call__(self, name: str, value: Array) -> Array:
+        """What the block goes on with at one of its hooks, of the shape and dtype of `value`."""
         for hook, edit in self.taps.edits.items():
             if hook.startswith(f"{name}."):
-                value = self._here(hook, lambda v, edit=edit: self._edited(hook, edit, v), value)
+                value = self._edited(hook, edit, value)
         for hook in self.taps.reads:
             if hook.startswith(f"{name}."):
                 self._read(hook, value)
         return value
 
-    def _here(self, hook: str, change: Callable[[Array], Array], value: Array) -> Array:
-        wanted = int(hook.rpartition(".")[2])
-        if isinstance(self.layer, int):
-            return change(value) if self.layer == wanted else value
-        return jax.lax.cond(self.layer == wanted, change, lambda v: v, value)
+    def _edited(self, hook: str, edit: Edit, value: Array) -> Array:
+        def change(value: Array) -> Array:
+            try:
+                new = edit(value, self.position)
+            except UserError as error:
+                raise UserError(f"the edit at {hook}: {error}") from error
+            if new.shape != value.shape:
+                raise UserError(
+                    f"the edit at {hook} made {new.shape} of {value.shape}: an edit keeps the shape"
+                )
+            return new.astype(value.dtype)
+
+        here = self._here(hook)
+        if isinstance(here, bool):
+            return change(value) if here else value
+        return jax.lax.cond(here, change, lambda value: value, value)
 
     def _read(self, hook: str, value: Array) -> None:
-        wanted = int(hook.rpartition(".")[2])
-        if isinstance(self.layer, int):
-            if self.layer == wanted:
-                self.seen[hook] = value
-        else:
-            self.seen[hook] = jnp.where(self.layer == wanted, value, self.seen[hook])
+        here = self._here(hook)
+        if here is True:
+            self.seen[hook] = value
+        elif here is not False:
+            self.seen[hook] = jnp.where(here, value, self.seen[hook])
 
-    def _edited(self, hook: str, edit: Edit, value: Array) -> Array:
-        try:
-            new = edit(value, self.position)
-        except UserError as error:
-            raise UserError(f"the edit at {hook}: {error}") from error
-        if new.shape != value.shape:
-            raise UserError(
-                f"the edit at {hook} made {new.shape} of {value.shape}: an edit keeps the shape"
-            )
-        return new.astype(value.dtype)
+    def _here(self, hook: str) -> bool | Array:
+        """Whether this block is the hook's; known while tracing unless blocks are scanned."""
+        return self.layer == int(hook.rpartition(".")[2])
 
 
 def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:

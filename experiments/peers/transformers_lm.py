@@ -13,6 +13,7 @@ import transformers
 
 
 def main():
+    """Answers until the input ends."""
     parser = argparse.ArgumentParser()
     for name in ("vocabulary", "layers", "size", "heads", "kv-heads", "hidden", "stop"):
         parser.add_argument(f"--{name}", type=int, required=True)

@@ -1,11 +1,12 @@
 """Continues prompts with a language model, and steers it by a direction or a dictionary's latents.
 
-    python -m experiments lm-generate models/SmolLM2-135M-Instruct.Q4_1.gguf "The capital of France is"
-    python -m experiments lm-generate MODEL "Once" --hook resid_post.15 --add direction.npy --scale 4
+    python -m experiments lm-generate MODEL "The capital of France is"
+    python -m experiments lm-generate MODEL "Once" --hook resid_post.15 --add direction.npy
     python -m experiments lm-generate MODEL "Once" --hook resid_post.15 --dictionary runs/my-sae \\
         --latents 17 4093 --values 8 0 --temperature 0.8 --top-p 0.9
 
-Of several prompts each is continued, in one batch; with `--chat` they are what a user says.
+MODEL is a GGUF file or a Hugging Face folder. Of several prompts each is continued, in one batch;
+with `--chat` they are what a user says.
 """
 
 from __future__ import annotations

@@ -126,8 +126,7 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
     ends = []
     for batches in (fresh, there):
         state = learner.init(jax.random.key(0), batches[0])
-        for state, _ in ae.loop(learner, state, batches, 8, progress=False):
-            pass
+        *_, (state, _) = ae.loop(learner, state, batches, 8, progress=False)
         ends.append(np.asarray(state.params["decoder"]["atoms"]))
     np.testing.assert_array_equal(*ends)
 

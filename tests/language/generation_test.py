@@ -21,7 +21,7 @@ EDITS = {
 
 
 def uncached(model, variables, text, taps):
-    """Greedy tokens, each from a pass over the whole text so far: one shape, padded on the right."""
+    """Greedy tokens, each from a pass over the whole text so far, padded on the right."""
     apply = jax.jit(model.apply)
     text = list(text)
     for _ in range(COUNT):
@@ -56,7 +56,7 @@ def test_a_text_ends_at_its_end():
 
 
 def test_draws_have_the_probabilities_asked_for():
-    """Fails if top_p keeps only tokens before the one that reaches it, or temperature multiplies."""
+    """Fails if top_p leaves out the token that reaches it, or if temperature multiplies."""
     logits = jnp.log(jnp.asarray([0.1, 0.5, 0.15, 0.25]))
     keys = jax.random.split(jax.random.key(0), 4000)
     for sampling, wanted in [

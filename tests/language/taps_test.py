@@ -60,7 +60,7 @@ def test_an_edit_that_changes_nothing_changes_nothing_to_the_bit(scan, cached):
 @pytest.mark.parametrize("scan", [False, True])
 def test_reads_fit_together(scan):
     """Fails if mlp_out is read before its own norm, or a pattern before its mask."""
-    logits, seen = compiled(scan, False)({}, ALL)
+    _, seen = compiled(scan, False)({}, ALL)
     for layer in range(cases.LAYERS):
         at = {name: np.asarray(seen[f"{name}.{layer}"]) for name in HOOKS}
         close = functools.partial(np.testing.assert_allclose, atol=1e-5)
