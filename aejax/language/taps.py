@@ -10,8 +10,7 @@
 
 Every block passes each of these values through `tap(name, value)` and goes on with what comes
 back. There a value is edited and then read: a read sees what flows on. Blocks that are scanned
-know their number only while running, so a tap compares; unrolled ones are compared while tracing,
-and a block that nobody taps is the same program as without taps.
+know their number only while running, so a tap compares; unrolled ones are compared while tracing.
 """
 
 from __future__ import annotations
@@ -109,9 +108,10 @@ class Tap:
 
     def __call__(self, name: str, value: Array) -> Array:
         """What the block goes on with at one of its hooks, of the shape and dtype of `value`."""
+        value = apart(value)
         for hook, edit in self.taps.edits.items():
             if hook.startswith(f"{name}."):
-                value = self._edited(hook, edit, value)
+                value = apart(self._edited(hook, edit, value))
         for hook in self.taps.reads:
             if hook.startswith(f"{name}."):
                 self._read(hook, value)
@@ -144,6 +144,17 @@ class Tap:
     def _here(self, hook: str) -> bool | Array:
         """Whether this block is the hook's; known while tracing unless blocks are scanned."""
         return self.layer == int(hook.rpartition(".")[2])
+
+
+def apart(value: Array) -> Array:
+    """The same value, rounded: what stands before and behind a hook is compiled apart.
+
+    So both give the same bits whether the hook is tapped or not. A barrier is enough but on CPUs,
+    where a product before it and a sum behind it would be rounded once, as one operation, unless a
+    selection stands between them.
+    """
+    value = jax.lax.optimization_barrier(value)
+    return jnp.where(jnp.isnan(value), jnp.nan, value)
 
 
 def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
