@@ -1,6 +1,6 @@
 """aejax: autoencoders as pure functions in JAX and Flax, one learner for all of them."""
 
-from aejax import bounds, data, evaluation, likelihoods, losses, nets, priors
+from aejax import bounds, contracts, data, evaluation, likelihoods, losses, nets, priors
 from aejax.bottlenecks import (
     AbsTopK,
     AnnealedReLU,
@@ -73,6 +73,7 @@ __all__ = [
     "check_window",
     "chunked",
     "compiled",
+    "contracts",
     "data",
     "dictionary",
     "dictionary_rules",

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from aejax.errors import UserError
+from aejax.types import Key
 
 
 def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
@@ -37,6 +38,12 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
     return value is not None and bool(holds(value))
 
 
+def check_not_rbg(key: Key, refusal: str) -> None:
+    """Raises UserError in the given words for an rbg key: under vmap all draw as the first does."""
+    if "rbg" in str(jax.random.key_impl(key)):
+        raise UserError(refusal)
+
+
 def check_positive(part: Any, name: str) -> None:
     """Raises UserError for a number that is not above 0, or is infinite."""
     check(part, name, lambda value: 0 < value < math.inf, "a number above 0")
@@ -46,6 +53,12 @@ def check_count(part: Any, least: int, *names: str) -> None:
     """Raises UserError for the first of a part's numbers that is not whole or below the least."""
     for name in names:
         check(part, name, lambda n: whole(n) and n >= least, f"a whole number, {least} or more")
+
+
+def at_least(least: int, what: str, number: int) -> None:
+    """Raises UserError for a whole number below the least; the error says what it is."""
+    if number < least:
+        raise UserError(f"{what} {number}: give {least} or more")
 
 
 def whole(value: Any) -> bool:

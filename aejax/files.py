@@ -16,7 +16,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from aejax.errors import UserError
 
@@ -47,24 +47,33 @@ def sync(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when it is whole, by one rename.
+
+    Raises:
+      OSError: the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(neighbour, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(neighbour, path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+    sync(path.parent)
+
+
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole or not at all: a hidden neighbour first, then one rename.
+    """Writes a file whole or not at all.
 
     Raises:
       UserError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    with writing(path):
-        neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(neighbour, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(neighbour, path)
-        except OSError:
-            neighbour.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
+    with writing(path), replacing(path) as file:
+        file.write(content)
 
 
 def plain(data: Any) -> Any:
@@ -90,8 +99,12 @@ def write_json(path: pathlib.Path, data: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file that a run wrote.
+def read_json(path: pathlib.Path, whose: str = "run") -> Any:
+    """Reads a JSON file that aejax wrote.
+
+    Args:
+      path: of the file.
+      whose: what the file's folder should be, for the error where there is no such file.
 
     Raises:
       UserError: the file is missing, unreadable, no JSON, or of lists in lists a thousand deep.
@@ -99,7 +112,7 @@ def read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no run: it has no {path.name}") from error
+        raise UserError(f"{path.parent} is no {whose}: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it or remove it") from error
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.checks import whole
+from aejax.contracts import Bottleneck, Given, Likelihood, Prior
 from aejax.errors import UserError
 from aejax.events import without_missing
 from aejax.types import Array, Batch, Forward, Key
@@ -26,20 +27,38 @@ class Autoencoder(nn.Module):
 
     Attributes:
       encoder: (x, context) -> features.
-      bottleneck: (features, key, step, context, prior, decoder) -> Code.
+      bottleneck: (features, key, given) -> Code.
       decoder: (z, context) -> prediction.
-      prior: of the latents; None for plain and sparse autoencoders. One of a hierarchy's levels
-        says so by its attribute `of_levels`.
+      prior: of the latents; None for plain and sparse autoencoders.
       likelihood: of the target under the prediction; None reads the prediction as the target.
       parts: further modules that a term needs, such as a critic.
+
+    Raises:
+      UserError: for a bottleneck, prior or likelihood that does not derive from the class of
+        `aejax.contracts` of that name.
     """
 
     encoder: nn.Module
-    bottleneck: Any
+    bottleneck: Bottleneck
     decoder: nn.Module
-    prior: Any = None
-    likelihood: Any = None
+    prior: Prior | None = None
+    likelihood: Likelihood | None = None
     parts: Mapping[str, nn.Module] = flax.core.FrozenDict()
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a part that does not derive from the class of its contract."""
+        for part, contract in (
+            (self.bottleneck, Bottleneck),
+            (self.prior, Prior),
+            (self.likelihood, Likelihood),
+        ):
+            if part is not None and not isinstance(part, contract):
+                kind, name = contract.__name__, type(part).__name__
+                raise UserError(
+                    f"the {kind.lower()} of this model is a {name}, which is no {kind}: derive "
+                    f"{name} from aejax.contracts.{kind}, which says what it must have"
+                )
+        super().__post_init__()
 
     def __call__(self, batch: Batch, key: Key | None = None, step: Array | int = 0) -> Forward:
         """One pass: features, code, explain."""
@@ -54,8 +73,10 @@ class Autoencoder(nn.Module):
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
         """A Code drawn with the key, or without noise where there is none."""
         self._check_latents()
-        self._check_event(batch)
-        return self.bottleneck(features, key, step, batch.context, self.prior, self.decoder)
+        if self.prior is not None:
+            self.prior.check_event(tuple(batch.x.shape[1:]))
+        given = Given(step, batch.context, self.prior, self.decoder)
+        return self.bottleneck(features, key, given)
 
     def explain(
         self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
@@ -79,7 +100,7 @@ class Autoencoder(nn.Module):
 
     def lift(self, latent: Any, context: Any = None) -> Any:
         """What the decoder sees of a latent that the prior gives a probability to."""
-        return self.bottleneck.lift(latent, context, self.prior)
+        return self.bottleneck.lift(latent, Given(context=context, prior=self.prior))
 
     def mean(self, prediction: Any) -> Array:
         """The expected target, [B, *event]."""
@@ -120,21 +141,11 @@ class Autoencoder(nn.Module):
                 f"the bottleneck {name} has latents of shape {shape}: give whole numbers, 1 or more"
             )
         levels = any(isinstance(size, tuple) for size in shape)
-        if self.prior is not None and levels != getattr(self.prior, "of_levels", False):
+        if self.prior is not None and levels != self.prior.of_levels:
             raise UserError(
                 f"the prior {type(self.prior).__name__} is none of latents of shape {shape}, which "
                 f"the bottleneck {name} has: pair the bottlenecks Levels and UpwardLevels with "
                 "priors.Levels or priors.Ladder, and any other with any other prior"
-            )
-
-    def _check_event(self, batch: Batch) -> None:
-        """Raises UserError for a prior made of inputs, whole or at the top, that are not like x."""
-        prior, event = getattr(self.prior, "top", self.prior), tuple(batch.x.shape[1:])
-        if tuple(getattr(prior, "event", event)) != event:
-            name = type(prior).__name__
-            raise UserError(
-                f"the prior {name} is made of inputs of shape {tuple(prior.event)}, but the data's "
-                f"is {event}: give priors.{name} the shape of one x"
             )
 
     def _check_shape(self, prediction: Any, target: Array) -> None:

@@ -1,4 +1,4 @@
-"""One place that imports what only some data sets need, and says what to install."""
+"""One place that imports what only some uses need, and says what to install."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from types import ModuleType
 
 from aejax.errors import UserError
 
-# The package that brings a module of another name.
+# What to install for a module, where that is not its own name.
 PACKAGES = {
-    "PIL.Image": "pillow",
-    "skimage.data": "scikit-image",
-    "sklearn.datasets": "scikit-learn",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets array_record importlib_resources",
-    "grain": "grain",
 }
 
 
@@ -21,7 +20,7 @@ def needs(module: str, purpose: str) -> ModuleType:
     """Imports a module, or says what to install.
 
     Args:
-      module: its dotted name, one of PACKAGES.
+      module: its dotted name.
       purpose: what is not possible without it, for the message.
 
     Returns:
@@ -33,4 +32,7 @@ def needs(module: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(f"{purpose} needs {error.name}: pip install {PACKAGES[module]}") from error
+        top = module.partition(".")[0]
+        raise UserError(
+            f"{purpose} needs {error.name}: pip install {PACKAGES.get(top, top)}"
+        ) from error

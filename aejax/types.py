@@ -4,7 +4,7 @@ Read top to bottom it is the whole of aejax. Data becomes a `Batch`; a model tur
 `Forward`; an `Objective` is a mapping of named, weighted terms that read a forward; a `Learner` is
 the record of pure functions that an objective, a model and an optimiser make together.
 
-    batch   = source.batch(0, state.step)           # a pure function of (seed, step)
+    batch   = batches[0]                            # a pure function of (seed, step)
     forward = model.apply(variables, batch, key)
     state, metrics = learner.step(state, batch)
 
@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import optax
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ class Learner(NamedTuple):
     init: Callable[[Key, Batch], State]
     step: Callable[[State, Any], tuple[State, Metrics]]  # takes a Batch, or a Source where chunked
     variables: Callable[[State], Variables]  # what evaluation, sampling and export use
+    # (variables, batch, key, step) -> the loss and each term on a batch, by the weights of a step
+    evaluate: Callable[[Variables, Batch, Key, Array], Metrics]
     seeds: int | None = None  # members trained side by side: every field of State but step leads S
     chunk: int | None = None  # at most so many steps a call: step takes a Source, metrics trail T
     shared_data: bool = False  # all members see one stream of batches
@@ -100,8 +101,9 @@ class Learner(NamedTuple):
 class Source:
     """The batches of the next steps: a resident data set and rows to gather, or stacked batches.
 
-    Batch i of a source is `source.batch(i, step)`. Members of `seeds` that see streams of their own
-    have a leading S on `rows` and `key` (resident) or on every leaf and `key` (stacked).
+    `aejax.training.gathering` takes batch i out of it, on the device. Members of `seeds` that see
+    streams of their own have a leading S on `rows` and `key` (resident) or on every leaf and `key`
+    (stacked).
     """
 
     arrays: Any  # leaves [N, ...] where rows is given, else [T, B, ...] or [S, T, B, ...]
@@ -111,20 +113,3 @@ class Source:
     # arrays of one batch -> Batch, on the device; hashable, so that it does not retrace
     prepare: Callable[[Key, Any], Batch] = dataclasses.field(metadata={"static": True})
     first: Array | int = 0  # i32[], which batch to begin with: calls may share a chunk's batches
-
-    def batch(self, i: Array | int, step: Array) -> Batch:
-        """Gathers and prepares batch i, the one of step `step`; leaves [B, ...] or [S, B, ...]."""
-        members = self.key.ndim == 1
-
-        def one(arrays, rows, key):
-            if rows is None:
-                taken = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, 0, False), arrays)
-            else:
-                chosen = jax.lax.dynamic_index_in_dim(rows, i, 0, False)
-                taken = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), arrays)
-            return self.prepare(jax.random.fold_in(key, step), taken)
-
-        if not members:
-            return one(self.arrays, self.rows, self.key)
-        axes = (0, None, 0) if self.rows is None else (None, 0, 0)
-        return jax.vmap(one, in_axes=axes)(self.arrays, self.rows, self.key)

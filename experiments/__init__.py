@@ -1,4 +1,4 @@
-"""Experiments, one file each: a frozen dataclass of numbers, data(config, place), build(config).
+"""Experiments, one file each: a frozen dataclass of numbers, its data, parts, figures and page.
 
     python -m experiments                     lists them
     python -m experiments NAME --help         their flags

@@ -53,10 +53,12 @@ def _modules(package: ModuleType) -> dict[str, ModuleType]:
 
 def _listing() -> str:
     lines = ["usage: python -m experiments NAME [--help] [flags]"]
-    for title, package in GROUPS:
+    groups = {title: _modules(package) for title, package in GROUPS}
+    width = max(len(name) for modules in groups.values() for name in modules)
+    for title, modules in groups.items():
         lines += ["", f"{title}:"]
-        for name, module in _modules(package).items():
-            lines.append(f"  {name:<14} {(module.__doc__ or '').splitlines()[0]}")
+        for name, module in modules.items():
+            lines.append(f"  {name:<{width}}  {(module.__doc__ or '').strip().splitlines()[0]}")
     return "\n".join(lines)
 
 
@@ -71,7 +73,7 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
             module.command, prog=prog, args=arguments, config=settings, description=module.__doc__
         )
         return
-    from experiments.shared.driver import drive
+    from experiments.shared.course import drive
     from experiments.shared.place import Place
 
     experiment = module.EXPERIMENT

@@ -20,15 +20,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-import jax
 import optax
 
 import aejax as ae
 from aejax.objective import cyclical
-from aejax.types import Objective, Variables
+from aejax.report import Picture, Section, reconstructions_section
+from aejax.report.drawing import plots
+from aejax.report.results import groups
+from aejax.types import Objective
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 CAPACITY_WEIGHT = 10.0
@@ -61,16 +63,6 @@ class Config(Numbers):
     nats: float = 4.0  # of KL: that free bits leave free, and that capacity draws the KL to
     learning_rate: float = 2e-3  # of Adam
     nll_draws: int = 50  # of the importance-weighted NLL
-
-
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    return ae.data.images(
-        config.dataset,
-        binarise=config.binarise,
-        data_dir=place.data_dir,
-        manual_dir=place.manual_dir,
-    )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -122,14 +114,9 @@ def remedies(config: Config) -> dict[str, Objective]:
 
 def _model(config: Config, event: tuple[int, ...], likelihood: Any) -> ae.Autoencoder:
     """The autoencoder with this likelihood."""
-    smooth = jax.nn.silu
-    return ae.Autoencoder(
-        ae.nets.MLP((config.width,), activation=smooth),
-        ae.Gaussian(config.latents),
-        ae.nets.MLP((config.width,), shape=likelihood.shape(event), activation=smooth),
-        ae.priors.Standard(),
-        likelihood,
-    )
+    encoder, decoder = variational.nets("mlp", likelihood.shape(event), config.width)
+    prior = ae.priors.Standard()
+    return ae.Autoencoder(encoder, ae.Gaussian(config.latents), decoder, prior, likelihood)
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
@@ -140,10 +127,8 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     }
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(config: Config, models: Models, splits: Splits) -> Page:
     """What is decoded from the codes of test examples: where they tell nothing, anything is."""
-    from aejax.report import reconstructions_section
-
     return Page(
         "Posterior collapse and its remedies",
         __doc__ or "",
@@ -153,10 +138,6 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """What each remedy's code carries, and what it is good for, beside no latents."""
-    from aejax.report import Picture, Section
-    from aejax.report.drawing import plots as figures
-    from aejax.report.results import groups
-
     rows = groups(found.result)
     level = {"nll": rows.pop(WITHOUT)["nll"].mean}
     values = {
@@ -167,7 +148,7 @@ def measured(config: Config, found: Measured) -> list[Any]:
         "remedies",
         "Every point is one seed, a thick line the median over seeds. The dashed line is the NLL "
         "of the same decoder without latents: a code is worth having where it lies below.",
-        partial(figures.distributions, values=values, names=NAMES, level=level, level_name=WITHOUT),
+        partial(plots.distributions, values=values, names=NAMES, level=level, level_name=WITHOUT),
     )
     text = (
         f"Each remedy after {config.steps:,} steps. KL says what the code costs, mutual "
@@ -179,7 +160,7 @@ def measured(config: Config, found: Measured) -> list[Any]:
 EXPERIMENT = Experiment(
     name="collapse",
     config=Config,
-    data=data,
+    data=image_data(binarise=None),
     build=build,
     figures=figures,
     page=page,

@@ -23,34 +23,52 @@ autoencoder stays ahead of it. Errors stand in the README.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 
 import aejax as ae
 from aejax import evaluation
 from aejax.data import Split, changed, changes
-from aejax.types import Array, Batch, Variables
-from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
-from experiments.shared.place import Place
-from experiments.shared.recognition import pictures
+from aejax.evaluation.examples import chosen, varied
+from aejax.report import Picture, Section
+from aejax.report.drawing import plots
+from aejax.report.drawing.style import LIGHT, SIZE, Theme, canvas, legend
+from aejax.types import Variables
+from experiments.shared import variational
+from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.images import image_data, pictures
+from experiments.shared.noise import (
+    LEVELS,
+    MODELS,
+    NOISES,
+    OTHERS,
+    SETTINGS,
+    TRAINED,
+    crossings,
+    denoiser,
+    differences,
+    mean,
+    noised,
+    part_name,
+    row_name,
+)
 from experiments.shared.training import Numbers, Part, Trained, check
 
-SETTINGS = ("clean", "noisy", "denoising")
-MODELS = ("vae", "plain", "flow")
-NOISES: dict[str, Any] = {
-    "gaussian": changes.GaussianNoise,
-    "salt-and-pepper": changes.SaltAndPepper,
-    "masking": changes.Masking,
+NAMES = {"vae": "VAE", "plain": "plain", "flow": "VAE, flow prior", "pca": "PCA"}
+TITLES = {
+    "clean": "trained on clean images",
+    "noisy": "trained on noisy images alone",
+    "denoising": "trained to denoise",
 }
-TRAINED = {"gaussian": 0.4, "salt-and-pepper": 0.3, "masking": 0.5}
-LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)  # standard deviations, or shares of the pixels
-OTHERS = ("plain", "flow", "pca")  # whom the VAE is compared with
-NOISE_SEED = 13  # of the noise on test images
+AXES = {
+    "gaussian": "standard deviation of Gaussian noise",
+    "salt-and-pepper": "share of salt and pepper",
+    "masking": "share of masked pixels",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +83,6 @@ class Config(Numbers):
     warmup: int = 300  # steps in which the weight of the rate grows from 0
     tested: int = 2_000  # test images
     fitted: int = 4_000  # train images that PCA is fitted to; the nets see all
-
-
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, as grey values."""
-    return ae.data.images(
-        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
-    )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -91,10 +102,7 @@ def _corrupted(split: Split, kind: str, level: float, setting: str) -> Split:
 
 
 def _part(config: Config, event: tuple[int, ...], name: str, view: Any) -> Part:
-    nets = (
-        ae.nets.MLP((config.width,), activation=jax.nn.silu),
-        ae.nets.MLP((config.width,), shape=event, activation=jax.nn.silu),
-    )
+    encoder, decoder = variational.nets("mlp", event, config.width)
     likelihood = ae.likelihoods.LearnedGaussian(start=0.3)
     bottleneck = ae.Point(config.latents) if name == "plain" else ae.Gaussian(config.latents)
     priors: dict[str, Any] = {
@@ -102,7 +110,7 @@ def _part(config: Config, event: tuple[int, ...], name: str, view: Any) -> Part:
         "flow": ae.priors.Flow(4, (64,)),
         "plain": None,
     }
-    model = ae.Autoencoder(nets[0], bottleneck, nets[1], priors[name], likelihood)
+    model = ae.Autoencoder(encoder, bottleneck, decoder, priors[name], likelihood)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     rate = ae.losses.kl if name == "vae" else ae.losses.rate()
     objective = ae.reconstruction() if name == "plain" else ae.elbo(beta, rate)
@@ -133,22 +141,6 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     return rows
 
 
-def noised(split: Split, kind: str, level: float) -> np.ndarray:
-    """The split's pictures with noise that is the same for every model, f32[N, *event]."""
-    noise = NOISES[kind](level)
-    return np.asarray(noise(jax.random.key(NOISE_SEED), pictures(split)))
-
-
-def row_name(setting: str, kind: str, model: str) -> str:
-    """Of one row of the table."""
-    return f"{setting}, {kind}: {model}"
-
-
-def part_name(name: str, setting: str, kind: str) -> str:
-    """Of the part that is trained for a setting and a noise; clean ones know of no noise."""
-    return f"{name}-clean" if setting == "clean" else f"{name}-{setting}-{kind}"
-
-
 def _errors(part: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
     """Level -> mean square error of each seed, f64[S]."""
     run = denoiser(part.part.model)
@@ -160,15 +152,6 @@ def _errors(part: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
         }
 
     return evaluation.over_seeds(one, part.variables, part.seeds)
-
-
-def denoiser(model: ae.Autoencoder) -> Callable[[Variables, Any], Array]:
-    """(variables, noisy pictures) -> what the model makes of them, without noise of its own."""
-
-    def run(bound: Any, x: Array) -> Array:
-        return bound.mean(bound(Batch(x, x)).prediction)
-
-    return jax.jit(lambda variables, x: model.apply(variables, x, method=run))
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
@@ -188,47 +171,112 @@ def _projected(components: Any, x: np.ndarray) -> np.ndarray:
     return (evaluation.project(found, x) @ directions + mean).reshape(x.shape)
 
 
-def differences(rows: Mapping[str, Any], setting: str, kind: str, other: str) -> list[float]:
-    """The VAE's error less another's at each level: negative where the VAE is better."""
-    own, its = (rows[row_name(setting, kind, name)] for name in ("vae", other))
-    return [mean(own[f"{level:g}"]) - mean(its[f"{level:g}"]) for level in LEVELS]
-
-
-def crossings(gaps: Sequence[float]) -> list[float]:
-    """The levels at which differences change their sign, linear between LEVELS."""
-    found = []
-    for i in range(1, len(LEVELS)):
-        if gaps[i - 1] * gaps[i] < 0:
-            share = gaps[i - 1] / (gaps[i - 1] - gaps[i])
-            found.append(LEVELS[i - 1] + share * (LEVELS[i] - LEVELS[i - 1]))
-    return found
-
-
-def mean(value: Any) -> float:
-    """Of a figure over seeds, as measured or as read from result.json."""
-    return float(value["mean"]) if isinstance(value, Mapping) else float(np.mean(value))
-
-
-def measured(config: Config, found: Measured) -> list[Any]:
-    """The errors over noise levels, and who wins where, in words."""
+def measured(config: Config, found: Measured) -> list[Section]:
+    """The errors over noise levels as nine plots, and who is better where, in words."""
     del config
-    from experiments import denoise_page
+    picture = Picture(
+        "errors",
+        "Mean square error against the clean test image over the level of noise; a dotted line "
+        "marks the level while training. Lower is better.",
+        partial(error_plots, result=found.result),
+    )
+    text = "\n\n".join(
+        sentence(found.result, setting, kind) for setting in SETTINGS for kind in AXES
+    )
+    return [Section("Error over noise", text, [picture])]
 
-    return denoise_page.sections(found.result)
+
+def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
+    """Who is better than whom, and from which level on, for one setting and noise."""
+    said = [verdict(differences(result, setting, kind, name), NAMES[name]) for name in OTHERS]
+    noise = kind.replace("-", " ").capitalize()
+    return f"{noise}, {TITLES[setting]}: the VAE {'; '.join(said)}."
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
-    """Noisy test images and what each model makes of them."""
-    from experiments import denoise_page
+def verdict(gaps: Sequence[float], other: str) -> str:
+    """Of differences of errors, the VAE's less the other's: "beats PCA below 0.31, loses above"."""
+    levels, wins = crossings(gaps), gaps[0] < 0
+    first = f"{'beats' if wins else 'loses to'} {other}"
+    if not levels:
+        return f"{first} at every level"
+    said = [f"{first} below {levels[0]:.2f}"]
+    for level in levels[1:]:
+        wins = not wins
+        said.append(f"{'wins' if wins else 'loses'} up to {level:.2f}")
+    return f"{', '.join(said)} and {'loses' if wins else 'wins'} above"
 
-    sections = denoise_page.pictures_of(models, splits[2])
-    return Page(f"Noise on {config.dataset}", __doc__ or "", sections)
+
+def error_plots(result: Mapping[str, Any], theme: Theme = LIGHT) -> Any:
+    """Rows: settings; columns: kinds of noise; one line a model."""
+    width, height = 8.9, 7.4
+    figure = canvas(width, height, theme)
+    wide, tall, left, bottom = 2.42, 1.72, 0.55, 0.5
+    for row, setting in enumerate(SETTINGS):
+        for column, kind in enumerate(AXES):
+            x, y = left + column * (wide + 0.48), bottom + (2 - row) * (tall + 0.6)
+            place = (x / width, y / height, wide / width, tall / height)
+            axes = figure.add_axes(place, facecolor="none")
+            _lines(axes, result, setting, kind, theme)
+            if row == 2:
+                axes.set_xlabel(AXES[kind], color=theme.muted, fontsize=SIZE - 1)
+            if column == 0:
+                look = {"color": theme.ink, "fontsize": SIZE + 0.5}
+                title = f"{TITLES[setting].capitalize()}: mean square error"
+                figure.text(0, (y + tall + 0.16) / height, title, **look)
+            if row == 0 and column == 2:
+                legend(axes, theme, loc="lower right", bbox_to_anchor=(1.02, 1.04), ncols=4)
+    return figure
+
+
+def _lines(axes: Any, result: Mapping[str, Any], setting: str, kind: str, theme: Theme) -> None:
+    colours = (*theme.series[:2], theme.classes[4], theme.series[2])
+    for name, colour in zip(NAMES, colours, strict=True):
+        row = result[row_name(setting, kind, name)]
+        means = [mean(row[f"{level:g}"]) for level in LEVELS]
+        dash = "--" if name == "pca" else "-"
+        axes.plot(LEVELS, means, dash, color=colour, lw=1.5, label=NAMES[name], marker="o", ms=2.5)
+    if setting != "clean":
+        axes.axvline(TRAINED[kind], color=theme.muted, lw=0.8, ls=":")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=theme.rule, lw=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(theme.rule)
+    axes.tick_params(color=theme.rule, labelcolor=theme.muted, labelsize=SIZE - 1.5)
+    axes.set_axisbelow(True)
+
+
+def page(config: Config, models: Models, splits: Splits) -> Page:
+    """For each noise: clean and noisy test images, and what the models make of them."""
+    test = splits[2]
+    numbers = varied(test.labels, 10, len(test))
+    clean = np.asarray(chosen(test, numbers).target)
+    found = []
+    for kind, level in TRAINED.items():
+        noisy = noised(test, kind, level)[numbers]
+        rows, labels = [clean, np.clip(noisy, 0, 1)], ["clean", "noisy"]
+        for setting in SETTINGS:
+            for name in MODELS[:2]:
+                model, variables = models[part_name(name, setting, kind)]
+                rows.append(np.clip(denoiser(model)(variables, noisy), 0, 1))
+                labels.append(f"{NAMES[name]},\n{setting}")
+        found.append(
+            Picture(
+                f"denoised-{kind}",
+                f"{kind.replace('-', ' ').capitalize()} noise at {level:g}; below each model "
+                "stands how it was trained.",
+                partial(plots.image_grid, images=np.stack(rows), row_labels=labels, tile=48),
+            )
+        )
+    text = "What each setting makes of the same noisy images."
+    return Page(f"Noise on {config.dataset}", __doc__ or "", [Section("Test images", text, found)])
 
 
 EXPERIMENT = Experiment(
     name="denoise",
     config=Config,
-    data=data,
+    data=image_data(binarise="none"),
     build=build,
     figures=figures,
     page=page,

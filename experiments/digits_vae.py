@@ -13,10 +13,9 @@ import dataclasses
 
 import optax
 
-import aejax as ae
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 
@@ -34,33 +33,20 @@ class Config(Numbers):
     nll_draws: int = 100  # of the importance-weighted NLL; 5000 in published tables
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    del config
-    return ae.data.images("digits", data_dir=place.data_dir, manual_dir=place.manual_dir)
-
-
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     """The variational autoencoder, and the plain one with the same nets."""
     check(config, "width", "latents", "nll_draws")
-    tx = optax.adam(config.learning_rate)
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
-    watched = ae.watch(error=ae.losses.squared_error)
-    size = (event, config.width, config.latents)
-    vae, plain = variational.vae("mlp", *size), variational.plain("mlp", *size)
-    elbo, reconstruction = ae.merge(ae.elbo(beta), watched), ae.merge(ae.reconstruction(), watched)
-    return {
-        "vae": Part(vae, elbo, tx, average=0.999),
-        "plain": Part(plain, reconstruction, tx, average=0.999),
-    }
+    size: variational.Size = ("mlp", event, config.width, config.latents)
+    return variational.pair(size, beta, optax.adam(config.learning_rate))
 
 
 EXPERIMENT = Experiment(
     name="digits-vae",
     config=Config,
-    data=data,
+    data=image_data("digits"),
     build=build,
-    figures=lambda config, trained, splits: variational.figures(config.nll_draws, trained, splits),
+    figures=variational.figures,
     page=lambda config, models, splits: variational.page(
         "Handwritten digits", __doc__ or "", models, splits
     ),

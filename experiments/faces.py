@@ -30,11 +30,12 @@ from aejax import evaluation
 from aejax.data import Split, changed, changes
 from aejax.evaluation.generation import nearest_distance
 from aejax.likelihoods.logistic import bits_per_dimension
+from aejax.report import variational_sections
 from aejax.types import Variables
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Members, Page, Splits, say
-from experiments.shared.place import Place
-from experiments.shared.recognition import pictures
+from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.images import image_data, pictures
+from experiments.shared.place import Place, say
 from experiments.shared.training import Numbers, Part, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
@@ -57,10 +58,8 @@ class Config(Numbers):
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, as levels."""
-    train, validation, test = ae.data.images(
-        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
-    )
+    """Train, validation and test, as levels; photographs of celebrities are cut to squares."""
+    train, validation, test = image_data(binarise="none")(config, place)
     if config.dataset == "celeb_a":
         return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
     return train, validation, test
@@ -73,8 +72,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
         ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture
     )
     likelihood = mixture(config.components)
-    encoder, _ = variational.nets(config.net, event, config.width)
-    _, decoder = variational.nets(config.net, event, config.width)
+    encoder, decoder = variational.nets(config.net, event, config.width)
     decoder = decoder.clone(shape=likelihood.shape(event))
     vae = ae.Autoencoder(
         encoder, ae.Gaussian(config.latents), decoder, ae.priors.Flow(4, (64,)), likelihood
@@ -108,11 +106,12 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
             "nll": nll["nll"],
             "rate": bound["rate"],
             "active_units": evaluation.active_units(model, variables, test).count,
-            "mean_square_error": _error(model, variables, test),
+            "mean_square_error": float(variational.mean_square_error(model, variables, test)),
         }
 
     def other(variables: Variables) -> dict[str, Any]:
-        return {"mean_square_error": _error(trained["plain"].part.model, variables, test)}
+        error = variational.mean_square_error(trained["plain"].part.model, variables, test)
+        return {"mean_square_error": float(error)}
 
     plain = evaluation.over_seeds(other, trained["plain"].variables, trained["plain"].seeds)
     histogram: dict[str, Any] = {"bits_per_dimension": _histogram_bits(train, test)}
@@ -122,11 +121,6 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         "histogram": histogram,
         "test from train": _nearness(train, test),
     }
-
-
-def _error(model: ae.Autoencoder, variables: Variables, test: Split) -> float:
-    found = evaluation.means(evaluation.reconstruction(model, variables, test))
-    return float(found["mean_square"])
 
 
 def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
@@ -157,10 +151,8 @@ def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]
     }
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(config: Config, models: Models, splits: Splits) -> Page:
     """Samples with their nearest training faces, reconstructions, paths and traversals."""
-    from aejax.report import variational_sections
-
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     return Page(f"Faces: {config.dataset}", __doc__ or "", sections)

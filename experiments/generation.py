@@ -24,15 +24,18 @@ import jax
 import numpy as np
 import optax
 
-import aejax as ae
 from aejax import evaluation
 from aejax.data import Split
+from aejax.evaluation import decoding
+from aejax.evaluation.examples import chosen
 from aejax.evaluation.generation import nearest_distance, taken
-from aejax.types import Key, Variables
+from aejax.report import Picture, Section, variational_sections
+from aejax.report.curve import grouped
+from aejax.report.drawing import plots
+from aejax.types import Variables
 from experiments.shared import recognition, variational
-from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
-from experiments.shared.place import Place
-from experiments.shared.recognition import pictures
+from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.images import image_data, labelled, pictures
 from experiments.shared.training import Numbers, Part, Trained, check
 from experiments.shared.variational import SAMPLE_SEED
 
@@ -57,32 +60,18 @@ class Config(Numbers):
     paths: int = 500
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, as grey values."""
-    splits = ae.data.images(
-        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
-    )
-    recognition.check_labels(splits)
-    return splits
-
-
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     """The two models, both again on few images, and the classifier."""
     check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
-    watched = ae.watch(error=ae.losses.squared_error)
-    vae = (variational.vae(*size), ae.merge(ae.elbo(beta), watched))
-    plain = (variational.plain(*size), ae.merge(ae.reconstruction(), watched))
-    tx = optax.adam(config.learning_rate)
-    small: dict[str, Any] = {"steps": config.few_steps, "view": partial(_few, count=config.few)}
-    return {
-        "vae": Part(*vae, tx, average=0.999),
-        "plain": Part(*plain, tx, average=0.999),
-        "vae-few": Part(*vae, tx, average=0.99, **small),
-        "plain-few": Part(*plain, tx, average=0.99, **small),
-        "classifier": recognition.part(10, config.classifier_steps),
+    parts = variational.pair(size, beta, optax.adam(config.learning_rate))
+    few = partial(_few, count=config.few)
+    small = {
+        f"{name}-few": part._replace(average=0.99, steps=config.few_steps, view=few)
+        for name, part in parts.items()
     }
+    return {**parts, **small, "classifier": recognition.part(10, config.classifier_steps)}
 
 
 def _few(split: Split, count: int) -> Split:
@@ -105,7 +94,9 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         row: dict[str, Any] = {}
         for label in ("vae", "plain"):
             model = trained[label].part.model
-            drawn = samples(model, variables[label], train, jax.random.key(SAMPLE_SEED), count)
+            drawn = decoding.generated(
+                model, variables[label], train, jax.random.key(SAMPLE_SEED), count
+            )
             row[f"samples: {label}"] = _quality(classifier, real, drawn)
         row["samples: real"] = _quality(classifier, real, pictures(validation.take(count)))
         row |= _paths(config, trained, variables, classifier, splits)
@@ -115,18 +106,6 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
         row["classifier_test_accuracy"] = float(right.mean())
         rows.append(row)
     return jax.tree.map(lambda *each: np.stack(each), *rows)
-
-
-def samples(
-    model: ae.Autoencoder, variables: Variables, train: Split, key: Key, count: int
-) -> np.ndarray:
-    """Means of draws from the prior, or else from a Gaussian fitted to codes, f32[N, *event]."""
-    from aejax.evaluation import decoding as gather
-
-    if model.prior is not None:
-        return gather.samples(model, variables, key, count)
-    codes = gather.encode(model, variables, train).mean
-    return gather.fitted_samples(model, variables, codes, key, count)
 
 
 def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.ndarray) -> Any:
@@ -145,15 +124,13 @@ def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
     """Straight lines between codes of test images, decoded, and between the images themselves."""
-    from aejax.evaluation import decoding as gather
-
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
-    start, end = (gather.chosen(test, np.arange(count) + i * count) for i in range(2))
+    start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
     frames = {}
     for label in ("vae", "plain"):
         model = trained[label].part.model
-        frames[label] = gather.interpolate(model, variables[label], start, end, POINTS)
+        frames[label] = decoding.interpolate(model, variables[label], start, end, POINTS)
     share = np.linspace(0.0, 1.0, POINTS, dtype=np.float32).reshape(1, -1, 1, 1, 1)
     first, last = (np.asarray(batch.target)[:, None] for batch in (start, end))
     frames["cross-fade"] = (1.0 - share) * first + share * last
@@ -176,10 +153,9 @@ def _fit(part: Trained, variables: Variables, splits: Splits) -> dict[str, float
     model, seen, test = part.part.model, part.part.view(splits[0]), splits[2]
 
     def error(split: Split) -> float:
-        found = evaluation.reconstruction(model, variables, split)
-        return float(evaluation.means(found)["mean_square"])
+        return float(variational.mean_square_error(model, variables, split))
 
-    drawn = samples(model, variables, seen, jax.random.key(SAMPLE_SEED), 500)
+    drawn = decoding.generated(model, variables, seen, jax.random.key(SAMPLE_SEED), 500)
     known = pictures(seen)
     return {
         "train_error": error(seen.take(10_000)),
@@ -189,12 +165,8 @@ def _fit(part: Trained, variables: Variables, splits: Splits) -> dict[str, float
     }
 
 
-def measured(config: Config, found: Measured) -> list[Any]:
+def measured(config: Config, found: Measured) -> list[Section]:
     """Training beside validation of the models on few images."""
-    from aejax.report import Picture, Section
-    from aejax.report.curve import grouped
-    from aejax.report.drawing import plots as figures
-
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         parts = grouped(found.histories[label])["distortion"]
@@ -202,7 +174,7 @@ def measured(config: Config, found: Measured) -> list[Any]:
             Picture(
                 f"overfit-{label}",
                 f"{name} on {config.few:,} images: cross-entropy of the reconstruction, nats.",
-                partial(figures.curves, series=parts, name=f"{name}: distortion"),
+                partial(plots.curves, series=parts, name=f"{name}: distortion"),
             )
         )
     text = (
@@ -212,10 +184,8 @@ def measured(config: Config, found: Measured) -> list[Any]:
     return [Section("Overfitting", text, pictures_of)]
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(config: Config, models: Models, splits: Splits) -> Page:
     """Samples, nearest images and paths of the models on all images; nearest ones for few."""
-    from aejax.report import variational_sections
-
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     few = (_few(splits[0], config.few), *splits[1:])
@@ -231,7 +201,7 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
 EXPERIMENT = Experiment(
     name="generation",
     config=Config,
-    data=data,
+    data=labelled(image_data(binarise="none")),
     build=build,
     figures=figures,
     page=page,

@@ -18,14 +18,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import optax
 
 import aejax as ae
-from aejax.types import Variables
+from aejax.report import Picture, Section, reconstructions_section
+from aejax.report.drawing import plots
+from aejax.report.results import groups
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 NAMES = {
@@ -68,13 +69,6 @@ PAPER = Config(
 )
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    return ae.data.images(
-        config.dataset, binarise="static", data_dir=place.data_dir, manual_dir=place.manual_dir
-    )
-
-
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     """A part for each posterior."""
     check(config, "width", "latents", "flows", "made", "columns", "tested", "nll_draws")
@@ -89,21 +83,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     # Sampled for all alike: only the diagonal posterior has a closed KL.
     objective = ae.elbo(beta, ae.losses.rate())
-    return {
-        label: Part(_model(config, event, posterior), objective, tx, average=0.999)
+    encoder, decoder = variational.nets("mlp", event, config.width)
+    prior, likelihood = ae.priors.Standard(), ae.likelihoods.Bernoulli()
+    models = {
+        label: ae.Autoencoder(encoder, posterior, decoder, prior, likelihood)
         for label, posterior in posteriors.items()
     }
-
-
-def _model(config: Config, event: tuple[int, ...], posterior: Any) -> ae.Autoencoder:
-    smooth = jax.nn.silu
-    return ae.Autoencoder(
-        ae.nets.MLP((config.width,), activation=smooth),
-        posterior,
-        ae.nets.MLP((config.width,), shape=event, activation=smooth),
-        ae.priors.Standard(),
-        ae.likelihoods.Bernoulli(),
-    )
+    return {label: Part(model, objective, tx, average=0.999) for label, model in models.items()}
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
@@ -116,20 +102,14 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     return result
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(config: Config, models: Models, splits: Splits) -> Page:
     """Reconstructions of each part."""
-    from aejax.report import reconstructions_section
-
     sections = [reconstructions_section(models, splits[2])]
     return Page("Posteriors made by flows", __doc__ or "", sections)
 
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """NLL and bounds of all seeds."""
-    from aejax.report import Picture, Section
-    from aejax.report.drawing import plots as figures
-    from aejax.report.results import groups
-
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(found.result).items()
@@ -139,7 +119,7 @@ def measured(config: Config, found: Measured) -> list[Any]:
         "Every point is one seed, a thick line the median over seeds. Lower is better but for the "
         "ELBO. The last panel is what the ELBO loses beside the importance-weighted NLL: less of "
         "it is what a richer posterior is for.",
-        partial(figures.distributions, values=values, names=NAMES),
+        partial(plots.distributions, values=values, names=NAMES),
     )
     return [Section("Flows", f"Each posterior after {config.steps:,} steps.", [picture])]
 
@@ -147,7 +127,7 @@ def measured(config: Config, found: Measured) -> list[Any]:
 EXPERIMENT = Experiment(
     name="image-flows",
     config=Config,
-    data=data,
+    data=image_data(binarise="static"),
     build=build,
     figures=figures,
     page=page,

@@ -13,15 +13,13 @@ them training: 10 epochs, NLL (100 draws) 88.90, ELBO -93.11, 352 active units.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import optax
 
 import aejax as ae
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Members, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 
@@ -41,11 +39,6 @@ class Config(Numbers):
     free_nats: float = 0.5  # of each level's KL
     learning_rate: float = 2e-3  # of Adam; the weights are averaged instead of it falling
     nll_draws: int = 100  # of the importance-weighted NLL; 1000 in the published tables
-
-
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    return ae.data.images(config.dataset, data_dir=place.data_dir, manual_dir=place.manual_dir)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -71,18 +64,12 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     return {"vae": Part(model, objective, optax.adam(config.learning_rate), average=0.999)}
 
 
-def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """The test figures, and the epochs that the steps were."""
-    found = variational.figures(config.nll_draws, trained, splits)
-    return {**found, "epochs": variational.epochs(config.steps, config.batch, splits[0])}
-
-
 EXPERIMENT = Experiment(
     name="image-ladder",
     config=Config,
-    data=data,
+    data=image_data(),
     build=build,
-    figures=figures,
+    figures=variational.figures_and_epochs,
     page=lambda config, models, splits: variational.page(
         f"A ladder of {config.small + config.large} levels", __doc__ or "", models, splits
     ),

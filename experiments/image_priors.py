@@ -26,8 +26,8 @@ import optax
 
 import aejax as ae
 from experiments.shared import hierarchies, variational
-from experiments.shared.driver import Experiment, Members, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment, Members, Splits
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 
@@ -49,11 +49,6 @@ class Config(Numbers):
     tested: int = 10_000  # test examples, the first
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    return ae.data.images(config.dataset, data_dir=place.data_dir, manual_dir=place.manual_dir)
-
-
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     """The model under its prior."""
     check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
@@ -71,14 +66,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
     """The test figures, and the epochs that the steps were."""
     splits = (*splits[:2], splits[2].take(config.tested))
-    found = variational.figures(config.nll_draws, trained, splits)
-    return {**found, "epochs": variational.epochs(config.steps, config.batch, splits[0])}
+    return variational.figures_and_epochs(config, trained, splits)
 
 
 EXPERIMENT = Experiment(
     name="image-priors",
     config=Config,
-    data=data,
+    data=image_data(),
     build=build,
     figures=figures,
     page=lambda config, models, splits: variational.page(

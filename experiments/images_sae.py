@@ -22,12 +22,15 @@ import optax
 
 import aejax as ae
 from aejax import evaluation
+from aejax.report import sparse_sections
+from aejax.report.frontier import dead_section, density_section, frontier_section
+from aejax.report.sparse import atoms_section
 from aejax.types import Variables
 from experiments.shared.codes import Shape, at_each, codes, swept
-from experiments.shared.driver import Experiment, Measured, Members, Page, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.images import image_data, pictures
 from experiments.shared.training import Numbers, Part, check
-from experiments.shared.variational import named
+from experiments.shared.variational import mean_square_error, named
 
 JUDGED = 10_000  # train examples that the units are judged by
 
@@ -44,13 +47,6 @@ class Config(Numbers):
     l1_mean: float = 0.3  # weight of the mean of |z| beside the mean squared error
     code: int = 64  # units of the plain autoencoder's code
     learning_rate: float = 1e-3  # of Adam
-
-
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, as grey values."""
-    return ae.data.images(
-        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
-    )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -109,9 +105,8 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 def _sparse(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
     found = evaluation.sparsity(model, variables, test)
-    error = evaluation.means(evaluation.reconstruction(model, variables, test))["mean_square"]
     return {
-        "mean_square_error": error,
+        "mean_square_error": mean_square_error(model, variables, test),
         "explained_variance": found.explained_variance,
         "l0": found.l0,
         "dead": found.dead,
@@ -119,7 +114,7 @@ def _sparse(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
 
 
 def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
-    error = evaluation.means(evaluation.reconstruction(model, variables, test))["mean_square"]
+    error = mean_square_error(model, variables, test)
     total = np.var(_pixels(test), axis=0).mean()
     return {
         "mean_square_error": error,
@@ -156,16 +151,11 @@ def _pca(components: int, train: Any, test: Any) -> dict[str, Any]:
 
 def _pixels(split: Any) -> np.ndarray:
     """f32[N, D]."""
-    batches = split.batches(5_000)
-    return np.concatenate([np.asarray(b.target).reshape(len(b.target), -1) for b in batches])
+    return pictures(split).reshape(len(split), -1)
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(config: Config, models: Models, splits: Splits) -> Page:
     """All codes' latents, and the page of the first; the plain one's reconstructions beside."""
-    from aejax.report import sparse_sections
-    from aejax.report.frontier import density_section
-    from aejax.report.sparse import atoms_section
-
     plain = models["plain"]
     sparse = {name: pair for name, pair in models.items() if name != "plain"}
     densities = {
@@ -183,8 +173,6 @@ def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Split
 
 def measured(config: Config, measured: Measured) -> list[Any]:
     """The frontier of all codes, plain autoencoder and PCA beside, and dead latents over time."""
-    from aejax.report.frontier import dead_section, frontier_section
-
     rows: dict[str, list[Any]] = {}
     for name, row in measured.result.items():
         if isinstance(row, dict) and "explained_variance" in row:
@@ -201,7 +189,7 @@ def measured(config: Config, measured: Measured) -> list[Any]:
 EXPERIMENT = Experiment(
     name="images-sae",
     config=Config,
-    data=data,
+    data=image_data(binarise="none"),
     build=build,
     figures=figures,
     page=page,

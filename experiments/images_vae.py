@@ -18,8 +18,8 @@ import optax
 
 import aejax as ae
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 
@@ -41,41 +41,24 @@ class Config(Numbers):
     nll_draws: int = 100  # of the importance-weighted NLL; 5000 in published tables
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    return ae.data.images(
-        config.dataset,
-        binarise=config.binarise,
-        data_dir=place.data_dir,
-        manual_dir=place.manual_dir,
-    )
-
-
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     """The variational autoencoder, and the plain one with the same nets."""
     check(config, "width", "latents", "draws", "nll_draws")
-    tx = optax.adam(config.learning_rate)
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
-    watched = ae.watch(error=ae.losses.squared_error)
     size = (config.net, event, config.width, config.latents)
-    vae, plain = variational.vae(*size), variational.plain(*size)
     # A bound other than the ELBO needs the rate at its draws.
     rate = ae.losses.kl if config.bound == "elbo" else ae.losses.rate()
     bound = {"elbo": ae.bounds.mean, "iwae": ae.bounds.iwae}[config.bound]
-    elbo = ae.merge(ae.elbo(beta, rate), watched)
-    reconstruction = ae.merge(ae.reconstruction(), watched)
-    return {
-        "vae": Part(vae, elbo, tx, config.draws, bound, average=0.999),
-        "plain": Part(plain, reconstruction, tx, average=0.999),
-    }
+    parts = variational.pair(size, beta, optax.adam(config.learning_rate), rate)
+    return {**parts, "vae": parts["vae"]._replace(draws=config.draws, bound=bound)}
 
 
 EXPERIMENT = Experiment(
     name="images-vae",
     config=Config,
-    data=data,
+    data=image_data(binarise=None),
     build=build,
-    figures=lambda config, trained, splits: variational.figures(config.nll_draws, trained, splits),
+    figures=variational.figures,
     page=lambda config, models, splits: variational.page(
         f"A variational autoencoder of {variational.named(splits)}", __doc__ or "", models, splits
     ),

@@ -21,7 +21,6 @@ say so there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -31,8 +30,8 @@ import optax
 import aejax as ae
 from aejax.data import Split
 from experiments.shared import variational
-from experiments.shared.driver import Experiment, Members, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment
+from experiments.shared.images import image_data
 from experiments.shared.training import Numbers, Part, check
 
 HELD_OUT = 400  # of the paper's code
@@ -54,14 +53,6 @@ class Config(Numbers):
     schedule: Literal["falling", "stages"] = "falling"
     learning_rate: float = 3e-3  # of Adam, the highest of `falling`; the stages have their own
     nll_draws: int = 5_000  # of the importance-weighted NLL; as in the paper
-
-
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test."""
-    del config
-    return ae.data.images(
-        "mnist", data_dir=place.data_dir, manual_dir=place.manual_dir, validation=HELD_OUT
-    )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -118,18 +109,12 @@ def _start(train: Split) -> Any:
     return ae.initialise.base_rates(np.mean(images, axis=0, dtype=np.float64) / 255)
 
 
-def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """The test figures, and the epochs that the steps were."""
-    found = variational.figures(config.nll_draws, trained, splits)
-    return {**found, "epochs": variational.epochs(config.steps, config.batch, splits[0])}
-
-
 EXPERIMENT = Experiment(
     name="mnist-iwae",
     config=Config,
-    data=data,
+    data=image_data("mnist", validation=HELD_OUT),
     build=build,
-    figures=figures,
+    figures=variational.figures_and_epochs,
     page=lambda config, models, splits: variational.page(
         "The table of Burda et al.", __doc__ or "", models, splits
     ),

@@ -28,9 +28,13 @@ import aejax as ae
 from aejax import evaluation
 from aejax.data.pictures.sprites import GRIDS
 from aejax.evaluation import disentanglement as scores
+from aejax.report import Picture, Section, traversals_section
+from aejax.report.drawing import plots
+from aejax.report.results import groups
 from aejax.types import Objective, Variables
-from experiments.shared.driver import Experiment, Measured, Members, Page, Splits, say
-from experiments.shared.place import Place
+from experiments.shared.experiment import Experiment, Measured, Members, Models, Page, Splits
+from experiments.shared.images import image_data
+from experiments.shared.place import say
 from experiments.shared.training import Numbers, Part, check
 from experiments.shared.variational import TEST_SEED
 
@@ -90,11 +94,6 @@ PAPER = Config(
     draws=2_000,
     trees="boosted",
 )
-
-
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test; the pixels are 0 or 1 already."""
-    return ae.data.images(config.dataset, binarise="static", data_dir=place.data_dir)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -239,20 +238,14 @@ def _members(part: Any) -> Any:
     return evaluation.each(part.variables, part.seeds)
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(config: Config, models: Models, splits: Splits) -> Page:
     """Traversals of each method's first seed."""
-    from aejax.report import traversals_section
-
     shown = {label: models[label] for label in list(models)[:: config.strengths]}
     return Page("Disentangling sprites", __doc__ or "", [traversals_section(shown, splits[2])])
 
 
 def measured(config: Config, found: Measured) -> list[Any]:
     """The scores of all seeds as one figure."""
-    from aejax.report import Picture, Section
-    from aejax.report.drawing import plots as figures
-    from aejax.report.results import groups
-
     rows = groups(found.result)
     level = {name: figure.mean for name, figure in rows.pop(SHUFFLED, {}).items()}
     values = {}
@@ -264,9 +257,7 @@ def measured(config: Config, found: Measured) -> list[Any]:
         "Every point is one seed, a thick line the median over seeds. Higher is more disentangled; "
         "the dashed line is what the same score gives to codes of other pictures. MIG, DCI, SAP "
         "and modularity go from 0 to 1, the two accuracies from chance, one in five.",
-        partial(
-            figures.distributions, values=values, names=NAMES, level=level, level_name=SHUFFLED
-        ),
+        partial(plots.distributions, values=values, names=NAMES, level=level, level_name=SHUFFLED),
     )
     text = (
         f"Ten scores of {config.seeds} seeds of each method with the same nets, steps and data. "
@@ -292,7 +283,7 @@ NAMES = {
 EXPERIMENT = Experiment(
     name="sprites-disentangle",
     config=Config,
-    data=data,
+    data=image_data(binarise="static"),
     build=build,
     figures=figures,
     page=page,

@@ -17,15 +17,11 @@ TopK and JumpReLU above BatchTopK by more than their standard errors.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import aejax as ae
 from aejax.data.synthetic.synthbench import SynthBench
-from aejax.types import Variables
 from experiments.shared import synth
 from experiments.shared.codes import Shape, codes, swept
-from experiments.shared.driver import Experiment, Page, Splits
-from experiments.shared.place import Place
 from experiments.shared.training import Numbers, Part, check
 
 
@@ -46,10 +42,9 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # of Adam
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, made once."""
-    recipe = SynthBench(config.features, config.size, least=config.least)
-    return synth.store(recipe, config.tokens, place)
+def recipe(config: Config) -> SynthBench:
+    """The features, and how often each is active."""
+    return SynthBench(config.features, config.size, least=config.least)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -63,19 +58,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     return {name: swept(make, config.l0) for name, make in codes(shape).items()}
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
-    """The page of one member of each code: the first seed at the first number of latents."""
-    sections = synth.model_sections(models, splits[2])
-    return Page("Sparse codes on known features", __doc__ or "", sections)
-
-
-EXPERIMENT = Experiment(
-    name="synth-sae",
-    config=Config,
-    data=data,
-    build=build,
-    figures=lambda config, trained, splits: synth.figures(trained, splits[2]),
-    page=page,
-    measured=lambda config, measured: synth.measured_sections(measured),
-    rules=ae.dictionary_rules,
+EXPERIMENT = synth.experiment(
+    "synth-sae", Config, recipe, build, "Sparse codes on known features", __doc__ or ""
 )

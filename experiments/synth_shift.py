@@ -20,10 +20,10 @@ import optax
 import aejax as ae
 from aejax import evaluation
 from aejax.data.synthetic.synthbench import SynthBench
+from aejax.report.frontier import dead_section
 from aejax.types import Variables
 from experiments.shared import synth
-from experiments.shared.driver import Experiment, Members, Page, Splits
-from experiments.shared.place import Place
+from experiments.shared.experiment import Members, Splits
 from experiments.shared.training import Numbers, Part, check
 
 SILENCE = 1_000  # steps
@@ -44,13 +44,12 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # of Adam
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, made once."""
-    recipe = SynthBench(config.features, config.size, least=0.01)
-    # The length of the constant: gamma times that of the deviations, from one block of tokens.
-    tokens = recipe.block(0).dense(config.features) @ recipe.dictionary()
+def recipe(config: Config) -> SynthBench:
+    """The features, and a constant that is gamma times as long as the deviations."""
+    made = SynthBench(config.features, config.size, least=0.01)
+    tokens = made.block(0).dense(config.features) @ made.dictionary()
     offset = round(config.gamma * float(np.linalg.norm(tokens.std(axis=0))), 1)
-    return synth.store(dataclasses.replace(recipe, offset=offset), config.tokens, place)
+    return dataclasses.replace(made, offset=offset)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -87,28 +86,12 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     }
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
-    """How often latents are used, and which features were found."""
-
-    sections = synth.model_sections(models, splits[2])
-    return Page("Data with a large mean", __doc__ or "", sections)
-
-
 def dead(config: Config, measured: Any) -> list[Any]:
     """Dead latents over time."""
-    from aejax.report.frontier import dead_section
-
     section = dead_section(measured.histories)
     return [section] if section else []
 
 
-EXPERIMENT = Experiment(
-    name="synth-shift",
-    config=Config,
-    data=data,
-    build=build,
-    figures=figures,
-    page=page,
-    measured=dead,
-    rules=ae.dictionary_rules,
-)
+EXPERIMENT = synth.experiment(
+    "synth-shift", Config, recipe, build, "Data with a large mean", __doc__ or ""
+)._replace(figures=figures, measured=dead)

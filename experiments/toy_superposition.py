@@ -14,15 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import aejax as ae
 from aejax.data.synthetic.superposition import Superposition
-from aejax.types import Variables
 from experiments.shared import synth
 from experiments.shared.codes import Shape, codes, priced, swept
-from experiments.shared.driver import Experiment, Page, Splits
-from experiments.shared.place import Place
 from experiments.shared.training import Numbers, Part, check
 
 
@@ -42,9 +38,9 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # of Adam
 
 
-def data(config: Config, place: Place) -> Splits:
-    """Train, validation and test, made once."""
-    return synth.store(Superposition(config.features, config.size), config.tokens, place)
+def recipe(config: Config) -> Superposition:
+    """The features, and how often each is active."""
+    return Superposition(config.features, config.size)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
@@ -66,19 +62,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Part]:
     return parts | {n: swept(made[n], config.l0) for n in ("topk", "batchtopk", "jumprelu")}
 
 
-def page(config: Config, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
-    """How often latents are used, and which features were found."""
-    sections = synth.model_sections(models, splits[2])
-    return Page("Toy superposition", __doc__ or "", sections)
-
-
-EXPERIMENT = Experiment(
-    name="toy-superposition",
-    config=Config,
-    data=data,
-    build=build,
-    figures=lambda config, trained, splits: synth.figures(trained, splits[2]),
-    page=page,
-    measured=lambda config, measured: synth.measured_sections(measured),
-    rules=ae.dictionary_rules,
+EXPERIMENT = synth.experiment(
+    "toy-superposition", Config, recipe, build, "Toy superposition", __doc__ or ""
 )

@@ -24,7 +24,7 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"checks", "events", "files", "normal", "optional"},
+    {"checks", "contracts", "events", "files", "normal", "optional"},
     {"kernels"},
     PARTS,
     {"model", "objective"},
@@ -39,8 +39,8 @@ ROWS: list[set[str]] = [
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 
 # flax stays in few rooms, which keeps the way open; types and losses only name its Module.
-FLAX = {"types", "losses", "nets", "bottlenecks", "priors", "likelihoods", "model", "training"}
-FLAX |= {"language"}
+FLAX = {"types", "contracts", "losses", "model", "training"}
+FLAX |= {"nets", "bottlenecks", "priors", "likelihoods", "language"}
 
 HEAVY = ["tensorflow_datasets", "tensorflow", "grain", "array_record", "matplotlib", "sklearn"]
 HEAVY += ["PIL", "tyro", "rich", "safetensors", "torch", "transformers", "gguf", "tokenizers"]

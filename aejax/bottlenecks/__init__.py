@@ -1,16 +1,7 @@
 """Bottlenecks: features -> Code, and what it costs; in nothing else do autoencoders differ.
 
-A bottleneck is a Linen module called with (features, key, step, context, prior, decoder): a
-ladder posterior reads the prior, a sparse one may read the atoms. Its `shape` is that of one
-example's latent (a pytree of shapes for a hierarchy), and `lift(latent, context, prior)` turns what
-the prior draws into what the decoder sees. It behaves as in training if and only if the collection
-"memory" is writable; a key of None means no noise.
-
-A Code is a NamedTuple with `z`, all that the decoder sees, and `latent`, what the prior gives a
-probability to (z itself but for quantised codes). A random code has `log_q(stick=False) -> f32[B]`;
-one whose distribution is a diagonal Gaussian, and no other, has the fields `mean` and `log_std`.
-One whose density is known at any latent may say so by `log_prob(values f32[N, L]) -> f32[N, B]` and
-`redraw(key) -> f32[B, L]`.
+`aejax.contracts` says what a bottleneck must have (`Bottleneck`), and what a code must (`Code`) and
+can have.
 """
 
 from aejax.bottlenecks.covariance import FullGaussian, FullGaussianCode

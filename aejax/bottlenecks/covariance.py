@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
 from aejax.normal import LOG_2PI
 from aejax.types import Array, Key
@@ -52,32 +53,18 @@ class FullGaussianCode(NamedTuple):
         return self.location + _product(self.cholesky, noise)
 
 
-class FullGaussian(nn.Module):
+class FullGaussian(VectorBottleneck):
     """z = location + cholesky noise, noise ~ N(0, 1) (Kingma and Welling 2019, section 2.5.1).
 
     The features give L (L + 3) / 2 numbers: the location, the logarithm of the diagonal, and what
     stands below it.
     """
 
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
     def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
+        self, features: Array, key: Key | None, given: Given = NOTHING
     ) -> FullGaussianCode:
         """[B, ...] -> FullGaussianCode; without a key z is the location."""
-        del step, context, prior, decoder
         count = self.latents
         rows, columns = np.tril_indices(count, -1)
         statistics = nn.Dense(2 * count + len(rows), name="statistics")(
@@ -88,11 +75,6 @@ class FullGaussian(nn.Module):
         cholesky = cholesky.at[:, rows, columns].set(below)
         code = FullGaussianCode(location, location, cholesky)
         return code if key is None else code._replace(z=code.redraw(key))
-
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
-        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
-        del context, prior
-        return latent
 
 
 def _product(matrices: Array, vectors: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
 from aejax.checks import check, check_count, whole
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.types import Array, Key
 
 
@@ -84,7 +84,7 @@ class AutoregressiveStep(nn.Module):
         return moved[:, ::-1], jnp.sum(jax.nn.log_sigmoid(gate), axis=-1)
 
 
-class InverseAutoregressive(nn.Module):
+class InverseAutoregressive(VectorBottleneck):
     """A diagonal Gaussian through inverse autoregressive flows (IAF) that see the features.
 
     Attributes:
@@ -94,28 +94,13 @@ class InverseAutoregressive(nn.Module):
       activation: between them.
     """
 
-    latents: int
     flows: int = 4
     widths: Sequence[int] = (320,)
     activation: Callable[[Array], Array] = nn.elu
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> FlowCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
         """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
-        del step, context, prior, decoder
         check_count(self, 0, "flows")
         whole_widths = all(whole(width) and width >= 1 for width in self.widths)
         check(self, "widths", lambda _: whole_widths, "whole numbers, 1 or more")
@@ -124,8 +109,3 @@ class InverseAutoregressive(nn.Module):
             for i in range(self.flows)
         ]
         return flow(Base(self.latents, name="base"), steps, features, key)
-
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
-        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
-        del context, prior
-        return latent

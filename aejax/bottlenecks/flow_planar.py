@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
 from aejax.checks import check_count
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.types import Array, Key
 
 
@@ -33,7 +32,7 @@ class PlanarStep(nn.Module):
         return z + u * height, jnp.log1p(slope)[:, 0]
 
 
-class Planar(nn.Module):
+class Planar(VectorBottleneck):
     """A diagonal Gaussian through planar flows, whose parameters the features give.
 
     Attributes:
@@ -41,31 +40,11 @@ class Planar(nn.Module):
       flows: how many steps.
     """
 
-    latents: int
     flows: int = 4
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> FlowCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
         """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
-        del step, context, prior, decoder
         check_count(self, 0, "flows")
         steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)
-
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
-        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
-        del context, prior
-        return latent

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.flow import Base, FlowCode, flow
 from aejax.checks import check_count
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.errors import UserError
 from aejax.types import Array, Key
 
@@ -50,7 +49,7 @@ class SylvesterStep(nn.Module):
         return z + jnp.sum(q * move[:, None, :], axis=-1), jnp.sum(jnp.log1p(slope), axis=-1)
 
 
-class Sylvester(nn.Module):
+class Sylvester(VectorBottleneck):
     """A diagonal Gaussian through orthogonal Sylvester flows, whose parameters the features give.
 
     Attributes:
@@ -59,31 +58,16 @@ class Sylvester(nn.Module):
       flows: how many steps.
     """
 
-    latents: int
     columns: int | None = None
     flows: int = 4
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> FlowCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
         """[B, ...] -> FlowCode; without a key it is where the base's location goes.
 
         Raises:
           UserError: if there are more columns than latents.
         """
-        del step, context, prior, decoder
         columns = self.latents if self.columns is None else self.columns
         if not 1 <= columns <= self.latents:
             raise UserError(
@@ -93,8 +77,3 @@ class Sylvester(nn.Module):
         check_count(self, 0, "flows")
         steps = [SylvesterStep(columns, name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)
-
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
-        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
-        del context, prior
-        return latent

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
-from aejax.normal import normal_log_prob
+from aejax.normal import LOG_2PI, normal_log_prob
 from aejax.types import Array, Key
 
 
@@ -37,39 +38,34 @@ class GaussianCode(NamedTuple):
             mean, log_std = jax.lax.stop_gradient((mean, log_std))
         return jnp.sum(normal_log_prob(self.z, mean, log_std), axis=-1)
 
+    def log_prob(self, values: Array) -> Array:
+        """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
+        # An exponential an example, not one a pair: of a thousand draws these would cost more than
+        # the decoder.
+        scaled = (values[:, None] - self.mean[None]) * jnp.exp(-self.log_std)[None]
+        constant = -jnp.sum(self.log_std + 0.5 * LOG_2PI, axis=-1)
+        return -0.5 * jnp.sum(jnp.square(scaled), axis=-1) + constant[None]
 
-class Gaussian(nn.Module):
+    def redraw(self, key: Key) -> Array:
+        """Another draw for each example, f32[B, L]."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+
+class Gaussian(VectorBottleneck):
     """z = mean + exp(log_std) * noise, noise ~ N(0, 1) (Kingma and Welling 2014, section 2.4)."""
 
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> GaussianCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> GaussianCode:
         """[B, ...] -> GaussianCode; without a key z is the mean."""
-        del step, context, prior, decoder
         statistics = nn.Dense(2 * self.latents, name="statistics")(
             flatten(features).astype(jnp.float32)
         )
-        mean, log_std = jnp.split(statistics, 2, axis=-1)
-        if key is None:
-            return GaussianCode(mean, mean, log_std)
-        noise = jax.random.normal(key, mean.shape, mean.dtype)
-        return GaussianCode(mean + jnp.exp(log_std) * noise, mean, log_std)
+        return drawn(statistics, key)
 
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
-        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
-        del context, prior
-        return latent
+
+def drawn(statistics: Array, key: Key | None) -> GaussianCode:
+    """The code of means and log deviations f32[B, 2 L]; at the mean where there is no key."""
+    mean, log_std = jnp.split(statistics, 2, axis=-1)
+    code = GaussianCode(mean, mean, log_std)
+    return code if key is None else code._replace(z=code.redraw(key))

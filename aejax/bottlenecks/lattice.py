@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from aejax.bottlenecks.positions import Positions, check_indices, straight_through
+from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.errors import UserError
 from aejax.types import Array, Key
 
@@ -28,7 +28,7 @@ class LatticeCode(NamedTuple):
         return self.indices
 
 
-class FiniteScalarQuantised(nn.Module):
+class FiniteScalarQuantised(Bottleneck):
     """FSQ: numbers squashed and rounded, straight-through (Mentzer et al. 2024, section 3).
 
     The codebook is the grid of all combinations: no memory, no commitment, nothing to collapse.
@@ -71,17 +71,8 @@ class FiniteScalarQuantised(nn.Module):
             )
         self.encode = Positions(self.positions, len(self.levels))
 
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> LatticeCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> LatticeCode:
         """[B, ...] -> LatticeCode; the key is not used."""
-        del key, step, context, prior, decoder
         encoded = self.encode(features)
         levels = np.asarray(self.levels, np.float32)
         # Slightly beyond the outermost levels, so that these can be reached.
@@ -98,9 +89,8 @@ class FiniteScalarQuantised(nn.Module):
         z = straight_through(bounded / middle.reshape((*around, -1)), self.lift(indices))  # pyright: ignore[reportArgumentType]
         return LatticeCode(z, indices.astype(jnp.int32))
 
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
+    def lift(self, latent: Array, given: Given = NOTHING) -> Array:
         """Indices i32[B, *positions] -> their points f32[B, *positions, len(levels)]."""
-        del context, prior
         check_indices(self, latent)
         levels = np.asarray(self.levels, np.int32).reshape((*(1,) * latent.ndim, -1))
         digits = (latent[..., None] // self._basis(latent.ndim + 1)) % levels

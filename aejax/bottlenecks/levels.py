@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.gaussian import GaussianCode
+from aejax.bottlenecks.gaussian import GaussianCode, drawn
+from aejax.contracts import NOTHING, Bottleneck, Given, TrunkPrior
 from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.types import Array, Key
@@ -27,11 +28,6 @@ class LevelsCode(NamedTuple):
 
     levels: tuple[GaussianCode, ...]  # from the top down
     z: Any  # what the decoder sees: all levels, or what the prior's trunk makes of them
-
-    @property
-    def top(self) -> GaussianCode:
-        """The level that is drawn from x alone: what it tells of x, all levels tell at least."""
-        return self.levels[0]
 
     @property
     def latent(self) -> tuple[Array, ...]:
@@ -75,7 +71,7 @@ class UpwardCode(NamedTuple):
         return _log_q(self.steps, stick)
 
 
-class Levels(nn.Module):
+class Levels(Bottleneck):
     """q(z_1 | x) q(z_2 | x, z_1) ...: from the top down, as in the HVAE and in ladders.
 
     Each net is called with (features, (state, context)) and gives f32[B, 2 L_l], means and then
@@ -96,21 +92,12 @@ class Levels(nn.Module):
         return _shape(self.latents)
 
     @nn.compact
-    def __call__(
-        self,
-        features: Any,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> LevelsCode:
+    def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> LevelsCode:
         """Features -> LevelsCode; without a key each level is its mean, given the means above.
 
         Raises:
           UserError: if there are not as many nets or features as levels.
         """
-        del step, decoder
         count = len(self.latents)
         each = features if isinstance(features, tuple) else (features,) * count
         if not len(self.nets) == len(each) == count:
@@ -119,21 +106,21 @@ class Levels(nn.Module):
                 "as many of each"
             )
         keys = (None,) * count if key is None else jax.random.split(key, count)
-        state, levels = _start(prior, jax.tree.leaves(each)[0].shape[0], context), []
+        state, levels = _start(jax.tree.leaves(each)[0].shape[0], given), []
         for i, (net, seen, noise) in enumerate(zip(self.nets, each, keys, strict=True)):
-            levels.append(_drawn(net(seen, (state, context)), self.latents[i], noise))
-            state = _advance(prior, i, state, levels[-1].z, context)
+            levels.append(_drawn(net(seen, (state, given.context)), self.latents[i], noise))
+            state = _advance(i, state, levels[-1].z, given)
         return LevelsCode(tuple(levels), state)
 
-    def lift(self, latent: tuple[Array, ...], context: Any = None, prior: Any = None) -> Any:
+    def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Any:
         """What the decoder sees of a latent: all levels, or the end of the prior's trunk."""
-        state = _start(prior, latent[0].shape[0], context)
+        state = _start(latent[0].shape[0], given)
         for i, z in enumerate(latent):
-            state = _advance(prior, i, state, z, context)
+            state = _advance(i, state, z, given)
         return state
 
 
-class UpwardLevels(nn.Module):
+class UpwardLevels(Bottleneck):
     """q(z_L | x) q(z_{L-1} | z_L) ...: from the bottom up (Burda et al. 2016, equation 6).
 
     The decoder sees the lowest level alone.
@@ -153,21 +140,12 @@ class UpwardLevels(nn.Module):
         return _shape(self.latents)
 
     @nn.compact
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> UpwardCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> UpwardCode:
         """[B, ...] -> UpwardCode; without a key each level is its mean, given the means below.
 
         Raises:
           UserError: if there are not as many nets as levels above the lowest.
         """
-        del step, prior, decoder
         if len(self.nets) != len(self.latents) - 1:
             raise UserError(
                 f"UpwardLevels has {len(self.latents)} levels and {len(self.nets)} nets: give one "
@@ -178,12 +156,11 @@ class UpwardLevels(nn.Module):
         lowest = nn.Dense(2 * self.latents[-1], name="statistics")
         codes = [_drawn(lowest(flatten(features).astype(jnp.float32)), self.latents[-1], keys[-1])]
         for i in reversed(range(count - 1)):
-            codes.append(_drawn(self.nets[i](codes[-1].z, context), self.latents[i], keys[i]))
+            codes.append(_drawn(self.nets[i](codes[-1].z, given.context), self.latents[i], keys[i]))
         return UpwardCode(tuple(reversed(codes)), codes[0].z)
 
-    def lift(self, latent: tuple[Array, ...], context: Any = None, prior: Any = None) -> Array:
+    def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Array:
         """The lowest level, f32[B, L_L]."""
-        del context, prior
         return latent[-1]
 
 
@@ -201,13 +178,16 @@ def _shape(latents: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     return tuple((size,) for size in latents)
 
 
-def _start(prior: Any, size: int, context: Any) -> Any:
+def _start(size: int, given: Given) -> Any:
     """The state above the top level: the start of the prior's trunk, or no level."""
-    return prior.start(size, context) if hasattr(prior, "advance") else ()
+    return given.prior.start(size, given.context) if isinstance(given.prior, TrunkPrior) else ()
 
 
-def _advance(prior: Any, level: int, state: Any, z: Array, context: Any) -> Any:
-    return prior.advance(level, state, z, context) if hasattr(prior, "advance") else (*state, z)
+def _advance(level: int, state: Any, z: Array, given: Given) -> Any:
+    """The state below a level: the next one of the prior's trunk, or one level more."""
+    if isinstance(given.prior, TrunkPrior):
+        return given.prior.advance(level, state, z, given.context)
+    return (*state, z)
 
 
 def _drawn(statistics: Array, latents: int, key: Key | None) -> GaussianCode:
@@ -217,8 +197,4 @@ def _drawn(statistics: Array, latents: int, key: Key | None) -> GaussianCode:
             f"a net of a level with {latents} latents gives shape {statistics.shape[1:]}: let it "
             f"end in ({2 * latents},), means and then log deviations"
         )
-    mean, log_std = jnp.split(statistics, 2, axis=-1)
-    if key is None:
-        return GaussianCode(mean, mean, log_std)
-    noise = jax.random.normal(key, mean.shape, mean.dtype)
-    return GaussianCode(mean + jnp.exp(log_std) * noise, mean, log_std)
+    return drawn(statistics, key)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
 from aejax.types import Array, Key
 
@@ -22,31 +23,10 @@ class PointCode(NamedTuple):
         return self.z
 
 
-class Point(nn.Module):
+class Point(VectorBottleneck):
     """One linear map from the features to `latents` numbers."""
 
-    latents: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
-        return (self.latents,)
-
     @nn.compact
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> PointCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> PointCode:
         """[B, ...] -> PointCode with z f32[B, latents]; the key is not used."""
-        del key, step, context, prior, decoder
         return PointCode(nn.Dense(self.latents, name="mean")(flatten(features).astype(jnp.float32)))
-
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
-        """f32[B, L] -> f32[B, L]: the decoder sees the latent as it is."""
-        del context, prior
-        return latent

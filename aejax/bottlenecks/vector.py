@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from aejax.bottlenecks.positions import Positions, check_indices, straight_through
 from aejax.checks import check, check_count
+from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.types import Array, Key
 
 
@@ -28,7 +28,7 @@ class VectorCode(NamedTuple):
         return self.indices
 
 
-class VectorQuantised(nn.Module):
+class VectorQuantised(Bottleneck):
     """VQ-VAE: the nearest codebook vector, straight-through (van den Oord et al. 2017).
 
     The codebook is memory: a moving average of what chose each vector (appendix A.1), written in
@@ -75,17 +75,8 @@ class VectorQuantised(nn.Module):
         self.last = self.variable("memory", "last", zeros, (self.codes,))
         self.steps = self.variable("memory", "steps", zeros, (), jnp.int32)
 
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> VectorCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> VectorCode:
         """[B, ...] -> VectorCode; the key chooses where dead vectors restart, and nothing else."""
-        del step, context, prior, decoder
         encoded = self.encode(features)
         indices = nearest(encoded, self.codebook())
         z = straight_through(encoded, self.lift(indices))
@@ -94,9 +85,8 @@ class VectorQuantised(nn.Module):
             self._remember(rows, indices.reshape(-1), key)
         return VectorCode(z, indices, encoded)
 
-    def lift(self, latent: Array, context: Any = None, prior: Any = None) -> Array:
+    def lift(self, latent: Array, given: Given = NOTHING) -> Array:
         """Indices i32[B, *positions] -> their vectors f32[B, *positions, size]."""
-        del context, prior
         check_indices(self, latent)
         return jnp.take(self.codebook(), latent, axis=0)
 

@@ -5,7 +5,7 @@ from aejax.data.arrays import arrays
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
-from aejax.data.split import Split, check_unit_interval
+from aejax.data.split import Split
 from aejax.data.text.texts import texts
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "arrays",
     "changed",
     "changes",
-    "check_unit_interval",
     "images",
     "texts",
 ]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.checks import at_least
 from aejax.data.order import stream
 from aejax.data.reading import Ahead
 from aejax.data.split import Split
@@ -48,17 +49,14 @@ class Batches:
                 f"batches are of one Split and this is a {type(self.split).__name__}: take one of "
                 "the three, as in train, validation, test = aejax.data.arrays(x)"
             )
-        if self.size < 1:
-            raise UserError(f"batch size {self.size}: give 1 or more")
+        at_least(1, "batch size", self.size)
         if self.size > len(self.split):
             raise UserError(
                 f"batch size {self.size} is larger than {self.split.name}, "
                 f"which has {len(self.split)} examples: give a smaller one"
             )
-        if self.seed < 0:
-            raise UserError(f"data seed {self.seed}: give 0 or more")
-        if self.seeds is not None and self.seeds < 1:
-            raise UserError(f"seeds {self.seeds}: give 1 or more")
+        at_least(0, "data seed", self.seed)
+        at_least(1, "seeds", 1 if self.seeds is None else self.seeds)
         if self.process is not None and self.size % self.process[1]:
             raise UserError(
                 f"batch size {self.size} does not divide by {self.process[1]} processes"
@@ -80,14 +78,15 @@ class Batches:
 
     def rows(self, t: int, count: int) -> np.ndarray:
         """The example numbers of batches t to t + count - 1: i32[count, B] or i32[S, count, B]."""
-        if t < 0:
-            raise UserError(f"batch {t}: steps count from 0")
-        members = [
-            stream(len(self.split), self.seed + i, t * self.size, count * self.size)
-            for i in range(self.seeds or 1)
-        ]
+        at_least(0, "batch", t)
+        first, many = t * self.size, count * self.size
+        members = [self._stream(self.seed + i, first, many) for i in range(self.seeds or 1)]
         rows = np.stack(members).reshape(-1, count, self.size)
         return rows[0] if self.seeds is None else rows
+
+    def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
+        """Example numbers i32[count] of one member, from position `start` of its stream on."""
+        return stream(len(self.split), seed, start, count)
 
     @functools.cached_property
     def key(self) -> Key:
@@ -102,25 +101,11 @@ class Batches:
     @functools.cached_property
     def resident(self) -> dict[str, Array] | None:
         """The whole split on the device, leaves [N, ...], or None where it is too large."""
-        held = sum(array.nbytes for array in self.split.arrays.values())
+        arrays = self.split.arrays
+        held = sum(array.nbytes for array in arrays.values())
         if self.split.reader is not None or held > self.resident_limit or self._process[1] > 1:
             return None
-        return jax.device_put(dict(self.split.arrays), self.sharding)
-
-    def local(self, process_index: int, process_count: int) -> Batches:
-        """The same batches, of which sources hold one process' slice only.
-
-        Args:
-          process_index: from 0.
-          process_count: the slices, contiguous along the batch, in the order of the processes.
-
-        Returns:
-          Batches whose `source` is stacked, leaves [T, B / process_count, ...].
-
-        Raises:
-          UserError: the batch does not divide by the processes.
-        """
-        return dataclasses.replace(self, process=(process_index, process_count))
+        return jax.device_put({n: np.asarray(a) for n, a in arrays.items()}, self.sharding)
 
     @functools.cached_property
     def _process(self) -> tuple[int, int]:
@@ -128,7 +113,7 @@ class Batches:
         if self.process is not None:
             return self.process
         found = jax.process_index(), jax.process_count()
-        self.local(*found)  # refuses a batch that does not divide
+        dataclasses.replace(self, process=found)  # refuses a batch that does not divide
         return found
 
     def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
@@ -147,8 +132,7 @@ class Batches:
         Raises:
           UserError: t or chunk is out of range.
         """
-        if chunk < 1:
-            raise UserError(f"a chunk of {chunk} steps: give 1 or more")
+        at_least(1, "a chunk of", chunk)
         count = chunk if limit is None else max(0, min(chunk, limit - t))
         if self.resident is None:
             arrays, rows = self._ahead(t, chunk, limit), None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,14 @@ from aejax.errors import UserError
 from aejax.types import Array, Batch, Key
 
 Noise: TypeAlias = Callable[[Key, Array], Array]  # of values f32[B, *event]
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A change that not every data set can have."""
+
+    def check(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UserError if the arrays of a split do not allow the change."""
 
 
 def changed(split: Split, *changes: Any) -> Split:
@@ -42,7 +50,7 @@ def changed(split: Split, *changes: Any) -> Split:
         raise UserError(f"the batches of {split.name} cannot be changed: change its arrays instead")
     for change in changes:
         # Here, since within a program the labels have no values yet.
-        if hasattr(change, "check"):
+        if isinstance(change, Checked):
             change.check(split.arrays)
     prepare = dataclasses.replace(split.prepare, changes=(*split.prepare.changes, *changes))
     return dataclasses.replace(split, prepare=prepare)

@@ -6,6 +6,8 @@ import functools
 
 import numpy as np
 
+from aejax.data.words import shuffled
+
 
 @functools.lru_cache(maxsize=32)
 def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
@@ -19,9 +21,7 @@ def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
     Returns:
       i32[N], each number from 0 to N - 1 once; not writable.
     """
-    # numpy promises the raw stream of a bit generator for all versions, but not shuffle's.
-    words = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,))).random_raw(examples)
-    order = np.argsort(words, kind="stable").astype(np.int32)
+    order = shuffled(seed, (epoch,), examples).astype(np.int32)
     order.flags.writeable = False
     return order
 

@@ -170,19 +170,6 @@ def check_support(split: Split, support: tuple[float, float], rows: int = 4096) 
         start += rows
 
 
-def check_unit_interval(split: Split, rows: int = 4096) -> None:
-    """Refuses data that a Bernoulli cannot explain: every x must lie in [0, 1].
-
-    Args:
-      split: of whichever likelihood is to be trained on it.
-      rows: how many examples to look at together.
-
-    Raises:
-      UserError: names the first row outside, and its value.
-    """
-    check_support(split, (0.0, 1.0), rows)
-
-
 def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[int, float] | None:
     """The first row of x [N, ...] that leaves [low, high] and the value that does, or None."""
     if x.size == 0 or (x.min() >= low and x.max() <= high):

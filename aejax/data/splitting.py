@@ -13,6 +13,7 @@ from aejax.data.order import permutation
 from aejax.data.reading import Reader
 from aejax.data.split import Split, fingerprint
 from aejax.data.to_batch import Prepare
+from aejax.data.words import random_words
 from aejax.errors import UserError
 
 Binarise: TypeAlias = Literal["dynamic", "static", "none"]
@@ -33,7 +34,8 @@ def divide(
     """Divides columns [N, ...] at random into train and the named parts, each in its old order.
 
     A share below 1 is a share of the examples, else it is their number. Examples of one group,
-    numbered by groups i32[N], stay together, so that a part may miss its share by a group.
+    numbered by groups i32[N], stay together: a group too large for what a part still lacks goes to
+    the next part or to train, so that a part may stay below its share.
     """
     examples = len(next(iter(columns.values())))
     held = {
@@ -47,24 +49,32 @@ def divide(
             f"{name} has {examples} examples, too few to give {wanted} and the rest to train; "
             "each part needs 1 or more"
         )
-    cuts = _cuts(np.arange(examples) if groups is None else groups, counts, seed)
-    short = [part for part, cut in zip(("train", *held), cuts, strict=True) if not len(cut)]
-    if short:
-        raise UserError(
-            f"{name} has too few groups of examples to give {short[0]} one: each group goes whole "
-            "to one part"
-        )
-    return [{key: column[cut] for key, column in columns.items()} for cut in cuts]
+    if groups is None:
+        cuts = np.split(permutation(examples, seed, 0), np.cumsum(counts)[:-1])
+    else:
+        cuts = _whole_groups(groups, counts, seed)
+    for part, cut in zip(held, cuts[1:], strict=True):
+        if not len(cut):
+            raise UserError(
+                f"{name} has no group of examples small enough for {part}: each group goes whole "
+                "to one part, so give that part a larger share"
+            )
+    return [{key: column[np.sort(cut)] for key, column in columns.items()} for cut in cuts]
 
 
-def _cuts(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Example numbers of each part; a group goes where its first example falls in random order."""
+def _whole_groups(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Example numbers of each part; where each group has one example, as without groups."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = permutation(len(sizes), seed, 0)
-    first = np.empty(len(sizes), np.int64)
-    first[order] = np.cumsum(sizes[order]) - sizes[order]
-    part = np.searchsorted(np.cumsum(counts)[:-1], first, side="right")[group]
-    return [np.flatnonzero(part == i) for i in range(len(counts))]
+    waiting, part = permutation(len(sizes), seed, 0)[::-1].tolist(), np.zeros(len(sizes), np.int8)
+    for i in reversed(range(1, len(counts))):
+        room, left = counts[i], []
+        for number in waiting:
+            if sizes[number] <= room:
+                part[number], room = i, room - sizes[number]
+            else:
+                left.append(number)
+        waiting = left
+    return [np.flatnonzero(part[group] == i) for i in range(len(counts))]
 
 
 def splits(
@@ -166,8 +176,7 @@ def drawn(x: np.ndarray, scale: float, stream: tuple[int, ...]) -> np.ndarray:
     Returns:
       u8[...], 0 or 1, with mean x / scale to 2^-32.
     """
-    # numpy promises the raw stream of a bit generator for all versions.
-    bits = np.random.Philox(np.random.SeedSequence(BINARISE_SEED, spawn_key=stream))
-    words = bits.random_raw((x.size + 1) // 2).astype("<u8").view("<u4")[: x.size]
+    pairs = random_words(BINARISE_SEED, stream, (x.size + 1) // 2)
+    words = pairs.astype("<u8").view("<u4")[: x.size]
     threshold = x.reshape(-1).astype(np.float64) * (2.0**32 / scale)
     return (words < threshold).astype(np.uint8).reshape(x.shape)

@@ -3,25 +3,28 @@
 Those without noise take no key. Each compiles once for a model and serves all members of `seeds`.
 """
 
-from aejax.evaluation import disentanglement, generation
+from aejax.evaluation import decoding, disentanglement, generation
 from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
 from aejax.evaluation.chains import Walk
 from aejax.evaluation.cost import Cost, nll_cost
+from aejax.evaluation.decoding import member
 from aejax.evaluation.decomposition import (
     Decomposition,
     Posteriors,
     decomposition,
     posteriors,
 )
+from aejax.evaluation.examples import Nearest, chosen, nearest, undrawn, varied
 from aejax.evaluation.generation import Quality, quality
 from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
 from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
 from aejax.evaluation.names import figure_name
 from aejax.evaluation.parts import Data, each, means, over_seeds
 from aejax.evaluation.paths import Paths, paths
+from aejax.evaluation.principal import Plane, Principal, plane, principal, project, rebuild
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction
 from aejax.evaluation.sparsity import Sparsity, sparsity
-from aejax.evaluation.units import Principal, Units, principal, project, rebuild, signed, units
+from aejax.evaluation.units import TopExamples, Units, agreement, signed, top_examples, units
 from aejax.evaluation.usage import collapsed, usage
 
 __all__ = [
@@ -32,19 +35,25 @@ __all__ = [
     "Data",
     "Decomposition",
     "Elbo",
+    "Nearest",
     "Nll",
     "Paths",
+    "Plane",
     "Posteriors",
     "Principal",
     "Quality",
     "Reconstruction",
     "Sparsity",
+    "TopExamples",
     "Units",
     "Walk",
     "active_units",
+    "agreement",
     "annealed",
     "bidirectional",
+    "chosen",
     "collapsed",
+    "decoding",
     "decomposition",
     "disentanglement",
     "each",
@@ -54,10 +63,13 @@ __all__ = [
     "kl_per_dimension",
     "latents",
     "means",
+    "member",
+    "nearest",
     "nll",
     "nll_cost",
     "over_seeds",
     "paths",
+    "plane",
     "posteriors",
     "principal",
     "project",
@@ -66,6 +78,9 @@ __all__ = [
     "reconstruction",
     "signed",
     "sparsity",
+    "top_examples",
+    "undrawn",
     "units",
     "usage",
+    "varied",
 ]

@@ -1,11 +1,11 @@
-"""What a report shows of a model: pure functions of (model, variables, data, key), arrays out.
+"""What a model makes of examples and codes: reconstructions, samples, paths, traversals.
 
-`variables` are those of one member, without a leading S: `member(variables, 0)` takes it out.
+All are pure functions of (model, variables, data or key) that return arrays. `variables` are those
+of one member, without a leading S: `member(variables, 0)` takes it out.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.data import Split
-from aejax.data.split import EVALUATION_SEED
 from aejax.events import joined
 from aejax.types import Array, Batch, Key, Variables
 
@@ -30,48 +29,9 @@ class Latents(NamedTuple):
     labels: np.ndarray | None  # i[N]
 
 
-class Plane(NamedTuple):
-    """Points of any number of dimensions seen in the plane."""
-
-    points: np.ndarray  # f[N, 2]
-    share: float  # of the variance that the plane keeps
-
-
-class Nearest(NamedTuple):
-    """For each query the closest example of a split."""
-
-    index: np.ndarray  # i[Q]
-    distance: np.ndarray  # f[Q], L2
-    images: np.ndarray  # f[Q, *event]
-
-
 def member(variables: Variables, i: int) -> Variables:
     """Member i of variables whose leaves lead with S."""
     return jax.tree.map(lambda leaf: leaf[i], variables)
-
-
-def chosen(split: Split, indices: np.ndarray) -> Batch:
-    """Examples of a split by their number as one Batch, leaves [n, ...]; draws are fixed."""
-    key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
-    return split.prepare(key, split.rows(np.asarray(indices)))
-
-
-def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
-    """Numbers of up to n examples, i[n], that go through the classes in turn.
-
-    Args:
-      labels: i[N], or None: then the first n.
-      n: how many are wanted.
-      examples: N.
-    """
-    if labels is None:
-        return np.arange(min(n, examples))
-    order = np.argsort(labels, kind="stable")
-    counts = np.unique(labels, return_counts=True)[1]
-    # The place of each example within its class decides; within a place, the class.
-    place = np.empty(examples, np.int64)
-    place[order] = np.concatenate([np.arange(count) for count in counts])
-    return np.lexsort((labels, place))[:n]
 
 
 def reconstruct(model: Any, variables: Variables, batch: Batch) -> np.ndarray:
@@ -111,7 +71,7 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
         code = model.posterior(batch)
-        mean = code.mean if hasattr(code, "mean") else joined(code.latent)
+        mean = joined(code.latent)
         if model.prior is None:
             return mean, None
         kl = model.prior.kl(code, batch.context, model.posterior)
@@ -206,60 +166,6 @@ def traverse(
     return flat.reshape(rows, columns, *flat.shape[1:])
 
 
-def principal(means: np.ndarray) -> Plane:
-    """The plane of greatest variance (PCA by a singular value decomposition).
-
-    Args:
-      means: f[N, L], L at least 2.
-
-    Returns:
-      A Plane; with L = 2 the points are those of `means` but for a rotation about their mean.
-    """
-    centred = means - means.mean(axis=0)
-    _, scale, directions = np.linalg.svd(centred, full_matrices=False)
-    variance = np.square(scale)
-    share = float(variance[:2].sum() / max(variance.sum(), np.finfo(float).tiny))
-    return Plane(centred @ directions[:2].T, share)
-
-
-def nearest(queries: np.ndarray, split: Split) -> Nearest:
-    """The example of a split that is closest to each query, by the L2 distance over the event.
-
-    Grey data that training binarises by drawing is compared by its grey values.
-
-    Args:
-      queries: f[Q, *event].
-      split: all of its examples are compared.
-
-    Returns:
-      Nearest, with images f[Q, *event].
-    """
-    flat = queries.reshape(len(queries), -1).astype(np.float64)
-    best = np.full(len(flat), np.inf)
-    index = np.zeros(len(flat), np.int64)
-    images = np.zeros_like(flat)
-    start = 0
-    for batch in undrawn(split).batches(4096):
-        rows = np.asarray(batch.target, np.float64).reshape(len(batch.target), -1)
-        square = np.square(flat).sum(1)[:, None] - 2 * flat @ rows.T + np.square(rows).sum(1)[None]
-        chosen = square.argmin(axis=1)
-        least = square[np.arange(len(flat)), chosen]
-        closer = least < best
-        best[closer], index[closer] = least[closer], start + chosen[closer]
-        images[closer] = rows[chosen[closer]]
-        start += len(rows)
-    distance = np.sqrt(np.square(flat - images).sum(axis=1))
-    return Nearest(index, distance, images.reshape(queries.shape))
-
-
-def undrawn(split: Split) -> Split:
-    """The split with its grey values, where training draws pixels from them."""
-    if not getattr(split.prepare, "draws", False):
-        return split
-    prepare = dataclasses.replace(split.prepare, draws=False)  # type: ignore[type-var]
-    return dataclasses.replace(split, prepare=prepare)
-
-
 def fitted_samples(
     model: Any, variables: Variables, codes: np.ndarray, key: Key, n: int, context: Any = None
 ) -> np.ndarray:
@@ -272,6 +178,15 @@ def fitted_samples(
     # Round-off makes the eigenvalues of a singular covariance a little negative.
     drawn = codes.mean(axis=0) + noise * np.sqrt(np.maximum(values, 0)) @ vectors.T
     return decode(model, variables, jnp.asarray(drawn, jnp.float32), context)
+
+
+def generated(
+    model: Any, variables: Variables, train: Split, key: Key, n: int, context: Any = None
+) -> np.ndarray:
+    """n samples f[n, *event], from the prior or else from a Gaussian fitted to training codes."""
+    if model.prior is not None:
+        return samples(model, variables, key, n, context)
+    return fitted_samples(model, variables, encode(model, variables, train).mean, key, n, context)
 
 
 def _between(start: Any, end: Any, share: Array) -> Any:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.contracts import DiagonalCode
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, check_key, collect
 from aejax.normal import normal_log_prob
@@ -133,7 +134,7 @@ def _parts(
 
 def _check(code: Any) -> None:
     """Raises UserError for a code whose aggregate has no densities in closed form."""
-    if not (hasattr(code, "mean") and hasattr(code, "log_std") and hasattr(code, "log_q")):
+    if not isinstance(code, DiagonalCode):
         raise UserError(
             f"the decomposition needs the density of each latent alone, which a "
             f"{type(code).__name__} does not have: use it for diagonal Gaussian posteriors"

@@ -55,26 +55,3 @@ def fidelity(
 def added(a: Fidelity, b: Fidelity) -> Fidelity:
     """The sums of two chunks together."""
     return Fidelity(*(x + y for x, y in zip(a, b, strict=True)))
-
-
-class Histogram(NamedTuple):
-    """How many latents fire how often."""
-
-    counts: np.ndarray  # i64[bins], latents
-    edges: np.ndarray  # f64[bins + 1], log10 of the share of the examples
-    silent: int  # latents that no example uses, in no bin
-
-
-def density_histogram(density: np.ndarray, *, lowest: float = -7.0, bins: int = 70) -> Histogram:
-    """A histogram of firing densities over log10, as feature density plots have it.
-
-    Args:
-      density: f[m], share of the examples that use each latent.
-      lowest: log10 of the left edge; what fires more rarely counts in the first bin.
-      bins: of equal width up to density 1.
-    """
-    density = np.asarray(density, np.float64)
-    active = density > 0
-    edges = np.linspace(lowest, 0.0, bins + 1)
-    counts, _ = np.histogram(np.clip(np.log10(density[active]), lowest, 0.0), edges)
-    return Histogram(counts, edges, int(np.sum(~active)))

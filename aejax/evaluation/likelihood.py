@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax import losses
+from aejax.contracts import RandomCode
 from aejax.data.split import Split, check_support
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, check_key, collect
@@ -112,7 +113,7 @@ def nll(
 
 def check_targets(model: Any, data: Data) -> None:
     """Raises UserError for a split with targets that the likelihood cannot explain."""
-    support = getattr(model.likelihood, "support", None)
+    support = model.likelihood.support
     if support is not None and isinstance(data, Split):
         check_support(data, support)
 
@@ -229,7 +230,7 @@ def _draws(
 
 def _sampled_rate(model: Any, forward: Forward) -> Array:
     """log q(z | x) - log p(z) at the draw, f32[B]."""
-    if not hasattr(forward.code, "log_q"):
+    if not isinstance(forward.code, RandomCode):
         raise UserError(
             f"a {type(forward.code).__name__} has no density q(z | x), so the model has no ELBO "
             "and no NLL: evaluate it with reconstruction, or take a random bottleneck"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.checks import check_not_rbg
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Variables
 
 ROWS = 256  # of a block
 
 
+@runtime_checkable
 class Data(Protocol):
     """What an evaluation needs of data; `aejax.data.Split` is one."""
 
@@ -67,7 +69,7 @@ def parts(data: Data, size: int) -> Iterator[Part]:
     """
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
-    if not hasattr(data, "batches"):
+    if not isinstance(data, Data):
         raise UserError(
             f"an evaluation was given a {type(data).__name__} in place of a split: give one, as in "
             "train, validation, test = ae.data.arrays(x)"
@@ -173,8 +175,8 @@ def means(record: Any) -> dict[str, np.ndarray]:
 
 def check_key(key: Key) -> None:
     """Raises UserError for an rbg key, which under vmap draws from the first key only."""
-    if "rbg" in str(jax.random.key_impl(key)):
-        raise UserError(
-            "an evaluation gives each example a key of its own, which rbg keys cannot: give "
-            "jax.random.key(seed, impl='threefry2x32')"
-        )
+    check_not_rbg(
+        key,
+        "an evaluation gives each example a key of its own, which rbg keys cannot: give "
+        "jax.random.key(seed, impl='threefry2x32')",
+    )

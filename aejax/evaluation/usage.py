@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.priors.vamp import component_log_prob
+from aejax.contracts import BottomUpCode, DensityCode, RandomCode, TopDownCode
 from aejax.types import Array, Batch, Key
 
 ACTIVE = 1e-2  # variance of the posterior mean, from which on a unit is active
@@ -41,7 +41,7 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
     batch = jax.tree.map(lambda leaf: leaf[:EXAMPLES], batch)
     features = bound.features(batch)
     code = bound.code(batch, features, key)
-    if not hasattr(code, "log_q"):
+    if not isinstance(code, RandomCode):
         return {}
     still = jax.tree.leaves(bound.code(batch, features, None).latent)
     spread = [jnp.sum(jnp.var(leaf, axis=0) > ACTIVE, dtype=jnp.float32) for leaf in still]
@@ -49,10 +49,10 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
     kl = bound.prior.kl(code, batch.context, bound.posterior)
     if kl is not None:
         found["kl_per_dimension"] = jnp.mean(kl, axis=0)
-    if hasattr(code, "top"):
-        found["mutual_information_of_top"] = jnp.mean(_information(code.top))
-    whole = getattr(code, "whole", code)
-    if hasattr(whole, "log_std") or hasattr(whole, "log_prob"):
+    if isinstance(code, TopDownCode):
+        found["mutual_information_of_top"] = jnp.mean(_information(code.levels[0]))
+    whole = code.whole if isinstance(code, BottomUpCode) else code
+    if isinstance(whole, DensityCode):
         found["mutual_information"] = jnp.mean(_information(whole))
     return found
 
@@ -61,7 +61,7 @@ def _information(code: Any) -> Array:
     """log q(z | x) - log q(z) at each draw, f32[B], q(z) being the mean of the B posteriors."""
 
     def aggregate(z: Array) -> Array:
-        return jax.nn.logsumexp(component_log_prob(code, z[None])[0])
+        return jax.nn.logsumexp(code.log_prob(z[None])[0])
 
     # One draw at a time: all pairs at once would take B^2 L numbers for each member.
     joint = jax.lax.map(aggregate, code.z) - jnp.log(jnp.float32(code.z.shape[0]))

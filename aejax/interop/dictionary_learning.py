@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
 from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config, shown
+from aejax.types import Array
 
 _READ = {"dict_class", "activation_dim", "dict_size", "k"}
 # Of training, and of where the activations are from, in any version of any trainer. `norm_factor`
@@ -67,22 +67,22 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
     tensors = Tensors(folder / "ae.pt", read_torch(folder / "ae.pt"))
     plain = _CLASSES[kind](tensors, _Trainer(size, latents, trainer.get("k"), path))
     tensors.close()
-    return plain._replace(
-        **{
-            name: jnp.asarray(value)
-            for name, value in plain._asdict().items()
-            if isinstance(value, np.ndarray)
-        }
-    )
+    return plain
 
 
-def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
+def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
     """The weights of the classes that are made of torch.nn.Linear: stored (outputs, inputs)."""
     return {
         "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
         "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
         "b_dec": tensors.take(bias, (of.size,)),
     }
+
+
+def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
+    """The same, of the classes whose encoder has a bias."""
+    weights = _weights(tensors, of, bias)
+    return {**weights, "b_enc": tensors.take("encoder.bias", (of.latents,))}
 
 
 def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _k(tensors: Tensors, of: _Trainer) -> int:
     return k
 
 
-def _learned_threshold(tensors: Tensors, of: _Trainer) -> np.ndarray:
+def _learned_threshold(tensors: Tensors, of: _Trainer) -> Array:
     """One threshold for all latents, f32[m]; a negative one was never learned."""
     threshold = tensors.take("threshold", ())
     if threshold < 0:
@@ -113,62 +113,50 @@ def _learned_threshold(tensors: Tensors, of: _Trainer) -> np.ndarray:
             f"'threshold' in {tensors.path} is {float(threshold)}: training ended before it was "
             "learned, so that inference is not defined; train beyond threshold_start_step"
         )
-    return np.full((of.latents,), threshold, np.float32)
+    return jnp.full((of.latents,), threshold)
 
 
 def _standard(tensors: Tensors, of: _Trainer) -> Plain:
-    weights = _linear(tensors, of, "bias")
-    bias = tensors.take("encoder.bias", (of.latents,))
-    return Plain("relu", **weights, b_enc=bias, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+    return Plain("relu", **_linear(tensors, of, "bias"), apply_b_dec_to_input=True)
 
 
 def _april(tensors: Tensors, of: _Trainer) -> Plain:
-    weights = _linear(tensors, of, "decoder.bias")
-    return Plain("relu", **weights, b_enc=tensors.take("encoder.bias", (of.latents,)))  # pyright: ignore[reportArgumentType]
+    return Plain("relu", **_linear(tensors, of, "decoder.bias"))
 
 
 def _topk(tensors: Tensors, of: _Trainer) -> Plain:
     weights = _linear(tensors, of, "b_dec")
-    bias = tensors.take("encoder.bias", (of.latents,))
     tensors.drop("threshold")  # kept by training; encode() selects k of each example
-    k = _k(tensors, of)
-    return Plain("topk", **weights, b_enc=bias, k=k, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+    return Plain("topk", **weights, k=_k(tensors, of), apply_b_dec_to_input=True)
 
 
 def _batch_topk(tensors: Tensors, of: _Trainer) -> Plain:
-    weights = _linear(tensors, of, "b_dec")
-    bias = tensors.take("encoder.bias", (of.latents,))
-    _k(tensors, of)
-    threshold = _learned_threshold(tensors, of)
-    return Plain("jumprelu", **weights, b_enc=bias, threshold=threshold, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+    return _by_threshold(tensors, of, _linear(tensors, of, "b_dec"))
 
 
 def _matryoshka(tensors: Tensors, of: _Trainer) -> Plain:
-    weights = _matrices(tensors, of)
-    _k(tensors, of)
     tensors.drop("group_sizes")  # of training alone
+    return _by_threshold(tensors, of, _matrices(tensors, of))
+
+
+def _by_threshold(tensors: Tensors, of: _Trainer, weights: dict[str, Any]) -> Plain:
+    """What was trained by a batch's TopK, and selects by the threshold that it learned."""
+    _k(tensors, of)
     threshold = _learned_threshold(tensors, of)
-    return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)  # pyright: ignore[reportArgumentType]
+    return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)
 
 
 def _jumprelu(tensors: Tensors, of: _Trainer) -> Plain:
-    weights = _matrices(tensors, of)
-    return Plain("jumprelu", **weights, threshold=tensors.take("threshold", (of.latents,)))  # pyright: ignore[reportArgumentType]
+    threshold = tensors.take("threshold", (of.latents,))
+    return Plain("jumprelu", **_matrices(tensors, of), threshold=threshold)
 
 
 def _gated(tensors: Tensors, of: _Trainer) -> Plain:
-    weights = _linear(tensors, of, "decoder_bias")
     gate, magnitude, scale = (
         tensors.take(name, (of.latents,)) for name in ("gate_bias", "mag_bias", "r_mag")
     )
-    return Plain(
-        "gated",
-        **weights,
-        b_gate=gate,  # pyright: ignore[reportArgumentType]
-        b_mag=magnitude,  # pyright: ignore[reportArgumentType]
-        r_mag=scale,  # pyright: ignore[reportArgumentType]
-        apply_b_dec_to_input=True,  # pyright: ignore[reportArgumentType]
-    )
+    weights = {**_weights(tensors, of, "decoder_bias"), "apply_b_dec_to_input": True}
+    return Plain("gated", **weights, b_gate=gate, b_mag=magnitude, r_mag=scale)
 
 
 _CLASSES: Mapping[str, Callable[[Tensors, _Trainer], Plain]] = {

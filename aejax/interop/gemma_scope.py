@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 
-import jax.numpy as jnp
-
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.tensors import (
@@ -82,14 +80,14 @@ def _plain(tensors: Tensors) -> Plain:
         )
     skip = None
     if "affine_skip_connection" in tensors:
-        skip = jnp.asarray(tensors.take("affine_skip_connection", (size, output)))
+        skip = tensors.take("affine_skip_connection", (size, output))
     plain = Plain(
         activation="jumprelu",
-        W_enc=jnp.asarray(encoder),
-        W_dec=jnp.asarray(decoder),
-        b_dec=jnp.asarray(tensors.take("b_dec", (output,))),
-        b_enc=jnp.asarray(tensors.take("b_enc", (latents,))),
-        threshold=jnp.asarray(tensors.take("threshold", (latents,))),
+        W_enc=encoder,
+        W_dec=decoder,
+        b_dec=tensors.take("b_dec", (output,)),
+        b_enc=tensors.take("b_enc", (latents,)),
+        threshold=tensors.take("threshold", (latents,)),
         W_skip=skip,
     )
     tensors.close()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 
-import jax.numpy as jnp
-import numpy as np
-
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
 from aejax.interop.tensors import Tensors, count, shown
+from aejax.types import Array
 
 
 def load_openai(path: str | os.PathLike[str]) -> Plain:
@@ -45,10 +43,10 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
         k = count(state.get("k"), latents, "k", path)
     plain = Plain(
         activation="topk" if k else "relu",
-        W_enc=jnp.asarray(encoder.T),
-        W_dec=jnp.asarray(_decoder(tensors, latents, size)),
-        b_dec=jnp.asarray(tensors.take("pre_bias", (size,))),
-        b_enc=jnp.asarray(tensors.take("latent_bias", (latents,))),
+        W_enc=encoder.T,
+        W_dec=_decoder(tensors, latents, size),
+        b_dec=tensors.take("pre_bias", (size,)),
+        b_enc=tensors.take("latent_bias", (latents,)),
         k=k,
         apply_b_dec_to_input=True,
         # Its code derives the one from the other: `normalize = activation == "TopK"`.
@@ -58,7 +56,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
     return plain
 
 
-def _decoder(tensors: Tensors, latents: int, size: int) -> np.ndarray:
+def _decoder(tensors: Tensors, latents: int, size: int) -> Array:
     """f32[m, d]; a tied decoder is stored as the encoder's own matrix."""
     if "decoder.linear.weight" in tensors:
         return tensors.take("decoder.linear.weight", (latents, size))

@@ -7,8 +7,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors, shown
@@ -43,13 +41,13 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
     tensors = read_safetensors(folder / "sae.safetensors")
     skip = None
     if config.get("skip_connection", False):
-        skip = jnp.asarray(tensors.take("W_skip", (size, size)).T)
+        skip = tensors.take("W_skip", (size, size)).T
     plain = Plain(
         activation="abstopk" if config.get("signed", False) else "topk",
-        W_enc=jnp.asarray(tensors.take("encoder.weight", (latents, size)).T),
-        W_dec=jnp.asarray(tensors.take("W_dec", (latents, size))),
-        b_dec=jnp.asarray(tensors.take("b_dec", (size,))),
-        b_enc=jnp.asarray(tensors.take("encoder.bias", (latents,))),
+        W_enc=tensors.take("encoder.weight", (latents, size)).T,
+        W_dec=tensors.take("W_dec", (latents, size)),
+        b_dec=tensors.take("b_dec", (size,)),
+        b_enc=tensors.take("encoder.bias", (latents,)),
         k=count(config.get("k"), latents, "k", path),
         apply_b_dec_to_input=not transcodes,
         W_skip=skip,

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.optional import needs
+from aejax.types import Array
 
 # What reading a damaged file raises, whatever its format; archive.py reads with the same list.
 MALFORMED = (
@@ -41,7 +43,7 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self._left
 
-    def take(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    def take(self, name: str, shape: tuple[int, ...] | None = None) -> Array:
         """Takes a tensor, f32[shape].
 
         Args:
@@ -71,7 +73,7 @@ class Tensors:
         # A threshold of infinity takes a latent out; any other infinity is damage.
         if np.isnan(array).any() or (name != "threshold" and np.isinf(array).any()):
             raise UserError(f"{name!r} in {self.path} holds NaN or infinity: it is damaged")
-        return array
+        return jnp.asarray(array)
 
     def take_value(self, name: str) -> Any:
         """Takes what is no float tensor: a number, a string, a dictionary, an array of integers."""
@@ -116,15 +118,8 @@ def safetensors() -> Any:
     Raises:
       UserError: it is not installed.
     """
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise UserError(
-            "reading and writing .safetensors needs the package safetensors: pip install "
-            "safetensors"
-        ) from error
-    return safetensors
+    needs("safetensors.numpy", "reading and writing .safetensors")
+    return needs("safetensors", "reading and writing .safetensors")
 
 
 def read_npz(path: pathlib.Path) -> Tensors:

@@ -172,7 +172,7 @@ def _generate(
 
     def chosen(x: Array, i: Array) -> Array:
         """The next token of each text i32[B], from its last state f[B, D]."""
-        logits = model.apply(variables, x, method="head")
+        logits: Any = model.apply(variables, x, method="head")
         keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, i), b))
         return jax.vmap(choose)(keys(jnp.arange(texts)), logits)
 
@@ -186,7 +186,7 @@ def _generate(
     def step(state: Any) -> Any:
         cache, position, tokens, i, done, lengths = state
         last = tokens[:, i - 1]
-        passed = model.apply(
+        passed: Any = model.apply(
             variables, last[:, None], position[:, None], cache, taps, method="hidden"
         )
         token = jnp.where(done, last, chosen(passed.x[:, 0], i))
@@ -194,7 +194,7 @@ def _generate(
         lengths = jnp.where(done, lengths, i + 1)
         return passed.cache, position + 1, tokens, i + 1, done | finished(token), lengths
 
-    passed = model.apply(variables, *prompts, cache, taps, method="hidden")
+    passed: Any = model.apply(variables, *prompts, cache, taps, method="hidden")
     # Where a text's last token stands, whichever side the padding is on.
     last = jnp.argmax(prompts.position, axis=1)
     states = jnp.take_along_axis(passed.x, last[:, None, None], axis=1)[:, 0]

@@ -20,6 +20,7 @@ from aejax.interop.tensors import MALFORMED, reason
 from aejax.language.config import Config
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
+from aejax.optional import needs
 
 _NAMES = (
     ("embedding", "token_embd.weight"),
@@ -78,12 +79,7 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
       UserError: the package gguf or the file is missing, or the file is damaged or cut.
     """
     path = pathlib.Path(path).expanduser()
-    try:
-        import gguf
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"reading {path} needs the package gguf: pip install 'aejax[language]'"
-        ) from error
+    gguf: Any = needs("gguf", f"reading {path}")
     try:
         reader = gguf.GGUFReader(path)
     except FileNotFoundError as error:
@@ -132,8 +128,7 @@ def _dequantised(path: pathlib.Path, tensor: Any) -> np.ndarray:
     Raises:
       UserError: the installed gguf cannot dequantise its type.
     """
-    import gguf
-
+    gguf: Any = needs("gguf", f"reading {path}")
     try:
         return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
     except NotImplementedError as error:

@@ -113,6 +113,7 @@ class Attention(nn.Module):
         rope = scene.rope[local]
         q, k = rotated(q, rope), rotated(k, rope)
         if kept is not None:
+            assert scene.used is not None
             start = (0, scene.used, 0, 0)
             k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), start)
             v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
@@ -198,8 +199,8 @@ class Transformer(nn.Module):
         self.embedding = self.param(
             "embedding", nn.initializers.normal(0.02), (c.vocabulary, c.size), self.dtype
         )
-        one = Block(c, self.dtype, name="blocks") if self.scan else None
-        self.blocks = one or [Block(c, self.dtype) for _ in range(c.layers)]
+        blocks: Any = Block(c, self.dtype)
+        self.blocks = blocks if self.scan else [Block(c, self.dtype) for _ in range(c.layers)]
         self.norm = Norm(c.epsilon)
         if not c.tied:
             self.unembed = Dense(c.vocabulary, self.dtype)
@@ -260,9 +261,11 @@ class Transformer(nn.Module):
             x, kept = block(x, local, kept, scene, tap)
             return (x, tap.seen), kept
 
+        blocks: Any = self.blocks
+
         if not self.scan:
             carry, kept = (x, {}), []
-            for i, block in enumerate(self.blocks):
+            for i, block in enumerate(blocks):
                 own = None if cache is None else (cache.keys[i], cache.values[i])
                 carry, own = run(block, carry, (i, local[i], own))
                 kept.append(own)
@@ -271,7 +274,7 @@ class Transformer(nn.Module):
         seen = blank(taps, self._shapes(x, scene))
         layers = (jnp.arange(c.layers), jnp.asarray(local), cache and (cache.keys, cache.values))
         scanned = nn.scan(run, variable_axes={"params": 0}, split_rngs={"params": True})
-        carry, kept = scanned(self.blocks, (x, seen), layers)
+        carry, kept = scanned(blocks, (x, seen), layers)
         return *carry, kept
 
     def _shapes(self, x: Array, scene: Scene) -> dict[str, jax.ShapeDtypeStruct]:

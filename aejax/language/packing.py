@@ -21,7 +21,10 @@ TEXTS = 256  # that are tokenised together
 class Encoder(Protocol):
     """What packing needs of a tokenizer."""
 
-    bos: int | None
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a text, or None."""
+        ...
 
     def encode_batch(self, texts: list[str], /) -> list[list[int]]:
         """The tokens of each text."""

@@ -67,8 +67,8 @@ def reader(
 
     @jax.jit
     def run(kept: Variables, taps: Taps, tokens: Array, position: Array | None) -> Any:
-        seen = short.apply(kept, tokens, position, taps=taps, method="hidden").seen
-        return seen if then is None else then(seen)
+        passed: Any = short.apply(kept, tokens, position, taps=taps, method="hidden")
+        return passed.seen if then is None else then(passed.seen)
 
     return lambda tokens, position=None: run(kept, taps, tokens, position)
 

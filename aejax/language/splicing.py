@@ -135,7 +135,7 @@ def _scale(codes: Array, factors: Array) -> Array:
 
 
 # A Plain holds arrays, which pass through jit, and facts, by which programs are told apart.
-Form: TypeAlias = tuple[Any, ...]
+Form: TypeAlias = tuple[tuple[str, Any], ...]
 Weights: TypeAlias = dict[str, Array]
 
 
@@ -148,7 +148,8 @@ def _taken_apart(dictionary: Plain) -> tuple[Form, Weights]:
 
 
 def _together(form: Form, weights: Weights) -> Plain:
-    return Plain(**dict(form), **weights)
+    fields: dict[str, Any] = {**dict(form), **weights}
+    return Plain(**fields)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 from aejax.errors import UserError
 from aejax.interop.tensors import read_config, reason
 from aejax.language.gguf import Fields, open_gguf
+from aejax.optional import needs
 
 # How llama.cpp calls the rules that split a text before its bytes are merged.
 _DIGITS_ALONE = {"smollm", "starcoder", "refact", "command-r"}
@@ -85,17 +86,9 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
 
 
 def _tokenizers(path: pathlib.Path) -> Any:
-    try:
-        import tokenizers
-        import tokenizers.decoders
-        import tokenizers.models
-        import tokenizers.normalizers
-        import tokenizers.pre_tokenizers
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"the tokenizer of {path} needs the package tokenizers: pip install 'aejax[language]'"
-        ) from error
-    return tokenizers
+    for part in ("decoders", "models", "normalizers", "pre_tokenizers"):
+        needs(f"tokenizers.{part}", f"the tokenizer of {path}")
+    return needs("tokenizers", f"the tokenizer of {path}")
 
 
 def _of_folder(folder: pathlib.Path) -> Tokenizer:

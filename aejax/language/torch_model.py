@@ -15,6 +15,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.language.llama import PADDING
 from aejax.language.reading import Read
+from aejax.optional import needs
 
 
 def torch_reader(module: Any, places: Mapping[str, str]) -> Read:
@@ -28,8 +29,7 @@ def torch_reader(module: Any, places: Mapping[str, str]) -> Read:
     Raises:
       UserError: there is no such submodule.
     """
-    import torch
-
+    torch: Any = needs("torch", "running a PyTorch model")
     found = dict(module.named_modules())
     for name in places.values():
         if name not in found:

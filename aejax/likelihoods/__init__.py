@@ -1,12 +1,6 @@
 """Likelihoods: how the decoder's output says what a target is worth.
 
-A likelihood is a Linen module with four methods and the range of values that it can explain:
-
-    support: (lowest, highest), or None for all real numbers
-    shape(event) -> the shape that one example of the decoder's output must have
-    log_prob(prediction, target, mask) -> f32[B], nats
-    mean(prediction) -> the expected target
-    sample(key, prediction) -> a target drawn
+`aejax.contracts.Likelihood` says what a likelihood must have.
 
 Discrete ones give probabilities, continuous ones densities: compare the nats of neither with the
 other's. Bits per dimension are derived at the end, by `bits_per_dimension`.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.contracts import Likelihood
 from aejax.events import flatten, sum_events
 from aejax.types import Array, Key
 
@@ -51,7 +50,7 @@ def _softplus_sum_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Ar
     return _softplus_sum(x), jnp.sum(nn.sigmoid(x) * dx, axis=-1)
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Likelihood):
     """Binary targets; the prediction holds logits.
 
     For grey targets in [0, 1] the same sum is the binary cross-entropy and no likelihood: name its
@@ -59,10 +58,7 @@ class Bernoulli(nn.Module):
     """
 
     support = (0.0, 1.0)
-
-    def shape(self, event: Sequence[int]) -> Shape:
-        """One logit an element."""
-        return tuple(event)
+    binary = True
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """x log p + (1 - x) log(1 - p), summed: f32[B, *event] -> f32[B]."""

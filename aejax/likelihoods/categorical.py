@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from aejax.checks import check_count
+from aejax.contracts import Likelihood
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
 Shape = tuple[int, ...]
 
 
-class Categorical(nn.Module):
+class Categorical(Likelihood):
     """Integer targets from 0 to classes - 1; the prediction's last axis holds their logits.
 
     Attributes:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from aejax.checks import check_count
+from aejax.contracts import Likelihood
 from aejax.errors import UserError
 from aejax.events import sum_events
 from aejax.likelihoods.logistic import (
@@ -33,7 +33,7 @@ class _Mixture(NamedTuple):
     slopes: Array  # f32[B, H, W, 3, C]: green on red, blue on red, blue on green
 
 
-class ColourLogisticMixture(nn.Module):
+class ColourLogisticMixture(Likelihood):
     """Colour pixels, each a mixture whose mean of green follows red, and of blue red and green.
 
     Salimans et al. 2017, equation 3. Unlike in `LogisticMixture` one component explains all three

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.checks import check, check_positive, sensible
+from aejax.contracts import Likelihood
 from aejax.errors import UserError
 from aejax.events import sum_events
 from aejax.normal import normal_log_prob
@@ -18,7 +19,7 @@ from aejax.types import Array, Key
 Shape = tuple[int, ...]
 
 
-class Gaussian(nn.Module):
+class Gaussian(Likelihood):
     """Real targets with one fixed standard deviation; the prediction is the mean.
 
     Attributes:
@@ -26,16 +27,11 @@ class Gaussian(nn.Module):
     """
 
     std: float = 1.0
-    support = None
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
         check_positive(self, "std")
         super().__post_init__()
-
-    def shape(self, event: Sequence[int]) -> Shape:
-        """One mean an element."""
-        return tuple(event)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Log-density, summed: f32[B, *event] -> f32[B]."""
@@ -51,7 +47,7 @@ class Gaussian(nn.Module):
         return prediction + self.std * jax.random.normal(key, prediction.shape)
 
 
-class LearnedGaussian(nn.Module):
+class LearnedGaussian(Likelihood):
     """Real targets with one learned standard deviation; the prediction is the mean.
 
     The density of a Gaussian is not bounded above as its standard deviation goes to 0, so this one
@@ -64,7 +60,6 @@ class LearnedGaussian(nn.Module):
 
     floor: float = 1e-3
     start: float = 1.0
-    support = None
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""
@@ -87,10 +82,6 @@ class LearnedGaussian(nn.Module):
         """The standard deviation now, f32[]."""
         return self.floor + jnp.exp(self.raw_std)
 
-    def shape(self, event: Sequence[int]) -> Shape:
-        """One mean an element."""
-        return tuple(event)
-
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Log-density, summed: f32[B, *event] -> f32[B]."""
         log_std = jnp.broadcast_to(jnp.log(self.std()), prediction.shape)
@@ -105,7 +96,7 @@ class LearnedGaussian(nn.Module):
         return prediction + self.std() * jax.random.normal(key, prediction.shape)
 
 
-class HeteroscedasticGaussian(nn.Module):
+class HeteroscedasticGaussian(Likelihood):
     """Real targets with a predicted standard deviation for each element.
 
     The last axis of the prediction holds the mean and the logarithm of what std has above its
@@ -116,7 +107,6 @@ class HeteroscedasticGaussian(nn.Module):
     """
 
     floor: float = 1e-3
-    support = None
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that there cannot be."""

@@ -23,6 +23,7 @@ import numpy as np
 from flax import linen as nn
 
 from aejax.checks import check_count
+from aejax.contracts import Likelihood
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
@@ -85,7 +86,7 @@ def level_sample(key: Key, mean: Array, raw: Array, levels: int) -> Array:
     return value(level(0.5 * (drawn + 1.0), levels), levels)
 
 
-class DiscretisedLogistic(nn.Module):
+class DiscretisedLogistic(Likelihood):
     """Values of a grid in [0, 1], each a rounded logistic (Kingma et al. 2016, section 5.1).
 
     The last axis of the prediction holds the mean, in [-1, 1], and the logarithm of the scale.
@@ -121,7 +122,7 @@ class DiscretisedLogistic(nn.Module):
         return level_sample(key, prediction[..., 0], prediction[..., 1], self.levels)
 
 
-class LogisticMixture(nn.Module):
+class LogisticMixture(Likelihood):
     """Values of a grid in [0, 1], each a mixture of rounded logistics.
 
     Salimans et al. 2017, equation 2. Every element has a mixture of its own, given which elements

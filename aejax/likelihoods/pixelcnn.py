@@ -16,9 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from aejax.checks import check_count
+from aejax.contracts import Likelihood
 from aejax.errors import UserError
 from aejax.likelihoods.gated import GatedPixelCNN
 from aejax.types import Array, Key
@@ -26,7 +26,7 @@ from aejax.types import Array, Key
 Shape = tuple[int, ...]
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(Likelihood):
     """Pixels explained one after the other, in raster order (van den Oord et al. 2016b).
 
     Training is one pass. Drawing takes a pass for each pixel: H * W in sequence, over the rows that

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.contracts import DiagonalCode, Prior
 from aejax.errors import UserError
 from aejax.events import join_context
 from aejax.normal import normal_kl, normal_log_prob
 from aejax.types import Array, Key
 
 
-class Conditional(nn.Module):
+class Conditional(Prior):
     """p(z | context) = N(mean(context), std(context)^2), a net of the context (Sohn et al. 2015).
 
     Starts as the standard normal.
@@ -35,7 +36,6 @@ class Conditional(nn.Module):
           UserError: without a context, or if its rows are not B.
           TypeError: if a leaf of the context holds integers.
         """
-        del posterior
         mean, log_std = self._parameters(z.shape[0], z.shape[-1], context)
         return jnp.sum(normal_log_prob(z, mean, log_std), axis=-1)
 
@@ -47,7 +47,6 @@ class Conditional(nn.Module):
         Raises:
           UserError: without a context, or if its rows are not n.
         """
-        del posterior
         mean, log_std = self._parameters(n, shape[-1], context)
         return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
@@ -56,8 +55,7 @@ class Conditional(nn.Module):
 
         None where the code is no diagonal Gaussian.
         """
-        del posterior
-        if not (hasattr(code, "mean") and hasattr(code, "log_std")):
+        if not isinstance(code, DiagonalCode):
             return None
         mean, log_std = self._parameters(code.mean.shape[0], code.mean.shape[-1], context)
         return normal_kl(code.mean, code.log_std, mean, log_std)

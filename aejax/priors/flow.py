@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from aejax.contracts import Prior
 from aejax.errors import UserError
 from aejax.events import join_context
 from aejax.normal import normal_log_prob
@@ -52,7 +53,7 @@ class Coupling(nn.Module):
         return changed * shift, changed * LIMIT * jnp.tanh(raw)
 
 
-class Flow(nn.Module):
+class Flow(Prior):
     """A standard normal through affine couplings, RealNVP (Dinh et al. 2017).
 
     Chen et al. 2017 show that such a prior equals an inverse autoregressive posterior of the same
@@ -82,7 +83,6 @@ class Flow(nn.Module):
         Raises:
           TypeError: if a leaf of the context holds integers.
         """
-        del posterior
         noise, log_det = self.noise(z, context)
         zeros = jnp.zeros_like(noise)
         return jnp.sum(normal_log_prob(noise, zeros, zeros), axis=-1) + log_det
@@ -112,7 +112,6 @@ class Flow(nn.Module):
         Raises:
           UserError: if the context's rows are not n.
         """
-        del posterior
         rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
         if rows - {n}:
             raise UserError(
@@ -120,7 +119,3 @@ class Flow(nn.Module):
                 f"pass context with {n} rows"
             )
         return self.latent(jax.random.normal(key, (n, *shape)), context)
-
-    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> None:
-        """None: there is no closed form."""
-        del code, context, posterior

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.contracts import Prior, TopDownCode
 from aejax.errors import UserError
 from aejax.normal import normal_kl, normal_log_prob
 from aejax.priors.standard import Standard
@@ -18,7 +19,7 @@ from aejax.types import Array, Batch, Key
 Statistics = tuple[Array, Array]
 
 
-class Levels(nn.Module):
+class Levels(Prior):
     """p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ...: Gaussians below the top.
 
     Burda et al. 2016 and the HVAE of Tomczak and Welling 2018, whose top may be a VampPrior; the
@@ -63,7 +64,7 @@ class Levels(nn.Module):
 
         None where the top has no closed form, or the code no density level by level.
         """
-        if not hasattr(code, "levels"):
+        if not isinstance(code, TopDownCode):
             return None
         self._check(len(code.levels))
         top = self.top.kl(code.levels[0], context, of_top(posterior))
@@ -76,6 +77,10 @@ class Levels(nn.Module):
         ]
         return jnp.concatenate([top, *below], axis=-1)
 
+    def check_event(self, event: tuple[int, ...]) -> None:
+        """Raises UserError if the top is made for inputs x of another shape."""
+        self.top.check_event(event)
+
     def _check(self, levels: int) -> None:
         if levels != len(self.nets) + 1:
             raise UserError(
@@ -84,7 +89,7 @@ class Levels(nn.Module):
             )
 
 
-class Ladder(nn.Module):
+class Ladder(Prior):
     """p(z_1) p(z_2 | z_1) ... along one deterministic trunk from the top to the decoder.
 
     Soenderby et al. 2016; Kingma et al. 2016, section 5. The bottleneck `Levels` reads the trunk's
@@ -104,12 +109,10 @@ class Ladder(nn.Module):
 
     def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:
         """The state below a level whose latent is z."""
-        del context
         return self.trunk.advance(level, state, z)
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
         """A tuple of f32[B, L_l] -> f32[B]."""
-        del posterior
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
             density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
@@ -122,7 +125,6 @@ class Ladder(nn.Module):
         self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
     ) -> tuple[Array, ...]:
         """Draws a tuple of f32[n, L_l], from the top down."""
-        del posterior
         state, z = self.start(n, context), []
         for i, noise in enumerate(jax.random.split(key, len(shape))):
             z.append(normal(noise, *_split(self.trunk.statistics(i, state))))
@@ -135,8 +137,7 @@ class Ladder(nn.Module):
 
         None where the code has no density level by level.
         """
-        del posterior
-        if not hasattr(code, "levels"):
+        if not isinstance(code, TopDownCode):
             return None
         state, each = self.start(code.levels[0].z.shape[0], context), []
         for i, level in enumerate(code.levels):
@@ -159,7 +160,7 @@ def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
 
     def top(batch: Batch) -> Any:
         code = posterior(batch)
-        if not hasattr(code, "levels"):
+        if not isinstance(code, TopDownCode):
             raise UserError(
                 f"the top of the prior is made of posteriors q(z | x) of the top level, which "
                 f"{type(code).__name__} does not have: use the bottleneck Levels"

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.checks import check, check_count
+from aejax.contracts import Prior
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 
-class Mixture(nn.Module):
+class Mixture(Prior):
     """sum_k weight_k N(mean_k, std_k^2), diagonal, with learned weights, means and deviations.
 
     Dilokthanakul et al. 2017 and others. There is no closed form of the KL: sample the rate. The
@@ -37,7 +38,6 @@ class Mixture(nn.Module):
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """f32[B, L] -> f32[B]."""
-        del context, posterior
         logits, mean, log_std = self._parameters(z.shape[-1])
         pairs = jnp.broadcast_to(z[:, None], (z.shape[0], *mean.shape))
         mean, log_std = (jnp.broadcast_to(a[None], pairs.shape) for a in (mean, log_std))
@@ -48,16 +48,11 @@ class Mixture(nn.Module):
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
         """Draws f32[n, *shape]: a component each, then a point of it."""
-        del context, posterior
         choice_key, noise_key = jax.random.split(key)
         logits, mean, log_std = self._parameters(shape[-1])
         chosen = jax.random.categorical(choice_key, logits, shape=(n,))
         noise = jax.random.normal(noise_key, (n, *shape))
         return mean[chosen] + jnp.exp(log_std[chosen]) * noise
-
-    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> None:
-        """None: there is no closed form."""
-        del code, context, posterior
 
     @nn.compact
     def _parameters(self, latents: int) -> tuple[Array, Array, Array]:

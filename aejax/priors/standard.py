@@ -7,18 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from aejax.contracts import DiagonalCode, Prior
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
 
-class Standard(nn.Module):
+class Standard(Prior):
     """N(0, 1) in every dimension."""
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """f32[B, L] -> f32[B]."""
-        del context, posterior
         zeros = jnp.zeros_like(z)
         return jnp.sum(normal_log_prob(z, zeros, zeros), axis=-1)
 
@@ -26,7 +25,6 @@ class Standard(nn.Module):
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
         """Draws f32[n, *shape]."""
-        del context, posterior
         return jax.random.normal(key, (n, *shape))
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
@@ -34,8 +32,7 @@ class Standard(nn.Module):
 
         None where the code is no diagonal Gaussian.
         """
-        del context, posterior
-        if not (hasattr(code, "mean") and hasattr(code, "log_std")):
+        if not isinstance(code, DiagonalCode):
             return None
         variance = jnp.exp(2.0 * code.log_std)
         return 0.5 * (jnp.square(code.mean) + variance - 1.0) - code.log_std

@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from aejax.checks import check_count
+from aejax.contracts import DensityCode, Prior
 from aejax.errors import UserError
-from aejax.normal import LOG_2PI
 from aejax.types import Array, Batch, Key
 
 
-class Vamp(nn.Module):
+class Vamp(Prior):
     """p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k (Tomczak and Welling 2018, eq. 9).
 
     Costs K passes of the encoder a batch, whatever its size and number of draws. No data is read:
@@ -64,7 +63,7 @@ class Vamp(nn.Module):
           UserError: without a posterior, with a context, or if the posterior's density is not
             known everywhere.
         """
-        each = component_log_prob(self._code(context, posterior), z)
+        each = self._code(context, posterior).log_prob(z)
         return jax.nn.logsumexp(each, axis=-1) - math.log(self.pseudo_inputs)
 
     def sample(
@@ -75,17 +74,20 @@ class Vamp(nn.Module):
         Raises:
           UserError: as `log_prob`.
         """
-        del shape
         choice_key, noise_key = jax.random.split(key)
         code = self._code(context, posterior)
         chosen = jax.random.randint(choice_key, (n,), 0, self.pseudo_inputs)
-        return redraw(noise_key, jax.tree.map(lambda leaf: leaf[chosen], code))
+        return jax.tree.map(lambda leaf: leaf[chosen], code).redraw(noise_key)
 
-    def kl(self, code: Any, context: Any = None, posterior: Any = None) -> None:
-        """None: there is no closed form."""
-        del code, context, posterior
+    def check_event(self, event: tuple[int, ...]) -> None:
+        """Raises UserError if x has another shape than the pseudo-inputs."""
+        if tuple(self.event) != event:
+            raise UserError(
+                f"the prior Vamp is made of inputs of shape {tuple(self.event)}, but the data's "
+                f"is {event}: give priors.Vamp the shape of one x"
+            )
 
-    def _code(self, context: Any, posterior: Any) -> Any:
+    def _code(self, context: Any, posterior: Any) -> DensityCode:
         """The code of the pseudo-inputs, leaves [K, ...]."""
         if posterior is None:
             raise UserError(
@@ -98,36 +100,10 @@ class Vamp(nn.Module):
                 "context: use priors.Conditional, or priors.Flow, which reads the context"
             )
         inputs = self.inputs if self.bounds is None else jnp.clip(self.inputs, *self.bounds)
-        return posterior(Batch(inputs, inputs))
-
-
-def component_log_prob(code: Any, z: Array) -> Array:
-    """log q(z_b | u_k) of all pairs, f32[B, L] and a code of K examples -> f32[B, K].
-
-    Raises:
-      UserError: if the code's density is known at its own draw alone.
-    """
-    if hasattr(code, "mean") and hasattr(code, "log_std"):
-        # An exponential a component, not one a pair: of a thousand draws these would cost more than
-        # the decoder.
-        scaled = (z[:, None] - code.mean[None]) * jnp.exp(-code.log_std)[None]
-        constant = -jnp.sum(code.log_std + 0.5 * LOG_2PI, axis=-1)
-        return -0.5 * jnp.sum(jnp.square(scaled), axis=-1) + constant[None]
-    _check(code, "log_prob")
-    return code.log_prob(z)
-
-
-def redraw(key: Key, code: Any) -> Array:
-    """Another draw from each example's posterior, f32[B, L]."""
-    if hasattr(code, "mean") and hasattr(code, "log_std"):
-        return code.mean + jnp.exp(code.log_std) * jax.random.normal(key, code.mean.shape)
-    _check(code, "redraw")
-    return code.redraw(key)
-
-
-def _check(code: Any, method: str) -> None:
-    if not hasattr(code, method):
-        raise UserError(
-            f"a VampPrior needs a posterior whose density is known at any latent, which "
-            f"{type(code).__name__} has not: use the bottleneck Gaussian or FullGaussian"
-        )
+        code = posterior(Batch(inputs, inputs))
+        if not isinstance(code, DensityCode):
+            raise UserError(
+                "a VampPrior needs a posterior whose density is known at any latent, which "
+                f"{type(code).__name__} has not: use the bottleneck Gaussian or FullGaussian"
+            )
+        return code

@@ -6,7 +6,7 @@
     ]
     write("runs/digits", "digits-vae", sections, summary="...", results=results)
 
-`gather` computes arrays, `figures` draws arrays, `page` sets figures and tables.
+`aejax.evaluation` computes arrays, `drawing` draws them, `page` sets figures and tables in HTML.
 """
 
 from aejax.evaluation.decoding import member

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.report.curve import History
-from aejax.report.drawing import plots as figures
+from aejax.report.drawing import plots
 from aejax.report.drawing.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel, title
 from aejax.report.page import Picture, Section
 from aejax.report.results import spoken
@@ -110,7 +110,7 @@ def density_section(densities: Mapping[str, np.ndarray]) -> Section:
                 f"{label}: for which share of test examples a latent is active (logarithmic). "
                 f"{density.size - alive.size:,} of {density.size:,} latents never are.",
                 partial(
-                    figures.histogram,
+                    plots.histogram,
                     values=alive,
                     name=f"latents of {label}",
                     axis_name="share of examples for which a latent is active",

@@ -8,14 +8,15 @@ from functools import partial
 import numpy as np
 
 from aejax.data import Split
-from aejax.evaluation import decoding as gather
-from aejax.report.drawing import plots as figures
+from aejax.evaluation.decoding import Latents
+from aejax.evaluation.principal import plane
+from aejax.report.drawing import plots
 from aejax.report.page import Picture, Section
 
 ACTIVE = 0.01  # variance of the mean, from which on a latent is active (Burda et al. 2016)
 
 
-def latents(models: Mapping[str, gather.Latents], test: Split) -> Section:
+def latents(models: Mapping[str, Latents], test: Split) -> Section:
     """The codes of each model in the plane, and the KL of each latent where there is one.
 
     Args:
@@ -28,7 +29,7 @@ def latents(models: Mapping[str, gather.Latents], test: Split) -> Section:
     return Section("The latent space", text, pictures)
 
 
-def _activity(name: str, codes: gather.Latents) -> Picture:
+def _activity(name: str, codes: Latents) -> Picture:
     """The KL of each latent as bars."""
     active = codes.mean.var(axis=0) > ACTIVE
     order = np.argsort(-codes.activity, kind="stable")
@@ -39,7 +40,7 @@ def _activity(name: str, codes: gather.Latents) -> Picture:
         f"{active.sum()} of {active.size} are active (blue: the variance of their mean over these "
         f"examples exceeds {ACTIVE}){rest}.",
         partial(
-            figures.bars,
+            plots.bars,
             values=codes.activity[order],
             marked=active[order],
             name="KL per latent, nats",
@@ -48,7 +49,7 @@ def _activity(name: str, codes: gather.Latents) -> Picture:
     )
 
 
-def _plane(name: str, codes: gather.Latents, classes: tuple[str, ...]) -> Picture:
+def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
     """The picture of the codes in two dimensions."""
     size = codes.mean.shape[1]
     noise = np.random.default_rng(0).uniform(-0.35, 0.35, len(codes.mean))
@@ -59,11 +60,11 @@ def _plane(name: str, codes: gather.Latents, classes: tuple[str, ...]) -> Pictur
     elif size == 2:
         points, axes, how = codes.mean, ("z[0]", "z[1]"), "their two latents, as they are"
     else:
-        plane = gather.principal(codes.mean)
-        points, axes = plane.points, ("first principal component", "second principal component")
+        flat = plane(codes.mean)
+        points, axes = flat.points, ("first principal component", "second principal component")
         how = (
             f"the two principal components of their {size} latents, which keep "
-            f"{100 * plane.share:.0f} % of the variance"
+            f"{100 * flat.share:.0f} % of the variance"
         )
     coloured = ", coloured by label" if codes.labels is not None else ""
     return Picture(
@@ -71,7 +72,7 @@ def _plane(name: str, codes: gather.Latents, classes: tuple[str, ...]) -> Pictur
         f"The codes of {len(points):,} test examples under the {name}{coloured}: {how}."
         + (" The labels were not used in training." if coloured else ""),
         partial(
-            figures.scatter,
+            plots.scatter,
             points=points,
             labels=codes.labels,
             classes=classes,

@@ -10,9 +10,9 @@ import numpy as np
 
 from aejax.data import Split
 from aejax.dictionaries.folding import raw_atoms
-from aejax.evaluation import decoding as gather
-from aejax.report.atoms import Units, label_entropy, most_telling, most_used, units
-from aejax.report.drawing import plots as figures
+from aejax.evaluation.examples import chosen, undrawn
+from aejax.evaluation.units import TopExamples, agreement, most_telling, most_used, top_examples
+from aejax.report.drawing import plots
 from aejax.report.drawing.pictures import Look, shaped, signed
 from aejax.report.page import Picture, Section
 from aejax.report.results import spoken
@@ -46,7 +46,7 @@ def sparse_sections(
     """
     del key
     train, _, test = splits
-    found = units(model, variables, train)
+    found = top_examples(model, variables, train)
     atoms = raw_atoms(variables)
     shown, seen = examples(test)
     sections = []
@@ -87,7 +87,7 @@ def atoms_section(
         "The atoms of each code that are used most, from left to right. Orange adds to a pixel, "
         "blue takes away, grey leaves it; each atom has its own scale.",
         partial(
-            figures.image_grid,
+            plots.image_grid,
             images=np.stack(rows),
             row_labels=[spoken(label) for label in models],
             tile=46,
@@ -96,7 +96,7 @@ def atoms_section(
     return [Section("What the codes' atoms look like", "", [picture])]
 
 
-def _dictionary(atoms: np.ndarray, found: Units, seen: Look) -> Section:
+def _dictionary(atoms: np.ndarray, found: TopExamples, seen: Look) -> Section:
     columns = 4 if seen.strips else 16
     order = most_used(found, 6 * columns)
     rows = -(-len(order) // columns)
@@ -107,13 +107,13 @@ def _dictionary(atoms: np.ndarray, found: Units, seen: Look) -> Section:
         "atoms",
         f"The {len(order)} atoms that are used most, from left to right and top to bottom. Orange "
         "adds to a pixel, blue takes away, grey leaves it; each atom has its own scale.",
-        partial(figures.image_grid, images=grid.reshape(rows, columns, *drawn.shape[1:]), tile=48),
+        partial(plots.image_grid, images=grid.reshape(rows, columns, *drawn.shape[1:]), tile=48),
     )
     text = "Each reconstruction is a sum of few atoms, the rows of the dictionary."
     return Section("The dictionary", text, [picture])
 
 
-def _meaning(atoms: np.ndarray, found: Units, train: Split, seen: Look) -> Section:
+def _meaning(atoms: np.ndarray, found: TopExamples, train: Split, seen: Look) -> Section:
     pictures = [
         _units(
             "units-most-used",
@@ -130,7 +130,7 @@ def _meaning(atoms: np.ndarray, found: Units, train: Split, seen: Look) -> Secti
     ]
     labels = _labels(train, found)
     if labels is not None:
-        entropy = label_entropy(found, labels)
+        entropy = agreement(found, labels).entropy
         order = most_telling(found, labels, 8)
         notes = [_majority(labels[found.top[i]], float(entropy[i]), train.classes) for i in order]
         if len(order):
@@ -160,7 +160,7 @@ def _units(
     order: np.ndarray,
     notes: list[str],
     atoms: np.ndarray,
-    found: Units,
+    found: TopExamples,
     train: Split,
     seen: Look,
 ) -> Picture:
@@ -168,7 +168,7 @@ def _units(
     count = EXAMPLES if not seen.strips else 3
     top, strength = found.top[order, :count], found.strength[order, :count]
     count = top.shape[1]
-    batch = gather.chosen(gather.undrawn(train), top.ravel())
+    batch = chosen(undrawn(train), top.ravel())
     examples = seen.pictures(np.asarray(batch.target))
     examples = np.repeat(examples, 3, axis=-1) if examples.shape[-1] == 1 else examples
     examples = examples.reshape(len(order), count, *examples.shape[1:]).astype(np.float32)
@@ -177,11 +177,11 @@ def _units(
     grid = np.concatenate([drawn[:, None], examples], axis=1)
     notes = notes or [f"{100 * found.density[i]:.1f} %" for i in order]
     labels = [f"unit {i}\n{note}" for i, note in zip(order, notes, strict=True)]
-    draw = partial(figures.image_grid, images=grid, row_labels=labels, gap_after=(0,), tile=50)
+    draw = partial(plots.image_grid, images=grid, row_labels=labels, gap_after=(0,), tile=50)
     return Picture(name, caption, draw)
 
 
-def _labels(train: Split, found: Units) -> np.ndarray | None:
+def _labels(train: Split, found: TopExamples) -> np.ndarray | None:
     labels = train.labels
     return None if labels is None else labels[: len(found.l0)]
 
@@ -193,7 +193,7 @@ def _majority(labels: np.ndarray, entropy: float, classes: tuple[str, ...]) -> s
     return f"{name}, {abs(entropy):.2f} nats"
 
 
-def _activity(found: Units) -> Section:
+def _activity(found: TopExamples) -> Section:
     alive = found.density[found.density > 0]
     dead = found.density.size - alive.size
     density = Picture(
@@ -202,7 +202,7 @@ def _activity(found: Units) -> Section:
         f"the train split (logarithmic). {dead:,} of {found.density.size:,} units are active for "
         "none of these and not shown.",
         partial(
-            figures.histogram,
+            plots.histogram,
             values=alive,
             name="units",
             axis_name="share of examples for which a unit is active",
@@ -213,7 +213,7 @@ def _activity(found: Units) -> Section:
         "l0",
         f"How many of these examples have which number of active units (L0); "
         f"{found.l0.mean():.1f} on average.",
-        partial(figures.histogram, values=found.l0, name="examples", axis_name="active units, L0"),
+        partial(plots.histogram, values=found.l0, name="examples", axis_name="active units, L0"),
     )
     return Section(
         "Sparsity", "Few units are active at a time; few should never be.", [density, l0]

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from aejax.data import Split
-from aejax.evaluation import decoding as gather
+from aejax.evaluation import decoding
+from aejax.evaluation.examples import chosen, nearest, varied
 from aejax.events import joined
-from aejax.report.drawing import plots as figures
+from aejax.report.drawing import plots
 from aejax.report.drawing.pictures import Look, look
 from aejax.report.latents import latents, slug
 from aejax.report.page import Picture, Section
@@ -45,7 +46,7 @@ def variational_sections(
     train, _, test = splits
     shown, seen = examples(test)
     vector = _is_vector(model, variables, shown)
-    codes = gather.encode(model, variables, test) if vector else None
+    codes = decoding.encode(model, variables, test) if vector else None
     sections = []
     if seen.drawable:
         key_own, key_plain = jax.random.split(key)
@@ -66,14 +67,14 @@ def variational_sections(
     if codes is not None:
         both = {_name(model): codes}
         if plain is not None and _is_vector(*plain, shown):
-            both["plain autoencoder"] = gather.encode(*plain, test)
+            both["plain autoencoder"] = decoding.encode(*plain, test)
         sections.append(latents(both, test))
     return sections
 
 
 def examples(test: Split) -> tuple[Batch, Look]:
     """The test examples that a report shows, of all classes, and how it shows them."""
-    some = gather.chosen(test, gather.varied(test.labels, 14, len(test)))
+    some = chosen(test, varied(test.labels, 14, len(test)))
     seen = look(np.asarray(some.target))
     if seen.strips:
         some = jax.tree.map(lambda a: a[:4], some)
@@ -85,7 +86,9 @@ def _is_vector(model: Any, variables: Variables, batch: Batch) -> bool:
     shape = jax.eval_shape(lambda v, b: model.apply(v, b, method="encode"), variables, batch)
     levels = shape if isinstance(shape, tuple) else (shape,)
     return all(
-        hasattr(level, "ndim") and level.ndim == 2 and np.issubdtype(level.dtype, np.floating)
+        isinstance(level, jax.ShapeDtypeStruct)
+        and level.ndim == 2
+        and np.issubdtype(level.dtype, np.floating)
         for level in levels
     )
 
@@ -99,10 +102,7 @@ def _draws(
 ) -> np.ndarray:
     """n samples f[n, *event], from the prior or else from a Gaussian fitted to training codes."""
     context = jax.tree.map(lambda a: a[np.arange(n) % len(a)], shown.context)
-    if model.prior is not None:
-        return gather.samples(model, variables, key, n, context)
-    codes = gather.encode(model, variables, train).mean
-    return gather.fitted_samples(model, variables, codes, key, n, context)
+    return decoding.generated(model, variables, train, key, n, context)
 
 
 def _samples(draws: dict[str, np.ndarray], models: dict[str, Model], seen: Look) -> Section:
@@ -121,7 +121,7 @@ def _samples(draws: dict[str, np.ndarray], models: dict[str, Model], seen: Look)
             Picture(
                 f"samples-{slug(name)}",
                 f"{title}: {how}",
-                partial(figures.image_grid, images=grid, tile=48),
+                partial(plots.image_grid, images=grid, tile=48),
             )
         )
     text = (
@@ -134,7 +134,7 @@ def _samples(draws: dict[str, np.ndarray], models: dict[str, Model], seen: Look)
 def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
     pictures, n = [], 4 if seen.strips else 12
     for name, values in draws.items():
-        found = gather.nearest(values[:n], train)
+        found = nearest(values[:n], train)
         grid = np.stack([seen.pictures(values[:n]), seen.pictures(found.images)])
         distances = [f"{distance:.2f}" for distance in found.distance]
         pictures.append(
@@ -143,7 +143,7 @@ def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
                 f"Samples of the {name} (above), for each the training example closest to it "
                 "(below), and the L2 distance between the two.",
                 partial(
-                    figures.image_grid,
+                    plots.image_grid,
                     images=grid,
                     row_labels=("sample", "nearest"),
                     column_labels=distances,
@@ -160,12 +160,12 @@ def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
 def reconstructions(models: dict[str, Model], shown: Batch, seen: Look) -> Section:
     """Test examples above what each model makes of them."""
     rows = [seen.pictures(np.asarray(shown.target))]
-    rows += [seen.pictures(gather.reconstruct(*each, shown)) for each in models.values()]
+    rows += [seen.pictures(decoding.reconstruct(*each, shown)) for each in models.values()]
     labels = ["input", *(name.replace(" ", "\n") for name in models)]
     picture = Picture(
         "reconstructions",
         "Test examples in the first row; below, what is decoded from their codes, without noise.",
-        partial(figures.image_grid, images=np.stack(rows), row_labels=labels, tile=56),
+        partial(plots.image_grid, images=np.stack(rows), row_labels=labels, tile=56),
     )
     text = "What survives the bottleneck: the code is all that the decoder sees."
     return Section("Reconstructions", text, [picture])
@@ -173,10 +173,10 @@ def reconstructions(models: dict[str, Model], shown: Batch, seen: Look) -> Secti
 
 def _interpolations(model: Any, variables: Variables, test: Split, seen: Look) -> Section:
     pairs, steps = (3, 5) if seen.strips else (6, 11)
-    ends = gather.varied(test.labels, 2 * pairs, len(test))
+    ends = varied(test.labels, 2 * pairs, len(test))
     pairs = len(ends) // 2
-    start, end = gather.chosen(test, ends[:pairs]), gather.chosen(test, ends[pairs : 2 * pairs])
-    path = gather.interpolate(model, variables, start, end, steps)
+    start, end = chosen(test, ends[:pairs]), chosen(test, ends[pairs : 2 * pairs])
+    path = decoding.interpolate(model, variables, start, end, steps)
     inputs = [seen.pictures(np.asarray(batch.target))[:, None] for batch in (start, end)]
     grid = np.concatenate([inputs[0], seen.pictures(path), inputs[1]], axis=1)
     labels = ["A", *(f"{t:.1f}" for t in np.linspace(0, 1, steps)), "B"]
@@ -184,7 +184,7 @@ def _interpolations(model: Any, variables: Variables, test: Split, seen: Look) -
         "interpolation",
         "Each row runs from a test example A to another, B. Between them is what the decoder makes "
         "of the points (1 − t) a + t b on the straight line between their codes; t stands above.",
-        partial(figures.image_grid, images=grid, column_labels=labels, gap_after=(0, steps)),
+        partial(plots.image_grid, images=grid, column_labels=labels, gap_after=(0, steps)),
     )
     text = (
         "A smooth path of plausible pictures says that the latent space has no holes between "
@@ -194,7 +194,7 @@ def _interpolations(model: Any, variables: Variables, test: Split, seen: Look) -
 
 
 def _traversals(
-    model: Any, variables: Variables, codes: gather.Latents, shown: Batch, seen: Look
+    model: Any, variables: Variables, codes: decoding.Latents, shown: Batch, seen: Look
 ) -> Section:
     order = np.argsort(-codes.activity, kind="stable")[:8]
     values = np.linspace(-RANGE, RANGE, 5 if seen.strips else 11, dtype=np.float32)
@@ -206,8 +206,8 @@ def _traversals(
         where = centre[:, None] + scale[:, None] * values
         unit = "from −2.5 to +2.5 standard deviations about its mean"
     context = jax.tree.map(lambda a: a[:1], shown.context)
-    latent = np.asarray(joined(gather.latent(model, variables, shown)))[0]
-    grid = seen.pictures(gather.traverse(model, variables, latent, order, where, context))
+    latent = np.asarray(joined(decoding.latent(model, variables, shown)))[0]
+    grid = seen.pictures(decoding.traverse(model, variables, latent, order, where, context))
     names = [
         f"z[{i}]\n{codes.activity[i]:.2f} nats"
         if codes.nats
@@ -220,7 +220,7 @@ def _traversals(
         f"Each row moves one latent {unit}; all others stay at the code of the first test example "
         f"shown above. The most active latents, by their {measure} over {len(codes.mean):,} test "
         "examples, come first.",
-        partial(figures.image_grid, images=grid, row_labels=names, column_labels=labels),
+        partial(plots.image_grid, images=grid, row_labels=names, column_labels=labels),
     )
     if not isinstance(model.bottleneck.shape[0], int):
         picture = picture._replace(
@@ -253,7 +253,7 @@ def traversals_section(models: dict[str, Model], test: Split) -> Section:
     shown, seen = examples(test)
     pictures = []
     for name, (model, variables) in models.items():
-        codes = gather.encode(model, variables, test)
+        codes = decoding.encode(model, variables, test)
         (picture, *_) = _traversals(model, variables, codes, shown, seen).figures
         caption = f"{name}. {picture.caption}" if not pictures else f"{name}, in the same way."
         pictures.append(picture._replace(name=f"traversals-{slug(name)}", caption=caption))
@@ -266,12 +266,12 @@ def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int =
     # The first latent grows to the right, the second upwards, as in the picture of the codes.
     plane = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
     repeated = jax.tree.map(lambda a: np.repeat(a, side * side, axis=0), context)
-    means = seen.pictures(gather.decode(model, variables, plane, repeated))
+    means = seen.pictures(decoding.decode(model, variables, plane, repeated))
     return Picture(
         "plane",
         "The plane of the two latents, decoded: z[0] from −2.5 at the left to +2.5 at the right, "
         "z[1] from −2.5 at the bottom to +2.5 at the top.",
-        partial(figures.image_grid, images=_grid(means, side), tile=36),
+        partial(plots.image_grid, images=_grid(means, side), tile=36),
     )
 
 

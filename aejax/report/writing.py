@@ -14,7 +14,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
 from aejax.report.curve import Curve, History, grouped
-from aejax.report.drawing import plots as figures
+from aejax.report.drawing import plots
 from aejax.report.page import Picture, Section, draw, render
 from aejax.report.results import spoken
 
@@ -109,7 +109,7 @@ def curves_section(history: History, log_steps: bool = True) -> Section:
         Picture(
             f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
             _caption(name, parts),
-            partial(figures.curves, series=parts, name=spoken(name), log_steps=log_steps),
+            partial(plots.curves, series=parts, name=spoken(name), log_steps=log_steps),
         )
         for name, parts in groups.items()
     ]

@@ -29,7 +29,7 @@ import orbax.checkpoint as ocp
 
 from aejax.errors import UserError
 from aejax.files import file_sha256, sync, writing
-from aejax.runs.leaves import Leaf, nest
+from aejax.runs.leaves import Leaf
 from aejax.runs.manifest import MANIFEST, Damaged, encode, read_manifest, remove, steps
 
 ARRAYS = "arrays"
@@ -163,27 +163,6 @@ def newest(
             "folder from a copy, or start anew in another one"
         )
     return None
-
-
-def restore_part(folder: pathlib.Path, keep: Callable[[str], bool]) -> dict[str, Any]:
-    """Reads some leaves of a run's newest whole checkpoint, though the others' files be missing.
-
-    Args:
-      folder: the run's folder.
-      keep: which leaves, by path: `lambda path: path.startswith("params/decoder/")`.
-
-    Returns:
-      Nested dicts of numpy arrays (typed keys of jax), as {"params": {"decoder": ...}}.
-
-    Raises:
-      UserError: there is no checkpoint, none whose kept leaves are whole, or no leaf is kept.
-    """
-    checkpoint = newest(pathlib.Path(folder) / "checkpoints", keep)
-    if checkpoint is None:
-        raise UserError(f"{folder} has no checkpoint yet; let the run go on for a while")
-    if not checkpoint.leaves:
-        raise UserError(f"step {checkpoint.step} of {folder} holds no leaf that was asked for")
-    return nest({path: leaf.value() for path, leaf in checkpoint.leaves.items()})
 
 
 def _orbax_name(path: str) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from aejax.runs.model_json import to_json
 from aejax.errors import UserError
 from aejax.files import plain
 from aejax.runs.leaves import kinds, misfit
+from aejax.runs.model_json import to_json
 from aejax.types import Objective
 
 MISSING = object()  # in place of a value that one of two records lacks

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from aejax.runs import manifest
-from aejax.runs.environment import differences, environment
 from aejax.errors import UserError
 from aejax.files import lock_folder, plain, read_json, unlock, write_json, writing
+from aejax.runs import manifest
 from aejax.runs.config import compare
+from aejax.runs.environment import differences, environment
 
 CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
 CHECKPOINTS = "checkpoints"

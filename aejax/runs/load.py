@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from aejax.runs import checkpoint
-from aejax.runs.model_json import from_json
 from aejax.errors import UserError
 from aejax.files import read_json
+from aejax.runs import checkpoint
 from aejax.runs.folder import CHECKPOINTS, CONFIG
 from aejax.runs.leaves import nest
+from aejax.runs.model_json import from_json
 from aejax.types import Variables
 
 PARAMS, MEMORY = "params/", "memory/"

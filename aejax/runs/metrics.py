@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import writing
+from aejax.files import plain, writing
 
 NAME = "metrics.jsonl"
 
@@ -152,6 +152,4 @@ def _cell(value: Any) -> str:
 
 def _number(value: float) -> str:
     """Nine digits give a float32 back to the bit; JSON has no NaN, so it is a string."""
-    if math.isfinite(value):
-        return f"{value:.9g}"
-    return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+    return f"{value:.9g}" if math.isfinite(value) else json.dumps(plain(value))

@@ -24,20 +24,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from aejax.runs import checkpoint
-
-from aejax.runs import manifest
 from aejax.errors import UserError
 from aejax.files import plain
+from aejax.runs import checkpoint, manifest
+from aejax.runs.config import compare, describe, with_state
 from aejax.runs.folder import CHECKPOINTS, RunFolder
 from aejax.runs.leaves import fill, kinds, misfit, params_sha256
-from aejax.training.loop import NonFinite
 from aejax.runs.metrics import NAME, MetricsFile
 from aejax.runs.profile import Trace
-from aejax.runs.config import compare, describe, with_state
 from aejax.runs.signals import Stop, command
-from aejax.types import Objective, State
 from aejax.runs.writer import Writer
+from aejax.training.loop import NonFinite
+from aejax.types import Objective, State
 
 
 class Run:

@@ -11,10 +11,8 @@ from typing import TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.runs import checkpoint
-
-from aejax.runs import manifest
 from aejax.errors import UserError
+from aejax.runs import checkpoint, manifest
 from aejax.runs.leaves import Leaf, host_leaves
 from aejax.types import State
 

@@ -47,7 +47,7 @@ def mesh(**axes: int) -> Mesh:
 
 
 def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> Learner:
-    """The learner with `init` and `step` compiled; the state given to `step` is donated.
+    """The learner with `init`, `step`, `evaluate` compiled; the state given to `step` is donated.
 
     Args:
       learner: complete, as this is the outermost wrapper.
@@ -61,8 +61,11 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
       UserError: when first called, if a batch or a sharded axis does not divide over the mesh.
     """
     if mesh is None:
-        init = jax.jit(learner.init)
-        return learner._replace(init=init, step=jax.jit(learner.step, donate_argnums=0))
+        return learner._replace(
+            init=jax.jit(learner.init),
+            step=jax.jit(learner.step, donate_argnums=0),
+            evaluate=jax.jit(learner.evaluate),
+        )
 
     place_data = _Placement(mesh, learner)
     programs: dict[str, Any] = {}
@@ -84,7 +87,7 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
         state = jax.tree.map(_put, state, layout)
         return programs["step"](state, place_data(data))
 
-    return learner._replace(init=init, step=step)
+    return learner._replace(init=init, step=step, evaluate=jax.jit(learner.evaluate))
 
 
 def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
@@ -95,7 +98,7 @@ def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
     """
 
     def layout(path: Any, leaf: Any) -> NamedSharding:
-        name = "/".join(_part(p) for p in path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, spec in rules:
             if re.search(pattern, name) and leaf.ndim >= len(spec):
                 # A spec names the trailing axes: seeds may stand in front of them.
@@ -112,13 +115,6 @@ def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree.map_with_path(layout, state)
-
-
-def _part(entry: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> Array:
@@ -140,7 +136,7 @@ class _Placement:
         self.lead = 0 if learner.seeds is None or learner.shared_data else 1
         self.resident: dict[int, tuple[Any, Array]] = {}
 
-    def batch(self, batch: Batch, axis: int) -> Batch:
+    def batch(self, batch: Any, axis: int) -> Any:
         return jax.tree.map(lambda a: self._batch(a, axis), batch)
 
     def __call__(self, data: Batch | Source) -> Batch | Source:
@@ -150,10 +146,10 @@ class _Placement:
         key, count = _put(data.key, whole), _put(data.count, whole)
         first = _put(jnp.asarray(data.first, jnp.int32), whole)
         if data.rows is None:
-            arrays = jax.tree.map(lambda a: self._batch(a, self.lead + 1), data.arrays)
-            return Source(arrays, None, key, count, data.prepare, first)
-        arrays = jax.tree.map(self._keep, data.arrays)
-        rows = self._batch(data.rows, self.lead + 1)
+            arrays, rows = self.batch(data.arrays, self.lead + 1), None
+        else:
+            arrays = jax.tree.map(self._keep, data.arrays)
+            rows = self._batch(data.rows, self.lead + 1)
         return Source(arrays, rows, key, count, data.prepare, first)
 
     def _keep(self, leaf: Any) -> Array:

@@ -6,7 +6,7 @@ applied in order: `initialise=(standardised(), tied)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -233,7 +233,7 @@ def _atoms(variables: Variables) -> Array:
 
 def _get(tree: Any, path: tuple[str, ...]) -> Any:
     for name in path:
-        if not hasattr(tree, "keys") or name not in tree:
+        if not isinstance(tree, Mapping) or name not in tree:
             return None
         tree = tree[name]
     return tree

@@ -17,6 +17,8 @@ import optax
 from flax import linen as nn
 
 from aejax import bounds, losses
+from aejax.checks import check_not_rbg
+from aejax.contracts import TrunkPrior
 from aejax.errors import UserError
 from aejax.objective import Total, total
 from aejax.types import (
@@ -42,7 +44,7 @@ def learner(
     bound: Bound = bounds.mean,
     initialise: Initialise | Sequence[Initialise] = (),
 ) -> Learner:
-    """A learner of one model: init, step, variables.
+    """A learner of one model: init, step, variables, evaluate.
 
     Args:
       model: an `Autoencoder`, or any module with its methods features, code and explain.
@@ -53,7 +55,8 @@ def learner(
       initialise: function(s) (variables, batch, key) -> variables, applied after init.
 
     Returns:
-      A Learner whose metrics are f32[]: `loss`, `grad_norm` and each term's mean, unweighted.
+      A Learner whose metrics are f32[]: `loss`, `grad_norm` and each term's mean, unweighted; its
+      `evaluate` gives the same but for `grad_norm`, with the memory left as it is.
 
     Raises:
       UserError: if draws < 1, if there is no optimiser, no term or no weight, or if a term cannot
@@ -62,7 +65,7 @@ def learner(
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(f"{tx!r} is no optimiser: give one of optax, as optax.adam(1e-3)")
     _check(objective, draws, bound)
-    if bound.regrade is not None and hasattr(getattr(model, "prior", None), "advance"):
+    if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
             f"codes under {type(model.prior).__name__} are made of the prior's own trunk, whose "
             "gradient this bound would regrade with the encoder's: use bounds.iwae or miwae"
@@ -93,21 +96,35 @@ def learner(
             result, memory = _pass(
                 model, objective, bound, draws, variables, batch, key, state.step
             )
-            cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
-            means = {name: jnp.mean(value) for name, value in result.values.items()}
-            return jnp.mean(cost), (memory, means)
+            figures = _summed(bound, result)
+            return figures["loss"], (memory, figures)
 
-        (value, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (_, (memory, figures)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **means}
+        metrics = {"loss": figures["loss"], "grad_norm": optax.tree.norm(grads), **figures}
         return State(state.step + 1, state.key, params, memory, opt), metrics
 
     def variables(state: State) -> Variables:
         return {"params": state.params, "memory": state.memory}
 
+    def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
+        bound_model = model.bind(variables)
+
+        def draw(key: Key) -> Total:
+            return total(objective, bound_model, bound_model(batch, key, step))
+
+        return _summed(bound, jax.vmap(draw)(jax.random.split(key, draws)))
+
     support = getattr(getattr(model, "likelihood", None), "support", None)
-    return Learner(init, step, variables, support=support)
+    return Learner(init, step, variables, evaluate, support=support)
+
+
+def _summed(bound: Bound, result: Total) -> dict[str, Array]:
+    """The loss f32[] of a Total of f32[K, B], and each term's mean, unweighted."""
+    cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
+    means = {name: jnp.mean(value) for name, value in result.values.items()}
+    return {"loss": jnp.mean(cost), **means}
 
 
 def _check(objective: Objective, draws: int, bound: Bound) -> None:
@@ -147,9 +164,9 @@ def _sticking(objective: Objective) -> list[Any]:
 
 
 def _check_key(key: Key, draws: int) -> None:
-    if draws > 1 and "rbg" in str(jax.random.key_impl(key)):
-        raise UserError(
-            f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
+    if draws > 1:
+        check_not_rbg(
+            key, f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
         )
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from aejax.checks import at_least
 from aejax.data.batches import Batches
 from aejax.data.split import check_support
 from aejax.errors import UserError
@@ -78,8 +79,7 @@ def loop(
       UserError: steps is less than 1, these are no batches, or their seeds are not the learner's.
       NonFinite: while iterating, before the state of such a chunk is yielded.
     """
-    if steps < 1:
-        raise UserError(f"steps {steps}: give 1 or more")
+    at_least(1, "steps", steps)
     if not hasattr(batches, "source" if learner.chunk else "__getitem__"):
         raise UserError(
             f"the loop was given a {type(batches).__name__} in place of batches: give "
@@ -98,7 +98,8 @@ def _loop(learner, state, batches, steps, progress):
         while done < steps:
             start = done - done % size
             if chunk is None or done == start:
-                chunk = _chunk(learner, batches, start, min(start + size, steps))
+                end = min(start + size, steps)
+                chunk = batches.source(start, size, end) if learner.chunk else batches[start]
             count = min(pace.count(), start + size - done, steps - done)
             with pace.taking(count):
                 state, metrics = learner.step(state, _part(chunk, done - start, count))
@@ -130,13 +131,6 @@ class _Pace:
         fitting = int(CALL_SECONDS * count / max(seconds, 1e-9)) if self._compiled else 1
         self._compiled = True
         self._next = max(1, min(fitting, GROWTH * count, self._most))
-
-
-def _chunk(learner: Learner, batches: Any, start: int, end: int) -> Any:
-    """The batches of the steps from start to end, those of a chunk, or the one batch."""
-    if learner.chunk is None:
-        return batches[start]
-    return batches.source(start, learner.chunk, end)
 
 
 def _part(chunk: Any, first: int, count: int) -> Any:

@@ -17,7 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.checks import check_not_rbg
 from aejax.errors import UserError
+from aejax.training.gathering import gathered
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Variables
 
 
@@ -59,8 +61,7 @@ def successors(key: Key, n: int) -> Key:
     Raises:
       UserError: for the rbg implementation, which under vmap draws from the first key only.
     """
-    if "rbg" in str(jax.random.key_impl(key)):
-        raise UserError("rbg keys are no keys of their own under vmap: use threefry with seeds")
+    check_not_rbg(key, "rbg keys are no keys of their own under vmap: use threefry with seeds")
     data = jax.random.key_data(key)
     counted = jnp.tile(data[None], (n, 1)).at[:, -1].add(jnp.arange(n, dtype=data.dtype))
     return jax.random.wrap_key_data(counted, impl=jax.random.key_impl(key))
@@ -146,9 +147,14 @@ def _side_by_side(
         call = _members(lambda one, state: build(one).variables(state), n, (0, state_axes), 0)
         return call(settings, state)
 
-    return first._replace(
-        init=init, step=step, variables=variables, seeds=n, shared_data=shared_data
-    )
+    def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
+        # In turn: side by side the pictures of a convolutional decoder take as much memory each.
+        def one(member: Any) -> Metrics:
+            return build(member[0]).evaluate(member[1], batch, key, step)
+
+        return jax.lax.map(one, (settings, variables))
+
+    return Learner(init, step, variables, evaluate, n, first.chunk, shared_data, first.support)
 
 
 def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
@@ -226,7 +232,7 @@ def chunked(learner: Learner, t: int) -> Learner:
 
     def step(state: State, source: Source) -> tuple[State, Metrics]:
         def one(state: State, i: Array) -> tuple[State, Metrics]:
-            return learner.step(state, source.batch(i, state.step))
+            return learner.step(state, gathered(source, i, state.step))
 
         shapes = jax.eval_shape(one, state, jnp.zeros((), jnp.int32))[1]
         empty = jax.tree.map(lambda a: jnp.zeros((*a.shape, t), a.dtype), shapes)

@@ -22,7 +22,7 @@ import numpy as np
 from aejax.files import write_json
 from aejax.kernels.conv import convolve, convolve_transposed
 from aejax.runs.environment import environment
-from experiments.shared.driver import prepared, say
+from experiments.shared.place import prepared, say
 
 IMAGES = 100
 ORDER = ("NHWC", "HWIO", "NHWC")

@@ -23,7 +23,7 @@ from aejax.errors import UserError
 from aejax.files import write_json
 from aejax.kernels import rows, select
 from aejax.runs.environment import environment
-from experiments.shared.driver import say
+from experiments.shared.place import say
 
 
 def command(

@@ -76,27 +76,29 @@ def command(
     """
     counts = {"rows": rows, "length": length, "batches": batches, "latents": latents, "k": k}
     folder = prepared(out, **counts, rounds=rounds)
-    config = lm.Config(**SHAPES, head_size=64, context=8_192, rope_base=1e5)
+    shapes: dict[str, Any] = SHAPES
+    config = lm.Config(**shapes, head_size=64, context=8_192, rope_base=1e5)
     model = lm.Transformer(config)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     result: dict[str, Any] = {"settings": {**counts, "rounds": rounds, **SHAPES}}
     with _peer(peer_python, folder) as ask:
 
-        def add(name: str, own: Turn, tokens: int, asked: dict[str, Any]) -> None:
-            peer = None if ask is None else lambda: batches_of(asked) * ask(asked)
-            result[name] = _compared(own, peer, tokens, rounds)
+        def add(name: str, own: Turn, tokens: int, times: int, **asked: Any) -> None:
+            def peer() -> float:
+                assert ask is not None
+                return sum(ask(asked) for _ in range(times))
+
+            result[name] = _compared(own, ask and peer, tokens, rounds)
             write_json(folder / "result.json", {**result, "environment": environment()})
             say(f"{name:<12} {_line(result[name])}")
 
-        def batches_of(asked: dict[str, Any]) -> int:
-            return batches if asked["task"] == "read" else 1
-
-        read = {"task": "read", "rows": rows, "length": length}
         turn = _reading(model, variables, folder / "store", rows, length, batches)
-        add("read", turn, rows * length * batches, read)
+        read = {"task": "read", "rows": rows, "length": length}
+        add("read", turn, rows * length * batches, batches, **read)
         for texts in (1, 8):
+            turn = _generating(model, variables, texts)
             asked = {"task": "generate", "rows": texts, "length": PROMPT, "count": NEW}
-            add(f"generate-{texts}", _generating(model, variables, texts), texts * NEW, asked)
+            add(f"generate-{texts}", turn, texts * NEW, 1, **asked)
     clean, spliced = _splicing(model, variables, rows, length, latents, k)
     result["splice"] = _ratio(spliced, clean, rounds)
     say(f"splice       {result['splice']['ratio']:.3f} of the clean pass")
@@ -165,10 +167,10 @@ def _splicing(
 
 def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: int) -> Any:
     """MiB of the process, which only ever grows, after few and after many batches."""
-    turn = _reading(model, variables, store, rows, length, 4)
+    turn: Any = _reading(model, variables, store, rows, length, 4)
     found = {}
     for count in (4, 40):
-        turn(count)  # type: ignore[call-arg]
+        turn(count)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         found[f"after_{count}_batches"] = round(peak / 1024)
     return found
@@ -191,7 +193,8 @@ def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[st
 
 def _ratio(above: Turn, below: Turn, rounds: int) -> dict[str, Any]:
     """Seconds of two contestants in turns, and the median over rounds of above / below."""
-    above(), below()
+    for turn in (above, below):
+        turn()
     pairs = [(above(), below()) for _ in range(rounds)]
     ratios = [a / b for a, b in pairs]
     tops, bottoms = ([pair[i] for pair in pairs] for i in (0, 1))

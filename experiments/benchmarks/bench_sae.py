@@ -34,11 +34,11 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
 from aejax.runs.environment import environment
-from experiments.shared.driver import prepared, say
+from experiments.shared.place import prepared, say
 
 SIZE, ACTIVE, BATCH = 576, 32, 2048
 DEAD = 0.1  # share of the latents in the rounds with dead ones
-PEERS = pathlib.Path(__file__).parent / "peers"
+PEERS = pathlib.Path(__file__).parents[1] / "peers"
 Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> what a contestant measured
 
 

@@ -28,7 +28,7 @@ import aejax as ae
 from aejax.errors import UserError
 from aejax.files import write_json
 from aejax.runs.environment import environment
-from experiments.shared.driver import prepared, say
+from experiments.shared.place import prepared, say
 
 PIXELS, WIDTH, LATENTS = 784, 512, 16
 BATCH, CHUNK, EXAMPLES = 100, 100, 60_000
@@ -158,7 +158,7 @@ def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
     if python is None:
         yield {}
         return
-    script = pathlib.Path(__file__).parent / "peers" / "pythae_vae.py"
+    script = pathlib.Path(__file__).parents[1] / "peers" / "pythae_vae.py"
     arguments = [python, str(script), "--examples", str(EXAMPLES), "--batch", str(BATCH)]
     try:
         process = subprocess.Popen(

@@ -30,8 +30,7 @@ from aejax.errors import UserError
 from aejax.files import write_json
 from aejax.runs.environment import environment
 from experiments.shared import synth
-from experiments.shared.driver import prepared, say
-from experiments.shared.place import Place
+from experiments.shared.place import Place, prepared, say
 from experiments.shared.training import summary
 
 MEMBERS = 8

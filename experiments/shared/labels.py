@@ -1,8 +1,23 @@
-"""How a digit is written, whichever it is: the ink of a picture and its slant."""
+"""Pictures of digits given their label: draws, other labels set, and how the digit is written.
+
+The style of a digit, whichever it is, is the ink of its picture and its slant.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+import aejax as ae
+from aejax import evaluation
+from aejax.data import Split, changed, changes
+from aejax.evaluation import generation
+from aejax.types import Array, Batch, Key, Variables
+from experiments.shared import recognition
+from experiments.shared.images import pictures
 
 
 def ink(images: np.ndarray) -> np.ndarray:
@@ -29,3 +44,98 @@ def correlation_within(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> floa
     count = np.maximum(np.bincount(groups), 1)
     x, y = (v - (np.bincount(groups, v) / count)[groups] for v in (x, y))
     return float(np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y))))
+
+
+def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -> np.ndarray:
+    """The means of `count` draws of each label, f32[10, count, *event]."""
+
+    def run(bound: Any, key: Key, label: Array) -> Array:
+        context = jnp.tile(jax.nn.one_hot(label, 10)[None], (count, 1))
+        return bound.mean(bound.sample(key, count, context))
+
+    drawn = jax.jit(lambda key, label: model.apply(variables, key, label, method=run))
+    return np.stack([np.asarray(drawn(jax.random.fold_in(key, i), i)) for i in range(10)])
+
+
+def by_label(
+    classifier: recognition.Classifier, draws: np.ndarray, real: np.ndarray, labels: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Of each label and in total: what is recognised, and how far two pictures lie apart."""
+    rows: dict[str, dict[str, float]] = {}
+    shares = []
+    for label, drawn in enumerate(draws):
+        true = real[labels == label][: len(drawn)]
+        spreads = {}
+        for name, read in (("pixels", _flat), ("classifier", classifier.features)):
+            spreads[name] = [
+                generation.spread(generation.taken(read, images)) for images in (drawn, true)
+            ]
+        shares.append(float(recognition.recognised(classifier, drawn, label).mean()))
+        rows[f"label {label}"] = {
+            "recognised": shares[-1],
+            "pixel_spread": spreads["pixels"][0],
+            "pixel_spread_real": spreads["pixels"][1],
+            "classifier_spread": spreads["classifier"][0],
+            "classifier_spread_real": spreads["classifier"][1],
+        }
+    flat = draws.reshape(-1, *draws.shape[2:])
+    chosen = np.random.default_rng(0).permutation(len(flat))[: len(real)]
+    quality = evaluation.quality(classifier.features, real, flat[chosen])
+    rows["total"] = {
+        "recognised": float(np.mean(shares)),
+        "recognised_least": float(np.min(shares)),
+        "classifier_frechet": quality.frechet,
+        "classifier_kernel": quality.kernel,
+        "precision": quality.precision,
+        "recall": quality.recall,
+    }
+    return rows
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
+
+
+def relabelled(
+    model: ae.Autoencoder, variables: Variables, classifier: Any, test: Split, count: int = 1_000
+) -> dict[str, float]:
+    """One attribute set, the rest kept: test pictures decoded anew under other labels.
+
+    Style is ink and slant. Their correlations are taken within each pair of old and new label, so
+    that they do not count what the labels themselves say.
+    """
+    some = test.take(count)
+    old = np.asarray(some.labels)
+    turned = relabel(model, variables, _whole(changed(some, changes.Labels(10))))
+    new = np.broadcast_to(np.arange(10), (len(old), 10))
+    moved = new != old[:, None]
+    images = turned[moved]
+    right = recognition.recognised(classifier, images, new[moved])
+    pairs = 10 * np.broadcast_to(old[:, None], new.shape)[moved] + new[moved]
+    before = np.repeat(pictures(some), 9, axis=0)
+    kept = {
+        f"{name}_kept": correlation_within(measure(before), measure(images), pairs)
+        for name, measure in (("ink", ink), ("slant", slant))
+    }
+    return {"set_label_recognised": float(right.mean()), **kept}
+
+
+def relabel(model: ae.Autoencoder, variables: Variables, batch: Batch) -> np.ndarray:
+    """Pictures decoded from their own codes under each of ten labels, f32[B, 10, *event].
+
+    What is kept is the noise that the prior given the own label makes the code of: a code also says
+    how the pictures of one label differ from those of another, the noise does not.
+    """
+
+    def run(bound: Any, batch: Batch) -> Array:
+        noise, _ = bound.prior.noise(bound.encode(batch), batch.context)
+        noise = jnp.repeat(noise, 10, axis=0)
+        context = jnp.tile(jnp.eye(10), (batch.x.shape[0], 1))
+        return bound.mean(bound.decode(bound.prior.latent(noise, context), context))
+
+    turned = np.asarray(jax.jit(lambda v, b: model.apply(v, b, method=run))(variables, batch))
+    return turned.reshape(-1, 10, *turned.shape[1:])
+
+
+def _whole(split: Split) -> Batch:
+    return next(split.batches(len(split)))

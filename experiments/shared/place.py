@@ -11,6 +11,7 @@ import jax
 
 import aejax as ae
 from aejax.errors import UserError
+from aejax.files import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,31 @@ class Place:
         if self.distributed:
             _join()
         return None if self.mesh is None else ae.mesh(**parse_mesh(self.mesh))
+
+
+def say(text: str) -> None:
+    """A line for whoever watches, from one process of several."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def prepared(out: str, **counts: int) -> pathlib.Path:
+    """The folder of a benchmark, made where it is not there.
+
+    Args:
+      out: its path.
+      **counts: the benchmark's numbers by their flags.
+
+    Raises:
+      UserError: for a number below 1, or a folder that cannot be made.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"--{name} is {value}: give 1 or more")
+    folder = pathlib.Path(out).expanduser()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _join() -> None:

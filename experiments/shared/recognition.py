@@ -6,8 +6,6 @@ Distances of its features are called classifier distances, never FID.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,13 +46,6 @@ def part(classes: int, steps: int) -> Part:
     )
 
 
-def check_labels(splits: Sequence[Split]) -> None:
-    """Raises UserError for data that the classifier cannot learn, before all else is trained."""
-    labels, name = splits[0].labels, splits[0].name.rpartition("/")[0]
-    if labels is None or labels.max() > 9:
-        raise ae.UserError(f"{name} has no ten labels: choose a --dataset that has")
-
-
 def view(split: Split) -> Split:
     """The split with its labels as targets."""
     return changed(split, changes.Classify())
@@ -80,9 +71,3 @@ def recognised(classifier: Classifier, images: np.ndarray, labels: Any) -> np.nd
     """Whether the first choice is the label: images f[N, *event], labels i[N] -> bool[N]."""
     chosen = ae.evaluation.generation.taken(classifier.probabilities, images).argmax(axis=-1)
     return chosen == np.asarray(labels)
-
-
-@functools.lru_cache(maxsize=4)
-def pictures(split: Split) -> np.ndarray:
-    """All targets of a split, f32[N, *event]."""
-    return np.concatenate([np.asarray(batch.target) for batch in split.batches(4096)])

@@ -6,20 +6,26 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+import aejax as ae
 from aejax import evaluation
 from aejax.data.data_dir import default_data_dir
 from aejax.data.synthetic.store import HOOK, Recipe, known, synthetic
 from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery
+from aejax.report import Picture, Section
+from aejax.report.drawing.plots import scatter
+from aejax.report.frontier import dead_section, density_section, frontier_section
 from aejax.types import Variables
 from experiments.shared.codes import at_each
-from experiments.shared.driver import Measured, Members, Splits
+from experiments.shared.experiment import Experiment, Measured, Members, Page, Splits
 from experiments.shared.place import Place
+from experiments.shared.training import Part
 
 HELD = 20_000  # tokens of validation and of test, each
 
@@ -38,6 +44,36 @@ def store(recipe: Recipe, tokens: int, place: Place) -> Splits:
     folder = root.expanduser() / "synthetic" / f"{type(recipe).__name__.lower()}-{name}"
     made, _ = synthetic(folder, recipe, tokens + 2 * HELD)
     return made.splits(HOOK, validation=HELD, test=HELD)
+
+
+def experiment(
+    name: str,
+    config: type,
+    recipe: Callable[[Any], Recipe],
+    build: Callable[[Any, tuple[int, ...]], dict[str, Part]],
+    title: str,
+    text: str,
+) -> Experiment:
+    """An experiment with swept dictionaries on synthetic activations.
+
+    Args:
+      name: of the experiment.
+      config: its numbers, with a field `tokens`.
+      recipe: of the config: its truth and how tokens are drawn.
+      build: of the config and the shape of a token: the parts.
+      title: of the page.
+      text: about the experiment; its first line stands below the title.
+    """
+    return Experiment(
+        name,
+        config,
+        data=lambda config, place: store(recipe(config), config.tokens, place),
+        build=build,
+        figures=lambda config, trained, splits: figures(trained, splits[2]),
+        page=lambda config, models, splits: Page(title, text, model_sections(models, splits[2])),
+        measured=lambda config, measured: measured_sections(measured),
+        rules=ae.dictionary_rules,
+    )
 
 
 def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
@@ -76,8 +112,6 @@ def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
 
 def measured_sections(measured: Measured) -> list[Any]:
     """The frontier of all codes, peers beside, and their dead latents over time."""
-    from aejax.report.frontier import dead_section, frontier_section
-
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
     for name, row in measured.result.items():
@@ -95,8 +129,6 @@ def measured_sections(measured: Measured) -> list[Any]:
 
 def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> list[Any]:
     """How often each code's latents are used, and which features their atoms have found."""
-    from aejax.report.frontier import density_section
-
     densities = {
         name: evaluation.sparsity(model, variables, test).density
         for name, (model, variables) in models.items()
@@ -106,11 +138,6 @@ def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> li
 
 def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
     """The cosine of each feature's matched atom against how common the feature is."""
-    from functools import partial
-
-    from aejax.report import Picture, Section
-    from aejax.report.drawing.plots import scatter
-
     truth = known(test)
     common = (truth.features(0, len(test)) > 0).mean(axis=0)
     pictures = []

@@ -15,7 +15,6 @@ from jax.experimental import multihost_utils
 
 import aejax as ae
 from aejax import evaluation
-from aejax import objective as objectives
 from aejax.data import Batches, Split
 from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.tokens import Tokens
@@ -127,7 +126,7 @@ def train(
         part = part._replace(initialise=(*_several(part.initialise), part.start(seen[0])))
     compiled = ae.compiled(learner(part, config), mesh, rules)
     batches = streams(part, config, seen[0])
-    held_out = watch_held_out(part, seen[1].take(HELD_OUT), config.steps)
+    held_out = watch_held_out(part, compiled, seen[1].take(HELD_OUT), config.steps)
     members = compiled.seeds or 1
     keys = [jax.random.key(config.seed + i % config.seeds) for i in range(members)]
     state = restored = run.restore(compiled.init(jnp.stack(keys), batches[0]))
@@ -188,7 +187,7 @@ def local(variables: Variables) -> Variables:
 
 
 def watch_held_out(
-    part: Part, split: Split, final: int
+    part: Part, learner: ae.Learner, split: Split, final: int
 ) -> Callable[[Variables], dict[str, np.ndarray]]:
     """Variables [S, ...] -> the loss and each term on held-out data, f32[S], and `usage` there.
 
@@ -196,29 +195,20 @@ def watch_held_out(
     be of one kind, and the smallest would be the first.
     """
     batch = next(split.batches(len(split)))
-    keys = jax.random.split(jax.random.key(HELD_OUT_SEED), part.draws)
+    key = jax.random.key(HELD_OUT_SEED)
     step = jnp.asarray(final, jnp.int32)
 
-    def one(setting: Array, variables: Variables) -> dict[str, Array]:
-        own = part if part.sweep is None else part.sweep(setting)
+    def use(variables: Variables) -> dict[str, Array]:
+        own = jax.random.split(key, part.draws)[0]
+        return evaluation.usage(part.model.bind(variables), batch, own)
 
-        def draw(key: Array) -> objectives.Total:
-            bound = own.model.bind(variables)
-            return objectives.total(own.objective, bound, bound(batch, key, step))
-
-        total = jax.vmap(draw)(keys)
-        loss = part.bound.reduce(total.ratio) + jnp.mean(total.penalty, axis=0)
-        terms = {name: jnp.mean(value) for name, value in total.values.items()}
-        used = evaluation.usage(part.model.bind(variables), batch, keys[0])
-        return {"loss": jnp.mean(loss), **terms, **used}
-
-    # In turn: side by side the images of a convolutional decoder take as much memory each.
-    mapped = jax.jit(lambda *members: jax.lax.map(lambda member: one(*member), members))
+    @jax.jit
+    def measured(variables: Variables) -> dict[str, Array]:
+        loss = learner.evaluate(variables, batch, key, step)
+        return {**loss, **jax.lax.map(use, variables)}
 
     def figures(variables: Variables) -> dict[str, np.ndarray]:
-        members, settings = len(jax.tree.leaves(variables)[0]), part.settings or (0.0,)
-        repeated = jnp.repeat(jnp.asarray(settings), members // len(settings))
-        values = jax.device_get(mapped(repeated, variables))
+        values = jax.device_get(measured(variables))
         return {f"validation_{name}": np.asarray(value) for name, value in values.items()}
 
     return figures

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
+import optax
 
 import aejax as ae
 from aejax import evaluation
 from aejax.data import Split
 from aejax.errors import UserError
+from aejax.report import variational_sections
 from aejax.types import Variables
-from experiments.shared.driver import Members, Page, Splits, say
-from experiments.shared.training import Trained
+from experiments.shared.experiment import Members, Models, Page, Splits
+from experiments.shared.place import say
+from experiments.shared.training import Part, Trained
 
 TEST_SEED = 11  # of the draws behind the test figures
 SEEN = 1_000  # test examples whose mutual information with their codes is reported
@@ -22,6 +25,7 @@ SAMPLE_SEED = 12  # of the samples on the page
 
 Event = tuple[int, ...]
 Net = Literal["mlp", "conv"]
+Size = tuple[Net, Event, int, int]  # net, shape of an example, width of the layers, latents
 
 
 def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
@@ -63,15 +67,47 @@ def plain(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
     )
 
 
-def figures(draws: int, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Test figures of each seed: `bounds` of the part `vae`, of any other its error."""
+def pair(
+    size: Size,
+    beta: optax.Schedule,
+    tx: optax.GradientTransformation,
+    rate: ae.Term = ae.losses.kl,
+) -> dict[str, Part]:
+    """A variational autoencoder, and beside it the plain one with the same nets.
+
+    Args:
+      size: of the nets.
+      beta: weight of the rate at each step.
+      tx: the optimiser of both; the weights are averaged.
+      rate: the rate of the variational one.
+    """
+    watched = ae.watch(error=ae.losses.squared_error)
+    elbo, reconstruction = ae.elbo(beta, rate), ae.reconstruction()
+    return {
+        "vae": Part(vae(*size), ae.merge(elbo, watched), tx, average=0.999),
+        "plain": Part(plain(*size), ae.merge(reconstruction, watched), tx, average=0.999),
+    }
+
+
+def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
+    """Of reconstructions, the mean over examples and pixels."""
+    found = evaluation.means(evaluation.reconstruction(model, variables, split))
+    return found["mean_square"]
+
+
+def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """Test figures of each seed: `bounds` of the part `vae`, of any other its error.
+
+    Args:
+      config: has the field `nll_draws`.
+      trained: the parts after their last steps.
+      splits: train, validation and test.
+    """
     test = splits[2]
-    named = bounds(draws, trained["vae"], test)
+    named = bounds(config.nll_draws, trained["vae"], test)
 
     def error(label: str, variables: Variables) -> dict[str, Any]:
-        model = trained[label].part.model
-        record = evaluation.reconstruction(model, variables, test)
-        return {"mean_square_error": evaluation.means(record)["mean_square"]}
+        return {"mean_square_error": mean_square_error(trained[label].part.model, variables, test)}
 
     errors = {
         label: evaluation.over_seeds(functools.partial(error, label), part.variables, part.seeds)
@@ -124,9 +160,10 @@ def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
     return jax.eval_shape(kl, variables, batch) is not None
 
 
-def epochs(steps: int, batch: int, split: Any) -> float:
-    """How often the steps of a run go through a split."""
-    return steps * batch / len(split)
+def figures_and_epochs(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """`figures`, and how often the steps of the run went through the train split."""
+    epochs = config.steps * config.batch / len(splits[0])
+    return {**figures(config, trained, splits), "epochs": epochs}
 
 
 def named(splits: Splits) -> str:
@@ -134,10 +171,8 @@ def named(splits: Splits) -> str:
     return splits[0].name.rpartition("/")[0]
 
 
-def page(title: str, text: str, models: dict[str, tuple[Any, Variables]], splits: Splits) -> Page:
+def page(title: str, text: str, models: Models, splits: Splits) -> Page:
     """The page of a variational autoencoder, beside the plain one where there is one."""
-    from aejax.report import variational_sections
-
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models.get("plain"))
     return Page(title, text, sections)

@@ -17,8 +17,8 @@ import numpy as np
 import aejax as ae
 from aejax.errors import UserError
 from aejax.types import Array, Variables
-from experiments.shared.driver import named, say
-from experiments.shared.place import Place
+from experiments.shared.experiment import named
+from experiments.shared.place import Place, say
 from experiments.tools import picture
 
 NAMED = 11  # points of a path that have room for their share of the way

@@ -17,7 +17,7 @@ import numpy as np
 
 from aejax.files import read_json, write_json
 from aejax.runs.metrics import NAME, read
-from experiments.shared.driver import say
+from experiments.shared.place import say
 
 PAUSE = 10  # times the usual time of a chunk, above which the run was not running
 RESULTS = pathlib.Path(__file__).parent.parent / "results"

@@ -26,8 +26,9 @@ from aejax.errors import UserError
 from aejax.files import read_json, write_json
 from experiments.peers import __path__ as scripts
 from experiments.shared import synth
-from experiments.shared.driver import Splits, named, say, write_page
-from experiments.shared.place import Place
+from experiments.shared.experiment import Splits, named
+from experiments.shared.pages import write_page
+from experiments.shared.place import Place, say
 from experiments.shared.training import streams, summary
 
 # Of the run -> of SAELens, whose standard code is the April recipe with its weighted norm; its TopK

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pathlib
 
-from experiments.shared.driver import named, say, write_page
-from experiments.shared.place import Place
+from experiments.shared.experiment import named
+from experiments.shared.pages import write_page
+from experiments.shared.place import Place, say
 
 
 def command(

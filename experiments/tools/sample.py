@@ -21,7 +21,7 @@ import aejax as ae
 from aejax.errors import UserError
 from aejax.files import write_bytes
 from aejax.types import Array, Key, Variables
-from experiments.shared.driver import say
+from experiments.shared.place import say
 from experiments.tools import picture
 
 GENERATING = ("decoder", "prior", "likelihood")  # what generation needs: no encoder

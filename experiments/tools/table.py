@@ -19,7 +19,7 @@ from typing import Any
 from aejax.errors import UserError
 from aejax.files import read_json, write_bytes
 from aejax.report.results import together
-from experiments.shared.driver import say
+from experiments.shared.place import say
 from experiments.shared.published import TABLES, Row
 from experiments.tools.keep import RESULTS
 

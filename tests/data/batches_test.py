@@ -10,6 +10,7 @@ from aejax.data import Batches, arrays
 from aejax.data.order import permutation, stream
 from aejax.data.splitting import splits
 from aejax.errors import UserError
+from aejax.training.gathering import gathered
 
 N = 23
 # Orders of 8 examples: seed 0 epoch 0, and seed 1 epoch 2.
@@ -124,9 +125,9 @@ class TestSource:
         batches = Batches(split, 6, seed=2, seeds=seeds, resident_limit=limit)
         source = batches.source(5, 4)
         assert (source.rows is None) == (limit == 0)
-        gather = jax.jit(lambda source, i, step: source.batch(i, step))
+        gather = jax.jit(gathered)
         for i in range(4):
-            equal(batches[5 + i], source.batch(i, 5 + i))
+            equal(batches[5 + i], gathered(source, i, 5 + i))
             equal(batches[5 + i], gather(source, i, 5 + i))
 
     def test_members_have_the_streams_of_their_seeds(self, split, seeds, limit):
@@ -139,13 +140,13 @@ class TestSource:
             alone = Batches(split, 6, seed=2 + member)
             np.testing.assert_array_equal(together.rows(1, 3)[member], alone.rows(1, 3))
             for i in range(3):
-                np.testing.assert_array_equal(source.batch(i, 1 + i).x[member], alone[1 + i].x)
+                np.testing.assert_array_equal(gathered(source, i, 1 + i).x[member], alone[1 + i].x)
 
     def test_chunks_in_any_order(self, split, seeds, limit):
         """What was read ahead is used only where it is what was asked for."""
         batches = Batches(split, 6, seeds=seeds, resident_limit=limit)
         for t, chunk in [(0, 3), (3, 3), (6, 2), (0, 3), (3, 2)]:
-            equal(batches.source(t, chunk).batch(1, t + 1), batches[t + 1])
+            equal(gathered(batches.source(t, chunk), 1, t + 1), batches[t + 1])
 
     def test_count_stops_at_the_limit(self, split, seeds, limit):
         """Fails if the count is the chunk's; shapes stay, so that nothing compiles anew."""
@@ -168,7 +169,9 @@ def test_processes_load_contiguous_slices(split, seeds):
     """Fails if slices are interleaved or the batch is not divided."""
     batches = Batches(split, 6, seeds=seeds)
     whole = split.rows(batches.rows(2, 3))["image"]
-    pieces = [batches.local(i, 3).source(2, 3).arrays["image"] for i in range(3)]
+    pieces = [
+        dataclasses.replace(batches, process=(i, 3)).source(2, 3).arrays["image"] for i in range(3)
+    ]
     assert pieces[0].shape[-4] == 2
     np.testing.assert_array_equal(np.concatenate(pieces, axis=-4), whole)
 

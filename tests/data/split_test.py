@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aejax.data import arrays, check_unit_interval
-from aejax.data.split import fingerprint, first_not_finite, first_outside
+from aejax.data import arrays
+from aejax.data.split import check_support, fingerprint, first_not_finite, first_outside
 from aejax.data.splitting import Chosen, drawn, splits
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
@@ -178,12 +178,12 @@ class TestChecks:
         """The row lies in the second block; fails if the block's start is not added."""
         x = np.full((60, 2), 0.5)
         train = arrays(x, validation=1, test=1)[0]
-        check_unit_interval(train, rows=10)
+        check_support(train, (0.0, 1.0), rows=10)
         held = train.arrays["x"].copy()
         held[13, 1] = 1.5
         bad = dataclasses.replace(train, arrays={"x": held})
         with pytest.raises(UserError, match=r"train: example 13 holds 1\.5, outside \[0, 1\]"):
-            check_unit_interval(bad, rows=10)
+            check_support(bad, (0.0, 1.0), rows=10)
 
     def test_first_outside(self):
         assert first_outside(np.array([[0.0], [1.0]])) is None

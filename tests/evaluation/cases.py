@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 import aejax as ae
 from aejax.types import Batch
@@ -30,7 +29,7 @@ class Held:
             yield Batch(jnp.asarray(self.x[rows]), jnp.asarray(self.target[rows]), None, mask)
 
 
-class Opaque(nn.Module):
+class Opaque(ae.contracts.Prior):
     """The standard normal prior, without its closed form of the KL."""
 
     inner: Any = ae.priors.Standard()
@@ -38,8 +37,8 @@ class Opaque(nn.Module):
     def log_prob(self, z, context=None, posterior=None):
         return self.inner.log_prob(z, context, posterior)
 
-    def kl(self, code, context=None, posterior=None):
-        return None
+    def sample(self, key, n, shape, context=None, posterior=None):
+        return self.inner.sample(key, n, shape, context, posterior)
 
 
 class LinearGaussian(NamedTuple):

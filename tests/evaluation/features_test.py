@@ -22,7 +22,7 @@ from aejax.evaluation.features import (
     nearest,
     recovery,
 )
-from aejax.evaluation.fidelity import added, density_histogram, fidelity
+from aejax.evaluation.fidelity import added, fidelity
 from aejax.evaluation.saebench import saebench
 from aejax.evaluation.sparsity import variance
 from aejax.types import Batch
@@ -264,13 +264,6 @@ class TestFidelity:
         ratio = np.linalg.norm(y, axis=1) / np.linalg.norm(x, axis=1)
         assert large.l2_ratio == pytest.approx(ratio.mean(), rel=1e-6)
         assert large.cosine == pytest.approx(np.diag(cosine_similarity(x, y)).mean(), rel=1e-6)
-
-    def test_density_histogram(self):
-        """Fails if silent latents are put into a bin, or rare ones are lost."""
-        found = density_histogram(np.array([0.0, 0.0, 1.0, 0.5, 1e-3, 1e-9]), lowest=-4.0, bins=4)
-        np.testing.assert_array_equal(found.counts, [1, 1, 0, 2])
-        np.testing.assert_allclose(found.edges, [-4, -3, -2, -1, 0])
-        assert found.silent == 2
 
 
 class TestSAEBench:

@@ -5,6 +5,9 @@ import pytest
 
 import aejax as ae
 from aejax import evaluation
+from aejax.evaluation import examples
+from aejax.evaluation.units import TopExamples, agreement, most_telling, most_used, top_examples
+from tests.report.cases import SIDE, fresh, splits
 
 LABELS = np.repeat(np.arange(5), 40)
 
@@ -56,24 +59,46 @@ def test_dead_everywhere_is_no_number():
     assert np.isnan(found.mean_entropy)
 
 
-def test_principal_components_agree_with_scikit_learn():
-    """Fails if the data is not centred, or directions are columns."""
-    sklearn = pytest.importorskip("sklearn.decomposition")
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(60, 2, 3)) * np.arange(1, 7).reshape(2, 3) + 4.0
-    found = evaluation.principal(x, 3)
-    reference = sklearn.PCA(3).fit(x.reshape(60, 6))
-    scores, expected = evaluation.project(found, x), reference.transform(x.reshape(60, 6))
-    np.testing.assert_allclose(np.abs(scores), np.abs(expected), rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(found.variance * 60 / 59, reference.explained_variance_, rtol=1e-9)
-    rebuilt = evaluation.rebuild(found, scores)
-    np.testing.assert_allclose(rebuilt, reference.inverse_transform(expected), rtol=1e-9)
-
-
 def test_shapes_that_do_not_belong_together_are_refused():
     with pytest.raises(ae.UserError, match="do not belong together"):
         evaluation.units(np.zeros((3, 2)), np.zeros(4, int))
     with pytest.raises(ae.UserError, match="top is 20"):
         evaluation.units(np.zeros((3, 2)), np.zeros(3, int))
-    with pytest.raises(ae.UserError, match="9 components"):
-        evaluation.principal(np.zeros((3, 2)), 9)
+
+
+@pytest.mark.parametrize("bottleneck", [ae.TopK(12, 3), ae.ReLU(12)])
+def test_units_are_those_of_the_whole_code(bottleneck):
+    """Fails if a batch's rows are numbered from 0, or if the top of a batch replaces the others."""
+    train, *_ = splits()
+    model = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary((SIDE, SIDE, 1)))
+    variables = fresh(model, train)
+    found = top_examples(model, variables, train, n=90, top=4, batch=32)
+    batch = examples.chosen(train, np.arange(90))
+    z = np.asarray(model.apply(variables, batch, method="posterior").dense())
+    np.testing.assert_allclose(found.density, (z > 0).mean(axis=0))
+    np.testing.assert_array_equal(found.l0, (z > 0).sum(axis=1))
+    np.testing.assert_allclose(found.strength, -np.sort(-z, axis=0)[:4].T, atol=1e-6)
+    for unit in range(12):
+        alive = found.strength[unit] > 0
+        taken = found.top[unit][alive]
+        np.testing.assert_allclose(z[taken, unit], found.strength[unit][alive], atol=1e-6)
+        assert len(set(taken.tolist())) == alive.sum()
+    # The same judgement as of activations that are held as a whole.
+    labels = train.labels[:90]
+    whole, parts = evaluation.units(z, labels, top=4), agreement(found, labels)
+    np.testing.assert_allclose(parts.entropy, whole.entropy)
+    np.testing.assert_array_equal(parts.label, whole.label)
+    assert parts[2:] == pytest.approx(whole[2:])
+
+
+def test_the_most_telling_unit_is_the_one_whose_examples_agree():
+    """Fails if units with too few active examples count, or if the order is reversed."""
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    top = np.array([[0, 3, 5], [0, 1, 2], [0, 1, 3], [0, 1, 2]])
+    strength = np.array([[3.0, 2, 1], [1, 1, 1], [3, 2, 1], [9, 9, 0]])
+    found = TopExamples(np.array([0.9, 0.1, 0.5, 0.0]), top, strength, np.ones(6))
+    entropy = agreement(found, labels).entropy
+    third = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
+    np.testing.assert_allclose(entropy, [np.log(3), 0, third, np.nan])
+    assert most_telling(found, labels, 9).tolist() == [1, 2, 0]
+    assert most_used(found, 9).tolist() == [0, 2, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import optax
 import pytest
 
 import aejax as ae
+import experiments
 from aejax.data import Batches, changes
 from experiments import __main__ as commands
 from experiments import (
@@ -26,8 +28,8 @@ from experiments import (
     mnist_iwae,
     sprites_disentangle,
 )
-from experiments.shared import published
-from experiments.shared.driver import drive
+from experiments.shared import course, published
+from experiments.shared.course import drive
 from experiments.shared.place import Place, parse_mesh
 from experiments.shared.training import learner, streams, table, watch_held_out
 from experiments.tools import keep
@@ -272,16 +274,72 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, data_dir, capsys):
 def test_the_listing_names_every_experiment_and_tool(capsys):
     status, text = main(capsys)
     assert status == 0
-    for name in ("digits-vae", "images-vae", "images-sae", "bench-vae", "sample", "interpolate"):
-        assert f"  {name} " in text
+    groups = text.split("\n\n")[1:]
+    assert [group.partition(":")[0] for group in groups] == [
+        "experiments",
+        "benchmarks",
+        "on a finished run",
+    ]
+    for group, names in zip(groups, (CASES, ["bench-vae"], ["sample", "interpolate"]), strict=True):
+        for name in set(names) - {"images-vae-conv", "mnist-iwae-2"}:  # the same with other numbers
+            assert f"  {name} " in group
+
+
+NEW = '''
+"""A plain autoencoder of digits.
+
+The rest of the text stands on the page.
+"""
+import dataclasses
+import optax
+import aejax as ae
+from experiments.shared import variational
+from experiments.shared.experiment import Experiment, Page
+from experiments.shared.images import image_data
+from experiments.shared.training import Numbers, Part
+
+@dataclasses.dataclass(frozen=True)
+class Config(Numbers):
+    width: int = 8
+
+def build(config, event):
+    model = variational.plain("mlp", event, config.width, 2)
+    return {"plain": Part(model, ae.reconstruction(), optax.adam(1e-3))}
+
+def figures(config, trained, splits):
+    part = trained["plain"]
+    error = variational.mean_square_error
+    one = lambda variables: {"error": error(part.part.model, variables, splits[2])}
+    return ae.evaluation.over_seeds(one, part.variables, part.seeds)
+
+EXPERIMENT = Experiment(
+    "plain-digits", Config, image_data("digits"), build, figures,
+    page=lambda config, models, splits: Page("Plain", __doc__, []),
+)
+'''
+
+
+def test_a_new_experiment_is_one_file(tmp_path, data_dir, capsys, monkeypatch):
+    """It is listed, has flags, trains and is reported on; no other file knows its name."""
+    (tmp_path / "plain_digits.py").write_text(NEW)
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "experiments.plain_digits", raising=False)
+    listed = " ".join(main(capsys)[1].split())
+    assert "plain-digits A plain autoencoder of digits." in listed
+    run = tmp_path / "run"
+    flags = ["--steps", 2, "--chunk", 2, "--width", 4, "--data-dir", data_dir, "--out", run]
+    assert main(capsys, "plain-digits", *flags)[0] == 0
+    (run / "report.html").unlink()
+    assert main(capsys, "report", run, "--data-dir", data_dir)[0] == 0
+    assert "A plain autoencoder of digits." in (run / "report.html").read_text()
+    assert len(json.loads((run / "result.json").read_text())["error"]["values"]) == 1
+    del sys.modules["experiments.plain_digits"]
 
 
 def test_a_preset_is_where_flags_start(monkeypatch):
     """Fails if the preset wins over a flag, or if flags after it are lost."""
     seen = []
-    monkeypatch.setattr(
-        "experiments.shared.driver.drive", lambda *arguments: seen.append(arguments)
-    )
+    monkeypatch.setattr(course, "drive", lambda *arguments: seen.append(arguments))
     for words in (["--preset", "paper", "--seeds", "3"], ["--seeds", "3", "--preset=paper"], []):
         assert commands.main(["sprites-disentangle", *words, "--out", "here"]) == 0
     paper = dataclasses.replace(sprites_disentangle.PAPER, seeds=3)
@@ -316,14 +374,15 @@ def test_other_data_is_refused(finished, tmp_path, data_dir):
 
 def test_held_out_losses_are_of_one_kind_whatever_the_step(data_dir):
     """Fails if the rate of a warm-up's first steps weighs nothing: then the first is the best."""
-    splits = digits_vae.data(SMALL, Place(data_dir=data_dir))
+    splits = digits_vae.EXPERIMENT.data(SMALL, Place(data_dir=data_dir))
     part = digits_vae.build(SMALL, splits[0].event)["vae"]
     state = learner(part, SMALL).init(
         jnp.stack([jax.random.key(0), jax.random.key(1)]), Batches(splits[0], 4, seeds=2)[0]
     )
     variables = learner(part, SMALL).variables(state)
-    early = watch_held_out(part, splits[1], 0)(variables)
-    late = watch_held_out(part, splits[1], 5_000)(variables)
+    own = learner(part, SMALL)
+    early = watch_held_out(part, own, splits[1], 0)(variables)
+    late = watch_held_out(part, own, splits[1], 5_000)(variables)
     np.testing.assert_allclose(early["validation_loss"], early["validation_distortion"], rtol=1e-5)
     whole = late["validation_distortion"] + late["validation_rate"]
     np.testing.assert_allclose(late["validation_loss"], whole, rtol=1e-5)

@@ -12,10 +12,10 @@ from PIL import Image
 import aejax as ae
 from aejax.data import changes
 from experiments import conditional, denoise, faces, generation
-from experiments.denoise import LEVELS, crossings
-from experiments.denoise_page import verdict
-from experiments.shared.driver import drive
+from experiments.denoise import verdict
+from experiments.shared.course import drive
 from experiments.shared.labels import correlation_within, ink, slant
+from experiments.shared.noise import LEVELS, crossings
 from experiments.shared.place import Place
 from experiments.shared.recognition import view
 
@@ -90,7 +90,7 @@ def test_data_without_labels_are_refused_before_anything_is_trained(experiment, 
     for i in range(12):
         Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ae.UserError, match="has no ten labels"):
-        experiment.data(experiment.Config(dataset=str(tmp_path)), Place())
+        experiment.EXPERIMENT.data(experiment.Config(dataset=str(tmp_path)), Place())
 
 
 SMALL = {"chunk": 2, "log_every": 1, "steps": 4}

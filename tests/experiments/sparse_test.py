@@ -12,7 +12,7 @@ from aejax.report.page import draw
 from experiments import synth_sae, toy_superposition
 from experiments.shared import synth
 from experiments.shared.codes import Shape, at_each, codes, swept
-from experiments.shared.driver import Measured
+from experiments.shared.experiment import Measured
 from experiments.shared.training import Numbers, Part, Trained, train
 from experiments.tools.peers import CODES, compared
 

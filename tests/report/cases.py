@@ -5,8 +5,8 @@ import numpy as np
 
 import aejax as ae
 from aejax import data
-from aejax.evaluation import decoding as gather
-from aejax.report.drawing import plots as figures
+from aejax.evaluation.examples import chosen
+from aejax.report.drawing import plots
 
 SIDE = 6
 
@@ -32,8 +32,8 @@ def variational(latents=3, shape=(SIDE, SIDE, 1), bottleneck=ae.Gaussian):
 
 
 def fresh(model, train):
-    return model.init(jax.random.key(3), gather.chosen(train, np.arange(4)))
+    return model.init(jax.random.key(3), chosen(train, np.arange(4)))
 
 
 def bars(theme):
-    return figures.bars(np.array([2.0, 1.0]), "KL", "latents", np.array([True, False]), theme=theme)
+    return plots.bars(np.array([2.0, 1.0]), "KL", "latents", np.array([True, False]), theme=theme)

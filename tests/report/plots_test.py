@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aejax.report.drawing import grids, pictures, scatter, style
-from aejax.report.drawing import plots as figures
+from aejax.report.drawing import grids, pictures, plots, scatter, style
 from tests.report.cases import bars
 
 
@@ -19,24 +18,24 @@ def pixels(figure):
 
 CURVE = (np.arange(50), np.linspace(3, 1, 50)[:, None] * np.array([[1.0, 1.2]]))
 DRAWINGS = {
-    "curves": lambda theme: figures.curves({"a": CURVE, "b": CURVE}, "loss", theme=theme),
+    "curves": lambda theme: plots.curves({"a": CURVE, "b": CURVE}, "loss", theme=theme),
     "bars": bars,
-    "distributions": lambda theme: figures.distributions(
+    "distributions": lambda theme: plots.distributions(
         {"a": {"x": [0.1, 0.3], "y": [2.0]}, "b": {"x": [0.2, 0.2, 0.5]}},
         {"x": "first", "y": "second"},
         level={"x": 0.25},
         level_name="chance",
         theme=theme,
     ),
-    "histogram": lambda theme: figures.histogram(np.arange(30.0), "n", "L0", theme=theme),
-    "shares": lambda theme: figures.histogram(
+    "histogram": lambda theme: plots.histogram(np.arange(30.0), "n", "L0", theme=theme),
+    "shares": lambda theme: plots.histogram(
         np.linspace(0.01, 1, 30), "n", "share", shares=True, theme=theme
     ),
-    "scatter": lambda theme: figures.scatter(
+    "scatter": lambda theme: plots.scatter(
         np.random.default_rng(0).normal(size=(90, 2)), np.arange(90) % 13, theme=theme
     ),
-    "unlabelled": lambda theme: figures.scatter(np.eye(2), theme=theme),
-    "grid": lambda theme: figures.image_grid(
+    "unlabelled": lambda theme: plots.scatter(np.eye(2), theme=theme),
+    "grid": lambda theme: plots.image_grid(
         np.random.default_rng(0).random((2, 3, 5, 4, 3)), ("a\nb", "c"), "xyz", (0,), theme=theme
     ),
 }
@@ -67,7 +66,7 @@ def test_names_do_not_lie_on_each_other():
             assert over.min() <= 1e-3
     np.testing.assert_array_equal(found[3], centres[3])
     points = np.random.default_rng(0).normal(size=(90, 2))
-    texts = figures.scatter(points, np.arange(90) % 2, ("night", "daylight")).axes[0].texts
+    texts = plots.scatter(points, np.arange(90) % 2, ("night", "daylight")).axes[0].texts
     boxes = [text.get_window_extent() for text in texts]
     assert not boxes[0].overlaps(boxes[1])
 
@@ -75,9 +74,9 @@ def test_names_do_not_lie_on_each_other():
 def test_drawing_leaves_no_state_in_pyplot():
     """Fails if a figure is made through pyplot."""
     code = (
-        "import sys, numpy as np; from aejax.report.drawing import plots as figures, style;"
+        "import sys, numpy as np; from aejax.report.drawing import plots, style;"
         "assert 'matplotlib' not in sys.modules;"
-        "style.png(figures.bars(np.ones(3), 'a', 'b'));"
+        "style.png(plots.bars(np.ones(3), 'a', 'b'));"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -88,7 +87,7 @@ def test_a_grid_shows_each_image_in_its_place(shape):
     """Fails if rows and columns are exchanged, or if a large grid is wider than the page."""
     values = np.linspace(0.2, 1, shape[0] * shape[1]).reshape(shape[:2])
     images = np.broadcast_to(values[:, :, None, None, None], shape)
-    drawn = pixels(figures.image_grid(images))
+    drawn = pixels(plots.image_grid(images))
     place = grids.layout(shape, grids.ROOM, (), 64)
     assert drawn.shape[:2] == (place.height, place.width)
     assert place.width <= grids.ROOM
@@ -101,7 +100,7 @@ def test_missing_images_leave_paper():
     """Fails if NaN is drawn as black."""
     images = np.ones((1, 2, 4, 4, 1)) * 0.1
     images[0, 1] = np.nan
-    drawn = pixels(figures.image_grid(images))
+    drawn = pixels(plots.image_grid(images))
     assert (drawn[:, -10:] == 255).all()
     assert (drawn[:, :10] < 60).all()
 

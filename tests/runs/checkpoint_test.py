@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aejax.runs import checkpoint
-
-from aejax.runs import manifest
 from aejax.errors import UserError
+from aejax.runs import checkpoint, manifest
 from aejax.runs.leaves import Leaf, fill, host_leaves, kinds, misfit, nest, params_sha256, paths
 from aejax.types import State
 
@@ -140,16 +138,14 @@ def test_part_of_a_state_though_the_rest_is_gone(folder):
     """Fails if `read` proves the files of leaves that were not asked for."""
     for path in (folder / "20" / "arrays").glob("params.encoder*"):
         shutil.rmtree(path)
-    part = checkpoint.restore_part(folder.parent, lambda path: path.startswith("params/decoder/"))
-    assert list(part) == ["params"]
-    assert list(part["params"]) == ["decoder"]
-    np.testing.assert_array_equal(
-        part["params"]["decoder"]["kernel"], state(20).params["decoder"]["kernel"]
-    )
+    part = checkpoint.newest(folder, lambda path: path.startswith("params/decoder/"))
+    kernel = "params/decoder/kernel"
+    assert part.step == 20
+    assert {path for path in part.leaves if path.startswith(kernel)} == {kernel}
+    assert all(path.startswith("params/decoder/") for path in part.leaves)
+    np.testing.assert_array_equal(part.leaves[kernel].array, state(20).params["decoder"]["kernel"])
     with pytest.warns(UserWarning, match="20 is damaged: arrays/params.encoder"):
-        checkpoint.restore_part(folder.parent, lambda path: path.startswith("params/"))
-    with pytest.raises(UserError, match="no leaf that was asked for"):
-        checkpoint.restore_part(folder.parent, lambda path: path.startswith("nothing"))
+        assert checkpoint.newest(folder, lambda path: path.startswith("params/")).step == 10
 
 
 def test_the_newest_and_the_best_stay(tmp_path):

@@ -14,12 +14,10 @@ import optax
 import pytest
 
 import aejax as ae
-from aejax.runs import manifest
-from aejax.runs import metrics
-from aejax.runs import writer
 from aejax.errors import UserError
-from aejax.training.loop import NonFinite
+from aejax.runs import manifest, metrics, writer
 from aejax.runs.run import Run
+from aejax.training.loop import NonFinite
 from aejax.types import State
 
 

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 import aejax as ae
-from aejax.runs import metrics
-from aejax.runs.model_json import from_json, to_json
 from aejax.errors import UserError
+from aejax.runs import metrics
 from aejax.runs.load import load
+from aejax.runs.model_json import from_json, to_json
 from aejax.runs.run import Run
 
 

@@ -53,7 +53,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 @pytest.fixture(scope="module")
 def found():
     """What `python -m tests.compiled_test` found on 8 devices."""
-    process = kinds.python("-m", "tests.compiled_test", devices=DEVICES)
+    process = kinds.python("-m", "tests.training.compiled_test", devices=DEVICES)
     return json.loads(kinds.output(process).splitlines()[-1])
 
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import aejax as ae
 from aejax.training import wrappers
+from aejax.training.gathering import gathered
 from tests import kinds
 from tests.kinds import KINDS, B
 
@@ -53,6 +54,44 @@ class TestStep:
         moved = jax.tree.map(jnp.subtract, state.params, after.params)
         norm = np.sqrt(sum(float(jnp.sum(jnp.square(m))) for m in jax.tree.leaves(moved)))
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
+
+    def test_evaluate_is_the_bound_of_the_draws_and_changes_nothing(self):
+        """Against log-mean-exp in numpy. Fails if the draws are averaged, or share one key."""
+        model, objective, options = KINDS["iwae"]
+        learner = kinds.learner("iwae")
+        variables = learner.variables(learner.init(jax.random.key(1), kinds.batch()))
+        key, batch = jax.random.key(5), kinds.batch()
+        found = learner.evaluate(variables, batch, key, jnp.asarray(3))
+        bound = model.bind(variables)
+        draws = [
+            sum(
+                np.asarray(term(bound, bound(batch, one, 3)), np.float64)
+                for _, term in objective.values()
+            )
+            for one in jax.random.split(key, options["draws"])
+        ]
+        right = -np.log(np.mean(np.exp(-np.stack(draws)), axis=0)).mean()
+        np.testing.assert_allclose(found["loss"], right, rtol=1e-5)
+        assert set(found) == {"loss", *objective}
+
+    def test_evaluate_of_members_is_that_of_each_alone(self):
+        """Also of a code with a memory. Fails if members share their weights or their setting."""
+        model = kinds.dictionary(ae.TopK(128, 8))
+
+        def build(weight):
+            return ae.learner(model, ae.sparse(l1=weight), optax.sgd(0.1))
+
+        weights = jnp.asarray([0.1, 2.0])
+        many = ae.compiled(ae.swept(build, weights))
+        variables = many.variables(many.init(jax.random.key(0), kinds.batch()))
+        key, step = jax.random.key(5), jnp.asarray(0)
+        found = many.evaluate(variables, kinds.batch(), key, step)
+        for i, weight in enumerate(weights):
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
+            alone = build(weight).evaluate(own, kinds.batch(), key, step)
+            for name, value in alone.items():
+                np.testing.assert_allclose(found[name][i], value, rtol=1e-5)
+        assert found["loss"][0] != found["loss"][1]
 
     def test_the_noise_of_a_step_depends_on_key_and_step_alone(self):
         """Fails if the key is split from step to step, or is the same at every step."""
@@ -444,7 +483,7 @@ class TestChunks:
         def targets(start, room):
             chunk = kinds.source(start, room, start + room, [0, 1])
             chunk = ae.Source(chunk.arrays, chunk.rows, chunk.key, chunk.count, noisy)
-            return [chunk.batch(i, jnp.asarray(start + i)).target for i in range(room)]
+            return [gathered(chunk, i, jnp.asarray(start + i)).target for i in range(room)]
 
         assert kinds.raw(targets(0, 6)[2:5]) == kinds.raw(targets(2, 3))
         both = targets(0, 1)[0]
@@ -599,17 +638,14 @@ class Labelled(NamedTuple):
         return ae.bottlenecks.GaussianCode(self.z, self.mean, self.log_std).log_q(stick)
 
 
-class LabelledGaussian(nn.Module):
+class LabelledGaussian(ae.contracts.Bottleneck):
     latents: int = 2
     shape = (2,)
 
     @nn.compact
-    def __call__(self, features, key, step=0, context=None, prior=None, decoder=None):
+    def __call__(self, features, key, given=ae.contracts.NOTHING):
         code = ae.Gaussian(self.latents, name="gaussian")(features, key)
         return Labelled(*code, jnp.sign(code.z).astype(jnp.int32))
-
-    def lift(self, latent, context=None, prior=None):
-        return latent
 
 
 def tiny(bottleneck=None) -> ae.Autoencoder:

@@ -46,7 +46,9 @@ def one(state, x, bad_at=None, name="rate"):
 
 
 def single(**options):
-    return Learner(lambda key, batch: start(), lambda s, x: one(s, x, **options), None)
+    return Learner(
+        lambda key, batch: start(), lambda s, x: one(s, x, **options), None, lambda *_: {}
+    )
 
 
 def chunked(size, **options):
@@ -81,7 +83,7 @@ def test_a_call_takes_what_fits_into_its_seconds(monkeypatch):
         now[0] += count * seconds + (60.0 if int(state.step) == 0 else 0.0)
         return state._replace(step=state.step + count), {"loss": np.zeros(100)}
 
-    learner = Learner(None, step, None, chunk=100)
+    learner = Learner(None, step, None, None, chunk=100)
     ends = [int(s.step) for s, _ in loop(learner, start(), Numbers(), 40)]
     # Two single ones, 8 times as many, then 5 s / 0.5 s.
     assert ends[:4] == [1, 2, 10, 20]
@@ -133,7 +135,7 @@ def test_the_seed_is_named():
         loss = jnp.zeros((3, 4)).at[2, 1].set(jnp.inf)
         return state._replace(step=state.step + data.count), {"loss": loss, "rate": loss}
 
-    learner = Learner(None, step, None, seeds=3, chunk=4)
+    learner = Learner(None, step, None, None, seeds=3, chunk=4)
     batches = Numbers()
     batches.seed = 10  # of the first member
     with pytest.raises(NonFinite, match=r"infinite at step 1 \(term 'rate', seed 12\)"):
@@ -147,7 +149,7 @@ def test_a_gradient_that_is_no_number_stops_the_run():
         return state._replace(step=state.step + 1), {"loss": jnp.ones(()), "grad_norm": jnp.nan}
 
     with pytest.raises(NonFinite, match="gradient's norm is NaN at step 0"):
-        list(loop(Learner(None, step, None), start(), Numbers(), 2))
+        list(loop(Learner(None, step, None, None), start(), Numbers(), 2))
 
 
 class Terminal(io.StringIO):
@@ -185,12 +187,12 @@ def test_members_see_streams_of_their_own():
         metrics = {"loss": jnp.zeros((2, 5))}
         return state._replace(step=state.step + source.count), metrics
 
-    list(loop(Learner(None, step, None, seeds=2, chunk=5), start((2,)), batches, 5))
+    list(loop(Learner(None, step, None, None, seeds=2, chunk=5), start((2,)), batches, 5))
     alone = [ae.data.Batches(train, size=4, seed=3 + i).rows(0, 5) for i in range(2)]
     np.testing.assert_array_equal(seen[0], np.stack(alone))
 
     seen.clear()
-    list(loop(Learner(None, step, None, 2, 5, True), start((2,)), batches, 5))
+    list(loop(Learner(None, step, None, None, 2, 5, True), start((2,)), batches, 5))
     np.testing.assert_array_equal(seen[0], alone[0])
 
 

@@ -62,7 +62,7 @@ def found():
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     started = [
-        kinds.python("-m", "tests.processes_test", port, str(rank), devices=1)
+        kinds.python("-m", "tests.training.processes_test", port, str(rank), devices=1)
         for rank in range(PROCESSES)
     ]
     try:

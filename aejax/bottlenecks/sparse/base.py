@@ -14,6 +14,7 @@ from flax import linen as nn
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
 from aejax.checks import check
+from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.kernels import encode
@@ -34,7 +35,7 @@ class Projection(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.latents,))
 
 
-class Sparse(nn.Module):
+class Sparse(Bottleneck):
     """Abstract: a sparse bottleneck, whose kind is its `activate`.
 
     Attributes:
@@ -76,28 +77,20 @@ class Sparse(nn.Module):
             check(self, "descent", lambda steps: steps >= 0, "a number of steps, 0 or more")
             self.controller = Controller(self.l0, self.descent)
 
-    def __call__(
-        self,
-        features: Array,
-        key: Key | None,
-        step: Any = 0,
-        context: Any = None,
-        prior: Any = None,
-        decoder: Any = None,
-    ) -> SparseCode:
+    def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> SparseCode:
         """[B, ...] -> SparseCode; the key is not used.
 
         Raises:
           UserError: if the bias or the norms of the atoms are needed and the decoder has none.
         """
-        del key, context, prior
-        inputs = self.inputs(features, decoder)
-        code = self.activate(inputs, step, decoder)
+        del key
+        inputs = self.inputs(features, given.decoder)
+        code = self.activate(inputs, given.step, given.decoder)
         self.ages(code.used(self.alive_above))
         if self.l0 is not None:
-            known = hasattr(decoder, "weights")
-            size = weights(decoder, self.latents).bias.size if known else None
-            self.controller(code.l0, inputs, step, size)
+            known = hasattr(given.decoder, "weights")
+            size = weights(given.decoder, self.latents).bias.size if known else None
+            self.controller(code.l0, inputs, given.step, size)
         return code
 
     def check(self) -> None:
@@ -173,11 +166,6 @@ class Sparse(nn.Module):
         many = any_member(jnp.sum(dead) > k)
         kept = held & jax.lax.cond(many, best, lambda: everyone)
         return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
-
-    def lift(self, latent: Any, context: Any = None, prior: Any = None) -> Any:
-        """The decoder sees the latent as it is."""
-        del context, prior
-        return latent
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:

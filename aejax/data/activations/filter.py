@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from aejax.checks import at_least
 from aejax.errors import UserError
 
 
@@ -24,40 +25,37 @@ class TokenFilter:
     norm_quantile: float | None = None
 
     def __post_init__(self):
-        if self.first_positions < 0:
-            raise UserError(f"first_positions {self.first_positions}: give 0 or more")
+        at_least(0, "first_positions", self.first_positions)
         if self.norm_quantile is not None and not 0.0 < self.norm_quantile < 1.0:
             raise UserError(f"norm_quantile {self.norm_quantile}: give more than 0, less than 1")
+
+    def limits(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The largest norm that stays, for each hook; {} where norms do not matter.
+
+        Args:
+          rows: hook -> [n, d], of the first append, without what other reasons drop.
+
+        Raises:
+          UserError: too few tokens to tell the quantile.
+        """
+        if self.norm_quantile is None:
+            return {}
+        tokens = len(next(iter(rows.values())))
+        needed = round(1.0 / (1.0 - self.norm_quantile))
+        if tokens < needed:
+            raise UserError(
+                f"norm_quantile {self.norm_quantile} is measured on the first append, which has "
+                f"{tokens} tokens: append {needed} or more first"
+            )
+        return {
+            name: float(np.quantile(norm(values), self.norm_quantile))
+            for name, values in rows.items()
+        }
 
 
 def norm(rows: np.ndarray) -> np.ndarray:
     """The norms f64[n] of rows [n, d]."""
     return np.linalg.norm(rows.astype(np.float64), axis=1)
-
-
-def limits(chosen: TokenFilter, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest norm that stays, for each hook; {} where norms do not matter.
-
-    Args:
-      chosen: the filter.
-      rows: hook -> [n, d], of the first append, without what other reasons drop.
-
-    Raises:
-      UserError: too few tokens to tell the quantile.
-    """
-    if chosen.norm_quantile is None:
-        return {}
-    tokens = len(next(iter(rows.values())))
-    needed = round(1.0 / (1.0 - chosen.norm_quantile))
-    if tokens < needed:
-        raise UserError(
-            f"norm_quantile {chosen.norm_quantile} is measured on the first append, which has "
-            f"{tokens} tokens: append {needed} or more first"
-        )
-    return {
-        name: float(np.quantile(norm(values), chosen.norm_quantile))
-        for name, values in rows.items()
-    }
 
 
 def above(limit: Mapping[str, float], rows: Mapping[str, np.ndarray]) -> np.ndarray:

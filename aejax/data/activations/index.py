@@ -7,7 +7,6 @@ a hook and shard, so that `np.memmap(file, dtype, "r").reshape(-1, d)` reads one
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from aejax.data import json_fields as fields
+from aejax.data import json_fields
 from aejax.data.activations.moments import Moments
-from aejax.data.json_fields import check_fields
 from aejax.errors import UserError
-from aejax.files import write_json
+from aejax.files import read_json, write_json
 
 FILE = "index.json"
 FORMAT = "aejax activations 1"
@@ -34,30 +32,32 @@ REASONS = ("masked", "position", "norm")
 
 # What a field may be.
 _INDEX = {
-    "format": fields.text(FORMAT),
-    "tokens": fields.count,
-    "hooks": fields.list_of(fields.table),
-    "shards": fields.list_of(fields.table),
-    "complete": fields.flag,
-    "appends": fields.count,
-    "offered": fields.count,
-    "dropped": lambda value: fields.table_of(fields.count)(value) and set(value) == set(REASONS),
-    "limits": fields.table_of(fields.positive),
-    "settings": fields.table,
+    "format": json_fields.text(FORMAT),
+    "tokens": json_fields.count,
+    "hooks": json_fields.list_of(json_fields.table),
+    "shards": json_fields.list_of(json_fields.table),
+    "complete": json_fields.flag,
+    "appends": json_fields.count,
+    "offered": json_fields.count,
+    "dropped": lambda value: (
+        json_fields.table_of(json_fields.count)(value) and set(value) == set(REASONS)
+    ),
+    "limits": json_fields.table_of(json_fields.positive),
+    "settings": json_fields.table,
 }
 _HOOK = {
-    "name": fields.text(),
-    "shape": lambda value: fields.list_of(fields.some)(value) and len(value) == 1,
-    "dtype": fields.text("|".join(DTYPES)),
-    "mean": fields.list_of(fields.number),
-    "squares": fields.positive,
-    "norms": fields.positive,
+    "name": json_fields.text(),
+    "shape": lambda value: json_fields.list_of(json_fields.some)(value) and len(value) == 1,
+    "dtype": json_fields.text("|".join(DTYPES)),
+    "mean": json_fields.list_of(json_fields.number),
+    "squares": json_fields.positive,
+    "norms": json_fields.positive,
 }
 _SHARD = {
-    "tokens": fields.some,
+    "tokens": json_fields.some,
     # A name that leads elsewhere would be read from there.
-    "files": fields.list_of(fields.text(r"[A-Za-z0-9_.-]+\.bin")),
-    "sha256": fields.list_of(fields.sha256),
+    "files": json_fields.list_of(json_fields.text(r"[A-Za-z0-9_.-]+\.bin")),
+    "sha256": json_fields.list_of(json_fields.sha256),
 }
 
 
@@ -102,18 +102,6 @@ class Index:
         """N, tokens of each hook."""
         return sum(shard.tokens for shard in self.shards)
 
-    def hook(self, name: str) -> Hook:
-        """A hook by its name.
-
-        Raises:
-          UserError: there is none of that name; names those that there are.
-        """
-        for hook in self.hooks:
-            if hook.name == name:
-                return hook
-        there = ", ".join(hook.name for hook in self.hooks)
-        raise UserError(f"no hook {name!r} in this store: it holds {there}")
-
 
 def file_name(hook: str, shard: int) -> str:
     """The file of one hook's shard: hooks are called like `blocks.3/attn`, files may not be."""
@@ -150,18 +138,13 @@ def load(folder: Path) -> Index:
       UserError: there is none, or it is damaged.
     """
     path = folder / FILE
+    read = read_json(path, "activation store")
     try:
-        read = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no activation store: it has no {FILE}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); write the store anew") from error
-    try:
-        check_fields("the index", read, _INDEX)
+        json_fields.check_fields("the index", read, _INDEX)
         for i, entry in enumerate(read["hooks"]):
-            check_fields(f"hook {i}", entry, _HOOK)
+            json_fields.check_fields(f"hook {i}", entry, _HOOK)
         for i, entry in enumerate(read["shards"]):
-            check_fields(f"shard {i}", entry, _SHARD)
+            json_fields.check_fields(f"shard {i}", entry, _SHARD)
         index = Index(
             hooks=tuple(_hook(entry, read["tokens"]) for entry in read["hooks"]),
             shards=tuple(

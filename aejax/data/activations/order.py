@@ -18,6 +18,7 @@ import numpy as np
 
 from aejax.data.activations.tokens import BLOCK
 from aejax.data.order import permutation
+from aejax.data.words import shuffled
 
 
 def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndarray:
@@ -84,9 +85,6 @@ def _pool(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> np.
     blocks = order[number * per_pool : (number + 1) * per_pool].astype(np.int64)
     inside = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
     inside = inside[inside < tokens]
-    # Sorting raw words, whose stream numpy promises for all versions.
-    seeds = np.random.SeedSequence(seed, spawn_key=(epoch, number))
-    words = np.random.Philox(seeds).random_raw(len(inside))
-    shuffled = inside[np.argsort(words, kind="stable")]
-    shuffled.flags.writeable = False
-    return shuffled
+    found = inside[shuffled(seed, (epoch, number), len(inside))]
+    found.flags.writeable = False
+    return found

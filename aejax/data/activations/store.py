@@ -72,20 +72,17 @@ class Activations:
         Raises:
           UserError: there is none of that name.
         """
-        return self.index.hook(name)
+        for hook in self.index.hooks:
+            if hook.name == name:
+                return hook
+        raise UserError(f"no hook {name!r} in this store: it holds {', '.join(self.hooks)}")
 
     def tokens(self, hook: str) -> Tokens:
         """All tokens of a hook, as an array [N, d] that is read where it is asked for."""
-        found = self.index.hook(hook)
+        found = self.hook(hook)
         which = self.hooks.index(hook)
         files = [(self.folder / shard.files[which], shard.tokens) for shard in self.index.shards]
         return Tokens(files, found.size, DTYPES[found.dtype])
-
-    def memmap(self, hook: str, shard: int) -> np.memmap:
-        """One shard of a hook, [tokens, d], mapped read-only: for looking at."""
-        found, held = self.index.hook(hook), self.index.shards[shard]
-        path = self.folder / held.files[self.hooks.index(hook)]
-        return np.memmap(path, DTYPES[found.dtype], "r", shape=(held.tokens, found.size))
 
     def split(
         self,
@@ -118,7 +115,7 @@ class Activations:
         wanted = seen if target is None else target if isinstance(target, str) else tuple(target)
         names = sorted({*_names(seen), *_names(wanted)})
         for group in (_names(seen), _names(wanted)):
-            sizes = {name: self.index.hook(name).size for name in group}
+            sizes = {name: self.hook(name).size for name in group}
             if len(set(sizes.values())) != 1:
                 raise UserError(f"hooks of different size cannot stand side by side: {sizes}")
         hashes = [[s.files, s.sha256, s.tokens] for s in self.index.shards]

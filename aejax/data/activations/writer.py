@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from aejax.data.activations import filter as filters
-from aejax.data.activations.filter import TokenFilter
+from aejax.checks import at_least
+from aejax.data.activations.filter import TokenFilter, above
 from aejax.data.activations.host import check_finite, host, stored
 from aejax.data.activations.index import DTYPES, FILE, REASONS, Index, check_files, load, save
 from aejax.data.activations.pending import Pending
@@ -57,8 +57,7 @@ class ActivationWriter:
         """
         if dtype is not None and dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r}: give one of {', '.join(DTYPES)}")
-        if shard_tokens < 1:
-            raise UserError(f"shard_tokens {shard_tokens}: give 1 or more")
+        at_least(1, "shard_tokens", shard_tokens)
         self.folder = Path(folder).expanduser()
         self.filter = filter or TokenFilter()
         self.shard_tokens = shard_tokens
@@ -118,8 +117,8 @@ class ActivationWriter:
         for name, values in rows.items():
             check_finite(values, f"append {call}, hook {name!r}")
         limits = self._pending.limits if self._pending else self.index.limits
-        limits = limits or filters.limits(self.filter, rows)
-        rows, _ = _keep(rows, place, ~filters.above(limits, rows), dropped, "norm")
+        limits = limits or self.filter.limits(rows)
+        rows, _ = _keep(rows, place, ~above(limits, rows), dropped, "norm")
         converted = {
             name: stored(values, self._dtype(name, values), f"append {call}, hook {name!r}")
             for name, values in rows.items()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
+from aejax.data.builder import Recipe, builder, examples
 from aejax.errors import UserError
 from aejax.optional import needs
 
 FREY = "frey_faces.npz"
-Made: TypeAlias = tuple[type, Callable[[], str]]  # a tfds builder, and where its pictures came from
 LFW = 100  # the first pictures of lfw_subset are faces, the others are none
 
 
-def frey_faces(manual_dir: Path | None) -> Made:
+def frey_faces(manual_dir: Path | None) -> Recipe:
     """1,965 frames of one man's face, 28x20 pixels (Brendan Frey), out of --manual-dir.
 
     They follow each other in a video, so that neighbours are almost one picture: the splits are
@@ -30,20 +29,20 @@ def frey_faces(manual_dir: Path | None) -> Made:
         )
     images = _frames(manual_dir / FREY)
     return _made(
-        "FreyFaces",
+        "frey_faces",
         "Frames of a video of one face, in blocks of time.",
         {part: images[rows] for part, rows in blocks(len(images)).items()},
         "from --manual-dir, content hash recorded",
     )
 
 
-def lfw_subset(manual_dir: Path | None) -> Made:
+def lfw_subset(manual_dir: Path | None) -> Recipe:
     """The 100 faces, 25x25 pixels, among scikit-image's lfw_subset."""
     del manual_dir
     data = needs("skimage.data", "preparing lfw_subset")
     # Thirds of levels, from an average over three channels, go to the nearest level.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
-    return _made("LfwSubset", "Faces of many people.", {"train": images}, "scikit-image")
+    return _made("lfw_subset", "Faces of many people.", {"train": images}, "scikit-image")
 
 
 FACES = {"frey_faces": frey_faces, "lfw_subset": lfw_subset}
@@ -96,38 +95,10 @@ def _frames(path: Path) -> np.ndarray:
     return images
 
 
-def _made(name: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> Made:
-    """A builder of grey pictures u8[N, H, W] without labels."""
-    tfds = needs("tensorflow_datasets", f"preparing {name}")
+def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> Recipe:
+    """A data set of grey pictures u8[N, H, W] without labels."""
+    features = needs("tensorflow_datasets", f"preparing {dataset}").features
     shape = (*next(iter(parts.values())).shape[1:], 1)
-
-    def info(self: Any) -> Any:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=about,
-            features=tfds.features.FeaturesDict({"image": tfds.features.Image(shape=shape)}),
-            disable_shuffling=True,
-        )
-
-    def generators(self: Any, dl_manager: Any) -> Any:
-        del self, dl_manager
-        return {part: _examples(images) for part, images in parts.items()}
-
-    def examples(self: Any) -> Any:
-        raise AssertionError("the splits hold their examples")
-
-    members = {
-        "__doc__": about,
-        "VERSION": tfds.core.Version("1.0.0"),
-        "_info": info,
-        "_split_generators": generators,
-        "_generate_examples": examples,
-    }
-    base = tfds.core.GeneratorBasedBuilder
-    return type(base)(name, (base,), members, skip_registration=True), lambda: origin
-
-
-def _examples(images: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
-    picture = needs("PIL.Image", "preparing pictures")
-    for i, pixels in enumerate(images):
-        yield i, {"image": picture.fromarray(pixels)}
+    splits = {part: examples(images) for part, images in parts.items()}
+    made = builder(dataset, about, {"image": features.Image(shape=shape)}, splits)
+    return Recipe(made, lambda: origin)

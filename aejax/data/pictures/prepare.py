@@ -16,7 +16,7 @@ from aejax.optional import needs
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
-    """Prepares a data set, as array_record and as the .npz that `prepared.load` reads.
+    """Prepares a data set, as array_record and as the .npz that `store.load` reads.
 
     Args:
       name: as for `builders.recipe`.

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aejax.data.builder import Recipe, builder
 from aejax.optional import needs
 
 SHAPES = ("ellipse", "heart", "triangle")
@@ -55,40 +56,22 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
                     yield _placed(grid, sprite, x, y), (shape, scale, orientation, x, y)
 
 
-def builder(name: str) -> type:
-    """The tfds builder of one of GRIDS."""
-    tfds = needs("tensorflow_datasets", f"preparing {name}")
+def recipe(name: str) -> Recipe:
+    """How the data set of one of GRIDS is made."""
+    features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]
-    counts = dict(zip(FACTORS, grid.sizes, strict=True))
-
-    class Sprites(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
-        """Binary pictures of one shape each, with the values of five factors."""
-
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            label = tfds.features.ClassLabel
-            factors = {f"label_{factor}": label(num_classes=n) for factor, n in counts.items()}
-            factors["label_shape"] = label(names=SHAPES)
-            picture = tfds.features.Image(shape=(grid.side, grid.side, 1))
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description="Sprites rendered by aejax: every combination of five factors.",
-                features=tfds.features.FeaturesDict({"image": picture, **factors}),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, (pixels, values) in enumerate(pictures(grid)):
-                numbers = zip(FACTORS, values, strict=True)
-                labels = {f"label_{factor}": value for factor, value in numbers}
-                yield i, {"image": image.fromarray(pixels), **labels}
-
-    Sprites.name = name
-    return Sprites
+    columns = [f"label_{factor}" for factor in FACTORS]
+    counts = zip(columns, grid.sizes, strict=True)
+    labels = {column: features.ClassLabel(num_classes=n) for column, n in counts}
+    labels["label_shape"] = features.ClassLabel(names=SHAPES)
+    examples = (
+        {"image": image.fromarray(pixels), **dict(zip(columns, values, strict=True))}
+        for pixels, values in pictures(grid)
+    )
+    about = "Sprites rendered by aejax: every combination of five factors."
+    picture = features.Image(shape=(grid.side, grid.side, 1))
+    made = builder(name, about, {"image": picture, **labels}, {"train": examples})
+    return Recipe(made, lambda: "rendered")
 
 
 def _sprite(grid: Grid, kind: str, scale: int, orientation: int) -> np.ndarray:

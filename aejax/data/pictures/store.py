@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from aejax.data import npz
 from aejax.data.reading import Reader, reopened
-from aejax.data.split import fingerprint
-from aejax.errors import UserError
 
 FILE = "aejax.npz"
 
@@ -33,24 +29,14 @@ class Prepared(NamedTuple):
 
 def save(path: Path, prepared: Prepared) -> None:
     """Writes a data set to `path` for `load`; the caller renames its folder into place."""
-    arrays = _flat(prepared.columns)
     about = {
         "name": prepared.name,
         "scale": prepared.scale,
-        "classes": list(prepared.classes),
+        "classes": prepared.classes,
         "origin": prepared.origin,
-        "sha256": fingerprint(arrays),
         "content": prepared.content,
     }
-    # Renamed when whole, since a data set that tfds prepared is in its place already.
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            arrays["about"] = np.array(json.dumps(about))
-            np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    npz.save(path, _flat(prepared.columns), about)
 
 
 def load(path: Path) -> Prepared:
@@ -65,30 +51,19 @@ def load(path: Path) -> Prepared:
     Raises:
       UserError: the file is damaged: it cannot be read or its content's hash differs.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {key: file[key] for key in file.files}
-        about = json.loads(str(arrays.pop("about")))
-        whole = fingerprint(arrays) == about["sha256"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete its folder and start again"
-        ) from error
-    if not whole:
-        raise UserError(f"{path} is damaged (its sha256 differs): delete its folder, start again")
+    arrays, about = npz.load(path)
     columns: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
         split, column = key.split("/")
         columns.setdefault(split, {})[column] = array
     large = about["content"] is not None
-    reader = reopened(path.parent, list(columns)) if large else None
     return Prepared(
         name=about["name"],
         columns=columns,
         scale=about["scale"],
         classes=tuple(about["classes"]),
         origin=about["origin"],
-        reader=reader,
+        reader=reopened(path.parent, list(columns)) if large else None,
         content=about["content"],
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from aejax.data.words import random_words
+
 
 def uniform(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Uniform draws f64[shape] from the open interval (0, 1).
@@ -13,9 +15,7 @@ def uniform(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.nd
       stream: which of a seed's streams; different ones are independent.
       shape: of the draws.
     """
-    # numpy promises the raw stream of a bit generator for all versions, not its distributions.
-    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream))
-    words = bits.random_raw(int(np.prod(shape)))
+    words = random_words(seed, stream, int(np.prod(shape)))
     return (((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).reshape(shape)
 
 

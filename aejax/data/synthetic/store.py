@@ -23,14 +23,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from aejax.data import json_fields as fields
+from aejax.checks import at_least
+from aejax.data import json_fields
 from aejax.data.activations.store import Activations, activations
 from aejax.data.activations.tokens import Tokens
 from aejax.data.activations.writer import ActivationWriter
-from aejax.data.json_fields import check_fields
 from aejax.data.split import Split, fingerprint
 from aejax.errors import UserError
-from aejax.files import plain, read_json, write_bytes, write_json
+from aejax.files import plain, read_json, replacing, write_bytes, write_json, writing
 
 HOOK = "synthetic"
 FOLDER = "truth"
@@ -41,11 +41,11 @@ ROWS = 4096
 BLOCKS = 16
 # What a field of recipe.json may be.
 _FIELDS = {
-    "recipe": fields.table,
-    "tokens": fields.some,
-    "file_tokens": fields.some,
-    "dictionary_sha256": fields.sha256,
-    "features_sha256": fields.list_of(fields.sha256),
+    "recipe": json_fields.table,
+    "tokens": json_fields.some,
+    "file_tokens": json_fields.some,
+    "dictionary_sha256": json_fields.sha256,
+    "features_sha256": json_fields.list_of(json_fields.sha256),
 }
 
 
@@ -157,8 +157,7 @@ def synthetic(
     Raises:
       UserError: a folder with other data, or one that cannot be written.
     """
-    if tokens < 1:
-        raise UserError(f"{tokens} synthetic tokens: give 1 or more")
+    at_least(1, "synthetic tokens:", tokens)
     folder = Path(folder).expanduser()
     about = _about(recipe, tokens)
     dictionary, constant = recipe.dictionary(), recipe.constant()
@@ -166,7 +165,8 @@ def synthetic(
     with ActivationWriter(folder, provenance=about, dtype=dtype, shard_tokens=size) as writer:
         beside.mkdir(exist_ok=True)
         sha256 = fingerprint({"dictionary": dictionary})
-        write_bytes(beside / "dictionary.npy", _npy(dictionary))
+        with writing(beside), replacing(beside / "dictionary.npy") as file:
+            np.save(file, dictionary, allow_pickle=False)
         kept = {**about, "file_tokens": size, "dictionary_sha256": sha256}
         hashes = _hashes(beside / ABOUT)[: writer.appends]
         write_json(beside / ABOUT, {**kept, "features_sha256": hashes})
@@ -248,9 +248,9 @@ def _described(path: Path) -> dict[str, Any]:
     Raises:
       UserError: it is missing, damaged, or of a version that kept no hashes.
     """
-    about = read_json(path)
+    about = read_json(path, "truth of a synthetic store")
     try:
-        check_fields(path.name, about, _FIELDS)
+        json_fields.check_fields(path.name, about, _FIELDS)
     except ValueError as error:
         raise UserError(
             f"{path} is damaged or of an older version ({error}): call `synthetic` as before, "
@@ -275,12 +275,6 @@ def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
     """f32[ROWS, d]: always a whole block, since a product's bits may depend on its shape."""
     return active.dense(len(dictionary)) @ dictionary + constant
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
 
 
 def _read(path: Path, sha256: str) -> Active:

@@ -125,5 +125,9 @@ def _name(value: Any, key: str, where: str) -> str | None:
 
 
 def _whole(text: str) -> bool:
-    """Whether the text can be written as UTF-8: JSON may name half of a surrogate pair."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    """Whether UTF-8 can hold the text: JSON can name half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

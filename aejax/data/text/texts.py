@@ -41,8 +41,8 @@ def texts(
       name_or_path: the name of a corpus, a folder, or a file that ends in .jsonl.
       data_dir: where a corpus is prepared, once; by default tensorflow-datasets' own folder.
       manual_dir: the folder with the package's files, needed the first time.
-      validation: share (below 1) or number of the documents that go to validation, to the next
-        whole group.
+      validation: share (below 1) or number of the documents that go to validation; fewer where
+        whole groups do not fill it.
       test: the same for test.
       held_out: labels whose documents are kept out of all three and come back as `shifted`: a test
         set from another distribution. Other documents of their groups are left out altogether.

@@ -8,6 +8,7 @@ import numpy as np
 
 from aejax.checks import whole
 from aejax.errors import UserError
+from aejax.optional import needs
 
 
 def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,11 +61,4 @@ def learn(module: str) -> Any:
     Raises:
       UserError: if it is not installed.
     """
-    import importlib
-
-    try:
-        return importlib.import_module(f"sklearn.{module}")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "this metric needs scikit-learn, which is not installed: pip install scikit-learn"
-        ) from error
+    return needs(f"sklearn.{module}", "this metric")

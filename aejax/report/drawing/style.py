@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import Any, NamedTuple
 
-from aejax.errors import UserError
+from aejax.optional import needs
 
 # Device pixels per inch; the page shows two of them in each of its pixels, so screens of high
 # density stay sharp.
@@ -63,15 +63,12 @@ def canvas(width: float, height: float, theme: Theme) -> Any:
     Raises:
       UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise UserError(f"drawing a figure needs {error.name}: pip install matplotlib") from error
+    agg = needs("matplotlib.backends.backend_agg", "drawing a figure")
+    make = needs("matplotlib.figure", "drawing a figure").Figure
     # Matplotlib cuts fractions of pixels off: a hair more than a whole number stays whole.
     inches = [(round(side * DPI) + 1e-3) / DPI for side in (width, height)]
-    figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.paper)  # pyright: ignore[reportArgumentType]
-    FigureCanvasAgg(figure)
+    figure = make(figsize=inches, dpi=DPI, facecolor=theme.paper)
+    agg.FigureCanvasAgg(figure)
     return figure
 
 

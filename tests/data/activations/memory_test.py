@@ -49,7 +49,7 @@ def test_a_store_larger_than_memory_trains_and_resumes_to_the_bit(tmp_path):
 
     def run(name, kill=0):
         arguments = [str(tmp_path / "store"), str(tmp_path / name), str(kill)]
-        return kinds.python("-m", "tests.activations_memory_test", *arguments, devices=1)
+        return kinds.python("-m", "tests.data.activations.memory_test", *arguments, devices=1)
 
     whole = re.findall(r"^sha (\w{64})$", kinds.output(run("whole")), re.M)
     killed = run("killed", kill=STEPS // 2)

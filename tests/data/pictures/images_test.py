@@ -17,9 +17,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from aejax.data import Batches, images
-from aejax.data.pictures import builders
-from aejax.data.pictures import prepare as preparing
-from aejax.data.pictures import tfds_reader as contents
+from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
 
 SPLITS = {"train": 30, "t10k": 12}
@@ -229,8 +227,8 @@ class TestWholeOrNotAtAll:
         code = f"""
 import os, signal
 import aejax.data as data
-from aejax.data.pictures import prepare as preparing
-preparing.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from aejax.data.pictures import prepare
+prepare.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 data.images("digits", data_dir={str(tmp_path)!r})
 """
         assert python(code).returncode == -signal.SIGKILL
@@ -244,7 +242,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(preparing, "save", full)
+        monkeypatch.setattr(prepare, "save", full)
         with pytest.raises(UserError, match=r"cannot be written .*No space left.*--data-dir"):
             images("digits", data_dir=tmp_path)
         assert not list(tmp_path.iterdir())
@@ -294,7 +292,7 @@ def test_prepared_by_tfds_alone(data_dir, tmp_path, manual_dir):
 @pytest.mark.parametrize("binarise", ["none", "dynamic"])
 def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
     """The same examples and batches as in memory; fails if a part's rows are the data set's."""
-    monkeypatch.setattr(contents, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(tfds_reader, "MEMORY_LIMIT", 0)
     small = images("digits", data_dir=data_dir, binarise=binarise)
     for _ in range(2):  # prepared, then opened again
         large = images("digits", data_dir=tmp_path, binarise=binarise)

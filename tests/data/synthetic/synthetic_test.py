@@ -9,7 +9,6 @@ from scipy.stats import multivariate_normal, norm
 
 import aejax as ae
 from aejax.data.activations.writer import ActivationWriter
-from aejax.data.synthetic import store as made
 from aejax.data.synthetic.random import factors, lots, normal, uniform
 from aejax.data.synthetic.store import HOOK, ROWS, known, synthetic, truth
 from aejax.data.synthetic.superposition import Superposition
@@ -24,7 +23,7 @@ BENCH = SynthBench(features=60, size=20, roots=4, branching=3, depth=2, rank=4, 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Files of two blocks, so that a small store has several."""
-    monkeypatch.setattr(made, "BLOCKS", 2)
+    monkeypatch.setattr("aejax.data.synthetic.store.BLOCKS", 2)
 
 
 def dense(recipe, blocks=4):

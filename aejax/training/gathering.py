@@ -1,0 +1,36 @@
+"""Taking one batch out of a `Source`, on the device, within a compiled chunk of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aejax.types import Array, Batch, Source
+
+
+def gathered(source: Source, i: Array | int, step: Array) -> Batch:
+    """Gathers and prepares batch i of a source, the one of step `step`.
+
+    Args:
+      source: of T batches.
+      i: i32[], from 0 to T - 1.
+      step: i32[], which the noise of the preparation is drawn for.
+
+    Returns:
+      A Batch with leaves [B, ...], or [S, B, ...] where members see streams of their own.
+    """
+
+    def one(arrays: Any, rows: Array | None, key: Array) -> Batch:
+        if rows is None:
+            taken = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, 0, False), arrays)
+        else:
+            chosen = jax.lax.dynamic_index_in_dim(rows, i, 0, False)
+            taken = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), arrays)
+        return source.prepare(jax.random.fold_in(key, step), taken)
+
+    if source.key.ndim == 0:
+        return one(source.arrays, source.rows, source.key)
+    axes = (0, None, 0) if source.rows is None else (None, 0, 0)
+    return jax.vmap(one, in_axes=axes)(source.arrays, source.rows, source.key)
