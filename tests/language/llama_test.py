@@ -69,7 +69,7 @@ def test_scanned_blocks_compute_what_unrolled_ones_do():
 def test_padding_on_either_side_changes_nothing():
     """Fails if padding is attended to, or if positions count it."""
     model, variables = cases.model()
-    texts = [cases.tokens(1, n, seed=n)[0].tolist() for n in (3, 7, 5)]
+    texts = [cases.tokens(1, n, seed=n)[0].tolist() for n in (3, 7)]
     run = jax.jit(model.apply)
     alone = [run(variables, np.asarray([text]))[0] for text in texts]
     for side in ("left", "right"):

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -98,3 +99,15 @@ def test_the_report_of_a_survey_finds_the_sink():
     assert found.norms[14, 0] > 1e4
     assert found.sinks[0].position == 0
     assert found.norms[14, 1:].max() < 0.1 * found.norms[14, 0]
+
+
+def test_the_readme_prints_a_steered_distribution(capsys, monkeypatch):
+    readme = (kinds.ROOT / "README.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "lm.add" in b)
+    monkeypatch.setattr(lm, "load", lambda path: loaded())
+    for code in (block, block.replace("20.0 *", "0.0 *")):
+        exec(compile(code, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[5].endswith("' Paris'")
+    assert lines[:5] != lines[5:]

@@ -45,7 +45,7 @@ def test_a_latent_is_written_as_the_difference_of_two_decodings(name):
     np.testing.assert_array_equal(latents(plain, VALUE).reshape(codes.shape), codes)
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("cached", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_empty_edit_of_latents_changes_nothing_to_the_bit(cached):
     """Though the dictionary's reconstruction is far from the value."""
     model, variables = cases.model()

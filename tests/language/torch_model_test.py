@@ -39,5 +39,5 @@ def test_two_readers_fill_the_same_store(tmp_path):
         stores.append(np.asarray(activations(tmp_path / name).tokens("resid_post.0")))
     assert len(stores[0]) == 19
     np.testing.assert_allclose(*stores, atol=1e-5)
-    with pytest.raises(UserError, match="no module 'model.layers.9'"):
+    with pytest.raises(UserError, match=r"no module 'model.layers.9'"):
         torch_reader(reference.made("qwen2"), {"resid_post.9": "model.layers.9"})
