@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aejax.errors import UserError
 from aejax.types import Array, Batch
@@ -38,19 +39,32 @@ def without_missing(batch: Batch) -> Batch:
     return batch._replace(target=jnp.where(missing, 0.0, target))
 
 
+def is_dense(z: Any) -> bool:
+    """Whether a z is an array; otherwise it holds few latents and says itself what it is.
+
+    Such a z has `dense() -> f32[B, m]`, `latents`, `combine(atoms) -> f32[B, D]`, and
+    `between(low, high)`, as the `Rows` of `aejax.bottlenecks.sparse` do.
+    """
+    return isinstance(z, jax.Array | np.ndarray)
+
+
+def dense(z: Any) -> Array:
+    """A z as an array f32[B, m], whatever its form."""
+    return z if is_dense(z) else z.dense()
+
+
 def flatten(values: Any) -> Array:
     """[B, *event] -> [B, size of the event]; a sparse latent's rows as the dense latent.
 
     Raises:
       UserError: for a tuple, as the levels of a hierarchy are.
     """
-    if hasattr(values, "dense"):
-        values = values.dense()
     if isinstance(values, tuple):
         raise UserError(
             f"a net of one array was given {len(values)}, several values side by side as a "
             "hierarchy's levels are: put nets.Joined around this net"
         )
+    values = dense(values)
     return values.reshape((values.shape[0], -1))
 
 

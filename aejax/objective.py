@@ -110,8 +110,8 @@ def sparse(
     Args:
       l1: weight of the L1 norm, or None where the bottleneck fixes the number of active latents.
       revival: weight of AuxK, 1/32 or 1, or None.
-      steered: a penalty without a coefficient, such as `losses.l1` or `losses.l0`: its price
-        follows the number of active latents that the bottleneck's `l0` asks for.
+      steered: a penalty without a coefficient, such as `losses.penalty`, the bottleneck's own: its
+        price follows the number of active latents that the bottleneck's `l0` asks for.
       dead_after: steps of silence after which a latent is dead.
       error: what is to be small; `losses.scaled_error`, `losses.unexplained`,
         `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.
@@ -161,13 +161,16 @@ def _evaluate(name: str, term: Term, model: nn.Module, forward: Forward) -> Arra
     try:
         value = term(model, forward._replace(key=key))
     except AttributeError as error:
-        if error.obj is not forward.code:
-            raise
-        fields = ", ".join(getattr(forward.code, "_fields", ()))
-        raise TypeError(
-            f"the term {name!r} reads code.{error.name}, which {type(forward.code).__name__} does "
-            f"not have (its fields: {fields}): pair the term with another bottleneck"
-        ) from error
+        read = {"code": forward.code, "bottleneck": getattr(model, "bottleneck", None)}
+        for where, part in read.items():
+            if error.obj is part:
+                fields = ", ".join(getattr(part, "_fields", ()))
+                raise TypeError(
+                    f"the term {name!r} reads {where}.{error.name}, which a {type(part).__name__} "
+                    f"does not have{fields and f' (its fields: {fields})'}: pair the term with "
+                    "another bottleneck"
+                ) from error
+        raise
     size = forward.batch.target.shape[0]
     if jnp.shape(value) != (size,):
         raise TypeError(

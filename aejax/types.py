@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import optax
@@ -60,6 +60,26 @@ Term: TypeAlias = "Callable[[nn.Module, Forward], Array]"
 
 # name -> (weight, term); the weight None watches the term: it is measured and never added.
 Objective: TypeAlias = "Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]"
+
+
+@runtime_checkable
+class LinearDecoder(Protocol):
+    """A decoder whose output is z @ atoms + bias, as that of `nets.Dictionary` is.
+
+    Sparse codes and their terms read its atoms and its own units; any other decoder has none.
+    """
+
+    def weights(self, latents: int, inputs: int | None = None) -> Any:
+        """The atoms f32[m, D], the bias f32[D] and the skip connection f32[D_in, D] or None."""
+        ...
+
+    def measure(self, differences: Array) -> Array:
+        """Differences [B, *shape] in the target's units -> f32[B, D] in the decoder's own."""
+        ...
+
+    def finish(self, output: Array) -> Array:
+        """f32[B, D] in the decoder's own units -> f32[B, *shape] in the target's."""
+        ...
 
 
 class Bound(NamedTuple):

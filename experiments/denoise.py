@@ -173,7 +173,6 @@ def _projected(components: Any, x: np.ndarray) -> np.ndarray:
 
 def measured(config: Config, found: Measured) -> list[Section]:
     """The errors over noise levels as nine plots, and who is better where, in words."""
-    del config
     picture = Picture(
         "errors",
         "Mean square error against the clean test image over the level of noise; a dotted line "

@@ -22,6 +22,7 @@ from aejax import evaluation
 from aejax.data.synthetic.synthbench import SynthBench
 from aejax.report.frontier import dead_section
 from aejax.types import Variables
+from aejax.variables import AGE, get
 from experiments.shared import synth
 from experiments.shared.experiment import Members, Splits
 from experiments.shared.training import Numbers, Part, check
@@ -73,7 +74,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """Silent latents, and the test figures of each part."""
 
     def one(model: Any, variables: Variables) -> dict[str, Any]:
-        ages = np.asarray(variables["memory"]["bottleneck"]["ages"]["age"])
+        ages = np.asarray(get(variables, AGE))
         return {"silent": np.mean(ages >= SILENCE), **synth.judged(model, variables, splits[2])}
 
     return {

@@ -379,6 +379,9 @@ class TestBottleneck:
             if module.dtype is None:
                 expected = dictionary.encode(plain, features())
                 np.testing.assert_allclose(dense, expected, rtol=1e-4, atol=1e-6)
+                model, own = ae.unfold(plain)
+                again = model.apply(own, ae.Batch(features(), features()), method="posterior")
+                np.testing.assert_allclose(dense, again.dense(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module", params=PRIORS.values(), ids=PRIORS.keys())

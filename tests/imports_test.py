@@ -24,7 +24,7 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"checks", "contracts", "events", "files", "normal", "optional"},
+    {"checks", "contracts", "events", "files", "normal", "optional", "variables"},
     {"kernels"},
     PARTS,
     {"model", "objective"},

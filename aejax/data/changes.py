@@ -68,7 +68,6 @@ class Labels:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch."""
-        del key
         return batch._replace(context=jax.nn.one_hot(_labels(arrays), self.classes))
 
 
@@ -99,7 +98,6 @@ class Attributes:
         Raises:
           UserError: naming a factor that the data set does not have.
         """
-        del key
         for name, _ in self.values:
             if FACTOR + name not in arrays:
                 there = sorted(n.removeprefix(FACTOR) for n in arrays if n.startswith(FACTOR))
@@ -115,7 +113,6 @@ class Classify:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch."""
-        del key
         return batch._replace(target=jnp.asarray(_labels(arrays), jnp.int32))
 
 
@@ -135,7 +132,6 @@ class Quadrants:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch of pictures [B, H, W, C]."""
-        del key, arrays
         height, width = batch.x.shape[1:3]
         seen = np.zeros((1, height, width, 1), np.float32)
         seen[:, height // 2 :, : width // 2] = 1.0
@@ -153,7 +149,6 @@ class ContextOnly:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch that has a context of one array."""
-        del key, arrays
         return batch._replace(x=batch.context, context=None)
 
 
@@ -172,7 +167,6 @@ class Corrupted:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch."""
-        del arrays
         if key is None:
             raise ValueError("a batch that is corrupted needs a key")
         x = self.noise(key, batch.x)
@@ -231,7 +225,6 @@ class Squares:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Changes one batch of pictures [B, H, W, C] in [0, 1], input and target alike."""
-        del key, arrays
         height, width, channels = batch.x.shape[1:]
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         if min(top, left) < 0:

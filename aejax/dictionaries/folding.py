@@ -8,11 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax import nets
-from aejax.bottlenecks import AbsTopK, Gated, JumpReLU, ReLU, Sparse, TopK
-from aejax.dictionaries.plain import Plain, fold_decoder_norms
+from aejax.bottlenecks import Sparse
+from aejax.dictionaries.plain import Plain, fold_decoder_norms, kind_of
 from aejax.errors import UserError
 from aejax.model import Autoencoder
 from aejax.types import Variables
+from aejax.variables import (
+    AGE,
+    ATOMS,
+    INPUT_SCALE,
+    KERNEL,
+    OFFSET,
+    OUTPUT_SCALE,
+    SKIP,
+    SKIP_SCALE,
+    get,
+    nested,
+)
 
 
 def fold(model: Any, variables: Variables) -> Plain:
@@ -32,29 +44,27 @@ def fold(model: Any, variables: Variables) -> Plain:
     """
     _check(model)
     check_member(variables)
-    params, memory = variables["params"], variables.get("memory", {})
-    atoms = jnp.asarray(params["decoder"]["atoms"], jnp.float32)
+    atoms = jnp.asarray(get(variables, ATOMS), jnp.float32)
     norms = jnp.maximum(jnp.linalg.norm(atoms, axis=-1), 1e-12)
-    own, kept = params["bottleneck"], memory.get("bottleneck", {})
+    own, kept = (get(variables, (name, "bottleneck")) for name in ("params", "memory"))
     plain = Plain(
-        W_enc=jnp.asarray(own["encode"]["kernel"], jnp.float32),
+        W_enc=jnp.asarray(get(variables, KERNEL), jnp.float32),
         W_dec=atoms,
-        b_dec=jnp.asarray(params["decoder"]["bias"], jnp.float32),
+        b_dec=jnp.asarray(get(variables, OFFSET), jnp.float32),
         apply_b_dec_to_input=model.bottleneck.subtract_bias,
-        W_skip=params["decoder"].get("skip_kernel"),
+        W_skip=get(variables, SKIP),
         shape=None if isinstance(model.decoder.shape, int) else tuple(model.decoder.shape),
-        **model.bottleneck.plain(own, kept, norms),
+        **model.bottleneck.plain(own, kept or {}, norms),
     )
-    seen = memory.get("encoder") if isinstance(model.encoder, nets.Scale) else None
-    given = memory.get("decoder", {})
-    if seen is not None:
+    if isinstance(model.encoder, nets.Scale):
+        seen = get(variables, INPUT_SCALE)
         plain = fold_input(plain, seen["mean"], seen["factor"])
-    return _fold_output(plain, given.get("scale"), given.get("skip"))
+    return _fold_output(plain, get(variables, OUTPUT_SCALE), get(variables, SKIP_SCALE))
 
 
 def check_member(variables: Variables) -> None:
     """Raises UserError for the variables of several members of a dictionary."""
-    atoms = variables["params"].get("decoder", {}).get("atoms")
+    atoms = get(variables, ATOMS)
     if atoms is not None and np.ndim(atoms) > 2:
         raise UserError(
             f"these are the variables of {np.shape(atoms)[0]} members: take one, as "
@@ -71,15 +81,14 @@ def raw_atoms(variables: Variables) -> np.ndarray:
     Raises:
       UserError: if the decoder has no atoms.
     """
-    decoder = variables["params"].get("decoder", {})
-    if "atoms" not in decoder:
+    atoms, scale = get(variables, ATOMS), get(variables, OUTPUT_SCALE)
+    if atoms is None:
+        there = get(variables, ATOMS[:-1]) or ["no parameters"]
         raise UserError(
-            f"a dictionary's params/decoder/atoms are needed, but the decoder has "
-            f"{', '.join(decoder) or 'no parameters'}: give Autoencoder a Dictionary as its decoder"
+            f"a dictionary's {'/'.join(ATOMS)} are needed, but the decoder has {', '.join(there)}: "
+            "give Autoencoder a Dictionary as its decoder"
         )
-    scale = variables.get("memory", {}).get("decoder", {}).get("scale")
-    atoms = _wide(decoder["atoms"])
-    return atoms if scale is None else _times(atoms, _wide(scale["inverse"]))
+    return _wide(atoms) if scale is None else _times(_wide(atoms), _wide(scale["inverse"]))
 
 
 def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
@@ -150,31 +159,16 @@ def unfold(plain: Plain) -> tuple[Autoencoder, Variables]:
             f"these weights expect inputs normalised one by one ({plain.normalisation}): use "
             "ae.dictionary.reconstruct, or normalise the data and set normalisation to 'none'"
         )
-    latents, a = plain.latents, plain.apply_b_dec_to_input
-    params: dict[str, Any] = {"encode": {"kernel": plain.W_enc, "bias": plain.b_enc}}
-    bottleneck: Sparse
-    if plain.activation in ("topk", "abstopk"):
-        assert plain.k is not None
-        kind = TopK if plain.activation == "topk" else AbsTopK
-        by_norm = plain.rescale_acts_by_decoder_norm
-        bottleneck = kind(latents, plain.k, by_norm, subtract_bias=a)  # pyright: ignore[reportCallIssue]
-    elif plain.activation == "jumprelu":
-        bottleneck = JumpReLU(latents, subtract_bias=a)
-        params["log_threshold"] = _log(plain.threshold)
-    elif plain.activation == "gated":
-        bottleneck = Gated(latents, subtract_bias=a)
-        params["encode"]["bias"] = plain.b_gate
-        params.update(b_mag=plain.b_mag, r_mag=plain.r_mag)
-    else:
-        bottleneck = ReLU(latents, subtract_bias=a)
-    decoder = {"atoms": plain.W_dec, "bias": plain.b_dec}
-    skip = None if plain.W_skip is None else nets.Identity()
+    bottleneck, params = kind_of(plain).from_plain(plain)
+    decoder = {ATOMS[-1]: plain.W_dec, OFFSET[-1]: plain.b_dec}
+    skip = None
     if plain.W_skip is not None:
-        decoder["skip_kernel"] = plain.W_skip
+        skip, decoder[SKIP[-1]] = nets.Identity(), plain.W_skip
     shape = plain.W_dec.shape[1] if plain.shape is None else plain.shape
     model = Autoencoder(nets.Identity(), bottleneck, nets.Dictionary(shape, skip=skip))
-    memory = {"bottleneck": {"ages": {"age": jnp.zeros((latents,), jnp.int32)}}}
-    return model, {"params": {"bottleneck": params, "decoder": decoder}, "memory": memory}
+    ages = jnp.zeros((plain.latents,), jnp.int32)
+    params = {"bottleneck": params, "decoder": decoder}
+    return model, {"params": params, **nested(AGE, ages)}
 
 
 def _check(model: Any) -> None:
@@ -197,11 +191,6 @@ def _check(model: Any) -> None:
             f"the skip connection sees the input through a {type(skip).__name__}, which plain "
             "weights cannot hold: use Identity or Scale"
         )
-
-
-def _log(threshold: Any) -> Any:
-    """The parameter of a threshold; zero and below become a threshold that is never in the way."""
-    return jnp.log(jnp.maximum(threshold, jnp.finfo(jnp.float32).tiny))
 
 
 def _wide(value: Any) -> np.ndarray:

@@ -10,50 +10,39 @@ written from it. Names are those of the files: W_enc, b_dec, apply_b_dec_to_inpu
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from aejax.bottlenecks import sparse
+from aejax.bottlenecks.sparse import Sparse
+from aejax.bottlenecks.sparse.plain import Plain
 from aejax.errors import UserError
 from aejax.types import Array
 
-Activation: TypeAlias = Literal["relu", "topk", "abstopk", "jumprelu", "gated"]
-Normalisation: TypeAlias = Literal["none", "layer_norm", "constant_norm_rescale"]
+__all__ = ["Plain", "decode", "encode", "fold_decoder_norms", "kind_of", "reconstruct"]
+
+# The classes that a name stands for as a Plain's activation, read from the classes themselves.
+KINDS: dict[Any, type[Sparse]] = {
+    part.kind: part
+    for part in vars(sparse).values()
+    if isinstance(part, type) and issubclass(part, Sparse) and part.kind
+}
 
 
-class Plain(NamedTuple):
-    """A dictionary's weights; with a the switch `apply_b_dec_to_input`, pi = (x - a b_dec) W_enc.
+def kind_of(plain: Plain) -> type[Sparse]:
+    """The class of the activation.
 
-    relu      relu(pi + b_enc)
-    topk      the k largest of pi + b_enc, cut at zero
-    abstopk   the k largest in magnitude, signs kept
-    jumprelu  relu(p) where p = pi + b_enc is above the threshold, else 0
-    gated     relu(exp(r_mag) pi + b_mag) where pi + b_gate is above 0, else 0
+    Raises:
+      UserError: if it is neither a known name nor a class of sparse code.
     """
-
-    activation: Activation
-    W_enc: Array  # f32[d, m]; a crosscoder's layers are flattened, d = layers * size
-    W_dec: Array  # f32[m, d_out]
-    b_dec: Array  # f32[d_out]
-    b_enc: Array | None = None  # f32[m]; None where gated
-    threshold: Array | None = None  # f32[m], jumprelu
-    b_gate: Array | None = None  # f32[m], gated
-    b_mag: Array | None = None  # f32[m], gated
-    r_mag: Array | None = None  # f32[m], gated
-    k: int | None = None  # topk and abstopk
-    rescale_acts_by_decoder_norm: bool = False  # topk: selects by p * ||W_dec row||
-    apply_b_dec_to_input: bool = False
-    W_skip: Array | None = None  # f32[d, d_out], added to the output as x W_skip
-    # Done to each x by itself, and undone on the output; what depends on the data set alone is
-    # folded into the weights. As layer_norm: (x - mean) / (std + 1e-5), std with ddof 1.
-    normalisation: Normalisation = "none"
-    shape: tuple[int, ...] | None = None  # of one output where that is no vector: (layers, size)
-
-    @property
-    def latents(self) -> int:
-        """The number of latents, m."""
-        return self.W_dec.shape[0]
+    found = KINDS.get(plain.activation, plain.activation)
+    if isinstance(found, type) and issubclass(found, Sparse):
+        return found
+    raise UserError(
+        f"no sparse code is called {plain.called!r}: give one of {', '.join(KINDS)}, or a subclass "
+        "of ae.bottlenecks.Sparse"
+    )
 
 
 class _Normalised(NamedTuple):
@@ -81,21 +70,7 @@ def encode(plain: Plain, x: Array) -> Array:
     x = _normalise(plain, x.astype(jnp.float32)).x
     if plain.apply_b_dec_to_input:
         x = x - plain.b_dec[None]
-    pre = x @ plain.W_enc
-    if plain.activation == "gated":
-        assert plain.b_gate is not None
-        assert plain.b_mag is not None
-        assert plain.r_mag is not None
-        magnitude = jax.nn.relu(jnp.exp(plain.r_mag)[None] * pre + plain.b_mag[None])
-        return jnp.where(pre + plain.b_gate[None] > 0, magnitude, 0.0)
-    assert plain.b_enc is not None
-    pre = pre + plain.b_enc[None]
-    if plain.activation == "relu":
-        return jax.nn.relu(pre)
-    if plain.activation == "jumprelu":
-        assert plain.threshold is not None
-        return jnp.where(pre > plain.threshold[None], jax.nn.relu(pre), 0.0)
-    return _largest(plain, pre)
+    return kind_of(plain).apply_plain(plain, x @ plain.W_enc)
 
 
 def decode(plain: Plain, codes: Array, x: Array | None = None) -> Array:
@@ -142,12 +117,13 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     takes no other's place where the largest are selected.
 
     Raises:
-      ValueError: for topk or abstopk unless the selection used the norms: it would change.
+      ValueError: for a code that selects the k largest, such as topk, unless the selection used the
+        norms: it would change.
     """
     norms = jnp.linalg.norm(plain.W_dec, axis=-1)
-    if plain.activation in ("topk", "abstopk") and not plain.rescale_acts_by_decoder_norm:
+    if kind_of(plain).selects and not plain.rescale_acts_by_decoder_norm:
         raise ValueError(
-            f"folding norms into {plain.activation} changes which latents are selected, because it "
+            f"folding norms into {plain.called} changes which latents are selected, because it "
             "selects without them"
         )
 
@@ -164,19 +140,6 @@ def fold_decoder_norms(plain: Plain) -> Plain:
         b_mag=scaled(plain.b_mag),
         rescale_acts_by_decoder_norm=False,
     )
-
-
-def _largest(plain: Plain, pre: Array) -> Array:
-    assert plain.k is not None
-    score = jnp.abs(pre) if plain.activation == "abstopk" else pre
-    if plain.rescale_acts_by_decoder_norm:
-        score = score * jnp.linalg.norm(plain.W_dec, axis=-1)[None]
-    _, indices = jax.lax.top_k(score, plain.k)
-    values = jnp.take_along_axis(pre, indices, axis=-1)
-    if plain.activation == "topk":
-        values = jax.nn.relu(values)
-    rows = jnp.broadcast_to(jnp.arange(pre.shape[0])[:, None], indices.shape)
-    return jnp.zeros_like(pre).at[rows, indices].set(values)
 
 
 def _normalise(plain: Plain, x: Array) -> _Normalised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
@@ -12,8 +13,7 @@ from aejax.errors import UserError
 from aejax.losses.scaled import scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Batch, Key, Learner, Metrics, State
-
-KERNEL, BIAS, ATOMS = "bottleneck/encode/kernel", "bottleneck/encode/bias", "decoder/atoms"
+from aejax.variables import AGE, ATOMS, BIAS, KERNEL, Path, ending, get, put
 
 
 def resampled(
@@ -75,31 +75,27 @@ _SALT = zlib.crc32(b"resampled")
 def _resample(
     model: Any, state: State, batch: Batch, key: Key, silence: int, power: float, share: float
 ) -> tuple[State, Array]:
-    silent, seen, wanted, error = model.apply(
-        {"params": state.params, "memory": state.memory}, batch, method=_candidates
-    )
+    variables = {"params": state.params, "memory": state.memory}
+    silent, seen, wanted, error = model.apply(variables, batch, method=_candidates)
     dead = silent > silence
     # By the inverse of the distribution function: m draws without an [m, B] array.
     reach = jnp.cumsum(error ** (power / 2))
     drawn = jnp.searchsorted(reach, jax.random.uniform(key, dead.shape) * reach[-1])
     drawn = jnp.minimum(drawn, error.shape[0] - 1)
-    params = state.params
-    encoders = params["bottleneck"]["encode"]["kernel"]
-    atoms = params["decoder"]["atoms"]
+    encoders, atoms = get(variables, KERNEL), get(variables, ATOMS)
     columns = _directions(seen)[drawn].T * (share * _mean_norm(encoders.T, ~dead))
     rows = _directions(wanted)[drawn] * _mean_norm(atoms, ~dead)
-    fresh = {KERNEL: columns, BIAS: jnp.zeros(dead.shape), ATOMS: rows}
-    own = {f"bottleneck/{name}": value for name, value in model.bottleneck.fresh().items()}
-    fresh |= {name: jnp.full(dead.shape, value) for name, value in own.items()}
+    fresh: dict[Path, Array] = {KERNEL: columns, BIAS: jnp.zeros(dead.shape), ATOMS: rows}
+    for name, value in model.bottleneck.fresh().items():
+        fresh["params", "bottleneck", name] = jnp.full(dead.shape, value)
     params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _set(path, leaf, dead, fresh), params
+        lambda path, leaf: _set(path, leaf, dead, fresh), state.params
     )
     nothing = jax.tree.map(jnp.zeros_like, fresh)
     opt = jax.tree_util.tree_map_with_path(
         lambda path, leaf: _set(path, leaf, dead, nothing), state.opt
     )
-    bottleneck = {**state.memory["bottleneck"], "ages": {"age": jnp.where(dead, 0, silent)}}
-    memory = {**state.memory, "bottleneck": bottleneck}
+    memory = put(state.memory, AGE[1:], jnp.where(dead, 0, silent))
     return state._replace(params=params, opt=opt, memory=memory), jnp.sum(dead).astype(jnp.float32)
 
 
@@ -112,12 +108,12 @@ def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
     return silent, seen, decoder.measure(batch.target - zero), scaled_error(model, forward)
 
 
-def _set(path: Any, leaf: Any, dead: Array, fresh: dict[str, Array]) -> Any:
+def _set(path: Any, leaf: Any, dead: Array, fresh: dict[Path, Array]) -> Any:
     """The leaf with its dead latents' entries replaced, wherever it is one of `fresh`."""
     name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
-    for suffix, value in fresh.items():
-        if name.endswith("/" + suffix) and jnp.shape(leaf) == value.shape:
-            mask = dead[None] if suffix == KERNEL else dead[:, None] if suffix == ATOMS else dead
+    for own, value in fresh.items():
+        if re.search("/" + ending(own), name) and jnp.shape(leaf) == value.shape:
+            mask = dead[None] if own == KERNEL else dead[:, None] if own == ATOMS else dead
             return jnp.where(mask, value, leaf)
     return leaf
 

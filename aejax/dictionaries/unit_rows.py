@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-DICTIONARY = r"decoder/atoms$"
+from aejax.variables import ATOMS, ending
+
+DICTIONARY = ending(ATOMS)
 
 
 def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
@@ -55,7 +57,6 @@ def _of_rows(
     """(update, parameter) -> update for the parameters whose path has the pattern."""
 
     def init(params: Any) -> optax.EmptyState:
-        del params
         return optax.EmptyState()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -97,7 +97,6 @@ def _posterior(
     static: Static, variables: Variables, batch: Batch, index: Array
 ) -> tuple[Array, Array]:
     """f32[B, L] both."""
-    del index
     code = static.model.apply(variables, batch, method="posterior")
     _check(code)
     return code.mean, code.log_std

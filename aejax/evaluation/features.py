@@ -193,7 +193,6 @@ def _codes(static: Static, variables: Variables, batch: Batch) -> Array:
     """The codes without noise, f32[B, m]."""
 
     def block(batch: Batch, within: Array) -> Array:
-        del within
         return static.model.apply(variables, batch, method="posterior").dense()
 
     codes = in_blocks(block, batch)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from aejax.bottlenecks import SparseCode
 from aejax.errors import UserError
 from aejax.evaluation.parts import Data, Static, check_key, collect
 from aejax.events import joined
@@ -81,11 +82,8 @@ def active_units(
 @functools.partial(jax.jit, static_argnums=0)
 def _latents(static: Static, variables: Variables, batch: Batch, index: Array) -> Array:
     """f32[B, L]."""
-    del index
     code = static.model.apply(variables, batch, method="posterior")
-    if hasattr(code, "dense"):
-        return code.dense()
-    return joined(code.latent)
+    return code.dense() if isinstance(code, SparseCode) else joined(code.latent)
 
 
 @functools.partial(jax.jit, static_argnums=0)

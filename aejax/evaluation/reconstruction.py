@@ -43,7 +43,6 @@ def _errors(
     static: Static, variables: Variables, batch: Batch, index: Array
 ) -> tuple[Array, Array]:
     """f32[B] both."""
-    del index
     bound = static.model.bind(variables)
     error = losses.squared_error(bound, bound(batch))
     elements = sum_events(jnp.ones(batch.target.shape), batch.mask)

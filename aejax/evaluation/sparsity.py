@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.bottlenecks import SparseCode
 from aejax.dictionaries.folding import check_member
 from aejax.errors import UserError
 from aejax.evaluation.fidelity import Fidelity, added, fidelity
@@ -148,14 +149,9 @@ def _block(bound: Any, batch: Batch, valid: Array) -> tuple[Array, Array, Array]
     """The same for one block of ROWS examples."""
     forward = bound(batch)
     code = forward.code
-    if not hasattr(code, "l0"):
+    if not isinstance(code, SparseCode):
         raise UserError(
             f"a {type(code).__name__} has no l0, so it is no sparse code: evaluate it with "
             "reconstruction and active_units"
         )
-    if hasattr(code.z, "indices"):
-        active = ((code.z.values != 0) & valid[:, None]).astype(jnp.int32)
-        used = jnp.zeros((code.z.latents,), jnp.int32).at[code.z.indices].add(active)
-    else:
-        used = jnp.sum((code.z != 0) & valid[:, None], axis=0, dtype=jnp.int32)
-    return bound.mean(forward.prediction), used, code.l0
+    return bound.mean(forward.prediction), code.uses(valid), code.l0

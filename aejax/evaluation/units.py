@@ -26,12 +26,12 @@ TOP = 20  # examples that a unit is judged by
 class TopExamples(NamedTuple):
     """How often each of M units is active over N examples, and which K examples activate it most.
 
-    A unit is active where its value is above zero.
+    A unit is active where its value is above zero; of a model, where it is not zero.
     """
 
     density: np.ndarray  # f64[M], the share of examples for which the unit is active
     top: np.ndarray  # i[M, K], the examples with the largest activations; largest first of a model
-    strength: np.ndarray  # f[M, K], those activations; 0 where fewer examples activate the unit
+    strength: np.ndarray  # f[M, K], those values, |z| of a model; 0 where fewer are active
     l0: np.ndarray  # i[N], active units of each example
 
 
@@ -96,7 +96,8 @@ def top_examples(
     """
 
     def run(model: Any, batch: Batch) -> Array:
-        return model.posterior(batch).dense()
+        # A unit that keeps signs is active, and strongly so, where it is far below zero too.
+        return jnp.abs(model.posterior(batch).dense())
 
     @jax.jit
     def step(variables, batch, strength, index, start):

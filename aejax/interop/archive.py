@@ -187,7 +187,6 @@ class _Machine:
 
     def storage(self, kind: str, of: _Name, key: str, device: str, size: int) -> np.ndarray:
         """The numbers that tensors share, [size], out of the archive."""
-        del device
         if not isinstance(key, str) or not isinstance(size, int):
             raise ValueError("a storage is described by something else than its name and size")
         entry = self.archive.getinfo(f"{self.root}data/{key}")

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.dictionaries.plain import Plain
+from aejax.dictionaries.plain import KINDS, Plain, kind_of
 from aejax.errors import UserError
 from aejax.files import plain as as_json
 from aejax.files import write_bytes, write_json, writing
@@ -28,27 +28,19 @@ from aejax.interop.tensors import (
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
-# architecture -> (activation, is it a transcoder, has it a skip connection)
+# architecture -> (activation, is it a transcoder, has it a skip connection), as the classes say
 _ARCHITECTURES = {
-    "standard": ("relu", False, False),
-    "topk": ("topk", False, False),
-    "abstopk": ("abstopk", False, False),
-    "jumprelu": ("jumprelu", False, False),
-    "gated": ("gated", False, False),
-    "transcoder": ("relu", True, False),
-    "skip_transcoder": ("relu", True, True),
-    "jumprelu_transcoder": ("jumprelu", True, False),
-    "jumprelu_skip_transcoder": ("jumprelu", True, True),
+    name: (activation, form > 0, form > 1)
+    for activation, kind in KINDS.items()
+    for form, name in enumerate(kind.saelens)
+    if name is not None
 }
-_NAMES = {row: name for name, row in _ARCHITECTURES.items()}
 _KEYS = {
     *("architecture", "d_in", "d_sae", "dtype", "device", "metadata"),
     *("apply_b_dec_to_input", "normalize_activations", "reshape_activations"),
 }
 _SELECTS = {"k", "rescale_acts_by_decoder_norm"}
 _TRANSCODES = {"d_out"}
-# The activation's own vectors, each f32[m]; gated ones have no b_enc.
-_VECTORS = {"jumprelu": ("b_enc", "threshold"), "gated": ("b_gate", "b_mag", "r_mag")}
 
 
 def load_saelens(folder: str | os.PathLike[str]) -> Plain:
@@ -75,7 +67,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
       UserError: a tensor or an entry is missing, unknown, or does not fit the others.
     """
     activation, transcodes, skips = _row(config, path)
-    selects = activation in ("topk", "abstopk")
+    kind = KINDS[activation]
     size, latents, output = _sizes(config, transcodes, path)
     subtracts = _switch(config, "apply_b_dec_to_input", not transcodes, path)
     if transcodes and subtracts:
@@ -84,14 +76,13 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
             "output: set it to false"
         )
     check_scaling(tensors, latents)
-    vectors = _VECTORS.get(activation, ("b_enc",))
     plain = Plain(
         activation=activation,
         W_enc=tensors.take("W_enc", (size, latents)),  # pyright: ignore[reportArgumentType]
         W_dec=tensors.take("W_dec", (latents, output)),  # pyright: ignore[reportArgumentType]
         b_dec=tensors.take("b_dec", (output,)),  # pyright: ignore[reportArgumentType]
-        **{name: tensors.take(name, (latents,)) for name in vectors},  # pyright: ignore[reportArgumentType]
-        k=count(config.get("k"), latents, "k", path) if selects else None,
+        **{name: tensors.take(name, (latents,)) for name in kind.vectors},  # pyright: ignore[reportArgumentType]
+        k=count(config.get("k"), latents, "k", path) if kind.selects else None,
         rescale_acts_by_decoder_norm=_switch(config, "rescale_acts_by_decoder_norm", False, path),
         apply_b_dec_to_input=subtracts,
         W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
@@ -126,10 +117,10 @@ def save_saelens(
         _shaped(plain, field, None)
     plain, name = _named(plain, "hook_name_out" in metadata)
     size, latents = plain.W_enc.shape
-    vectors = _VECTORS.get(plain.activation, ("b_enc",))
+    kind = kind_of(plain)
     tensors = {
-        name: np.ascontiguousarray(_present(plain, name), np.float32)
-        for name in ("W_enc", "W_dec", "b_dec", *vectors)
+        name: np.ascontiguousarray(plain.needed(name), np.float32)
+        for name in ("W_enc", "W_dec", "b_dec", *kind.vectors)
     }
     if plain.W_skip is not None:
         tensors["W_skip"] = np.ascontiguousarray(np.asarray(plain.W_skip, np.float32).T)
@@ -145,8 +136,8 @@ def save_saelens(
         "reshape_activations": "hook_z" if _is_per_head(metadata) else "none",
         "metadata": metadata,
     }
-    if plain.activation in ("topk", "abstopk"):
-        config["k"] = _present(plain, "k")
+    if kind.selects:
+        config["k"] = plain.needed("k")
         config["rescale_acts_by_decoder_norm"] = plain.rescale_acts_by_decoder_norm
     if _ARCHITECTURES[name][1]:
         config["d_out"] = plain.W_dec.shape[1]
@@ -169,7 +160,7 @@ def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool
             f"'architecture' in {path} is {name!r:.60}: known are {', '.join(_ARCHITECTURES)}"
         )
     row = _ARCHITECTURES[name]
-    own = _SELECTS if row[0] in ("topk", "abstopk") else set()
+    own = _SELECTS if KINDS[row[0]].selects else set()
     check_keys(config, _KEYS | own | (_TRANSCODES if row[1] else set()), f"{name!r} SAE", path)
     return row
 
@@ -200,8 +191,8 @@ def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
     (size, latents), output = plain.W_enc.shape, plain.W_dec.shape[1]
     skips = plain.W_skip is not None
     transcodes = transcodes or skips or size != output
-    name = _NAMES.get((plain.activation, transcodes, skips))
-    what = f"{plain.activation} {'transcoder' if transcodes else 'SAE'}"
+    name = kind_of(plain).saelens[transcodes + skips]
+    what = f"{plain.called} {'transcoder' if transcodes else 'SAE'}"
     if name is None:
         raise UserError(f"SAELens has no {what}{' with a skip connection' if skips else ''}")
     if not transcodes:
@@ -215,17 +206,9 @@ def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
     return plain, name
 
 
-def _present(plain: Plain, name: str) -> Any:
-    """A field that the activation needs."""
-    value = getattr(plain, name)
-    if value is None:
-        raise UserError(f"these {plain.activation} weights have no {name}: SAELens needs it")
-    return value
-
-
 def _shaped(plain: Plain, name: str, shape: tuple[int, ...] | None) -> Any:
     """A field of one shape, or a matrix of any."""
-    value = _present(plain, name)
+    value = plain.needed(name)
     if np.ndim(value) != 2 if shape is None else np.shape(value) != shape:
         wanted = "(d, m)" if shape is None else shape
         raise UserError(f"{name} of these weights has shape {np.shape(value)}, but needs {wanted}")

@@ -66,7 +66,6 @@ def encode_at(
     Returns:
       f32[B, k].
     """
-    del x, kernel, dtype
     return taken + jnp.take(bias, indices)
 
 

@@ -25,6 +25,5 @@ def any_member(flag: Array) -> Array:
 
 @any_member.def_vmap
 def _any_member(size: int, batched: Any, flag: Array) -> tuple[Array, bool]:
-    del size, batched
     # Called again under an outer map, so that members of members decide together too.
     return any_member(jnp.any(flag, axis=0)), False

@@ -32,7 +32,6 @@ def mutual_information(examples: int) -> Term:
     """
 
     def mutual_information(model: Any, forward: Forward) -> Array:
-        del model
         joint, _ = _aggregate(forward.code, examples)
         return forward.code.log_q() - joint
 
@@ -47,7 +46,6 @@ def total_correlation(examples: int) -> Term:
     """
 
     def total_correlation(model: Any, forward: Forward) -> Array:
-        del model
         joint, marginals = _aggregate(forward.code, examples)
         return joint - marginals
 
@@ -112,7 +110,6 @@ def dip_i(ratio: float = 10.0) -> Term:
     """
 
     def dip_i(model: Any, forward: Forward) -> Array:
-        del model
         return _off_identity(_covariance(forward.code.mean), ratio, forward)
 
     return dip_i
@@ -128,7 +125,6 @@ def dip_ii(ratio: float = 1.0) -> Term:
     """
 
     def dip_ii(model: Any, forward: Forward) -> Array:
-        del model
         variance = jnp.mean(jnp.exp(2.0 * forward.code.log_std), axis=0)
         return _off_identity(_covariance(forward.code.mean) + jnp.diag(variance), ratio, forward)
 

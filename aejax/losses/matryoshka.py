@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from aejax.checks import whole
 from aejax.errors import UserError
+from aejax.events import is_dense
 from aejax.losses.scaled import residual
 from aejax.losses.sparsity import dictionary
 from aejax.types import Array, Forward, Term
@@ -78,7 +79,7 @@ def fractions(latents: int, parts: Sequence[float] = FRACTIONS) -> tuple[int, ..
 
 
 def _between(z: Any, low: int, high: int) -> Any:
-    if hasattr(z, "indices"):
+    if not is_dense(z):
         return z.between(low, high)
     column = jnp.arange(z.shape[-1])[None]
     return jnp.where((column >= low) & (column < high), z, 0.0)

@@ -18,7 +18,6 @@ from aejax.types import Array, Forward
 def commitment(model: Any, forward: Forward) -> Array:
     """||encoded - sg(code vector)||^2, f32[B], summed over positions (van den Oord et al. 2017,
     equation 3)."""
-    del model
     code = forward.code
     apart = code.encoded - jax.lax.stop_gradient(code.z)
     return jnp.sum(jnp.square(apart), axis=tuple(range(1, apart.ndim)))

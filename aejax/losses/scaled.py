@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from aejax.types import Array, Batch, Forward
+from aejax.types import Array, Batch, Forward, LinearDecoder
 
 
 def residual(model: Any, forward: Forward) -> Array:
@@ -42,7 +42,7 @@ def normalised_error(model: Any, forward: Forward) -> Array:
     any norm weigh the same.
     """
     target = forward.batch.target
-    if hasattr(model.decoder, "measure"):
+    if isinstance(model.decoder, LinearDecoder):
         nothing = jnp.zeros_like(target, jnp.float32).reshape((target.shape[0], -1))
         target = target - model.decoder.finish(nothing)
     norms = jnp.sum(jnp.square(_measure(model, target, forward.batch.mask)), axis=-1)
@@ -66,6 +66,6 @@ def _measure(model: Any, difference: Array, mask: Array | None) -> Array:
     if mask is not None:
         # The root, so that its square weighs as the mask does.
         difference = difference * jnp.sqrt(jnp.broadcast_to(mask, difference.shape))
-    if hasattr(model.decoder, "measure"):
+    if isinstance(model.decoder, LinearDecoder):
         return model.decoder.measure(difference)
     return difference.reshape((difference.shape[0], -1))

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.types import Array, Forward, Term
+from aejax.types import Array, Forward, LinearDecoder, Term
+from aejax.variables import get
 
 
 def l1(model: Any, forward: Forward) -> Array:
     """The L1 norm of z, f32[B] (Bricken et al. 2023)."""
-    del model
     return forward.code.magnitude()
 
 
@@ -34,7 +34,6 @@ def layered_l1(model: Any, forward: Forward) -> Array:
 
 def l0(model: Any, forward: Forward) -> Array:
     """The number of active latents, f32[B]; its gradient is a threshold's, or zero."""
-    del model
     return forward.code.l0
 
 
@@ -53,7 +52,6 @@ def quadratic_l0(target: float) -> Term:
     _check_target(target)
 
     def quadratic_l0(model: Any, forward: Forward) -> Array:
-        del model
         return 2.0 / target * jnp.square(forward.code.l0 - target)
 
     return quadratic_l0
@@ -64,7 +62,6 @@ def relative_l0(target: float) -> Term:
     _check_target(target)
 
     def relative_l0(model: Any, forward: Forward) -> Array:
-        del model
         l0 = forward.code.l0
         return jnp.full(l0.shape, jnp.square(jnp.mean(l0) / target - 1.0))
 
@@ -73,9 +70,9 @@ def relative_l0(target: float) -> Term:
 
 def lp(model: Any, forward: Forward) -> Array:
     """The present stage's sum z^p of an AnnealedReLU, rescaled, f32[B] (p-annealing)."""
-    if not hasattr(model.bottleneck, "penalty"):
+    if not model.bottleneck.powers:
         raise UserError("lp needs the stages of p-annealing: use the bottleneck AnnealedReLU")
-    return model.bottleneck.penalty(forward.code.dense())
+    return model.bottleneck.penalty(forward.code)
 
 
 def pre_activation(model: Any, forward: Forward) -> Array:
@@ -83,9 +80,18 @@ def pre_activation(model: Any, forward: Forward) -> Array:
 
     Its weight is small, 3e-6 (Conerly et al. 2025).
     """
-    _check_thresholds(model, "pre_activation")
+    _check_window(model, "pre_activation")
     below = jax.nn.relu(model.bottleneck.thresholds()[None] - forward.code.pre)
     return jnp.sum(below * norms(model)[None], axis=-1)
+
+
+def penalty(model: Any, forward: Forward) -> Array:
+    """What the bottleneck's own class says must be small for few latents to be active, f32[B].
+
+    The L1 norm of ReLU's z, the sum z^p of AnnealedReLU, L0 of JumpReLU, the L1 norm of Gated's
+    gate: to be steered, `ae.sparse(steered=losses.penalty)`.
+    """
+    return model.bottleneck.penalty(forward.code)
 
 
 def priced(penalty: Term) -> Term:
@@ -118,7 +124,7 @@ def dead(after: int = 1000) -> Term:
 
 def window(model: Any, forward: Forward) -> Array:
     """The share of latents in JumpReLU's window, f32[B]: zero, and no threshold ever moves."""
-    _check_thresholds(model, "window")
+    _check_window(model, "window")
     return model.bottleneck.window(forward.code.pre)
 
 
@@ -127,13 +133,13 @@ def gamma(model: Any, forward: Forward) -> Array:
 
     Large values predict dead latents unless the mean is removed.
     """
-    memory = model.encoder.variables.get("memory", {})
-    if "gamma" not in memory:
+    found = get(model.encoder.variables, ("memory", "gamma"))
+    if found is None:
         raise UserError(
             f"gamma is remembered by a Scale, but the encoder is a {type(model.encoder).__name__}: "
             "use nets.Scale as the encoder"
         )
-    return jnp.full(forward.code.l0.shape, memory["gamma"])
+    return jnp.full(forward.code.l0.shape, found)
 
 
 def ages(model: Any) -> Array:
@@ -142,13 +148,13 @@ def ages(model: Any) -> Array:
     Raises:
       UserError: if the bottleneck counts none.
     """
-    memory = model.bottleneck.variables.get("memory", {})
-    if "ages" not in memory:
+    found = get(model.bottleneck.variables, ("memory", "ages", "age"))
+    if found is None:
         raise UserError(
             f"dead latents are told by their silent steps, and a {type(model.bottleneck).__name__} "
             "counts no silent steps: use a sparse bottleneck, such as TopK"
         )
-    return memory["ages"]["age"]
+    return found
 
 
 def dictionary(model: Any) -> Any:
@@ -157,7 +163,7 @@ def dictionary(model: Any) -> Any:
     Raises:
       UserError: if it is no `Dictionary`.
     """
-    if not hasattr(model.decoder, "weights"):
+    if not isinstance(model.decoder, LinearDecoder):
         raise UserError(
             f"the atoms of a Dictionary are needed, but the decoder is a "
             f"{type(model.decoder).__name__}: use Dictionary as the decoder"
@@ -182,6 +188,6 @@ def _check_target(target: Any) -> None:
         raise UserError(f"the target is {target} active latents: give a number above 0")
 
 
-def _check_thresholds(model: Any, term: str) -> None:
-    if not hasattr(model.bottleneck, "thresholds"):
+def _check_window(model: Any, term: str) -> None:
+    if not model.bottleneck.windowed:
         raise UserError(f"{term} needs a threshold of each latent: use the bottleneck JumpReLU")

@@ -99,7 +99,6 @@ class LadderEncoder(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> tuple[Array, ...]:
         """[B, H, W, C] -> a tuple of f32[B, h, w, channels]."""
-        del context
         hidden, features = values, []
         for i in reversed(range(len(self.sizes))):
             if hidden.shape[1:3] != tuple(self.sizes[i]):
@@ -188,7 +187,6 @@ class LadderOutput(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """f32[B, H / 2, W / 2, channels] -> f32[B, *shape]."""
-        del context
         hidden = TransposedConvolution(self.channels, (4, 4), (2, 2), name="grow")(nn.elu(values))
         return Convolution(self.shape[-1], (3, 3), name="output")(nn.elu(hidden))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.errors import UserError
-from aejax.kernels.decode import decode_rows
+from aejax.events import is_dense
 from aejax.types import Array
 
 
@@ -20,7 +20,6 @@ class Identity(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """[B, *event] -> [B, *event]."""
-        del context
         return values
 
 
@@ -35,9 +34,8 @@ class Weights(NamedTuple):
 class Dictionary(nn.Module):
     """One linear map whose rows are the features' directions: z @ atoms + bias.
 
-    Takes a dense z f32[B, m], or rows of slots (anything with values f32[C, k], indices i32[C, k],
-    latents m and `per_example`, which sums C rows to B), at the cost of k rows instead of m, or a
-    few latents of all examples (values f32[B, c], columns i32[c] and latents m), at the cost of c.
+    Takes a dense z f32[B, m], or one that holds few latents and combines their atoms itself, at the
+    cost of these alone (see `aejax.events.is_dense`).
 
     Attributes:
       shape: of one example's output: a number of units, or a shape; (layers, size) makes a
@@ -67,12 +65,9 @@ class Dictionary(nn.Module):
         """z @ atoms without the bias, f32[B, D], in the dictionary's own units."""
         dtype = self.dtype or jnp.float32
         atoms = self.weights(_latents(z)).atoms.astype(dtype)
-        if hasattr(z, "columns"):
-            return _product(z.values.astype(dtype), jnp.take(atoms, z.columns, axis=0))
-        if not hasattr(z, "indices"):
-            return _product(z.astype(dtype), atoms)
-        output = decode_rows(z.values.astype(dtype), z.indices, atoms).astype(jnp.float32)
-        return z.per_example(output)
+        if not is_dense(z):
+            return z.combine(atoms)
+        return jnp.matmul(z.astype(dtype), atoms, preferred_element_type=jnp.float32)
 
     def offset(self, latents: int, context: Any = None) -> Array:
         """The output without any latent, in the dictionary's own units: bias and skip connection.
@@ -136,9 +131,5 @@ class Dictionary(nn.Module):
         return self.norm * rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def _product(z: Array, atoms: Array) -> Array:
-    return jnp.matmul(z, atoms, preferred_element_type=jnp.float32)
-
-
 def _latents(z: Any) -> int:
-    return z.latents if hasattr(z, "latents") else z.shape[-1]
+    return z.shape[-1] if is_dense(z) else z.latents

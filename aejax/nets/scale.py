@@ -29,7 +29,6 @@ class Scale(nn.Module):
 
     def __call__(self, values: Array, context: Any = None) -> Array:
         """[B, *event] -> f32[B, *event]."""
-        del context
         flat = values.reshape((values.shape[0], -1)).astype(jnp.float32)
         statistics = self.statistics(flat.shape[-1])
         return multiply(flat - statistics.mean[None], statistics.factor).reshape(values.shape)

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aejax.bottlenecks import sparse
+
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
+# A word that is a class of sparse code, such as topk, is spelled as the class is.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
-    "topk": "TopK",
-    "abstopk": "AbsTopK",
-    "batchtopk": "BatchTopK",
-    "relu": "ReLU",
-    "jumprelu": "JumpReLU",
+    name.lower(): name for name in sparse.__all__ if name != name.capitalize()
 }
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as `files.plain` writes them
 # What has a namesake elsewhere on the page: over which examples it is taken.

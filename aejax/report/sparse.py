@@ -44,7 +44,6 @@ def sparse_sections(
     Raises:
       UserError: the decoder has no dictionary.
     """
-    del key
     train, _, test = splits
     found = top_examples(model, variables, train)
     atoms = raw_atoms(variables)

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State
+from aejax.variables import AGE, ATOMS, BIAS, KERNEL, ending
 
 # (regular expression searched in a leaf's path, PartitionSpec of the leaf's trailing axes).
 # Paths look like params/decoder/atoms; the optimiser's moments end in the same words.
@@ -20,10 +21,10 @@ Rules = Sequence[tuple[str, PartitionSpec]]
 
 # The rows of a dictionary and of its moments over the mesh axis "model".
 dictionary_rules: Rules = (
-    (r"decoder/atoms$", PartitionSpec("model", None)),
-    (r"bottleneck/encode/kernel$", PartitionSpec(None, "model")),
-    (r"bottleneck/encode/bias$", PartitionSpec("model")),
-    (r"bottleneck/ages/age$", PartitionSpec("model")),
+    (ending(ATOMS), PartitionSpec("model", None)),
+    (ending(KERNEL), PartitionSpec(None, "model")),
+    (ending(BIAS), PartitionSpec("model")),
+    (ending(AGE), PartitionSpec("model")),
 )
 
 

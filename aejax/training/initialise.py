@@ -6,7 +6,7 @@ applied in order: `initialise=(standardised(), tied)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +16,16 @@ from aejax.errors import UserError
 from aejax.losses.sparsity import safe_norm
 from aejax.nets.scale import multiply
 from aejax.types import Array, Batch, Key, Variables
+from aejax.variables import (
+    ATOMS,
+    INPUT_SCALE,
+    KERNEL,
+    OFFSET,
+    OUTPUT_SCALE,
+    SKIP_SCALE,
+    get,
+    put,
+)
 
 Initialise = Callable[[Variables, Batch, Key], Variables]
 # f32[N, D], centred -> a factor and its inverse, both f32[], f32[D] or f32[D, D]
@@ -27,8 +37,7 @@ def tied(variables: Variables, batch: Batch, key: Key) -> Variables:
 
     The usual start of sparse autoencoders: a latent then answers to the direction it writes.
     """
-    del batch, key
-    return _put(variables, ("bottleneck", "encode", "kernel"), _atoms(variables).T)
+    return put(variables, KERNEL, get(variables, ATOMS).T)
 
 
 def mean_square(centred: Array) -> tuple[Array, Array]:
@@ -45,7 +54,6 @@ def expected_norm(centred: Array) -> tuple[Array, Array]:
 
 def unscaled(centred: Array) -> tuple[Array, Array]:
     """The data's own scale; with centring, the mean alone is removed."""
-    del centred
     return jnp.ones(()), jnp.ones(())
 
 
@@ -82,18 +90,17 @@ def standardised(
     """
 
     def standardised(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del key
         data = batch if examples is None else examples
         sources = {
-            ("encoder",): data.x,
-            ("decoder", "scale"): data.target,
-            ("decoder", "skip"): data.context,
+            INPUT_SCALE: data.x,
+            OUTPUT_SCALE: data.target,
+            SKIP_SCALE: data.context,
         }
         found = False
         for path, values in sources.items():
-            if _holds_scale(_get(variables.get("memory", {}), path)):
+            if _holds_scale(get(variables, path)):
                 statistics = _statistics(jnp.asarray(values), form, centre, layers)
-                variables = _put(variables, path, statistics, "memory")
+                variables = put(variables, path, statistics)
                 found = True
         if not found:
             raise UserError(
@@ -119,16 +126,15 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
     logits = jnp.log(rates) - jnp.log1p(-rates)
 
     def base_rates(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del batch, key
-        path = ("decoder", "output", "bias")
-        bias = _get(variables["params"], path)
+        path = ("params", "decoder", "output", "bias")
+        bias = get(variables, path)
         if bias is None or bias.shape != logits.shape:
             found = "none" if bias is None else f"{bias.size} numbers"
             raise UserError(
                 f"base_rates needs a last dense layer with a bias of {logits.size} numbers, and "
                 f"the decoder has {found}: use nets.MLP, or start from its own bias"
             )
-        return _put(variables, path, logits)
+        return put(variables, path, logits)
 
     return base_rates
 
@@ -138,9 +144,8 @@ def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
 
     By 100 steps of Weiszfeld's algorithm, as in OpenAI's and Marks et al.'s code.
     """
-    del key
     target = batch.target.reshape((batch.target.shape[0], -1)).astype(jnp.float32)
-    scale = _get(variables.get("memory", {}), ("decoder", "scale"))
+    scale = get(variables, OUTPUT_SCALE)
     if _holds_scale(scale):
         target = multiply(target - scale["mean"][None], scale["factor"])
 
@@ -149,7 +154,7 @@ def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
         return weights @ target / jnp.sum(weights)
 
     median = jax.lax.fori_loop(0, 100, closer, jnp.mean(target, axis=0))
-    return _put(variables, ("decoder", "bias"), median)
+    return put(variables, OFFSET, median)
 
 
 def layered(norm: float = 0.08) -> Initialise:
@@ -160,19 +165,17 @@ def layered(norm: float = 0.08) -> Initialise:
     """
 
     def layered(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del key
-        atoms = _atoms(variables)
+        atoms = get(variables, ATOMS)
         parts = atoms.reshape((-1, *batch.target.shape[1:]))
         lengths = jnp.maximum(safe_norm(parts)[..., None], 1e-12)
-        return _put(variables, ("decoder", "atoms"), (norm * parts / lengths).reshape(atoms.shape))
+        return put(variables, ATOMS, (norm * parts / lengths).reshape(atoms.shape))
 
     return layered
 
 
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets the dictionary's atoms to zero, as transcoders may start (sparsify)."""
-    del batch, key
-    return _put(variables, ("decoder", "atoms"), jnp.zeros_like(_atoms(variables)))
+    return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
 
 
 def matched(model: Any) -> Initialise:
@@ -185,7 +188,6 @@ def matched(model: Any) -> Initialise:
     """
 
     def matched(variables: Variables, batch: Batch, key: Key) -> Variables:
-        del key
 
         def lengths(model: Any) -> tuple[Array, Array]:
             bias = model.decoder.weights(model.bottleneck.latents).bias[None]
@@ -195,9 +197,8 @@ def matched(model: Any) -> Initialise:
             return jnp.mean(safe_norm(wanted)), jnp.mean(safe_norm(output))
 
         wanted, had = model.apply(variables, method=lengths)
-        path = ("bottleneck", "encode", "kernel")
-        kernel = _get(variables["params"], path)
-        return _put(variables, path, kernel * wanted / _positive(had))
+        kernel = get(variables, KERNEL)
+        return put(variables, KERNEL, kernel * wanted / _positive(had))
 
     return matched
 
@@ -225,26 +226,3 @@ def _positive(value: Array) -> Array:
 
 def _holds_scale(memory: Any) -> bool:
     return memory is not None and {"mean", "factor", "inverse"} <= set(memory)
-
-
-def _atoms(variables: Variables) -> Array:
-    return variables["params"]["decoder"]["atoms"]
-
-
-def _get(tree: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        if not isinstance(tree, Mapping) or name not in tree:
-            return None
-        tree = tree[name]
-    return tree
-
-
-def _put(
-    variables: Variables, path: tuple[str, ...], value: Any, collection: str = "params"
-) -> Variables:
-    """The variables with one entry replaced."""
-
-    def put(tree: Any, path: tuple[str, ...]) -> Any:
-        return value if not path else {**tree, path[0]: put(tree[path[0]], path[1:])}
-
-    return {**variables, collection: put(variables[collection], path)}

@@ -229,7 +229,6 @@ def _tap(
 
     @jax.custom_vjp
     def tap(codes, stuck):
-        del stuck
         return codes, jnp.zeros((draws, size))
 
     def forward(codes, stuck):

@@ -9,6 +9,7 @@ import sae_task
 
 import aejax as ae
 from aejax.types import Batch, Source
+from aejax.variables import AGE, BIAS, get, put
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
             jax.device_get(metrics)
 
         seconds = sae_task.timed(go)
-        ages = state.memory["bottleneck"]["ages"]["age"]
+        ages = get(state.memory, AGE[1:])
         return {
             "seconds": seconds,
             "dead": int(jnp.sum(ages > 1000)),
@@ -60,19 +61,15 @@ def main() -> None:
 
 def _silenced(state, dead):
     """params and memory with the first `dead` latents silent for ever, and no other dead."""
-    first = jnp.arange(state.memory["bottleneck"]["ages"]["age"].size) < dead
-    bottleneck = dict(state.params["bottleneck"])
-    bias = bottleneck["encode"]["bias"]
+    variables = {"params": state.params, "memory": state.memory}
+    bias = get(variables, BIAS)
+    first = jnp.arange(bias.size) < dead
     living = jnp.where(bias < sae_task.BIAS / 2, 0.0, bias)
-    encode = {**bottleneck["encode"], "bias": jnp.where(first, sae_task.BIAS, living)}
-    params = {**state.params, "bottleneck": {**bottleneck, "encode": encode}}
-    ages = {"age": jnp.where(first, sae_task.SILENT, 0).astype(jnp.int32)}
-    memory = {**state.memory, "bottleneck": {**state.memory["bottleneck"], "ages": ages}}
-    return {"params": params, "memory": memory}
+    variables = put(variables, BIAS, jnp.where(first, sae_task.BIAS, living))
+    return put(variables, AGE, jnp.where(first, sae_task.SILENT, 0).astype(jnp.int32))
 
 
 def _as_it_is(key, batch):
-    del key
     return batch
 
 

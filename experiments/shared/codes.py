@@ -20,6 +20,7 @@ from aejax import evaluation, losses
 from aejax.dictionaries import recipes
 from aejax.dictionaries.unit_rows import unit_rows
 from aejax.types import Variables
+from aejax.variables import KERNEL, get, put
 from experiments.shared.training import Part, Trained
 
 Event = tuple[int, ...]
@@ -44,9 +45,6 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
     def wanted(k: Any) -> dict[str, Any]:
         return {"l0": k, "descent": max(shape.steps // 2, 1)}
 
-    def steered(penalty: ae.Term) -> ae.Objective:
-        return ae.sparse(steered=penalty)
-
     def gated(k: Any) -> Part:
         price = {"price": (1.0, losses.priced(losses.gate_l1()))}
         gate: ae.Objective = {"gate": (1.0, losses.gate_error()), **price}
@@ -57,7 +55,7 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
         # a half of it holds some of each batch. From norm 0.1 thresholds had to grow twentyfold:
         # they came late, passed their aim and did not come back.
         code = ae.JumpReLU(m, threshold=1.0, bandwidth=0.5, **wanted(k))
-        return _part(shape, code, steered(losses.l0), norm=1.0)
+        return _part(shape, code, steered, norm=1.0)
 
     def by_norm(k: Any) -> Part:
         # SAELens' form of TopK: what a latent adds decides, not its activation, and AuxK counts in
@@ -70,9 +68,10 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
 
     def annealed(k: Any) -> Part:
         code = ae.AnnealedReLU(m, begin=2 * stage, every=stage, **wanted(k))
-        return _part(shape, code, steered(losses.lp), unit=True)
+        return _part(shape, code, steered, unit=True)
 
     revived = ae.sparse(revival=shape.revival)
+    steered = ae.sparse(steered=losses.penalty)  # what each class says of itself
     nested = recipes.matryoshka(losses.fractions(m), revival=shape.revival)
     return {
         "topk": lambda k: _part(shape, ae.TopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
@@ -81,8 +80,10 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Part]]:
         "matryoshka": lambda k: batchtopk(k, nested),
         "jumprelu": jumprelu,
         "gated": gated,
-        "l1": lambda k: _part(shape, ae.ReLU(m, **wanted(k)), steered(losses.l1), unit=True),
-        "april": lambda k: _part(shape, ae.ReLU(m, **wanted(k)), steered(losses.weighted_l1)),
+        "l1": lambda k: _part(shape, ae.ReLU(m, **wanted(k)), steered, unit=True),
+        "april": lambda k: _part(
+            shape, ae.ReLU(m, **wanted(k)), ae.sparse(steered=losses.weighted_l1)
+        ),
         "annealed": annealed,
         "abstopk": lambda k: _part(shape, ae.AbsTopK(m, room, active=k), revived),  # pyright: ignore[reportCallIssue]
     }
@@ -131,7 +132,7 @@ def _part(
         "rest": adam(shape.learning_rate),
     }
     tx = optax.multi_transform(rates, _labels)
-    if getattr(code, "l0", None) is not None:
+    if code.l0 is not None:
         # As in Conerly et al. 2024: where a price moves, some gradients are many times others.
         tx = optax.chain(optax.clip_by_global_norm(1.0), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
@@ -146,12 +147,7 @@ def quiet(variables: Any, batch: ae.Batch, key: Any) -> Any:
     As long as their atoms, the latents of an L1 code start as large as the data and end alive but
     tiny.
     """
-    del batch, key
-    params = variables["params"]
-    bottleneck = params["bottleneck"]
-    encode = {**bottleneck["encode"], "kernel": 0.1 * bottleneck["encode"]["kernel"]}
-    params = {**params, "bottleneck": {**bottleneck, "encode": encode}}
-    return {**variables, "params": params}
+    return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
 
 
 def _labels(params: Any) -> Any:

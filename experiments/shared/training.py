@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 import aejax as ae
 from aejax import evaluation
+from aejax.bottlenecks import Sparse
 from aejax.data import Batches, Split
 from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.tokens import Tokens
@@ -152,7 +153,7 @@ def check_start(part: Part, variables: Variables, examples: Split) -> None:
     Raises:
       UserError: of `aejax.check_window`.
     """
-    if hasattr(part.model.bottleneck, "window"):
+    if isinstance(part.model.bottleneck, Sparse) and part.model.bottleneck.windowed:
         first = jax.tree.map(lambda leaf: leaf[0], variables)
         ae.check_window(part.model, first, next(examples.batches(len(examples))))
 

@@ -1,7 +1,7 @@
 """The bottlenecks of sparse autoencoders: many latents, few of them active for one example.
 
-`code` and `memory` hold what they give and remember, `base` what they share; each other file holds
-the activations of one family, one class each.
+`code` and `memory` hold what they give and remember, `plain` the record of their weights, `base`
+what they share; each other file holds the activations of one family, one class each.
 """
 
 from aejax.bottlenecks.sparse.base import Sparse

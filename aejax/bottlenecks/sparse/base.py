@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
+from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check
 from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.errors import UserError
@@ -20,7 +21,7 @@ from aejax.events import flatten
 from aejax.kernels import encode
 from aejax.kernels.mask import mask_of_largest
 from aejax.kernels.members import any_member
-from aejax.types import Array, Key
+from aejax.types import Array, Key, LinearDecoder
 
 
 class Projection(nn.Module):
@@ -38,6 +39,11 @@ class Projection(nn.Module):
 class Sparse(Bottleneck):
     """Abstract: a sparse bottleneck, whose kind is its `activate`.
 
+    All that is special to a kind stands in its class, so that a new one is one class, in the
+    library or outside it. It needs `activate`; to be folded also `apply_plain`, and `plain` and
+    `from_plain` where it has more than a kernel and a bias; `penalty` if its price may be steered;
+    `fresh` if resampled latents have parameters of their own.
+
     Attributes:
       latents: m, usually many times the size of x.
       subtract_bias: takes the decoder's bias from the input first, pi = (x - b_dec) W_enc + b_enc.
@@ -54,6 +60,16 @@ class Sparse(Bottleneck):
     descent: int = dataclasses.field(default=1000, kw_only=True)
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
+
+    # Its name as the `activation` of Plain; a class that has none stands there itself.
+    kind: ClassVar[str] = ""
+    saelens: ClassVar[Architectures] = Architectures()  # its names in SAELens' files
+    vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that it needs
+    selects: ClassVar[bool] = False  # keeps the k latents of an example that score highest
+    windowed: ClassVar[bool] = False  # has `thresholds` that learn from the `window` around them
+    # Fields that some kinds have; the others behave as if these were theirs.
+    score_by_norm = False
+    powers = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,13 +99,12 @@ class Sparse(Bottleneck):
         Raises:
           UserError: if the bias or the norms of the atoms are needed and the decoder has none.
         """
-        del key
         inputs = self.inputs(features, given.decoder)
         code = self.activate(inputs, given.step, given.decoder)
         self.ages(code.used(self.alive_above))
         if self.l0 is not None:
-            known = hasattr(given.decoder, "weights")
-            size = weights(given.decoder, self.latents).bias.size if known else None
+            known = isinstance(given.decoder, LinearDecoder)
+            size = given.decoder.weights(self.latents).bias.size if known else None
             self.controller(code.l0, inputs, given.step, size)
         return code
 
@@ -99,18 +114,47 @@ class Sparse(Bottleneck):
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """What is active for inputs f32[B, D]."""
-        ...
 
-    @abc.abstractmethod
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of `aejax.dictionaries.plain.Plain` that are the activation's own.
+        """The fields of Plain that are the activation's own; by default its bias is the only one.
 
         Args:
           params: of this bottleneck.
           memory: of this bottleneck.
           norms: f32[m] of the atoms.
         """
-        ...
+        return {"activation": self.kind or type(self), "b_enc": params["encode"]["bias"]}
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
+        """A bottleneck and its parameters that compute what plain weights do: the way back."""
+        return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
+
+    @classmethod
+    def apply_plain(cls, plain: Plain, pre: Array) -> Array:
+        """The codes that plain weights give, f32[B, m].
+
+        Args:
+          plain: the weights.
+          pre: f32[B, m], (x - a b_dec) W_enc, without any bias of the encoder.
+
+        Raises:
+          UserError: if the class does not say.
+        """
+        raise UserError(
+            f"{cls.__name__} does not say which codes its plain weights give: define apply_plain"
+        )
+
+    def penalty(self, code: SparseCode) -> Array:
+        """What must be small for few latents to be active, f32[B]: its price is what is steered.
+
+        Raises:
+          UserError: if there is nothing to steer.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no penalty of its own to steer: name one, such as "
+            "losses.l1, or choose a bottleneck that has one, such as ReLU"
+        )
 
     def fresh(self) -> dict[str, float]:
         """What a latent that starts again has in parameters of its own, beside the projection."""
@@ -131,9 +175,8 @@ class Sparse(Bottleneck):
         return self.project(self.inputs(features, decoder))
 
     def norms(self, decoder: Any) -> Array | None:
-        """What selection scales the pre-activations by, f32[m]; None for most."""
-        del decoder
-        return None
+        """What selection scales the pre-activations by, f32[m]; None unless `score_by_norm`."""
+        return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
     def revive(
         self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
@@ -179,7 +222,7 @@ def weights(decoder: Any, latents: int) -> Any:
     Raises:
       UserError: if the decoder is none.
     """
-    if not hasattr(decoder, "weights"):
+    if not isinstance(decoder, LinearDecoder):
         kind = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
         raise UserError(
             f"this sparse bottleneck reads the bias or the norms of a Dictionary, but was given "

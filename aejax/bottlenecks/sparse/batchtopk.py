@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms
+from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
+from aejax.bottlenecks.sparse.jumprelu import JumpReLU
 from aejax.checks import check, whole
 from aejax.errors import UserError
 from aejax.kernels import encode
@@ -91,15 +92,11 @@ class BatchTopK(Sparse):
         active = rows.per_example(jnp.sum(values > 0, axis=-1))
         return SparseCode(rows, active.astype(jnp.float32))
 
-    def norms(self, decoder: Any) -> Array | None:
-        """What selection scales the pre-activations by, f32[m], or None."""
-        return atom_norms(decoder, self.latents) if self.score_by_norm else None
-
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain: the threshold of the scores becomes one of the pre-activations."""
         threshold = jnp.full((self.latents,), memory["threshold"])
         return {
-            "activation": "jumprelu",
+            "activation": JumpReLU.kind,
             "b_enc": params["encode"]["bias"],
             "threshold": threshold / norms if self.score_by_norm else threshold,
         }

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from aejax.events import dense
+from aejax.kernels.decode import decode_rows
 from aejax.types import Array
 
 
@@ -40,6 +42,11 @@ class Rows:
         zeros = jnp.zeros((size, self.latents), self.values.dtype)
         return zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
 
+    def combine(self, atoms: Array) -> Array:
+        """dense() @ atoms[m, D] at the cost of the slots alone, f32[B, D]."""
+        output = decode_rows(self.values.astype(atoms.dtype), self.indices, atoms)
+        return self.per_example(output.astype(jnp.float32))
+
     def between(self, low: int, high: int) -> Rows:
         """The same rows with all latents but low <= i < high silent."""
         inside = (self.indices >= low) & (self.indices < high)
@@ -60,6 +67,12 @@ class Subset:
         zeros = jnp.zeros((self.values.shape[0], self.latents), self.values.dtype)
         return zeros.at[:, self.columns].set(self.values)
 
+    def combine(self, atoms: Array) -> Array:
+        """dense() @ atoms[m, D] at the cost of the c latents alone, f32[B, D]."""
+        own = jnp.take(atoms, self.columns, axis=0)
+        values = self.values.astype(atoms.dtype)
+        return jnp.matmul(values, own, preferred_element_type=jnp.float32)
+
 
 class SparseCode(NamedTuple):
     """An overcomplete code of which little is active."""
@@ -76,7 +89,19 @@ class SparseCode(NamedTuple):
 
     def dense(self) -> Array:
         """z as f32[B, m], whatever its form."""
-        return self.z.dense() if isinstance(self.z, Rows) else self.z
+        return dense(self.z)
+
+    def uses(self, valid: Array) -> Array:
+        """How many of the examples that count use each latent, i32[m].
+
+        Args:
+          valid: bool[B], the examples that count.
+        """
+        if not isinstance(self.z, Rows):
+            return jnp.sum((self.z != 0) & valid[:, None], axis=0, dtype=jnp.int32)
+        rows = valid if self.z.example is None else jnp.take(valid, self.z.example)
+        active = ((self.z.values != 0) & rows[:, None]).astype(jnp.int32)
+        return jnp.zeros((self.z.latents,), jnp.int32).at[self.z.indices].add(active)
 
     def magnitude(self, weights: Array | None = None) -> Array:
         """The L1 norm of each example's z, f32[B].

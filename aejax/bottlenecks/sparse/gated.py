@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse, project
 from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.types import Array
 
 
@@ -25,10 +26,13 @@ class Gated(Sparse):
 
     latents: int
 
+    kind = "gated"
+    saelens = Architectures("gated")
+    vectors = ("b_gate", "b_mag", "r_mag")
+
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m], and the gate's pre-activation."""
-        del step, decoder
         zeros = nn.initializers.zeros_init()
         r_mag = self.param("r_mag", zeros, (self.latents,))
         b_mag = self.param("b_mag", zeros, (self.latents,))
@@ -45,10 +49,23 @@ class Gated(Sparse):
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain."""
-        del memory, norms
-        return {
-            "activation": "gated",
-            "b_gate": params["encode"]["bias"],
-            "b_mag": params["b_mag"],
-            "r_mag": params["r_mag"],
-        }
+        own = {name: params[name] for name in ("b_mag", "r_mag")}
+        return {"activation": self.kind, "b_gate": params["encode"]["bias"], **own}
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
+        """The bottleneck and its parameters."""
+        own = {name: plain.needed(name) for name in ("b_mag", "r_mag")}
+        module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
+        return module, {**plain.projection("b_gate"), **own}
+
+    @classmethod
+    def apply_plain(cls, plain: Plain, pre: Array) -> Array:
+        """relu(exp(r_mag) pre + b_mag) where pre + b_gate is above 0, else 0."""
+        gate, bias, scale = (plain.needed(name)[None] for name in cls.vectors)
+        return jnp.where(pre + gate > 0, nn.relu(jnp.exp(scale) * pre + bias), 0.0)
+
+    def penalty(self, code: SparseCode) -> Array:
+        """The L1 norm of the gate's positive pre-activations, f32[B]."""
+        assert code.pre is not None
+        return jnp.sum(nn.relu(code.pre), axis=-1)

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check_positive
 from aejax.types import Array
 
@@ -30,7 +31,6 @@ def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -
       bandwidth: eps, the width of the window.
       to_input: adds the same estimate, with the other sign, to the derivative of z.
     """
-    del bandwidth, to_input
     return jnp.where(z > threshold[None], z, 0.0)
 
 
@@ -55,7 +55,6 @@ def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) 
     The threshold's derivative is -(1 / eps) rect((z - theta) / eps) (Rajamanoharan et al. 2024,
     equation 12), that of z 0, or the same with the other sign where `to_input`.
     """
-    del bandwidth, to_input
     return (z > threshold[None]).astype(z.dtype)
 
 
@@ -98,6 +97,11 @@ class JumpReLU(Sparse):
     to_input: bool = False
     rectified: bool = False
 
+    windowed = True
+    kind = "jumprelu"
+    saelens = Architectures("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+    vectors = ("b_enc", "threshold")
+
     def check(self) -> None:
         """Raises UserError for a threshold or a window that no logarithm and no division allows."""
         check_positive(self, "threshold")
@@ -105,7 +109,6 @@ class JumpReLU(Sparse):
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m], and pre-activations in `pre`."""
-        del step, decoder
         pre = self.project(inputs)
         pre = nn.relu(pre) if self.rectified else pre
         theta = self.thresholds()
@@ -133,9 +136,25 @@ class JumpReLU(Sparse):
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """The fields of Plain."""
-        del memory, norms
         return {
-            "activation": "jumprelu",
+            "activation": self.kind,
             "b_enc": params["encode"]["bias"],
             "threshold": jnp.exp(params["log_threshold"]),
         }
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
+        """The bottleneck and its parameters; a threshold of 0 or less becomes the least number."""
+        threshold = jnp.maximum(plain.needed("threshold"), jnp.finfo(jnp.float32).tiny)
+        module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
+        return module, {**plain.projection(), "log_threshold": jnp.log(threshold)}
+
+    @classmethod
+    def apply_plain(cls, plain: Plain, pre: Array) -> Array:
+        """relu(p) where p = pre + b_enc is above the threshold, else 0."""
+        bias, threshold = (plain.needed(name)[None] for name in cls.vectors)
+        return jnp.where(pre + bias > threshold, nn.relu(pre + bias), 0.0)
+
+    def penalty(self, code: SparseCode) -> Array:
+        """The number of active latents, f32[B], whose gradient is the thresholds'."""
+        return code.l0

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check, check_positive
 from aejax.types import Array
 
@@ -23,16 +24,22 @@ class ReLU(Sparse):
 
     latents: int
 
+    kind = "relu"
+    saelens = Architectures("standard", "transcoder", "skip_transcoder")
+
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m]."""
-        del step, decoder
         z = nn.relu(self.project(inputs))
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
-    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain."""
-        del memory, norms
-        return {"activation": "relu", "b_enc": params["encode"]["bias"]}
+    @classmethod
+    def apply_plain(cls, plain: Plain, pre: Array) -> Array:
+        """relu(pre + b_enc)."""
+        return nn.relu(pre + plain.needed("b_enc")[None])
+
+    def penalty(self, code: SparseCode) -> Array:
+        """The L1 norm of z, f32[B]."""
+        return code.magnitude()
 
 
 class AnnealedReLU(Sparse):
@@ -62,7 +69,6 @@ class AnnealedReLU(Sparse):
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with a dense z f32[B, m]."""
-        del decoder
         z = nn.relu(self.project(inputs))
         stage = self.variable("memory", "stage", jnp.zeros, (), jnp.int32)
         scale = self.variable("memory", "log_scale", jnp.zeros, (), jnp.float32)
@@ -77,20 +83,15 @@ class AnnealedReLU(Sparse):
             stage.value = now
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
-    def penalty(self, z: Array) -> Array:
-        """The present stage's sum z^p, rescaled, f32[B].
-
-        Args:
-          z: f32[B, m], not negative.
-        """
+    def penalty(self, code: SparseCode) -> Array:
+        """The present stage's sum z^p, rescaled, f32[B]."""
         memory = self.variables["memory"]
         p = jnp.asarray(self.powers, jnp.float32)[memory["stage"]]
-        return jnp.exp(memory["log_scale"]) * power_sum(z, p)
+        return jnp.exp(memory["log_scale"]) * power_sum(code.dense(), p)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain."""
-        del memory, norms
-        return {"activation": "relu", "b_enc": params["encode"]["bias"]}
+        """The fields of Plain: once it is trained, it is a ReLU."""
+        return {"activation": ReLU.kind, "b_enc": params["encode"]["bias"]}
 
 
 def power_sum(z: Array, p: Array) -> Array:

@@ -4,21 +4,84 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse, atom_norms
+from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
+from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check, whole
 from aejax.kernels.encode import encode_at, encode_topk, project
 from aejax.kernels.select import largest
 from aejax.types import Array
 
 
-class TopK(Sparse):
+class Largest(Sparse):
+    """Abstract: the k latents of an example that score highest.
+
+    Attributes:
+      latents: m, usually many times the size of x.
+      k: slots of one example.
+      score_by_norm: selects by the pre-activation times ||atom||, as if the atoms had norm 1.
+      active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
+    """
+
+    latents: int
+    k: int  # pyright: ignore[reportGeneralTypeIssues]
+    score_by_norm: bool = False
+    active: Any = None
+
+    selects = True
+    signed: ClassVar[bool] = False  # scores by magnitude and keeps signs; else cuts at zero
+    recall = None
+
+    def check(self) -> None:
+        """Raises UserError for numbers of latents that there are not, or for no share."""
+        latents, k = self.latents, self.k
+        wanted = f"a whole number from 1 to {latents}, its latents"
+        check(self, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
+        if self.active is not None:
+            check(self, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
+        if self.recall is not None:
+            check(self, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
+
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """The fields of Plain; k is the number of slots that are used."""
+        used = self.k if self.active is None else min(self.k, math.ceil(float(self.active)))
+        return {
+            "activation": self.kind or type(self),
+            "b_enc": params["encode"]["bias"],
+            "k": used,
+            "rescale_acts_by_decoder_norm": self.score_by_norm,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
+        """The bottleneck and its parameters."""
+        how: dict[str, Any] = {
+            "k": plain.needed("k"),
+            "score_by_norm": plain.rescale_acts_by_decoder_norm,
+            "subtract_bias": plain.apply_b_dec_to_input,
+        }
+        return cls(plain.latents, **how), plain.projection()
+
+    @classmethod
+    def apply_plain(cls, plain: Plain, pre: Array) -> Array:
+        """The k of pre + b_enc that score highest, zero elsewhere."""
+        pre = pre + plain.needed("b_enc")[None]
+        score = jnp.abs(pre) if cls.signed else pre
+        if plain.rescale_acts_by_decoder_norm:
+            score = score * jnp.linalg.norm(plain.W_dec, axis=-1)[None]
+        indices = jax.lax.top_k(score, plain.needed("k"))[1]
+        values = jnp.take_along_axis(pre, indices, axis=-1)
+        values = values if cls.signed else nn.relu(values)
+        return Rows(values, indices, pre.shape[1]).dense()
+
+
+class TopK(Largest):
     """The k largest of x W + b, cut at zero (Gao et al. 2024, equation 4).
 
     Attributes:
@@ -30,19 +93,13 @@ class TopK(Sparse):
         alone; None: all of them, exactly.
     """
 
-    latents: int
-    k: int  # pyright: ignore[reportGeneralTypeIssues]
-    score_by_norm: bool = False
-    active: Any = None
     recall: float | None = None
 
-    def check(self) -> None:
-        """Raises UserError for numbers of latents that there are not."""
-        _check_numbers(self)
+    kind = "topk"
+    saelens = Architectures("topk")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots."""
-        del step
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -52,22 +109,8 @@ class TopK(Sparse):
         l0 = jnp.sum(values > 0, axis=-1).astype(jnp.float32)
         return SparseCode(Rows(values, indices, self.latents), l0)
 
-    def norms(self, decoder: Any) -> Array | None:
-        """What selection scales the pre-activations by, f32[m], or None."""
-        return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
-    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain."""
-        del memory, norms
-        return {
-            "activation": "topk",
-            "b_enc": params["encode"]["bias"],
-            "k": _used(self.k, self.active),
-            "rescale_acts_by_decoder_norm": self.score_by_norm,
-        }
-
-
-class AbsTopK(Sparse):
+class AbsTopK(Largest):
     """The k of x W + b that are largest in magnitude, with their signs.
 
     Attributes:
@@ -77,18 +120,12 @@ class AbsTopK(Sparse):
       active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
     """
 
-    latents: int
-    k: int  # pyright: ignore[reportGeneralTypeIssues]
-    score_by_norm: bool = False
-    active: Any = None
-
-    def check(self) -> None:
-        """Raises UserError for numbers of latents that there are not."""
-        _check_numbers(self)
+    kind = "abstopk"
+    saelens = Architectures("abstopk")
+    signed = True
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
-        del step
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
@@ -99,35 +136,6 @@ class AbsTopK(Sparse):
         values = _first(jnp.asarray(values), self.active)
         l0 = jnp.sum(values != 0, axis=-1).astype(jnp.float32)
         return SparseCode(Rows(values, indices, self.latents), l0)
-
-    def norms(self, decoder: Any) -> Array | None:
-        """What selection scales the pre-activations by, f32[m], or None."""
-        return atom_norms(decoder, self.latents) if self.score_by_norm else None
-
-    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain."""
-        del memory, norms
-        return {
-            "activation": "abstopk",
-            "b_enc": params["encode"]["bias"],
-            "k": _used(self.k, self.active),
-            "rescale_acts_by_decoder_norm": self.score_by_norm,
-        }
-
-
-def _check_numbers(part: Any) -> None:
-    latents, k = part.latents, part.k
-    wanted = f"a whole number from 1 to {latents}, its latents"
-    check(part, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
-    if getattr(part, "recall", None) is not None:
-        check(part, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
-    if part.active is not None:
-        check(part, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
-
-
-def _used(k: int, active: Any) -> int:
-    """How many slots of an example `_first` leaves."""
-    return k if active is None else min(k, math.ceil(float(active)))
 
 
 def _first(values: Array, active: Any) -> Array:

@@ -40,7 +40,6 @@ class FromHooks:
 
     def __call__(self, key: Key | None, arrays: Mapping[str, Array]) -> Batch:
         """Leaves [B, d], as they are stored, -> x and target f32[B, d] or f32[B, hooks, d]."""
-        del key
         x = _joined(arrays, self.x)
         return Batch(x, x if self.target == self.x else _joined(arrays, self.target))
 

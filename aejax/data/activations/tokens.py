@@ -69,7 +69,6 @@ class Tokens:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy
         return self.read(0, len(self)).astype(dtype or self.dtype, copy=False)
 
     def reserve(self, tokens: int) -> None:

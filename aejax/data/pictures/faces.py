@@ -38,7 +38,6 @@ def frey_faces(manual_dir: Path | None) -> Recipe:
 
 def lfw_subset(manual_dir: Path | None) -> Recipe:
     """The 100 faces, 25x25 pixels, among scikit-image's lfw_subset."""
-    del manual_dir
     data = needs("skimage.data", "preparing lfw_subset")
     # Thirds of levels, from an average over three channels, go to the nearest level.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
