@@ -22,7 +22,7 @@ from aejax.data.text import Corpus, texts
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
 from aejax.runs.environment import environment
-from experiments.shared.driver import say
+from experiments.shared.place import say
 
 PARTS = ("train", "validation", "test", "shifted")
 

@@ -257,7 +257,7 @@ class Transformer(nn.Module):
         x = jnp.take(self.embedding, tokens, axis=0) * jnp.asarray(c.embedding_scale, self.dtype)
         x, seen, kept = self._blocks(x, cache, scene, taps)
         if cache is not None:
-            cache = Cache(*kept, slots, cache.used + tokens.shape[1])
+            cache = Cache(kept[0], kept[1], slots, cache.used + tokens.shape[1])
         return Passed(self.norm(x), seen, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:

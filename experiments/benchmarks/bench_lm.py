@@ -36,7 +36,7 @@ from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.files import write_json
 from aejax.runs.environment import environment
-from experiments.shared.driver import prepared, say
+from experiments.shared.place import prepared, say
 
 SHAPES = {
     "vocabulary": 49_152,

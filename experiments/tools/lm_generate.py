@@ -24,7 +24,7 @@ from aejax import language as lm
 from aejax.dictionaries.folding import fold
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
-from experiments.shared.driver import say
+from experiments.shared.place import say
 
 
 def command(

@@ -166,5 +166,5 @@ def test_an_edit_that_does_not_fit_is_refused():
             jax.eval_shape(model.apply, variables, TOKENS, taps=Taps({"mlp_in.1": edit}))
     with pytest.raises(UserError, match="no hook is given"):
         reader(model, variables, ())
-    with pytest.raises(UserError, match="texts of 49 tokens are longer than .* 48"):
+    with pytest.raises(UserError, match=r"texts of 49 tokens are longer than .* 48"):
         reader(model, variables, ("mlp_in.0",))(cases.tokens(1, 49))
