@@ -25,6 +25,7 @@ SIZES = {
 # All that Gemma 3 has, and Qwen's biases too: every branch of the block.
 EVERYTHING = Config(
     **SIZES,
+    tied=False,
     query_bias=True,
     query_norm=True,
     post_norm=True,

@@ -42,12 +42,18 @@ def test_a_cache_changes_no_token_with_and_without_edits(scan):
             np.testing.assert_array_equal(made.tokens, wanted)
 
 
-def test_a_text_ends_at_its_end():
+def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
     model, variables = cases.model()
-    free = np.asarray(generate(model, variables, padded(TEXTS), count=COUNT).tokens)
+    prompts, how = padded(TEXTS), {"count": COUNT, "choose": Sampling(temperature=3.0)}
+    free, again, other = (
+        np.asarray(generate(model, variables, prompts, jax.random.key(seed), **how).tokens)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(free, again)
+    assert (free != other).any()
     where = int(np.flatnonzero(free[0] != free[0, 0])[0])
     end = int(free[0, where])
-    made = generate(model, variables, padded(TEXTS), count=COUNT, ends=(end,))
+    made = generate(model, variables, prompts, jax.random.key(0), ends=(end,), **how)
     assert made.lengths[0] == where + 1 < COUNT
     wanted = [*free[0, : where + 1], *[end] * (COUNT - where - 1)]
     np.testing.assert_array_equal(made.tokens[0], wanted)
@@ -71,17 +77,6 @@ def test_draws_have_the_probabilities_asked_for():
         np.testing.assert_allclose(share, wanted, atol=4 * 0.5 / len(keys) ** 0.5)
         assert (share[np.asarray(wanted) == 0] == 0).all()
     assert greedy(keys[0], logits) == 1
-
-
-def test_one_key_gives_the_same_texts():
-    model, variables = cases.model()
-    how = {"count": COUNT, "choose": Sampling(temperature=3.0)}
-    a, b, c = (
-        generate(model, variables, padded(TEXTS), jax.random.key(seed), **how).tokens
-        for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
 
 
 def test_what_cannot_be_generated_is_refused():

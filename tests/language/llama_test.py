@@ -1,6 +1,5 @@
 """The transformer: what transformers computes, in both forms, with padding, sharded, for TPUs."""
 
-import dataclasses
 import importlib.util
 import json
 
@@ -131,8 +130,8 @@ def test_two_devices_compute_what_one_does(monkeypatch):
     apart, largest, halves = json.loads(kinds.output(kinds.python("-c", SHARDED)))
     assert apart < 1e-5
     assert largest > 0.1
-    # Seven matrices and three biases a block, the embedding, and the dictionary's three.
-    assert halves == 10 * cases.LAYERS + 1 + 3
+    # Seven matrices and three biases a block, embedding and head, and the dictionary's three.
+    assert halves == 10 * cases.LAYERS + 2 + 3
 
 
 def test_numbers_that_do_not_belong_together_are_refused():
@@ -146,4 +145,3 @@ def test_numbers_that_do_not_belong_together_are_refused():
     ]:
         with pytest.raises(ValueError, match=words):
             Config(**{**sizes, **wrong})
-    assert dataclasses.replace(cases.EVERYTHING, tied=False).parameters > 0
