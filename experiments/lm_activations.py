@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from aejax import language as lm
 from aejax.data.activations import TokenFilter
+from aejax.data.activations.index import FILE, load
 from aejax.data.text import Corpus, texts
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
@@ -93,12 +94,11 @@ def command(
         "rows": rows,
         "tokens": tokens,
     }
-    began, first = time.perf_counter(), [0]
+    began = time.perf_counter(), _appends(out / "store")
 
     def progress(done: int) -> None:
-        first[0] = first[0] or done
         if done % 50 == 0:
-            rate = (done - first[0]) * rows * length / (time.perf_counter() - began)
+            rate = (done - began[1]) * rows * length / (time.perf_counter() - began[0])
             say(f"{done * rows * length:,} tokens read, {rate:,.0f} a second")
 
     index = lm.collect(
@@ -126,6 +126,11 @@ def command(
     }
     write_json(out / "result.json", {**result, "environment": environment()})
     _report(out, found, index, tokenizer, provenance)
+
+
+def _appends(store: pathlib.Path) -> int:
+    """Passes that a store holds already."""
+    return load(store).appends if (store / FILE).is_file() else 0
 
 
 def _texts(corpus: Corpus) -> Any:

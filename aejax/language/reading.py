@@ -110,7 +110,7 @@ def collect(
         if writer.index.complete:
             return writer.index
         waiting: tuple[Packed, dict[str, Array]] | None = None
-        for done, packed in enumerate(batches(writer.appends), writer.appends):
+        for done, packed in enumerate(batches(writer.appends), writer.appends + 1):
             values = read(packed.tokens, packed.position)  # runs while the last one is written
             if waiting is not None:
                 _append(writer, *waiting)
