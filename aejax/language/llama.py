@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,29 @@ class Norm(nn.Module):
         wide = x.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
         return (wide * scale * _trailing(weight, x)).astype(x.dtype)
+
+
+class Dense(nn.Module):
+    """x W, and + bias where there is one."""
+
+    features: int
+    dtype: Any
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[..., n] -> f[..., features]."""
+        shape = (x.shape[-1], self.features)
+        y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+        return y + _trailing(bias, y)
+
+
+def _trailing(vector: Array, like: Array) -> Array:
+    """A vector along the last axis of another array, [1, ..., 1, n]."""
+    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 class Attention(nn.Module):
@@ -261,7 +284,8 @@ class Transformer(nn.Module):
         return Passed(self.norm(x), seen, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
-        c = self.config
+        """The pass through all blocks: x, what was read, and the cache's keys and values."""
+        c, blocks = self.config, cast(Any, self.blocks)
         local = [int(value) for value in c.local] or [0] * c.layers
 
         def run(block: Block, carry: Any, layer: Any) -> Any:
@@ -269,8 +293,6 @@ class Transformer(nn.Module):
             tap = taps.at(index, scene.position, seen)
             x, kept = block(x, local, kept, scene, tap)
             return (x, tap.seen), kept
-
-        blocks: Any = self.blocks
 
         if not self.scan:
             carry, kept = (x, {}), []
@@ -292,29 +314,6 @@ class Transformer(nn.Module):
         pattern = jax.ShapeDtypeStruct((B, self.config.heads, P, S), jnp.float32)
         stream = jax.ShapeDtypeStruct(x.shape, x.dtype)
         return {name: pattern if name == "attn_pattern" else stream for name in HOOKS}
-
-
-class Dense(nn.Module):
-    """x W, and + bias where there is one."""
-
-    features: int
-    dtype: Any
-    bias: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """f[..., n] -> f[..., features]."""
-        shape = (x.shape[-1], self.features)
-        y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
-        if not self.bias:
-            return y
-        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
-        return y + _trailing(bias, y)
-
-
-def _trailing(vector: Array, like: Array) -> Array:
-    """A vector along the last axis of another array, [1, ..., 1, n]."""
-    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 def tables(config: Config, position: Array) -> Array:
