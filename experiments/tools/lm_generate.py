@@ -63,6 +63,8 @@ def command(
     """
     if not prompts:
         raise UserError("there is no prompt: give one or more texts in quotes")
+    if temperature == 0 and (top_k is not None or top_p is not None):
+        raise UserError("--top-k and --top-p are of draws: give --temperature above 0 too")
     edits = _edits(hook, add, scale, dictionary, latents, values)
     net, variables, tokenizer = lm.load(model)
     given = lm.padded([_tokens(tokenizer, prompt, chat) for prompt in prompts])
@@ -96,7 +98,9 @@ def _edits(
     values: tuple[float, ...],
 ) -> Mapping[str, Any]:
     """The edits that the flags ask for."""
-    if (add is None) and (dictionary is None):
+    if dictionary is None and (latents or values):
+        raise UserError("--latents and --values: say of which --dictionary")
+    if add is None and dictionary is None:
         if hook is not None:
             raise UserError(f"--hook {hook}: say what to write there, with --add or --dictionary")
         return {}

@@ -82,6 +82,8 @@ def test_texts_are_continued_and_steered(model, tmp_path, capsys):
         (["--add", "nowhere.npy"], "say where to write"),
         (["--hook", "resid_post.0", "--add", "nowhere.npy"], "nowhere.npy cannot be read"),
         (["--hook", "resid_post.0", "--dictionary", "nowhere"], "no file or folder nowhere"),
+        (["--latents", "3"], "say of which --dictionary"),
+        (["--top-k", "3"], "give --temperature above 0"),
         (["--count", "60"], "more than the model's context of 64"),
         (["--temperature", "-1"], "temperature -1"),
     ],

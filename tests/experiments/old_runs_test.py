@@ -20,7 +20,7 @@ import aejax as ae
 from aejax.runs.leaves import paths
 from experiments import __main__ as commands
 from experiments import digits_vae
-from experiments.shared.driver import drive
+from experiments.shared.course import drive
 from experiments.shared.place import Place
 
 ARCHIVE = pathlib.Path(__file__).parent / "runs_0_1_0.zip"
