@@ -184,18 +184,40 @@ def equal(left: Any, right: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
+def compiled(module: Any) -> Any:
+    """Its `apply`, with one program for each method, set of mutable collections and shape."""
+
+    @functools.cache
+    def program(method: str | None, mutable: Any) -> Any:
+        return jax.jit(functools.partial(module.apply, method=method, mutable=mutable))
+
+    def apply(variables: Any, *values: Any, method: str | None = None, mutable: Any = False) -> Any:
+        return program(method, mutable)(variables, *values)
+
+    return apply
+
+
+class Compiled(NamedTuple):
+    """A bottleneck, and its `apply` as whole programs: each operation alone would be one more."""
+
+    module: Any
+    variables: Any
+    apply: Any
+
+
 @pytest.fixture(scope="module", params=BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
 def bottleneck(request):
     module = request.param
-    return module, module.init(jax.random.key(0), features(), None)
+    variables = jax.jit(module.init)(jax.random.key(0), features(), None)
+    return Compiled(module, variables, compiled(module))
 
 
 class TestBottleneck:
     """features -> Code."""
 
     def test_codes_have_a_row_an_example_in_float32(self, bottleneck):
-        module, variables = bottleneck
-        code = module.apply(variables, features(), jax.random.key(1))
+        _, variables, apply = bottleneck
+        code = apply(variables, features(), jax.random.key(1))
         for leaf in jax.tree.leaves(code):
             assert leaf.shape[0] == B
             assert leaf.dtype in (jnp.float32, jnp.int32)
@@ -205,21 +227,21 @@ class TestBottleneck:
 
     def test_shape_latent_and_lift_agree(self, bottleneck):
         """Fails if shape forgets an axis, or if lift changes what the decoder sees."""
-        module, variables = bottleneck
-        code = module.apply(variables, features(), jax.random.key(1))
+        module, variables, apply = bottleneck
+        code = apply(variables, features(), jax.random.key(1))
         latent = code.latent.dense() if isinstance(code.latent, Rows) else code.latent
         levels = latent if isinstance(latent, tuple) else (latent,)
         shapes = module.shape if isinstance(latent, tuple) else (module.shape,)
         assert [leaf.shape for leaf in levels] == [(B, *shape) for shape in shapes]
-        close(module.apply(variables, code.latent, method="lift"), code.z)
+        close(apply(variables, code.latent, method="lift"), code.z)
 
     def test_without_a_key_there_is_no_noise(self, bottleneck):
         """Fails if the key of None falls back on a fixed key where the code is random."""
-        module, variables = bottleneck
-        first, second = (module.apply(variables, features(), None) for _ in range(2))
+        _, variables, apply = bottleneck
+        first, second = (apply(variables, features(), None) for _ in range(2))
         assert equal(first, second)
         if hasattr(first, "log_q"):
-            draws = [module.apply(variables, features(), jax.random.key(i)) for i in (1, 1, 2)]
+            draws = [apply(variables, features(), jax.random.key(i)) for i in (1, 1, 2)]
             assert equal(draws[0], draws[1])
             assert not equal(draws[0].z, draws[2].z)
             assert not equal(draws[0].z, first.z)
@@ -231,8 +253,8 @@ class TestBottleneck:
         Fails if a step's log-determinant has another sign or is left out, if a triangular matrix
         is taken for its transpose, or if a level's log q is counted twice.
         """
-        module, variables = bottleneck
-        if not hasattr(module.apply(variables, features(), None), "log_q"):
+        module, variables, apply = bottleneck
+        if not hasattr(apply(variables, features(), None), "log_q"):
             return
         variables = moved(variables, 0.1)  # farther off float32 does not tell a level from its mean
 
@@ -259,8 +281,8 @@ class TestBottleneck:
 
     def test_sticking_hides_all_but_the_path_through_z(self, bottleneck):
         """Or is refused. Fails if a parameter of q keeps its gradient, or z loses its own."""
-        module, variables = bottleneck
-        code = module.apply(variables, features(), jax.random.key(1))
+        module, variables, apply = bottleneck
+        code = apply(variables, features(), jax.random.key(1))
         if not hasattr(code, "log_q"):
             return
 
@@ -280,13 +302,13 @@ class TestBottleneck:
             assert np.any(all_)
 
     def test_jit_equals_no_jit(self, bottleneck):
-        module, variables = bottleneck
+        module, variables, _ = bottleneck
         for key in (None, jax.random.key(1)):
             plain = module.apply(variables, features(), key)
             close(jax.jit(module.apply)(variables, features(), key), plain)
 
     def test_jit_equals_no_jit_in_training(self, bottleneck):
-        module, variables = bottleneck
+        module, variables, _ = bottleneck
 
         def trained(values):
             return module.apply(variables, values, jax.random.key(1), mutable=["memory"])
@@ -295,38 +317,38 @@ class TestBottleneck:
 
     def test_a_permuted_batch_gives_permuted_codes(self, bottleneck):
         """Fails if a bottleneck takes its statistics over the batch."""
-        module, variables = bottleneck
+        _, variables, apply = bottleneck
         order = np.random.default_rng(2).permutation(B)
-        code = module.apply(variables, features(), None)
-        permuted = module.apply(variables, features()[order], None)
+        code = apply(variables, features(), None)
+        permuted = apply(variables, features()[order], None)
         close(permuted, jax.tree.map(lambda leaf: leaf[order], code))
         assert not equal(permuted, code)
 
     def test_the_gradient_reaches_the_features(self, bottleneck):
         """Fails if z is behind a stop_gradient."""
-        module, variables = bottleneck
+        _, variables, apply = bottleneck
 
         def cost(values):
-            z = module.apply(variables, values, jax.random.key(1)).z
+            z = apply(variables, values, jax.random.key(1)).z
             leaves = [leaf for leaf in jax.tree.leaves(z) if leaf.dtype == jnp.float32]
             # Not of z itself, which a codebook that no batch has set yet leaves at zero.
             return sum(jnp.sum(jnp.square(1.0 + leaf)) for leaf in leaves)
 
-        gradient = jax.grad(cost)(features())
+        gradient = jax.jit(jax.grad(cost))(features())
         assert np.all(np.any(np.asarray(gradient) != 0, axis=1))
 
     def test_memory_is_written_in_training_alone(self, bottleneck):
         """Fails if ages grow while initialising, or are kept from one pass to the next."""
-        module, variables = bottleneck
+        module, variables, apply = bottleneck
         memory = variables.get("memory", {})
         for leaf in jax.tree.leaves(memory):
             assert not np.any(leaf)
         few = features(size=1)
-        frozen = module.apply(variables, few, None)
-        trained, changed = module.apply(variables, few, None, mutable=["memory"])
+        frozen = apply(variables, few, None)
+        trained, changed = apply(variables, few, None, mutable="memory")
         if not isinstance(module, COUPLED):
             close(trained, frozen)
-        _, again = module.apply({**variables, **changed}, few, None, mutable=["params", "memory"])
+        _, again = apply({**variables, **changed}, few, None, mutable=("params", "memory"))
         assert equal(again["params"], variables["params"])
         if memory:
             assert not equal(changed["memory"], memory)
@@ -336,15 +358,15 @@ class TestBottleneck:
 
     def test_ages_count_the_batches_since_a_latent_was_active(self, bottleneck):
         """Fails if ages count examples, start at 1, or if slots of value zero count as active."""
-        module, variables = bottleneck
+        module, variables, apply = bottleneck
         if not isinstance(module, Sparse):
-            assert not hasattr(module.apply(variables, features(), None), "l0")
+            assert not hasattr(apply(variables, features(), None), "l0")
             return
         ages = np.zeros(M, np.int32)
         for t in range(5):
             # Small batches of one direction, so that some latents rest.
             values = features(seed=t, size=1) * (0.0 if t == 4 else 1.0)
-            code, changed = module.apply(variables, values, None, mutable=["memory"])
+            code, changed = apply(variables, values, None, mutable="memory")
             variables = {**variables, **changed}
             active = np.any(np.asarray(code.dense()) != 0, axis=0)
             ages = np.where(active, 0, ages + 1)
@@ -354,9 +376,9 @@ class TestBottleneck:
 
     def test_a_sparse_code_agrees_with_its_dense_form(self, bottleneck):
         """And with plain weights. Fails if l0 counts slots of zero, or k is off by one."""
-        module, variables = bottleneck
-        for mutable in (False, ["memory"]):
-            result = module.apply(variables, features(), None, mutable=mutable)
+        module, variables, apply = bottleneck
+        for mutable in (False, "memory"):
+            result = apply(variables, features(), None, mutable=mutable)
             code = result[0] if mutable else result
             if not isinstance(module, Sparse):
                 assert not hasattr(code, "l0")
@@ -389,19 +411,22 @@ def prior(request):
     """A call (method, values, ...) of the prior, of parameters that are not those of the start."""
     module, posterior, context, shape = request.param
     z = normals(jax.random.key(0), B, shape)
-    variables = module.init(
-        jax.random.key(0), z, contexts(B, context), posterior, method="log_prob"
-    )
-    variables = moved(variables)
+    init = jax.jit(functools.partial(module.init, posterior=posterior, method="log_prob"))
+    variables = moved(init(jax.random.key(0), z, contexts(B, context)))
 
-    def call(method, *values):
+    def plain(method, *values):
         # Of log_prob the latents come first, of kl the code, of sample key, n and shape.
         size = values[1] if method == "sample" else jax.tree.leaves(values)[0].shape[0]
         label = contexts(size, context)
         values = (*values, shape) if method == "sample" else values
         return module.apply(variables, *values, label, posterior, method=method)
 
-    call.shape = shape
+    program = jax.jit(plain, static_argnums=(0, 2))
+
+    def call(*arguments):
+        return program(*arguments)
+
+    call.plain, call.shape = plain, shape
     return call
 
 
@@ -417,22 +442,30 @@ class TestPrior:
         value = log_prob(z)
         assert value.shape == (B,)
         assert value.dtype == jnp.float32
-        close(jax.jit(log_prob)(z), value)
+        close(prior.plain("log_prob", z), value)
         order = np.random.default_rng(2).permutation(B)
         close(log_prob(jax.tree.map(lambda leaf: leaf[order], z)), value[order])
-        gradient = jax.grad(lambda z: jnp.sum(log_prob(z)))(z)
+        gradient = jax.jit(jax.grad(lambda z: jnp.sum(log_prob(z))))(z)
         for leaf in jax.tree.leaves(gradient):
             assert np.all(np.any(np.asarray(leaf) != 0, axis=1))
 
     def test_samples_have_the_density_that_log_prob_gives(self, prior):
         """Importance weights of a wide normal average to one: fails if the density is unnormalised.
 
-        And the mean of log_prob over samples is that of the same weights: fails if sample draws
-        from another density, say with twice the standard deviation.
+        And log_prob and all moments up to the second, under a window that leaves far tails out,
+        have the mean over samples that these weights give them: fails if sample draws from another
+        density, say with twice the standard deviation, with components chosen evenly, or with one
+        noise for all levels.
         """
 
         def log_prob(z):
             return np.asarray(prior("log_prob", z), np.float64)
+
+        def figures(z):
+            z = joined(z)
+            window = np.exp(-np.sum(np.square(z), axis=1, keepdims=True) / 8.0)
+            products = z[:, :, None] * z[:, None]
+            return window * np.concatenate([products.reshape(DRAWS, -1), z], axis=1)
 
         key = jax.random.key(5)
         samples = prior("sample", key, DRAWS)
@@ -441,17 +474,18 @@ class TestPrior:
         assert jax.tree.map(jnp.shape, samples) == jax.tree.map(jnp.shape, wide)
         assert equal(samples, prior("sample", key, DRAWS))
         proposal = -0.5 * np.sum(np.square(joined(standard)) + np.log(2 * np.pi * 4.0), axis=1)
-        weights = np.exp(log_prob(wide) - proposal)
+        density = log_prob(wide)
+        weights = np.exp(density - proposal)
         assert abs(weights.mean() - 1) < 4 * weights.std() / DRAWS**0.5
-        entropy = log_prob(wide) * weights
-        drawn = log_prob(samples)
-        spread = (entropy.var() / DRAWS + drawn.var() / DRAWS) ** 0.5
-        assert abs(entropy.mean() - drawn.mean()) < 4 * spread
+        weighed = np.column_stack([density, figures(wide)]) * weights[:, None]
+        drawn = np.column_stack([log_prob(samples), figures(samples)])
+        spread = ((weighed.var(0) + drawn.var(0)) / DRAWS) ** 0.5
+        assert np.all(np.abs(weighed.mean(0) - drawn.mean(0)) < 4 * spread)
 
     def test_the_closed_kl_is_the_mean_of_the_sampled_rate(self, prior):
         """Fails if log_std is taken for the log variance, or if L is summed twice."""
         bottleneck = ae.Gaussian(L)
-        weights = bottleneck.init(jax.random.key(1), features(), None)
+        weights = jax.jit(bottleneck.init)(jax.random.key(1), features(), None)
         weights = jax.tree.map(lambda leaf: 0.5 * leaf + 0.1, weights)
         code = bottleneck.apply(weights, features(), None)
         kl = prior("kl", code)
@@ -464,7 +498,8 @@ class TestPrior:
             drawn = bottleneck.apply(weights, features(), key)
             return drawn.log_q() - prior("log_prob", drawn.latent)
 
-        rates = np.asarray(jax.vmap(rate)(jax.random.split(jax.random.key(2), DRAWS)), np.float64)
+        rates = jax.jit(jax.vmap(rate))(jax.random.split(jax.random.key(2), DRAWS))
+        rates = np.asarray(rates, np.float64)
         spread = rates.std(0) / DRAWS**0.5
         assert np.all(np.abs(rates.mean(0) - kl.sum(1)) < 4 * spread)
 
@@ -472,7 +507,8 @@ class TestPrior:
     def test_a_code_that_is_no_diagonal_gaussian_has_no_closed_kl(self, prior, bottleneck):
         """Fails if a code of another distribution has fields mean and log_std."""
         module = BOTTLENECKS[bottleneck]
-        code, _ = module.init_with_output(jax.random.key(0), features(), None)
+        init = jax.jit(module.init_with_output)
+        code, _ = init(jax.random.key(0), features(), None)
         assert prior("kl", code) is None
 
 
@@ -482,8 +518,10 @@ def explained(request):
     prediction = jnp.asarray(
         np.random.default_rng(4).normal(size=(B, *likelihood.shape(target.shape[1:]))), jnp.float32
     )
-    variables = likelihood.init(jax.random.key(0), prediction, target, method="log_prob")
+    init = jax.jit(functools.partial(likelihood.init, method="log_prob"))
+    variables = init(jax.random.key(0), prediction, target)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def call(method, *arguments):
         return likelihood.apply(variables, *arguments, method=method)
 
@@ -498,13 +536,13 @@ class TestLikelihood:
         value = call("log_prob", prediction, target)
         assert value.shape == (B,)
         assert value.dtype == jnp.float32
-        close(jax.jit(lambda p, t: call("log_prob", p, t))(prediction, target), value)
+        close(call.__wrapped__("log_prob", prediction, target), value)
         order = np.random.default_rng(2).permutation(B)
         close(call("log_prob", prediction[order], target[order]), value[order])
 
     def test_the_gradient_reaches_every_number_of_the_prediction(self, explained):
         _, call, prediction, target = explained
-        gradient = jax.grad(lambda p: jnp.sum(call("log_prob", p, target)))(prediction)
+        gradient = jax.jit(jax.grad(lambda p: jnp.sum(call("log_prob", p, target))))(prediction)
         assert np.all(np.asarray(gradient) != 0)
 
     def test_a_mask_takes_elements_out_of_the_sum(self, explained):
@@ -624,15 +662,21 @@ def test_generation_needs_no_encoder(prior, likelihood):
     target = jnp.asarray(target)
     batch = ae.Batch(target.astype(jnp.float32), target, contexts(B, row.context))
     learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.0))
-    variables = learner.variables(learner.init(jax.random.key(0), batch))
+    variables = learner.variables(jax.jit(learner.init)(jax.random.key(0), batch))
     params = {k: v for k, v in variables["params"].items() if k not in ("encoder", "bottleneck")}
     assert {"encoder", "bottleneck"} == set(variables["params"]) - set(params)
     label = contexts(5, row.context)
     if row.posterior is not None:
         params = variables["params"]
-    prediction = model.apply({"params": params}, jax.random.key(1), 5, label, method="sample")
+
+    @jax.jit
+    def drawn(params, key):
+        bound = model.bind({"params": params})
+        prediction = bound.sample(key, 5, label)
+        return prediction, bound.mean(prediction)
+
+    prediction, mean = drawn(params, jax.random.key(1))
     assert prediction.shape == (5, *shape)
-    mean = model.apply({"params": params}, prediction, method="mean")
     assert mean.shape == (5, *event)
 
 
@@ -666,12 +710,17 @@ def test_a_model_is_its_three_parts(bottleneck, key):
     model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder)
     batch = ae.Batch(features(), features())
     key = None if key is None else jax.random.key(key)
-    variables = model.init(jax.random.key(0), batch)
-    whole = model.apply(variables, batch, key, 3)
-    h = model.apply(variables, batch, method="features")
-    code = model.apply(variables, batch, h, key, 3, method="code")
-    parts = model.apply(variables, batch, h, code, 3, key, method="explain")
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
+
+    @jax.jit
+    def both(variables, batch, key):
+        bound = model.bind(variables)
+        h = bound.features(batch)
+        parts = bound.explain(batch, h, bound.code(batch, h, key, 3), 3, key)
+        return bound(batch, key, 3), parts, bound.encode(batch), bound(batch).code.latent
+
+    whole, parts, encoded, latent = both(variables, batch, key)
     close((whole.code, whole.prediction), (parts.code, parts.prediction))
     assert whole.prediction.shape == (B, D)
     assert int(whole.step) == 3
-    close(model.apply(variables, batch, method="encode"), model.apply(variables, batch).code.latent)
+    close(encoded, latent)

@@ -152,26 +152,14 @@ def test_only_checkpoint_knows_orbax():
     assert users == {PACKAGE / "runs" / "checkpoint.py"}
 
 
-LISTING = """
+IMPORTED = """
 import json, sys
 import jax, flax, optax, chex, orbax.checkpoint
 before = set(sys.modules)
-import aejax
+import aejax as ae
 print(json.dumps([sorted(before), sorted(set(sys.modules) - before)]))
-"""
 
-
-def test_import_aejax_loads_no_data_set_picture_or_command_line_library():
-    """Beyond what its base itself loads, as flax does rich. Fails if a builder imports
-    tensorflow_datasets, or the progress bar rich, outside a function."""
-    before, added = map(set, json.loads(kinds.output(kinds.python("-c", LISTING))))
-    assert {"aejax", "aejax.data", "aejax.training.learner"} <= added
-    assert not added & set(HEAVY)
-    assert not before & (set(HEAVY) - {"rich"})
-
-
-MISSING = """
-import importlib.abc, sys
+import importlib.abc
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -179,7 +167,6 @@ class Missing(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import jax, numpy as np, aejax as ae
 from tests import kinds
 train, _, _ = ae.data.arrays(kinds.pixels())
 batches = ae.data.Batches(train, 32)
@@ -191,10 +178,19 @@ print(int(state.step))
 """
 
 
-def test_training_needs_jax_flax_optax_chex_and_orbax_alone():
-    """As on an accelerator machine, where nothing else is installed but what flax brings."""
-    script = MISSING.format(names={name.split(".")[0] for name in HEAVY} - {"rich"})
-    assert kinds.output(kinds.python("-c", script)).split() == ["5"]
+def test_import_and_training_need_jax_flax_optax_chex_and_orbax_alone():
+    """As on an accelerator machine, where nothing else is installed but what flax brings, as rich.
+
+    Fails if a builder imports tensorflow_datasets, or the progress bar rich, outside a function, or
+    if training does within one.
+    """
+    script = IMPORTED.format(names={name.split(".")[0] for name in HEAVY} - {"rich"})
+    listing, steps = kinds.output(kinds.python("-c", script)).splitlines()
+    before, added = map(set, json.loads(listing))
+    assert {"aejax", "aejax.data", "aejax.training.learner"} <= added
+    assert not added & set(HEAVY)
+    assert not before & (set(HEAVY) - {"rich"})
+    assert steps == "5"
 
 
 def test_warnings_raised_from_aejax_are_errors():

@@ -174,7 +174,8 @@ def python(*arguments: str, devices: int | None = None, **options: Any) -> subpr
     """Starts this Python in the project's root, with so many forced host devices."""
     environment = dict(os.environ)
     if devices is not None:
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        flags = os.environ.get("XLA_FLAGS", "")
+        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

@@ -187,7 +187,8 @@ def batch():
 def moved(model, batch):
     """Variables away from the start, where a ladder's prior is the standard normal."""
     objective = ae.elbo(rate=ae.losses.rate())
-    state = ae.learner(model, objective, optax.sgd(0.0)).init(jax.random.key(0), batch)
+    init = jax.jit(ae.learner(model, objective, optax.sgd(0.0)).init)
+    state = init(jax.random.key(0), batch)
     generator = np.random.default_rng(1)
     return {
         "params": jax.tree.map(
@@ -202,14 +203,17 @@ def test_a_context_moves_a_ladder_s_samples_and_its_posterior(batch):
     given = jax.nn.one_hot(jnp.asarray([0, 1, 0, 1, 0]), 2)
     model, batch = ladder(), batch._replace(context=given)
     bound = model.bind(moved(model, batch))
-    drawn, other = (
-        np.asarray(bound.sample(KEY, 5, c)).reshape(5, -1) for c in (given, given[:, ::-1])
-    )
+
+    @jax.jit
+    def seen(context):
+        top = jax.tree.leaves(bound.encode(batch._replace(context=context)))[0]
+        return bound.sample(KEY, 5, context).reshape(5, -1), top
+
+    contexts = (given, given[:, ::-1], given.at[0].set(given[1]))
+    (drawn, mean), (other, moved_mean), (turned, _) = map(seen, contexts)
     assert np.all(np.any(drawn != other, axis=-1))
-    turned = np.asarray(bound.sample(KEY, 5, given.at[0].set(given[1]))).reshape(5, -1)
     np.testing.assert_array_equal(turned[1:], drawn[1:])
-    means = [bound.encode(batch._replace(context=c)) for c in (given, given[:, ::-1])]
-    assert not np.allclose(*(np.asarray(jax.tree.leaves(m)[0]) for m in means))
+    assert not np.allclose(mean, moved_mean)
 
 
 def test_a_ladder_is_one_trunk_for_prior_posterior_and_decoder(batch):
@@ -224,8 +228,12 @@ def test_a_ladder_is_one_trunk_for_prior_posterior_and_decoder(batch):
         rate = code.log_q() - bound.prior.log_prob(code.latent)
         return bound.prior.kl(code).sum(1), rate
 
-    code = bound.code(batch, bound.features(batch), KEY)
-    np.testing.assert_allclose(bound.lift(code.latent), code.z, rtol=1e-5, atol=1e-5)
+    @jax.jit
+    def lifted(key):
+        code = bound.code(batch, bound.features(batch), key)
+        return bound.lift(code.latent), code.z
+
+    np.testing.assert_allclose(*lifted(KEY), rtol=1e-5, atol=1e-5)
     closed, sampled = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(KEY, 2000)))
     spread = np.sqrt((closed.var(0) + sampled.var(0)) / 2000)
     assert np.all(np.abs(closed.mean(0) - sampled.mean(0)) < 4 * spread)
@@ -240,7 +248,7 @@ def test_remat_changes_no_value_and_no_gradient(batch):
             forward = bound(batch, KEY)
             return jnp.sum(ae.losses.kl(bound, forward) + ae.losses.distortion(bound, forward))
 
-        return jax.value_and_grad(loss)(variables)
+        return jax.jit(jax.value_and_grad(loss))(variables)
 
     variables = moved(ladder(), batch)
     plain, again = (value(ladder(remat), variables) for remat in (False, True))
@@ -312,7 +320,7 @@ def test_the_gradient_reaches_every_part_under_a_bound(name, batch):
     bound = {"draws": 2, "bound": ae.bounds.iwae}
     objective = ae.elbo(rate=ae.losses.rate())
     learner = ae.learner(MODELS[name], objective, optax.sgd(1.0), **bound)
-    state = learner.init(jax.random.key(0), batch)
+    state = jax.jit(learner.init)(jax.random.key(0), batch)
     # Off the start, where a residual block's second convolution is zero.
     state = state._replace(params=moved(MODELS[name], batch)["params"])
     after, metrics = jax.jit(learner.step)(state, batch)

@@ -104,6 +104,30 @@ def test_weights_are_unbiased_where_the_steps_are_tuned():
     assert abs(weight.mean() - 1) < 3 * weight.std() / copies**0.5
 
 
+def test_the_effective_sample_size_of_one_temperature_is_known():
+    """Weights are then p(x | z) of prior draws, and (E w)^2 / E w^2 has a closed form.
+
+    w = N(x; W z + b, s^2), and w^2 is N(x; W z + b, s^2 / 2) times (4 pi s^2)^(-D / 2). Fails if
+    the square root of the effective sample size is returned.
+    """
+    case = linear_gaussian(examples=3, latents=1, size=2)
+    output = case.variables["params"]["decoder"]["output"]
+    weight, bias = (np.asarray(output[name], np.float64) for name in ("kernel", "bias"))
+    variance, apart = 0.25, case.data.x - bias
+
+    def log_normal(covariance):
+        square = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(covariance), apart)
+        return -0.5 * (square + np.linalg.slogdet(2 * np.pi * covariance)[1])
+
+    spread, noise = weight.T @ weight, variance * np.eye(2)
+    log_square = log_normal(spread + noise / 2) - np.log(4 * np.pi * variance)
+    share = np.exp(2 * log_normal(spread + noise) - log_square)
+    walk = Walk(chains=20_000, temperatures=1, leapfrogs=1)
+    found = evaluation.annealed(case.model, case.variables, case.data, KEY, walk)
+    np.testing.assert_allclose(found.log_prob, case.log_prob, atol=0.05)
+    np.testing.assert_allclose(found.effective_sample_size / walk.chains, share, rtol=0.05)
+
+
 def test_temperatures_rise_from_zero_to_one():
     points = chains.temperatures(50)
     assert points[0] == 0

@@ -170,6 +170,18 @@ def test_chens_mig_against_loops():
     assert found == pytest.approx(np.mean(gaps), abs=1e-9)
 
 
+def test_each_factor_s_gap_is_divided_by_its_own_entropy():
+    """A binary factor that is told perfectly and one of twenty values that is not told at all: 1/2.
+
+    Fails if the mean gap is divided by the mean entropy: 0.188.
+    """
+    factors = np.tile(np.array(list(itertools.product(range(2), range(20)))), (10, 1))
+    codes = np.stack([10.0 * factors[:, 0], np.zeros(len(factors))], axis=1)
+    assert metrics.mig_of_means(codes, factors) == pytest.approx(0.5, abs=1e-9)
+    found = metrics.mig_of_samples(codes, np.zeros(codes.shape), factors)
+    assert found == pytest.approx(0.5, abs=1e-4)
+
+
 class Fixed:
     """A classifier whose importances are given in turn."""
 

@@ -117,11 +117,27 @@ def test_density_l0_and_dead_latents_are_counted():
         assert found.examples == 11
 
 
-def test_evaluation_does_not_age_the_latents():
+def test_evaluation_neither_reads_the_batch_nor_writes_the_memory():
+    """BatchTopK with a threshold in its memory, against numpy, over several batches.
+
+    Fails if an evaluation is a training pass (k latents are then active on average), or if what it
+    writes into the memory reaches the next batch or the caller.
+    """
     data = _data(20)
-    model, variables = _sae(ae.TopK(32, 4), data.x)
-    before = jax.tree.map(np.asarray, variables["memory"])
-    evaluation.sparsity(model, variables, data)
+    model, variables = _sae(ae.BatchTopK(32, 4), data.x)
+    encode = variables["params"]["bottleneck"]["encode"]
+    score = np.float64(data.x) @ np.float64(encode["kernel"]) + np.float64(encode["bias"])
+    ordered = np.sort(score.ravel())
+    threshold = ordered[-200:-198].mean()  # ten latents an example, halfway to the next score
+    memory = {"bottleneck": {"threshold": jnp.float32(threshold),
+                             "ages": {"age": jnp.arange(32, dtype=jnp.int32)}}}  # fmt: skip
+    assert jax.tree.structure(memory) == jax.tree.structure(variables["memory"])
+    variables = {**variables, "memory": memory}
+    before = jax.tree.map(np.array, memory)
+    found = evaluation.sparsity(model, variables, data, batch=5)
+    assert threshold > 0
+    assert found.l0 * 20 == np.sum(score > threshold) == 199
+    np.testing.assert_allclose(found.density, np.mean(score > threshold, axis=0))
     jax.tree.map(np.testing.assert_array_equal, before, variables["memory"])
 
 

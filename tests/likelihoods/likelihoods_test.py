@@ -221,6 +221,33 @@ def test_mixtures_of_logistics_against_scipy():
         assert found[i] == pytest.approx(np.log(np.sum(weight * np.exp(each))), rel=1e-4)
 
 
+def test_the_mean_of_a_colour_mixture_by_enumeration():
+    """All colours of a pixel, each weighted by its probability.
+
+    Green's and blue's means are exact but for the ends of the range, which matter little here.
+    Fails if they follow earlier channels in [0, 1] in place of [-1, 1].
+    """
+    levels, raw, slope = 16, -2.5, np.tanh(0.5)
+    means = np.array([0.2, -0.1, 0.1])
+    number = np.arange(levels)
+    place = 2.0 * number / (levels - 1) - 1.0
+    red = np.exp(logistic_log_prob(number, means[0], raw, levels))
+    shifted = means[1] + slope * place[:, None]
+    green = red[:, None] * np.exp(logistic_log_prob(number, shifted, raw, levels))
+    shifted = means[2] + slope * (place[:, None, None] + place[:, None])
+    blue = green[..., None] * np.exp(logistic_log_prob(number, shifted, raw, levels))
+    value = number / (levels - 1)
+    expected = [red @ value, green.sum(0) @ value, blue.sum((0, 1)) @ value]
+    np.testing.assert_allclose(expected, [0.60000, 0.49621, 0.59445], atol=5e-6)
+
+    count = 2  # alike
+    numbers = np.stack([means, np.full(3, raw), np.full(3, 0.5)])
+    prediction = np.concatenate([np.zeros(count), np.repeat(numbers.ravel(), count)])
+    prediction = np.float32(prediction).reshape(1, 1, 1, -1)
+    found = likelihoods.ColourLogisticMixture(count, levels).mean(prediction)[0, 0, 0]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [

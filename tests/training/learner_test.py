@@ -24,20 +24,7 @@ RATE = 3e-3
 
 
 class TestStep:
-    """One unchanged step trains every kind."""
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_every_kind_learns(self, kind):
-        """Two epochs of 8 batches, then 44 more steps: the loss falls by a fifth at least."""
-        learner = ae.compiled(ae.chunked(kinds.learner(kind, 1e-2), 60))
-        state = learner.init(jax.random.key(1), kinds.batch())
-        state, losses = kinds.train(learner, state, 60)
-        assert losses.dtype == np.float32
-        assert np.all(np.isfinite(losses))
-        assert int(state.step) == 60
-        first, last = losses[:4].mean(), losses[-8:].mean()
-        # A learned standard deviation takes the density above one: its loss may pass zero.
-        assert last < first - 0.2 * abs(first)
+    """One unchanged step trains every kind: that all learn, golden_test says."""
 
     @pytest.mark.parametrize("kind", ["vae", "sae-topk"])
     def test_metrics_are_the_loss_the_gradient_norm_and_the_terms(self, kind):
@@ -228,7 +215,6 @@ class TestSeeds:
         ("kind", "rate", "order"),
         [
             ("vae", 1e-3, "chunked(seeds)"),
-            ("vae", 1e-3, "seeds(chunked)"),
             ("sae-topk", 1e-4, "seeds(chunked)"),
         ],
     )
@@ -434,9 +420,10 @@ class TestChunks:
     def test_chunk_boundaries_do_not_change_bits(self, kind):
         """300 steps as 3 x 100, as 128 + 128 + 44 and restored in between: the same bytes."""
         base = ae.averaged(ae.seeds(kinds.learner(kind), 2))
+        learners = {size: ae.compiled(ae.chunked(base, size)) for size in (100, 128)}
         results = []
         for size, saves in [(100, False), (128, False), (100, True)]:
-            learner = ae.compiled(ae.chunked(base, size))
+            learner = learners[size]
             state = learner.init(jax.random.key(0), kinds.batch())
             losses = np.zeros((2, 0), np.float32)
             for stop in (100, 200, 300) if saves else (300,):

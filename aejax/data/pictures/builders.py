@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from aejax.data.builder import Recipe, adapted, builder, examples
-from aejax.data.pictures import sprites
 from aejax.data.pictures.archives import Archives
-from aejax.data.pictures.faces import FACES
 from aejax.data.pictures.upstream import read_idx
 from aejax.errors import UserError
 from aejax.optional import needs
 
 
-def digits() -> Recipe:
+def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None) -> Recipe:
     """scikit-learn's 1,797 digits (UCI Optical Recognition of Handwritten Digits, test part)."""
-    features = needs("tensorflow_datasets", "preparing digits").features
-    found = needs("sklearn.datasets", "preparing digits").load_digits()
+    features = needs("tensorflow_datasets", f"preparing {name}").features
+    found = needs("sklearn.datasets", f"preparing {name}").load_digits()
     made = builder(
-        "digits",
+        name,
         "Handwritten digits of scikit-learn's load_digits, levels 0 to 16.",
         {"image": features.Image(shape=(8, 8, 1)), "label": features.ClassLabel(num_classes=10)},
         {"train": examples(found.images.astype(np.uint8), label=found.target)},
@@ -73,45 +71,31 @@ IDX = {
 }
 
 
-def stock(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
-    """Any other image data set of tensorflow-datasets, through its own builder."""
+def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) -> Recipe:
+    """Any other image data set of tensorflow-datasets, through its own builder.
+
+    Args:
+      name: the data set's name there.
+      manual_dir: a folder with the upstream files, or None to download them.
+      folder: where downloads go.
+      own: the names of aejax's own data sets, which the error lists.
+
+    Raises:
+      UserError: tensorflow-datasets has no data set of this name, or a file is missing or damaged.
+    """
     tfds = needs("tensorflow_datasets", f"preparing {name}")
     try:
         found = tfds.builder_cls(name.partition("/")[0])
     except tfds.core.registered.DatasetNotFoundError as error:
-        own = ", ".join([*IDX, *FACES, *sprites.GRIDS])
         here = f"; write ./{name} for the folder of that name" if Path(name).is_dir() else ""
         raise UserError(
-            f"unknown data set {name!r}: there are digits, {own}, "
+            f"unknown data set {name!r}: there are {', '.join(own)}, "
             "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
             f"by its path{here}"
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
     made = adapted(found, lambda self: found._split_generators(self, archives))
     return Recipe(made, lambda: _origin(manual_dir, archives.verified({})))
-
-
-def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
-    """How a data set is made.
-
-    Args:
-      name: "digits", one of IDX, FACES or sprites.GRIDS, or an image data set of
-        tensorflow-datasets.
-      manual_dir: a folder with the upstream files, or None to download them.
-      folder: where downloads go.
-
-    Raises:
-      UserError: unknown name, files missing or damaged, a package missing.
-    """
-    if name == "digits":
-        return digits()
-    if name in FACES:
-        return FACES[name](manual_dir)
-    if name in IDX:
-        return IDX[name](name, manual_dir, folder)
-    if name in sprites.GRIDS:
-        return sprites.recipe(name)
-    return stock(name, manual_dir, folder)
 
 
 def _origin(manual_dir: Path | None, verified: bool) -> str:

@@ -16,7 +16,7 @@ FREY = "frey_faces.npz"
 LFW = 100  # the first pictures of lfw_subset are faces, the others are none
 
 
-def frey_faces(manual_dir: Path | None) -> Recipe:
+def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     """1,965 frames of one man's face, 28x20 pixels (Brendan Frey), out of --manual-dir.
 
     They follow each other in a video, so that neighbours are almost one picture: the splits are
@@ -29,22 +29,19 @@ def frey_faces(manual_dir: Path | None) -> Recipe:
         )
     images = _frames(manual_dir / FREY)
     return _made(
-        "frey_faces",
+        name,
         "Frames of a video of one face, in blocks of time.",
         {part: images[rows] for part, rows in blocks(len(images)).items()},
         "from --manual-dir, content hash recorded",
     )
 
 
-def lfw_subset(manual_dir: Path | None) -> Recipe:
+def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     """The 100 faces, 25x25 pixels, among scikit-image's lfw_subset."""
-    data = needs("skimage.data", "preparing lfw_subset")
+    data = needs("skimage.data", f"preparing {name}")
     # Thirds of levels, from an average over three channels, go to the nearest level.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
-    return _made("lfw_subset", "Faces of many people.", {"train": images}, "scikit-image")
-
-
-FACES = {"frey_faces": frey_faces, "lfw_subset": lfw_subset}
+    return _made(name, "Faces of many people.", {"train": images}, "scikit-image")
 
 
 def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarray]:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from aejax.data.builder import Recipe
 from aejax.data.data_dir import alone, newest, quiet
-from aejax.data.pictures.builders import Recipe, recipe
+from aejax.data.pictures import NAMED, builders
 from aejax.data.pictures.store import FILE, Prepared, load, save
 from aejax.data.pictures.tfds_reader import contents
 from aejax.errors import UserError
@@ -19,7 +20,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
     """Prepares a data set, as array_record and as the .npz that `store.load` reads.
 
     Args:
-      name: as for `builders.recipe`.
+      name: one of `aejax.data.pictures.NAMED`, or an image data set of tensorflow-datasets.
       data_dir: made where it does not exist.
       manual_dir: a folder with the upstream files, or None to download them.
 
@@ -36,7 +37,11 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
         found = newest(data_dir, name, FILE)
         if found is not None:  # another process prepared it while this one waited
             return load(found)
-        made = recipe(name, manual_dir, workshop / "downloads")
+        downloads = workshop / "downloads"
+        if name in NAMED:
+            made = NAMED[name](name, manual_dir, downloads)
+        else:
+            made = builders.stock(name, manual_dir, downloads, NAMED)
         print(f"preparing {name} in {data_dir}, once", file=sys.stderr)
         with quiet():
             builder = _built(name, made, workshop)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
                     yield _placed(grid, sprite, x, y), (shape, scale, orientation, x, y)
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     """How the data set of one of GRIDS is made."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]

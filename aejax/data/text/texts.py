@@ -11,13 +11,11 @@ import numpy as np
 
 from aejax.data.data_dir import default_data_dir, newest
 from aejax.data.splitting import divide
-from aejax.data.text import bible, brown, folder, wordnet
+from aejax.data.text import NAMED, folder
 from aejax.data.text.corpus import Corpus, Texts
 from aejax.data.text.prepare import prepare
 from aejax.data.text.store import FILE, Index, Stored, load, opened
 from aejax.errors import UserError
-
-NAMED = {"brown": brown.source, "wordnet": wordnet.source, "bible": bible.source}
 
 
 def texts(

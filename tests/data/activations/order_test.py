@@ -12,6 +12,7 @@ from aejax.data.activations import TokenBatches, activations
 from aejax.data.activations.order import pool_tokens, stream
 from aejax.data.activations.tokens import BLOCK, Tokens
 from aejax.data.activations.writer import ActivationWriter
+from aejax.training.gathering import gathered
 
 N, D, HOOK = 2900, 6, "blocks.3/mlp"
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
@@ -81,7 +82,12 @@ class TestBatches:
         assert a.rows is not None
         assert b.rows is None
         for i in range(4):
-            for batch in (held[50 + i], read[50 + i], a.batch(i, 50 + i), b.batch(i, 50 + i)):
+            for batch in (
+                held[50 + i],
+                read[50 + i],
+                gathered(a, i, 50 + i),
+                gathered(b, i, 50 + i),
+            ):
                 found = np.asarray(batch.x)
                 np.testing.assert_array_equal(found, X[held.rows(50 + i, 1)[..., 0, :]])
         assert read.provenance()["pool_tokens"] == 512

@@ -16,9 +16,10 @@ import PIL.Image
 import pytest
 from sklearn.datasets import load_digits
 
-from aejax.data import Batches, images
+from aejax.data import Batches, images, pictures
 from aejax.data.pictures import builders, prepare, tfds_reader
 from aejax.errors import UserError
+from aejax.training.gathering import gathered
 
 SPLITS = {"train": 30, "t10k": 12}
 
@@ -35,7 +36,7 @@ def data_dir(tmp_path_factory):
 def manual_dir(tmp_path, monkeypatch):
     """A tiny MNIST in four packed files; each picture tells its number and its label."""
     for name in ("mnist", "fashion_mnist"):
-        monkeypatch.setitem(builders.IDX, name, builders.Idx(counts=SPLITS))
+        monkeypatch.setitem(pictures.NAMED, name, builders.Idx(counts=SPLITS))
     folder = tmp_path / "manual"
     folder.mkdir()
     for part, count in SPLITS.items():
@@ -108,21 +109,20 @@ class TestDigits:
         code = f"""
 import aejax.data as data
 train, validation, test = data.images("digits", data_dir={str(data_dir)!r})
-data.Batches(train, 32, seeds=2).source(0, 3).batch(1, 1)
+from aejax.training.gathering import gathered
+gathered(data.Batches(train, 32, seeds=2).source(0, 3), 1, 1)
 print(len(train), next(test.batches(8)).x.shape)
 """
         blocked = ("tensorflow_datasets", "tensorflow", "grain", "sklearn", "PIL", "array_record")
         result = python(code, blocked=blocked)
         assert result.stdout.strip() == "1437 (8, 8, 8, 1)", result.stderr
 
-    def test_not_prepared_the_package_is_named(self, tmp_path):
-        """Fails if the import error is let through."""
-        code = f"import aejax.data as data; data.images('digits', data_dir={str(tmp_path)!r})"
-        for package in ("tensorflow_datasets", "sklearn.datasets"):
-            result = python(code, blocked=[package])
-            last = result.stderr.strip().splitlines()[-1]
-            assert last.startswith("aejax.errors.UserError: preparing digits needs"), last
-            assert "pip install" in last
+    @pytest.mark.parametrize("package", ["tensorflow_datasets", "sklearn.datasets"])
+    def test_not_prepared_the_package_is_named(self, package, tmp_path, monkeypatch):
+        """Fails if the import error is let through, or a folder is left behind."""
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=r"^preparing digits needs .*pip install"):
+            images("digits", data_dir=tmp_path)
         assert not list(tmp_path.iterdir())
 
 
@@ -307,7 +307,7 @@ def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
         for t in (0, 2):
             source = theirs.source(t, 2)
             assert source.rows is None
-            np.testing.assert_array_equal(source.batch(1, t + 1).x, ours[t + 1].x)
+            np.testing.assert_array_equal(gathered(source, 1, t + 1).x, ours[t + 1].x)
     # What is binarised once does not depend on how it is read.
     test = large[2]
     assert test.fingerprint != large[1].fingerprint
