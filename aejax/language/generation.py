@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.language.llama import PADDING, Transformer, empty_cache
+from aejax.language.layers import PADDING
+from aejax.language.llama import Transformer, empty_cache
 from aejax.language.taps import Edit, Taps
 from aejax.types import Array, Key, Variables
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.language.llama import PADDING
+from aejax.language.layers import PADDING
 
 TEXTS = 256  # that are tokenised together
 

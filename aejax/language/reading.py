@@ -21,7 +21,8 @@ from aejax.data.activations.filter import TokenFilter
 from aejax.data.activations.index import Index
 from aejax.data.activations.writer import ActivationWriter
 from aejax.errors import UserError
-from aejax.language.llama import PADDING, Transformer, shortened
+from aejax.language.layers import PADDING
+from aejax.language.llama import Transformer, shortened
 from aejax.language.packing import Packed
 from aejax.language.taps import Edit, Taps, checked, parse
 from aejax.types import Array, Variables

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.language.llama import PADDING, Transformer
+from aejax.language.layers import PADDING
+from aejax.language.llama import Transformer
 from aejax.language.packing import Packed
 from aejax.language.reading import reader
 from aejax.types import Array, Variables

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.language.llama import PADDING
+from aejax.language.layers import PADDING
 from aejax.language.reading import Read
 from aejax.optional import needs
 
