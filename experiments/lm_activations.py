@@ -17,9 +17,10 @@ import time
 from typing import Any, Literal
 
 from aejax import language as lm
+from aejax.data import texts
 from aejax.data.activations import TokenFilter
 from aejax.data.activations.index import FILE, load
-from aejax.data.text import Corpus, texts
+from aejax.data.text import Corpus
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
 from aejax.runs.environment import environment
