@@ -10,8 +10,9 @@
 
 An edit is called as edit(value, position): the value f[B, P, ...] at the hook, and the position
 i32[B, P] of each token in its text (-1 for padding), by which it knows its place in cached
-generation too. Any function will do: `jax.tree_util.Partial(function, *arrays)` of
-function(*arrays, value, position). What a dictionary writes stands in `splicing`.
+generation too. Any pure function will do; `jax.tree_util.Partial(function, *arrays)` of
+function(*arrays, value, position) hands arrays to the compiled program, so that others of their
+shape need no compiling. What a dictionary writes stands in `splicing`.
 """
 
 from __future__ import annotations

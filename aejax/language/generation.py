@@ -22,7 +22,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.language.layers import PADDING
 from aejax.language.llama import Transformer, empty_cache
-from aejax.language.taps import Edit, Taps
+from aejax.language.taps import Edit, Taps, wrapped
 from aejax.types import Array, Key, Variables
 
 # (key, logits f32[V]) -> i32[]: chooses one text's next token. Hashable, as programs hold it.
@@ -153,7 +153,7 @@ def generate(
             f"of {context}: shorten the prompt or ask for fewer"
         )
     key = jax.random.key(0) if key is None else key
-    taps = Taps(dict(edits or {}))
+    taps = Taps(wrapped(edits))
     return _generate(model, count, choose, tuple(ends), variables, prompts, key, taps)
 
 

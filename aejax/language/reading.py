@@ -24,7 +24,7 @@ from aejax.errors import UserError
 from aejax.language.layers import PADDING
 from aejax.language.llama import Transformer, shortened
 from aejax.language.packing import Packed
-from aejax.language.taps import Edit, Taps, checked, parse
+from aejax.language.taps import Edit, Taps, checked, parse, wrapped
 from aejax.types import Array, Variables
 
 # (tokens i32[B, P], position i32[B, P]) -> name -> value
@@ -63,7 +63,7 @@ def reader(
     depth = Taps(reads=reads).depth(layers)
     short, kept = shortened(model, variables, depth)
     # An edit behind the last read changes nothing that is read.
-    near = {hook: e for hook, e in (edits or {}).items() if parse(hook, layers).layer < depth}
+    near = {hook: e for hook, e in wrapped(edits).items() if parse(hook, layers).layer < depth}
     taps = Taps(near, reads)
 
     @jax.jit

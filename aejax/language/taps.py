@@ -146,6 +146,13 @@ class Tap:
         return self.layer == int(hook.rpartition(".")[2])
 
 
+def wrapped(edits: Mapping[str, Edit] | None) -> dict[str, Edit]:
+    """The edits as pytrees: a bare function becomes a Partial, which is told apart by identity."""
+    given = (edits or {}).items()
+    leaf = jax.tree_util.all_leaves
+    return {hook: jax.tree_util.Partial(e) if leaf([e]) else e for hook, e in given}
+
+
 def apart(value: Array) -> Array:
     """The same value, rounded: what stands before and behind a hook is compiled apart.
 

@@ -122,6 +122,9 @@ def test_ablations_are_read_behind_the_edit():
         seen["resid_post.0"], seen["resid_pre.0"] + np.arange(16.0)[None, None], atol=1e-5
     )
     np.testing.assert_array_equal(seen["mlp_out.1"], np.ones((3, 9, 16)))
+    bare = {"resid_pre.0": lambda value, position: value * 0 + position[..., None]}
+    found = reader(*cases.model(), ("resid_pre.0",), edits=bare)(TOKENS)["resid_pre.0"]
+    np.testing.assert_array_equal(found[1, :, 3], np.arange(9))
 
 
 @pytest.mark.parametrize("scan", SLOW_SCAN)
