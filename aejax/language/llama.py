@@ -162,10 +162,9 @@ class Transformer(nn.Module):
         taps.depth(c.layers)
         if position is None:
             position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        slots = position
+        slots: Array = position
         if cache is not None:
-            start = (0, cache.used)
-            slots = jax.lax.dynamic_update_slice(cache.position, position, start)
+            slots = jax.lax.dynamic_update_slice(cache.position, position, (0, cache.used))
         if slots.shape[1] > c.context:
             raise UserError(
                 f"texts of {slots.shape[1]} tokens are longer than the model's context of "
