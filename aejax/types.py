@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import optax
-
-if TYPE_CHECKING:
-    from flax import linen as nn
+from flax import linen as nn
 
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # of jax.random.key; an argument named key is consumed by its receiver
@@ -56,10 +54,10 @@ class Forward(NamedTuple):
 # A term is a pure function of the bound model and its forward pass, f32[B], in nats per example
 # (squared error for sparse codes). One that carries `part = "ratio"` belongs to the log-ratio
 # log p(x, z) - log q(z | x), which a bound reduces over its K draws; any other is a penalty.
-Term: TypeAlias = "Callable[[nn.Module, Forward], Array]"
+Term: TypeAlias = Callable[[nn.Module, Forward], Array]
 
 # name -> (weight, term); the weight None watches the term: it is measured and never added.
-Objective: TypeAlias = "Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]"
+Objective: TypeAlias = Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ who is better on which side.
 21 minutes of training on one CPU core that had other work as well, 2 more of figures. Expect the
 plain autoencoder ahead of the VAE at most levels, and PCA, fitted to the first 4,000 images, ahead
 of both where clean training meets much Gaussian noise or salt and pepper; under masking the plain
-autoencoder stays ahead of it. Errors stand in the README.
+autoencoder stays ahead of it. Errors stand in README.md.
 """
 
 from __future__ import annotations

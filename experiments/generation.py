@@ -9,7 +9,7 @@ Interpolation: 500 straight paths between the codes of test images, and cross-fa
 themselves. Overfitting: the same two models on 1,000 images; training against validation over steps
 and the nearest training image beside each sample.
 
-3 minutes on one CPU core. The figures stand in the README; expect 99 % of test images recognised by
+3 minutes on one CPU core. The figures stand in README.md; expect 99 % of test images recognised by
 the classifier.
 """
 

@@ -13,7 +13,7 @@ step takes seconds, so `--tested` and `--nll-draws` make its figures affordable 
 
 On one CPU core `--model vae --prior standard --seeds 3 --steps 20000 --learning-rate 1e-3
 --nll-draws 500` took 10 minutes of training and came to an NLL of 88.37 +- 0.16; all rows stand in
-the README.
+README.md.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ batch 20, Adam with epsilon 1e-4. `falling`, made for less time, falls to zero a
 the weights that are evaluated are averaged.
 
 The first command: 906 epochs, NLL 86.36, ELBO -90.15, 22 active units, in 27 minutes on 2 CPU
-cores, 23 of them training. What other rows gave stands in the README, and those that were not run
+cores, 23 of them training. What other rows gave stands in README.md, and those that were not run
 say so there.
 """
 

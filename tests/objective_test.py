@@ -93,7 +93,7 @@ def test_without_a_key_terms_see_none():
 
 def test_a_term_that_reads_a_field_the_code_lacks_is_named_with_the_fields_there_are():
     objective = {"sparsity": (1.0, ae.losses.l0)}
-    said = "'sparsity' reads code.l0, which Code does not have (its fields: z, surprise)"
+    said = "'sparsity' reads code.l0, which a Code does not have (its fields: z, surprise)"
     with pytest.raises(TypeError, match=re.escape(said)):
         ae.total(objective, None, forward())
 

@@ -1,74 +1,229 @@
-"""The README's own text: its script runs, its commands stand there, its tables are their files'."""
+"""The READMEs: scripts run, commands are parsed, tables and pictures are their files, links lead.
+
+The tables and the pictures stand in files that commands wrote: here they are made again and
+compared.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import io
+import pathlib
 import re
 import runpy
+import shlex
+import tomllib
 
 import jax
-import optax
+import numpy as np
 import pytest
 
 import aejax as ae
+import experiments.__main__ as command_line
+from aejax.report.drawing import style
+from experiments.shared import course
+from experiments.shared.place import Place
+from experiments.tools import pictures
 from experiments.tools.table import filled
+from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
+PATHS += ("experiments/README.md",)
+EXAMPLES = ("NAME", "rings")  # experiments that a page names and nobody has
+PAGES = {path: (ROOT / path).read_text() for path in PATHS}
 
 
-def test_the_script_runs_with_only_its_steps_replaced(tmp_path, monkeypatch):
-    script = next(block for block in BLOCKS if "ae.Run(" in block)
-    short = script.replace("steps: int = 5_000", "steps: int = 12")
-    assert short != script
+def blocks(path: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[path], re.DOTALL)
+
+
+def run_all(path: str) -> dict:
+    """What the scripts of a page leave, run one after the other as one script."""
+    names = {"__name__": "readme"}
+    for block in blocks(path, "python"):
+        exec(compile(block, path, "exec", dont_inherit=True), names)
+    return names
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, in which scripts run and data are prepared."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    (tmp_path / "script.py").write_text(short)
+    return tmp_path
+
+
+def test_the_script_runs_with_only_its_steps_replaced(here):
+    script, notebook, sparse = blocks("README.md", "python")
+    short = script.replace("steps: int = 5_000", "steps: int = 12")
+    assert short != script
+    (here / "script.py").write_text(short)
     names = runpy.run_path("script.py", run_name="__main__")
     assert int(names["state"].step) == 12
     assert names["metrics"]["loss"].shape[0] == 5  # a call takes the steps that time allows
-    model, variables, config = ae.load(tmp_path / "runs" / "digits", model=names["model"])
+    model, variables, config = ae.load(here / "runs" / "digits", model=names["model"])
     assert config.steps == 12
     sample = model.apply(
         jax.tree.map(lambda leaf: leaf[0], variables), jax.random.key(0), 3, method="sample"
     )
     assert sample.shape == (3, 8, 8, 1)
-    notebook = next(block for block in BLOCKS if "ae.load(" in block)
-    given = notebook.replace('runs/digits-vae", seed=0', 'runs/digits", seed=0, model=model')
-    assert given != notebook
-    exec(compile(given, "README.md", "exec"), names)
+    # A notebook has no Config of the script, but the model that the run wrote down.
+    exec(compile(notebook, "README.md", "exec"), names)
     assert names["codes"].shape == (64, 8)
     assert names["samples"].shape == (16, 8, 8, 1)
-
-
-def test_the_sparse_autoencoder_takes_a_step(tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    block = next(block for block in BLOCKS if "ae.TopK(" in block)
-    names = {"ae": ae, "optax": optax}
-    exec(compile(block, "README.md", "exec"), names)
+    exec(compile(sparse, "README.md", "exec"), names)
     learner, batch = names["learner"], ae.data.Batches(names["train"], 8)[0]
-    _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0), batch), batch)
-    assert metrics["l0"] == 16
+    state = jax.jit(learner.init)(jax.random.key(0), batch)
+    assert jax.jit(learner.step)(state, batch)[1]["l0"] == 16
 
 
-def test_the_loss_that_it_adds_is_a_loss():
-    block = next(block for block in BLOCKS if "def shrink" in block)
-    names = {"ae": ae}
-    exec(compile(block, "README.md", "exec"), names)
-    assert set(names["objective"]) == {"distortion", "shrink"}
+def test_the_examples_of_each_part_run(here):
+    """Fails if a contract changes and the page does not."""
+    names = run_all("aejax/README.md")
+    metrics = names["metrics"]
+    assert set(metrics) >= {"shrink", "rate", "distortion"}
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+    assert names["again"].activation == "topk"
+    assert set(names["EXPERIMENT"].build(names["Config"](), (2,))) == {"vae"}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
+@pytest.mark.slow
+def test_the_experiment_of_the_page_runs(here):
+    names = run_all("aejax/README.md")
+    config = names["Config"](steps=20, batch=16, chunk=20)
+    result = course.drive(names["EXPERIMENT"], config, Place(out=str(here / "rings")))
+    assert np.isfinite(result["nll"]["mean"])
+    assert (here / "rings" / "report.html").exists()
+
+
+def test_data_comes_in_as_the_page_says(here):
+    names = run_all("aejax/data/README.md")
+    assert len(names["writer"].index.hooks) == 1
+    assert names["batches"][0].x.shape == (64, 16)
+    assert len(names["store"].splits(names["HOOK"])[0]) == 9_000
+    noisy = names["noisy"].batches(8, jax.random.key(0))
+    batch = next(noisy)
+    assert np.mean(np.asarray(batch.x) != np.asarray(batch.target)) > 0.1
+    assert next(names["labelled"].batches(8)).context.shape == (8, 10)
+
+
+def commands() -> list[tuple[str, ...]]:
+    """The words of every `python -m experiments ...` of all pages, each once."""
+    found = set()
+    for text in PAGES.values():
+        for line in re.findall(r"python -m experiments([^`\n#&]*)", text):
+            found.add(tuple(shlex.split(line)))
+    return sorted(found)
+
+
+def test_every_command_is_read_by_the_command_line(monkeypatch, capsys):
+    """Flags and values, without doing what is asked. Fails if a flag is renamed."""
+    called = []
+    monkeypatch.setattr(course, "drive", lambda experiment, *_: called.append(experiment.name))
+    known = set()
+    for _, package in command_line.GROUPS:
+        for name, module in command_line._modules(package).items():
+            known.add(name)
+            if hasattr(module, "command"):
+                real = module.command
+
+                @functools.wraps(real)
+                def stub(*_, own_name=name, **flags):
+                    called.append(own_name)
+
+                monkeypatch.setattr(module, "command", stub)
+    found = [words for words in commands() if words and words[0] not in EXAMPLES]
+    named = {words[0] for words in found}
+    assert named == known  # every experiment, benchmark and tool stands in a page
+    for words in found:
+        if words[-1] == "--help":
+            continue
+        assert command_line.main(list(words)) == 0, words
+        assert called.pop() == words[0]
+
+
+def test_the_other_commands_are_there():
+    """Extras, tests and files that a page names exist."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for path in PATHS:
+        for line in filter(None, "\n".join(blocks(path, "bash")).splitlines()):
+            first = line.split()[0]
+            assert first in ("pip", "python", "pytest", "ruff", "pyright") or "=" in first, line
+        for extra in re.findall(r"pip install -e '\.\[([\w,]+)\]'", PAGES[path]):
+            assert set(extra.split(",")) <= set(extras["optional-dependencies"])
+        for named in re.findall(r"\btests/\w+(?:/\w+)*\.py\b", PAGES[path]):
+            assert (ROOT / named).exists(), named
+    assert (ROOT / ".ci" / "run").exists()
+    for command in (
         "pip install -e . && python -m experiments digits-vae",
         "pip install -e '.[test]' && pytest",
-    ],
-)
-def test_the_two_commands_stand_in_it(command):
-    assert f"\n{command}\n" in README
+    ):
+        assert f"\n{command}\n" in PAGES["README.md"]
+
+
+def test_the_pages_can_be_read():
+    assert len(PAGES["README.md"].encode()) <= 10_000
+    assert len(PAGES["aejax/README.md"].encode()) <= 16_000
+    shown = re.findall(r'<img src="([^"]+)"', PAGES["README.md"])
+    assert len(shown) == 2
+    assert sum((ROOT / path).stat().st_size for path in shown) <= 150_000
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_links_lead_somewhere(path):
+    prose = re.sub(r"```.*?```", "", PAGES[path], flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'<img src="([^"]+)"', prose)
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = (ROOT / path).parent / file if file else ROOT / path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_the_rooms_stand_in_the_order_of_their_imports():
+    """Fails if a room is added, or moved, without the page."""
+    table = PAGES["aejax/README.md"].partition("## The rooms")[2].partition("|---|")[2]
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines() if "|" in line]
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows if "`" in row] == ROWS
 
 
 def test_its_tables_are_what_the_results_files_say():
     """Fails if a figure is edited by hand, or a results file changes without the table."""
-    assert filled(README) == README
+    page = PAGES["experiments/README.md"]
+    assert filled(page) == page
+    kept = {path.stem for path in (ROOT / "experiments" / "results").glob("*.json")}
+    shown = set(re.findall(r"<!-- figures: ([\w-]+) -->", page))
+    assert {
+        name for name in kept - shown if not name.startswith(("mnist-iwae", "image-priors"))
+    } == set()
+
+
+def test_its_pictures_are_what_the_kept_results_draw():
+    """Fails if a results file changes without its picture."""
+    image = importlib.import_module("PIL.Image")
+    page = PAGES["experiments/README.md"]
+    with np.load(pictures.RESULTS / f"{pictures.SAMPLES}.npz", allow_pickle=False) as kept:
+        assert f"`{kept['command']}`" in page
+    drawn = pictures.figures()
+    assert {path.stem for path in pictures.RESULTS.glob("*.png")} == set(drawn)
+    for name, figure in drawn.items():
+        assert f"results/{name}.png" in page
+        pixels = [
+            np.asarray(image.open(source).convert("RGB"), np.float32)
+            for source in (
+                pathlib.Path(pictures.RESULTS / f"{name}.png"),
+                io.BytesIO(style.png(figure)),
+            )
+        ]
+        assert pixels[0].shape == pixels[1].shape
+        assert np.abs(pixels[0] - pixels[1]).mean() < 2.0, name

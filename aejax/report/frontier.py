@@ -137,7 +137,8 @@ def frontier(
     """
     count = len(panels)
     labels = list(next(iter(panels.values())))
-    tall = 0.24 * -(-len(labels) // (5 * count)) + 0.1
+    columns = min(len(labels), 4 * count)  # of the legend: a panel has room for four labels
+    tall = 0.24 * -(-len(labels) // columns) + 0.1
     figure = canvas(WIDTH * count, 3.6 + tall, theme)
     width = figure.get_size_inches()[0] / count
     for i, (name, series) in enumerate(panels.items()):
@@ -148,7 +149,6 @@ def frontier(
         axes.grid(color=theme.rule, lw=0.6)
         axes.set_xlabel("active latents, L0", color=theme.muted, fontsize=SIZE - 1)
         if i == 0:
-            columns = min(len(labels), 5 * count)
             legend(axes, theme, loc="lower left", bbox_to_anchor=(-0.08, 1.0), ncols=columns)
         height = figure.get_size_inches()[1]
         figure.text(

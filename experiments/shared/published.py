@@ -1,4 +1,4 @@
-"""Published figures that the README sets beside our own, and the commands that make ours.
+"""Published figures that experiments/README.md sets beside ours, and the commands that make them.
 
 NLL in nats over K = 5000 draws. Of Burda et al. 2016 "paper" is their table and "nbip" a later
 implementation's; the priors' are from the table of the Exemplar VAE (Norouzi et al. 2020).

@@ -1,9 +1,9 @@
-"""Keeps a finished run's result as a small file beside the README's tables.
+"""Keeps a finished run's result as a small file, from which a table is written.
 
     python -m experiments keep runs/digits-vae
 
 Writes experiments/results/NAME.json: the figures, the command, the hardware and the minutes; then
-`python -m experiments table` writes the README's tables from these files.
+`python -m experiments table` writes the tables of experiments/README.md from these files.
 """
 
 from __future__ import annotations

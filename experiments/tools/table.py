@@ -1,4 +1,4 @@
-"""Writes the README's tables of figures from experiments/results/*.json.
+"""Writes the tables of experiments/README.md from experiments/results/*.json.
 
     python -m experiments table
 
@@ -28,7 +28,7 @@ PLACE = re.compile(
 )
 
 
-def command(readme: pathlib.Path = pathlib.Path("README.md")) -> None:
+def command(readme: pathlib.Path = pathlib.Path("experiments/README.md")) -> None:
     """Writes the tables.
 
     Args:

@@ -278,7 +278,7 @@ def test_the_listing_names_every_experiment_and_tool(capsys):
     assert [group.partition(":")[0] for group in groups] == [
         "experiments",
         "benchmarks",
-        "on a finished run",
+        "tools, most of them for a finished run",
     ]
     for group, names in zip(groups, (CASES, ["bench-vae"], ["sample", "interpolate"]), strict=True):
         for name in set(names) - {"images-vae-conv", "mnist-iwae-2"}:  # the same with other numbers

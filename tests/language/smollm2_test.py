@@ -101,7 +101,7 @@ def test_the_report_of_a_survey_finds_the_sink():
 
 
 def test_the_readme_prints_a_steered_distribution(capsys, monkeypatch):
-    readme = (kinds.ROOT / "README.md").read_text()
+    readme = (kinds.ROOT / "aejax" / "language" / "README.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "lm.add" in b)
     monkeypatch.setattr(lm, "load", lambda path: loaded())
     for code in (block, block.replace("20.0 *", "0.0 *")):

@@ -1,0 +1,105 @@
+"""Draws the pictures of the READMEs from kept results.
+
+    python -m experiments pictures
+    python -m experiments pictures --samples runs/conditional   # keeps other draws first
+
+Writes experiments/results/NAME.png: draws given a label, from NAME.npz, and frontiers of sparse
+codes, from NAME.json.
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import aejax as ae
+from aejax.files import read_json, write_bytes
+from aejax.optional import needs
+from aejax.report.drawing import style
+from aejax.report.drawing.grids import image_grid
+from aejax.report.frontier import frontier, points
+from experiments.shared.labels import samples as drawn
+from experiments.shared.place import say
+from experiments.shared.variational import SAMPLE_SEED
+from experiments.tools.keep import RESULTS, portable
+
+SAMPLES = "conditional"
+COUNT = 8  # draws of each label
+TILE = 42  # pixels of the page for the side of one draw
+# A results file with sparse codes -> the figures that its picture shows, one panel each.
+FRONTIERS = {
+    "synth-sae": ("explained_variance",),
+    "toy-superposition": ("explained_variance", "mcc"),
+}
+CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")  # the name of a row
+
+
+def command(samples: pathlib.Path | None = None) -> None:
+    """Draws the pictures.
+
+    Args:
+      samples: the folder of a finished run of `conditional`, whose draws are kept first.
+    """
+    if samples is not None:
+        keep_samples(samples)
+    for name, figure in figures().items():
+        path = RESULTS / f"{name}.png"
+        write_bytes(path, few_colours(style.png(figure)))
+        say(f"picture: {path}")
+
+
+def keep_samples(run_dir: pathlib.Path) -> None:
+    """Keeps draws of each label, u8[10, COUNT, H, W, 1], and the command of their run."""
+    model, variables, _ = ae.load(run_dir, seed=0)
+    means = drawn(model, variables, jax.random.key(SAMPLE_SEED), COUNT)
+    facts = read_json(run_dir / "environment.json")
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        allow_pickle=False,
+        samples=np.round(255 * means).astype(np.uint8),
+        command=np.asarray(portable(facts["command"])),
+    )
+    write_bytes(RESULTS / f"{SAMPLES}.npz", buffer.getvalue())
+    say(f"kept: {RESULTS / SAMPLES}.npz")
+
+
+def figures() -> dict[str, Any]:
+    """The name of each picture -> its matplotlib Figure."""
+    with np.load(RESULTS / f"{SAMPLES}.npz", allow_pickle=False) as kept:
+        images = kept["samples"].swapaxes(0, 1) / 255.0  # a column a label
+    found = {SAMPLES: image_grid(images, column_labels="0123456789", tile=TILE)}
+    for name, panels in FRONTIERS.items():
+        found[name] = frontiers(read_json(RESULTS / f"{name}.json"), panels)
+    return found
+
+
+def few_colours(png: bytes) -> bytes:
+    """The same picture with a palette of 64 colours, which takes a third of the bytes."""
+    image = needs("PIL.Image", "drawing a picture")
+    with image.open(io.BytesIO(png)) as picture:
+        reduced = picture.convert("RGB").quantize(64, dither=image.Dither.NONE)
+    buffer = io.BytesIO()
+    reduced.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def frontiers(result: Mapping[str, Any], panels: tuple[str, ...]) -> Any:
+    """The codes of a results file over their L0, and hollow those of another library."""
+    own: dict[str, list[Any]] = {}
+    peers: dict[str, list[Any]] = {}
+    for name, row in result.items():
+        if match := CODE.fullmatch(name):
+            group = peers if match["peer"] else own
+            group.setdefault(match["code"], []).append(row)
+    series, hollow = (
+        {panel: {code: points(rows, panel) for code, rows in group.items()} for panel in panels}
+        for group in (own, peers)
+    )
+    return frontier(series, hollow)
