@@ -1,16 +1,17 @@
-"""Bounds: how K draws of the log-ratio become one cost.
+"""Bounds: how the log-ratios of K draws are reduced to one cost.
 
-With the cost c[k, b] = log q(z_k | x_b) - log p(x_b, z_k), every bound here is an upper bound of
--log p(x_b) when the cost holds just that.
+The cost of a draw is c[k, b] = log q(z_k | x_b) - log p(x_b, z_k). If the objective's ratio terms
+sum to just that, every bound here is an upper bound of -log p(x_b).
 
-    mean          the negative ELBO                    decoder and encoder
-    iwae          -log of the mean weight              decoder and encoder
-    miwae(M)      iwae of K / M draws, M times         decoder and encoder
-    ciwae(beta)   between mean and iwae                decoder and encoder
-    dreg          iwae's, with rate(stick=True)        the encoder's with less noise
-    piwae(M)      iwae's for the decoder               miwae(M)'s for the encoder
+    bound         value                                gradient of the encoder
+    mean          the negative ELBO                    that of the value
+    iwae          -log of the mean weight              that of the value
+    miwae(M)      mean of M iwae's of K / M draws      that of the value
+    ciwae(beta)   between mean and iwae                that of the value
+    dreg          iwae                                 iwae's with less noise; rate(stick=True)
+    piwae(M)      iwae                                 miwae(M)'s
 
-"Sticking the landing" is no bound: it is the mean of one draw with rate(stick=True).
+"Sticking the landing" is not a bound of its own: it is `mean` with rate(stick=True).
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from aejax.checks import sensible, whole
 from aejax.errors import UserError
 from aejax.types import Array, Bound
 
-# Below it a group's share of the weights is kept at it, where float32 would lose the group.
+# The least share of the weights that a group keeps, so that float32 does not lose the group.
 _LEAST = 1e-20
 
 
 def _mean(cost: Array) -> Array:
-    """The negative ELBO: f32[K, B] -> f32[B]."""
+    """Computes the negative ELBO, f32[B], of costs f32[K, B]."""
     return jnp.mean(cost, axis=0)
 
 
 def _importance_weighted(cost: Array) -> Array:
-    """-log mean_k exp(-c_k): f32[K, B] -> f32[B] (Burda et al. 2016, equation 8)."""
+    """Computes -log mean_k exp(-c_k), f32[B], of costs f32[K, B] (Burda et al. 2016, eq. 8)."""
     return math.log(cost.shape[0]) - jax.nn.logsumexp(-cost, axis=0)
 
 
@@ -43,36 +44,37 @@ iwae = Bound(_importance_weighted)
 
 
 def _doubly(weight: Array, stuck: Array) -> Array:
-    """What weighs the gradient through each code if a share of the score is left out.
+    """Computes the doubly reparameterised weights of the gradient through the codes.
 
-    With the cost beta log q + ..., the score's part of the gradient, E[w beta d log q], is
-    -E[beta w (1 - w) dc/dz dz] (Tucker et al. 2019, appendix A, where beta is 1), and a rate of
-    weight beta that sticks has left it out: beside w, that makes (1 - beta) w + beta w squared.
+    With the cost beta log q + ..., the gradient through the parameters of log q, E[w beta d log q],
+    equals -E[beta w (1 - w) dc/dz dz] (Tucker et al. 2019, appendix A, where beta is 1). A
+    rate(stick=True) of weight beta omits this gradient. Adding it to the weight w of the path
+    through z gives (1 - beta) w + beta w^2.
 
     Args:
-      weight: w f32[..., K, B], normalised over the draws whose logarithm the bound takes.
-      stuck: beta f32[], the weight of the rates that stick; 0 leaves w as it is.
+      weight: w, f32[..., K, B], normalised over the draws that the bound averages in a logarithm.
+      stuck: beta, f32[], the weight of the terms rate(stick=True); 0 returns w unchanged.
     """
     return weight * ((1.0 - stuck) + stuck * weight)
 
 
-# Doubly reparameterised (Tucker et al. 2019, equation 8): w squared in the place of w.
+# DReG replaces w by w^2 in the encoder's gradient (Tucker et al. 2019, equation 8).
 dreg = Bound(_importance_weighted, _doubly, sticks=True)
 
 
 def miwae(groups: int) -> Bound:
-    """The mean over `groups` of the importance-weighted bound of each (Rainforth et al. 2018).
+    """Returns the mean of the importance-weighted bounds of M groups (Rainforth et al. 2018).
 
-    With M groups the K draws make M bounds of K / M draws: miwae(1) is iwae, and miwae(K) the mean.
+    Each group has K / M of the draws, so miwae(1) is iwae and miwae(K) is the mean.
 
     Args:
-      groups: M, which divides the draws.
+      groups: the number of groups M, which must divide K.
 
     Returns:
       A Bound.
 
     Raises:
-      UserError: if groups < 1, or when first used, if the draws do not divide.
+      UserError: if groups < 1; when first used, if M does not divide K.
     """
     _check_groups(groups)
 
@@ -85,19 +87,19 @@ def miwae(groups: int) -> Bound:
 
 
 def ciwae(beta: float) -> Bound:
-    """beta * mean + (1 - beta) * iwae (Rainforth et al. 2018, equation 15).
+    """Returns the bound beta * mean + (1 - beta) * iwae (Rainforth et al. 2018, equation 15).
 
     Args:
-      beta: from 0, iwae, to 1, the mean.
+      beta: the weight of the mean, from 0 (iwae) to 1 (mean).
 
     Returns:
       A Bound.
 
     Raises:
-      UserError: if beta is outside [0, 1], where the sum is no bound.
+      UserError: if beta is outside [0, 1], because the sum then is not a bound.
     """
     if not sensible(beta, lambda beta: 0.0 <= beta <= 1.0):
-        raise UserError(f"beta is {beta}, but a combination of bounds needs 0 <= beta <= 1")
+        raise UserError(f"ciwae has beta = {beta}: give a number from 0 to 1")
 
     def reduce(cost: Array) -> Array:
         return beta * _mean(cost) + (1.0 - beta) * _importance_weighted(cost)
@@ -106,21 +108,22 @@ def ciwae(beta: float) -> Bound:
 
 
 def piwae(groups: int) -> Bound:
-    """iwae of all draws for the decoder, miwae(groups) for the encoder (Rainforth et al. 2018).
+    """Returns iwae of all draws for the decoder and miwae(groups) for the encoder.
 
-    The cost is iwae's. The gradient that flows back through the codes, and so all of the encoder's,
-    is miwae's: its signal does not drown in noise as the draws grow. With rate(stick=True) it is
-    miwae's in expectation, doubly reparameterised. Only a VampPrior, whose density is made of the
-    encoder's own posteriors, gives the encoder iwae's gradient besides, through the pseudo-inputs.
+    The value is iwae's. The gradient that flows back through the codes, and so the encoder's, is
+    miwae's, whose signal-to-noise ratio does not fall as K grows (Rainforth et al. 2018). With
+    rate(stick=True) it is the doubly reparameterised form, which equals miwae's gradient in
+    expectation. A VampPrior, whose density uses the encoder's posteriors, additionally gives the
+    encoder iwae's gradient through the pseudo-inputs.
 
     Args:
-      groups: M, which divides the draws.
+      groups: the number of groups M, which must divide K.
 
     Returns:
       A Bound.
 
     Raises:
-      UserError: if groups < 1, or when first used, if the draws do not divide.
+      UserError: if groups < 1; when first used, if M does not divide K.
     """
     _check_groups(groups)
 
@@ -128,8 +131,8 @@ def piwae(groups: int) -> Bound:
         grouped = _grouped(-jax.lax.stop_gradient(cost), groups)
         share = jax.nn.softmax(jax.nn.logsumexp(grouped, axis=1), axis=0)
         within = jax.nn.softmax(grouped, axis=1)
-        # iwae's gradient to 20 digits; a group whose weights all vanish in float32 keeps their
-        # ratios, which regrade needs.
+        # The gradient is iwae's to 20 digits. The least share preserves the ratios of weights in a
+        # group that would all be zero in float32, because `regrade` needs these ratios.
         weight = (jnp.maximum(share, _LEAST)[:, None] * within).reshape(cost.shape)
         value = _importance_weighted(jax.lax.stop_gradient(cost))
         return value + jnp.sum(weight * (cost - jax.lax.stop_gradient(cost)), axis=0)
@@ -144,14 +147,15 @@ def piwae(groups: int) -> Bound:
 
 def _check_groups(groups: int) -> None:
     if not whole(groups) or groups < 1:
-        raise UserError(f"groups is {groups}: the draws make a whole number of groups, 1 or more")
+        raise UserError(f"the bound has groups = {groups}: give a whole number, 1 or more")
 
 
 def _grouped(values: Array, groups: int) -> Array:
-    """f32[K, B] -> f32[M, K / M, B], neighbouring draws together."""
+    """Groups neighbouring draws: reshapes f32[K, B] to f32[M, K / M, B]."""
     draws, size = values.shape
     if draws % groups:
         raise UserError(
-            f"{draws} draws do not make {groups} equal groups: choose draws that {groups} divides"
+            f"{draws} draws do not make {groups} equal groups: choose a number of draws that "
+            f"{groups} divides"
         )
     return values.reshape((groups, draws // groups, size))

@@ -1,4 +1,4 @@
-"""Numbers that a user gave a part: one that makes no sense is refused in a sentence."""
+"""Checks of numbers that a user gave: a number out of range raises UserError."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from aejax.types import Key
 
 
 def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
-    """Looks at a number that a user gave; one that a sweep traces has no value yet, and passes.
+    """Checks an attribute of a module; a traced number has no value yet and passes.
 
     Args:
-      part: of a model.
-      name: of its attribute; None is no number, so ask for those alone that must be one.
-      holds: of a number that makes sense.
-      wanted: such numbers in words.
+      part: the module, such as a bottleneck.
+      name: the attribute's name; the value None fails, so do not check optional attributes.
+      holds: returns whether a value is valid.
+      wanted: the valid values in words, for the message "give ...".
 
     Raises:
-      UserError: if it does not hold.
+      UserError: if the value is not valid.
     """
     value = getattr(part, name)
     if not sensible(value, holds):
@@ -30,37 +30,40 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
 
 
 def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
-    """Whether a number that a user gave holds; None does not, and one that is traced does."""
+    """Returns whether a value is valid; None is not, and a traced number is."""
     if isinstance(value, jax.core.Tracer):
         return True
-    # Not as an array: comparing one within a traced program gives no answer.
+    # Comparing a jax array inside a traced function gives a tracer, so this takes its number.
     value = value.item() if isinstance(value, jax.Array) else value
     return value is not None and bool(holds(value))
 
 
 def check_not_rbg(key: Key, refusal: str) -> None:
-    """Raises UserError in the given words for an rbg key: under vmap all draw as the first does."""
+    """Raises UserError with the given message for an rbg key.
+
+    Under vmap, rbg draws for all members from the first member's key.
+    """
     if "rbg" in str(jax.random.key_impl(key)):
         raise UserError(refusal)
 
 
 def check_positive(part: Any, name: str) -> None:
-    """Raises UserError for a number that is not above 0, or is infinite."""
+    """Raises UserError unless an attribute is a finite number above 0."""
     check(part, name, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 def check_count(part: Any, least: int, *names: str) -> None:
-    """Raises UserError for the first of a part's numbers that is not whole or below the least."""
+    """Raises UserError unless the named attributes are whole numbers, `least` or more."""
     for name in names:
         check(part, name, lambda n: whole(n) and n >= least, f"a whole number, {least} or more")
 
 
 def at_least(least: int, what: str, number: int) -> None:
-    """Raises UserError for a whole number below the least; the error says what it is."""
+    """Raises UserError if a number is below `least`; the message begins with `what`."""
     if number < least:
         raise UserError(f"{what} {number}: give {least} or more")
 
 
 def whole(value: Any) -> bool:
-    """Whether a number counts something: 2 and 2.0 do, 2.5, infinity and NaN do not."""
+    """Returns whether a number is whole: 2 and 2.0 are; 2.5, infinity and NaN are not."""
     return float(value).is_integer()

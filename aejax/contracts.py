@@ -1,16 +1,17 @@
-"""The contracts: what a bottleneck, a code, a prior and a likelihood must have, stated once.
+"""The contracts: what a bottleneck, a code, a prior and a likelihood must define.
 
-Three parts of a model are Linen modules that derive from a class of this file; what most of them
-have in common is a default of that class, so a new part states only what is its own.
+A model's bottleneck, prior and likelihood are Linen modules that derive from a class of this file.
+These classes define common defaults, so a new module defines only what differs.
 
     class Laplace(Bottleneck):      shape, __call__(features, key, given) -> a code
-    class Wide(Prior):              log_prob, sample; kl where it has a closed form
-    class Poisson(Likelihood):      log_prob, mean, sample; shape and support where they differ
+    class Wide(Prior):              log_prob, sample; kl if it has a closed form
+    class Poisson(Likelihood):      log_prob, mean, sample; shape and support if they differ
 
 An encoder is any Linen module (x, context) -> features, a decoder any (z, context) -> prediction.
 
-A code is a record, usually a `NamedTuple`, and derives from nothing: `Code` says what each has, and
-the protocols after it what some have. `isinstance(code, DiagonalCode)` asks whether it has that.
+A code is a record, usually a `NamedTuple`, without a base class. The protocol `Code` lists what
+every code has, and the protocols after it what some codes have. `isinstance(code, DiagonalCode)`
+tells whether a code has the latter.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from aejax.types import Array, Key
 
 
 class Code(Protocol):
-    """What a bottleneck gives."""
+    """The output of a bottleneck."""
 
     @property
     def z(self) -> Any:
-        """All that the decoder sees, [B, ...]."""
+        """Returns what the decoder sees, [B, ...]."""
         ...
 
     @property
     def latent(self) -> Any:
-        """What the prior gives a probability to, [B, *shape]: z itself unless it is quantised."""
+        """Returns what the prior gives a probability to, [B, *shape]: z, or indices of codes."""
         ...
 
 
@@ -43,50 +44,53 @@ class RandomCode(Code, Protocol):
     """A draw from q(z | x)."""
 
     def log_q(self, stick: bool = False) -> Array:
-        """log q(z | x) at the draw, f32[B], nats.
+        """Computes log q(z | x) at the draw, f32[B], in nats.
 
         Args:
-          stick: stops the gradient through the parameters of q but not through z (Roeder et al.
-            2017); raise UserError where that cannot be done.
+          stick: whether to stop the gradient through the parameters of q but not through z (Roeder
+            et al. 2017).
+
+        Raises:
+          UserError: if stick is True and the code cannot do this.
         """
         ...
 
 
 @runtime_checkable
 class DensityCode(RandomCode, Protocol):
-    """A draw whose posterior has a density that is known at any latent, not at the draw alone."""
+    """A draw from a posterior whose density is known at any latent, not only at the draw."""
 
     def log_prob(self, values: Array) -> Array:
-        """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
+        """Computes log q(values_n | x_b) of all pairs, f32[N, B], for values f32[N, L]."""
         ...
 
     def redraw(self, key: Key) -> Array:
-        """Another draw for each example, f32[B, L]."""
+        """Draws another z for each example, f32[B, L]."""
         ...
 
 
 @runtime_checkable
 class DiagonalCode(RandomCode, Protocol):
-    """A draw from N(mean, exp(log_std)^2): no other code may have both of these fields."""
+    """A draw from N(mean, exp(log_std)^2); no other code may have both of these fields."""
 
     @property
     def mean(self) -> Array:
-        """f32[B, L]."""
+        """Returns the mean of q, f32[B, L]."""
         ...
 
     @property
     def log_std(self) -> Array:
-        """f32[B, L]."""
+        """Returns the log standard deviation of q, f32[B, L]."""
         ...
 
 
 @runtime_checkable
 class TopDownCode(RandomCode, Protocol):
-    """A hierarchy of which each level is a diagonal Gaussian, given x and the levels above it."""
+    """A hierarchy whose levels are diagonal Gaussians given x and the levels above."""
 
     @property
     def levels(self) -> Sequence[DiagonalCode]:
-        """From the top down; the first is drawn from x alone."""
+        """Returns the levels from the top down; the first depends on x only."""
         ...
 
 
@@ -96,45 +100,45 @@ class BottomUpCode(RandomCode, Protocol):
 
     @property
     def whole(self) -> RandomCode:
-        """The level that is drawn from x: the others tell no more of x."""
+        """Returns the level drawn from x; the other levels hold no more information on x."""
         ...
 
 
 class Given(NamedTuple):
-    """What a bottleneck may read beside the features; most read nothing of it."""
+    """What a bottleneck may read beside the features; most bottlenecks read none of it."""
 
-    step: Array | int = 0  # i32[], of training
-    context: Any = None  # of the batch, a pytree with leading B
-    prior: Prior | None = None  # of the model: a ladder's posterior shares its trunk
-    decoder: Any = None  # of the model: a sparse bottleneck may read its atoms
+    step: Array | int = 0  # i32[], the training step
+    context: Any = None  # the batch's context, a pytree with leading B
+    prior: Prior | None = None  # the model's prior: a ladder's posterior shares its trunk
+    decoder: Any = None  # the model's decoder: a sparse bottleneck may read its atoms
 
 
 NOTHING = Given()
 
 
 class Bottleneck(nn.Module, abc.ABC):
-    """Abstract: features -> code.
+    """Abstract: turns the encoder's features into a code.
 
-    It behaves as in training if and only if the collection "memory" is writable.
+    A bottleneck behaves as in training if and only if the collection "memory" is mutable.
     """
 
     @property
     @abc.abstractmethod
     def shape(self) -> tuple[Any, ...]:
-        """Of one example's latent, without B; a tuple of shapes for a hierarchy."""
+        """Returns the shape of one example's latent; for a hierarchy a tuple of shapes."""
 
     @abc.abstractmethod
     def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> Code:
-        """The code of a batch.
+        """Computes the code of a batch.
 
         Args:
-          features: what the encoder gives, [B, ...].
-          key: of the noise; None: there is none, and z is the mean where it has one.
-          given: what else there is.
+          features: the encoder's output, [B, ...].
+          key: the key of the noise; None: no noise, so that a Gaussian's z is its mean.
+          given: the other things that a bottleneck may read.
         """
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
-        """What the decoder sees of a latent that the prior draws: the latent itself."""
+        """Converts a latent drawn from the prior to what the decoder sees; by default no change."""
         return latent
 
 
@@ -142,74 +146,80 @@ class VectorBottleneck(Bottleneck):
     """Abstract: a bottleneck whose latent is a vector.
 
     Attributes:
-      latents: L, of its numbers.
+      latents: the number of latents L.
     """
 
     latents: int
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
+        """Returns the shape of one example's latent."""
         return (self.latents,)
 
 
 class Prior(nn.Module, abc.ABC):
-    """Abstract: what the latents are drawn from when there is no input.
+    """Abstract: the distribution of the latents without an input.
 
-    In its methods `context` is the batch's, which a prior may ignore, and `posterior` the model's
-    own map from a Batch to a code without noise, for priors that are made of posteriors.
+    In the methods, `context` is the batch's context, which a prior may ignore, and `posterior` is
+    the model's function from a Batch to a code without noise, which a VampPrior needs.
     """
 
-    of_levels: ClassVar[bool] = False  # its latents are the levels of a hierarchy, a tuple
+    of_levels: ClassVar[bool] = False  # whether a latent is a tuple, the levels of a hierarchy
 
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:
-        """log p(z), [B, *shape] -> f32[B], nats."""
+        """Computes log p(z), f32[B], in nats, for z [B, *shape]."""
 
     @abc.abstractmethod
     def sample(
         self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
     ) -> Any:
-        """Draws n latents, [n, *shape]; the shape is the bottleneck's."""
+        """Draws n latents, [n, *shape], where shape is the bottleneck's `shape`."""
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
-        """KL(q || p) per dimension, f32[B, L], nats; None: there is no closed form."""
+        """Computes KL(q || p) per dimension, f32[B, L], in nats; None: there is no closed form."""
 
     def check_event(self, event: tuple[int, ...]) -> None:
-        """Raises UserError if the prior is made for inputs x of another shape than `event`."""
+        """Raises UserError if the prior has pseudo-inputs of another shape than `event`."""
 
 
 @runtime_checkable
 class TrunkPrior(Protocol):
-    """A prior of levels whose deterministic trunk the posterior and the decoder share."""
+    """A hierarchical prior whose deterministic trunk the posterior and the decoder share."""
 
     def start(self, n: int, context: Any = None) -> Any:
-        """The state above the top level, of n examples."""
+        """Returns the trunk's state above the top level for n examples."""
         ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
-        """The state below a level, counted from the top, whose latent is z."""
+        """Returns the trunk's state below a level, counted from the top, whose latent is z."""
         ...
 
 
 class Likelihood(nn.Module, abc.ABC):
-    """Abstract: how probable a target is under what the decoder ends in, the prediction."""
+    """Abstract: the distribution of the target given the decoder's output, the prediction."""
 
-    support: ClassVar[tuple[float, float] | None] = None  # of targets; None: all real numbers
-    binary: ClassVar[bool] = False  # only targets of 0 and 1 have a probability
+    support: ClassVar[tuple[float, float] | None] = None  # range of targets; None: real numbers
+    binary: ClassVar[bool] = False  # whether only the targets 0 and 1 have a probability
 
     def shape(self, event: Sequence[int]) -> tuple[int, ...]:
-        """Of one example's prediction, for a target of shape `event`: one number an element."""
+        """Returns the shape of one example's prediction for a target of shape `event`.
+
+        By default the prediction has one number for each element of the target.
+        """
         return tuple(event)
 
     @abc.abstractmethod
     def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
-        """log p(target | prediction), f32[B], nats; the mask is multiplied in before the sum."""
+        """Computes log p(target | prediction), f32[B], in nats.
+
+        The mask multiplies the log-probability of each element before the sum.
+        """
 
     @abc.abstractmethod
     def mean(self, prediction: Any) -> Array:
-        """The expected target, [B, *event]."""
+        """Computes the expected target, [B, *event]."""
 
     @abc.abstractmethod
     def sample(self, key: Key, prediction: Any) -> Array:
-        """A target drawn, [B, *event]."""
+        """Draws a target for each example, [B, *event]."""

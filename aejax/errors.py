@@ -1,5 +1,8 @@
-"""The one exception for a person's bad input: printed as one sentence, without a traceback."""
+"""The exception for a user's bad input, which commands print without a traceback."""
 
 
 class UserError(ValueError):
-    """Bad input: says what was wrong, where, and what to do; the commands exit with status 2."""
+    """Bad input. The message says what was wrong, where, and what to do.
+
+    Commands print the message and exit with status 2.
+    """

@@ -1,4 +1,4 @@
-"""Sums over event axes: every axis but the leading one of the batch."""
+"""Functions of event axes, which are all axes but the batch's: sums, flattening and joining."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aejax.types import Array, Batch
 
 
 def sum_events(values: Array, mask: Array | None = None) -> Array:
-    """Sums over all axes but the first, after multiplying the mask in.
+    """Multiplies values by the mask and sums them over all axes but the first.
 
     Args:
       values: f32[B, *event].
-      mask: anything that broadcasts to `values`, or None.
+      mask: an array that broadcasts to `values`; None: no mask.
 
     Returns:
       f32[B].
@@ -28,9 +28,10 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
 
 
 def without_missing(batch: Batch) -> Batch:
-    """The batch with 0 for each target that is NaN where the mask is 0: a missing value.
+    """Replaces missing targets, which are NaN where the mask is 0, by 0.
 
-    NaN times 0 is NaN, in the sum as in its gradient. Any other target stays as it is.
+    The mask alone would not remove them, because NaN times 0 is NaN in the sum and in its gradient.
+    Other targets are not changed.
     """
     target, mask = batch.target, batch.mask
     if mask is None or not jnp.issubdtype(target.dtype, jnp.floating):
@@ -40,55 +41,55 @@ def without_missing(batch: Batch) -> Batch:
 
 
 def is_dense(z: Any) -> bool:
-    """Whether a z is an array; otherwise it holds few latents and says itself what it is.
+    """Returns whether z is an array, as opposed to a sparse record such as `Rows`.
 
-    Such a z has `dense() -> f32[B, m]`, `latents`, `combine(atoms) -> f32[B, D]`, and
-    `between(low, high)`, as the `Rows` of `aejax.bottlenecks.sparse` do.
+    A sparse record has `dense() -> f32[B, m]`, `latents`, `combine(atoms) -> f32[B, D]` and
+    `between(low, high)`; see `aejax.bottlenecks.sparse`.
     """
     return isinstance(z, jax.Array | np.ndarray)
 
 
 def dense(z: Any) -> Array:
-    """A z as an array f32[B, m], whatever its form."""
+    """Converts z, an array or a sparse record, to an array f32[B, m]."""
     return z if is_dense(z) else z.dense()
 
 
 def flatten(values: Any) -> Array:
-    """[B, *event] -> [B, size of the event]; a sparse latent's rows as the dense latent.
+    """Flattens [B, *event] to [B, size of the event]; a sparse z is made dense first.
 
     Raises:
-      UserError: for a tuple, as the levels of a hierarchy are.
+      UserError: if values is a tuple, such as the levels of a hierarchy.
     """
     if isinstance(values, tuple):
         raise UserError(
-            f"a net of one array was given {len(values)}, several values side by side as a "
-            "hierarchy's levels are: put nets.Joined around this net"
+            f"this net takes one array but was given a tuple of {len(values)}, such as the levels "
+            "of a hierarchy: put nets.Joined around this net"
         )
     values = dense(values)
     return values.reshape((values.shape[0], -1))
 
 
 def joined(latent: Any) -> Array:
-    """A latent as one vector, the levels of a hierarchy side by side from the top down: f32[B, L].
+    """Flattens a latent to f32[B, L]; concatenates the levels of a hierarchy from the top down.
 
     Args:
-      latent: [B, *shape], or a tuple of such.
+      latent: [B, *shape], or a tuple of such arrays.
     """
     return jnp.concatenate([flatten(leaf) for leaf in jax.tree.leaves(latent)], axis=-1)
 
 
 def join_context(values: Array, context: Any) -> Array:
-    """Appends the leaves of a context to flattened values: [B, D] -> [B, D + size of the context].
+    """Appends the flattened context to values [B, D], giving [B, D + size of the context].
 
     Raises:
-      TypeError: if a leaf holds integers: an index is no magnitude, encode it as one-hot first.
+      TypeError: if a leaf of the context holds integers, which must be one-hot encoded first.
     """
     leaves = jax.tree.leaves(context)
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"a context leaf has dtype {leaf.dtype}, which a dense net would read as a "
-                "magnitude: pass jax.nn.one_hot(labels, classes) instead"
+                f"an array of the context has dtype {leaf.dtype}, which a dense net would read as "
+                "a magnitude: pass jax.nn.one_hot(labels, classes) instead"
             )
     if not leaves:
         return values

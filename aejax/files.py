@@ -1,9 +1,9 @@
-"""How a run's folder is written: whole files or none, one writer at a time, disk errors by name.
+"""Writing files safely: atomic replacement, one writer per folder, and readable disk errors.
 
-write_json(folder / "result.json", {"elbo": -90.1})     # either the old file or the new one
-with writing(folder):                                    # OSError -> one sentence for the user
+write_json(folder / "result.json", {"elbo": -90.1})   # afterwards the old file or the new one
+with writing(folder):                                  # an OSError becomes a UserError
     ...
-lock = lock_folder(folder)                               # until unlock(lock), or this process dies
+lock = lock_folder(folder)                             # held until unlock(lock) or process exit
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aejax.errors import UserError
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """Turns an OSError of the block (a full disk, an unwritable folder) into a UserError.
+    """Turns an OSError inside the block (a full disk, an unwritable folder) into a UserError.
 
     Args:
-      path: the file or folder that the block writes; the error names it.
+      path: the file or folder that the block writes; the error message names it.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Waits until a file or a folder's entries are on the disk, so that a power cut keeps them."""
+    """Waits until a file, or a folder's list of entries, is on the disk (safe from a power cut)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -49,10 +49,10 @@ def sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` when it is whole, by one rename.
+    """Yields a temporary file that replaces `path` by one rename once the block has ended.
 
     Raises:
-      OSError: the disk is full or the folder cannot be written; the old file is untouched.
+      OSError: if the disk is full or the folder cannot be written; the old file stays as it was.
     """
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -67,21 +67,25 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file completely or not at all.
 
     Raises:
-      UserError: the disk is full or the folder cannot be written; the old file is untouched.
+      UserError: if the disk is full or the folder cannot be written; the old file stays as it was.
     """
     with writing(path), replacing(path) as file:
         file.write(content)
 
 
-def plain(data: Any) -> Any:
-    """Data as JSON has it: arrays as lists, paths as strings, NaN (which JSON lacks) as "NaN"."""
+def as_json(data: Any) -> Any:
+    """Converts data to JSON's types: arrays to lists, paths to strings, NaN to the string "NaN".
+
+    Raises:
+      UserError: if a value has a type that JSON cannot hold.
+    """
     if isinstance(data, Mapping):
-        return {str(name): plain(value) for name, value in data.items()}
+        return {str(name): as_json(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
+        return [as_json(value) for value in data]
     if isinstance(data, float) and not math.isfinite(data):
         return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
     if data is None or isinstance(data, bool | int | float | str):
@@ -89,13 +93,13 @@ def plain(data: Any) -> Any:
     if isinstance(data, os.PathLike):
         return os.fspath(data)
     if hasattr(data, "tolist"):
-        return plain(data.tolist())
+        return as_json(data.tolist())
     raise UserError(f"{data!r} of type {type(data).__name__} cannot be written as JSON")
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:
-    """Writes `plain(data)` as indented JSON, whole or not at all."""
-    text = json.dumps(plain(data), indent=2, allow_nan=False)
+    """Writes `as_json(data)` as indented JSON, completely or not at all."""
+    text = json.dumps(as_json(data), indent=2, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 
@@ -103,11 +107,11 @@ def read_json(path: pathlib.Path, whose: str = "run") -> Any:
     """Reads a JSON file that aejax wrote.
 
     Args:
-      path: of the file.
-      whose: what the file's folder should be, for the error where there is no such file.
+      path: the path of the file.
+      whose: what kind of folder should hold the file; the error for a missing file names it.
 
     Raises:
-      UserError: the file is missing, unreadable, no JSON, or of lists in lists a thousand deep.
+      UserError: if the file is missing, cannot be read, is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(path.read_bytes())
@@ -118,33 +122,41 @@ def read_json(path: pathlib.Path, whose: str = "run") -> Any:
 
 
 def file_sha256(path: pathlib.Path) -> str:
-    """The sha256 of a file's bytes, as hexadecimal digits."""
+    """Returns the sha256 of a file's bytes as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock_folder(folder: pathlib.Path) -> int:
-    """Takes the folder for this process alone (flock: the kernel lets go when the process dies).
+def lock_folder(folder: pathlib.Path, wait: bool = False) -> int:
+    """Locks a folder for this process; the kernel releases the lock when the process dies.
+
+    Args:
+      folder: an existing folder.
+      wait: whether to wait until another process releases the folder, instead of raising.
 
     Returns:
       A descriptor for `unlock`.
 
     Raises:
-      UserError: another process writes this folder.
+      UserError: if another process holds the lock and `wait` is False, or the folder cannot be
+        opened or locked.
     """
     with writing(folder):
         descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"another process writes {folder}; wait for it to end or choose another folder"
-        ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"another process writes {folder}; wait for it to end or choose another folder"
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
     return descriptor
 
 
 def unlock(descriptor: int) -> None:
-    """Lets go of a folder taken by `lock_folder`."""
+    """Releases a folder that `lock_folder` locked."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Objectives: a loss is data, a mapping from a name to (weight, term).
+"""Objectives: a loss is a mapping from a name to (weight, term).
 
-Merging mappings composes losses, as chaining transformations composes optimisers:
+Losses are composed by merging mappings, as optimisers are composed by chaining transformations:
 
     vae     = elbo()                                             # rate + distortion
     beta    = elbo(beta=optax.linear_schedule(0.0, 4.0, 1_000))  # KL warm-up to beta = 4
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 
 def merge(*objectives: Objective) -> Objective:
-    """All terms of all objectives; associative, with {} as identity.
+    """Returns one objective with all terms of the given objectives.
+
+    Merging is associative, with {} as its identity.
 
     Raises:
-      UserError: if two objectives use one name.
+      UserError: if two objectives use the same name.
     """
     merged: dict[str, tuple[Any, Term]] = {}
     for objective in objectives:
@@ -42,17 +44,18 @@ def merge(*objectives: Objective) -> Objective:
 
 
 def watch(**terms: Term) -> Objective:
-    """Terms that are measured at every step and never added to the loss."""
+    """Returns an objective of terms that are measured at every step but not added to the loss."""
     return {name: (None, term) for name, term in terms.items()}
 
 
 def elbo(beta: optax.ScalarOrSchedule = 1.0, rate: Term = losses.kl) -> Objective:
-    """The negative evidence lower bound, beta * rate + distortion (Higgins et al. 2017).
+    """Returns the negative evidence lower bound, beta * rate + distortion (Higgins et al. 2017).
 
     Args:
-      beta: weight of the rate, a number or a schedule of the step; only with 1 is the sum a bound.
-      rate: `losses.kl` (closed form), or `losses.rate()` at the draws, which bounds other than the
-        mean need.
+      beta: the weight of the rate, a number or a schedule of the step. The sum bounds -log p(x)
+        from above if beta is 1.
+      rate: `losses.kl` (closed form), or `losses.rate()` (sampled at the draws), which all bounds
+        but `bounds.mean` need.
     """
     return {"rate": (beta, rate), "distortion": (1.0, losses.distortion)}
 
@@ -60,30 +63,32 @@ def elbo(beta: optax.ScalarOrSchedule = 1.0, rate: Term = losses.kl) -> Objectiv
 def cyclical(
     period: int, peak: float = 1.0, ramp: float = 0.5, cycles: int | None = None
 ) -> optax.Schedule:
-    """Rises from 0 to `peak`, stays there, and starts again (Fu et al. 2019, equation 6).
+    """Returns a cyclical schedule: it rises from 0 to `peak`, stays there, and starts again.
+
+    The schedule is that of Fu et al. 2019, equation 6.
 
     Args:
-      period: steps of one cycle.
+      period: the number of steps of one cycle.
       peak: the weight at the end of each rise.
       ramp: the share of a cycle that the linear rise takes.
-      cycles: after so many the weight stays at the peak; None: never.
+      cycles: the number of cycles, after which the weight stays at the peak; None: no end.
 
     Returns:
-      step i32[] -> f32[].
+      A function from the step, i32[], to the weight, f32[].
 
     Raises:
       UserError: if period < 1, ramp is outside (0, 1] or cycles < 1.
     """
     if period < 1:
-        raise UserError(f"period is {period}, but a cycle takes 1 step or more")
+        raise UserError(f"period is {period}, but a cycle takes 1 step or more: give 1 or more")
     if not 0.0 < ramp <= 1.0:
-        raise UserError(f"ramp is {ramp}, but a share of the cycle lies in (0, 1]")
+        raise UserError(f"ramp is {ramp}, but it is a share of the cycle: give one in (0, 1]")
     if cycles is not None and cycles < 1:
         raise UserError(f"cycles is {cycles}: give 1 or more, or None for no end")
 
     def schedule(step: Array) -> Array:
         step = jnp.asarray(step)
-        # The remainder of integers: float32 no longer counts every step beyond 16 million.
+        # The remainder is taken of integers, because float32 cannot hold every step above 2^24.
         position = (step % period).astype(jnp.float32) / (period * ramp)
         risen = jnp.minimum(position, 1.0)
         if cycles is not None:
@@ -94,7 +99,7 @@ def cyclical(
 
 
 def reconstruction() -> Objective:
-    """The standard autoencoder: distortion alone."""
+    """Returns the standard autoencoder's objective, which is the distortion only."""
     return {"distortion": (1.0, losses.distortion)}
 
 
@@ -105,15 +110,16 @@ def sparse(
     dead_after: int = 1000,
     error: Term = losses.scaled_error,
 ) -> Objective:
-    """A sparse autoencoder: squared error, and what keeps few latents active and all in use.
+    """Returns a sparse autoencoder's objective: an error, a sparsity penalty and AuxK revival.
 
     Args:
-      l1: weight of the L1 norm, or None where the bottleneck fixes the number of active latents.
-      revival: weight of AuxK, 1/32 or 1, or None.
-      steered: a penalty without a coefficient, such as `losses.penalty`, the bottleneck's own: its
-        price follows the number of active latents that the bottleneck's `l0` asks for.
+      l1: the weight of the L1 norm; None: no L1 term, as for bottlenecks with a fixed number of
+        active latents.
+      revival: the weight of AuxK, usually 1/32 or 1; None: no AuxK.
+      steered: a penalty whose price a controller adjusts so that the bottleneck's `l0` latents are
+        active, such as `losses.penalty`; None: no such term.
       dead_after: steps of silence after which a latent is dead.
-      error: what is to be small; `losses.scaled_error`, `losses.unexplained`,
+      error: the error term: `losses.scaled_error`, `losses.unexplained`,
         `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.
     """
     terms: dict[str, tuple[Any, Term]] = {"error": (1.0, error)}
@@ -129,18 +135,19 @@ def sparse(
 class Total(NamedTuple):
     """An objective, evaluated on one forward pass."""
 
-    ratio: Array  # f32[B], weighted sum of the parts of the log-ratio
+    ratio: Array  # f32[B], weighted sum of the terms of the log-ratio
     penalty: Array  # f32[B], weighted sum of all other terms
     values: dict[str, Array]  # name -> f32[B], unweighted
 
 
 def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
-    """Evaluates every term, each with a key of its own, and adds up those that have a weight.
+    """Evaluates every term, each with its own key, and adds up those that have a weight.
 
-    A term's key depends on its name alone, so adding a term changes the noise of no other.
+    A term's key depends on its name only, so adding a term does not change another's noise.
 
     Raises:
-      TypeError: naming the term, if one needs a field that the code lacks.
+      TypeError: if a term reads a field that the code or bottleneck lacks, or returns a wrong
+        shape; the message names the term.
     """
     size = forward.batch.target.shape[0]
     sums = {"ratio": jnp.zeros((size,)), "penalty": jnp.zeros((size,))}
@@ -174,7 +181,7 @@ def _evaluate(name: str, term: Term, model: nn.Module, forward: Forward) -> Arra
     size = forward.batch.target.shape[0]
     if jnp.shape(value) != (size,):
         raise TypeError(
-            f"the term {name!r} returned shape {jnp.shape(value)}; a term returns one value an "
-            f"example, ({size},)"
+            f"the term {name!r} returned shape {jnp.shape(value)}; a term must return one value "
+            f"per example, ({size},)"
         )
     return value

@@ -1,4 +1,4 @@
-"""One place that imports what only some uses need, and says what to install."""
+"""Imports optional packages, or tells the user what to install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 from aejax.errors import UserError
 
-# What to install for a module, where that is not its own name.
+# Maps a module to the packages to install, if these are not named as the module.
 PACKAGES = {
     "PIL": "pillow",
     "skimage": "scikit-image",
@@ -17,17 +17,17 @@ PACKAGES = {
 
 
 def needs(module: str, purpose: str) -> ModuleType:
-    """Imports a module, or says what to install.
+    """Imports an optional module.
 
     Args:
-      module: its dotted name.
-      purpose: what is not possible without it, for the message.
+      module: the dotted name of the module.
+      purpose: what needs the module, the subject of the message "... needs ...".
 
     Returns:
       The module.
 
     Raises:
-      UserError: it is not installed.
+      UserError: if the module is not installed; the message says what to install.
     """
     try:
         return importlib.import_module(module)

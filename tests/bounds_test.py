@@ -174,7 +174,7 @@ def test_quadrature_sees_bias():
     assert score(SAMPLED, 2, ae.Bound(bounds.iwae.reduce, lambda w, _: w * w), 2) > 10
     with pytest.raises(ae.UserError, match="sticks the landing"):
         ae.learner(CASE.model, STUCK, optax.sgd(1.0), draws=2, bound=bounds.iwae)
-    with pytest.raises(ae.UserError, match="no rate of the objective sticks the landing"):
+    with pytest.raises(ae.UserError, match="needs a rate that sticks the landing"):
         ae.learner(CASE.model, SAMPLED, optax.sgd(1.0), draws=2, bound=bounds.dreg)
 
 
@@ -252,10 +252,10 @@ def test_missing_values_are_left_out_by_the_mask_even_as_nan():
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda: bounds.miwae(0), "groups is 0"),
-        (lambda: bounds.piwae(-1), "groups is -1"),
-        (lambda: bounds.miwae(2.5), "groups is 2.5"),
-        (lambda: bounds.ciwae(1.5), "beta is 1.5"),
+        (lambda: bounds.miwae(0), "groups = 0"),
+        (lambda: bounds.piwae(-1), "groups = -1"),
+        (lambda: bounds.miwae(2.5), "groups = 2.5"),
+        (lambda: bounds.ciwae(1.5), "beta = 1.5"),
         (lambda: bounds.miwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
         (lambda: bounds.piwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
     ],

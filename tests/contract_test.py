@@ -687,7 +687,7 @@ def test_a_sample_of_less_than_one_is_refused(n):
         ae.nets.Identity(), ae.Gaussian(L), ae.nets.MLP((), (D,)), ae.priors.Standard()
     )
     variables = model.init(jax.random.key(0), ae.Batch(features(), features()))
-    with pytest.raises(ae.UserError, match=f"a sample of n = {n}: draw 1 or more"):
+    with pytest.raises(ae.UserError, match=f"sample was asked for n = {n} draws: give 1 or more"):
         model.bind(variables).sample(jax.random.key(1), n)
 
 

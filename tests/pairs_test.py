@@ -72,8 +72,8 @@ CLOSED = {"closed", "free-bits", "capacity"}
 # than one applies it is the first, in the order in which a pass comes to them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
-    ((VECTORS, OF_LEVELS), "none of latents of shape .* pair the bottlenecks"),
-    ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "none of latents of shape .* pair the bott"),
+    ((VECTORS, OF_LEVELS), "does not suit latents of shape .* pair the"),
+    ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "does not suit latents of shape .* pair"),
     ((CLOSED, {"UpwardLevels"}), "UpwardCode .* has no closed form: use losses.rate"),
     ((CLOSED, FLOWS | {"FullGaussian"}), "has no closed form: use losses.rate()"),
     (
@@ -82,7 +82,7 @@ REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     ),
     (({"stl", "dreg"}, FLOWS), "a flow's log q cannot stick the landing"),
     (({"stl", "dreg"}, set(HIERARCHIES)), "a hierarchy cannot stick the landing"),
-    (({"UpwardLevels"}, {"Levels-vamp"}), "posteriors .* of the top level, which UpwardCode does"),
+    (({"UpwardLevels"}, {"Levels-vamp"}), "posterior .* of the top level, which UpwardCode does"),
     (({"Vamp"}, FLOWS), "needs a posterior whose density is known at any latent"),
     (
         ({"tc", "dip-i", "dip-ii"}, FLOWS | {"FullGaussian"} | set(HIERARCHIES)),

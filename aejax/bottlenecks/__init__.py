@@ -1,7 +1,7 @@
-"""Bottlenecks: features -> Code, and what it costs; in nothing else do autoencoders differ.
+"""Bottlenecks: modules that turn the encoder's features into a code.
 
-`aejax.contracts` says what a bottleneck must have (`Bottleneck`), and what a code must (`Code`) and
-can have.
+The kinds of autoencoder differ in their bottleneck. `aejax.contracts` defines what a bottleneck
+must have (`Bottleneck`), and what a code must have (`Code`) and may have.
 """
 
 from aejax.bottlenecks.covariance import FullGaussian, FullGaussianCode

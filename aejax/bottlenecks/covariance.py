@@ -1,4 +1,4 @@
-"""The Gaussian posterior with full covariance: latents may depend on each other given x."""
+"""The Gaussian posterior with full covariance: latents may be correlated given x."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from aejax.types import Array, Key
 
 
 class FullGaussianCode(NamedTuple):
-    """A draw from q(z | x) = N(location, cholesky cholesky^T) with its parameters.
+    """A draw from q(z | x) = N(location, cholesky cholesky^T), with its parameters.
 
-    The fields are not named as those of a diagonal Gaussian, whose KL in closed form is wrong here.
+    The fields are not called mean and log_std, because a code with these fields is taken for a
+    diagonal Gaussian, whose closed-form KL would be wrong here.
     """
 
     z: Array  # f32[B, L]
     location: Array  # f32[B, L]
-    cholesky: Array  # f32[B, L, L], lower triangular, the diagonal above zero
+    cholesky: Array  # f32[B, L, L], lower triangular with a positive diagonal
 
     @property
     def latent(self) -> Array:
-        """f32[B, L]."""
+        """Returns z, to which the prior gives a probability, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
-        """log q(z | x), f32[B].
+        """Computes log q(z | x), f32[B].
 
         Args:
-          stick: stops the gradient through location and cholesky but not through z (Roeder et al.
-            2017, equation 8).
+          stick: whether to stop the gradient through location and cholesky but not through z
+            (Roeder et al. 2017, equation 8).
         """
         location, cholesky = self.location, self.cholesky
         if stick:
@@ -43,28 +44,29 @@ class FullGaussianCode(NamedTuple):
         return _log_prob(self.z, location, cholesky)
 
     def log_prob(self, values: Array) -> Array:
-        """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
+        """Computes log q(values_n | x_b) of all pairs, f32[N, B], for values f32[N, L]."""
         each = jax.vmap(lambda value: _log_prob(value[None], self.location, self.cholesky))
         return each(values)
 
     def redraw(self, key: Key) -> Array:
-        """Another draw for each example, f32[B, L]."""
+        """Draws another z for each example, f32[B, L]."""
         noise = jax.random.normal(key, self.location.shape)
         return self.location + _product(self.cholesky, noise)
 
 
 class FullGaussian(VectorBottleneck):
-    """z = location + cholesky noise, noise ~ N(0, 1) (Kingma and Welling 2019, section 2.5.1).
+    """Draws z = location + cholesky noise, noise ~ N(0, 1).
 
-    The features give L (L + 3) / 2 numbers: the location, the logarithm of the diagonal, and what
-    stands below it.
+    The method is that of Kingma and Welling 2019, section 2.5.1. A linear map of the features gives
+    the L (L + 3) / 2 statistics: the location, the logarithm of the Cholesky factor's diagonal, and
+    the entries below the diagonal.
     """
 
     @nn.compact
     def __call__(
         self, features: Array, key: Key | None, given: Given = NOTHING
     ) -> FullGaussianCode:
-        """[B, ...] -> FullGaussianCode; without a key z is the location."""
+        """Draws the code of features [B, ...]; without a key z is the location."""
         count = self.latents
         rows, columns = np.tril_indices(count, -1)
         statistics = nn.Dense(2 * count + len(rows), name="statistics")(
@@ -78,12 +80,12 @@ class FullGaussian(VectorBottleneck):
 
 
 def _product(matrices: Array, vectors: Array) -> Array:
-    """f32[B, L, L], f32[B, L] -> f32[B, L], without the rounding of fast matrix units."""
+    """Multiplies f32[B, L, L] by f32[B, L] in full float32, which fast matrix units do not."""
     return jnp.sum(matrices * vectors[:, None, :], axis=-1)
 
 
 def _log_prob(value: Array, location: Array, cholesky: Array) -> Array:
-    """f32[B or 1, L], f32[B, L], f32[B, L, L] -> f32[B]."""
+    """Computes log N(value; location, cholesky cholesky^T), f32[B], of a value f32[B or 1, L]."""
     difference = jnp.broadcast_to(value, location.shape) - location
     noise = jax.lax.linalg.triangular_solve(
         cholesky, difference[..., None], left_side=True, lower=True

@@ -1,7 +1,7 @@
-"""What the posteriors made by normalising flows share: their start, their steps and their code.
+"""Code shared by the normalising-flow posteriors: the base Gaussian, the steps and their code.
 
-    base  ~ N(location, exp(log_scale)^2)          from the features
-    z     = step_T(... step_1(base))               each step invertible, with the features' help
+    base  ~ N(location, exp(log_scale)^2)          parameters from the features
+    z     = step_T(... step_1(base))               each step is invertible and reads the features
     log q = log N(base) - sum of the steps' log |det dz / dbase|  (Rezende and Mohamed 2015, eq. 7)
 
 A step is a Linen module (z, features) -> (z', log|det|), f32[B, L] and f32[B].
@@ -23,30 +23,30 @@ from aejax.types import Array, Key
 
 
 class FlowCode(NamedTuple):
-    """A draw from q(z | x) and how it came about; its density is known at this draw alone."""
+    """A draw from q(z | x), with what its density needs; the density is known at this draw only."""
 
     z: Array  # f32[B, L]
-    base: Array  # f32[B, L], what entered the first step
-    location: Array  # f32[B, L], of base
-    log_scale: Array  # f32[B, L], of base
+    base: Array  # f32[B, L], the draw from the base Gaussian, the input of the first step
+    location: Array  # f32[B, L], the mean of the base Gaussian
+    log_scale: Array  # f32[B, L], the log standard deviation of the base Gaussian
     log_det: Array  # f32[B], log |det dz / dbase|
 
     @property
     def latent(self) -> Array:
-        """f32[B, L]."""
+        """Returns z, to which the prior gives a probability, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
-        """log q(z | x), f32[B].
+        """Computes log q(z | x), f32[B].
 
         Raises:
-          UserError: with stick, which needs log q as a function of z with the steps held fixed, and
-            so their inverse, which is not at hand. Stopping the base's parameters alone would be
-            another estimator.
+          UserError: if stick is True. Sticking needs log q as a function of z with the steps held
+            constant, which needs the steps' inverse; stopping the gradient of the base's parameters
+            only would be a different estimator.
         """
         if stick:
             raise UserError(
-                "a flow's log q cannot stick the landing, as its steps have no inverse at hand: "
+                "a flow's log q cannot stick the landing, because its steps have no inverse here: "
                 "use losses.rate() without stick, or the bottleneck Gaussian or FullGaussian"
             )
         base = normal_log_prob(self.base, self.location, self.log_scale)
@@ -54,13 +54,13 @@ class FlowCode(NamedTuple):
 
 
 class Base(nn.Module):
-    """The diagonal Gaussian that a flow starts from, by one linear map of the features."""
+    """The diagonal Gaussian that a flow starts from; its parameters are linear in the features."""
 
     latents: int
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None) -> FlowCode:
-        """f32[B, D] -> FlowCode before any step; without a key it is at the location."""
+        """Draws a FlowCode before any step from features f32[B, D]; without a key, the location."""
         statistics = nn.Dense(2 * self.latents, name="statistics")(features)
         location, log_scale = jnp.split(statistics, 2, axis=-1)
         base = location
@@ -70,13 +70,13 @@ class Base(nn.Module):
 
 
 def flow(base: Base, steps: Sequence[Any], features: Array, key: Key | None) -> FlowCode:
-    """Draws from the base and takes the steps.
+    """Draws from the base Gaussian and applies the steps.
 
     Args:
-      base: of as many latents as the steps take.
+      base: the base Gaussian.
       steps: modules (z, features) -> (z', log|det|).
-      features: [B, ...].
-      key: of the draw, or None for no noise.
+      features: the encoder's output, [B, ...].
+      key: the key of the draw; None: no noise.
     """
     features = flatten(features).astype(jnp.float32)
     code = base(features, key)

@@ -1,4 +1,4 @@
-"""Inverse autoregressive flows: each latent is moved and scaled by what the earlier ones are."""
+"""Inverse autoregressive flows: earlier latents determine each latent's shift and scale."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from aejax.types import Array, Key
 
 
 class MaskedDense(nn.Module):
-    """A linear map some of whose weights are held at zero.
+    """A linear map whose weights are zero where an output must not depend on an input.
 
     Attributes:
-      degrees_in: i[inputs], how many latents each input may have seen.
-      degrees_out: i[outputs], how many each output may see; a weight stands where in <= out.
+      degrees_in: i[inputs]; input i depends on latents up to degrees_in[i].
+      degrees_out: i[outputs]; output j may depend on latents up to degrees_out[j], so the weight
+        is free where degrees_in[i] <= degrees_out[j].
     """
 
     degrees_in: Sequence[int]
@@ -28,7 +29,7 @@ class MaskedDense(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
-        """f32[B, inputs] -> f32[B, outputs]."""
+        """Maps f32[B, inputs] to f32[B, outputs]."""
         mask = np.asarray(self.degrees_in)[:, None] <= np.asarray(self.degrees_out)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), mask.shape)
         bias = self.param("bias", nn.initializers.zeros_init(), mask.shape[1:])
@@ -36,11 +37,13 @@ class MaskedDense(nn.Module):
 
 
 class MADE(nn.Module):
-    """Two numbers for each latent that see the latents before it (Germain et al. 2015).
+    """A masked net with two outputs per latent that read earlier latents only.
+
+    The masks are those of MADE (Germain et al. 2015).
 
     Attributes:
-      widths: of the hidden layers, each of which also sees all features.
-      activation: between the layers.
+      widths: sizes of the hidden layers, each of which also reads all features.
+      activation: the activation after each hidden layer.
     """
 
     widths: Sequence[int]
@@ -48,27 +51,29 @@ class MADE(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
-        """f32[B, L], f32[B, D] -> two of f32[B, L]."""
+        """Maps z f32[B, L] and features f32[B, D] to two arrays f32[B, L]."""
         count = z.shape[-1]
         degrees, hidden = tuple(range(1, count + 1)), z
         for i, width in enumerate(self.widths):
-            # Degrees 1 to L - 1 in turn: what has seen all latents could inform none.
+            # Degrees cycle through 1 to L - 1: no output may read a unit that depends on all L.
             new = tuple(j % max(count - 1, 1) + 1 for j in range(width))
             hidden = MaskedDense(degrees, new, name=f"hidden_{i}")(hidden)
             hidden = hidden + nn.Dense(width, use_bias=False, name=f"features_{i}")(features)
             degrees, hidden = new, self.activation(hidden)
         before = tuple(range(count))
         output = MaskedDense(degrees, before + before, name="output")(hidden)
-        # Features reach the outputs by themselves too: the first latent has no latent before it.
+        # The features also reach the outputs directly, because the first latent's outputs read no
+        # hidden unit.
         output = output + nn.Dense(2 * count, use_bias=False, name="features")(features)
         first, second = jnp.split(output, 2, axis=-1)
         return first, second
 
 
 class AutoregressiveStep(nn.Module):
-    """s z + (1 - s) m, where m and s = sigmoid(. + 1) see earlier latents, then reversed.
+    """Computes s z + (1 - s) m, then reverses the order of the latents.
 
-    Kingma et al. 2016, equations 13 and 14; s starts near 1, as section 4 advises.
+    The shift m and the gate s = sigmoid(. + 1) depend on earlier latents (Kingma et al. 2016,
+    equations 13 and 14). The offset 1 starts s near 1, as section 4 advises.
     """
 
     widths: Sequence[int]
@@ -76,7 +81,7 @@ class AutoregressiveStep(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
-        """f32[B, L], f32[B, D] -> z' f32[B, L] and log|det| f32[B]."""
+        """Maps z f32[B, L] and features f32[B, D] to z' f32[B, L] and log|det| f32[B]."""
         mean, gate = MADE(self.widths, self.activation, name="made")(z, features)
         gate = gate + 1.0
         scale = nn.sigmoid(gate)
@@ -85,13 +90,13 @@ class AutoregressiveStep(nn.Module):
 
 
 class InverseAutoregressive(VectorBottleneck):
-    """A diagonal Gaussian through inverse autoregressive flows (IAF) that see the features.
+    """A diagonal Gaussian followed by inverse autoregressive flows (IAF) that read the features.
 
     Attributes:
-      latents: L.
-      flows: how many steps; the order of the latents turns round after each.
-      widths: of the hidden layers of each step's masked net.
-      activation: between them.
+      latents: the number of latents L.
+      flows: the number of steps; each reverses the order of the latents.
+      widths: sizes of the hidden layers of each step's masked net.
+      activation: the activation after each hidden layer.
     """
 
     flows: int = 4
@@ -100,7 +105,7 @@ class InverseAutoregressive(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
+        """Draws the code of features [B, ...]; without a key there is no noise."""
         check_count(self, 0, "flows")
         whole_widths = all(whole(width) and width >= 1 for width in self.widths)
         check(self, "widths", lambda _: whole_widths, "whole numbers, 1 or more")

@@ -1,4 +1,4 @@
-"""Planar flows: each step moves z along one direction by what it is along another."""
+"""Planar flows: each step moves z along u by an amount that depends on z along w."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from aejax.types import Array, Key
 
 
 class PlanarStep(nn.Module):
-    """z + u tanh(w z + b), with u, w and b from the features (Rezende and Mohamed 2015, eq. 10)."""
+    """Computes z + u tanh(w z + b), where u, w and b are linear in the features.
+
+    Source: Rezende and Mohamed 2015, equation 10.
+    """
 
     @nn.compact
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
-        """f32[B, L], f32[B, D] -> z' f32[B, L] and log|det| f32[B]."""
+        """Maps z f32[B, L] and features f32[B, D] to z' f32[B, L] and log|det| f32[B]."""
         count = z.shape[-1]
         numbers = nn.Dense(2 * count + 1, name="parameters")(features)
         u, w, b = jnp.split(numbers, (count, 2 * count), axis=-1)
-        # Invertible where w u > -1, which appendix A.1 brings about by moving u along w; a little
-        # more, so that the determinant does not round to 0.
+        # The step is invertible if w u > -1, which appendix A.1 ensures by moving u along w. The
+        # margin 1e-4 keeps the determinant from rounding to 0.
         product = jnp.sum(w * u, axis=-1, keepdims=True)
         moved = jax.nn.softplus(product) - (1.0 - 1e-4)
         norm = jnp.sum(jnp.square(w), axis=-1, keepdims=True)
@@ -33,18 +36,18 @@ class PlanarStep(nn.Module):
 
 
 class Planar(VectorBottleneck):
-    """A diagonal Gaussian through planar flows, whose parameters the features give.
+    """A diagonal Gaussian followed by planar flows whose parameters are linear in the features.
 
     Attributes:
-      latents: L.
-      flows: how many steps.
+      latents: the number of latents L.
+      flows: the number of steps.
     """
 
     flows: int = 4
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """[B, ...] -> FlowCode; without a key it is where the base's location goes."""
+        """Draws the code of features [B, ...]; without a key there is no noise."""
         check_count(self, 0, "flows")
         steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)

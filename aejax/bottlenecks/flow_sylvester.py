@@ -1,4 +1,4 @@
-"""Orthogonal Sylvester flows: planar ones with as many directions at once as there are columns."""
+"""Orthogonal Sylvester flows: planar flows that move z along several directions in one step."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from aejax.types import Array, Key
 
 
 class SylvesterStep(nn.Module):
-    """z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
+    """Computes z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
 
-    Q f32[L, M] has orthonormal columns, R and R' f32[M, M] are upper triangular with diagonals in
-    (-1, 1), all from the features. Q comes from a QR decomposition: the paper's iteration is
-    orthonormal only where it has converged, and the determinant holds only there.
+    Q f32[L, M] has orthonormal columns; R and R' f32[M, M] are upper triangular with diagonals in
+    (-1, 1). All of them depend on the features. Q comes from a QR decomposition, because the
+    paper's iteration gives orthonormal columns, which the determinant assumes, only at convergence.
+
+    Attributes:
+      columns: M, the number of directions.
     """
 
     columns: int
 
     @nn.compact
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
-        """f32[B, L], f32[B, D] -> z' f32[B, L] and log|det| f32[B]."""
+        """Maps z f32[B, L] and features f32[B, D] to z' f32[B, L] and log|det| f32[B]."""
         (size, count), columns = z.shape, self.columns
-        # Not from zero: features that are all zero would give no directions, and QR no gradient.
+        # With a zero bias, features that are all zero would give no directions and QR no gradient.
         start = nn.initializers.constant(np.eye(count, columns, dtype=np.float32).reshape(-1))
         directions = nn.Dense(count * columns, bias_init=start, name="directions")(features)
         q = jnp.linalg.qr(directions.reshape((size, count, columns)))[0]
-        # R and R' in one matrix: the one above its diagonal, the other transposed below it.
+        # One matrix holds R above its diagonal and R', transposed, below it.
         both = nn.Dense(columns * columns, name="triangles")(features)
         both = both.reshape((size, columns, columns))
-        # Not up to 1 and -1, where the determinant could round to 0.
+        # The factor 0.999 keeps the diagonals from 1 and -1, where the determinant rounds to 0.
         diagonals = 0.999 * jnp.tanh(nn.Dense(2 * columns, name="diagonals")(features))
         first, second = jnp.split(diagonals, 2, axis=-1)
         eye = jnp.eye(columns)[None]
@@ -44,18 +47,18 @@ class SylvesterStep(nn.Module):
         along = jnp.sum(q * z[..., None], axis=1)
         height = jnp.tanh(jnp.sum(r_inner * along[:, None, :], axis=-1) + b)
         move = jnp.sum(r * height[:, None, :], axis=-1)
-        # Equation 14: the determinant of a triangular matrix, each factor above zero.
+        # Equation 14: the determinant of a triangular matrix, whose factors are all positive.
         slope = (1.0 - jnp.square(height)) * first * second
         return z + jnp.sum(q * move[:, None, :], axis=-1), jnp.sum(jnp.log1p(slope), axis=-1)
 
 
 class Sylvester(VectorBottleneck):
-    """A diagonal Gaussian through orthogonal Sylvester flows, whose parameters the features give.
+    """A diagonal Gaussian followed by orthogonal Sylvester flows that read the features.
 
     Attributes:
-      latents: L.
-      columns: M, directions that a step moves along, at most L; None for L.
-      flows: how many steps.
+      latents: the number of latents L.
+      columns: the number M of directions that a step moves z along, at most L; None: L.
+      flows: the number of steps.
     """
 
     columns: int | None = None
@@ -63,16 +66,16 @@ class Sylvester(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """[B, ...] -> FlowCode; without a key it is where the base's location goes.
+        """Draws the code of features [B, ...]; without a key there is no noise.
 
         Raises:
-          UserError: if there are more columns than latents.
+          UserError: if columns is not between 1 and the number of latents.
         """
         columns = self.latents if self.columns is None else self.columns
         if not 1 <= columns <= self.latents:
             raise UserError(
-                f"Sylvester has {columns} columns for {self.latents} latents: orthonormal columns "
-                "are between 1 and the latents"
+                f"Sylvester has {columns} columns for {self.latents} latents: give 1 to "
+                f"{self.latents} columns, which can be orthonormal"
             )
         check_count(self, 0, "flows")
         steps = [SylvesterStep(columns, name=f"flow_{i}") for i in range(self.flows)]

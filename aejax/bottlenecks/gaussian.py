@@ -1,4 +1,4 @@
-"""The bottleneck of the variational autoencoder: a diagonal Gaussian, reparameterised."""
+"""The bottleneck of the variational autoencoder: a reparameterised diagonal Gaussian."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class GaussianCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """f32[B, L]."""
+        """Returns z, to which the prior gives a probability, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
-        """log q(z | x), f32[B].
+        """Computes log q(z | x), f32[B].
 
         Args:
-          stick: stops the gradient through mean and log_std but not through z, "sticking the
-            landing" (Roeder et al. 2017, equation 8).
+          stick: whether to stop the gradient through mean and log_std but not through z, known as
+            "sticking the landing" (Roeder et al. 2017, equation 8).
         """
         mean, log_std = self.mean, self.log_std
         if stick:
@@ -39,25 +39,28 @@ class GaussianCode(NamedTuple):
         return jnp.sum(normal_log_prob(self.z, mean, log_std), axis=-1)
 
     def log_prob(self, values: Array) -> Array:
-        """log q(values_n | x_b) of all pairs, f32[N, L] -> f32[N, B]."""
-        # An exponential an example, not one a pair: of a thousand draws these would cost more than
-        # the decoder.
+        """Computes log q(values_n | x_b) of all pairs, f32[N, B], for values f32[N, L]."""
+        # This takes one exponential per example instead of one per pair: for a thousand draws the
+        # latter would cost more than the decoder.
         scaled = (values[:, None] - self.mean[None]) * jnp.exp(-self.log_std)[None]
         constant = -jnp.sum(self.log_std + 0.5 * LOG_2PI, axis=-1)
         return -0.5 * jnp.sum(jnp.square(scaled), axis=-1) + constant[None]
 
     def redraw(self, key: Key) -> Array:
-        """Another draw for each example, f32[B, L]."""
+        """Draws another z for each example, f32[B, L]."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(self.log_std) * noise
 
 
 class Gaussian(VectorBottleneck):
-    """z = mean + exp(log_std) * noise, noise ~ N(0, 1) (Kingma and Welling 2014, section 2.4)."""
+    """Draws z = mean + exp(log_std) * noise, noise ~ N(0, 1).
+
+    The mean and log_std are linear in the features (Kingma and Welling 2014, section 2.4).
+    """
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> GaussianCode:
-        """[B, ...] -> GaussianCode; without a key z is the mean."""
+        """Draws the code of features [B, ...]; without a key z is the mean."""
         statistics = nn.Dense(2 * self.latents, name="statistics")(
             flatten(features).astype(jnp.float32)
         )
@@ -65,7 +68,7 @@ class Gaussian(VectorBottleneck):
 
 
 def drawn(statistics: Array, key: Key | None) -> GaussianCode:
-    """The code of means and log deviations f32[B, 2 L]; at the mean where there is no key."""
+    """Draws the code with means and log deviations f32[B, 2 L]; without a key z is the mean."""
     mean, log_std = jnp.split(statistics, 2, axis=-1)
     code = GaussianCode(mean, mean, log_std)
     return code if key is None else code._replace(z=code.redraw(key))

@@ -1,4 +1,4 @@
-"""Finite scalar quantisation: each number of a code is rounded to one of a few levels."""
+"""Finite scalar quantisation: each coordinate of a code is rounded to one of a few levels."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from aejax.types import Array, Key
 
 
 class LatticeCode(NamedTuple):
-    """Points of a lattice."""
+    """Points of a lattice, with their indices."""
 
-    z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; its gradient is that before rounding
-    indices: Array  # i32[B, *positions], the points' numbers, from 0
+    z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; gradients pass the rounding unchanged
+    indices: Array  # i32[B, *positions], the index of each point, from 0
 
     @property
     def latent(self) -> Array:
-        """What a prior gives a probability to, i32[B, *positions]."""
+        """Returns the indices, to which a prior gives a probability, i32[B, *positions]."""
         return self.indices
 
 
 class FiniteScalarQuantised(Bottleneck):
-    """FSQ: numbers squashed and rounded, straight-through (Mentzer et al. 2024, section 3).
+    """Squashes and rounds each coordinate of a code, straight-through (FSQ).
 
-    The codebook is the grid of all combinations: no memory, no commitment, nothing to collapse.
+    The codebook is the grid of all combinations of levels, so it needs no memory and no commitment
+    term and cannot collapse (Mentzer et al. 2024, section 3).
 
     Attributes:
-      levels: of each number, from 2 to 1,000; (8, 5, 5, 5) has 1,000 codes.
-      positions: the shape in which one example's points stand. Features [B, *positions, channels]
-        are projected position by position, any others as a whole.
+      levels: the number of levels of each coordinate, 2 to 1,000; (8, 5, 5, 5) gives 1,000 codes.
+      positions: the shape of one example's grid of points. Features [B, *positions, channels] are
+        projected at each position; features of any other shape are flattened and projected.
     """
 
     levels: Sequence[int]
@@ -44,40 +45,41 @@ class FiniteScalarQuantised(Bottleneck):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example's latent, the indices."""
+        """Returns the shape of one example's latent, the indices."""
         return tuple(self.positions)
 
     @property
     def codes(self) -> int:
-        """How many points the lattice has."""
+        """Returns the number of points of the lattice."""
         return math.prod(self.levels)
 
     def setup(self) -> None:
-        """Names the projection.
+        """Checks the levels and declares the projection.
 
         Raises:
-          UserError: for numbers of levels that there cannot be.
+          UserError: if a number of levels is not from 2 to 1000, or the indices do not fit int32.
         """
-        # With more, the margin beyond the outermost levels would hold one more of them.
+        # With more than 1000 levels, the margin of `__call__` would reach a level too many.
         if not self.levels or min(self.levels) < 2 or max(self.levels) > 1000:
             raise UserError(
-                f"FiniteScalarQuantised has levels {tuple(self.levels)}: give each number "
-                "from 2 to 1000 of them"
+                f"FiniteScalarQuantised has levels {tuple(self.levels)}: give each coordinate 2 to "
+                "1000 levels"
             )
-        if self.codes > 2**31 - 1:  # indices are int32, and the points are looked up by them
+        if self.codes > 2**31 - 1:  # indices are int32
             raise UserError(
                 f"FiniteScalarQuantised has levels {tuple(self.levels)}, {self.codes} codes: give "
-                "fewer levels or numbers, at most 2147483647 codes in all"
+                "fewer levels or coordinates, at most 2147483647 codes in all"
             )
         self.encode = Positions(self.positions, len(self.levels))
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> LatticeCode:
-        """[B, ...] -> LatticeCode; the key is not used."""
+        """Quantises features [B, ...]; the key is not used."""
         encoded = self.encode(features)
         levels = np.asarray(self.levels, np.float32)
-        # Slightly beyond the outermost levels, so that these can be reached.
+        # The range extends slightly beyond the outermost levels, so that tanh can reach these.
         half = (levels - 1.0) * (1.0 + 1e-3) / 2.0
-        # An even number of levels has none at 0: levels are the integers from -levels / 2 on.
+        # The levels are the integers from -(levels // 2) on, so an even number of them is centred
+        # at -0.5.
         offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
         shift = np.arctanh(offset / half)
         around = (1,) * (encoded.ndim - 1)
@@ -90,13 +92,13 @@ class FiniteScalarQuantised(Bottleneck):
         return LatticeCode(z, indices.astype(jnp.int32))
 
     def lift(self, latent: Array, given: Given = NOTHING) -> Array:
-        """Indices i32[B, *positions] -> their points f32[B, *positions, len(levels)]."""
+        """Returns the points f32[B, *positions, len(levels)] of indices i32[B, *positions]."""
         check_indices(self, latent)
         levels = np.asarray(self.levels, np.int32).reshape((*(1,) * latent.ndim, -1))
         digits = (latent[..., None] // self._basis(latent.ndim + 1)) % levels
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
 
     def _basis(self, ndim: int) -> np.ndarray:
-        """What one step of each digit adds to the index, i32[1, ..., len(levels)]."""
+        """Returns what one level of each coordinate adds to the index, i32[1, ..., len(levels)]."""
         basis = np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
         return basis.reshape((*(1,) * (ndim - 1), -1))

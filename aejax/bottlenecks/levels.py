@@ -1,10 +1,10 @@
-"""Posteriors of a hierarchy of latents, from the top level down or from the bottom up.
+"""Posteriors of a hierarchy of latents, drawn from the top level down or from the bottom up.
 
     Levels(latents=(40, 40), nets=(top, below))            q(z_1 | x) q(z_2 | x, z_1) ...
     UpwardLevels(latents=(50, 100), nets=(above,))         q(z_2 | x) q(z_1 | z_2) ...
 
-Everywhere the levels stand from the top down: z = (z_1, z_2, ...), and the last is the nearest to
-the data. Each is a vector. Pair them with `priors.Levels` or `priors.Ladder`.
+Both order the levels from the top down: z = (z_1, z_2, ...), where the last level is nearest to the
+data. Each level is a vector. Use them with the prior `priors.Levels` or `priors.Ladder`.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from aejax.types import Array, Key
 
 
 class LevelsCode(NamedTuple):
-    """A draw from q(z_1 | x) q(z_2 | x, z_1) ..., each a diagonal Gaussian given those above."""
+    """A draw from q(z_1 | x) q(z_2 | x, z_1) ..., diagonal Gaussians given the levels above."""
 
     levels: tuple[GaussianCode, ...]  # from the top down
-    z: Any  # what the decoder sees: all levels, or what the prior's trunk makes of them
+    z: Any  # what the decoder sees: the tuple of all levels, or the last state of the prior's trunk
 
     @property
     def latent(self) -> tuple[Array, ...]:
-        """A tuple of f32[B, L_l]."""
+        """Returns the draws of the levels, to which the prior gives a probability, f32[B, L_l]."""
         return tuple(level.z for level in self.levels)
 
     def log_q(self, stick: bool = False) -> Array:
-        """log q(z | x), the sum over the levels, f32[B].
+        """Computes log q(z | x), summed over the levels, f32[B].
 
         Raises:
-          UserError: with stick.
+          UserError: if stick is True.
         """
         return _log_q(self.levels, stick)
 
 
 class UpwardCode(NamedTuple):
-    """A draw from q(z_L | x) q(z_{L-1} | z_L) ...: of a level the next one below is read alone.
+    """A draw from q(z_L | x) q(z_{L-1} | z_L) ..., where each level depends on the one below only.
 
-    The field is not named as that of a LevelsCode, whose KL per level is wrong here.
+    The field is not called levels, because a code with this field is taken for a LevelsCode, whose
+    KL per level would be wrong here.
     """
 
     steps: tuple[GaussianCode, ...]  # from the top down
@@ -54,33 +55,35 @@ class UpwardCode(NamedTuple):
 
     @property
     def whole(self) -> GaussianCode:
-        """The level that is drawn from x: those above are drawn from it and tell no more of x."""
+        """Returns the lowest level, drawn from x; those above hold no more information on x."""
         return self.steps[-1]
 
     @property
     def latent(self) -> tuple[Array, ...]:
-        """A tuple of f32[B, L_l]."""
+        """Returns the draws of the levels, to which the prior gives a probability, f32[B, L_l]."""
         return tuple(level.z for level in self.steps)
 
     def log_q(self, stick: bool = False) -> Array:
-        """log q(z | x), the sum over the levels, f32[B].
+        """Computes log q(z | x), summed over the levels, f32[B].
 
         Raises:
-          UserError: with stick.
+          UserError: if stick is True.
         """
         return _log_q(self.steps, stick)
 
 
 class Levels(Bottleneck):
-    """q(z_1 | x) q(z_2 | x, z_1) ...: from the top down, as in the HVAE and in ladders.
+    """Draws q(z_1 | x) q(z_2 | x, z_1) ... from the top down, as the HVAE and ladder VAEs do.
 
-    Each net is called with (features, (state, context)) and gives f32[B, 2 L_l], means and then
-    log deviations. The state is the tuple of the levels above, or what the prior's own trunk makes
-    of them where it has one (Soenderby et al. 2016): then posterior and prior share it.
+    Each net is called with (features, (state, context)) and returns f32[B, 2 L_l], the means
+    followed by the log deviations. The state is the tuple of the levels above. If the prior has a
+    deterministic trunk (`priors.Ladder`, Soenderby et al. 2016), the state is the trunk's, so that
+    posterior and prior share it.
 
     Attributes:
-      latents: L_l of each level.
-      nets: one a level. Features that are a tuple are handed out, one a level; others go to all.
+      latents: the sizes L_l of the levels, from the top down.
+      nets: one net for each level. If the features are a tuple, each net receives its own entry;
+        otherwise every net receives the features.
     """
 
     latents: Sequence[int]
@@ -88,22 +91,22 @@ class Levels(Bottleneck):
 
     @property
     def shape(self) -> tuple[tuple[int, ...], ...]:
-        """Of one example's latent, level by level."""
+        """Returns the shape of one example's latent at each level."""
         return _shape(self.latents)
 
     @nn.compact
     def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> LevelsCode:
-        """Features -> LevelsCode; without a key each level is its mean, given the means above.
+        """Draws the levels; without a key each level is its mean given the means above.
 
         Raises:
-          UserError: if there are not as many nets or features as levels.
+          UserError: if the number of nets, or of features in a tuple, is not that of the levels.
         """
         count = len(self.latents)
         each = features if isinstance(features, tuple) else (features,) * count
         if not len(self.nets) == len(each) == count:
             raise UserError(
                 f"Levels has {count} levels, {len(self.nets)} nets and {len(each)} features: give "
-                "as many of each"
+                "the same number of each"
             )
         keys = (None,) * count if key is None else jax.random.split(key, count)
         state, levels = _start(jax.tree.leaves(each)[0].shape[0], given), []
@@ -113,7 +116,7 @@ class Levels(Bottleneck):
         return LevelsCode(tuple(levels), state)
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Any:
-        """What the decoder sees of a latent: all levels, or the end of the prior's trunk."""
+        """Returns what the decoder sees: all levels, or the last state of the prior's trunk."""
         state = _start(latent[0].shape[0], given)
         for i, z in enumerate(latent):
             state = _advance(i, state, z, given)
@@ -121,14 +124,15 @@ class Levels(Bottleneck):
 
 
 class UpwardLevels(Bottleneck):
-    """q(z_L | x) q(z_{L-1} | z_L) ...: from the bottom up (Burda et al. 2016, equation 6).
+    """Draws q(z_L | x) q(z_{L-1} | z_L) ... from the bottom up (Burda et al. 2016, equation 6).
 
-    The decoder sees the lowest level alone.
+    The decoder sees the lowest level only.
 
     Attributes:
-      latents: L_l of each level, from the top down.
-      nets: of every level but the lowest, from the top down: the level below -> f32[B, 2 L_l],
-        means and then log deviations. The lowest is one linear map of the features.
+      latents: the sizes L_l of the levels, from the top down.
+      nets: one net for each level but the lowest, from the top down. A net is called with (the
+        level below, context) and returns f32[B, 2 L_l], the means followed by the log deviations.
+        Those of the lowest level are linear in the features.
     """
 
     latents: Sequence[int]
@@ -136,15 +140,15 @@ class UpwardLevels(Bottleneck):
 
     @property
     def shape(self) -> tuple[tuple[int, ...], ...]:
-        """Of one example's latent, level by level."""
+        """Returns the shape of one example's latent at each level."""
         return _shape(self.latents)
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> UpwardCode:
-        """[B, ...] -> UpwardCode; without a key each level is its mean, given the means below.
+        """Draws the levels; without a key each level is its mean given the mean below.
 
         Raises:
-          UserError: if there are not as many nets as levels above the lowest.
+          UserError: if there is not one net for each level but the lowest.
         """
         if len(self.nets) != len(self.latents) - 1:
             raise UserError(
@@ -160,16 +164,17 @@ class UpwardLevels(Bottleneck):
         return UpwardCode(tuple(reversed(codes)), codes[0].z)
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Array:
-        """The lowest level, f32[B, L_L]."""
+        """Returns what the decoder sees, the lowest level, f32[B, L_L]."""
         return latent[-1]
 
 
 def _log_q(levels: Sequence[GaussianCode], stick: bool) -> Array:
     if stick:
         raise UserError(
-            "the log q of a hierarchy cannot stick the landing: a level's draw moves the "
-            "parameters of the levels drawn from it, and the generalised estimator (Bauer and Mnih "
-            "2021) is not here; use losses.rate() without stick, and bounds.iwae for bounds.dreg"
+            "the log q of a hierarchy cannot stick the landing: a level's draw changes the "
+            "parameters of other levels, which needs the generalised estimator of Bauer and Mnih "
+            "2021, which aejax lacks; use losses.rate() without stick, and bounds.iwae instead of "
+            "bounds.dreg"
         )
     return sum((level.log_q() for level in levels[1:]), levels[0].log_q())
 
@@ -179,22 +184,23 @@ def _shape(latents: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 
 
 def _start(size: int, given: Given) -> Any:
-    """The state above the top level: the start of the prior's trunk, or no level."""
+    """Returns the state above the top level: the trunk's first state, or an empty tuple."""
     return given.prior.start(size, given.context) if isinstance(given.prior, TrunkPrior) else ()
 
 
 def _advance(level: int, state: Any, z: Array, given: Given) -> Any:
-    """The state below a level: the next one of the prior's trunk, or one level more."""
+    """Returns the state below a level: the trunk's next state, or the levels with z appended."""
     if isinstance(given.prior, TrunkPrior):
         return given.prior.advance(level, state, z, given.context)
     return (*state, z)
 
 
 def _drawn(statistics: Array, latents: int, key: Key | None) -> GaussianCode:
-    """A level's code of f32[B, 2 L], its mean where there is no key."""
+    """Draws a level from its statistics f32[B, 2 L]; without a key it is the mean."""
     if statistics.shape[1:] != (2 * latents,):
         raise UserError(
-            f"a net of a level with {latents} latents gives shape {statistics.shape[1:]}: let it "
-            f"end in ({2 * latents},), means and then log deviations"
+            f"the net of a level with {latents} latents returns shape {statistics.shape[1:]}, but "
+            f"must return ({2 * latents},), the means followed by the log deviations: change its "
+            "shape"
         )
     return drawn(statistics, key)

@@ -1,4 +1,4 @@
-"""The bottleneck of the standard autoencoder: one point, no noise, no cost."""
+"""The bottleneck of the standard autoencoder: one deterministic point."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from aejax.types import Array, Key
 
 
 class PointCode(NamedTuple):
-    """A deterministic code."""
+    """A deterministic code, which has no density."""
 
     z: Array  # f32[B, L]
 
     @property
     def latent(self) -> Array:
-        """f32[B, L]."""
+        """Returns z, to which a prior may give a probability, f32[B, L]."""
         return self.z
 
 
 class Point(VectorBottleneck):
-    """One linear map from the features to `latents` numbers."""
+    """Maps the features linearly to `latents` numbers."""
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> PointCode:
-        """[B, ...] -> PointCode with z f32[B, latents]; the key is not used."""
+        """Maps features [B, ...] to a code with z f32[B, latents]; the key is not used."""
         return PointCode(nn.Dense(self.latents, name="mean")(flatten(features).astype(jnp.float32)))

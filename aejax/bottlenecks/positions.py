@@ -1,4 +1,4 @@
-"""What quantised bottlenecks share: vectors at positions, and the gradient past the rounding."""
+"""Code shared by quantised bottlenecks: vectors on a grid and the straight-through gradient."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from aejax.types import Array
 
 
 class Positions(nn.Module):
-    """Features -> f32[B, *positions, size], linear."""
+    """Maps features linearly to f32[B, *positions, size].
+
+    Attributes:
+      positions: the shape of the grid that holds one example's vectors.
+      size: the size of each vector.
+    """
 
     positions: Sequence[int]
     size: int
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
-        """Position by position where the features stand so, else as a whole."""
+        """Projects features [B, *positions, channels] at each position, any others flattened."""
         positions = tuple(self.positions)
         if features.ndim > 2 and features.shape[1:-1] == positions:
             return nn.Dense(self.size, name="dense")(features.astype(jnp.float32))
@@ -33,14 +38,14 @@ class Positions(nn.Module):
 
 
 def check_indices(part: Any, latent: Array) -> None:
-    """Raises UserError for latents that number no codes."""
+    """Raises UserError unless the latents are integers, which index the codes."""
     if not jnp.issubdtype(latent.dtype, jnp.integer):
         raise UserError(
-            f"the latents of {type(part).__name__} are the numbers of codes, but these are of "
-            f"{latent.dtype}: give it a prior of integers, or none"
+            f"the latents of {type(part).__name__} are integer indices of codes, but these have "
+            f"dtype {latent.dtype}: give the model a prior of integers, or none"
         )
 
 
 def straight_through(encoded: Array, quantised: Array) -> Array:
-    """The quantised values, to the bit, with the gradient of the encoded (Bengio et al. 2013)."""
+    """Returns exactly the quantised values; the gradient goes to `encoded` (Bengio et al. 2013)."""
     return jax.lax.stop_gradient(quantised) + (encoded - jax.lax.stop_gradient(encoded))

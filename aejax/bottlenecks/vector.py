@@ -1,4 +1,4 @@
-"""Vector quantisation: each position of a code is the nearest vector of a codebook."""
+"""Vector quantisation: each position of a code holds the nearest vector of a codebook."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from aejax.types import Array, Key
 
 
 class VectorCode(NamedTuple):
-    """Vectors of a codebook, and what they stand for."""
+    """Vectors of a codebook, with their indices and the vectors that they replace."""
 
-    z: Array  # f32[B, *positions, size], rows of the codebook; its gradient is that of encoded
-    indices: Array  # i32[B, *positions], which rows
-    encoded: Array  # f32[B, *positions, size], before quantisation
+    z: Array  # f32[B, *positions, size], rows of the codebook; its gradient goes to `encoded`
+    indices: Array  # i32[B, *positions], the rows' indices in the codebook
+    encoded: Array  # f32[B, *positions, size], the vectors before quantisation
 
     @property
     def latent(self) -> Array:
-        """What a prior gives a probability to, i32[B, *positions]."""
+        """Returns the indices, to which a prior gives a probability, i32[B, *positions]."""
         return self.indices
 
 
 class VectorQuantised(Bottleneck):
-    """VQ-VAE: the nearest codebook vector, straight-through (van den Oord et al. 2017).
+    """Replaces vectors by the nearest codebook vector, straight-through (VQ-VAE).
 
-    The codebook is memory: a moving average of what chose each vector (appendix A.1), written in
-    training alone; the decoder sees the one from before the batch. A vector that hardly anything
-    chooses is dead and restarts at an encoded vector of the batch (Dhariwal et al. 2020, section
-    3); at first all are dead, so the first batch sets them.
+    The method is that of van den Oord et al. 2017. The codebook is memory: each vector is a moving
+    average of the encoded vectors that chose it (appendix A.1), updated in training only. The
+    decoder sees the codebook from before the batch. A vector that is hardly ever chosen is dead and
+    restarts at an encoded vector of the batch (Dhariwal et al. 2020, section 3). At first all
+    vectors are dead, so the first batch initialises them.
 
     Attributes:
-      codes: vectors in the codebook.
-      size: of one vector.
-      positions: the shape in which one example's vectors stand. Features [B, *positions, channels]
-        are projected position by position, any others as a whole.
-      decay: of the moving average, a step.
-      restart: a vector chosen less than this share of evenly often, on moving average, is dead.
-      window: steps over which usage is counted: give those of an epoch.
+      codes: the number of vectors in the codebook.
+      size: the size of each vector.
+      positions: the shape of one example's grid of vectors. Features [B, *positions, channels] are
+        projected at each position; features of any other shape are flattened and projected.
+      decay: the factor by which the moving average decays in each step.
+      restart: a vector is dead if its moving average of choices is at most this share of what even
+        use of the codebook would give.
+      window: the number of steps over which usage is counted; an epoch is a good choice.
     """
 
     codes: int
@@ -55,14 +57,14 @@ class VectorQuantised(Bottleneck):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example's latent, the indices."""
+        """Returns the shape of one example's latent, the indices."""
         return tuple(self.positions)
 
     def setup(self) -> None:
-        """Names the parts: the projection, and the memory.
+        """Checks the attributes, and declares the projection and the memory.
 
         Raises:
-          UserError: for numbers that there cannot be.
+          UserError: if an attribute is out of range.
         """
         check_count(self, 1, "codes", "size", "window")
         check(self, "decay", lambda decay: 0 <= decay < 1, "a number from 0 to below 1")
@@ -76,7 +78,7 @@ class VectorQuantised(Bottleneck):
         self.steps = self.variable("memory", "steps", zeros, (), jnp.int32)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> VectorCode:
-        """[B, ...] -> VectorCode; the key chooses where dead vectors restart, and nothing else."""
+        """Quantises features [B, ...]; the key only chooses where dead vectors restart."""
         encoded = self.encode(features)
         indices = nearest(encoded, self.codebook())
         z = straight_through(encoded, self.lift(indices))
@@ -86,24 +88,24 @@ class VectorQuantised(Bottleneck):
         return VectorCode(z, indices, encoded)
 
     def lift(self, latent: Array, given: Given = NOTHING) -> Array:
-        """Indices i32[B, *positions] -> their vectors f32[B, *positions, size]."""
+        """Returns the codebook vectors f32[B, *positions, size] of indices i32[B, *positions]."""
         check_indices(self, latent)
         return jnp.take(self.codebook(), latent, axis=0)
 
     def codebook(self) -> Array:
-        """The vectors, f32[codes, size]; zeros before the first batch."""
+        """Returns the codebook, f32[codes, size], which is zero before the first batch."""
         counts = self.counts.value[:, None]
         set_already = counts > 0
         return jnp.where(set_already, self.sums.value / jnp.where(set_already, counts, 1.0), 0.0)
 
     def usage(self) -> Array:
-        """How often each vector was chosen in the last whole window of steps, f32[codes]."""
+        """Returns how often each vector was chosen in the last full window of steps, f32[codes]."""
         return self.last.value
 
     def _remember(self, rows: Array, indices: Array, key: Key | None) -> None:
-        """Moves the averages by rows f32[R, size] that chose indices i32[R], and counts them."""
+        """Updates the memory with rows f32[R, size] that chose the indices i32[R]."""
         new = jnp.zeros((self.codes,)).at[indices].add(1.0)
-        # A batch that came before there were vectors chose nothing.
+        # The first batch meets an uninitialised codebook, so its choices do not count.
         new = jnp.where(jnp.any(self.counts.value > 0), new, 0.0)
         moved = jnp.zeros((self.codes, self.size)).at[indices].add(rows)
         counts = self.decay * self.counts.value + (1.0 - self.decay) * new
@@ -113,7 +115,7 @@ class VectorQuantised(Bottleneck):
         dead = counts <= self.restart * even
         if key is not None:
             rows = jax.random.permutation(key, rows)
-        # The n-th dead vector takes the n-th row; where there are more, rows serve again.
+        # The n-th dead vector takes the n-th row; if there are too few rows, rows are reused.
         turn = (jnp.cumsum(dead) - 1) % rows.shape[0]
         self.counts.value = jnp.where(dead, even, counts)
         self.sums.value = jnp.where(dead[:, None], even * jnp.take(rows, turn, axis=0), sums)
@@ -126,12 +128,17 @@ class VectorQuantised(Bottleneck):
 
 
 def nearest(vectors: Array, codebook: Array) -> Array:
-    """The nearest row of codebook f32[codes, size] to each of f32[..., size], i32[...].
+    """Returns the index of the nearest row of codebook f32[codes, size] to each vector, i32[...].
 
-    ||v - c||^2 without ||v||^2, which changes no order: one matrix product.
+    It compares ||v - c||^2 without ||v||^2, which does not depend on c, at the cost of one matrix
+    product.
+
+    Args:
+      vectors: f32[..., size].
+      codebook: f32[codes, size].
     """
     rows = vectors.reshape((math.prod(vectors.shape[:-1]), vectors.shape[-1]))
-    # In full precision: accelerators would round both to bfloat16 and miss near neighbours.
+    # By default accelerators round both factors to bfloat16 and would miss the nearest vector.
     product = jnp.matmul(rows, codebook.T, precision="highest")
     distance = jnp.sum(jnp.square(codebook), axis=-1)[None] - 2.0 * product
     return jnp.argmin(distance, axis=-1).astype(jnp.int32).reshape(vectors.shape[:-1])

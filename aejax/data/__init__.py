@@ -1,4 +1,4 @@
-"""Where examples come from, and which batch a step gets."""
+"""Data sets, their splits, and the batch that each training step receives."""
 
 from aejax.data import changes
 from aejax.data.arrays import arrays

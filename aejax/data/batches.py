@@ -1,4 +1,4 @@
-"""Batches: which examples, and which noise, step t gets, as a pure function of (seed, t)."""
+"""Batches: the examples and the noise of step t, as a pure function of (seed, t)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from aejax.data.split import Split
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Source
 
-# Folded into the key of a seed, so that the data's noise is not the model's, whose key it also is.
+# Folded into the seed's key, so that data and model, which share the seed, have different noise.
 DATA_STREAM = 0x64617461
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a split, without an end.
+    """The endless sequence of shuffled batches of a split.
 
-    Positions t * size to (t + 1) * size - 1 of the concatenated permutations of all epochs are
-    batch t: no example is dropped, and a batch may span two epochs. With `seeds` there are S
-    streams side by side: member i has the batches of `Batches(split, size, seed + i)`.
+    Each epoch is a random permutation of the examples. Batch t consists of positions t * size to
+    (t + 1) * size - 1 of all epochs concatenated, so no example is dropped, and a batch may span
+    two epochs. With `seeds` = S there are S independent streams, and stream i has the batches of
+    `Batches(split, size, seed + i)`.
 
         batches = Batches(train, size=128, seed=0)
         batches[7]                    # Batch, leaves [128, ...]
@@ -35,19 +36,20 @@ class Batches:
     """
 
     split: Split
-    size: int  # B
+    size: int  # the batch size, B
     seed: int = 0
-    seeds: int | None = None  # S
-    resident_limit: int = 2**30  # bytes; a larger split is stacked chunk by chunk on the host
-    sharding: Any = None  # where a resident split is put, by default on the first device
-    # (index, count): this process loads its slice of every batch; None: as jax.distributed says.
+    seeds: int | None = None  # the number of streams, S; None for one stream without an S axis
+    # A split of more bytes than this is not kept on the device, but sent there chunk by chunk.
+    resident_limit: int = 2**30
+    sharding: Any = None  # the sharding of a split kept on the device; default: the first device
+    # (index, count) of this process, which loads its slice of every batch; None asks JAX.
     process: tuple[int, int] | None = None
 
     def __post_init__(self):
         if not isinstance(self.split, Split):
             raise UserError(
-                f"batches are of one Split and this is a {type(self.split).__name__}: take one of "
-                "the three, as in train, validation, test = aejax.data.arrays(x)"
+                f"Batches needs one Split, not a {type(self.split).__name__}: choose one of the "
+                "three in train, validation, test = aejax.data.arrays(x)"
             )
         at_least(1, "batch size", self.size)
         if self.size > len(self.split):
@@ -59,11 +61,12 @@ class Batches:
         at_least(1, "seeds", 1 if self.seeds is None else self.seeds)
         if self.process is not None and self.size % self.process[1]:
             raise UserError(
-                f"batch size {self.size} does not divide by {self.process[1]} processes"
+                f"the batch size {self.size} is not a multiple of the number of processes, "
+                f"{self.process[1]}: choose one that is"
             )
 
     def __getitem__(self, t: int) -> Batch:
-        """Batch t, or this process' slice of it: leaves [B, ...], or [S, B, ...] with seeds."""
+        """Returns batch t, or this process' slice of it, with leaves [B, ...] or [S, B, ...]."""
         arrays, key = self.split.rows(self.rows(t, 1)[..., 0, :]), self.key
         if self.seeds is None:
             whole = self.split.prepare(jax.random.fold_in(key, t), arrays)
@@ -72,12 +75,12 @@ class Batches:
             whole = jax.vmap(self.split.prepare)(keys, arrays)
         if self._process[1] == 1:
             return whole
-        # Prepared whole, since a row's noise is drawn for its place in the batch.
+        # The whole batch was prepared, because a row's noise depends on its place in the batch.
         axis = 0 if self.seeds is None else 1
         return jax.tree.map(lambda leaf: np.take(np.asarray(leaf), self._slice, axis), whole)
 
     def rows(self, t: int, count: int) -> np.ndarray:
-        """The example numbers of batches t to t + count - 1: i32[count, B] or i32[S, count, B]."""
+        """Returns the example numbers of batches t to t + count - 1, i32[(S,) count, B]."""
         at_least(0, "batch", t)
         first, many = t * self.size, count * self.size
         members = [self._stream(self.seed + i, first, many) for i in range(self.seeds or 1)]
@@ -85,13 +88,13 @@ class Batches:
         return rows[0] if self.seeds is None else rows
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Example numbers i32[count] of one member, from position `start` of its stream on."""
+        """Returns the example numbers i32[count] of one stream from position `start` on."""
         return stream(len(self.split), seed, start, count)
 
     @functools.cached_property
     def key(self) -> Key:
-        """The key of the data's noise, Key[] or Key[S]; batch t draws from fold_in(key, t)."""
-        # threefry whatever the run's choice: rbg would draw from the first member's key only.
+        """The key of the data's noise, Key[] or Key[S]; batch t uses fold_in(key, t)."""
+        # This is always threefry: under vmap, rbg would use the first stream's key for all.
         keys = [
             jax.random.fold_in(jax.random.key(self.seed + i, impl="threefry2x32"), DATA_STREAM)
             for i in range(self.seeds or 1)
@@ -100,7 +103,10 @@ class Batches:
 
     @functools.cached_property
     def resident(self) -> dict[str, Array] | None:
-        """The whole split on the device, leaves [N, ...], or None where it is too large."""
+        """The whole split on the device, leaves [N, ...]; None if it is too large.
+
+        It is also None if there are several processes.
+        """
         arrays = self.split.arrays
         held = sum(array.nbytes for array in arrays.values())
         if self.split.reader is not None or held > self.resident_limit or self._process[1] > 1:
@@ -109,28 +115,32 @@ class Batches:
 
     @functools.cached_property
     def _process(self) -> tuple[int, int]:
-        """Read at the first use, since jax.distributed may be started after the data is read."""
+        """The index of this process and the number of processes.
+
+        They are read at the first use, because jax.distributed may start after the data is loaded.
+        """
         if self.process is not None:
             return self.process
         found = jax.process_index(), jax.process_count()
-        dataclasses.replace(self, process=found)  # refuses a batch that does not divide
+        dataclasses.replace(self, process=found)  # raises if the batch size is not a multiple
         return found
 
     def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
-        """The batches of the next steps, ready for `aejax.chunked`.
+        """Returns the batches of the next steps in the form that `aejax.chunked` needs.
 
         Args:
           t: the first step.
-          chunk: T, how many batches the source has room for.
-          limit: the step to stop before, so that a run's steps need not divide by the chunk.
+          chunk: the number of batches in the source, T.
+          limit: the step to stop before, so that the run's steps need not be a multiple of T.
 
         Returns:
-          Source whose batch i is `self[t + i]` to the bit. Resident where the split is small and
-          there is one process: the same arrays each time, rows i32[T, B] or i32[S, T, B]. Else
-          stacked: leaves [T, B, ...] or [S, T, B, ...], this process' slice of B.
+          A Source whose batch i equals `self[t + i]` to the bit. If the split is resident on the
+          device, the arrays are the whole split and rows is i32[T, B] or i32[S, T, B]; otherwise
+          the arrays are the stacked batches, leaves [T, B, ...] or [S, T, B, ...], of which each
+          process has its slice of B.
 
         Raises:
-          UserError: t or chunk is out of range.
+          UserError: if t or chunk is out of range.
         """
         at_least(1, "a chunk of", chunk)
         count = chunk if limit is None else max(0, min(chunk, limit - t))
@@ -147,12 +157,12 @@ class Batches:
         )
 
     def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
-        """Leaves [T, b, ...] or [S, T, b, ...]: this process' slice of batches t to t + chunk."""
+        """Returns this process' slice (b of B) of T batches: leaves [T, b, ...], [S, T, b, ...]."""
         return self.split.rows(self.rows(t, chunk)[..., self._slice])
 
     @functools.cached_property
     def _slice(self) -> np.ndarray:
-        """Which places of a batch are this process', i64[b]."""
+        """The places in a batch that this process loads, i64[b]."""
         index, processes = self._process
         share = self.size // processes
         return np.arange(index * share, (index + 1) * share)

@@ -1,4 +1,4 @@
-"""Builders of tensorflow-datasets that need no TensorFlow: of our own data sets and of stock ones.
+"""Builder classes of tensorflow-datasets (tfds) that work without TensorFlow.
 
 builder("digits", "Handwritten digits.", {"image": ..., "label": ...}, {"train": examples})
 adapted(stock, lambda self: {"train": self._generate_examples(path)})
@@ -14,11 +14,12 @@ import numpy as np
 from aejax.optional import needs
 
 
-class Recipe(NamedTuple):
-    """How one data set is made."""
+class NamedDataset(NamedTuple):
+    """A data set that has a name: the class that prepares it, and the origin of its files."""
 
     builder: type  # a tfds builder class
-    origin: Callable[[], str]  # where the files came from; known once they are read
+    # Returns where the files came from; it is called after they were read, when that is known.
+    origin: Callable[[], str]
 
 
 def builder(
@@ -28,14 +29,17 @@ def builder(
     splits: Mapping[str, Iterable[Mapping[str, Any]]],
     **metadata: Any,
 ) -> type:
-    """A builder class of a data set that tensorflow-datasets does not have; its version is 1.0.0.
+    """Makes a tfds builder class, version 1.0.0, for a data set that tfds does not have.
 
     Args:
-      dataset: its name, and that of its folder.
-      about: one sentence.
-      features: a tfds feature for each part of an example.
-      splits: the examples of each split, which are read once and kept in their order.
-      **metadata: what is recorded beside the features.
+      dataset: the name of the data set and of its folder.
+      about: a description of one sentence.
+      features: the tfds feature of each field of an example.
+      splits: the examples of each split, which are read once and stored in the given order.
+      **metadata: values that tfds records beside the features.
+
+    Raises:
+      UserError: if tensorflow-datasets is not installed.
     """
     tfds = needs("tensorflow_datasets", f"preparing {dataset}")
 
@@ -62,11 +66,11 @@ def builder(
 
 
 def adapted(stock: Any, splits: Callable[[Any], Mapping[str, Any]]) -> type:
-    """A stock builder class whose examples are read in another way; name and version stay.
+    """Makes a copy of a tfds builder class that reads its examples in another way.
 
     Args:
-      stock: a builder class of tensorflow-datasets.
-      splits: builder -> for each split (key, example) in order.
+      stock: a builder class of tfds; its name and version are kept.
+      splits: a function from the builder to the (key, example) pairs of each split, in order.
     """
 
     class Adapted(stock, skip_registration=True):  # pyright: ignore
@@ -80,11 +84,11 @@ def adapted(stock: Any, splits: Callable[[Any], Mapping[str, Any]]) -> type:
 
 
 def examples(images: np.ndarray, **labels: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Examples with pictures of PIL, since tfds encodes arrays by TensorFlow.
+    """Yields examples whose pictures are PIL images, since tfds encodes arrays with TensorFlow.
 
     Args:
-      images: u8[N, H, W].
-      **labels: whole numbers [N] that belong to the pictures.
+      images: the pictures, u8[N, H, W].
+      **labels: integers [N] by the name of their field, one for each picture.
     """
     image = needs("PIL.Image", "preparing pictures")
     for pixels, *values in zip(images, *labels.values(), strict=True):

@@ -1,12 +1,12 @@
-"""Changes of a batch: what the encoder sees, what is explained, and what is known beside it.
+"""Changes of a batch: they replace its input, its target or its context.
 
-A change is a hashable function (key, batch, arrays) -> Batch that comes after a split's prepare;
-`arrays` are the stored columns of the batch.
+A change is a hashable function (key, batch, arrays) -> Batch that is applied after the split's
+`prepare`; `arrays` are the stored columns of the batch.
 
-    changed(train, Labels(10))                  the label as context, one-hot
-    changed(train, Attributes(shape=3))         a known factor as context, one-hot
-    changed(train, Corrupted(Masking(0.5)))     a noisy input, a clean target
-    changed(train, Quadrants(2), ContextOnly()) one half of each picture, to be completed
+    changed(train, Labels(10))                  the context is the label, one-hot
+    changed(train, Attributes(shape=3))         the context is a known factor, one-hot
+    changed(train, Corrupted(Masking(0.5)))     the input is noisy and the target is clean
+    changed(train, Quadrants(2), ContextOnly()) the input is half of a picture, to be completed
 """
 
 from __future__ import annotations
@@ -26,30 +26,37 @@ from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key
 
-Noise: TypeAlias = Callable[[Key, Array], Array]  # of values f32[B, *event]
+Noise: TypeAlias = Callable[[Key, Array], Array]  # adds noise to values f32[B, *event]
 
 
 @runtime_checkable
 class Checked(Protocol):
-    """A change that not every data set can have."""
+    """A change that can only be applied to some data sets."""
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if the arrays of a split do not allow the change."""
+        """Raises UserError if the change cannot be applied to a split with these arrays."""
 
 
 def changed(split: Split, *changes: Any) -> Split:
-    """The split with changes after those that it has, in the order given.
+    """Returns a split with more changes, applied in the given order after those it already has.
 
-    Noise depends on the step in training; in evaluation it is fixed, for one size of batch.
+    In training the noise of a change depends on the step. In evaluation it is fixed as long as the
+    batch size is the same.
+
+    Args:
+      split: the split to change.
+      *changes: functions (key, batch, arrays) -> Batch, such as the classes of this module.
 
     Raises:
-      UserError: if the split's batches are made in a way of their own, or a context has fewer
-        classes than its labels.
+      UserError: if the split's `prepare` does not support changes, or a one-hot context has fewer
+        classes than the data.
     """
     if not isinstance(split.prepare, Prepare):
-        raise UserError(f"the batches of {split.name} cannot be changed: change its arrays instead")
+        raise UserError(
+            f"the batches of {split.name} do not support changes: change its arrays instead"
+        )
     for change in changes:
-        # Here, since within a program the labels have no values yet.
+        # The check is done here because labels have no values while a program is traced.
         if isinstance(change, Checked):
             change.check(split.arrays)
     prepare = dataclasses.replace(split.prepare, changes=(*split.prepare.changes, *changes))
@@ -58,80 +65,83 @@ def changed(split: Split, *changes: Any) -> Split:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The label becomes the context, f32[B, classes], one-hot."""
+    """Makes the label the context, one-hot, f32[B, classes]."""
 
     classes: int
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if there are more classes in the data."""
+        """Raises UserError if the data has more classes."""
         _check_classes("Labels", self.classes, arrays.get("label", arrays.get("y")))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch."""
+        """Applies the change to one batch."""
         return batch._replace(context=jax.nn.one_hot(_labels(arrays), self.classes))
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Attributes:
-    """Known factors become the context, f32[B, sum of their values], one-hot each, as named.
+    """Makes known factors the context: one one-hot vector each, concatenated in the given order.
 
-    Attributes(shape=3, scale=6) of sprites; of faces Attributes(Smiling=2, Eyeglasses=2).
+    An example is Attributes(shape=3, scale=4) for sprites, whose context is f32[B, 7].
     """
 
-    values: tuple[tuple[str, int], ...]  # name of a factor, number of its values
+    values: tuple[tuple[str, int], ...]  # (name, number of values) of each factor
 
     def __init__(self, **values: int):
         if not values or min(values.values()) < 1:
             raise UserError(
-                f"attributes {values}: name one or more, each with its number of values"
+                f"the attributes are {values}: name at least one, each with its number of values"
             )
         object.__setattr__(self, "values", tuple(values.items()))
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if a factor has more values in the data."""
+        """Raises UserError if the data has more values of a factor."""
         for name, count in self.values:
             _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch.
+        """Applies the change to one batch.
 
         Raises:
-          UserError: naming a factor that the data set does not have.
+          UserError: if the data set does not have one of the factors; the error names it.
         """
         for name, _ in self.values:
             if FACTOR + name not in arrays:
                 there = sorted(n.removeprefix(FACTOR) for n in arrays if n.startswith(FACTOR))
                 own = ", ".join(there) or "none"
-                raise UserError(f"the data set has no attribute {name!r}: its own are {own}")
+                raise UserError(
+                    f"the data set has no attribute {name!r}: choose from those it has ({own})"
+                )
         each = [jax.nn.one_hot(arrays[FACTOR + name], count) for name, count in self.values]
         return batch._replace(context=jnp.concatenate(each, axis=-1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """The label becomes the target, i32[B]: what a classifier explains."""
+    """Makes the label the target, i32[B], as a classifier needs."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch."""
+        """Applies the change to one batch."""
         return batch._replace(target=jnp.asarray(_labels(arrays), jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
 class Quadrants:
-    """Some quadrants of a picture are the context, the others are what counts (Sohn et al. 2015).
+    """Makes some quadrants of a picture the context and predicts the others (Sohn et al. 2015).
 
-    Seen are the lower left, with 2 the left half, with 3 all but the lower right, as in Pyro's
-    example. What is not seen is 0 in the context. The input stays whole: a posterior may read it.
+    With `seen` = 1 the context is the lower left quadrant, with 2 the left half, with 3 everything
+    but the lower right quadrant, as in Pyro's example; the other pixels of the context are 0. The
+    likelihood counts only the unseen pixels. The input stays the whole picture, for a posterior.
     """
 
     seen: int  # 1, 2 or 3
 
     def __post_init__(self):
         if self.seen not in (1, 2, 3):
-            raise UserError(f"{self.seen} quadrants seen: give 1, 2 or 3")
+            raise UserError(f"the number of quadrants seen is {self.seen}: give 1, 2 or 3")
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch of pictures [B, H, W, C]."""
+        """Applies the change to one batch of pictures f32[B, H, W, C]."""
         height, width = batch.x.shape[1:3]
         seen = np.zeros((1, height, width, 1), np.float32)
         seen[:, height // 2 :, : width // 2] = 1.0
@@ -145,37 +155,38 @@ class Quadrants:
 
 @dataclasses.dataclass(frozen=True)
 class ContextOnly:
-    """The context becomes the input: nothing else is seen."""
+    """Makes the context the input, so that the encoder sees nothing else; removes the context."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch that has a context of one array."""
+        """Applies the change to one batch whose context is an array."""
         return batch._replace(x=batch.context, context=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Corrupted:
-    """The input is noisy; so is the target, with the same noise, unless it is to stay clean."""
+    """Adds noise to the input and, if `clean` is False, makes the noisy input the target too."""
 
     noise: Noise
-    clean: bool = True  # whether the target stays as it is
+    clean: bool = True  # whether the target stays without noise
 
     def __post_init__(self):
         if not callable(self.noise):
             raise UserError(
-                f"Corrupted was given {self.noise!r}, which is no noise: give one, as Masking(0.5)"
+                f"the noise of Corrupted is {self.noise!r}, which is not a function: give one, for "
+                "example Masking(0.5)"
             )
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch."""
+        """Applies the change to one batch."""
         if key is None:
-            raise ValueError("a batch that is corrupted needs a key")
+            raise ValueError("this split has noisy inputs, so preparing a batch needs a key")
         x = self.noise(key, batch.x)
         return batch._replace(x=x, target=batch.target if self.clean else x)
 
 
 @dataclasses.dataclass(frozen=True)
 class GaussianNoise:
-    """x + std * noise, noise ~ N(0, 1) in every element; not clipped."""
+    """Adds normal noise of standard deviation `std` to every element, without clipping."""
 
     std: float
 
@@ -183,13 +194,13 @@ class GaussianNoise:
         check(self, "std", lambda std: 0 <= std < math.inf, "a number, 0 or more")
 
     def __call__(self, key: Key, x: Array) -> Array:
-        """f32[B, *event] -> f32[B, *event]."""
+        """Returns the noisy values, f32[B, *event], of x f32[B, *event]."""
         return x + self.std * jax.random.normal(key, x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class SaltAndPepper:
-    """A share of the elements become 0 or 1, half of them each."""
+    """Replaces a random share of the elements by 0 or 1, with equal probability."""
 
     share: float
 
@@ -197,14 +208,14 @@ class SaltAndPepper:
         _check_share(self)
 
     def __call__(self, key: Key, x: Array) -> Array:
-        """f32[B, *event] -> f32[B, *event]."""
+        """Returns the noisy values, f32[B, *event], of x f32[B, *event]."""
         uniform = jax.random.uniform(key, x.shape)
         return jnp.where(uniform < self.share, (uniform < 0.5 * self.share).astype(x.dtype), x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """A share of the elements become 0 (Vincent et al. 2008)."""
+    """Replaces a random share of the elements by 0 (Vincent et al. 2008)."""
 
     share: float
 
@@ -212,24 +223,29 @@ class Masking:
         _check_share(self)
 
     def __call__(self, key: Key, x: Array) -> Array:
-        """f32[B, *event] -> f32[B, *event]."""
+        """Returns the noisy values, f32[B, *event], of x f32[B, *event]."""
         return x * jax.random.bernoulli(key, 1.0 - self.share, x.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Squares:
-    """The middle of each picture, made a square of `side` pixels on the grid of 256 levels."""
+    """Crops the central square of each picture, resizes it, and rounds it to 256 levels."""
 
-    crop: int  # pixels of the middle square
-    side: int
+    crop: int  # the side of the central square, in pixels
+    side: int  # the side of the resized square, in pixels
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Changes one batch of pictures [B, H, W, C] in [0, 1], input and target alike."""
+        """Applies the change to input and target of a batch f32[B, H, W, C] in [0, 1].
+
+        Raises:
+          UserError: if the pictures are smaller than the square.
+        """
         height, width, channels = batch.x.shape[1:]
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         if min(top, left) < 0:
             raise UserError(
-                f"a square of {self.crop} pixels cannot be cut out of {height}x{width} pictures"
+                f"the crop of {self.crop}x{self.crop} pixels is larger than the pictures "
+                f"({height}x{width}): choose a smaller crop"
             )
         middle = batch.x[:, top : top + self.crop, left : left + self.crop]
         shape = (len(middle), self.side, self.side, channels)
@@ -243,7 +259,7 @@ def _check_share(noise: Any) -> None:
 
 
 def _check_classes(name: str, classes: int, column: np.ndarray | None) -> None:
-    """Raises UserError for a column with a label that has no place in a one-hot vector."""
+    """Raises UserError if a label of the column is too large for a one-hot vector of `classes`."""
     largest = -1 if column is None else np.max(column, initial=-1)
     if largest >= classes:
         raise UserError(
@@ -253,12 +269,12 @@ def _check_classes(name: str, classes: int, column: np.ndarray | None) -> None:
 
 
 def _labels(arrays: Mapping[str, Any]) -> Array:
-    """The column of classes, i[B].
+    """Returns the labels of a batch, integers [B].
 
     Raises:
-      UserError: if there is none.
+      UserError: if the data set has no labels.
     """
     found = arrays.get("label", arrays.get("y"))
     if found is None:
-        raise UserError("the data set has no labels: take one that has")
+        raise UserError("the data set has no labels: choose one with labels, or omit the change")
     return jnp.asarray(found)

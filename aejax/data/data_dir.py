@@ -1,14 +1,13 @@
-"""The folder that data sets are prepared in: whole or not at all, by one process at a time.
+"""The folder in which data sets are prepared, completely or not at all, by one process at a time.
 
-with alone(data_dir) as workshop:       # a folder inside data_dir that is gone afterwards
-    ...                                 # build inside it, then rename the whole into place
-newest(data_dir, "mnist", "aejax.npz")  # that file of the newest version, or None
+with locked_workspace(data_dir) as workspace:  # a temporary folder inside data_dir
+    ...                                        # build inside it, then rename the result into place
+newest(data_dir, "mnist", "aejax.npz")         # that file of the newest version, or None
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -17,16 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aejax.errors import UserError
+from aejax.files import lock_folder, unlock
 from aejax.optional import needs
 
 
 def default_data_dir() -> Path:
-    """The folder that tensorflow-datasets prepares into, found without importing it."""
+    """Returns the folder that tensorflow-datasets uses by default, without importing it."""
     return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
 def newest(data_dir: Path, name: str, file: str) -> Path | None:
-    """The given file of the newest version of a data set in data_dir, or None."""
+    """Returns the path of a file in the newest version of a data set in data_dir, or None."""
 
     def version(path: Path) -> tuple[int, ...]:
         return tuple(int(part) if part.isdigit() else -1 for part in path.parent.name.split("."))
@@ -35,35 +35,37 @@ def newest(data_dir: Path, name: str, file: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def alone(data_dir: Path, instead: str = "give another folder by --data-dir") -> Iterator[Path]:
-    """A folder to work in, inside data_dir, that is gone afterwards; one process at a time.
+def locked_workspace(
+    data_dir: Path, instead: str = "give another folder by --data-dir"
+) -> Iterator[Path]:
+    """Locks data_dir, waiting if necessary, and yields a temporary folder inside it.
 
     Args:
-      data_dir: made where it does not exist.
-      instead: what the user should do where it cannot be written.
+      data_dir: the folder to lock; it is created if it does not exist.
+      instead: what the error message advises if data_dir cannot be written.
 
     Raises:
-      UserError: data_dir cannot be written.
+      UserError: if data_dir cannot be written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(data_dir, os.O_RDONLY)
+        lock = lock_folder(data_dir, wait=True)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # What a killed process left behind: nobody else is at work while we hold the lock.
+            # No other process is at work while this one holds the lock, so what is found here
+            # was left behind by a process that was killed.
             for stale in data_dir.glob(".preparing-*"):
                 shutil.rmtree(stale)
-            with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as workshop:
-                yield Path(workshop)
+            with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as workspace:
+                yield Path(workspace)
         finally:
-            os.close(handle)
+            unlock(lock)
     except OSError as error:
         raise UserError(f"{data_dir} cannot be written ({error}): {instead}") from error
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps tfds' notes and bars off the terminal; its errors still come as exceptions."""
+def quiet_tfds() -> Iterator[None]:
+    """Hides the messages and progress bars of tensorflow-datasets; errors are still raised."""
     tfds = needs("tensorflow_datasets", "preparing a data set")
     from absl import logging
 

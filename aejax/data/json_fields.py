@@ -1,6 +1,6 @@
-"""What a field of a JSON file may be: such files are read back, and may have been edited.
+"""Checks of the fields of a JSON file, which somebody may have edited since it was written.
 
-check_fields("the index", read, {"tokens": count, "dropped": table_of(count)})   # or ValueError
+check_fields("the index", read, {"tokens": count, "dropped": table_of(count)})
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ Fits: TypeAlias = Callable[[Any], bool]
 
 
 def flag(value: Any) -> bool:
-    """True or False."""
+    """Accepts True or False."""
     return isinstance(value, bool)
 
 
 def count(value: Any) -> bool:
-    """An integer, 0 or more."""
-    return type(value) is int and value >= 0  # True is an int too
+    """Accepts an integer that is 0 or more."""
+    return type(value) is int and value >= 0  # isinstance would accept True and False
 
 
-def some(value: Any) -> bool:
-    """An integer, 1 or more."""
+def positive_count(value: Any) -> bool:
+    """Accepts an integer that is 1 or more."""
     return count(value) and value > 0
 
 
 def number(value: Any) -> bool:
-    """A finite number."""
-    # NaN compares false; an int may be too large for a float.
+    """Accepts a finite number."""
+    # The comparison is False for NaN, and for an int that is too large for a float.
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def positive(value: Any) -> bool:
-    """A finite number, 0 or more."""
+def non_negative(value: Any) -> bool:
+    """Accepts a finite number that is 0 or more."""
     return number(value) and value >= 0
 
 
 def table(value: Any) -> bool:
-    """Names and values."""
+    """Accepts a JSON object."""
     return isinstance(value, dict)
 
 
 def text(pattern: str = ".*") -> Fits:
-    """A string that matches as a whole."""
+    """Accepts a string that matches the regular expression as a whole."""
     return lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value, re.DOTALL))
 
 
@@ -53,23 +53,28 @@ sha256 = text("[0-9a-f]{64}")
 
 
 def list_of(fits: Fits) -> Fits:
-    """A list whose values all fit."""
+    """Accepts a list whose values all pass the check `fits`."""
     return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
 def table_of(fits: Fits) -> Fits:
-    """Names, and values that all fit."""
+    """Accepts a JSON object whose values all pass the check `fits`."""
     return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
 
 
 def check_fields(what: str, entry: Any, fields: Mapping[str, Fits]) -> None:
-    """Compares each field with what it may be; a field that is not there is None.
+    """Applies its check to each field; a missing field counts as None.
+
+    Args:
+      what: what `entry` is, for the error message.
+      entry: the value that was read.
+      fields: the check of each field by name; other fields are not looked at.
 
     Raises:
-      ValueError: names the field and its value.
+      ValueError: if `entry` is not a JSON object, or a field fails its check.
     """
     if not table(entry):
-        raise ValueError(f"{what} is no table")
+        raise ValueError(f"{what} is not a JSON object")
     for name, fits in fields.items():
         if not fits(entry.get(name)):
             raise ValueError(f"{name!r} of {what} is {entry.get(name)!r:.80}")

@@ -1,4 +1,4 @@
-"""One .npz of arrays and what is said of them: written whole, read by numpy, its hash compared."""
+"""An .npz file of arrays and a description of them, whose content is checked by its sha256."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from aejax.files import replacing
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    """Writes arrays, and plain values `about` them, for `load`.
+    """Writes arrays and their description in the form that `load` reads.
+
+    Args:
+      path: the path of the .npz file.
+      arrays: the arrays by name; no array may be called "about".
+      about: the description, whose values JSON can hold; "sha256" is added to it.
 
     Raises:
-      OSError: the disk is full or the folder cannot be written; an older file is untouched.
+      OSError: if the disk is full or the folder cannot be written; an older file stays as it was.
     """
-    said = json.dumps({**about, "sha256": fingerprint(arrays)})
+    description = json.dumps({**about, "sha256": fingerprint(arrays)})
     with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **arrays, about=np.array(said))
+        np.savez(file, allow_pickle=False, **arrays, about=np.array(description))
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays that `save` wrote, and what it was told about them.
+    """Reads the arrays and the description that `save` wrote.
 
     Raises:
-      UserError: the file is damaged: it cannot be read or its content's hash differs.
+      UserError: if the file is damaged: it cannot be read, or the arrays' sha256 differs.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -40,6 +45,6 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise ValueError("its sha256 differs")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} is damaged ({error}): delete its folder and start again"
+            f"{path} is damaged ({error}): delete the folder {path.parent} and start again"
         ) from error
     return arrays, about

@@ -1,4 +1,4 @@
-"""Which example comes when: seeded permutations, one per epoch, read as one endless stream."""
+"""The order of the examples: one seeded permutation per epoch, concatenated without an end."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aejax.data.words import shuffled
 
 @functools.lru_cache(maxsize=32)
 def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch.
+    """Returns the order of the examples in one epoch.
 
     Args:
-      examples: N.
-      seed: 0 or more.
-      epoch: counted from 0.
+      examples: the number of examples, N.
+      seed: the seed, 0 or more.
+      epoch: the number of the epoch, counted from 0.
 
     Returns:
-      i32[N], each number from 0 to N - 1 once; not writable.
+      A permutation of 0 to N - 1, i32[N], read-only.
     """
     order = shuffled(seed, (epoch,), examples).astype(np.int32)
     order.flags.writeable = False
@@ -27,16 +27,16 @@ def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def stream(examples: int, seed: int, start: int, count: int) -> np.ndarray:
-    """A piece of the endless stream: epoch after epoch, no example dropped.
+    """Returns a section of the endless stream of example numbers, epoch after epoch.
 
     Args:
-      examples: N.
-      seed: 0 or more.
-      start: the first position, 0 or more; position p lies in epoch p // N.
-      count: how many positions.
+      examples: the number of examples, N.
+      seed: the seed, 0 or more.
+      start: the first position, 0 or more; position p belongs to epoch p // N.
+      count: the number of positions.
 
     Returns:
-      i32[count], example numbers.
+      Example numbers, i32[count].
     """
     first, last = start // examples, (start + count - 1) // examples
     pieces = [permutation(examples, seed, epoch) for epoch in range(first, last + 1)]

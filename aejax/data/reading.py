@@ -1,4 +1,4 @@
-"""Reading examples that do not fit memory: many at once by grain, and one chunk ahead."""
+"""Reading data sets that do not fit in memory: in parallel by grain, and one chunk in advance."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 
 from aejax.optional import needs
 
-# Reads that wait for a disk or decode a picture side by side.
+# The number of threads that read from the disk and decode pictures in parallel.
 THREADS = 16
 
 
 class Reader(Protocol):
-    """Random access to a data set that is too large for memory: a tfds data source, for one."""
+    """Random access to the examples of a large data set, such as a data source of tfds."""
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """Returns the number of examples, N."""
         ...
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        """One example, a mapping from a name to an array without the leading N."""
+        """Returns one example: arrays by name, without the leading axis N."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chained:
-    """The splits of a data set one after the other, as one reader."""
+    """Several readers, such as the splits of a data set, concatenated to one."""
 
     readers: Sequence[Reader]
 
@@ -47,17 +47,17 @@ class Chained:
 
 
 def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Examples by their number, read side by side by grain's threads.
+    """Reads examples in parallel with grain's threads.
 
     Args:
-      reader: random access to one example.
-      indices: i32[...].
+      reader: the reader of the data set.
+      indices: the example numbers, i32[...].
 
     Returns:
-      Leaves [..., *event], in the order of the indices.
+      The arrays by name, leaves [..., *event], in the order of the indices.
 
     Raises:
-      UserError: grain is not installed.
+      UserError: if grain is not installed.
     """
     grain = needs("grain", "reading a data set that does not fit memory")
     flat = indices.reshape(-1)
@@ -73,22 +73,26 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def reopened(folder: Path, splits: Sequence[str]) -> Reader:
-    """The reader of a large data set that was prepared before, its splits in the given order."""
+def reopen(folder: Path, splits: Sequence[str]) -> Reader:
+    """Opens a data set that was prepared earlier, its splits concatenated in the given order."""
     tfds = needs("tensorflow_datasets", "reading a data set that does not fit memory")
     sources = tfds.builder_from_directory(str(folder)).as_data_source()
     return Chained([sources[split] for split in splits])
 
 
 class Ahead:
-    """Reads the chunk that is asked for next while the device works on the one before."""
+    """Reads the next chunk in a background thread while the device works on the current one.
+
+    Attributes:
+      read: a function from (t, chunk) to the arrays of the batches t to t + chunk - 1.
+    """
 
     def __init__(self, read: Callable[[int, int], Any]):
         self.read = read
         self._waiting: tuple[tuple[int, int], Future] | None = None
 
     def __call__(self, t: int, chunk: int, limit: int | None) -> Any:
-        """Chunk (t, chunk), after which (t + chunk, chunk) is begun if it starts before limit."""
+        """Returns `read(t, chunk)` and starts reading the next chunk if it begins before limit."""
         waiting, self._waiting = self._waiting, None
         hit = waiting is not None and waiting[0] == (t, chunk)
         arrays = waiting[1].result() if waiting and hit else self.read(t, chunk)
@@ -102,9 +106,9 @@ class Ahead:
         def work():
             try:
                 future.set_result(self.read(t, chunk))
-            except BaseException as error:  # handed over to whoever asks for the result
+            except BaseException as error:  # raised again in the thread that asks for the result
                 future.set_exception(error)
 
-        # A daemon, so that a run that ends early does not wait for a chunk that nobody needs.
+        # A daemon thread, so that a run that ends early does not wait for a chunk it will not use.
         threading.Thread(target=work, daemon=True).start()
         return future

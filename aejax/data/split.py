@@ -1,4 +1,4 @@
-"""Split: one part of a data set, train, validation or test, and what it is made of."""
+"""Split: the examples of one split of a data set (train, validation or test), and their origin."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from aejax.data.reading import Reader, gather
 from aejax.errors import UserError
 from aejax.types import Batch, Key
 
-# The noise of an evaluation that is given no key: fixed, so that its figures are.
+# The seed of an evaluation's noise if no key is given; it is fixed, so results are reproducible.
 EVALUATION_SEED = 20_131_220
-FACTOR = "label_"  # how the names of columns that hold known factors begin
+FACTOR = "label_"  # the prefix of the names of columns that hold known factors of variation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set.
+    """One split of a data set: train, validation or test.
 
-    `arrays` holds all examples where they fit memory: for images `image` u8[N, H, W, C] and
-    perhaps `label` i32[N], or `label_*` of several known factors; for a user's own arrays `x`
-    f32[N, *event] and perhaps `y`. Where they do not fit `reader` gives one example at a time and
-    `arrays` holds the labels alone.
+    If the examples fit in memory, `arrays` holds them all: for pictures `image` u8[N, H, W, C] and
+    perhaps `label` i32[N], or `label_*` for several known factors; for a user's own arrays `x`
+    f32[N, *event] and perhaps `y`. Otherwise `reader` reads one example at a time, and `arrays`
+    holds only the labels.
     """
 
-    name: str  # of the data set and the part: "mnist/train"
+    name: str  # the names of the data set and the split, such as "mnist/train"
     arrays: Mapping[str, np.ndarray]  # leaves [N, ...]
-    prepare: Callable[[Key, Any], Batch]  # arrays of one batch -> Batch, pure and hashable
-    fingerprint: str  # sha256 over the content, whatever the files it came in
-    binarised: str = "none"  # "dynamic", "static" or "none": names the figures nll or bce
-    binarise_seed: int | None = None  # of the draws that were made once, None where none were
-    classes: tuple[str, ...] = ()  # names of the labels, where they have any
-    origin: str = ""  # where the files came from and whether that was verified
-    reader: Reader | None = None
+    prepare: Callable[[Key, Any], Batch]  # (key, arrays of a batch) -> Batch, pure and hashable
+    fingerprint: str  # sha256 over the content, independent of the file format
+    # "dynamic", "static" or "none"; it decides whether results are called nll or bce.
+    binarised: str = "none"
+    binarise_seed: int | None = None  # the seed of the draws made once, None if there are none
+    classes: tuple[str, ...] = ()  # the names of the labels, if they have names
+    origin: str = ""  # where the files came from and whether their content was verified
+    reader: Reader | None = None  # None if all examples are in `arrays`
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -47,14 +48,14 @@ class Split:
 
     @functools.cached_property
     def event(self) -> tuple[int, ...]:
-        """The shape of one x, without the batch."""
+        """The shape of one x, without the batch axis."""
         first = self.rows(np.zeros(1, np.int32))
         prepared = jax.eval_shape(self.prepare, jax.random.key(0), first)
         return prepared.x.shape[1:]
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
-        """The classes i32[N], or None where there are none."""
+        """The labels i32[N], or None if there are none."""
         column = self.arrays.get("label", self.arrays.get("y"))
         if column is None or column.ndim != 1 or column.dtype.kind not in "iub":
             return None
@@ -62,13 +63,13 @@ class Split:
 
     @functools.cached_property
     def factors(self) -> dict[str, np.ndarray]:
-        """The known factors of variation by name, i32[N] each; empty where there are none."""
+        """The known factors of variation by name, i32[N] each; empty if there are none."""
         columns = self.arrays.items()
         return {k.removeprefix(FACTOR): column for k, column in columns if k.startswith(FACTOR)}
 
     @functools.cached_property
     def extent(self) -> tuple[float, float]:
-        """The smallest and the largest value of all targets, looked up once; NaN if any is."""
+        """The smallest and largest value of all targets, computed once; NaN if a target is NaN."""
         low, high = np.inf, -np.inf
         for batch in self.batches(4096):
             target = np.asarray(batch.target)
@@ -76,39 +77,48 @@ class Split:
         return float(low), float(high)
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Stored examples by their number.
+        """Returns stored examples by their numbers.
 
         Args:
-          indices: i32[...], each from 0 to N - 1.
+          indices: example numbers from 0 to N - 1, i32[...].
 
         Returns:
-          Arrays as they are stored, leaves [..., *event].
+          The stored arrays by name, leaves [..., *event].
         """
         if self.reader is None:
             return {name: array[indices] for name, array in self.arrays.items()}
         return gather(self.reader, np.asarray(indices))
 
     def batches(self, size: int, key: Key | None = None) -> Iterator[Batch]:
-        """All examples once, in order, for evaluation.
+        """Yields all examples once, in order, for evaluation.
 
         Args:
-          size: examples a batch; the last one may be smaller.
-          key: Key[], of the draws; by default a fixed one, so that figures are fixed.
+          size: the number of examples in a batch; the last batch may be smaller.
+          key: the key of the noise, Key[]; by default a fixed key, so results are reproducible.
 
         Yields:
-          Batch with leaves [B, ...]; the noise of batch i comes from fold_in(key, i).
+          A Batch with leaves [B, ...]; batch i is prepared with the key fold_in(key, i).
+
+        Raises:
+          UserError: if size is below 1.
         """
         if size < 1:
-            raise UserError(f"{self.name}: a batch of {size} examples; give 1 or more")
+            raise UserError(f"the batch size for {self.name} is {size}: give 1 or more")
         key = jax.random.key(EVALUATION_SEED, impl="threefry2x32") if key is None else key
         for i, start in enumerate(range(0, len(self), size)):
             indices = np.arange(start, min(start + size, len(self)), dtype=np.int32)
             yield self.prepare(jax.random.fold_in(key, i), self.rows(indices))
 
     def take(self, n: int) -> Split:
-        """The first n examples as a Split of its own (all, where there are no more)."""
+        """Returns a Split of the first n examples, or of all if there are fewer.
+
+        Raises:
+          UserError: if n is below 1.
+        """
         if n < 1:
-            raise UserError(f"{self.name}: the first {n} examples; take 1 or more")
+            raise UserError(
+                f"the number of examples to take from {self.name} is {n}: give 1 or more"
+            )
         if n >= len(self):
             return self
         arrays = self.rows(np.arange(n, dtype=np.int32))
@@ -117,7 +127,7 @@ class Split:
         )
 
     def provenance(self) -> dict[str, Any]:
-        """What environment.json says of the data, as plain values."""
+        """Returns the description of the data that environment.json records, as JSON values."""
         return {
             "name": self.name,
             "examples": len(self),
@@ -130,11 +140,11 @@ class Split:
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
-    """The sha256 over names, dtypes, shapes and values of arrays, in the order of their names."""
+    """Returns the sha256 over the names, dtypes, shapes and values of arrays, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        # Little-endian on every machine, so that equal contents have equal hashes.
+        # The values are hashed as little-endian, so that the hash is the same on every machine.
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data if array.size else b"")
@@ -142,17 +152,17 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def check_support(split: Split, support: tuple[float, float], rows: int = 4096) -> None:
-    """Refuses targets that a likelihood cannot explain, as a Bernoulli those outside [0, 1].
+    """Checks that a likelihood is defined for all targets; a Bernoulli, for one, needs [0, 1].
 
-    Data that is read from a disk while training is not looked through.
+    A split that is read from the disk during training is not checked.
 
     Args:
-      split: to be trained on.
-      support: smallest and largest value that the likelihood explains.
-      rows: how many examples to look at together.
+      split: the split to train on.
+      support: the smallest and largest value for which the likelihood is defined.
+      rows: the number of examples to check together.
 
     Raises:
-      UserError: names the first row outside, and its value.
+      UserError: if a target lies outside; it names the first such example and its value.
     """
     if split.reader is not None:
         return
@@ -164,25 +174,26 @@ def check_support(split: Split, support: tuple[float, float], rows: int = 4096) 
         if outside is not None:
             row, value = outside
             raise UserError(
-                f"{split.name}: example {start + row} holds {value:g}, outside [{low:g}, {high:g}],"
-                " which the likelihood cannot explain: rescale the data or take another likelihood"
+                f"example {start + row} of {split.name} holds {value:g}, outside "
+                f"[{low:g}, {high:g}], where the likelihood is not defined: rescale the data or "
+                "choose another likelihood"
             )
         start += rows
 
 
 def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[int, float] | None:
-    """The first row of x [N, ...] that leaves [low, high] and the value that does, or None."""
+    """Returns the first row of x [N, ...] with a value outside [low, high], and it, or None."""
     if x.size == 0 or (x.min() >= low and x.max() <= high):
         return None
     flat = x.reshape(len(x), -1)
-    # Written so that NaN counts as outside.
+    # The condition is negated so that NaN counts as outside.
     bad = ~((flat >= low) & (flat <= high))
     row = int(np.argmax(bad.any(axis=1)))
     return row, float(flat[row][np.argmax(bad[row])])
 
 
 def first_not_finite(x: np.ndarray) -> int | None:
-    """The first row of x [N, ...] that holds NaN or an infinity, or None."""
+    """Returns the first row of x [N, ...] that holds NaN or an infinity, or None."""
     if x.dtype.kind != "f" or np.isfinite(x.sum(dtype=np.float64)):
         return None
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)

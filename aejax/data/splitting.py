@@ -1,4 +1,4 @@
-"""Three splits out of one data set: who goes where, and what is binarised once and for ever."""
+"""Dividing a data set into three splits, and binarising what is binarised only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aejax.errors import UserError
 Binarise: TypeAlias = Literal["dynamic", "static", "none"]
 Splits: TypeAlias = tuple[Split, Split, Split]  # train, validation, test
 PARTS = ("train", "validation", "test")
-# The seed of the draws that are made once; recorded in environment.json.
+# The seed of the pixels that are drawn only once; environment.json records it.
 BINARISE_SEED = 20_080_705
 
 
@@ -31,11 +31,21 @@ def divide(
     seed: int,
     groups: np.ndarray | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Divides columns [N, ...] at random into train and the named parts, each in its old order.
+    """Divides examples at random into train and other splits; each keeps the examples' order.
 
-    A share below 1 is a share of the examples, else it is their number. Examples of one group,
-    numbered by groups i32[N], stay together: a group too large for what a part still lacks goes to
-    the next part or to train, so that a part may stay below its share.
+    Args:
+      columns: the arrays of the data set by name, [N, ...].
+      name: the name of the data set, for error messages.
+      shares: the share (below 1) or the number of the examples that each other split gets.
+      seed: the seed of the random division.
+      groups: group numbers i32[N] of examples that stay together, or None. A group that no longer
+        fits into a split goes to another one or to train, so a split may get less than its share.
+
+    Returns:
+      The columns of train, then those of the splits in `shares`.
+
+    Raises:
+      UserError: if a split would be empty.
     """
     examples = len(next(iter(columns.values())))
     held = {
@@ -46,8 +56,8 @@ def divide(
     if min(counts) < 1:
         wanted = ", ".join(f"{count} to {part}" for part, count in held.items())
         raise UserError(
-            f"{name} has {examples} examples, too few to give {wanted} and the rest to train; "
-            "each part needs 1 or more"
+            f"{name} has {examples} examples, too few to give {wanted} and the rest to train: "
+            "change the shares so that each split has 1 or more"
         )
     if groups is None:
         cuts = np.split(permutation(examples, seed, 0), np.cumsum(counts)[:-1])
@@ -56,14 +66,17 @@ def divide(
     for part, cut in zip(held, cuts[1:], strict=True):
         if not len(cut):
             raise UserError(
-                f"{name} has no group of examples small enough for {part}: each group goes whole "
-                "to one part, so give that part a larger share"
+                f"{name} has no group of examples small enough for {part}: a group is never "
+                "divided, so give that split a larger share"
             )
     return [{key: column[np.sort(cut)] for key, column in columns.items()} for cut in cuts]
 
 
 def _whole_groups(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Example numbers of each part; where each group has one example, as without groups."""
+    """Returns the example numbers of each split, without dividing a group.
+
+    If every group has one example, the result is the same as without groups.
+    """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     waiting, part = permutation(len(sizes), seed, 0)[::-1].tolist(), np.zeros(len(sizes), np.int8)
     for i in reversed(range(1, len(counts))):
@@ -89,27 +102,29 @@ def splits(
     reader: Reader | None = None,
     content: str | None = None,
 ) -> Splits:
-    """Three splits, binarised as asked: the one place where that is decided.
+    """Makes the three splits of a data set, binarised as requested.
 
     Args:
-      name: of the data set.
-      parts: columns [N, ...] of train, validation and test; `row` i32[N] where there is a reader.
-      field: the column, or the reader's array, that is x.
-      scale: the stored value that means one.
-      binarise: "dynamic" draws train anew each step, the other two once; "static" draws all once.
-      classes: names of the labels.
+      name: the name of the data set.
+      parts: the columns [N, ...] of train, validation and test; with a reader they hold `row`
+        i32[N], the example numbers in the reader.
+      field: the name of the column, or of the reader's array, that becomes x.
+      scale: the stored value that becomes 1.0.
+      binarise: "dynamic" draws train again at every step and the other two once; "static" draws
+        all three once; "none" draws nothing.
+      classes: the names of the labels.
       origin: where the data came from.
-      reader: of a data set that does not fit memory.
-      content: sha256 over all that the reader gives.
+      reader: the reader of a data set that does not fit in memory, or None.
+      content: sha256 over all examples of the reader.
 
     Returns:
-      Train, validation, test.
+      Train, validation and test.
 
     Raises:
-      UserError: binarise is something else.
+      UserError: if `binarise` has another value.
     """
     if binarise not in ("dynamic", "static", "none"):
-        raise UserError(f"binarise {binarise!r}: give dynamic, static or none")
+        raise UserError(f"binarise is {binarise!r}: give 'dynamic', 'static' or 'none'")
     made = []
     for i, (part, columns) in enumerate(zip(PARTS, parts, strict=True)):
         once = binarise == "static" or (binarise == "dynamic" and part != "train")
@@ -147,13 +162,13 @@ def splits(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chosen:
-    """Some examples of a reader, binarised once where `stream` is given."""
+    """Some examples of a reader, whose pixels are drawn once if `stream` is given."""
 
     reader: Reader
-    rows: np.ndarray  # i32[N]
-    field: str
-    scale: float
-    stream: tuple[int, ...] | None
+    rows: np.ndarray  # i32[N], example numbers in the reader
+    field: str  # the name of the array that is binarised
+    scale: float  # the stored value that becomes 1.0
+    stream: tuple[int, ...] | None  # the random stream of the draws, or None to draw nothing
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -166,15 +181,15 @@ class Chosen:
 
 
 def drawn(x: np.ndarray, scale: float, stream: tuple[int, ...]) -> np.ndarray:
-    """Bernoulli draws, the same for ever.
+    """Draws Bernoulli values with a fixed seed, the same on every machine.
 
     Args:
-      x: [...], stored values from 0 to scale.
-      scale: the stored value that means one.
-      stream: which of the streams of BINARISE_SEED; the part, for one example also its number.
+      x: stored values from 0 to scale, [...].
+      scale: the stored value that becomes 1.0.
+      stream: the random stream: the number of the split and, for a single example, its number.
 
     Returns:
-      u8[...], 0 or 1, with mean x / scale to 2^-32.
+      Zeros and ones, u8[...], with mean x / scale (accurate to 2^-32).
     """
     pairs = random_words(BINARISE_SEED, stream, (x.size + 1) // 2)
     words = pairs.astype("<u8").view("<u4")[: x.size]

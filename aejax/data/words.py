@@ -1,7 +1,7 @@
-"""Random words that are the same on every machine and for every version of numpy.
+"""Random 64-bit words that are the same on every machine and with every version of numpy.
 
-numpy promises the raw stream of a bit generator for all versions, but not what shuffles and
-distributions make of it: those are made here and in `synthetic.random`.
+numpy guarantees the raw stream of a bit generator across versions, but not the results of its
+shuffles and distributions; aejax therefore makes those itself, here and in `synthetic.random`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import numpy as np
 
 
 def random_words(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:
-    """Raw words u64[count] of Philox.
+    """Returns raw 64-bit words u64[count] of the Philox generator.
 
     Args:
-      seed: 0 or more.
-      stream: which of a seed's streams; different ones are independent.
-      count: how many words.
+      seed: the seed, 0 or more.
+      stream: integers that identify one of the seed's streams, which are independent of each other.
+      count: the number of words.
     """
     return np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream)).random_raw(count)
 
 
 def shuffled(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:
-    """The numbers from 0 to count - 1 in random order, i64[count]; seed and stream as above."""
+    """Returns 0 to count - 1 in random order, i64[count]; for seed, stream see `random_words`."""
     return np.argsort(random_words(seed, stream, count), kind="stable")

@@ -1,1 +1,1 @@
-"""What is done with a trained sparse dictionary: plain weights, folding, recipes, resampling."""
+"""Tools for sparse dictionaries: plain weights, folding, objectives (recipes) and resampling."""

@@ -1,4 +1,4 @@
-"""From a trained model to plain weights on raw inputs, and from plain weights to a model."""
+"""Converts a trained model to plain weights on raw inputs, and plain weights to a model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from aejax.variables import (
 
 
 def fold(model: Any, variables: Variables) -> Plain:
-    """Plain weights that give the model's output on raw inputs, without its key, its scale inside.
+    """Returns plain weights that compute the model's deterministic output on raw inputs.
 
-    Sums are taken in float64, so a large mean costs no accuracy. Where the selection uses the
-    atoms' norms and the output has a scale, the norms are folded into the encoder first, because
-    the scale changes them.
+    The input and output scales are folded into the weights. Sums are taken in float64, so that a
+    large mean costs no accuracy. If the selection uses the atoms' norms and the output has a scale,
+    the norms are folded into the encoder first, because the scale would change them.
 
     Args:
-      model: an Autoencoder of Identity or Scale, a sparse bottleneck, and Dictionary.
-      variables: {params, memory}, of one member.
+      model: an Autoencoder whose encoder is Identity or Scale, whose bottleneck is sparse and whose
+        decoder is a Dictionary.
+      variables: the {params, memory} of one member (one seed).
 
     Raises:
-      UserError: if a part of the model is no linear map, or a skip connection sees a scaled context
-        by another net than Scale.
+      UserError: if the model is not such a linear dictionary, or if its skip connection reads the
+        input through a net other than Identity or Scale.
     """
     _check(model)
     check_member(variables)
@@ -63,20 +64,24 @@ def fold(model: Any, variables: Variables) -> Plain:
 
 
 def check_member(variables: Variables) -> None:
-    """Raises UserError for the variables of several members of a dictionary."""
+    """Checks that the variables are those of one member, not of several seeds.
+
+    Raises:
+      UserError: if the atoms have a leading axis of members.
+    """
     atoms = get(variables, ATOMS)
     if atoms is not None and np.ndim(atoms) > 2:
         raise UserError(
-            f"these are the variables of {np.shape(atoms)[0]} members: take one, as "
-            "ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables) does"
+            f"these are the variables of {np.shape(atoms)[0]} members, but those of one are "
+            "needed: use ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables)"
         )
 
 
 def raw_atoms(variables: Variables) -> np.ndarray:
-    """What each latent adds in raw units, f[m, D]: the atoms, out of the scale of the output.
+    """Returns what each latent adds to the output in raw units: the atoms unscaled, f64[m, D].
 
     Args:
-      variables: of one member.
+      variables: the {params, memory} of one member.
 
     Raises:
       UserError: if the decoder has no atoms.
@@ -85,21 +90,22 @@ def raw_atoms(variables: Variables) -> np.ndarray:
     if atoms is None:
         there = get(variables, ATOMS[:-1]) or ["no parameters"]
         raise UserError(
-            f"a dictionary's {'/'.join(ATOMS)} are needed, but the decoder has {', '.join(there)}: "
-            "give Autoencoder a Dictionary as its decoder"
+            f"the dictionary's {'/'.join(ATOMS)} are needed, but the decoder has "
+            f"{', '.join(there)}: give Autoencoder a Dictionary as its decoder"
         )
     return _wide(atoms) if scale is None else _times(_wide(atoms), _wide(scale["inverse"]))
 
 
 def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
-    """The same function of raw inputs x, where the weights expect (x - mean) * factor.
+    """Rewrites weights that expect (x - mean) * factor as weights that take raw inputs x.
 
-    The decoder's bias is then no longer taken from the input: it goes into the encoder's biases.
+    The returned weights do not subtract the decoder's bias from the input, because it is folded
+    into the encoder's biases.
 
     Args:
-      plain: the weights; a skip connection is left as it is.
-      mean: f32[d].
-      factor: f32[], f32[d] or f32[d, d].
+      plain: the weights; their skip connection is not changed.
+      mean: the mean of the inputs, f32[d].
+      factor: the factor of the inputs: f32[] or f32[d] multiplies, f32[d, d] is a matrix.
     """
     kernel = _wide(plain.W_enc)
     shift = _times(_wide(mean)[None], _wide(factor))[0]
@@ -117,7 +123,7 @@ def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
 
 
 def _fold_output(plain: Plain, scale: Any, skip: Any) -> Plain:
-    """The output in raw units, and the skip connection on raw inputs."""
+    """Rewrites the weights to give raw outputs and to read raw inputs in the skip connection."""
     bias = _wide(plain.b_dec)
     kernel = None if plain.W_skip is None else _wide(plain.W_skip)
     if kernel is not None and skip is not None:
@@ -140,24 +146,26 @@ def _fold_output(plain: Plain, scale: Any, skip: Any) -> Plain:
 
 
 def _unbiased(plain: Plain) -> Plain:
-    """The same encoder, without the decoder's bias at its input: that bias is about to change."""
+    """Folds the decoder's bias into the encoder's, so that the decoder's bias may then change."""
     if not plain.apply_b_dec_to_input:
         return plain
     return fold_input(plain, jnp.zeros_like(plain.W_enc[:, 0]), jnp.ones(()))
 
 
 def unfold(plain: Plain) -> tuple[Autoencoder, Variables]:
-    """A model of the library's parts that computes exactly what plain weights do.
+    """Returns a model, with its variables, that computes exactly what the plain weights compute.
 
-    With a skip connection its batches carry the input as their context, Batch(x, target, x).
+    If the weights have a skip connection, batches must carry the input as their context:
+    Batch(x, target, x).
 
     Raises:
-      UserError: if each input is to be normalised by itself, which no part of a model does.
+      UserError: if the weights normalise each input by its own statistics, which no module does.
     """
     if plain.normalisation != "none":
         raise UserError(
-            f"these weights expect inputs normalised one by one ({plain.normalisation}): use "
-            "ae.dictionary.reconstruct, or normalise the data and set normalisation to 'none'"
+            f"these weights normalise each input by its own statistics ({plain.normalisation}), "
+            "which a model cannot do: use ae.dictionary.reconstruct, or normalise the data and set "
+            "normalisation to 'none'"
         )
     bottleneck, params = kind_of(plain).from_plain(plain)
     decoder = {ATOMS[-1]: plain.W_dec, OFFSET[-1]: plain.b_dec}
@@ -172,6 +180,7 @@ def unfold(plain: Plain) -> tuple[Autoencoder, Variables]:
 
 
 def _check(model: Any) -> None:
+    """Raises UserError if the model is not a linear dictionary."""
     expected = (
         ("encoder", model.encoder, (nets.Identity, nets.Scale)),
         ("bottleneck", model.bottleneck, (Sparse,)),
@@ -182,7 +191,7 @@ def _check(model: Any) -> None:
         if not isinstance(part, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise UserError(
-                f"only a linear dictionary has plain weights, but the {name} is a "
+                f"only a linear dictionary has plain weights, but the model's {name} is a "
                 f"{type(part).__name__}, not {wanted}"
             )
     skip = model.decoder.skip
@@ -202,12 +211,12 @@ def _narrow(value: np.ndarray) -> Any:
 
 
 def _times(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Rows [N, D] times a factor [], [D] or [D, D]."""
+    """Multiplies rows f64[N, D] by a factor f64[] or f64[D], or by a matrix f64[D, D]."""
     return rows @ factor if factor.ndim == 2 else rows * factor
 
 
 def _before(factor: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """The kernel that takes raw values, where the given one [D, m] takes scaled ones."""
+    """Turns a kernel f64[D, m] for scaled values into the kernel for raw values."""
     if factor.ndim == 2:
         return factor @ kernel
     return kernel * (factor[:, None] if factor.ndim == 1 else factor)

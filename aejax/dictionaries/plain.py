@@ -1,11 +1,12 @@
-"""Plain weights: what any sparse dictionary of the literature is, on raw inputs, in one record.
+"""Functions of plain weights, the one record that can hold any sparse dictionary.
 
     codes = encode(plain, x)               # f32[B, m]
-    y     = decode(plain, codes, x)        # f32[B, d_out]; x for the skip connection alone
+    y     = decode(plain, codes, x)        # f32[B, d_out]; x is read by a skip connection only
 
-`aejax.fold(model, variables)` makes a Plain of a trained model (input scale and decoder norms
-folded in), `aejax.unfold(plain)` a model of a Plain. Files of other libraries are read into it and
-written from it. Names are those of the files: W_enc, b_dec, apply_b_dec_to_input.
+`aejax.fold(model, variables)` makes a Plain from a trained model, with the input scale and the
+decoder norms folded in; `aejax.unfold(plain)` makes a model from a Plain. Files of other libraries
+are read into a Plain and written from one, so its fields have the names that those files use:
+W_enc, b_dec, apply_b_dec_to_input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from aejax.types import Array
 
 __all__ = ["Plain", "decode", "encode", "fold_decoder_norms", "kind_of", "reconstruct"]
 
-# The classes that a name stands for as a Plain's activation, read from the classes themselves.
+# Maps each name that `Plain.activation` may have to the class of sparse code that declares it.
 KINDS: dict[Any, type[Sparse]] = {
     part.kind: part
     for part in vars(sparse).values()
@@ -31,17 +32,17 @@ KINDS: dict[Any, type[Sparse]] = {
 
 
 def kind_of(plain: Plain) -> type[Sparse]:
-    """The class of the activation.
+    """Returns the class of sparse code that computes the weights' activation.
 
     Raises:
-      UserError: if it is neither a known name nor a class of sparse code.
+      UserError: if the activation is neither a known name nor a subclass of Sparse.
     """
     found = KINDS.get(plain.activation, plain.activation)
     if isinstance(found, type) and issubclass(found, Sparse):
         return found
     raise UserError(
-        f"no sparse code is called {plain.called!r}: give one of {', '.join(KINDS)}, or a subclass "
-        "of ae.bottlenecks.Sparse"
+        f"no sparse code is called {plain.called!r}: set the activation to one of "
+        f"{', '.join(KINDS)}, or to a subclass of ae.bottlenecks.Sparse"
     )
 
 
@@ -52,20 +53,20 @@ class _Normalised(NamedTuple):
 
 
 def encode(plain: Plain, x: Array) -> Array:
-    """The activations of every latent, f32[B, m].
+    """Computes the activation of every latent, f32[B, m].
 
     Args:
       plain: the weights.
-      x: f32[B, d], or f32[B, layers, size].
+      x: raw inputs, f32[B, d], or f32[B, layers, size] for a crosscoder.
 
     Raises:
-      UserError: if the weights are of inputs of another size.
+      UserError: if the weights are made for inputs of another size.
     """
     x, size = x.reshape((x.shape[0], -1)), plain.W_enc.shape[0]
     if x.shape[1] != size:
         raise UserError(
-            f"x has {x.shape[1]} numbers an example, but these weights read {size}: give them "
-            "inputs of the kind that they were trained on"
+            f"x has {x.shape[1]} numbers per example, but these weights read {size}: pass inputs "
+            "of the size that the weights were trained on"
         )
     x = _normalise(plain, x.astype(jnp.float32)).x
     if plain.apply_b_dec_to_input:
@@ -74,12 +75,12 @@ def encode(plain: Plain, x: Array) -> Array:
 
 
 def decode(plain: Plain, codes: Array, x: Array | None = None) -> Array:
-    """The output for given activations, f32[B, *shape].
+    """Computes the output for given activations, f32[B, *shape].
 
     Args:
       plain: the weights.
-      codes: f32[B, m].
-      x: f32[B, d], the input, which a skip connection and a normalisation of each x need.
+      codes: the activations, f32[B, m].
+      x: the raw inputs, f32[B, d]; needed if the weights have a skip connection or a normalisation.
 
     Raises:
       ValueError: if x is needed and not given.
@@ -87,7 +88,10 @@ def decode(plain: Plain, codes: Array, x: Array | None = None) -> Array:
     output = codes @ plain.W_dec + plain.b_dec[None]
     if plain.W_skip is not None or plain.normalisation != "none":
         if x is None:
-            raise ValueError("these weights need the input to decode: pass x to decode")
+            raise ValueError(
+                "these weights have a skip connection or a normalisation, so decode needs the "
+                "input: pass x"
+            )
         normalised = _normalise(plain, x.reshape((x.shape[0], -1)).astype(jnp.float32))
         if plain.W_skip is not None:
             output = output + normalised.x @ plain.W_skip
@@ -96,7 +100,7 @@ def decode(plain: Plain, codes: Array, x: Array | None = None) -> Array:
 
 
 def reconstruct(plain: Plain, x: Array) -> Array:
-    """What the dictionary makes of x, f32[B, *shape]."""
+    """Encodes x and decodes the activations, f32[B, *shape]."""
     return decode(plain, encode(plain, x), x)
 
 
@@ -111,24 +115,24 @@ def output_scale(plain: Plain, x: Array) -> Array:
 
 
 def fold_decoder_norms(plain: Plain) -> Plain:
-    """The same function with atoms of norm 1: activations then are in units of the output.
+    """Rewrites the weights so that every atom has norm 1, without changing the output.
 
-    A latent whose atom is zero writes nothing: its pre-activation becomes zero too, so that it
-    takes no other's place where the largest are selected.
+    Activations are then in units of the output. A latent whose atom is zero adds nothing; its
+    pre-activation becomes zero too, so that a top-k selection does not choose it.
 
     Raises:
-      ValueError: for a code that selects the k largest, such as topk, unless the selection used the
-        norms: it would change.
+      ValueError: for a code that selects the k largest, such as topk, if the selection ignores the
+        atoms' norms, because folding would change which latents are selected.
     """
     norms = jnp.linalg.norm(plain.W_dec, axis=-1)
     if kind_of(plain).selects and not plain.rescale_acts_by_decoder_norm:
         raise ValueError(
-            f"folding norms into {plain.called} changes which latents are selected, because it "
-            "selects without them"
+            f"folding the atoms' norms into the encoder would change which latents {plain.called} "
+            "selects, because its selection ignores the norms: keep the norms in W_dec"
         )
 
     def scaled(vector: Array | None) -> Array | None:
-        # Not by multiplication alone: a threshold may be infinite.
+        # A threshold may be infinite, and infinity times a zero norm is NaN.
         return None if vector is None else jnp.where(norms > 0, vector * norms, 0.0)
 
     return plain._replace(
@@ -143,11 +147,13 @@ def fold_decoder_norms(plain: Plain) -> Plain:
 
 
 def _normalise(plain: Plain, x: Array) -> _Normalised:
+    """Normalises each x by its own statistics, as the weights ask."""
     zero, one = jnp.zeros((x.shape[0], 1)), jnp.ones((x.shape[0], 1))
     if plain.normalisation == "layer_norm":
         mean = jnp.mean(x, axis=-1, keepdims=True)
         std = jnp.std(x, axis=-1, keepdims=True, ddof=1)
-        # The libraries add epsilon on the way in and not on the way out.
+        # Like the reference libraries, this adds epsilon to the divisor but not to the returned
+        # std that the output is multiplied by.
         return _Normalised((x - mean) / (std + 1e-5), mean, std)
     if plain.normalisation == "constant_norm_rescale":
         scale = jnp.linalg.norm(x, axis=-1, keepdims=True) / x.shape[-1] ** 0.5

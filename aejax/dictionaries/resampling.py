@@ -1,4 +1,4 @@
-"""A wrapper of learners: silent latents of a dictionary start again from badly explained inputs."""
+"""A learner wrapper that restarts a dictionary's dead latents at badly explained inputs."""
 
 from __future__ import annotations
 
@@ -24,35 +24,39 @@ def resampled(
     power: float = 1.0,
     share: float = 0.2,
 ) -> Learner:
-    """Every so many steps dead latents point at inputs of the batch that are explained worst.
+    """Restarts dead latents at regular steps, at inputs of the batch with a large error.
 
-    An input is drawn with a probability proportional to its error^power. The latent's atom becomes
-    its direction, with the mean norm of living atoms; its encoder the same direction with `share`
-    of their mean norm, and a bias of 0; a threshold or magnitude of its own becomes that of the
-    start; the optimiser's moments of these entries become 0, and the
-    latent's age too (Bricken et al. 2023, appendix). To wrap the learner itself, inside `averaged`,
-    `seeds` and `chunked`.
+    For each dead latent an input is drawn with probability proportional to ||residual||^power.
+    The latent's atom becomes the direction of the input's target, with the mean norm of the living
+    atoms. Its encoder column becomes the direction of the input, with `share` times the mean norm
+    of the living latents' columns, and its bias becomes 0. A threshold or magnitude parameter
+    returns to its initial value. The optimiser's moments of these entries and the latent's age
+    become 0 (Bricken et al. 2023, appendix). Apply this wrapper first: `averaged`, `seeds` and
+    `chunked` go around it.
 
     Args:
-      learner: of one member and single steps.
-      model: the Autoencoder that it trains, with a sparse bottleneck and a Dictionary.
+      learner: a learner of one member that takes single steps.
+      model: the Autoencoder that the learner trains, with a sparse bottleneck and a Dictionary.
       every: steps between two resamplings.
       dead_after: steps of silence after which a latent is dead; None: half of `every`.
-      power: 1 takes the norm of the residual (dictionary_learning), 2 its square (the paper).
-      share: of the living latents' mean encoder norm.
+      power: exponent of the residual's norm: 1 in dictionary_learning, 2 in the paper.
+      share: norm of a restarted encoder column, as a share of the living latents' mean norm.
 
     Returns:
-      A Learner with one more metric: `resampled`, how many latents started again.
+      A Learner with one more metric, `resampled`: the number of latents restarted in the step.
 
     Raises:
-      UserError: around `chunked` or `seeds`, or if every < 1.
+      UserError: if the learner is `chunked` or has `seeds`, or if every < 1.
     """
     if learner.chunk is not None or learner.seeds is not None:
         raise UserError(
-            "resampled wraps single steps of one member: write seeds(chunked(resampled(...)))"
+            "resampled needs a learner of single steps and one member, but this one is chunked or "
+            "has seeds: write seeds(chunked(resampled(...)))"
         )
     if every < 1:
-        raise UserError(f"every is {every}, but resampling needs at least one step between")
+        raise UserError(
+            f"every is {every}, but it is the number of steps between resamplings: give 1 or more"
+        )
     silence = every // 2 if dead_after is None else dead_after
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -78,7 +82,7 @@ def _resample(
     variables = {"params": state.params, "memory": state.memory}
     silent, seen, wanted, error = model.apply(variables, batch, method=_candidates)
     dead = silent > silence
-    # By the inverse of the distribution function: m draws without an [m, B] array.
+    # Inverting the cumulative distribution draws m inputs without an [m, B] array.
     reach = jnp.cumsum(error ** (power / 2))
     drawn = jnp.searchsorted(reach, jax.random.uniform(key, dead.shape) * reach[-1])
     drawn = jnp.minimum(drawn, error.shape[0] - 1)
@@ -100,7 +104,7 @@ def _resample(
 
 
 def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
-    """Ages, what the encoder sees, what the atoms explain, each example's squared error."""
+    """Returns the latents' ages, encoder inputs, centred targets, and squared errors."""
     silent, decoder, forward = ages(model), dictionary(model), model(batch)
     seen = model.bottleneck.inputs(forward.features, decoder)
     bias = decoder.weights(model.bottleneck.latents).bias
@@ -109,7 +113,7 @@ def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
 
 
 def _set(path: Any, leaf: Any, dead: Array, fresh: dict[Path, Array]) -> Any:
-    """The leaf with its dead latents' entries replaced, wherever it is one of `fresh`."""
+    """Replaces the dead latents' entries of a leaf whose path ends in a path of `fresh`."""
     name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
     for own, value in fresh.items():
         if re.search("/" + ending(own), name) and jnp.shape(leaf) == value.shape:
@@ -123,7 +127,7 @@ def _directions(vectors: Array) -> Array:
 
 
 def _mean_norm(rows: Array, alive: Array) -> Array:
-    """The mean norm of living rows; of all, where none lives."""
+    """Computes the mean norm of the living rows, or of all rows if none is alive, f32[]."""
     lengths = jnp.linalg.norm(rows, axis=-1)
     count = jnp.sum(alive)
     living = jnp.sum(jnp.where(alive, lengths, 0.0)) / jnp.maximum(count, 1)

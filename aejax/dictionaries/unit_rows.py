@@ -1,4 +1,4 @@
-"""Transformations of updates that optax does not have."""
+"""Gradient transformations for dictionaries, which optax does not have."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ DICTIONARY = ending(ATOMS)
 
 
 def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
-    """Keeps the rows of chosen parameters at norm 1; to be the last transformation of a chain.
+    """Keeps the rows of chosen parameters at norm 1; put it last in a chain.
 
-    Without it a dictionary makes an L1 penalty small by large atoms and small activations
+    Without this a dictionary can make an L1 penalty small by large atoms and small activations
     (Bricken et al. 2023).
 
     Args:
@@ -34,10 +34,10 @@ def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
 
 
 def tangent_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
-    """Takes from each row's gradient its part along the row; to be the first of a chain.
+    """Removes from each row's gradient its component along the row; put it first in a chain.
 
-    Beside `unit_rows` that part moves nothing, but Adam's moments would be scaled by it: OpenAI's
-    and Marks et al.'s code remove it, g - <g, w> w.
+    With `unit_rows` that component has no effect on the row, but it would enlarge Adam's second
+    moments. The code of OpenAI and of Marks et al. removes it too: g - <g, w> w.
 
     Args:
       pattern: regular expression searched in a parameter's path, such as "decoder/atoms".
@@ -54,14 +54,17 @@ def tangent_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
 def _of_rows(
     pattern: str, change: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> optax.GradientTransformation:
-    """(update, parameter) -> update for the parameters whose path has the pattern."""
+    """Applies `change(update, parameter)` to the parameters whose path matches the pattern."""
 
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
-            raise ValueError("rows need the parameters: call update(updates, state, params)")
+            raise ValueError(
+                "unit_rows and tangent_rows need the parameters: call "
+                "update(updates, state, params)"
+            )
 
         def one(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
             named = re.search(pattern, jax.tree_util.keystr(path, simple=True, separator="/"))

@@ -12,16 +12,16 @@ from aejax.types import Batch, Variables
 
 
 def check_window(model: Any, variables: Variables, batch: Batch, least: float = 1e-5) -> float:
-    """The share of (example, latent) pairs in JumpReLU's window, which must not be empty.
+    """Checks that enough pre-activations lie in JumpReLU's window, and returns their share.
 
-    On data of another scale than the bandwidth expects no pre-activation falls within it, the
-    gradient of every threshold is exactly zero, and the sparsity coefficient does nothing.
+    If the data's scale does not suit the bandwidth, no pre-activation lies in the window; then the
+    gradient of every threshold is exactly zero and the sparsity coefficient has no effect.
 
     Args:
       model: an Autoencoder with a JumpReLU bottleneck.
-      variables: those that training starts from.
+      variables: the variables that training starts from.
       batch: some examples.
-      least: the share that is enough.
+      least: the share of (example, latent) pairs that must be exceeded.
 
     Raises:
       UserError: if the share is not above `least`.

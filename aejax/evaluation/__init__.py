@@ -1,10 +1,12 @@
-"""Figures of a trained model on data: pure functions of (model, variables, data, key).
+"""Evaluation: pure functions (model, variables, data, key) that measure a trained model on data.
 
-Those without noise take no key. Each compiles once for a model and serves all members of `seeds`.
+Functions that need no noise take no key. Each compiles once per model, and its program serves all
+members of `seeds`.
 """
 
 from aejax.evaluation import decoding, disentanglement, generation
 from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
+from aejax.evaluation.batches import Data, each, means, over_seeds
 from aejax.evaluation.chains import Walk
 from aejax.evaluation.cost import Cost, nll_cost
 from aejax.evaluation.decoding import member
@@ -19,7 +21,6 @@ from aejax.evaluation.generation import Quality, quality
 from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
 from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
 from aejax.evaluation.names import figure_name
-from aejax.evaluation.parts import Data, each, means, over_seeds
 from aejax.evaluation.paths import Paths, paths
 from aejax.evaluation.principal import Plane, Principal, plane, principal, project, rebuild
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction

@@ -1,8 +1,9 @@
-"""log p(x) without the encoder: annealed importance sampling, and its gap from both sides.
+"""Estimates log p(x) without the encoder, by annealed importance sampling.
 
-A chain walks from the prior to the posterior through p(z) p(x | z)^b, b rising from 0 to 1, by
-Hamiltonian Monte Carlo. Its weights bound log p(x) from below; on data that the model itself drew,
-whose z is known, a chain walked backwards bounds it from above (bidirectional Monte Carlo).
+A chain moves latents from the prior to the posterior through p(z) p(x | z)^b, where b rises from 0
+to 1, by Hamiltonian Monte Carlo. Its weights bound log p(x) from below. For data that the model
+itself generated, the latents are known, and a chain in the reverse direction bounds log p(x) from
+above (bidirectional Monte Carlo).
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ import numpy as np
 
 from aejax.errors import UserError
 from aejax.evaluation import chains
+from aejax.evaluation.batches import Data, Static, collect
 from aejax.evaluation.chains import Walk
 from aejax.evaluation.likelihood import check, check_targets
-from aejax.evaluation.parts import Data, Static, collect
 from aejax.types import Array, Batch, Key, Variables
 
 
 class Annealed(NamedTuple):
-    """Annealed importance sampling of each example."""
+    """The result of annealed importance sampling for each example."""
 
     log_prob: np.ndarray  # f32[N], nats; a lower bound of log p(x) in expectation
     effective_sample_size: np.ndarray  # f32[N], from 1 to the number of chains
-    acceptance: np.ndarray  # f32[N], of the walks' proposals
+    acceptance: np.ndarray  # f32[N], the mean acceptance probability of the proposals
 
 
 class Bidirectional(NamedTuple):
-    """log p(x) of data that the model drew, from both sides; nats."""
+    """Bounds of log p(x), in nats, from both sides, for data that the model generated."""
 
     target: np.ndarray  # [N, *event], the data
-    lower: np.ndarray  # f32[N], in expectation below log p(x)
-    upper: np.ndarray  # f32[N], in expectation above
+    lower: np.ndarray  # f32[N], in expectation at most log p(x)
+    upper: np.ndarray  # f32[N], in expectation at least log p(x)
 
     @property
     def gap(self) -> float:
-        """Mean of upper - lower: how far off either is at most, in expectation."""
+        """The mean of upper - lower, in nats; in expectation, it bounds the error of either one."""
         return float(np.mean(np.asarray(self.upper, np.float64) - self.lower))
 
 
@@ -52,21 +53,22 @@ def annealed(
     *,
     batch: int = 100,
 ) -> Annealed:
-    """log p(x) by annealed importance sampling (Neal 2001; Wu et al. 2017).
+    """Estimates log p(x) by annealed importance sampling (Neal 2001; Wu et al. 2017).
 
-    The sizes of the steps are found by chains of their own and then held still, since a walk that
-    adapts to itself would no longer leave its distribution invariant, and the bound would be none.
+    The step sizes are tuned by separate chains and then fixed, because a chain that adapts itself
+    does not leave its distribution invariant, and its weights would not bound log p(x).
 
     Args:
-      model: with a prior that it can draw from, a likelihood, and latents that are real numbers.
-      variables: of one member.
+      model: a model with a prior that can be sampled, a likelihood, and real-valued latents.
+      variables: the variables of one member.
       data: N examples.
-      key: of the chains.
-      walk: chains, temperatures and steps.
-      batch: examples at a time; memory grows with batch * walk.chains.
+      key: the key of the chains.
+      walk: the number of chains, temperatures and steps.
+      batch: the number of examples at a time; memory grows with batch * walk.chains.
 
     Raises:
-      UserError: if the model gives data no probability, or a number of the walk is out of range.
+      UserError: if the model has no prior or no likelihood, the latents are not real numbers, or a
+        number of `walk` is out of range.
     """
     _check(model, key, walk)
     check_targets(model, data)
@@ -83,16 +85,18 @@ def bidirectional(
     examples: int = 100,
     context: Any = None,
 ) -> Bidirectional:
-    """log p(x) of data drawn from the model, from below and above (Grosse et al. 2015).
+    """Bounds log p(x) from below and above for data drawn from the model (Grosse et al. 2015).
 
     Args:
-      model, variables, walk: as for `annealed`.
-      key: of the data and of the chains.
-      examples: N, drawn from the prior and the likelihood.
-      context: leaves [N, ...], of conditional models.
+      model: as in `annealed`.
+      variables: as in `annealed`.
+      key: the key of the data and of the chains.
+      walk: as in `annealed`.
+      examples: N, the number of examples that are drawn from the prior and the likelihood.
+      context: a pytree with leaves [N, ...], for conditional models.
 
     Raises:
-      UserError: as `annealed` does, or if examples < 1.
+      UserError: as in `annealed`, or if examples < 1.
     """
     _check(model, key, walk)
     if examples < 1:
@@ -112,8 +116,8 @@ def _check(model: Any, key: Key, walk: Walk) -> None:
             raise UserError(f"the walk's {name} is {getattr(walk, name)}: give 1 or more")
     if walk.step <= 0 or not 0 < walk.accept < 1:
         raise UserError(
-            f"the walk has steps of {walk.step} and accepts {walk.accept}: give a step above 0 and "
-            "a share between 0 and 1"
+            f"the walk has step={walk.step} and accept={walk.accept}: give a step above 0 and an "
+            "acceptance between 0 and 1"
         )
 
 
@@ -121,7 +125,7 @@ def _check(model: Any, key: Key, walk: Walk) -> None:
 def _drawn(
     static: Static, variables: Variables, key: Key, examples: int, context: Any
 ) -> tuple[Batch, Any]:
-    """Data from the model, and the latents that it came from."""
+    """Draws data from the model, and returns it with the latents that generated it."""
     bound = static.model.bind(variables)
     latent_key, target_key = jax.random.split(key)
     z = bound.sample_latent(latent_key, examples, context)
@@ -134,7 +138,7 @@ def _drawn(
 def _lower(
     static: Static, walk: Walk, variables: Variables, key: Key, batch: Batch, index: Array
 ) -> tuple[Array, Array, Array]:
-    """log p(x) from below, effective sample size and acceptance, f32[B] each."""
+    """Returns lower bounds of log p(x), effective sample sizes and acceptances, f32[B] each."""
 
     def example(batch: Batch, index: Array) -> tuple[Array, Array, Array]:
         density = chains.density(static.model, variables, batch, walk.chains)
@@ -145,7 +149,7 @@ def _lower(
         size = jnp.exp(2.0 * total - jax.nn.logsumexp(2.0 * log_weight))
         return total - jnp.log(jnp.float32(walk.chains)), size, accepted
 
-    return jax.vmap(example)(_singly(batch), index)
+    return jax.vmap(example)(_batches_of_one(batch), index)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -158,7 +162,7 @@ def _upper(
     index: Array,
     z: Any,
 ) -> Array:
-    """log p(x) from above, f32[B], given the latents that x came from."""
+    """Returns an upper bound of log p(x), f32[B], given the latents that generated x."""
 
     def example(batch: Batch, index: Array, z: Any) -> Array:
         density = chains.density(static.model, variables, batch, walk.chains)
@@ -168,13 +172,13 @@ def _upper(
         log_weight = chains.down(density, walk, moving, many, steps)
         return jnp.log(jnp.float32(walk.chains)) - jax.nn.logsumexp(log_weight)
 
-    return jax.vmap(example)(_singly(batch), index, z)
+    return jax.vmap(example)(_batches_of_one(batch), index, z)
 
 
 def _keys(key: Key, index: Array) -> Any:
-    """Of one example: tuning, the first latents, the way up, the way down."""
+    """Returns an example's keys for tuning, the first latents, the chain up and the chain down."""
     return jax.random.split(jax.random.fold_in(key, index), 4)
 
 
-def _singly(batch: Batch) -> Batch:
+def _batches_of_one(batch: Batch) -> Batch:
     return jax.tree.map(lambda a: a[:, None], batch)

@@ -1,4 +1,4 @@
-"""Chains between the prior and the posterior of one example, by Hamiltonian Monte Carlo."""
+"""Hamiltonian Monte Carlo chains between the prior and the posterior of one example."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from aejax.errors import UserError
 from aejax.events import without_missing
 from aejax.types import Array, Batch, Key, Variables
 
-# How fast the logarithm of the step follows the share of proposals that are accepted.
+# The rate at which the log step size adapts to the difference from the wanted acceptance.
 _RATE = 0.1
 
 
 class Walk(NamedTuple):
-    """How the chains go; more of each is closer and slower."""
+    """The settings of the chains.
 
-    chains: int = 16  # for each example
-    temperatures: int = 500  # between prior and posterior
-    leapfrogs: int = 10  # steps of one proposal
-    step: float = 0.1  # size of the first leapfrog step, in units of z; adapted
-    accept: float = 0.65  # share of proposals that the step is adapted to
+    More chains, temperatures or leapfrog steps give tighter bounds and take longer.
+    """
+
+    chains: int = 16  # chains for each example
+    temperatures: int = 500  # intermediate distributions between prior and posterior
+    leapfrogs: int = 10  # leapfrog steps of one proposal
+    step: float = 0.1  # the initial size of a leapfrog step, which is then adapted
+    accept: float = 0.65  # the acceptance rate to which the step size is adapted
 
 
 class Density(NamedTuple):
-    """p(z) and p(x | z) of one example, at the latents of all its chains."""
+    """The densities p(z) and p(x | z) of one example, evaluated at the latents of all C chains."""
 
-    draw: Callable[[Key], Any]  # latents from the prior, leaves [C, ...]
-    log_prior: Callable[[Any], Array]  # f32[C]
-    log_likelihood: Callable[[Any], Array]  # f32[C]
+    draw: Callable[[Key], Any]  # draws latents from the prior, leaves [C, ...]
+    log_prior: Callable[[Any], Array]  # computes log p(z), f32[C]
+    log_likelihood: Callable[[Any], Array]  # computes log p(x | z), f32[C]
 
 
 def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Density:
-    """The densities of a batch of one.
+    """Returns the densities of a batch that holds one example.
 
     Raises:
-      UserError: if the latents are no real numbers.
+      UserError: if the latents are not real numbers; `draw` raises it.
     """
     bound = model.bind(variables)
     many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), without_missing(batch))
@@ -48,8 +51,8 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
         z = bound.sample_latent(key, chains, many.context)
         if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z)):
             raise UserError(
-                "annealed importance sampling moves latents by gradients, and this prior draws "
-                "integers: use it for real latents"
+                "annealed importance sampling moves latents along gradients, but this prior draws "
+                "integers: evaluate a model with real-valued latents"
             )
         return z
 
@@ -64,16 +67,16 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
 
 
 def temperatures(count: int) -> np.ndarray:
-    """From 0 to 1, closest at the ends, f32[count + 1] (Wu et al. 2017, section 3)."""
+    """Returns temperatures from 0 to 1, densest at both ends, f32[count + 1] (Wu et al. 2017)."""
     squashed = 1.0 / (1.0 + np.exp(-np.linspace(-4.0, 4.0, count + 1)))
     return ((squashed - squashed[0]) / (squashed[-1] - squashed[0])).astype(np.float32)
 
 
 def tuned(density: Density, walk: Walk, key: Key) -> Array:
-    """The size of a leapfrog step at each temperature, f32[T], found by a walk that adapts.
+    """Returns the leapfrog step size at each temperature, f32[T], found by adaptive chains.
 
-    Its chains start at draws of their own: sizes that knew where the chains to be weighed start
-    would bias their weights.
+    These chains start at draws of their own. Step sizes that depended on the starting points of the
+    weighted chains would bias their weights.
     """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
@@ -89,10 +92,13 @@ def tuned(density: Density, walk: Walk, key: Key) -> Array:
 
 
 def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Array, Array]:
-    """From prior draws to the posterior: the log-weights f32[C], and the acceptance f32[].
+    """Runs the chains from prior draws to the posterior.
 
-    log w = sum_t (b_t - b_{t-1}) log p(x | z_{t-1}), where z_t is moved at b_t (Neal 2001,
-    equation 3).
+    log w = sum_t (b_t - b_{t-1}) log p(x | z_{t-1}), where z_t is moved at temperature b_t (Neal
+    2001, equation 3).
+
+    Returns:
+      The log-weights f32[C], and the mean acceptance f32[].
     """
 
     def one(carry: tuple[Any, Array], now: Any) -> tuple[tuple[Any, Array], Array]:
@@ -108,9 +114,13 @@ def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Ar
 
 
 def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
-    """From posterior draws to the prior: log-weights f32[C] whose mean weight is 1 / p(x).
+    """Runs the chains from posterior draws to the prior; their mean weight estimates 1 / p(x).
 
-    The reversal of `up`: each temperature moves first and weighs then (Grosse et al. 2015).
+    It is the reverse of `up`: at each temperature the chain moves first, and then the weight is
+    updated (Grosse et al. 2015).
+
+    Returns:
+      The log-weights f32[C].
     """
 
     def one(carry: tuple[Any, Array], now: Any) -> tuple[tuple[Any, Array], None]:
@@ -123,7 +133,7 @@ def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
 
 
 def _path(walk: Walk, key: Key, steps: Array) -> tuple[Array, Array, Array, Key]:
-    """Temperature, its rise over the one before, step and key, [T] each."""
+    """Returns the temperatures, their differences, the step sizes and the keys, [T] each."""
     points = temperatures(walk.temperatures)
     rises = jnp.asarray(np.diff(points))
     return jnp.asarray(points[1:]), rises, steps, jax.random.split(key, walk.temperatures)
@@ -132,7 +142,11 @@ def _path(walk: Walk, key: Key, steps: Array) -> tuple[Array, Array, Array, Key]
 def _move(
     density: Density, walk: Walk, key: Key, z: Any, temperature: Array, step: Array
 ) -> tuple[Any, Array]:
-    """One proposal of each chain, kept or not; and the mean probability of keeping it, f32[]."""
+    """Moves each chain by one Metropolis-adjusted proposal.
+
+    Returns:
+      The new latents, and the mean acceptance probability f32[].
+    """
 
     def log_density(z: Any) -> Array:
         return density.log_prior(z) + temperature * density.log_likelihood(z)
@@ -145,12 +159,13 @@ def _move(
         at = _add(point[0], step, point[1])
         return at, _add(point[1], step, force(at))
 
-    # Half a kick, whole ones between the drifts, and half of the last one taken back.
+    # The momentum takes half a step first, then a whole one after each position step; half of the
+    # last one is taken back.
     start = (z, _add(momentum, 0.5 * step, force(z)))
     moved, speed = jax.lax.fori_loop(0, walk.leapfrogs, leapfrog, start)
     speed = _add(speed, -0.5 * step, force(moved))
     gain = log_density(moved) - _kinetic(speed) - log_density(z) + _kinetic(momentum)
-    # A proposal that ran off to NaN is never kept.
+    # A proposal that diverged to NaN is rejected.
     probability = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
     keep = jax.random.uniform(accept_key, probability.shape) < probability
 
@@ -172,7 +187,7 @@ def _add(a: Any, scale: Array, b: Any) -> Any:
 
 
 def _kinetic(momentum: Any) -> Array:
-    """f32[C]."""
+    """Returns the kinetic energy of each chain, f32[C]."""
     squares = [
         jnp.sum(jnp.square(a).reshape((a.shape[0], -1)), -1) for a in jax.tree.leaves(momentum)
     ]

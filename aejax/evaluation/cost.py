@@ -1,4 +1,4 @@
-"""What an importance-weighted NLL will take, to be printed before it starts."""
+"""Estimates the cost of an importance-weighted NLL, to be printed before it starts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 
+from aejax.evaluation.batches import Data, Static, full_batches
 from aejax.evaluation.likelihood import check, check_targets, importance
-from aejax.evaluation.parts import Data, Static, parts
 from aejax.types import Variables
 
 
 class Cost(NamedTuple):
-    """What an importance-weighted NLL will take."""
+    """The estimated cost of an importance-weighted NLL."""
 
-    examples: int  # N
-    draws: int  # K
-    passes: int  # through the decoder, N * K
-    seconds: float  # estimated
+    examples: int  # N, the number of examples
+    draws: int  # K, the number of draws for each example
+    passes: int  # N * K, the number of decoder passes
+    seconds: float  # the estimated duration
 
     def __str__(self) -> str:
         return (
@@ -36,21 +36,26 @@ def nll_cost(
     batch: int = 100,
     group: int = 10,
 ) -> Cost:
-    """What `nll` of one member will take, from timing a few groups of draws.
+    """Estimates the cost of `nll` for one member by timing a few groups of draws.
 
-    The program that it compiles is the one that `nll` runs.
+    The program compiled for this is the one that `nll` runs.
 
     Args:
-      model, variables, data, draws, batch, group: as for `nll`.
+      model: as in `nll`.
+      variables: as in `nll`.
+      data: as in `nll`.
+      draws: as in `nll`.
+      batch: as in `nll`.
+      group: as in `nll`.
 
     Raises:
-      UserError: as `nll` does.
+      UserError: under the same conditions as `nll`.
     """
     key = jax.random.key(0, impl="threefry2x32")
     check(model, key, draws, group)
     check_targets(model, data)
     group = min(group, draws)
-    first = next(parts(data, batch))
+    first = next(full_batches(data, batch))
     groups = -(-draws // group)
     trial = min(groups, 4)
 
@@ -60,7 +65,7 @@ def nll_cost(
         )
         jax.block_until_ready(result)
 
-    run()  # compiles
+    run()  # The first call compiles and is not timed.
     start = time.perf_counter()
     run()
     per_group = (time.perf_counter() - start) / trial

@@ -1,7 +1,7 @@
-"""What a model makes of examples and codes: reconstructions, samples, paths, traversals.
+"""Reconstructions, samples, interpolations and traversals of a trained model.
 
-All are pure functions of (model, variables, data or key) that return arrays. `variables` are those
-of one member, without a leading S: `member(variables, 0)` takes it out.
+All functions are pure and return arrays. `variables` are the variables of one member, without a
+leading S; `member(variables, 0)` selects a member.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from aejax.data import Split
 from aejax.events import joined
 from aejax.types import Array, Batch, Key, Variables
 
-SIZE = 500  # examples that go through the model together
+SIZE = 500  # examples per batch
 
 
 class Latents(NamedTuple):
-    """The codes of some examples, without noise."""
+    """The codes of some examples, computed without noise."""
 
-    mean: np.ndarray  # f[N, L]
-    activity: np.ndarray  # f[L]: KL per dimension in nats, or the variance of the mean over N
+    mean: np.ndarray  # f[N, L], the latents without noise
+    activity: np.ndarray  # f[L], the mean KL of each latent in nats, or the variance of its mean
     nats: bool  # whether the activity is a KL
-    labels: np.ndarray | None  # i[N]
+    labels: np.ndarray | None  # i[N], the labels of the examples
 
 
 def member(variables: Variables, i: int) -> Variables:
-    """Member i of variables whose leaves lead with S."""
+    """Selects member i of variables whose leaves have a leading S."""
     return jax.tree.map(lambda leaf: leaf[i], variables)
 
 
 def reconstruct(model: Any, variables: Variables, batch: Batch) -> np.ndarray:
-    """What the model makes of x without noise: f[B, *event]."""
+    """Returns the model's reconstruction of x without noise, f[B, *event]."""
 
     def run(model: Any, batch: Batch) -> Array:
         return model.mean(model(batch, None).prediction)
@@ -44,7 +44,9 @@ def reconstruct(model: Any, variables: Variables, batch: Batch) -> np.ndarray:
 
 
 def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = None) -> np.ndarray:
-    """The means of n draws from the prior, f[n, *event]; reads neither encoder nor bottleneck.
+    """Returns the means of n samples from the prior, f[n, *event].
+
+    Neither the encoder nor the bottleneck's parameters are read.
 
     Raises:
       UserError: if the model has no prior.
@@ -57,16 +59,17 @@ def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = N
 
 
 def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Latents:
-    """Codes of the first n examples, and how much each dimension of the code carries.
+    """Returns the codes of the first n examples, and how active each latent is.
 
     Args:
-      model: its codes must be f32[B, L], or levels of such, which stand side by side.
-      variables: of one member.
-      split: where the examples come from.
-      n: how many of them at most.
+      model: a model with codes f32[B, L], or levels of such codes, which are concatenated.
+      variables: the variables of one member.
+      split: the split that holds the examples.
+      n: the largest number of examples to encode.
 
     Returns:
-      Latents; the activity is the mean KL from the prior where that has a closed form.
+      Latents. The activity is the mean KL from the prior if that has a closed form, and else the
+      variance of the mean.
     """
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
@@ -87,12 +90,17 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
 
 
 def latent(model: Any, variables: Variables, batch: Batch) -> Any:
-    """The codes of a batch without noise: f[B, L], or a pytree of leaves [B, ...]."""
+    """Returns the codes of a batch without noise: f[B, L], or a pytree with leaves [B, ...]."""
     return _jit(model, lambda model, batch: model.encode(batch))(variables, batch)
 
 
 def parted(shape: Any, latent: Array) -> Any:
-    """A latent f[B, L] of a bottleneck's shape: itself, or its levels."""
+    """Splits a latent f[B, L] into the levels of a hierarchy; any other shape leaves it as it is.
+
+    Args:
+      shape: the shape of one example's latent, as `Bottleneck.shape` gives it.
+      latent: f[B, L], the levels of a hierarchy concatenated.
+    """
     if isinstance(shape[0], int):
         return latent
     ends = np.cumsum([size for (size,) in shape])[:-1]
@@ -100,7 +108,7 @@ def parted(shape: Any, latent: Array) -> Any:
 
 
 def decode(model: Any, variables: Variables, latent: Any, context: Any = None) -> np.ndarray:
-    """The means that the decoder gives to latents: [N, ...] -> f[N, *event]."""
+    """Returns the means that the decoder predicts from latents: [N, ...] -> f[N, *event]."""
 
     def run(model: Any, latent: Any) -> Array:
         return model.mean(model.decode(model.lift(latent, context), context))
@@ -111,17 +119,17 @@ def decode(model: Any, variables: Variables, latent: Any, context: Any = None) -
 def interpolate(
     model: Any, variables: Variables, start: Batch, end: Batch, steps: int
 ) -> np.ndarray:
-    """Straight lines in latent space from the codes of `start` to those of `end`, decoded.
+    """Decodes points on straight lines in latent space between the codes of two batches.
 
     Args:
-      model: any whose latent is a pytree of floats.
-      variables: of one member.
-      start: P examples.
-      end: P examples, of the same shapes.
-      steps: points of a line, both ends among them.
+      model: a model whose latent is a pytree of floats.
+      variables: the variables of one member.
+      start: P examples, where the lines start.
+      end: P examples of the same shapes, where the lines end.
+      steps: the number of points on each line, including both ends.
 
     Returns:
-      f[P, steps, *event]; the ends are the reconstructions of the two examples.
+      f[P, steps, *event]; both ends are reconstructions of the examples.
     """
 
     def run(model: Any, pair: tuple[Batch, Batch]) -> Array:
@@ -142,18 +150,18 @@ def traverse(
     values: np.ndarray,
     context: Any = None,
 ) -> np.ndarray:
-    """Sets one latent at a time to each of some values, the others stay.
+    """Decodes a latent with one of its dimensions at a time set to each of several values.
 
     Args:
-      model: its latents must be f32[B, L], or levels of such.
-      variables: of one member.
-      latent: f[L], where to start; the levels of a hierarchy side by side.
-      dimensions: R latents.
-      values: f[C], or f[R, C] with values of each latent.
-      context: of one example, leaves [1, ...], or None.
+      model: a model with latents f32[B, L], or levels of such latents.
+      variables: the variables of one member.
+      latent: f[L], the latent to start from; the levels of a hierarchy are concatenated.
+      dimensions: the R dimensions to change.
+      values: f[C], the values for all dimensions, or f[R, C], the values for each of them.
+      context: the context of one example, leaves [1, ...], or None.
 
     Returns:
-      f[R, C, *event].
+      f[R, C, *event], the decoded means.
     """
     rows, columns = len(dimensions), np.shape(values)[-1]
     moved = np.tile(np.asarray(latent, np.float32), (rows, columns, 1))
@@ -171,11 +179,11 @@ def fitted_samples(
 ) -> np.ndarray:
     """Draws n codes from a Gaussian fitted to `codes` f[N, L] and decodes them: f[n, *event].
 
-    What a plain autoencoder, which has no prior, can offer as samples (Ghosh et al. 2020).
+    This gives samples of an autoencoder without a prior (Ghosh et al. 2020).
     """
     noise = np.asarray(jax.random.normal(key, (n, codes.shape[1])), np.float64)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(codes, rowvar=False)))
-    # Round-off makes the eigenvalues of a singular covariance a little negative.
+    # Rounding can make the zero eigenvalues of a singular covariance slightly negative.
     drawn = codes.mean(axis=0) + noise * np.sqrt(np.maximum(values, 0)) @ vectors.T
     return decode(model, variables, jnp.asarray(drawn, jnp.float32), context)
 
@@ -183,16 +191,19 @@ def fitted_samples(
 def generated(
     model: Any, variables: Variables, train: Split, key: Key, n: int, context: Any = None
 ) -> np.ndarray:
-    """n samples f[n, *event], from the prior or else from a Gaussian fitted to training codes."""
+    """Returns n samples f[n, *event].
+
+    They come from the prior, or if there is none from a Gaussian fitted to the training codes.
+    """
     if model.prior is not None:
         return samples(model, variables, key, n, context)
     return fitted_samples(model, variables, encode(model, variables, train).mean, key, n, context)
 
 
 def _between(start: Any, end: Any, share: Array) -> Any:
-    """(1 - t) start + t end for each t of f[T]: leaves [P, ...] -> [P T, ...].
+    """Interpolates (1 - t) start + t end for each t of share f[T]: leaves [P, ...] -> [P T, ...].
 
-    Leaves that are no floats stay those of the start.
+    Leaves that are not floats keep the values of the start.
     """
 
     def mix(a: Array, b: Array) -> Array:
@@ -207,5 +218,5 @@ def _between(start: Any, end: Any, share: Array) -> Any:
 
 
 def _jit(model: Any, run: Any) -> Any:
-    """run(bound model, argument) as a compiled function of (variables, argument)."""
+    """Compiles run(bound model, argument) to a function of (variables, argument)."""
     return jax.jit(lambda variables, value: model.apply(variables, value, method=run))

@@ -1,9 +1,9 @@
-"""What the KL is made of: mutual information, total correlation, dimension-wise KL.
+"""Decomposes the KL into mutual information, total correlation and dimension-wise KL.
 
     E KL(q(z | x) || p(z)) = I(x; z) + TC(z) + sum_j [log q(z_j) - log p(z_j)]
 
-Here q(z) is the mean of the posteriors of all N examples, so nothing is estimated but the mean over
-draws (Hoffman and Johnson 2016; Chen et al. 2018, equation 2).
+Here q(z) is the exact mean of the posteriors of all N examples, so the expectation over draws is
+the only thing that is estimated (Hoffman and Johnson 2016; Chen et al. 2018, equation 2).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 
 from aejax.contracts import DiagonalCode
 from aejax.errors import UserError
-from aejax.evaluation.parts import Data, Static, check_key, collect
+from aejax.evaluation.batches import Data, Static, check_key, collect
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Batch, Key, Variables
 
 
 class Decomposition(NamedTuple):
-    """The sampled KL of each example and its parts, which add up to it; nats."""
+    """The sampled KL of each example in nats, and its three terms, which add up to it."""
 
     kl: np.ndarray  # f32[N], log q(z | x) - log p(z)
     mutual_information: np.ndarray  # f32[N], log q(z | x) - log q(z); at most log N
@@ -39,16 +39,16 @@ class Posteriors(NamedTuple):
 
 
 def posteriors(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> Posteriors:
-    """The parameters of q(z | x).
+    """Returns the parameters of q(z | x) for each example.
 
     Args:
-      model: whose posterior is a diagonal Gaussian.
-      variables: of one member.
+      model: a model whose posterior is a diagonal Gaussian.
+      variables: the variables of one member.
       data: N examples.
-      batch: examples at a time.
+      batch: the number of examples at a time.
 
     Raises:
-      UserError: if the code is no diagonal Gaussian.
+      UserError: if the code is not a diagonal Gaussian.
     """
     return Posteriors(
         *collect(functools.partial(_posterior, Static(model), variables), data, batch)
@@ -64,18 +64,18 @@ def decomposition(
     draws: int = 1,
     batch: int = 100,
 ) -> Decomposition:
-    """The KL's parts, each example's a mean over its draws; the cost grows with N^2.
+    """Computes the terms of the KL, averaged over each example's draws; the cost grows with N^2.
 
     Args:
-      model: with a prior, and a posterior that is a diagonal Gaussian.
-      variables: of one member.
-      data: N examples, whose posteriors make up q(z).
-      key: of the draws.
-      draws: codes for each example.
-      batch: examples at a time; memory grows with batch * N * L.
+      model: a model with a prior, and a posterior that is a diagonal Gaussian.
+      variables: the variables of one member.
+      data: N examples, whose posteriors are averaged to q(z).
+      key: the key of the draws.
+      draws: the number of codes drawn for each example.
+      batch: the number of examples at a time; memory grows with batch * N * L.
 
     Raises:
-      UserError: if there is no prior, the code is no diagonal Gaussian, or draws < 1.
+      UserError: if there is no prior, if the code is not a diagonal Gaussian, or if draws < 1.
     """
     check_key(key)
     if draws < 1:
@@ -83,7 +83,7 @@ def decomposition(
     if model.prior is None:
         raise UserError("a model without a prior has no KL to decompose: give Autoencoder one")
     all_posteriors = posteriors(model, variables, data, batch=batch)
-    evaluate = functools.partial(_parts, Static(model), variables, all_posteriors)
+    evaluate = functools.partial(_terms, Static(model), variables, all_posteriors)
 
     def mean_over_draws(part: Batch, index: Array) -> tuple[Array, ...]:
         rows = [evaluate(jax.random.fold_in(key, d), part, index) for d in range(draws)]
@@ -96,14 +96,14 @@ def decomposition(
 def _posterior(
     static: Static, variables: Variables, batch: Batch, index: Array
 ) -> tuple[Array, Array]:
-    """f32[B, L] both."""
+    """Returns the mean and log_std of the posterior, f32[B, L] each."""
     code = static.model.apply(variables, batch, method="posterior")
     _check(code)
     return code.mean, code.log_std
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _parts(
+def _terms(
     static: Static,
     variables: Variables,
     everything: Posteriors,
@@ -111,7 +111,7 @@ def _parts(
     batch: Batch,
     index: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """The KL and its parts, f32[B] each."""
+    """Returns the KL and its three terms, f32[B] each."""
     bound = static.model.bind(variables)
     features = bound.features(batch)
 
@@ -132,9 +132,9 @@ def _parts(
 
 
 def _check(code: Any) -> None:
-    """Raises UserError for a code whose aggregate has no densities in closed form."""
+    """Raises UserError for a code that is not a diagonal Gaussian."""
     if not isinstance(code, DiagonalCode):
         raise UserError(
-            f"the decomposition needs the density of each latent alone, which a "
+            f"this measure needs the marginal density of each latent, which a "
             f"{type(code).__name__} does not have: use it for diagonal Gaussian posteriors"
         )

@@ -1,4 +1,4 @@
-"""Examples of a split to show or compare: by number, of each class in turn, or the nearest ones."""
+"""Selects examples of a split to show or compare: by number, by class, or by distance."""
 
 from __future__ import annotations
 
@@ -14,45 +14,48 @@ from aejax.types import Batch
 
 
 class Nearest(NamedTuple):
-    """For each query the closest example of a split."""
+    """For each query, the closest example of a split."""
 
-    index: np.ndarray  # i[Q]
-    distance: np.ndarray  # f[Q], L2
-    images: np.ndarray  # f[Q, *event]
+    index: np.ndarray  # i[Q], the numbers of the examples
+    distance: np.ndarray  # f[Q], the L2 distances
+    images: np.ndarray  # f[Q, *event], the examples
 
 
 def chosen(split: Split, indices: np.ndarray) -> Batch:
-    """Examples of a split by their number as one Batch, leaves [n, ...]; draws are fixed."""
+    """Returns the examples of a split with the given numbers as one Batch, leaves [n, ...].
+
+    Random preparation, such as binarisation, uses a fixed key.
+    """
     key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
     return split.prepare(key, split.rows(np.asarray(indices)))
 
 
 def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
-    """Numbers of up to n examples, i[n], that go through the classes in turn.
+    """Returns the numbers of up to n examples, i[n], that cycle through the classes.
 
     Args:
-      labels: i[N], or None: then the first n.
-      n: how many are wanted.
-      examples: N.
+      labels: i[N], or None, which selects the first n examples.
+      n: the number of examples wanted.
+      examples: N, the number of examples there are.
     """
     if labels is None:
         return np.arange(min(n, examples))
     order = np.argsort(labels, kind="stable")
     counts = np.unique(labels, return_counts=True)[1]
-    # The place of each example within its class decides; within a place, the class.
+    # Sorts by the rank of each example within its class, and then by class.
     place = np.empty(examples, np.int64)
     place[order] = np.concatenate([np.arange(count) for count in counts])
     return np.lexsort((labels, place))[:n]
 
 
 def nearest(queries: np.ndarray, split: Split) -> Nearest:
-    """The example of a split that is closest to each query, by the L2 distance over the event.
+    """Finds the example of a split with the smallest L2 distance to each query.
 
-    Grey data that training binarises by drawing is compared by its grey values.
+    Grey images that training binarises at random are compared by their grey values.
 
     Args:
       queries: f[Q, *event].
-      split: all of its examples are compared.
+      split: the split, all of whose examples are compared.
 
     Returns:
       Nearest, with images f[Q, *event].
@@ -76,7 +79,7 @@ def nearest(queries: np.ndarray, split: Split) -> Nearest:
 
 
 def undrawn(split: Split) -> Split:
-    """The split with its grey values, where training draws pixels from them."""
+    """Returns the split with its grey values, if training draws binary pixels from them."""
     if not getattr(split.prepare, "draws", False):
         return split
     prepare = dataclasses.replace(split.prepare, draws=False)  # type: ignore[type-var]

@@ -1,9 +1,9 @@
-"""Whether a dictionary has found the features that synthetic data is made of.
+"""Measures whether a dictionary has found the known features of synthetic data.
 
-pairs = matched(atoms, truth.dictionary)              # one latent a feature, Hungarian
+pairs = matched(atoms, truth.dictionary)              # one latent per feature, Hungarian
 mcc(pairs)                                            # mean |cos| of the pairs
 found = detection(zip(chunks_of_codes, chunks_of_features), pairs)
-found.f1.mean()                                       # of the latents as detectors
+found.f1.mean()                                       # F1 of the latents as detectors
 """
 
 from __future__ import annotations
@@ -17,67 +17,69 @@ import numpy as np
 
 from aejax.dictionaries.folding import check_member, raw_atoms
 from aejax.errors import UserError
-from aejax.evaluation.parts import Data, Static, in_blocks, parts
+from aejax.evaluation.batches import Data, Static, full_batches, in_blocks
 from aejax.types import Array, Batch, Variables
 
 
 class Pairs(NamedTuple):
-    """Latents beside the features that they are compared with."""
+    """Pairs of a latent and the feature with which it is compared."""
 
-    latents: np.ndarray  # i64[P], rows of the dictionary
-    features: np.ndarray  # i64[P], rows of the truth
-    cosine: np.ndarray  # f64[P], of the two directions, with its sign
+    latents: np.ndarray  # i64[P], row numbers of the dictionary
+    features: np.ndarray  # i64[P], row numbers of the truth
+    cosine: np.ndarray  # f64[P], the signed cosine of the two directions
 
 
 class Detection(NamedTuple):
-    """How well a latent's being active tells that its feature is, for each pair."""
+    """How well the activity of a latent detects that its feature is active, for each pair."""
 
-    precision: np.ndarray  # f64[P], share of a latent's activations that are its feature's
-    recall: np.ndarray  # f64[P], share of a feature's activations that its latent answers to
-    f1: np.ndarray  # f64[P], their harmonic mean
-    examples: int  # N
+    precision: np.ndarray  # f64[P], share of the latent's firings at which the feature is active
+    recall: np.ndarray  # f64[P], share of the feature's activations at which the latent fires
+    f1: np.ndarray  # f64[P], the harmonic mean of precision and recall
+    examples: int  # N, the number of tokens
 
 
 class Recovery(NamedTuple):
-    """How much of the truth a dictionary has found."""
+    """How many of the true features a dictionary has found."""
 
     mcc: float  # mean |cosine| over a one-to-one matching
-    mmcs: float  # mean over the features of the largest cosine of any latent
-    unique: float  # features that are the nearest of some latent, over the latents
-    precision: float  # these three are means over the matched pairs
+    mmcs: float  # mean over the features of the largest cosine with any latent
+    unique: float  # number of features that are nearest to some latent, divided by the latents
+    precision: float  # mean over the matched pairs, as are recall and f1
     recall: float
     f1: float
-    examples: int
+    examples: int  # N, the number of tokens
 
 
 def cosines(dictionary: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """All cosines between two sets of directions.
+    """Returns all cosines between two sets of directions.
 
     Args:
-      dictionary: f[m, d], a latent a row.
-      truth: f[G, d], a feature a row.
+      dictionary: f[m, d], one latent per row.
+      truth: f[G, d], one feature per row.
 
     Returns:
-      f64[m, G]; 0 for a row of norm 0, which points nowhere.
+      f64[m, G]; rows of norm 0, which have no direction, get 0.
 
     Raises:
-      UserError: shapes that do not belong together.
+      UserError: if the shapes do not belong together.
     """
     a, b = np.asarray(dictionary, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:
-        raise UserError(f"a dictionary {a.shape} and a truth {b.shape}: give [m, d] and [G, d]")
+        raise UserError(
+            f"the dictionary has shape {a.shape} and the truth {b.shape}: give [m, d] and [G, d]"
+        )
     return _unit(a) @ _unit(b).T
 
 
 def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
-    """The one-to-one matching with the largest sum of |cosine| (Hungarian algorithm).
+    """Returns the one-to-one matching with the largest sum of |cosine| (Hungarian algorithm).
 
     Args:
-      dictionary: f[m, d].
-      truth: f[G, d].
+      dictionary: f[m, d], one latent per row.
+      truth: f[G, d], one feature per row.
 
     Returns:
-      Pairs, P = min(m, G), in the order of the latents; the rest of the larger set is left out.
+      P = min(m, G) Pairs in the order of the latents; the rest of the larger set is left out.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -87,9 +89,9 @@ def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
 
 
 def nearest(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
-    """The feature with the largest |cosine| for every latent, P = m; one may stand often.
+    """Returns for each latent the feature with the largest |cosine|; features may occur repeatedly.
 
-    SynthSAEBench measures precision, recall and F1 on these pairs.
+    SynthSAEBench measures precision, recall and F1 on these P = m pairs.
     """
     cosine = cosines(dictionary, truth)
     features = np.argmax(np.abs(cosine), axis=1)
@@ -98,44 +100,47 @@ def nearest(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
 
 
 def mcc(pairs: Pairs) -> float:
-    """Mean correlation coefficient: the mean |cosine| of matched pairs (arXiv 2505.20254)."""
+    """Returns the mean correlation coefficient: the mean |cosine| of pairs (arXiv 2505.20254)."""
     return float(np.mean(np.abs(pairs.cosine)))
 
 
 def mmcs(dictionary: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the features of the largest cosine, with its sign (Sharkey et al. 2022)."""
+    """Returns the mean over the features of the largest signed cosine (Sharkey et al. 2022)."""
     return float(np.mean(np.max(cosines(dictionary, truth), axis=0)))
 
 
 def detection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], pairs: Pairs) -> Detection:
-    """Precision, recall and F1 of latents as detectors of their features.
+    """Computes precision, recall and F1 of latents as detectors of their features.
 
-    A figure without a case is 0: the precision of a latent that is never active, for one. Counts
-    are whole numbers, so chunks of any size give the same figures.
+    Ratios with a zero denominator count as 0, such as the precision of a dead latent. The counts
+    are integers, so the size of the chunks does not change the result.
 
     Args:
-      chunks: pairs of codes f[n, m] (active where not zero) and features f[n, G] (active where
-        above zero) of the same tokens.
-      pairs: which latent is to tell which feature.
+      chunks: pairs of codes f[n, m] (active if not zero) and features f[n, G] (active if above
+        zero) of the same tokens.
+      pairs: the pairs of latents and features.
 
     Raises:
-      UserError: no chunk, or codes and features of different tokens.
+      UserError: if there is no chunk, or if a chunk has codes and features of different tokens.
     """
-    both, told, there = (np.zeros(len(pairs.latents), np.int64) for _ in range(3))
+    both, fired, present = (np.zeros(len(pairs.latents), np.int64) for _ in range(3))
     examples = 0
     for codes, features in chunks:
         if len(codes) != len(features):
-            raise UserError(f"codes of {len(codes)} tokens, features of {len(features)}")
+            raise UserError(
+                f"a chunk has codes of {len(codes)} tokens, features of {len(features)}: give the "
+                "codes and features of the same tokens"
+            )
         on = np.asarray(codes)[:, pairs.latents] != 0
         real = np.asarray(features)[:, pairs.features] > 0
         both += np.sum(on & real, axis=0)
-        told += np.sum(on, axis=0)
-        there += np.sum(real, axis=0)
+        fired += np.sum(on, axis=0)
+        present += np.sum(real, axis=0)
         examples += len(codes)
     if examples == 0:
         raise UserError("there are no tokens to detect features in: give one chunk or more")
-    share = both / np.maximum(told, 1), both / np.maximum(there, 1)
-    return Detection(*share, 2.0 * both / np.maximum(told + there, 1), examples)
+    share = both / np.maximum(fired, 1), both / np.maximum(present, 1)
+    return Detection(*share, 2.0 * both / np.maximum(fired + present, 1), examples)
 
 
 def recovery(
@@ -148,19 +153,19 @@ def recovery(
     dictionary: np.ndarray | None = None,
     batch: int = 500,
 ) -> Recovery:
-    """MCC, MMCS and the detection figures of a sparse autoencoder on synthetic data.
+    """Computes MCC, MMCS and detection scores of a sparse autoencoder on synthetic data.
 
     Args:
       model: a sparse autoencoder.
-      variables: of one member.
+      variables: the variables of one member.
       data: N tokens.
-      truth: f[G, d], the features' directions.
-      features: (start, stop) -> f[stop - start, G], the features of data's tokens.
-      dictionary: f[m, d]; by default the decoder's atoms in the data's units.
-      batch: tokens at a time.
+      truth: f[G, d], the directions of the features.
+      features: (start, stop) -> f[stop - start, G], the features of tokens start to stop - 1.
+      dictionary: f[m, d]; None uses the decoder's atoms in the scale of the data.
+      batch: the number of tokens at a time.
 
     Raises:
-      UserError: variables of several members, or no dictionary.
+      UserError: if the variables belong to several members, or the model has no dictionary.
     """
     check_member(variables)
     atoms = raw_atoms(variables) if dictionary is None else np.asarray(dictionary)
@@ -181,16 +186,16 @@ def _chunks(
     model: Any, variables: Variables, data: Data, features: Callable, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     start = 0
-    for part in parts(data, batch):
-        stop = start + int(part.valid.sum())
-        codes = np.asarray(_codes(Static(model), variables, part.batch))
+    for full in full_batches(data, batch):
+        stop = start + int(full.valid.sum())
+        codes = np.asarray(_codes(Static(model), variables, full.batch))
         yield codes[: stop - start], features(start, stop)
         start = stop
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _codes(static: Static, variables: Variables, batch: Batch) -> Array:
-    """The codes without noise, f32[B, m]."""
+    """Returns the codes without noise, f32[B, m]."""
 
     def block(batch: Batch, within: Array) -> Array:
         return static.model.apply(variables, batch, method="posterior").dense()

@@ -1,4 +1,4 @@
-"""How like its target a reconstruction is: angle, length and shrinkage, summed in float64."""
+"""Compares reconstructions with targets by angle, norm and shrinkage, summed in float64."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ import numpy as np
 
 
 class Fidelity(NamedTuple):
-    """Sums over the examples seen so far; all f64[]. Those of two chunks are added."""
+    """Sums over the examples seen so far, f64[] each; the sums of several chunks can be added."""
 
-    examples: float  # whose target is not zero
-    cosine: float  # of x and x_hat; 0 where x_hat is zero
-    ratio: float  # ||x_hat|| / ||x||
-    square: float  # ||x_hat||^2
-    product: float  # <x, x_hat>
+    examples: float  # the number of examples with a nonzero target
+    cosine: float  # the sum of cosines of x and x_hat, 0 where x_hat is zero
+    ratio: float  # the sum of ||x_hat|| / ||x||
+    square: float  # the sum of ||x_hat||^2
+    product: float  # the sum of <x, x_hat>
 
     def mean_cosine(self) -> float:
-        """Mean cosine between target and prediction; NaN without an example."""
+        """Returns the mean cosine between target and prediction, or NaN without an example."""
         return self.cosine / self.examples if self.examples else float("nan")
 
     def l2_ratio(self) -> float:
-        """Mean ||x_hat|| / ||x||, below 1 where the reconstruction shrinks."""
+        """Returns the mean of ||x_hat|| / ||x||; it is below 1 if the reconstruction shrinks."""
         return self.ratio / self.examples if self.examples else float("nan")
 
     def relative_bias(self) -> float:
-        """E||x_hat||^2 / E<x, x_hat>, 1 without shrinkage (Rajamanoharan et al. 2024, eq. 10)."""
+        """Returns E||x_hat||^2 / E<x, x_hat> (Rajamanoharan et al. 2024, equation 10).
+
+        It is below 1 if the reconstruction shrinks.
+        """
         return self.square / self.product if self.product else float("nan")
 
 
 def fidelity(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Fidelity:
-    """The sums of one chunk.
+    """Returns the sums of one chunk.
 
     Args:
-      target, prediction: [B, *event]; an example whose target is zero has neither angle nor ratio.
-      mask: broadcasts to target, or None.
+      target: [B, *event]; an example whose target is zero has neither a cosine nor a ratio.
+      prediction: [B, *event].
+      mask: an array that broadcasts to target, or None.
     """
     flat = (len(target), -1)
     x = np.asarray(target, np.float64)
@@ -53,5 +57,5 @@ def fidelity(
 
 
 def added(a: Fidelity, b: Fidelity) -> Fidelity:
-    """The sums of two chunks together."""
+    """Adds the sums of two chunks."""
     return Fidelity(*(x + y for x, y in zip(a, b, strict=True)))

@@ -1,8 +1,7 @@
-"""How good and how varied generated examples are, by features of them and of real ones.
+"""Measures the quality and variety of generated examples by features of them and of real ones.
 
-Each figure reads features f[N, D]: of whichever function one trusts. Fréchet and kernel distance
-carry the name of that function: with Inception's features they are FID and KID, with those of a
-small classifier of the data itself they are not.
+Each measure reads features f[N, D] of a function that the caller chooses. The Fréchet and kernel
+distances are FID and KID only with the features of Inception, not with those of another classifier.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ import numpy as np
 
 from aejax.errors import UserError
 
-BLOCK = 1024  # rows that are compared with all others at a time
+BLOCK = 1024  # the number of rows that are compared with all others at a time
 
-Features = Callable[[np.ndarray], np.ndarray]  # examples f[B, *event] -> f[B, D]
+Features = Callable[[np.ndarray], np.ndarray]  # maps examples f[B, *event] to f[B, D]
 
 
 class Quality(NamedTuple):
-    """Generated examples beside real ones."""
+    """Measures of generated examples, compared with real ones."""
 
     frechet: float  # squared Fréchet distance of two Gaussians fitted to the features
-    kernel: float  # squared maximum mean discrepancy, without bias: it may be a little negative
-    precision: float  # share of the generated that lie where real ones are
-    recall: float  # share of the real that lie where generated ones are
-    spread: float  # mean distance between two generated
+    kernel: float  # squared maximum mean discrepancy, unbiased, so it may be slightly negative
+    precision: float  # share of generated examples within the estimated manifold of real ones
+    recall: float  # share of real examples within the estimated manifold of generated ones
+    spread: float  # mean distance between two generated examples
 
 
 def quality(
@@ -37,14 +36,14 @@ def quality(
     neighbours: int = 3,
     batch: int = 500,
 ) -> Quality:
-    """All figures of generated examples.
+    """Computes all measures of generated examples.
 
     Args:
-      features: examples f[B, *event] -> f[B, D].
-      real: f[N, *event]; figures of different sizes N and M are not comparable.
+      features: maps examples f[B, *event] to features f[B, D].
+      real: f[N, *event]; results for different N or M are not comparable.
       generated: f[M, *event].
-      neighbours: of precision and recall.
-      batch: examples that the features are taken of at a time.
+      neighbours: k, the number of nearest neighbours for precision and recall.
+      batch: the number of examples given to `features` at a time.
     """
     first, second = (taken(features, examples, batch) for examples in (real, generated))
     return Quality(
@@ -56,7 +55,7 @@ def quality(
 
 
 def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndarray:
-    """The features of all examples f[N, *event], f64[N, D]."""
+    """Returns the features of all examples: f[N, *event] -> f64[N, D]."""
     parts = [
         np.asarray(features(examples[start : start + batch]), np.float64)
         for start in range(0, len(examples), batch)
@@ -65,39 +64,40 @@ def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndar
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """|m - n|^2 + tr(S + T - 2 (S^1/2 T S^1/2)^1/2) of means and covariances.
+    """Returns |m - n|^2 + tr(S + T - 2 (S^1/2 T S^1/2)^1/2) of means m, n and covariances S, T.
 
-    The squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982), fitted to features
-    (Heusel et al. 2017, equation 6). It is biased upwards by few examples.
+    This is the squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982), fitted to
+    features (Heusel et al. 2017, equation 6). It is biased upwards for few examples.
 
     Args:
       real: f[N, D].
       generated: f[M, D].
 
     Raises:
-      UserError: if the shapes do not belong together, or there are fewer than two of either.
+      UserError: if the shapes do not belong together, a feature is not finite, or there are fewer
+        than two of either.
     """
     real, generated = _checked(real, generated, least=2)
     gap = real.mean(axis=0) - generated.mean(axis=0)
     first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (real, generated))
     root = _square_root(first)
-    # The eigenvalues of S T, of a symmetric matrix that has the same.
+    # This symmetric matrix has the same eigenvalues as S T.
     product = np.linalg.eigvalsh(root @ second @ root)
     middle = np.sum(np.sqrt(np.maximum(product, 0.0)))
     return float(gap @ gap + np.trace(first) + np.trace(second) - 2.0 * middle)
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """The squared MMD under the kernel (x . y / D + 1)^3, without bias.
+    """Returns the unbiased estimate of the squared MMD under the kernel (x . y / D + 1)^3.
 
-    Binkowski et al. 2018, section 4, as one estimate over all examples.
+    It follows Binkowski et al. 2018, section 4, but is one estimate over all examples.
 
     Args:
       real: f[N, D].
       generated: f[M, D].
 
     Raises:
-      UserError: as `frechet_distance`.
+      UserError: as in `frechet_distance`.
     """
     real, generated = _checked(real, generated, least=2)
 
@@ -115,11 +115,11 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
 def precision_recall(
     real: np.ndarray, generated: np.ndarray, *, neighbours: int = 3
 ) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
+    """Computes improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
 
-    A set covers what lies in the ball about one of its members that reaches to that member's k-th
-    nearest other one. Precision is the share of the generated that the real cover, recall the share
-    of the real that the generated cover.
+    Each member of a set has a ball that reaches to its k-th nearest other member, and the set
+    covers the union of these balls. Precision is the share of generated examples that the real set
+    covers; recall is the share of real examples that the generated set covers.
 
     Args:
       real: f[N, D].
@@ -130,7 +130,7 @@ def precision_recall(
       Precision and recall.
 
     Raises:
-      UserError: as `frechet_distance`, or if k < 1 or a set has no k others.
+      UserError: as in `frechet_distance`, if k < 1, or if a set has fewer than k + 1 members.
     """
     if neighbours < 1:
         raise UserError(f"neighbours is {neighbours}: give 1 or more")
@@ -139,9 +139,10 @@ def precision_recall(
 
 
 def spread(features: np.ndarray) -> float:
-    """The mean distance between two different examples, of features f[N, D].
+    """Returns the mean distance between two different examples, from features f[N, D].
 
-    It tells prototypes, which a classifier recognises as well, from varied examples.
+    It distinguishes varied examples from repeated prototypes, which a classifier recognises as
+    well.
     """
     features, _ = _checked(features, features, least=2)
     total = sum(float(np.sqrt(squares(rows, features)).sum()) for rows in _blocks(features))
@@ -149,12 +150,17 @@ def spread(features: np.ndarray) -> float:
 
 
 def nearest_distance(queries: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """The Euclidean distance of each query f[Q, *event] to the closest of f[N, *event], f64[Q]."""
+    """Returns the Euclidean distance of each query to the nearest real example, f64[Q].
+
+    Args:
+      queries: f[Q, *event].
+      real: f[N, *event].
+    """
     x, y = (np.asarray(a, np.float32).reshape(len(a), -1) for a in (queries, real))
     x, y = _checked(x, y, least=1)
     norms, found = np.sum(np.square(y), axis=1), []
     for rows in _blocks(x):
-        # Which is closest is looked up in single precision, how far it is in double.
+        # The nearest example is found in float32, and its distance is computed in float64.
         closest = (norms[None] - 2.0 * (rows @ y.T)).argmin(axis=1)
         gap = rows.astype(np.float64) - y[closest]
         found.append(np.sqrt(np.sum(np.square(gap), axis=1)))
@@ -162,19 +168,19 @@ def nearest_distance(queries: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Squared distances between rows, f[N, M]; 0 where a row meets itself."""
+    """Returns the squared distances between rows, f[N, M]; identical rows have distance 0."""
     found = np.sum(np.square(x), axis=1)[:, None] + np.sum(np.square(y), axis=1)[None]
     found -= 2.0 * (x @ y.T)
-    # Round-off leaves about 1e-16 of the norms, whose root would be a distance of 1e-8.
+    # Without a floor, rounding would give identical rows a distance of about 1e-8 of their norms.
     floor = 64 * np.finfo(found.dtype).eps * np.max(found, initial=0.0)
     return np.where(found > floor, found, 0.0)
 
 
 def _covered(queries: np.ndarray, members: np.ndarray, neighbours: int) -> float:
-    """The share of queries that lie in the ball of any member."""
+    """Returns the share of queries that lie in the ball of any member."""
 
     def reach(rows: np.ndarray) -> np.ndarray:
-        # A member is its own closest one.
+        # Entry 0 is the distance of the member to itself.
         return np.partition(squares(rows, members), neighbours, axis=1)[:, neighbours]
 
     radius = np.concatenate([reach(rows) for rows in _blocks(members)])
@@ -187,7 +193,7 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _square_root(matrix: np.ndarray) -> np.ndarray:
-    """Of a symmetric matrix without negative eigenvalues."""
+    """Returns the square root of a positive semidefinite symmetric matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
@@ -198,7 +204,7 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _checked(real: Any, generated: Any, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets, whose float dtype stays."""
+    """Checks the two sets of features and returns them as arrays, keeping their dtypes."""
     first, second = (np.asarray(x) for x in (real, generated))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise UserError(
@@ -210,5 +216,5 @@ def _checked(real: Any, generated: Any, least: int) -> tuple[np.ndarray, np.ndar
             f"{len(first)} and {len(second)} examples are too few: give {least} or more of each"
         )
     if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
-        raise UserError("some features are not finite: look at the examples that they are of")
+        raise UserError("some features are NaN or infinite: check the examples and the feature map")
     return first, second

@@ -1,4 +1,4 @@
-"""What the latents do: the code of each example, its KL per dimension, and which units are used."""
+"""The latents of examples: their codes, their KL per dimension, and the number of active units."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 
 from aejax.bottlenecks import SparseCode
 from aejax.errors import UserError
-from aejax.evaluation.parts import Data, Static, check_key, collect
+from aejax.evaluation.batches import Data, Static, check_key, collect
 from aejax.events import joined
 from aejax.types import Array, Batch, Key, Variables
 
 
 class ActiveUnits(NamedTuple):
-    """Which latents tell examples apart."""
+    """The latents whose posterior means vary over the examples."""
 
-    count: int  # of units whose variance exceeds the threshold
-    variance: np.ndarray  # f64[L], of the posterior mean over the examples
+    count: int  # the number of latents whose variance exceeds the threshold
+    variance: np.ndarray  # f64[L], the variance of the posterior mean over the examples
 
 
 def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> np.ndarray:
-    """The code of each example without noise: the posterior mean, or a sparse code made dense.
+    """Returns the code of each example without noise: the posterior mean, or a dense sparse code.
 
     Args:
       model: any Autoencoder.
-      variables: of one member.
+      variables: the variables of one member.
       data: N examples.
-      batch: examples at a time.
+      batch: the number of examples at a time.
 
     Returns:
-      f32[N, L]; the levels of a hierarchy stand one after the other.
+      f32[N, L]; the levels of a hierarchy are concatenated.
     """
     return collect(functools.partial(_latents, Static(model), variables), data, batch)
 
@@ -40,17 +40,18 @@ def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -
 def kl_per_dimension(
     model: Any, variables: Variables, data: Data, key: Key, *, batch: int = 500
 ) -> np.ndarray:
-    """The KL of each latent, mean over the examples, in closed form.
+    """Returns the closed-form KL of each latent, averaged over the examples.
 
     Args:
-      model: whose prior has the KL of its code in closed form.
-      variables: of one member.
+      model: a model whose prior has a closed-form KL for its code.
+      variables: the variables of one member.
       data: N examples.
-      key: of one draw an example, which a KL that depends on other latents is taken at.
-      batch: examples at a time.
+      key: the key of one draw per example, at which the KL of a latent that depends on other
+        latents is evaluated.
+      batch: the number of examples at a time.
 
     Returns:
-      f64[L], nats.
+      f64[L], in nats.
 
     Raises:
       UserError: if there is no prior, or no closed form.
@@ -65,14 +66,14 @@ def kl_per_dimension(
 def active_units(
     model: Any, variables: Variables, data: Data, *, threshold: float = 1e-2, batch: int = 500
 ) -> ActiveUnits:
-    """Counts the units whose posterior mean varies with x (Burda et al. 2016, section 5.2).
+    """Counts the latents whose posterior mean varies with x (Burda et al. 2016, section 5.2).
 
     Args:
       model: any Autoencoder.
-      variables: of one member.
+      variables: the variables of one member.
       data: N examples.
-      threshold: of the variance of the mean, in the latents' units squared.
-      batch: examples at a time.
+      threshold: the least variance of the posterior mean of an active latent.
+      batch: the number of examples at a time.
     """
     means = latents(model, variables, data, batch=batch)
     variance = np.var(means, axis=0, dtype=np.float64)
@@ -81,14 +82,14 @@ def active_units(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _latents(static: Static, variables: Variables, batch: Batch, index: Array) -> Array:
-    """f32[B, L]."""
+    """Returns the codes without noise, f32[B, L]."""
     code = static.model.apply(variables, batch, method="posterior")
     return code.dense() if isinstance(code, SparseCode) else joined(code.latent)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _kl(static: Static, variables: Variables, key: Key, batch: Batch, index: Array) -> Array:
-    """f32[B, L]."""
+    """Returns the KL per dimension in nats, f32[B, L]."""
 
     def example(batch: Batch, index: Array) -> Array:
         bound = static.model.bind(variables)

@@ -1,7 +1,7 @@
-"""How probable the data is under a model: the ELBO, and -log p(x) by importance weighting.
+"""The likelihood of data under a model: the ELBO, and -log p(x) by importance weighting.
 
-Each example and each draw has a key of its own, fold_in(fold_in(key, example), draw), so a figure
-depends neither on the batch nor on the group, and the first K draws are the same whatever follows.
+Each draw of each example has its own key, fold_in(fold_in(key, example), draw). A result therefore
+depends neither on `batch` nor on `group`, and the first K draws are the same for every larger K.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from aejax import losses
 from aejax.contracts import RandomCode
 from aejax.data.split import Split, check_support
 from aejax.errors import UserError
-from aejax.evaluation.parts import Data, Static, check_key, collect
+from aejax.evaluation.batches import Data, Static, check_key, collect
 from aejax.types import Array, Batch, Forward, Key, Variables
 
 
 class Elbo(NamedTuple):
-    """The evidence lower bound and its parts: elbo = -(rate + distortion), nats."""
+    """The evidence lower bound in nats and its parts: elbo = -(rate + distortion)."""
 
-    elbo: np.ndarray  # f32[N]
+    elbo: np.ndarray  # f32[N], -(rate + distortion)
     rate: np.ndarray  # f32[N], KL(q(z | x) || p(z))
     distortion: np.ndarray  # f32[N], -E log p(x | z)
 
 
 class Nll(NamedTuple):
-    """An upper bound of -log p(x) in expectation, that tightens with the draws."""
+    """An estimate of -log p(x) that is too large in expectation, and tightens with more draws."""
 
     nll: np.ndarray  # f32[N], nats
-    effective_sample_size: np.ndarray  # f32[N], from 1 (one draw has all the weight) to K
+    effective_sample_size: np.ndarray  # f32[N], from 1 (a single draw has all the weight) to K
 
 
 def elbo(
@@ -47,28 +47,28 @@ def elbo(
     batch: int = 500,
     group: int = 10,
 ) -> Elbo:
-    """The ELBO of each example (Kingma and Welling 2014, equation 3).
+    """Computes the ELBO of each example (Kingma and Welling 2014, equation 3).
 
     Args:
-      model: with a prior and a likelihood.
-      variables: of one member.
+      model: a model with a prior and a likelihood.
+      variables: the variables of one member.
       data: N examples.
-      key: of the draws.
-      draws: K, codes that the expectation is averaged over.
-      batch: examples at a time.
-      group: draws at a time; memory grows with batch * group.
+      key: the key of the draws.
+      draws: K, the number of codes over which the expectation is averaged.
+      batch: the number of examples at a time.
+      group: the number of draws at a time; memory grows with batch * group.
 
     Returns:
-      Elbo; the rate is in closed form where the prior has one, else sampled.
+      Elbo. The rate is in closed form if the prior has one, and else sampled.
 
     Raises:
-      UserError: if the model gives data no probability, as a Bernoulli none outside [0, 1], or
-        draws < 1.
+      UserError: if the model has no prior, likelihood or posterior density, if a target is outside
+        the support of the likelihood, such as [0, 1] for a Bernoulli, or if draws < 1.
     """
     check(model, key, draws, group)
     check_targets(model, data)
     evaluate = functools.partial(
-        _mean_parts, Static(model), variables, key, draws, min(group, draws)
+        _mean_terms, Static(model), variables, key, draws, min(group, draws)
     )
     rate, distortion = collect(evaluate, data, batch)
     return Elbo(-(rate + distortion), rate, distortion)
@@ -84,24 +84,23 @@ def nll(
     batch: int = 100,
     group: int = 10,
 ) -> Nll:
-    """-log mean_k p(x, z_k) / q(z_k | x) over exactly K draws (Burda et al. 2016, equation 8).
+    """Estimates -log mean_k p(x, z_k) / q(z_k | x) over exactly K draws (Burda et al. 2016, eq. 8).
 
     Args:
-      model: with a prior and a likelihood.
-      variables: of one member.
+      model: a model with a prior and a likelihood.
+      variables: the variables of one member.
       data: N examples.
-      key: of the draws.
-      draws: K; 5000 is usual in published tables.
-      batch: examples at a time.
-      group: draws at a time; memory grows with batch * group, never with K. A thousand rows at a
-        time fill a CPU's cache, and more of them are slower.
+      key: the key of the draws.
+      draws: K; published tables usually use 5000.
+      batch: the number of examples at a time.
+      group: the number of draws at a time. Memory grows with batch * group, never with K. On CPUs,
+        more than about a thousand rows at a time exceed the cache and are slower.
 
     Returns:
       Nll, with the effective sample size (sum w)^2 / sum w^2 of the K weights.
 
     Raises:
-      UserError: if the model gives data no probability, as a Bernoulli none outside [0, 1], or
-        draws < 1.
+      UserError: as in `elbo`.
     """
     check(model, key, draws, group)
     check_targets(model, data)
@@ -112,14 +111,14 @@ def nll(
 
 
 def check_targets(model: Any, data: Data) -> None:
-    """Raises UserError for a split with targets that the likelihood cannot explain."""
+    """Raises UserError for a split with targets outside the support of the likelihood."""
     support = model.likelihood.support
     if support is not None and isinstance(data, Split):
         check_support(data, support)
 
 
 def check(model: Any, key: Key, draws: int, group: int) -> None:
-    """Raises UserError for a model, a key or numbers that give no density."""
+    """Raises UserError for an rbg key, numbers below 1, or a model without prior or likelihood."""
     check_key(key)
     if draws < 1 or group < 1:
         raise UserError(f"draws is {draws} and group is {group}: give 1 or more of each")
@@ -141,9 +140,9 @@ def importance(
     batch: Batch,
     index: Array,
 ) -> tuple[Array, Array]:
-    """-log mean w and (sum w)^2 / sum w^2 of each example, f32[B] both.
+    """Returns -log mean w and (sum w)^2 / sum w^2 of each example, f32[B] each.
 
-    The number of draws is no shape of the program: it runs for any K in the same memory.
+    The number of draws is not a shape, so one compiled program serves every K in the same memory.
     """
 
     forwards = _draws(static.model, variables, batch, key, index, group)
@@ -152,7 +151,7 @@ def importance(
         largest, first, second = sums
         number = i * group + jnp.arange(group)
         rate, distortion = forwards(number, _sampled_rate)
-        # The last group may hold more draws than are left.
+        # The last group may contain more draws than are left; the surplus gets weight 0.
         log_weight = jnp.where((number < draws)[None], -(rate + distortion), -jnp.inf)
         new = jnp.maximum(largest, jnp.max(log_weight, axis=1))
         weight, shrink = jnp.exp(log_weight - new[:, None]), jnp.exp(largest - new)
@@ -161,7 +160,7 @@ def importance(
         return new, first, second
 
     zeros = jnp.zeros(index.shape)
-    # Finite, so that nothing subtracts one infinity from another.
+    # The initial maximum is finite, so that no infinity is subtracted from another.
     start = (jnp.full(index.shape, jnp.finfo(zeros.dtype).min), zeros, zeros)
     groups = (draws + group - 1) // group
     largest, first, second = jax.lax.fori_loop(0, groups, add, start)
@@ -170,7 +169,7 @@ def importance(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _mean_parts(
+def _mean_terms(
     static: Static,
     variables: Variables,
     key: Key,
@@ -179,7 +178,7 @@ def _mean_parts(
     batch: Batch,
     index: Array,
 ) -> tuple[Array, Array]:
-    """Rate and distortion of each example, means over the draws, f32[B] both."""
+    """Returns the rate and distortion of each example, averaged over the draws, f32[B] each."""
 
     forwards = _draws(static.model, variables, batch, key, index, group)
 
@@ -199,10 +198,10 @@ def _mean_parts(
 def _draws(
     model: Any, variables: Variables, batch: Batch, key: Key, index: Array, group: int
 ) -> Callable[[Array, Any], tuple[Array, Array]]:
-    """(numbers i32[G], rate) -> rate and distortion of those draws for each example, f32[B, G].
+    """Returns a function (draw numbers i32[G], rate term) -> rate and distortion, f32[B, G] each.
 
-    Each code is drawn as of a batch of one, by a key of its own; then all of them go through the
-    decoder as one batch of B * G rows, whose products are as large as the machine likes them.
+    Each code is drawn as in a batch of one example, with a key of its own. All codes then pass
+    through the decoder as one batch of B * G rows, whose large matrix products are efficient.
     """
     bound = model.bind(variables)
     features = bound.features(batch)
@@ -229,16 +228,16 @@ def _draws(
 
 
 def _sampled_rate(model: Any, forward: Forward) -> Array:
-    """log q(z | x) - log p(z) at the draw, f32[B]."""
+    """Returns log q(z | x) - log p(z) at the draw, f32[B]."""
     if not isinstance(forward.code, RandomCode):
         raise UserError(
             f"a {type(forward.code).__name__} has no density q(z | x), so the model has no ELBO "
-            "and no NLL: evaluate it with reconstruction, or take a random bottleneck"
+            "and no NLL: evaluate it with reconstruction, or use a random bottleneck"
         )
     return losses.rate()(model, forward)
 
 
 def _rate(model: Any, forward: Forward) -> Array:
-    """The KL in closed form where the prior has one, else sampled, f32[B]."""
+    """Returns the KL in closed form if the prior has one, and else sampled, f32[B]."""
     closed = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     return _sampled_rate(model, forward) if closed is None else jnp.sum(closed, axis=-1)

@@ -1,24 +1,25 @@
-"""What a figure may be called, given what the data is."""
+"""Chooses the name under which a result is reported, which depends on the data."""
 
 from __future__ import annotations
 
 from aejax.contracts import Likelihood
 
-# Over grey levels p^x (1 - p)^(1 - x) does not sum to one: there is no likelihood to speak of.
+# For grey values x, p^x (1 - p)^(1 - x) is not a normalised density, so it is no likelihood.
 GREY = {"nll": "bce", "elbo": "bce_bound"}
 
 
 def figure_name(figure: str, binarised: str, likelihood: Likelihood | None) -> str:
-    """The name under which a figure is reported: grey targets under a Bernoulli have no NLL.
+    """Returns the name of a result: grey targets under a Bernoulli likelihood have no NLL.
 
     Args:
-      figure: "nll", "elbo" or any other name, which stays.
-      binarised: of the split, "dynamic", "static" or "none".
-      likelihood: of the model, or None.
+      figure: "nll", "elbo" or any other name, which is returned unchanged.
+      binarised: how the split binarises its images: "dynamic", "static" or "none".
+      likelihood: the model's likelihood, or None.
 
     Returns:
-      The figure's own name, or "bce" for the importance-weighted cross-entropy of grey targets and
-      "bce_bound" for -(rate + cross-entropy).
+      The given name; but for grey targets under a Bernoulli "bce" (importance-weighted
+      cross-entropy) instead of "nll", and "bce_bound", which is -(rate + cross-entropy), instead of
+      "elbo".
     """
     grey = binarised == "none" and likelihood is not None and likelihood.binary
     return GREY.get(figure, figure) if grey else figure

@@ -1,7 +1,7 @@
-"""Principal components of data, and points of any number of dimensions seen in the plane.
+"""Principal component analysis, and projections of points onto a plane.
 
 components = principal(train_x, 64)
-rebuild(components, project(components, test_x))      # what 64 components keep of test_x
+rebuild(components, project(components, test_x))      # reconstructs test_x from 64 components
 """
 
 from __future__ import annotations
@@ -16,55 +16,58 @@ from aejax.errors import UserError
 class Principal(NamedTuple):
     """The leading principal components of data."""
 
-    mean: np.ndarray  # f64[D]
+    mean: np.ndarray  # f64[D], the mean of the data
     directions: np.ndarray  # f64[L, D], orthonormal rows
-    variance: np.ndarray  # f64[L], of the data along each direction
+    variance: np.ndarray  # f64[L], the variance of the data along each direction
 
 
 class Plane(NamedTuple):
-    """Points of any number of dimensions seen in the plane."""
+    """Points projected onto a plane."""
 
-    points: np.ndarray  # f[N, 2]
-    share: float  # of the variance that the plane keeps
+    points: np.ndarray  # f[N, 2], the projected points
+    share: float  # the share of the variance that the plane keeps
 
 
 def principal(x: np.ndarray, latents: int) -> Principal:
-    """Principal component analysis by singular value decomposition.
+    """Computes principal components by a singular value decomposition.
 
     Args:
-      x: [N, *event].
-      latents: L, components to keep.
+      x: [N, *event], the data.
+      latents: L, the number of components to keep.
 
     Raises:
-      UserError: if there are not that many components.
+      UserError: if the data does not have that many components.
     """
     flat = np.asarray(x, np.float64).reshape(len(x), -1)
     if not 1 <= latents <= min(flat.shape):
-        raise UserError(f"{latents} components of data {flat.shape}: give 1 to {min(flat.shape)}")
+        raise UserError(
+            f"data of shape {flat.shape} does not have {latents} components: ask for 1 to "
+            f"{min(flat.shape)}"
+        )
     mean = flat.mean(axis=0)
     _, values, directions = np.linalg.svd(flat - mean, full_matrices=False)
     return Principal(mean, directions[:latents], np.square(values[:latents]) / len(flat))
 
 
 def project(components: Principal, x: np.ndarray) -> np.ndarray:
-    """Scores of data [N, *event] along the components, f64[N, L]."""
+    """Returns the scores of data [N, *event] along the components, f64[N, L]."""
     flat = np.asarray(x, np.float64).reshape(len(x), -1)
     return (flat - components.mean) @ components.directions.T
 
 
 def rebuild(components: Principal, scores: np.ndarray) -> np.ndarray:
-    """The data that scores f[N, L] stand for, f64[N, D]."""
+    """Reconstructs data f64[N, D] from scores f[N, L]."""
     return scores @ components.directions + components.mean
 
 
 def plane(means: np.ndarray) -> Plane:
-    """The plane of greatest variance (PCA by a singular value decomposition).
+    """Projects points onto the plane of greatest variance, by a singular value decomposition.
 
     Args:
-      means: f[N, L], L at least 2.
+      means: f[N, L], the points, with L at least 2.
 
     Returns:
-      A Plane; with L = 2 the points are those of `means` but for a rotation about their mean.
+      A Plane; for L = 2 its points are those of `means`, centred and rotated.
     """
     centred = means - means.mean(axis=0)
     _, scale, directions = np.linalg.svd(centred, full_matrices=False)

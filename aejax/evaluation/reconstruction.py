@@ -1,4 +1,4 @@
-"""How far the reconstruction without noise is from the target."""
+"""Measures the error of reconstructions without noise."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax import losses
-from aejax.evaluation.parts import Data, Static, collect
+from aejax.evaluation.batches import Data, Static, collect
 from aejax.events import sum_events
 from aejax.types import Array, Batch, Variables
 
 
 class Reconstruction(NamedTuple):
-    """Errors of each example, in the target's units squared."""
+    """The errors of each example, in squared units of the target."""
 
     squared_error: np.ndarray  # f32[N], summed over the event
-    mean_square: np.ndarray  # f32[N], mean over the elements that the mask leaves
+    mean_square: np.ndarray  # f32[N], averaged over the elements that the mask keeps
 
 
 def reconstruction(
     model: Any, variables: Variables, data: Data, *, batch: int = 500
 ) -> Reconstruction:
-    """The squared error of the expected target given the code without noise.
+    """Computes the squared error of the expected target given the code without noise.
 
     Args:
       model: any Autoencoder.
-      variables: of one member.
+      variables: the variables of one member.
       data: N examples.
-      batch: examples at a time.
+      batch: the number of examples at a time.
     """
     return Reconstruction(
         *collect(functools.partial(_errors, Static(model), variables), data, batch)
@@ -42,7 +42,7 @@ def reconstruction(
 def _errors(
     static: Static, variables: Variables, batch: Batch, index: Array
 ) -> tuple[Array, Array]:
-    """f32[B] both."""
+    """Returns the summed and the mean squared error, f32[B] each."""
     bound = static.model.bind(variables)
     error = losses.squared_error(bound, bound(batch))
     elements = sum_events(jnp.ones(batch.target.shape), batch.mask)

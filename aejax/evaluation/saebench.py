@@ -1,8 +1,8 @@
-"""SAEBench's `core` figures as that code computes them, right or wrong: for its published tables.
+"""SAEBench's `core` measures, including its errors, to compare with its published tables.
 
-Ours are in aejax.evaluation.sparsity. SAEBench's explained variance compares with the wrong total:
-predicting the mean scores 0.9885 on data of 64 dimensions, mean 3 and deviation 0.3, where 0 is
-true. All of these figures depend on how the tokens fall into batches.
+Our own measures are in aejax.evaluation.sparsity. SAEBench's explained variance divides by a wrong
+total: for data of 64 dimensions with mean 3 and standard deviation 0.3, predicting the mean scores
+0.9885 instead of 0. All of these measures depend on how the tokens are divided into batches.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from aejax.errors import UserError
 
 
 class SAEBench(NamedTuple):
-    """The figures under SAEBench's own names, each with `saebench_` before it."""
+    """The measures under SAEBench's own names, each prefixed with `saebench_`."""
 
-    saebench_explained_variance: float  # 1 - residual / (E||x||^2 - (mean of x_ij^2)^2)
+    saebench_explained_variance: float  # 1 - E||e||^2 / (E||x||^2 - (mean of x_ij^2)^2)
     saebench_explained_variance_legacy: float  # mean over tokens of 1 - ||e||^2 / ||x - mean||^2
-    saebench_mse: float  # mean over tokens of ||e||^2 over the tokens of its batch
-    saebench_cossim: float  # NaN as soon as one reconstruction is zero
-    saebench_l2_ratio: float
-    saebench_relative_reconstruction_bias: float  # a mean over the batches of their ratios
+    saebench_mse: float  # mean over tokens of ||e||^2 divided by the size of the token's batch
+    saebench_cossim: float  # mean cosine; NaN if any reconstruction is zero
+    saebench_l2_ratio: float  # mean over tokens of ||x_hat|| / ||x||
+    saebench_relative_reconstruction_bias: float  # mean over the batches of each batch's ratio
 
 
 def saebench(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> SAEBench:
-    """SAEBench's reconstruction figures (sae_bench/evals/core/main.py, revision 8042bb3).
+    """Computes SAEBench's reconstruction measures (sae_bench/evals/core/main.py, revision 8042bb3).
 
     Args:
-      batches: targets f[B, d] and predictions f[B, d].
+      batches: pairs of targets f[B, d] and predictions f[B, d].
 
     Raises:
-      UserError: there is no batch.
+      UserError: if there is no batch.
     """
-    tokens: list[np.ndarray] = []  # f64[B, 4] each
+    tokens: list[np.ndarray] = []  # per batch f64[B, 4]: legacy, error, cosine, ratio
     means: list[tuple[float, ...]] = []
     for target, prediction in batches:
         x, y = np.asarray(target, np.float64), np.asarray(prediction, np.float64)
@@ -53,7 +53,7 @@ def saebench(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> SAEBench:
     if not tokens:
         raise UserError("there are no tokens to measure: give one batch or more")
     legacy, mse, cosine, ratio = np.concatenate(tokens).mean(axis=0).tolist()
-    # The square of the mean square, where the square of the mean belongs.
+    # SAEBench subtracts the square of the mean square here, instead of the square of the mean.
     squares, mean_square, residual, bias = np.mean(means, axis=0).tolist()
     explained = 1.0 - residual / (squares - mean_square**2)
     return SAEBench(explained, legacy, mse, cosine, ratio, bias)

@@ -1,4 +1,4 @@
-"""What a sparse code explains, and with how many of its latents."""
+"""Measures how much of the data a sparse code explains, and with how many latents."""
 
 from __future__ import annotations
 
@@ -12,68 +12,66 @@ import numpy as np
 from aejax.bottlenecks import SparseCode
 from aejax.dictionaries.folding import check_member
 from aejax.errors import UserError
+from aejax.evaluation.batches import Data, Static, full_batches, in_blocks
 from aejax.evaluation.fidelity import Fidelity, added, fidelity
-from aejax.evaluation.parts import Data, Static, in_blocks, parts
 from aejax.types import Array, Batch, Variables
-
-# Examples that are computed together.
 
 
 class Sparsity(NamedTuple):
-    """The figures of a sparse code over N examples."""
+    """The measures of a sparse code over N examples."""
 
     explained_variance: float  # 1 is perfect, 0 is predicting the mean
-    l0: float  # active latents of an example, mean
-    dead: float  # share of the latents that no example uses
-    density: np.ndarray  # f64[m], share of the examples that use each latent
-    examples: int  # N, without which `dead` says nothing
+    l0: float  # mean number of active latents per example
+    dead: float  # share of the latents that are active for no example
+    density: np.ndarray  # f64[m], firing frequency: the share of examples that use each latent
+    examples: int  # N; `dead` depends on it
     fvu: float  # 1 - explained_variance, the fraction of variance unexplained
-    cosine: float  # of target and prediction, mean
-    l2_ratio: float  # ||x_hat|| / ||x||, mean
+    cosine: float  # mean cosine of target and prediction
+    l2_ratio: float  # mean ||x_hat|| / ||x||
     relative_bias: float  # E||x_hat||^2 / E<x, x_hat>: below 1 where the reconstruction shrinks
 
 
 class Variance(NamedTuple):
-    """Sums for the explained variance, of the examples seen so far; all f64."""
+    """Sums for the explained variance over the examples seen so far, in float64."""
 
-    weight: np.ndarray  # [D], examples (or their mask) that count
-    mean: np.ndarray  # [D], of the target
-    total: np.ndarray  # [D], sum of (target - mean)^2
-    residual: np.ndarray  # [D], sum of (target - prediction)^2
+    weight: np.ndarray  # f64[D], the number of examples, or the sum of their masks
+    mean: np.ndarray  # f64[D], the mean of the target
+    total: np.ndarray  # f64[D], the sum of (target - mean)^2
+    residual: np.ndarray  # f64[D], the sum of (target - prediction)^2
 
     def explained(self) -> float:
-        """1 - sum ||x - x_hat||^2 / sum ||x - mean||^2; NaN where the target does not vary."""
+        """Returns 1 - sum ||x - x_hat||^2 / sum ||x - mean||^2; NaN if the target is constant."""
         total = float(self.total.sum())
         return 1.0 - float(self.residual.sum()) / total if total > 0 else float("nan")
 
 
 def sparsity(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> Sparsity:
-    """What a sparse autoencoder explains, how faithfully, and with which latents.
+    """Measures what a sparse autoencoder explains, how faithfully, and with which latents.
 
-    Differences and sums are taken in float64 on the host, so that neither the size of the batch
-    nor a large mean of the data shows in the figures.
+    Differences and sums are computed in float64 on the host, so that neither the batch size nor a
+    large mean of the data affects the results.
 
     Args:
-      model: whose code has `l0`.
-      variables: of one member.
+      model: a model whose code is a SparseCode.
+      variables: the variables of one member.
       data: N examples.
-      batch: examples at a time.
+      batch: the number of examples at a time.
 
     Raises:
-      UserError: if the code is not sparse.
+      UserError: if the code is not sparse, or the variables belong to several members.
     """
     sums, alike, used, l0 = None, Fidelity(*[0.0] * 5), np.zeros((), np.int64), 0.0
     check_member(variables)
-    for part in parts(data, batch):
-        count = int(part.valid.sum())
-        prediction, uses, active = _pass(Static(model), variables, part.batch, part.valid)
-        chunk = _chunk(part.batch, prediction, count)
+    for full in full_batches(data, batch):
+        count = int(full.valid.sum())
+        prediction, uses, active = _pass(Static(model), variables, full.batch, full.valid)
+        chunk = _chunk(full.batch, prediction, count)
         seen = variance(*chunk)
         sums = seen if sums is None else merged(sums, seen)
         alike = added(alike, fidelity(*chunk))
         used = used + np.asarray(uses, np.int64)
         l0 += float(np.sum(np.asarray(active, np.float64)[:count]))
-    assert sums is not None  # parts() raises where there are no examples
+    assert sums is not None  # full_batches() raises if there are no examples
     examples, dead = len(data), float(np.mean(used == 0))
     return Sparsity(
         explained_variance=sums.explained(),
@@ -91,11 +89,12 @@ def sparsity(model: Any, variables: Variables, data: Data, *, batch: int = 500) 
 def variance(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Variance:
-    """The sums of one chunk, differences taken in float64.
+    """Returns the sums of one chunk, with differences computed in float64.
 
     Args:
-      target, prediction: [B, *event].
-      mask: broadcasts to target, or None.
+      target: [B, *event].
+      prediction: [B, *event].
+      mask: an array that broadcasts to target, or None.
     """
     flat = (len(target), -1)
     x = np.asarray(target, np.float64).reshape(flat)
@@ -110,7 +109,7 @@ def variance(
 
 
 def merged(a: Variance, b: Variance) -> Variance:
-    """The sums of two chunks together (Chan et al. 1983): exact however large the mean is."""
+    """Merges the sums of two chunks, accurately even for a large mean (Chan et al. 1983)."""
     weight = a.weight + b.weight
     share = b.weight / np.where(weight > 0, weight, 1.0)
     apart = b.mean - a.mean
@@ -121,7 +120,7 @@ def merged(a: Variance, b: Variance) -> Variance:
 def _chunk(
     batch: Batch, prediction: Array, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Targets, predictions and mask of the first `count` examples, on the host."""
+    """Returns targets, predictions and mask of the first `count` examples, on the host."""
     mask = None if batch.mask is None else np.asarray(batch.mask)[:count]
     return np.asarray(batch.target)[:count], np.asarray(prediction)[:count], mask
 
@@ -130,10 +129,10 @@ def _chunk(
 def _pass(
     static: Static, variables: Variables, batch: Batch, valid: Array
 ) -> tuple[Array, Array, Array]:
-    """Predictions f32[B, *event], uses of each latent i32[m] and l0 f32[B].
+    """Returns predictions f32[B, *event], the uses of each latent i32[m], and l0 f32[B].
 
-    Computed in blocks of one size whatever B is: at batch 7 and 4096 mean norms differed in the
-    ninth digit.
+    They are computed in blocks of one size, whatever B is; without blocks, mean norms differed in
+    the ninth digit between batches of 7 and of 4096.
     """
     count = valid.shape[0]
 
@@ -146,12 +145,12 @@ def _pass(
 
 
 def _block(bound: Any, batch: Batch, valid: Array) -> tuple[Array, Array, Array]:
-    """The same for one block of ROWS examples."""
+    """Returns predictions, uses and l0 as `_pass` does, for one block of ROWS examples."""
     forward = bound(batch)
     code = forward.code
     if not isinstance(code, SparseCode):
         raise UserError(
-            f"a {type(code).__name__} has no l0, so it is no sparse code: evaluate it with "
+            f"a {type(code).__name__} has no l0, so it is no sparse code: evaluate this model with "
             "reconstruction and active_units"
         )
     return bound.mean(forward.prediction), code.uses(valid), code.l0

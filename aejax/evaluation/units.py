@@ -1,11 +1,11 @@
-"""What one unit stands for: how often it is active, for which examples most, and their labels.
+"""Relates units to labels: how often each unit is active, and for examples of which labels.
 
     units(latents(sae, variables, test), test.labels)                # latents of a sparse code
-    units(signed(latents(plain, variables, test)), test.labels)      # units of a plain autoencoder
+    units(signed(latents(plain, variables, test)), test.labels)      # units of a dense autoencoder
     units(signed(project(principal(train_x, 64), test_x)), labels)   # principal components
 
-`top_examples` finds the same of a sparse autoencoder without holding the codes of all examples:
-`agreement(top_examples(sae, variables, test), test.labels)` is the first line for large codes.
+For large codes, `agreement(top_examples(sae, variables, test), test.labels)` gives the result of
+the first line without holding the codes of all examples.
 """
 
 from __future__ import annotations
@@ -20,45 +20,50 @@ from aejax.data import Split
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Variables
 
-TOP = 20  # examples that a unit is judged by
+TOP = 20  # the number of top examples by which a unit is judged
 
 
 class TopExamples(NamedTuple):
-    """How often each of M units is active over N examples, and which K examples activate it most.
+    """The activity of M units over N examples, and the K top examples of each unit.
 
-    A unit is active where its value is above zero; of a model, where it is not zero.
+    `units` counts a unit as active if its value is above zero, and `top_examples` if it is not
+    zero. Only `top_examples` sorts the top examples, with the largest activation first.
     """
 
     density: np.ndarray  # f64[M], the share of examples for which the unit is active
-    top: np.ndarray  # i[M, K], the examples with the largest activations; largest first of a model
-    strength: np.ndarray  # f[M, K], those values, |z| of a model; 0 where fewer are active
-    l0: np.ndarray  # i[N], active units of each example
+    top: np.ndarray  # i[M, K], the examples with the largest activations
+    strength: np.ndarray  # f[M, K], the activations of these examples; 0 where not active
+    l0: np.ndarray  # i[N], the number of active units of each example
 
 
 class Units(NamedTuple):
-    """How well the top examples of each unit agree on a label."""
+    """How well the top examples of each unit agree on a label.
 
-    entropy: np.ndarray  # f64[M], of the labels of a unit's top examples, nats; NaN: not judged
-    label: np.ndarray  # i64[M], the commonest label of the top examples; -1: not judged
-    mean_entropy: float  # over the judged units
-    agree: float  # share of the judged units whose top examples all have one label
-    judged: int  # units with at least `top` active examples
-    rare: int  # units with some, but fewer
-    dead: int  # units with none
+    A unit that is active for fewer than `top` examples is not judged.
+    """
+
+    entropy: np.ndarray  # f64[M], nats, the entropy of the top examples' labels; NaN if not judged
+    label: np.ndarray  # i64[M], the most frequent label of the top examples; -1 if not judged
+    mean_entropy: float  # nats, the mean entropy of the judged units
+    agree: float  # the share of judged units whose top examples all have the same label
+    judged: int  # the number of units that are active for at least `top` examples
+    rare: int  # the number of units that are active for fewer examples
+    dead: int  # the number of units that are active for no example
 
 
 def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Units:
-    """Label entropy and agreement of the top examples of each unit.
+    """Computes label entropy and agreement of the top examples of each unit.
 
-    A unit with fewer active examples than `top` is not judged: one example agrees with itself.
+    A unit that is active for fewer than `top` examples is not judged, because few examples agree by
+    chance.
 
     Args:
-      activations: f[N, M], a unit is active where its value is above zero.
-      labels: integers [N].
-      top: examples with the largest activation that a unit is judged by.
+      activations: f[N, M]; a unit is active if its value is above zero.
+      labels: i[N], the labels of the examples.
+      top: the number of examples with the largest activations by which a unit is judged.
 
     Raises:
-      UserError: if the shapes do not belong together.
+      UserError: if the shapes do not belong together, or top is not between 1 and N.
     """
     activations, labels = np.asarray(activations), np.asarray(labels)
     if activations.ndim != 2 or labels.shape != activations.shape[:1]:
@@ -67,7 +72,10 @@ def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Uni
             "give [N, M] and [N]"
         )
     if not 1 <= top <= len(labels):
-        raise UserError(f"top is {top}, but there are {len(labels)} examples: give 1 to that many")
+        raise UserError(
+            f"top is {top}, but there are {len(labels)} examples: give a number from 1 to "
+            f"{len(labels)}"
+        )
     rows = np.argpartition(-activations, top - 1, axis=0)[:top]  # [top, M]
     strength = np.maximum(np.take_along_axis(activations, rows, axis=0), 0)
     active = activations > 0
@@ -84,19 +92,21 @@ def top_examples(
     *,
     batch: int = 500,
 ) -> TopExamples:
-    """Runs the first n examples through a sparse autoencoder, a batch at a time.
+    """Finds the top examples of each unit of a sparse autoencoder, one batch at a time.
+
+    The strength of an activation is its absolute value.
 
     Args:
-      model: its code has `dense() -> f32[B, M]`.
-      variables: of one member.
-      split: where the examples come from.
-      n: how many of them at most.
-      top: K, how many of the strongest examples to keep for each unit.
-      batch: examples at a time.
+      model: a model whose code has `dense() -> f32[B, M]`.
+      variables: the variables of one member.
+      split: the split that holds the examples.
+      n: the number of examples, from the first on, to run through the model.
+      top: K, the number of top examples to keep for each unit.
+      batch: the number of examples at a time.
     """
 
     def run(model: Any, batch: Batch) -> Array:
-        # A unit that keeps signs is active, and strongly so, where it is far below zero too.
+        # A signed unit is strongly active if it is far below zero, too.
         return jnp.abs(model.posterior(batch).dense())
 
     @jax.jit
@@ -126,11 +136,11 @@ def top_examples(
 
 
 def agreement(found: TopExamples, labels: np.ndarray) -> Units:
-    """How well the top examples of each unit agree on a label.
+    """Measures how well the top examples of each unit agree on a label.
 
     Args:
-      found: of N examples.
-      labels: integers [N].
+      found: the top examples of each unit.
+      labels: i[N], the labels of the examples.
     """
     present = np.unique(labels)
     top = found.top.shape[1]
@@ -151,26 +161,29 @@ def agreement(found: TopExamples, labels: np.ndarray) -> Units:
 
 
 def most_used(found: TopExamples, n: int) -> np.ndarray:
-    """The n units that are active for most examples, i[n]; units that never are are left out."""
+    """Returns the n units that are active for the most examples, i[n], without dead units."""
     order = np.argsort(-found.density, kind="stable")
     return order[found.density[order] > 0][:n]
 
 
 def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
-    """The n units whose top examples agree most on a label, i[n]; of equals the stronger first."""
+    """Returns the n units whose top examples agree most on a label, i[n].
+
+    Among equals, the units with the larger mean activation come first.
+    """
     entropy = agreement(found, labels).entropy
     order = np.lexsort((-found.strength.mean(axis=1), entropy))
     return order[~np.isnan(entropy[order])][:n]
 
 
 def signed(activations: np.ndarray) -> np.ndarray:
-    """A unit that answers both ways as two that answer one way each.
+    """Splits each unit that can be negative into a positive and a negative unit.
 
     Args:
-      activations: f[N, M], of units that may be negative.
+      activations: f[N, M], the values of the units.
 
     Returns:
-      f[N, 2 M]: the positive parts, then the negative ones; about the units' means.
+      f[N, 2 M]: the positive parts of the centred units, and then the negative parts.
     """
     centred = activations - np.mean(activations, axis=0, dtype=np.float64)
     return np.concatenate([np.maximum(centred, 0), np.maximum(-centred, 0)], axis=-1)

@@ -1,7 +1,8 @@
-"""Whether a model uses its latents: what every variational run logs, and when it has collapsed.
+"""Measures whether a model uses its latents, and decides whether its posterior has collapsed.
 
-A decoder that is strong enough explains x alone; the posterior then falls onto the prior and the
-code tells nothing, posterior collapse (Bowman et al. 2016). The loss does not show it.
+A strong decoder may explain x without the code. The posterior then equals the prior and the code
+carries no information about x (posterior collapse, Bowman et al. 2016), which the loss does not
+show. Every variational run logs these measures.
 """
 
 from __future__ import annotations
@@ -16,25 +17,30 @@ import numpy as np
 from aejax.contracts import BottomUpCode, DensityCode, RandomCode, TopDownCode
 from aejax.types import Array, Batch, Key
 
-ACTIVE = 1e-2  # variance of the posterior mean, from which on a unit is active
-LEAST = 0.1  # nats of mutual information, below which a code tells nothing
-EXAMPLES = 1_000  # whose posteriors make up q(z): mutual information is at most log of their number
+ACTIVE = 1e-2  # a unit is active if the variance of its posterior mean is larger
+LEAST = 0.1  # nats; a code with less mutual information counts as collapsed
+EXAMPLES = 1_000  # the number of examples used; mutual information is at most its logarithm
 
 
 def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
-    """What the code of a batch carries; pure and traceable, so that it maps over members.
+    """Measures how much information the code of a batch carries.
+
+    The function is pure and traceable, so it can be mapped over members.
 
     Args:
-      bound: a model with its variables; without a prior or a random code there is nothing to say.
-      batch: examples that the model was not trained on, the first EXAMPLES of which are read.
-      key: of one draw an example.
+      bound: a model bound to its variables. Without a prior or a random code the result is empty.
+      batch: examples on which the model was not trained, of which the first EXAMPLES are read.
+      key: the key of one draw per example.
 
     Returns:
-      active_units f32[] (Burda et al. 2016, section 5.2); kl_per_dimension f32[L], nats, where the
-      prior has it in closed form; mutual_information f32[], nats, where the posterior's density is
-      known everywhere: I(x; z) under the examples, at most the log of their number (Hoffman and
-      Johnson 2016). Of a hierarchy drawn from the top down it is mutual_information_of_top, the top
-      level's alone. Of a flow it is not known, as its density is known at its own draw alone.
+      A mapping with the following entries.
+      active_units: f32[] (Burda et al. 2016, section 5.2).
+      kl_per_dimension: f32[L], nats, if the prior has it in closed form.
+      mutual_information: f32[], nats, if the posterior's density can be evaluated at any latent, so
+        not for flows. It is I(x; z) over the examples, which is at most the logarithm of their
+        number (Hoffman and Johnson 2016).
+      mutual_information_of_top: f32[], nats, for the top level of a top-down hierarchy, in place of
+        mutual_information.
     """
     if bound.prior is None:
         return {}
@@ -58,22 +64,24 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
 
 
 def _information(code: Any) -> Array:
-    """log q(z | x) - log q(z) at each draw, f32[B], q(z) being the mean of the B posteriors."""
+    """Returns log q(z | x) - log q(z) at each draw, f32[B]; q(z) is the mean of B posteriors."""
 
     def aggregate(z: Array) -> Array:
         return jax.nn.logsumexp(code.log_prob(z[None])[0])
 
-    # One draw at a time: all pairs at once would take B^2 L numbers for each member.
+    # Draws are processed one at a time, because all pairs would take B^2 L numbers per member.
     joint = jax.lax.map(aggregate, code.z) - jnp.log(jnp.float32(code.z.shape[0]))
     return code.log_q() - joint
 
 
 def collapsed(figures: Mapping[str, Any]) -> np.ndarray:
-    """Which members have collapsed, bool[S]; empty where `usage` has said nothing.
+    """Decides which members have collapsed, bool[S]; the result is empty if `figures` is empty.
+
+    A code has collapsed if its mutual information is below LEAST nats, or, where that is not known,
+    if it has no active unit.
 
     Args:
-      figures: of `usage`, f[S]: a code has collapsed that tells less than LEAST nats of x, or,
-        where that is not known, has no active unit.
+      figures: the result of `usage`, with entries f[S] or f[].
     """
     if "mutual_information" in figures:
         return np.atleast_1d(np.asarray(figures["mutual_information"]) < LEAST)

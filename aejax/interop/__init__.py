@@ -1,19 +1,20 @@
-"""Other libraries' files of sparse autoencoders, in and out.
+"""Reading and writing the sparse autoencoders of other libraries.
 
     plain = interop.load("gemma-scope/layer_12/width_16k/average_l0_82")   # any format below
     interop.save_saelens("mine", plain, {"model_name": "gpt2", "hook_name": "blocks.5.hook_z"})
 
 | format | files |
 |---|---|
-| SAELens, also before 6.0 | cfg.json, sae_weights.safetensors |
+| SAELens (6.0 and older versions) | cfg.json, sae_weights.safetensors |
 | Gemma Scope 1 | params.npz |
 | Gemma Scope 2 | params.safetensors, config.json |
 | sparsify | cfg.json, sae.safetensors |
 | dictionary_learning | config.json, ae.pt |
 | OpenAI | a .pt file |
 
-Every reader gives an `ae.dictionary.Plain`, computes what its library computes, and refuses what it
-does not know: nothing in a file is run, and no tensor is left out silently.
+Every reader returns an `ae.dictionary.Plain`, the weights of a dictionary, which computes what the
+original library computes. A reader raises an error for anything it does not know: no code from a
+file is run, and no tensor is ignored silently.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ _FILES: dict[str, Callable[[pathlib.Path], Plain]] = {
 
 
 def load(path: str | os.PathLike[str]) -> Plain:
-    """Reads a sparse autoencoder of any known format, which it knows by the files' names.
+    """Reads a sparse autoencoder in any known format, recognised by the file names.
 
     Args:
       path: the folder of one autoencoder, or its file of weights.
 
     Returns:
-      The weights, f32, on raw inputs.
+      The weights, f32, for inputs that are not normalised beforehand.
 
     Raises:
-      UserError: no format is recognised, or the reader of the format refuses the files.
+      UserError: if no format is recognised, or the files are damaged or hold something unknown.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -74,8 +75,8 @@ def load(path: str | os.PathLike[str]) -> Plain:
     elif path.suffix == ".pt":
         return load_openai(path)
     elif not path.exists():
-        raise UserError(f"there is no file or folder {path}")
+        raise UserError(f"there is no file or folder {path}: check the path")
     raise UserError(
-        f"{path} is no autoencoder in a known format: expected a folder with one of "
+        f"{path} is not an autoencoder in a known format: give a folder with one of "
         f"{', '.join(_FILES)}, or a .pt file; other pickles are not read since they may run code"
     )

@@ -1,9 +1,9 @@
-"""PyTorch's files (.pt), read as data: nothing that such a file names is imported or called.
+"""A reader of PyTorch's .pt files that imports and calls nothing that a file names.
 
-A file of torch.save is a zip archive: `data.pkl`, a program for a stack machine that describes
-the tensors, and `data/0`, `data/1`, ..., their bytes. A pickle may name any function of any module
-and call it. The machine below knows the few operations that tensors need, keeps a name as a
-string, and stops at any other.
+A file of torch.save is a zip archive. `data.pkl` in it is a pickle, that is, a program for a stack
+machine, which describes the tensors; `data/0`, `data/1`, ... are their bytes. A pickle may call any
+function of any module. The machine below only knows the few operations that tensors need, never
+looks up a name, and raises an error for every other operation.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _DICTIONARY = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 
-# Operations that push what stands in the program, a constant, or an empty container.
+# Operations that push a value from the program, a constant, or an empty container.
 _LITERALS = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"),
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_LONGEST = 64  # of a tuple: numpy has no more axes
+_LONGEST = 64  # the longest tuple, since numpy arrays have 64 axes at most
 
 
 class _Name(NamedTuple):
-    """A function or class that the file names; never looked up."""
+    """The name of a function or class in the file, which is never looked up."""
 
     path: str  # "module name"
 
@@ -54,7 +54,7 @@ _MARK = _Name("mark")
 
 
 def read_torch(path: pathlib.Path) -> dict[str, Any]:
-    """The dictionary in a file of torch.save: tensors as numpy arrays, numbers, strings.
+    """Reads the dictionary in a file of torch.save; tensors become numpy arrays.
 
     Args:
       path: a file in the format of PyTorch 1.6 (July 2020) and later.
@@ -63,37 +63,47 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
       name -> array, number, string or dictionary, as saved.
 
     Raises:
-      UserError: the file is truncated or damaged, is no such file, or names anything but tensors.
+      UserError: if the file is damaged, is not a file of torch.save, or holds more than tensors,
+        numbers, strings and dictionaries.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             programs = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(programs) != 1:
-                raise UserError(f"{path} is no file of torch.save: it has no data.pkl")
+                raise UserError(
+                    f"{path} is not a file of torch.save, since it has no data.pkl: give another "
+                    "file"
+                )
             root = programs[0].removesuffix("data.pkl")
             if root + "byteorder" in archive.namelist() and (
                 archive.read(root + "byteorder") != b"little"
             ):
-                raise UserError(f"{path} has big-endian tensors: save it again on this machine")
+                raise UserError(
+                    f"{path} has big-endian tensors, which are not read: save it again on a "
+                    "little-endian machine"
+                )
             result = _Machine(path, archive, root).run(archive.read(programs[0]))
     except UserError:
         raise
     except zipfile.BadZipFile as error:
         raise UserError(
-            f"{path} is no whole file of torch.save ({reason(error)}): a plain pickle is not read "
-            "since it may run code, and a damaged file must be fetched again"
+            f"{path} is not a complete file of torch.save ({reason(error)}): fetch it again if it "
+            "is damaged; other pickles are not read, since they may run code"
         ) from error
     except MALFORMED as error:
         raise UserError(
-            f"{path} is damaged or no file of torch.save ({reason(error)}): fetch it again"
+            f"{path} is damaged or not a file of torch.save ({reason(error)}): fetch it again"
         ) from error
     if not isinstance(result, dict) or not all(isinstance(name, str) for name in result):
-        raise UserError(f"{path} holds no state dictionary, but {type(result).__name__}")
+        raise UserError(
+            f"{path} holds a {type(result).__name__} instead of a state dictionary: save the state "
+            "dictionary alone"
+        )
     return result
 
 
 class _Machine:
-    """The stack of one data.pkl, and the few operations on it."""
+    """A stack machine that interprets one data.pkl with the few operations that tensors need."""
 
     def __init__(self, path: pathlib.Path, archive: zipfile.ZipFile, root: str):
         self.path, self.archive, self.root = path, archive, root
@@ -101,7 +111,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, program: bytes) -> Any:
-        """Interprets the program and returns what it leaves."""
+        """Interprets the program and returns its result."""
         for operation, argument, _ in genops(program):
             if operation.name == "STOP":
                 return self.stack.pop()
@@ -109,7 +119,7 @@ class _Machine:
         raise EOFError("the program has no end")
 
     def step(self, name: str, argument: Any) -> None:
-        """One operation."""
+        """Executes one operation."""
         if name in _LITERALS:
             self.stack.append(argument)
         elif name in _CONSTANTS:
@@ -122,17 +132,19 @@ class _Machine:
             _OPERATIONS[name](self, argument)
         elif name not in ("PROTO", "FRAME"):
             raise UserError(
-                f"{self.path} does more than describe tensors (operation {name}): it was not run"
+                f"{self.path} does more than describe tensors (operation {name}), so it was not "
+                "run: save the state dictionary alone"
             )
 
     def put(self, slot: int | None) -> None:
-        """Remembers the top of the stack under a number, or under the next."""
+        """Stores the top of the stack in the memo, in the given slot or in the next one."""
         self.memo[len(self.memo) if slot is None else slot] = self.stack[-1]
 
     def group(self, items: list[Any]) -> None:
-        """Pushes a tuple: of a storage, of a call's arguments, or a shape inside those.
+        """Pushes a tuple: a storage, the arguments of a call, or a shape inside those.
 
-        Nested or shared further, a few bytes would describe what takes for ever to look through.
+        Deeper nesting is refused, since a few bytes could describe a structure that takes forever
+        to traverse.
         """
         inner = [number for item in items if type(item) is tuple for number in item]
         if len(items) > _LONGEST or not all(type(number) is int for number in inner):
@@ -140,10 +152,10 @@ class _Machine:
         self.stack.append(tuple(items))
 
     def update(self, items: list[Any]) -> None:
-        """Sets keys and values, one after the other, of the dictionary on top."""
+        """Sets alternating keys and values in the dictionary on top of the stack."""
         for key in items[::2]:
-            # Before it is hashed: the hash of a deep tuple overflows the interpreter's own stack,
-            # and chosen integers all collide.
+            # The type is checked before the key is hashed: hashing a deep tuple overflows the
+            # interpreter's stack, and integers can be chosen so that all hashes collide.
             if not isinstance(key, str):
                 raise UserError(
                     f"{self.path} has a dictionary whose key is {shown(key)}, but the names of "
@@ -152,53 +164,53 @@ class _Machine:
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def extend(self, items: list[Any]) -> None:
-        """Appends to the list on top."""
+        """Appends items to the list on top of the stack."""
         self.stack[-1].extend(items)
 
     def reduce(self) -> None:
-        """Calls, or so the file believes, a function with the arguments on top."""
+        """Replaces function and arguments on top of the stack by the result of `call`."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(arguments) is not tuple:
             raise ValueError("a function is called without a tuple of arguments")
         self.stack.append(self.call(function, arguments))
 
     def take(self, many: int) -> list[Any]:
-        """Takes the last few."""
+        """Pops the last `many` items."""
         items = self.stack[-many:]
         del self.stack[-many:]
         return items
 
     def above_mark(self) -> list[Any]:
-        """Takes all that lies above the last mark, and the mark."""
+        """Pops all items above the last mark, and the mark."""
         items = []
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
 
     def named(self, *parts: str) -> _Name:
-        """A name, if it is one that tensors need."""
+        """Returns a name if it is one that tensors need, and raises UserError otherwise."""
         path = " ".join(parts)
         if path not in _STORAGES and path not in (_DICTIONARY, _TENSOR, _PARAMETER):
             raise UserError(
-                f"{self.path} names {path.replace(' ', '.')!r:.60}, which is no part of a tensor: "
-                "it was not run; save the state dictionary alone"
+                f"{self.path} names {path.replace(' ', '.')!r:.60}, which tensors do not need, so "
+                "it was not run: save the state dictionary alone"
             )
         return _Name(path)
 
     def storage(self, kind: str, of: _Name, key: str, device: str, size: int) -> np.ndarray:
-        """The numbers that tensors share, [size], out of the archive."""
+        """Reads a storage from the archive: the numbers [size] that one or more tensors use."""
         if not isinstance(key, str) or not isinstance(size, int):
-            raise ValueError("a storage is described by something else than its name and size")
+            raise ValueError("a storage is not described by a name and a size")
         entry = self.archive.getinfo(f"{self.root}data/{key}")
         if kind != "storage" or entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"storage {key} is not stored plainly")
+            raise ValueError(f"storage {key} is compressed or of another kind")
         numbers = np.frombuffer(self.archive.read(entry), _STORAGES[of.path])
         if len(numbers) != size:
             raise ValueError(f"storage {key} has {len(numbers)} numbers instead of {size}")
         return numbers
 
     def call(self, function: _Name, arguments: tuple[Any, ...]) -> Any:
-        """What one of the three known functions would have made."""
+        """Returns what one of the three known functions would return, without calling it."""
         if function.path == _DICTIONARY and arguments == ():
             return {}
         if function.path == _PARAMETER:
@@ -207,8 +219,9 @@ class _Machine:
             raise ValueError(f"{function.path} is called with arguments")
         numbers, offset, shape, strides = arguments[:4]
         if type(shape) is not tuple or type(strides) is not tuple:
-            raise ValueError("a tensor's shape and strides are no tuples")
-        # A stride of 0 would repeat one number without end; numpy checks the far end itself.
+            raise ValueError("a tensor's shape or strides are not a tuple")
+        # With a stride of 0 a short storage could stand for a huge tensor, so the size is checked;
+        # numpy checks that the last element is inside the storage.
         if min((*shape, *strides, offset, 0)) < 0 or math.prod(shape) > len(numbers):
             raise ValueError(f"a tensor of shape {shape} exceeds its storage")
         width = numbers.itemsize
@@ -233,6 +246,6 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "STACK_GLOBAL": lambda machine, _: machine.stack.append(machine.named(*machine.take(2))),
     "BINPERSID": lambda machine, _: machine.stack.append(machine.storage(*machine.stack.pop())),
     "REDUCE": lambda machine, _: machine.reduce(),
-    # The versions of modules (`_metadata`), which no tensor needs.
+    # BUILD sets the versions of modules (`_metadata`), which tensors do not need.
     "BUILD": lambda machine, _: machine.stack.pop(),
 }

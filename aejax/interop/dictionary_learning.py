@@ -1,4 +1,4 @@
-"""saprmarks/dictionary_learning: config.json and the state dictionary ae.pt."""
+"""A reader of saprmarks/dictionary_learning: config.json and the state dictionary ae.pt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config
 from aejax.types import Array
 
 _READ = {"dict_class", "activation_dim", "dict_size", "k"}
-# Of training, and of where the activations are from, in any version of any trainer. `norm_factor`
-# is multiplied into the biases before they are saved.
+# Keys that do not change what is computed: those of training and of the activations' source, for
+# all versions of all trainers. `norm_factor` was multiplied into the biases when they were saved.
 _INERT = {
     *("trainer_class", "lr", "steps", "seed", "device", "warmup_steps", "decay_start"),
     *("layer", "lm_name", "wandb_name", "submodule_name", "norm_factor"),
@@ -32,25 +32,30 @@ _INERT = {
 
 
 class _Trainer(NamedTuple):
-    """What the configuration says about the dictionary."""
+    """The entries of the configuration that describe the dictionary."""
 
-    size: int
-    latents: int
-    k: Any
-    path: pathlib.Path
+    size: int  # the dimension of the input, d
+    latents: int  # the number of latents, m
+    k: Any  # the number of active latents as it stands in the file, or None
+    path: pathlib.Path  # the path of the configuration, for error messages
 
 
 def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
-    """Reads one dictionary; codes trained by a batch's TopK are read as the JumpReLU they become.
+    """Reads one dictionary; a BatchTopK dictionary becomes JumpReLU, as it is used at inference.
 
-    Activations are those of W_dec as stored: GatedAutoEncoder and JumpReluAutoEncoder multiply
-    theirs by the decoder's norms and divide again before decoding.
+    Activations refer to the decoder rows as they are stored. GatedAutoEncoder and
+    JumpReluAutoEncoder of that library multiply their activations by the norms of the rows, and
+    divide by them before decoding; this does not change the reconstruction.
 
     Args:
-      folder: with config.json and ae.pt.
+      folder: the folder with config.json and ae.pt.
+
+    Returns:
+      The weights.
 
     Raises:
-      UserError: a file is missing or damaged, names code, or is of another class.
+      UserError: if a file is missing or damaged, holds more than tensors, or is of an unknown
+        class.
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
@@ -60,7 +65,8 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
     kind = entry(trainer, "dict_class", str, path)
     if kind not in _CLASSES:
         raise UserError(
-            f"'dict_class' in {path} is {kind!r:.60}: known are {', '.join(sorted(_CLASSES))}"
+            f"'dict_class' in {path} is {kind!r:.60}, but must be one of "
+            f"{', '.join(sorted(_CLASSES))}"
         )
     check_keys(trainer, _READ | _INERT, "known trainer of dictionary_learning", path)
     size, latents = (entry(trainer, name, int, path) for name in ("activation_dim", "dict_size"))
@@ -71,7 +77,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """The weights of the classes that are made of torch.nn.Linear: stored (outputs, inputs)."""
+    """Takes the weights of a class that uses torch.nn.Linear, stored as (outputs, inputs)."""
     return {
         "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
         "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
@@ -80,13 +86,13 @@ def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
 
 
 def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """The same, of the classes whose encoder has a bias."""
+    """Takes the weights of a class that uses torch.nn.Linear and has a bias in the encoder."""
     weights = _weights(tensors, of, bias)
     return {**weights, "b_enc": tensors.take("encoder.bias", (of.latents,))}
 
 
 def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
-    """The weights of the classes that hold matrices as they are multiplied."""
+    """Takes the weights of a class that stores its matrices as (inputs, outputs)."""
     return {
         "W_enc": tensors.take("W_enc", (of.size, of.latents)),
         "W_dec": tensors.take("W_dec", (of.latents, of.size)),
@@ -96,22 +102,25 @@ def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
 
 
 def _k(tensors: Tensors, of: _Trainer) -> int:
-    """k from the weights' own buffer, which the configuration must not contradict."""
+    """Takes k from the file of weights; it must agree with the configuration, if that has one."""
     if "k" not in tensors:
         return count(of.k, of.latents, "k", of.path)
     k = count(tensors.take_value("k"), of.latents, "k", tensors.path)
     if of.k is not None and of.k != k:
-        raise UserError(f"'k' is {k} in {tensors.path}, but {shown(of.k)} in {of.path}")
+        raise UserError(
+            f"'k' is {k} in {tensors.path}, but {shown(of.k)} in {of.path}: fetch the two files of "
+            "one dictionary"
+        )
     return k
 
 
 def _learned_threshold(tensors: Tensors, of: _Trainer) -> Array:
-    """One threshold for all latents, f32[m]; a negative one was never learned."""
+    """Takes the common threshold of all latents, as f32[m]; it is negative until it is learned."""
     threshold = tensors.take("threshold", ())
     if threshold < 0:
         raise UserError(
-            f"'threshold' in {tensors.path} is {float(threshold)}: training ended before it was "
-            "learned, so that inference is not defined; train beyond threshold_start_step"
+            f"'threshold' in {tensors.path} is {float(threshold)}, since training ended before it "
+            "was learned: train beyond threshold_start_step"
         )
     return jnp.full((of.latents,), threshold)
 
@@ -126,7 +135,7 @@ def _april(tensors: Tensors, of: _Trainer) -> Plain:
 
 def _topk(tensors: Tensors, of: _Trainer) -> Plain:
     weights = _linear(tensors, of, "b_dec")
-    tensors.drop("threshold")  # kept by training; encode() selects k of each example
+    tensors.drop("threshold")  # the library's encode() selects the k largest and does not use it
     return Plain("topk", **weights, k=_k(tensors, of), apply_b_dec_to_input=True)
 
 
@@ -135,12 +144,12 @@ def _batch_topk(tensors: Tensors, of: _Trainer) -> Plain:
 
 
 def _matryoshka(tensors: Tensors, of: _Trainer) -> Plain:
-    tensors.drop("group_sizes")  # of training alone
+    tensors.drop("group_sizes")  # only training uses it
     return _by_threshold(tensors, of, _matrices(tensors, of))
 
 
 def _by_threshold(tensors: Tensors, of: _Trainer, weights: dict[str, Any]) -> Plain:
-    """What was trained by a batch's TopK, and selects by the threshold that it learned."""
+    """Makes a JumpReLU of a dictionary trained by BatchTopK, with the threshold it learned."""
     _k(tensors, of)
     threshold = _learned_threshold(tensors, of)
     return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)

@@ -1,4 +1,4 @@
-"""Gemma Scope 1 (params.npz) and 2 (params.safetensors): JumpReLU on raw inputs."""
+"""A reader of Gemma Scope 1 (params.npz) and 2 (params.safetensors), which are JumpReLU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.interop.tensors import (
     shown,
 )
 
-# Of config.json; the hook points, the model and L0 say where a dictionary is from.
+# The known keys of config.json; the hook points, the model and L0 only describe the source.
 _KEYS = (
     *("architecture", "type", "width", "affine_connection", "l0"),
     *("model_name", "hf_hook_point_in", "hf_hook_point_out"),
@@ -27,11 +27,15 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
     """Reads a JumpReLU autoencoder or transcoder of Gemma Scope (Lieberum et al. 2024).
 
     Args:
-      folder: with params.npz (Gemma Scope 1), or params.safetensors and its config.json (2). The
-        cross-layer kinds of Gemma Scope 2 have a third axis and are refused.
+      folder: the folder with params.npz (Gemma Scope 1), or with params.safetensors and
+        config.json (Gemma Scope 2). The cross-layer dictionaries of Gemma Scope 2, whose weights
+        have three axes, are refused.
+
+    Returns:
+      The weights, for inputs that are not normalised.
 
     Raises:
-      UserError: a file is missing or damaged, or holds something else.
+      UserError: if a file is missing or damaged, or holds something else.
     """
     folder = pathlib.Path(folder)
     if (folder / "params.npz").is_file():
@@ -56,18 +60,20 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
     if skips is not None and bool(skips) != ("affine_skip_connection" in tensors):
         raise UserError(
             f"{tensors.path} has {'no' if skips else 'a'} tensor 'affine_skip_connection', but "
-            f"'affine_connection' in {path} is {shown(skips)}"
+            f"'affine_connection' in {path} is {shown(skips)}: fetch the two files of one "
+            "dictionary"
         )
     plain = _plain(tensors)
     if width is not None and width != plain.latents:
         raise UserError(
-            f"'width' in {path} is {shown(width)}, but {tensors.path} has {plain.latents} latents"
+            f"'width' in {path} is {shown(width)}, but {tensors.path} has {plain.latents} latents: "
+            "fetch the two files of one dictionary"
         )
     return plain
 
 
 def _plain(tensors: Tensors) -> Plain:
-    # Some files write W_enc, others w_enc.
+    # Some files use the names W_enc and W_dec, others w_enc and w_dec.
     names = {name: name if name in tensors else name.lower() for name in ("W_enc", "W_dec")}
     encoder = tensors.take(names["W_enc"])
     size, latents = encoder.shape
@@ -76,7 +82,7 @@ def _plain(tensors: Tensors) -> Plain:
     if decoder.shape[0] != latents:
         raise UserError(
             f"{names['W_dec']!r} in {tensors.path} has shape {decoder.shape} instead of "
-            f"({latents}, {output})"
+            f"({latents}, {output}): fetch the file again"
         )
     skip = None
     if "affine_skip_connection" in tensors:

@@ -1,4 +1,4 @@
-"""SAELens' configurations before version 6, brought into today's form."""
+"""Conversion of SAELens' configurations from before version 6 to the form of version 6."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.interop.tensors import Tensors, check_keys, entry, shown
 
-# What the forward pass reads; all else is where the SAE came from and how it was trained.
+# The keys that the forward pass needs; all others describe the SAE's source and training.
 _READ = (
     *("architecture", "d_in", "d_sae", "dtype", "device", "metadata"),
     *("apply_b_dec_to_input", "normalize_activations", "reshape_activations"),
@@ -20,17 +20,20 @@ _READ = (
 
 
 def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    """A configuration as version 6 writes it, from one of any version.
+    """Converts a configuration of any version to the form of version 6.
 
-    Before version 6 a configuration was flat, often the whole training run's, and TopK was an
-    activation of the architecture "standard".
+    Before version 6, a configuration was flat and often that of the whole training run, and TopK
+    was not an architecture but an activation of the architecture "standard".
 
     Args:
-      config: as it stands in the file.
-      path: of the file.
+      config: the content of the file.
+      path: the path of the file, for error messages.
+
+    Returns:
+      The configuration in the form of version 6.
 
     Raises:
-      UserError: it asks for an activation, one of its arguments, or a scaling that is not known.
+      UserError: if the activation, one of its arguments, or a scaling is not known.
     """
     if _major(config) >= 6:
         return config
@@ -38,16 +41,19 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     fresh.setdefault("architecture", "standard")
     architecture = entry(fresh, "architecture", str, path)
     selects = architecture in ("topk", "abstopk")
-    # Of today's form only the version may be missing: it then names no activation.
+    # A configuration of version 6 that lacks the version is recognised by its architecture; it
+    # names no activation.
     default = "topk" if selects else "relu"
     activation = config.get("activation_fn_str", config.get("activation_fn", default))
     if activation not in ("relu", "topk"):
         raise UserError(
-            f"'activation_fn_str' in {path} is {shown(activation)}: known are 'relu' and 'topk'"
+            f"'activation_fn_str' in {path} is {shown(activation)}, but only 'relu' and 'topk' are "
+            "known"
         )
     if selects and activation == "relu":
         raise UserError(
-            f"{path} has both the architecture {architecture!r} and the activation relu"
+            f"{path} has both the architecture {architecture!r} and the activation relu, which "
+            "contradict each other: fetch the file again"
         )
     if activation == "topk":
         fresh |= _selection(config, architecture, path)
@@ -66,20 +72,23 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
 
 
 def _selection(config: Mapping[str, Any], architecture: str, path: pathlib.Path) -> dict[str, Any]:
-    """What version 6 writes of a topk."""
+    """Returns the entries of version 6 that describe a TopK."""
     given = config.get("activation_fn_kwargs")
     arguments = entry(config, "activation_fn_kwargs", dict, path) if given else {}
     if architecture in ("standard", "topk"):
         architecture = _signed(arguments, path)
     elif architecture != "abstopk" or arguments:
-        raise UserError(f"{path} has both the activation topk and {architecture!r:.60}")
+        raise UserError(
+            f"{path} has both the activation topk and the architecture {architecture!r:.60}, which "
+            "contradict each other: fetch the file again"
+        )
     read = {**config, **arguments}
     names = ("k", "rescale_acts_by_decoder_norm")
     return {"architecture": architecture, **{name: read[name] for name in names if name in read}}
 
 
 def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
-    """topk, or abstopk, which SAELens' reader of sparsify's files calls a signed topk."""
+    """Returns "topk", or "abstopk" for what SAELens' reader of sparsify's files calls signed."""
     check_keys(arguments, ("k", "signed", "postact_fn"), "known topk of SAELens", path)
     signed = "signed" in arguments and entry(arguments, "signed", bool, path)
     wanted = "Identity" if signed else "ReLU"
@@ -92,10 +101,10 @@ def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def check_scaling(tensors: Tensors, latents: int) -> None:
-    """Takes the factor of each latent that old files hold, which must be one.
+    """Takes the scaling factors of the latents, which some old files hold; they must be 1.
 
     Raises:
-      UserError: it is another.
+      UserError: if a factor is not 1.
     """
     if "scaling_factor" in tensors and np.any(tensors.take("scaling_factor", (latents,)) != 1):
         raise UserError(
@@ -104,7 +113,7 @@ def check_scaling(tensors: Tensors, latents: int) -> None:
 
 
 def _major(config: Mapping[str, Any]) -> int:
-    """The major version that wrote the configuration; none is stated before version 6."""
+    """Returns the major version that wrote the configuration, or 0 if none is stated."""
     metadata = config.get("metadata")
     version = config.get("sae_lens_version")
     if not version and isinstance(metadata, Mapping):

@@ -1,4 +1,4 @@
-"""OpenAI's sparse autoencoders: one .pt file with a state dictionary (Gao et al. 2024)."""
+"""A reader of OpenAI's sparse autoencoders (Gao et al. 2024): .pt files of state dictionaries."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from aejax.types import Array
 
 
 def load_openai(path: str | os.PathLike[str]) -> Plain:
-    """Reads a TopK (on layer-normed inputs) or ReLU autoencoder.
+    """Reads a TopK autoencoder, which layer-normalises its inputs, or a ReLU autoencoder.
 
     Args:
       path: the .pt file.
 
+    Returns:
+      The weights.
+
     Raises:
-      UserError: the file is missing or damaged, names code, or holds another activation.
+      UserError: if the file is missing or damaged, holds more than tensors, or has another
+        activation.
     """
     path = pathlib.Path(path)
     tensors = Tensors(path, read_torch(path))
-    # Training statistics, which no forward pass reads.
+    # These are statistics of training that the forward pass does not need.
     tensors.drop("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
     activation = tensors.take_value("activation") if "activation" in tensors else "ReLU"
     state = (
@@ -33,13 +37,15 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
     encoder = tensors.take("encoder.weight")
     latents, size = encoder.shape
     if not isinstance(activation, str) or activation not in ("ReLU", "TopK"):
-        raise UserError(f"'activation' in {path} is {shown(activation)}: known are 'ReLU', 'TopK'")
+        raise UserError(
+            f"'activation' in {path} is {shown(activation)}, but only 'ReLU' and 'TopK' are known"
+        )
     if activation == "TopK":
         if not isinstance(state, dict):
             raise UserError(f"'activation_state_dict' in {path} is {shown(state)}, but must hold k")
         after = state.get("postact_fn", "ReLU")
         if not isinstance(after, str) or after != "ReLU":
-            raise UserError(f"'postact_fn' in {path} is {shown(after)}, not 'ReLU'")
+            raise UserError(f"'postact_fn' in {path} is {shown(after)}, but only 'ReLU' is known")
         k = count(state.get("k"), latents, "k", path)
     plain = Plain(
         activation="topk" if k else "relu",
@@ -49,7 +55,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
         b_enc=tensors.take("latent_bias", (latents,)),
         k=k,
         apply_b_dec_to_input=True,
-        # Its code derives the one from the other: `normalize = activation == "TopK"`.
+        # OpenAI's code normalises the inputs exactly if the activation is TopK.
         normalisation="layer_norm" if k else "none",
     )
     tensors.close()
@@ -57,7 +63,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
 
 
 def _decoder(tensors: Tensors, latents: int, size: int) -> Array:
-    """f32[m, d]; a tied decoder is stored as the encoder's own matrix."""
+    """Takes the decoder, f32[m, d]; a tied one is stored as the encoder's matrix."""
     if "decoder.linear.weight" in tensors:
         return tensors.take("decoder.linear.weight", (latents, size))
     return tensors.take("decoder.weight", (size, latents)).T

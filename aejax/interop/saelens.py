@@ -1,4 +1,4 @@
-"""SAELens: cfg.json and sae_weights.safetensors, from version 6 on and before, read and written."""
+"""A reader and a writer of SAELens' cfg.json and sae_weights.safetensors; it reads all versions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 
 from aejax.dictionaries.plain import KINDS, Plain, kind_of
 from aejax.errors import UserError
-from aejax.files import plain as as_json
-from aejax.files import write_bytes, write_json, writing
+from aejax.files import as_json, write_bytes, write_json, writing
 from aejax.interop.legacy import check_scaling, modernised
 from aejax.interop.tensors import (
     Tensors,
@@ -28,7 +27,7 @@ from aejax.interop.tensors import (
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
-# architecture -> (activation, is it a transcoder, has it a skip connection), as the classes say
+# architecture -> (activation, whether it is a transcoder, whether it has a skip connection)
 _ARCHITECTURES = {
     name: (activation, form > 0, form > 1)
     for activation, kind in KINDS.items()
@@ -44,14 +43,17 @@ _TRANSCODES = {"d_out"}
 
 
 def load_saelens(folder: str | os.PathLike[str]) -> Plain:
-    """Reads an SAE of any of SAELens' architectures that is a dictionary and a selection.
+    """Reads an SAE of any of SAELens' architectures that `aejax.dictionary.Plain` can hold.
 
     Args:
-      folder: with cfg.json and sae_weights.safetensors. Inputs of hook_z are to be flattened,
-        [B, heads * size].
+      folder: the folder with cfg.json and sae_weights.safetensors. The activations of a hook_z must
+        be flattened to [B, heads * size] before they are given to the SAE.
+
+    Returns:
+      The weights.
 
     Raises:
-      UserError: a file is missing or damaged, or holds what is not known.
+      UserError: if a file is missing or damaged, or holds something unknown.
     """
     folder = pathlib.Path(folder)
     path = folder / _CONFIG
@@ -61,10 +63,13 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
-    """The weights as numpy arrays, of a configuration of version 6; what is saved passes it too.
+    """Takes the weights from the tensors of a file, as its configuration describes them.
+
+    The configuration has the form of version 6. `save_saelens` uses this function too, to check
+    what it is about to write.
 
     Raises:
-      UserError: a tensor or an entry is missing, unknown, or does not fit the others.
+      UserError: if a tensor or an entry is missing, is unknown, or does not match the others.
     """
     activation, transcodes, skips = _row(config, path)
     kind = KINDS[activation]
@@ -72,8 +77,8 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
     subtracts = _switch(config, "apply_b_dec_to_input", not transcodes, path)
     if transcodes and subtracts:
         raise UserError(
-            f"'apply_b_dec_to_input' in {path} is true, but the b_dec of a transcoder is of its "
-            "output: set it to false"
+            f"'apply_b_dec_to_input' in {path} is true, but the b_dec of a transcoder belongs to "
+            "its output: set it to false"
         )
     check_scaling(tensors, latents)
     plain = Plain(
@@ -95,23 +100,23 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
 def save_saelens(
     folder: str | os.PathLike[str], plain: Plain, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes weights so that SAELens' `SAE.load_from_disk(folder)` computes the same.
+    """Writes weights so that SAELens' `SAE.load_from_disk(folder)` computes the same function.
 
-    The two files are there whole or not at all, and only if `load_saelens` reads them. Inputs and
-    outputs of several axes are written flattened.
+    Either both files are written or neither, and only if `load_saelens` can read them. Inputs and
+    outputs with several axes are flattened.
 
     Args:
-      folder: made where there is none; an SAE that is there already is replaced.
-      plain: the weights, as `aejax.fold` makes them.
-      metadata: what SAELens keeps beside the weights, for example model_name, hook_name,
-        hook_name_out (which makes a square dictionary a transcoder), prepend_bos, dataset_path;
-        but sae_lens_version always says how these two files are laid out.
+      folder: the folder to write; it is created if necessary, and an SAE in it is replaced.
+      plain: the weights, as `aejax.fold` returns them.
+      metadata: values that SAELens keeps with the weights, for example model_name, hook_name,
+        hook_name_out (which makes a square dictionary a transcoder), prepend_bos, dataset_path.
+        The entry sae_lens_version is always set, to the version whose format is written.
 
     Raises:
-      UserError: SAELens has no such architecture, the weights do not fit each other or hold NaN, or
-        the folder cannot be written.
+      UserError: if SAELens has no such architecture, the weights do not match each other or hold
+        NaN, or the folder cannot be written.
     """
-    # SAELens reads an older version's files by other rules, so the caller cannot choose it.
+    # The caller cannot choose the version, since SAELens reads files of older ones differently.
     metadata = {**(metadata or {}), "sae_lens_version": "6.0.0"}
     for field in ("W_enc", "W_dec"):
         _shaped(plain, field, None)
@@ -132,7 +137,7 @@ def save_saelens(
         "device": "cpu",
         "apply_b_dec_to_input": plain.apply_b_dec_to_input,
         "normalize_activations": plain.normalisation,
-        # SAELens hands such a hook's values over with the heads apart, and flattens them itself.
+        # SAELens receives the values of such a hook with an axis of heads and flattens them itself.
         "reshape_activations": "hook_z" if _is_per_head(metadata) else "none",
         "metadata": metadata,
     }
@@ -147,17 +152,22 @@ def save_saelens(
         _checked(config, Tensors(folder / _WEIGHTS, tensors), folder / _CONFIG)
     except UserError as error:
         raise UserError(
-            f"these weights are not saved, as no file may hold them: {error}"
+            f"these weights were not saved, because the files could not be read again: {error}"
         ) from error
     _write(folder, safetensors().numpy.save(tensors), config)
 
 
 def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool]:
-    """The architecture's row; raises UserError for an unknown one and for keys it does not have."""
+    """Returns the architecture's row of _ARCHITECTURES, and checks the configuration's keys.
+
+    Raises:
+      UserError: if the architecture or a key is unknown.
+    """
     name = entry(config, "architecture", str, path)
     if name not in _ARCHITECTURES:
         raise UserError(
-            f"'architecture' in {path} is {name!r:.60}: known are {', '.join(_ARCHITECTURES)}"
+            f"'architecture' in {path} is {name!r:.60}, but must be one of "
+            f"{', '.join(_ARCHITECTURES)}"
         )
     row = _ARCHITECTURES[name]
     own = _SELECTS if KINDS[row[0]].selects else set()
@@ -166,7 +176,7 @@ def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool
 
 
 def _sizes(config: Mapping[str, Any], transcodes: bool, path: pathlib.Path) -> tuple[int, int, int]:
-    """d, m and d_out."""
+    """Returns the sizes d, m and d_out: of the input, of the latents and of the output."""
     size = entry(config, "d_in", int, path)
     output = entry(config, "d_out", int, path) if transcodes else size
     return size, entry(config, "d_sae", int, path), output
@@ -181,37 +191,45 @@ def _normalisation(config: Mapping[str, Any], transcodes: bool, path: pathlib.Pa
     if value == "none" or (value in ("layer_norm", "constant_norm_rescale") and not transcodes):
         return value
     raise UserError(
-        f"'normalize_activations' in {path} is {shown(value)}: the file does not hold what that "
-        "needs; fold it into the weights with SAELens and save them again"
+        f"'normalize_activations' in {path} is {shown(value)}, whose scale is not in the file: "
+        "fold it into the weights with SAELens and save them again"
     )
 
 
 def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
-    """The architecture's name, and the same function in the form that it needs."""
+    """Returns SAELens' name of the architecture, and equivalent weights in the form it needs."""
     (size, latents), output = plain.W_enc.shape, plain.W_dec.shape[1]
     skips = plain.W_skip is not None
     transcodes = transcodes or skips or size != output
     name = kind_of(plain).saelens[transcodes + skips]
     what = f"{plain.called} {'transcoder' if transcodes else 'SAE'}"
     if name is None:
-        raise UserError(f"SAELens has no {what}{' with a skip connection' if skips else ''}")
+        raise UserError(
+            f"SAELens has no {what}{' with a skip connection' if skips else ''}, so these weights "
+            "cannot be saved for it"
+        )
     if not transcodes:
         return plain, name
     if plain.normalisation != "none":
-        raise UserError(f"SAELens has no {what} that undoes {plain.normalisation} on its output")
+        raise UserError(
+            f"SAELens has no {what} that undoes {plain.normalisation} on its output, so these "
+            "weights cannot be saved for it"
+        )
     if plain.apply_b_dec_to_input:
-        # Its transcoders never subtract b_dec, so the encoder's bias does.
+        # SAELens' transcoders never subtract b_dec, so that is done by the encoder's bias.
         bias = _shaped(plain, "b_enc", (latents,)) - _shaped(plain, "b_dec", (size,)) @ plain.W_enc
         plain = plain._replace(b_enc=bias, apply_b_dec_to_input=False)
     return plain, name
 
 
 def _shaped(plain: Plain, name: str, shape: tuple[int, ...] | None) -> Any:
-    """A field of one shape, or a matrix of any."""
+    """Returns a field after checking its shape, or, if `shape` is None, that it is a matrix."""
     value = plain.needed(name)
     if np.ndim(value) != 2 if shape is None else np.shape(value) != shape:
         wanted = "(d, m)" if shape is None else shape
-        raise UserError(f"{name} of these weights has shape {np.shape(value)}, but needs {wanted}")
+        raise UserError(
+            f"{name} of these weights has shape {np.shape(value)}, but must have shape {wanted}"
+        )
     return value
 
 
@@ -220,10 +238,11 @@ def _is_per_head(metadata: Mapping[str, Any]) -> bool:
 
 
 def _write(folder: pathlib.Path, weights: bytes, config: Mapping[str, Any]) -> None:
-    """Both files or none: without cfg.json a folder holds no SAE, so it goes first and comes last.
+    """Replaces the two files of a folder so that it never holds files of two different SAEs.
 
-    The large file is written beside the old one before anything is touched: a full disk leaves
-    the old SAE whole.
+    The large file is written under another name first, so a full disk leaves the old SAE intact.
+    Then cfg.json is deleted, the weights are renamed, and the new cfg.json is written last: a
+    folder without cfg.json does not count as an SAE.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""EleutherAI's sparsify: cfg.json and sae.safetensors of one hook point."""
+"""A reader of EleutherAI's sparsify: cfg.json and sae.safetensors of one hook point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors, shown
 
-# Of training, or of where the coder came from.
+# Keys that do not change what is computed: those of training and of the dictionary's source.
 _INERT = {"normalize_decoder", "multi_topk", "lookup_max_order", "gram_table_hash"}
 _READ = {
     *("d_in", "activation", "expansion_factor", "num_latents", "k"),
@@ -24,17 +24,20 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
     """Reads a TopK autoencoder or transcoder, with or without a skip connection.
 
     Args:
-      folder: of one hook point, with cfg.json and sae.safetensors.
+      folder: the folder of one hook point, with cfg.json and sae.safetensors.
+
+    Returns:
+      The weights.
 
     Raises:
-      UserError: a file is missing or damaged, or the configuration is not known.
+      UserError: if a file is missing or damaged, or the configuration holds something unknown.
     """
     folder = pathlib.Path(folder)
     path = folder / "cfg.json"
     config = read_config(path)
     _check(config, path)
     size = entry(config, "d_in", int, path)
-    # 0, or none in the oldest files, means so many times the input.
+    # If num_latents is 0 or missing, as in the oldest files, expansion_factor gives the number.
     latents = config.get("num_latents") or size * entry(config, "expansion_factor", int, path)
     latents = count(latents, None, "num_latents", path)
     transcodes = bool(config.get("transcode", False))
@@ -57,11 +60,14 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raises UserError for a key or a value that changes what is computed in an unknown way."""
+    """Raises UserError for a key or value whose effect on the computation is not known."""
     check_keys(config, _INERT | _READ | _REFUSED, "known sparsify coder", path)
     for name in sorted(_REFUSED):
         if config.get(name, False):
-            raise UserError(f"{name!r} is set in {path}: such a coder reads more than its input")
+            raise UserError(
+                f"{name!r} is set in {path}, which is not supported: such a coder needs more than "
+                "the activations as its input"
+            )
     for name in ("signed", "skip_connection", "transcode"):
         if name in config:
             entry(config, name, bool, path)

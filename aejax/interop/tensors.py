@@ -1,4 +1,4 @@
-"""The named tensors of one file: taken one by one, checked, and none left over."""
+"""The named tensors of one file, which are checked one by one until none is left over."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from aejax.errors import UserError
 from aejax.optional import needs
 from aejax.types import Array
 
-# What reading a damaged file raises, whatever its format; archive.py reads with the same list.
+# The exceptions that reading a damaged file may raise, in any format; archive.py uses them too.
 MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, SyntaxError, OverflowError, AttributeError),
     *(EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
-    LZMAError,  # any zip may be compressed so
-    tokenize.TokenError,  # numpy looks for Python 2's integers in a header it cannot parse
+    LZMAError,  # a damaged zip may declare this compression
+    tokenize.TokenError,  # numpy tokenizes a header that it cannot parse
 )
 
-_MOST = 2**31 - 1  # numbers along one axis
+_MOST = 2**31 - 1  # the largest size of an axis
 
 
 class Tensors:
-    """The tensors of one file; each is taken once, by its name in that file.
+    """The tensors of one file, each of which is taken once, by its name in that file.
 
     Attributes:
-      path: of the file; every error names it.
+      path: the path of the file, which every error names.
     """
 
     def __init__(self, path: pathlib.Path, arrays: Mapping[str, Any]):
@@ -44,62 +44,77 @@ class Tensors:
         return name in self._left
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> Array:
-        """Takes a tensor, f32[shape].
+        """Takes a tensor.
 
         Args:
-          name: in the file.
-          shape: that it must have; None for a matrix of any shape.
+          name: the name of the tensor in the file.
+          shape: the shape that it must have, or None for a matrix of any shape.
+
+        Returns:
+          The tensor, f32[shape].
 
         Raises:
-          UserError: it is missing, has another shape, or holds what is no finite number.
+          UserError: if the tensor is missing, has another shape, or holds something else than
+            finite numbers (a "threshold" may be infinite).
         """
         if name not in self._left:
             there = f"{sorted(self._left)!r:.200}"
-            raise UserError(f"{self.path} has no tensor {name!r}; not yet read are {there}")
+            raise UserError(
+                f"{self.path} has no tensor {name!r} (it has {there}): fetch the file again, or "
+                "one of this architecture"
+            )
         array = self._left.pop(name)
         if not isinstance(array, np.ndarray) or not (
             array.dtype.kind in "fiu" or array.dtype == jnp.bfloat16
         ):
-            raise UserError(f"{name!r} in {self.path} holds no real numbers but {shown(array)}")
+            raise UserError(
+                f"{name!r} in {self.path} is {shown(array)}, but must be a tensor of real numbers"
+            )
         if shape is None and (array.ndim != 2 or 0 in array.shape):
-            raise UserError(f"{name!r} in {self.path} has shape {array.shape}, but is a matrix")
+            raise UserError(
+                f"{name!r} in {self.path} has shape {array.shape}, but must be a matrix"
+            )
         if shape is not None and array.shape != shape:
             raise UserError(
-                f"{name!r} in {self.path} has shape {array.shape} instead of {shape}: it "
-                "does not fit the other tensors or the configuration"
+                f"{name!r} in {self.path} has shape {array.shape} instead of {shape}, which the "
+                "other tensors or the configuration require: fetch the files again"
             )
         with np.errstate(over="ignore"):
             array = np.asarray(array, np.float32)
-        # A threshold of infinity takes a latent out; any other infinity is damage.
+        # A latent with an infinite threshold is switched off; any other infinity means damage.
         if np.isnan(array).any() or (name != "threshold" and np.isinf(array).any()):
-            raise UserError(f"{name!r} in {self.path} holds NaN or infinity: it is damaged")
+            raise UserError(
+                f"{name!r} in {self.path} is damaged, since it holds NaN or infinity: fetch the "
+                "file again"
+            )
         return jnp.asarray(array)
 
     def take_value(self, name: str) -> Any:
-        """Takes what is no float tensor: a number, a string, a dictionary, an array of integers."""
+        """Takes an entry that is not a tensor of floats, such as a number, a string or a dict."""
         if name not in self._left:
-            raise UserError(f"{self.path} has no entry {name!r}")
+            raise UserError(f"{self.path} has no entry {name!r}: fetch the file again")
         return self._left.pop(name)
 
     def drop(self, *names: str) -> None:
-        """Leaves out statistics that a forward pass does not need, where they are."""
+        """Discards the named entries, if they exist, because the forward pass does not use them."""
         for name in names:
             self._left.pop(name, None)
 
     def close(self) -> None:
-        """Raises UserError if the file holds a tensor that nobody took."""
+        """Raises UserError if the file holds an entry that was neither taken nor dropped."""
         if self._left:
             raise UserError(
-                f"{self.path} holds {sorted(self._left)[0]!r:.60}, which this architecture does "
-                "not have: reading it without would compute something else"
+                f"{self.path} holds {sorted(self._left)[0]!r:.60}, which is unknown for this "
+                "architecture, so the weights cannot be used: without it they may compute "
+                "something else"
             )
 
 
 def read_safetensors(path: pathlib.Path) -> Tensors:
-    """All tensors of a .safetensors file.
+    """Reads all tensors of a .safetensors file.
 
     Raises:
-      UserError: the file is missing, truncated or damaged.
+      UserError: if the file is missing or damaged.
     """
     library = safetensors()
 
@@ -113,20 +128,20 @@ def read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def safetensors() -> Any:
-    """The package that reads and writes .safetensors, with its numpy part.
+    """Imports the package `safetensors` and its module for numpy.
 
     Raises:
-      UserError: it is not installed.
+      UserError: if the package is not installed.
     """
     needs("safetensors.numpy", "reading and writing .safetensors")
     return needs("safetensors", "reading and writing .safetensors")
 
 
 def read_npz(path: pathlib.Path) -> Tensors:
-    """All arrays of a .npz file; arrays of Python objects are refused unread.
+    """Reads all arrays of an .npz file; arrays of Python objects are refused without unpickling.
 
     Raises:
-      UserError: the file is missing, truncated, damaged, or holds objects.
+      UserError: if the file is missing or damaged, or holds Python objects.
     """
 
     def load(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -137,10 +152,10 @@ def read_npz(path: pathlib.Path) -> Tensors:
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON file that holds one object.
+    """Reads a JSON file that holds one object.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: if the file is missing or damaged, or holds something else.
     """
 
     def load(path: pathlib.Path) -> dict[str, Any]:
@@ -156,25 +171,25 @@ def _read(path: pathlib.Path, load: Any) -> Any:
     try:
         return load(path)
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
+        raise UserError(f"there is no file {path}: fetch it, or give another folder") from error
     except MALFORMED as error:
         raise UserError(f"{path} cannot be read ({reason(error)}): fetch it again") from error
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, on one short line without the bytes of the file that it quotes."""
+    """Returns an exception's message as one line of at most 160 printable ASCII characters."""
     words = " ".join(str(error).split()) or type(error).__name__
     return ascii(words)[1:-1] if len(words) < 160 else ascii(words[:157])[1:-1] + "..."
 
 
 def shown(value: Any) -> str:
-    """A value out of a file that nobody may trust, for a sentence: itself, or its type alone.
+    """Describes a value from an untrusted file for an error message: the value, or only its type.
 
-    A container is not formatted: its repr may be without end, or too deep for the interpreter.
+    A container is never formatted, since its repr may be endless or too deep for the interpreter.
     """
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype.name}"
-    # Python refuses to write an integer of thousands of digits.
+    # Python raises an error for the repr of an integer with thousands of digits.
     if isinstance(value, int) and value.bit_length() > 64:
         return "a number of more than 64 bits"
     if value is None or isinstance(value, str | int | float):
@@ -183,10 +198,16 @@ def shown(value: Any) -> str:
 
 
 def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) -> Any:
-    """An entry of a configuration, of the type that it must have.
+    """Returns an entry of a configuration after checking its type.
+
+    Args:
+      config: the configuration.
+      name: the key of the entry.
+      kind: the type that the entry must have; an int must also be at least 1.
+      path: the path of the configuration, for error messages.
 
     Raises:
-      UserError: it is missing or of another type; whole numbers must be at least 1.
+      UserError: if the entry is missing or of another type.
     """
     value = config.get(name)
     if kind is int:
@@ -201,30 +222,36 @@ def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) 
 def check_keys(
     config: Mapping[str, Any], known: Iterable[str], whose: str, path: pathlib.Path
 ) -> None:
-    """Raises UserError for a key that is not known, as it may change what is computed.
+    """Checks that a configuration has only known keys, since others may change what is computed.
 
     Args:
-      config: a configuration, or an entry of one.
-      known: its names.
-      whose: keys they are, for the sentence, in the singular.
-      path: of the file.
+      config: a configuration, or an object inside one.
+      known: the known keys.
+      whose: the kind of thing that has these keys, such as "known trainer", for the error message.
+      path: the path of the configuration, for error messages.
+
+    Raises:
+      UserError: if there is an unknown key.
     """
     unknown = sorted(config.keys() - set(known))
     if unknown:
-        raise UserError(f"{path} has the key {unknown[0]!r:.60}, which no {whose} has")
+        raise UserError(
+            f"{path} has the key {unknown[0]!r:.60}, which no {whose} has, so it cannot be read: "
+            "the key may change what is computed"
+        )
 
 
 def count(value: Any, most: int | None, name: str, path: pathlib.Path) -> int:
-    """A number of latents, which a file may hold as a number or as a tensor of one integer.
+    """Returns a count as an int; a file may hold it as a number or as a tensor of one integer.
 
     Args:
-      value: as it stands in the file.
-      most: the largest that makes sense; None for that of any axis.
-      name: of the entry.
-      path: of the file.
+      value: the value in the file.
+      most: the largest valid count, or None for the largest size of an axis.
+      name: the name of the entry, for the error message.
+      path: the path of the file, for the error message.
 
     Raises:
-      UserError: it is no whole number between 1 and `most`.
+      UserError: if the value is not an integer between 1 and `most`.
     """
     most = _MOST if most is None else most
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu":
@@ -232,6 +259,6 @@ def count(value: Any, most: int | None, name: str, path: pathlib.Path) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
         return value
     raise UserError(
-        f"{name!r} in {path} is {shown(value)}, but must be a whole number of at least 1 and at "
-        f"most {most}"
+        f"{name!r} in {path} is {shown(value)}, but must be an integer of at least 1 and at most "
+        f"{most}"
     )

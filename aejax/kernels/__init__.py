@@ -1,1 +1,1 @@
-"""The few hot operations that XLA's plain form does not do well."""
+"""Faster forms of the few expensive operations that XLA compiles badly."""

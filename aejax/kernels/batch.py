@@ -1,4 +1,4 @@
-"""The largest values of a whole batch, exactly: no sort, and no limit on what one row may hold."""
+"""Exact selection of the largest values of a whole batch, without a sort or a limit per row."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from aejax.kernels.mask import counts
 from aejax.kernels.members import any_member
 from aejax.types import Array
 
-MEMBERS = 8  # of a group
+MEMBERS = 8  # the number of columns in a group
 
 
 class Found(NamedTuple):
-    """Where the largest values of a batch are, row after row."""
+    """The positions of the largest values of a batch, ordered by row."""
 
-    row: Array  # i32[n], never falling
+    row: Array  # i32[n], ascending
     column: Array  # i32[n]
-    count: Array  # i32[], how many there are: the first ones; the others are in bounds, no more
+    count: Array  # i32[], the number of values found; later entries are arbitrary but in bounds
 
 
 def largest_of_batch(
     product: Array, bias: Array, norms: Array | None, count: int | Array, room: int
 ) -> Found:
-    """The `count` largest of (product + bias) * norms over all rows, of those above zero.
+    """Finds the `count` largest values above zero of (product + bias) * norms over all rows.
 
-    Columns are grouped, and groups again, while there are many more groups than values wanted. Each
-    of the `count` largest values lies in one of the `count` groups with the largest maxima: so from
-    the coarsest groups on, only the members of those found are looked at. Ties go to any.
+    Columns are grouped, and groups are grouped again, while there are at least twice as many groups
+    as `room`. Each of the `count` largest values lies in one of the `count` groups with the largest
+    maxima. So the search starts at the coarsest groups and then examines only the members of the
+    groups found. Ties are broken arbitrarily.
 
     Args:
       product: f32[B, m].
       bias: f32[m].
-      norms: f32[m], positive, or None for ones.
-      count: how many, 1 or more; more than `room` are not given.
-      room: n, the size of what is returned.
+      norms: f32[m], positive; None: all 1.
+      count: the number of values to find, 1 or more; at most `room` are returned.
+      room: n, the size of the returned arrays.
 
     Returns:
       Found, without a gradient.
@@ -64,13 +65,13 @@ def largest_of_batch(
 
 
 def chosen(values: Array, count: Array | int) -> Array:
-    """Which are the `count` largest, of those above zero; ties go to the first ones.
+    """Returns a mask of the `count` largest values above zero; the first of tied values are chosen.
 
-    NaN is chosen first, so that what has diverged is seen in what is made of the chosen.
+    NaN is chosen first, so that divergence stays visible in the result.
 
     Args:
       values: f32[n, c], not negative.
-      count: from 1.
+      count: the number of values to choose, 1 or more.
 
     Returns:
       bool[n, c].
@@ -85,17 +86,17 @@ def chosen(values: Array, count: Array | int) -> Array:
     def counted() -> Array:
         return jnp.searchsorted(jnp.cumsum(tied.ravel()), room).astype(jnp.int32)
 
-    # Counting along them takes longer than all else here, and ties are rare.
+    # Counting the ties in order takes longer than all else here, and ties are rare.
     many = any_member(jnp.sum(tied) > room)
     return above | (tied & (place <= jax.lax.cond(many, counted, lambda: last)))
 
 
 def kth_largest(values: Array, k: int | Array) -> Array:
-    """The k-th largest of all values, by bisection on their bits: no sort, one count a bit, f32[].
+    """Finds the k-th largest of all values, f32[], by bisection on their bits, without a sort.
 
     Args:
-      values: f32, not negative (the bits of such floats order as they do).
-      k: from 1; 0 is found where it is more than there are values.
+      values: f32 of any shape, not negative; the bits of such floats have the floats' order.
+      k: 1 or more; the result is 0 if there are fewer than k values.
     """
     flat = _padded(values.astype(jnp.float32), 256)
     bits = jax.lax.bitcast_convert_type(flat.reshape(-1, 256), jnp.int32)
@@ -109,17 +110,18 @@ def kth_largest(values: Array, k: int | Array) -> Array:
 
 
 def positions(mask: Array, size: int) -> tuple[Array, Array]:
-    """Where a mask is true, in order, in a tenth of the time of `jnp.flatnonzero` on CPUs.
+    """Returns the flat indices where a mask is true, in ascending order.
 
-    Each 32 of its bits make a word; the words are found by their running count, and the bits in
-    them by halving.
+    On CPUs this takes a tenth of the time of `jnp.flatnonzero`. It packs 32 elements into a word,
+    finds the word of each index by the cumulative count of set bits, and the bit by bisection.
 
     Args:
-      mask: bool, of any shape; flat indices are meant.
-      size: of what is returned; positions beyond it are left out.
+      mask: bool, of any shape.
+      size: the number of indices to return; further ones are left out.
 
     Returns:
-      i32[size], of which those beyond their number are in bounds and no more, and their number.
+      The indices i32[size] and their count i32[]. Indices beyond the count are arbitrary but in
+      bounds.
     """
     bits = _padded(mask, 32).reshape(-1, 32).astype(jnp.uint32)
     words = jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32)[None], axis=1, dtype=jnp.uint32)
@@ -134,7 +136,7 @@ def positions(mask: Array, size: int) -> tuple[Array, Array]:
 
 
 def _bit(words: Array, rank: Array) -> Array:
-    """Where the rank-th of a word's bits that are set is, counted from 0 and the lowest, i32[n]."""
+    """Returns the position of each word's rank-th set bit, counted from 0 at the lowest, i32[n]."""
     place = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):
         low = words & jnp.uint32((1 << half) - 1)
@@ -147,5 +149,5 @@ def _bit(words: Array, rank: Array) -> Array:
 
 
 def _padded(values: Array, multiple: int) -> Array:
-    """Flat, with zeros up to a multiple."""
+    """Flattens values and appends zeros until the size is a multiple of `multiple`."""
     return jnp.pad(values.ravel(), (0, -values.size % multiple))

@@ -1,4 +1,4 @@
-"""Branches of a program that cost nothing, forward or backward, where they are not taken."""
+"""A `lax.switch` whose branches cost nothing, forward or backward, unless they are taken."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from aejax.types import Array
 
 
 def switch(index: Array | int, branches: Sequence[Callable[[], Array]]) -> Array:
-    """`lax.switch` whose backward pass computes the branch again instead of keeping its insides.
+    """Runs one branch, as `lax.switch` does, and recomputes it in the backward pass.
 
-    The derivative of `lax.switch` hands all that backward needs out of the branch, and one that was
-    not taken fills the same arrays with zeros: of AuxK a tenth of a whole step. Here backward has
-    the closed-over values alone, and a branch not taken costs the zeros of their gradients.
+    The derivative of `lax.switch` returns each branch's residuals, and if the branch was not taken
+    it fills these arrays with zeros, which for AuxK costs a tenth of a whole step. Here only the
+    closed-over values are saved, so a branch not taken costs the zeros of their gradients only.
 
     Args:
-      index: i32[], which branch; the same for all members of a sweep (`any_member`), else vmap
-        makes a select of it.
-      branches: functions of no argument, which close over what they need, to arrays of one shape.
+      index: the index of the branch, i32[]. It must be the same for all members of a sweep
+        (`any_member`), because vmap would otherwise replace the branches by a select.
+      branches: functions without arguments that close over their inputs and return arrays of the
+        same shape.
     """
     programs = [jax.make_jaxpr(branch)() for branch in branches]
     found = {id(value): value for program in programs for value in program.consts}
@@ -42,7 +43,7 @@ def switch(index: Array | int, branches: Sequence[Callable[[], Array]]) -> Array
 
         return jax.vjp(of, *(values[p] for p in wanted))[1](cotangent)
 
-    wanted: list[int] = []  # places of the values that somebody differentiates
+    wanted: list[int] = []  # indices of the closed-over values that need a gradient
 
     @jax.custom_vjp
     def run(index: Array, values: list[Any]) -> Array:
@@ -54,8 +55,8 @@ def switch(index: Array | int, branches: Sequence[Callable[[], Array]]) -> Array
             for p, one in enumerate(values)
             if one.perturbed and jnp.issubdtype(one.value.dtype, jnp.inexact)
         ]
-        plain = [one.value for one in values]
-        return run(index.value, plain), (index.value, plain)
+        primals = [one.value for one in values]
+        return run(index.value, primals), (index.value, primals)
 
     def backward(saved: Any, cotangent: Any) -> tuple[None, list[Any]]:
         index, values = saved

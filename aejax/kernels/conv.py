@@ -1,11 +1,12 @@
-"""Convolutions of images whose derivatives are as fast inside of a loop as outside.
+"""Convolutions of images whose derivatives are as fast inside a loop as outside.
 
-On CPUs XLA brings a convolution into the one order of axes that its fast routine reads, but only in
-a program's outermost computation: in the body of a loop, where a chunk of training steps runs, the
-derivatives that JAX writes take a slower routine (jax 0.10 to 0.12; `bench-conv` measures by how
-much). These are written in that order from the start. Several members (`seeds`) take turns there,
-as a grouped convolution has no fast routine either, and neither have spread images, which come
-apart into phases; elsewhere they are one grouped convolution.
+On CPUs, XLA converts a convolution to the order of axes that its fast routine needs, but only in a
+program's outermost computation. In the body of a loop, where a chunk of training steps runs, the
+derivatives that JAX generates take a slower routine (jax 0.10 to 0.12; `bench-conv` measures the
+difference). The derivatives here use that order from the start. The fast routine also supports
+neither grouped convolutions nor dilated images. So on CPUs several members (`seeds`) are convolved
+one after the other, and a convolution of a dilated image is split into phases without zeros. On
+other platforms the members are one grouped convolution.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Axis(NamedTuple):
 
     stride: int
     padding: tuple[int, int]  # before and after
-    spread: int  # of the image: 2 puts a zero between two pixels
-    dilation: int  # of the kernel, in the same way
+    spread: int  # the image's dilation: 2 inserts a zero between two pixels
+    dilation: int  # the kernel's dilation
 
 
-Window = tuple[Axis, ...]  # of height and width
+Window = tuple[Axis, ...]  # for height and width
 
 
 def convolve(
@@ -50,27 +51,27 @@ def convolve(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """As `jax.lax.conv_general_dilated`, which takes whatever has no faster form here.
+    """Computes `jax.lax.conv_general_dilated`, in a faster form if there is one.
 
-    That is: other ranks and orders of axes than these, several groups, nothing to compute, and
-    arrays of a manual or an explicit mesh. Can be differentiated forwards and backwards, and any
-    number of times.
+    Without a faster form, it calls that function: for other ranks or orders of axes, several groups
+    of channels, empty arrays, and arrays on a manual or explicit mesh. The result supports forward
+    and reverse differentiation of any order.
 
     Args:
       images: [B, H, W, I].
       kernel: [h, w, I, O].
-      strides: of the kernel.
-      padding: "SAME", "VALID", or what is added before and after each axis.
-      lhs_dilation: of the images.
-      rhs_dilation: of the kernel.
-      dimension_numbers: of the axes; by default as above.
-      feature_group_count: groups of channels that do not see each other.
-      precision: of the products; None: what `jax.default_matmul_precision` says now.
+      strides: the kernel's strides along height and width.
+      padding: "SAME", "VALID", or the padding before and after each axis.
+      lhs_dilation: the dilation of the images; None: 1.
+      rhs_dilation: the dilation of the kernel; None: 1.
+      dimension_numbers: the order of the axes; by default the shapes above.
+      feature_group_count: the number of groups of channels.
+      precision: the precision of the products; None: the current `jax.default_matmul_precision`.
 
     Returns:
       [B, H', W', O].
     """
-    plain = functools.partial(
+    by_lax = functools.partial(
         jax.lax.conv_general_dilated,
         window_strides=strides,
         padding=padding,
@@ -81,17 +82,18 @@ def convolve(
         precision=precision,
     )
     if feature_group_count != 1 or not _in_order(images, kernel, dimension_numbers):
-        return plain(images, kernel)
-    output = jax.eval_shape(plain, images, kernel)  # refuses what lax refuses
+        return by_lax(images, kernel)
+    output = jax.eval_shape(by_lax, images, kernel)  # raises the errors that lax raises
     if 0 in (*images.shape, *kernel.shape, *output.shape) or not _automatic(images, kernel):
-        return plain(images, kernel)
+        return by_lax(images, kernel)
     spread, dilation = lhs_dilation or (1, 1), rhs_dilation or (1, 1)
     if isinstance(padding, str):
         extents = [_extent(*sizes) for sizes in zip(kernel.shape[:2], dilation, strict=True)]
         padding = jax.lax.padtype_to_pads(images.shape[1:3], extents, strides, padding)
     pads = [(int(before), int(after)) for before, after in padding]
     window = tuple(itertools.starmap(Axis, zip(strides, pads, spread, dilation, strict=True)))
-    # Asked for here: where the primitive is lowered, a context that was open now has ended.
+    # The default is read here, because a context manager that sets it has ended when the primitive
+    # is lowered.
     precision = precision or jax.config.jax_default_matmul_precision
     return _conv.bind(images[None], kernel[None], window=window, precision=precision)[0]
 
@@ -105,7 +107,7 @@ def _in_order(images: Array, kernel: Array, order: Any) -> bool:
 
 
 def _automatic(*arrays: Array) -> bool:
-    """Whether the compiler alone lays these arrays over devices."""
+    """Returns whether the compiler chooses the sharding of these arrays."""
     kinds = {kind for a in arrays for kind in jax.typeof(a).sharding.mesh.axis_types}
     return kinds <= {AxisType.Auto}
 
@@ -113,13 +115,13 @@ def _automatic(*arrays: Array) -> bool:
 def convolve_transposed(
     images: Array, kernel: Array, strides: Sequence[int], precision: Any = None
 ) -> Array:
-    """As `jax.lax.conv_transpose` with padding "SAME": images that are `strides` times as large.
+    """Enlarges images by `strides`, as `jax.lax.conv_transpose` with padding "SAME" does.
 
     Args:
       images: [B, H, W, I].
       kernel: [h, w, I, O].
-      strides: by which height and width grow.
-      precision: of the products.
+      strides: the factors by which height and width grow.
+      precision: the precision of the products, as for `convolve`.
 
     Returns:
       [B, H * strides[0], W * strides[1], O].
@@ -132,7 +134,7 @@ def convolve_transposed(
     return convolve(images, kernel, (1, 1), pads, strides, precision=precision)
 
 
-# Images [S, B, H, W, I] and kernels [S, h, w, I, O] of S members -> [S, B, H', W', O].
+# Maps images [S, B, H, W, I] and kernels [S, h, w, I, O] of S members to [S, B, H', W', O].
 _conv = Primitive("convolve")
 
 
@@ -158,7 +160,11 @@ def _in_turn(images: Array, kernels: Array, **how: Any) -> Array:
 
 
 def _by_phase(images: Array, kernel: Array, window: Window, precision: Any) -> Array:
-    """Of spread images: every a-th output sees every a-th row of the kernel, and no zero."""
+    """Convolves a dilated image in phases.
+
+    If the image's dilation is a, every a-th output reads every a-th row of the kernel and none of
+    the inserted zeros.
+    """
     axes = enumerate(zip(window, kernel.shape[:2], strict=True))
     along = next((i for i, (axis, size) in axes if _has_phases(axis, size)), None)
     if along is None:
@@ -171,7 +177,7 @@ def _by_phase(images: Array, kernel: Array, window: Window, precision: Any) -> A
         first = (before - phase) % step
         rows = kernel[(slice(None),) * along + (slice(first, None, step),)]
         low = (before - phase - first) // step
-        # As many outputs of each phase; what is too much is cut below.
+        # All phases have the same number of outputs; the surplus is cropped below.
         high = -(-count // step) - 1 + rows.shape[along] - low - images.shape[1 + along]
         part = Axis(1, (low, high), 1, 1)
         phases.append(
@@ -194,7 +200,7 @@ def _shape(images: Any, kernels: Any, **how: Any) -> Any:
 def _to_images(
     cotangent: Array, images: Any, kernels: Array, window: Window, precision: Any
 ) -> Array:
-    """The cotangent convolved with the kernel turned around, its channels swapped."""
+    """Convolves the cotangent with the kernel, which is rotated and has its channels swapped."""
     back = []
     for axis, inner, outer, size in _extents(window, images.aval, cotangent, kernels):
         before = size - 1 - axis.padding[0]
@@ -207,7 +213,7 @@ def _to_images(
 def _to_kernels(
     cotangent: Array, images: Array, kernels: Any, window: Window, precision: Any
 ) -> Array:
-    """The images convolved with the cotangent; examples take the place of input channels."""
+    """Convolves the images with the cotangent; the examples act as input channels."""
     back = []
     for axis, inner, outer, size in _extents(window, images, cotangent, kernels.aval):
         before = axis.padding[0]
@@ -221,7 +227,7 @@ def _to_kernels(
 def _extents(
     window: Window, images: Any, outputs: Any, kernels: Any
 ) -> Iterator[tuple[Axis, int, int, int]]:
-    """Each axis and the extents of images, outputs and kernels along it, zeros included."""
+    """Yields each axis with the extents of images, outputs and kernels, including dilation."""
     for i, axis in enumerate(window):
         yield (
             axis,
@@ -236,7 +242,11 @@ def _extent(size: int, step: int) -> int:
 
 
 def _batched(arguments: Any, axes: Any, **how: Any) -> tuple[Array, int]:
-    """More members, or more images of a member's kernel, or more outputs of its images."""
+    """Folds a vmapped axis into the members, or into the batch or the output channels.
+
+    If only the images are mapped, they become more images of each kernel; if only the kernels are,
+    more output channels.
+    """
     (images, kernels), (of_images, of_kernels) = arguments, axes
     if of_kernels is None:
         images = jnp.moveaxis(images, of_images, 1)

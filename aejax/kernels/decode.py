@@ -1,4 +1,4 @@
-"""Decoding from k rows of a dictionary, at the cost of k rows forward and backward."""
+"""Decoding from k rows of a dictionary, where forward and backward cost k rows per example."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aejax.types import Array
 def decode_rows(values: Array, indices: Array, atoms: Array) -> Array:
     """Sums values[b, j] * atoms[indices[b, j]] over the slots j.
 
-    Sums are taken in float32, as a matrix product takes them, and rounded once.
+    Sums are taken in float32, as in a matrix product, and rounded once to the values' dtype.
 
     Args:
       values: f32[B, k], or bf16.
-      indices: i32[B, k], rows of `atoms`; repeated ones are summed as written.
+      indices: i32[B, k], rows of `atoms`, which may repeat.
       atoms: f32[m, D], or bf16.
 
     Returns:

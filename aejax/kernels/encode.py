@@ -1,4 +1,4 @@
-"""Projection and selection as one operation: backward costs k rows of each example, not m."""
+"""Projection and selection as one operation, whose backward pass costs k rows of each example."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def encode_topk(
     dtype: Any = None,
     recall: float | None = None,
 ) -> tuple[Array, Array]:
-    """The k largest of x W + b in each row; exact unless `recall` is given, largest first.
+    """Computes the k largest of x W + b in each row, in descending order of their scores.
 
     Args:
-      x: f32[B, D]; its gradient is there, and nothing of it is computed where nobody reads it.
-      kernel: f32[D, m], W.
-      bias: f32[m], b; -inf takes a latent out.
-      k: how many.
-      norms: f32[m], positive: selects by (x W + b) * norms; None: by x W + b.
-      dtype: of the product, which is summed in float32; None: float32.
-      recall: the share of the k largest that is enough (see `select.largest`); None: all.
+      x: f32[B, D].
+      kernel: W, f32[D, m].
+      bias: b, f32[m]; -inf excludes a latent.
+      k: the number of latents to select.
+      norms: f32[m], positive: the scores are (x W + b) * norms; None: the scores are x W + b.
+      dtype: the dtype of the product's factors, which is summed in float32; None: float32.
+      recall: the share of the k largest that must be found (see `select.largest`); None: all.
 
     Returns:
-      values f32[B, k], of x W + b, and indices i32[B, k].
+      The values f32[B, k] of x W + b, and their indices i32[B, k].
     """
-    # Backward goes through `encode_at` alone.
+    # The backward pass goes through `encode_at` only.
     product = project(jax.lax.stop_gradient(x), jax.lax.stop_gradient(kernel), dtype)
     indices = largest(product, bias, norms, k, recall)
     taken = jnp.take_along_axis(product, indices, axis=1, mode="promise_in_bounds")
@@ -44,7 +44,7 @@ def encode_topk(
 
 
 def project(x: Array, kernel: Array, dtype: Any = None) -> Array:
-    """x W, f32[B, m]: operands in `dtype`, sums in float32."""
+    """Computes x W, f32[B, m], with factors in `dtype` and sums in float32."""
     dtype = dtype or jnp.float32
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
@@ -53,15 +53,15 @@ def project(x: Array, kernel: Array, dtype: Any = None) -> Array:
 def encode_at(
     taken: Array, x: Array, kernel: Array, bias: Array, indices: Array, dtype: Any = None
 ) -> Array:
-    """x W + b at chosen latents only, where x W is at hand; backward sees the chosen ones alone.
+    """Computes x W + b at chosen latents from x W; the backward pass costs these latents only.
 
     Args:
-      taken: f32[B, k], x W at these latents; gets no gradient.
+      taken: x W at the chosen latents, f32[B, k]; it gets no gradient, but x and kernel do.
       x: f32[B, D].
-      kernel: f32[D, m].
-      bias: f32[m].
-      indices: i32[B, k].
-      dtype: that the product was taken in.
+      kernel: W, f32[D, m].
+      bias: b, f32[m].
+      indices: the chosen latents, i32[B, k].
+      dtype: the dtype of the factors in the product `taken`.
 
     Returns:
       f32[B, k].

@@ -1,4 +1,4 @@
-"""What the members of a sweep decide together, so that a branch stays a branch under vmap."""
+"""A decision shared by all members of a sweep, so that `lax.cond` stays a branch under vmap."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from aejax.types import Array
 
 @custom_vmap
 def any_member(flag: Array) -> Array:
-    """True where it is true of any member mapped over, and then the same for all, bool[].
+    """Computes any() over vmapped members, unbatched, bool[].
 
-    A `lax.cond` on a mapped flag becomes a select that computes both branches; on this one it stays
-    a branch, which all members take as soon as one of them needs it.
+    Under vmap a `lax.cond` on a batched flag becomes a select that computes both branches. On this
+    result it stays a branch, which all members take if any of them needs it.
 
     Args:
-      flag: bool[], of one member.
+      flag: the flag of one member, bool[].
     """
     return flag
 
 
 @any_member.def_vmap
 def _any_member(size: int, batched: Any, flag: Array) -> tuple[Array, bool]:
-    # Called again under an outer map, so that members of members decide together too.
+    # The recursive call reduces over the members of an outer vmap too.
     return any_member(jnp.any(flag, axis=0)), False

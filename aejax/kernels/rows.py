@@ -1,11 +1,11 @@
-"""Three products with a few rows of a table for each example, in the forms that were measured.
+"""Three products with a few rows of a table for each example, each in several measured forms.
 
     combine   out[b]    = sum_j values[b, j] * table[indices[b, j]]      f32[B, D]
     match     out[b, j] = <vectors[b], table[indices[b, j]]>             f32[B, k]
     spread    out[i]    = sum of values[b, j] * vectors[b] over indices[b, j] = i     f32[m, D]
 
-Each is what the other two need for their gradients. All sum in float32. Which form runs is looked
-up in `aejax.kernels.table`.
+The gradients of each product are the other two. All sums are in float32. `aejax.kernels.table`
+chooses the form that runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from aejax.kernels.table import chosen
 from aejax.types import Array
 
-_TOGETHER = 32  # slots that one loop fusion of `combine` sums: more only make compiling slow
+_TOGETHER = 32  # slots that one loop fusion of `combine` sums; more would only slow compilation
 
 
 def combine(values: Array, indices: Array, table: Array) -> Array:
@@ -28,7 +28,7 @@ def combine(values: Array, indices: Array, table: Array) -> Array:
 
     Args:
       values: [B, k].
-      indices: i32[B, k], rows of the table, which may repeat.
+      indices: rows of the table, i32[B, k], which may repeat.
       table: [m, D].
 
     Returns:
@@ -39,11 +39,11 @@ def combine(values: Array, indices: Array, table: Array) -> Array:
 
 
 def match(vectors: Array, indices: Array, table: Array) -> Array:
-    """The inner products of each example's vector with its rows of the table.
+    """Computes the inner products of each example's vector with its rows of the table.
 
     Args:
       vectors: [B, D].
-      indices: i32[B, k].
+      indices: rows of the table, i32[B, k].
       table: [m, D].
 
     Returns:
@@ -54,13 +54,13 @@ def match(vectors: Array, indices: Array, table: Array) -> Array:
 
 
 def spread(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
-    """Adds values[b, j] * vectors[b] to row indices[b, j] of zeros.
+    """Adds values[b, j] * vectors[b] to row indices[b, j] of an array of zeros.
 
     Args:
       values: [B, k].
-      indices: i32[B, k], which may repeat.
+      indices: rows of the result, i32[B, k], which may repeat.
       vectors: [B, D].
-      rows: m.
+      rows: the number of rows m of the result.
 
     Returns:
       f32[m, D].
@@ -71,10 +71,10 @@ def spread(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
 
 
 def transposed(table: Array) -> Array:
-    """table.T, written out once.
+    """Returns table.T, written to memory once.
 
-    Left to itself XLA on CPUs fuses a transpose into each of its readers, which for an optimiser
-    are three, and strided reads cost several times the copy.
+    On CPUs XLA would fuse the transpose into each of its consumers, of which an optimiser has
+    three, and their strided reads cost several times as much as one copy.
 
     Args:
       table: [m, D].
@@ -84,7 +84,7 @@ def transposed(table: Array) -> Array:
     """
 
     def once(table: Array) -> Array:
-        # Nothing is fused across the end of a branch, and a flat result has one layout only.
+        # XLA does not fuse across the end of a branch, and a flat result has only one layout.
         rows, columns = table.shape
         true = jax.lax.optimization_barrier(jnp.ones((), bool))
         flat = jax.lax.cond(
@@ -103,7 +103,7 @@ def _taken(table: Array, indices: Array) -> Array:
 
 
 def _combine_slots(values: Array, indices: Array, table: Array) -> Array:
-    """A sum over the slots that keeps [B, D]: a gather of all slots would write [B, k, D]."""
+    """Sums slot by slot into [B, D]; a gather of all slots would write [B, k, D]."""
 
     def add(total: Array, slot: Any) -> tuple[Array, None]:
         value, index = slot
@@ -115,7 +115,7 @@ def _combine_slots(values: Array, indices: Array, table: Array) -> Array:
 
 
 def _combine_dense(values: Array, indices: Array, table: Array) -> Array:
-    """The product with the dense code: for many slots of few rows."""
+    """Multiplies the dense code by the table, which suits many slots and few rows."""
     code = _dense(values, indices, table.shape[0])
     return jnp.matmul(code, table.astype(jnp.float32))
 
@@ -127,7 +127,7 @@ def _combine_flat(values: Array, indices: Array, table: Array) -> Array:
 
 
 def _match_examples(vectors: Array, indices: Array, table: Array) -> Array:
-    """Example after example, four at a time, so that their rows stay in the cache."""
+    """Computes four examples at a time, so that their rows stay in the cache."""
 
     def one(example: Any) -> Array:
         vector, index = example
@@ -144,7 +144,7 @@ def _match_slots(vectors: Array, indices: Array, table: Array) -> Array:
 
 
 def _match_dense(vectors: Array, indices: Array, table: Array) -> Array:
-    """The product with the whole table, of which k columns are kept."""
+    """Multiplies the vectors by the whole table and keeps k columns."""
     product = jnp.matmul(vectors.astype(jnp.float32), table.astype(jnp.float32).T)
     return jnp.take_along_axis(product, indices, axis=-1)
 
@@ -156,7 +156,7 @@ def _match_flat(vectors: Array, indices: Array, table: Array) -> Array:
 
 
 def _spread_examples(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
-    """A few examples after each other: their rows are scaled and added while in the cache."""
+    """Computes a few examples at a time, so that their rows stay in the cache."""
     together = math.gcd(values.shape[0], 4)
 
     def add(total: Array, examples: Any) -> tuple[Array, None]:
@@ -192,13 +192,13 @@ def _spread_flat(values: Array, indices: Array, vectors: Array, rows: int) -> Ar
 
 
 def _dense(values: Array, indices: Array, rows: int) -> Array:
-    """The code f32[B, m]."""
+    """Converts values at indices to a dense code, f32[B, m]."""
     zeros = jnp.zeros((values.shape[0], rows), jnp.float32)
     example = jnp.broadcast_to(jnp.arange(values.shape[0])[:, None], indices.shape)
     return zeros.at[example, indices].add(values.astype(jnp.float32), mode="promise_in_bounds")
 
 
-# The first of each is what runs where nothing was measured: one operation, left to the compiler.
+# The first form of each product, a single operation, runs on backends without measurements.
 COMBINE = {"flat": _combine_flat, "slots": _combine_slots, "dense": _combine_dense}
 MATCH = {
     "flat": _match_flat,

@@ -1,4 +1,4 @@
-"""The k largest of a batch's pre-activations, exactly, in the forms that were measured."""
+"""Exact selection of each row's k largest values, in several measured forms."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from aejax.types import Array
 def largest(
     product: Array, bias: Array, norms: Array | None, k: int, recall: float | None = None
 ) -> Array:
-    """The k largest of (product + bias) * norms in each row, largest first.
+    """Returns the indices of the k largest of (product + bias) * norms in each row, largest first.
 
-    Ties go to the lowest index in the form "whole", to any in the others.
+    The form "whole" chooses the lowest index among ties; the other forms break ties arbitrarily.
 
     Args:
       product: f32[B, m].
-      bias: f32[m]; -inf takes a column out.
-      norms: f32[m], positive, or None for ones.
-      k: how many, at most m.
-      recall: the share of them that is enough, found by `lax.approx_max_k`, which is fast on TPUs
-        alone; None: all, exactly.
+      bias: f32[m]; -inf excludes a column.
+      norms: f32[m], positive; None: all 1.
+      k: the number of indices, at most m.
+      recall: the share of the k largest that `lax.approx_max_k` must find, which is faster on TPUs
+        only; None: the selection is exact.
 
     Returns:
       i32[B, k], without a gradient.
@@ -40,7 +40,7 @@ def largest(
 
 
 def forms_for(columns: int, k: int) -> dict:
-    """The forms that fit m columns and k."""
+    """Returns the forms that are possible for a number of columns and k, by name."""
     forms = {"any order of ties": _unstable} if STABLE_IS_ASKED_FOR else {}
     forms["whole"] = _whole
     for members in MEMBERS:
@@ -51,7 +51,8 @@ def forms_for(columns: int, k: int) -> dict:
 
 
 MEMBERS = (8, 16, 32, 64)
-# Of lax.top_k, from jax 0.11 on: on GPUs the fast algorithms keep no order of ties.
+# Whether `lax.top_k` has the argument `is_stable`, as it has from jax 0.11 on. On GPUs its fast
+# algorithms need is_stable=False, because they do not keep the order of ties.
 STABLE_IS_ASKED_FOR = "is_stable" in inspect.signature(jax.lax.top_k).parameters
 
 
@@ -65,10 +66,11 @@ def _unstable(product: Array, bias: Array, norms: Array, k: int) -> Array:
 
 
 def _grouped(product: Array, bias: Array, norms: Array, k: int, members: int) -> Array:
-    """The k groups with the largest maxima, then the k largest of what these groups hold.
+    """Finds the k groups with the largest maxima, then the k largest members of these groups.
 
-    Column j m / w + g is member j of group g: groups lie across the row, so that their maxima are
-    one pass of vector operations. A row's k largest lie in the k groups of the largest maxima.
+    A row's k largest values lie in the k groups with the largest maxima. With w members in a group,
+    column j m / w + g is member j of group g; this order allows vector operations to compute all
+    maxima in one pass.
     """
     size, columns = product.shape
     groups = columns // members
@@ -87,7 +89,7 @@ def _grouped(product: Array, bias: Array, norms: Array, k: int, members: int) ->
 
 
 def _front(values: Array, k: int) -> tuple[Array, Array]:
-    """lax.top_k of f32[B, G], by groups of 8 once more where there are enough of them."""
+    """Computes lax.top_k of f32[B, G], by groups of 8 if there are at least k such groups."""
     size, columns = values.shape
     groups = columns // 8
     if columns % 8 or groups < k:
@@ -104,16 +106,16 @@ def _front(values: Array, k: int) -> tuple[Array, Array]:
 
 
 def _merge(top: Array, held: Array, column: Array, k: int) -> Array:
-    """The columns of the k largest of `held`, looked for with the groups' maxima in front.
+    """Returns the columns of the k largest of `held`, by a search that starts with the maxima.
 
-    The search keeps a heap of k values and replaces its smallest: begun with the maxima it finds
-    little to replace, which makes it several times faster than one over `held` in any order.
+    On CPUs `lax.top_k` keeps a heap of k values and replaces the smallest of them. If the maxima
+    come first, it has little to replace, which is several times faster than any other order.
 
     Args:
-      top: f32[B, k], the maxima, largest first.
-      held: f32[B, k, w], the groups' members.
-      column: i32[B, k, w], where they are.
-      k: how many.
+      top: the groups' maxima, f32[B, k], largest first.
+      held: the groups' members, f32[B, k, w].
+      column: the members' columns, i32[B, k, w].
+      k: the number of columns to return.
 
     Returns:
       i32[B, k], largest first.

@@ -1,9 +1,9 @@
-"""Likelihoods: how the decoder's output says what a target is worth.
+"""Likelihoods: the distributions of the target given the decoder's output.
 
-`aejax.contracts.Likelihood` says what a likelihood must have.
+`aejax.contracts.Likelihood` defines what a likelihood must have.
 
-Discrete ones give probabilities, continuous ones densities: compare the nats of neither with the
-other's. Bits per dimension are derived at the end, by `bits_per_dimension`.
+Discrete likelihoods give probabilities and continuous ones densities, whose nats must not be
+compared with each other. `bits_per_dimension` converts nats at the end of an evaluation.
 """
 
 from aejax.likelihoods.bernoulli import Bernoulli

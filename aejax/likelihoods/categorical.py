@@ -1,4 +1,4 @@
-"""The likelihood of targets that are one of several classes."""
+"""The likelihood of integer targets that are one of several classes."""
 
 from __future__ import annotations
 
@@ -16,47 +16,49 @@ Shape = tuple[int, ...]
 
 
 class Categorical(Likelihood):
-    """Integer targets from 0 to classes - 1; the prediction's last axis holds their logits.
+    """The likelihood of integer targets from 0 to classes - 1.
+
+    The prediction's last axis holds the logits of the classes.
 
     Attributes:
-      classes: how many there are.
+      classes: the number of classes.
     """
 
     classes: int
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError if classes is not a whole number, 1 or more."""
         check_count(self, 1, "classes")
         super().__post_init__()
 
     @property
     def support(self) -> tuple[float, float]:
-        """The numbers of the first class and of the last."""
+        """Returns the indices of the first class and of the last."""
         return (0.0, self.classes - 1.0)
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """A logit for each class of each element."""
+        """Returns the prediction's shape: a logit for each class of each element."""
         return (*event, self.classes)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-probability, summed: f32[B, *event, classes], i32[B, *event] -> f32[B].
+        """Computes the log-probability, f32[B], of i32[B, *event] given f32[B, *event, classes].
 
         Raises:
-          TypeError: if the target holds no integers.
+          TypeError: if the target does not hold integers.
         """
         if not jnp.issubdtype(target.dtype, jnp.integer):
             raise TypeError(
-                f"Categorical reads the target as class numbers, but it is of {target.dtype}: give "
-                "integers from 0, or take DiscretisedLogistic for values in [0, 1]"
+                f"Categorical reads the target as class indices, but its dtype is {target.dtype}: "
+                "give integers from 0, or use DiscretisedLogistic for values in [0, 1]"
             )
         chosen = jnp.take_along_axis(jax.nn.log_softmax(prediction), target[..., None], axis=-1)
         return sum_events(chosen[..., 0], mask)
 
     def mean(self, prediction: Array) -> Array:
-        """The expected class number, f32[B, *event]; it has a meaning where classes are ordered."""
+        """Computes the expected class index, f32[B, *event], which suits ordered classes only."""
         probabilities = jax.nn.softmax(prediction)
         return probabilities @ jnp.arange(self.classes, dtype=probabilities.dtype)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """Class numbers, i32[B, *event]."""
+        """Draws class indices, i32[B, *event]."""
         return jax.random.categorical(key, prediction).astype(jnp.int32)

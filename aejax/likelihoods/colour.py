@@ -1,4 +1,4 @@
-"""The likelihood of colour images that PixelCNN++ introduced: a mixture over whole pixels."""
+"""The likelihood of colour images of PixelCNN++: a mixture over whole pixels."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ Shape = tuple[int, ...]
 
 
 class _Mixture(NamedTuple):
-    """The decoder's numbers by their roles; C components."""
+    """The parameters of each pixel's mixture of C components."""
 
-    logits: Array  # f32[B, H, W, C]
-    means: Array  # f32[B, H, W, 3, C]
+    logits: Array  # f32[B, H, W, C], of the components
+    means: Array  # f32[B, H, W, 3, C], before the slopes are applied
     raw: Array  # f32[B, H, W, 3, C], log-scales
     slopes: Array  # f32[B, H, W, 3, C]: green on red, blue on red, blue on green
 
 
 class ColourLogisticMixture(Likelihood):
-    """Colour pixels, each a mixture whose mean of green follows red, and of blue red and green.
+    """A mixture of discretised logistics for each colour pixel, with dependent channels.
 
-    Salimans et al. 2017, equation 3. Unlike in `LogisticMixture` one component explains all three
-    channels of a pixel. A mask leaves channels out of the score; they still are what the later
-    channels follow.
+    The mean of green depends linearly on red, and the mean of blue on red and green (Salimans et
+    al. 2017, equation 3). Unlike in `LogisticMixture`, one component explains all three channels of
+    a pixel. A mask removes channels from the log-probability, but the means of later channels still
+    depend on their values.
 
     Attributes:
-      components: of each pixel's mixture.
-      levels: values from 0 to 1; a target between two counts as the nearer.
+      components: the number of components of each pixel's mixture.
+      levels: the number of values from 0 to 1; a target is rounded to the nearest.
     """
 
     components: int = 10
@@ -50,26 +51,26 @@ class ColourLogisticMixture(Likelihood):
     support = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError if components or levels is out of range."""
         check_count(self, 1, "components")
         check_count(self, 2, "levels")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Ten numbers for each component of each pixel.
+        """Returns the prediction's shape: ten numbers for each component of each pixel.
 
         Raises:
-          UserError: if the event is no colour image.
+          UserError: if the event is not an image with three channels.
         """
         if len(event) != 3 or event[-1] != 3:
             raise UserError(
-                f"ColourLogisticMixture explains images (height, width, 3), not {tuple(event)}: "
-                "use LogisticMixture"
+                f"ColourLogisticMixture explains images (height, width, 3), but the target has "
+                f"shape {tuple(event)}: use LogisticMixture"
             )
         return (*event[:-1], 10 * self.components)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-probability, summed: f32[B, H, W, 10 C], f32[B, H, W, 3] -> f32[B]."""
+        """Computes the log-probability, f32[B], of f32[B, H, W, 3] given f32[B, H, W, 10 C]."""
         mixture = self._read(prediction)
         number = level(target, self.levels)
         means = _follow(mixture, 2.0 * value(number, self.levels) - 1.0)
@@ -81,10 +82,10 @@ class ColourLogisticMixture(Likelihood):
         return sum_events(jax.nn.logsumexp(weighed, axis=-1))
 
     def mean(self, prediction: Array) -> Array:
-        """The expected value, where each channel follows the expectation of those before it.
+        """Computes the expected image; each channel's mean uses the expected earlier channels.
 
-        Exact for red; for green and blue as good as a channel's expectation is linear in the
-        channels before, that is but for what rounding and the ends of the range do.
+        This is exact for red. For green and blue it assumes that a channel's expectation is linear
+        in the earlier channels, which rounding and the ends of the range slightly violate.
 
         Returns:
           f32[B, H, W, 3].
@@ -99,7 +100,7 @@ class ColourLogisticMixture(Likelihood):
         return jnp.sum(weights * 0.5 * (seen + 1.0), axis=-1)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """Values of the grid, f32[B, H, W, 3]: a component, then red, green and blue."""
+        """Draws an image, f32[B, H, W, 3]: for each pixel a component, then red, green and blue."""
         choice_key, value_key = jax.random.split(key)
         mixture = self._read(prediction)
         chosen = jax.random.categorical(choice_key, mixture.logits)[..., None, None]
@@ -115,6 +116,7 @@ class ColourLogisticMixture(Likelihood):
         return drawn
 
     def _read(self, prediction: Array) -> _Mixture:
+        """Splits the prediction f32[B, H, W, 10 C] into the mixture's parameters."""
         count = self.components
         logits, rest = prediction[..., :count], prediction[..., count:]
         rest = rest.reshape((*rest.shape[:-1], 3, 3, count))
@@ -123,12 +125,12 @@ class ColourLogisticMixture(Likelihood):
 
 
 def _follow(mixture: _Mixture, seen: Array) -> Array:
-    """The means f32[B, H, W, 3, C] given the channels f32[B, H, W, 3] in [-1, 1]."""
+    """Computes the means f32[B, H, W, 3, C] given the channels f32[B, H, W, 3] in [-1, 1]."""
     return _follow_each(mixture, jnp.broadcast_to(seen[..., None], mixture.means.shape))
 
 
 def _follow_each(mixture: _Mixture, seen: Array) -> Array:
-    """The means given what each component takes the channels to be, both f32[B, H, W, 3, C]."""
+    """Computes the means given each component's own values of the channels, f32[B, H, W, 3, C]."""
     red, green = seen[..., 0, :], seen[..., 1, :]
     on_red, blue_on_red, on_green = (mixture.slopes[..., i, :] for i in range(3))
     shift = [jnp.zeros_like(red), on_red * red, blue_on_red * red + on_green * green]

@@ -1,4 +1,4 @@
-"""The gated PixelCNN: a net whose output at a pixel sees only the pixels before it."""
+"""The gated PixelCNN: a net whose output at a pixel depends only on earlier pixels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from aejax.types import Array
 
 
 class GatedLayer(nn.Module):
-    """One layer of two stacks (van den Oord et al. 2016b, figure 2).
+    """One layer of the vertical and the horizontal stack (van den Oord et al. 2016b, figure 2).
 
     Attributes:
-      channels: of each stack.
-      kernel: height and width of what a layer sees, odd; half of it lies ahead and is left out.
-      dtype: of the computation.
+      channels: the number of channels of each stack.
+      kernel: the odd kernel size, its height and width, of which the part that covers later pixels
+        is left out.
+      dtype: the dtype of the computation.
     """
 
     channels: int
@@ -28,12 +29,13 @@ class GatedLayer(nn.Module):
 
     @nn.compact
     def __call__(self, above: Array, before: Array, conditioning: Array) -> tuple[Array, Array]:
-        """The two stacks f32[B, H, W, channels] one layer on.
+        """Applies the layer to the two stacks, both f32[B, H, W, channels].
 
         Args:
-          above: at (r, c), of rows up to r.
-          before: at (r, c), of rows up to r - 1, and of row r up to the column before c.
-          conditioning: f32[B, H, W, F], read by both at each pixel; F may be 0.
+          above: the vertical stack, which at (r, c) depends on the rows up to r.
+          before: the horizontal stack, which at (r, c) depends on the rows up to r - 1 and on row r
+            up to column c - 1.
+          conditioning: f32[B, H, W, F], which both stacks read at each pixel; F may be 0.
         """
         half, width = self.kernel // 2, 2 * self.channels
         tall, rows = (half + 1, self.kernel), ((half, 0), (half, half))
@@ -41,7 +43,7 @@ class GatedLayer(nn.Module):
         above = convolution(width, tall, padding=rows, name="above")(above)
         across = ((0, 0), (half, 0))
         level = convolution(width, (1, half + 1), padding=across, name="before")
-        # A row down, so that what has seen row r informs row r + 1.
+        # Shifted down by a row, so that the rows up to r inform the horizontal stack at row r + 1.
         down = jnp.pad(above, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
         new = level(before) + nn.Dense(width, dtype=self.dtype, name="down")(down)
         if conditioning.shape[-1]:
@@ -52,14 +54,14 @@ class GatedLayer(nn.Module):
 
 
 class GatedPixelCNN(nn.Module):
-    """Stacked gated layers: numbers for each pixel that see the pixels before it in raster order.
+    """Computes outputs for each pixel that depend on the earlier pixels in raster order.
 
     Attributes:
-      outputs: numbers for each pixel.
-      channels: of each layer.
-      layers: how many; the output sees kernel // 2 * layers + 1 rows above its own.
-      kernel: height and width of what a layer sees, odd.
-      dtype: of the computation; parameters and output stay float32.
+      outputs: the number of outputs for each pixel.
+      channels: the number of channels of each layer.
+      layers: the number of gated layers; an output depends on `reach` rows above its own.
+      kernel: the odd kernel size, its height and width.
+      dtype: the dtype of the computation; parameters and output stay float32.
     """
 
     outputs: int
@@ -70,7 +72,7 @@ class GatedPixelCNN(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, conditioning: Array) -> Array:
-        """f32[B, H, W, C], f32[B, H, W, F] -> f32[B, H, W, outputs]."""
+        """Maps an image f32[B, H, W, C] and its conditioning to f32[B, H, W, outputs]."""
         above = nn.Dense(self.channels, dtype=self.dtype, name="input_above")(image)
         shifted = jnp.pad(image, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
         before = nn.Dense(self.channels, dtype=self.dtype, name="input_before")(shifted)
@@ -83,11 +85,11 @@ class GatedPixelCNN(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Rows above its own that an output depends on."""
+        """Returns the number of rows above its own that an output depends on."""
         return self.kernel // 2 * self.layers + 1
 
 
 def _gate(values: Array) -> Array:
-    """tanh(a) sigmoid(b) of the two halves of the channels (equation 2)."""
+    """Computes tanh(a) sigmoid(b), where a and b are halves of the channels (equation 2)."""
     signal, gate = jnp.split(values, 2, axis=-1)
     return jnp.tanh(signal) * jax.nn.sigmoid(gate)

@@ -1,4 +1,4 @@
-"""Likelihoods of real targets: Gaussians with fixed, learned or predicted standard deviation."""
+"""Likelihoods of real targets: Gaussians with a fixed, learned or predicted deviation."""
 
 from __future__ import annotations
 
@@ -20,87 +20,87 @@ Shape = tuple[int, ...]
 
 
 class Gaussian(Likelihood):
-    """Real targets with one fixed standard deviation; the prediction is the mean.
+    """A Gaussian with one fixed standard deviation; the prediction is the mean.
 
     Attributes:
-      std: in the units of the target.
+      std: the standard deviation, in the units of the target.
     """
 
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError unless std is a finite number above 0."""
         check_positive(self, "std")
         super().__post_init__()
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-density, summed: f32[B, *event] -> f32[B]."""
+        """Computes the log-density of the target, summed over the event, f32[B]."""
         log_std = jnp.full_like(prediction, jnp.log(self.std))
         return sum_events(normal_log_prob(target, prediction, log_std), mask)
 
     def mean(self, prediction: Array) -> Array:
-        """f32[B, *event]."""
+        """Returns the mean, which is the prediction, f32[B, *event]."""
         return prediction
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """f32[B, *event]."""
+        """Draws a target for each example, f32[B, *event]."""
         return prediction + self.std * jax.random.normal(key, prediction.shape)
 
 
 class LearnedGaussian(Likelihood):
-    """Real targets with one learned standard deviation; the prediction is the mean.
+    """A Gaussian with one learned standard deviation; the prediction is the mean.
 
-    The density of a Gaussian is not bounded above as its standard deviation goes to 0, so this one
-    is bounded below: std = floor + exp(raw).
+    The density is unbounded as the standard deviation goes to 0, so the latter has a lower bound:
+    std = floor + exp(raw).
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
-      start: the standard deviation before training; above the floor.
+      start: the standard deviation before training, which must be above the floor.
     """
 
     floor: float = 1e-3
     start: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError unless 0 <= floor < start."""
         apart = self.start - self.floor
         if not sensible(self.floor, lambda floor: floor >= 0) or not sensible(
             apart, lambda apart: 0 < apart < math.inf
         ):
             raise UserError(
-                f"floor of LearnedGaussian is {self.floor} and start {self.start}: give a floor of "
-                "0 or more, and a start above it"
+                f"LearnedGaussian has floor = {self.floor} and start = {self.start}: give a floor "
+                "of 0 or more, and a finite start above it"
             )
         super().__post_init__()
 
     def setup(self) -> None:
-        """Declares the one parameter, the logarithm of what std has above its floor."""
+        """Declares the one parameter, the logarithm of std - floor."""
         constant = nn.initializers.constant(jnp.log(self.start - self.floor))
         self.raw_std = self.param("raw_std", constant, ())
 
     def std(self) -> Array:
-        """The standard deviation now, f32[]."""
+        """Returns the current standard deviation, f32[]."""
         return self.floor + jnp.exp(self.raw_std)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-density, summed: f32[B, *event] -> f32[B]."""
+        """Computes the log-density of the target, summed over the event, f32[B]."""
         log_std = jnp.broadcast_to(jnp.log(self.std()), prediction.shape)
         return sum_events(normal_log_prob(target, prediction, log_std), mask)
 
     def mean(self, prediction: Array) -> Array:
-        """f32[B, *event]."""
+        """Returns the mean, which is the prediction, f32[B, *event]."""
         return prediction
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """f32[B, *event]."""
+        """Draws a target for each example, f32[B, *event]."""
         return prediction + self.std() * jax.random.normal(key, prediction.shape)
 
 
 class HeteroscedasticGaussian(Likelihood):
-    """Real targets with a predicted standard deviation for each element.
+    """A Gaussian with a predicted standard deviation for each element.
 
-    The last axis of the prediction holds the mean and the logarithm of what std has above its
-    floor: std = floor + exp(raw), bounded below as that of `LearnedGaussian` is.
+    The last axis of the prediction holds the mean and a number raw, with std = floor + exp(raw).
+    The floor bounds std from below, as in `LearnedGaussian`.
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
@@ -109,28 +109,28 @@ class HeteroscedasticGaussian(Likelihood):
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError unless floor is a finite number, 0 or more."""
         check(self, "floor", lambda floor: 0 <= floor < math.inf, "0 or more")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """A mean and a raw deviation for each element."""
+        """Returns the prediction's shape: a mean and a raw deviation for each element."""
         return (*event, 2)
 
     def std(self, prediction: Array) -> Array:
-        """The standard deviation of each element, f32[B, *event]."""
+        """Returns the standard deviation of each element, f32[B, *event]."""
         return self.floor + jnp.exp(prediction[..., 1])
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-density, summed: f32[B, *event, 2], f32[B, *event] -> f32[B]."""
+        """Computes the log-density, f32[B], of f32[B, *event] given f32[B, *event, 2]."""
         log_std = jnp.log(self.std(prediction))
         return sum_events(normal_log_prob(target, prediction[..., 0], log_std), mask)
 
     def mean(self, prediction: Array) -> Array:
-        """f32[B, *event]."""
+        """Returns the mean, f32[B, *event]."""
         return prediction[..., 0]
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """f32[B, *event]."""
+        """Draws a target for each example, f32[B, *event]."""
         mean = prediction[..., 0]
         return mean + self.std(prediction) * jax.random.normal(key, mean.shape)

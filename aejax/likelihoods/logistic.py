@@ -1,14 +1,14 @@
-"""Likelihoods of values on a grid, such as 8-bit pixels: discretised logistics, and mixtures.
+"""Likelihoods of values on a grid, such as 8-bit pixels: discretised logistics and mixtures.
 
-A logistic variable on the line is rounded to the nearest of `levels` values 0, 1/(levels - 1), ...,
-1; the first and the last value take its tails, so that the probabilities sum to one. Inside, the
-values are stretched to [-1, 1], as the papers do.
+A real logistic variable is rounded to the nearest of `levels` values 0, 1/(levels - 1), ..., 1. The
+first and the last value take its tails, so that the probabilities sum to one. Internally the values
+are stretched to [-1, 1], as in the papers.
 
-    upper, lower = the middle between a value and its neighbours, in scales from the mean
+    upper, lower = (the midpoints between a value and its neighbours - mean) / scale
     P(value)     = sigmoid(upper) - sigmoid(lower)
                  = sigmoid(upper) sigmoid(-lower) (1 - exp(lower - upper))
 
-The product needs no approximation where both sigmoids round to 1.
+The product is accurate even if both sigmoids round to 1, where the difference would be 0.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from aejax.types import Array, Key
 
 Shape = tuple[int, ...]
 
-# Of the raw log-scale: e^-7 is a ninth of a step of 256 levels (Salimans et al. 2017), e^7 is flat.
+# The largest |log-scale|. A scale of e^-7 is a ninth of the distance between 256 levels (Salimans
+# et al. 2017), and a scale of e^7 is flat over the range.
 LIMIT = 7.0
 
 
 def bits_per_dimension(nats: Any, event: Sequence[int]) -> Any:
-    """-log p(x) in nats an example -> bits per dimension, nats / (D log 2).
+    """Converts -log p(x) from nats per example to bits per dimension, nats / (D log 2).
 
     Args:
-      nats: a number, or an array of any shape, of a discrete likelihood.
-      event: shape of one example; D is its number of elements.
+      nats: -log p(x) of a discrete likelihood, a number or an array of any shape.
+      event: the shape of one example, which has D elements.
 
     Returns:
       A number or an array of the same shape.
@@ -47,22 +48,29 @@ def bits_per_dimension(nats: Any, event: Sequence[int]) -> Any:
 
 
 def level(target: Array, levels: int) -> Array:
-    """The number of the nearest of the `levels` values in [0, 1], as a float of any shape."""
+    """Returns the index of the value nearest to each target in [0, 1], as floats of any shape."""
     return jnp.round(jnp.clip(target, 0.0, 1.0) * (levels - 1))
 
 
 def value(number: Array, levels: int) -> Array:
-    """The number of a level -> its value in [0, 1]."""
+    """Returns the value in [0, 1] of a level's index."""
     return number / (levels - 1)
 
 
 def scale_of(raw: Array) -> Array:
-    """A logistic's scale, in units of half the range, from the decoder's number."""
+    """Returns a logistic's scale, in units of half the range, from a raw log-scale."""
     return jnp.exp(jnp.clip(raw, -LIMIT, LIMIT))
 
 
 def level_log_prob(number: Array, mean: Array, raw: Array, levels: int) -> Array:
-    """log P of levels by their numbers, per element; all arrays of one shape, mean in [-1, 1]."""
+    """Computes the log-probability of levels, per element; all arrays have the same shape.
+
+    Args:
+      number: the levels' indices, as floats.
+      mean: the logistic's mean, where the range of values is [-1, 1].
+      raw: the logistic's raw log-scale.
+      levels: the number of values.
+    """
     half = 1.0 / (levels - 1)
     scale = scale_of(raw)
     centred = 2.0 * half * number - 1.0 - mean
@@ -73,7 +81,7 @@ def level_log_prob(number: Array, mean: Array, raw: Array, levels: int) -> Array
 
 
 def level_mean(mean: Array, raw: Array, levels: int) -> Array:
-    """The expected value in [0, 1], per element: sum_i P(level >= i) / (levels - 1)."""
+    """Computes the expected value in [0, 1], per element: sum_i P(level >= i) / (levels - 1)."""
     steps = np.arange(1, levels, dtype=np.float32)
     edges = ((2.0 * steps - 1.0) / (levels - 1) - 1.0).reshape((1,) * mean.ndim + (-1,))
     above = nn.sigmoid((mean[..., None] - edges) / scale_of(raw)[..., None])
@@ -81,57 +89,58 @@ def level_mean(mean: Array, raw: Array, levels: int) -> Array:
 
 
 def level_sample(key: Key, mean: Array, raw: Array, levels: int) -> Array:
-    """Values in [0, 1] drawn, per element."""
+    """Draws values in [0, 1], per element."""
     drawn = mean + scale_of(raw) * jax.random.logistic(key, mean.shape)
     return value(level(0.5 * (drawn + 1.0), levels), levels)
 
 
 class DiscretisedLogistic(Likelihood):
-    """Values of a grid in [0, 1], each a rounded logistic (Kingma et al. 2016, section 5.1).
+    """A discretised logistic for each value on a grid in [0, 1] (Kingma et al. 2016, section 5.1).
 
-    The last axis of the prediction holds the mean, in [-1, 1], and the logarithm of the scale.
+    The last axis of the prediction holds the mean, in units where the range is [-1, 1], and the
+    logarithm of the scale.
 
     Attributes:
-      levels: values from 0 to 1; a target between two counts as the nearer.
+      levels: the number of values from 0 to 1; a target is rounded to the nearest.
     """
 
     levels: int = 256
     support = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError if levels is not a whole number, 2 or more."""
         check_count(self, 2, "levels")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """A mean and a log-scale for each element."""
+        """Returns the prediction's shape: a mean and a log-scale for each element."""
         return (*event, 2)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-probability, summed: f32[B, *event, 2], f32[B, *event] -> f32[B]."""
+        """Computes the log-probability, f32[B], of f32[B, *event] given f32[B, *event, 2]."""
         number = level(target, self.levels)
         log_prob = level_log_prob(number, prediction[..., 0], prediction[..., 1], self.levels)
         return sum_events(log_prob, mask)
 
     def mean(self, prediction: Array) -> Array:
-        """The expected value, tails included, f32[B, *event]."""
+        """Computes the expected value, including the tails, f32[B, *event]."""
         return level_mean(prediction[..., 0], prediction[..., 1], self.levels)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """Values of the grid, f32[B, *event]."""
+        """Draws values on the grid, f32[B, *event]."""
         return level_sample(key, prediction[..., 0], prediction[..., 1], self.levels)
 
 
 class LogisticMixture(Likelihood):
-    """Values of a grid in [0, 1], each a mixture of rounded logistics.
+    """A mixture of discretised logistics for each value on a grid in [0, 1].
 
-    Salimans et al. 2017, equation 2. Every element has a mixture of its own, given which elements
-    are independent, channels too: `ColourLogisticMixture` couples those. The last axis of the
-    prediction holds the logits, the means and the log-scales of the components, in that order.
+    See Salimans et al. 2017, equation 2. Each element has its own mixture, and all elements are
+    independent, even the channels of a pixel; `ColourLogisticMixture` couples channels. The last
+    axis of the prediction holds the components' logits, means and log-scales, in that order.
 
     Attributes:
-      components: of each mixture.
-      levels: values from 0 to 1; a target between two counts as the nearer.
+      components: the number of components of each mixture.
+      levels: the number of values from 0 to 1; a target is rounded to the nearest.
     """
 
     components: int = 10
@@ -139,29 +148,29 @@ class LogisticMixture(Likelihood):
     support = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError if components or levels is out of range."""
         check_count(self, 1, "components")
         check_count(self, 2, "levels")
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Three numbers for each component of each element."""
+        """Returns the prediction's shape: three numbers for each component of each element."""
         return (*event, 3 * self.components)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-probability, summed: f32[B, *event, 3 C], f32[B, *event] -> f32[B]."""
+        """Computes the log-probability, f32[B], of f32[B, *event] given f32[B, *event, 3 C]."""
         logits, mean, raw = jnp.split(prediction, 3, axis=-1)
         number = jnp.broadcast_to(level(target, self.levels)[..., None], mean.shape)
         each = jax.nn.log_softmax(logits) + level_log_prob(number, mean, raw, self.levels)
         return sum_events(jax.nn.logsumexp(each, axis=-1), mask)
 
     def mean(self, prediction: Array) -> Array:
-        """The expected value, tails included, f32[B, *event]."""
+        """Computes the expected value, including the tails, f32[B, *event]."""
         logits, mean, raw = jnp.split(prediction, 3, axis=-1)
         return jnp.sum(jax.nn.softmax(logits) * level_mean(mean, raw, self.levels), axis=-1)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """Values of the grid, f32[B, *event]."""
+        """Draws values on the grid, f32[B, *event]."""
         choice_key, value_key = jax.random.split(key)
         logits, mean, raw = jnp.split(prediction, 3, axis=-1)
         chosen = jax.random.categorical(choice_key, logits)[..., None]

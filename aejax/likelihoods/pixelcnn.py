@@ -1,11 +1,11 @@
-"""An autoregressive likelihood of images: strong enough to explain them without any latent.
+"""An autoregressive likelihood of images, which can explain them without any latent.
 
     decoder       z -> a map f32[H, W, conditioning]
     log p(x | z)  = sum over pixels of log p(pixel | the pixels before it, the map)
 
-Such a decoder can leave its latents unused, posterior collapse (Chen et al. 2017); what remedies it
-can be studied here. PixelCNN(..., conditioning=0) is that decoder without latents: the map, of one
-channel then, is not read, and log p(x | z) is the log p(x) of a plain PixelCNN.
+A model with such a decoder may ignore its latents, which is called posterior collapse (Chen et al.
+2017). PixelCNN(..., conditioning=0) does not read the map, which then has one channel, so that
+log p(x | z) is the log p(x) of a PixelCNN without latents.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ Shape = tuple[int, ...]
 
 
 class PixelCNN(Likelihood):
-    """Pixels explained one after the other, in raster order (van den Oord et al. 2016b).
+    """An autoregressive likelihood of pixels in raster order (van den Oord et al. 2016b).
 
-    Training is one pass. Drawing takes a pass for each pixel: H * W in sequence, over the rows that
-    a pixel depends on. A mask leaves elements out of the score; the pixels after still see them.
+    The log-probability takes one pass of the net. Sampling takes H * W passes in sequence, each
+    over the rows that a pixel depends on. A mask removes elements from the log-probability, but
+    later pixels still depend on them.
 
     Attributes:
-      observation: the likelihood of a pixel given those before it: `Bernoulli()` for binary images,
-        `Categorical`, `DiscretisedLogistic` or a mixture. Channels of one pixel see each other
-        through it alone.
-      colours: channels of the image.
-      conditioning: channels of the map that the decoder ends in; with 0 it ends in one channel,
-        which is not read.
-      channels: of each layer.
-      layers: how many gated layers.
-      kernel: height and width of what a layer sees, odd.
-      dtype: of the computation; parameters stay float32.
+      observation: the likelihood of a pixel given the earlier pixels: `Bernoulli()` for binary
+        images, `Categorical`, `DiscretisedLogistic` or a mixture. The channels of one pixel depend
+        on each other only through it.
+      colours: the number of channels of the image.
+      conditioning: the number of channels of the decoder's output, the map; with 0 the map has one
+        channel, which is not read.
+      channels: the number of channels of each layer.
+      layers: the number of gated layers.
+      kernel: the odd kernel size of a layer, its height and width.
+      dtype: the dtype of the computation; parameters stay float32.
     """
 
     observation: Any
@@ -54,11 +55,15 @@ class PixelCNN(Likelihood):
     dtype: Any = None
 
     def setup(self) -> None:
-        """Declares the net."""
+        """Declares the net.
+
+        Raises:
+          UserError: if kernel, layers, channels or conditioning is out of range.
+        """
         if self.kernel % 2 == 0 or min(self.kernel, self.layers, self.channels) < 1:
             raise UserError(
-                f"a PixelCNN of kernel {self.kernel}, {self.layers} layers and {self.channels} "
-                "channels cannot be built: give an odd kernel and at least one of the others"
+                f"PixelCNN has kernel {self.kernel}, {self.layers} layers and {self.channels} "
+                "channels: give an odd kernel, and 1 or more layers and channels"
             )
         check_count(self, 0, "conditioning")
         outputs = math.prod(self._pixel())
@@ -66,28 +71,29 @@ class PixelCNN(Likelihood):
 
     @property
     def support(self) -> tuple[float, float] | None:
-        """That of the observation."""
+        """Returns the range of targets that the observation accepts."""
         return self.observation.support
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """A map of the image's height and width.
+        """Returns the shape of the map, which has the image's height and width.
 
         Raises:
-          UserError: if the event is no image with so many colours.
+          UserError: if the event is not an image with `colours` channels.
         """
         if len(event) != 3 or event[-1] != self.colours:
             raise UserError(
                 f"PixelCNN(colours={self.colours}) explains images (height, width, "
-                f"{self.colours}), not {tuple(event)}: set colours to the image's channels"
+                f"{self.colours}), but the target has shape {tuple(event)}: set colours to the "
+                "image's channels"
             )
         return (*event[:2], max(self.conditioning, 1))
 
     def parameters(self, prediction: Array, target: Array) -> Array:
-        """The observation's own prediction for each pixel, seeing the pixels before it.
+        """Computes the observation's parameters for each pixel given the earlier pixels.
 
         Args:
-          prediction: f32[B, H, W, conditioning], from the decoder.
-          target: [B, H, W, colours].
+          prediction: the map from the decoder, f32[B, H, W, conditioning].
+          target: the image, [B, H, W, colours].
 
         Returns:
           f32[B, H, W, ...], in the parametrisation of `observation`.
@@ -96,27 +102,27 @@ class PixelCNN(Likelihood):
         return output.reshape((*output.shape[:3], *self._pixel()))
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Log-probability, summed: f32[B, H, W, F], [B, H, W, colours] -> f32[B]."""
+        """Computes log p of the target [B, H, W, colours] given a map f32[B, H, W, F], f32[B]."""
         return self.observation.log_prob(self.parameters(prediction, target), target, mask)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """An image drawn pixel by pixel, [B, H, W, colours]; no gradient flows through it."""
+        """Draws images pixel by pixel, [B, H, W, colours]; no gradient flows through them."""
         return self._draw(key, prediction)[0]
 
     def mean(self, prediction: Array) -> Array:
-        """An estimate of the expected image, f32[B, H, W, colours]; no gradient flows through it.
+        """Estimates the expected image, f32[B, H, W, colours]; no gradient flows through it.
 
-        The expectation over all images has no closed form. This is each pixel's expectation given
-        the pixels before it in one draw: an unbiased estimate, at the cost of a draw. The key is
-        fixed, so that it repeats.
+        The expectation over all images has no closed form. The estimate draws one image and returns
+        each pixel's expectation given the earlier pixels drawn; it is unbiased and costs as much as
+        a sample. The key is fixed, so that the result is reproducible.
         """
         return self._draw(jax.random.key(0), prediction)[1]
 
     def _draw(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """A drawn image, and the expectation of each pixel given those before it."""
+        """Draws an image, and returns also each pixel's expectation given the earlier pixels."""
         net, net_variables = self.net.unbind()
         observation, variables = self.observation.unbind()
-        # Else a figure that is only watched would keep every pass of the loop for a backward one.
+        # Stops gradients, or reverse mode would save every iteration for a term only watched.
         net_variables, variables, prediction = jax.lax.stop_gradient(
             (net_variables, variables, prediction)
         )
@@ -150,11 +156,11 @@ class PixelCNN(Likelihood):
         return jax.lax.fori_loop(0, height * width, add, images)
 
     def _pixel(self) -> Shape:
-        """The shape of what the observation needs for one pixel."""
+        """Returns the shape of the observation's parameters for one pixel."""
         return self.observation.shape((1, 1, self.colours))[2:]
 
     def _scaled(self, image: Array) -> Array:
-        """To [-1, 1] where the range is known, so that zero padding is neither black nor white."""
+        """Scales an image to [-1, 1] if its range is known, so that the zero padding is grey."""
         image = image.astype(jnp.float32)
         if self.support is None:
             return image

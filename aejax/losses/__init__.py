@@ -1,7 +1,7 @@
-"""Terms: pure functions (bound model, forward) -> f32[B], and nothing else.
+"""Terms: pure functions (bound model, forward) -> f32[B], one value per example.
 
-A term that belongs to the log-ratio log p(x, z) - log q(z | x) is marked by `ratio`, so that a
-bound can reduce the sum of such terms over its draws; an unmarked term is a penalty.
+A term that is a summand of the log-ratio log p(x, z) - log q(z | x) is marked by `ratio`, so that
+a bound can reduce the sum of such terms over its draws. An unmarked term is a penalty.
 """
 
 from aejax.losses.disentanglement import (

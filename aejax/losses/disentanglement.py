@@ -1,12 +1,12 @@
-"""Terms that look at the aggregate posterior q(z) of the batch: total correlation, DIP, FactorVAE.
+"""Terms that read the aggregate posterior q(z) of the batch: total correlation, DIP, FactorVAE.
 
     beta-TCVAE    merge(elbo(rate=rate()), {"tc": (beta - 1, total_correlation(examples=N))})
-    its parts     mutual_information(N) + total_correlation(N) + dimension_wise_kl(N) = rate
+    its summands  mutual_information(N) + total_correlation(N) + dimension_wise_kl(N) = rate
     FactorVAE     merge(elbo(), {"tc": (gamma, density_ratio()), "critic": (1.0, critic())})
     DIP-VAE-I     merge(elbo(), {"dip": (10.0, dip_i())})
 
-The critic of FactorVAE is an MLP of shape (1,) in the model's `parts`; a learning rate of its own
-is optax.multi_transform's.
+The critic of FactorVAE is an MLP of shape (1,) in the model's `parts`; optax.multi_transform can
+give it its own learning rate.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from aejax.types import Array, Forward, Key, Term
 
 
 def mutual_information(examples: int) -> Term:
-    """log q(z | x) - log q(z), f32[B]; its mean is I(x; z) (Chen et al. 2018, equation 2).
+    """Returns log q(z | x) - log q(z), f32[B], with mean I(x; z) (Chen et al. 2018, equation 2).
 
     Args:
-      examples: N, of the training set, for minibatch-stratified sampling.
+      examples: the size N of the training set, which minibatch-stratified sampling needs.
     """
 
     def mutual_information(model: Any, forward: Forward) -> Array:
@@ -39,10 +39,10 @@ def mutual_information(examples: int) -> Term:
 
 
 def total_correlation(examples: int) -> Term:
-    """log q(z) - sum_j log q(z_j), f32[B] (Chen et al. 2018, equation 2).
+    """Returns the term log q(z) - sum_j log q(z_j), f32[B] (Chen et al. 2018, equation 2).
 
     Args:
-      examples: N, of the training set, for minibatch-stratified sampling.
+      examples: the size N of the training set, which minibatch-stratified sampling needs.
     """
 
     def total_correlation(model: Any, forward: Forward) -> Array:
@@ -53,10 +53,10 @@ def total_correlation(examples: int) -> Term:
 
 
 def dimension_wise_kl(examples: int) -> Term:
-    """sum_j log q(z_j) - log p(z), f32[B] (Chen et al. 2018, equation 2).
+    """Returns the term sum_j log q(z_j) - log p(z), f32[B] (Chen et al. 2018, equation 2).
 
     Args:
-      examples: N, of the training set, for minibatch-stratified sampling.
+      examples: the size N of the training set, which minibatch-stratified sampling needs.
     """
 
     def dimension_wise_kl(model: Any, forward: Forward) -> Array:
@@ -68,31 +68,31 @@ def dimension_wise_kl(examples: int) -> Term:
 
 
 def stratified_weights(batch: int, examples: int) -> Array:
-    """log of each example's weight in log q(z_i) = log sum_j W[i, j] q(z_i | x_j), f32[B, B].
+    """Returns log W, f32[B, B], in the estimate log q(z_i) = log sum_j W[i, j] q(z_i | x_j).
 
-    W[i, i] is exactly 1 / N, as x_i is one of N; the B - 1 others stand for the N - 1 that are left
-    and share their weight evenly. (Chen et al. 2018, appendix C.2, give one of the others a weight
-    of its own, of equal expectation: with the whole data set as the batch only even weights are
-    1 / N each.)
+    W[i, i] is exactly 1 / N, because x_i is one of the N examples. The B - 1 others represent the
+    remaining N - 1 examples and share their weight evenly. (Chen et al. 2018, appendix C.2, weight
+    one of the others differently, with the same expectation; but only even weights become 1 / N
+    each when the batch is the whole data set.)
 
     Raises:
-      UserError: if the batch is one example, or larger than the data.
+      UserError: if the batch has one example, or more than N.
     """
     if not 1 < batch <= examples:
         raise UserError(
-            f"a batch of {batch} cannot stand for {examples} examples: total correlation needs a "
-            "batch of 2 or more, and `examples` is the size of the training set"
+            f"a batch of {batch} cannot represent {examples} examples: total correlation needs a "
+            "batch of 2 or more, and `examples` must be the size of the training set"
         )
     other = math.log((examples - 1) / (examples * (batch - 1)))
     return jnp.where(jnp.eye(batch, dtype=bool), -math.log(examples), other)
 
 
 def _aggregate(code: Any, examples: int) -> tuple[Array, Array]:
-    """log q(z) and sum_j log q(z_j) at each draw, by minibatch-stratified sampling, f32[B] both."""
+    """Estimates log q(z) and sum_j log q(z_j) at each draw, both f32[B], from the minibatch."""
     z, mean, log_std = code.z, code.mean, code.log_std
     shape = (z.shape[0], *z.shape)
     pairs = (jnp.broadcast_to(a, shape) for a in (z[:, None], mean[None], log_std[None]))
-    density = normal_log_prob(*pairs)  # [B, B, L], of z_i under q(z | x_j)
+    density = normal_log_prob(*pairs)  # f32[B, B, L], log q(z_i | x_j)
     weights = stratified_weights(z.shape[0], examples)
     joint = jax.nn.logsumexp(weights + jnp.sum(density, axis=-1), axis=1)
     marginals = jax.nn.logsumexp(weights[:, :, None] + density, axis=1)
@@ -100,10 +100,10 @@ def _aggregate(code: Any, examples: int) -> tuple[Array, Array]:
 
 
 def dip_i(ratio: float = 10.0) -> Term:
-    """The distance of the means' covariance from 1, the same for all B, f32[B].
+    """Returns a term for the distance between the means' covariance C and the identity.
 
-    sum_{i != j} C_ij^2 + ratio sum_i (C_ii - 1)^2 (Kumar et al. 2018, equation 6). The weight is
-    lambda_od.
+    Its value is sum_{i != j} C_ij^2 + ratio sum_i (C_ii - 1)^2 (Kumar et al. 2018, equation 6),
+    repeated for all examples, f32[B]. Its weight in an objective is the paper's lambda_od.
 
     Args:
       ratio: lambda_d / lambda_od.
@@ -116,9 +116,9 @@ def dip_i(ratio: float = 10.0) -> Term:
 
 
 def dip_ii(ratio: float = 1.0) -> Term:
-    """The distance of the aggregate posterior's covariance from 1, the same for all B, f32[B].
+    """Returns a term for the distance between the covariance of q(z) and the identity, f32[B].
 
-    As `dip_i`, of Cov(mean) + E[diag(variance)] (Kumar et al. 2018, equation 7).
+    It is `dip_i` with C = Cov(mean) + E[diag(variance)] (Kumar et al. 2018, equation 7).
 
     Args:
       ratio: lambda_d / lambda_od.
@@ -132,7 +132,7 @@ def dip_ii(ratio: float = 1.0) -> Term:
 
 
 def _covariance(values: Array) -> Array:
-    """Over the batch, f32[L, L]."""
+    """Computes the covariance, f32[L, L], of values f32[B, L] over the batch."""
     centred = values - jnp.mean(values, axis=0, keepdims=True)
     return jnp.matmul(centred.T, centred, precision="highest") / values.shape[0]
 
@@ -145,12 +145,12 @@ def _off_identity(covariance: Array, ratio: float, forward: Forward) -> Array:
 
 
 def density_ratio(part: str = "critic") -> Term:
-    """The critic's log q(z) - sum_j log q(z_j), f32[B]; trains the encoder, never the critic.
+    """Returns the critic's estimate of log q(z) - sum_j log q(z_j), f32[B].
 
-    Kim and Mnih 2018, equation 3.
+    The term trains the encoder and never the critic (Kim and Mnih 2018, equation 3).
 
     Args:
-      part: name of the critic in the model's `parts`.
+      part: the critic's name in the model's `parts`.
     """
 
     def density_ratio(model: Any, forward: Forward) -> Array:
@@ -160,13 +160,14 @@ def density_ratio(part: str = "critic") -> Term:
 
 
 def critic(part: str = "critic") -> Term:
-    """What the critic loses telling codes from codes permuted in each dimension, f32[B], nats.
+    """Returns the critic's loss at classifying codes against permuted codes, f32[B], in nats.
 
-    It trains the critic and never the encoder (Kim and Mnih 2018, algorithm 2). As in
-    disentanglement_lib the permuted codes are the same batch's.
+    Permuted codes are those of the same batch, as in disentanglement_lib, with each dimension
+    permuted independently. The term trains the critic and never the encoder (Kim and Mnih 2018,
+    algorithm 2).
 
     Args:
-      part: name of the critic in the model's `parts`.
+      part: the critic's name in the model's `parts`.
     """
 
     def critic(model: Any, forward: Forward) -> Array:
@@ -181,7 +182,7 @@ def critic(part: str = "critic") -> Term:
 
 
 def permuted(key: Key | None, z: Array) -> Array:
-    """Each column of f32[B, L] in an order of its own; without a key column j moves by j rows."""
+    """Permutes each column of f32[B, L] independently; without a key, rolls column j by j rows."""
     if key is None:
         return jnp.stack([jnp.roll(z[:, j], j) for j in range(z.shape[1])], axis=1)
     return jax.random.permutation(key, z, axis=0, independent=True)
@@ -190,18 +191,18 @@ def permuted(key: Key | None, z: Array) -> Array:
 def _critic(model: Any, part: str) -> Any:
     if part not in model.parts:
         raise UserError(
-            f"the model has no part {part!r} to tell codes apart: give Autoencoder "
+            f"the model has no critic named {part!r} in its parts: give Autoencoder "
             f"parts={{{part!r}: MLP((1000, 1000), shape=(1,))}}"
         )
     return model.parts[part]
 
 
 def _logit(module: Any, z: Array) -> Array:
-    """f32[B, L] -> f32[B]."""
+    """Returns the critic's logit, f32[B], for each code f32[B, L]."""
     logits = module(z)
     if logits.size != z.shape[0]:
         raise UserError(
-            f"the critic gives {logits.shape[1:]} for each code, but one logit is read: let it end "
-            "in shape (1,)"
+            f"the critic's output for each code has shape {logits.shape[1:]}, but one logit is "
+            "needed: give the critic shape=(1,)"
         )
     return logits.reshape(z.shape[0])

@@ -1,4 +1,4 @@
-"""Terms that draw the aggregate posterior to the prior by samples: the maximum mean discrepancy.
+"""Terms that pull the aggregate posterior towards the prior: the maximum mean discrepancy (MMD).
 
 WAE-MMD    merge(reconstruction(), {"mmd": (10.0, mmd())})
 InfoVAE    {"rate": (1 - alpha, kl), "distortion": (1.0, distortion), "mmd": (weight, mmd())}
@@ -16,18 +16,20 @@ from aejax.errors import UserError
 from aejax.events import joined
 from aejax.types import Array, Forward, Term
 
-# squared distances f32[B, B] and the number of latents L -> f32[B, B]
+# Maps squared distances f32[B, B] and the number of latents L to kernel values f32[B, B].
 Kernel = Callable[[Array, int], Array]
 
 
 def inverse_multiquadric(
     scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), std: float = 1.0
 ) -> Kernel:
-    """sum_s C s / (C s + d^2), C = 2 L std^2 (Tolstikhin et al. 2018, section 4).
+    """Returns the kernel sum_s C s / (C s + d^2) with C = 2 L std^2.
+
+    Source: Tolstikhin et al. 2018, section 4.
 
     Args:
-      scales: s.
-      std: of the prior in one dimension.
+      scales: the scales s that are summed over.
+      std: the prior's standard deviation in each dimension.
     """
 
     def kernel(squares: Array, latents: int) -> Array:
@@ -38,9 +40,10 @@ def inverse_multiquadric(
 
 
 def gaussian_kernel(width: float = 1.0) -> Kernel:
-    """exp(-d^2 / (width L)); with width = L that of InfoVAE's code (Zhao et al. 2017).
+    """Returns the kernel exp(-d^2 / (width L)).
 
-    There squared distances are averaged over the L latents and then divided by L once more.
+    With width = L it is the kernel of InfoVAE's code (Zhao et al. 2017), which averages squared
+    distances over the L latents and then divides by L once more.
     """
 
     def kernel(squares: Array, latents: int) -> Array:
@@ -50,23 +53,23 @@ def gaussian_kernel(width: float = 1.0) -> Kernel:
 
 
 def mmd(kernel: Kernel | None = None) -> Term:
-    """The squared MMD between the batch's codes and as many prior samples, same for all B, f32[B].
+    """Returns the squared MMD between the batch's codes and as many prior samples, f32[B].
 
-    The unbiased estimate (Gretton et al. 2012, equation 3; Tolstikhin et al. 2018, algorithm 2),
-    which may be negative.
+    The value is the unbiased estimate (Gretton et al. 2012, equation 3; Tolstikhin et al. 2018,
+    algorithm 2), which may be negative; it is repeated for all examples.
 
     Args:
-      kernel: `inverse_multiquadric()`, which None stands for, or `gaussian_kernel()`.
+      kernel: `inverse_multiquadric()` or `gaussian_kernel()`; None: `inverse_multiquadric()`.
 
     Raises:
-      UserError: when used without a key, or on a batch of one.
+      UserError: when the term is evaluated without a key, or on a batch of one example.
     """
     kernel = inverse_multiquadric() if kernel is None else kernel
 
     def mmd(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
         if forward.key is None:
-            raise UserError("mmd draws from the prior: evaluate the model with a key")
+            raise UserError("mmd draws from the prior, but there is no key: evaluate with a key")
         drawn = model.sample_latent(forward.key, size, forward.batch.context)
         return jnp.full((size,), discrepancy(joined(forward.code.latent), joined(drawn), kernel))
 
@@ -74,20 +77,21 @@ def mmd(kernel: Kernel | None = None) -> Term:
 
 
 def discrepancy(one: Array, other: Array, kernel: Kernel) -> Array:
-    """The unbiased squared MMD between two samples f32[B, L] of one size, f32[].
+    """Computes the unbiased squared MMD between two samples of the same shape f32[B, L], f32[].
 
     Raises:
-      UserError: if the samples are of one point, which has no other to be compared with.
+      UserError: if B is 1, because the estimate compares pairs of points within a sample.
     """
     size = one.shape[0]
     if size < 2:
-        raise UserError("mmd compares the codes of a batch: give batches of 2 examples or more")
+        raise UserError("mmd compares the codes within a batch: give batches of 2 or more examples")
     within = 1.0 - jnp.eye(size)
     same = jnp.sum(within * (_gram(one, one, kernel) + _gram(other, other, kernel)))
     return same / (size * (size - 1)) - 2.0 * jnp.mean(_gram(one, other, kernel))
 
 
 def _gram(one: Array, other: Array, kernel: Kernel) -> Array:
+    """Computes the kernel of all pairs of rows, f32[B, B]."""
     shape = (one.shape[0], *other.shape)
     apart = jnp.broadcast_to(one[:, None], shape) - jnp.broadcast_to(other[None], shape)
     return kernel(jnp.sum(jnp.square(apart), axis=-1), one.shape[1])

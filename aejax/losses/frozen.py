@@ -1,4 +1,4 @@
-"""A part of the model as a constant: what makes one objective of an adversarial game."""
+"""Holds a module constant in a term, so that one objective can express an adversarial game."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import jax
 
 
 def frozen(module: Any) -> Callable[..., Any]:
-    """The module's call with its variables under stop_gradient; arguments keep their gradient.
+    """Returns the module's call with its variables under stop_gradient.
+
+    Gradients still flow to the call's arguments.
 
     Args:
-      module: a part of the bound model that a term sees, such as model.parts["critic"].
+      module: a submodule of the bound model that a term receives, such as model.parts["critic"].
 
     Returns:
-      A function of the module's own arguments.
+      A function with the module's own arguments.
     """
 
     def apply(*arguments: Any) -> Any:
         if module.is_initializing():
-            # The parameters may not be there yet; nothing is differentiated while they are made.
+            # The parameters may not exist yet, and initialisation computes no gradient.
             return module(*arguments)
         unbound, variables = module.unbind()
         return unbound.apply(jax.lax.stop_gradient(variables), *arguments)

@@ -1,4 +1,4 @@
-"""The two terms that teach a gated code's gate, which its step function alone cannot."""
+"""The two terms that train a gated code's gate, whose step function passes no gradient."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from aejax.types import Array, Forward, Term
 
 
 def gate_l1(weighted: bool = False) -> Term:
-    """sum relu(gate_i), f32[B] (Rajamanoharan et al. 2024, equation 8).
+    """Returns the term sum_i relu(gate_i), f32[B] (Rajamanoharan et al. 2024, equation 8).
 
     Args:
-      weighted: times the atoms' norms, as SAELens has it; for atoms that are not of norm 1.
+      weighted: whether each summand is multiplied by its atom's norm, as in SAELens; use it for
+        atoms whose norms are free.
     """
 
     def gate_l1(model: Any, forward: Forward) -> Array:
@@ -28,13 +29,13 @@ def gate_l1(weighted: bool = False) -> Term:
 
 
 def gate_error(detach: bool = True) -> Term:
-    """||target - (relu(gate) atoms + bias)||^2 in the dictionary's own units, f32[B].
+    """Returns ||target - (relu(gate) atoms + bias)||^2, f32[B], in the decoder's scaled units.
 
-    A skip connection belongs to the prediction, as the bias does.
+    A skip connection is added to the prediction, as the bias is.
 
     Args:
-      detach: the decoder is a constant to this term (Rajamanoharan et al. 2024, equation 8);
-        SAELens trains it by this term too.
+      detach: whether the decoder is constant in this term (Rajamanoharan et al. 2024, equation 8);
+        in SAELens this term trains the decoder too.
     """
 
     def gate_error(model: Any, forward: Forward) -> Array:
@@ -51,7 +52,7 @@ def gate_error(detach: bool = True) -> Term:
 
 
 def _gate(forward: Forward) -> Array:
-    """relu(gate), f32[B, m]; raises UserError where the code has none."""
+    """Returns relu(gate), f32[B, m]; raises UserError if the code has no gate."""
     if forward.code.pre is None:
-        raise UserError("this term teaches a gate, and the code has none: use the bottleneck Gated")
+        raise UserError("this term trains a gate, but the code has none: use the bottleneck Gated")
     return jax.nn.relu(forward.code.pre)

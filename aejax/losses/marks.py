@@ -1,4 +1,4 @@
-"""What a term says about itself, for the bound that may reduce it."""
+"""Marks: what a term tells the bounds about itself."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from aejax.types import Term
 class Mark(NamedTuple):
     """How a bound may treat a term."""
 
-    part: str = "penalty"  # "ratio" or "penalty"
+    part: str = "penalty"  # "ratio": a summand of the log-ratio; "penalty": averaged over draws
     sampled: bool = True  # False: an expectation in closed form, which only the ELBO may use
-    stick: bool = False  # True: log q hides its parameters' gradient
+    stick: bool = False  # True: log q stops the gradient of its own parameters
 
 
 def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
-    """Marks a term as a part of the log-ratio."""
+    """Returns a decorator that marks a term as a summand of the log-ratio.
+
+    Args:
+      sampled: whether the term is evaluated at the draw; False: it is an expectation.
+      stick: whether log q stops the gradient of its own parameters.
+    """
 
     def decorate(term: Term) -> Term:
         term.mark = Mark("ratio", sampled, stick)  # type: ignore[attr-defined]
@@ -27,5 +32,5 @@ def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
 
 
 def mark(term: Term) -> Mark:
-    """The mark of a term; an unmarked one is a penalty."""
+    """Returns the mark of a term; an unmarked term is a penalty."""
     return getattr(term, "mark", Mark())

@@ -1,4 +1,4 @@
-"""Nested dictionaries: every prefix of the latents is to explain the target by itself."""
+"""Nested (Matryoshka) dictionaries: every prefix of the latents must explain the target alone."""
 
 from __future__ import annotations
 
@@ -15,36 +15,46 @@ from aejax.losses.scaled import residual
 from aejax.losses.sparsity import dictionary
 from aejax.types import Array, Forward, Term
 
-# Of m, as dictionary_learning divides it: 1/32, 1/16, 1/8, 1/4 and the rest, cumulated.
+# The prefixes of dictionary_learning as fractions of m: the cumulative sums of 1/32, 1/16, 1/8, 1/4
+# and the rest.
 FRACTIONS = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
 
 
 def prefix_error(
     prefixes: Sequence[int], weights: Sequence[float] | None = None, bias: bool = False
 ) -> Term:
-    """The squared errors of the dictionary's prefixes, f32[B] (Bussmann et al. 2025, equation 5).
+    """Returns the weighted sum of the squared errors of the dictionary's prefixes, f32[B].
 
-    sum_j w_j ||y - (z[:m_j] atoms[:m_j] + bias)||^2 in the dictionary's own units; a skip
-    connection belongs to every prefix, as the bias does. The last prefix is the whole, so this
-    takes the place of the error itself.
+    The term is sum_j w_j ||y - (z[:m_j] atoms[:m_j] + bias)||^2 in the decoder's scaled units
+    (Bussmann et al. 2025, equation 5). A skip connection is added to every prefix, as the bias is.
+    The last prefix is the whole dictionary, so this term replaces the reconstruction error.
 
     Args:
-      prefixes: m_1 < ... < m_G = m.
-      weights: w_j; None: their mean, 1 / G each (SAELens: 1 each).
-      bias: counts the bias alone as a further prefix, m_0 = 0, as the authors' code does.
+      prefixes: the prefix lengths m_1 < ... < m_G = m.
+      weights: the weights w_j; None: 1 / G each (SAELens: 1 each).
+      bias: whether the bias alone counts as a further prefix, m_0 = 0, as in the authors' code.
 
     Raises:
-      UserError: if the prefixes do not rise from 1 or more to m.
+      UserError: if the prefixes do not increase from 1 or more to m, or if the number of weights
+        differs from the number of prefixes.
     """
     prefixes = tuple(prefixes)
     if not prefixes or not all(map(whole, prefixes)) or prefixes[0] < 1:
-        raise UserError(f"the prefixes {list(prefixes)} must be whole numbers of 1 latent or more")
+        raise UserError(
+            f"the prefixes are {list(prefixes)}, but they count latents: give one or more whole "
+            "numbers, each 1 or more"
+        )
     levels = (0, *prefixes) if bias else tuple(prefixes)
     shares = tuple(weights) if weights is not None else (1.0 / len(levels),) * len(levels)
     if any(b <= a for a, b in itertools.pairwise(levels)):
-        raise UserError(f"the prefixes {list(prefixes)} must rise from level to level")
+        raise UserError(
+            f"the prefixes are {list(prefixes)}: give them in ascending order, without repetition"
+        )
     if len(shares) != len(levels):
-        raise UserError(f"there are {len(shares)} weights for {len(levels)} prefixes")
+        raise UserError(
+            f"there are {len(shares)} weights for {len(levels)} prefixes: give one for each"
+            + (", and one for the bias" if bias else "")
+        )
 
     def prefix_error(model: Any, forward: Forward) -> Array:
         z, decoder = forward.code.z, dictionary(model)
@@ -70,15 +80,16 @@ def prefix_error(
 
 
 def fractions(latents: int, parts: Sequence[float] = FRACTIONS) -> tuple[int, ...]:
-    """Prefixes as parts of the latents, the last one all of them.
+    """Returns the prefix lengths that are given fractions of the number of latents.
 
-    Of a few latents some parts are less than one, or equal: a prefix has at least one, and is named
-    once.
+    Each prefix has at least one latent, and equal lengths, which a small dictionary may give, are
+    returned once.
     """
     return tuple(dict.fromkeys(max(1, round(part * latents)) for part in parts))
 
 
 def _between(z: Any, low: int, high: int) -> Any:
+    """Silences all latents of z but those with low <= index < high."""
     if not is_dense(z):
         return z.between(low, high)
     column = jnp.arange(z.shape[-1])[None]

@@ -16,23 +16,26 @@ from aejax.types import Array, Forward
 
 
 def commitment(model: Any, forward: Forward) -> Array:
-    """||encoded - sg(code vector)||^2, f32[B], summed over positions (van den Oord et al. 2017,
-    equation 3)."""
+    """Computes ||encoded - sg(code vector)||^2, f32[B], summed over the positions.
+
+    The term is the commitment loss of van den Oord et al. 2017, equation 3.
+    """
     code = forward.code
     apart = code.encoded - jax.lax.stop_gradient(code.z)
     return jnp.sum(jnp.square(apart), axis=tuple(range(1, apart.ndim)))
 
 
 def codes_used(model: Any, forward: Forward) -> Array:
-    """The share of the codebook used in the last whole window of steps, same for all B, f32[B]."""
+    """Computes the share of codes used in the last full window of steps, repeated to f32[B]."""
     counts = _usage(model)
     return jnp.full((forward.batch.target.shape[0],), jnp.mean(counts > 0))
 
 
 def perplexity(model: Any, forward: Forward) -> Array:
-    """exp of the entropy of the codes used in the last whole window, same for all B, f32[B].
+    """Computes the exponential of the entropy of code usage, repeated for all examples, f32[B].
 
-    The number of codes that, evenly used, would say as much; 1 before the first window is whole.
+    Usage is counted over the last full window of steps. The value is the number of codes that,
+    used evenly, would carry as much information; it is 1 until the first window is full.
     """
     counts = _usage(model)
     share = counts / jnp.maximum(jnp.sum(counts), 1.0)
@@ -41,7 +44,7 @@ def perplexity(model: Any, forward: Forward) -> Array:
 
 
 def _usage(model: Any) -> Array:
-    """How often each vector was chosen in the last whole window, f32[codes]."""
+    """Returns how often each code was chosen in the last full window of steps, f32[codes]."""
     if not hasattr(model.bottleneck, "usage"):
         raise UserError(
             f"{type(model.bottleneck).__name__} does not count how often each code is chosen: use "

@@ -1,4 +1,4 @@
-"""How badly the prediction explains the target."""
+"""Terms that measure how badly the prediction explains the target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aejax.types import Array, Forward
 
 @ratio()
 def distortion(model: nn.Module, forward: Forward) -> Array:
-    """-log p(target | z), f32[B], nats.
+    """Computes -log p(target | z), f32[B], in nats.
 
     Raises:
       UserError: if the model has no likelihood.
@@ -25,6 +25,6 @@ def distortion(model: nn.Module, forward: Forward) -> Array:
 
 
 def squared_error(model: nn.Module, forward: Forward) -> Array:
-    """||target - mean||^2, f32[B], summed over the event, in the target's units squared."""
+    """Computes ||target - mean||^2, f32[B], summed over the event, in squared target units."""
     batch = forward.batch
     return sum_events(jnp.square(batch.target - model.mean(forward.prediction)), batch.mask)

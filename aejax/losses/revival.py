@@ -1,4 +1,4 @@
-"""Terms that bring silent latents back: AuxK and ghost gradients. Free while none is dead."""
+"""Terms that revive dead latents: AuxK and ghost gradients; free of cost while none is dead."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from aejax.losses.scaled import masked, residual, scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Forward, Term
 
-Division = Callable[[Array], Array]  # target f32[B, D] -> f32[B]
+Division = Callable[[Array], Array]  # maps what AuxK explains, f32[B, D], to a divisor f32[B]
 
 
 def residual_variance(target: Array) -> Array:
-    """The variance of what is to be explained, summed over D, the same for all B (Marks et al.)."""
+    """Computes the variance of f32[B, D] over the batch, summed over D, repeated to f32[B].
+
+    Marks et al. divide AuxK by it.
+    """
     centred = target - jnp.mean(target, axis=0, keepdims=True)
     return jnp.full((target.shape[0],), jnp.mean(jnp.sum(jnp.square(centred), axis=-1)))
 
 
 def residual_norm(target: Array) -> Array:
-    """The squared norm of what is to be explained, of each example (Gao et al. 2024)."""
+    """Computes the squared norm of each row of f32[B, D], f32[B]; Gao et al. 2024 divide by it."""
     return jnp.sum(jnp.square(target), axis=-1)
 
 
@@ -38,28 +41,31 @@ def revival(
     bias: bool = False,
     rectify: bool = False,
 ) -> Term:
-    """AuxK: the k dead latents that answer most explain the residual (Gao et al. 2024, A.2).
+    """Returns AuxK: the k dead latents of largest pre-activation explain the residual.
 
-    ||sg(e) - sum of dead latents||^2, in the dictionary's own units, where e is the residual. Its
-    gradient reaches the atoms and the encoder of the dead latents. k is fixed, so nothing waits for
-    their number, and nothing is computed while there is none (in a sweep: while no member has one).
+    The term is ||sg(e) - sum of dead latents||^2 in the decoder's scaled units, where e is the
+    residual (Gao et al. 2024, A.2). Its gradient reaches the atoms and the encoder columns of the
+    dead latents. k is static, so the host never has to read the number of dead latents, and nothing
+    is computed while none is dead (in a sweep: while no member has a dead latent).
 
     Args:
-      k: dead latents used for each example; None: half of the dictionary's D, at most all.
+      k: dead latents used for each example; None: half of the residual's size D, at most all m.
       after: steps of silence after which a latent is dead.
-      share: weighs by min(dead / k, 1), so that few latents need not explain everything.
-      divide: what the squared error is divided by: `residual_norm` (OpenAI),
-        `residual_variance` (dictionary_learning, sparsify), or None.
-      bias: adds the decoder's bias to the residual, as a constant, and to its explanation (OpenAI):
-        what `divide` sees is another, and the term's gradient reaches the bias too.
-      rectify: cuts the dead latents' values at zero, as most libraries do; a latent that is
-        negative for every input then gets no gradient, and stays dead.
+      share: whether to weight by min(dead / k, 1), so that a few latents need not explain all.
+      divide: what divides the squared error: `residual_norm` (OpenAI), `residual_variance`
+        (dictionary_learning, sparsify), or None.
+      bias: whether to add the decoder's bias both to the residual, as a constant, and to the
+        explanation (OpenAI). This changes what `divide` receives, and trains the bias too.
+      rectify: whether negative values of dead latents become zero, as in most libraries; a latent
+        that is negative for every input then gets no gradient and stays dead.
 
     Raises:
       UserError: if k is less than 1.
     """
     if k is not None and k < 1:
-        raise UserError(f"revival by k = {k} dead latents revives none: give 1 or more, or None")
+        raise UserError(
+            f"revival has k = {k}, the number of dead latents it uses: give 1 or more, or None"
+        )
 
     def revival(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
@@ -82,10 +88,10 @@ def revival(
                 cost = jnp.where(scale > 0, cost / jnp.where(scale > 0, scale, 1.0), 0.0)
             if share:
                 cost = cost * jnp.minimum(jnp.sum(dead) / slots, 1.0)
-            # Zero where no latent of this member is dead, whatever another member needs.
+            # In a sweep this branch runs if any member has a dead latent; the others' cost is 0.
             return cost * jnp.any(dead)
 
-        # While few are dead the others cost nothing: an eighth of all is room for most runs.
+        # A branch pays for `room` latents, dead or not. An eighth of all suffices for most runs.
         rooms = sorted({max(slots, dead.shape[0] // 8), dead.shape[0]})
         branches = [lambda: jnp.zeros((size,)), *(functools.partial(explain, r) for r in rooms)]
         count = jnp.sum(dead)
@@ -96,10 +102,10 @@ def revival(
 
 
 def ghost(after: int = 1000) -> Term:
-    """Ghost gradients: dead latents, as exp(pre), explain the residual (Jermyn et al. 2024).
+    """Returns ghost gradients: dead latents, set to exp(pre), explain the residual, f32[B].
 
-    Their output is rescaled to half the residual's norm for each example, and the squared error to
-    the main loss's size; both scales are constants to the gradient.
+    Their output is rescaled to half the norm of each example's residual, and the term to the size
+    of the example's squared error; gradients do not flow through either scale (Jermyn et al. 2024).
 
     Args:
       after: steps of silence after which a latent is dead.
@@ -129,4 +135,5 @@ def ghost(after: int = 1000) -> Term:
 
 
 def _rectified(leaf: Array) -> Array:
+    """Cuts float leaves at zero; leaves integer leaves, such as indices, as they are."""
     return leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else jax.nn.relu(leaf)

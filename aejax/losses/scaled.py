@@ -1,7 +1,7 @@
-"""How badly a dictionary explains the target, in the dictionary's own units.
+"""Errors of a dictionary in the decoder's scaled units.
 
-Where the decoder has a `Scale`, these are units in which the data has mean square 1, so that one
-set of coefficients serves data of any size; where it has none, they are the target's.
+If the decoder has a `Scale`, these are units in which the data has mean square 1, so that the same
+coefficients suit data of any scale. If it has none, they are the target's units.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from aejax.types import Array, Batch, Forward, LinearDecoder
 
 
 def residual(model: Any, forward: Forward) -> Array:
-    """target - mean in the dictionary's own units, with the mask, f32[B, D]."""
+    """Computes target - mean, f32[B, D], masked and in the decoder's scaled units."""
     batch = forward.batch
     return _measure(model, batch.target - model.mean(forward.prediction), batch.mask)
 
 
 def masked(model: Any, values: Array, batch: Batch) -> Array:
-    """Values f32[B, D] in the dictionary's own units, with the mask as `residual` has it.
+    """Applies the batch's mask to values f32[B, D] in the decoder's scaled units.
 
-    A mask is of raw values, which whitening mixes: so they are brought to raw units and back.
+    The mask is defined on raw values, which whitening mixes, so the values are converted to raw
+    units, masked and converted back.
     """
     if batch.mask is None:
         return values
@@ -31,15 +32,15 @@ def masked(model: Any, values: Array, batch: Batch) -> Array:
 
 
 def scaled_error(model: Any, forward: Forward) -> Array:
-    """||target - mean||^2 in the dictionary's own units, f32[B], summed over the event."""
+    """Computes ||target - mean||^2 in the decoder's scaled units, f32[B], summed over the event."""
     return jnp.sum(jnp.square(residual(model, forward)), axis=-1)
 
 
 def normalised_error(model: Any, forward: Forward) -> Array:
-    """||y - y_hat||^2 / ||y||^2 of each example, f32[B] (Gao et al. 2024, their released loss).
+    """Computes ||y - y_hat||^2 / ||y||^2 of each example, f32[B] (code of Gao et al. 2024).
 
-    In the dictionary's own units, so that y is centred where the decoder has a `Scale`: examples of
-    any norm weigh the same.
+    Values are in the decoder's scaled units, so y is centred if the decoder has a `Scale`. Every
+    example has the same weight, whatever its norm.
     """
     target = forward.batch.target
     if isinstance(model.decoder, LinearDecoder):
@@ -50,10 +51,10 @@ def normalised_error(model: Any, forward: Forward) -> Array:
 
 
 def unexplained(model: Any, forward: Forward) -> Array:
-    """The fraction of variance unexplained, f32[B]; its mean over B is that of the batch.
+    """Computes the fraction of variance unexplained, f32[B]; its mean over B is the batch's value.
 
-    sum ||y - y_hat||^2 / sum ||y - mean_B y||^2, each example's share of the sum times B: a batch
-    statistic, so that data of any scale weighs the same.
+    An example's value is B ||y - y_hat||^2 / sum_B ||y - mean_B y||^2. The ratio does not depend on
+    the data's scale.
     """
     target, mask = forward.batch.target, forward.batch.mask
     centred = target - jnp.mean(target, axis=0, keepdims=True)
@@ -63,8 +64,9 @@ def unexplained(model: Any, forward: Forward) -> Array:
 
 
 def _measure(model: Any, difference: Array, mask: Array | None) -> Array:
+    """Masks a difference of raw values and converts it to the decoder's scaled units, f32[B, D]."""
     if mask is not None:
-        # The root, so that its square weighs as the mask does.
+        # The square root, because the squared error is to be weighted by the mask.
         difference = difference * jnp.sqrt(jnp.broadcast_to(mask, difference.shape))
     if isinstance(model.decoder, LinearDecoder):
         return model.decoder.measure(difference)

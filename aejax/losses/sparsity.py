@@ -1,4 +1,4 @@
-"""What an overcomplete code costs, and how much of it is in use."""
+"""Sparsity penalties of an overcomplete code, and metrics of how much of it is in use."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from aejax.variables import get
 
 
 def l1(model: Any, forward: Forward) -> Array:
-    """The L1 norm of z, f32[B] (Bricken et al. 2023)."""
+    """Computes the L1 norm of z, f32[B] (Bricken et al. 2023)."""
     return forward.code.magnitude()
 
 
 def weighted_l1(model: Any, forward: Forward) -> Array:
-    """sum |z_i| ||atom_i||, f32[B]: no norm of the atoms makes it small (Conerly et al. 2024)."""
+    """Computes sum_i |z_i| ||atom_i||, f32[B] (Conerly et al. 2024).
+
+    Scaling atoms up and activations down leaves this penalty unchanged.
+    """
     return forward.code.magnitude(norms(model))
 
 
 def layered_l1(model: Any, forward: Forward) -> Array:
-    """sum |z_i| sum_l ||atom_i of layer l||, f32[B]: a crosscoder's (Lindsey et al. 2024).
+    """Computes a crosscoder's sum_i |z_i| sum_l ||atom_i in layer l||, f32[B].
 
-    The target is [B, layers, size]; norms are taken over the last axis and summed over the rest.
+    The target is [B, layers, size]; norms are taken over the last axis and summed over the layers
+    (Lindsey et al. 2024).
     """
     atoms = dictionary(model).weights(model.bottleneck.latents).atoms
     lengths = safe_norm(atoms.reshape((-1, *forward.batch.target.shape[1:])))
@@ -33,12 +37,15 @@ def layered_l1(model: Any, forward: Forward) -> Array:
 
 
 def l0(model: Any, forward: Forward) -> Array:
-    """The number of active latents, f32[B]; its gradient is a threshold's, or zero."""
+    """Returns the number of active latents, f32[B].
+
+    Its gradient is JumpReLU's straight-through estimate for the thresholds, else zero.
+    """
     return forward.code.l0
 
 
 def tanh_l0(scale: float = 4.0) -> Term:
-    """sum tanh(scale z_i ||atom_i||), f32[B], a smooth L0 (Conerly et al. 2025)."""
+    """Returns the smooth L0 sum_i tanh(scale z_i ||atom_i||), f32[B] (Conerly et al. 2025)."""
 
     def tanh_l0(model: Any, forward: Forward) -> Array:
         z = forward.code.dense()
@@ -48,7 +55,7 @@ def tanh_l0(scale: float = 4.0) -> Term:
 
 
 def quadratic_l0(target: float) -> Term:
-    """2 / target (L0 - target)^2 of each example, f32[B] (Gemma Scope 2)."""
+    """Returns the term 2 / target (L0 - target)^2 of each example, f32[B] (Gemma Scope 2)."""
     _check_target(target)
 
     def quadratic_l0(model: Any, forward: Forward) -> Array:
@@ -58,7 +65,7 @@ def quadratic_l0(target: float) -> Term:
 
 
 def relative_l0(target: float) -> Term:
-    """(mean L0 / target - 1)^2 of the batch, the same for all B, f32[B] (dictionary_learning)."""
+    """Returns the term (mean_B L0 / target - 1)^2, repeated to f32[B] (dictionary_learning)."""
     _check_target(target)
 
     def relative_l0(model: Any, forward: Forward) -> Array:
@@ -69,16 +76,17 @@ def relative_l0(target: float) -> Term:
 
 
 def lp(model: Any, forward: Forward) -> Array:
-    """The present stage's sum z^p of an AnnealedReLU, rescaled, f32[B] (p-annealing)."""
+    """Computes an AnnealedReLU's rescaled sum z^p for the current p, f32[B] (p-annealing)."""
     if not model.bottleneck.powers:
-        raise UserError("lp needs the stages of p-annealing: use the bottleneck AnnealedReLU")
+        raise UserError("lp needs a bottleneck that changes p in stages: use AnnealedReLU")
     return model.bottleneck.penalty(forward.code)
 
 
 def pre_activation(model: Any, forward: Forward) -> Array:
-    """sum relu(theta_i - pre_i) ||atom_i||, f32[B]: lifts JumpReLU's silent latents.
+    """Computes sum_i relu(theta_i - pre_i) ||atom_i||, f32[B], which revives JumpReLU's latents.
 
-    Its weight is small, 3e-6 (Conerly et al. 2025).
+    The term raises pre-activations that are below their threshold. Its weight is small, 3e-6 in
+    Conerly et al. 2025.
     """
     _check_window(model, "pre_activation")
     below = jax.nn.relu(model.bottleneck.thresholds()[None] - forward.code.pre)
@@ -86,25 +94,25 @@ def pre_activation(model: Any, forward: Forward) -> Array:
 
 
 def penalty(model: Any, forward: Forward) -> Array:
-    """What the bottleneck's own class says must be small for few latents to be active, f32[B].
+    """Computes the sparsity penalty that the bottleneck's class defines, f32[B].
 
-    The L1 norm of ReLU's z, the sum z^p of AnnealedReLU, L0 of JumpReLU, the L1 norm of Gated's
-    gate: to be steered, `ae.sparse(steered=losses.penalty)`.
+    It is the L1 norm of z for ReLU, sum z^p for AnnealedReLU, L0 for JumpReLU and the L1 norm of
+    the gate for Gated. `ae.sparse(steered=losses.penalty)` adjusts its price to reach a target L0.
     """
     return model.bottleneck.penalty(forward.code)
 
 
 def priced(penalty: Term) -> Term:
-    """A penalty times the price at which the bottleneck's `l0` latents are active, f32[B].
+    """Returns a penalty times a price that a controller adjusts to reach the bottleneck's `l0`.
 
-    The price is steered batch by batch (see `bottlenecks.sparse.memory.Controller`); the term needs
-    no coefficient, so its weight is 1.
+    The price changes after every batch (see `bottlenecks.sparse.memory.Controller`) and replaces a
+    coefficient, so the term's weight is 1.
     """
 
     def priced(model: Any, forward: Forward) -> Array:
         if getattr(model.bottleneck, "l0", None) is None:
             raise UserError(
-                "a priced penalty needs a target: give the bottleneck one, such as l0=32"
+                "a priced penalty needs a target for L0: give it to the bottleneck, such as l0=32"
             )
         price = jax.lax.stop_gradient(model.bottleneck.controller(None))
         return price * penalty(model, forward)
@@ -113,7 +121,10 @@ def priced(penalty: Term) -> Term:
 
 
 def dead(after: int = 1000) -> Term:
-    """The share of latents silent for more than `after` training steps, the same for all B."""
+    """Returns the share of latents silent for more than `after` training steps, f32[B].
+
+    The value is repeated for all examples.
+    """
 
     def dead(model: Any, forward: Forward) -> Array:
         silent = ages(model) > after
@@ -123,45 +134,47 @@ def dead(after: int = 1000) -> Term:
 
 
 def window(model: Any, forward: Forward) -> Array:
-    """The share of latents in JumpReLU's window, f32[B]: zero, and no threshold ever moves."""
+    """Computes the share of latents in JumpReLU's window, f32[B]; at zero no threshold can move."""
     _check_window(model, "window")
     return model.bottleneck.window(forward.code.pre)
 
 
 def gamma(model: Any, forward: Forward) -> Array:
-    """||mean|| / ||std|| of the data that the encoder's `Scale` was set from, the same for all B.
+    """Returns ||mean|| / ||std|| of the data that initialised the encoder's `Scale`, f32[B].
 
-    Large values predict dead latents unless the mean is removed.
+    The value is repeated for all examples. Large values predict dead latents unless the mean is
+    removed.
     """
     found = get(model.encoder.variables, ("memory", "gamma"))
     if found is None:
         raise UserError(
-            f"gamma is remembered by a Scale, but the encoder is a {type(model.encoder).__name__}: "
-            "use nets.Scale as the encoder"
+            f"gamma is stored by a Scale, but the encoder is a {type(model.encoder).__name__}: use "
+            "nets.Scale as the encoder"
         )
     return jnp.full(forward.code.l0.shape, found)
 
 
 def ages(model: Any) -> Array:
-    """Training steps since each latent was last active, i32[m], before this batch.
+    """Returns the training steps since each latent was last active, before this batch, i32[m].
 
     Raises:
-      UserError: if the bottleneck counts none.
+      UserError: if the bottleneck does not count silent steps.
     """
     found = get(model.bottleneck.variables, ("memory", "ages", "age"))
     if found is None:
         raise UserError(
-            f"dead latents are told by their silent steps, and a {type(model.bottleneck).__name__} "
-            "counts no silent steps: use a sparse bottleneck, such as TopK"
+            "dead latents are found by their silent steps, but a "
+            f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
+            "such as TopK"
         )
     return found
 
 
 def dictionary(model: Any) -> Any:
-    """The decoder, of which the atoms are needed.
+    """Returns the model's decoder if it is a dictionary.
 
     Raises:
-      UserError: if it is no `Dictionary`.
+      UserError: if the decoder is not a `Dictionary`.
     """
     if not isinstance(model.decoder, LinearDecoder):
         raise UserError(
@@ -172,12 +185,12 @@ def dictionary(model: Any) -> Any:
 
 
 def norms(model: Any) -> Array:
-    """||atom||, f32[m], with its gradient."""
+    """Computes the norm of each atom, f32[m], with its gradient."""
     return safe_norm(dictionary(model).weights(model.bottleneck.latents).atoms)
 
 
 def safe_norm(values: Array) -> Array:
-    """The norm over the last axis, whose gradient at zero is zero and not NaN."""
+    """Computes the norm over the last axis, with gradient 0 instead of NaN at zero vectors."""
     squares = jnp.sum(jnp.square(values), axis=-1)
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
@@ -185,9 +198,9 @@ def safe_norm(values: Array) -> Array:
 
 def _check_target(target: Any) -> None:
     if not isinstance(target, jax.Array) and not target > 0:
-        raise UserError(f"the target is {target} active latents: give a number above 0")
+        raise UserError(f"the target L0 is {target}, but must be a number above 0")
 
 
 def _check_window(model: Any, term: str) -> None:
     if not model.bottleneck.windowed:
-        raise UserError(f"{term} needs a threshold of each latent: use the bottleneck JumpReLU")
+        raise UserError(f"{term} needs a bottleneck with learned thresholds: use JumpReLU")

@@ -1,4 +1,4 @@
-"""Encoders and decoders: Linen modules called with (values, context) -> values."""
+"""Encoders and decoders: Linen modules that map (values, context) to values."""
 
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution

@@ -17,17 +17,22 @@ Activation = Callable[[Array], Array]
 
 
 class Residual(nn.Module):
-    """x + conv(act(conv(act(x)))), pre-activation form (He et al. 2016, figure 4e)."""
+    """Computes x + conv(act(conv(act(x)))), the pre-activation form (He et al. 2016, figure 4e).
+
+    Attributes:
+      activation: the activation before each convolution.
+      dtype: the dtype of the computation; parameters stay float32.
+    """
 
     activation: Activation
     dtype: Any
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
+        """Maps [B, H, W, C] to [B, H, W, C]."""
         width = values.shape[-1]
         hidden = Convolution(width, (3, 3), dtype=self.dtype)(self.activation(values))
-        # The second convolution starts at zero, so that a fresh block is the identity.
+        # The second kernel is initially zero, so that an untrained block is the identity.
         zeros = nn.initializers.zeros_init()
         hidden = Convolution(width, (3, 3), dtype=self.dtype, kernel_init=zeros)(
             self.activation(hidden)
@@ -36,13 +41,13 @@ class Residual(nn.Module):
 
 
 class Conv(nn.Module):
-    """Encoder of images: each stage halves height and width, then a residual block.
+    """Encodes images in stages, each a convolution of stride 2 and a residual block.
 
     Attributes:
-      widths: channels of each stage.
-      features: units of the dense last layer.
-      activation: between the layers.
-      dtype: of the computation; parameters stay float32.
+      widths: the number of channels of each stage.
+      features: the number of units of the last layer, which is dense.
+      activation: the activation between the layers.
+      dtype: the dtype of the computation; parameters stay float32.
     """
 
     widths: Sequence[int] = (32, 64)
@@ -52,7 +57,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, H, W, C] -> [B, features]; the context joins before the dense layer."""
+        """Maps [B, H, W, C] to [B, features]; the context is appended before the dense layer."""
         hidden = values
         for i, width in enumerate(self.widths):
             halve = Convolution(width, (3, 3), 2, dtype=self.dtype, name=f"down_{i}")
@@ -63,14 +68,15 @@ class Conv(nn.Module):
 
 
 class Deconv(nn.Module):
-    """Decoder of images: the stages of `Conv` backwards, each doubling height and width.
+    """Decodes to images in the stages of `Conv` reversed, each doubling height and width.
 
     Attributes:
-      shape: (height, width, ...) of one output, of any height and width; what follows, such as
-        (channels, 2) for a likelihood of two numbers an element, are channels of the last layer.
-      widths: channels of each stage, from the smallest image to the largest.
-      activation: between the layers.
-      dtype: of the computation; parameters and output stay float32.
+      shape: (height, width, ...), the shape of one output, with any height and width. The further
+        axes are channels of the last layer, such as (channels, 2) for a likelihood that needs two
+        numbers per element.
+      widths: the number of channels of each stage, from the smallest image to the largest.
+      activation: the activation between the layers.
+      dtype: the dtype of the computation; parameters and output stay float32.
     """
 
     shape: Sequence[int]
@@ -80,7 +86,7 @@ class Deconv(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, ...] -> f32[B, *shape]."""
+        """Maps [B, ...] to f32[B, *shape]."""
         height, width, *channels = self.shape
         shrink = 2 ** len(self.widths)
         small = (math.ceil(height / shrink), math.ceil(width / shrink), self.widths[0])
@@ -92,7 +98,7 @@ class Deconv(nn.Module):
             hidden = TransposedConvolution(stage, (4, 4), (2, 2), dtype=self.dtype, name=f"up_{i}")(
                 self.activation(hidden)
             )
-        # Sizes that no power of two divides come out a little too large and are cut.
+        # If height or width is no multiple of 2^stages, the image is too large here and is cropped.
         hidden = self.activation(hidden)[:, :height, :width]
         output = Convolution(math.prod(channels), (3, 3), dtype=self.dtype, name="output")(hidden)
         return output.astype(jnp.float32).reshape((-1, *self.shape))

@@ -1,4 +1,4 @@
-"""flax's convolutions, by the kernels that are as fast in a loop of training steps as outside."""
+"""flax's convolutions with kernels that stay fast inside a `lax.scan` of training steps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Convolution = functools.partial(nn.Conv, conv_general_dilated=convolve)
 
 
 class TransposedConvolution(nn.Module):
-    """As `nn.ConvTranspose` with padding "SAME": an image `strides` times as large.
+    """Enlarges an image by `strides`, as `nn.ConvTranspose` with padding "SAME" does.
 
     Attributes:
-      features: channels of the output.
-      kernel_size: height and width.
-      strides: by which height and width grow.
-      dtype: of the computation; parameters stay float32.
+      features: the number of channels of the output.
+      kernel_size: the kernel's height and width.
+      strides: the factors by which height and width grow.
+      dtype: the dtype of the computation; parameters stay float32.
     """
 
     features: int
@@ -33,7 +33,7 @@ class TransposedConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
-        """[B, H, W, C] -> [B, H * strides[0], W * strides[1], features]."""
+        """Maps [B, H, W, C] to [B, H * strides[0], W * strides[1], features]."""
         shape = (*self.kernel_size, values.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)

@@ -1,7 +1,7 @@
-"""Gated convolutional nets of small images, those of the VampPrior paper.
+"""The gated convolutional nets of the VampPrior paper, for small images.
 
 A gated layer is the product of a linear map and the sigmoid of another (Dauphin et al. 2017). A
-dense one is `MLP((2 * width,), activation=jax.nn.glu)`, as half of the units are gates.
+dense gated layer is `MLP((2 * width,), activation=jax.nn.glu)`, where half of the units are gates.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from aejax.types import Array
 
 
 class GatedConv(nn.Module):
-    """Encoder: gated convolutions one after the other, flattened.
+    """Encodes images by a sequence of gated convolutions, whose output is flattened.
 
     Attributes:
-      stages: (channels, kernel, stride) of each layer.
+      stages: (channels, kernel size, stride) of each layer.
     """
 
     stages: Sequence[tuple[int, int, int]]
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, H, W, C] -> f32[B, features]; the context is appended."""
+        """Maps [B, H, W, C] to f32[B, features], with the context appended."""
         hidden = values
         for i, (width, kernel, stride) in enumerate(self.stages):
             conv = Convolution(2 * width, (kernel, kernel), stride, name=f"conv_{i}")
@@ -37,11 +37,11 @@ class GatedConv(nn.Module):
 
 
 class GatedImage(nn.Module):
-    """Decoder: a gated dense layer to the image's size, then gated convolutions at that size.
+    """Decodes by a gated dense layer of the image's size, then gated convolutions at that size.
 
     Attributes:
       shape: (height, width, channels) of one output.
-      widths: channels of each convolution.
+      widths: the number of channels of each convolution.
     """
 
     shape: Sequence[int]
@@ -49,7 +49,7 @@ class GatedImage(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, ...] -> f32[B, *shape]."""
+        """Maps [B, ...] to f32[B, *shape]."""
         hidden = join_context(flatten(values), context)
         hidden = nn.glu(nn.Dense(2 * math.prod(self.shape), name="dense")(hidden))
         hidden = hidden.reshape((-1, *self.shape))

@@ -1,4 +1,4 @@
-"""Nets side by side: several that read the same, and one that reads what several make."""
+"""Nets in parallel: several that read the same input, and one that reads several outputs."""
 
 from __future__ import annotations
 
@@ -15,37 +15,42 @@ from aejax.types import Array
 
 
 class Branches(nn.Module):
-    """The features of several nets that read the same values: those of a hierarchy's levels."""
+    """Applies several nets to the same values, such as one for each level of a hierarchy.
+
+    Attributes:
+      nets: the nets.
+    """
 
     nets: Sequence[nn.Module]
 
     def __call__(self, values: Array, context: Any = None) -> tuple[Array, ...]:
-        """[B, ...] -> a tuple of what each net gives."""
+        """Returns the tuple of the nets' outputs for values [B, ...]."""
         return tuple(net(values, context) for net in self.nets)
 
 
 class Joined(nn.Module):
-    """A net of several values, each of which goes through a net of its own first.
+    """Applies one net to several arrays, each of which first passes through its own net.
 
     Attributes:
-      parts: one for each array of (values, context), in that order; None hands it on as it is.
-      net: reads what the parts give, one after the other.
+      parts: one net for each array of (values, context), in that order; None: the array is passed
+        on unchanged.
+      net: the net that reads the flattened, concatenated outputs of the parts.
     """
 
     parts: Sequence[nn.Module | None]
     net: nn.Module
 
     def __call__(self, values: Any, context: Any = None) -> Array:
-        """Values and a context of as many arrays [B, ...] as parts -> what the net gives.
+        """Applies the nets to the arrays [B, ...] of values and context.
 
         Raises:
-          UserError: if there are more or fewer.
+          UserError: if the number of arrays is not the number of parts.
         """
         arrays = jax.tree.leaves((values, context))
         if len(arrays) != len(self.parts):
             raise UserError(
-                f"Joined has {len(self.parts)} parts and was given {len(arrays)} arrays: give it a "
-                "part, or None, for each"
+                f"Joined has {len(self.parts)} parts but was given {len(arrays)} arrays: give it a "
+                "part, or None, for each array"
             )
         pairs = zip(self.parts, arrays, strict=True)
         made = [flatten(array if part is None else part(array)) for part, array in pairs]

@@ -1,12 +1,12 @@
-"""The nets of a ladder VAE: features going up, one deterministic trunk coming down.
+"""The nets of a ladder VAE: bottom-up features and one deterministic top-down trunk.
 
     up     x -> features_L -> ... -> features_1              LadderEncoder, finest first
     down   state_1 -> z_1 -> state_2 -> z_2 -> ... -> image  LadderTrunk, then LadderOutput
 
-Level l's latent is an image of few channels at the level's size; its prior is read from the trunk's
-state, its posterior from state and features together (Soenderby et al. 2016; Kingma et al. 2016,
-section 5). A context enters where the trunk starts, and so reaches every prior, posterior and the
-image. `ladder` makes the nets that belong together.
+Each level's latent is an image of a few channels at the level's size. The trunk's state determines
+the level's prior; the state and the features together determine its posterior (Soenderby et al.
+2016; Kingma et al. 2016, section 5). A context is added to the trunk's first state, and so affects
+every prior, every posterior and the image. `ladder` makes all nets of one model.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from aejax.types import Array
 
 
 class Nets(NamedTuple):
-    """What a ladder is built from: Autoencoder(encoder, Levels(latents, heads), output, ...)."""
+    """The nets for Autoencoder(encoder, Levels(latents, heads), output, Ladder(trunk), ...)."""
 
     encoder: nn.Module
-    latents: tuple[int, ...]  # of each level, from the top down
-    heads: tuple[nn.Module, ...]  # of the bottleneck `Levels`
-    trunk: nn.Module  # of the prior `Ladder`
+    latents: tuple[int, ...]  # sizes of the levels' latents, from the top down
+    heads: tuple[nn.Module, ...]  # the nets of the bottleneck `Levels`
+    trunk: nn.Module  # the trunk of the prior `Ladder`
     output: nn.Module  # the decoder
 
 
@@ -44,29 +44,29 @@ def ladder(
     blocks: int = 1,
     remat: bool = False,
 ) -> Nets:
-    """The nets of a ladder of sum(levels) stochastic levels.
+    """Returns the nets of a ladder VAE with sum(levels) stochastic levels.
 
     Args:
       shape: (height, width, channels) of an image.
-      levels: how many stand at each size, from the smallest on; each size doubles the one before,
-        and the largest is half of the image's.
-      channels: of the features and of the trunk.
-      latents: channels of each level's latent.
-      blocks: residual blocks between one level and the next, upwards and downwards each.
-      remat: computes the blocks anew in the backward pass, so that memory does not grow with the
-        number of blocks.
+      levels: the number of levels at each size, from the smallest size on. Each size doubles the
+        one before, and the largest is half of the image's.
+      channels: the number of channels of the features and of the trunk.
+      latents: the number of channels of each level's latent.
+      blocks: the number of residual blocks per level, both bottom-up and top-down.
+      remat: whether the backward pass recomputes the blocks, which saves their activations' memory.
 
     Raises:
-      UserError: if there is no level, or the image cannot be halved so often.
+      UserError: if a size has no level, or the image cannot be halved once for each size.
     """
     height, width = shape[:2]
     shrink = 2 ** len(levels)
     if min(levels, default=0) < 1 or height % shrink or width % shrink:
         raise UserError(
-            f"a ladder with levels {tuple(levels)} halves images {len(levels)} times, and those of "
-            f"{height}x{width} cannot be: give 1 or more levels at each of fewer sizes"
+            f"a ladder with levels {tuple(levels)} halves images {len(levels)} times, which images "
+            f"of {height}x{width} do not allow, or has a size without a level: give 1 or more "
+            "levels for each size, and fewer sizes"
         )
-    # The size of each level, from the top down.
+    # The height and width of each level, from the top down.
     sizes = tuple(
         (height // (shrink >> i), width // (shrink >> i))
         for i, count in enumerate(levels)
@@ -82,13 +82,13 @@ def ladder(
 
 
 class LadderEncoder(nn.Module):
-    """Residual blocks upwards; the features of each level, from the top down.
+    """Computes the features of each level bottom-up by residual blocks.
 
     Attributes:
       sizes: (height, width) of each level, from the top down.
-      channels: of the features.
-      blocks: before each level.
-      remat: computes them anew in the backward pass.
+      channels: the number of channels of the features.
+      blocks: the number of residual blocks before each level.
+      remat: whether the backward pass recomputes the blocks.
     """
 
     sizes: Sequence[tuple[int, int]]
@@ -98,7 +98,7 @@ class LadderEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> tuple[Array, ...]:
-        """[B, H, W, C] -> a tuple of f32[B, h, w, channels]."""
+        """Maps [B, H, W, C] to features f32[B, h, w, channels] of each level, from the top down."""
         hidden, features = values, []
         for i in reversed(range(len(self.sizes))):
             if hidden.shape[1:3] != tuple(self.sizes[i]):
@@ -110,14 +110,24 @@ class LadderEncoder(nn.Module):
 
 
 class LadderHead(nn.Module):
-    """A level's posterior from its features and the trunk's state."""
+    """Computes a level's posterior from its features and the trunk's state.
+
+    Attributes:
+      channels: the number of channels of the hidden layer.
+      latents: the number of channels of the level's latent.
+    """
 
     channels: int
     latents: int
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Features f32[B, h, w, channels], (state, ...) -> f32[B, 2 L], means, log deviations."""
+        """Returns the means and log deviations f32[B, 2 L] of a level's posterior.
+
+        Args:
+          values: the level's features, f32[B, h, w, channels].
+          context: the pair (state of the trunk, context); only the state is read.
+        """
         state, _ = context
         hidden = Convolution(self.channels, (3, 3), name="joined")(
             nn.elu(jnp.concatenate([values, state], axis=-1))
@@ -126,10 +136,14 @@ class LadderHead(nn.Module):
 
 
 class LadderTrunk(nn.Module):
-    """The trunk from the top down; its methods are those that `priors.Ladder` asks for.
+    """The top-down trunk, with the methods that `priors.Ladder` needs.
 
     Attributes:
-      sizes, channels, latents, blocks, remat: as of `ladder`, sizes from the top down.
+      sizes: (height, width) of each level, from the top down.
+      channels: the number of channels of the trunk's state.
+      latents: the number of channels of each level's latent.
+      blocks: the number of residual blocks after each level.
+      remat: whether the backward pass recomputes the blocks.
     """
 
     sizes: Sequence[tuple[int, int]]
@@ -144,7 +158,7 @@ class LadderTrunk(nn.Module):
         top = (1, *self.sizes[0], self.channels)
         self.top = self.param("top", nn.initializers.normal(0.1), top)
         self.given = nn.Dense(self.channels, name="context")
-        # Zero at the start: the prior is the standard normal before training.
+        # Zero kernels make every level's prior the standard normal before training.
         self.priors = [
             Convolution(2 * self.latents, (1, 1), kernel_init=zeros, name=f"prior_{i}")
             for i in range(count)
@@ -159,17 +173,17 @@ class LadderTrunk(nn.Module):
         ]
 
     def start(self, n: int, context: Any = None) -> Array:
-        """The learned state above the top, moved by a context [n, ...]: f32[n, h, w, channels]."""
+        """Returns the learned first state, f32[n, h, w, channels], shifted by the context."""
         state = jnp.broadcast_to(self.top, (n, *self.top.shape[1:]))
         given = join_context(jnp.zeros((n, 0)), context)
         return state + self.given(given)[:, None, None] if given.size else state
 
     def statistics(self, level: int, state: Array) -> Array:
-        """The prior of a level, f32[B, 2 L]."""
+        """Returns the means and log deviations of a level's prior, f32[B, 2 L]."""
         return _flat(self.priors[level](nn.elu(state)))
 
     def advance(self, level: int, state: Array, z: Array) -> Array:
-        """The state below a level whose latent is z f32[B, L], at the next level's size."""
+        """Returns the state below a level with latent z f32[B, L], at the next level's size."""
         image = z.reshape((z.shape[0], *self.sizes[level], self.latents))
         hidden = state + self.reads[level](image)
         for block in self.down[level]:
@@ -179,25 +193,30 @@ class LadderTrunk(nn.Module):
 
 
 class LadderOutput(nn.Module):
-    """Decoder: from the end of the trunk, at half the image's size, to the image."""
+    """Decodes the trunk's last state, at half of the image's size, to the image.
+
+    Attributes:
+      shape: (height, width, channels) of one output.
+      channels: the number of channels of the hidden layer.
+    """
 
     shape: Sequence[int]
     channels: int
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """f32[B, H / 2, W / 2, channels] -> f32[B, *shape]."""
+        """Maps f32[B, H / 2, W / 2, channels] to f32[B, *shape]."""
         hidden = TransposedConvolution(self.channels, (4, 4), (2, 2), name="grow")(nn.elu(values))
         return Convolution(self.shape[-1], (3, 3), name="output")(nn.elu(hidden))
 
 
 def residuals(count: int, remat: bool, name: str) -> list[Any]:
-    """Residual blocks, each computed anew in the backward pass where remat is on."""
+    """Returns residual blocks; with remat the backward pass recomputes each of them."""
     block: Any = nn.remat(Residual) if remat else Residual
     return [block(nn.elu, None, name=f"{name}_{i}") for i in range(count)]
 
 
 def _flat(statistics: Array) -> Array:
-    """f32[B, h, w, 2 C] -> f32[B, 2 h w C]: all means, then all log deviations."""
+    """Flattens f32[B, h, w, 2 C] to f32[B, 2 h w C]: all means, then all log deviations."""
     mean, log_std = jnp.split(statistics, 2, axis=-1)
     return jnp.concatenate([flatten(mean), flatten(log_std)], axis=-1)

@@ -1,4 +1,4 @@
-"""The two nets of a sparse autoencoder: nothing, and one linear map."""
+"""The encoder and the decoder of a sparse autoencoder: the identity and a linear map."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from aejax.types import Array
 
 
 class Identity(nn.Module):
-    """Hands the values over as they are; a sparse bottleneck owns its projection."""
+    """Returns the values unchanged; a sparse bottleneck has its own projection."""
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, *event] -> [B, *event]."""
+        """Returns the values [B, *event] unchanged."""
         return values
 
 
 class Weights(NamedTuple):
-    """A dictionary's parameters, in its own units."""
+    """A dictionary's parameters, in its scaled units."""
 
     atoms: Array  # f32[m, D]
     bias: Array  # f32[D]
-    skip: Array | None  # f32[D_in, D]
+    skip: Array | None  # f32[D_in, D], the kernel of the skip connection
 
 
 class Dictionary(nn.Module):
-    """One linear map whose rows are the features' directions: z @ atoms + bias.
+    """Computes z @ atoms + bias; each row of the kernel is the direction (atom) of one latent.
 
-    Takes a dense z f32[B, m], or one that holds few latents and combines their atoms itself, at the
-    cost of these alone (see `aejax.events.is_dense`).
+    The decoder takes a dense z f32[B, m] or a sparse record such as `Rows`, which combines the
+    atoms of its active latents only (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms
+    + bias is in scaled units, and the scale converts it to the target's units.
 
     Attributes:
-      shape: of one example's output: a number of units, or a shape; (layers, size) makes a
+      shape: the number of units of one example's output, or its shape; (layers, size) makes a
         crosscoder.
-      norm: of each atom at the start; directions are uniform on the sphere.
-      dtype: of the computation; parameters and output stay float32.
-      scale: a `Scale` that brings the output to the target's units; None where they are its own.
-      skip: a net, such as `Identity()` or `Scale()`, whose view of the context is mapped linearly
-        to the output as well: with the input as the batch's context, a skip transcoder.
+      norm: the norm of each atom before training; directions are uniform on the sphere.
+      dtype: the dtype of the computation; parameters and output stay float32.
+      scale: a `Scale` that converts the output to the target's units; None: no conversion.
+      skip: a net, such as `Identity()` or `Scale()`, that is applied to the batch's context and
+        mapped linearly to the output. With the input as the context this is a skip transcoder.
+        None: no skip connection.
     """
 
     shape: int | Sequence[int]
@@ -54,15 +56,15 @@ class Dictionary(nn.Module):
     skip: Any = None
 
     def __call__(self, z: Any, context: Any = None) -> Array:
-        """f32[B, m], or rows, -> f32[B, *shape].
+        """Decodes z, f32[B, m] or a sparse record, to f32[B, *shape].
 
         Raises:
-          UserError: if there is a skip connection and no context.
+          UserError: if there is a skip connection but no context.
         """
         return self.finish(self.combine(z) + self.offset(_latents(z), context))
 
     def combine(self, z: Any) -> Array:
-        """z @ atoms without the bias, f32[B, D], in the dictionary's own units."""
+        """Computes z @ atoms without the bias, f32[B, D], in scaled units."""
         dtype = self.dtype or jnp.float32
         atoms = self.weights(_latents(z)).atoms.astype(dtype)
         if not is_dense(z):
@@ -70,39 +72,39 @@ class Dictionary(nn.Module):
         return jnp.matmul(z.astype(dtype), atoms, preferred_element_type=jnp.float32)
 
     def offset(self, latents: int, context: Any = None) -> Array:
-        """The output without any latent, in the dictionary's own units: bias and skip connection.
+        """Computes the output without any latent, in scaled units: the bias and skip connection.
 
         Args:
-          latents: m.
-          context: of the batch, which a skip connection reads.
+          latents: the number of latents m.
+          context: the batch's context, which a skip connection reads.
 
         Returns:
-          f32[1, D], or f32[B, D] where there is a skip connection.
+          f32[1, D], or f32[B, D] if there is a skip connection.
 
         Raises:
-          UserError: if there is a skip connection and no context.
+          UserError: if there is a skip connection but no context.
         """
         weights = self.weights(latents, self._seen(context))
         bias = weights.bias[None]
         return bias if weights.skip is None else bias + self._view(context) @ weights.skip
 
     def finish(self, output: Array) -> Array:
-        """f32[B, D] in the dictionary's own units -> f32[B, *shape] in the target's."""
+        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units."""
         restored = output if self.scale is None else self.scale.restore(output)
         return restored.reshape((-1, *self._event()))
 
     def measure(self, differences: Array) -> Array:
-        """Differences [B, *shape] in the target's units -> f32[B, D] in the dictionary's own."""
+        """Converts differences [B, *shape] from the target's units to scaled units f32[B, D]."""
         flat = differences.reshape((differences.shape[0], -1)).astype(jnp.float32)
         return flat if self.scale is None else self.scale.measure(flat)
 
     @nn.compact
     def weights(self, latents: int, inputs: int | None = None) -> Weights:
-        """The parameters.
+        """Returns the parameters.
 
         Args:
-          latents: m.
-          inputs: size of what the skip connection sees, or None.
+          latents: the number of latents m.
+          inputs: the size D_in of the skip connection's input; None: no skip connection.
         """
         size = math.prod(self._event())
         zeros = nn.initializers.zeros_init()
@@ -121,8 +123,8 @@ class Dictionary(nn.Module):
             return None
         if context is None:
             raise UserError(
-                "a Dictionary with a skip connection reads the input from the batch's context: "
-                "make batches Batch(x, target, context=x)"
+                "a Dictionary with a skip connection reads the input from the batch's context, but "
+                "there is none: make batches as Batch(x, target, context=x)"
             )
         return math.prod(context.shape[1:])
 

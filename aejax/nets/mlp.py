@@ -15,14 +15,15 @@ from aejax.types import Array
 
 
 class MLP(nn.Module):
-    """Dense layers, each followed by the activation; a decoder ends in a linear one of `shape`.
+    """Applies dense hidden layers, and if `shape` is given a last linear layer.
 
     Attributes:
-      widths: units of each hidden layer.
-      shape: of one example's output, the linear last layer: a number of units, or a shape; None
-        for an encoder, whose features are the last hidden layer.
-      activation: between the layers.
-      dtype: of the computation (say jnp.bfloat16); parameters and outputs of `shape` stay float32.
+      widths: the number of units of each hidden layer.
+      shape: the output of the last linear layer, a number of units or a shape; None: there is no
+        such layer, as in an encoder, and the output is the last hidden layer.
+      activation: the activation after each hidden layer.
+      dtype: the dtype of the computation, such as jnp.bfloat16; parameters and an output of `shape`
+        stay float32.
     """
 
     widths: Sequence[int]
@@ -31,13 +32,13 @@ class MLP(nn.Module):
     dtype: Any = None
 
     def __post_init__(self) -> None:
-        """Raises UserError for widths that there cannot be."""
-        check(self, "widths", _are_widths, "the units of each hidden layer, as (32,)")
+        """Raises UserError unless widths is a sequence of positive numbers."""
+        check(self, "widths", _are_widths, "the units of each hidden layer, such as (32,)")
         super().__post_init__()
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, *event] -> f32[B, widths[-1]], or f32[B, *shape]."""
+        """Maps [B, *event] to [B, widths[-1]], or to f32[B, *shape] if shape is given."""
         hidden = join_context(flatten(values), context)
         for i, width in enumerate(self.widths):
             hidden = self.activation(nn.Dense(width, dtype=self.dtype, name=f"hidden_{i}")(hidden))

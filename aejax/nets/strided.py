@@ -1,4 +1,4 @@
-"""The plain strided convolutional nets that disentanglement is usually measured with."""
+"""The strided convolutional nets that studies of disentanglement usually use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from aejax.types import Array
 
 
 class Strided(nn.Module):
-    """Encoder: convolutions of stride 2, then a dense layer (Locatello et al. 2019, table 1).
+    """Encodes images by convolutions of stride 2 and a dense layer.
+
+    The architecture is that of Locatello et al. 2019, table 1.
 
     Attributes:
-      channels: of each convolution.
-      kernels: height and width of each.
-      features: units of the dense last layer.
-      activation: after each layer.
-      dtype: of the computation; parameters stay float32.
+      channels: the number of channels of each convolution.
+      kernels: the kernel size of each convolution, its height and width.
+      features: the number of units of the last layer, which is dense.
+      activation: the activation after each layer.
+      dtype: the dtype of the computation; parameters stay float32.
     """
 
     channels: Sequence[int] = (32, 32, 64, 64)
@@ -33,7 +35,7 @@ class Strided(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, H, W, C] -> [B, features]; the context joins before the dense layer."""
+        """Maps [B, H, W, C] to [B, features]; the context is appended before the dense layer."""
         hidden = values
         for i, (width, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
             layer = Convolution(width, (kernel, kernel), 2, dtype=self.dtype, name=f"down_{i}")
@@ -43,15 +45,18 @@ class Strided(nn.Module):
 
 
 class Transposed(nn.Module):
-    """Decoder: two dense layers, then transposed convolutions of stride 2 (the same table).
+    """Decodes by two dense layers and transposed convolutions of stride 2.
+
+    The architecture is that of Locatello et al. 2019, table 1.
 
     Attributes:
-      shape: (height, width, channels) of one output, of any height and width.
-      channels: of each transposed convolution but the last, which ends in those of the shape.
-      kernel: height and width of each.
-      features: units of the first dense layer; the second makes the smallest image.
-      activation: between the layers.
-      dtype: of the computation; parameters and output stay float32.
+      shape: (height, width, channels) of one output, with any height and width.
+      channels: the number of channels of each transposed convolution but the last, which has the
+        channels of the shape.
+      kernel: the kernel size of each transposed convolution, its height and width.
+      features: the number of units of the first dense layer; the second makes the smallest image.
+      activation: the activation between the layers.
+      dtype: the dtype of the computation; parameters and output stay float32.
     """
 
     shape: Sequence[int]
@@ -63,7 +68,7 @@ class Transposed(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """[B, ...] -> f32[B, *shape]."""
+        """Maps [B, ...] to f32[B, *shape]."""
         height, width, colours = self.shape
         shrink = 2 ** (len(self.channels) + 1)
         small = (math.ceil(height / shrink), math.ceil(width / shrink), self.channels[0])
@@ -75,5 +80,5 @@ class Transposed(nn.Module):
         for i, stage in enumerate((*self.channels, colours)):
             layer = TransposedConvolution(stage, kernel, (2, 2), dtype=self.dtype, name=f"up_{i}")
             hidden = layer(hidden if i == 0 else self.activation(hidden))
-        # Sizes that no power of two divides come out a little too large and are cut.
+        # If height or width is no multiple of 2^stages, the image is too large here and is cropped.
         return hidden[:, :height, :width].astype(jnp.float32)

@@ -1,7 +1,7 @@
-"""Priors: what the latents are drawn from when there is no input.
+"""Priors: the distributions of the latents without an input.
 
-`aejax.contracts.Prior` says what a prior must have. Priors without a closed form of the KL need the
-sampled rate: elbo(rate=losses.rate()). All but `Vamp` sample without the encoder.
+`aejax.contracts.Prior` defines what a prior must have. Priors whose KL has no closed form need the
+sampled rate: elbo(rate=losses.rate()). All priors but `Vamp` sample without the encoder.
 """
 
 from aejax.priors.conditional import Conditional

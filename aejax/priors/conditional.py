@@ -1,4 +1,4 @@
-"""The prior of a conditional model: a Gaussian whose parameters the context gives."""
+"""The prior of a conditional model: a Gaussian whose parameters are a net of the context."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from aejax.types import Array, Key
 
 
 class Conditional(Prior):
-    """p(z | context) = N(mean(context), std(context)^2), a net of the context (Sohn et al. 2015).
+    """The Gaussian p(z | context) = N(mean(context), std(context)^2) (Sohn et al. 2015).
 
-    Starts as the standard normal.
+    A net of the context gives mean and std. Before training it is the standard normal.
 
     Attributes:
-      widths: of the hidden layers; () for a linear map, enough for one-hot labels.
-      activation: between them.
+      widths: sizes of the hidden layers; () gives a linear map, which suffices for one-hot labels.
+      activation: the activation after each hidden layer.
     """
 
     widths: Sequence[int] = (128,)
     activation: Callable[[Array], Array] = nn.relu
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """f32[B, L], context of B rows -> f32[B].
+        """Computes log p(z | context), f32[B], in nats, for z f32[B, L] and a context of B rows.
 
         Raises:
-          UserError: without a context, or if its rows are not B.
+          UserError: if there is no context, or its number of rows is not B.
           TypeError: if a leaf of the context holds integers.
         """
         mean, log_std = self._parameters(z.shape[0], z.shape[-1], context)
@@ -42,18 +42,18 @@ class Conditional(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws f32[n, *shape], one for each of the n rows of the context.
+        """Draws f32[n, *shape], one latent for each of the n rows of the context.
 
         Raises:
-          UserError: without a context, or if its rows are not n.
+          UserError: if there is no context, or its number of rows is not n.
         """
         mean, log_std = self._parameters(n, shape[-1], context)
         return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
-        """KL(q || p) per dimension f32[B, L] of two Gaussians (Kingma and Welling 2014).
+        """Computes KL(q || p) per dimension, f32[B, L] (Kingma and Welling 2014).
 
-        None where the code is no diagonal Gaussian.
+        It returns None if the code is not a diagonal Gaussian.
         """
         if not isinstance(code, DiagonalCode):
             return None
@@ -62,13 +62,13 @@ class Conditional(Prior):
 
     @nn.compact
     def _parameters(self, size: int, latents: int, context: Any) -> tuple[Array, Array]:
-        """Mean and log_std, f32[B, L] both."""
+        """Computes the mean and log_std of p(z | context), both f32[B, L]."""
         rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
         if rows != {size}:
             given = "none" if not rows else " and ".join(str(count) for count in sorted(rows))
             raise UserError(
-                f"the prior Conditional needs a context for each of {size} latents, and was given "
-                f"{given}: pass context with {size} rows"
+                f"the prior Conditional needs a context with {size} rows, one for each latent, but "
+                f"the number of rows given is {given}: pass context with {size} rows"
             )
         hidden = join_context(jnp.zeros((size, 0)), context)
         for i, width in enumerate(self.widths):

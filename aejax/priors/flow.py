@@ -1,4 +1,4 @@
-"""A normalising flow of affine couplings as a prior: as quick to draw from as to evaluate."""
+"""A normalising flow of affine couplings as a prior; it samples as fast as it evaluates."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from aejax.events import join_context
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
-# Of a coupling's log-scale: e^2 a layer is enough, and more than that overflows through several.
+# The largest log-scale of a coupling: a factor e^2 per layer is enough, and a larger one could
+# overflow through several layers.
 LIMIT = 2.0
 
 
 class Coupling(nn.Module):
-    """Scales and moves half of the latents by what the other half is (Dinh et al. 2017, eq. 4, 5).
+    """Computes a shift and a scale of half of the latents from the other half (Dinh et al. 2017).
 
-    Starts as the identity.
+    Equations 4 and 5. Before training the coupling is the identity.
 
     Attributes:
-      odd: which half is changed, the latents 1, 3, ... or 0, 2, ...
-      widths: of the hidden layers.
-      activation: between them.
+      odd: whether the latents 1, 3, ... are changed, or the latents 0, 2, ...
+      widths: sizes of the hidden layers.
+      activation: the activation after each hidden layer.
     """
 
     odd: bool
@@ -37,10 +38,10 @@ class Coupling(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any) -> tuple[Array, Array]:
-        """Of values f32[B, L]: the shift and the log-scale, f32[B, L].
+        """Computes the shift and the log-scale of values f32[B, L], both f32[B, L].
 
-        Both are 0 for the half that they are read from, so they are the same before and after they
-        are applied: that makes the coupling invertible.
+        Both depend only on the half of the latents for which they are 0. That half does not change,
+        so the same shift and scale can be computed afterwards: the coupling is invertible.
         """
         count = values.shape[-1]
         changed = jnp.asarray(np.arange(count) % 2 == int(self.odd), values.dtype)[None]
@@ -54,16 +55,16 @@ class Coupling(nn.Module):
 
 
 class Flow(Prior):
-    """A standard normal through affine couplings, RealNVP (Dinh et al. 2017).
+    """A standard normal transformed by affine couplings, RealNVP (Dinh et al. 2017).
 
-    Chen et al. 2017 show that such a prior equals an inverse autoregressive posterior of the same
-    size, and costs nothing when decoding. Each coupling also reads the context where there is one:
-    then it is p(z | context). There is no closed form of the KL: sample the rate.
+    Chen et al. 2017 show that an autoregressive flow prior is equivalent to an inverse
+    autoregressive posterior of the same size. If there is a context, each coupling reads it, and
+    the prior is p(z | context). The KL has no closed form, so the rate must be sampled.
 
     Attributes:
-      couplings: how many, in turn of either half of the latents.
-      widths: of the hidden layers of each.
-      activation: between them.
+      couplings: the number of couplings, which change the two halves of the latents in turn.
+      widths: sizes of each coupling's hidden layers.
+      activation: the activation after each hidden layer.
     """
 
     couplings: int = 6
@@ -78,7 +79,7 @@ class Flow(Prior):
         ]
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """f32[B, L] -> f32[B], by the way back from z to the noise.
+        """Computes log p(z), f32[B], in nats, for z f32[B, L], by inverting the flow.
 
         Raises:
           TypeError: if a leaf of the context holds integers.
@@ -88,7 +89,7 @@ class Flow(Prior):
         return jnp.sum(normal_log_prob(noise, zeros, zeros), axis=-1) + log_det
 
     def noise(self, z: Array, context: Any = None) -> tuple[Array, Array]:
-        """The standard normal noise that gives z: f32[B, L], with log |d noise / d z|, f32[B]."""
+        """Computes the noise that maps to z, f32[B, L], and log |d noise / d z|, f32[B]."""
         values, log_det = z, jnp.zeros(z.shape[0])
         for layer in reversed(self.layers):
             shift, log_scale = layer(values, context)
@@ -97,7 +98,7 @@ class Flow(Prior):
         return values, log_det
 
     def latent(self, noise: Array, context: Any = None) -> Array:
-        """The latent that some noise gives, f32[B, L]; another one under another context."""
+        """Maps noise f32[B, L] to latents f32[B, L], given the context if there is one."""
         values = noise
         for layer in self.layers:
             shift, log_scale = layer(values, context)
@@ -107,10 +108,10 @@ class Flow(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws f32[n, *shape], one for each row of the context where there is one.
+        """Draws f32[n, *shape]; if there is a context, one latent for each of its n rows.
 
         Raises:
-          UserError: if the context's rows are not n.
+          UserError: if there is a context and its number of rows is not n.
         """
         rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
         if rows - {n}:

@@ -1,4 +1,4 @@
-"""Priors of a hierarchy of latents: the top level, then each one given those above."""
+"""Priors of a hierarchy of latents: a top level, then each level given those above."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from aejax.normal import normal_kl, normal_log_prob
 from aejax.priors.standard import Standard
 from aejax.types import Array, Batch, Key
 
-# The mean and the log deviation of a level, f32[B, L] both.
+# The mean and the log standard deviation of a level, both f32[B, L].
 Statistics = tuple[Array, Array]
 
 
 class Levels(Prior):
-    """p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ...: Gaussians below the top.
+    """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., with Gaussian levels below the top.
 
-    Burda et al. 2016 and the HVAE of Tomczak and Welling 2018, whose top may be a VampPrior; the
-    bottleneck must then be `Levels`, whose top level depends on x alone.
+    It is the prior of Burda et al. 2016, and of the HVAE of Tomczak and Welling 2018 if the top is
+    a VampPrior. The bottleneck must then be `Levels`, whose top level depends on x only.
 
     Attributes:
-      nets: of every level but the top: (the level above, (those above it, context)) ->
-        f32[B, 2 L], means and then log deviations.
+      nets: one net for each level but the top. A net is called with (the level directly above,
+        (the tuple of the levels above that one, context)) and returns f32[B, 2 L], the means
+        followed by the log deviations.
       top: the prior of the first level.
     """
 
@@ -36,10 +37,10 @@ class Levels(Prior):
     of_levels = True
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """A tuple of f32[B, L_l] -> f32[B].
+        """Computes log p(z), f32[B], in nats, for levels f32[B, L_l].
 
         Raises:
-          UserError: if there are not as many levels as nets and a top.
+          UserError: if z does not have one level more than there are nets.
         """
         self._check(len(z))
         value = self.top.log_prob(z[0], context, of_top(posterior))
@@ -51,7 +52,7 @@ class Levels(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
     ) -> tuple[Array, ...]:
-        """Draws a tuple of f32[n, L_l], from the top down."""
+        """Draws n latents, a tuple of levels f32[n, L_l] from the top down."""
         self._check(len(shape))
         keys = jax.random.split(key, len(shape))
         z = (self.top.sample(keys[0], n, shape[0], context, of_top(posterior)),)
@@ -60,9 +61,9 @@ class Levels(Prior):
         return z
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
-        """The KL of each latent given the draws of the levels above it, f32[B, sum of L_l].
+        """Computes the KL of each latent given the levels drawn above it, f32[B, sum of L_l].
 
-        None where the top has no closed form, or the code no density level by level.
+        It returns None if the KL of the top has no closed form, or if the code is not top-down.
         """
         if not isinstance(code, TopDownCode):
             return None
@@ -78,41 +79,42 @@ class Levels(Prior):
         return jnp.concatenate([top, *below], axis=-1)
 
     def check_event(self, event: tuple[int, ...]) -> None:
-        """Raises UserError if the top is made for inputs x of another shape."""
+        """Raises UserError if the top has pseudo-inputs of another shape than x."""
         self.top.check_event(event)
 
     def _check(self, levels: int) -> None:
         if levels != len(self.nets) + 1:
             raise UserError(
-                f"the prior Levels has {len(self.nets) + 1} levels, its top among them, and the "
+                f"the prior Levels has {len(self.nets) + 1} levels, including the top, but the "
                 f"code has {levels}: give a net for each level but the top"
             )
 
 
 class Ladder(Prior):
-    """p(z_1) p(z_2 | z_1) ... along one deterministic trunk from the top to the decoder.
+    """The prior p(z_1) p(z_2 | z_1) ... with a deterministic trunk from the top to the decoder.
 
-    Soenderby et al. 2016; Kingma et al. 2016, section 5. The bottleneck `Levels` reads the trunk's
-    states, and the decoder sees its end.
+    The bottleneck `Levels` reads the trunk's states, and the decoder sees the last state
+    (Soenderby et al. 2016; Kingma et al. 2016, section 5).
 
     Attributes:
-      trunk: its nets, `nets.LadderTrunk`: start(n, context) -> state; statistics(level, state) ->
-        f32[B, 2 L], means and then log deviations; advance(level, state, z) -> state.
+      trunk: a module such as `nets.LadderTrunk`, with the methods start(n, context) -> state,
+        statistics(level, state) -> f32[B, 2 L] (the means followed by the log deviations) and
+        advance(level, state, z) -> state.
     """
 
     trunk: Any
     of_levels = True
 
     def start(self, n: int, context: Any = None) -> Array:
-        """The state above the top level, of n examples."""
+        """Returns the trunk's state above the top level for n examples."""
         return self.trunk.start(n, context)
 
     def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:
-        """The state below a level whose latent is z."""
+        """Returns the trunk's state below a level whose latent is z."""
         return self.trunk.advance(level, state, z)
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """A tuple of f32[B, L_l] -> f32[B]."""
+        """Computes log p(z), f32[B], in nats, for levels f32[B, L_l]."""
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
             density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
@@ -124,7 +126,7 @@ class Ladder(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[Any], context: Any = None, posterior: Any = None
     ) -> tuple[Array, ...]:
-        """Draws a tuple of f32[n, L_l], from the top down."""
+        """Draws n latents, a tuple of levels f32[n, L_l] from the top down."""
         state, z = self.start(n, context), []
         for i, noise in enumerate(jax.random.split(key, len(shape))):
             z.append(normal(noise, *_split(self.trunk.statistics(i, state))))
@@ -133,9 +135,9 @@ class Ladder(Prior):
         return tuple(z)
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
-        """The KL of each latent given the draws of the levels above it, f32[B, sum of L_l].
+        """Computes the KL of each latent given the levels drawn above it, f32[B, sum of L_l].
 
-        None where the code has no density level by level.
+        It returns None if the code is not top-down.
         """
         if not isinstance(code, TopDownCode):
             return None
@@ -150,10 +152,10 @@ class Ladder(Prior):
 
 
 def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
-    """The posterior of the top level, for a top that is made of posteriors.
+    """Returns a function from a Batch to the top level's code, which a VampPrior as top needs.
 
     Raises:
-      UserError: when called, if the top level does not depend on x alone.
+      UserError: when the function is called, if the code is not top-down.
     """
     if posterior is None:
         return None
@@ -162,7 +164,7 @@ def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
         code = posterior(batch)
         if not isinstance(code, TopDownCode):
             raise UserError(
-                f"the top of the prior is made of posteriors q(z | x) of the top level, which "
+                "the prior's top needs the posterior q(z | x) of the top level, which "
                 f"{type(code).__name__} does not have: use the bottleneck Levels"
             )
         return code.levels[0]
@@ -171,12 +173,12 @@ def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
 
 
 def normal(key: Key, mean: Array, log_std: Array) -> Array:
-    """A draw from N(mean, std^2), f32[B, L]."""
+    """Draws from N(mean, std^2), f32[B, L]."""
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
 
 def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
-    """What a net makes of the levels above its own, the nearest first."""
+    """Calls the net of a level with the levels above it; the nearest is the first argument."""
     return net(above[-1], (tuple(above[:-1]), context))
 
 

@@ -1,4 +1,4 @@
-"""The mixture of Gaussians as a prior, all of it learned."""
+"""A learned mixture of Gaussians as a prior."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from aejax.types import Array, Key
 
 
 class Mixture(Prior):
-    """sum_k weight_k N(mean_k, std_k^2), diagonal, with learned weights, means and deviations.
+    """The prior sum_k weight_k N(mean_k, std_k^2) with learned weights, means and deviations.
 
-    Dilokthanakul et al. 2017 and others. There is no closed form of the KL: sample the rate. The
-    context is not read.
+    The Gaussians are diagonal (Dilokthanakul et al. 2017). The KL has no closed form, so the rate
+    must be sampled. The context is ignored.
 
     Attributes:
-      components: how many Gaussians.
-      spread: standard deviation of the means before training; the components' own is 1.
+      components: the number of Gaussians.
+      spread: the standard deviation of the means' initial values; each std_k is initially 1.
     """
 
     components: int = 10
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError if components or spread is out of range."""
         check_count(self, 1, "components")
         check(self, "spread", lambda spread: 0 <= spread < math.inf, "0 or more")
         super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """f32[B, L] -> f32[B]."""
+        """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
         logits, mean, log_std = self._parameters(z.shape[-1])
         pairs = jnp.broadcast_to(z[:, None], (z.shape[0], *mean.shape))
         mean, log_std = (jnp.broadcast_to(a[None], pairs.shape) for a in (mean, log_std))
@@ -47,7 +47,7 @@ class Mixture(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws f32[n, *shape]: a component each, then a point of it."""
+        """Draws n latents, f32[n, *shape]: for each a component, then a point from it."""
         choice_key, noise_key = jax.random.split(key)
         logits, mean, log_std = self._parameters(shape[-1])
         chosen = jax.random.categorical(choice_key, logits, shape=(n,))
@@ -56,7 +56,7 @@ class Mixture(Prior):
 
     @nn.compact
     def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
-        """Logits f32[C], means and log deviations f32[C, L]."""
+        """Returns the logits f32[C], and the means and log deviations, both f32[C, L]."""
         zeros = nn.initializers.zeros_init()
         size = (self.components, latents)
         return (

@@ -14,23 +14,23 @@ from aejax.types import Array, Key
 
 
 class Standard(Prior):
-    """N(0, 1) in every dimension."""
+    """The standard normal N(0, 1) in every dimension; the context is ignored."""
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """f32[B, L] -> f32[B]."""
+        """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
         zeros = jnp.zeros_like(z)
         return jnp.sum(normal_log_prob(z, zeros, zeros), axis=-1)
 
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws f32[n, *shape]."""
+        """Draws n latents, f32[n, *shape]."""
         return jax.random.normal(key, (n, *shape))
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
-        """KL(q || N(0, 1)) per dimension f32[B, L] (Kingma and Welling 2014, appendix B).
+        """Computes KL(q || N(0, 1)) per dimension, f32[B, L] (Kingma and Welling 2014, appendix B).
 
-        None where the code is no diagonal Gaussian.
+        It returns None if the code is not a diagonal Gaussian.
         """
         if not isinstance(code, DiagonalCode):
             return None

@@ -1,4 +1,4 @@
-"""The VampPrior: a mixture of the model's own posteriors of learned pseudo-inputs."""
+"""The VampPrior: a mixture of the model's posteriors of learned pseudo-inputs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from aejax.types import Array, Batch, Key
 
 
 class Vamp(Prior):
-    """p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k (Tomczak and Welling 2018, eq. 9).
+    """The prior p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k.
 
-    Costs K passes of the encoder a batch, whatever its size and number of draws. No data is read:
-    the pseudo-inputs are parameters, and samples come from them. Sampling does need the encoder's
-    parameters, as the density does. There is no closed form of the KL: sample the rate.
+    See Tomczak and Welling 2018, equation 9. Each batch costs K encoder passes, whatever its size
+    and number of draws. The pseudo-inputs are parameters, so no data is read. The density and
+    sampling need the encoder's parameters. The KL has no closed form, so the rate must be sampled.
 
     Attributes:
-      event: shape of one input x.
-      pseudo_inputs: K.
-      start: mean of the pseudo-inputs before training.
-      spread: their standard deviation then.
-      bounds: the range of x, that pseudo-inputs are clipped to; None where there is none.
+      event: the shape of one input x.
+      pseudo_inputs: the number of pseudo-inputs K.
+      start: the mean of the pseudo-inputs' initial values.
+      spread: the standard deviation of the pseudo-inputs' initial values.
+      bounds: the range of x, to which pseudo-inputs are clipped; None: no clipping.
     """
 
     event: Sequence[int]
@@ -37,7 +37,7 @@ class Vamp(Prior):
     bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that there cannot be."""
+        """Raises UserError if pseudo_inputs is not a whole number, 1 or more."""
         check_count(self, 1, "pseudo_inputs")
         super().__post_init__()
 
@@ -45,10 +45,12 @@ class Vamp(Prior):
         """Declares the pseudo-inputs.
 
         Raises:
-          UserError: for bounds that hold no number between them.
+          UserError: if the lower bound is not below the upper one.
         """
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
-            raise UserError(f"Vamp has bounds = {self.bounds}: give the lower one first, or None")
+            raise UserError(
+                f"Vamp has bounds = {self.bounds}: give a lower bound below the upper one, or None"
+            )
         size = (self.pseudo_inputs, *self.event)
 
         def start(key: Key) -> Array:
@@ -57,11 +59,11 @@ class Vamp(Prior):
         self.inputs = self.param("inputs", start)
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """f32[B, L] -> f32[B].
+        """Computes log p(z), f32[B], in nats, for z f32[B, L].
 
         Raises:
-          UserError: without a posterior, with a context, or if the posterior's density is not
-            known everywhere.
+          UserError: if there is no posterior or there is a context, or if the posterior's density
+            is known at its own draws only.
         """
         each = self._code(context, posterior).log_prob(z)
         return jax.nn.logsumexp(each, axis=-1) - math.log(self.pseudo_inputs)
@@ -69,10 +71,10 @@ class Vamp(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws f32[n, *shape]: a pseudo-input each, then a point of its posterior.
+        """Draws n latents, f32[n, *shape]: for each a pseudo-input, then a point of its posterior.
 
         Raises:
-          UserError: as `log_prob`.
+          UserError: in the same cases as `log_prob`.
         """
         choice_key, noise_key = jax.random.split(key)
         code = self._code(context, posterior)
@@ -80,30 +82,30 @@ class Vamp(Prior):
         return jax.tree.map(lambda leaf: leaf[chosen], code).redraw(noise_key)
 
     def check_event(self, event: tuple[int, ...]) -> None:
-        """Raises UserError if x has another shape than the pseudo-inputs."""
+        """Raises UserError unless the pseudo-inputs have the shape `event` of x."""
         if tuple(self.event) != event:
             raise UserError(
-                f"the prior Vamp is made of inputs of shape {tuple(self.event)}, but the data's "
-                f"is {event}: give priors.Vamp the shape of one x"
+                f"the prior Vamp has pseudo-inputs of shape {tuple(self.event)}, but x has shape "
+                f"{event}: give priors.Vamp the shape of one x as its event"
             )
 
     def _code(self, context: Any, posterior: Any) -> DensityCode:
-        """The code of the pseudo-inputs, leaves [K, ...]."""
+        """Computes the code of the pseudo-inputs, with leaves [K, ...]."""
         if posterior is None:
             raise UserError(
-                "a VampPrior is made of the model's posterior: use it in an Autoencoder, or pass "
+                "a VampPrior needs the model's posterior: use it in an Autoencoder, or pass "
                 "posterior, a function from a Batch to a code"
             )
         if context is not None:
             raise UserError(
-                "a VampPrior has pseudo-inputs and no pseudo-contexts, so it is no prior given a "
-                "context: use priors.Conditional, or priors.Flow, which reads the context"
+                "a VampPrior has pseudo-inputs but no pseudo-contexts, so it cannot depend on a "
+                "context: use priors.Conditional or priors.Flow, which read the context"
             )
         inputs = self.inputs if self.bounds is None else jnp.clip(self.inputs, *self.bounds)
         code = posterior(Batch(inputs, inputs))
         if not isinstance(code, DensityCode):
             raise UserError(
                 "a VampPrior needs a posterior whose density is known at any latent, which "
-                f"{type(code).__name__} has not: use the bottleneck Gaussian or FullGaussian"
+                f"{type(code).__name__} does not have: use the bottleneck Gaussian or FullGaussian"
             )
         return code

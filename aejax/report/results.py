@@ -15,7 +15,7 @@ ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name != name.capitalize()
 }
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as `files.plain` writes them
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as `files.as_json` writes them
 # What has a namesake elsewhere on the page: over which examples it is taken.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",

@@ -1,1 +1,1 @@
-"""The folder of a run: its config, checkpoints, metrics and result, written and read again."""
+"""The folder of a run: writes and reads its config, checkpoints, metrics and result."""

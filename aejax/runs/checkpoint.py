@@ -1,16 +1,17 @@
-"""Checkpoints: a run at one step, whole and proved by sha256; the only file that knows orbax.
+"""Checkpoints: each holds the whole state at one step, protected by sha256 hashes.
 
-A checkpoint is a folder `checkpoints/<step>` of two things: `arrays/`, written by orbax, one folder
-for each leaf, and `manifest.json`: the sha256 of each leaf (over its path, dtype, shape and bytes),
-of each file, and of itself. It appears by one rename, so that a process killed while it writes
-leaves the checkpoints before it and a hidden folder that the next writer removes.
+A checkpoint is a folder `checkpoints/<step>`. Its `arrays/` is written by orbax, with one folder
+for each leaf. Its `manifest.json` holds the sha256 of each leaf (over its path, dtype, shape and
+bytes), of each file, and of itself. A checkpoint is written to a hidden folder and appears by one
+rename, so a killed process leaves all earlier checkpoints intact.
 
     leaves = host_leaves(state)               # copies: the next step donates the state's buffers
     write(folder, 500, leaves)
-    checkpoint = newest(folder)               # the newest whole one; a damaged one is named
+    checkpoint = newest(folder)               # the newest undamaged one; warns of damaged ones
     state = fill(template, checkpoint.leaves) # on the template's devices, with its key types
 
-Orbax alone does not notice a flipped byte in an array's file, hence the hashes.
+The hashes are needed because orbax does not notice a flipped byte in an array's file. No other
+module uses orbax.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from aejax.runs.leaves import Leaf
 from aejax.runs.manifest import MANIFEST, Damaged, encode, read_manifest, remove, steps
 
 ARRAYS = "arrays"
-LEAF_OVERHEAD = 4096  # bytes on the disk beside an array's own
+LEAF_OVERHEAD = 4096  # estimated bytes on the disk per leaf, besides its array
 
 
 class Checkpoint(NamedTuple):
-    """What was read back, and proved to be what was written."""
+    """A checkpoint that was read and verified against its hashes."""
 
     step: int
-    leaves: Mapping[str, Leaf]  # path ("params/encoder/...") -> leaf
-    figures: Mapping[str, float]  # validation figures of this very step, for `best`
+    leaves: Mapping[str, Leaf]  # maps a path ("params/encoder/...") to its leaf
+    figures: Mapping[str, float]  # validation figures at this step, from which `best` is chosen
 
 
 def write(
@@ -51,17 +52,18 @@ def write(
     figures: Mapping[str, float] | None = None,
     before_commit: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Writes a checkpoint, either completely or not at all.
 
     Args:
       folder: the run's `checkpoints` folder.
-      step: steps taken.
-      leaves: of `host_leaves`.
-      figures: validation figures of this step.
-      before_commit: called when all is on the disk, right before the rename.
+      step: the number of steps taken.
+      leaves: the leaves of the state, as `host_leaves` returns them.
+      figures: validation figures at this step.
+      before_commit: is called when everything is on the disk, right before the rename.
 
     Raises:
-      UserError: the disk is full or the folder cannot be written; the older ones are untouched.
+      UserError: if the disk is full or the folder cannot be written; earlier checkpoints stay
+        intact.
     """
     hidden = folder / f".{step}.tmp"
     with writing(folder):
@@ -84,7 +86,7 @@ def write(
             for path in [*hidden.rglob("*"), hidden]:
                 sync(path)
             before_commit()
-            # Left from a checkpoint that was found damaged: this one takes its place.
+            # A damaged checkpoint of the same step may still be there; this one replaces it.
             remove(folder, step)
             os.rename(hidden, folder / str(step))
             sync(folder)
@@ -96,15 +98,16 @@ def write(
 def read(
     folder: pathlib.Path, step: int, keep: Callable[[str], bool] = lambda path: True
 ) -> Checkpoint:
-    """Reads one checkpoint and proves it against its manifest.
+    """Reads one checkpoint and verifies it against its manifest.
 
     Args:
       folder: the run's `checkpoints` folder.
       step: one of `steps(folder)`.
-      keep: which leaves to read, by path; files of the others are not touched and may be missing.
+      keep: tells by path which leaves to read. The files of other leaves are not read and may be
+        missing.
 
     Raises:
-      Damaged: a file or a leaf differs from what was written.
+      Damaged: if a file or a leaf differs from what was written.
     """
     place = folder / str(step)
     manifest = read_manifest(place)
@@ -134,22 +137,25 @@ def newest(
     keep: Callable[[str], bool] = lambda path: True,
     step: int | None = None,
 ) -> Checkpoint | None:
-    """Reads the newest checkpoint that is whole; each damaged one before it is named in a warning.
+    """Reads the newest undamaged checkpoint, with a warning for each damaged one that is skipped.
 
     Args:
       folder: the run's `checkpoints` folder.
-      keep: which leaves to read, by path.
-      step: read this one alone.
+      keep: tells by path which leaves to read.
+      step: the only step to read; None tries all, newest first.
 
     Returns:
-      The checkpoint, or None where there has never been one.
+      The checkpoint, or None if the folder has no checkpoint at all.
 
     Raises:
-      UserError: there are checkpoints and none is whole; nothing is touched.
+      UserError: if there are checkpoints but all are damaged, or there is none of `step`.
     """
     found = steps(folder)
     if step is not None and step not in found:
-        raise UserError(f"{folder} has no checkpoint of step {step}; it has {found}")
+        raise UserError(
+            f"{folder} has no checkpoint of step {step}; it has those of the steps {found}: choose "
+            "one of them"
+        )
     reasons = []
     for candidate in found if step is None else [step]:
         try:
@@ -159,19 +165,19 @@ def newest(
             warnings.warn(f"{reasons[-1]}; trying the one before it", stacklevel=2)
     if reasons:
         raise UserError(
-            f"no checkpoint is whole ({'; '.join(reasons)}); nothing was touched: restore the "
-            "folder from a copy, or start anew in another one"
+            f"no checkpoint is whole ({'; '.join(reasons)}); nothing was changed: restore the "
+            "folder from a copy, or start a new run in another folder"
         )
     return None
 
 
 def _orbax_name(path: str) -> str:
-    """One folder for each leaf, all side by side, so that a leaf can be told by its files."""
+    """Returns a leaf's folder name; folders are not nested, so each leaf has its own files."""
     return path.replace("/", ".")
 
 
 def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    """Raises what a full disk would, before orbax's threads meet it and print tracebacks."""
+    """Raises the OSError of a full disk early, before orbax's threads meet it with tracebacks."""
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
     if shutil.disk_usage(folder).free < needed:
@@ -179,13 +185,13 @@ def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
 
 
 def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    # Orbax refuses arrays of size 0; the manifest says all there is to know of them.
+    # Orbax refuses arrays of size 0. They are left out, since the manifest holds their shapes.
     arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
     try:
         handler.save(place, args=ocp.args.PyTreeSave(arrays))  # pyright: ignore[reportArgumentType]
     except ValueError as error:
-        # What the system said, within tensorstore's message.
+        # tensorstore hides the operating system's error code inside its message.
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
             raise

@@ -1,9 +1,9 @@
-"""config.json: what a run is, compared on every start, so that nothing goes on silently changed.
+"""config.json: the description of a run, which every start compares with the current code.
 
     record = describe(config, experiment="digits-vae", model=model, objective=objective)
     compare(read_json(path), record, may_change=("data_dir",))     # UserError names what differs
 
-Fields are named by their path: config.latents, objective.rate.weight, model.bottleneck.latents.
+Errors name fields by their path: config.latents, objective.rate.weight, model.bottleneck.latents.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import plain
+from aejax.files import as_json
 from aejax.runs.leaves import kinds, misfit
 from aejax.runs.model_json import to_json
 from aejax.types import Objective
 
-MISSING = object()  # in place of a value that one of two records lacks
-# A schedule is code; what it gives at these steps is compared.
+MISSING = object()  # stands for a value that only one of two records has
+# A schedule is code and cannot be stored, so its values at these steps are stored and compared.
 SCHEDULE_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
 
@@ -32,29 +32,30 @@ def describe(
     model: Any = None,
     objective: Objective | None = None,
 ) -> dict[str, Any]:
-    """The record of a run before it has a state.
+    """Returns the record that config.json holds, before the state of the run is known.
 
     Args:
       config: a dataclass or mapping of numbers and strings.
-      experiment: its name, so that commands on the folder find the code again.
-      model: described by `aejax.runs.model_json`.
-      objective: name -> (weight, term).
+      experiment: the name of the experiment, by which commands on the folder find its code.
+      model: the model, which `aejax.runs.model_json` describes.
+      objective: the loss as a mapping from a name to (weight, term).
 
     Raises:
-      UserError: a field of config is neither a number nor text nor made of these.
+      UserError: if config is no dataclass or mapping, or one of its fields cannot be written as
+        JSON.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields, name = dataclasses.asdict(config), type(config).__name__
     elif isinstance(config, Mapping):
         fields, name = dict(config), "Config"
     else:
-        raise UserError(f"config is a {type(config).__name__}; give a dataclass or a mapping")
+        raise UserError(f"config is a {type(config).__name__}: give a dataclass or a mapping")
     return {
         "experiment": experiment,
         "class": name,
-        "config": plain(fields),
+        "config": as_json(fields),
         "objective": None if objective is None else {n: _term(*objective[n]) for n in objective},
-        "model": None if model is None else plain(to_json(model)),
+        "model": None if model is None else as_json(to_json(model)),
         "metrics": None,
         "prng": None,
         "tree": None,
@@ -62,7 +63,7 @@ def describe(
 
 
 def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
-    """The record with the PRNG implementation and the tree of a state's arrays."""
+    """Adds the PRNG implementation and the dtypes and shapes of a state's arrays to a record."""
     tree = kinds(state)
     keys = [kind[0] for kind in tree.values() if kind[0].startswith("key<")]
     return {**record, "prng": keys[0][4:-1] if keys else None, "tree": tree}
@@ -71,18 +72,18 @@ def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
 def compare(
     old: Mapping[str, Any], new: Mapping[str, Any], may_change: Sequence[str] = ()
 ) -> list[str]:
-    """Compares what a folder was made with and what the code says now.
+    """Compares the record of a folder with the record of the current code.
 
     Args:
-      old: of config.json.
-      new: of `describe` or `with_state`; sections that are None are not compared.
-      may_change: fields of config that may differ. `steps` may grow.
+      old: the content of config.json.
+      new: a record of `describe` or `with_state`; sections that are None are not compared.
+      may_change: fields of config that may differ. The field `steps` may always grow.
 
     Returns:
-      The fields of may_change that differ, each in words.
+      One phrase for each field of may_change that differs.
 
     Raises:
-      UserError: anything else differs: the field, its old and its new value.
+      UserError: if anything else differs; the error names the field, its old and its new value.
     """
     changed = []
     was, now = old["config"], new["config"]
@@ -94,8 +95,8 @@ def compare(
         elif name == "steps" and _number(before) and _number(after):
             if after < before:
                 raise UserError(
-                    f"steps was {before} and is {after}: a run goes on to more steps, never to "
-                    "fewer; give at least as many or choose another folder"
+                    f"steps was {before} and is {after}, but the steps of a run cannot decrease: "
+                    "give at least as many, or choose another folder"
                 )
         else:
             raise _refused(words)
@@ -105,8 +106,8 @@ def compare(
             continue
         for field, before, after in _diff(old[section], new[section], section):
             schedule = ".schedule" in field and _number(before) and _number(after)
-            # A schedule may well be stretched over the steps, which may grow, and another device
-            # may compute it to other last bits.
+            # Schedules may depend on the number of steps, which may grow, and another device may
+            # compute slightly different values.
             if not (schedule and (longer or math.isclose(before, after, rel_tol=1e-4))):
                 raise _refused(f"{field} was {_words(before)} and is {_words(after)}")
     if old.get("tree") and new.get("tree"):
@@ -118,7 +119,7 @@ def compare(
 
 def _refused(words: str) -> UserError:
     return UserError(
-        f"this folder's run is another one: {words}; go back to what was recorded or choose "
+        f"the folder holds a run with another config: {words}; restore the old value or choose "
         "another folder"
     )
 
@@ -133,7 +134,7 @@ def _term(weight: Any, term: Any) -> dict[str, Any]:
 
 
 def _diff(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The innermost places where two pieces of JSON differ: (path, old, new)."""
+    """Yields the innermost places where two pieces of JSON differ, as (path, old, new)."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             inner = f"{path}.{name}" if path else name

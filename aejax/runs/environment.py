@@ -1,4 +1,4 @@
-"""environment.json: what a run was made with; what of it differs on another day is a warning."""
+"""environment.json: the software and devices of a run; a later start warns if they differ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import jax
 
 PACKAGES = ("aejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# What changes the last bits of a result, and nothing that a run depends on otherwise.
+# A change of one of these may change the last bits of a result, so it causes a warning.
 WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "deterministic")
 
 
 def environment() -> dict[str, Any]:
-    """What this process computes with: versions, devices, cores, precision, command, git commit."""
+    """Returns what this process computes with: versions, devices, precision, command and commit."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -37,13 +37,13 @@ def environment() -> dict[str, Any]:
         "command": list(sys.orig_argv),
         "git_commit": {
             "here": _commit(pathlib.Path.cwd()),
-            "aejax": _commit(pathlib.Path(__file__).parent),  # None where it was installed
+            "aejax": _commit(pathlib.Path(__file__).parent),  # None if aejax is an installed wheel
         },
     }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of WATCHED differs, each as "devices were ... and are ..."."""
+    """Returns a phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs."""
     found = []
     for name in WATCHED:
         old, new = _at(before, name), _at(now, name)
@@ -65,7 +65,7 @@ def _words(value: Any) -> str:
 
 
 def _cores() -> int | None:
-    """Of the CPU, those that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
@@ -75,16 +75,16 @@ def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None  # aejax itself, run from its source folder
+        return None  # aejax has no version when it runs from its source folder.
 
 
 def _commit(folder: pathlib.Path) -> str | None:
-    """The commit that is checked out, with "+changes" where files differ from it."""
+    """Returns the commit that is checked out, followed by "+changes" if files differ from it."""
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
             [*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None  # no git here
+        return None  # git is not installed or does not answer.
     return found.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, who writes it, and its config, environment and result as JSON."""
+"""The folder of a run: locks it, and writes its config, environment and result as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aejax.errors import UserError
-from aejax.files import lock_folder, plain, read_json, unlock, write_json, writing
+from aejax.files import as_json, lock_folder, read_json, unlock, write_json, writing
 from aejax.runs import manifest
 from aejax.runs.config import compare
 from aejax.runs.environment import differences, environment
@@ -19,13 +19,13 @@ CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
-    """The JSON files of one run, compared before they are written.
+    """The JSON files of one run, which are compared with the current code before they are written.
 
     Args:
-      path: the folder.
-      record: of `aejax.runs.config.describe`.
-      may_change: fields of config whose change is a warning.
-      writes: False in all processes of a run but one.
+      path: the run's folder.
+      record: the description of the run that `aejax.runs.config.describe` returns.
+      may_change: fields of config whose change causes a warning instead of an error.
+      writes: whether this process writes; True in exactly one process of a run.
     """
 
     def __init__(
@@ -39,15 +39,16 @@ class RunFolder:
         self.record: dict[str, Any] = dict(record)
         self._may_change = tuple(may_change)
         self._facts: dict[str, Any] = {}
-        self._described = False  # whether environment.json is this start's
-        self.resumed = (path / CONFIG).exists()  # whether a run was here before this start
+        self._environment_written = False  # whether this process has written environment.json
+        self.resumed = (path / CONFIG).exists()  # whether the folder held a run before this start
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Makes the folder and keeps other processes from writing it.
+        """Creates the folder and locks it, so that no other process writes to it.
 
         Raises:
-          UserError: it holds something else or another run, or another process writes it.
+          UserError: if the folder holds something else or a run with another config, or if another
+            process has locked it.
         """
         if not self._writes:
             yield
@@ -59,38 +60,40 @@ class RunFolder:
             foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
             if foreign and CONFIG not in foreign:
                 raise UserError(
-                    f"{self.path} is no run (it holds {sorted(foreign)[0]} and no {CONFIG}): "
-                    "choose another folder"
+                    f"{self.path} is no run (it holds {sorted(foreign)[0]} but no {CONFIG}): "
+                    "choose an empty or a new folder"
                 )
             self.resumed = CONFIG in foreign
-            if self.resumed and self._binds():
+            if self.resumed and self._has_progress():
                 compare(read_json(self.path / CONFIG), self.record, self._may_change)
             manifest.clean(self.path / CHECKPOINTS)
             yield
         finally:
             unlock(lock)
 
-    def _binds(self) -> bool:
-        """Whether something was reached with the recorded config: a run without is begun anew."""
+    def _has_progress(self) -> bool:
+        """Whether a checkpoint or a result exists; until then the config may change freely."""
         reached = any(p.name.isdigit() for p in (self.path / CHECKPOINTS).glob("*"))
         return reached or (self.path / RESULT).exists()
 
     def check(self, record: Mapping[str, Any]) -> None:
-        """Compares a fuller record with config.json; what may change and did is a warning.
+        """Compares a record that includes the state with config.json, and warns of allowed changes.
 
         Raises:
-          UserError: the code no longer fits; nothing was written.
+          UserError: if the code no longer fits the recorded run; nothing has been written.
         """
-        if not (self.resumed and self._binds()):
+        if not (self.resumed and self._has_progress()):
             return
         for words in compare(read_json(self.path / CONFIG), record, self._may_change):
             warnings.warn(f"{self.path}: {words}", stacklevel=3)
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Writes config.json: what this record leaves open stays as it was."""
+        """Writes config.json; fields that are None in this record keep their recorded value.
+
+        It is called once there is a state, so that a start that failed does not fix the config.
+        """
         if not self._writes:
             return
-        # Not before there is a state, so that a start that failed binds nobody to its config.
         old = read_json(self.path / CONFIG) if (self.path / CONFIG).exists() else {}
         self.record = {
             name: old.get(name) if value is None else value for name, value in record.items()
@@ -99,17 +102,20 @@ class RunFolder:
             write_json(self.path / CONFIG, self.record)
 
     def add_facts(self, **facts: Any) -> None:
-        """Adds to environment.json, which is written once the run's state is known to fit."""
-        self._facts |= plain(facts)
-        if self._described:
+        """Adds facts to environment.json, or keeps them until `write_environment` writes it."""
+        self._facts |= as_json(facts)
+        if self._environment_written:
             self.write_environment()
 
     def write_environment(self) -> None:
-        """Writes environment.json; what differs from the start before is a warning and is kept."""
+        """Writes environment.json.
+
+        It warns of differences from the last start, whose record stays in the file.
+        """
         if not self._writes:
             return
-        self._described = True
-        path, now = self.path / ENVIRONMENT, plain(environment())
+        self._environment_written = True
+        path, now = self.path / ENVIRONMENT, as_json(environment())
         before = read_json(path) if path.exists() else {}
         earlier = before.pop("earlier", [])
         found = differences(before, now)
@@ -125,7 +131,7 @@ class RunFolder:
         write_json(path, {**now, **kept, **self._facts} | ({"earlier": earlier} if earlier else {}))
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished run of as many steps as are wanted now, or None."""
+        """Returns the result if the run has finished with the requested steps, or else None."""
         path = self.path / RESULT
         if not self.resumed or not path.exists():
             return None
@@ -133,6 +139,6 @@ class RunFolder:
         return found if found.get("steps") == self.record["config"].get("steps") else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Writes result.json, whole."""
+        """Writes result.json, either completely or not at all."""
         if self._writes:
             write_json(self.path / RESULT, result)

@@ -1,8 +1,8 @@
-"""A state's leaves on the host: copied from wherever they are, hashed, and put back there.
+"""The leaves of a state on the host: copies them from devices, hashes them, and puts them back.
 
 leaves = host_leaves(state)                  # {"params/encoder/Dense_0/kernel": Leaf, ...}
-misfit(state, leaves)                        # None, or how the two differ
-state = fill(template, leaves)               # arrays as the template's: devices, key types
+misfit(kinds(state), kinds(other))           # None, or a phrase that says how the two differ
+state = fill(template, leaves)               # on the template's devices, with its key types
 params_sha256(state.params)                  # 64 hexadecimal digits
 """
 
@@ -21,11 +21,14 @@ from jax.experimental import multihost_utils
 class Leaf(NamedTuple):
     """One array of a state, on the host."""
 
-    array: np.ndarray  # that of the key data where it is a typed key
-    key: str | None = None  # the implementation of a typed key, e.g. "threefry2x32"
+    array: np.ndarray  # the array, or the key data of a typed key
+    key: str | None = None  # the implementation of a typed key, for example "threefry2x32"
 
     def record(self, path: str) -> dict[str, Any]:
-        """What a manifest says of it: shape, dtype, key and a sha256 over path, these and bytes."""
+        """Returns the leaf's entry in a manifest: shape, dtype, key, and the sha256 of all of it.
+
+        The sha256 covers the path, shape, dtype, key and bytes.
+        """
         kind = {
             "shape": list(self.array.shape),
             "dtype": str(self.array.dtype),
@@ -36,26 +39,26 @@ class Leaf(NamedTuple):
         return kind | {"sha256": digest.hexdigest()}
 
     def kind(self) -> list[Any]:
-        """As `kinds` has it: [dtype or key implementation, *shape]."""
+        """Returns [dtype or key implementation, *shape], as `kinds` does."""
         if self.key is None:
             return [str(self.array.dtype), *self.array.shape]
         return [f"key<{self.key}>", *self.array.shape[:-1]]
 
     def value(self) -> Any:
-        """The array itself, or the typed key that it is the data of."""
+        """Returns the array, or the typed key if the array is key data."""
         if self.key is None:
             return self.array
         return jax.random.wrap_key_data(jnp.asarray(self.array), impl=self.key)
 
 
 def paths(tree: Any) -> dict[str, Any]:
-    """A tree's leaves by path: {"params/encoder/kernel": leaf}."""
+    """Returns a tree's leaves by path: {"params/encoder/kernel": leaf}."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The other way round, as nested dicts: {"params": {"encoder": {"kernel": leaf}}}."""
+    """Turns leaves by path into nested dicts: {"params": {"encoder": {"kernel": leaf}}}."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
@@ -67,9 +70,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host_leaves(tree: Any) -> dict[str, Leaf]:
-    """Copies every leaf to the host, where it outlives the donation of the device's buffer.
+    """Copies every leaf to the host, where the copy survives the donation of the device's buffer.
 
-    Every process of a run must call it, since leaves that are spread over processes are gathered.
+    Every process of a run must call it, because it gathers leaves that are sharded over processes.
     """
     keys = {
         path: str(jax.random.key_impl(leaf)) if _is_key(leaf) else None
@@ -79,14 +82,14 @@ def host_leaves(tree: Any) -> dict[str, Leaf]:
         path: leaf if keys[path] is None else jax.random.key_data(leaf)
         for path, leaf in paths(tree).items()
     }
-    for leaf in data.values():  # all transfers at once, then wait for each
+    for leaf in data.values():  # All transfers start before the first one is waited for.
         if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
             leaf.copy_to_host_async()
     return {path: Leaf(_fetch(leaf), keys[path]) for path, leaf in data.items()}
 
 
 def kinds(tree: Any) -> dict[str, list[Any]]:
-    """What kind of array each leaf is: path -> [dtype or key implementation, *shape]."""
+    """Returns the kind of each leaf: path -> [dtype or key implementation, *shape]."""
     return {
         path: [
             f"key<{jax.random.key_impl(leaf)}>" if _is_key(leaf) else str(np.dtype(leaf.dtype)),
@@ -97,29 +100,29 @@ def kinds(tree: Any) -> dict[str, list[Any]]:
 
 
 def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) -> str | None:
-    """How two trees' `kinds` differ, in half a sentence that names one leaf; None: not at all.
+    """Returns how two trees differ, as a phrase that names one leaf, or None if they are equal.
 
     Args:
-      expected: of the code that runs now.
-      found: of what was recorded.
+      expected: the `kinds` of the current code's state.
+      found: the `kinds` that were recorded.
     """
     for path in found:
         if path not in expected:
-            return f"{path} was recorded and the code has no such array"
+            return f"{path} was recorded, but the code has no such array"
     for path, kind in expected.items():
         if path not in found:
-            return f"{path} is new in the code and was not recorded"
+            return f"the code has an array {path}, which was not recorded"
         if list(found[path]) != list(kind):
             return f"{path} was recorded as {_words(found[path])} and is {_words(kind)} in the code"
     return None
 
 
 def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
-    """Puts leaves where the template's are: same tree, same devices, committed where those are.
+    """Replaces the leaves of a template, keeping its tree, devices and shardings.
 
     Args:
-      template: a state that `misfit` finds nothing against; its values are not used.
-      leaves: of `host_leaves`.
+      template: a state that `misfit` finds equal in kind; its values are not used.
+      leaves: leaves by path, as `host_leaves` returns them.
     """
     treedef = jax.tree.structure(template)
     filled = [_place(leaf, leaves[path].value()) for path, leaf in paths(template).items()]
@@ -127,7 +130,7 @@ def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
 
 
 def params_sha256(params: Any) -> str:
-    """A sha256 over the path, dtype, shape and bytes of every parameter, in the order of paths."""
+    """Returns a sha256 over the path, dtype, shape and bytes of all parameters, sorted by path."""
     leaves = host_leaves(params)
     proofs = [leaf.record(path)["sha256"] for path, leaf in sorted(leaves.items())]
     return hashlib.sha256("\n".join(proofs).encode()).hexdigest()
@@ -150,7 +153,7 @@ def _fetch(leaf: Any) -> np.ndarray:
         if not leaf.is_fully_replicated:
             return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
         leaf = leaf.addressable_data(0)
-    # On a CPU the host's view is the device's own buffer, which the next step is to have.
+    # Copies: on CPUs the host's view aliases the device buffer, which the next step overwrites.
     return np.array(leaf, copy=True)
 
 

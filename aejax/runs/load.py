@@ -1,4 +1,4 @@
-"""A run's folder opened again: model, variables and config, for notebooks and commands."""
+"""Loads the model, variables and config from a run's folder, for notebooks and commands."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from aejax.runs.model_json import from_json
 from aejax.types import Variables
 
 PARAMS, MEMORY = "params/", "memory/"
-AVERAGE = "opt/1/"  # aejax.averaged keeps (inner, average) there; the average is what is evaluated
+# `averaged` stores (inner, average) as the state's `opt`, and evaluation uses the average.
+AVERAGE = "opt/1/"
 
 
 class Opened(NamedTuple):
-    """What a run left: `model.apply(variables, ...)` goes on from here."""
+    """The content of a run's folder, ready for `model.apply(variables, ...)`."""
 
     model: Any
-    variables: Variables  # leaves lead with S where the run had seeds and none was chosen
-    config: Any  # a frozen dataclass of the recorded fields
+    variables: Variables  # leaves have a leading S if the run had seeds and none was chosen
+    config: Any  # a frozen dataclass with the recorded fields
 
 
 def load(
@@ -39,22 +40,24 @@ def load(
     parts: Sequence[str] | None = None,
     model: Any = None,
 ) -> Opened:
-    """Opens a run's folder; no code is read from it.
+    """Loads the model, variables and config of a run; it runs no code from the folder.
 
     Args:
-      folder: the run's.
-      seed: which member of a run with seeds, from 0; None: all, with a leading S.
-      step: of which checkpoint; None: the newest that is whole.
-      parts: of the model's parts only these, as ("decoder", "prior"), which is all that sampling
-        needs: the other parts' files may be missing.
-      model: the run's model, if it was written without one or has parts that are not aejax's.
+      folder: the run's folder.
+      seed: the member of a run with seeds, counted from 0; None loads all, with a leading S.
+      step: the step of the checkpoint to load; None loads the newest undamaged one.
+      parts: the only parts of the model to load, for example ("decoder", "prior"), which suffices
+        for sampling. The files of other parts may be missing.
+      model: the run's model; it is required if the run was made without one, or if the model has
+        parts from outside aejax.
 
     Returns:
-      (model, variables, config); the variables are those that evaluation uses: averaged weights
-      where the run has them.
+      (model, variables, config). The variables are those that evaluation uses: averaged weights if
+      the run has them.
 
     Raises:
-      UserError: the folder is no run, no checkpoint is whole, or the model cannot be made again.
+      UserError: if the folder is no run, if all checkpoints are damaged, or if the model cannot be
+        made again from its description.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
@@ -67,12 +70,15 @@ def load(
         model = from_json(record["model"])
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
-        raise UserError(f"{folder} has no checkpoint yet; let the run go on for a while")
+        raise UserError(f"{folder} has no checkpoint yet: let the run train until it writes one")
     leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
     members = _members(record)
     if seed is not None:
         if not 0 <= seed < (members or 0):
-            raise UserError(f"{folder} has {members or 'no'} seeds: seed {seed} is none of them")
+            raise UserError(
+                f"{folder} has {members or 'no'} seeds: seed {seed} is none of them, so choose "
+                f"{f'one from 0 to {members - 1}' if members else 'seed=None'}"
+            )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
 
@@ -97,7 +103,7 @@ def _under(leaves: dict[str, jax.Array], prefix: str) -> dict[str, jax.Array]:
 
 
 def _members(record: dict[str, Any]) -> int | None:
-    """How many seeds: a run's key is Key[] or Key[S]."""
+    """Returns the number of seeds, read from the shape of the run's key: Key[] or Key[S]."""
     shape = (record["tree"] or {}).get("key", [None])[1:]
     return shape[0] if shape else None
 

@@ -1,4 +1,4 @@
-"""Which checkpoints a folder holds, what each one's manifest says, and which of them stay."""
+"""The checkpoints of a folder: lists them, reads their manifests, and removes old ones."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ MANIFEST = "manifest.json"
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written; says which file or leaf differs and how."""
+    """The error for a checkpoint that is not what was written; it names the file or leaf."""
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-    """The steps of which there is a checkpoint, damaged or not, the newest first."""
+    """Returns the steps that have a checkpoint, damaged or not, newest first."""
     if not folder.is_dir():
         return []
     return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
-    """A manifest's file, with a sha256 of itself."""
+    """Returns the bytes of a manifest's file, which include a sha256 of the manifest."""
     body = json.dumps(manifest, indent=1, sort_keys=True)
     proof = hashlib.sha256(body.encode()).hexdigest()
     return json.dumps({"manifest": manifest, "sha256": proof}, indent=1, sort_keys=True).encode()
 
 
 def read_manifest(place: pathlib.Path) -> dict[str, Any]:
-    """The manifest of one checkpoint.
+    """Reads and verifies the manifest of one checkpoint.
+
+    Args:
+      place: the folder of the checkpoint.
 
     Raises:
-      Damaged: it is missing, or differs by a byte from what was written.
+      Damaged: if the manifest is missing, or differs by a byte from what was written.
     """
     try:
         found = (place / MANIFEST).read_bytes()
@@ -52,20 +55,29 @@ def read_manifest(place: pathlib.Path) -> dict[str, Any]:
 
 
 def best_figure(folder: pathlib.Path, figure: str) -> tuple[int, float] | None:
-    """The step with the smallest value of a figure, and that value; None where none carries it."""
+    """Returns the step with the smallest value of a figure, and that value, or None.
+
+    It is None if no undamaged checkpoint has the figure.
+    """
     carried = {}
     for step in steps(folder):
         try:
             figures = read_manifest(folder / str(step))["figures"]
         except Damaged:
-            continue  # `newest` names it when it would be read
+            continue  # `newest` warns of a damaged checkpoint when it tries to read it.
         if figure in figures:
             carried[step] = figures[figure]
     return min(carried.items(), key=lambda item: item[1]) if carried else None
 
 
 def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
-    """Removes all but the newest few checkpoints and the best by a named figure."""
+    """Removes all checkpoints but the newest few and the one with the smallest figure `best`.
+
+    Args:
+      folder: the run's `checkpoints` folder.
+      keep: how many of the newest checkpoints to keep.
+      best: the name of a validation figure, or None.
+    """
     found = best_figure(folder, best) if best else None
     with writing(folder):
         for step in steps(folder)[keep:]:
@@ -74,7 +86,7 @@ def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
 
 
 def remove(folder: pathlib.Path, step: int) -> None:
-    """Removes a checkpoint; hidden first, so that a half removed one is never taken for damaged."""
+    """Removes a checkpoint, after hiding it, so that a partly removed one never looks damaged."""
     place, hidden = folder / str(step), folder / f".{step}.old"
     if place.exists():
         shutil.rmtree(hidden, ignore_errors=True)
@@ -83,7 +95,7 @@ def remove(folder: pathlib.Path, step: int) -> None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Renames the checkpoints after a step, which were found damaged, to `damaged-<step>`."""
+    """Renames all checkpoints after `step`, which were found damaged, to `damaged-<step>`."""
     with writing(folder):
         for damaged in steps(folder):
             if damaged > step:
@@ -93,7 +105,7 @@ def set_aside(folder: pathlib.Path, step: int) -> None:
 
 
 def clean(folder: pathlib.Path) -> None:
-    """Removes what killed writers left; only for the process that holds the folder's lock."""
+    """Removes the hidden folders of killed writers; the caller must hold the folder's lock."""
     if folder.is_dir():
         for path in folder.glob(".*.*"):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""metrics.jsonl: one JSON line for each step, each step once, written and read here alone.
+"""metrics.jsonl: a file with one JSON line per step; this module alone writes and reads it.
 
 file = MetricsFile(folder / "metrics.jsonl")
-file.resume(500)                                   # drops what was logged from step 500 on
-file.append(500, {"loss": np.zeros((5, 100))})     # the lines of steps 500 to 599, 5 seeds
+file.resume(500)                                   # drops the lines of step 500 and later
+file.append(500, {"loss": np.zeros((5, 100))})     # writes steps 500 to 599, for 5 seeds
 read(folder)["loss"]                               # f64[600, 5]
 """
 
@@ -19,20 +19,23 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import plain, writing
+from aejax.files import as_json, writing
 
 NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """The one writer of a metrics.jsonl; a line is either there whole or not at all."""
+    """The writer of one metrics.jsonl.
+
+    A failed write leaves no partial line, and `resume` removes one that a killed process left.
+    """
 
     def __init__(self, path: pathlib.Path):
         self.path = path
         self._descriptor: int | None = None
 
     def resume(self, step: int) -> None:
-        """Opens the file and drops the lines of this step and later ones, and half of one."""
+        """Opens the file and removes any partial line and the lines of `step` and later steps."""
         self.close()
         with writing(self.path):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -52,16 +55,18 @@ class MetricsFile:
         every: int = 1,
         figures: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the lines of some steps in one go.
+        """Writes the lines of consecutive steps in one call.
 
         Args:
           first: the step of the first entry.
-          metrics: name -> f32[n] or f32[S, n], on the host.
-          every: only steps that divide by it get a line; the one with figures gets one anyway.
-          figures: name -> a number, f32[S] or f32[S, L], measured after the last of the n steps.
+          metrics: a mapping from a name to f32[n] or f32[S, n], on the host.
+          every: only multiples of `every` get a line, except that a step with figures always gets
+            one.
+          figures: a mapping from a name to a number, f32[S] or f32[S, L], measured after the last
+            of the n steps.
 
         Raises:
-          UserError: the disk is full; the file is as it was before the call.
+          UserError: if the disk is full; the file is then as it was before the call.
         """
         count = np.shape(next(iter(metrics.values())))[-1]
         now = f"{time.time():.3f}"
@@ -111,25 +116,29 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
       folder: the run's folder.
 
     Returns:
-      "step" i64[n] and, for each name, f64[n], f64[n, S] or f64[n, S, L]; NaN where a line lacks
-      the name.
+      "step" as i64[n], and each name as f64[n], f64[n, S] or f64[n, S, L], with NaN where a line
+      lacks the name.
 
     Raises:
-      UserError: the folder has no metrics, or a line is no JSON.
+      UserError: if the folder has no metrics, or a line is no JSON.
     """
     path = pathlib.Path(folder) / NAME
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): give the folder of a run with metrics"
+        ) from error
     except ValueError as error:
-        raise UserError(f"{path} holds a line that is no JSON: {error}") from error
+        raise UserError(
+            f"{path} holds a line that is no JSON ({error}): remove that line"
+        ) from error
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     columns = {}
     for name in names:
         shape = np.shape(next(row[name] for row in rows if name in row))
         missing = np.full(shape, np.nan)
-        # float("NaN") and float("Infinity") are what the writer quoted
+        # The writer stores NaN and infinities as strings, which float() parses.
         columns[name] = np.array([np.asarray(row.get(name, missing), float) for row in rows])
     return {"step": np.array([row["step"] for row in rows], np.int64)} | columns
 
@@ -142,7 +151,7 @@ def _step(line: bytes) -> int | None:
 
 
 def _cells(values: np.ndarray) -> list[str]:
-    """f32[..., n] -> n pieces of JSON: a number, a list of S, or S lists of L."""
+    """Converts f32[..., n] to n pieces of JSON: a number, a list of S, or S lists of L."""
     return [_cell(value) for value in np.moveaxis(values, -1, 0).tolist()]
 
 
@@ -151,5 +160,5 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Nine digits give a float32 back to the bit; JSON has no NaN, so it is a string."""
-    return f"{value:.9g}" if math.isfinite(value) else json.dumps(plain(value))
+    """Formats a number with nine digits, which restore a float32 exactly; NaN becomes a string."""
+    return f"{value:.9g}" if math.isfinite(value) else json.dumps(as_json(value))

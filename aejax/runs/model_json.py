@@ -1,10 +1,10 @@
-"""A model as JSON and back: its parts' names and numbers, never code.
+"""Converts a model to JSON and back; the JSON holds names and numbers, never code.
 
     to_json(MLP((256,)))     {"class": "aejax.nets.mlp.MLP", "fields": {"widths": [256], ...}}
-    from_json(...)           MLP((256,)): only classes of aejax and functions of jax.nn are made
+    from_json(...)           MLP((256,)), made only of classes of aejax and known jax functions
 
-A part that is no dataclass of aejax's is written as {"opaque": its name}: it can be compared with
-what the code says now, and not be made again.
+A part that is not a dataclass is written as {"opaque": its name}. It can be compared with the
+current code, but neither it nor a class from outside aejax can be made again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# What a net may have as its activation; a file can name these and no other function.
+# The functions that a network may have as a field, such as its activation.
 FUNCTIONS = {
     **{
         f"jax.nn.{name}": getattr(jax.nn, name)
@@ -36,7 +36,7 @@ FUNCTIONS = {
 
 
 def to_json(value: Any) -> Any:
-    """Describes a model, or anything that stands in one of its fields, as JSON."""
+    """Describes a model, or the value of any of its fields, as JSON."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -61,10 +61,11 @@ def _part_to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(data: Any) -> Any:
-    """Makes a model again from `to_json`'s description.
+    """Makes a model again from the description that `to_json` returned.
 
     Raises:
-      UserError: it names a class that is not aejax's, or a part that cannot be made again.
+      UserError: if the description names a class from outside aejax, an unknown field, or a part
+        that cannot be made again.
     """
     if isinstance(data, list):
         return tuple(from_json(item) for item in data)
@@ -82,8 +83,8 @@ def from_json(data: Any) -> Any:
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(data["fields"].keys() - known):
         raise UserError(
-            f"{data['class']} has no field {unknown[0]!r} in this version of aejax, which the run "
-            "was written with: install that version, or give the model yourself"
+            f"the run was written by another version of aejax, whose {data['class']} had a field "
+            f"{unknown[0]!r}: install that version, or give the model as load(folder, model=...)"
         )
     return cls(**{name: from_json(item) for name, item in data["fields"].items()})
 
@@ -91,7 +92,7 @@ def from_json(data: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     found = {}
     for field in dataclasses.fields(value):
-        # Of a Linen module: parent is where it is bound, and name None unless somebody gave one.
+        # A Linen module's `parent` only says where it is bound, and its `name` is usually None.
         if field.name == "parent" or not field.init:
             continue
         content = getattr(value, field.name, None)
@@ -115,7 +116,7 @@ def _class(name: Any) -> Any:
     except ImportError as error:
         raise _cannot(name) from error
     cls = getattr(found, attribute, None)
-    # Not what a module of aejax has merely imported.
+    # The class must be defined in that module of aejax, not just imported there.
     own = isinstance(cls, type) and cls.__module__ == module and dataclasses.is_dataclass(cls)
     if not own:
         raise _cannot(name)
@@ -124,6 +125,6 @@ def _class(name: Any) -> Any:
 
 def _cannot(name: Any) -> UserError:
     return UserError(
-        f"the model's part {name} cannot be made again from its description, as only aejax's own "
-        "classes are: build the model yourself and give it as load(run_dir, model=...)"
+        f"the model's part {name} cannot be made again from its description, which works only for "
+        "aejax's own classes: build the model yourself and give it as load(folder, model=...)"
     )

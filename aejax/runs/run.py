@@ -1,15 +1,15 @@
-"""Run: a folder that holds one training run, written so that a kill at any moment loses little.
+"""Run: the folder of one training run, written so that a kill at any moment loses little.
 
     with Run("runs/digits", config) as run:
-        state = run.restore(learner.init(key, batches[0]))       # goes on where it was
+        state = run.restore(learner.init(key, batches[0]))       # resumes where the run stopped
         for state, metrics in loop(learner, state, batches, steps=config.steps):
             run.log(state, metrics)
-            run.save(state)                                      # when the clock says so
+            run.save(state)                                      # writes if it is time
         run.finish({"elbo": -90.1}, state)
 
-Started again with the same command, a killed run ends in the same bits as one never killed, and a
-finished one (`run.result`) trains nothing. The folder holds config.json, environment.json,
-metrics.jsonl, checkpoints/ and, in the end, result.json.
+A killed run that is started again with the same command ends in the same bits as one that was
+never killed; a finished run has its `run.result` and trains no further. The folder holds
+config.json, environment.json, metrics.jsonl, checkpoints/ and, when finished, result.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from aejax.errors import UserError
-from aejax.files import plain
+from aejax.files import as_json
 from aejax.runs import checkpoint, manifest
 from aejax.runs.config import compare, describe, with_state
 from aejax.runs.folder import CHECKPOINTS, RunFolder
@@ -39,25 +39,26 @@ from aejax.types import Objective, State
 
 
 class Run:
-    """A run's folder, held by this process from `with` to the end of the block.
+    """The folder of a training run, locked by this process for the duration of the `with` block.
 
     Args:
-      folder: made if need be; one that holds something else is refused.
-      config: a dataclass or mapping of numbers and strings; its field `steps`, where there is one,
-        may grow from start to start, any other must stay.
-      experiment: a name, so that commands on the folder find the code again.
-      model: what `aejax.load` makes again; left out, it has to be given to `load`.
-      objective: its names and weights are recorded and compared.
-      best: a validation figure; the checkpoint where it is smallest is kept.
-      checkpoint_seconds: between two checkpoints.
-      keep: how many of the newest checkpoints stay.
-      log_every: steps from one line of metrics.jsonl to the next.
-      may_change: fields of config whose change is a warning: paths, device counts, precision.
-      profile: writes a jax.profiler trace of three chunks to `profile/`.
+      folder: the run's folder, created if needed; a folder that holds something else is refused.
+      config: a dataclass or mapping of numbers and strings. Its field `steps`, if any, may grow
+        from start to start; all other fields must stay the same.
+      experiment: the name of the experiment, by which commands on the folder find its code.
+      model: the model, described in config.json so that `aejax.load` can make it again. Without it,
+        `load` needs the model as an argument.
+      objective: the loss, whose names and weights are recorded and compared at each start.
+      best: the name of a validation figure; the checkpoint where it is smallest is kept.
+      checkpoint_seconds: seconds between two checkpoints.
+      keep: how many of the newest checkpoints to keep.
+      log_every: the number of steps between two lines of metrics.jsonl.
+      may_change: fields of config whose change causes a warning instead of an error.
+      profile: whether to write a jax.profiler trace of three chunks to `profile/`.
 
     Raises:
-      UserError: on entering, if the folder is another run's, is written by another process or
-        cannot be written; elsewhere as documented.
+      UserError: on entering, if the folder belongs to another run, is locked by another process, or
+        cannot be written.
     """
 
     def __init__(
@@ -76,15 +77,15 @@ class Run:
         profile: bool = False,
     ):
         self.folder = pathlib.Path(folder)
-        self.result: dict[str, Any] | None = None  # of a run that had finished before this start
+        self.result: dict[str, Any] | None = None  # the result, once the run has finished
         self._record = describe(config, experiment, model, objective)
         self._steps = self._record["config"].get("steps")
         self._best, self._seconds, self._keep = best, checkpoint_seconds, keep
         self._every, self._may_change = log_every, may_change
-        self._writes = jax.process_index() == 0  # of several processes, one
+        self._writes = jax.process_index() == 0  # Only one of several processes writes files.
         self._metrics = MetricsFile(self.folder / NAME)
         self._trace = Trace(self.folder / "profile", profile and self._writes)
-        self._first = True  # no chunk was logged since this start
+        self._nothing_logged = True  # whether no metrics have been logged since this start
         self._stop = Stop()
         self._state: State | None = None
         self._checkpoints = self.folder / CHECKPOINTS
@@ -102,18 +103,18 @@ class Run:
             stack.callback(self._trace.close)
             self._stop.install()
             stack.callback(self._stop.restore)
-            self._held = stack.pop_all()
+            self._cleanup = stack.pop_all()
         return self
 
     def restore(self, state: State) -> State:
-        """Gives back the state of the newest whole checkpoint, or this one where there is none.
+        """Returns the state of the newest undamaged checkpoint, or `state` if there is none.
 
         Args:
-          state: of `learner.init`: its tree, devices and key implementation are the template.
+          state: the result of `learner.init`, whose tree, devices and key implementation are used.
 
         Raises:
-          UserError: no checkpoint is whole, or the code no longer fits what the folder holds;
-            nothing was touched.
+          UserError: if all checkpoints are damaged, or the code no longer fits the recorded run; no
+            file has been changed.
         """
         record = with_state(self._record, state)
         if self._writes:
@@ -122,7 +123,10 @@ class Run:
         if found is not None:
             difference = misfit(kinds(state), {p: leaf.kind() for p, leaf in found.leaves.items()})
             if difference is not None:
-                raise UserError(f"{self._checkpoints / str(found.step)} does not fit: {difference}")
+                raise UserError(
+                    f"{self._checkpoints / str(found.step)} does not fit the code: {difference}; "
+                    "restore the code that wrote it, or choose another folder"
+                )
             state = fill(state, found.leaves)
         step = 0 if found is None else found.step
         self._files.update(record)
@@ -133,47 +137,48 @@ class Run:
             if self._files.resumed:
                 print(f"restored step {step} of {self.folder}", flush=True)
         self._writer.resume(None if found is None else step)
-        self._stop.patient = self._steps is None or step < self._steps
+        self._stop.polled = self._steps is None or step < self._steps
         return state
 
     def log(
         self, state: State, metrics: Mapping[str, Any], figures: Mapping[str, Any] | None = None
     ) -> None:
-        """Appends a line to metrics.jsonl for each step that ends at `state.step`.
+        """Appends one line to metrics.jsonl for each step of the call that ended at `state.step`.
 
         Args:
-          state: as yielded by `loop`.
-          metrics: name -> f32[n] or f32[S, n], as yielded by `loop`.
-          figures: name -> number, f32[S] or f32[S, L], measured now: they stand in the last step's
-            line.
+          state: the state that `loop` yielded.
+          metrics: the metrics that `loop` yielded: name -> f32[n] or f32[S, n].
+          figures: validation figures measured now: name -> a number, f32[S] or f32[S, L]. They are
+            written to the line of the last step.
 
         Raises:
-          UserError: the disk is full, or the metrics are not those that were logged so far.
+          UserError: if the disk is full, or if the names of the metrics have changed.
         """
         self._trace.chunk()
         if not self._writes:
             return
-        if self._first:
+        if self._nothing_logged:
             record = {**self._files.record, "metrics": sorted(metrics)}
             compare(self._files.record, record)
             self._files.update(record)
-            self._first = False
+            self._nothing_logged = False
         count = np.shape(next(iter(metrics.values())))[-1]
         self._metrics.append(int(state.step) - count, metrics, self._every, figures)
 
     def save(self, state: State, figures: Mapping[str, Any] | None = None) -> None:
-        """Writes a checkpoint in the background if it is time, and stops here after a signal.
+        """Writes a checkpoint in the background if it is time, and ends the process after a signal.
 
         It is time when `checkpoint_seconds` have passed, at the last step, and after SIGTERM or
-        SIGINT. The state where the figure `best` is the smallest so far is written as soon as the
-        one before is two seconds old.
+        SIGINT. A state with the smallest figure `best` so far is also written, two seconds or more
+        after the last checkpoint.
 
         Args:
-          state: as yielded by `loop`.
-          figures: validation figures of this state, numbers or f32[S] (their mean counts).
+          state: the state that `loop` yielded.
+          figures: validation figures of this state, each a number or f32[S], of which the mean
+            counts.
 
         Raises:
-          UserError: the disk is full, or a parameter is no number.
+          UserError: if the disk is full, or a parameter is not finite.
           SystemExit: after a signal, with status 143 or 130.
         """
         self._state = state
@@ -189,39 +194,39 @@ class Run:
             self._writer.poll()
         if ended or stop:
             self._writer.wait()
-            self._stop.patient = False
+            self._stop.polled = False
         if stop:
             self._stop.received = stop
             raise SystemExit(self._stop.status)
 
     def environment(self, **facts: Any) -> None:
-        """Adds facts to environment.json: the data's content hash, the key of test binarisation."""
+        """Adds facts to environment.json, such as the content hash of the data."""
         self._files.add_facts(**facts)
 
     def finish(self, result: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """Writes result.json, after which the same command trains nothing.
+        """Writes result.json, after which the same command trains no further.
 
         Args:
-          result: figures: numbers, text, arrays, and lists and mappings of these.
-          state: the final one; it is saved, and its params_sha256 joins the result.
+          result: the results, made of numbers, strings, arrays, lists and mappings.
+          state: the final state; it is saved, and its params_sha256 is added to the result.
 
         Returns:
-          What was written, which is `run.result` from now on and at the next start.
+          The content of result.json, which is also `run.result` from now on and at later starts.
         """
-        self._stop.patient = True
-        whole = plain(result) | {"steps": self._steps}
+        self._stop.polled = True
+        whole = as_json(result) | {"steps": self._steps}
         if state is not None:
             whole |= {"steps": int(state.step), "params_sha256": params_sha256(state.params)}
             self._writer.start(state, {})
         self._writer.wait()
         self._files.write_result(whole)
         self.result = whole
-        self._stop.patient = False
+        self._stop.polled = False
         return whole
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        self._stop.patient = True
-        with self._held:
+        self._stop.polled = True
+        with self._cleanup:
             if error is None and self._state is not None and not _donated(self._state):
                 self._writer.start(self._state, {})
             self._writer.wait()
@@ -233,7 +238,7 @@ class Run:
                 print(f"stopped; this goes on: {command()}", flush=True)
 
     def _newest(self) -> checkpoint.Checkpoint | None:
-        """Process 0 says which checkpoint is the newest whole one, and every process reads it."""
+        """Reads the newest undamaged checkpoint, which process 0 chooses for all processes."""
         found = checkpoint.newest(self._checkpoints) if self._writes else None
         if jax.process_count() == 1:
             return found
@@ -245,7 +250,7 @@ class Run:
 
 
 def _agreed(due: bool, stop: int) -> tuple[bool, int]:
-    """What any process wants, in every process: gathering a state takes all of them."""
+    """Agrees across processes on `due` and `stop`, because gathering a state is collective."""
     if jax.process_count() == 1:
         return due, stop
     votes = multihost_utils.process_allgather(np.array([int(due), stop], np.int32))

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a first one asks a run to save and stop, a second one stops it at once."""
+"""SIGTERM and SIGINT: the first one asks a run to save and stop, a second one stops it at once."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """Remembers a signal while steps are taken; at any other time it ends the process by itself."""
+    """Handles signals: remembers one during training, and ends the process at any other time."""
 
     def __init__(self):
         self.received: int | None = None
-        self.patient = False  # somebody will look at `received` soon
+        self.polled = False  # True while the training loop checks `received` after every call
         self._before: dict[int, Any] = {}
 
     @property
     def status(self) -> int:
-        """The exit status that shells know: 143 for SIGTERM, 130 for SIGINT."""
+        """The exit status by the convention of shells: 143 for SIGTERM, 130 for SIGINT."""
         return 128 + (self.received or 0)
 
     def install(self) -> None:
-        """Takes both signals; outside the main thread, where Python allows no handlers, neither."""
+        """Installs handlers for both signals in the main thread; Python allows no other thread."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
     def restore(self) -> None:
-        """Gives the signals back to who had them."""
+        """Restores the handlers that were there before `install`."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
@@ -41,13 +41,13 @@ class Stop:
         if self.received is not None:
             os._exit(128 + number)
         self.received = number
-        if not self.patient:
+        if not self.polled:
             raise SystemExit(self.status)
-        # Not print: the signal may have come in the middle of one.
+        # os.write is used because the signal may have interrupted a print, which is not reentrant.
         name = signal.Signals(number).name
-        os.write(2, f"\n{name}: saving after this chunk; again to stop at once\n".encode())
+        os.write(2, f"\n{name}: saving after this call; send it again to stop at once\n".encode())
 
 
 def command() -> str:
-    """The command that started this process, to be pasted into a shell."""
+    """Returns the command line that started this process, quoted for a shell."""
     return shlex.join(sys.orig_argv)

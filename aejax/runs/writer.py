@@ -1,4 +1,4 @@
-"""The background writer of checkpoints: training goes on while one is on its way to the disk."""
+"""The background writer of checkpoints: training continues while one is being written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from aejax.runs.leaves import Leaf, host_leaves
 from aejax.types import State
 
 Copy: TypeAlias = tuple[int, Mapping[str, Leaf], Mapping[str, float]]  # step, leaves, figures
-BEST_SECONDS = 2.0  # from one checkpoint to one that is only written for being the best
+BEST_SECONDS = 2.0  # least time from a checkpoint to one that is written only for being the best
 
 
 class Writer:
-    """One checkpoint at a time; what goes wrong in the background is raised at the next call.
+    """Writes one checkpoint at a time; errors in the background are raised at the next call.
 
     Args:
       folder: the run's `checkpoints` folder.
-      keep: how many of the newest stay.
-      best: a figure; the checkpoint with its smallest value stays too.
-      before_commit: called in the background right before a checkpoint appears.
-      writes: False in all processes but one, which only hand over their share of the state.
+      keep: how many of the newest checkpoints to keep.
+      best: the name of a validation figure; the checkpoint with its smallest value is kept too.
+      before_commit: is called in the background right before a checkpoint appears.
+      writes: whether this process writes; the other processes only help to gather the state.
     """
 
     def __init__(
@@ -45,17 +45,20 @@ class Writer:
         self._future: concurrent.futures.Future[None] | None = None
         self._begun = time.monotonic()
         self._best_value: float | None = None
-        self._held: Copy | None = None  # the best, written too little after the one before
-        self.step: int | None = None  # of the newest checkpoint, written or on its way
+        self._held: Copy | None = None  # the best state, which waits until BEST_SECONDS have passed
+        self.step: int | None = None  # the step of the newest checkpoint, written or being written
 
     def resume(self, step: int | None) -> None:
-        """Starts the clock; step is that of the checkpoint that was restored, if any."""
+        """Starts the clock of `due`, after the checkpoint of `step`, or none, was restored."""
         self.step, self._begun = step, time.monotonic()
         found = manifest.best_figure(self._folder, self._best) if self._best else None
         self._best_value = None if found is None else found[1]
 
     def due(self, seconds: float) -> bool:
-        """Whether the last one is so many seconds old and none is on its way; the writer's say."""
+        """Whether this process should start a checkpoint now.
+
+        It should if it is the writer, is not writing, and the last checkpoint is `seconds` old.
+        """
         idle = self._future is None or self._future.done()
         return self._writes and idle and time.monotonic() - self._begun >= seconds
 
@@ -65,30 +68,30 @@ class Writer:
         return value is not None and (self._best_value is None or value < self._best_value)
 
     def start(self, state: State, figures: Mapping[str, float]) -> None:
-        """Copies a state to the host and begins to write it, once what came before is written.
+        """Copies a state to the host and starts to write it, after waiting for the last write.
 
         Raises:
-          UserError: a parameter is not finite, or the checkpoint before could not be written.
+          UserError: if a parameter is not finite, or if the last checkpoint could not be written.
         """
         if self.better(figures):
-            self._held = None  # the best no more
+            self._held = None  # The held state is no longer the best.
         self.wait()
         if int(state.step) != self.step or figures:
             self._submit(self._copied(state, figures))
 
     def hold(self, state: State, figures: Mapping[str, float]) -> None:
-        """Copies the best state so far, to be written when BEST_SECONDS have passed.
+        """Copies the best state so far, to be written once BEST_SECONDS have passed.
 
         Raises:
-          UserError: a parameter is not finite.
+          UserError: if a parameter is not finite.
         """
         self._held = self._copied(state, figures)
 
     def wait(self) -> None:
-        """Waits until what was begun or held is on the disk.
+        """Waits until all states that were started or held are on the disk.
 
         Raises:
-          UserError: it could not be written.
+          UserError: if one could not be written.
         """
         while self._future is not None or self._held is not None:
             if self._future is None:
@@ -98,7 +101,7 @@ class Writer:
                 future.result()
 
     def poll(self) -> None:
-        """Raises what went wrong in the background, and begins what is held, without waiting."""
+        """Raises any error of the background thread, and writes a held state if it is time."""
         if self._future is not None and self._future.done():
             future, self._future = self._future, None
             future.result()
@@ -122,7 +125,7 @@ class Writer:
             self._future = self._pool.submit(self._write, *copy)
 
     def close(self) -> None:
-        """Waits, and ends the background thread."""
+        """Waits for the last write and ends the background thread."""
         self._pool.shutdown()
 
     def _write(self, step: int, leaves: Mapping[str, Leaf], figures: Mapping[str, float]) -> None:
@@ -131,12 +134,12 @@ class Writer:
 
 
 def _check_finite(step: int, leaves: Mapping[str, Leaf]) -> None:
-    """A state that training cannot go on from must not displace one that it can."""
+    """Raises UserError for a parameter that is not finite, which must not replace a good state."""
     for path, leaf in leaves.items():
         if not path.startswith("params/") or not jnp.issubdtype(leaf.array.dtype, jnp.inexact):
             continue
         if not np.isfinite(leaf.array).all():
             raise UserError(
-                f"{path} holds NaN or infinity after step {step - 1}, so no checkpoint of it was "
-                "written: lower the learning rate or warm it up"
+                f"{path} holds NaN or infinity after step {step - 1}, so this state was not saved: "
+                "lower the learning rate or warm it up"
             )

@@ -1,1 +1,1 @@
-"""From a model and an objective to a trained state: the learner, its wrappers and the loop."""
+"""Training: the learner, the wrappers around it, and the loop that runs it."""

@@ -1,4 +1,4 @@
-"""Compiling a learner for the devices at hand: jit, donated buffers, NamedSharding."""
+"""Compiles a learner for the available devices with jit, donated buffers and NamedSharding."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State
 from aejax.variables import AGE, ATOMS, BIAS, KERNEL, ending
 
-# (regular expression searched in a leaf's path, PartitionSpec of the leaf's trailing axes).
-# Paths look like params/decoder/atoms; the optimiser's moments end in the same words.
+# Each rule is a regular expression that is searched in a leaf's path, and the PartitionSpec of the
+# leaf's trailing axes. A path looks like params/decoder/atoms. The paths of the optimiser's moments
+# end in the same words, so one rule serves a parameter and its moments.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
-# The rows of a dictionary and of its moments over the mesh axis "model".
+# These rules shard the latents of a sparse autoencoder over the mesh axis "model".
 dictionary_rules: Rules = (
     (ending(ATOMS), PartitionSpec("model", None)),
     (ending(KERNEL), PartitionSpec(None, "model")),
@@ -29,16 +30,19 @@ dictionary_rules: Rules = (
 
 
 def mesh(**axes: int) -> Mesh:
-    """A mesh of named axes, as in mesh(data=8) or mesh(data=4, model=2).
+    """Builds a mesh of named axes over all devices, for example mesh(data=4, model=2).
+
+    Args:
+      **axes: the number of devices along each named axis.
 
     Raises:
-      UserError: if the axes do not fit the devices that there are.
+      UserError: if the sizes of the axes do not multiply to the number of devices.
     """
     devices = jax.devices()
     wanted = math.prod(axes.values())
     text = ",".join(f"{name}={size}" for name, size in axes.items())
     if any(size < 1 for size in axes.values()):
-        raise UserError(f"mesh {text}: each axis needs at least one device")
+        raise UserError(f"mesh {text}: each axis needs at least one device, so give sizes above 0")
     if wanted != len(devices):
         raise UserError(
             f"mesh {text} needs {wanted} devices, but there are {len(devices)} "
@@ -48,18 +52,18 @@ def mesh(**axes: int) -> Mesh:
 
 
 def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> Learner:
-    """The learner with `init`, `step`, `evaluate` compiled; the state given to `step` is donated.
+    """Compiles a learner's `init`, `step` and `evaluate`; `step` donates the state it is given.
 
     Args:
-      learner: complete, as this is the outermost wrapper.
-      mesh: batches are laid over its axis "data", leaves that a rule names over the rule's axes,
-        all else is replicated. None: the default device. With several processes each hands over
-        its own slice of every batch.
-      rules: (path regex, PartitionSpec of the trailing axes); the first that is found applies, in
-        the axes that the mesh has.
+      learner: a learner with all its other wrappers; this one must be the outermost.
+      mesh: the devices. The mesh axis "data" shards every batch, `rules` shard the leaves that they
+        name, and all other leaves are replicated. None uses the default device. With several
+        processes, each process passes its own slice of every batch.
+      rules: pairs of a path regex and the PartitionSpec of the trailing axes. The first rule whose
+        regex matches a leaf applies; axes that the mesh lacks are ignored.
 
     Raises:
-      UserError: when first called, if a batch or a sharded axis does not divide over the mesh.
+      UserError: on the first call, if the mesh does not divide the batch or a sharded axis.
     """
     if mesh is None:
         return learner._replace(
@@ -72,7 +76,7 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
     programs: dict[str, Any] = {}
 
     def init(key: Key, batch: Batch) -> State:
-        # One key and one batch for all seeds, or one of each for every seed.
+        # A single key comes with one batch for all seeds; stacked keys come with stacked batches.
         batch = place_data.batch(batch, place_data.lead if key.ndim else 0)
         key = _put(key, NamedSharding(mesh, PartitionSpec()))
         layout = state_layout(jax.eval_shape(learner.init, key, batch), mesh, rules)
@@ -92,25 +96,25 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
 
 
 def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
-    """The NamedSharding of each leaf of a state.
+    """Returns the NamedSharding of each leaf of a state.
 
     Raises:
-      UserError: if a rule's axis does not divide the leaf's, naming the leaf.
+      UserError: if the mesh does not divide an axis that a rule shards; the error names the leaf.
     """
 
     def layout(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, spec in rules:
             if re.search(pattern, name) and leaf.ndim >= len(spec):
-                # A spec names the trailing axes: seeds may stand in front of them.
-                # An axis that the mesh lacks divides nothing, so one rule serves every mesh.
+                # A spec describes the trailing axes, because a seeds axis may precede them.
+                # Axes that the mesh lacks become None, so that one rule serves every mesh.
                 named = (axis if axis in mesh.shape else None for axis in spec)
                 full = (None,) * (leaf.ndim - len(spec)) + tuple(named)
                 for size, axis in zip(leaf.shape, full, strict=True):
                     if axis is not None and size % mesh.shape[axis]:
                         raise UserError(
-                            f"{name} has an axis of {size}, which the mesh axis {axis!r} of "
-                            f"{mesh.shape[axis]} does not divide: change one of the two"
+                            f"{name} has an axis of size {size}, which the mesh axis {axis!r} of "
+                            f"size {mesh.shape[axis]} does not divide: change one of the two sizes"
                         )
                 return NamedSharding(mesh, PartitionSpec(*full))
         return NamedSharding(mesh, PartitionSpec())
@@ -123,14 +127,14 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
         return leaf
     is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     if is_key and not sharding.is_fully_addressable:
-        # device_put takes numbers, but no keys, to the devices of other processes.
+        # device_put cannot move typed keys to the devices of other processes, only numbers.
         data = jax.device_put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return jax.device_put(leaf, sharding)
 
 
 class _Placement:
-    """Lays batches and sources over the mesh; a resident data set is moved there once."""
+    """Places batches and sources on the mesh; a resident data set is moved there only once."""
 
     def __init__(self, mesh: Mesh, learner: Learner):
         self.mesh = mesh
@@ -156,18 +160,19 @@ class _Placement:
     def _keep(self, leaf: Any) -> Array:
         if id(leaf) not in self.resident:
             placed = _put(leaf, NamedSharding(self.mesh, PartitionSpec()))
-            self.resident[id(leaf)] = (leaf, placed)  # the leaf too, so that its id stays its own
+            # Keeping the leaf alive prevents Python from reusing its id for another array.
+            self.resident[id(leaf)] = (leaf, placed)
         return self.resident[id(leaf)][1]
 
     def _batch(self, leaf: Any, axis: int) -> Array:
-        """Shards one axis, the batch's, over "data"."""
+        """Shards one axis of a leaf, the batch axis, over the mesh axis "data"."""
         if "data" not in self.mesh.shape:
             return _put(leaf, NamedSharding(self.mesh, PartitionSpec()))
         size = leaf.shape[axis] * jax.process_count()
         if size % self.mesh.shape["data"]:
             raise UserError(
-                f"a batch of {size} does not divide over the mesh axis data of "
-                f"{self.mesh.shape['data']}: choose a multiple of it"
+                f"a batch of {size} examples does not divide over the mesh axis 'data' of "
+                f"{self.mesh.shape['data']} devices: choose a batch size that is a multiple of it"
             )
         sharding = NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, "data"))
         if jax.process_count() == 1:

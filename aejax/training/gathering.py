@@ -1,4 +1,4 @@
-"""Taking one batch out of a `Source`, on the device, within a compiled chunk of steps."""
+"""Takes single batches out of a `Source` on the device, inside a compiled chunk of steps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aejax.types import Array, Batch, Source
 
 
 def gathered(source: Source, i: Array | int, step: Array) -> Batch:
-    """Gathers and prepares batch i of a source, the one of step `step`.
+    """Gathers batch i of a source and prepares it for the training step `step`.
 
     Args:
-      source: of T batches.
-      i: i32[], from 0 to T - 1.
-      step: i32[], which the noise of the preparation is drawn for.
+      source: the source, which holds T batches.
+      i: i32[], the index of the batch, from 0 to T - 1.
+      step: i32[], the training step, which determines the random draws of the preparation.
 
     Returns:
-      A Batch with leaves [B, ...], or [S, B, ...] where members see streams of their own.
+      A Batch with leaves [B, ...], or [S, B, ...] if each member has its own stream of data.
     """
 
     def one(arrays: Any, rows: Array | None, key: Array) -> Batch:

@@ -1,7 +1,7 @@
-"""Initialisations that set one part from another, or from data, before the optimiser starts.
+"""Initialisers that set parameters from other parameters or from data before training starts.
 
-Each is a function (variables, batch, key) -> variables, an argument of `aejax.learner`; several are
-applied in order: `initialise=(standardised(), tied)`.
+Each is a function (variables, batch, key) -> variables and is passed to `aejax.learner`. A sequence
+of them is applied in order: `initialise=(standardised(), tied)`.
 """
 
 from __future__ import annotations
@@ -28,41 +28,45 @@ from aejax.variables import (
 )
 
 Initialise = Callable[[Variables, Batch, Key], Variables]
-# f32[N, D], centred -> a factor and its inverse, both f32[], f32[D] or f32[D, D]
+# Maps data f32[N, D] to a factor and its inverse, both of shape f32[], f32[D] or f32[D, D].
 Form = Callable[[Array], tuple[Array, Array]]
 
 
 def tied(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the sparse encoder to the dictionary's transpose, W_enc = W_dec^T.
+    """Sets the encoder of a sparse autoencoder to the transpose of its decoder, W_enc = W_dec^T.
 
-    The usual start of sparse autoencoders: a latent then answers to the direction it writes.
+    This is the usual start of sparse autoencoders: each latent then responds to the direction of
+    its own decoder row.
     """
     return put(variables, KERNEL, get(variables, ATOMS).T)
 
 
 def mean_square(centred: Array) -> tuple[Array, Array]:
-    """Each value of mean square 1 over data and D: what JumpReLU's window expects."""
+    """Scales data so that the mean square over examples and dimensions is 1.
+
+    The default window of JumpReLU assumes this scale.
+    """
     root = jnp.sqrt(jnp.mean(jnp.square(centred)))
     return 1.0 / _positive(root), _positive(root)
 
 
 def expected_norm(centred: Array) -> tuple[Array, Array]:
-    """E||x|| = sqrt(D): the convention of L1 coefficients (Conerly et al. 2024)."""
+    """Scales data so that E||x|| = sqrt(D), as weights of L1 terms assume (Conerly et al. 2024)."""
     mean = jnp.mean(jnp.linalg.norm(centred, axis=-1)) / centred.shape[-1] ** 0.5
     return 1.0 / _positive(mean), _positive(mean)
 
 
 def unscaled(centred: Array) -> tuple[Array, Array]:
-    """The data's own scale; with centring, the mean alone is removed."""
+    """Leaves the scale of the data as it is, so that `standardised` only removes the mean."""
     return jnp.ones(()), jnp.ones(())
 
 
 def whitening(epsilon: float = 1e-3) -> Form:
-    """Uncorrelated values of variance 1, by the covariance's inverse root.
+    """Returns a scaling that makes the values uncorrelated with variance 1 (ZCA whitening).
 
     Args:
-      epsilon: of the mean variance, added to each eigenvalue, so that directions in which the data
-        hardly varies are not blown up to noise.
+      epsilon: a fraction of the mean variance that is added to each eigenvalue of the covariance.
+        It keeps directions in which the data hardly varies from being amplified to noise.
     """
 
     def whitening(centred: Array) -> tuple[Array, Array]:
@@ -80,13 +84,16 @@ def standardised(
     centre: bool = True,
     layers: bool = False,
 ) -> Initialise:
-    """Sets every `Scale` of the model from data: the encoder's from x, the decoder's from target.
+    """Returns an initialiser that sets every `Scale` of the model from the statistics of data.
+
+    The encoder's scale is set from x, the decoder's from the target, and the scale of a skip
+    connection from the context.
 
     Args:
-      examples: some thousands of them; None: the first batch.
-      form: `mean_square`, `expected_norm`, `unscaled` or `whitening()`.
-      centre: removes the mean, without which latents die where it is large.
-      layers: scales each layer of [B, layers, size] by itself (crosscoders).
+      examples: a batch of some thousands of examples; None uses the first training batch.
+      form: the scaling: `mean_square`, `expected_norm`, `unscaled` or `whitening()`.
+      centre: whether to remove the mean; latents die if a large mean is kept.
+      layers: whether to scale each layer of data [B, layers, size] separately, for crosscoders.
     """
 
     def standardised(variables: Variables, batch: Batch, key: Key) -> Variables:
@@ -104,7 +111,7 @@ def standardised(
                 found = True
         if not found:
             raise UserError(
-                "standardised found no Scale: give the model Scale() as its encoder and "
+                "standardised found no Scale in the model: use Scale() as its encoder and "
                 "Dictionary(..., scale=Scale()) as its decoder"
             )
         return variables
@@ -113,14 +120,15 @@ def standardised(
 
 
 def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
-    """Sets the decoder's last bias to the logit of the data's mean, as Burda et al. 2016 do.
+    """Returns an initialiser that sets the decoder's last bias to the logit of the data's mean.
 
-    The decoder then starts at the data's base rates and needs not find them. For a Bernoulli and a
-    decoder that ends in a dense layer, as `nets.MLP` does.
+    The decoder then starts at the base rates of the data and need not learn them (Burda et al.
+    2016). It requires a Bernoulli likelihood and a decoder that ends in a dense layer, such as
+    `nets.MLP`.
 
     Args:
-      mean: of the target, f[*event], from 0 to 1.
-      least: it is clipped to [least, 1 - least].
+      mean: f[*event], the mean of the target, between 0 and 1.
+      least: the mean is clipped to [least, 1 - least], so that its logit is finite.
     """
     rates = jnp.clip(jnp.asarray(mean, jnp.float32).reshape(-1), least, 1.0 - least)
     logits = jnp.log(rates) - jnp.log1p(-rates)
@@ -129,10 +137,10 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
         path = ("params", "decoder", "output", "bias")
         bias = get(variables, path)
         if bias is None or bias.shape != logits.shape:
-            found = "none" if bias is None else f"{bias.size} numbers"
+            found = "no such bias" if bias is None else f"one of {bias.size} numbers"
             raise UserError(
                 f"base_rates needs a last dense layer with a bias of {logits.size} numbers, and "
-                f"the decoder has {found}: use nets.MLP, or start from its own bias"
+                f"the decoder has {found}: use nets.MLP as the decoder, or leave out base_rates"
             )
         return put(variables, path, logits)
 
@@ -140,9 +148,10 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 
 
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's bias to the target's geometric median, in the dictionary's units.
+    """Sets the dictionary's bias to the geometric median of the target, in the dictionary's scale.
 
-    By 100 steps of Weiszfeld's algorithm, as in OpenAI's and Marks et al.'s code.
+    The median is computed by 100 steps of Weiszfeld's algorithm, as in the code of OpenAI and of
+    Marks et al.
     """
     target = batch.target.reshape((batch.target.shape[0], -1)).astype(jnp.float32)
     scale = get(variables, OUTPUT_SCALE)
@@ -158,10 +167,12 @@ def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
 
 
 def layered(norm: float = 0.08) -> Initialise:
-    """Gives each atom the same norm in every layer of a crosscoder (Lindsey et al. 2024).
+    """Returns an initialiser that gives each atom of a crosscoder the same norm in every layer.
+
+    This follows Lindsey et al. 2024.
 
     Args:
-      norm: of the atom's part in one layer of the target [B, layers, size].
+      norm: the norm of an atom within one layer of the target [B, layers, size].
     """
 
     def layered(variables: Variables, batch: Batch, key: Key) -> Variables:
@@ -174,17 +185,19 @@ def layered(norm: float = 0.08) -> Initialise:
 
 
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's atoms to zero, as transcoders may start (sparsify)."""
+    """Sets the dictionary's atoms to zero, a common start of transcoders (as in sparsify)."""
     return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
 
 
 def matched(model: Any) -> Initialise:
-    """Rescales the sparse encoder so that outputs vary as much as targets do (Gao et al. 2024).
+    """Returns an initialiser that rescales the sparse encoder to match the norms of the targets.
 
-    Exact where the code is positively homogeneous: ReLU and TopK with an encoder bias of zero.
+    It equates the mean norms of the output and of the target, both without the bias (Gao et al.
+    2024). This is exact where the code is positively homogeneous in the kernel, as for ReLU and
+    TopK with a zero encoder bias.
 
     Args:
-      model: the Autoencoder that the variables belong to.
+      model: the Autoencoder to which the variables belong.
     """
 
     def matched(variables: Variables, batch: Batch, key: Key) -> Variables:
@@ -220,7 +233,7 @@ def _statistics(values: Array, form: Form, centre: bool, layers: bool) -> dict[s
 
 
 def _positive(value: Array) -> Array:
-    """The value, or 1 where the data does not vary."""
+    """Returns the value, or 1 if it is not positive because the data does not vary."""
     return jnp.where(value > 0, value, 1.0)
 
 

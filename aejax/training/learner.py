@@ -1,9 +1,9 @@
-"""The learner: model, objective and optimiser as a record of pure functions, one for every kind.
+"""The learner: a model, an objective and an optimiser combined into a record of pure functions.
 
-features = encoder(x)                         once
-codes    = bottleneck(features, key_k)        K draws
-cost     = terms(codes, decoder(codes))       f32[K, B]
-loss     = bound(ratio) + mean(penalty)       over K, then over B
+features = encoder(x)                         is computed once for all draws
+codes    = bottleneck(features, key_k)        is drawn K times
+cost     = terms(codes, decoder(codes))       has shape f32[K, B]
+loss     = bound(ratio) + mean(penalty)       reduces the cost over K; its mean over B is the loss
 """
 
 from __future__ import annotations
@@ -44,45 +44,49 @@ def learner(
     bound: Bound = bounds.mean,
     initialise: Initialise | Sequence[Initialise] = (),
 ) -> Learner:
-    """A learner of one model: init, step, variables, evaluate.
+    """Returns a learner for one model: the functions init, step, variables and evaluate.
 
     Args:
-      model: an `Autoencoder`, or any module with its methods features, code and explain.
-      objective: name -> (weight, term).
-      tx: the optimiser.
-      draws: K, codes drawn for each example.
-      bound: how the K values of the log-ratio become one cost.
-      initialise: function(s) (variables, batch, key) -> variables, applied after init.
+      model: an `Autoencoder`, or any module with the methods features, code and explain.
+      objective: the loss as a mapping from a name to (weight, term).
+      tx: the optax optimiser.
+      draws: K, the number of codes that are drawn for each example.
+      bound: how the K values of the log-ratio are reduced to one cost.
+      initialise: one or more functions (variables, batch, key) -> variables that are applied after
+        init.
 
     Returns:
-      A Learner whose metrics are f32[]: `loss`, `grad_norm` and each term's mean, unweighted; its
-      `evaluate` gives the same but for `grad_norm`, with the memory left as it is.
+      A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm` and the unweighted mean of
+      each term. Its `evaluate` returns the same except `grad_norm`, and does not change the memory.
 
     Raises:
-      UserError: if draws < 1, if there is no optimiser, no term or no weight, or if a term cannot
-        be used under the bound; when called with an rbg key and several draws.
+      UserError: if draws < 1, if tx is not an optimiser, if the objective has no term or lacks a
+        weight, or if the bound cannot use a term. The returned functions raise it for an rbg key
+        with several draws.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise UserError(f"{tx!r} is no optimiser: give one of optax, as optax.adam(1e-3)")
-    _check(objective, draws, bound)
+        raise UserError(
+            f"tx is {tx!r}, which is no optimiser: give an optax one, as optax.adam(1e-3)"
+        )
+    _check_objective(objective, draws, bound)
     if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
-            f"codes under {type(model.prior).__name__} are made of the prior's own trunk, whose "
-            "gradient this bound would regrade with the encoder's: use bounds.iwae or miwae"
+            f"the prior {type(model.prior).__name__} shares its layers with the posterior, so this "
+            "bound would change the prior's gradient too: use bounds.iwae or bounds.miwae"
         )
-    steps = (initialise,) if callable(initialise) else tuple(initialise)
+    initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 
     def init(key: Key, batch: Batch) -> State:
         _check_key(key, draws)
         params_key, noise_key, initialise_key, run_key = jax.random.split(key, 4)
 
         def touch(model: nn.Module, batch: Batch) -> None:
-            # Priors, critics and pseudo-inputs are first touched in a term.
+            # Init runs the terms too, because only they call priors, critics and pseudo-inputs.
             total(objective, model, model(batch, noise_key, 0))
 
         variables = nn.init(touch, model)(params_key, batch)
-        for i, change in enumerate(steps):
-            variables = change(variables, batch, jax.random.fold_in(initialise_key, i))
+        for i, initialiser in enumerate(initialisers):
+            variables = initialiser(variables, batch, jax.random.fold_in(initialise_key, i))
         params = variables["params"]
         memory = variables.get("memory", {})
         return State(jnp.zeros((), jnp.int32), run_key, params, memory, tx.init(params))
@@ -96,13 +100,13 @@ def learner(
             result, memory = _pass(
                 model, objective, bound, draws, variables, batch, key, state.step
             )
-            figures = _summed(bound, result)
-            return figures["loss"], (memory, figures)
+            means = _means(bound, result)
+            return means["loss"], (memory, means)
 
-        (_, (memory, figures)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": figures["loss"], "grad_norm": optax.tree.norm(grads), **figures}
+        metrics = {"loss": means["loss"], "grad_norm": optax.tree.norm(grads), **means}
         return State(state.step + 1, state.key, params, memory, opt), metrics
 
     def variables(state: State) -> Variables:
@@ -114,27 +118,29 @@ def learner(
         def draw(key: Key) -> Total:
             return total(objective, bound_model, bound_model(batch, key, step))
 
-        return _summed(bound, jax.vmap(draw)(jax.random.split(key, draws)))
+        return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)))
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
     return Learner(init, step, variables, evaluate, support=support)
 
 
-def _summed(bound: Bound, result: Total) -> dict[str, Array]:
-    """The loss f32[] of a Total of f32[K, B], and each term's mean, unweighted."""
+def _means(bound: Bound, result: Total) -> dict[str, Array]:
+    """Returns the loss and each term's unweighted mean, f32[] each, from a Total of f32[K, B]."""
     cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
     means = {name: jnp.mean(value) for name, value in result.values.items()}
     return {"loss": jnp.mean(cost), **means}
 
 
-def _check(objective: Objective, draws: int, bound: Bound) -> None:
+def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
     if draws < 1:
         raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
     if not objective:
-        raise UserError("the objective has no term, so nothing would be learnt: give ae.elbo()")
+        raise UserError("the objective has no term to train: give one, such as ae.elbo()")
     for name, entry in objective.items():
         if callable(entry):
-            raise UserError(f"the term {name!r} needs a weight: (1.0, term)")
+            raise UserError(
+                f"the term {name!r} of the objective has no weight: give it as (1.0, term)"
+            )
         weight, term = entry
         mark = losses.mark(term)
         if mark.part != "ratio" or weight is None:
@@ -144,21 +150,21 @@ def _check(objective: Objective, draws: int, bound: Bound) -> None:
                 f"the term {name!r} is an expectation in closed form, which this bound cannot "
                 "reduce over draws: use losses.rate() in its place"
             )
-        alike = bound.reduce is bounds.mean.reduce or bound.regrade is not None
-        if mark.stick and draws > 1 and not alike:
+        unbiased = bound.reduce is bounds.mean.reduce or bound.regrade is not None
+        if mark.stick and draws > 1 and not unbiased:
             raise UserError(
-                f"the term {name!r} sticks the landing, which is biased for {draws} draws under "
-                "this bound: use bounds.mean, one that regrades its weights, or draws = 1"
+                f"the term {name!r} sticks the landing, which biases the gradient of this bound "
+                f"with {draws} draws: use bounds.mean or bounds.dreg, or draws = 1"
             )
     if bound.sticks and not _sticking(objective):
         raise UserError(
-            "no rate of the objective sticks the landing, without which this bound regrades "
-            "nothing: use losses.rate(stick=True), or bounds.iwae"
+            "this bound needs a rate that sticks the landing, and the objective has none: use "
+            "losses.rate(stick=True), or bounds.iwae"
         )
 
 
 def _sticking(objective: Objective) -> list[Any]:
-    """The weights of the terms that stick the landing, numbers or schedules."""
+    """Returns the weights, numbers or schedules, of the ratio terms that stick the landing."""
     weighted = [(w, losses.mark(term)) for w, term in objective.values() if w is not None]
     return [weight for weight, mark in weighted if mark.part == "ratio" and mark.stick]
 
@@ -166,7 +172,7 @@ def _sticking(objective: Objective) -> list[Any]:
 def _check_key(key: Key, draws: int) -> None:
     if draws > 1:
         check_not_rbg(
-            key, f"rbg keys give all {draws} draws the noise of the first under vmap: use threefry"
+            key, f"rbg keys give all {draws} draws the same noise under vmap: use threefry keys"
         )
 
 
@@ -180,7 +186,11 @@ def _pass(
     key: Key,
     step: Array,
 ) -> tuple[Total, Any]:
-    """K draws through bottleneck, decoder and terms: a Total of f32[K, B], and the new memory."""
+    """Runs K draws through bottleneck, decoder and terms.
+
+    Returns:
+      A Total of f32[K, B], and the new memory.
+    """
     features = model.apply(variables, batch, method="features")
 
     def code(key: Key) -> tuple[Any, Any]:
@@ -190,13 +200,14 @@ def _pass(
         return drawn, changed.get("memory", variables["memory"])
 
     def explain(code: Any, key: Key) -> Total:
-        # Immutable and with the memory that the pass saw: a term cannot change what it measures.
+        # The bound model is immutable and holds the memory from before the step, so no term can
+        # change what another term measures.
         bound_model = model.bind(variables)
         forward = bound_model.explain(batch, features, code, step, key)
         return total(objective, bound_model, forward)
 
     if draws == 1:
-        # Without vmap, so that lax.cond stays a branch.
+        # A single draw is not vmapped, because vmap would turn lax.cond into a select.
         drawn, memory = code(key)
         return jax.tree.map(lambda a: a[None], explain(drawn, key)), memory
 
@@ -209,22 +220,23 @@ def _pass(
             now: Any = weight(step) if callable(weight) else weight
             stuck = stuck + now
         tapped, zeros = _tap(bound.regrade, codes, stuck, draws, batch.target.shape[0])
-        # Penalties stay with the plain codes: the bound gives them no weight to be replaced.
-        # Where nobody pays for one, the plain pass has no reader and is not compiled.
+        # Penalties keep the gradient of the untapped codes, because the bound does not weight them.
+        # If the objective has no penalty, XLA removes that first pass as dead code.
         penalty = result.penalty
         result = jax.vmap(explain)(tapped, keys)
         result = result._replace(ratio=result.ratio + zeros, penalty=penalty)
-    # The memory of draw 0: an average of codebooks or ages would be none.
+    # Draw 0's memory is kept, because an average of codebooks or ages would be meaningless.
     return result, jax.tree.map(lambda a: a[0], memories)
 
 
 def _tap(
     regrade: Callable[[Array, Array], Array], codes: Any, stuck: Array, draws: int, size: int
 ) -> tuple[Any, Array]:
-    """The identity on the codes, and zeros f32[K, B] whose cotangent is the bound's weight.
+    """Returns the codes unchanged, and zeros f32[K, B] whose cotangent is the bound's own weight.
 
-    Added to the cost, the zeros let backward see the weight w that the bound gives each draw, and
-    multiply the codes' cotangent by regrade(w) / w (Tucker et al. 2019, equation 8).
+    The zeros are added to the cost, so the backward pass sees the weight w that the bound gives
+    each draw. It then multiplies the cotangent of the codes by regrade(w) / w (Tucker et al. 2019,
+    equation 8).
     """
 
     @jax.custom_vjp
@@ -236,7 +248,7 @@ def _tap(
 
     def backward(stuck, cotangents):
         codes_bar, weight = cotangents
-        # The loss divides by B and may weight examples: w sums to one over the draws.
+        # The loss divides by B and may weight examples, so w is normalised to sum to 1 over draws.
         weight = weight / jnp.sum(weight, axis=0, keepdims=True)
         safe = jnp.where(weight > 0, weight, 1.0)
         scale = jnp.where(weight > 0, regrade(weight, stuck) / safe, 0.0)

@@ -1,11 +1,11 @@
-"""The training loop: a generator of (state, metrics), one pair a call of the step.
+"""The training loop: a generator that yields (state, metrics) after each call of the step.
 
     for state, metrics in loop(learner, state, batches, steps=5_000):
         run.log(state, metrics)
         run.save(state)
 
-A state that was yielded is the caller's until the next pair is asked for: the next step donates
-its buffers. Nothing goes to the host inside a call; its metrics are read once, when it ends.
+A yielded state is valid until the next pair is requested, because the next step donates its
+buffers. No metrics are copied to the host during a call; they are read once when it ends.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ from aejax.training.progress import Progress
 from aejax.types import Learner, Source, State
 
 GRADIENT = "grad_norm"
-CALL_SECONDS = 5.0  # of one call
-GROWTH = 8  # from one call's steps to the next one's at most: the first few are a poor measure
+CALL_SECONDS = 5.0  # target duration of one call of the step
+# A call takes at most 8 times the steps of the last one, because early timings are unreliable.
+GROWTH = 8
 
 
 class NonFinite(UserError):
-    """The loss or its gradient stopped being a number; nothing of that chunk was handed out."""
+    """The error for a loss or gradient norm that is not finite.
+
+    The state of that call is not yielded.
+    """
 
     def __init__(self, step: int, terms: list[str], seed: int | None, figure: str, value: float):
         self.step, self.terms, self.seed = step, terms, seed
@@ -60,30 +64,32 @@ def loop(
     steps: int,
     progress: bool | None = None,
 ) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
-    """Trains until `steps` steps have been taken in all, those before a restore included.
+    """Trains until `steps` steps have been taken in total, including those before a restore.
 
     Args:
-      learner: with `chunk` T it takes up to T steps a call: 1 at first, then as many as fit into
-        CALL_SECONDS; wherever training started, one ends at each multiple of T. Without, one.
-      state: where to start; its buffers are donated if the learner is compiled.
-      batches: `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source; one stream
-        becomes S of them for a learner of S seeds that do not share data.
+      learner: the learner. With `chunk` T, a call takes 1 step at first and then as many of the
+        remaining steps of the chunk as fit into CALL_SECONDS; calls always end at the multiples of
+        T. Without `chunk`, every call takes one step.
+      state: the state to start from; a compiled learner donates its buffers.
+      batches: an object where `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source. A
+        single stream is split into S streams for a learner of S seeds that do not share data.
       steps: the step to stop at.
-      progress: whether to draw a bar; by default where stderr is a terminal.
+      progress: whether to draw a progress bar; None draws one if stderr is a terminal.
 
     Returns:
-      An iterator of (state, metrics), metrics on the host: f32[n] or f32[S, n] for the n steps
-      that end at `state.step`.
+      An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
+      steps that end at `state.step`.
 
     Raises:
-      UserError: steps is less than 1, these are no batches, or their seeds are not the learner's.
-      NonFinite: while iterating, before the state of such a chunk is yielded.
+      UserError: if steps < 1, if batches lacks the method named above, or if the number of its
+        seeds differs from the learner's.
+      NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     at_least(1, "steps", steps)
     if not hasattr(batches, "source" if learner.chunk else "__getitem__"):
         raise UserError(
-            f"the loop was given a {type(batches).__name__} in place of batches: give "
-            "ae.data.Batches(train, size) of a split"
+            f"the loop got a {type(batches).__name__} as its batches: make them from a split by "
+            "ae.data.Batches(train, size)"
         )
     if learner.support is not None and isinstance(batches, Batches):
         check_support(batches.split, learner.support)
@@ -102,7 +108,7 @@ def _loop(learner, state, batches, steps, progress):
                 chunk = batches.source(start, size, end) if learner.chunk else batches[start]
             count = min(pace.count(), start + size - done, steps - done)
             with pace.taking(count):
-                state, metrics = learner.step(state, _part(chunk, done - start, count))
+                state, metrics = learner.step(state, _limited(chunk, done - start, count))
                 host = _on_host(metrics, learner, done - start, count)
             _check(host, done, first_seed)
             done += count
@@ -111,20 +117,23 @@ def _loop(learner, state, batches, steps, progress):
 
 
 class _Pace:
-    """How many steps a call takes, measured: checkpoints and signals wait for its end."""
+    """Chooses the number of steps per call from measured times.
+
+    Checkpoints and signals wait for the end of a call, so no call should take long.
+    """
 
     def __init__(self, most: int):
         self._next, self._most, self._compiled = 1, most, False
 
     def count(self) -> int:
-        """Of the next call; the same in all processes of a run."""
+        """Returns the number of steps of the next call, the same in all processes of a run."""
         if self._most == 1 or jax.process_count() == 1:
             return self._next
         return int(multihost_utils.broadcast_one_to_all(np.int32(self._next)))
 
     @contextlib.contextmanager
     def taking(self, count: int) -> Iterator[None]:
-        """Times a call; the first one compiles, so its time says nothing."""
+        """Times one call, ignoring the first one, whose time includes compilation."""
         begun = time.monotonic()
         yield
         seconds = time.monotonic() - begun
@@ -133,15 +142,15 @@ class _Pace:
         self._next = max(1, min(fitting, GROWTH * count, self._most))
 
 
-def _part(chunk: Any, first: int, count: int) -> Any:
-    """Some of a chunk's batches."""
+def _limited(chunk: Any, first: int, count: int) -> Any:
+    """Limits a chunk to `count` batches from batch `first` on; a single batch stays as it is."""
     if not isinstance(chunk, Source):
         return chunk
     return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
-    """One stream of batches a member, where members do not share one."""
+    """Gives each member its own stream of batches, unless the members share one."""
     if not isinstance(batches, Batches):
         return batches
     wanted = None if learner.shared_data else learner.seeds
@@ -149,14 +158,14 @@ def _streams(learner: Learner, batches: Any) -> Any:
         return dataclasses.replace(batches, seeds=wanted)
     if batches.seeds != wanted:
         raise UserError(
-            f"batches with seeds={batches.seeds} do not fit a learner that needs seeds={wanted}; "
-            "leave out the batches' seeds"
+            f"the batches have seeds={batches.seeds}, but the learner needs seeds={wanted}: make "
+            "the batches without seeds, and the loop sets them"
         )
     return batches
 
 
 def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str, np.ndarray]:
-    """f32[n] or f32[S, n]; waits for the device."""
+    """Copies the last `count` steps' metrics, f32[n] or f32[S, n], to the host; waits for them."""
     host = jax.device_get(dict(metrics))
     if learner.chunk is None:
         return {name: np.asarray(values)[..., None] for name, values in host.items()}
@@ -164,16 +173,19 @@ def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str
 
 
 def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int) -> None:
-    """Raises NonFinite for the first bad step; a term that is only watched may be infinite."""
-    figures = [name for name in ("loss", GRADIENT) if name in metrics]
-    bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in figures}  # [S, n]
+    """Raises NonFinite at the first step whose loss or gradient norm is not finite.
+
+    A term that is only watched may be infinite.
+    """
+    checked = [name for name in ("loss", GRADIENT) if name in metrics]
+    bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in checked}  # [S, n]
     either = np.any(list(bad.values()), axis=0)
     if not either.any():
         return
     i = int(either.any(axis=0).argmax())
     member = int(either[:, i].argmax())
-    figure = next(name for name in figures if bad[name][member, i])
+    figure = next(name for name in checked if bad[name][member, i])
     here = {name: np.atleast_2d(values)[member, i] for name, values in metrics.items()}
-    terms = [name for name, value in here.items() if name not in figures and not np.isfinite(value)]
+    terms = [name for name, value in here.items() if name not in checked and not np.isfinite(value)]
     seed = first_seed + member if metrics["loss"].ndim == 2 else None
     raise NonFinite(first + i, terms, seed, figure, here[figure])

@@ -1,4 +1,4 @@
-"""The progress bar: steps, steps a second, time left and the loss, where somebody can see it."""
+"""The progress bar: it shows steps, steps per second, time left and loss on a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 
 class Progress:
-    """A bar on stderr, moved once a chunk; none where stderr is no terminal or rich is missing."""
+    """A bar on stderr that advances after each call of the step.
+
+    Nothing is drawn if stderr is not a terminal or if rich is not installed.
+    """
 
     def __init__(self, done: int, steps: int, show: bool | None = None):
         self._done, self._steps = done, steps
@@ -32,7 +35,7 @@ class Progress:
                 progress.TimeRemainingColumn(),
                 progress.TextColumn("{task.fields[loss]}"),
                 console=Console(stderr=True),
-                auto_refresh=False,  # drawn once a chunk, not ten times a second
+                auto_refresh=False,  # The bar is drawn once a call, not ten times a second.
             )
             self._bar.start()
             self._task = self._bar.add_task(
@@ -41,12 +44,12 @@ class Progress:
         return self
 
     def move(self, done: int, loss: float) -> None:
-        """Shows that `done` steps have been taken, and the last one's loss."""
+        """Shows that `done` steps have been taken, and the loss of the last one."""
         if self._bar is None:
             return
         rate = ""
         if self._since is None:
-            self._since = (time.monotonic(), done)  # the first chunk compiles: not counted
+            self._since = (time.monotonic(), done)  # The first call, which compiles, is not timed.
         else:
             begun, first = self._since
             rate = f"{(done - first) / max(time.monotonic() - begun, 1e-9):.1f} steps/s"

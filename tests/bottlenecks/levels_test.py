@@ -349,7 +349,7 @@ def refused(model, batch):
 REFUSED = {
     "a VampPrior above an upward posterior": (
         MODELS["upward"].clone(prior=hvae(ae.priors.Vamp(EVENT, 5)).prior),
-        "made of posteriors",
+        "top needs the posterior",
     ),
     "fewer nets than levels": (
         hvae(bottleneck=ae.Levels((3, 4), (MLP((), (6,)),))),
@@ -357,7 +357,7 @@ REFUSED = {
     ),
     "a net of another size": (
         hvae(bottleneck=ae.Levels((3, 4), (MLP((), (6,)), MLP((), (9,))))),
-        r"let it end in \(8,\)",
+        r"must return \(8,\)",
     ),
     "a prior of more levels": (
         hvae().clone(prior=ae.priors.Levels((MLP((), (8,)), MLP((), (8,))))),
@@ -365,15 +365,15 @@ REFUSED = {
     ),
     "a decoder of one value": (
         hvae().clone(decoder=MLP((8,), EVENT)),
-        "several values side by side .*: put nets.Joined around this net",
+        "takes one array but was given a tuple of 2, .*: put nets.Joined around this net",
     ),
     "a VampPrior of another event": (
         hvae(ae.priors.Vamp((9, *EVENT), 5)),
-        "the prior Vamp is made of inputs of shape .*, but the data's",
+        "the prior Vamp has pseudo-inputs of shape .*, but x has",
     ),
     "a decoder of fewer levels": (
         hvae().clone(decoder=ae.nets.Joined((None,), MLP((), EVENT))),
-        "Joined has 1 parts and was given 2 arrays",
+        "Joined has 1 parts but was given 2 arrays",
     ),
 }
 
@@ -383,5 +383,5 @@ def test_parts_that_do_not_fit_are_refused(case, batch):
     model, said = REFUSED[case]
     with pytest.raises(ae.UserError, match=said):
         refused(model, batch)
-    with pytest.raises(ae.UserError, match="cannot be: give 1 or more levels"):
+    with pytest.raises(ae.UserError, match="do not allow, or has a size without a level"):
         ae.nets.ladder((28, 28, 1), (1, 1, 1))

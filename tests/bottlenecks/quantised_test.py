@@ -223,14 +223,14 @@ def test_what_counts_or_numbers_codes_asks_for_such_a_part():
                 term(ae.Autoencoder(ae.nets.Identity(), part, ae.nets.Identity()), None)
     for part in (lattice, ae.VectorQuantised(CODES, SIZE)):
         variables = part.init(jax.random.key(0), values(0), None)
-        with pytest.raises(ae.UserError, match="the numbers of codes, but these are of float32"):
+        with pytest.raises(ae.UserError, match="indices of codes, but these have dtype float32"):
             part.apply(variables, jnp.zeros((2, 1)), method="lift")
 
 
 @pytest.mark.parametrize("levels", [(), (5, 1), (1001,)])
 def test_numbers_of_levels_that_cannot_be_are_refused(levels):
     """Fails if 1001 levels round to 1003 values, or one to a division by zero."""
-    with pytest.raises(ae.UserError, match="from 2 to 1000"):
+    with pytest.raises(ae.UserError, match="2 to 1000 levels"):
         ae.bottlenecks.FiniteScalarQuantised(levels).init(jax.random.key(0), values(0), None)
 
 

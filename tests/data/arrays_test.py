@@ -51,16 +51,16 @@ X = np.full((20, 3), 0.5)
 @pytest.mark.parametrize(
     ("x", "options", "says"),
     [
-        (np.where(np.arange(60).reshape(20, 3) == 22, np.nan, X), {}, "x: row 7 holds NaN"),
+        (np.where(np.arange(60).reshape(20, 3) == 22, np.nan, X), {}, "row 7 of x holds NaN"),
         (
             np.where(np.arange(60).reshape(20, 3) == 22, np.inf, X),
             {},
-            "x: row 7 holds NaN or an inf",
+            "row 7 of x holds NaN or an inf",
         ),
-        (X * 4, {"binarise": "dynamic"}, r"x: row 0 holds 2, outside \[0, 1\]"),
-        (X - 1, {"binarise": "static"}, r"x: row 0 holds -0.5, outside"),
-        (X, {"y": np.zeros(19)}, "x has 20 examples, y has 19"),
-        (X, {"y": ["a"] * 20}, "y holds"),
+        (X * 4, {"binarise": "dynamic"}, r"row 0 of x holds 2, .* outside \[0, 1\]"),
+        (X - 1, {"binarise": "static"}, r"row 0 of x holds -0.5, .*outside"),
+        (X, {"y": np.zeros(19)}, "x has 20 examples, but y has 19"),
+        (X, {"y": ["a"] * 20}, "y has dtype"),
         (X[:, 0], {}, r"x has shape \(20,\)"),
         (X[:3], {}, "3 examples, too few"),
         (X, {"validation": 0}, "0 to validation"),

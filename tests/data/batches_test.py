@@ -100,8 +100,8 @@ class TestBatches:
             ({"size": 24}, "batch size 24 is larger than toy/train, which has 23"),
             ({"seed": -1}, "seed -1"),
             ({"seeds": 0}, "seeds 0"),
-            ({"size": 5, "process": (0, 2)}, "does not divide by 2 processes"),
-            ({"split": (1, 2, 3)}, "of one Split and this is a tuple"),
+            ({"size": 5, "process": (0, 2)}, "not a multiple of the number of processes, 2"),
+            ({"split": (1, 2, 3)}, "needs one Split, not a tuple"),
         ],
     )
     def test_bad_input_is_one_sentence(self, split, change, says):

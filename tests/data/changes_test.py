@@ -47,9 +47,9 @@ def test_attributes_are_one_hot_side_by_side_in_the_order_given():
     batch = all_of(changed(split, changes.Attributes(size=2, shape=3)))
     expected = [np.eye(2)[factors["label_size"]], np.eye(3)[factors["label_shape"]]]
     np.testing.assert_array_equal(batch.context, np.concatenate(expected, axis=-1))
-    with pytest.raises(ae.UserError, match="no attribute 'hue': its own are shape, size"):
+    with pytest.raises(ae.UserError, match=r"no attribute 'hue': .*\(shape, size\)"):
         all_of(changed(split, changes.Attributes(hue=2)))
-    with pytest.raises(ae.UserError, match="name one or more"):
+    with pytest.raises(ae.UserError, match="name at least one"):
         changes.Attributes()
 
 
@@ -74,7 +74,7 @@ def test_a_context_of_too_few_classes_is_refused(change, said, train):
         (lambda: changes.Masking(-1.0), "Masking has share = -1.0"),
         (lambda: changes.SaltAndPepper(1.5), "SaltAndPepper has share = 1.5"),
         (lambda: changes.GaussianNoise(-1.0), "GaussianNoise has std = -1.0"),
-        (lambda: changes.Corrupted(0.5), "Corrupted was given 0.5, which is no noise"),  # type: ignore[arg-type]
+        (lambda: changes.Corrupted(0.5), "the noise of Corrupted is 0.5, which is not a function"),  # type: ignore[arg-type]
     ],
 )
 def test_noise_that_cannot_be_is_refused_when_it_is_made(build, said):

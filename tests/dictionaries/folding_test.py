@@ -87,7 +87,7 @@ def test_plain_weights_unfold_and_fold_to_themselves(bottleneck):
         else:
             assert one == other, name
     if plain.activation in ("topk", "abstopk") and not plain.rescale_acts_by_decoder_norm:
-        with pytest.raises(ValueError, match="changes which latents"):
+        with pytest.raises(ValueError, match="change which latents"):
             dictionary.fold_decoder_norms(plain)
         return
     unit = dictionary.fold_decoder_norms(plain)
@@ -123,7 +123,7 @@ def test_an_atom_of_norm_zero_takes_no_place(activation):
 def test_inputs_of_another_size_are_refused():
     """Fails if the product of the matrices is the first to find out."""
     plain = dictionary.Plain("relu", jnp.eye(3), jnp.eye(3), jnp.zeros(3), jnp.zeros(3))
-    with pytest.raises(ae.UserError, match="x has 2 numbers an example, but these weights read 3"):
+    with pytest.raises(ae.UserError, match="x has 2 numbers per example, but these weights read 3"):
         dictionary.reconstruct(plain, jnp.ones((4, 2)))
 
 
@@ -131,7 +131,7 @@ def test_a_model_that_is_no_dictionary_has_no_plain_weights():
     batch = ae.Batch(raw(), raw())
     model = ae.Autoencoder(ae.nets.MLP((4,)), ae.TopK(M, 3), ae.nets.Dictionary(D))
     variables = model.init(jax.random.key(0), batch)
-    with pytest.raises(ae.UserError, match="the encoder is a MLP, not Identity or Scale"):
+    with pytest.raises(ae.UserError, match="encoder is a MLP, not Identity or Scale"):
         ae.fold(model, variables)
 
 

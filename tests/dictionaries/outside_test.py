@@ -181,8 +181,8 @@ def test_a_class_without_a_formula_says_what_to_define():
 
     weights = {"W_enc": jnp.eye(2), "W_dec": jnp.eye(2), "b_dec": jnp.zeros(2)}
     for activation, said in (
-        (Silent, "Silent does not say .* define apply_plain"),
-        ("softish", "no sparse code is called 'softish': give one of .*relu"),
+        (Silent, "Silent does not define .* define apply_plain"),
+        ("softish", "no sparse code is called 'softish': set the activation to one of .*relu"),
     ):
         with pytest.raises(ae.UserError, match=said):
             ae.dictionary.encode(ae.dictionary.Plain(activation, **weights), jnp.ones((1, 2)))

@@ -9,7 +9,7 @@ import aejax as ae
 from aejax import evaluation
 from aejax.evaluation import Walk, chains
 from aejax.evaluation.annealed import _lower
-from aejax.evaluation.parts import Static
+from aejax.evaluation.batches import Static
 from tests.evaluation.cases import linear_gaussian
 
 KEY = jax.random.key(3)
@@ -155,7 +155,7 @@ def test_steps_follow_the_share_that_is_kept():
         (Walk(chains=0), "chains is 0"),
         (Walk(temperatures=0), "temperatures is 0"),
         (Walk(leapfrogs=0), "leapfrogs is 0"),
-        (Walk(step=0.0), "steps of 0.0"),
+        (Walk(step=0.0), "step=0.0"),
     ],
 )
 def test_refusals(walk, said):

@@ -146,7 +146,7 @@ def test_all_figures_of_examples():
     [
         (np.zeros((5, 2)), np.zeros((5, 3)), "do not belong together"),
         (np.zeros((5, 2)), np.zeros((1, 2)), "too few"),
-        (np.full((5, 2), np.nan), np.zeros((5, 2)), "not finite"),
+        (np.full((5, 2), np.nan), np.zeros((5, 2)), "NaN or infinite"),
     ],
 )
 def test_bad_features_get_a_sentence(real, generated, named):

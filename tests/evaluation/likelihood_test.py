@@ -8,8 +8,8 @@ from flax import linen as nn
 
 import aejax as ae
 from aejax import evaluation
+from aejax.evaluation.batches import Static
 from aejax.evaluation.likelihood import importance
-from aejax.evaluation.parts import Static
 from aejax.types import Batch
 from tests.evaluation.cases import Held, Opaque, linear_gaussian
 
@@ -293,6 +293,6 @@ def test_targets_that_the_likelihood_cannot_explain_are_refused(exact, evaluate)
 @pytest.mark.parametrize("data", [[[0.0] * 12], Batch(np.zeros((1, 12)), np.zeros((1, 12)))])
 def test_data_that_is_no_split_is_refused(exact, data):
     """Fails if its batches are asked for first."""
-    said = f"a {type(data).__name__} in place of a split"
+    said = f"got a {type(data).__name__} as its data"
     with pytest.raises(ae.UserError, match=said):
         evaluation.reconstruction(exact.model, exact.variables, data)

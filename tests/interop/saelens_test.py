@@ -237,8 +237,8 @@ def selecting(**arguments):
         ("standard", selecting(temperature=2.0), "the key 'temperature'"),
         ("standard", selecting(postact_fn="Identity"), "'postact_fn' in .* must be 'ReLU'"),
         ("standard", selecting(signed=True, postact_fn="ReLU"), "must be 'Identity'"),
-        ("abstopk", selecting(), "both the activation topk and 'abstopk'"),
-        ("jumprelu", selecting(), "both the activation topk and 'jumprelu'"),
+        ("abstopk", selecting(), "both the activation topk and the architecture 'abstopk'"),
+        ("jumprelu", selecting(), "both the activation topk and the architecture 'jumprelu'"),
         (
             "topk",
             {"metadata": {}, "activation_fn_str": "relu"},
@@ -271,7 +271,7 @@ def test_configurations_that_are_refused(tmp_path, row, changed, said):
         (lambda t: t.update(b_enc=t["b_enc"][:-1]), "b_enc"),
         (lambda t: t.update(b_enc=np.full_like(t["b_enc"], np.nan)), "NaN"),
         (lambda t: t.update(b_enc=np.full(cases.LATENTS, 1e300)), "infinity"),
-        (lambda t: t.update(b_enc=t["b_enc"] > 0), "no real numbers"),
+        (lambda t: t.update(b_enc=t["b_enc"] > 0), "must be a tensor of real numbers"),
         (lambda t: t.update(scaling_factor=2 * np.ones_like(t["b_enc"])), "scaling_factor"),
     ],
 )
@@ -305,7 +305,7 @@ def test_what_saelens_cannot_hold_is_refused(tmp_path):
         ("standard", {"W_dec": jnp.zeros((13, 6))}, "W_dec"),
         ("standard", {"W_enc": jnp.zeros((6, 14, 1))}, "W_enc of these weights has shape"),
         ("standard", {"W_dec": jnp.zeros(14)}, "W_dec of these weights has shape"),
-        ("standard", {"b_enc": jnp.full(cases.LATENTS, jnp.nan)}, "'b_enc' in .* holds NaN"),
+        ("standard", {"b_enc": jnp.full(cases.LATENTS, jnp.nan)}, "'b_enc' in .* NaN"),
         ("jumprelu", {"threshold": jnp.full(cases.LATENTS, jnp.nan)}, "'threshold' in .* NaN"),
         ("topk", {"k": cases.LATENTS + 1}, "'k' in .* is 15, but must be .* at most 14"),
         ("topk", {"k": 2.5}, "'k' in .* is 2.5"),
@@ -313,7 +313,7 @@ def test_what_saelens_cannot_hold_is_refused(tmp_path):
         (
             "transcoder",
             {"apply_b_dec_to_input": True},
-            r"b_dec of these weights has shape \(5,\), but needs \(6,\)",
+            r"b_dec of these weights has shape \(5,\), but must have shape \(6,\)",
         ),
     ],
 )

@@ -216,8 +216,8 @@ class TestTable:
 
     def test_the_fastest_at_the_nearest_shape(self, monkeypatch):
         """Fails if distances are not of logarithms, or if the slowest is picked."""
-        near = table.Measured((100, 4), {"a": 2.0, "b": 1.0})
-        far = table.Measured((10_000, 4), {"a": 1.0, "b": 2.0})
+        near = table.Timing((100, 4), {"a": 2.0, "b": 1.0})
+        far = table.Timing((10_000, 4), {"a": 1.0, "b": 2.0})
         monkeypatch.setattr(table, "MEASURED", {"cpu": {"thing": [near, far]}})
         table.fastest.cache_clear()
         assert table.fastest("cpu", "thing", (900, 4), ("a", "b")) == "b"

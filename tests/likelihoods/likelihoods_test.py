@@ -255,7 +255,7 @@ def test_the_mean_of_a_colour_mixture_by_enumeration():
         (lambda: likelihoods.Gaussian(-1.0), "Gaussian has std = -1.0"),
         (lambda: likelihoods.Gaussian(np.nan), "Gaussian has std = nan"),
         (lambda: likelihoods.HeteroscedasticGaussian(-1.0), "Gaussian has floor = -1.0"),
-        (lambda: likelihoods.LearnedGaussian(floor=0.1, start=0.05), "start 0.05: give a floor"),
+        (lambda: likelihoods.LearnedGaussian(floor=0.1, start=0.05), "start = 0.05: give a floor"),
         (lambda: likelihoods.DiscretisedLogistic(1), "DiscretisedLogistic has levels = 1"),
         (lambda: likelihoods.LogisticMixture(0), "LogisticMixture has components = 0"),
         (lambda: likelihoods.ColourLogisticMixture(2, 1), "ColourLogisticMixture has levels = 1"),

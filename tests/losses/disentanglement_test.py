@@ -86,7 +86,7 @@ def test_the_mixture_is_unbiased_over_batches():
 
 @pytest.mark.parametrize("size", [1, B + 1])
 def test_batches_that_cannot_stand_for_the_data_are_refused(size):
-    with pytest.raises(ae.UserError, match=f"a batch of {size} cannot stand for {B}"):
+    with pytest.raises(ae.UserError, match=f"a batch of {size} cannot represent {B}"):
         stratified_weights(size, B)
 
 
@@ -200,7 +200,7 @@ def test_permuted_keeps_columns_and_breaks_rows():
 
 def test_a_missing_or_wide_critic_is_refused():
     model = SimpleNamespace(parts={})
-    with pytest.raises(ae.UserError, match="no part 'critic'"):
+    with pytest.raises(ae.UserError, match="no critic named 'critic'"):
         losses.critic()(model, forward())
     learner = ae.learner(factor_model(2), FACTOR, optax.sgd(0.1))
     with pytest.raises(ae.UserError, match="one logit"):

@@ -65,11 +65,11 @@ def test_capacity_is_the_distance_of_the_mean_kl(step, limit):
 
 def test_refusals():
     """A bound over draws cannot use either, as it cannot use the closed KL."""
-    with pytest.raises(ae.UserError, match="nats is -1"):
+    with pytest.raises(ae.UserError, match="nats = -1"):
         losses.free_bits(-1)
-    with pytest.raises(ae.UserError, match="nats is nan"):
+    with pytest.raises(ae.UserError, match="nats = nan"):
         losses.free_bits(float("nan"))
-    with pytest.raises(ae.UserError, match="hold 4 latents, but the code has 5"):
+    with pytest.raises(ae.UserError, match="have 4 latents, but the code has 5"):
         losses.free_bits(0.1, (2, 2))(MODEL, forward())
     for term in (losses.free_bits(0.1), losses.capacity(1.0)):
         assert losses.mark(term) == losses.Mark("ratio", sampled=False)

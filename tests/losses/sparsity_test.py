@@ -307,12 +307,12 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     np.testing.assert_allclose(found, (error(4) + error(12) + error(M)) / 3, rtol=1e-4)
     found = losses.prefix_error((4, M), weights=(1, 2, 3), bias=True)(bound, forward)
     np.testing.assert_allclose(found, error(0) + 2 * error(4) + 3 * error(M), rtol=1e-4)
-    with pytest.raises(ae.UserError, match="rise"):
+    with pytest.raises(ae.UserError, match="ascending order"):
         losses.prefix_error((8, 4))
     with pytest.raises(ae.UserError, match="end the prefixes"):
         losses.prefix_error((4, 8))(bound, forward)
     for few in ((), (0, M)):
-        with pytest.raises(ae.UserError, match="whole numbers of 1 latent or more"):
+        with pytest.raises(ae.UserError, match="one or more whole numbers"):
             losses.prefix_error(few)
     assert losses.fractions(64) == (2, 6, 14, 30, 64)
     assert losses.fractions(16) == (1, 2, 4, 8, 16)
@@ -511,12 +511,12 @@ def test_the_price_finds_its_target_where_the_target_is_larger_than_the_input():
 
 
 UNPAIRED = {
-    "price": (losses.priced(losses.l1), "a target: give the bottleneck one, such as l0=32"),
-    "stages": (losses.lp, "use the bottleneck AnnealedReLU"),
+    "price": (losses.priced(losses.l1), "needs a target for L0: give it to the bottleneck"),
+    "stages": (losses.lp, "use AnnealedReLU"),
     "gate": (losses.gate_l1(), "use the bottleneck Gated"),
     "gate's error": (losses.gate_error(), "use the bottleneck Gated"),
-    "window": (losses.window, "use the bottleneck JumpReLU"),
-    "lift": (losses.pre_activation, "use the bottleneck JumpReLU"),
+    "window": (losses.window, "use JumpReLU"),
+    "lift": (losses.pre_activation, "use JumpReLU"),
     "gamma": (losses.gamma, "the encoder is a Identity: use nets.Scale"),
 }
 
@@ -563,5 +563,5 @@ def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
 
 def test_revival_by_no_latent_is_refused():
     """Fails if k is compared with None alone: the share of 0 latents is a division by zero."""
-    with pytest.raises(ae.UserError, match="k = 0 dead latents"):
+    with pytest.raises(ae.UserError, match="revival has k = 0, the number of dead"):
         losses.revival(k=0)

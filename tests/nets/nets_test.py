@@ -47,7 +47,7 @@ def test_mlp_of_a_number_of_units_ends_in_a_vector():
 @pytest.mark.parametrize("widths", [32, (32, 0)])
 def test_mlp_of_widths_that_cannot_be_is_refused(widths):
     """Fails if they are first met when the layers are made."""
-    with pytest.raises(ae.UserError, match=r"MLP has widths = .*hidden layer, as \(32,\)"):
+    with pytest.raises(ae.UserError, match=r"MLP has widths = .*hidden layer, such as \(32,\)"):
         ae.nets.MLP(widths)
 
 

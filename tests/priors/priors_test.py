@@ -73,7 +73,7 @@ def test_a_code_without_a_distribution_has_no_closed_form():
 def test_bounds_of_pseudo_inputs_have_room_between_them():
     """Fails if (1, 0) clips every pseudo-input to one number."""
     prior = priors.Vamp((2,), 3, bounds=(1.0, 0.0))
-    with pytest.raises(UserError, match="the lower one first"):
+    with pytest.raises(UserError, match="a lower bound below the upper one"):
         prior.init(jax.random.key(0), jnp.zeros((1, 2)), method="log_prob")
 
 

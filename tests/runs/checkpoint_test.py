@@ -213,8 +213,8 @@ def test_misfit_names_the_leaf():
         "key was recorded as key<threefry2x32>[] and is key<rbg>[] in the code"
     )
     fewer = {path: kind for path, kind in tree.items() if path != "opt/0"}
-    assert misfit(fewer, tree) == "opt/0 was recorded and the code has no such array"
-    assert misfit(tree, fewer) == "opt/0 is new in the code and was not recorded"
+    assert misfit(fewer, tree) == "opt/0 was recorded, but the code has no such array"
+    assert misfit(tree, fewer) == "the code has an array opt/0, which was not recorded"
 
 
 def test_the_hash_of_parameters_sees_path_shape_and_bytes():

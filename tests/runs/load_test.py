@@ -71,7 +71,7 @@ def test_models_survive_json():
         ({"class": "aejax.model.nn", "fields": {}}, "aejax.model.nn"),
         ({"class": "aejax.nets.mlp.nn.Module", "fields": {}}, "nn.Module"),
         ({"class": "aejax.nowhere.MLP", "fields": {}}, "aejax.nowhere.MLP"),
-        ({"class": "aejax.nets.mlp.MLP", "fields": {"depth": 3}}, "no field 'depth'"),
+        ({"class": "aejax.nets.mlp.MLP", "fields": {"depth": 3}}, "a field 'depth'"),
         ({"function": "os.system"}, "os.system"),
         ({"opaque": "mine.Net"}, "mine.Net"),
         ({"anything": 1}, "anything"),

@@ -170,7 +170,7 @@ def test_a_second_signal_stops_at_once(monkeypatch):
     exits = []
     monkeypatch.setattr(os, "_exit", exits.append)
     stop = Stop()
-    stop.patient = True
+    stop.polled = True
     stop._handle(signal.SIGTERM, None)
     assert (stop.status, exits) == (143, [])
     stop._handle(signal.SIGINT, None)

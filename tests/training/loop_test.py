@@ -228,5 +228,5 @@ def test_targets_that_the_likelihood_cannot_explain_are_named(x, said):
 def test_a_split_in_place_of_batches_is_refused(wrap):
     """Fails if the loop first finds out where it asks for a batch."""
     train = ae.data.arrays(np.zeros((8, 2), np.float32), validation=1, test=1)[0]
-    with pytest.raises(ae.UserError, match="a Split in place of batches"):
+    with pytest.raises(ae.UserError, match="got a Split as its batches"):
         loop(wrap(single()), start(), train, 3)

@@ -1,7 +1,7 @@
-"""The bottlenecks of sparse autoencoders: many latents, few of them active for one example.
+"""The bottlenecks of sparse autoencoders: many latents, of which few are active for one example.
 
-`code` and `memory` hold what they give and remember, `plain` the record of their weights, `base`
-what they share; each other file holds the activations of one family, one class each.
+`code` holds their output, `memory` their state, `plain` the record of their weights, and `base` the
+class that they derive from. Each other file holds the activations of one family.
 """
 
 from aejax.bottlenecks.sparse.base import Sparse

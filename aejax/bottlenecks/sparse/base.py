@@ -1,4 +1,4 @@
-"""What all sparse bottlenecks share: one projection, ages, and an activation of its own each."""
+"""The base class of all sparse bottlenecks: a projection, ages of latents, and an activation."""
 
 from __future__ import annotations
 
@@ -25,33 +25,39 @@ from aejax.types import Array, Key, LinearDecoder
 
 
 class Projection(nn.Module):
-    """The encoder's weights: a kernel and a bias."""
+    """The encoder's weights: a kernel and a bias.
+
+    Attributes:
+      latents: the number of latents m.
+    """
 
     latents: int
 
     @nn.compact
     def __call__(self, size: int) -> tuple[Array, Array]:
-        """The kernel f32[D, m] and the bias f32[m], for inputs of D values."""
+        """Returns the kernel f32[D, m] and the bias f32[m] for inputs of D values."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, self.latents))
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.latents,))
 
 
 class Sparse(Bottleneck):
-    """Abstract: a sparse bottleneck, whose kind is its `activate`.
+    """Abstract: a sparse bottleneck; a subclass defines its activation by `activate`.
 
-    All that is special to a kind stands in its class, so that a new one is one class, in the
-    library or outside it. It needs `activate`; to be folded also `apply_plain`, and `plain` and
-    `from_plain` where it has more than a kernel and a bias; `penalty` if its price may be steered;
-    `fresh` if resampled latents have parameters of their own.
+    A new kind of sparse code is one subclass, in the library or outside it, and must define
+    `activate`. To be folded into plain weights it must define `apply_plain`, and if it has more
+    parameters than a kernel and a bias also `plain` and `from_plain`. It defines `penalty` if a
+    controller may steer its sparsity, and `fresh` if each latent has further parameters, which
+    resampling must reset.
 
     Attributes:
-      latents: m, usually many times the size of x.
-      subtract_bias: takes the decoder's bias from the input first, pi = (x - b_dec) W_enc + b_enc.
-      l0: the mean number of active latents that the price of `losses.priced` is steered to; None:
-        there is no such price.
-      descent: training steps over which L0 comes down to that; a fifth of all is a good number.
-      alive_above: |z| of which ends a latent's silence; OpenAI's is 1e-3 (Gao et al. 2024).
-      dtype: of the product; parameters and z stay float32.
+      latents: the number of latents m, usually many times the size of x.
+      subtract_bias: whether to subtract the decoder's bias from the input before the projection:
+        (x - b_dec) W_enc + b_enc.
+      l0: the mean number of active latents to which the controller steers the price of
+        `losses.priced`; None: there is no controller.
+      descent: training steps over which L0 falls to that target; a fifth of all steps works well.
+      alive_above: |z| above which a latent is not silent; OpenAI uses 1e-3 (Gao et al. 2024).
+      dtype: the dtype of the projection's product; parameters and z stay float32.
     """
 
     latents: int
@@ -61,26 +67,26 @@ class Sparse(Bottleneck):
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
 
-    # Its name as the `activation` of Plain; a class that has none stands there itself.
+    # The name used as the `activation` of Plain; without one, Plain holds the class itself.
     kind: ClassVar[str] = ""
-    saelens: ClassVar[Architectures] = Architectures()  # its names in SAELens' files
+    saelens: ClassVar[Architectures] = Architectures()  # the names in SAELens' files
     vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that it needs
-    selects: ClassVar[bool] = False  # keeps the k latents of an example that score highest
-    windowed: ClassVar[bool] = False  # has `thresholds` that learn from the `window` around them
-    # Fields that some kinds have; the others behave as if these were theirs.
+    selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
+    windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`
+    # Defaults of fields that only some subclasses have.
     score_by_norm = False
     powers = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example's latent."""
+        """Returns the shape of one example's latent."""
         return (self.latents,)
 
     def setup(self) -> None:
-        """Checks the numbers and names the parts: the projection, and the memory.
+        """Checks the attributes, and declares the projection and the memory.
 
         Raises:
-          UserError: for a number that makes no sense.
+          UserError: if an attribute is out of range.
         """
         self.check()
         self.encode = Projection(self.latents)
@@ -94,10 +100,10 @@ class Sparse(Bottleneck):
             self.controller = Controller(self.l0, self.descent)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> SparseCode:
-        """[B, ...] -> SparseCode; the key is not used.
+        """Encodes features [B, ...] and updates the memory in training; the key is not used.
 
         Raises:
-          UserError: if the bias or the norms of the atoms are needed and the decoder has none.
+          UserError: if the decoder's bias or its atoms' norms are needed and it is no Dictionary.
         """
         inputs = self.inputs(features, given.decoder)
         code = self.activate(inputs, given.step, given.decoder)
@@ -109,92 +115,99 @@ class Sparse(Bottleneck):
         return code
 
     def check(self) -> None:
-        """Raises UserError for a number of the activation's own that makes no sense."""
+        """Raises UserError if an attribute that the subclass adds is out of range."""
 
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """What is active for inputs f32[B, D]."""
-
-    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain that are the activation's own; by default its bias is the only one.
+        """Computes the code of inputs f32[B, D].
 
         Args:
-          params: of this bottleneck.
-          memory: of this bottleneck.
-          norms: f32[m] of the atoms.
+          inputs: what the kernel multiplies, f32[B, D].
+          step: the training step, i32[].
+          decoder: the model's decoder, or None.
+        """
+
+    def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
+        """Returns the fields of Plain that belong to the activation; by default its bias only.
+
+        Args:
+          params: the parameters of this bottleneck.
+          memory: the memory of this bottleneck.
+          norms: the atoms' norms, f32[m].
         """
         return {"activation": self.kind or type(self), "b_enc": params["encode"]["bias"]}
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """A bottleneck and its parameters that compute what plain weights do: the way back."""
+        """Returns a bottleneck and its parameters that compute the same codes as plain weights."""
         return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
-        """The codes that plain weights give, f32[B, m].
+        """Computes the codes of plain weights, f32[B, m].
 
         Args:
           plain: the weights.
-          pre: f32[B, m], (x - a b_dec) W_enc, without any bias of the encoder.
+          pre: the input times W_enc, f32[B, m], before any bias of the encoder is added.
 
         Raises:
-          UserError: if the class does not say.
+          UserError: if the subclass does not define it.
         """
         raise UserError(
-            f"{cls.__name__} does not say which codes its plain weights give: define apply_plain"
+            f"{cls.__name__} does not define the codes of its plain weights: define apply_plain"
         )
 
     def penalty(self, code: SparseCode) -> Array:
-        """What must be small for few latents to be active, f32[B]: its price is what is steered.
+        """Computes the sparsity penalty whose price the controller may steer, f32[B].
 
         Raises:
-          UserError: if there is nothing to steer.
+          UserError: if the subclass defines no penalty.
         """
         raise UserError(
-            f"{type(self).__name__} has no penalty of its own to steer: name one, such as "
-            "losses.l1, or choose a bottleneck that has one, such as ReLU"
+            f"{type(self).__name__} defines no sparsity penalty: pass one, such as losses.l1, or "
+            "choose a bottleneck that defines one, such as ReLU"
         )
 
     def fresh(self) -> dict[str, float]:
-        """What a latent that starts again has in parameters of its own, beside the projection."""
+        """Returns the initial values of the parameters that a latent has beside the projection."""
         return {}
 
     def inputs(self, features: Array, decoder: Any) -> Array:
-        """What the kernel sees, f32[B, D]."""
+        """Returns what the kernel multiplies: the features, minus the decoder's bias if asked."""
         seen = flatten(features).astype(jnp.float32)
         return seen - weights(decoder, self.latents).bias[None] if self.subtract_bias else seen
 
     def project(self, inputs: Array) -> Array:
-        """inputs W + b, f32[B, m]."""
+        """Computes inputs W + b, f32[B, m]."""
         kernel, bias = self.encode(inputs.shape[-1])
         return project(inputs, kernel, bias, self.dtype)
 
     def pre_activations(self, features: Array, decoder: Any = None) -> Array:
-        """(x - a b_dec) W + b for every latent, f32[B, m]."""
+        """Computes the pre-activation of every latent, f32[B, m]."""
         return self.project(self.inputs(features, decoder))
 
     def norms(self, decoder: Any) -> Array | None:
-        """What selection scales the pre-activations by, f32[m]; None unless `score_by_norm`."""
+        """Returns the norms that scale the selection's scores, f32[m]; None: no `score_by_norm`."""
         return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
     def revive(
         self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
     ) -> Subset:
-        """The k largest pre-activations among dead latents, signs kept, all where fewer are dead.
+        """Returns the k largest pre-activations of dead latents, with their signs.
+
+        If fewer than k latents are dead, it returns all of them.
 
         Args:
-          features: [B, ...].
-          dead: bool[m].
-          k: how many, whatever the number of dead latents.
-          decoder: of the model.
-          room: for so many dead latents, which is what they cost; those beyond are not looked at.
-            None: for all m.
+          features: the encoder's output, [B, ...].
+          dead: whether each latent is dead, bool[m].
+          k: the number of dead latents to keep for each example.
+          decoder: the model's decoder.
+          room: the number of latents to compute; dead latents beyond it are ignored. None: all m.
         """
         inputs = self.inputs(features, decoder)
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
-        # Dead ones first, then others in the places that are left over.
+        # The dead latents come first; others fill the rest and are masked out below.
         columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
         held = jnp.take(dead, columns)[None]
         own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
@@ -212,15 +225,15 @@ class Sparse(Bottleneck):
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
-    """inputs W + b, f32[B, m]; the product in `dtype`, summed and kept in float32."""
+    """Computes inputs W + b, f32[B, m], with factors in `dtype` and sums in float32."""
     return encode.project(inputs, kernel, dtype) + bias[None]
 
 
 def weights(decoder: Any, latents: int) -> Any:
-    """A dictionary's atoms and bias.
+    """Returns the atoms and the bias of the decoder.
 
     Raises:
-      UserError: if the decoder is none.
+      UserError: if the decoder is not a Dictionary.
     """
     if not isinstance(decoder, LinearDecoder):
         kind = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
@@ -232,6 +245,9 @@ def weights(decoder: Any, latents: int) -> Any:
 
 
 def atom_norms(decoder: Any, latents: int) -> Array:
-    """||W_dec row||, f32[m], at least 1e-12, without a gradient: it only orders the latents."""
+    """Computes the atoms' norms, f32[m], at least 1e-12.
+
+    They carry no gradient, because they only order the latents.
+    """
     norms = jnp.linalg.norm(weights(decoder, latents).atoms, axis=-1)
     return jax.lax.stop_gradient(jnp.maximum(norms, 1e-12))

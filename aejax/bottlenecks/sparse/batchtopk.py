@@ -1,4 +1,4 @@
-"""The sparse code with k latents an example on average: BatchTopK, JumpReLU once trained."""
+"""BatchTopK: a batch of B examples shares k B active latents; evaluation uses a threshold."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from aejax.types import Array
 
 
 class BatchTopK(Sparse):
-    """The k B largest of relu(x W + b) over a whole batch (Bussmann et al. 2024, section 3).
+    """Keeps the k B largest of relu(x W + b) over a batch of B (Bussmann et al. 2024, section 3).
 
-    In training an example may hold any number of them, so the selection is exact. Otherwise the
-    code is JumpReLU with one threshold, a moving average of the smallest value kept.
+    In training the selection is exact: an example may hold any number of the kept latents. In
+    evaluation the code is a JumpReLU with one threshold for all latents, which is a moving average
+    of the smallest score kept in each batch.
 
     Attributes:
-      latents: m.
-      k: active latents of an example, the mean over the batch; need not be whole. A sweep may trace
-        it, if it gives `slots`.
-      slots: of an example, the mean over the batch: what a step costs, and the most that a k which
-        is traced may be; None: k.
-      score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
-      rate: of the threshold's moving average.
-      from_zero: starts that average at 0 instead of at the first batch's value.
-      begin: the step at which it starts; dictionary_learning: 1000, at a rate of 0.001.
+      latents: the number of latents m.
+      k: active latents per example, averaged over the batch; need not be an integer. A sweep may
+        trace it if `slots` is given.
+      slots: slots per example, averaged over the batch, which determine the cost of a step and
+        bound a traced k; None: k.
+      score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
+      rate: the rate of the threshold's moving average.
+      from_zero: whether that average starts at 0 instead of at the first batch's value.
+      begin: the step at which the average starts; dictionary_learning uses 1000, at rate 0.001.
     """
 
     latents: int
@@ -47,7 +48,7 @@ class BatchTopK(Sparse):
     begin: int = 0
 
     def check(self) -> None:
-        """Raises UserError for numbers of latents that there are not."""
+        """Raises UserError if k, rate or slots is out of range."""
         m = self.latents
         check(self, "k", lambda k: 0 < k <= m, f"a number above 0, and at most {m}, its latents")
         check(self, "rate", lambda rate: 0 < rate <= 1, "a number above 0, and at most 1")
@@ -57,7 +58,7 @@ class BatchTopK(Sparse):
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode: Rows in training, else a dense z f32[B, m]."""
+        """Computes the code of inputs f32[B, D]: Rows in training, else a dense z f32[B, m]."""
         threshold = self.variable("memory", "threshold", jnp.zeros, (), jnp.float32)
         norms = self.norms(decoder)
         kernel, bias = self.encode(inputs.shape[-1])
@@ -67,7 +68,7 @@ class BatchTopK(Sparse):
         if not training:
             pre = nn.relu(self.project(inputs))
             score = pre if norms is None else pre * norms[None]  # pyright: ignore[reportAssignmentType]
-            # Not `>`: NaN is to be seen in z.
+            # `score > threshold` would turn a NaN into 0, but a NaN must stay visible in z.
             z = jnp.where(score <= threshold.value, 0.0, pre)  # pyright: ignore[reportOperatorIssue]
             return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
@@ -93,7 +94,7 @@ class BatchTopK(Sparse):
         return SparseCode(rows, active.astype(jnp.float32))
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain: the threshold of the scores becomes one of the pre-activations."""
+        """Returns the fields of Plain, with the score threshold as a pre-activation threshold."""
         threshold = jnp.full((self.latents,), memory["threshold"])
         return {
             "activation": JumpReLU.kind,
@@ -102,10 +103,10 @@ class BatchTopK(Sparse):
         }
 
     def _count(self, size: int) -> tuple[int | Array, int]:
-        """How many a batch of so many examples keeps, and for how many there is room."""
+        """Returns how many latents a batch of `size` examples keeps, and how many slots it has."""
         if isinstance(self.k, jax.Array):
             if self.slots is None:
-                raise UserError("a sweep over BatchTopK's k needs its largest: give slots")
+                raise UserError("a sweep over BatchTopK's k needs the largest k: give it as slots")
             return jnp.round(self.k * size).astype(jnp.int32), self.slots * size
         count = round(self.k * size)
         if count < 1:
@@ -115,34 +116,36 @@ class BatchTopK(Sparse):
             )
         room = count if self.slots is None else self.slots * size
         if count > room:
-            raise UserError(f"BatchTopK has k = {self.k}, more than its slots, {self.slots}")
+            raise UserError(
+                f"BatchTopK has k = {self.k}, more than its slots, {self.slots}: give more slots"
+            )
         return count, room
 
 
 class Slots(NamedTuple):
-    """Rows of slots, an example's after each other, as many as it needs."""
+    """C rows of w slots; each example has as many consecutive rows as it needs."""
 
-    indices: Array  # i32[C, w]
-    used: Array  # bool[C, w]
-    example: Array  # i32[C], never falling
+    indices: Array  # i32[C, w], the latent of each slot
+    used: Array  # bool[C, w], whether the slot holds a chosen latent
+    example: Array  # i32[C], the example of each row, in ascending order
 
 
 def in_rows(found: Found, size: int, room: int) -> Slots:
-    """The chosen latents in rows of w slots, each row of one example.
+    """Arranges the chosen latents in rows of w slots, where each row belongs to one example.
 
-    A row costs about as much as two slots, and an example leaves up to w - 1 slots empty: so w is
-    about the square root of twice the mean number of latents an example.
+    A row costs about as much as two slots, and an example leaves up to w - 1 slots empty. The cost
+    is least when w is about the square root of twice the mean number of latents per example.
 
     Args:
-      found: the latents of all examples, in the examples' order.
-      size: B.
-      room: of `found`, more than which it never holds.
+      found: the chosen latents of all examples, ordered by example.
+      size: the number of examples B.
+      room: the capacity of `found`.
     """
     width = 2 ** max(0, round(math.log2(2 * room / size) / 2))
-    rows = min(room, (room + size * (width - 1)) // width)  # what the worst batch needs
-    rows = -(-rows // 8) * 8  # even blocks of rows
+    rows = min(room, (room + size * (width - 1)) // width)  # enough for the worst batch
+    rows = -(-rows // 8) * 8  # a multiple of 8, for even blocks of rows
 
-    # Behind the last one found there are others, of no example.
+    # Entries beyond `count` are not chosen; they are given to an example past the last.
     owner = jnp.where(jnp.arange(room) < found.count, found.row, size)
     ends = jnp.searchsorted(owner, jnp.arange(size, dtype=jnp.int32), side="right")
     begins = jnp.concatenate([jnp.zeros((1,), ends.dtype), ends[:-1]])
@@ -150,7 +153,7 @@ def in_rows(found: Found, size: int, room: int) -> Slots:
     last = jnp.cumsum(needed)
     row = jnp.arange(rows, dtype=jnp.int32)
     example = jnp.searchsorted(last, row, side="right").astype(jnp.int32)
-    example = jnp.minimum(example, size - 1)  # of the rows left over
+    example = jnp.minimum(example, size - 1)  # for the unused rows at the end
     before = jnp.take(last - needed, example)
     entry = jnp.take(begins, example) + width * (row - before)
     entry = entry[:, None] + jnp.arange(width, dtype=jnp.int32)[None]

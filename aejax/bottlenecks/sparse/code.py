@@ -1,4 +1,4 @@
-"""What a sparse bottleneck gives: rows of a few latents, or a dense code that is mostly zero."""
+"""Sparse codes: rows of a few active latents, or dense arrays that are mostly zero."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from aejax.types import Array
 class Rows:
     """A sparse z with a fixed number of slots: `values` at `indices`, zero elsewhere.
 
-    A row of k slots is an example's, or, where examples differ in how many they need (BatchTopK),
-    one of the rows of an example: C of them in all, the examples' in turn.
+    Usually each example has one row of k slots. If examples need different numbers of slots
+    (BatchTopK), an example may have several rows, C rows in all, ordered by example.
     """
 
     values: Array  # f32[B, k] or f32[C, k]
-    indices: Array  # i32[B, k] or i32[C, k], each at most once an example where its value is not 0
+    # i32[B, k] or i32[C, k]; an example has no two nonzero values at the same index.
+    indices: Array
     latents: int = dataclasses.field(metadata={"static": True})  # m
-    example: Array | None = None  # i32[C], whose rows they are, never falling; None: one each
-    size: int | None = dataclasses.field(default=None, metadata={"static": True})  # B, with example
+    example: Array | None = None  # i32[C], each row's example, ascending; None: one row each
+    # B, needed if `example` is given.
+    size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def per_example(self, parts: Array) -> Array:
-        """The sum over each example's rows of f32[C, ...], f32[B, ...]; as they are if one each."""
+        """Sums f32[C, ...] over each example's rows, f32[B, ...]; with one row each, no change."""
         if self.example is None:
             return parts
         return jax.ops.segment_sum(parts, self.example, self.size, indices_are_sorted=True)
 
     def dense(self) -> Array:
-        """f32[B, m]."""
+        """Returns z as a dense array, f32[B, m]."""
         count = self.values.shape[0]
         size, example = count if self.size is None else self.size, self.example
         rows = (jnp.arange(count) if example is None else example)[:, None]
@@ -43,12 +45,12 @@ class Rows:
         return zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
 
     def combine(self, atoms: Array) -> Array:
-        """dense() @ atoms[m, D] at the cost of the slots alone, f32[B, D]."""
+        """Computes dense() @ atoms[m, D] at the cost of the slots only, f32[B, D]."""
         output = decode_rows(self.values.astype(atoms.dtype), self.indices, atoms)
         return self.per_example(output.astype(jnp.float32))
 
     def between(self, low: int, high: int) -> Rows:
-        """The same rows with all latents but low <= i < high silent."""
+        """Returns the rows with zero values for all latents but low <= i < high."""
         inside = (self.indices >= low) & (self.indices < high)
         return dataclasses.replace(self, values=jnp.where(inside, self.values, 0.0))
 
@@ -56,46 +58,46 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """A z that is zero but for some latents, the same ones for all examples."""
+    """A z that is zero except at a set of latents, which is the same for all examples."""
 
     values: Array  # f32[B, c]
     columns: Array  # i32[c], the latents, each once
     latents: int = dataclasses.field(metadata={"static": True})  # m
 
     def dense(self) -> Array:
-        """f32[B, m]."""
+        """Returns z as a dense array, f32[B, m]."""
         zeros = jnp.zeros((self.values.shape[0], self.latents), self.values.dtype)
         return zeros.at[:, self.columns].set(self.values)
 
     def combine(self, atoms: Array) -> Array:
-        """dense() @ atoms[m, D] at the cost of the c latents alone, f32[B, D]."""
+        """Computes dense() @ atoms[m, D] at the cost of the c latents only, f32[B, D]."""
         own = jnp.take(atoms, self.columns, axis=0)
         values = self.values.astype(atoms.dtype)
         return jnp.matmul(values, own, preferred_element_type=jnp.float32)
 
 
 class SparseCode(NamedTuple):
-    """An overcomplete code of which little is active."""
+    """An overcomplete code of which few latents are active."""
 
     z: Array | Rows  # f32[B, m], or rows with a fixed number of slots
-    l0: Array  # f32[B], active latents of each example; carries a threshold's gradient
-    # f32[B, m], what the selection saw, where terms need it: a gate's or a jump's pre-activations
+    l0: Array  # f32[B], active latents of each example; carries the gradient of thresholds
+    # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need.
     pre: Array | None = None
 
     @property
     def latent(self) -> Array | Rows:
-        """What the decoder sees; no prior gives it a probability."""
+        """Returns z; sparse autoencoders have no prior that gives it a probability."""
         return self.z
 
     def dense(self) -> Array:
-        """z as f32[B, m], whatever its form."""
+        """Returns z as a dense array f32[B, m]."""
         return dense(self.z)
 
     def uses(self, valid: Array) -> Array:
-        """How many of the examples that count use each latent, i32[m].
+        """Counts the valid examples in which each latent is active, i32[m].
 
         Args:
-          valid: bool[B], the examples that count.
+          valid: whether each example counts, bool[B].
         """
         if not isinstance(self.z, Rows):
             return jnp.sum((self.z != 0) & valid[:, None], axis=0, dtype=jnp.int32)
@@ -104,10 +106,10 @@ class SparseCode(NamedTuple):
         return jnp.zeros((self.z.latents,), jnp.int32).at[self.z.indices].add(active)
 
     def magnitude(self, weights: Array | None = None) -> Array:
-        """The L1 norm of each example's z, f32[B].
+        """Computes the L1 norm of each example's z, f32[B].
 
         Args:
-          weights: f32[m] of the latents, such as their atoms' norms; None weighs all as 1.
+          weights: the weight of each latent, f32[m], such as its atom's norm; None: all 1.
         """
         if not isinstance(self.z, Rows):
             values = jnp.abs(self.z)
@@ -118,7 +120,7 @@ class SparseCode(NamedTuple):
         return self.z.per_example(jnp.sum(values, axis=-1))
 
     def used(self, above: float = 0.0) -> Array:
-        """Latents of which some example uses more than `above`, in absolute value, bool[m]."""
+        """Returns whether any example has |z| > `above` for each latent, bool[m]."""
         if not isinstance(self.z, Rows):
             return jnp.any(jnp.abs(self.z) > above, axis=0)
         none = jnp.zeros((self.z.latents,), bool)

@@ -1,4 +1,4 @@
-"""The sparse code whose gate and magnitude share one projection."""
+"""The gated sparse code, whose gate and magnitude share one projection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from aejax.types import Array
 
 
 class Gated(Sparse):
-    """H(x W + b_gate) * relu(exp(r_mag) * x W + b_mag) (Rajamanoharan et al. 2024, equation 4).
+    """Computes H(x W + b_gate) * relu(exp(r_mag) * x W + b_mag) (Rajamanoharan et al. 2024, eq. 4).
 
-    The projection's own bias is b_gate. Trained with `losses.gate_l1` and `losses.gate_error`: the
-    step passes no gradient, so these two alone teach the gate.
+    The projection's bias is b_gate. The step function H passes no gradient, so the terms
+    `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
 
     Attributes:
-      latents: m.
+      latents: the number of latents m.
     """
 
     latents: int
@@ -32,7 +32,7 @@ class Gated(Sparse):
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode with a dense z f32[B, m], and the gate's pre-activation."""
+        """Computes the code of inputs f32[B, D], with a dense z and the gate's pre-activation."""
         zeros = nn.initializers.zeros_init()
         r_mag = self.param("r_mag", zeros, (self.latents,))
         b_mag = self.param("b_mag", zeros, (self.latents,))
@@ -44,28 +44,28 @@ class Gated(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32), gate)
 
     def fresh(self) -> dict[str, float]:
-        """A magnitude that is the gate's, as at the start."""
+        """Returns the initial magnitude parameters, which make the magnitude equal the gate's."""
         return {"r_mag": 0.0, "b_mag": 0.0}
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain."""
+        """Returns the fields of Plain."""
         own = {name: params[name] for name in ("b_mag", "r_mag")}
         return {"activation": self.kind, "b_gate": params["encode"]["bias"], **own}
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """The bottleneck and its parameters."""
+        """Returns the bottleneck and its parameters."""
         own = {name: plain.needed(name) for name in ("b_mag", "r_mag")}
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
         return module, {**plain.projection("b_gate"), **own}
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
-        """relu(exp(r_mag) pre + b_mag) where pre + b_gate is above 0, else 0."""
+        """Computes relu(exp(r_mag) pre + b_mag) where pre + b_gate is above 0, else 0."""
         gate, bias, scale = (plain.needed(name)[None] for name in cls.vectors)
         return jnp.where(pre + gate > 0, nn.relu(jnp.exp(scale) * pre + bias), 0.0)
 
     def penalty(self, code: SparseCode) -> Array:
-        """The L1 norm of the gate's positive pre-activations, f32[B]."""
+        """Computes the L1 norm of the gate's positive pre-activations, f32[B]."""
         assert code.pre is not None
         return jnp.sum(nn.relu(code.pre), axis=-1)

@@ -1,4 +1,4 @@
-"""The sparse code with a learned threshold a latent, trained through a straight-through window."""
+"""JumpReLU: a learned threshold for each latent, trained by straight-through estimates."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from aejax.types import Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
-    """z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
+    """Returns z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
 
-    The threshold's derivative is a kernel estimate, -(theta / eps) rect((z - theta) / eps), taken
-    on z before the jump: after it the lower half of the window would be empty.
+    The derivative by the threshold is a kernel estimate, -(theta / eps) rect((z - theta) / eps). It
+    uses z before the jump, because after it the lower half of the window would be empty.
 
     Args:
-      z: f32[B, m], pre-activations as they are.
-      threshold: f32[m].
+      z: the pre-activations, f32[B, m].
+      threshold: theta of each latent, f32[m].
       bandwidth: eps, the width of the window.
-      to_input: adds the same estimate, with the other sign, to the derivative of z.
+      to_input: whether to add the same estimate, with the opposite sign, to the derivative by z.
     """
     return jnp.where(z > threshold[None], z, 0.0)
 
@@ -50,10 +50,10 @@ jump.defvjp(_jump_forward, _jump_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
-    """1 where z is above the threshold, else 0, f32[B, m]; its sum over latents is L0.
+    """Returns 1 where z is above the threshold, else 0, f32[B, m]; its sum over latents is L0.
 
-    The threshold's derivative is -(1 / eps) rect((z - theta) / eps) (Rajamanoharan et al. 2024,
-    equation 12), that of z 0, or the same with the other sign where `to_input`.
+    The derivative by the threshold is -(1 / eps) rect((z - theta) / eps) (Rajamanoharan et al.
+    2024, equation 12). The derivative by z is 0, or with `to_input` the opposite of that estimate.
     """
     return (z > threshold[None]).astype(z.dtype)
 
@@ -72,23 +72,26 @@ above.defvjp(_above_forward, _above_backward)
 
 
 def window(z: Array, threshold: Array, bandwidth: float) -> Array:
-    """1 where |z - theta| < eps / 2, else 0, f32[B, m]: what the threshold learns from."""
+    """Returns 1 where |z - theta| < eps / 2, else 0, f32[B, m].
+
+    Only pre-activations in this window give the threshold a gradient.
+    """
     return (jnp.abs((z - threshold[None]) / bandwidth) < 0.5).astype(z.dtype)
 
 
 class JumpReLU(Sparse):
-    """z H(z - theta) with one threshold theta = exp(t) > 0 a latent (Rajamanoharan et al. 2024).
+    """Computes z H(z - theta), with theta = exp(t) > 0 per latent (Rajamanoharan et al. 2024).
 
-    The threshold is a float32 parameter whatever the dtype: near 1, updates of 1e-4 vanish in
-    bfloat16. Inputs are expected to have mean square 1 (`nets.Scale`): on other data the window
-    may be empty, and then no threshold ever moves (`losses.window` watches it).
+    The threshold is a float32 parameter whatever the dtype, because near 1 updates of 1e-4 vanish
+    in bfloat16. Inputs should have mean square 1 (`nets.Scale`): at another scale the window may be
+    empty, and then no threshold ever moves. `losses.window` measures this.
 
     Attributes:
-      latents: m.
-      threshold: theta at the start.
+      latents: the number of latents m.
+      threshold: the initial theta.
       bandwidth: eps, the width of the window around theta.
-      to_input: passes the estimate on to the pre-activations too (Conerly et al. 2025).
-      rectified: evaluates the window on relu(z), as Gemma Scope does; raw z otherwise.
+      to_input: whether the estimate is also passed to the pre-activations (Conerly et al. 2025).
+      rectified: whether the window is evaluated on relu(z), as in Gemma Scope, instead of z.
     """
 
     latents: int
@@ -103,12 +106,12 @@ class JumpReLU(Sparse):
     vectors = ("b_enc", "threshold")
 
     def check(self) -> None:
-        """Raises UserError for a threshold or a window that no logarithm and no division allows."""
+        """Raises UserError unless the threshold and the bandwidth are positive and finite."""
         check_positive(self, "threshold")
         check_positive(self, "bandwidth")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode with a dense z f32[B, m], and pre-activations in `pre`."""
+        """Computes the code of inputs f32[B, D], with a dense z and pre-activations in `pre`."""
         pre = self.project(inputs)
         pre = nn.relu(pre) if self.rectified else pre
         theta = self.thresholds()
@@ -117,25 +120,25 @@ class JumpReLU(Sparse):
         return SparseCode(z, l0, pre)  # pyright: ignore[reportArgumentType]
 
     def fresh(self) -> dict[str, float]:
-        """The threshold of the start."""
+        """Returns the initial threshold."""
         return {"log_threshold": math.log(self.threshold)}
 
     @nn.compact
     def thresholds(self) -> Array:
-        """theta, f32[m]."""
+        """Returns theta, f32[m]."""
         start = nn.initializers.constant(math.log(self.threshold))
         return jnp.exp(self.param("log_threshold", start, (self.latents,), jnp.float32))
 
     def window(self, pre: Array) -> Array:
-        """Share of each example's latents in the window, f32[B].
+        """Computes the share of each example's latents in the window, f32[B].
 
         Args:
-          pre: f32[B, m], pre-activations.
+          pre: the pre-activations, f32[B, m].
         """
         return jnp.mean(window(pre, self.thresholds(), self.bandwidth), axis=-1)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain."""
+        """Returns the fields of Plain."""
         return {
             "activation": self.kind,
             "b_enc": params["encode"]["bias"],
@@ -144,17 +147,20 @@ class JumpReLU(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """The bottleneck and its parameters; a threshold of 0 or less becomes the least number."""
+        """Returns the bottleneck and its parameters.
+
+        A threshold of 0 or less becomes the smallest positive float, because it is kept as a log.
+        """
         threshold = jnp.maximum(plain.needed("threshold"), jnp.finfo(jnp.float32).tiny)
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
         return module, {**plain.projection(), "log_threshold": jnp.log(threshold)}
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
-        """relu(p) where p = pre + b_enc is above the threshold, else 0."""
+        """Computes relu(p) where p = pre + b_enc is above the threshold, else 0."""
         bias, threshold = (plain.needed(name)[None] for name in cls.vectors)
         return jnp.where(pre + bias > threshold, nn.relu(pre + bias), 0.0)
 
     def penalty(self, code: SparseCode) -> Array:
-        """The number of active latents, f32[B], whose gradient is the thresholds'."""
+        """Returns the number of active latents, f32[B], whose gradient trains the thresholds."""
         return code.l0

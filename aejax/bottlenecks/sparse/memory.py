@@ -1,4 +1,4 @@
-"""What sparse bottlenecks remember from batch to batch; written in training alone."""
+"""The memory of sparse bottlenecks, which is updated in training only."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from aejax.types import Array
 
 
 class Ages(nn.Module):
-    """The memory of a sparse bottleneck: training steps since each latent was last active."""
+    """Counts the training steps since each latent was last active.
+
+    Attributes:
+      latents: the number of latents m.
+    """
 
     latents: int
 
     @nn.compact
     def __call__(self, active: Array | None = None) -> Array:
-        """Resets the active latents and ages the others, in training only.
+        """Resets the ages of active latents and increments the others, in training only.
 
         Args:
-          active: bool[m], latents that some example of the batch uses; None only reads.
+          active: whether any example of the batch uses each latent, bool[m]; None: only read.
 
         Returns:
           i32[m], the ages after this batch.
@@ -34,26 +38,26 @@ class Ages(nn.Module):
 
 
 class Controller(nn.Module):
-    """Finds the price of a latent at which a wanted number of them is active.
+    """Adjusts the price of an active latent until the mean L0 reaches a target.
 
-    What is wanted falls from the number that is active at the start to the target, by the same
-    factor a step, over the first steps: of latents that a high price silences before they have
-    learned anything most never return.
+    The wanted L0 falls geometrically from its initial value to the target over the first steps,
+    because most latents that a high price silences before they have learned anything never return.
 
-    The price is exp(integral + excess), where excess is a short moving average of log(L0 / wanted),
-    cut to [-1, 1], and the integral sums rate * (excess + damping * (excess - slow excess)): while
-    L0 is on its way the price rests, so that it does not run on while thresholds, which an
-    optimiser moves by little a step, still follow. For the same reason the integral stops where a
-    price has no more to buy: at twice the target's mean squared norm for all wanted latents
-    together an empty code is the cheaper one. No bottleneck sees the target: it is taken to have
-    the inputs' mean square, as it has where it is the input, and where both sides of a transcoder
-    have a `Scale`. In logarithms, so that one setting serves prices of any size.
+    The price is exp(integral + excess). The excess is a short moving average of log(L0 / wanted),
+    cut to [-1, 1]. The integral sums rate * (excess + damping * (excess - slow excess)), where the
+    slow excess is a longer moving average: while L0 moves towards the wanted value the price stays,
+    so that it does not overshoot while the slowly trained thresholds still follow. For the same
+    reason the integral has a maximum: if the target number of latents costs twice the mean squared
+    norm of what they explain, an empty code is cheaper, so a higher price has no use. The
+    bottleneck does not see the batch's target, so the controller assumes that it has the inputs'
+    mean square. That holds if the target is the input, or if both sides of a transcoder have a
+    `Scale`. All averages are of logarithms, so that one setting suits prices of any size.
 
     Attributes:
-      target: L0 wanted in the end, the mean over a batch.
-      descent: steps until then; 0 wants it from the first step on.
-      rate: of the integral, a step.
-      damping: of a change that is under way.
+      target: the L0 to reach, averaged over the batch.
+      descent: steps until the wanted L0 is the target; 0: it is the target from the first step.
+      rate: the integral's gain per step.
+      damping: the weight of the excess's recent change.
     """
 
     target: float
@@ -69,13 +73,13 @@ class Controller(nn.Module):
         step: Any = 0,
         size: int | None = None,
     ) -> Array:
-        """Moves the price, in training only.
+        """Updates the price, in training only.
 
         Args:
-          l0: f32[B], active latents of each example; None only reads.
-          inputs: f32[B, D], what the code describes; needed with l0.
-          step: of training, from 0.
-          size: values of an example's target; None: D, as many as the inputs have.
+          l0: the number of active latents of each example, f32[B]; None: only read the price.
+          inputs: the bottleneck's inputs, f32[B, D]; needed with l0.
+          step: the training step, from 0.
+          size: the size of an example's target; None: D, the size of the inputs.
 
         Returns:
           f32[], the price after this batch.
@@ -86,7 +90,7 @@ class Controller(nn.Module):
         integral = self.variable("memory", "integral", jnp.zeros, (), jnp.float32)
         training = self.is_mutable_collection("memory") and not self.is_initializing()
         if training and l0 is not None and inputs is not None:
-            # A batch without any active latent counts as one latent a hundred examples.
+            # L0 is at least 0.01 here, so that the logarithm is finite if no latent is active.
             above = jnp.log(jnp.maximum(jnp.mean(l0), 0.01) / self.target)
             above = jax.lax.stop_gradient(above)
             t = jnp.asarray(step, jnp.float32)

@@ -1,8 +1,8 @@
-"""Plain weights: what any sparse dictionary of the literature is, on raw inputs, in one record.
+"""Plain weights: one record that can hold any sparse dictionary of the literature, on raw inputs.
 
-The names are those of the files of other libraries: W_enc, b_dec, apply_b_dec_to_input. Each class
-of sparse code says beside its `activate` what its weights are here (`plain`), which codes they give
-(`apply_plain`), and how they become parameters again (`from_plain`).
+The fields have the names that files of other libraries use: W_enc, b_dec, apply_b_dec_to_input.
+Each class of sparse code converts its parameters to these weights (`plain`), computes their codes
+(`apply_plain`) and converts them back to parameters (`from_plain`).
 """
 
 from __future__ import annotations
@@ -16,65 +16,74 @@ Normalisation: TypeAlias = Literal["none", "layer_norm", "constant_norm_rescale"
 
 
 class Plain(NamedTuple):
-    """A dictionary's weights; with a the switch `apply_b_dec_to_input`, pi = (x - a b_dec) W_enc.
+    """The weights of a dictionary; the activation determines the codes.
+
+    Let pi = (x - b_dec) W_enc if `apply_b_dec_to_input`, else x W_enc. The codes then are:
 
     relu      relu(pi + b_enc)
-    topk      the k largest of pi + b_enc, cut at zero
-    abstopk   the k largest in magnitude, signs kept
+    topk      the k largest of pi + b_enc, negative values set to zero
+    abstopk   the k of pi + b_enc that are largest in magnitude, with their signs
     jumprelu  relu(p) where p = pi + b_enc is above the threshold, else 0
     gated     relu(exp(r_mag) pi + b_mag) where pi + b_gate is above 0, else 0
 
-    The activation of a code that is defined elsewhere is its class, a subclass of `Sparse`. Such a
-    class keeps its vectors in the fields whose meaning they share: `b_enc` and `b_gate` are added
-    to pi, `threshold` is in the units of pi, `b_mag` is added to exp(r_mag) pi.
+    The activation of a code defined outside the library is its class, a subclass of `Sparse`. Such
+    a class may use the vector fields, but must keep their meaning, which folding relies on: `b_enc`
+    and `b_gate` are added to pi, `threshold` is in the units of pi, and `b_mag` is added to
+    exp(r_mag) pi.
     """
 
     activation: str | type  # one of the names above, or a class
     W_enc: Array  # f32[d, m]; a crosscoder's layers are flattened, d = layers * size
     W_dec: Array  # f32[m, d_out]
     b_dec: Array  # f32[d_out]
-    b_enc: Array | None = None  # f32[m]; None where gated
-    threshold: Array | None = None  # f32[m], jumprelu
-    b_gate: Array | None = None  # f32[m], gated
-    b_mag: Array | None = None  # f32[m], gated
-    r_mag: Array | None = None  # f32[m], gated
-    k: int | None = None  # topk and abstopk
-    rescale_acts_by_decoder_norm: bool = False  # topk: selects by p * ||W_dec row||
+    b_enc: Array | None = None  # f32[m]; None for gated
+    threshold: Array | None = None  # f32[m], for jumprelu only
+    b_gate: Array | None = None  # f32[m], for gated only
+    b_mag: Array | None = None  # f32[m], for gated only
+    r_mag: Array | None = None  # f32[m], for gated only
+    k: int | None = None  # for topk and abstopk only
+    # For topk and abstopk: whether scores are multiplied by the norm of the latent's W_dec row.
+    rescale_acts_by_decoder_norm: bool = False
     apply_b_dec_to_input: bool = False
     W_skip: Array | None = None  # f32[d, d_out], added to the output as x W_skip
-    # Done to each x by itself, and undone on the output; what depends on the data set alone is
-    # folded into the weights. As layer_norm: (x - mean) / (std + 1e-5), std with ddof 1.
+    # Normalises each x by its own statistics and undoes this on the output. "layer_norm" is
+    # (x - mean) / (std + 1e-5), std with ddof 1. A scale of the whole data set is folded into the
+    # weights instead.
     normalisation: Normalisation = "none"
-    shape: tuple[int, ...] | None = None  # of one output where that is no vector: (layers, size)
+    # The shape of one output, such as a crosscoder's (layers, size); None: (d_out,).
+    shape: tuple[int, ...] | None = None
 
     @property
     def latents(self) -> int:
-        """The number of latents, m."""
+        """Returns the number of latents, m."""
         return self.W_dec.shape[0]
 
     @property
     def called(self) -> str:
-        """The activation's name, for a sentence."""
+        """Returns the activation's name, for messages."""
         return getattr(self.activation, "__name__", str(self.activation))
 
     def needed(self, name: str) -> Any:
-        """The value of a field that the activation needs.
+        """Returns the value of a field that the activation needs.
 
         Raises:
-          UserError: if it is None.
+          UserError: if the field is None.
         """
         value = getattr(self, name)
         if value is None:
-            raise UserError(f"these {self.called} weights have no {name}: give them one")
+            raise UserError(
+                f"these plain weights have no {name}, which the activation {self.called} needs: "
+                f"set {name}"
+            )
         return value
 
     def projection(self, bias: str = "b_enc") -> dict[str, Any]:
-        """A bottleneck's parameters of the projection; its bias is the field of that name."""
+        """Returns the parameters of a bottleneck's projection, with the named field as its bias."""
         return {"encode": {"kernel": self.W_enc, "bias": self.needed(bias)}}
 
 
 class Architectures(NamedTuple):
-    """The names that SAELens gives to one kind of code; None where it has no such architecture."""
+    """The names of one kind of code in SAELens; None: SAELens has no such architecture."""
 
     sae: str | None = None
     transcoder: str | None = None

@@ -1,4 +1,4 @@
-"""The sparse code of L1 penalties: whatever is positive."""
+"""Sparse codes with a ReLU, which a penalty on the activations makes sparse."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aejax.types import Array
 
 
 class ReLU(Sparse):
-    """z = relu(x W + b), to be trained with an L1 penalty (Bricken et al. 2023).
+    """Computes z = relu(x W + b); train it with an L1 penalty (Bricken et al. 2023).
 
     Attributes:
-      latents: m, usually many times the size of x.
+      latents: the number of latents m, usually many times the size of x.
     """
 
     latents: int
@@ -28,31 +28,31 @@ class ReLU(Sparse):
     saelens = Architectures("standard", "transcoder", "skip_transcoder")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode with a dense z f32[B, m]."""
+        """Computes the code of inputs f32[B, D], with a dense z f32[B, m]."""
         z = nn.relu(self.project(inputs))
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
-        """relu(pre + b_enc)."""
+        """Computes relu(pre + b_enc)."""
         return nn.relu(pre + plain.needed("b_enc")[None])
 
     def penalty(self, code: SparseCode) -> Array:
-        """The L1 norm of z, f32[B]."""
+        """Computes the L1 norm of z, f32[B]."""
         return code.magnitude()
 
 
 class AnnealedReLU(Sparse):
-    """relu(x W + b) under a penalty sum z^p whose p falls from stage to stage (p-annealing).
+    """Computes z = relu(x W + b) for a penalty sum z^p whose p falls in stages (p-annealing).
 
-    Whenever p changes, the penalty is rescaled by E sum z^p_old / E sum z^p_new of that batch, so
-    that its size does not jump (Karvonen et al. 2024, appendix). Trained with `losses.lp`.
+    When p changes, the penalty is multiplied by E[sum z^p_old] / E[sum z^p_new] over that batch, so
+    that its size does not jump (Karvonen et al. 2024, appendix). Train it with `losses.lp`.
 
     Attributes:
-      latents: m.
-      powers: p of each stage.
+      latents: the number of latents m.
+      powers: the power p of each stage.
       begin: the step at which the second stage starts.
-      every: steps a stage.
+      every: the number of steps of each later stage.
     """
 
     latents: int
@@ -61,14 +61,14 @@ class AnnealedReLU(Sparse):
     every: int = 1000
 
     def check(self) -> None:
-        """Raises UserError for stages that there are not."""
+        """Raises UserError unless all powers and the steps of a stage are positive."""
         stages = "the p of one stage or more, each above 0"
         check(self, "powers", lambda powers: len(powers) and min(powers) > 0, stages)
         check_positive(self, "every")
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode with a dense z f32[B, m]."""
+        """Computes the code of inputs f32[B, D], with a dense z f32[B, m]."""
         z = nn.relu(self.project(inputs))
         stage = self.variable("memory", "stage", jnp.zeros, (), jnp.int32)
         scale = self.variable("memory", "log_scale", jnp.zeros, (), jnp.float32)
@@ -84,20 +84,21 @@ class AnnealedReLU(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
     def penalty(self, code: SparseCode) -> Array:
-        """The present stage's sum z^p, rescaled, f32[B]."""
+        """Computes the rescaled sum z^p with the current stage's p, f32[B]."""
         memory = self.variables["memory"]
         p = jnp.asarray(self.powers, jnp.float32)[memory["stage"]]
         return jnp.exp(memory["log_scale"]) * power_sum(code.dense(), p)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain: once it is trained, it is a ReLU."""
+        """Returns the fields of Plain, which are those of a ReLU."""
         return {"activation": ReLU.kind, "b_enc": params["encode"]["bias"]}
 
 
 def power_sum(z: Array, p: Array) -> Array:
-    """The sum of z^p over latents that are active, f32[B]; silent ones have no gradient.
+    """Computes the sum of z^p over the active latents, f32[B]; silent latents get no gradient.
 
-    At zero the derivative of z^p is infinite for p < 1, and infinity times zero is no number.
+    Silent latents are masked before the power, because for p < 1 the derivative of z^p at zero is
+    infinite, and infinity times zero is NaN.
     """
     active = z > 0
     return jnp.sum(jnp.where(active, jnp.power(jnp.where(active, z, 1.0), p), 0.0), axis=-1)

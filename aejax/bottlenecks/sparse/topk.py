@@ -1,4 +1,4 @@
-"""The sparse codes with k latents an example: TopK, and AbsTopK, which keeps signs."""
+"""Sparse codes with k latents per example: TopK, and AbsTopK, which keeps signs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from aejax.types import Array
 
 
 class Largest(Sparse):
-    """Abstract: the k latents of an example that score highest.
+    """Abstract: keeps the k latents of each example with the highest scores.
 
     Attributes:
-      latents: m, usually many times the size of x.
-      k: slots of one example.
-      score_by_norm: selects by the pre-activation times ||atom||, as if the atoms had norm 1.
-      active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
+      latents: the number of latents m, usually many times the size of x.
+      k: the number of slots per example.
+      score_by_norm: whether scores are multiplied by ||atom||, as if the atoms had norm 1.
+      active: the number of slots that are used, from 1 to k; a sweep may trace it. None: all k.
     """
 
     latents: int
@@ -35,11 +35,11 @@ class Largest(Sparse):
     active: Any = None
 
     selects = True
-    signed: ClassVar[bool] = False  # scores by magnitude and keeps signs; else cuts at zero
+    signed: ClassVar[bool] = False  # whether scores are magnitudes and values keep their signs
     recall = None
 
     def check(self) -> None:
-        """Raises UserError for numbers of latents that there are not, or for no share."""
+        """Raises UserError if k, active or recall is out of range."""
         latents, k = self.latents, self.k
         wanted = f"a whole number from 1 to {latents}, its latents"
         check(self, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
@@ -49,7 +49,7 @@ class Largest(Sparse):
             check(self, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """The fields of Plain; k is the number of slots that are used."""
+        """Returns the fields of Plain, where k is the number of slots that are used."""
         used = self.k if self.active is None else min(self.k, math.ceil(float(self.active)))
         return {
             "activation": self.kind or type(self),
@@ -60,7 +60,7 @@ class Largest(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """The bottleneck and its parameters."""
+        """Returns the bottleneck and its parameters."""
         how: dict[str, Any] = {
             "k": plain.needed("k"),
             "score_by_norm": plain.rescale_acts_by_decoder_norm,
@@ -70,7 +70,7 @@ class Largest(Sparse):
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
-        """The k of pre + b_enc that score highest, zero elsewhere."""
+        """Returns the k values of pre + b_enc with the highest scores, and zero elsewhere."""
         pre = pre + plain.needed("b_enc")[None]
         score = jnp.abs(pre) if cls.signed else pre
         if plain.rescale_acts_by_decoder_norm:
@@ -82,15 +82,15 @@ class Largest(Sparse):
 
 
 class TopK(Largest):
-    """The k largest of x W + b, cut at zero (Gao et al. 2024, equation 4).
+    """Keeps the k largest of x W + b and sets negative ones to zero (Gao et al. 2024, equation 4).
 
     Attributes:
-      latents: m, usually many times the size of x.
-      k: slots of one example; fewer are active where fewer pre-activations are positive.
-      score_by_norm: selects by (x W + b) * ||atom||, as if the atoms had norm 1.
-      active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
-      recall: the share of the k largest that is enough: an approximation that is fast on TPUs
-        alone; None: all of them, exactly.
+      latents: the number of latents m, usually many times the size of x.
+      k: the number of slots per example; fewer are active if fewer pre-activations are positive.
+      score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
+      active: the number of slots that are used, from 1 to k; a sweep may trace it. None: all k.
+      recall: the share of the k largest that an approximate selection must find, which is faster
+        on TPUs only; None: the selection is exact.
     """
 
     recall: float | None = None
@@ -99,7 +99,7 @@ class TopK(Largest):
     saelens = Architectures("topk")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode with z as Rows of k slots."""
+        """Computes the code of inputs f32[B, D], with z as Rows of k slots."""
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -111,13 +111,13 @@ class TopK(Largest):
 
 
 class AbsTopK(Largest):
-    """The k of x W + b that are largest in magnitude, with their signs.
+    """Keeps the k of x W + b that are largest in magnitude, with their signs.
 
     Attributes:
-      latents: m.
-      k: active latents of each example.
-      score_by_norm: selects by |x W + b| * ||atom||.
-      active: how many of the slots are used, from 1 to k, which a sweep may trace; None: all k.
+      latents: the number of latents m.
+      k: the number of active latents per example.
+      score_by_norm: whether to select by |x W + b| * ||atom||.
+      active: the number of slots that are used, from 1 to k; a sweep may trace it. None: all k.
     """
 
     kind = "abstopk"
@@ -125,7 +125,7 @@ class AbsTopK(Largest):
     signed = True
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """f32[B, D] -> SparseCode with z as Rows of k slots, of either sign."""
+        """Computes the code of inputs f32[B, D], with z as Rows of k slots of either sign."""
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
@@ -139,7 +139,7 @@ class AbsTopK(Largest):
 
 
 def _first(values: Array, active: Any) -> Array:
-    """The first so many slots of f32[B, k], which hold the largest; all where None."""
+    """Zeroes all but the first `active` slots of f32[B, k], which hold the largest scores."""
     if active is None:
         return values
     return jnp.where(jnp.arange(values.shape[1])[None] < active, values, 0.0)

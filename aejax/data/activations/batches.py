@@ -1,4 +1,4 @@
-"""Batches of a store's tokens, shuffled in two levels because a store is larger than memory."""
+"""Batches of a store's tokens, shuffled in two levels because a store may exceed memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from aejax.data.batches import Batches
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenBatches(Batches):
-    """The batches of a split of a store: `aejax.data.Batches`, shuffled in two levels.
+    """The endless sequence of batches of a store's split, shuffled in two levels.
 
-    Stores up to `resident_limit` live on the device. Of a larger one each chunk of batches is read
-    and sent to the device while the one before it is trained on; memory holds two pools. The order
-    is the same either way: batch t is a function of (seed, t) and of `pool`.
+    It differs from `aejax.data.Batches` only in the order, see `aejax.data.activations.order`. A
+    split of up to `resident_limit` bytes is kept on the device. From a larger one, each chunk of
+    batches is read and sent to the device while the previous chunk is trained on, and memory holds
+    two pools. The order is the same in both cases: batch t is a function of (seed, t) and `pool`.
 
     Attributes:
-      pool: tokens that are shuffled together; `pool_tokens` is what that comes to.
+      pool: the number of tokens to shuffle together; `pool_tokens` is the rounded number.
     """
 
     pool: int = 65_536
@@ -36,19 +37,19 @@ class TokenBatches(Batches):
 
     @property
     def pool_tokens(self) -> int:
-        """How many tokens are truly shuffled together: whole blocks, at most all."""
+        """The number of tokens that are shuffled together: whole blocks, and at most all tokens."""
         return pool_tokens(len(self.split), self.pool)
 
     def provenance(self) -> dict[str, Any]:
-        """What environment.json says of the data and its order, as plain values."""
+        """Returns the description of data and order for environment.json, as JSON values."""
         share = self.pool_tokens / len(self.split)
         return {**self.split.provenance(), "pool_tokens": self.pool_tokens, "pool_share": share}
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Token numbers i64[count] of one member, from position `start` of its stream on."""
+        """Returns the token numbers i64[count] of one stream from position `start` on."""
         return stream(len(self.split), seed, start, count, self.pool)
 
     def _stacked(self, t: int, chunk: int) -> Any:
-        """Leaves [T, b, d], read and, where there is but one device, sent in the background."""
+        """Reads leaves [T, b, d] and, if there is only one device, starts sending them to it."""
         arrays = Batches._stacked(self, t, chunk)
         return jax.device_put(arrays) if jax.device_count() == 1 else arrays

@@ -1,4 +1,4 @@
-"""Token filters: attention sinks, the few tokens with huge norms, are dropped and counted."""
+"""Token filters: they drop and count attention sinks, the few tokens with very large norms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from aejax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenFilter:
-    """Which tokens a writer leaves out.
+    """The tokens that a writer does not store.
 
     Attributes:
-      first_positions: tokens dropped at the start of each sequence: 1 for a BOS token.
-      norm_quantile: tokens whose norm at any hook is above this quantile are dropped, or None. The
-        limit is measured once, on the first append, and stands in the index.
+      first_positions: the number of tokens to drop at the start of each sequence, such as 1 for a
+        BOS token.
+      norm_quantile: a quantile of the norm; tokens with a larger norm at any hook are dropped. The
+        limit is computed once, from the first append, and kept in the index. None drops no token.
     """
 
     first_positions: int = 0
@@ -27,16 +28,18 @@ class TokenFilter:
     def __post_init__(self):
         at_least(0, "first_positions", self.first_positions)
         if self.norm_quantile is not None and not 0.0 < self.norm_quantile < 1.0:
-            raise UserError(f"norm_quantile {self.norm_quantile}: give more than 0, less than 1")
+            raise UserError(
+                f"norm_quantile is {self.norm_quantile}: give a number above 0 and below 1"
+            )
 
     def limits(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The largest norm that stays, for each hook; {} where norms do not matter.
+        """Returns the largest norm to keep for each hook, or {} if there is no `norm_quantile`.
 
         Args:
-          rows: hook -> [n, d], of the first append, without what other reasons drop.
+          rows: hook -> [n, d], the tokens of the first append that no other reason drops.
 
         Raises:
-          UserError: too few tokens to tell the quantile.
+          UserError: if there are too few tokens to compute the quantile.
         """
         if self.norm_quantile is None:
             return {}
@@ -44,8 +47,8 @@ class TokenFilter:
         needed = round(1.0 / (1.0 - self.norm_quantile))
         if tokens < needed:
             raise UserError(
-                f"norm_quantile {self.norm_quantile} is measured on the first append, which has "
-                f"{tokens} tokens: append {needed} or more first"
+                f"norm_quantile {self.norm_quantile} is computed from the first append, which has "
+                f"only {tokens} tokens: append at least {needed} at once"
             )
         return {
             name: float(np.quantile(norm(values), self.norm_quantile))
@@ -54,12 +57,17 @@ class TokenFilter:
 
 
 def norm(rows: np.ndarray) -> np.ndarray:
-    """The norms f64[n] of rows [n, d]."""
+    """Returns the Euclidean norms f64[n] of rows [n, d]."""
     return np.linalg.norm(rows.astype(np.float64), axis=1)
 
 
 def above(limit: Mapping[str, float], rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool[n], tokens whose norm exceeds the limit at any hook; rows: hook -> [n, d]."""
+    """Returns which tokens exceed the limit of the norm at any hook, bool[n].
+
+    Args:
+      limit: hook -> the largest norm to keep.
+      rows: hook -> [n, d].
+    """
     found = np.zeros(len(next(iter(rows.values()))), bool)
     for name, value in limit.items():
         found |= norm(rows[name]) > value

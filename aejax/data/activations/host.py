@@ -1,4 +1,4 @@
-"""Activations of any array library as rows on the host, checked and in the dtype to store."""
+"""Conversion of activations of any array library to checked numpy rows."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from aejax.data.activations.index import DTYPES
 from aejax.errors import UserError
 
 
-def host(
+def host_rows(
     activations: Mapping[str, Any], mask: Any, positions: Any, what: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]]:
-    """Rows of each hook, and where each token stood.
+    """Converts activations to rows of numpy, with the mask and position of each token.
 
     Args:
       activations: hook -> [n, d] or [B, P, d].
-      mask: bool [n] or [B, P], or None.
-      positions: integers [n] or [B, P], or None.
-      what: names the append in errors.
+      mask: True for tokens to keep, bool [n] or [B, P], or None.
+      positions: positions in the sequence, integers [n] or [B, P], or None; for [B, P, d] the
+        default is 0 to P - 1.
+      what: the name of the append, for error messages.
 
     Returns:
-      hook -> [n, d] in the dtype that it came in, and {"mask": bool[n], "position": i64[n]}, each
-      None where it is not known.
+      hook -> [n, d] in the given dtype, and {"mask": bool[n], "position": i64[n]}, each None if it
+      is not known.
 
     Raises:
-      UserError: no hook, shapes that do not belong together, no floats, or a mask or positions
-        that are none.
+      UserError: if there is no hook, shapes do not match, or a dtype is not supported.
     """
     named = isinstance(activations, Mapping) and all(isinstance(n, str) for n in activations)
     if not named or not activations:
-        raise UserError(f"{what}: give a mapping from a hook's name to its activations")
+        raise UserError(
+            f"{what} has no hooks: give a mapping from a hook's name to its activations"
+        )
     found = {name: as_numpy(values) for name, values in activations.items()}
     lead = next(iter(found.values())).shape[:-1]
     for name, values in found.items():
@@ -41,8 +43,9 @@ def host(
         fits = values.ndim in (2, 3) and values.shape[:-1] == lead and values.shape[-1] > 0
         if not fits or not known:
             raise UserError(
-                f"{what}, hook {name!r} has {values.dtype} of shape {values.shape}; give floats "
-                f"[n, d] or [B, P, d], as many tokens for each hook (the first has {lead})"
+                f"hook {name!r} of {what} has dtype {values.dtype} and shape {values.shape}: give "
+                f"floats [n, d] or [B, P, d], with the same tokens for each hook (the first hook "
+                f"has {lead})"
             )
     if positions is None and len(lead) == 2:
         positions = np.broadcast_to(np.arange(lead[1]), lead)
@@ -52,21 +55,23 @@ def host(
             continue
         array = as_numpy(values)
         if array.shape != lead:
-            raise UserError(f"{what}: {name} of shape {array.shape} for tokens {lead}")
-        # NaN would be True, 1.7 position 1.
+            raise UserError(
+                f"the {name} of {what} has shape {array.shape}: give one value per token, {lead}"
+            )
+        # Without this check NaN would become True, and the position 1.7 would become 1.
         fits = np.isin(array, (0, 1)).all() if name == "mask" else array.dtype.kind in "iu"
         if not fits:
             wanted = "bools, or 0 and 1" if name == "mask" else "integers"
-            raise UserError(f"{what}: the {name} of {array.dtype} is no {name}: give {wanted}")
+            raise UserError(f"the {name} of {what} has dtype {array.dtype}: give {wanted}")
         place[name] = array.reshape(-1).astype(bool if name == "mask" else np.int64)
     return {name: values.reshape(-1, values.shape[-1]) for name, values in found.items()}, place
 
 
 def as_numpy(values: Any) -> np.ndarray:
-    """Any library's array as numpy's, bfloat16 as ml_dtypes has it.
+    """Converts an array of any library to numpy; bfloat16 becomes that of ml_dtypes.
 
-    A torch tensor is taken off its graph and its device; numpy knows no bfloat16 of torch's, so
-    that one comes by DLPack, which JAX reads without a copy.
+    A torch tensor is detached and moved to the CPU. numpy cannot convert torch's bfloat16, so JAX
+    converts it through DLPack, without a copy.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu().contiguous()
@@ -79,22 +84,30 @@ def as_numpy(values: Any) -> np.ndarray:
 
 
 def check_finite(rows: np.ndarray, what: str, why: str = "NaN or an infinity") -> None:
-    """Refuses rows [n, d] that are not finite.
+    """Checks that rows [n, d] are finite.
+
+    Args:
+      rows: the rows.
+      what: what the rows are, for the error message.
+      why: what a row that is not finite holds, for the error message.
 
     Raises:
-      UserError: says why, and names the token.
+      UserError: if a row holds NaN or an infinity; it names the first such token.
     """
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         token = int(np.argmin(finite))
-        raise UserError(f"{what}: token {token} holds {why}; nothing of this append is stored")
+        raise UserError(
+            f"token {token} of {what} holds {why}, so nothing of this append was stored: mask the "
+            "token or repair it"
+        )
 
 
 def stored(rows: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
-    """Finite rows [n, d] in the dtype to store.
+    """Converts finite rows [n, d] to the dtype of the store.
 
     Raises:
-      UserError: a value too large for the dtype; names the token.
+      UserError: if a value is too large for the dtype; it names the token.
     """
     if rows.dtype == dtype:
         return rows

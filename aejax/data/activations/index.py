@@ -1,7 +1,7 @@
-"""The index of an activation store: what is in which shard, and whether the store is whole.
+"""The index of an activation store: its hooks, its shards, and whether it is complete.
 
-A store is a folder with `index.json` and raw little-endian shards, row-major [tokens, d], one file
-a hook and shard, so that `np.memmap(file, dtype, "r").reshape(-1, d)` reads one from anywhere.
+A store is a folder with `index.json` and shards. A shard has one raw file per hook, little-endian
+and row-major [tokens, d], which any program can read: `np.memmap(file, dtype, "r").reshape(-1, d)`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-# Reasons why a token is not stored, in the order in which they are asked.
+# The reasons for which a token is not stored, in the order in which they are checked.
 REASONS = ("masked", "position", "norm")
 
-# What a field may be.
+# The check of each field of index.json, of its hooks and of its shards.
 _INDEX = {
     "format": json_fields.text(FORMAT),
     "tokens": json_fields.count,
@@ -42,74 +42,78 @@ _INDEX = {
     "dropped": lambda value: (
         json_fields.table_of(json_fields.count)(value) and set(value) == set(REASONS)
     ),
-    "limits": json_fields.table_of(json_fields.positive),
+    "limits": json_fields.table_of(json_fields.non_negative),
     "settings": json_fields.table,
 }
 _HOOK = {
     "name": json_fields.text(),
-    "shape": lambda value: json_fields.list_of(json_fields.some)(value) and len(value) == 1,
+    "shape": lambda value: (
+        json_fields.list_of(json_fields.positive_count)(value) and len(value) == 1
+    ),
     "dtype": json_fields.text("|".join(DTYPES)),
     "mean": json_fields.list_of(json_fields.number),
-    "squares": json_fields.positive,
-    "norms": json_fields.positive,
+    "squares": json_fields.non_negative,
+    "norms": json_fields.non_negative,
 }
 _SHARD = {
-    "tokens": json_fields.some,
-    # A name that leads elsewhere would be read from there.
+    "tokens": json_fields.positive_count,
+    # A file name with a folder in it could make the reader open a file outside the store.
     "files": json_fields.list_of(json_fields.text(r"[A-Za-z0-9_.-]+\.bin")),
     "sha256": json_fields.list_of(json_fields.sha256),
 }
 
 
 class Hook(NamedTuple):
-    """One place in the network that activations were taken from."""
+    """One place in the network from which activations were taken."""
 
     name: str
-    size: int  # d
+    size: int  # the number of elements of an activation, d
     dtype: str  # one of DTYPES
-    moments: Moments  # of what is stored
+    moments: Moments  # the mean, scale and norm of the stored tokens
 
     @property
     def row(self) -> int:
-        """Bytes of one token."""
+        """The number of bytes of one token."""
         return self.size * DTYPES[self.dtype].itemsize
 
 
 class Shard(NamedTuple):
-    """A run of tokens, one file a hook, in the order of the hooks."""
+    """Consecutive tokens of a store, in one file per hook."""
 
-    tokens: int
-    files: tuple[str, ...]
-    sha256: tuple[str, ...]  # over each file's bytes
+    tokens: int  # the number of tokens
+    files: tuple[str, ...]  # the file names, in the order of the hooks
+    sha256: tuple[str, ...]  # the sha256 of each file
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """All that a store says of itself."""
+    """The content of index.json."""
 
     hooks: tuple[Hook, ...] = ()
     shards: tuple[Shard, ...] = ()
-    complete: bool = False  # False while a writer is at work, or was killed
-    appends: int = 0  # calls of `append` whose tokens are in the shards
-    offered: int = 0  # tokens of those calls, dropped ones included
-    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)  # reason -> tokens
-    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)  # hook -> largest norm
-    # What the writer was told: provenance, filter, shard_tokens, dtype.
+    complete: bool = False  # False until the writer finishes
+    appends: int = 0  # the number of calls of `append` whose tokens are in the shards
+    offered: int = 0  # the number of tokens in those calls, including dropped ones
+    # The number of dropped tokens for each reason in REASONS.
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    # The largest norm that is kept for each hook; empty if the filter has no norm_quantile.
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    # The arguments of the writer: provenance, filter, shard_tokens, dtype.
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
-        """N, tokens of each hook."""
+        """The number of tokens of each hook, N."""
         return sum(shard.tokens for shard in self.shards)
 
 
 def file_name(hook: str, shard: int) -> str:
-    """The file of one hook's shard: hooks are called like `blocks.3/attn`, files may not be."""
+    """Returns the name of a shard's file; characters of `hook` such as "/" become "_"."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', hook)}-{shard:05d}.bin"
 
 
-def save(folder: Path, index: Index) -> None:
-    """Writes the index, whole or not at all."""
+def write_index(folder: Path, index: Index) -> None:
+    """Writes index.json, completely or not at all."""
     hooks = []
     for hook in index.hooks:
         moments = hook.moments
@@ -131,11 +135,11 @@ def save(folder: Path, index: Index) -> None:
     write_json(folder / FILE, {"format": FORMAT, "tokens": index.tokens, **known, "shards": shards})
 
 
-def load(folder: Path) -> Index:
-    """Reads the index of a folder; the shards are not looked at.
+def read_index(folder: Path) -> Index:
+    """Reads and checks index.json; the shards are not opened.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: if the file is missing or damaged.
     """
     path = folder / FILE
     read = read_json(path, "activation store")
@@ -156,16 +160,16 @@ def load(folder: Path) -> Index:
         _check_whole(index, read["tokens"])
     except ValueError as error:
         raise UserError(
-            f"{path} is damaged ({error}); restore it or write the store anew"
+            f"{path} is damaged ({error}): restore it, or delete the store and write it again"
         ) from error
     return index
 
 
 def check_files(folder: Path, index: Index) -> None:
-    """Refuses a store whose shards are missing or cut, which their sizes tell.
+    """Checks that every file of the shards exists and has the right size.
 
     Raises:
-      UserError: names the file.
+      UserError: if a file is missing or has another size; it names the file.
     """
     for shard in index.shards:
         for hook, name in zip(index.hooks, shard.files, strict=True):
@@ -173,7 +177,9 @@ def check_files(folder: Path, index: Index) -> None:
             held = path.stat().st_size if path.is_file() else None
             if held != wanted:
                 what = "is missing" if held is None else f"has {held} bytes instead of {wanted}"
-                raise UserError(f"{path} {what}: restore it or write the store anew")
+                raise UserError(
+                    f"{path} {what}: restore it, or delete the store and write it again"
+                )
 
 
 def _hook(entry: Mapping[str, Any], tokens: int) -> Hook:
@@ -183,22 +189,22 @@ def _hook(entry: Mapping[str, Any], tokens: int) -> Hook:
 
 
 def _check_whole(index: Index, tokens: int) -> None:
-    """What the fields say of each other."""
+    """Raises ValueError if fields of the index contradict each other."""
     names = [hook.name for hook in index.hooks]
     if tokens != index.tokens:
-        raise ValueError(f"'tokens' is {tokens}, its shards have {index.tokens}")
+        raise ValueError(f"'tokens' is {tokens}, but its shards have {index.tokens}")
     if index.offered != tokens + sum(index.dropped.values()):
-        raise ValueError(f"'offered' is {index.offered}, not 'tokens' and 'dropped' together")
+        raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):
         raise ValueError(f"'hooks' have the names {names}")
     if set(index.limits) not in (set(), set(names)):
-        raise ValueError(f"'limits' are of {sorted(index.limits)}, the hooks are {names}")
+        raise ValueError(f"'limits' has the hooks {sorted(index.limits)} instead of {names}")
     for hook in index.hooks:
         if len(hook.moments.mean) != hook.size:
             raise ValueError(
-                f"'mean' of hook {hook.name!r} has {len(hook.moments.mean)} numbers, its 'shape' "
-                f"is {hook.size}"
+                f"'mean' of hook {hook.name!r} has {len(hook.moments.mean)} numbers, but its "
+                f"'shape' is {hook.size}"
             )
     for i, shard in enumerate(index.shards):
         if not len(shard.files) == len(shard.sha256) == len(names):
-            raise ValueError(f"'files' or 'sha256' of shard {i} are not one for each hook")
+            raise ValueError(f"'files' or 'sha256' of shard {i} does not have one entry per hook")

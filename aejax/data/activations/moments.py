@@ -1,4 +1,4 @@
-"""Mean, scale and norm of activations, gathered while they are written."""
+"""The mean, scale and norm of activations, accumulated while they are written."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Rows that are brought to float64 together.
+# The number of rows that are converted to float64 together.
 ROWS = 4096
 
 
 class Moments(NamedTuple):
-    """Sums over tokens that chunks merge into exactly, however large the mean is."""
+    """Statistics of tokens that can be merged without cancellation, however large the mean is."""
 
-    tokens: int
+    tokens: int  # the number of tokens
     mean: np.ndarray  # f64[d]
-    squares: float  # sum of ||x - mean||^2
-    norms: float  # sum of ||x||
+    squares: float  # the sum over tokens of ||x - mean||^2
+    norms: float  # the sum over tokens of ||x||
 
     @property
     def scale(self) -> float:
-        """Root mean square of an element about its mean: x - mean over it has unit mean square."""
+        """The root mean square of the elements of x - mean, used to scale centred activations."""
         return float(np.sqrt(self.squares / max(1, self.tokens * len(self.mean))))
 
     @property
     def mean_norm(self) -> float:
-        """E||x||; sqrt(d) over it is SAELens' `expected_average_only_in`."""
+        """The mean of ||x||; SAELens' `expected_average_only_in` is sqrt(d) / mean_norm."""
         return self.norms / max(1, self.tokens)
 
     @property
     def gamma(self) -> float:
-        """||mean|| / ||std||, which predicts dead latents (arXiv 2605.31518); 0 where x is 0."""
+        """||mean|| / ||std||, which predicts dead latents (arXiv 2605.31518); 0 if all x are 0."""
         spread = np.sqrt(self.squares / max(1, self.tokens))
         length = float(np.linalg.norm(self.mean))
         return float(length / spread) if spread > 0 else (np.inf if length > 0 else 0.0)
 
 
 def empty(size: int) -> Moments:
-    """The moments of no token of d = size."""
+    """Returns the moments of zero tokens of dimension d = size."""
     return Moments(0, np.zeros(size), 0.0, 0.0)
 
 
 def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
-    """Adds rows [n, d] of any float dtype; differences and sums are taken in float64."""
+    """Returns moments with rows [n, d] of any float dtype added, computed in float64."""
     for start in range(0, len(rows), ROWS):
         x = rows[start : start + ROWS].astype(np.float64)
         mean = x.mean(axis=0)
@@ -53,14 +53,14 @@ def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
 
 
 def agree(a: Moments, b: Moments) -> bool:
-    """Whether they are of the same tokens, added in other pieces."""
+    """Returns whether two moments agree to rounding, as those of the same tokens do."""
     x, y = (np.append(m.mean, [m.mean_norm, m.scale]) for m in (a, b))
-    # Relative to a token's size: elements, and differences from a large mean, may be near zero.
+    # The tolerance is relative to the size of a token, since single elements may be near zero.
     return bool(np.allclose(x, y, rtol=0.0, atol=1e-9 * (b.mean_norm + b.scale)))
 
 
 def merged(a: Moments, b: Moments) -> Moments:
-    """The moments of two sets of tokens together (Chan et al. 1983)."""
+    """Returns the moments of two sets of tokens together (Chan et al. 1983)."""
     tokens = a.tokens + b.tokens
     if tokens == 0:
         return a

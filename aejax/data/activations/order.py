@@ -1,13 +1,13 @@
-"""Shuffling more tokens than memory holds: blocks over the whole store, then tokens in a pool.
+"""Shuffling more tokens than fit in memory: first blocks over the store, then tokens in a pool.
 
-    epoch      a permutation of all blocks of 256 tokens, by (seed, epoch)
-    pool       256 of them, from everywhere in the store: 65,536 tokens, read into memory
-    batch      the next tokens of a permutation of the pool, by (seed, epoch, pool)
+    epoch      a permutation of all blocks of 256 tokens, determined by (seed, epoch)
+    pool       256 consecutive blocks of that permutation: 65,536 tokens, read into memory
+    batch      the next tokens of a permutation of the pool, determined by (seed, epoch, pool)
 
-Nothing of this is state: position p of the stream is a function of (seed, p), so batch t is one of
-(seed, t), and a run resumes without a buffer to restore. Every token comes once an epoch, epochs
-are concatenated. Tokens of one block stay in one pool; a pool that holds all tokens is a plain
-permutation.
+No state is kept: position p of the stream is a function of (seed, p), so batch t is a function of
+(seed, t), and a run resumes without restoring a buffer. Every token occurs once per epoch, and the
+epochs are concatenated. The tokens of a block are always in the same pool. If the pool holds all
+tokens, the order is a uniform permutation.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from aejax.data.words import shuffled
 
 
 def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndarray:
-    """A piece of the endless stream of token numbers.
+    """Returns a section of the endless stream of token numbers.
 
     Args:
-      tokens: N.
-      seed: 0 or more.
-      start: the first position, 0 or more; position p lies in epoch p // N.
-      count: how many positions.
-      pool: tokens that are shuffled together, in whole blocks.
+      tokens: the number of tokens, N.
+      seed: the seed, 0 or more.
+      start: the first position, 0 or more; position p belongs to epoch p // N.
+      count: the number of positions.
+      pool: the number of tokens to shuffle together, rounded down to whole blocks.
 
     Returns:
-      i64[count].
+      Token numbers, i64[count].
     """
     pieces, position, stop = [np.empty(0, np.int64)], start, start + count
     per_pool = blocks_of(pool)
@@ -42,45 +42,46 @@ def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndar
         skipped = inside - _start(tokens, seed, epoch, number, per_pool)
         order = _pool(tokens, seed, epoch, number, per_pool)
         pieces.append(order[skipped : skipped + stop - position])
-        assert len(pieces[-1])  # else this would never end
+        assert len(pieces[-1])  # an empty piece would make this loop endless
         position += len(pieces[-1])
     return np.concatenate(pieces)
 
 
 def blocks_of(pool: int) -> int:
-    """Blocks of a pool of so many tokens, 1 or more."""
+    """Returns the number of blocks in a pool of so many tokens, 1 or more."""
     return max(1, pool // BLOCK)
 
 
 def pool_tokens(tokens: int, pool: int) -> int:
-    """The true size of a pool: whole blocks, and no more than the N = tokens that there are."""
+    """Returns the number of tokens in a pool: `pool` in whole blocks, but at most `tokens`."""
     return min(tokens, blocks_of(pool) * BLOCK)
 
 
 @functools.lru_cache(maxsize=32)
 def _short(tokens: int, seed: int, epoch: int) -> int:
-    """Where in the epoch's order the last block stands, which may be short."""
+    """Returns the place, in the epoch's order, of the store's last block, which may be short."""
     order = permutation(-(-tokens // BLOCK), seed, epoch)
     return int(np.flatnonzero(order == len(order) - 1)[0])
 
 
 def _start(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> int:
-    """The epoch's position at which a pool starts."""
+    """Returns the position in the epoch at which a pool starts."""
     lacking = -tokens % BLOCK if _short(tokens, seed, epoch) < number * per_pool else 0
     return number * per_pool * BLOCK - lacking
 
 
 def _pool_at(tokens: int, seed: int, epoch: int, inside: int, per_pool: int) -> int:
-    """The pool that holds an epoch's position; a short block before it moves it by one at most."""
+    """Returns the number of the pool that holds a position in the epoch."""
+    # A short block before the position makes this estimate one too small at most. Pools after the
+    # last one start at N or later, so the result never exceeds the last pool.
     number = inside // (per_pool * BLOCK)
-    # Past the last pool nothing starts before N, so that `inside` is never beyond it.
     return number + int(_start(tokens, seed, epoch, number + 1, per_pool) <= inside)
 
 
-# With many seeds side by side each is in a pool of its own.
+# The cache holds several pools because each of the streams (`seeds`) is in its own pool.
 @functools.lru_cache(maxsize=32)
 def _pool(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> np.ndarray:
-    """The tokens of one pool in the order in which they come, i64[n]; not writable."""
+    """Returns the token numbers of one pool in shuffled order, i64[n], read-only."""
     order = permutation(-(-tokens // BLOCK), seed, epoch)
     blocks = order[number * per_pool : (number + 1) * per_pool].astype(np.int64)
     inside = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)

@@ -1,4 +1,4 @@
-"""The shard that a writer is at: hidden files that get their names when they are whole."""
+"""The shard being written: hidden files, which are renamed when the shard is complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.files import sync, writing
 
 
 class Pending:
-    """Tokens, hashes and moments of the appends since the last shard."""
+    """The appends since the last complete shard: their files, hashes, moments and counts."""
 
     def __init__(self, folder: Path, index: Index):
         self.folder, self.index, self.hooks = folder, index, index.hooks
@@ -35,13 +35,13 @@ class Pending:
         """Writes the rows of one append.
 
         Args:
-          rows: hook -> [n, d], as they are to be stored.
-          limits: hook -> the largest norm that stays.
-          dropped: reason -> tokens left out.
-          offered: n and the tokens left out.
+          rows: hook -> [n, d], in the dtype of the store.
+          limits: hook -> the largest norm that is kept.
+          dropped: reason -> the number of dropped tokens.
+          offered: the number of tokens including dropped ones.
 
         Raises:
-          UserError: the disk is full; what is pending is then of no use.
+          UserError: if the disk is full; the pending shard must then be discarded.
         """
         self.limits = limits
         with writing(self.folder):
@@ -65,7 +65,7 @@ class Pending:
         self.dropped = {name: count + dropped[name] for name, count in self.dropped.items()}
 
     def committed(self) -> Index:
-        """Gives the files their names; the index that has them, which is not written yet."""
+        """Renames the files to their final names; returns the new index, without writing it."""
         index, shards = self.index, list(self.index.shards)
         hooks = []
         if self.tokens:
@@ -93,7 +93,7 @@ class Pending:
         )
 
     def discard(self) -> None:
-        """Removes what was written of this shard."""
+        """Deletes the files of this shard."""
         for i, hook in enumerate(self.hooks):
             if hook.name in self._files:
                 self._files[hook.name][0].close()

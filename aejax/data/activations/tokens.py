@@ -1,4 +1,4 @@
-"""Tokens: the shards of one hook as one array [N, d] that is never in memory as a whole."""
+"""Tokens: the shards of one hook as an array [N, d] that is never read into memory completely."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# Tokens that are mapped together. Shuffling keeps them together until all have been used.
+# The number of tokens that are mapped together; the shuffled order keeps them in one pool.
 BLOCK = 256
-# A process may have 65,530 maps on Linux, and others need some.
+# Linux allows 65,530 memory maps per process, and other libraries need some of them.
 MOST_MAPS = 2**14
-# XLA takes an array over without a copy on a CPU where it starts at a multiple of so many bytes.
+# On a CPU, XLA uses an array without a copy if its address is a multiple of so many bytes.
 ALIGNMENT = 64
 
 
 class Tokens:
-    """Rows of the shards by their number; safe to use from threads.
+    """Random access to the tokens of one hook; it may be used from several threads.
 
-    Only the blocks in use are mapped: a map of the whole store would count against a limit on
-    virtual memory. Rows are copied once, from the kernel's page cache to where they are wanted.
+    Only the blocks in use are memory-mapped, since a map of the whole store would count against a
+    limit on virtual memory. A row is copied once, from the kernel's page cache to the result.
 
     Attributes:
       shape: (N, d).
-      dtype: as stored.
-      paths: of the shards, of which this may be a part.
-      first: the number of its first token among those of all shards.
+      dtype: the dtype of the stored elements.
+      paths: the files of all shards, even if this array covers only some of their tokens.
+      first: the number, among the tokens of all shards, of this array's first token.
     """
 
     ndim = 2
 
     def __init__(self, files: Sequence[tuple[Path, int]], size: int, dtype: np.dtype):
-        """Opens nothing yet.
+        """Describes the shards; files are opened when rows are read.
 
         Args:
-          files: (path, tokens) of each shard, in order.
-          size: d.
-          dtype: of the elements.
+          files: the path and the number of tokens of each shard, in order.
+          size: the number of elements of a token, d.
+          dtype: the dtype of the stored elements.
         """
         self.paths = [path for path, _ in files]
         self._starts = np.cumsum([0] + [tokens for _, tokens in files])
@@ -53,8 +53,8 @@ class Tokens:
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()  # block -> [n, d], oldest first
         self._most = 0
 
-    def part(self, start: int, stop: int) -> Tokens:
-        """Tokens start to stop - 1 as an array of their own."""
+    def between(self, start: int, stop: int) -> Tokens:
+        """Returns the tokens start to stop - 1 as a new array, without reading them."""
         files = [(p, int(n)) for p, n in zip(self.paths, np.diff(self._starts), strict=True)]
         part = Tokens(files, self.shape[1], self.dtype)
         part.first, part.shape = self.first + start, (stop - start, self.shape[1])
@@ -62,7 +62,7 @@ class Tokens:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tokens, on the disk."""
+        """The number of bytes of all tokens on the disk."""
         return self.shape[0] * self._row
 
     def __len__(self) -> int:
@@ -72,30 +72,31 @@ class Tokens:
         return self.read(0, len(self)).astype(dtype or self.dtype, copy=False)
 
     def reserve(self, tokens: int) -> None:
-        """Keeps the blocks of so many tokens mapped: those of the pools that are being used."""
+        """Allows the blocks of so many tokens, those of the pools in use, to stay mapped."""
         self._most = min(MOST_MAPS, max(self._most, -(-tokens // BLOCK) + 1))
 
     def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Rows by their number.
+        """Reads rows by their numbers.
 
         Args:
-          indices: integers [...], each from 0 to N - 1, or a slice.
+          indices: integers from 0 to N - 1, [...], or a slice.
 
         Returns:
-          [..., d], as stored.
+          The rows [..., d], in the stored dtype.
 
         Raises:
-          UserError: a shard is missing or cut, or indices that are no integers.
+          UserError: if a shard is missing or truncated, or the indices are not integers.
+          IndexError: if an index is out of range.
         """
         if isinstance(indices, slice):
             start, stop, step = indices.indices(len(self))
             return self.read(start, stop) if step == 1 else self[np.arange(start, stop, step)]
         wanted = np.asarray(indices)
-        # As integers, a mask would be tokens 0 and 1; a tuple asks for other axes too.
+        # A mask read as integers would give tokens 0 and 1, and a tuple would index more axes.
         if isinstance(indices, tuple) or (wanted.size and wanted.dtype.kind not in "iu"):
             raise UserError(
-                f"tokens are asked for by {type(indices).__name__} of {wanted.dtype}: give an "
-                "array of integers or a slice (of a mask np.flatnonzero(mask))"
+                f"tokens cannot be indexed by a {type(indices).__name__} of {wanted.dtype}: give "
+                "an array of integers or a slice (for a mask, np.flatnonzero(mask))"
             )
         wanted = wanted.astype(np.int64, copy=False)
         flat = wanted.reshape(-1)
@@ -103,32 +104,34 @@ class Tokens:
             raise IndexError(f"tokens {flat.min()} to {flat.max()} of {len(self)}")
         rows = self._empty(len(flat))
         with self._lock:
-            # A shuffle within pools asks for neighbouring pools in turn.
+            # A shuffled order runs through one pool after another, so one part of the indices
+            # needs the blocks of only a few pools.
             piece = max(1, self._most // 2) * BLOCK
             for start in range(0, len(flat), piece):
                 self._gather(flat[start : start + piece], rows[start : start + piece])
         return rows.reshape(*wanted.shape, self.shape[1])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens start to stop - 1, [stop - start, d], without a map."""
+        """Reads the tokens start to stop - 1, [stop - start, d], without a memory map."""
         rows = self._empty(max(0, stop - start))
         self._read(start, rows)
         return rows
 
     def _empty(self, tokens: int) -> np.ndarray:
-        """[tokens, d], not filled."""
+        """Allocates an aligned, uninitialised array [tokens, d]."""
         memory = np.empty(tokens * self._row + ALIGNMENT, np.uint8)
         skipped = -memory.ctypes.data % ALIGNMENT
         content = memory[skipped : skipped + tokens * self._row]
         return content.view(self.dtype).reshape(tokens, self.shape[1])
 
     def _gather(self, flat: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows [n, d] with the tokens flat i64[n]."""
+        """Fills rows [n, d] with the tokens whose numbers are flat i64[n]."""
         blocks = flat // BLOCK
         order = np.argsort(blocks, kind="stable")
         needed, starts = np.unique(blocks[order], return_index=True)
         if len(needed) > self._most:
-            # No order within pools, or no pool: rows as they are asked for.
+            # The indices need more blocks than may be mapped, as without `reserve`; so the rows
+            # are read from the files directly.
             self._read_runs(flat, np.arange(len(flat)), rows)
             return
         for block, where in zip(needed.tolist(), np.split(order, starts[1:]), strict=True):
@@ -137,7 +140,7 @@ class Tokens:
             self._maps.popitem(last=False)
 
     def _mapped(self, block: int) -> np.ndarray:
-        """The tokens of a block, [n, d]."""
+        """Returns the tokens of a block, [n, d], as a view of a memory map."""
         if block in self._maps:
             self._maps.move_to_end(block)
             return self._maps[block]
@@ -149,18 +152,18 @@ class Tokens:
             found = _map(self.paths[shard], inside, (stop - start) * self._row)
             found = found.view(self.dtype).reshape(stop - start, self.shape[1])
         else:
-            found = self.read(start, stop)  # of two shards
+            found = self.read(start, stop)  # the block lies in two shards
         self._maps[block] = found
         return found
 
     def _read_runs(self, flat: np.ndarray, where: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows[where] with the tokens flat[where], neighbours together."""
+        """Fills rows[where] with the tokens flat[where]; consecutive tokens are read together."""
         apart = (np.diff(where) != 1) | (np.diff(flat[where]) != 1)
         for run in np.split(where, np.flatnonzero(apart) + 1):
             self._read(int(flat[run[0]]), rows[run[0] : run[-1] + 1])
 
     def _read(self, start: int, rows: np.ndarray) -> None:
-        """Fills rows [n, d], contiguous, with the tokens from start on."""
+        """Fills the contiguous rows [n, d] with the n tokens from number start on."""
         start, done = start + self.first, 0
         content = rows.view(np.uint8).reshape(-1).data
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -173,7 +176,7 @@ class Tokens:
 
 
 def _map(path: Path, offset: int, size: int) -> np.ndarray:
-    """Bytes u8[size] of a file, mapped, and asked for so that the disk begins to read them."""
+    """Maps bytes u8[size] of a file and advises the kernel to start reading them."""
     skipped = offset % mmap.ALLOCATIONGRANULARITY
     try:
         with open(path, "rb") as file:
@@ -181,14 +184,14 @@ def _map(path: Path, offset: int, size: int) -> np.ndarray:
                 file.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped
             )
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): restore it") from error
+        raise UserError(f"{path} cannot be read ({error}): restore this file") from error
     if hasattr(mmap, "MADV_WILLNEED"):
         window.madvise(mmap.MADV_WILLNEED)
     return np.frombuffer(window, np.uint8, size, skipped)
 
 
 def _fill(path: Path, offset: int, target: memoryview) -> None:
-    """Reads bytes of a file into memory."""
+    """Fills `target` with the bytes of a file from `offset` on."""
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
@@ -199,4 +202,4 @@ def _fill(path: Path, offset: int, target: memoryview) -> None:
                     raise EOFError(f"it ends {len(target) - read} bytes early")
                 read += count
     except (OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}): restore it") from error
+        raise UserError(f"{path} cannot be read ({error}): restore this file") from error

@@ -1,7 +1,7 @@
-"""Writing activations: any producer appends, shards and index are whole or not there.
+"""Writing a store of activations append by append, so that a killed writer can be resumed.
 
 with ActivationWriter(folder, provenance={"model": "gpt2", "revision": "e7da7f2"}) as writer:
-    for i in range(writer.appends, len(texts)):        # after a kill: from the first one lost
+    for i in range(writer.appends, len(texts)):        # continues after what is on the disk
         writer.append({"blocks.6": model(texts[i])})   # numpy, JAX or torch, [B, P, d]
 """
 
@@ -16,21 +16,29 @@ import numpy as np
 
 from aejax.checks import at_least
 from aejax.data.activations.filter import TokenFilter, above
-from aejax.data.activations.host import check_finite, host, stored
-from aejax.data.activations.index import DTYPES, FILE, REASONS, Index, check_files, load, save
+from aejax.data.activations.host import check_finite, host_rows, stored
+from aejax.data.activations.index import (
+    DTYPES,
+    FILE,
+    REASONS,
+    Index,
+    check_files,
+    read_index,
+    write_index,
+)
 from aejax.data.activations.pending import Pending
 from aejax.errors import UserError
-from aejax.files import lock_folder, plain, unlock, writing
+from aejax.files import as_json, lock_folder, unlock, writing
 
 
 class ActivationWriter:
-    """Appends activations of one or several hooks, token by token aligned, to a store.
+    """Appends the activations of the same tokens at one or several hooks to a store.
 
-    A store that is there is continued: after the last append that reached the disk where it is
-    half-written, after its end where it is whole. Only one process can write a store.
+    An existing store is continued: a half-written one after the last append that is on the disk, a
+    complete one after its end. Only one process at a time can write a store.
 
     Attributes:
-      index: what is on the disk so far.
+      index: the index of what is on the disk so far.
     """
 
     def __init__(
@@ -42,21 +50,23 @@ class ActivationWriter:
         dtype: str | None = None,
         shard_tokens: int = 2**18,
     ):
-        """Opens the folder, which is made where it does not exist.
+        """Opens the folder, or creates it.
 
         Args:
-          folder: of the store.
-          provenance: what the activations are of, as plain values: model, revision, data set.
-          filter: the tokens to leave out; by default none.
-          dtype: "float32", "float16" or "bfloat16"; by default what the first append brings
+          folder: the folder of the store.
+          provenance: the source of the activations, such as model, revision and data set, as JSON
+            values.
+          filter: the tokens not to store; by default all are stored.
+          dtype: "float32", "float16" or "bfloat16"; by default the dtype of the first append
             (float64 becomes float32).
-          shard_tokens: a shard is closed by the append that brings it to so many tokens.
+          shard_tokens: a shard ends with the append with which it has so many tokens or more.
 
         Raises:
-          UserError: a store that was begun otherwise, another process, an unwritable folder.
+          UserError: if the store was begun with other arguments, another process is writing it, or
+            the folder cannot be written.
         """
         if dtype is not None and dtype not in DTYPES:
-            raise UserError(f"dtype {dtype!r}: give one of {', '.join(DTYPES)}")
+            raise UserError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
         at_least(1, "shard_tokens", shard_tokens)
         self.folder = Path(folder).expanduser()
         self.filter = filter or TokenFilter()
@@ -73,47 +83,49 @@ class ActivationWriter:
         self._pending: Pending | None = None
         self._lock: int | None = lock_folder(self.folder)
         try:
-            self.index = self._begun(plain(settings))
+            self.index = self._begun(as_json(settings))
         except BaseException:
             self.close()
             raise
 
     @property
     def appends(self) -> int:
-        """Calls of `append` whose tokens are on the disk: where a producer goes on."""
+        """The number of calls of `append` whose tokens are on the disk; continue with this one."""
         return self.index.appends
 
     def append(
         self, activations: Mapping[str, Any], mask: Any = None, positions: Any = None
     ) -> None:
-        """Adds tokens.
+        """Appends tokens.
 
         Args:
-          activations: hook -> [n, d] or [B, P, d] of numpy, JAX, torch or anything with
-            `__array__` or `__dlpack__`; the same tokens for all hooks.
-          mask: bool [n] or [B, P], False for tokens to leave out, such as padding.
-          positions: integers [n] or [B, P] in the sequence; by default 0 to P - 1.
+          activations: hook -> [n, d] or [B, P, d], the same tokens for all hooks; arrays of numpy,
+            JAX, torch or any library with `__array__` or `__dlpack__`.
+          mask: bool [n] or [B, P], False for tokens not to store, such as padding.
+          positions: the tokens' positions in their sequence, integers [n] or [B, P]; by default 0
+            to P - 1.
 
         Raises:
-          UserError: shapes, hooks or dtypes that do not fit, NaN or an infinity in a token that
-            neither mask nor position leaves out, a full disk; nothing of this append is stored
-            then.
+          UserError: if shapes, hooks or dtypes do not match, a token that mask and position keep
+            holds NaN or an infinity, or the disk is full. Nothing of this append is stored then.
         """
         if self._lock is None:
-            raise UserError(f"the writer of {self.folder} is closed: open another one")
+            raise UserError(f"the writer of {self.folder} is closed: open a new one to append more")
         call = self.index.appends + (self._pending.appends if self._pending else 0)
-        rows, place = host(activations, mask, positions, f"append {call}")
+        rows, place = host_rows(activations, mask, positions, f"append {call}")
         self._check_hooks(rows, call)
         dropped: dict[str, int] = dict.fromkeys(REASONS, 0)
         rows, place = _keep(rows, place, place["mask"], dropped, "masked")
         if self.filter.first_positions:
             if place["position"] is None:
                 raise UserError(
-                    f"append {call}: first_positions needs [B, P, d], or the positions of [n, d]"
+                    f"append {call} does not state the tokens' positions, which first_positions "
+                    "needs: give [B, P, d], or give `positions`"
                 )
             late = place["position"] >= self.filter.first_positions
             rows, place = _keep(rows, place, late, dropped, "position")
-        # Before the filter of norms, which would drop an infinity. Padding may hold anything.
+        # This follows the mask, since padding may hold anything, and precedes the filter of norms,
+        # which would drop an infinity without an error.
         for name, values in rows.items():
             check_finite(values, f"append {call}, hook {name!r}")
         limits = self._pending.limits if self._pending else self.index.limits
@@ -129,25 +141,28 @@ class ActivationWriter:
         try:
             self._pending.add(converted, limits, dropped, offered)
         except UserError:
-            self.close()  # a full disk: the shard holds a piece of this append
+            self.close()  # the disk is full and the shard holds only a piece of this append
             raise
         if self._pending.tokens >= self.shard_tokens:
             self._commit(complete=False)
 
     def finish(self) -> Index:
-        """Closes the last shard and declares the store whole.
+        """Ends the last shard, marks the store as complete and closes the writer.
+
+        Returns:
+          The index of the store.
 
         Raises:
-          UserError: the store would be empty, or the disk is full.
+          UserError: if the store would be empty, or the disk is full.
         """
         if self.index.tokens == 0 and (self._pending is None or self._pending.tokens == 0):
-            raise UserError(f"{self.folder} would hold no token: append some before it is finished")
+            raise UserError(f"{self.folder} would hold no token: append some before finishing it")
         self._commit(complete=True)
         self.close()
         return self.index
 
     def close(self) -> None:
-        """Lets go of the folder; what is not in a shard yet is lost, and the store half-written."""
+        """Releases the folder without finishing; tokens of an incomplete shard are discarded."""
         if self._pending is not None:
             self._pending.discard()
             self._pending = None
@@ -164,20 +179,20 @@ class ActivationWriter:
         self.close()
 
     def _begun(self, settings: dict[str, Any]) -> Index:
-        """The index of a store that is there, checked, or that of a new one."""
+        """Returns the checked index of an existing store, or that of a new one."""
         for left in self.folder.glob(".*.partial"):
             left.unlink()
         if not (self.folder / FILE).exists():
             index = Index(settings=settings, dropped=dict.fromkeys(REASONS, 0))
-            save(self.folder, index)  # so that a folder with nothing yet is known as half-written
+            write_index(self.folder, index)  # from now on the folder is recognised as half-written
             return index
-        index = load(self.folder)
+        index = read_index(self.folder)
         check_files(self.folder, index)
         for name, value in settings.items():
             if index.settings.get(name) != value:
                 raise UserError(
                     f"{self.folder} was begun with {name} {index.settings.get(name)!r}, not "
-                    f"{value!r}: give the same or choose another folder"
+                    f"{value!r}: give the same value or choose another folder"
                 )
         return index
 
@@ -187,18 +202,19 @@ class ActivationWriter:
         brought = {name: values.shape[1] for name, values in rows.items()}
         if there and there != brought:
             raise UserError(
-                f"append {call} has hooks {brought}, the store {there}: bring the same, all at once"
+                f"append {call} has the hooks {brought}, but the store has {there}: append the "
+                "same hooks in each call"
             )
 
     def _dtype(self, name: str, values: np.ndarray) -> np.dtype:
-        """The dtype to store; one that was not asked for must not change on the way."""
+        """Returns the dtype to store; without an explicit one, raises if it would change."""
         known = {hook.name: hook.dtype for hook in self._pending.hooks} if self._pending else {}
         own = "float32" if values.dtype == np.float64 else values.dtype.name
         wanted = self.dtype or known.get(name, own)
         if self.dtype is None and wanted != own:
             raise UserError(
-                f"hook {name!r} is stored as {wanted}, but {own} was appended: convert it, or "
-                "begin the store with a dtype"
+                f"hook {name!r} is stored as {wanted}, but {own} was appended: convert it, or give "
+                "the writer of a new store a `dtype`"
             )
         return DTYPES[wanted]
 
@@ -207,11 +223,19 @@ class ActivationWriter:
             index = self._pending.committed() if self._pending else self.index
             self.index = dataclasses.replace(index, complete=complete)
             self._pending = None
-            save(self.folder, self.index)
+            write_index(self.folder, self.index)
 
 
 def _keep(rows, place, kept, dropped, reason):
-    """Rows and places where `kept` bool[n] holds (None: all); counts the others as dropped."""
+    """Selects the tokens that are kept, and adds the number of the others to dropped[reason].
+
+    Args:
+      rows: hook -> [n, d].
+      place: {"mask": ..., "position": ...}, each [n] or None.
+      kept: bool[n], or None to keep all tokens.
+      dropped: reason -> the number of dropped tokens.
+      reason: why the others are dropped.
+    """
     if kept is None or kept.all():
         return rows, place
     dropped[reason] += int(len(kept) - kept.sum())

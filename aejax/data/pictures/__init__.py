@@ -1,7 +1,7 @@
-"""Data sets of pictures: prepared through tensorflow-datasets builders, or read from a folder.
+"""Data sets of pictures, prepared by builders of tensorflow-datasets or read from a folder.
 
-A data set with a name is one file with a function `(name, manual_dir, folder) -> Recipe`, and its
-line in `NAMED`. Any other name is one of tensorflow-datasets' own, which needs no line here.
+A data set with a name has a function `(name, manual_dir, folder) -> NamedDataset` in one file, and
+an entry in `NAMED`. All other names are those of tensorflow-datasets, which need no entry.
 """
 
 from aejax.data.pictures import builders, faces, sprites
@@ -11,7 +11,7 @@ NAMED = {
     **builders.IDX,
     "frey_faces": faces.frey_faces,
     "lfw_subset": faces.lfw_subset,
-    **dict.fromkeys(sprites.GRIDS, sprites.recipe),
+    **dict.fromkeys(sprites.GRIDS, sprites.named_dataset),
 }
 
 __all__ = ["NAMED"]

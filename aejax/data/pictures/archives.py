@@ -1,4 +1,7 @@
-"""Upstream files as a tfds builder asks for them, unpacked without TensorFlow."""
+"""Downloading and unpacking the original files of a data set for a tfds builder.
+
+"Upstream" is the publisher of a data set. Nothing here needs TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,32 @@ from aejax.errors import UserError
 
 
 class Archives:
-    """Stands where tfds has its download manager, whose unpacking needs TensorFlow.
+    """Replaces the download manager of tfds, which needs TensorFlow to unpack files.
 
-    Where `manual_dir` is given nothing is downloaded.
+    If `manual_dir` is given, nothing is downloaded.
     """
 
     def __init__(self, manual_dir: Path | None, folder: Path, known: Mapping[str, Any]):
         self._manual_dir = manual_dir
         self._folder = folder
-        self._known = known  # url -> tfds' UrlInfo, with upstream's checksum and file name
-        self.used: dict[str, Path] = {}  # url -> file, of all that was asked for
+        self._known = known  # url -> tfds' UrlInfo, which has upstream's checksum and file name
+        self.used: dict[str, Path] = {}  # url -> local file, for every file that was requested
 
     @property
     def manual_dir(self) -> Path:
-        """Where files lie that upstream lets nobody download."""
+        """The folder with files that cannot be downloaded automatically."""
         if self._manual_dir is None:
-            raise UserError("upstream lets nobody download this data set: give --manual-dir")
+            raise UserError(
+                "this data set cannot be downloaded automatically: get its files from their "
+                "publisher and give their folder by --manual-dir"
+            )
         return self._manual_dir
 
     def download(self, urls: Any) -> Any:
-        """Paths in the place of urls, in whatever lists and mappings they stand."""
+        """Fetches files; returns `urls`, a tree of lists and mappings, with paths for its URLs."""
 
         def one(url: Any) -> Path:
-            url = getattr(url, "url", url)  # a tfds.download.Resource
+            url = getattr(url, "url", url)  # tfds.download.Resource has an attribute `url`
             info = self._known.get(url)
             name = (info and info.filename) or url.rpartition("/")[2]
             sha256 = info and info.checksum
@@ -46,7 +52,11 @@ class Archives:
         return _mapped(one, urls)
 
     def verified(self, times: Mapping[str, int | None]) -> bool:
-        """Whether all files that were asked for are upstream's; file -> time as `is_upstream`."""
+        """Returns whether all requested files have upstream's content.
+
+        Args:
+          times: the argument `time` of `is_upstream` for each file name.
+        """
         return bool(self.used) and all(
             url in self._known
             and is_upstream(path, self._known[url].checksum, times.get(path.name))
@@ -54,15 +64,19 @@ class Archives:
         )
 
     def extract(self, paths: Any) -> Any:
-        """Folders with the content in the place of zip and tar files."""
+        """Unpacks zip and tar files; returns the tree `paths` with folders in their place."""
         return _mapped(self._extracted, paths)
 
     def download_and_extract(self, urls: Any) -> Any:
-        """Both: folders in the place of urls."""
+        """Downloads and unpacks; returns the tree `urls` with folders in the place of URLs."""
         return self.extract(self.download(urls))
 
     def iter_archive(self, path: Path) -> Iterator[tuple[str, io.BytesIO]]:
-        """The files of a zip or tar file, each with its name, in the file's order."""
+        """Yields the name and content of each file in a zip or tar file, in its order.
+
+        Raises:
+          UserError: if the file is damaged, or neither a zip nor a tar file.
+        """
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -77,14 +91,19 @@ class Archives:
                         yield entry.name, io.BytesIO(file.read())
         except (tarfile.TarError, EOFError, OSError) as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"{path} is damaged or no zip or tar file ({reason})") from error
+            raise UserError(
+                f"{path} is damaged, or not a zip or tar file ({reason}): fetch it again"
+            ) from error
 
     def _extracted(self, path: Path) -> Path:
         folder = self._folder / f"{Path(path).name}.unpacked"
         for name, content in self.iter_archive(Path(path)):
             target = (folder / name).resolve()
             if not target.is_relative_to(folder.resolve()):
-                raise UserError(f"{path} holds {name!r}, which leads out of its folder")
+                raise UserError(
+                    f"{path} holds {name!r}, which would be written outside its folder, so the "
+                    "file is not unpacked: get it from a source that you trust"
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.getvalue())
         return folder

@@ -1,4 +1,4 @@
-"""Every data set of pictures that has a name, as a recipe: one entry a data set."""
+"""Named data sets of pictures: digits, those in the format of MNIST, and stock ones of tfds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.data.builder import Recipe, adapted, builder, examples
+from aejax.data.builder import NamedDataset, adapted, builder, examples
 from aejax.data.pictures.archives import Archives
 from aejax.data.pictures.upstream import read_idx
 from aejax.errors import UserError
 from aejax.optional import needs
 
 
-def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None) -> Recipe:
-    """scikit-learn's 1,797 digits (UCI Optical Recognition of Handwritten Digits, test part)."""
+def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None) -> NamedDataset:
+    """Makes scikit-learn's 1,797 digits (the test set of UCI's Optical Recognition of Digits)."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     found = needs("sklearn.datasets", f"preparing {name}").load_digits()
     made = builder(
@@ -24,24 +24,24 @@ def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None
         "Handwritten digits of scikit-learn's load_digits, levels 0 to 16.",
         {"image": features.Image(shape=(8, 8, 1)), "label": features.ClassLabel(num_classes=10)},
         {"train": examples(found.images.astype(np.uint8), label=found.target)},
-        scale=16,  # the stored value that means one
+        scale=16,  # the stored value that becomes 1.0
     )
-    return Recipe(made, lambda: "scikit-learn")
+    return NamedDataset(made, lambda: "scikit-learn")
 
 
 class Idx(NamedTuple):
-    """A data set of 28x28 pictures in the four files of MNIST's format."""
+    """A data set of 28x28 pictures in four files of MNIST's idx format."""
 
     counts: Mapping[str, int] = {"train": 60_000, "t10k": 10_000}
-    # The times in upstream's gzip headers, to know files again that were re-headered.
+    # The times in upstream's gzip headers; they identify files whose header was rewritten.
     times: Mapping[str, int] = {}
 
-    def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> Recipe:
-        """The stock builder, reading the four files itself; records, version and name stay."""
+    def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
+        """Adapts the builder of tfds to files that this class reads; name and version are kept."""
         tfds = needs("tensorflow_datasets", f"preparing {name}")
         stock = tfds.builder_cls(name)
         archives = Archives(manual_dir, folder, stock.url_infos)
-        # All four are read before anything is written, so that a damaged one stops early.
+        # All four files are read before anything is written, so that a damaged file stops early.
         splits = {
             "train": self._read(archives, stock.URL, "train"),
             "test": self._read(archives, stock.URL, "t10k"),
@@ -51,16 +51,19 @@ class Idx(NamedTuple):
         verified = archives.verified(
             {file: self.times.get(file.partition("-")[0]) for file in files}
         )
-        return Recipe(made, lambda: _origin(manual_dir, verified))
+        return NamedDataset(made, lambda: _origin(manual_dir, verified))
 
     def _read(self, archives: Archives, url: str, part: str) -> Iterator[dict[str, Any]]:
-        """The examples of one part."""
+        """Reads the examples of one part, "train" or "t10k"."""
         files = {"images": f"{part}-images-idx3-ubyte.gz", "labels": f"{part}-labels-idx1-ubyte.gz"}
         paths = archives.download({key: url + file for key, file in files.items()})
         images = read_idx(paths["images"], (self.counts[part], 28, 28))
         labels = read_idx(paths["labels"], (self.counts[part],))
         if labels.max() > 9:
-            raise UserError(f"{paths['labels']} holds label {labels.max()}; there are 0 to 9")
+            raise UserError(
+                f"{paths['labels']} holds the label {labels.max()}, but labels are 0 to 9: fetch "
+                "the file again"
+            )
         return examples(images, label=labels)
 
 
@@ -71,17 +74,17 @@ IDX = {
 }
 
 
-def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) -> Recipe:
-    """Any other image data set of tensorflow-datasets, through its own builder.
+def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) -> NamedDataset:
+    """Makes any other image data set of tensorflow-datasets with its own builder.
 
     Args:
-      name: the data set's name there.
+      name: the name of the data set in tensorflow-datasets.
       manual_dir: a folder with the upstream files, or None to download them.
-      folder: where downloads go.
-      own: the names of aejax's own data sets, which the error lists.
+      folder: the folder for downloaded files.
+      own: the names of aejax's own data sets, which the error message lists.
 
     Raises:
-      UserError: tensorflow-datasets has no data set of this name, or a file is missing or damaged.
+      UserError: if tensorflow-datasets has no such data set, or a file is missing or damaged.
     """
     tfds = needs("tensorflow_datasets", f"preparing {name}")
     try:
@@ -89,13 +92,12 @@ def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) 
     except tfds.core.registered.DatasetNotFoundError as error:
         here = f"; write ./{name} for the folder of that name" if Path(name).is_dir() else ""
         raise UserError(
-            f"unknown data set {name!r}: there are {', '.join(own)}, "
-            "tensorflow-datasets' image data sets by their names there, and any folder of pictures "
-            f"by its path{here}"
+            f"unknown data set {name!r}: give one of {', '.join(own)}, the name of an image data "
+            f"set of tensorflow-datasets, or the path of a folder of pictures{here}"
         ) from error
     archives = Archives(manual_dir, folder, found.url_infos)
     made = adapted(found, lambda self: found._split_generators(self, archives))
-    return Recipe(made, lambda: _origin(manual_dir, archives.verified({})))
+    return NamedDataset(made, lambda: _origin(manual_dir, archives.verified({})))
 
 
 def _origin(manual_dir: Path | None, verified: bool) -> str:

@@ -1,4 +1,4 @@
-"""Two small data sets of grey faces, for where celeb_a cannot be had."""
+"""Two small data sets of grey faces, for use where celeb_a is not available."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from aejax.data.builder import Recipe, builder, examples
+from aejax.data.builder import NamedDataset, builder, examples
 from aejax.errors import UserError
 from aejax.optional import needs
 
 FREY = "frey_faces.npz"
-LFW = 100  # the first pictures of lfw_subset are faces, the others are none
+LFW = 100  # the first 100 pictures of lfw_subset are faces, the others are not
 
 
-def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
-    """1,965 frames of one man's face, 28x20 pixels (Brendan Frey), out of --manual-dir.
+def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
+    """Makes Brendan Frey's video of a face, 1,965 frames of 28x20 pixels, from --manual-dir.
 
-    They follow each other in a video, so that neighbours are almost one picture: the splits are
-    blocks of time, and `blocks` leaves out frames at their borders.
+    Consecutive frames are almost equal, so the splits are blocks of time, and `blocks` leaves out
+    the frames at the borders of held-out blocks.
+
+    Raises:
+      UserError: if no folder was given, or its file is missing or damaged.
     """
     if manual_dir is None:
         raise UserError(
-            f"frey_faces cannot be downloaded: give --manual-dir, a folder with {FREY}, which "
-            "holds `images` u8[N, H, W], the frames in the order of the video"
+            f"frey_faces cannot be downloaded: give by --manual-dir a folder with the file {FREY}, "
+            "which holds `images` u8[N, H, W], the frames in the order of the video"
         )
     images = _frames(manual_dir / FREY)
     return _made(
@@ -36,25 +39,25 @@ def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     )
 
 
-def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
-    """The 100 faces, 25x25 pixels, among scikit-image's lfw_subset."""
+def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
+    """Makes the 100 faces, 25x25 pixels, that scikit-image's lfw_subset contains."""
     data = needs("skimage.data", f"preparing {name}")
-    # Thirds of levels, from an average over three channels, go to the nearest level.
+    # The values are averages over three channels, so they are rounded to the nearest level.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
     return _made(name, "Faces of many people.", {"train": images}, "scikit-image")
 
 
 def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarray]:
-    """Frames of a video in `count` blocks of time: every fifth is test, every tenth validation.
+    """Divides a video into blocks of time; every fifth is test data, every tenth validation data.
 
     Args:
-      frames: of the video.
-      count: of blocks, as long as each other but for one frame.
-      border: frames left out at both ends of a held-out block: they would have neighbours that
-        are trained on.
+      frames: the number of frames in the video.
+      count: the number of blocks, whose lengths differ by one frame at most.
+      border: the number of frames left out at both ends of each validation and test block, since
+        they resemble neighbouring train frames.
 
     Returns:
-      train, validation and test: numbers of frames, i64[n], in order.
+      Frame numbers of "train", "validation" and "test", i64[n] each, in order.
 
     Raises:
       UserError: if a block would be empty.
@@ -72,29 +75,32 @@ def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarr
 
 
 def _frames(path: Path) -> np.ndarray:
-    """u8[N, H, W].
+    """Reads the frames u8[N, H, W] of an .npz file.
 
     Raises:
-      UserError: the file is missing, damaged or holds something else.
+      UserError: if the file is missing, is damaged or holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             images = np.asarray(file["images"])
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: it holds `images` u8[N, H, W]") from error
+        raise UserError(
+            f"{path} is missing: put a file there that holds `images` u8[N, H, W]"
+        ) from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): give an .npz with `images`") from error
     if images.dtype != np.uint8 or images.ndim != 3:
         raise UserError(
-            f"{path} holds images {images.dtype} of shape {images.shape}: give u8[N, H, W]"
+            f"`images` in {path} has dtype {images.dtype} and shape {images.shape}: give an array "
+            "u8[N, H, W]"
         )
     return images
 
 
-def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> Recipe:
-    """A data set of grey pictures u8[N, H, W] without labels."""
+def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
+    """Makes a data set of grey pictures u8[N, H, W] without labels from the pictures per split."""
     features = needs("tensorflow_datasets", f"preparing {dataset}").features
     shape = (*next(iter(parts.values())).shape[1:], 1)
     splits = {part: examples(images) for part, images in parts.items()}
     made = builder(dataset, about, {"image": features.Image(shape=shape)}, splits)
-    return Recipe(made, lambda: origin)
+    return NamedDataset(made, lambda: origin)

@@ -1,4 +1,4 @@
-"""A folder of pictures; its subfolders, where it has any, are the classes."""
+"""A folder of pictures, whose subfolders, if there are any, are the classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aejax.errors import UserError
 from aejax.optional import needs
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-# Pillow's names of what holds 8 bits of grey; anything else of 8 bits is read as red, green, blue.
+# Pillow's modes with 8 bits of grey, and those with 8 bits per channel, which are read as RGB.
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
 
@@ -20,14 +20,16 @@ def read_folder(folder: Path) -> Prepared:
     """Reads all pictures of a folder.
 
     Args:
-      folder: pictures, or subfolders with pictures, one for each class.
+      folder: a folder of pictures, or of subfolders with pictures, one for each class.
 
     Returns:
-      One split, image u8[N, H, W, 1] where all are grey and u8[N, H, W, 3] where one is not, in
-      the order of the paths, and label i32[N] where there are subfolders.
+      A data set with the single split "train": `image` u8[N, H, W, 1] if all pictures are grey,
+      otherwise u8[N, H, W, 3], in the order of the paths, and `label` i32[N] if there are
+      subfolders.
 
     Raises:
-      UserError: no such folder, no pictures, one that cannot be read, or sizes that differ.
+      UserError: if the folder does not exist or holds no pictures, a picture cannot be read, or
+        sizes differ.
     """
     paths = _paths(folder)
     headers = [_header(path) for path in paths]
@@ -35,8 +37,8 @@ def read_folder(folder: Path) -> Prepared:
     for path, (size, _) in zip(paths, headers, strict=True):
         if size != (width, height):
             raise UserError(
-                f"{path} has {size[0]}x{size[1]} pixels, {paths[0]} has {width}x{height}: "
-                "all pictures must have one size"
+                f"{path} has {size[0]}x{size[1]} pixels, but {paths[0]} has {width}x{height}: "
+                "resize the pictures to one size"
             )
     grey = all(mode in GREY for _, mode in headers)
     pixels = np.empty((len(paths), height, width, 1 if grey else 3), np.uint8)
@@ -53,10 +55,10 @@ def read_folder(folder: Path) -> Prepared:
 
 
 def _paths(folder: Path) -> list[Path]:
-    """All pictures in a folder, sorted, either all directly in it or all in subfolders."""
+    """Returns the sorted paths of all pictures, which lie either in the folder or in subfolders."""
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder: give the name of a data set or a folder of pictures"
+            f"there is no folder {folder}: give the name of a data set, or a folder of pictures"
         )
     found = sorted(
         path
@@ -64,26 +66,30 @@ def _paths(folder: Path) -> list[Path]:
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )
     if not found:
-        raise UserError(f"{folder} holds no pictures ({' '.join(sorted(SUFFIXES))})")
+        raise UserError(
+            f"{folder} holds no pictures: put files in it ({' '.join(sorted(SUFFIXES))})"
+        )
     direct = [path for path in found if path.parent == folder]
     if direct and len(direct) < len(found):
         raise UserError(
-            f"{folder} holds pictures, as {direct[0].name}, and subfolders with pictures: "
-            "subfolders are classes, so move all into subfolders or none"
+            f"{folder} holds both pictures, such as {direct[0].name}, and subfolders with "
+            "pictures: subfolders are classes, so move either all pictures into subfolders or none"
         )
     return found
 
 
 def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """The size, width and height, and the mode of a picture, without decoding it."""
+    """Returns (width, height) and the mode of a picture, without decoding its pixels."""
     image = needs("PIL.Image", "reading pictures")
     try:
         with image.open(path) as picture:
             size, mode = picture.size, picture.mode
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is no picture that can be read ({error})") from error
+        raise UserError(
+            f"{path} cannot be read as a picture ({error}): restore it or remove it"
+        ) from error
     if mode not in GREY | COLOUR:
-        raise UserError(f"{path} has pixels of kind {mode}: convert it to 8 bits a channel")
+        raise UserError(f"{path} has pixels of mode {mode}: convert it to 8 bits per channel")
     return size, mode
 
 
@@ -93,4 +99,4 @@ def _decoded(path: Path, mode: str) -> np.ndarray:
         with image.open(path) as picture:
             return np.asarray(picture.convert(mode), np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+        raise UserError(f"{path} is damaged ({error}): restore it or remove it") from error

@@ -1,4 +1,4 @@
-"""Pictures as three splits: a data set by its name, or a folder."""
+"""Train, validation and test splits of pictures: a named data set, or a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aejax.data.data_dir import default_data_dir, newest
-from aejax.data.pictures.store import FILE, Prepared, load
+from aejax.data.pictures.store import FILE, Prepared, read_prepared
 from aejax.data.splitting import Binarise, Splits, divide, splits
 from aejax.errors import UserError
 
@@ -22,7 +22,7 @@ def images(
     validation: float | None = None,
     seed: int = 0,
 ) -> Splits:
-    """A data set of pictures, divided into train, validation and test.
+    """Loads a data set of pictures, divided into train, validation and test.
 
     "digits" (scikit-learn's 1,797 digits of 8x8 pixels) and "sprites" need no network. "mnist",
     "fashion_mnist" and "kmnist" are downloaded, or read from `manual_dir`. Other names are those
@@ -30,21 +30,22 @@ def images(
 
     Args:
       name_or_folder: the name of a data set, or a folder.
-      binarise: "dynamic" draws train's pixels anew each step, validation and test once from a
-        fixed seed; "static" draws all three once; "none" keeps the grey values.
-      data_dir: where a data set is prepared, once; by default tensorflow-datasets' own folder.
-      manual_dir: a folder with the upstream files; where it is given nothing is downloaded.
-      validation: share (below 1) or number of the train examples that go to validation; by
-        default the data set's own, else as many as the test split has and at most a fifth, else
-        a tenth.
-      seed: decides which examples go to validation, and to test where there is no test split.
+      binarise: "dynamic" draws the train split's pixels from a Bernoulli again at every step, and
+        those of validation and test once with a fixed seed; "static" draws all three splits once;
+        "none" keeps the grey values.
+      data_dir: the folder where the data set is prepared; by default that of tensorflow-datasets.
+      manual_dir: a folder with the upstream files; if it is given, nothing is downloaded.
+      validation: the share (below 1) or the number of the train examples that become the validation
+        split. By default this is the data set's own validation split; without one, as many
+        examples as the test split has, but at most a fifth of train; without a test split, a tenth.
+      seed: the seed of the random division, also for the test split if the data set has none.
 
     Returns:
-      Three splits with arrays image u8[N, H, W, C] and, where there are classes, label i32[N].
+      Three splits with arrays `image` u8[N, H, W, C] and, if there are classes, `label` i32[N].
 
     Raises:
-      UserError: unknown name, missing or damaged files, a folder that cannot be written,
-        pictures of different size.
+      UserError: if the name is unknown, files are missing or damaged, data_dir cannot be written,
+        or pictures differ in size.
     """
     prepared = _prepared(name_or_folder, data_dir, manual_dir)
     parts = _three(prepared, validation, seed)
@@ -66,7 +67,7 @@ def _prepared(
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
 ) -> Prepared:
-    """The data set, prepared now where it was not yet."""
+    """Returns the data set, which is prepared now if it was not yet."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
     if path:
@@ -76,17 +77,19 @@ def _prepared(
     root = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
     found = newest(root, name, FILE)
     if found is not None:
-        return load(found)
+        return read_prepared(found)
     from aejax.data.pictures.prepare import prepare
 
     return prepare(name, root, Path(manual_dir).expanduser() if manual_dir is not None else None)
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Train, validation and test out of the splits that a data set has."""
+    """Makes the columns of train, validation and test from the splits that a data set has."""
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
-        raise UserError(f"{prepared.name} has no train split but {', '.join(columns)}")
+        raise UserError(
+            f"{prepared.name} has no train split, but {', '.join(columns)}: give another data set"
+        )
     train = columns.get("train") or next(iter(columns.values()))
     if "test" not in columns:
         tenth = 0.1 if validation is None else validation

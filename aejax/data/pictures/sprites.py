@@ -1,9 +1,9 @@
-"""Sprites: binary pictures of one shape each, rendered here, whose five factors are known exactly.
+"""Sprites: rendered binary pictures of one shape each, whose five factors are known exactly.
 
-Made after dSprites (Matthey et al. 2017), but not it. Each factor runs through an interval in which
-no shape repeats itself, so a code with one latent for each factor exists; a square's or an
-ellipse's full turn, as in dSprites, has none. And no factor has more than 20 values, which is what
-20 bins of a histogram tell apart.
+The data set resembles dSprites (Matthey et al. 2017) but differs in two ways. The orientation stays
+in an interval in which no shape repeats itself, so a code with one latent per factor exists; in
+dSprites a square or an ellipse looks the same after part of a full turn. And no factor has more
+than 20 values, so that a histogram of 20 bins can distinguish them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aejax.data.builder import Recipe, builder
+from aejax.data.builder import NamedDataset, builder
 from aejax.optional import needs
 
 SHAPES = ("ellipse", "heart", "triangle")
@@ -23,31 +23,31 @@ FACTORS = ("shape", "scale", "orientation", "x", "y")
 
 
 class Grid(NamedTuple):
-    """How fine the factors are; every combination of their values is one picture."""
+    """The number of values of each factor; every combination of values is one picture."""
 
-    side: int  # pixels of a picture's height and width
-    scales: int  # from half the largest sprite to it
-    orientations: int  # evenly from 0 to 90 degrees, both included
-    positions: int  # of the sprite's centre in either direction
-    step: int  # pixels from one position to the next
+    side: int  # the height and width of a picture, in pixels
+    scales: int  # the number of sizes, evenly from half the largest sprite to the largest
+    orientations: int  # the number of angles, evenly from 0 to 90 degrees, both included
+    positions: int  # the number of positions in either direction
+    step: int  # the distance between neighbouring positions, in pixels
 
     @property
     def width(self) -> int:
-        """Pixels of the largest sprite in either direction: what the positions leave free."""
+        """The height and width in pixels of the largest sprite that fits at every position."""
         return self.side - self.step * (self.positions - 1)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many values each of FACTORS has."""
+        """The number of values of each of FACTORS."""
         return (len(SHAPES), self.scales, self.orientations, self.positions, self.positions)
 
 
-# 30,720 and 115,200 pictures, no two of them alike.
+# These give 30,720 and 115,200 pictures, no two of which are equal.
 GRIDS = {"sprites": Grid(32, 4, 10, 16, 1), "sprites64": Grid(64, 6, 16, 20, 2)}
 
 
 def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
-    """All pictures u8[side, side], 0 or 255, with the number of each factor's value, in order."""
+    """Yields all pictures u8[side, side], 0 or 255, each with the index of each factor's value."""
     positions = [(y, x) for x in range(grid.positions) for y in range(grid.positions)]
     for shape, kind in enumerate(SHAPES):
         for scale in range(grid.scales):
@@ -57,8 +57,8 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
                     yield _placed(grid, sprite, x, y), (shape, scale, orientation, x, y)
 
 
-def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
-    """How the data set of one of GRIDS is made."""
+def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
+    """Makes the data set of one of GRIDS; it needs neither files nor a folder."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]
     columns = [f"label_{factor}" for factor in FACTORS]
@@ -72,15 +72,15 @@ def recipe(name: str, manual_dir: Path | None, folder: Path) -> Recipe:
     about = "Sprites rendered by aejax: every combination of five factors."
     picture = features.Image(shape=(grid.side, grid.side, 1))
     made = builder(name, about, {"image": picture, **labels}, {"train": examples})
-    return Recipe(made, lambda: "rendered")
+    return NamedDataset(made, lambda: "rendered")
 
 
 def _sprite(grid: Grid, kind: str, scale: int, orientation: int) -> np.ndarray:
-    """A sprite alone, u8[width, width]: the pixels whose centre it covers, itself in the middle."""
+    """Renders a sprite in the middle of u8[width, width]: 255 where it covers a pixel's centre."""
     points = np.arange(grid.width) - (grid.width - 1) / 2
     size = grid.width / 2 * (1 + scale / (grid.scales - 1)) / 2
     angle = math.radians(90 * orientation / (grid.orientations - 1))
-    # y grows upwards in the formulas and downwards in a picture.
+    # y grows upwards in the formulas of the shapes, but downwards in a picture.
     down, across = np.meshgrid(points / size, points / size, indexing="ij")
     x = math.cos(angle) * across - math.sin(angle) * down
     y = -math.sin(angle) * across - math.cos(angle) * down
@@ -88,7 +88,7 @@ def _sprite(grid: Grid, kind: str, scale: int, orientation: int) -> np.ndarray:
 
 
 def _placed(grid: Grid, sprite: np.ndarray, x: int, y: int) -> np.ndarray:
-    """The sprite in a picture of its own."""
+    """Returns a picture u8[side, side] with the sprite at position (x, y)."""
     picture = np.zeros((grid.side, grid.side), np.uint8)
     top, left = grid.step * y, grid.step * x
     picture[top : top + grid.width, left : left + grid.width] = sprite
@@ -100,13 +100,13 @@ def _ellipse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(x^2 + y^2 - 1)^3 <= x^2 y^3, brought into the unit circle."""
+    """Returns which points lie in (x^2 + y^2 - 1)^3 <= x^2 y^3, scaled into the unit circle."""
     x, y = 1.25 * x, 1.25 * y + 0.1
     return (np.square(x) + np.square(y) - 1) ** 3 <= np.square(x) * y**3
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Equilateral, in the unit circle."""
+    """Returns which points lie in an equilateral triangle inscribed in the unit circle."""
     return (y >= -0.5) & (y + math.sqrt(3) * np.abs(x) <= 1)
 
 

@@ -1,4 +1,4 @@
-"""A prepared data set in one .npz beside its array_record: read with numpy alone, hash checked."""
+"""A prepared data set as one .npz file beside its array_record files, read with numpy alone."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import NamedTuple
 import numpy as np
 
 from aejax.data import npz
-from aejax.data.reading import Reader, reopened
+from aejax.data.reading import Reader, reopen
 
 FILE = "aejax.npz"
 
 
 class Prepared(NamedTuple):
-    """A data set as it came: its own splits, not yet divided into three."""
+    """A data set with its own splits, before the division into train, validation and test."""
 
     name: str
     columns: dict[str, dict[str, np.ndarray]]  # split -> image u8[N, H, W, C], label i32[N]
-    scale: float  # the stored value that means one
-    classes: tuple[str, ...]  # names of the labels
-    origin: str  # where the files came from and whether that was verified
-    # Where it does not fit memory: all examples one by one, and columns that hold `row` i32[N],
-    # their numbers there, instead of `image`.
+    scale: float  # the stored value that becomes 1.0
+    classes: tuple[str, ...]  # the names of the labels
+    origin: str  # where the files came from and whether their content was verified
+    # A reader of all examples, if the data set does not fit in memory; the columns then hold `row`
+    # i32[N], the example numbers in the reader, instead of `image`.
     reader: Reader | None = None
-    content: str | None = None  # sha256 over what the reader gives
+    content: str | None = None  # sha256 over all examples of the reader
 
 
-def save(path: Path, prepared: Prepared) -> None:
-    """Writes a data set to `path` for `load`; the caller renames its folder into place."""
+def write_prepared(path: Path, prepared: Prepared) -> None:
+    """Writes a data set to `path` in the form that `read_prepared` reads."""
     about = {
         "name": prepared.name,
         "scale": prepared.scale,
@@ -39,17 +39,17 @@ def save(path: Path, prepared: Prepared) -> None:
     npz.save(path, _flat(prepared.columns), about)
 
 
-def load(path: Path) -> Prepared:
-    """Reads what `save` wrote.
+def read_prepared(path: Path) -> Prepared:
+    """Reads a data set that `write_prepared` wrote.
 
     Args:
-      path: of the .npz.
+      path: the path of the .npz file.
 
     Returns:
       The data set.
 
     Raises:
-      UserError: the file is damaged: it cannot be read or its content's hash differs.
+      UserError: if the file is damaged: it cannot be read, or its content has another sha256.
     """
     arrays, about = npz.load(path)
     columns: dict[str, dict[str, np.ndarray]] = {}
@@ -63,7 +63,7 @@ def load(path: Path) -> Prepared:
         scale=about["scale"],
         classes=tuple(about["classes"]),
         origin=about["origin"],
-        reader=reopened(path.parent, list(columns)) if large else None,
+        reader=reopen(path.parent, list(columns)) if large else None,
         content=about["content"],
     )
 

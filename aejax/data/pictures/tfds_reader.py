@@ -1,4 +1,4 @@
-"""What a prepared tfds builder holds: arrays where they fit memory, else a reader."""
+"""Reading the data set of a prepared tfds builder: into arrays, or as a reader if it is large."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from aejax.data.reading import Chained
 from aejax.data.split import FACTOR, fingerprint
 from aejax.errors import UserError
 
-# Bytes of pictures above which a data set is read example by example.
+# A data set with more bytes of pictures than this is read from the disk example by example.
 MEMORY_LIMIT = 4 * 2**30
-BLOCK = 1024
+BLOCK = 1024  # the number of examples that are read together
 
 
 def contents(name: str, builder: Any, origin: str) -> Prepared:
-    """Reads all that a prepared tfds builder holds, once.
+    """Reads the data set of a prepared tfds builder once, from the first to the last example.
 
     Args:
-      name: of the data set.
+      name: the name of the data set.
       builder: a tfds builder that is prepared in a format with random access.
-      origin: where its files came from.
+      origin: where the files came from.
 
     Returns:
-      The data set; where it does not fit memory its columns hold `row` i32[N] instead of `image`.
-      Known factors, the features label_* such as those of dsprites, are columns i32[N] too.
+      The data set. If it does not fit in memory, its columns hold `row` i32[N] instead of `image`.
+      Known factors of variation, such as the features label_* of dsprites, are columns i32[N].
 
     Raises:
-      UserError: no pictures, pictures of different size, or a format without random access.
+      UserError: if there are no pictures, pictures differ in size, or the format has no random
+        access.
     """
     sources = _sources(name, builder)
     features = builder.info.features
@@ -51,8 +52,8 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
             image = example["image"]
             if image.shape != first.shape:
                 raise UserError(
-                    f"{name} has pictures of different size, {first.shape} and {image.shape}: "
-                    "give a folder of pictures that were brought to one size"
+                    f"{name} has pictures of different sizes, {first.shape} and {image.shape}: "
+                    "resize them to one size and give them as a folder of pictures"
                 )
             if large:
                 digest.update(fingerprint({"image": image}).encode())
@@ -73,25 +74,28 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
 
 
 def _sources(name: str, builder: Any) -> dict[str, Any]:
-    """The random-access sources of all splits that hold anything."""
+    """Returns the data sources of all splits that are not empty."""
     try:
         sources = builder.as_data_source()
     except NotImplementedError as error:
         raise UserError(
             f"{builder.data_dir} holds {name} in a format without random access: "
-            "give another folder by --data-dir, where it is prepared as array_record"
+            "give another folder by --data-dir, and it will be prepared there as array_record"
         ) from error
     sources = {str(split): source for split, source in sources.items() if len(source)}
     if not sources:
         raise UserError(
-            f"{builder.data_dir} holds no examples of {name}: delete it and start again"
+            f"{builder.data_dir} holds no examples of {name}: delete this folder and start again"
         )
     if "image" not in builder.info.features:
-        raise UserError(f"{name} is no data set of pictures: it has no feature 'image'")
+        raise UserError(
+            f"{name} is not a data set of pictures, since it has no feature 'image': give another "
+            "name"
+        )
     return sources
 
 
 def _examples(source: Any) -> Iterator[Mapping[str, Any]]:
-    """All examples in order, read in blocks, since one by one is slower."""
+    """Yields all examples in order; reading them in blocks is faster than one by one."""
     for start in range(0, len(source), BLOCK):
         yield from source.__getitems__(list(range(start, min(start + BLOCK, len(source)))))

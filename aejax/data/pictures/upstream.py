@@ -1,4 +1,4 @@
-"""Upstream files of a data set: found or downloaded, checked against upstream's sha256, read."""
+"""Original ("upstream") files of a data set: finding, downloading, verifying and reading them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# Seconds without an answer after which a download is given up.
+# A download is given up after so many seconds without an answer.
 PATIENCE = 30
 
 
 def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, folder: Path) -> Path:
-    """One upstream file.
+    """Finds an upstream file in manual_dir, or downloads it if no manual_dir is given.
 
     Args:
-      url: where upstream keeps it.
-      name: of the file.
-      sha256: what a downloaded file must have, None where upstream's is not known.
-      manual_dir: the folder to take it from, packed or unpacked; nothing is downloaded then.
-      folder: where a download goes.
+      url: the address of the file.
+      name: the name of the file.
+      sha256: the sha256 that a downloaded file must have, or None if it is not known.
+      manual_dir: the folder that holds the file, gzipped or not, or None to download it.
+      folder: the folder for the downloaded file.
 
     Returns:
       The path of the file.
 
     Raises:
-      UserError: the file is missing, cannot be downloaded, or was damaged on the way.
+      UserError: if the file is missing, cannot be downloaded, or has another sha256.
     """
     if manual_dir is not None:
         for candidate in (manual_dir / name, manual_dir / name.removesuffix(".gz")):
             if candidate.is_file():
                 return candidate
         raise UserError(
-            f"{manual_dir / name} is missing: fetch it from {url}, or leave --manual-dir out"
+            f"{manual_dir / name} is missing: fetch it from {url}, or omit --manual-dir"
         )
     folder.mkdir(parents=True, exist_ok=True)
     path, digest = folder / name, hashlib.sha256()
@@ -58,47 +58,48 @@ def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, fold
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(
             f"{url} could not be downloaded ({reason}): "
-            "fetch it by other means and give its folder by --manual-dir"
+            "fetch the file by other means and give its folder by --manual-dir"
         ) from error
     if sha256 is not None and digest.hexdigest() != sha256:
         raise UserError(
-            f"{url} came with another sha256 than upstream's: try again, or fetch it by other "
-            "means and give its folder by --manual-dir"
+            f"the file downloaded from {url} does not have the known sha256: try again, or fetch "
+            "it by other means and give its folder by --manual-dir"
         )
     return path
 
 
 def is_upstream(path: Path, sha256: str, time: int | None) -> bool:
-    """Whether a file is upstream's, or is so once its gzip header is put back.
+    """Returns whether a file equals upstream's, apart from a rewritten gzip header.
 
     Args:
-      path: of a file as `fetch` found it.
-      sha256: upstream's.
-      time: the time in upstream's gzip header, None where that is not known.
+      path: the path of a file that `fetch` returned.
+      sha256: the sha256 of upstream's file.
+      time: the time in upstream's gzip header, or None if it is not known.
     """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() == sha256:
         return True
     if time is None or not content.startswith(b"\x1f\x8b\x08\x00"):
         return False
-    # `gzip -n`, which distributions run for reproducible packages, drops name and time (RFC 1952).
+    # Linux distributions compress with `gzip -n`, which drops name and time from the header (RFC
+    # 1952); upstream's header is reconstructed here before the content is hashed.
     name = path.name.removesuffix(".gz").encode()
     header = content[:3] + b"\x08" + struct.pack("<I", time) + content[8:10] + name + b"\0"
     return hashlib.sha256(header + content[10:]).hexdigest() == sha256
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads an array of the idx format, packed by gzip or not.
+    """Reads an array in the idx format, gzipped or not.
 
     Args:
-      path: of the file.
-      shape: what it must hold.
+      path: the path of the file.
+      shape: the shape that the array must have.
 
     Returns:
-      u8 of that shape.
+      The array, u8[shape].
 
     Raises:
-      UserError: the file is damaged or holds something else; names it.
+      UserError: if the file is damaged or holds something else.
 
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section file formats.
     """
@@ -111,15 +112,18 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     magic = bytes([0, 0, 8, len(shape)])  # 8: unsigned bytes
     if content[:4] != magic:
         raise UserError(
-            f"{path} is no idx file of {len(shape)} axes: "
-            f"it starts with {content[:4].hex()}, not {magic.hex()}"
+            f"{path} is not an idx file of {len(shape)} axes: it starts with {content[:4].hex()} "
+            f"instead of {magic.hex()}; fetch it again"
         )
     start = 4 + 4 * len(shape)
     found = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
     if found != shape:
-        raise UserError(f"{path} says it holds {found}, but {shape} is what belongs there")
+        raise UserError(
+            f"{path} holds an array of shape {found} instead of {shape}: fetch the right file"
+        )
     if len(content) - start != int(np.prod(shape)):
         raise UserError(
-            f"{path} is damaged: {len(content) - start} bytes where {int(np.prod(shape))} belong"
+            f"{path} is damaged: it holds {len(content) - start} bytes of pixels or labels instead "
+            f"of {int(np.prod(shape))}; fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

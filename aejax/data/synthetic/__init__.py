@@ -1,1 +1,1 @@
-"""Synthetic activations whose true features are known."""
+"""Synthetic activations whose true features (dictionary and activity) are known."""

@@ -1,4 +1,4 @@
-"""Random numbers that are the same on every machine and for every version of numpy."""
+"""Random numbers that are the same on every machine and with every version of numpy."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from aejax.data.words import random_words
 
 
 def uniform(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform draws f64[shape] from the open interval (0, 1).
+    """Draws uniform numbers f64[shape] from the open interval (0, 1).
 
     Args:
-      seed: 0 or more.
-      stream: which of a seed's streams; different ones are independent.
-      shape: of the draws.
+      seed: the seed, 0 or more.
+      stream: integers that identify one of the seed's streams, which are independent of each other.
+      shape: the shape of the result.
     """
     words = random_words(seed, stream, int(np.prod(shape)))
     return (((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).reshape(shape)
 
 
 def normal(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal draws f64[shape], by the inverse of the distribution function."""
+    """Draws standard normal numbers f64[shape], by inverting the distribution function."""
     from scipy.special import ndtri
 
     return ndtri(uniform(seed, stream, shape))
 
 
 def directions(seed: int, stream: tuple[int, ...], features: int, size: int) -> np.ndarray:
-    """Unit vectors f64[features, size], uniform on the sphere."""
+    """Draws unit vectors f64[features, size], uniform on the sphere."""
     draws = normal(seed, stream, (features, size))
     return draws / np.linalg.norm(draws, axis=1, keepdims=True)
 
 
-def lots(
+def correlated_draws(
     seed: int, stream: tuple[int, ...], probability: np.ndarray, factor: np.ndarray, rows: int
 ) -> np.ndarray:
-    """Correlated Bernoulli draws by a Gaussian copula of low rank.
+    """Draws correlated Bernoulli variables, by a Gaussian copula of low rank.
 
-    Feature i is active where factor_i . g + sqrt(1 - ||factor_i||^2) e_i exceeds the normal
-    quantile of 1 - probability_i, with g shared by the features of a token. Given g the features
-    are independent, so only their probabilities given g are computed, never e.
+    Feature i is active if factor_i . g + sqrt(1 - ||factor_i||^2) e_i exceeds the normal quantile
+    of 1 - probability_i, where g and e are standard normal and all features of a token share g.
+    Given g the features are independent, so only their probabilities given g are computed, and e
+    is never drawn.
 
     Args:
-      seed: 0 or more.
-      stream: which of a seed's streams.
-      probability: f64[G], of each feature to be active, above 0 and below 1.
-      factor: f64[G, rank], each row shorter than 1; rank 0 makes the features independent.
-      rows: n.
+      seed: the seed, 0 or more.
+      stream: integers that identify one of the seed's streams.
+      probability: the probability of each feature to be active, f64[G], above 0 and below 1.
+      factor: f64[G, rank], each row shorter than 1; with rank 0 the features are independent.
+      rows: the number of tokens, n.
 
     Returns:
-      f64[n, G], above 0: a feature is active where its lot is below 1, and is then uniform on
-      (0, 1), whatever else is known of it: one draw serves twice.
+      Positive numbers f64[n, G]. A feature is active if its number is below 1. Given that it is
+      active, the number is uniform on (0, 1), so it can be used as a second, independent draw.
     """
     given = probability[None, :]
     if factor.shape[1]:
@@ -65,7 +66,15 @@ def lots(
 def factors(
     seed: int, stream: tuple[int, ...], features: int, rank: int, scale: float
 ) -> np.ndarray:
-    """Normal factors f64[G, rank] times scale, none longer than sqrt(0.99), for `lots`."""
+    """Draws the factors for `correlated_draws`: normal f64[G, rank], of length sqrt(0.99) at most.
+
+    Args:
+      seed: the seed, 0 or more.
+      stream: integers that identify one of the seed's streams.
+      features: the number of features, G.
+      rank: the rank of the correlations.
+      scale: the standard deviation of an entry before long rows are shortened.
+    """
     draws = scale * normal(seed, stream, (features, rank)) if rank else np.zeros((features, 0))
     length = np.linalg.norm(draws, axis=1, keepdims=True)
     return draws * np.minimum(1.0, np.sqrt(0.99) / np.maximum(length, 1e-12))

@@ -1,13 +1,13 @@
-"""Synthetic activations whose features are known, in an activation store, the truth beside it.
+"""Synthetic activations in an activation store, with their true features in a folder inside it.
 
     store, truth = synthetic(folder, Superposition(features=64, size=24), tokens=100_000)
     train, validation, test = store.splits(HOOK, validation=0.05, test=0.05)
-    truth.dictionary                     # f32[G, d], unit rows
-    truth.features(95_000, 100_000)      # f32[5000, G], what tokens 95,000 to 99,999 are made of
-    known(test).features(0, 5_000)       # the same, counted from the first token of the split
+    truth.dictionary                     # f32[G, d], whose rows have norm 1
+    truth.features(95_000, 100_000)      # f32[5000, G], the features of tokens 95,000 to 99,999
+    truth_of(test).features(0, 5_000)    # the same, counted from the first token of the split
 
-A recipe is a frozen dataclass of numbers with two methods, `dictionary()` and `block(i)`; both are
-pure functions of its numbers, so any block of rows can be made again, anywhere.
+A recipe is a frozen dataclass of numbers. Its methods `dictionary()`, `constant()` and `block(i)`
+are pure functions of these numbers, so any block of tokens can be made again on any machine.
 """
 
 from __future__ import annotations
@@ -30,132 +30,139 @@ from aejax.data.activations.tokens import Tokens
 from aejax.data.activations.writer import ActivationWriter
 from aejax.data.split import Split, fingerprint
 from aejax.errors import UserError
-from aejax.files import plain, read_json, replacing, write_bytes, write_json, writing
+from aejax.files import as_json, read_json, replacing, write_bytes, write_json, writing
 
 HOOK = "synthetic"
 FOLDER = "truth"
 ABOUT = "recipe.json"
-# Tokens that a recipe makes together; part of what its numbers mean.
+# The number of tokens in a block of a recipe; another number would give other tokens.
 ROWS = 4096
-# Blocks of rows in one append and one file of features.
+# The number of blocks in one append to the store, and in one file of features.
 BLOCKS = 16
-# What a field of recipe.json may be.
+# The check of each field of recipe.json.
 _FIELDS = {
     "recipe": json_fields.table,
-    "tokens": json_fields.some,
-    "file_tokens": json_fields.some,
+    "tokens": json_fields.positive_count,
+    "file_tokens": json_fields.positive_count,
     "dictionary_sha256": json_fields.sha256,
     "features_sha256": json_fields.list_of(json_fields.sha256),
 }
 
 
 class Active(NamedTuple):
-    """The active features of n tokens, those of one token after those of another."""
+    """The active features of n tokens, concatenated token by token."""
 
-    counts: np.ndarray  # i32[n], active features of each token
-    indices: np.ndarray  # i32[sum of counts]
-    values: np.ndarray  # f32[sum of counts], above zero
+    counts: np.ndarray  # i32[n], the number of active features of each token
+    indices: np.ndarray  # i32[sum of counts], the numbers of the active features
+    values: np.ndarray  # f32[sum of counts], their activations, above zero
 
     def dense(self, features: int) -> np.ndarray:
-        """f32[n, G]."""
+        """Returns the activations of all G = features features, f32[n, G]."""
         full = np.zeros((len(self.counts), features), np.float32)
         full[np.repeat(np.arange(len(self.counts)), self.counts), self.indices] = self.values
         return full
 
-    def part(self, start: int, stop: int) -> Active:
-        """Tokens start to stop - 1."""
+    def between(self, start: int, stop: int) -> Active:
+        """Returns the active features of tokens start to stop - 1."""
         ends = np.concatenate([[0], np.cumsum(self.counts)])
         inside = slice(ends[start], ends[stop])
         return Active(self.counts[start:stop], self.indices[inside], self.values[inside])
 
 
 class Recipe(Protocol):
-    """How synthetic activations are made; a frozen dataclass of numbers."""
+    """A model of synthetic activations, as a frozen dataclass of numbers."""
 
     @property
     def features(self) -> int:
-        """G, how many there are."""
+        """The number of features, G."""
         ...
 
     def dictionary(self) -> np.ndarray:
-        """The features' directions, f32[G, d], unit rows."""
+        """Returns the features' directions, f32[G, d], whose rows have norm 1."""
         ...
 
     def constant(self) -> np.ndarray:
-        """What is added to every token, f32[d]."""
+        """Returns what is added to every token, f32[d]."""
         ...
 
     def block(self, number: int) -> Active:
-        """The features of tokens number * ROWS to (number + 1) * ROWS - 1."""
+        """Draws the features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         ...
 
 
 def sparse(dense: np.ndarray) -> Active:
-    """The entries above zero of dense activations [n, G]."""
+    """Returns the entries above zero of dense activations [n, G]."""
     rows, columns = np.nonzero(dense > 0)
     counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
     return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
 
 
 def joined(parts: list[Active]) -> Active:
-    """Tokens one after the other."""
+    """Concatenates the tokens of several records."""
     return Active(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
-    """What a synthetic store is made of."""
+    """The true dictionary and features of a synthetic store."""
 
-    folder: Path
+    folder: Path  # the folder of the truth, inside that of the store
     recipe: dict[str, Any]  # the recipe's name and numbers
-    dictionary: np.ndarray  # f32[G, d], unit rows
-    tokens: int  # N
-    file_tokens: int  # whose features stand in one file
-    sha256: tuple[str, ...]  # over each file's bytes
+    dictionary: np.ndarray  # f32[G, d], whose rows have norm 1
+    tokens: int  # the number of tokens, N
+    file_tokens: int  # the number of tokens whose features are in one file
+    sha256: tuple[str, ...]  # the sha256 of each file of features
 
     def features(self, start: int, stop: int) -> np.ndarray:
-        """The feature activations of tokens start to stop - 1, f32[stop - start, G].
+        """Returns the feature activations of tokens start to stop - 1, f32[stop - start, G].
 
         Raises:
-          UserError: tokens that there are not, or a file that is missing or damaged.
+          UserError: if the tokens do not exist, or a file is missing or damaged.
         """
         return self.active(start, stop).dense(len(self.dictionary))
 
     def active(self, start: int, stop: int) -> Active:
-        """The same, the active ones only."""
+        """Returns the active features of tokens start to stop - 1.
+
+        Raises:
+          UserError: if the tokens do not exist, or a file is missing or damaged.
+        """
         if not 0 <= start < stop <= self.tokens:
-            raise UserError(f"{self.folder}: tokens {start} to {stop} of {self.tokens}")
+            raise UserError(
+                f"{self.folder} has no tokens from {start} to {stop}: choose 0 <= start < stop <= "
+                f"{self.tokens}"
+            )
         size, parts = self.file_tokens, []
         for i in range(start // size, -(-stop // size)):
             path, last = self.folder / _file(i), min(size, self.tokens - i * size)
             held = _read(path, self.sha256[i])
             if len(held.counts) != last:
                 raise UserError(
-                    f"{path} has {len(held.counts)} tokens instead of {last}, which "
-                    f"{self.folder / ABOUT} says: make the store anew"
+                    f"{path} has {len(held.counts)} tokens instead of the {last} that "
+                    f"{self.folder / ABOUT} states: delete the store and make it again"
                 )
-            parts.append(held.part(max(0, start - i * size), min(last, stop - i * size)))
+            parts.append(held.between(max(0, start - i * size), min(last, stop - i * size)))
         return joined(parts)
 
 
 def synthetic(
     folder: str | Path, recipe: Recipe, tokens: int, dtype: str = "float32"
 ) -> tuple[Activations, Truth]:
-    """Makes a store of synthetic activations, or opens the one that was made before.
+    """Makes a store of synthetic activations, or opens it if it was made before.
 
-    A run that was killed is continued; the store and the truth are the same to the bit.
+    A call that was killed is continued by the next one, and the result is the same to the bit.
 
     Args:
-      folder: of the store; the truth lies in its subfolder `truth`.
-      recipe: `Superposition`, `SynthBench` or any other.
-      tokens: N.
-      dtype: of the store; the truth stays f32.
+      folder: the folder of the store; its subfolder `truth` holds the true features.
+      recipe: the model of the activations: `Superposition`, `SynthBench` or another one.
+      tokens: the number of tokens, N.
+      dtype: the dtype of the store; the truth is always f32.
 
     Returns:
-      The store, with the one hook HOOK, and its truth.
+      The store, which has the single hook HOOK, and its truth.
 
     Raises:
-      UserError: a folder with other data, or one that cannot be written.
+      UserError: if the folder holds other data or cannot be written.
     """
     at_least(1, "synthetic tokens:", tokens)
     folder = Path(folder).expanduser()
@@ -170,13 +177,13 @@ def synthetic(
         kept = {**about, "file_tokens": size, "dictionary_sha256": sha256}
         hashes = _hashes(beside / ABOUT)[: writer.appends]
         write_json(beside / ABOUT, {**kept, "features_sha256": hashes})
-        # A file without a hash is made again: whoever reads it could not tell what was written.
+        # A file without a recorded hash is made again, because its reader could not verify it.
         for i in range(len(hashes), -(-tokens // size)):
             stop = min(tokens, (i + 1) * size)
             blocks = range(i * BLOCKS, -(-stop // ROWS))
             made = [recipe.block(number) for number in blocks]
-            held = joined(made).part(0, stop - i * size)
-            # Truth first: what stands in the store always has its truth.
+            held = joined(made).between(0, stop - i * size)
+            # The truth is written first, so that every token in the store has its truth.
             file = io.BytesIO()
             np.savez(file, allow_pickle=False, **held._asdict())
             write_bytes(beside / _file(i), file.getvalue())
@@ -189,49 +196,58 @@ def synthetic(
 
 
 def truth(folder: str | Path) -> Truth:
-    """The truth of a store that `synthetic` made.
+    """Opens the truth of a store that `synthetic` made.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: if the truth is missing or damaged.
     """
     beside = Path(folder).expanduser() / FOLDER
     about = _described(beside / ABOUT)
     tokens, size, hashes = about["tokens"], about["file_tokens"], about["features_sha256"]
     if len(hashes) != -(-tokens // size):
         raise UserError(
-            f"{beside / ABOUT} has {len(hashes)} files of {size} tokens for {tokens}: call "
-            "`synthetic` as before, which makes the others"
+            f"{beside / ABOUT} lists {len(hashes)} files of {size} tokens, too few for {tokens} "
+            "tokens: call `synthetic` with the same arguments, which makes the others"
         )
     try:
         dictionary = np.load(beside / "dictionary.npy", allow_pickle=False)
         whole = fingerprint({"dictionary": dictionary}) == about["dictionary_sha256"]
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{beside} is damaged ({error}): make the store anew") from error
+        raise UserError(
+            f"{beside} is damaged ({error}): delete the store and make it again"
+        ) from error
     if not whole:
-        raise UserError(f"{beside / 'dictionary.npy'} is damaged: make the store anew")
+        raise UserError(
+            f"{beside / 'dictionary.npy'} is damaged: delete the store and make it again"
+        )
     return Truth(beside, about["recipe"], dictionary, tokens, size, tuple(hashes))
 
 
-class Known(NamedTuple):
-    """The truth of one split of a synthetic store."""
+class SplitTruth(NamedTuple):
+    """The true dictionary and features of one split of a synthetic store."""
 
-    dictionary: np.ndarray  # f32[G, d], unit rows
-    # (start, stop), counted from the split's first token -> f32[stop - start, G]
+    dictionary: np.ndarray  # f32[G, d], whose rows have norm 1
+    # Maps (start, stop), counted from the split's first token, to f32[stop - start, G].
     features: Callable[[int, int], np.ndarray]
 
 
-def known(split: Split) -> Known:
-    """What the tokens of a split are made of.
+def truth_of(split: Split) -> SplitTruth:
+    """Opens the truth of a split of a synthetic store.
 
     Raises:
-      UserError: the split is of no synthetic store, or of one whose truth is missing or damaged.
+      UserError: if the split is not of a synthetic store, or the truth is missing or damaged.
     """
     tokens = split.arrays.get(HOOK)
     if not isinstance(tokens, Tokens):
-        raise UserError(f"{split.name} is no split of a synthetic store: its truth is not known")
-    # Shards lie in the store's folder or one below it.
+        raise UserError(
+            f"{split.name} is not a split of a synthetic store, so its true features are not "
+            "known: give a split of a store that `synthetic` made"
+        )
+    # The shards may be in the store's folder or in a subfolder.
     whole, first = truth(_store(tokens.paths[0])), tokens.first
-    return Known(whole.dictionary, lambda start, stop: whole.features(first + start, first + stop))
+    return SplitTruth(
+        whole.dictionary, lambda start, stop: whole.features(first + start, first + stop)
+    )
 
 
 def _store(shard: Path) -> Path:
@@ -243,24 +259,24 @@ def _file(number: int) -> str:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """What recipe.json says.
+    """Reads and checks recipe.json.
 
     Raises:
-      UserError: it is missing, damaged, or of a version that kept no hashes.
+      UserError: if the file is missing, damaged, or of an old version that recorded no hashes.
     """
     about = read_json(path, "truth of a synthetic store")
     try:
         json_fields.check_fields(path.name, about, _FIELDS)
     except ValueError as error:
         raise UserError(
-            f"{path} is damaged or of an older version ({error}): call `synthetic` as before, "
-            "which writes it anew"
+            f"{path} is damaged or of an older version ({error}): call `synthetic` with the same "
+            "arguments, which writes it again"
         ) from error
     return about
 
 
 def _hashes(path: Path) -> list[str]:
-    """Of the files of features that are there, in order, as far as recipe.json tells."""
+    """Returns the hashes of the files of features, or [] if recipe.json cannot be read."""
     try:
         return _described(path)["features_sha256"]
     except UserError:
@@ -269,11 +285,11 @@ def _hashes(path: Path) -> list[str]:
 
 def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
-    return plain({"recipe": {"name": type(recipe).__name__, **numbers}, "tokens": tokens})
+    return as_json({"recipe": {"name": type(recipe).__name__, **numbers}, "tokens": tokens})
 
 
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """f32[ROWS, d]: always a whole block, since a product's bits may depend on its shape."""
+    """Makes a whole block of tokens f32[ROWS, d], since a product's bits depend on its shape."""
     return active.dense(len(dictionary)) @ dictionary + constant
 
 
@@ -281,15 +297,17 @@ def _read(path: Path, sha256: str) -> Active:
     try:
         return _held(path, path.stat().st_mtime_ns, sha256)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): make the store anew") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): delete the store and make it again"
+        ) from error
 
 
-# By its time too, since a store may be made anew in the same folder.
+# The modification time is part of the cache's key, since a store may be made again in its folder.
 @functools.lru_cache(maxsize=4)
 def _held(path: Path, time: int, sha256: str) -> Active:
     del time
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError("its sha256 is not that of what was written")
+        raise ValueError("its sha256 differs from the recorded one")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return Active(file["counts"], file["indices"], file["values"])

@@ -1,4 +1,4 @@
-"""A scaled-down SynthSAEBench: Zipf frequencies, a hierarchy of features, correlation."""
+"""A smaller SynthSAEBench: features with Zipf frequencies, a hierarchy and correlations."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ import dataclasses
 
 import numpy as np
 
-from aejax.data.synthetic.random import directions, factors, lots, normal
+from aejax.data.synthetic.random import correlated_draws, directions, factors, normal
 from aejax.data.synthetic.store import ROWS, Active, sparse
 from aejax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class SynthBench:
-    """Chanin and Garriga-Alonso 2026 (arXiv 2602.14687), by default a cut that a CPU can do.
+    """The data of SynthSAEBench (Chanin and Garriga-Alonso 2026, arXiv 2602.14687).
 
-    The published SynthSAEBench-16k is features 16,384, size 768, roots 128, the rest as here; 34.8
-    features of a token are active then (published: about 34). Its model: features fire by a
-    Gaussian copula of low rank with Zipf probabilities; a child is silenced where its parent is
-    silent, and of the children that remain one, drawn at random, stays; to make up for that
-    children fire the more often; magnitudes are normal, cut at zero.
+    The defaults are small enough for a CPU. The published SynthSAEBench-16k has 16,384 features,
+    size 768, 128 roots, and otherwise the same numbers; in this implementation a token of it has
+    34.8 active features (published: about 34). In the model, features fire by a Gaussian copula of
+    low rank with Zipf probabilities. A child is silenced if its parent is silent, and of the firing
+    children of a parent one, drawn at random, stays; children fire more often before that to
+    compensate. Magnitudes are normal and cut at zero.
 
     Attributes:
-      features: G; the commonest first. Trees are filled level by level in that order.
-      size: d.
-      exponent: of Zipf's law for the probability over rank.
-      most: probability of the commonest feature to be active.
-      least: that of the rarest.
-      roots: trees; 0 for no hierarchy.
-      branching: children of a feature.
-      depth: levels below the roots; features that no tree has room for stand alone.
-      rank: of the correlations, 0 for none.
-      correlation: standard deviation of a factor's entry.
-      large: mean magnitude of the commonest feature, falling linearly to
-      small: that of the rarest.
-      spread: mean and standard deviation of the normal whose absolute value is a feature's
-        standard deviation of magnitudes.
-      orthogonal_steps: of gradient descent on the squared overlaps of directions.
-      offset: norm of a constant that is added to every token; it sets ||mean|| / ||std||.
-      seed: 0 or more.
+      features: the number of features, G, from the most to the least frequent; in this order they
+        fill the trees level by level.
+      size: the dimension of a token, d.
+      exponent: the exponent of Zipf's law, which gives a feature's probability by its rank.
+      most: the probability of the most frequent feature to be active.
+      least: the probability of the least frequent feature to be active.
+      roots: the number of trees; 0 for no hierarchy.
+      branching: the number of children of a feature.
+      depth: the number of levels below the roots; features beyond the last level are in no tree.
+      rank: the rank of the correlations; 0 makes the features independent.
+      correlation: the standard deviation of an entry of the copula's factors.
+      large: the mean magnitude of the most frequent feature; means fall linearly to `small`.
+      small: the mean magnitude of the least frequent feature.
+      spread: the mean and the standard deviation of a normal; the absolute value of a draw from it
+        is the standard deviation of a feature's magnitude.
+      orthogonal_steps: the number of steps of gradient descent on the squared overlaps between
+        directions.
+      offset: the norm of a constant that is added to every token; it sets ||mean|| / ||std||.
+      seed: the seed, 0 or more.
     """
 
     features: int = 1024
@@ -60,20 +63,28 @@ class SynthBench:
 
     def __post_init__(self):
         if min(self.features, self.size, self.branching) < 1:
-            raise UserError(f"{self}: features, size and branching are 1 or more")
+            raise UserError(
+                f"{self} is out of range: give features, size and branching of 1 or more"
+            )
         if min(self.roots, self.depth, self.rank, self.orthogonal_steps, self.seed) < 0:
-            raise UserError(f"{self}: roots, depth, rank, orthogonal_steps and seed are 0 or more")
+            raise UserError(
+                f"{self} is out of range: give roots, depth, rank, orthogonal_steps and seed of 0 "
+                "or more"
+            )
         if not 0.0 < self.least <= self.most < 1.0 or self.exponent <= 0.0:
-            raise UserError(f"{self}: 0 < least <= most < 1 and exponent > 0 are needed")
+            raise UserError(f"{self} is out of range: give 0 < least <= most < 1 and exponent > 0")
 
     def probability(self) -> np.ndarray:
-        """Zipf's, f64[G]: of each feature to be active, but for what `fires` cannot make up for."""
+        """Returns the probability of each feature to be active, f64[G], by Zipf's law.
+
+        The hierarchy realises it only approximately, see `fires`.
+        """
         power = np.arange(1, self.features + 1, dtype=np.float64) ** -self.exponent
         share = (power - power[-1]) / max(power[0] - power[-1], 1e-12)
         return self.least + (self.most - self.least) * share
 
     def levels(self) -> list[tuple[range, range]]:
-        """(parents, children) of each level of the trees; children of one parent are neighbours."""
+        """Returns (parents, children) of each level; a parent's children are consecutive."""
         found, level = [], range(min(self.roots, self.features))
         for _ in range(self.depth):
             stop = min(self.features, level.stop + len(level) * self.branching)
@@ -82,9 +93,10 @@ class SynthBench:
         return [(parents, children) for parents, children in found if children]
 
     def fires(self) -> np.ndarray:
-        """Of each feature to fire before the hierarchy silences any, f64[G], at most 0.99.
+        """Returns the probability of each feature to fire before the hierarchy silences any.
 
-        A child is given 1 / p(parent), and 1 + the mean number of siblings that fire beside it.
+        A child's probability is divided by p(parent) and multiplied by 1 + the mean number of
+        siblings that fire with it, to compensate for the silencing; f64[G], at most 0.99.
         """
         p = self.probability()
         raised = p.copy()
@@ -96,9 +108,9 @@ class SynthBench:
         return np.minimum(raised, 0.99)
 
     def dictionary(self) -> np.ndarray:
-        """The features' directions, f32[G, d], unit rows, pushed apart."""
+        """Returns the features' directions, f32[G, d]: unit rows, made more orthogonal."""
         rows = directions(self.seed, (0,), self.features, self.size)
-        # The largest eigenvalue of the overlaps bounds the steps that cannot overshoot.
+        # This step size cannot overshoot, by the largest eigenvalue of the matrix of overlaps.
         rate = 0.25 / (1.0 + np.sqrt(self.features / self.size)) ** 2
         for _ in range(self.orthogonal_steps):
             overlap = rows @ rows.T
@@ -108,13 +120,13 @@ class SynthBench:
         return rows.astype(np.float32)
 
     def constant(self) -> np.ndarray:
-        """What is added to every token, f32[d]: a random direction of length `offset`."""
+        """Returns what is added to every token, f32[d]: a random direction of norm `offset`."""
         return (self.offset * directions(self.seed, (5,), 1, self.size)[0]).astype(np.float32)
 
     def block(self, number: int) -> Active:
-        """The features of tokens number * ROWS to (number + 1) * ROWS - 1."""
+        """Draws the features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         factor = factors(self.seed, (1,), self.features, self.rank, self.correlation)
-        drawn = lots(self.seed, (2, number), self.fires(), factor, ROWS)
+        drawn = correlated_draws(self.seed, (2, number), self.fires(), factor, ROWS)
         on = drawn < 1.0
         for parents, children in self.levels():
             _gate(on, drawn, parents, children, self.branching)
@@ -130,14 +142,14 @@ class SynthBench:
 def _gate(
     on: np.ndarray, drawn: np.ndarray, parents: range, children: range, branching: int
 ) -> None:
-    """Silences children of silent parents, and all children of a parent but one, in place.
+    """Silences, in place, children of silent parents, and all but one child of a firing parent.
 
     Args:
-      on: bool[n, G], what fires; of this level's parents already final.
-      drawn: f64[n, G], lots; of the children that fire, the one with the largest lot stays.
-      parents: of one level.
-      children: theirs, `branching` for each parent in turn; the last ones may lack some.
-      branching: children of a parent.
+      on: which features fire, bool[n, G]; it is final for the parents of this level.
+      drawn: f64[n, G] from `correlated_draws`; the firing child with the largest draw stays.
+      parents: the features of one level.
+      children: their children, `branching` for each parent in turn; the last may have fewer.
+      branching: the number of children of a parent.
     """
     rows, count = len(on), len(children)
     families = -(-count // branching)

@@ -1,6 +1,6 @@
-"""Texts: corpora of documents with labels, read one by one and divided by document.
+"""Text data sets: corpora of documents, which may have labels, divided document by document.
 
-A corpus with a name is one file with a function `source(manual_dir)` and its line in `NAMED`.
+A named corpus has a function `source(manual_dir)` in one file, and an entry in `NAMED`.
 """
 
 from aejax.data.text import bible, brown, wordnet

@@ -1,7 +1,7 @@
-"""The King James Bible: 1,189 chapters of 66 books, one verse a line.
+"""The King James Bible: 1,189 chapters of 66 books, one verse per line.
 
 Source: the Authorized Version, public domain; Debian's packages bible-kjv and bible-kjv-text. Their
-data file is compressed in a format of its own, so the program `bible` must write it as text.
+data file has its own compressed format, so the program `bible` must first write it as text.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ VERSE = re.compile(r" +(?P<verse>[0-9]+) (?P<text>.*)")
 
 
 def source(manual_dir: Path | None) -> Source:
-    """The text as the program `bible` writes it, at any line length.
+    """Describes the text that the program `bible` writes, at whatever line length.
 
     Args:
       manual_dir: the folder that holds kjv.txt.
 
     Returns:
-      One document a chapter, verse after verse, a verse a line; the label is the book.
+      A source with one document per chapter and one verse per line; the label is the book.
 
     Raises:
-      UserError: the file is missing or, once read, is not the whole text.
+      UserError: if the file is missing; reading the documents also raises it if the file does not
+        hold the complete text.
     """
     (file,) = find(manual_dir, [FILE], HOW)
     return Source(
@@ -64,24 +65,25 @@ def _documents(path: Path) -> Iterator[Grouped]:
             verses.append(verse["text"])
             total += 1
         elif line.strip() and verses and not verse:
-            verses[-1] += " " + line.strip()  # a long verse goes on in the next line
+            verses[-1] += " " + line.strip()  # a long verse continues on the next line
         elif line.strip():
             raise _damaged(path, offset, line)
     if (len(books), total) != (BOOKS, VERSES):
         raise UserError(
-            f"{path} holds {total:,} verses of {len(books)} books where the Bible has {VERSES:,} "
+            f"{path} holds {total:,} verses of {len(books)} books, but the Bible has {VERSES:,} "
             f"of {BOOKS}: {HOW}"
         )
     yield _chapter(book, chapter, verses)
 
 
 def _chapter(book: str, chapter: int, verses: list[str]) -> Grouped:
-    # Line ends stand for blanks, one or two, so that only one blank is the same at any length.
+    # A line break replaces one or two blanks, so runs of blanks become one: then the text does
+    # not depend on the line length.
     text = "\n".join(" ".join(verse.split()) for verse in verses)
     return Document(f"{book} {chapter}", text, book), ()
 
 
 def _damaged(path: Path, offset: int, line: str) -> UserError:
     return UserError(
-        f"{path} does not go on as the Bible does at byte {offset} ({line.strip()[:40]!r}): {HOW}"
+        f"{path} is not the text of the Bible from byte {offset} on ({line.strip()[:40]!r}): {HOW}"
     )

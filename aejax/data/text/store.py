@@ -1,42 +1,40 @@
-"""A prepared corpus on the disk: documents in array_record, and what is asked of all at once.
+"""A prepared corpus on the disk: its documents, and an index of their labels and groups.
 
-A folder that tensorflow-datasets prepared holds the documents, read by their number; `aejax.npz`
-beside them holds every document's label and group, so that splitting reads no text.
+tensorflow-datasets (tfds) stores the documents in the format array_record, with random access.
+`aejax.npz` in the same folder holds every document's label and group, so splitting reads no text.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.data.split import fingerprint
+from aejax.data import npz
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
 from aejax.optional import needs
 
 FILE = "aejax.npz"
-BLOCK = 256  # documents that are read together
+BLOCK = 256  # the number of documents that are read together
 
 
 class Index(NamedTuple):
-    """What is known of all documents of a corpus without reading them."""
+    """The labels and groups of all documents of a corpus, and where they came from."""
 
     name: str
     labels: np.ndarray | None  # i32[N], indices into `classes`
-    groups: np.ndarray  # i32[N]: documents of one number are never divided between splits
-    classes: tuple[str, ...]
-    origin: str
-    content: str  # sha256 over all documents in order
+    groups: np.ndarray  # i32[N], group numbers; the documents of a group stay in one split
+    classes: tuple[str, ...]  # the names of the labels
+    origin: str  # where the files came from and whether their content was verified
+    content: str  # sha256 over all documents, in order
 
 
-def save(folder: Path, index: Index) -> None:
-    """Writes the index into a folder that is renamed into place afterwards."""
+def write_index(folder: Path, index: Index) -> None:
+    """Writes the index into the folder of the corpus."""
     arrays = {"group": index.groups}
     if index.labels is not None:
         arrays["label"] = index.labels
@@ -45,34 +43,25 @@ def save(folder: Path, index: Index) -> None:
         "classes": list(index.classes),
         "origin": index.origin,
         "content": index.content,
-        "sha256": fingerprint(arrays),
     }
-    np.savez(folder / FILE, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+    npz.save(folder / FILE, arrays, about)
 
 
-def load(folder: Path) -> Index:
-    """Reads what `save` wrote.
+def read_index(folder: Path) -> Index:
+    """Reads the index that `write_index` wrote.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: if the file is damaged.
     """
-    path = folder / FILE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {key: file[key] for key in file.files}
-        about = json.loads(str(arrays.pop("about")))
-        if fingerprint(arrays) != about["sha256"]:
-            raise ValueError("its sha256 differs")
-        return Index(
-            name=about["name"],
-            labels=arrays.get("label"),
-            groups=arrays["group"],
-            classes=tuple(about["classes"]),
-            origin=about["origin"],
-            content=about["content"],
-        )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(folder, error) from error
+    arrays, about = npz.load(folder / FILE)
+    return Index(
+        name=about["name"],
+        labels=arrays.get("label"),
+        groups=arrays["group"],
+        classes=tuple(about["classes"]),
+        origin=about["origin"],
+        content=about["content"],
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +69,8 @@ class Stored:
     """Some documents of a prepared corpus, in the order of `rows`."""
 
     folder: Path
-    source: Any  # tfds' random-access source of all documents
-    rows: np.ndarray  # i32[N], numbers of documents
+    source: Any  # the tfds data source of all documents, which has random access
+    rows: np.ndarray  # i32[N], the numbers of the documents
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,29 +85,33 @@ class Stored:
     def _read(self, rows: np.ndarray) -> list[Document]:
         try:
             return [_document(record) for record in self.source.__getitems__(rows.tolist())]
-        except Exception as error:  # array_record names its own kinds: a cut or changed file
+        except Exception as error:  # array_record raises errors of many types for damaged files
             raise _damaged(self.folder, error) from error
 
 
-def opened(folder: Path, documents: int) -> Any:
-    """The random-access source of all documents of a prepared corpus.
+def open_documents(folder: Path, documents: int) -> Any:
+    """Opens a prepared corpus and returns the tfds data source of all its documents.
+
+    Args:
+      folder: the folder of the corpus.
+      documents: the number of documents that it must hold.
 
     Raises:
-      UserError: files are missing, or hold another number of documents.
+      UserError: if files are missing or damaged, or hold another number of documents.
     """
     tfds = needs("tensorflow_datasets", "reading texts")
     try:
         source = tfds.builder_from_directory(str(folder)).as_data_source()["train"]
         found = len(source)
-    except Exception as error:  # tfds on a folder that somebody changed: anything
+    except Exception as error:  # tfds raises errors of many types if a folder was changed
         raise _damaged(folder, error) from error
     if found != documents:
-        raise _damaged(folder, ValueError(f"it holds {found} documents of {documents}"))
+        raise _damaged(folder, ValueError(f"it holds {found} of {documents} documents"))
     return source
 
 
 def record(document: Document) -> dict[str, str]:
-    """A document as tensorflow-datasets stores it."""
+    """Returns a document as the example that tfds stores."""
     label, tags = document.label or "", " ".join(document.tags)
     return {"id": document.id, "text": document.text, "label": label, "tags": tags}
 
@@ -130,4 +123,4 @@ def _document(record: Any) -> Document:
 
 def _damaged(folder: Path, error: Exception) -> UserError:
     reason = str(error).strip().partition("\n")[0]
-    return UserError(f"{folder} is damaged ({reason}): delete that folder and start again")
+    return UserError(f"{folder} is damaged ({reason}): delete the folder and start again")

@@ -1,4 +1,4 @@
-"""Texts as train, validation and test: a corpus by its name, a folder of text files, JSON lines."""
+"""Train, validation and test splits of texts: a named corpus, a folder of files, or JSON lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aejax.data.splitting import divide
 from aejax.data.text import NAMED, folder
 from aejax.data.text.corpus import Corpus, Texts
 from aejax.data.text.prepare import prepare
-from aejax.data.text.store import FILE, Index, Stored, load, opened
+from aejax.data.text.store import FILE, Index, Stored, open_documents, read_index
 from aejax.errors import UserError
 
 
@@ -28,34 +28,35 @@ def texts(
     held_out: Sequence[str] = (),
     seed: int = 0,
 ) -> Texts:
-    """A text data set, divided by document into train, validation and test.
+    """Divides a text data set, document by document, into train, validation and test.
 
-    "brown", "wordnet" and "bible" are prepared once from a package's files, which `manual_dir`
-    names. A path is a folder of text files whose subfolders are the labels, or of JSON lines
-    {"text": ..., "label": ...}. Documents with equal text always stand in the same part, and so do
-    JSON lines of one "group" and WordNet's synsets with the same first word or definition.
+    The corpora "brown", "wordnet" and "bible" are prepared once from the files in `manual_dir`. A
+    path names a folder of text files whose subfolders are the labels, or JSON lines of the form
+    {"text": ..., "label": ...}. Documents that belong together always go to the same split:
+    documents with equal text, JSON lines with the same "group", and WordNet's synsets with the
+    same first word or definition.
 
     Args:
-      name_or_path: the name of a corpus, a folder, or a file that ends in .jsonl.
-      data_dir: where a corpus is prepared, once; by default tensorflow-datasets' own folder.
-      manual_dir: the folder with the package's files, needed the first time.
-      validation: share (below 1) or number of the documents that go to validation; fewer where
-        whole groups do not fill it.
-      test: the same for test.
-      held_out: labels whose documents are kept out of all three and come back as `shifted`: a test
-        set from another distribution. Other documents of their groups are left out altogether.
-      seed: decides which documents go to validation and test.
+      name_or_path: the name of a corpus, a folder, or a file that ends in .jsonl or .ndjson.
+      data_dir: the folder where the corpus is prepared; by default that of tensorflow-datasets.
+      manual_dir: the folder with the files of a named corpus, needed until it is prepared.
+      validation: the share (below 1) or the number of the documents in the validation split; it
+        gets fewer if whole groups do not fill it exactly.
+      test: the share or the number of the documents in the test split, likewise.
+      held_out: labels whose documents are kept out of the three splits and returned as `shifted`, a
+        test set from another distribution. Other documents of the same groups are not used at all.
+      seed: the seed of the random division.
 
     Returns:
       Texts(train, validation, test, shifted).
 
     Raises:
-      UserError: unknown name, files missing or damaged, text that is not UTF-8, no documents, a
-        held-out label that there is not, a folder that cannot be written.
+      UserError: if the name is unknown, files are missing or damaged, a text is not UTF-8, there
+        are no documents, a held-out label does not exist, or data_dir cannot be written.
     """
     found = _prepared(name_or_path, data_dir, manual_dir)
-    index = load(found)
-    source = opened(found, len(index.groups))
+    index = read_index(found)
+    source = open_documents(found, len(index.groups))
 
     def corpus(part: str, rows: np.ndarray) -> Corpus:
         return Corpus(
@@ -89,7 +90,7 @@ def _prepared(
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
 ) -> Path:
-    """The folder of the prepared corpus, prepared now where it was not yet."""
+    """Returns the folder of the prepared corpus, which is prepared now if it was not yet."""
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     root = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
     if name in NAMED and not isinstance(name_or_path, Path):
@@ -100,23 +101,23 @@ def _prepared(
         return prepare(NAMED[name](manual), name, root)
     if not (path.exists() or isinstance(name_or_path, Path) or os.sep in name):
         raise UserError(
-            f"unknown corpus {name!r}: there are {', '.join(NAMED)}, and any folder of text files "
-            "or file of JSON lines by its path"
+            f"unknown corpus {name!r}: give one of {', '.join(NAMED)}, or the path of a folder of "
+            "text files or of a file of JSON lines"
         )
     source = folder.source(path)
-    # Named by what the files hold, so that changed files are prepared anew and equal ones are not.
+    # The name contains the hash of the files, so that they are prepared again only after a change.
     own = f"texts_{source.content()[:16]}"
     found = newest(root, own, FILE)
     return found.parent if found is not None else prepare(source, own, root)
 
 
 def _held_out(index: Index, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers i32 of the documents that are divided, and of those with a held-out label."""
+    """Returns the numbers i32 of the documents to divide, and of those with a held-out label."""
     rows = np.arange(len(index.groups), dtype=np.int32)
     if not labels:
         return rows, rows[:0]
     if index.labels is None:
-        raise UserError(f"{index.name} has no labels, so that none can be held out")
+        raise UserError(f"{index.name} has no labels, so none can be held out: omit `held_out`")
     unknown = [label for label in labels if label not in index.classes]
     if unknown:
         raise UserError(
@@ -124,10 +125,11 @@ def _held_out(index: Index, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarr
             f"it has {', '.join(index.classes)}"
         )
     out = np.isin(index.labels, [index.classes.index(label) for label in labels])
-    # A group with a held-out document would be divided if its other documents were used.
+    # The other documents of a held-out document's group are left out, or the group would be divided
+    # between the splits.
     return rows[~np.isin(index.groups, index.groups[out])], rows[out]
 
 
 def _fingerprint(content: str, rows: np.ndarray) -> str:
-    """The sha256 over the hash of all documents and the numbers of those taken."""
+    """Returns the sha256 over the corpus' hash and the numbers of the documents in the split."""
     return hashlib.sha256(content.encode() + rows.astype("<i4").tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""WordNet's glosses: 117,659 short definitions with examples, in 45 topics.
+"""The glosses of WordNet: 117,659 short definitions with examples, in 45 topics.
 
 Source: Princeton University, "WordNet 3.0" (2006); file formats in its manual pages wndb(5WN) and
 lexnames(5WN). Debian's package wordnet-base holds the four files.
@@ -15,10 +15,10 @@ from aejax.errors import UserError
 
 FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 HOW = (
-    "Debian's package wordnet-base puts data.noun, data.verb, data.adj and data.adv into "
-    "/usr/share/wordnet"
+    "install Debian's package wordnet-base, which puts data.noun, data.verb, data.adj and data.adv "
+    "into /usr/share/wordnet"
 )
-# lexnames(5WN), by the number that is the second field of a line.
+# The topics of lexnames(5WN); their position is the number in the second field of a line.
 TOPICS = (
     *("adj.all", "adj.pert", "adv.all", "noun.Tops", "noun.act", "noun.animal", "noun.artifact"),
     *("noun.attribute", "noun.body", "noun.cognition", "noun.communication", "noun.event"),
@@ -34,20 +34,21 @@ NUMBERS = {f"{number:02}": topic for number, topic in enumerate(TOPICS)}
 
 
 def source(manual_dir: Path | None) -> Source:
-    """The glosses of the four data files.
+    """Describes the glosses in the four data files.
 
-    Synsets with the same first word, or with the same definition (the gloss up to its first
-    example), form one group that no split divides. Words shared in any place would join a third
-    of all synsets into one group, and are not looked at.
+    Synsets with the same first word, or the same definition (the gloss up to its first example),
+    form one group, which stays in one split. The other words of a synset are ignored: grouping by
+    them too would join a third of all synsets into one group.
 
     Args:
       manual_dir: the folder that holds data.noun, data.verb, data.adj and data.adv.
 
     Returns:
-      One document a synset: its gloss, with the topic as label and the first word in the id.
+      A source with one document per synset: the gloss, with the topic as its label and the first
+      word in its id.
 
     Raises:
-      UserError: a file is missing or, once read, is damaged.
+      UserError: if a file is missing; reading the documents also raises it if a file is damaged.
     """
     files = find(manual_dir, FILES, HOW)
     return Source(
@@ -63,21 +64,27 @@ def source(manual_dir: Path | None) -> Source:
 def _documents(files: tuple[Path, ...]) -> Iterator[Grouped]:
     for path in files:
         for offset, line in read_lines(path):
-            if not line.startswith("  "):  # the licence's lines do
+            if not line.startswith("  "):  # only the lines of the licence start with blanks
                 yield _synset(path, offset, line)
 
 
 def _synset(path: Path, offset: int, line: str) -> Grouped:
-    """One line: `offset topic kind words word ... | gloss`; the offset is where the line starts."""
+    """Parses one line, `offset topic kind words word ... | gloss`.
+
+    Args:
+      path: the file, for the error message.
+      offset: the byte offset at which the line starts; the line must state the same.
+      line: the line.
+    """
     fields, bar, gloss = line.partition(" | ")
     start, topic, kind, _, word, *_ = [*fields.split(" "), *[""] * 5]
     gloss = gloss.strip()
     if not (bar and gloss) or start != f"{offset:08}" or topic not in NUMBERS:
         raise UserError(
-            f"{path} is damaged: byte {offset} starts no synset of WordNet 3.0 ({line[:20]!r}); "
-            f"fetch it again: {HOW}"
+            f"{path} is damaged: no synset of WordNet 3.0 starts at byte {offset} ({line[:20]!r}); "
+            f"to restore it, {HOW}"
         )
-    word = word.partition("(")[0]  # an adjective's marker follows in brackets
+    word = word.partition("(")[0]  # an adjective may be followed by a marker in parentheses
     definition = gloss.partition('; "')[0]
     document = Document(f"{word}.{kind}.{start}", gloss, NUMBERS[topic])
     return document, (f"word {word.lower()}", f"definition {definition}")

@@ -1,12 +1,12 @@
-"""How well latents stand for known factors: codes f[N, L] beside factors of variation i[N, F].
+"""Disentanglement: compares latents f[N, L] with the known factors of variation i[N, F].
 
     codes = evaluation.latents(model, variables, data)       # posterior means
-    mig_of_means(codes, factors)                             # disentanglement_lib's
-    mig_of_samples(*posteriors(model, variables, data), factors)     # Chen's: another number
+    mig_of_means(codes, factors)                             # the MIG of disentanglement_lib
+    mig_of_samples(*posteriors(model, variables, data), factors)     # Chen's MIG, which differs
     dci(codes, factors).disentanglement
 
-Each is a function of numpy arrays and a seed. Give all factors for disentanglement_lib's figures,
-and leave shape out for Chen's.
+Each metric is a function of numpy arrays and a seed. disentanglement_lib uses all factors; Chen et
+al. 2018 leave out the shape.
 """
 
 from aejax.evaluation.disentanglement.information import mig_of_means, mig_of_samples, modularity

@@ -1,4 +1,4 @@
-"""What every metric of disentanglement does with its arrays: check them, number the values."""
+"""Helpers of the disentanglement metrics: checks of arrays and arguments, and common steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aejax.optional import needs
 
 
 def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes f64[N, L], and factors i64[N, F] whose values are numbered from 0.
+    """Returns codes as f64[N, L], and factors as i64[N, F] with values numbered from 0.
 
     Raises:
-      UserError: if the shapes do not belong together, a code is not finite, there is one factor
-        only, or a factor has one value.
+      UserError: if the shapes do not belong together, a code is not finite, there is only one
+        factor, or a factor has only one value.
     """
     codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
@@ -25,40 +25,43 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
             "and [N, F]"
         )
     if not np.all(np.isfinite(codes)):
-        raise UserError("some codes are not finite: a metric needs those of a trained model")
+        raise UserError("some codes are NaN or infinite: use a model whose training succeeded")
     numbered = [np.unique(column, return_inverse=True)[1] for column in factors.T]
     for k, column in enumerate(numbered):
         if column.max() < 1:
-            raise UserError(f"factor {k} has one value, which no code can tell: leave it out")
+            raise UserError(f"factor {k} has only one value in the data: leave this factor out")
     if len(numbered) < 2:
-        raise UserError("there is one factor only: disentanglement is told between 2 or more")
+        raise UserError("there is only one factor: disentanglement needs 2 or more")
     return codes, np.stack(numbered, axis=1)
 
 
 def check_counts(**counts: int) -> None:
-    """Raises UserError for the first of the named numbers that is not whole, or below 1."""
+    """Raises UserError for the first named number that is not a whole number of 1 or more."""
     for name, count in counts.items():
         if not whole(count) or count < 1:
-            raise UserError(f"{name} is {count}: give a whole number, 1 or more")
+            raise UserError(f"{name} is {count}: give a whole number of 1 or more")
 
 
 def subset(size: int, most: int, generator: np.random.Generator) -> np.ndarray:
-    """At most so many of `size` rows, in random order, each at most once, i64[n]."""
+    """Draws at most `most` of `size` row numbers without replacement, in random order, i64[n]."""
     return generator.permutation(size)[:most]
 
 
 def gap(scores: np.ndarray) -> np.ndarray:
-    """The best latent's score less the second's, f64[F], for scores f64[L, F]."""
-    # One latent alone has no rival.
+    """Returns the best latent's score minus the second best's, f64[F], from scores f64[L, F]."""
+    # A single latent is compared with a second score of 0.
     padded = np.concatenate([scores, np.zeros((1, scores.shape[1]))]) if len(scores) < 2 else scores
     ordered = np.sort(padded, axis=0)
     return ordered[-1] - ordered[-2]
 
 
-def learn(module: str) -> Any:
-    """A module of scikit-learn.
+def scikit_learn(module: str) -> Any:
+    """Returns a module of scikit-learn.
+
+    Args:
+      module: the name of the module within sklearn.
 
     Raises:
-      UserError: if it is not installed.
+      UserError: if scikit-learn is not installed.
     """
     return needs(f"sklearn.{module}", "this metric")

@@ -1,4 +1,4 @@
-"""Metrics from the mutual information between each latent and each factor."""
+"""Disentanglement metrics based on the mutual information between each latent and each factor."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap
 
 
 def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
-    """The mutual information gap of codes in histograms, as disentanglement_lib has it.
+    """Computes the mutual information gap (MIG) from histograms, as disentanglement_lib does.
 
-    Mean over the factors of (I(z_1; v) - I(z_2; v)) / H(v), z_1 and z_2 the two latents that tell
-    most of v. 1 for perfect codes of factors with at most `bins` evenly spaced values, about 0 for
-    independent codes. Not the same figure as `mig_of_samples` (Chen et al. 2018), but usual.
+    It is the mean over the factors of (I(z_1; v) - I(z_2; v)) / H(v), where z_1 and z_2 are the two
+    latents with the highest mutual information with v. It is 1 for perfect codes of factors with at
+    most `bins` evenly spaced values, and about 0 for independent codes. It is widely used, but
+    differs from `mig_of_samples`, the definition of Chen et al. 2018.
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F].
-      bins: of equal width, between a latent's least and largest value.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F], the factors of variation.
+      bins: the number of bins of equal width, between a latent's smallest and largest value.
     """
     codes, factors = checked(codes, factors)
     return float(np.mean(gap(_histogram_information(codes, factors, bins)) / _entropies(factors)))
 
 
 def modularity(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
-    """How much each latent tells of one factor alone (Ridgeway and Mozer 2018, equation 2).
+    """Measures how far each latent depends on one factor (Ridgeway and Mozer 2018, equation 2).
 
-    Mean over the latents of 1 - sum of I(z; v)^2 over the other factors, divided by the best one's
-    (F - 1) times. Independent codes do not score 0 where factors differ in their number of values:
-    in histograms the noise of I(z; v) grows with it.
+    It is the mean over the latents of 1 - r / (b (F - 1)), where b is the largest I(z; v)^2 of the
+    latent with any factor and r is the sum over the other factors. Independent codes score above 0
+    if the factors differ in their number of values, because the noise of I(z; v) in histograms
+    grows with that number.
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F].
-      bins: of equal width, between a latent's least and largest value.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F], the factors of variation.
+      bins: the number of bins of equal width, between a latent's smallest and largest value.
     """
     codes, factors = checked(codes, factors)
     squares = np.square(_histogram_information(codes, factors, bins))
     best = squares.max(axis=1)
-    told = best > 0
-    others = (squares.sum(axis=1) - best) / (np.where(told, best, 1.0) * (squares.shape[1] - 1))
-    return float(np.mean(np.where(told, 1.0 - others, 0.0)))
+    informative = best > 0
+    others = (squares.sum(axis=1) - best) / (
+        np.where(informative, best, 1.0) * (squares.shape[1] - 1)
+    )
+    return float(np.mean(np.where(informative, 1.0 - others, 0.0)))
 
 
 def mig_of_samples(
@@ -52,17 +56,18 @@ def mig_of_samples(
     samples: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """The mutual information gap of samples from the posterior (Chen et al. 2018, equation 6).
+    """Computes the mutual information gap of posterior samples (Chen et al. 2018, equation 6).
 
-    I(z; v) = E log q(z | v) - log q(z), where q(z | v) is the mean of the posteriors of all
-    examples with that value, so no histogram is needed.
+    I(z; v) = E[log q(z | v) - log q(z)], where q(z | v) is the mean of the posteriors of all
+    examples with that value of v, so no histogram is needed.
 
     Args:
-      mean: f[N, L], of the diagonal Gaussian posterior; use the whole data set.
-      log_std: f[N, L].
-      factors: i[N, F]; Chen et al. leave shape out.
-      samples: at most so many examples, one draw from each; the cost grows with samples * N * L.
-      seed: of the draws.
+      mean: f[N, L], the means of the diagonal Gaussian posteriors of the whole data set.
+      log_std: f[N, L], the logarithms of their standard deviations.
+      factors: i[N, F], the factors of variation; Chen et al. leave out the shape.
+      samples: the largest number of examples to sample, with one draw from each. The cost grows
+        with samples * N * L.
+      seed: the seed of the draws.
 
     Raises:
       UserError: if the shapes do not belong together, a number is not finite, or samples < 1.
@@ -72,7 +77,7 @@ def mig_of_samples(
     if log_std.shape != mean.shape:
         raise UserError(f"log_std is {log_std.shape}, but mean is {mean.shape}: give both [N, L]")
     if not np.all(np.isfinite(log_std)):
-        raise UserError("some of log_std are not finite: give those of a trained model")
+        raise UserError("some of log_std are not finite: use a model whose training succeeded")
     check_counts(samples=samples)
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(mean))[:samples]
@@ -88,7 +93,15 @@ def mig_of_samples(
 def _sampled_information(
     z: np.ndarray, mean: np.ndarray, log_std: np.ndarray, factors: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """I(z; v) of one latent and each factor, f64[F], from draws f64[n] of the examples `rows`."""
+    """Returns I(z; v) of one latent with each factor in nats, f64[F].
+
+    Args:
+      z: f64[n], draws of the latent, one for each of the examples `rows`.
+      mean: f64[N], the posterior means of the latent.
+      log_std: f64[N], the logarithms of the standard deviations.
+      factors: i64[N, F], with values numbered from 0.
+      rows: i64[n], the numbers of the examples that were drawn.
+    """
     found = np.zeros(factors.shape[1])
     ones = [np.eye(column.max() + 1)[column] for column in factors.T]  # [N, values] each
     step = max(1, 2**23 // len(mean))
@@ -106,9 +119,9 @@ def _sampled_information(
 
 
 def _histogram_information(codes: np.ndarray, factors: np.ndarray, bins: int) -> np.ndarray:
-    """Nats, f64[L, F]."""
+    """Returns I(z; v) of each latent with each factor in nats, f64[L, F]."""
     if bins < 2:
-        raise UserError(f"bins is {bins}: a histogram that tells anything has 2 or more")
+        raise UserError(f"bins is {bins}, but a histogram needs at least 2: give 2 or more")
     found = np.zeros((codes.shape[1], factors.shape[1]))
     for j, column in enumerate(codes.T):
         edges = np.histogram_bin_edges(column, bins)
@@ -119,11 +132,11 @@ def _histogram_information(codes: np.ndarray, factors: np.ndarray, bins: int) ->
             independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
             some = joint > 0
             found[j, k] = np.sum(joint[some] * np.log(joint[some] / independent[some]))
-    # What is rounding tells nothing: a silent latent has exactly 0.
+    # Clips rounding noise, so that constant latents score exactly 0.
     return np.where(found > 1e-12, found, 0.0)
 
 
 def _entropies(factors: np.ndarray) -> np.ndarray:
-    """H(v), nats, f64[F]."""
+    """Returns the entropy H(v) of each factor in nats, f64[F]."""
     shares = [np.bincount(column) / len(column) for column in factors.T]
     return np.array([-np.sum(share * np.log(share)) for share in shares])

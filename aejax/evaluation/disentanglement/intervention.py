@@ -1,11 +1,11 @@
-"""Metrics that hold one factor still and ask which one it was."""
+"""Disentanglement metrics that hold one factor fixed and predict which one it was."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.evaluation.disentanglement.arrays import check_counts, checked, learn, subset
+from aejax.evaluation.disentanglement.arrays import check_counts, checked, scikit_learn, subset
 
 
 def beta_vae_score(
@@ -17,18 +17,19 @@ def beta_vae_score(
     batch: int = 64,
     seed: int = 0,
 ) -> float:
-    """Test accuracy of telling the factor that two examples share (Higgins et al. 2017, section 3).
+    """Computes the BetaVAE score (Higgins et al. 2017, section 3).
 
-    One point is the mean over `batch` pairs of |z - z'|, where all pairs agree in one factor; a
-    logistic regression tells which. 1 / F by chance.
+    A data point is the mean of |z - z'| over `batch` pairs of examples that agree in one randomly
+    chosen factor. The score is the test accuracy of a logistic regression that predicts this factor
+    from the data point; chance is 1 / F.
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F], of a data set in which factors vary independently.
-      train: points that the classifier learns from.
-      test: points that it is judged by.
-      batch: pairs a point.
-      seed: of the choice of examples.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F], the factors of a data set in which they vary independently.
+      train: the number of data points that the classifier is trained on.
+      test: the number of data points that it is tested on.
+      batch: the number of pairs per data point.
+      seed: the seed of the choice of examples.
     """
     codes, factors = checked(codes, factors)
     check_counts(train=train, test=test, batch=batch)
@@ -44,10 +45,10 @@ def beta_vae_score(
             found[i] = np.abs(codes[first] - codes[second]).mean(axis=0)
         return found, which
 
-    classifier = learn("linear_model").LogisticRegression(max_iter=1000)
+    classifier = scikit_learn("linear_model").LogisticRegression(max_iter=1000)
     learned, which = points(train)
     if len(np.unique(which)) < 2:
-        raise UserError(f"train is {train}, and all points hold one factor still: draw more")
+        raise UserError(f"with train={train}, all points hold the same factor fixed: draw more")
     classifier.fit(learned, which)
     return float(classifier.score(*points(test)))
 
@@ -62,28 +63,29 @@ def factor_vae_score(
     prune: float = 0.05,
     seed: int = 0,
 ) -> float:
-    """Accuracy of the latent that varies least in naming the factor held still (Kim and Mnih 2018).
+    """Computes the FactorVAE score (Kim and Mnih 2018).
 
-    One point is the latent whose variance over `batch` examples with one factor held still is the
-    least share of its variance over all; each latent votes for the factor it most often goes with.
-    1 / F by chance.
+    One factor is held fixed over `batch` examples, and the latent with the smallest variance,
+    relative to its variance over the data, is recorded. On the training points, each latent is
+    assigned the factor that it was recorded with most often. The score is the accuracy of this
+    assignment on the test points; chance is 1 / F.
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F], of a data set in which factors vary independently.
-      train: points that vote.
-      test: points that the votes are judged by.
-      batch: examples a point, 2 or more.
-      prune: latents whose standard deviation over all is below this are not asked.
-      seed: of the choice of examples.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F], the factors of a data set in which they vary independently.
+      train: the number of data points from which latents are assigned to factors.
+      test: the number of data points on which the assignment is tested.
+      batch: the number of examples per data point, 2 or more.
+      prune: latents with a standard deviation below this value are ignored.
+      seed: the seed of the choice of examples.
 
     Returns:
-      The accuracy, 0.0 where no latent is left to be asked.
+      The accuracy, or 0.0 if all latents are ignored.
     """
     codes, factors = checked(codes, factors)
     check_counts(train=train, test=test)
     if batch < 2:
-        raise UserError(f"batch is {batch}, but a variance needs 2 examples or more")
+        raise UserError(f"batch is {batch}, but a variance needs 2 examples: give 2 or more")
     generator = np.random.default_rng(seed)
     rows = _Rows(factors)
     some = subset(len(codes), 10_000, generator)
@@ -93,7 +95,7 @@ def factor_vae_score(
         return 0.0
 
     def votes(count: int) -> np.ndarray:
-        """How often each latent goes with each factor, i64[L, F]."""
+        """Counts how often each latent was recorded with each fixed factor, i64[L, F]."""
         found = np.zeros((codes.shape[1], factors.shape[1]), np.int64)
         for k in generator.integers(0, factors.shape[1], count):
             value = factors[generator.integers(len(codes)), k]
@@ -116,6 +118,6 @@ class _Rows:
         self.starts = [np.cumsum(count) - count for count in self.counts]
 
     def draw(self, k: int, values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """One example for each of values i64[n] of factor k, i64[n]."""
+        """Draws one example for each value of factor k: values i64[n] -> row numbers i64[n]."""
         place = (generator.random(len(values)) * self.counts[k][values]).astype(np.int64)
         return self.order[self.starts[k][values] + place, k]

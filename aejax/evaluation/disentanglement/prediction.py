@@ -1,4 +1,4 @@
-"""Metrics from how well factors are predicted from latents: DCI and SAP."""
+"""Disentanglement metrics based on predicting factors from latents: DCI and SAP."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap, learn, subset
+from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap, scikit_learn, subset
 
 
 class Dci(NamedTuple):
-    """Three sides of one prediction (Eastwood and Williams 2018)."""
+    """Disentanglement, completeness and informativeness (Eastwood and Williams 2018)."""
 
-    disentanglement: float  # does a latent serve one factor: 1, or all alike: 0
-    completeness: float  # is a factor served by one latent: 1, or by all alike: 0
-    informativeness: float  # accuracy on held-out examples, mean over the factors
-    importance: np.ndarray  # f64[L, F], of each latent in predicting each factor
+    disentanglement: float  # 1 if each latent predicts one factor alone, 0 if all factors equally
+    completeness: float  # 1 if one latent alone predicts each factor, 0 if all latents equally
+    informativeness: float  # the mean over the factors of the accuracy on held-out examples
+    importance: np.ndarray  # f64[L, F], the importance of each latent in predicting each factor
 
 
 def dci(
@@ -28,16 +28,16 @@ def dci(
     seed: int = 0,
     classifier: Callable[[], Any] | None = None,
 ) -> Dci:
-    """Disentanglement, completeness, informativeness (Eastwood and Williams 2018, section 2).
+    """Computes disentanglement, completeness and informativeness (Eastwood and Williams 2018).
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F].
-      train: at most so many examples that the classifiers learn from; never more than two thirds.
-      test: at most so many others that they are judged by.
-      seed: of the split.
-      classifier: makes one with fit, score and feature_importances_; None: scikit-learn's gradient
-        boosted trees, as in disentanglement_lib.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F], the factors of variation.
+      train: the largest number of examples to train the classifiers on, at most two thirds of all.
+      test: the largest number of other examples to test them on.
+      seed: the seed of the split.
+      classifier: makes a classifier with fit, score and feature_importances_. None makes gradient
+        boosted trees of scikit-scikit_learn, as disentanglement_lib does.
     """
     codes, factors = checked(codes, factors)
     make = _boosted_trees if classifier is None else classifier
@@ -57,25 +57,27 @@ def dci(
 
 
 def _boosted_trees() -> Any:
-    return learn("ensemble").GradientBoostingClassifier(random_state=0)
+    return scikit_learn("ensemble").GradientBoostingClassifier(random_state=0)
 
 
 def sap_of_regression(codes: np.ndarray, factors: np.ndarray) -> float:
-    """The gap between the two latents that predict a factor best, by R^2 (Kumar et al. 2018).
+    """Computes the SAP score as the gap in R^2 between the two best latents (Kumar et al. 2018).
 
-    Mean over the factors. Reads the factors' values as magnitudes on a line: leave out those that
-    are none. 1 for perfect codes, about 0 for independent ones.
+    It is the mean over the factors, whose values are read as numbers, so leave out categorical
+    ones. It is 1 for perfect codes and about 0 for independent ones.
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F] or f[N, F], evenly spaced in the order of their values.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F] or f[N, F], the factors of variation, with evenly spaced values.
     """
     codes, factors = checked(codes, factors)
     centred, target = codes - codes.mean(axis=0), factors - factors.mean(axis=0)
     covariance = centred.T @ target / len(codes)
     product = np.outer(centred.var(axis=0), target.var(axis=0))
-    told = product > 1e-12
-    return float(np.mean(gap(np.where(told, covariance**2 / np.where(told, product, 1.0), 0.0))))
+    varying = product > 1e-12
+    return float(
+        np.mean(gap(np.where(varying, covariance**2 / np.where(varying, product, 1.0), 0.0)))
+    )
 
 
 def sap_of_threshold(
@@ -86,21 +88,22 @@ def sap_of_threshold(
     test: int = 5_000,
     seed: int = 0,
 ) -> float:
-    """The gap between the two latents that predict a factor best, by accuracy (Kumar et al. 2018).
+    """Computes the SAP score as the gap in accuracy between the two best latents.
 
-    Each latent alone, by a balanced linear support vector machine, as disentanglement_lib does for
-    discrete factors. A perfect code scores less than 1: the second latent is right by chance, and
-    one line cuts one latent into two classes only.
+    Each latent alone predicts a factor by a class-balanced linear support vector machine, as in
+    disentanglement_lib for discrete factors (Kumar et al. 2018). Even a perfect code scores less
+    than 1, because the second latent is sometimes right by chance, and because one latent can
+    linearly separate only two classes.
 
     Args:
-      codes: f[N, L], posterior means.
-      factors: i[N, F].
-      train: at most so many examples that the classifiers learn from; never more than two thirds.
-      test: at most so many others that they are judged by.
-      seed: of the split.
+      codes: f[N, L], the posterior means.
+      factors: i[N, F], the factors of variation.
+      train: the largest number of examples to train the classifiers on, at most two thirds of all.
+      test: the largest number of other examples to test them on.
+      seed: the seed of the split.
     """
     codes, factors = checked(codes, factors)
-    machines = learn("svm")
+    machines = scikit_learn("svm")
     learned, judged = _split(len(codes), train, test, seed)
     scores = np.zeros((codes.shape[1], factors.shape[1]))
     for j in range(codes.shape[1]):
@@ -112,7 +115,7 @@ def sap_of_threshold(
 
 
 def _split(size: int, train: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from and others to be judged by, i64[n] each."""
+    """Returns row numbers for training and other ones for testing, i64[n] each."""
     check_counts(train=train, test=test)
     order = subset(size, size, np.random.default_rng(seed))
     learned = min(train, size * 2 // 3)
@@ -120,9 +123,10 @@ def _split(size: int, train: int, test: int, seed: int) -> tuple[np.ndarray, np.
 
 
 def _concentration(importance: np.ndarray) -> float:
-    """How far each row is from even, mean over the rows weighed by their sums.
+    """Returns how far each row is from uniform, as a mean over the rows weighted by their sums.
 
-    A row's figure is 1 - H(its shares) / log(columns): 1 with one entry, 0 where all are alike.
+    A row scores 1 - H(its shares) / log(columns): 1 with a single nonzero entry, 0 if all are
+    equal.
     """
     total, columns = importance.sum(), importance.shape[1]
     if total == 0:

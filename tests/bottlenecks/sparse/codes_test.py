@@ -217,7 +217,7 @@ class TestBatchTopK:
         def swept(k):
             return trained(made.clone(bottleneck=ae.BatchTopK(M, k)), variables, data())
 
-        with pytest.raises(ae.UserError, match="give slots"):
+        with pytest.raises(ae.UserError, match="give it as slots"):
             jax.eval_shape(swept, 3)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):

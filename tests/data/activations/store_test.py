@@ -51,7 +51,7 @@ class TestStore:
             tokens.reserve(reserved)
             np.testing.assert_array_equal(tokens[wanted], X[wanted])
             np.testing.assert_array_equal(tokens[650:1700], X[650:1700])
-        part = tokens.part(513, 2001)
+        part = tokens.between(513, 2001)
         part.reserve(N)
         inside = np.random.default_rng(2).integers(0, 2001 - 513, 400)
         np.testing.assert_array_equal(part[inside], X[513:2001][inside])
@@ -125,7 +125,7 @@ class TestStore:
         both = found.split(["in", "out"])
         assert both.event == (2, D)
         np.testing.assert_array_equal(next(both.batches(5)).x[:, 1], X[:5, ::-1] * 2.0)
-        with pytest.raises(ae.UserError, match="different size"):
+        with pytest.raises(ae.UserError, match="different sizes"):
             found.split(["in", "wide"])
         with pytest.raises(ae.UserError, match=r"no hook 'up'.*in, out, wide"):
             found.split("up")
@@ -142,7 +142,7 @@ class TestStore:
     def test_what_is_no_share(self, store, share):
         """Fails if numpy's error gets out, or 1.5 of the tokens are 1."""
         for part in ("validation", "test"):
-            with pytest.raises(ae.UserError, match=f"{part} {share}: give a share"):
+            with pytest.raises(ae.UserError, match=f"{part} is {share}: give a share"):
                 store.splits("blocks.3/mlp", **{part: share})
 
 
@@ -172,7 +172,7 @@ class TestFilter:
     def test_what_a_filter_needs(self, tmp_path):
         """Fails if a position is guessed for [n, d], or a quantile is measured on too little."""
         writer = ActivationWriter(tmp_path, provenance=ABOUT, filter=TokenFilter(first_positions=1))
-        with pytest.raises(ae.UserError, match="first_positions needs"):
+        with pytest.raises(ae.UserError, match="which first_positions needs"):
             writer.append({"h": X})
         writer.append({"h": X[:4]}, positions=[0, 1, 0, 1])
         writer.finish()
@@ -180,7 +180,7 @@ class TestFilter:
         other = ActivationWriter(
             tmp_path / "b", provenance=ABOUT, filter=TokenFilter(norm_quantile=0.999)
         )
-        with pytest.raises(ae.UserError, match="append 1000 or more first"):
+        with pytest.raises(ae.UserError, match="append at least 1000 at once"):
             other.append({"h": X[:999]})
         other.close()
 
@@ -191,7 +191,9 @@ class TestFilter:
         x[3, 1] = bad
         with ActivationWriter(tmp_path, provenance=ABOUT, filter=chosen) as writer:
             for _ in range(2):
-                with pytest.raises(ae.UserError, match="'h': token 3 holds NaN or an infinity"):
+                with pytest.raises(
+                    ae.UserError, match=r"token 3 of .*'h' holds NaN or an infinity"
+                ):
                     writer.append({"h": x})
                 writer.append({"h": x}, mask=np.arange(100) != 3)
         assert activations(tmp_path).index.dropped == {"masked": 2, "position": 0, "norm": 20}
@@ -269,14 +271,14 @@ class TestWhole:
     @pytest.mark.parametrize(
         ("values", "says"),
         [
-            ({"h": X[:3] * np.nan}, "append 1, hook 'h': token 0 holds NaN"),
+            ({"h": X[:3] * np.nan}, "token 0 of append 1, hook 'h' holds NaN"),
             ({"h": np.full((2, D), 1e39)}, "too large for float32"),
             ({"h": X[:3].astype(np.float16)}, "stored as float32, but float16"),
-            ({"h": X[:3, :2]}, "has hooks {'h': 2}, the store {'h': 6}"),
-            ({"g": X[:3]}, "has hooks {'g': 6}"),
-            ({"h": X[:3].astype(int)}, "hook 'h' has int64 of shape"),
-            ({"h": X[0]}, r"shape \(6,\); give floats"),
-            ({"h": X[:3, :0]}, r"shape \(3, 0\); give floats"),
+            ({"h": X[:3, :2]}, "has the hooks {'h': 2}, but the store has {'h': 6}"),
+            ({"g": X[:3]}, "has the hooks {'g': 6}"),
+            ({"h": X[:3].astype(int)}, "hook 'h' of append 1 has dtype int64 and shape"),
+            ({"h": X[0]}, r"shape \(6,\): give floats"),
+            ({"h": X[:3, :0]}, r"shape \(3, 0\): give floats"),
             (X, "give a mapping"),
             ({1: X[:3]}, "give a mapping from a hook's name"),
         ],
@@ -292,9 +294,9 @@ class TestWhole:
     @pytest.mark.parametrize(
         ("place", "says"),
         [
-            ({"mask": np.full(3, np.nan)}, "the mask of float64 is no mask: give bools"),
-            ({"mask": [0, 1, 2]}, "the mask of int64 is no mask"),
-            ({"positions": [0.0, 1.7, 2.0]}, "the position of float64 .* give integers"),
+            ({"mask": np.full(3, np.nan)}, "the mask of .* has dtype float64: give bools"),
+            ({"mask": [0, 1, 2]}, "the mask of .* has dtype int64"),
+            ({"positions": [0.0, 1.7, 2.0]}, "the position of .* has dtype float64: give integers"),
         ],
     )
     def test_bad_places(self, tmp_path, place, says):
@@ -311,19 +313,23 @@ class TestWhole:
             (["format"], "aejax activations 2", "'format' of the index is 'aejax activations 2'"),
             (["complete"], "no", "'complete' of the index is 'no'"),
             (["tokens"], 2900.7, "'tokens' of the index is 2900.7"),
-            (["tokens"], 2800, "'tokens' is 2800, its shards have 2900"),
+            (["tokens"], 2800, "'tokens' is 2800, but its shards have 2900"),
             (["appends"], "x", "'appends' of the index is 'x'"),
             (["appends"], True, "'appends' of the index is True"),
             (["offered"], 2901, "'offered' is 2901"),
             (["dropped"], None, "'dropped' of the index is None"),
             (["dropped"], {"masked": 0}, "'dropped' of the index is {'masked': 0}"),
             (["limits"], [1], r"'limits' of the index is \[1\]"),
-            (["limits"], {"g": 1.0}, r"'limits' are of \['g'\]"),
+            (["limits"], {"g": 1.0}, r"'limits' has the hooks \['g'\]"),
             (["settings"], None, "'settings' of the index is None"),
             (["hooks"], [3], r"'hooks' of the index is \[3\]"),
             (["hooks", 0, "name"], None, "'name' of hook 0 is None"),
             (["hooks", 0, "shape"], [D, 0], rf"'shape' of hook 0 is \[{D}, 0\]"),
-            (["hooks", 0, "shape"], [D + 1], f"'mean' .* has {D} numbers, its 'shape' is {D + 1}"),
+            (
+                ["hooks", 0, "shape"],
+                [D + 1],
+                f"'mean' .* has {D} numbers, but its 'shape' is {D + 1}",
+            ),
             (["hooks", 0, "dtype"], "int8", "'dtype' of hook 0 is 'int8'"),
             (["hooks", 0, "mean"], [np.nan] * D, "'mean' of hook 0 is .nan"),
             (["hooks", 0, "squares"], -5, "'squares' of hook 0 is -5"),
@@ -331,7 +337,7 @@ class TestWhole:
             pytest.param(["hooks", 0, "norms"], 10**400, "'norms' of hook 0 is 1000", id="vast"),
             (["shards", 0, "tokens"], 0, "'tokens' of shard 0 is 0"),
             (["shards", 0, "files"], ["../elsewhere.bin"], "'files' of shard 0 is .*elsewhere"),
-            (["shards", 0, "files"], [], "'files' or 'sha256' of shard 0 are not one"),
+            (["shards", 0, "files"], [], "'files' or 'sha256' of shard 0 does not have one"),
             (["shards", 0, "sha256"], [5], r"'sha256' of shard 0 is \[5\]"),
         ],
     )

@@ -44,7 +44,7 @@ def test_what_is_no_file_of_frames_is_refused(tmp_path):
     def prepare():
         images("frey_faces", data_dir=tmp_path / "data", manual_dir=tmp_path)
 
-    with pytest.raises(UserError, match="give --manual-dir"):
+    with pytest.raises(UserError, match="give by --manual-dir"):
         images("frey_faces", data_dir=tmp_path / "data")
     with pytest.raises(UserError, match="is missing"):
         prepare()

@@ -54,7 +54,7 @@ def test_pictures_without_classes(tmp_path):
 def test_refused_by_name(folder):
     """Fails if the size is taken from each file alone, or damage is met with a traceback."""
     write(folder / "dogs" / "odd.png", 7, size=(6, 4))
-    with pytest.raises(UserError, match=r"odd\.png has 6x4 pixels, .*0\.png has 6x5"):
+    with pytest.raises(UserError, match=r"odd\.png has 6x4 pixels, but .*0\.png has 6x5"):
         images(folder)
     (folder / "dogs" / "odd.png").unlink()
     write(folder / "dogs" / "cut.bmp", 7)
@@ -64,15 +64,15 @@ def test_refused_by_name(folder):
         images(folder)
     (folder / "dogs" / "cut.bmp").unlink()
     (folder / "dogs" / "odd.png").write_bytes(b"text")
-    with pytest.raises(UserError, match=r"odd\.png is no picture"):
+    with pytest.raises(UserError, match=r"odd\.png cannot be read as a picture"):
         images(folder)
     PIL.Image.fromarray(np.zeros((5, 6), np.uint16)).save(folder / "dogs" / "odd.png")
-    with pytest.raises(UserError, match=r"odd\.png has pixels of kind I;16"):
+    with pytest.raises(UserError, match=r"odd\.png has pixels of mode I;16"):
         images(folder)
 
 
 def test_refused_folders(folder, tmp_path):
-    with pytest.raises(UserError, match="gone is no folder"):
+    with pytest.raises(UserError, match=r"there is no folder .*gone"):
         images(tmp_path / "gone")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):

