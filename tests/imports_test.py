@@ -33,16 +33,17 @@ ROWS: list[set[str]] = [
     {"interop"},
     {"runs"},
     {"evaluation"},
+    {"language"},
     {"report"},
 ]
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 
 # flax stays in few rooms, which keeps the way open; types and losses only name its Module.
 FLAX = {"types", "contracts", "losses", "model", "training"}
-FLAX |= {"nets", "bottlenecks", "priors", "likelihoods"}
+FLAX |= {"nets", "bottlenecks", "priors", "likelihoods", "language"}
 
 HEAVY = ["tensorflow_datasets", "tensorflow", "grain", "array_record", "matplotlib", "sklearn"]
-HEAVY += ["PIL", "tyro", "rich", "safetensors", "torch", "transformers"]
+HEAVY += ["PIL", "tyro", "rich", "safetensors", "torch", "transformers", "gguf", "tokenizers"]
 
 
 def room(path: pathlib.Path) -> str:

@@ -29,7 +29,8 @@ from experiments.tools.table import filled
 from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
-PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "experiments/README.md")
+PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
+PATHS += ("experiments/README.md",)
 EXAMPLES = ("NAME", "rings")  # experiments that a page names and nobody has
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
 

@@ -104,6 +104,16 @@ def reconstruct(plain: Plain, x: Array) -> Array:
     return decode(plain, encode(plain, x), x)
 
 
+def output_scale(plain: Plain, x: Array) -> Array:
+    """What the output of each example is multiplied by, f32[B, 1]: 1 without a normalisation.
+
+    Args:
+      plain: the weights.
+      x: f32[B, d].
+    """
+    return _normalise(plain, x).scale
+
+
 def fold_decoder_norms(plain: Plain) -> Plain:
     """Rewrites the weights so that every atom has norm 1, without changing the output.
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from aejax.checks import at_least
 from aejax.data.activations.order import pool_tokens, stream
-from aejax.data.activations.tokens import Tokens
 from aejax.data.batches import Batches
 
 
@@ -33,7 +32,7 @@ class TokenBatches(Batches):
         Batches.__post_init__(self)
         at_least(1, "a pool of", self.pool)
         for array in self.split.arrays.values():
-            if isinstance(array, Tokens):
+            if hasattr(array, "reserve"):  # read from a disk, or computed by a model
                 array.reserve(2 * self.pool_tokens * (self.seeds or 1))
 
     @property

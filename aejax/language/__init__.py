@@ -1,0 +1,74 @@
+"""A language model in Flax: run it, read its activations, write into them.
+
+    from aejax import language as lm
+
+    model, variables, tokenizer = lm.load("models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    prompts = lm.padded([tokenizer.encode("The capital of France is")])
+    made = lm.generate(model, variables, prompts, count=8)
+    seen = lm.reader(model, variables, ("resid_post.15",))(*prompts)
+    edits = {"resid_post.15": lm.add(direction)}
+    made = lm.generate(model, variables, prompts, count=8, edits=edits)
+
+`config` and `llama` are the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
+`tokenizer` read files; `generation` runs it; `reading`, `packing` and `live` take activations out;
+`edits` and `splicing` write into it.
+"""
+
+from aejax.language.config import Config
+from aejax.language.edits import add, chain, mean, only, patch, zero
+from aejax.language.generation import Generated, Prompts, Sampling, generate, greedy, padded
+from aejax.language.live import live
+from aejax.language.llama import Cache, Transformer, empty_cache, language_rules, shortened
+from aejax.language.load import LanguageModel, fingerprint, load
+from aejax.language.packing import Packed, Packing, packs
+from aejax.language.reading import collect, reader
+from aejax.language.splicing import change, clamp, latents, replace, scale
+from aejax.language.survey import Survey, survey
+from aejax.language.taps import HOOKS, Taps
+from aejax.language.tokenizer import Tokenizer, load_tokenizer
+from aejax.language.torch_model import torch_reader
+from aejax.language.weights import stacked, unstacked
+
+__all__ = [
+    "HOOKS",
+    "Cache",
+    "Config",
+    "Generated",
+    "LanguageModel",
+    "Packed",
+    "Packing",
+    "Prompts",
+    "Sampling",
+    "Survey",
+    "Taps",
+    "Tokenizer",
+    "Transformer",
+    "add",
+    "chain",
+    "change",
+    "clamp",
+    "collect",
+    "empty_cache",
+    "fingerprint",
+    "generate",
+    "greedy",
+    "language_rules",
+    "latents",
+    "live",
+    "load",
+    "load_tokenizer",
+    "mean",
+    "only",
+    "packs",
+    "padded",
+    "patch",
+    "reader",
+    "replace",
+    "scale",
+    "shortened",
+    "stacked",
+    "survey",
+    "torch_reader",
+    "unstacked",
+    "zero",
+]

@@ -1,0 +1,145 @@
+"""Edits: pure functions that replace the value at a hook, with their arrays, ready for jit.
+
+    edits = {"resid_post.15": add(4.0 * direction)}
+    edits = {"mlp_out.3": zero(), "resid_mid.7": mean(store.hook("resid_mid.7").moments.mean)}
+    edits = {"resid_post.9": only(replace(dictionary), positions=(1, 2, 3))}
+    edits = {"resid_post.9": clamp(dictionary, [17, 4093], 8.0)}
+    edits = {"attn_out.5": patch(other.seen["attn_out.5"])}
+
+    generate(model, variables, prompts, count=32, edits=edits)
+
+An edit is called as edit(value, position): the value f[B, P, ...] at the hook, and the position
+i32[B, P] of each token in its text (-1 for padding), by which it knows its place in cached
+generation too. Any pure function will do; `jax.tree_util.Partial(function, *arrays)` of
+function(*arrays, value, position) hands arrays to the compiled program, so that others of their
+shape need no compiling. What a dictionary writes stands in `splicing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from aejax.errors import UserError
+from aejax.language.taps import Edit
+from aejax.types import Array
+
+
+def add(direction: Any) -> Edit:
+    """Adds a direction to every token.
+
+    Args:
+      direction: f[D], or f[B, 1, D] for one of each text.
+    """
+    return Partial(_add, jnp.asarray(direction))
+
+
+def zero() -> Edit:
+    """Zero ablation."""
+    return Partial(_zero)
+
+
+def mean(value: Any) -> Edit:
+    """Mean ablation: the same value for every token.
+
+    Args:
+      value: f[D], such as the mean over a data set.
+    """
+    return Partial(_mean, jnp.asarray(value))
+
+
+def patch(value: Any) -> Edit:
+    """What another run had at the same hook and the same position of its text.
+
+    Args:
+      value: f[B, Q, ...] or f[1, Q, ...] without padding: `seen` of the other run. Tokens at
+        position Q and later keep what they have.
+    """
+    return Partial(_patch, jnp.asarray(value))
+
+
+def only(
+    edit: Edit, *, texts: Sequence[int] | None = None, positions: Sequence[int] | None = None
+) -> Edit:
+    """The edit at some tokens; all others keep their value to the bit.
+
+    Args:
+      edit: what is done there.
+      texts: rows of the batch, from 0; None: all.
+      positions: in each text, from 0; None: all.
+    """
+    chosen = [None if v is None else jnp.asarray(v, jnp.int32) for v in (texts, positions)]
+    return Partial(_only, edit, *chosen)
+
+
+def chain(*edits: Edit) -> Edit:
+    """One edit after the other."""
+    return Partial(_chain, edits)
+
+
+def _add(direction: Array, value: Array, position: Array) -> Array:
+    del position
+    return value + _wide(direction, value).astype(value.dtype)
+
+
+def _zero(value: Array, position: Array) -> Array:
+    del position
+    return jnp.zeros_like(value)
+
+
+def _mean(mean: Array, value: Array, position: Array) -> Array:
+    del position
+    return jnp.broadcast_to(_wide(mean, value), value.shape).astype(value.dtype)
+
+
+def _wide(vector: Array, value: Array) -> Array:
+    """A vector f[D] as f[1, 1, D]; one of each text f[B, 1, D] as it is."""
+    given = vector[None, None] if vector.ndim == 1 else vector
+    whole = given.ndim == value.ndim == 3 and given.shape[2] == value.shape[2]
+    if not whole or given.shape[0] not in (1, value.shape[0]) or given.shape[1] != 1:
+        raise UserError(
+            f"it brings a vector of shape {vector.shape} to values of shape {value.shape}: give "
+            f"one of {value.shape[-1]} numbers"
+        )
+    return given
+
+
+def _patch(other: Array, value: Array, position: Array) -> Array:
+    if value.ndim != 3 or other.ndim != 3 or other.shape[2] != value.shape[2]:
+        raise UserError(
+            f"it brings values of shape {other.shape} to a hook of shape {value.shape}: patch "
+            "f[B, Q, D] at a hook of the same D; attention's patterns have no position of their own"
+        )
+    if other.shape[0] not in (1, value.shape[0]):
+        raise UserError(f"it brings {other.shape[0]} texts to a batch of {value.shape[0]}")
+    other = jnp.broadcast_to(other, (value.shape[0], *other.shape[1:]))
+    inside = (position >= 0) & (position < other.shape[1])
+    where = jnp.clip(position, 0, other.shape[1] - 1)[..., None]
+    new = jnp.take_along_axis(other, where, axis=1)
+    return jnp.where(inside[..., None], new.astype(value.dtype), value)
+
+
+def _only(
+    edit: Edit, texts: Array | None, positions: Array | None, value: Array, position: Array
+) -> Array:
+    here = jnp.ones(position.shape, bool)
+    if texts is not None:
+        here &= jnp.isin(jnp.arange(value.shape[0]), texts)[:, None]
+    if positions is not None:
+        here &= jnp.isin(position, positions)
+    return _where(here, edit(value, position), value)
+
+
+def _where(here: Array, new: Array, value: Array) -> Array:
+    if value.ndim == 4:  # attn_pattern, f[B, H, P, S]
+        return jnp.where(here[:, None, :, None], new, value)
+    return jnp.where(here[..., None], new, value)
+
+
+def _chain(edits: tuple[Edit, ...], value: Array, position: Array) -> Array:
+    for edit in edits:
+        value = edit(value, position)
+    return value

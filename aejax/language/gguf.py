@@ -1,0 +1,205 @@
+"""GGUF files, llama.cpp's format: configuration and weights, of every quantisation gguf knows.
+
+    model, variables = load_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+The families are those of `general.architecture` llama, qwen2 and gemma3. What differs from Hugging
+Face's files: llama.cpp interleaves the rotary pairs of Llama's queries and keys, which is undone
+here, and adds 1 to Gemma's norms, as this model wants them.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.interop.tensors import MALFORMED, reason
+from aejax.language.config import Config
+from aejax.language.llama import Transformer
+from aejax.language.weights import Archive, assemble, named
+from aejax.optional import needs
+
+_NAMES = (
+    ("embedding", "token_embd.weight"),
+    ("norm/weight", "output_norm.weight"),
+    ("unembed/kernel", "output.weight"),
+    ("blocks_#/attention_norm/weight", "blk.#.attn_norm.weight"),
+    ("blocks_#/attention/query/kernel", "blk.#.attn_q.weight"),
+    ("blocks_#/attention/query/bias", "blk.#.attn_q.bias"),
+    ("blocks_#/attention/query_norm/weight", "blk.#.attn_q_norm.weight"),
+    ("blocks_#/attention/key/kernel", "blk.#.attn_k.weight"),
+    ("blocks_#/attention/key/bias", "blk.#.attn_k.bias"),
+    ("blocks_#/attention/key_norm/weight", "blk.#.attn_k_norm.weight"),
+    ("blocks_#/attention/value/kernel", "blk.#.attn_v.weight"),
+    ("blocks_#/attention/value/bias", "blk.#.attn_v.bias"),
+    ("blocks_#/attention/out/kernel", "blk.#.attn_output.weight"),
+    ("blocks_#/attention_post_norm/weight", "blk.#.post_attention_norm.weight"),
+    ("blocks_#/mlp_norm/weight", "blk.#.ffn_norm.weight"),
+    ("blocks_#/mlp/gate/kernel", "blk.#.ffn_gate.weight"),
+    ("blocks_#/mlp/up/kernel", "blk.#.ffn_up.weight"),
+    ("blocks_#/mlp/down/kernel", "blk.#.ffn_down.weight"),
+    ("blocks_#/mlp_post_norm/weight", "blk.#.post_ffw_norm.weight"),
+)
+_FACTORS = "rope_freqs.weight"  # what Llama 3.1 divides its frequencies by
+ARCHITECTURES = ("llama", "qwen2", "gemma3")
+
+
+class Fields:
+    """The key-value pairs at the head of a GGUF file."""
+
+    def __init__(self, path: pathlib.Path, reader: Any):
+        self.path, self.reader = path, reader
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a key: a number, a string or a list of either; `default` where it is not."""
+        field = self.reader.get_field(name)
+        return default if field is None else field.contents()
+
+    def need(self, name: str, kind: type = int) -> Any:
+        """The value of a key that must be there.
+
+        Raises:
+          UserError: it is missing, of another type, or a whole number below 1.
+        """
+        value = self.get(name)
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and value < 1):
+            raise UserError(f"the field {name!r} of {self.path} is {value!r:.60}: fetch it again")
+        return value
+
+
+def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
+    """The reader of a GGUF file, and its fields.
+
+    Raises:
+      UserError: the package gguf or the file is missing, or the file is damaged or cut.
+    """
+    path = pathlib.Path(path).expanduser()
+    gguf: Any = needs("gguf", f"reading {path}")
+    try:
+        reader = gguf.GGUFReader(path)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except MALFORMED as error:
+        raise UserError(
+            f"{path} is no whole GGUF file, or has a quantisation that the installed gguf does "
+            f"not know ({reason(error)}): fetch it again, or update gguf"
+        ) from error
+    return reader, Fields(path, reader)
+
+
+def load_gguf(
+    path: str | pathlib.Path, dtype: Any = jnp.float32
+) -> tuple[Transformer, dict[str, Any]]:
+    """The model in a GGUF file, and its variables.
+
+    Args:
+      path: of the file.
+      dtype: of products and of the weights after they were dequantised.
+
+    Raises:
+      UserError: the file is missing, cut or damaged, or of an unknown architecture or quantisation.
+    """
+    reader, fields = open_gguf(path)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    config = _config(fields, tensors)
+    turned = fields.get("general.architecture") == "llama"
+
+    def read(name: str) -> np.ndarray:
+        array = _dequantised(fields.path, tensors[name])
+        heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
+        kind = name.split(".")[2] if name.startswith("blk.") else ""
+        if turned and kind in heads and len(array) == heads[kind] * config.head_size:
+            pairs = array.reshape(heads[kind], config.head_size // 2, 2, -1)
+            array = pairs.swapaxes(1, 2).reshape(array.shape)
+        return array
+
+    names = named(config, _NAMES)
+    return assemble(config, Archive(fields.path, names, set(tensors), read, {_FACTORS}), dtype)  # type: ignore
+
+
+def _dequantised(path: pathlib.Path, tensor: Any) -> np.ndarray:
+    """A tensor as f32[...], outermost axis first.
+
+    Raises:
+      UserError: the installed gguf cannot dequantise its type.
+    """
+    gguf: Any = needs("gguf", f"reading {path}")
+    try:
+        return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    except NotImplementedError as error:
+        raise UserError(
+            f"the tensor {tensor.name!r} in {path} is quantised as {tensor.tensor_type.name}, "
+            "which the installed gguf cannot dequantise: take a file of another quantisation"
+        ) from error
+
+
+def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
+    """The model's numbers, from the fields."""
+    family = fields.need("general.architecture", str)
+    if family not in ARCHITECTURES:
+        raise UserError(
+            f"{fields.path} is of the architecture {family!r:.60}: this reader knows "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+
+    def need(name: str, kind: type = int) -> Any:
+        return fields.need(f"{family}.{name}", kind)
+
+    def get(name: str, default: Any) -> Any:
+        return fields.get(f"{family}.{name}", default)
+
+    size, heads, layers = (
+        need("embedding_length"),
+        need("attention.head_count"),
+        need("block_count"),
+    )
+    scaling = get("rope.scaling.type", "none")
+    if scaling not in ("none", "linear"):
+        raise UserError(f"{fields.path} scales its rotary positions by {scaling!r:.40}: not known")
+    head = get("attention.key_length", size // heads)
+    if get("rope.dimension_count", head) != head:
+        raise UserError(f"{fields.path} turns only a part of each head: this model turns all of it")
+    factors: tuple[float, ...] = ()
+    if scaling == "linear":
+        factors = (float(get("rope.scaling.factor", 1.0)),) * (head // 2)
+    elif _FACTORS in tensors:
+        factors = tuple(_dequantised(fields.path, tensors[_FACTORS]).tolist())
+    own: dict[str, Any] = {}
+    if family == "gemma3":
+        own = gemma3(size, layers, need("attention.sliding_window"))
+    return Config(
+        vocabulary=int(tensors["token_embd.weight"].shape[1])
+        if "token_embd.weight" in tensors
+        else 0,
+        layers=layers,
+        size=size,
+        heads=heads,
+        kv_heads=get("attention.head_count_kv", heads),
+        head_size=head,
+        hidden=need("feed_forward_length"),
+        context=need("context_length"),
+        epsilon=need("attention.layer_norm_rms_epsilon", float),
+        tied="output.weight" not in tensors,
+        query_bias=family == "qwen2",
+        rope_base=float(get("rope.freq_base", 1e6 if family == "gemma3" else 1e4)),
+        rope_factors=factors,
+        **own,
+    )
+
+
+def gemma3(size: int, layers: int, window: int, every: int = 6) -> dict[str, Any]:
+    """What sets Gemma 3 apart: of every six layers five are local."""
+    return {
+        "query_norm": True,
+        "post_norm": True,
+        "activation": "gelu",
+        "embedding_scale": size**0.5,
+        "local": tuple((i + 1) % every != 0 for i in range(layers)),
+        "window": window,
+        "local_rope_base": 1e4,
+    }

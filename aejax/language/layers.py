@@ -1,0 +1,160 @@
+"""The layers of a block: norm, attention with rotary positions, gated MLP.
+
+Shapes: B texts, P positions of this pass, S slots of keys (P of them, or those of a cache), D the
+residual stream, H heads of queries, K of keys and values, G = H / K, h a head's size.
+
+Every token has a position in its text, counted from 0, and -1 where it is padding. A token attends
+to those whose position is not -1 and not after its own: this one rule serves texts of one length,
+padding on either side, and slots of a cache that are still empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.language.config import Config
+from aejax.language.taps import Tap
+from aejax.types import Array
+
+PADDING = -1  # the position of a token that is none
+
+
+class Scene(NamedTuple):
+    """What all blocks of one pass share."""
+
+    position: Array  # i32[B, P]
+    slots: Array  # i32[B, S], the positions of the keys
+    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], cos and sin for global and for local layers
+    used: Array | None  # i32[], the slot that this pass' first token is written to; None: no cache
+
+
+class Norm(nn.Module):
+    """x / rms(x) * weight, computed in float32 (Zhang and Sennrich 2019)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[..., n] -> f[..., n]."""
+        weight = self.param("weight", nn.initializers.ones_init(), (x.shape[-1],), jnp.float32)
+        wide = x.astype(jnp.float32)
+        scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
+        return (wide * scale * _trailing(weight, x)).astype(x.dtype)
+
+
+class Dense(nn.Module):
+    """x W, and + bias where there is one."""
+
+    features: int
+    dtype: Any
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[..., n] -> f[..., features]."""
+        shape = (x.shape[-1], self.features)
+        y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+        return y + _trailing(bias, y)
+
+
+def _trailing(vector: Array, like: Array) -> Array:
+    """A vector along the last axis of another array, [1, ..., 1, n]."""
+    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions (Ainslie et al. 2023; Su et al. 2021)."""
+
+    config: Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap
+    ) -> tuple[Array, Any]:
+        """f[B, P, D] -> f[B, P, D], and the cache's (keys, values) with this pass' written in."""
+        c, (B, P, _) = self.config, x.shape
+
+        def heads(name: str, count: int) -> Array:
+            flat = Dense(count * c.head_size, self.dtype, c.query_bias, name=name)(x)
+            return flat.reshape(B, P, count, c.head_size)
+
+        q, k, v = heads("query", c.heads), heads("key", c.kv_heads), heads("value", c.kv_heads)
+        if c.query_norm:
+            q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
+        rope = scene.rope[local]
+        q, k = rotated(q, rope), rotated(k, rope)
+        if kept is not None:
+            assert scene.used is not None
+            start = (0, scene.used, 0, 0)
+            k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), start)
+            v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
+            kept = k, v
+        scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
+        q = q.reshape(B, P, c.kv_heads, -1, c.head_size)
+        scores = jnp.einsum("bpkgh,bskh->bkgps", q, k, preferred_element_type=jnp.float32) * scale
+        seen = visible(scene, local, c.window)[:, None, None]
+        pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
+        pattern = tap("attn_pattern", pattern.reshape(B, c.heads, P, -1)).astype(self.dtype)
+        mixed = jnp.einsum("bkgps,bskh->bpkgh", pattern.reshape(scores.shape), v)
+        return Dense(c.size, self.dtype, name="out")(mixed.reshape(B, P, -1)), kept
+
+
+class MLP(nn.Module):
+    """A gated linear unit: SwiGLU or GeGLU (Shazeer 2020)."""
+
+    config: Config
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f[B, P, D] -> f[B, P, D]."""
+        c = self.config
+        activation = nn.silu if c.activation == "silu" else nn.gelu
+        gate = activation(Dense(c.hidden, self.dtype, name="gate")(x))
+        return Dense(c.size, self.dtype, name="down")(
+            gate * Dense(c.hidden, self.dtype, name="up")(x)
+        )
+
+
+def tables(config: Config, position: Array) -> Array:
+    """Cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, h / 2].
+
+    The kinds are global layers and, where there are any, local ones.
+    """
+    exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
+    factors = jnp.asarray(config.rope_factors or (1.0,) * exponents.size, jnp.float32)
+    frequencies = [1.0 / (config.rope_base**exponents * factors)]
+    if any(config.local):
+        frequencies.append(1.0 / config.local_rope_base**exponents)
+    angles = position[None, ..., None, None] * jnp.stack(frequencies)[:, None, None, None]
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+
+
+def rotated(x: Array, rope: Array) -> Array:
+    """Turns the pair of elements i and i + h / 2 of every head by its angle.
+
+    Args:
+      x: f[B, P, heads, h].
+      rope: f32[2, B, P, 1, h / 2].
+    """
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = rope
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def visible(scene: Scene, local: Any, window: int) -> Array:
+    """Which slots a token attends to, bool[B, P, S]."""
+    query, key = scene.position[:, :, None], scene.slots[:, None, :]
+    seen = (key != PADDING) & (key <= query)
+    if window == 0:
+        return seen
+    return seen & ((query - key < window) | (jnp.asarray(local) == 0))

@@ -1,0 +1,54 @@
+"""A model, its variables and its tokenizer, from a GGUF file or a Hugging Face folder."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from aejax.errors import UserError
+from aejax.files import file_sha256
+from aejax.language.gguf import load_gguf
+from aejax.language.huggingface import load_huggingface
+from aejax.language.llama import Transformer
+from aejax.language.tokenizer import Tokenizer, load_tokenizer
+from aejax.types import Variables
+
+
+class LanguageModel(NamedTuple):
+    """All that is needed to run a model on texts."""
+
+    model: Transformer
+    variables: Variables
+    tokenizer: Tokenizer
+
+
+def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
+    """Reads a language model.
+
+    Args:
+      path: a GGUF file, or a folder with config.json, safetensors and tokenizer.json.
+      dtype: of products, residual stream and weights: jnp.float32 or jnp.bfloat16.
+
+    Raises:
+      UserError: it is missing, damaged, or of an unknown architecture or quantisation.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"there is no model {path}: give a GGUF file or a folder with config.json; "
+            "`python -m experiments fetch-lm FOLDER` brings SmolLM2"
+        )
+    read = load_huggingface if path.is_dir() else load_gguf
+    return LanguageModel(*read(path, dtype), load_tokenizer(path))
+
+
+def fingerprint(path: str | pathlib.Path) -> str:
+    """The sha256 of a model's weights: of its GGUF file, or of a folder's safetensors in turn."""
+    path = pathlib.Path(path).expanduser()
+    if path.is_file():
+        return file_sha256(path)
+    hashes = [file_sha256(shard) for shard in sorted(path.glob("*.safetensors"))]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()

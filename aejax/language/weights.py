@@ -1,0 +1,124 @@
+"""Weights of a transformer out of named tensors, whatever file holds them; and their two forms.
+
+A reader (`gguf`, `huggingface`) brings a Config and an `Archive`; `assemble` asks the model which
+parameters it has, takes each tensor once by its name in that file, and refuses what is left over.
+
+    model, variables = assemble(config, archive, dtype=jnp.float32)
+    variables = stacked(variables)          # for Transformer(scan=True); `unstacked` leads back
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from aejax.errors import UserError
+from aejax.language.config import Config
+from aejax.language.llama import Transformer
+
+
+class Archive(NamedTuple):
+    """The named tensors of one model."""
+
+    path: pathlib.Path  # of the file or folder; every error names it
+    names: dict[str, str]  # parameter -> tensor, as in "blocks_#/mlp/up/kernel" -> "blk.#.ffn_up"
+    there: set[str]  # the tensors that there are
+    read: Callable[[str], np.ndarray]  # tensor's name -> f[...], matrices as [out, in]
+    ignored: frozenset[str] = frozenset()  # tensors that hold nothing of the forward pass
+
+
+def assemble(
+    config: Config, archive: Archive, dtype: Any = jnp.float32
+) -> tuple[Transformer, dict[str, Any]]:
+    """The model and its variables, blocks unrolled.
+
+    Args:
+      config: the model's numbers.
+      archive: where its tensors are.
+      dtype: of products and of the weights; norms stay float32.
+
+    Raises:
+      UserError: a tensor is missing, left over, of another shape, or holds NaN or an infinity.
+    """
+    model = Transformer(config, dtype)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    left, params = archive.there - archive.ignored, {}
+    for path, wanted in traverse_util.flatten_dict(shapes["params"], sep="/").items():
+        name = _tensor(archive, path)
+        if name not in archive.there:
+            raise UserError(
+                f"{archive.path} has no tensor {name!r}: it is not whole, or of another "
+                "architecture than it says"
+            )
+        left.discard(name)
+        params[path] = _checked(archive, name, path, wanted)
+    if left:
+        raise UserError(
+            f"{archive.path} holds the tensor {sorted(left)[0]!r:.80}, which this architecture "
+            "does not have: reading it without would compute something else"
+        )
+    return model, {"params": traverse_util.unflatten_dict(params, sep="/")}
+
+
+def _tensor(archive: Archive, path: str) -> str:
+    """The tensor's name of a parameter's path."""
+    layer = re.match(r"blocks_(\d+)/", path)
+    if layer is None:
+        return archive.names[path]
+    return archive.names[path.replace(layer[0], "blocks_#/")].replace("#", layer[1])
+
+
+def _checked(archive: Archive, name: str, path: str, wanted: Any) -> jax.Array:
+    array = archive.read(name)
+    if path.endswith("/kernel"):
+        array = array.T  # files hold [out, in]
+    if array.shape != wanted.shape:
+        held, asked = array.shape, wanted.shape
+        if path.endswith("/kernel"):
+            held, asked = held[::-1], asked[::-1]
+        raise UserError(
+            f"the tensor {name!r} in {archive.path} has shape {held} instead of {asked}: it does "
+            "not fit the model's configuration"
+        )
+    if not np.isfinite(array).all():
+        raise UserError(f"the tensor {name!r} in {archive.path} holds NaN or an infinity")
+    return jnp.asarray(np.ascontiguousarray(array), wanted.dtype)
+
+
+def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The parameter -> tensor pairs of those parameters that a model of this config has."""
+    absent = []
+    if config.tied:
+        absent.append("unembed/")
+    if not config.query_bias:
+        absent.append("bias")
+    if not config.query_norm:
+        absent += ["query_norm", "key_norm"]
+    if not config.post_norm:
+        absent.append("post_norm")
+    return {path: name for path, name in names if not any(part in path for part in absent)}
+
+
+def stacked(variables: Any) -> dict[str, Any]:
+    """Variables of unrolled blocks as those of `Transformer(scan=True)`, [layers, ...] each."""
+    params = dict(variables["params"])
+    count = sum(name.startswith("blocks_") for name in params)
+    blocks = [params.pop(f"blocks_{i}") for i in range(count)]
+    params["blocks"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+    return {**variables, "params": params}
+
+
+def unstacked(variables: Any) -> dict[str, Any]:
+    """Variables of scanned blocks as those of unrolled ones."""
+    params = dict(variables["params"])
+    blocks = params.pop("blocks")
+    for i in range(len(jax.tree.leaves(blocks)[0])):
+        params[f"blocks_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], blocks)
+    return {**variables, "params": params}

@@ -1,0 +1,249 @@
+"""How fast a language model is read, spliced and generates: beside transformers on the same CPU.
+
+    python -m experiments bench-lm --peer-python PATH   # an interpreter with torch and transformers
+
+The shapes are SmolLM2-135M's, the weights random, which costs the same. Contestants take turns, the
+peer in a process of its own that waits meanwhile; each figure is the median over rounds, ratios are
+medians of the ratios within a round.
+
+    read       tokens a second through 15 of 30 layers into an activation store on the disk; the
+               peer's forward pass of the same layers stores nothing
+    splice     the seconds of a whole forward pass with a TopK dictionary's reconstruction at
+               resid_post.15, over those of the clean pass
+    generate   tokens a second with a cache, 64 after prompts of 64, for 1 prompt and for 8
+    memory     the process's largest resident size while 4 and while 40 batches are collected
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax import language as lm
+from aejax.dictionaries.plain import Plain
+from aejax.errors import UserError
+from aejax.files import write_json
+from aejax.runs.environment import environment
+from experiments.shared.place import prepared, say
+
+SHAPES = {
+    "vocabulary": 49_152,
+    "layers": 30,
+    "size": 576,
+    "heads": 9,
+    "kv_heads": 3,
+    "hidden": 1_536,
+}
+STOP = 15  # blocks of a read
+PROMPT, NEW = 64, 64
+PEER = pathlib.Path(__file__).parent.parent / "peers" / "transformers_lm.py"
+Turn = Callable[[], float]  # seconds
+
+
+def command(
+    out: str = "runs/bench-lm",
+    rows: int = 16,
+    length: int = 128,
+    batches: int = 2,
+    latents: int = 8_192,
+    k: int = 32,
+    rounds: int = 5,
+    peer_python: str | None = None,
+) -> None:
+    """Measures.
+
+    Args:
+      out: folder for result.json.
+      rows: of a pass.
+      length: tokens of a row.
+      batches: passes of a turn that reads.
+      latents: of the dictionary that is spliced in.
+      k: active latents of it.
+      rounds: turns of each contestant.
+      peer_python: an interpreter that has torch and transformers.
+    """
+    counts = {"rows": rows, "length": length, "batches": batches, "latents": latents, "k": k}
+    folder = prepared(out, **counts, rounds=rounds)
+    shapes: dict[str, Any] = SHAPES
+    config = lm.Config(**shapes, head_size=64, context=8_192, rope_base=1e5)
+    model = lm.Transformer(config)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    result: dict[str, Any] = {"settings": {**counts, "rounds": rounds, **SHAPES}}
+    with _peer(peer_python, folder) as ask:
+
+        def add(name: str, own: Turn, tokens: int, times: int, **asked: Any) -> None:
+            def peer() -> float:
+                assert ask is not None
+                return sum(ask(asked) for _ in range(times))
+
+            result[name] = _compared(own, ask and peer, tokens, rounds)
+            write_json(folder / "result.json", {**result, "environment": environment()})
+            say(f"{name:<12} {_line(result[name])}")
+
+        turn = _reading(model, variables, folder / "store", rows, length, batches)
+        read = {"task": "read", "rows": rows, "length": length}
+        add("read", turn, rows * length * batches, batches, **read)
+        for texts in (1, 8):
+            turn = _generating(model, variables, texts)
+            asked = {"task": "generate", "rows": texts, "length": PROMPT, "count": NEW}
+            add(f"generate-{texts}", turn, texts * NEW, 1, **asked)
+    clean, spliced = _splicing(model, variables, rows, length, latents, k)
+    result["splice"] = _ratio(spliced, clean, rounds)
+    say(f"splice       {result['splice']['ratio']:.3f} of the clean pass")
+    result["memory"] = _memory(model, variables, folder / "store", rows, length)
+    say(f"memory       {result['memory']}")
+    write_json(folder / "result.json", {**result, "environment": environment()})
+
+
+def _reading(
+    model: Any, variables: Any, store: pathlib.Path, rows: int, length: int, batches: int
+) -> Turn:
+    """A turn that collects into a store of its own; nothing compiles after the first."""
+    read = lm.reader(model, variables, (f"resid_post.{STOP - 1}",))
+    rng = np.random.default_rng(0)
+    position = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
+    tokens = rng.integers(0, SHAPES["vocabulary"], (rows, length)).astype(np.int32)
+    packed = lm.Packed(tokens, position, np.zeros_like(position))
+
+    def turn(count: int = batches) -> float:
+        shutil.rmtree(store, ignore_errors=True)
+        start = time.perf_counter()
+        lm.collect(read, lambda begun: [packed] * (count - begun), store, provenance={})
+        return time.perf_counter() - start
+
+    return turn
+
+
+def _generating(model: Any, variables: Any, texts: int) -> Turn:
+    prompts = lm.padded([[1] * PROMPT] * texts)
+
+    def turn() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(lm.generate(model, variables, prompts, count=NEW))
+        return time.perf_counter() - start
+
+    return turn
+
+
+def _splicing(
+    model: Any, variables: Any, rows: int, length: int, latents: int, k: int
+) -> tuple[Turn, Turn]:
+    """The clean pass to the logits' states, and the one with a dictionary."""
+    rng = np.random.default_rng(0)
+    size = SHAPES["size"]
+    atoms = rng.standard_normal((latents, size)).astype(np.float32)
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    plain = Plain(
+        activation="topk",
+        W_enc=jnp.asarray(atoms.T),
+        W_dec=jnp.asarray(atoms),
+        b_dec=jnp.zeros(size),
+        b_enc=jnp.zeros(latents),
+        k=k,
+    )
+    tokens = jnp.asarray(rng.integers(0, SHAPES["vocabulary"], (rows, length)), jnp.int32)
+    run = jax.jit(lambda v, taps: model.apply(v, tokens, taps=taps, method="hidden").x)
+
+    def turn(taps: lm.Taps) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(run(variables, taps))
+        return time.perf_counter() - start
+
+    edited = lm.Taps({f"resid_post.{STOP}": lm.replace(plain)})
+    return lambda: turn(lm.Taps()), lambda: turn(edited)
+
+
+def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: int) -> Any:
+    """MiB of the process, which only ever grows, after few and after many batches."""
+    turn: Any = _reading(model, variables, store, rows, length, 4)
+    found = {}
+    for count in (4, 40):
+        turn(count)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found[f"after_{count}_batches"] = round(peak / 1024)
+    return found
+
+
+def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
+    """Tokens a second of both, in turns, and the median of their ratios."""
+    if peer is None:
+        own()
+        seconds = [own() for _ in range(rounds)]
+        return {"tokens_per_second": tokens / statistics.median(seconds)}
+    found = _ratio(peer, own, rounds)
+    return {
+        "tokens_per_second": tokens / statistics.median(found["below"]),
+        "transformers": tokens / statistics.median(found["above"]),
+        "ratio": found["ratio"],
+        "ratios": found["ratios"],
+    }
+
+
+def _ratio(above: Turn, below: Turn, rounds: int) -> dict[str, Any]:
+    """Seconds of two contestants in turns, and the median over rounds of above / below."""
+    for turn in (above, below):
+        turn()
+    pairs = [(above(), below()) for _ in range(rounds)]
+    ratios = [a / b for a, b in pairs]
+    tops, bottoms = ([pair[i] for pair in pairs] for i in (0, 1))
+    return {
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "above": tops,
+        "below": bottoms,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = f"{row['tokens_per_second']:,.0f} tokens a second"
+    if "ratio" not in row:
+        return text
+    return f"{text}, transformers {row['transformers']:,.0f}: {row['ratio']:.2f} times"
+
+
+@contextmanager
+def _peer(python: str | None, folder: pathlib.Path) -> Iterator[Callable[[Any], float] | None]:
+    """transformers in a process of its own, which waits while the others run."""
+    if python is None:
+        yield None
+        return
+    flags = [text for name, n in SHAPES.items() for text in (f"--{name.replace('_', '-')}", str(n))]
+    log = folder / "transformers.log"
+    with log.open("w") as errors:
+        try:
+            process = subprocess.Popen(
+                [python, str(PEER), *flags, "--stop", str(STOP)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        except OSError as error:
+            raise UserError(f"{python} cannot be started: {error.strerror}") from error
+
+        def ask(asked: Any) -> float:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(asked) + "\n")
+            process.stdin.flush()
+            for line in process.stdout or ():
+                if line.startswith("{"):
+                    return json.loads(line)["seconds"]
+            raise UserError(f"transformers ended without an answer: {log} says why")
+
+        with process:
+            try:
+                yield ask
+            finally:
+                process.kill()

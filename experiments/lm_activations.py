@@ -1,0 +1,156 @@
+"""Activations of a language model into a store, and what they look like.
+
+    python -m experiments lm-activations models/SmolLM2-135M-Instruct.Q4_1.gguf texts/
+
+Packs texts into rows, runs the model up to the last hook and streams what it reads into OUT/store,
+which `aejax.data.activations.activations` opens. Killed and started again, it goes on with the
+shard where it was. report.html shows norms by layer and position, attention sinks, kurtosis, and
+the store's moments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+import time
+from typing import Any, Literal
+
+from aejax import language as lm
+from aejax.data import texts
+from aejax.data.activations import TokenFilter
+from aejax.data.activations.index import FILE, load
+from aejax.data.text import Corpus
+from aejax.errors import UserError
+from aejax.files import read_json, write_json
+from aejax.runs.environment import environment
+from experiments.shared.place import say
+
+PARTS = ("train", "validation", "test", "shifted")
+
+
+def command(
+    model: pathlib.Path,
+    corpus: str,
+    out: pathlib.Path = pathlib.Path("runs/lm-activations"),
+    part: Literal["train", "validation", "test", "shifted"] = "train",
+    held_out: tuple[str, ...] = (),
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    hooks: tuple[str, ...] = ("resid_post.15",),
+    length: int = 128,
+    rows: int = 16,
+    together: bool = True,
+    bos: bool = False,
+    tokens: int = 1_000_000,
+    first_positions: int = 1,
+    norm_quantile: float | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    shard_tokens: int = 2**18,
+    surveyed: int = 8_192,
+) -> None:
+    """Collects.
+
+    Args:
+      model: a GGUF file or a Hugging Face folder.
+      corpus: brown, wordnet, bible, a folder of text files, or a file of JSON lines.
+      out: folder for the store, result.json and report.html.
+      part: of the corpus.
+      held_out: labels that only `--part shifted` has.
+      data_dir: where a corpus is prepared.
+      manual_dir: the package's files of brown, wordnet or bible.
+      hooks: what to read, such as resid_post.15 mlp_out.3.
+      length: tokens of a row.
+      rows: of one pass.
+      together: texts follow each other in a row; else a row holds one text.
+      bos: the BOS token before every text.
+      tokens: about how many to read at most: whole passes.
+      first_positions: tokens to leave out at the start of each row; the first one is a sink.
+      norm_quantile: leaves out tokens whose norm is above it, measured on the first pass.
+      dtype: of the model's products and of the store.
+      shard_tokens: of a shard, which is what a kill may lose.
+      surveyed: about how many tokens the report looks at.
+    """
+    if tokens < 1 or surveyed < 1:
+        raise UserError("--tokens and --surveyed: give 1 or more")
+    packing = lm.Packing(length, together, bos)
+    sources = texts(corpus, data_dir=data_dir, manual_dir=manual_dir, held_out=held_out)
+    chosen = getattr(sources, part)
+    if chosen is None:
+        raise UserError("--part shifted needs --held-out with the labels to hold out")
+    net, variables, tokenizer = lm.load(model, dtype)
+    read = lm.reader(net, variables, hooks)
+    if any(hook.startswith("attn_pattern") for hook in hooks):
+        raise UserError("attn_pattern has no vector of a token, so a store cannot hold it")
+    most = -(-tokens // (rows * length))
+
+    def batches(start: int) -> Any:
+        made = lm.packs(tokenizer, _texts(chosen), packing, rows, start)
+        return itertools.islice(made, max(0, most - start))
+
+    provenance = {
+        "model": {"file": model.name, "sha256": lm.fingerprint(model), "dtype": dtype},
+        "corpus": chosen.provenance(),
+        "packing": dataclasses.asdict(packing),
+        "rows": rows,
+        "tokens": tokens,
+    }
+    began = time.perf_counter(), _appends(out / "store")
+
+    def progress(done: int) -> None:
+        if done % 50 == 0:
+            rate = (done - began[1]) * rows * length / (time.perf_counter() - began[0])
+            say(f"{done * rows * length:,} tokens read, {rate:,.0f} a second")
+
+    index = lm.collect(
+        read,
+        batches,
+        out / "store",
+        provenance=provenance,
+        filter=TokenFilter(first_positions, norm_quantile),
+        dtype=dtype,
+        shard_tokens=shard_tokens,
+        progress=progress,
+    )
+    say(f"{index.tokens:,} tokens of {', '.join(hooks)}: {out / 'store'}")
+    some = itertools.islice(batches(0), -(-surveyed // (rows * length)))
+    found = lm.survey(net, variables, some)
+    result = {
+        "tokens": index.tokens,
+        "dropped": index.dropped,
+        "norms": found.norms[:, : min(length, 16)],
+        "median_norm": found.median,
+        "sink_share": found.share,
+        "kurtosis": found.kurtosis,
+        "gamma": found.gamma,
+        "sinks": [sink._asdict() for sink in found.sinks[:16]],
+    }
+    write_json(out / "result.json", {**result, "environment": environment()})
+    _report(out, found, index, tokenizer, provenance)
+
+
+def _appends(store: pathlib.Path) -> int:
+    """Passes that a store holds already."""
+    return load(store).appends if (store / FILE).is_file() else 0
+
+
+def _texts(corpus: Corpus) -> Any:
+    return (document.text for document in corpus)
+
+
+def _report(
+    out: pathlib.Path, found: lm.Survey, index: Any, tokenizer: lm.Tokenizer, provenance: Any
+) -> None:
+    from aejax import report
+    from aejax.report.language import activation_sections
+
+    say(f"sinks: {found.share.max():.2%} of the tokens at layer {found.layer}")
+    path = report.write(
+        out,
+        "Activations of a language model",
+        activation_sections(found, index, tokenizer.token),
+        summary=(__doc__ or "").partition("\n")[0],
+        config=provenance,
+        environment=read_json(out / "result.json")["environment"],
+    )
+    say(f"report: {path}")

@@ -1,0 +1,57 @@
+"""transformers' side of bench-lm: the same shapes with random weights, on as many threads.
+
+Reads lines {"task": ..., ...} and answers each with {"seconds": ...}. Needs torch and transformers.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import torch
+import transformers
+
+
+def main():
+    """Answers until the input ends."""
+    parser = argparse.ArgumentParser()
+    for name in ("vocabulary", "layers", "size", "heads", "kv-heads", "hidden", "stop"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    flags = parser.parse_args()
+    config = transformers.LlamaConfig(
+        vocab_size=flags.vocabulary,
+        hidden_size=flags.size,
+        intermediate_size=flags.hidden,
+        num_hidden_layers=flags.layers,
+        num_attention_heads=flags.heads,
+        num_key_value_heads=flags.kv_heads,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).eval()
+    # The same layers: transformers has no way to stop at a hook, so its model is cut.
+    short = transformers.LlamaForCausalLM(config).eval().model
+    short.layers = short.layers[: flags.stop]
+    short.config.num_hidden_layers = flags.stop
+    for line in sys.stdin:
+        ask = json.loads(line)
+        tokens = torch.ones((ask["rows"], ask["length"]), dtype=torch.long)
+        start = time.perf_counter()
+        with torch.no_grad():
+            if ask["task"] == "read":
+                short(tokens, use_cache=False).last_hidden_state.sum().item()
+            else:
+                model.generate(
+                    tokens,
+                    attention_mask=torch.ones_like(tokens),
+                    do_sample=False,
+                    min_new_tokens=ask["count"],
+                    max_new_tokens=ask["count"],
+                    pad_token_id=0,
+                )
+        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

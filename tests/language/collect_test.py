@@ -1,0 +1,139 @@
+"""Packing, collection into a store, and activations straight into training."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax.data.activations import TokenBatches, TokenFilter, activations
+from aejax.errors import UserError
+from aejax.language.live import live
+from aejax.language.packing import Packing, packs
+from aejax.language.reading import collect, reader
+from tests.language import cases
+
+TEXTS = ["abcde", "", "fghijklmnop", "qrs", *("abcdefghij" * 3 for _ in range(40))]
+HOOKS = ("resid_post.0", "mlp_out.1")
+
+
+def packed(packing=None, rows=4, start=0, texts=TEXTS):
+    return packs(cases.Letters(), texts, packing or Packing(8), rows, start)
+
+
+def letters(row):
+    return "".join(chr(ord("a") + t - 3) if t > 1 else "^" for t in row if t)
+
+
+def test_texts_are_packed_one_after_the_other():
+    found = list(packed(texts=TEXTS[:4]))
+    assert [letters(row) for row in found[0].tokens] == ["abcdefgh", "ijklmnop", "qrs", ""]
+    np.testing.assert_array_equal(found[0].text[0], [0] * 5 + [2] * 3)
+    np.testing.assert_array_equal(found[0].position[2], [0, 1, 2, -1, -1, -1, -1, -1])
+    with_bos = next(packed(Packing(8, bos=True), texts=TEXTS[:4]))
+    assert [letters(row) for row in with_bos.tokens] == ["^abcde^f", "ghijklmn", "op^qrs", ""]
+
+
+def test_a_row_holds_one_text_alone():
+    """Fails if a long text is cut: nothing of it may be lost."""
+    found = next(packed(Packing(8, together=False), texts=TEXTS[:4]))
+    assert [letters(row) for row in found.tokens] == ["abcde", "fghijklm", "nop", "qrs"]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_batches_may_begin_anywhere(together):
+    packing = Packing(8, together=together, bos=True)
+    whole = list(packed(packing))
+    for a, b in zip(whole[3:], packed(packing, start=3), strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_what_cannot_be_packed_is_refused():
+    with pytest.raises(UserError, match="the corpus is empty"):
+        list(packed(texts=["", ""]))
+    with pytest.raises(UserError, match="a row of 1 tokens"):
+        Packing(1)
+    letters = cases.Letters()
+    letters.bos = None
+    with pytest.raises(UserError, match="no BOS"):
+        list(packs(letters, ["a"], Packing(8, bos=True), 2))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
+    """Fails if a batch is lost or comes twice, or if a hook's rows are another's."""
+    read = reader(*cases.model(), HOOKS)
+    how = {
+        "provenance": {"model": "tiny"},
+        "filter": TokenFilter(first_positions=1),
+        "shard_tokens": 60,
+    }
+    index = collect(read, lambda start: packed(start=start), tmp_path / "whole", **how)
+
+    def stop(done):
+        if done == 17:
+            raise Killed
+
+    with pytest.raises(Killed):
+        collect(read, lambda s: packed(start=s), tmp_path / "cut", progress=stop, **how)
+    begun = []
+
+    def again(start):
+        begun.append(start)
+        return packed(start=start)
+
+    assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
+    assert 0 < begun[0] < 17
+    assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
+    assert len(begun) == 1  # a whole store is left as it is
+    store = activations(tmp_path / "cut")
+    batch = next(packed())
+    wanted = read(batch.tokens, batch.position)
+    for hook in HOOKS:
+        np.testing.assert_array_equal(
+            store.tokens(hook).read(0, 28), np.asarray(wanted[hook])[:, 1:].reshape(28, -1)
+        )
+    with pytest.raises(UserError, match="begun with provenance"):
+        collect(read, again, tmp_path / "cut", **{**how, "provenance": {"model": "other"}})
+
+
+def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path):
+    """Bit for bit, from whichever batch one begins; fails if rows are put into wrong places."""
+    read = reader(*cases.model(), HOOKS)
+    split = live(
+        read, packed(), "resid_post.0", "mlp_out.1", provenance={}, first_positions=1, passes=4
+    )
+    collect(
+        read,
+        lambda start: packed(start=start),
+        tmp_path,
+        provenance={},
+        filter=TokenFilter(first_positions=1),
+    )
+    stored = activations(tmp_path).split("resid_post.0", "mlp_out.1")
+    assert len(split) == len(stored)
+    how = {"size": 64, "seed": 3, "pool": 512, "resident_limit": 0}
+    fresh, there = TokenBatches(split, **how), TokenBatches(stored, **how)
+    for t in (7, 0, 30, 7):
+        for a, b in zip(fresh[t][:2], there[t][:2], strict=True):
+            np.testing.assert_array_equal(a, b)
+    model = ae.Autoencoder(ae.nets.Identity(), ae.TopK(24, 4), ae.nets.Dictionary(cases.SIZE))
+    learner = ae.compiled(ae.chunked(ae.learner(model, ae.sparse(), optax.adam(1e-3)), 4))
+    ends = []
+    for batches in (fresh, there):
+        state = learner.init(jax.random.key(0), batches[0])
+        *_, (state, _) = ae.loop(learner, state, batches, 8, progress=False)
+        ends.append(np.asarray(state.params["decoder"]["atoms"]))
+    np.testing.assert_array_equal(*ends)
+
+
+def test_what_cannot_be_read_live_is_refused():
+    read = reader(*cases.model(), HOOKS)
+    with pytest.raises(UserError, match=r"'resid_pre.1' is not read: .*resid_post.0 are"):
+        live(read, packed(), "resid_pre.1", provenance={})
+    with pytest.raises(UserError, match="no token is left"):
+        live(read, packed(), "mlp_out.1", provenance={}, first_positions=8)

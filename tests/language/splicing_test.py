@@ -1,0 +1,99 @@
+"""Dictionaries in a model: a latent is edited by the difference of two decodings, and exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from aejax.dictionaries.plain import decode, encode, reconstruct
+from aejax.errors import UserError
+from aejax.language.generation import generate, padded
+from aejax.language.splicing import change, clamp, latents, replace, scale
+from aejax.language.taps import Taps
+from tests.language import cases
+
+M = 24
+DICTIONARIES = {
+    "relu": cases.dictionary(),
+    "topk": cases.dictionary(activation="topk", k=5, apply_b_dec_to_input=True),
+    "jumprelu": cases.dictionary(activation="jumprelu", threshold=jnp.full(M, 0.5)),
+    "normalised": cases.dictionary(normalisation="layer_norm", W_skip=jnp.eye(cases.SIZE)),
+}
+VALUE = jnp.asarray(np.random.default_rng(3).standard_normal((2, 5, cases.SIZE)), jnp.float32)
+POSITION = jnp.broadcast_to(jnp.arange(5), (2, 5))
+
+
+@pytest.mark.parametrize("name", DICTIONARIES)
+def test_a_latent_is_written_as_the_difference_of_two_decodings(name):
+    """Fails if the bias or the skip is added, or the scale of a normalised output forgotten."""
+    plain = DICTIONARIES[name]
+    rows = VALUE.reshape(-1, cases.SIZE)
+    codes = encode(plain, rows)
+    written = {
+        "clamp": (clamp(plain, [2, 7], [3.0, -1.0]), codes.at[:, 2].set(3.0).at[:, 7].set(-1.0)),
+        "scale": (scale(plain, [3], 0.0), codes.at[:, 3].set(0.0)),
+        "change": (change(plain, Partial(lambda z, position: z * 2.0)), codes * 2.0),
+    }
+    for edit, edited in written.values():
+        wanted = rows + decode(plain, edited, rows) - decode(plain, codes, rows)
+        found = edit(VALUE, POSITION).reshape(wanted.shape)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(
+        replace(plain)(VALUE, POSITION).reshape(rows.shape), reconstruct(plain, rows), atol=1e-6
+    )
+    np.testing.assert_array_equal(latents(plain, VALUE).reshape(codes.shape), codes)
+
+
+@pytest.mark.parametrize("cached", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_empty_edit_of_latents_changes_nothing_to_the_bit(cached):
+    """Though the dictionary's reconstruction is far from the value."""
+    model, variables = cases.model()
+    plain = DICTIONARIES["topk"]
+    tokens = cases.tokens()
+    run = jax.jit(lambda taps: model.apply(variables, tokens, taps=taps))
+    clean = run(Taps())
+    assert np.abs(run(Taps({"resid_mid.0": replace(plain)})) - clean).max() > 0.1
+    empty = {
+        "resid_pre.0": change(plain, Partial(lambda z, position: z)),
+        "resid_mid.0": scale(plain, [0, 5, 7], 1.0),
+        "mlp_out.1": clamp(plain, [], 0.0),
+    }
+    if not cached:
+        np.testing.assert_array_equal(run(Taps(empty)), clean)
+        return
+    prompts = padded(tokens.tolist())
+    a, b = (generate(model, variables, prompts, count=8, edits=e).tokens for e in ({}, empty))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_programs_are_shared_by_dictionaries_of_one_form():
+    """Weights are arguments: fails if they are constants of the program."""
+    traces = []
+
+    @jax.jit
+    def run(edit):
+        traces.append(1)
+        return edit(VALUE, POSITION)
+
+    a, b = (run(replace(cases.dictionary(seed=seed))) for seed in (0, 1))
+    assert np.abs(a - b).max() > 0.1
+    run(clamp(cases.dictionary(), [1], 2.0))
+    run(clamp(cases.dictionary(seed=1), [3], 4.0))
+    assert len(traces) == 2
+
+
+def test_what_does_not_fit_is_refused():
+    plain = cases.dictionary()
+    with pytest.raises(UserError, match="no latent 24: the dictionary has 0 to 23"):
+        clamp(plain, [24], 1.0)
+    with pytest.raises(UserError, match="no latent -1"):
+        scale(plain, [-1], 1.0)
+    with pytest.raises(UserError, match="3 numbers for 2 latents"):
+        clamp(plain, [1, 2], [1.0, 2.0, 3.0])
+    with pytest.raises(UserError, match="more than once"):
+        clamp(plain, [1, 1], 1.0)
+    wide = cases.dictionary(size=20)
+    for edit in (replace(wide), clamp(wide, [1], 1.0)):
+        with pytest.raises(UserError, match=r"reads 20 numbers and writes 20, but .* \(2, 5, 16\)"):
+            edit(VALUE, POSITION)
