@@ -19,7 +19,7 @@ from typing import Any, Literal
 from aejax import language as lm
 from aejax.data import texts
 from aejax.data.activations import TokenFilter
-from aejax.data.activations.index import FILE, load
+from aejax.data.activations.index import FILE, read_index
 from aejax.data.text import Corpus
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
@@ -131,7 +131,7 @@ def command(
 
 def _appends(store: pathlib.Path) -> int:
     """Passes that a store holds already."""
-    return load(store).appends if (store / FILE).is_file() else 0
+    return read_index(store).appends if (store / FILE).is_file() else 0
 
 
 def _texts(corpus: Corpus) -> Any:
