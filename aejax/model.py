@@ -7,6 +7,7 @@ generation  prior -> latent -> prediction; this path needs no encoder
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,13 @@ class Autoencoder(nn.Module):
                     f"the {kind.lower()} of this model is a {name}, which is no {kind}: derive "
                     f"{name} from aejax.contracts.{kind}, which lists what it must define"
                 )
+        shared = _modules(self.encoder).keys() & _modules(self.decoder).keys()
+        if shared:
+            name = type(_modules(self.encoder)[shared.pop()]).__name__
+            raise UserError(
+                f"one {name} stands in the encoder and in the decoder, and Flax would keep its "
+                f"numbers in the encoder alone: give each of them a {name} of its own"
+            )
         super().__post_init__()
 
     def __call__(self, batch: Batch, key: Key | None = None, step: Array | int = 0) -> Forward:
@@ -162,3 +170,14 @@ class Autoencoder(nn.Module):
             f"the decoder {type(self.decoder).__name__} gives shape {prediction.shape[1:]}, but "
             f"{reader} needs {wanted} for a target of shape {event}: change the decoder's shape"
         )
+
+
+def _modules(part: Any) -> dict[int, nn.Module]:
+    """Collects a part and the modules in its fields, by their identity."""
+    if not isinstance(part, nn.Module):
+        return {}
+    found = {id(part): part}
+    for field in dataclasses.fields(part):
+        if field.name != "parent":
+            found |= _modules(getattr(part, field.name, None))
+    return found

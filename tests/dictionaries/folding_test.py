@@ -458,3 +458,12 @@ class TestResampled:
         assert "stablehlo.case" in text
         _, metrics = jax.jit(swept.step)(state, batch)
         assert metrics["resampled"].shape == (2,)
+
+
+@pytest.mark.parametrize("place", ["scale", "skip"])
+def test_one_scale_in_encoder_and_decoder_is_refused(place):
+    """Flax would keep its memory under the encoder alone, and the fold would then lack a scale."""
+    scale = ae.nets.Scale()
+    with pytest.raises(ae.UserError, match="one Scale stands in the encoder and in the decoder"):
+        ae.Autoencoder(scale, ae.ReLU(8), ae.nets.Dictionary(4, **{place: scale}))
+    ae.Autoencoder(scale, ae.ReLU(8), ae.nets.Dictionary(4, **{place: ae.nets.Scale()}))
