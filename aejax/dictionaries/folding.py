@@ -112,14 +112,11 @@ def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
     if plain.apply_b_dec_to_input:
         shift = shift + _wide(plain.b_dec)
     moved = -shift @ kernel
-    changed: dict[str, Any] = {"W_enc": _narrow(_before(_wide(factor), kernel))}
-    for name in ("b_enc", "b_gate"):
-        value = getattr(plain, name)
-        if value is not None:
-            changed[name] = _narrow(_wide(value) + moved)
-    if plain.b_mag is not None:
-        changed["b_mag"] = _narrow(_wide(plain.b_mag) + np.exp(_wide(plain.r_mag)) * moved)
-    return plain._replace(**changed, apply_b_dec_to_input=False)
+    fields = kind_of(plain).shift_plain(plain, moved)
+    changed = plain.changed({name: _narrow(value) for name, value in fields.items()})
+    return changed._replace(
+        W_enc=_narrow(_before(_wide(factor), kernel)), apply_b_dec_to_input=False
+    )
 
 
 def _fold_output(plain: Plain, scale: Any, skip: Any) -> Plain:

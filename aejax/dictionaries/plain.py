@@ -121,27 +121,27 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     pre-activation becomes zero too, so that a top-k selection does not choose it.
 
     Raises:
+      UserError: if the class of the code has no `scales`.
       ValueError: for a code that selects the k largest, such as topk, if the selection ignores the
         atoms' norms, because folding would change which latents are selected.
     """
-    norms = jnp.linalg.norm(plain.W_dec, axis=-1)
-    if kind_of(plain).selects and not plain.rescale_acts_by_decoder_norm:
+    norms, kind = jnp.linalg.norm(plain.W_dec, axis=-1), kind_of(plain)
+    if kind.scales is None:
+        raise UserError(
+            f"{kind.__name__} does not say how its codes grow with its weights, so the atoms' "
+            "norms cannot be folded: define `scales`, or keep the norms in W_dec"
+        )
+    if kind.selects and not plain.rescale_acts_by_decoder_norm:
         raise ValueError(
             f"folding the atoms' norms into the encoder would change which latents {plain.called} "
             "selects, because its selection ignores the norms: keep the norms in W_dec"
         )
 
-    def scaled(vector: Array | None) -> Array | None:
-        # A threshold may be infinite, and infinity times a zero norm is NaN.
-        return None if vector is None else jnp.where(norms > 0, vector * norms, 0.0)
-
-    return plain._replace(
+    # A threshold may be infinite, and infinity times a zero norm is NaN.
+    scaled = {name: jnp.where(norms > 0, plain.needed(name) * norms, 0.0) for name in kind.scales}
+    return plain.changed(scaled)._replace(
         W_enc=plain.W_enc * norms[None],
         W_dec=plain.W_dec / jnp.where(norms > 0, norms, 1.0)[:, None],
-        b_enc=scaled(plain.b_enc),
-        threshold=scaled(plain.threshold),
-        b_gate=scaled(plain.b_gate),
-        b_mag=scaled(plain.b_mag),
         rescale_acts_by_decoder_norm=False,
     )
 

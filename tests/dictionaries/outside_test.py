@@ -53,6 +53,8 @@ class SoftThreshold(Sparse):
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
         return module, {**plain.projection(), "log_t": jnp.log(plain.threshold)}
 
+    scales = ("b_enc", "threshold")
+
     @classmethod
     def apply_plain(cls, plain, pre):
         return soft(pre + plain.b_enc[None], plain.threshold)
@@ -186,6 +188,72 @@ def test_a_class_without_a_formula_says_what_to_define():
     ):
         with pytest.raises(ae.UserError, match=said):
             ae.dictionary.encode(ae.dictionary.Plain(activation, **weights), jnp.ones((1, 2)))
+
+
+class Bent(Sparse):
+    """relu(p) + slope relu(p - 1): a vector and a number for which Plain has no field."""
+
+    corner: float = 1.0
+
+    @nn.compact
+    def activate(self, inputs, step, decoder):
+        slope = self.param("slope", nn.initializers.uniform(2.0), (self.latents,))
+        z = bent(self.project(inputs), slope, self.corner)
+        return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
+
+    def plain(self, params, memory, norms):
+        own = {"slope": params["slope"], "corner": jnp.full((self.latents,), self.corner)}
+        return {"activation": type(self), "b_enc": params["encode"]["bias"], "own": own}
+
+    @classmethod
+    def from_plain(cls, plain):
+        corner = float(plain.needed("corner")[0])
+        return cls(plain.latents, corner=corner), {
+            **plain.projection(),
+            "slope": plain.needed("slope"),
+        }
+
+    @classmethod
+    def apply_plain(cls, plain, pre):
+        return bent(pre + plain.b_enc[None], plain.needed("slope"), plain.needed("corner"))
+
+    scales = ("b_enc", "corner")
+
+
+def bent(pre, slope, corner):
+    return nn.relu(pre) + slope[None] * nn.relu(pre - jnp.broadcast_to(corner, pre.shape))
+
+
+def test_a_vector_that_plain_has_no_field_for_is_kept_in_own(splits):
+    """Fails if `own` is lost where weights are folded, scaled or made a model again."""
+    scale = ae.nets.Scale
+    model = ae.Autoencoder(
+        scale(), Bent(M, corner=0.5), ae.nets.Dictionary((4, 4, 1), scale=scale())
+    )
+    batch = next(splits[0].batches(40))
+    variables = ae.standardised()(model.init(jax.random.key(1), batch), batch, jax.random.key(2))
+    right = model.apply(variables, batch).prediction
+    plain = ae.fold(model, variables)
+    np.testing.assert_allclose(ae.dictionary.reconstruct(plain, batch.x), right, atol=1e-5)
+    scaled = ae.dictionary.fold_decoder_norms(plain)
+    np.testing.assert_allclose(jnp.linalg.norm(scaled.W_dec, axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(ae.dictionary.reconstruct(scaled, batch.x), right, atol=1e-5)
+    again, own = ae.unfold(plain._replace(shape=None))
+    flat = ae.Batch(batch.x.reshape(40, -1), batch.x.reshape(40, -1))
+    found = again.apply(own, flat).prediction
+    np.testing.assert_allclose(found, right.reshape(40, -1), atol=1e-5)
+
+
+def test_norms_are_not_folded_into_a_code_that_does_not_say_how_it_grows():
+    """A square grows with the square of its weights: the fold would be wrong without a word."""
+
+    class Squared(Sparse):
+        def activate(self, inputs, step, decoder):
+            raise AssertionError
+
+    plain = ae.dictionary.Plain(Squared, jnp.ones((2, 3)), jnp.ones((3, 2)), jnp.zeros(2))
+    with pytest.raises(ae.UserError, match="Squared does not say how its codes grow"):
+        ae.dictionary.fold_decoder_norms(plain)
 
 
 def test_saelens_refuses_it_by_name(tmp_path, whole):

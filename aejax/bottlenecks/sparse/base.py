@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
@@ -71,6 +72,9 @@ class Sparse(Bottleneck):
     kind: ClassVar[str] = ""
     saelens: ClassVar[Architectures] = Architectures()  # the names in SAELens' files
     vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that it needs
+    # The fields of Plain that grow with the size of a latent: where W_enc and these are multiplied
+    # by c > 0, the codes are too. None: there is no such rule, so that norms cannot be folded.
+    scales: ClassVar[tuple[str, ...] | None] = None
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
     windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`
     # Defaults of fields that only some subclasses have.
@@ -141,6 +145,16 @@ class Sparse(Bottleneck):
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
         """Returns a bottleneck and its parameters that compute the same codes as plain weights."""
         return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
+
+    @classmethod
+    def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the fields of Plain that change if (x - a b_dec) W_enc loses a constant.
+
+        Args:
+          plain: the weights.
+          shift: what must be added to (x - a b_dec) W_enc to give what it was before, f64[m].
+        """
+        return {"b_enc": np.asarray(plain.needed("b_enc"), np.float64) + shift}
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:

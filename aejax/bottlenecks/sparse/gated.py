@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse, project
@@ -29,6 +30,7 @@ class Gated(Sparse):
     kind = "gated"
     saelens = Architectures("gated")
     vectors = ("b_gate", "b_mag", "r_mag")
+    scales = ("b_gate", "b_mag")
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
@@ -58,6 +60,12 @@ class Gated(Sparse):
         own = {name: plain.needed(name) for name in ("b_mag", "r_mag")}
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
         return module, {**plain.projection("b_gate"), **own}
+
+    @classmethod
+    def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns both biases: the magnitude multiplies the projection by exp(r_mag)."""
+        gate, bias, scale = (np.asarray(plain.needed(name), np.float64) for name in cls.vectors)
+        return {"b_gate": gate + shift, "b_mag": bias + np.exp(scale) * shift}
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:

@@ -102,6 +102,7 @@ class JumpReLU(Sparse):
 
     windowed = True
     kind = "jumprelu"
+    scales = ("b_enc", "threshold")
     saelens = Architectures("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
     vectors = ("b_enc", "threshold")
 

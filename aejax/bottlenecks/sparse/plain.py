@@ -7,6 +7,7 @@ Each class of sparse code converts its parameters to these weights (`plain`), co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from aejax.errors import UserError
@@ -27,9 +28,8 @@ class Plain(NamedTuple):
     gated     relu(exp(r_mag) pi + b_mag) where pi + b_gate is above 0, else 0
 
     The activation of a code defined outside the library is its class, a subclass of `Sparse`. Such
-    a class may use the vector fields, but must keep their meaning, which folding relies on: `b_enc`
-    and `b_gate` are added to pi, `threshold` is in the units of pi, and `b_mag` is added to
-    exp(r_mag) pi.
+    a class may use the vector fields in its own way, and keeps what they have no place for in
+    `own`. Folding asks the class how its fields change, by `shift_plain` and `scales`.
     """
 
     activation: str | type  # one of the names above, or a class
@@ -52,6 +52,8 @@ class Plain(NamedTuple):
     normalisation: Normalisation = "none"
     # The shape of one output, such as a crosscoder's (layers, size); None: (d_out,).
     shape: tuple[int, ...] | None = None
+    # Arrays and numbers of a class from elsewhere for which the fields above have no place.
+    own: Mapping[str, Any] = {}
 
     @property
     def latents(self) -> int:
@@ -64,18 +66,24 @@ class Plain(NamedTuple):
         return getattr(self.activation, "__name__", str(self.activation))
 
     def needed(self, name: str) -> Any:
-        """Returns the value of a field that the activation needs.
+        """Returns the value of a field, or of an entry of `own`, that the activation needs.
 
         Raises:
-          UserError: if the field is None.
+          UserError: if it is not there.
         """
-        value = getattr(self, name)
+        value = self.own[name] if name in self.own else getattr(self, name, None)
         if value is None:
             raise UserError(
                 f"these plain weights have no {name}, which the activation {self.called} needs: "
                 f"set {name}"
             )
         return value
+
+    def changed(self, values: Mapping[str, Any]) -> Plain:
+        """Returns the weights with other values of some fields or entries of `own`."""
+        own = {name: value for name, value in values.items() if name in self.own}
+        rest = {name: value for name, value in values.items() if name not in self.own}
+        return self._replace(**rest, own={**self.own, **own})
 
     def projection(self, bias: str = "b_enc") -> dict[str, Any]:
         """Returns the parameters of a bottleneck's projection, with the named field as its bias."""

@@ -25,6 +25,7 @@ class ReLU(Sparse):
     latents: int
 
     kind = "relu"
+    scales = ("b_enc",)
     saelens = Architectures("standard", "transcoder", "skip_transcoder")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:

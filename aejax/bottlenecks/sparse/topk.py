@@ -35,6 +35,7 @@ class Largest(Sparse):
     active: Any = None
 
     selects = True
+    scales = ("b_enc",)
     signed: ClassVar[bool] = False  # whether scores are magnitudes and values keep their signs
     recall = None
 
