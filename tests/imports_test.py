@@ -55,7 +55,9 @@ def imported(path: pathlib.Path) -> list[str]:
     found = []
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in node.orelse:
+                visit(child)
             return
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)
@@ -82,11 +84,17 @@ def file_of(target: str) -> pathlib.Path:
 
 
 def graph() -> dict[pathlib.Path, set[pathlib.Path]]:
-    """Each file of aejax, and those that it imports."""
-    return {
-        path: {file_of(target) for target in imported(path) if target.split(".")[0] == "aejax"}
-        for path in FILES
-    }
+    """Each file of aejax, and those that it imports.
+
+    Importing a file runs the `__init__.py` of each folder on the way to it, too; that of a folder
+    in which the importing file itself stands is running already.
+    """
+    found: dict[pathlib.Path, set[pathlib.Path]] = {}
+    for path in FILES:
+        files = {file_of(name) for name in imported(path) if name.split(".")[0] == "aejax"}
+        folders = {folder for file in files for folder in file.parents if PACKAGE in folder.parents}
+        found[path] = files | {folder / "__init__.py" for folder in folders - set(path.parents)}
+    return found
 
 
 def circle(edges: dict[pathlib.Path, set[pathlib.Path]]) -> list[str]:
@@ -136,8 +144,34 @@ def test_imports_run_downwards(name):
             if parts[0] != "aejax":
                 continue
             assert len(parts) > 1, f"{path} imports aejax itself: name the room"
+            assert parts[1] in HEIGHT, f"{path} imports {target}, which is no room: name the room"
             below = HEIGHT[parts[1]] < HEIGHT[name] or parts[1] == name
             assert below, f"{path} imports {target}, which does not stand below {name}"
+
+
+# Folders within a room meet in the room's own files, but for these that stand above another.
+ABOVE = {("data", "synthetic"): {("data", "activations")}}
+
+
+def test_folders_within_a_room_do_not_import_each_other():
+    """Fails if data/pictures/store.py imports data/activations/writer.py."""
+    for path in FILES:
+        own = path.relative_to(PACKAGE).parent.parts
+        for target in imported(path):
+            if target.split(".")[0] != "aejax":
+                continue
+            folder = file_of(target).relative_to(PACKAGE).parent.parts
+            if len(own) < 2 or len(folder) < 2 or folder == own or folder[0] != own[0]:
+                continue
+            assert folder in ABOVE.get(own, set()), f"{path} imports {target} beside its own folder"
+
+
+def test_what_several_experiments_share_imports_none_of_them():
+    """Fails if experiments/shared/labels.py imports experiments/conditional.py."""
+    for path in sorted((kinds.ROOT / "experiments" / "shared").glob("*.py")):
+        for target in imported(path):
+            parts = target.split(".")
+            assert parts[0] != "experiments" or parts[1:2] in ([], ["shared"]), (path, target)
 
 
 def test_flax_stays_in_its_rooms():
