@@ -104,6 +104,15 @@ class BottomUpCode(RandomCode, Protocol):
         ...
 
 
+@runtime_checkable
+class Codebook(Protocol):
+    """A bottleneck that counts how often each of its codes is chosen."""
+
+    def usage(self) -> Array:
+        """Returns how often each code was chosen in the last full window of steps, f32[codes]."""
+        ...
+
+
 class Given(NamedTuple):
     """What a bottleneck may read beside the features; most bottlenecks read none of it."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aejax.contracts import Codebook
 from aejax.errors import UserError
 from aejax.types import Array, Forward
 
@@ -45,7 +46,7 @@ def perplexity(model: Any, forward: Forward) -> Array:
 
 def _usage(model: Any) -> Array:
     """Returns how often each code was chosen in the last full window of steps, f32[codes]."""
-    if not hasattr(model.bottleneck, "usage"):
+    if not isinstance(model.bottleneck, Codebook):
         raise UserError(
             f"{type(model.bottleneck).__name__} does not count how often each code is chosen: use "
             "codes_used and perplexity with VectorQuantised"
