@@ -48,7 +48,7 @@ class Autoencoder(nn.Module):
     parts: Mapping[str, nn.Module] = flax.core.FrozenDict()
 
     def __post_init__(self) -> None:
-        """Checks that bottleneck, prior and likelihood derive from the classes of the contracts."""
+        """Checks the contracts of the parts, and that encoder and decoder share no module."""
         for part, contract in (
             (self.bottleneck, Bottleneck),
             (self.prior, Prior),
@@ -60,9 +60,9 @@ class Autoencoder(nn.Module):
                     f"the {kind.lower()} of this model is a {name}, which is no {kind}: derive "
                     f"{name} from aejax.contracts.{kind}, which lists what it must define"
                 )
-        shared = _modules(self.encoder).keys() & _modules(self.decoder).keys()
-        if shared:
-            name = type(_modules(self.encoder)[shared.pop()]).__name__
+        encoding, decoding = _modules(self.encoder), _modules(self.decoder)
+        if shared := encoding.keys() & decoding.keys():
+            name = type(encoding[shared.pop()]).__name__
             raise UserError(
                 f"one {name} stands in the encoder and in the decoder, and Flax would keep its "
                 f"numbers in the encoder alone: give each of them a {name} of its own"

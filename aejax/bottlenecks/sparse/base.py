@@ -45,10 +45,11 @@ class Sparse(Bottleneck):
     """Abstract: a sparse bottleneck; a subclass defines its activation by `activate`.
 
     A new kind of sparse code is one subclass, in the library or outside it, and must define
-    `activate`. To be folded into plain weights it must define `apply_plain`, and if it has more
-    parameters than a kernel and a bias also `plain` and `from_plain`. It defines `penalty` if a
-    controller may steer its sparsity, and `fresh` if each latent has further parameters, which
-    resampling must reset.
+    `activate`. To be folded into plain weights it must define `apply_plain`, and if it has fields
+    or more parameters than a kernel and a bias also `plain` and `from_plain`. It defines
+    `shift_plain` if another field than `b_enc` changes when the inputs are shifted, and `scales` if
+    the norms of decoder rows may be folded. It defines `penalty` if a controller may steer its
+    sparsity, and `fresh` if each latent has further parameters, which resampling must reset.
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
