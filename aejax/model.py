@@ -20,6 +20,7 @@ from aejax.checks import whole
 from aejax.contracts import Bottleneck, Given, Likelihood, Prior
 from aejax.errors import UserError
 from aejax.events import without_missing
+from aejax.nets.call import call, check_net
 from aejax.types import Array, Batch, Forward, Key
 
 
@@ -27,9 +28,9 @@ class Autoencoder(nn.Module):
     """An autoencoder of any kind, made of five Linen modules.
 
     Attributes:
-      encoder: maps (x, context) to features.
+      encoder: maps (x, context), or x alone, to features.
       bottleneck: maps (features, key, given) to a Code; it determines the kind of autoencoder.
-      decoder: maps (z, context) to a prediction.
+      decoder: maps (z, context), or z alone, to a prediction.
       prior: the distribution of the latents; None for standard and sparse autoencoders.
       likelihood: the distribution of the target given the prediction; None: the prediction is
         compared with the target directly.
@@ -60,6 +61,9 @@ class Autoencoder(nn.Module):
                     f"the {kind.lower()} of this model is a {name}, which is no {kind}: derive "
                     f"{name} from aejax.contracts.{kind}, which lists what it must define"
                 )
+        for role in ("encoder", "decoder"):
+            if wrong := check_net(getattr(self, role), role):
+                raise UserError(wrong)
         encoding, decoding = _modules(self.encoder), _modules(self.decoder)
         if shared := encoding.keys() & decoding.keys():
             name = type(encoding[shared.pop()]).__name__
@@ -77,7 +81,7 @@ class Autoencoder(nn.Module):
 
     def features(self, batch: Batch) -> Any:
         """Computes the encoder's features; they need no key, so K draws share them."""
-        return self.encoder(batch.x, batch.context)
+        return call(self.encoder, batch.x, batch.context)
 
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
         """Draws a Code with the key; without a key there is no noise."""
@@ -105,7 +109,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Any, context: Any = None) -> Any:
         """Decodes z to a prediction, in the likelihood's own parametrisation."""
-        return self.decoder(z, context)
+        return call(self.decoder, z, context)
 
     def lift(self, latent: Any, context: Any = None) -> Any:
         """Converts a latent, as the prior draws it, to the z that the decoder sees."""

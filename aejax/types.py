@@ -25,8 +25,10 @@ from flax import linen as nn
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # made by jax.random.key; a function consumes its argument named key
 Params: TypeAlias = Any
-Memory: TypeAlias = Any  # the one mutable collection: moving averages, ages of dead latents
-Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...}
+# The mutable collections: "memory" (a codebook's averages, ages of dead latents) and, within it, the
+# nets' further ones, such as BatchNorm's running averages; see `aejax.variables.remembered`.
+Memory: TypeAlias = Any
+Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...} and further collections
 Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32[S, T]
 
 

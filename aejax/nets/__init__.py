@@ -1,5 +1,6 @@
 """Encoders and decoders: Linen modules that map (values, context) to values."""
 
+from aejax.nets.call import training
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
@@ -30,4 +31,5 @@ __all__ = [
     "Transposed",
     "TransposedConvolution",
     "ladder",
+    "training",
 ]

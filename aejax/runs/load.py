@@ -18,6 +18,7 @@ from aejax.runs.folder import CHECKPOINTS, CONFIG
 from aejax.runs.leaves import nest
 from aejax.runs.model_json import from_json
 from aejax.types import Variables
+from aejax.variables import FURTHER, unpacked
 
 PARAMS, MEMORY = "params/", "memory/"
 # `averaged` stores (inner, average) as the state's `opt`, and evaluation uses the average.
@@ -86,7 +87,9 @@ def load(
 def _wanted(path: str, parts: Sequence[str] | None) -> bool:
     for prefix in (PARAMS, MEMORY, AVERAGE):
         if path.startswith(prefix):
-            return parts is None or path.removeprefix(prefix).split("/")[0] in parts
+            names = path.removeprefix(prefix).split("/")
+            part = names[1] if names[0].startswith(FURTHER) else names[0]
+            return parts is None or part in parts
     return False
 
 
@@ -95,7 +98,7 @@ def _variables(leaves: dict[str, jax.Array]) -> dict[str, Any]:
     average = _under(leaves, AVERAGE)
     if params.keys() == average.keys():
         params = average
-    return {"params": nest(params), "memory": nest(_under(leaves, MEMORY))}
+    return unpacked(nest(params), nest(_under(leaves, MEMORY)))
 
 
 def _under(leaves: dict[str, jax.Array], prefix: str) -> dict[str, jax.Array]:

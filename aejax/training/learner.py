@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax.core.scope import LazyRng
 
 from aejax import bounds, losses
 from aejax.checks import check_not_rbg
@@ -32,6 +33,7 @@ from aejax.types import (
     State,
     Variables,
 )
+from aejax.variables import remembered, unpacked
 
 Initialise = Callable[[Variables, Batch, Key], Variables]
 
@@ -84,11 +86,11 @@ def learner(
             # Init runs the terms too, because only they call priors, critics and pseudo-inputs.
             total(objective, model, model(batch, noise_key, 0))
 
-        variables = nn.init(touch, model)(params_key, batch)
+        variables = nn.meta.unbox(nn.init(touch, model)(_rngs(params_key), batch))
         for i, initialiser in enumerate(initialisers):
             variables = initialiser(variables, batch, jax.random.fold_in(initialise_key, i))
         params = variables["params"]
-        memory = variables.get("memory", {})
+        memory = remembered(variables)
         return State(jnp.zeros((), jnp.int32), run_key, params, memory, tx.init(params))
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -96,9 +98,8 @@ def learner(
         key = jax.random.fold_in(state.key, state.step)
 
         def loss(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-            variables = {"params": params, "memory": state.memory}
             result, memory = _pass(
-                model, objective, bound, draws, variables, batch, key, state.step
+                model, objective, bound, draws, params, state.memory, batch, key, state.step
             )
             means = _means(bound, result)
             return means["loss"], (memory, means)
@@ -110,7 +111,7 @@ def learner(
         return State(state.step + 1, state.key, params, memory, opt), metrics
 
     def variables(state: State) -> Variables:
-        return {"params": state.params, "memory": state.memory}
+        return unpacked(state.params, state.memory)
 
     def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
         bound_model = model.bind(variables)
@@ -176,44 +177,63 @@ def _check_key(key: Key, draws: int) -> None:
         )
 
 
+def _rngs(key: Key) -> dict[str, Any]:
+    """Returns the named keys of networks that draw: Dropout's, and "params" for all other names.
+
+    A name's key is derived only when a layer draws from it.
+    """
+    return {"params": key, **{name: LazyRng.create(key, name) for name in ("dropout", "default")}}
+
+
 def _pass(
     model: Any,
     objective: Objective,
     bound: Bound,
     draws: int,
-    variables: Variables,
+    params: Any,
+    memory: Any,
     batch: Batch,
     key: Key,
     step: Array,
 ) -> tuple[Total, Any]:
     """Runs K draws through bottleneck, decoder and terms.
 
+    The memory passes through features, code and explain in turn, as in one call of the model.
+
     Returns:
       A Total of f32[K, B], and the new memory.
     """
-    features = model.apply(variables, batch, method="features")
+
+    def run(memory: Any, key: Key, method: str, *arguments: Any) -> tuple[Any, Any]:
+        variables = unpacked(params, memory)
+        mutable = [name for name in variables if name != "params"]
+        result, changed = model.apply(
+            variables, batch, *arguments, method=method, mutable=mutable, rngs=_rngs(key)
+        )
+        return result, remembered(nn.meta.unbox({**variables, **changed}))
 
     def code(key: Key) -> tuple[Any, Any]:
-        drawn, changed = model.apply(
-            variables, batch, features, key, step, method="code", mutable=["memory"]
-        )
-        return drawn, changed.get("memory", variables["memory"])
+        return run(seen, key, "code", features, key, step)
 
-    def explain(code: Any, key: Key) -> Total:
+    def explain(code: Any, key: Key) -> tuple[Total, Any]:
+        forward, changed = run(chosen, key, "explain", features, code, step, key)
         # The bound model is immutable and holds the memory from before the step, so no term can
         # change what another term measures.
-        bound_model = model.bind(variables)
-        forward = bound_model.explain(batch, features, code, step, key)
-        return total(objective, bound_model, forward)
+        return total(objective, model.bind(unpacked(params, memory)), forward), changed
 
+    features, seen = run(memory, key, "features")
     if draws == 1:
         # A single draw is not vmapped, because vmap would turn lax.cond into a select.
-        drawn, memory = code(key)
-        return jax.tree.map(lambda a: a[None], explain(drawn, key)), memory
+        drawn, chosen = code(key)
+        result, changed = explain(drawn, key)
+        return jax.tree.map(lambda a: a[None], result), changed
 
     keys = jax.random.split(key, draws)
+    # Draw 0's memory is kept, because an average of codebooks or ages would be meaningless.
     codes, memories = jax.vmap(code)(keys)
-    result = jax.vmap(explain)(codes, keys)
+    chosen = jax.tree.map(lambda a: a[0], memories)
+    result, memories = jax.vmap(explain)(codes, keys)
+    changed = jax.tree.map(lambda a: a[0], memories)
     if bound.regrade is not None:
         stuck = jnp.zeros(())
         for weight in _sticking(objective):
@@ -223,10 +243,9 @@ def _pass(
         # Penalties keep the gradient of the untapped codes, because the bound does not weight them.
         # If the objective has no penalty, XLA removes that first pass as dead code.
         penalty = result.penalty
-        result = jax.vmap(explain)(tapped, keys)
+        result, _ = jax.vmap(explain)(tapped, keys)
         result = result._replace(ratio=result.ratio + zeros, penalty=penalty)
-    # Draw 0's memory is kept, because an average of codebooks or ages would be meaningless.
-    return result, jax.tree.map(lambda a: a[0], memories)
+    return result, changed
 
 
 def _tap(
