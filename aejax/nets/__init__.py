@@ -9,6 +9,7 @@ from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTru
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
 from aejax.nets.scale import Scale
+from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LadderOutput",
     "LadderTrunk",
     "Scale",
+    "Standardised",
     "Strided",
     "Transposed",
     "TransposedConvolution",

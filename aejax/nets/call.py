@@ -14,12 +14,19 @@ in the net itself also one with a default, because the model is who calls the ne
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
+from flax.errors import ScopeParamShapeError
+
+from aejax.errors import UserError
 
 # The names by which nets and layers ask whether they train, and the answer of a net that does.
 FLAGS = {
@@ -98,6 +105,43 @@ def _nnx_call(trains: bool) -> Callable[..., Any]:
         return module(*arguments, **named)
 
     return call
+
+
+@contextlib.contextmanager
+def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
+    """Says which part got values of another shape than its parameters were made for.
+
+    Args:
+      role: what the part is in the model, such as "encoder".
+      part: the module that is called within the block.
+      values: what it is called with, [B, ...].
+      context: the context of the call.
+
+    Raises:
+      UserError: if Flax finds a parameter of another shape than the values need.
+    """
+    try:
+        yield
+    except ScopeParamShapeError as error:
+        name = f"the {role} {type(part).__name__}"
+        shapes = re.findall(r"\([\d, ]*\)", str(error))
+        wanted, held = shapes if len(shapes) == 2 else ("another shape", "its own")
+        if held.replace(" ", "").endswith(wanted.replace(" ", "").lstrip("(")) and held != wanted:
+            raise UserError(
+                f"{name} has parameters of shape {held} in place of {wanted}, which is that of "
+                "several seeds: choose one of them, as in load(folder, seed=0)"
+            ) from error
+        given = "without a context" if context is None else f"with a context of {_shapes(context)}"
+        raise UserError(
+            f"{name} was called with values of shape {_shapes(values)} {given}, which needs "
+            f"parameters of shape {wanted}, but it has {held}: give values and context of the "
+            "shapes with which the model was initialised"
+        ) from error
+
+
+def _shapes(values: Any) -> str:
+    shapes = [str(jnp.shape(leaf)) for leaf in jax.tree.leaves(values)]
+    return " and ".join(shapes)
 
 
 def check_net(net: Any, role: str) -> str | None:

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.files import read_json
+from aejax.files import as_json, read_json
 from aejax.runs import checkpoint
+from aejax.runs.config import MISSING, differences
 from aejax.runs.folder import CHECKPOINTS, CONFIG
 from aejax.runs.leaves import nest
-from aejax.runs.model_json import from_json
+from aejax.runs.model_json import from_json, to_json
 from aejax.types import Variables
 from aejax.variables import FURTHER, unpacked
 
@@ -57,8 +58,8 @@ def load(
       the run has them.
 
     Raises:
-      UserError: if the folder is no run, if all checkpoints are damaged, or if the model cannot be
-        made again from its description.
+      UserError: if the folder is no run, if all checkpoints are damaged, if the given model is not
+        the recorded one, or if the model cannot be made again from its description.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
@@ -69,6 +70,8 @@ def load(
                 ", or give it to Run"
             )
         model = from_json(record["model"])
+    elif record["model"] is not None:
+        _check_model(folder, record["model"], model)
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
         raise UserError(f"{folder} has no checkpoint yet: let the run train until it writes one")
@@ -82,6 +85,16 @@ def load(
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
+
+
+def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
+    """Raises UserError for a model that differs from the recorded one in what both describe."""
+    for field, before, after in differences(recorded, as_json(to_json(model)), "model"):
+        if MISSING not in (before, after):
+            raise UserError(
+                f"{folder} was trained with another model: {field} was {before!r} and is "
+                f"{after!r}; give the recorded model, or none where load can make it"
+            )
 
 
 def _wanted(path: str, parts: Sequence[str] | None) -> bool:

@@ -62,9 +62,9 @@ def learner(
       each term. Its `evaluate` returns the same except `grad_norm`, and does not change the memory.
 
     Raises:
-      UserError: if draws < 1, if tx is not an optimiser, if the objective has no term or lacks a
-        weight, or if the bound cannot use a term. The returned functions raise it for an rbg key
-        with several draws.
+      UserError: if draws < 1, or 1 under a bound of several draws, if tx is not an optimiser, if
+        the objective has no term or lacks a weight, or if the bound cannot use a term. The returned
+        functions raise it for an rbg key with several draws.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(
@@ -101,7 +101,7 @@ def learner(
             result, memory = _pass(
                 model, objective, bound, draws, params, state.memory, batch, key, state.step
             )
-            means = _means(bound, result)
+            means = _means(bound, result, batch.weight)
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -119,17 +119,26 @@ def learner(
         def draw(key: Key) -> Total:
             return total(objective, bound_model, bound_model(batch, key, step))
 
-        return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)))
+        return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)), batch.weight)
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
     return Learner(init, step, variables, evaluate, support=support)
 
 
-def _means(bound: Bound, result: Total) -> dict[str, Array]:
-    """Returns the loss and each term's unweighted mean, f32[] each, from a Total of f32[K, B]."""
+def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
+    """Returns the loss and each term's mean without its factor, f32[], from a Total of f32[K, B].
+
+    The examples of a batch count by their weights, f32[B], if it has any.
+    """
+
+    def mean(values: Array) -> Array:
+        if weight is not None:
+            values = values * jnp.broadcast_to(weight, values.shape)
+        return jnp.mean(values)
+
     cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
-    means = {name: jnp.mean(value) for name, value in result.values.items()}
-    return {"loss": jnp.mean(cost), **means}
+    means = {name: mean(value) for name, value in result.values.items()}
+    return {"loss": mean(cost), **means}
 
 
 def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
@@ -137,6 +146,11 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
         raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
     if not objective:
         raise UserError("the objective has no term to train: give one, such as ae.elbo()")
+    if draws == 1 and bound.reduce is not bounds.mean.reduce:
+        raise UserError(
+            "this bound reduces several draws, but draws is 1, which makes it the ELBO: set draws, "
+            "such as draws=10, or use bounds.mean"
+        )
     for name, entry in objective.items():
         if callable(entry):
             raise UserError(

@@ -200,7 +200,8 @@ class TestDropout:
         assert losses[0] == losses[1] != losses[2]
         key, step = jax.random.key(5), jnp.asarray(0)
         without = variational(
-            nn.Sequential([flat, nn.Dense(16)]), nn.Sequential([lambda z: z, nn.Dense(64), pictures])
+            nn.Sequential([flat, nn.Dense(16)]),
+            nn.Sequential([lambda z: z, nn.Dense(64), pictures]),
         )
         found = one.evaluate(one.variables(state), kinds.batch(), key, step)
         right = jitted(learner(without)).evaluate(one.variables(state), kinds.batch(), key, step)
@@ -217,7 +218,9 @@ class TestDropout:
         terms = {"mask": (1.0, ae.losses.ratio()(lambda model, f: flat(f.prediction).sum(-1)))}
         difference = ae.Bound(lambda cost: jnp.abs(cost[0] - cost[1]))
         one = jitted(
-            ae.learner(variational(decoder=Mask()), terms, optax.sgd(0.0), draws=2, bound=difference)
+            ae.learner(
+                variational(decoder=Mask()), terms, optax.sgd(0.0), draws=2, bound=difference
+            )
         )
         _, metrics = one.step(one.init(jax.random.key(0), kinds.batch()), kinds.batch())
         assert metrics["loss"] > 1.0
@@ -255,7 +258,9 @@ class TestNNX:
         one = jitted(learner(model))
         start = one.init(jax.random.key(0), kinds.batch())
         state = trained(model)
-        moved = np.abs(state.params["encoder"]["dense"]["kernel"] - start.params["encoder"]["dense"]["kernel"])
+        moved = np.abs(
+            state.params["encoder"]["dense"]["kernel"] - start.params["encoder"]["dense"]["kernel"]
+        )
         assert moved.max() > 1e-3
         mean = np.zeros(64)
         for t in range(STEPS):
