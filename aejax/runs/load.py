@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from aejax.errors import UserError
 from aejax.files import as_json, read_json
-from aejax.runs import checkpoint
+from aejax.runs import checkpoint, manifest
 from aejax.runs.config import MISSING, differences
 from aejax.runs.folder import CHECKPOINTS, CONFIG
 from aejax.runs.leaves import nest
@@ -39,6 +39,7 @@ def load(
     *,
     seed: int | None = None,
     step: int | None = None,
+    best: bool | str = False,
     parts: Sequence[str] | None = None,
     model: Any = None,
 ) -> Opened:
@@ -48,6 +49,8 @@ def load(
       folder: the run's folder.
       seed: the member of a run with seeds, counted from 0; None loads all, with a leading S.
       step: the step of the checkpoint to load; None loads the newest undamaged one.
+      best: whether to load the checkpoint whose validation figure is the smallest, which
+        `Run(..., best=name)` keeps; or the name of the figure, if the run has several.
       parts: the only parts of the model to load, for example ("decoder", "prior"), which suffices
         for sampling. The files of other parts may be missing.
       model: the run's model; it is required if the run was made without one, or if the model has
@@ -72,6 +75,8 @@ def load(
         model = from_json(record["model"])
     elif record["model"] is not None:
         _check_model(folder, record["model"], model)
+    if best:
+        step = _best_step(folder / CHECKPOINTS, best, step)
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
         raise UserError(f"{folder} has no checkpoint yet: let the run train until it writes one")
@@ -85,6 +90,24 @@ def load(
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
+
+
+def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
+    """Returns the step of the checkpoint with the smallest value of a figure."""
+    if step is not None:
+        raise UserError(f"load was given step={step} and best={best!r}: give one of the two")
+    names = manifest.figures(folder) if best is True else {best}
+    if len(names) != 1:
+        raise UserError(
+            f"the checkpoints of {folder} have {'several' if names else 'no'} validation figures"
+            + (f" ({', '.join(sorted(names))}): give best the name of one" if names else "")
+            + ("" if names else ": give run.save(state, figures) some, or leave best out")
+        )
+    name = names.pop()
+    found = manifest.best_figure(folder, str(name))
+    if found is None:
+        raise UserError(f"no checkpoint of {folder} has the figure {name!r}: choose another one")
+    return found[0]
 
 
 def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:

@@ -51,7 +51,7 @@ def learner(
     Args:
       model: an `Autoencoder`, or any module with the methods features, code and explain.
       objective: the loss as a mapping from a name to (weight, term).
-      tx: the optax optimiser.
+      tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does.
       draws: K, the number of codes that are drawn for each example.
       bound: how the K values of the log-ratio are reduced to one cost.
       initialise: one or more functions (variables, batch, key) -> variables that are applied after
@@ -59,7 +59,8 @@ def learner(
 
     Returns:
       A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm` and the unweighted mean of
-      each term. Its `evaluate` returns the same except `grad_norm`, and does not change the memory.
+      each term, and `learning_rate` under optax.inject_hyperparams. Its `evaluate` returns the loss
+      and the terms, and does not change the memory.
 
     Raises:
       UserError: if draws < 1, or 1 under a bound of several draws, if tx is not an optimiser, if
@@ -70,6 +71,7 @@ def learner(
         raise UserError(
             f"tx is {tx!r}, which is no optimiser: give an optax one, as optax.adam(1e-3)"
         )
+    update = optax.with_extra_args_support(tx).update
     _check_objective(objective, draws, bound)
     if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
@@ -105,9 +107,15 @@ def learner(
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt = tx.update(grads, state.opt, state.params)
+        # Transformations such as reduce_on_plateau read the loss; all others ignore it.
+        updates, opt = update(grads, state.opt, state.params, value=means["loss"])
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": means["loss"], "grad_norm": optax.tree.norm(grads), **means}
+        metrics = {
+            "loss": means["loss"],
+            "grad_norm": optax.tree.norm(grads),
+            **means,
+            **_rate(opt),
+        }
         return State(state.step + 1, state.key, params, memory, opt), metrics
 
     def variables(state: State) -> Variables:
@@ -139,6 +147,13 @@ def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array
     cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
     means = {name: mean(value) for name, value in result.values.items()}
     return {"loss": mean(cost), **means}
+
+
+def _rate(opt: Any) -> dict[str, Array]:
+    """Returns the learning rate where the optimiser's state has it, by optax.inject_hyperparams."""
+    found = optax.tree.get_all_with_path(opt, "learning_rate")
+    rates = [value for _, value in found if isinstance(value, jax.Array) and value.ndim == 0]
+    return {"learning_rate": jnp.asarray(rates[0])} if len(rates) == 1 else {}
 
 
 def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
