@@ -78,11 +78,11 @@ def test_texts_are_continued_and_steered(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--hook", "resid_post.0"], "say what to write there"),
-        (["--add", "nowhere.npy"], "say where to write"),
+        (["--hook", "resid_post.0"], "needs an edit: give --add or --dictionary"),
+        (["--add", "nowhere.npy"], "--add and --dictionary need a hook"),
         (["--hook", "resid_post.0", "--add", "nowhere.npy"], "nowhere.npy cannot be read"),
         (["--hook", "resid_post.0", "--dictionary", "nowhere"], "no file or folder nowhere"),
-        (["--latents", "3"], "say of which --dictionary"),
+        (["--latents", "3"], "give it by --dictionary"),
         (["--top-k", "3"], "give --temperature above 0"),
         (["--count", "60"], "more than the model's context of 64"),
         (["--temperature", "-1"], "temperature -1"),
