@@ -94,7 +94,7 @@ def case(request) -> Case:
     log_prob = -0.5 * (square + np.linalg.slogdet(2 * np.pi * inputs)[1])
 
     def diagonal(gains):
-        """Writes gains f64[L, V] as the kernel f64[V L, L] of a dense layer that reads V vectors."""
+        """Writes gains f64[L, V] as the kernel f64[V L, L] of a layer that reads V vectors."""
         return np.concatenate([np.zeros((0, L)), *(np.diag(gain) for gain in gains.T)])
 
     def linear(gain, std, offset=0.0):
