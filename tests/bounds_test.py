@@ -28,7 +28,9 @@ def cost(draws=12, size=5):
 
 
 def test_miwae_joins_iwae_and_the_elbo():
-    """Fails if the softmax runs over the groups, as in pythae's MIWAE, or if log K is of all draws."""
+    """Fails if the softmax runs over the groups, as in pythae's MIWAE, or with log of all K
+    draws.
+    """
     one, many = bounds.miwae(1).reduce(cost()), bounds.miwae(12).reduce(cost())
     np.testing.assert_allclose(one, bounds.iwae.reduce(cost()), rtol=1e-5)
     np.testing.assert_allclose(many, bounds.mean.reduce(cost()), rtol=1e-5)
@@ -65,7 +67,9 @@ def test_piwae_has_iwaes_gradient_and_regrades_within_groups():
 
 
 def gradient(objective, draws, bound, params=None):
-    """Returns a function from a key to the gradient: what a step of descent with rate 1 subtracts."""
+    """Returns a function from a key to the gradient, which a step of descent with rate 1
+    subtracts.
+    """
     learner = ae.learner(CASE.model, objective, optax.sgd(1.0), draws=draws, bound=bound)
     params = CASE.variables["params"] if params is None else params
     state = ae.State(jnp.zeros((), jnp.int32), jax.random.key(0), params, {}, ())

@@ -26,9 +26,7 @@ D, M, STEPS = 16, 24, 40
 class SoftThreshold(Sparse):
     """sign(p) relu(|p| - t), p = x W + b, t = exp(log_t).
 
-    Attributes:
-      latents: m.
-      start: t at the start, which a sweep may trace.
+    Attributes: latents is m, and start is t at the start, which a sweep may trace.
     """
 
     latents: int
@@ -248,7 +246,7 @@ def test_a_vector_that_plain_has_no_field_for_is_kept_in_own(splits):
 
 
 def test_norms_are_not_folded_into_a_code_that_does_not_say_how_it_grows():
-    """This code is a square, so folding norms like those of a linear code would be silently wrong."""
+    """This code is a square, so folding norms as for a linear code would be silently wrong."""
 
     class Squared(Sparse):
         def activate(self, inputs, step, decoder):
@@ -276,7 +274,7 @@ def test_the_report_counts_what_is_active(tmp_path, splits, whole):
 
 
 def test_it_is_swept_over_its_threshold(splits):
-    """Fails if a setting does not reach the class's own field, or if its threshold is not trained."""
+    """Fails if a setting does not reach the class's own field, or its threshold is not trained."""
     starts = jnp.asarray([0.05, 0.5])
     batches = ae.data.Batches(splits[0], 32)
     swept = ae.compiled(ae.swept(lambda start: learner(made(start)), starts))

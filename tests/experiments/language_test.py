@@ -1,4 +1,4 @@
-"""lm-activations and lm-generate on a tiny model: what they leave, and what they refuse."""
+"""Tests of lm-activations and lm-generate on a tiny model: what they write and what they refuse."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ WORDS = ["<unk>", "<s>", *(f"w{i}" for i in range(38))]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with random weights and a tokenizer of 38 words."""
+    """Makes a folder with random weights and a tokenizer of 38 words."""
     folder = tmp_path_factory.mktemp("lm") / "llama"
     shutil.copytree(reference.HERE / "llama", folder)
     words = {word: i for i, word in enumerate(WORDS)}
@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def texts(tmp_path):
-    """A folder of thirty texts."""
+    """Makes a folder of thirty texts."""
     folder = tmp_path / "texts"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Tests of the activation store: any producer can write it, tokens are filtered, damage is refused."""
+"""Tests of the activation store: any producer writes it, tokens are filtered, damage is refused."""
 
 import functools
 import json
@@ -238,7 +238,7 @@ class TestWhole:
         assert files(tmp_path) == files(store.folder)
 
     def test_append_in_parts(self, tmp_path, store):
-        """Appending to a finished store gives the store of one write, except for the shards' ends."""
+        """Appending to a finished store gives the store of one write, but for the shards' ends."""
         write(tmp_path, X[:1400])
         longer = write(tmp_path)
         assert len(longer) == N

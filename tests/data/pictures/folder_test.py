@@ -16,7 +16,9 @@ def write(path, level, size=(6, 5), mode="L"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes 12 grey pictures of width 6 and height 5 in two classes; the grey level is the number."""
+    """Makes 12 grey pictures of width 6 and height 5 in two classes; the grey level is their
+    number.
+    """
     for i in range(6):
         write(tmp_path / "cats" / f"{i}.png", i)
         write(tmp_path / "dogs" / f"{i}.png", 100 + i)

@@ -180,7 +180,7 @@ class TestFolder:
         assert {d.text for d in found} == {"one\r\ntwo"}
 
     def test_json_lines(self, tmp_path):
-        """Fails if lines are counted from 0, a number is no label, or an empty line is a document."""
+        """Fails if lines are counted from 0, a number is no label, or an empty line counts."""
         lines = [{"text": "é", "label": 3, "group": "g"}, {"text": "b", "label": "x", "id": 7}]
         path = tmp_path / "own.jsonl"
         path.write_text("\n\n".join(map(json.dumps, lines)))
