@@ -152,7 +152,7 @@ def generate(
     """
     length, context = prompts.tokens.shape[1], model.config.context
     if count < 1:
-        raise UserError(f"count {count}: give 1 or more")
+        raise UserError(f"count {count} is too small: give 1 or more")
     if length + count > context:
         raise UserError(
             f"a prompt of {length} tokens and {count} new ones are more than the model's context "

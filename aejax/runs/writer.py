@@ -63,7 +63,7 @@ class Writer:
         return self._writes and idle and time.monotonic() - self._begun >= seconds
 
     def better(self, figures: Mapping[str, float]) -> bool:
-        """Whether the figure `best` is the smallest so far."""
+        """Returns whether the figure `best` is the smallest so far."""
         value = figures.get(self._best or "")
         return value is not None and (self._best_value is None or value < self._best_value)
 
