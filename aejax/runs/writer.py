@@ -55,7 +55,7 @@ class Writer:
         self._best_value = None if found is None else found[1]
 
     def due(self, seconds: float) -> bool:
-        """Whether this process should start a checkpoint now.
+        """Returns whether this process should start a checkpoint now.
 
         It should if it is the writer, is not writing, and the last checkpoint is `seconds` old.
         """
