@@ -52,7 +52,7 @@ def test_batches_may_begin_anywhere(together):
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(UserError, match="the corpus is empty"):
         list(packed(texts=["", ""]))
-    with pytest.raises(UserError, match="a row of 1 tokens"):
+    with pytest.raises(UserError, match="length is 1"):
         Packing(1)
     letters = cases.Letters()
     letters.bos = None

@@ -85,7 +85,7 @@ def test_what_cannot_be_generated_is_refused():
         generate(model, variables, padded(TEXTS), count=43)
     with pytest.raises(UserError, match="holds no token"):
         padded([[1], []])
-    with pytest.raises(UserError, match="count 0"):
+    with pytest.raises(UserError, match="count is 0"):
         generate(model, variables, padded(TEXTS), count=0)
     for wrong in ({"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.5}):
         with pytest.raises(UserError, match=next(iter(wrong))):

@@ -112,7 +112,7 @@ def test_a_finished_state_yields_nothing():
 @pytest.mark.parametrize("steps", [0, -3])
 def test_steps_below_one_are_refused_at_once(steps):
     """Fails if the check waits for the first iteration."""
-    with pytest.raises(ae.UserError, match=f"steps {steps}"):
+    with pytest.raises(ae.UserError, match=f"steps is {steps}"):
         loop(chunked(4), start(), Numbers(), steps)
 
 
