@@ -1,4 +1,4 @@
-"""Generation: with the cache what a full pass gives, whatever the padding, drawn as asked."""
+"""Tests of generation: the cache changes no token, padding does not matter, draws are as asked."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ EDITS = {
 
 
 def uncached(model, variables, text, taps):
-    """Greedy tokens, each from a pass over the whole text so far, padded on the right."""
+    """Returns greedy tokens, each from a pass over the whole text so far, padded on the right."""
     apply = jax.jit(model.apply)
     text = list(text)
     for _ in range(COUNT):
@@ -33,7 +33,9 @@ def uncached(model, variables, text, taps):
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cache_changes_no_token_with_and_without_edits(scan):
-    """Fails if an edit takes slots for positions, or a cache's empty slots are seen."""
+    """Fails if an edit takes slots for positions, or if empty slots of the cache are attended
+    to.
+    """
     model, variables = cases.model(scan=scan)
     for edits in ({}, EDITS):
         wanted = [uncached(model, variables, text, Taps(edits)) for text in TEXTS]
