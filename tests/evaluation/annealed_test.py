@@ -45,9 +45,10 @@ def test_the_bounds_bracket_the_exact_value():
 
 
 def test_the_way_down_starts_at_the_latents_that_the_data_came_from():
-    """With a walk that hardly moves, the upper bound is log p(x | z): minus the noise's entropy.
+    """With a walk that hardly moves, the mean upper bound is minus the entropy of the noise.
 
-    Fails if the way down starts at other draws of the prior.
+    The bound is then log p(x | z) at the latents that the data came from. Fails if the way down
+    starts at other draws of the prior.
     """
     still = Walk(chains=2, temperatures=2, leapfrogs=1, step=1e-6)
     found = evaluation.bidirectional(CASE.model, CASE.variables, KEY, still, examples=400)
