@@ -1,5 +1,6 @@
 """How tests run: strict shapes, one CPU device, compiled programs kept in an ignored folder."""
 
+import gc
 import os
 import pathlib
 from importlib.metadata import version
@@ -20,9 +21,12 @@ SETTINGS = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 if version("jaxlib").startswith("0.10."):
-    # The older emitters of elementwise code compile in two thirds of the newer ones' time. Later
-    # versions of jaxlib have no such flag, and end the process where they meet it.
-    SETTINGS["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+    # The older emitters of elementwise code compile in two thirds of the newer ones' time, and code
+    # that is not split between threads in five sixths. Other versions of jaxlib lack such flags,
+    # and end the process where they meet one.
+    SETTINGS["XLA_FLAGS"] = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
@@ -34,10 +38,47 @@ def key():
     return jax.random.key(0)
 
 
+# Files that take longest, which the workers take first so that none is left with one at the end.
+LONGEST = (
+    "training/learner_test.py",
+    "contract_test.py",
+    "experiments/commands_test.py",
+    "losses/sparsity_test.py",
+    "runs/run_test.py",
+    "pairs_test.py",
+    "training/compiled_test.py",
+    "bottlenecks/levels_test.py",
+)
+# Compiled programs are kept for the next files until a process holds so much memory.
+ROOM = 3 << 30
+
+
+def pytest_collection_modifyitems(items):
+    longest = [ROOT / "tests" / name for name in LONGEST]
+    items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
+
+
+def pytest_collection_finish():
+    """Collects garbage less often: tracing makes many objects that stay, and few circles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget():
-    """Compiled programs go with their module: those of a whole run take gigabytes."""
+    """Compiled programs go when they fill the room: those of a whole run take gigabytes."""
     yield
-    import jax
+    if resident() > ROOM:
+        import jax
 
-    jax.clear_caches()
+        jax.clear_caches()
+
+
+def resident() -> int:
+    """The bytes of memory that this process holds, or 0 where the system does not say."""
+    try:
+        pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
