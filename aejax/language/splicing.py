@@ -1,14 +1,14 @@
-"""Dictionaries spliced into a language model: latents read, reconstructed and written.
+"""Dictionaries in a language model: edits that reconstruct a value or change its latents.
 
     replace(dictionary)                          # the hook's value becomes its reconstruction
     clamp(dictionary, latents=[17], values=8.0)  # a latent is set
     scale(dictionary, latents=[17], factor=0.0)  # a latent is switched off
     latents(dictionary, value)                   # f32[B, P, m] of values f[B, P, D]
 
-A dictionary is the `Plain` of any trained or loaded autoencoder on raw inputs. A latent is edited
-as x + decode(edited) - decode(original), computed as x + (edited - original) W_dec: the bias, a
-skip connection and the dictionary's own error cancel, and an edit that changes no latent adds an
-exact zero.
+A dictionary is the `Plain` of any trained or loaded sparse autoencoder, which takes raw inputs. An
+edit of latents computes x + decode(edited) - decode(original) as x + (edited - original) W_dec: the
+bias, a skip connection and the dictionary's own error cancel, and an edit that changes no latent
+adds exactly zero.
 """
 
 from __future__ import annotations
@@ -26,64 +26,65 @@ from aejax.errors import UserError
 from aejax.language.taps import Edit
 from aejax.types import Array
 
-# (codes f32[N, m], position i32[N]) -> codes f32[N, m]; a pytree, such as a Partial.
+# A function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such as Partial.
 Change: TypeAlias = Callable[[Array, Array], Array]
 
 
 def replace(dictionary: Plain) -> Edit:
-    """What a dictionary makes of the value takes its place, its error included.
+    """Replaces each value by the dictionary's reconstruction of it.
 
     Args:
-      dictionary: of values of the hook's width.
+      dictionary: a dictionary of values of the hook's width.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Replace(form), weights)
 
 
 def change(dictionary: Plain, edit: Change) -> Edit:
-    """Any pure function of the latents: x + decode(edit(codes)) - decode(codes).
+    """Applies a pure function to the latents: x + decode(edit(codes)) - decode(codes).
 
     Args:
-      dictionary: of values of the hook's width.
-      edit: (codes f32[N, m], position i32[N]) -> codes f32[N, m], a pytree such as Partial.
+      dictionary: a dictionary of values of the hook's width.
+      edit: a function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such as
+        Partial.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Change(form), weights, edit)
 
 
 def clamp(dictionary: Plain, latents: Sequence[int], values: Any) -> Edit:
-    """Sets latents, whether they are active or not.
+    """Sets latents to fixed values, whether they are active or not.
 
     Args:
-      dictionary: of values of the hook's width.
-      latents: their numbers, from 0.
-      values: a number for all of them, or one each.
+      dictionary: a dictionary of values of the hook's width.
+      latents: the indices of the latents, counted from 0.
+      values: one value for all of them, or one for each.
 
     Raises:
-      UserError: there is no such latent, or the numbers are not one each.
+      UserError: if a latent does not exist or is named twice, or the number of values is wrong.
     """
     return _columns(dictionary, latents, values, _clamp)
 
 
 def scale(dictionary: Plain, latents: Sequence[int], factor: Any) -> Edit:
-    """Multiplies latents; by 0 they are switched off.
+    """Multiplies latents by fixed factors; a factor of 0 switches a latent off.
 
     Args:
-      dictionary: of values of the hook's width.
-      latents: their numbers, from 0.
-      factor: a number for all of them, or one each.
+      dictionary: a dictionary of values of the hook's width.
+      latents: the indices of the latents, counted from 0.
+      factor: one factor for all of them, or one for each.
 
     Raises:
-      UserError: there is no such latent, or the numbers are not one each.
+      UserError: if a latent does not exist or is named twice, or the number of factors is wrong.
     """
     return _columns(dictionary, latents, factor, _scale)
 
 
 def latents(dictionary: Plain, value: Array) -> Array:
-    """The latents of values f[B, P, D], f32[B, P, m].
+    """Encodes values f[B, P, D] to latents f32[B, P, m].
 
     Raises:
-      UserError: the dictionary is of another width.
+      UserError: if the dictionary has another width than the values.
     """
     check_width(dictionary, value)
     codes = encode(dictionary, _rows(value))
@@ -91,16 +92,16 @@ def latents(dictionary: Plain, value: Array) -> Array:
 
 
 def check_width(dictionary: Plain, value: Any) -> None:
-    """Refuses a dictionary that reads or writes vectors of another width.
+    """Checks that the dictionary's inputs and outputs have the width of a value f[B, P, D].
 
     Raises:
-      UserError: names both widths.
+      UserError: if they do not; it names both widths.
     """
     reads, writes = dictionary.W_enc.shape[0], dictionary.W_dec.shape[1]
     if value.ndim != 3 or (reads, writes) != (value.shape[-1],) * 2:
         raise UserError(
             f"the dictionary reads {reads} numbers and writes {writes}, but the hook has values of "
-            f"shape {value.shape}: take a dictionary that was trained on this hook"
+            f"shape {value.shape}: give a dictionary that was trained on this hook"
         )
 
 
@@ -109,7 +110,7 @@ def _rows(value: Array) -> Array:
 
 
 def _columns(dictionary: Plain, latents: Sequence[int], numbers: Any, how: Any) -> Edit:
-    """The edit of some latents, of which only these rows of the decoder are read."""
+    """Makes an edit of a few latents, which reads only their rows of the decoder."""
     columns = np.asarray(latents, np.int64).reshape(-1)
     for column in columns.tolist():
         if not 0 <= column < dictionary.latents:
@@ -117,10 +118,13 @@ def _columns(dictionary: Plain, latents: Sequence[int], numbers: Any, how: Any) 
                 f"there is no latent {column}: the dictionary has 0 to {dictionary.latents - 1}"
             )
     if len(set(columns.tolist())) < len(columns):
-        raise UserError(f"latents {columns.tolist()} name one more than once")
+        raise UserError(f"latents {columns.tolist()} name one more than once: name each one once")
     given = np.asarray(numbers, np.float32)
     if given.shape not in ((), columns.shape):
-        raise UserError(f"{given.size} numbers for {len(columns)} latents: give one, or one each")
+        raise UserError(
+            f"{given.size} numbers for {len(columns)} latents: give one number for all of them, or "
+            "one for each"
+        )
     form, weights = _taken_apart(dictionary)
     each = jnp.asarray(np.broadcast_to(given, columns.shape))
     return Partial(_Columns(form, how), weights, jnp.asarray(columns, jnp.int32), each)
@@ -134,13 +138,14 @@ def _scale(codes: Array, factors: Array) -> Array:
     return codes * factors[None]
 
 
-# A Plain holds arrays, which pass through jit, and facts, by which programs are told apart.
+# A Plain has arrays (its weights), which are inputs of a compiled program, and other fields (its
+# form), which are static: another form is compiled anew.
 Form: TypeAlias = tuple[tuple[str, Any], ...]
 Weights: TypeAlias = dict[str, Array]
 
 
 def _taken_apart(dictionary: Plain) -> tuple[Form, Weights]:
-    """The facts of a dictionary, hashable, and its arrays."""
+    """Divides a dictionary into its hashable fields and its arrays."""
     fields = dictionary._asdict()
     arrays = {name: jnp.asarray(v) for name, v in fields.items() if hasattr(v, "ndim")}
     facts = tuple((name, v) for name, v in fields.items() if name not in arrays)
@@ -194,6 +199,6 @@ class _Columns:
 
 
 def _added(dictionary: Plain, value: Array, difference: Array) -> Array:
-    """value + difference f32[N, D], in the scale of each row's output."""
+    """Adds a difference of reconstructions f32[N, D], after scaling it as each row's output is."""
     scaled = difference * output_scale(dictionary, _rows(value))
     return (value + scaled.reshape(value.shape)).astype(value.dtype)
