@@ -432,7 +432,7 @@ class TestChunks:
 
     @pytest.mark.parametrize("kind", ["vae", "sae-topk"])
     def test_chunk_boundaries_do_not_change_bits(self, kind):
-        """60 steps as 3 x 20, as 25 + 25 + 10 and restored in between: the same bytes."""
+        """60 steps as 3 x 20, or as 25 + 25 + 10 with a restore between, give the same bytes."""
         base = ae.averaged(ae.seeds(kinds.learner(kind), 2))
         learners = {size: ae.compiled(ae.chunked(base, size)) for size in (20, 25)}
         results = []
@@ -748,7 +748,9 @@ class TestDraws:
         assert np.max(deviation(one["encoder"], biased["encoder"])) > 10
 
     def test_the_decoder_gradient_of_dreg_is_that_of_iwae_draw_by_draw(self):
-        """Fails if the tap touches what does not flow back through the codes, or the loss."""
+        """Fails if the regrade changes gradients that do not pass through the codes, or the
+        loss.
+        """
         left, right = gradient(*IWAE), gradient(*DREG)
         for i in range(3):
             one, iwae = left(jax.random.key(i))
@@ -782,7 +784,7 @@ class TestDraws:
 
     @pytest.mark.parametrize("rate", [SAMPLED, STUCK])
     def test_one_draw_under_any_bound_is_the_elbo(self, rate):
-        """Fails if the log K is that of another K, or if one draw is regraded away."""
+        """Fails if log K is that of another K, or if the regrade changes a single draw."""
         key = jax.random.key(2)
         elbo = gradient(ae.elbo(rate=rate), {})(key)
         for bound in (ae.bounds.iwae, kinds.dreg["bound"]):
