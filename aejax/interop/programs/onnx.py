@@ -1,0 +1,119 @@
+"""ONNX: a program that onnxruntime runs in Python, in a browser, on a telephone; one file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.interop.programs.inline import evaluate
+from aejax.interop.programs.program import Program, bound, outputs
+from aejax.interop.programs.weights import Packed
+from aejax.optional import needs
+
+OPSET = 21
+
+
+def onnx(program: Program, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
+    """Returns the bytes of one .onnx file, weights included.
+
+    Its inputs and outputs have the names of the program's; their first axis is called B.
+
+    Raises:
+      UserError: if jax2onnx is not installed, or an operation has no form in ONNX.
+    """
+    converter = needs("jax2onnx", "exporting ONNX")
+    order, names = sorted(program.inputs), sorted(outputs(program))
+    run = bound(program, packed)
+
+    def listed(*values: Any) -> tuple[Any, ...]:
+        found = run(dict(zip(order, values, strict=True)))
+        return tuple(found[name] for name in names)
+
+    specs = [
+        jax.ShapeDtypeStruct(("B", *program.inputs[name].shape), program.inputs[name].dtype)  # pyright: ignore[reportArgumentType]
+        for name in order
+    ]
+    try:
+        with _quiet():
+            model = converter.to_onnx(simple(listed), specs, model_name=program.name, opset=OPSET)
+    except UserError:
+        raise
+    except Exception as error:  # the converter raises errors of many kinds
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"the {program.name} of this model cannot be written as ONNX, because jax2onnx does not "
+            f"convert one of its operations ({reason}): export it as StableHLO"
+        ) from error
+    renamed = dict(zip((value.name for value in model.graph.input), order, strict=True))
+    renamed |= dict(zip((value.name for value in model.graph.output), names, strict=True))
+    _rename(model.graph, renamed)
+    for key, text in about.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, text
+    return model.SerializeToString()
+
+
+def simple(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the same function without calls and with one form of each operation.
+
+    Where the library has a form of an operation for each platform, ONNX gets the one that runs on
+    platforms without measurements, which is a single operation.
+    """
+
+    def replace(equation: Any, given: list[Any]) -> list[Any] | None:
+        if equation.primitive.name != "platform_index":
+            return None
+        # The last of the platforms is the default.
+        return [np.int32(len(equation.params["platforms"]) - 1)]
+
+    def run(*values: Any) -> Any:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*values)
+        results = evaluate(closed, list(values), replace)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what jax2onnx prints and logs, such as the traceback of a plug-in that fails to load."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Renames values of a graph everywhere; another value that has a new name gives way."""
+    taken = {name for node in graph.node for name in node.output}
+    taken |= {value.name for value in graph.initializer}
+    moved = {name: f"{name}_inner" for name in taken & set(names.values())}
+    _rename_in(graph, moved | dict(names))
+
+
+def _rename_in(graph: Any, names: Mapping[str, str]) -> None:
+    for values in (graph.input, graph.output, graph.initializer, graph.value_info):
+        for value in values:
+            value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for listed in (node.input, node.output):
+            listed[:] = [names.get(name, name) for name in listed]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename_in(inner, names)
