@@ -26,7 +26,7 @@ from aejax.errors import UserError
 from aejax.files import write_bytes, writing
 from aejax.interop.programs import parts
 from aejax.interop.programs.onnx import onnx
-from aejax.interop.programs.program import Program, needed
+from aejax.interop.programs.program import Program, Traced, needed, trace
 from aejax.interop.programs.stablehlo import stablehlo
 from aejax.interop.programs.tensors import table, tensors
 from aejax.interop.programs.weights import Packed, Stored, pack
@@ -82,10 +82,11 @@ def export(
             f"{', '.join(ENDINGS)}"
         )
     program = _program(model, variables or {}, part, example, score, threshold)
-    packed = pack(needed(program), weights)
-    files = _files(path, program, packed, _about(program, weights, threshold))
+    traced = trace(program)
+    packed = pack(needed(traced), weights)
+    files = _files(path, traced, packed, _about(program, weights, threshold))
     if path.suffix == ".html":
-        files[path.name] = web(program, packed, model, variables or {}, example, page)
+        files[path.name] = web(traced, packed, model, variables or {}, example, page)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     # The program comes last: where it is, all that belongs to it is there, too.
@@ -124,7 +125,7 @@ def _about(program: Program, weights: Stored, threshold: float | None) -> dict[s
 
 
 def _files(
-    path: pathlib.Path, program: Program, packed: Mapping[str, Packed], about: Mapping[str, str]
+    path: pathlib.Path, traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]
 ) -> dict[str, bytes]:
     """Returns name -> content of the files of a format; the page is not among them."""
     if path.suffix == ".html":
@@ -132,6 +133,6 @@ def _files(
     if path.suffix == ".safetensors":
         text = table(path.name, packed, about)
         return {path.name: tensors(packed, about), f"{path.stem}.md": text.encode()}
-    write = {".stablehlo": lambda: stablehlo(program, packed), ".onnx": lambda: onnx(program, packed, about)}
+    write = {".stablehlo": lambda: stablehlo(traced, packed), ".onnx": lambda: onnx(traced, packed, about)}
     script = pathlib.Path(parts.__file__).with_name(f"run_{path.suffix[1:]}.py")
     return {path.name: write[path.suffix](), SCRIPT: script.read_bytes()}

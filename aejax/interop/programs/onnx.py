@@ -6,22 +6,20 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import evaluate
-from aejax.interop.programs.program import Program, bound, outputs
+from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
 from aejax.optional import needs
 
 OPSET = 21
 
 
-def onnx(program: Program, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
+def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
     """Returns the bytes of one .onnx file, weights included.
 
     Its inputs and outputs have the names of the program's; their first axis is called B.
@@ -30,20 +28,18 @@ def onnx(program: Program, packed: Mapping[str, Packed], about: Mapping[str, str
       UserError: if jax2onnx is not installed, or an operation has no form in ONNX.
     """
     converter = needs("jax2onnx", "exporting ONNX")
-    order, names = sorted(program.inputs), sorted(outputs(program))
-    run = bound(program, packed)
+    program = traced.program
+    order, names = sorted(program.inputs), sorted(traced.outputs)
+    run = mapped(traced, packed, _one_form)
 
     def listed(*values: Any) -> tuple[Any, ...]:
         found = run(dict(zip(order, values, strict=True)))
         return tuple(found[name] for name in names)
 
-    specs = [
-        jax.ShapeDtypeStruct(("B", *program.inputs[name].shape), program.inputs[name].dtype)  # pyright: ignore[reportArgumentType]
-        for name in order
-    ]
+    specs = [batched(program, "B")[name] for name in order]
     try:
         with _quiet():
-            model = converter.to_onnx(simple(listed), specs, model_name=program.name, opset=OPSET)
+            model = converter.to_onnx(listed, specs, model_name=program.name, opset=OPSET)
     except UserError:
         raise
     except Exception as error:  # the converter raises errors of many kinds
@@ -61,25 +57,14 @@ def onnx(program: Program, packed: Mapping[str, Packed], about: Mapping[str, str
     return model.SerializeToString()
 
 
-def simple(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the same function without calls and with one form of each operation.
+def _one_form(equation: Any, given: list[Any]) -> list[Any] | None:
+    """Chooses one form of an operation that the library has in a form for each platform.
 
-    Where the library has a form of an operation for each platform, ONNX gets the one that runs on
-    platforms without measurements, which is a single operation.
+    It is the default, which runs on platforms without measurements: a single operation.
     """
-
-    def replace(equation: Any, given: list[Any]) -> list[Any] | None:
-        if equation.primitive.name != "platform_index":
-            return None
-        # The last of the platforms is the default.
-        return [np.int32(len(equation.params["platforms"]) - 1)]
-
-    def run(*values: Any) -> Any:
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*values)
-        results = evaluate(closed, list(values), replace)
-        return jax.tree.unflatten(jax.tree.structure(shapes), results)
-
-    return run
+    if equation.primitive.name != "platform_index":
+        return None
+    return [np.int32(len(equation.params["platforms"]) - 1)]
 
 
 @contextlib.contextmanager

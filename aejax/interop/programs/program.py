@@ -1,20 +1,25 @@
-"""A program: a pure function of named arrays with the weights that it needs, for any batch size.
+"""A program: a pure function of named arrays, with the weights that it needs, for any batch size.
 
-    program = parts.decoder(model, variables)
-    weights = needed(program)              # "params.decoder.hidden_0.kernel" -> array, and so on
-    run = bound(program, pack(weights, "int8"))
+    traced = trace(parts.decoder(model, variables))
+    weights = needed(traced)               # "params.decoder.hidden_0.kernel" -> array, and so on
+    run = mapped(traced, pack(weights, "int8"))
     run({"z": z, "noise": noise})          # {"mean": f32[B, *event], "sample": ..., "draw": ...}
+
+The function is traced for one example and mapped over the examples of a batch. So the batch may have
+any size, also for operations whose form depends on it, and an example's result depends on no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
+from aejax.interop.programs.inline import Replace, evaluate
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array
 
@@ -28,86 +33,89 @@ class Program(NamedTuple):
     name: str  # the part's name, such as "decoder"
     # (weights, name of an input -> [B, ...]) -> name of an output -> [B, ...], or [] for a constant
     run: Callable[[Any, Arrays], dict[str, Array]]
-    weights: Any  # a pytree of arrays; those that `run` does not use are not exported
+    weights: Any  # a pytree of arrays; those that no output depends on are not exported
     inputs: Specs  # the inputs of one example, without the batch axis
     facts: Mapping[str, str] = {}  # what a reader of the file should know, name -> one sentence
 
 
-def named(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a pytree by their paths, such as "params.decoder.output.bias"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+class Traced(NamedTuple):
+    """A program after tracing, for a batch of one example."""
+
+    program: Program
+    closed: ClosedJaxpr  # its arguments are the weights and then the inputs, by sorted names
+    weights: dict[str, Array]  # all weights by name
+    outputs: dict[str, jax.ShapeDtypeStruct]  # with a batch axis of 1, but for constants
 
 
-def batched(inputs: Specs, size: Any = None) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the inputs of a batch; its size is symbolic, B, unless one is given."""
-    size = jax.export.symbolic_shape("B")[0] if size is None else size
-    return {name: jax.ShapeDtypeStruct((size, *s.shape), s.dtype) for name, s in inputs.items()}
+def trace(program: Program) -> Traced:
+    """Traces a program.
 
-
-def outputs(program: Program, size: int = 2) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the outputs for a batch of a size, without computing them."""
-    return jax.eval_shape(program.run, program.weights, batched(program.inputs, size))
-
-
-def needed(program: Program) -> dict[str, Array]:
-    """Returns the weights that the outputs depend on, by name."""
-    leaves = named(program.weights)
-    specs = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+    Raises:
+      UserError: if the model cannot be traced.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(program.weights)
+    order = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    weights = {name: jnp.asarray(leaf) for name, (_, leaf) in zip(order, paths, strict=True)}
+    specs = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
 
     def run(weights: Arrays, inputs: Arrays) -> dict[str, Array]:
-        return program.run(_rebuilt(program.weights, weights), inputs)
+        tree = jax.tree_util.tree_unflatten(structure, [weights[name] for name in order])
+        return program.run(tree, inputs)
 
-    jaxpr = jax.make_jaxpr(run)(specs, batched(program.inputs, 2)).jaxpr
+    # Full float32 products on accelerators, too, so that all platforms agree.
+    with jax.default_matmul_precision("float32"):
+        closed, outputs = jax.make_jaxpr(run, return_shape=True)(specs, batched(program, 1))
+    return Traced(program, closed, weights, outputs)
+
+
+def batched(program: Program, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the specs of the inputs for a batch; its size may be symbolic."""
+    specs = program.inputs.items()
+    return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in specs}
+
+
+def needed(traced: Traced) -> dict[str, Array]:
+    """Returns the weights that the outputs depend on, by name."""
+    jaxpr = traced.closed.jaxpr
     used = {id(atom) for atom in jaxpr.outvars}
     for equation in reversed(jaxpr.eqns):
         if any(id(result) in used for result in equation.outvars):
             used |= {id(atom) for atom in equation.invars}
-    # The weights are the first arguments, in the order of their sorted names.
-    order = zip(sorted(leaves), jaxpr.invars, strict=False)
-    return {name: leaves[name] for name, argument in order if id(argument) in used}
+    arguments = zip(sorted(traced.weights), jaxpr.invars, strict=False)
+    return {name: traced.weights[name] for name, variable in arguments if id(variable) in used}
 
 
-def bound(program: Program, packed: Mapping[str, Packed]) -> Callable[[Arrays], dict[str, Array]]:
-    """Returns the program as a function of its inputs alone, with packed weights inside."""
-
-    def run(inputs: Arrays) -> dict[str, Array]:
-        return program.run(_rebuilt(program.weights, unpack(packed)), inputs)
-
-    return run
-
-
-def exported(program: Program, run: Callable[[Arrays], Any], platforms: Sequence[str]) -> Any:
-    """Exports a function of the program's inputs for a batch of any size.
+def mapped(
+    traced: Traced,
+    packed: Mapping[str, Packed],
+    replace: Replace = lambda equation, given: None,
+) -> Callable[[Arrays], dict[str, Array]]:
+    """Returns the program as a function of its inputs alone, with packed weights inside.
 
     Args:
-      program: the program, whose name errors mention.
-      run: the function of its inputs.
-      platforms: the names of the platforms, such as "cpu".
-
-    Raises:
-      UserError: if an operation does not work for a batch of any size.
+      traced: the program.
+      packed: the weights that it needs.
+      replace: operations that are replaced, as `evaluate` takes them.
     """
-    try:
-        # Full float32 products on accelerators, too, so that all platforms agree.
-        with jax.default_matmul_precision("float32"):
-            traced = jax.export.export(jax.jit(run), platforms=tuple(platforms))
-            return traced(batched(program.inputs))
-    except UserError:
-        raise
-    except Exception as error:  # each operation of jax raises errors of its own kind
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(
-            f"the {program.name} of this model cannot be exported for a batch of any size, because "
-            f"jax cannot trace one of its operations ({reason}): replace that operation"
-        ) from error
+    names, inputs = sorted(traced.outputs), sorted(traced.program.inputs)
+    constants = {name for name in names if not traced.outputs[name].shape}
 
+    def run(arrays: Arrays) -> dict[str, Array]:
+        arrived = unpack(packed)
+        weights = [
+            arrived[name] if name in arrived else jnp.zeros(leaf.shape, leaf.dtype)
+            for name, leaf in sorted(traced.weights.items())
+        ]
 
-def _rebuilt(tree: Any, leaves: Arrays) -> Any:
-    """Returns the pytree with the given leaves; a leaf that no output depends on is zero."""
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    found = []
-    for path, leaf in paths:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        found.append(leaves[name] if name in leaves else jnp.zeros(leaf.shape, leaf.dtype))
-    return jax.tree_util.tree_unflatten(structure, found)
+        def one(example: Arrays) -> dict[str, Array]:
+            given = [jax.lax.expand_dims(example[name], (0,)) for name in inputs]
+            found = evaluate(traced.closed, [*weights, *given], replace)
+            return {
+                name: value if name in constants else jax.lax.squeeze(value, (0,))
+                for name, value in zip(names, found, strict=True)
+            }
+
+        axes = {name: None if name in constants else 0 for name in names}
+        return jax.vmap(one, out_axes=axes)(dict(arrays))
+
+    return run

@@ -19,7 +19,7 @@ from aejax.errors import UserError
 from aejax.events import dense
 from aejax.files import file_sha256
 from aejax.interop.programs.onnx import onnx
-from aejax.interop.programs.program import Program, bound
+from aejax.interop.programs.program import Program, Traced, mapped
 from aejax.interop.programs.weights import Packed
 from aejax.types import Batch, Variables
 
@@ -44,7 +44,7 @@ class Page(NamedTuple):
 
 
 def web(
-    program: Program,
+    traced: Traced,
     packed: Mapping[str, Packed],
     model: Any,
     variables: Variables,
@@ -57,7 +57,7 @@ def web(
     latents on and off. It decodes 100 samples of the prior, and paths between two kept codes.
 
     Args:
-      program: the decoder as a program.
+      traced: the decoder as a program.
       packed: its weights.
       model: the model.
       variables: the variables of one member.
@@ -70,9 +70,10 @@ def web(
     """
     if page is None:
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
+    program = traced.program
     _check(program, example)
     library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in FILES)
-    content = _content(program, packed, model, variables, example, page)
+    content = _content(traced, packed, model, variables, example, page)
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     template = pathlib.Path(__file__).with_name("page.html").read_text()
     about = {"part": program.name, **program.facts}
@@ -84,7 +85,7 @@ def web(
             content=text,
             library=_zipped(library),
             wasm=_zipped(wasm),
-            program=_zipped(onnx(program, packed, about)),
+            program=_zipped(onnx(traced, packed, about)),
         )
         .encode()
     )
@@ -110,7 +111,7 @@ def _check(program: Program, example: Batch | None) -> None:
 
 
 def _content(
-    program: Program,
+    traced: Traced,
     packed: Mapping[str, Packed],
     model: Any,
     variables: Variables,
@@ -122,10 +123,11 @@ def _content(
     codes = np.asarray(encode(variables, example), np.float32)
     sparse = model.prior is None and (codes == 0).mean() > 0.5
     order = np.argsort(-(np.abs(codes).sum(axis=0) if sparse else codes.var(axis=0)))[:SHOWN]
-    noise = program.inputs["noise"].shape[0] if "noise" in program.inputs else 0
+    inputs = traced.program.inputs
+    noise = inputs["noise"].shape[0] if "noise" in inputs else 0
     given = {"z": codes, "noise": np.full((len(codes), noise), 0.5, np.float32)}
-    given = {name: value for name, value in given.items() if name in program.inputs}
-    mean = np.asarray(jax.jit(bound(program, packed))(given)["mean"])
+    given = {name: value for name, value in given.items() if name in inputs}
+    mean = np.asarray(jax.jit(mapped(traced, packed))(given)["mean"])
     event = list(mean.shape[1:])
     names = [*map(str, page.names[:KEPT])]
     names += [f"example {i}" for i in range(len(names), min(KEPT, len(codes)))]
