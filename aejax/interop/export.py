@@ -29,8 +29,8 @@ from aejax.interop.programs.onnx import onnx
 from aejax.interop.programs.program import Program, Traced, needed, trace
 from aejax.interop.programs.stablehlo import stablehlo
 from aejax.interop.programs.tensors import table, tensors
-from aejax.interop.programs.weights import Packed, Stored, pack
 from aejax.interop.programs.web import Page, web
+from aejax.interop.programs.weights import Packed, Stored, pack
 from aejax.types import Batch, Term, Variables
 
 Part: TypeAlias = Literal["decoder", "encoder", "all", "dictionary"]
@@ -81,12 +81,13 @@ def export(
             f"{path.name!r} does not say what to write: give a name that ends in one of "
             f"{', '.join(ENDINGS)}"
         )
-    program = _program(model, variables or {}, part, example, score, threshold)
-    traced = trace(program)
+    variables = variables or {}
+    traced = trace(_program(model, variables, part, example, score, threshold))
     packed = pack(needed(traced), weights)
-    files = _files(path, traced, packed, _about(program, weights, threshold))
     if path.suffix == ".html":
-        files[path.name] = web(traced, packed, model, variables or {}, example, page)
+        files = {path.name: web(traced, packed, model, variables, example, page)}
+    else:
+        files = _files(path, traced, packed, _about(traced, weights, threshold))
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     # The program comes last: where it is, all that belongs to it is there, too.
@@ -119,20 +120,20 @@ def _program(
     return make(model, variables, example, score, threshold)
 
 
-def _about(program: Program, weights: Stored, threshold: float | None) -> dict[str, str]:
+def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str, str]:
+    """Returns what a reader of the file should know, name -> text."""
     limit = {} if threshold is None else {"threshold": f"{threshold:g}"}
-    return {"part": program.name, "weights": weights, **limit, **program.facts}
+    return {"part": traced.program.name, "weights": weights, **limit, **traced.program.facts}
 
 
 def _files(
     path: pathlib.Path, traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]
 ) -> dict[str, bytes]:
-    """Returns name -> content of the files of a format; the page is not among them."""
-    if path.suffix == ".html":
-        return {}
+    """Returns name -> content of the files of a format but the page, that of `path` first."""
     if path.suffix == ".safetensors":
         text = table(path.name, packed, about)
         return {path.name: tensors(packed, about), f"{path.stem}.md": text.encode()}
-    write = {".stablehlo": lambda: stablehlo(traced, packed), ".onnx": lambda: onnx(traced, packed, about)}
     script = pathlib.Path(parts.__file__).with_name(f"run_{path.suffix[1:]}.py")
-    return {path.name: write[path.suffix](), SCRIPT: script.read_bytes()}
+    stable = path.suffix == ".stablehlo"
+    content = stablehlo(traced, packed) if stable else onnx(traced, packed, about)
+    return {path.name: content, SCRIPT: script.read_bytes()}

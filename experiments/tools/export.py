@@ -52,7 +52,7 @@ def command(
 
     Args:
       run_dir: folder of a finished run.
-      part: what leaves; the decoder is enough to generate, and a dictionary is folded to raw inputs.
+      part: what leaves; the decoder is enough to generate; a dictionary reads raw inputs.
       format: stablehlo runs in jax, onnx in onnxruntime, web in a browser.
       weights: how matrices are stored.
       out: folder of the files; RUN_DIR/exported/FORMAT by default.
@@ -66,8 +66,8 @@ def command(
     reads = part in ("encoder", "all")
     if flagged is not None and not (reads and 0 < flagged < 1):
         raise UserError(
-            f"--flagged is {flagged} for the part {part}: give a share between 0 and 1, for encoder "
-            "or all"
+            f"--flagged is {flagged} for the part {part}: give a share between 0 and 1, for "
+            "encoder or all"
         )
     if format == "web" and runtime is None:
         raise UserError(
@@ -140,7 +140,9 @@ def _threshold(
     example = next(validation.take(1).batches(1))
     program = (parts.encoder if part == "encoder" else parts.whole)(model, variables, example)
     if "score" not in parts.outputs(program):
-        raise UserError(f"the {part} of this model has no score, so --flagged has nothing to compare")
+        raise UserError(
+            f"the {part} of this model has no score, so --flagged has nothing to compare"
+        )
     run = jax.jit(program.run)
     scores = []
     for batch in validation.batches(SCORED):

@@ -59,9 +59,7 @@ def _downloaded(workspace: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
         f"{folder} and start the same command again"
     )
     try:
-        done = subprocess.run(
-            words, cwd=workspace, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(words, cwd=workspace, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise UserError(f"npm is not installed: {advice}") from error
     if done.returncode or not (workspace / ARCHIVE).exists():
@@ -86,7 +84,7 @@ def _unpacked(archive: pathlib.Path) -> dict[str, bytes]:
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != FILES[name]:
             raise UserError(
-                f"the sha256 of {name} in {archive.name} differs from that of version {VERSION}, so "
-                "it was not kept: delete the package and start again"
+                f"the sha256 of {name} in {archive.name} differs from that of version {VERSION}, "
+                "so it was not kept: delete the package and start again"
             )
     return contents

@@ -27,7 +27,7 @@ BELOW_ONE = 1.0 - 2.0**-23  # the largest uniform number that jax.random draws
 Take: TypeAlias = Callable[[tuple[Any, ...]], Array]  # shape [B, ...] -> uniform numbers
 
 
-class Undrawable(Exception):  # noqa: N818 (it ends no program: a caller leaves the draw out)
+class Undrawable(Exception):
     """A draw that does not turn all its random bits into uniform numbers, one row an example."""
 
 

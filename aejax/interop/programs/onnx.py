@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from aejax.errors import UserError
@@ -30,7 +31,7 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     converter = needs("jax2onnx", "exporting ONNX")
     program = traced.program
     order, names = sorted(program.inputs), sorted(traced.outputs)
-    run = mapped(traced, packed, _one_form)
+    run = mapped(traced, packed, _replaced)
 
     def listed(*values: Any) -> tuple[Any, ...]:
         found = run(dict(zip(order, values, strict=True)))
@@ -45,8 +46,8 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     except Exception as error:  # the converter raises errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the {program.name} of this model cannot be written as ONNX, because jax2onnx does not "
-            f"convert one of its operations ({reason}): export it as StableHLO"
+            f"the {program.name} of this model cannot be written as ONNX, because jax2onnx does "
+            f"not convert one of its operations ({reason}): export it as StableHLO"
         ) from error
     renamed = dict(zip((value.name for value in model.graph.input), order, strict=True))
     renamed |= dict(zip((value.name for value in model.graph.output), names, strict=True))
@@ -57,19 +58,32 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     return model.SerializeToString()
 
 
-def _one_form(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Chooses one form of an operation that the library has in a form for each platform.
+def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
+    """Replaces operations that jax2onnx does not convert for a batch of any size.
 
-    It is the default, which runs on platforms without measurements: a single operation.
+    Of an operation that the library has in a form for each platform, ONNX gets the default, which
+    runs on platforms without measurements: a single operation. Padding becomes a concatenation.
     """
-    if equation.primitive.name != "platform_index":
-        return None
-    return [np.int32(len(equation.params["platforms"]) - 1)]
+    name, params = equation.primitive.name, equation.params
+    if name == "platform_index":
+        return [np.int32(len(params["platforms"]) - 1)]
+    if name == "pad" and all(
+        low >= 0 and high >= 0 and not w for low, high, w in params["padding_config"]
+    ):
+        values, filling = given
+        for axis, (low, high, _) in enumerate(params["padding_config"]):
+            sides = [
+                jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
+                for size in (low, high)
+            ]
+            values = jax.lax.concatenate([sides[0], values, sides[1]], axis)
+        return [values]
+    return None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what jax2onnx prints and logs, such as the traceback of a plug-in that fails to load."""
+    """Hides what jax2onnx prints and logs, such as the traceback of one of its plug-ins."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

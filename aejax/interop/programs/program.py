@@ -5,8 +5,8 @@
     run = mapped(traced, pack(weights, "int8"))
     run({"z": z, "noise": noise})          # {"mean": f32[B, *event], "sample": ..., "draw": ...}
 
-The function is traced for one example and mapped over the examples of a batch. So the batch may have
-any size, also for operations whose form depends on it, and an example's result depends on no other.
+The function is traced for one example and mapped over the examples of a batch. So the batch may
+have any size, also for operations whose form depends on it, and no example depends on another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
-from aejax.errors import UserError
 from aejax.interop.programs.inline import Replace, evaluate
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array

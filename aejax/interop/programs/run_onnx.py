@@ -1,7 +1,7 @@
 """Runs an exported program; it needs onnxruntime and numpy and nothing else.
 
-    python run_exported.py            # the program beside this file
-    python run_exported.py FILE 256   # another one, with 256 examples
+python run_exported.py            # the program beside this file
+python run_exported.py FILE 256   # another one, with 256 examples
 """
 
 import pathlib
@@ -21,9 +21,7 @@ def main(arguments):
     count = int(arguments[1]) if len(arguments) > 1 else 64
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # small programs gain nothing from more
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs, outputs = session.get_inputs(), session.get_outputs()
     for title, specs in (("takes", inputs), ("gives", outputs)):
         print(path.name, title, ", ".join(f"{s.name} {s.type[7:-1]}{s.shape}" for s in specs))

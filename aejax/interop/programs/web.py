@@ -24,10 +24,11 @@ from aejax.interop.programs.weights import Packed
 from aejax.types import Batch, Variables
 
 VERSION = "1.30.0"  # of onnxruntime-web (MIT)
+LIBRARY, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 # The files of onnxruntime-web that a page holds, and their sha256.
 FILES = {
-    "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
-    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+    LIBRARY: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 SHOWN = 12  # sliders, or switches beside those of a code
 KEPT = 8  # examples whose codes are kept
@@ -72,7 +73,7 @@ def web(
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
     program = traced.program
     _check(program, example)
-    library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in FILES)
+    library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in (LIBRARY, WASM))
     content = _content(traced, packed, model, variables, example, page)
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     template = pathlib.Path(__file__).with_name("page.html").read_text()

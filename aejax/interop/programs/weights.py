@@ -1,7 +1,7 @@
 """The weights of a program as they are stored: float32, bfloat16, or int8 with a scale a channel.
 
-    packed = pack({"params.decoder.output.kernel": kernel}, "int8")
-    unpack(packed)      # the same names; float32 again, rounded to 255 levels in each channel
+packed = pack({"params.decoder.output.kernel": kernel}, "int8")
+unpack(packed)      # the same names; float32 again, rounded to 255 levels in each channel
 """
 
 from __future__ import annotations
