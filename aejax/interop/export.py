@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
 from aejax.interop.programs import parts
 from aejax.interop.programs.onnx import onnx
-from aejax.interop.programs.program import Program, Traced, needed, trace
+from aejax.interop.programs.program import Program, Traced, trace
 from aejax.interop.programs.stablehlo import stablehlo
 from aejax.interop.programs.tensors import table, tensors
 from aejax.interop.programs.web import Page, web
@@ -44,6 +44,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     part: Part = "decoder",
+    outputs: Sequence[str] = (),
     weights: Stored = "float32",
     example: Batch | None = None,
     score: Term | None = None,
@@ -59,6 +60,7 @@ def export(
       path: the file; its ending chooses the format.
       part: what leaves: "decoder", "encoder", "all" (both), or "dictionary" (a sparse dictionary as
         plain weights on raw inputs). Weights that its outputs do not depend on stay out.
+      outputs: the names of the outputs to keep, such as ("mean",); () keeps all.
       weights: how matrices are stored; the program computes in float32.
       example: a batch of raw examples. "encoder" and "all" read its shapes; a model that was
         trained with a context needs one that has it; a page keeps the codes of its first examples.
@@ -82,8 +84,9 @@ def export(
             f"{', '.join(ENDINGS)}"
         )
     variables = variables or {}
-    traced = trace(_program(model, variables, part, example, score, threshold))
-    packed = pack(needed(traced), weights)
+    program = _program(model, variables, part, example, score, threshold)
+    traced = trace(program, outputs)
+    packed = pack(traced.weights, weights)
     if path.suffix == ".html":
         files = {path.name: web(traced, packed, model, variables, example, page)}
     else:
@@ -123,7 +126,7 @@ def _program(
 def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str, str]:
     """Returns what a reader of the file should know, name -> text."""
     limit = {} if threshold is None else {"threshold": f"{threshold:g}"}
-    return {"part": traced.program.name, "weights": weights, **limit, **traced.program.facts}
+    return {"part": traced.name, "weights": weights, **limit, **traced.facts}
 
 
 def _files(

@@ -39,6 +39,7 @@ def command(
     run_dir: pathlib.Path,
     part: Part = "decoder",
     format: Format = "stablehlo",
+    outputs: tuple[str, ...] = (),
     weights: Stored = "float32",
     out: pathlib.Path | None = None,
     member: int = 0,
@@ -54,6 +55,7 @@ def command(
       run_dir: folder of a finished run.
       part: what leaves; the decoder is enough to generate; a dictionary reads raw inputs.
       format: stablehlo runs in jax, onnx in onnxruntime, web in a browser.
+      outputs: names of the outputs to keep, such as mean; all by default.
       weights: how matrices are stored.
       out: folder of the files; RUN_DIR/exported/FORMAT by default.
       member: index of one of the run's seeds, from 0.
@@ -93,6 +95,7 @@ def command(
         variables,
         path,
         part=part,
+        outputs=outputs,
         weights=weights,
         example=example,
         threshold=threshold,

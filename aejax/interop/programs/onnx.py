@@ -29,24 +29,23 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
       UserError: if jax2onnx is not installed, or an operation has no form in ONNX.
     """
     converter = needs("jax2onnx", "exporting ONNX")
-    program = traced.program
-    order, names = sorted(program.inputs), sorted(traced.outputs)
+    order, names = list(traced.inputs), list(traced.outputs)
     run = mapped(traced, packed, _replaced)
 
     def listed(*values: Any) -> tuple[Any, ...]:
         found = run(dict(zip(order, values, strict=True)))
         return tuple(found[name] for name in names)
 
-    specs = [batched(program, "B")[name] for name in order]
+    specs = list(batched(traced.inputs, "B").values())
     try:
         with _quiet():
-            model = converter.to_onnx(listed, specs, model_name=program.name, opset=OPSET)
+            model = converter.to_onnx(listed, specs, model_name=traced.name, opset=OPSET)
     except UserError:
         raise
     except Exception as error:  # the converter raises errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the {program.name} of this model cannot be written as ONNX, because jax2onnx does "
+            f"the {traced.name} of this model cannot be written as ONNX, because jax2onnx does "
             f"not convert one of its operations ({reason}): export it as StableHLO"
         ) from error
     renamed = dict(zip((value.name for value in model.graph.input), order, strict=True))

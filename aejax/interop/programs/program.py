@@ -1,8 +1,8 @@
 """A program: a pure function of named arrays, with the weights that it needs, for any batch size.
 
     traced = trace(parts.decoder(model, variables))
-    weights = needed(traced)               # "params.decoder.hidden_0.kernel" -> array, and so on
-    run = mapped(traced, pack(weights, "int8"))
+    traced.weights                         # "params.decoder.hidden_0.kernel" -> array, and so on
+    run = mapped(traced, pack(traced.weights, "int8"))
     run({"z": z, "noise": noise})          # {"mean": f32[B, *event], "sample": ..., "draw": ...}
 
 The function is traced for one example and mapped over the examples of a batch. So the batch may
@@ -11,13 +11,14 @@ have any size, also for operations whose form depends on it, and no example depe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
+from aejax.errors import UserError
 from aejax.interop.programs.inline import Replace, evaluate
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array
@@ -40,17 +41,24 @@ class Program(NamedTuple):
 class Traced(NamedTuple):
     """A program after tracing, for a batch of one example."""
 
-    program: Program
-    closed: ClosedJaxpr  # its arguments are the weights and then the inputs, by sorted names
-    weights: dict[str, Array]  # all weights by name
+    name: str  # the program's name
+    facts: Mapping[str, str]
+    closed: ClosedJaxpr  # its arguments are all weights and then all inputs, by sorted names
+    arguments: list[str]  # the names of its arguments
+    weights: dict[str, Array]  # the weights that an output depends on, by name
+    inputs: dict[str, jax.ShapeDtypeStruct]  # such inputs of one example
     outputs: dict[str, jax.ShapeDtypeStruct]  # with a batch axis of 1, but for constants
 
 
-def trace(program: Program) -> Traced:
-    """Traces a program.
+def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
+    """Traces a program, and finds the weights and inputs that its outputs depend on.
+
+    Args:
+      program: the program.
+      outputs: the names of the outputs to keep; () keeps all.
 
     Raises:
-      UserError: if the model cannot be traced.
+      UserError: if there is no output of a given name.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(program.weights)
     order = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
@@ -59,29 +67,43 @@ def trace(program: Program) -> Traced:
 
     def run(weights: Arrays, inputs: Arrays) -> dict[str, Array]:
         tree = jax.tree_util.tree_unflatten(structure, [weights[name] for name in order])
-        return program.run(tree, inputs)
+        found = program.run(tree, inputs)
+        if unknown := sorted(set(outputs) - found.keys()):
+            raise UserError(
+                f"the {program.name} of this model has no output {unknown[0]!r}: choose from "
+                f"{', '.join(sorted(found))}"
+            )
+        return {name: found[name] for name in outputs} if outputs else found
 
     # Full float32 products on accelerators, too, so that all platforms agree.
     with jax.default_matmul_precision("float32"):
-        closed, outputs = jax.make_jaxpr(run, return_shape=True)(specs, batched(program, 1))
-    return Traced(program, closed, weights, outputs)
+        closed, found = jax.make_jaxpr(run, return_shape=True)(specs, batched(program.inputs, 1))
+    arguments = [*sorted(weights), *sorted(program.inputs)]
+    live = _live(closed, arguments)
+    return Traced(
+        program.name,
+        program.facts,
+        closed,
+        arguments,
+        {name: weights[name] for name in sorted(weights) if name in live},
+        {name: program.inputs[name] for name in sorted(program.inputs) if name in live},
+        dict(sorted(found.items())),
+    )
 
 
-def batched(program: Program, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the specs of the inputs for a batch; its size may be symbolic."""
-    specs = program.inputs.items()
-    return {name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in specs}
-
-
-def needed(traced: Traced) -> dict[str, Array]:
-    """Returns the weights that the outputs depend on, by name."""
-    jaxpr = traced.closed.jaxpr
-    used = {id(atom) for atom in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
+def _live(closed: ClosedJaxpr, arguments: Sequence[str]) -> set[str]:
+    """Returns the names of the arguments that the results depend on."""
+    used = {id(atom) for atom in closed.jaxpr.outvars}
+    for equation in reversed(closed.jaxpr.eqns):
         if any(id(result) in used for result in equation.outvars):
             used |= {id(atom) for atom in equation.invars}
-    arguments = zip(sorted(traced.weights), jaxpr.invars, strict=False)
-    return {name: traced.weights[name] for name, variable in arguments if id(variable) in used}
+    pairs = zip(arguments, closed.jaxpr.invars, strict=True)
+    return {name for name, variable in pairs if id(variable) in used}
+
+
+def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the specs of the inputs for a batch; its size may be symbolic."""
+    return {n: jax.ShapeDtypeStruct((size, *s.shape), s.dtype) for n, s in inputs.items()}
 
 
 def mapped(
@@ -96,25 +118,24 @@ def mapped(
       packed: the weights that it needs.
       replace: operations that are replaced, as `evaluate` takes them.
     """
-    names, inputs = sorted(traced.outputs), sorted(traced.program.inputs)
-    constants = {name for name in names if not traced.outputs[name].shape}
+    constants = {name for name, spec in traced.outputs.items() if not spec.shape}
 
     def run(arrays: Arrays) -> dict[str, Array]:
-        arrived = unpack(packed)
-        weights = [
-            arrived[name] if name in arrived else jnp.zeros(leaf.shape, leaf.dtype)
-            for name, leaf in sorted(traced.weights.items())
-        ]
+        weights = unpack(packed)
 
         def one(example: Arrays) -> dict[str, Array]:
-            given = [jax.lax.expand_dims(example[name], (0,)) for name in inputs]
-            found = evaluate(traced.closed, [*weights, *given], replace)
+            known = weights | {n: jax.lax.expand_dims(v, (0,)) for n, v in example.items()}
+            given = [
+                known[name] if name in known else jnp.zeros(aval.shape, aval.dtype)
+                for name, aval in zip(traced.arguments, traced.closed.in_avals, strict=True)
+            ]
+            found = evaluate(traced.closed, given, replace)
             return {
                 name: value if name in constants else jax.lax.squeeze(value, (0,))
-                for name, value in zip(names, found, strict=True)
+                for name, value in zip(traced.outputs, found, strict=True)
             }
 
-        axes = {name: None if name in constants else 0 for name in names}
-        return jax.vmap(one, out_axes=axes)(dict(arrays))
+        axes = {name: None if name in constants else 0 for name in traced.outputs}
+        return jax.vmap(one, out_axes=axes)({name: arrays[name] for name in traced.inputs})
 
     return run

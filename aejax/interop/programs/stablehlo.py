@@ -23,13 +23,13 @@ def stablehlo(traced: Traced, packed: Mapping[str, Packed]) -> bytes:
       UserError: if an operation has no portable form, or flatbuffers is not installed.
     """
     needs("flatbuffers", "exporting StableHLO")
-    specs = batched(traced.program, jax.export.symbolic_shape("B")[0])
+    specs = batched(traced.inputs, jax.export.symbolic_shape("B")[0])
     run = jax.jit(mapped(traced, packed))
     try:
         return bytes(jax.export.export(run, platforms=PLATFORMS)(specs).serialize())
     except Exception as error:  # each operation of jax raises errors of its own kind
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the {traced.program.name} of this model cannot be exported, because jax has no "
+            f"the {traced.name} of this model cannot be exported, because jax has no "
             f"portable form of one of its operations ({reason}): replace that operation"
         ) from error

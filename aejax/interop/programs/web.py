@@ -19,7 +19,7 @@ from aejax.errors import UserError
 from aejax.events import dense
 from aejax.files import file_sha256
 from aejax.interop.programs.onnx import onnx
-from aejax.interop.programs.program import Program, Traced, mapped
+from aejax.interop.programs.program import Traced, mapped
 from aejax.interop.programs.weights import Packed
 from aejax.types import Batch, Variables
 
@@ -71,13 +71,12 @@ def web(
     """
     if page is None:
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
-    program = traced.program
-    _check(program, example)
+    _check(traced, example)
     library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in (LIBRARY, WASM))
     content = _content(traced, packed, model, variables, example, page)
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     template = pathlib.Path(__file__).with_name("page.html").read_text()
-    about = {"part": program.name, **program.facts}
+    about = {"part": traced.name, **traced.facts}
     return (
         string.Template(template)
         .substitute(
@@ -92,16 +91,16 @@ def web(
     )
 
 
-def _check(program: Program, example: Batch | None) -> None:
-    if program.name != "decoder":
+def _check(traced: Traced, example: Batch | None) -> None:
+    if traced.name != "decoder":
         raise UserError(
-            f"a page runs a decoder, but the part is {program.name}: choose the part decoder"
+            f"a page runs a decoder, but the part is {traced.name}: choose the part decoder"
         )
-    if "context" in program.inputs:
+    if "context" in traced.inputs:
         raise UserError(
             "a page has no control for a context, which this decoder reads: export it as ONNX"
         )
-    latent = program.inputs.get("z")
+    latent = traced.inputs.get("z")
     if latent is None or len(latent.shape) != 1 or latent.dtype != np.float32:
         raise UserError(
             "a page moves the latents of one vector, but those of this model are a grid of indices "
@@ -124,7 +123,7 @@ def _content(
     codes = np.asarray(encode(variables, example), np.float32)
     sparse = model.prior is None and (codes == 0).mean() > 0.5
     order = np.argsort(-(np.abs(codes).sum(axis=0) if sparse else codes.var(axis=0)))[:SHOWN]
-    inputs = traced.program.inputs
+    inputs = traced.inputs
     noise = inputs["noise"].shape[0] if "noise" in inputs else 0
     given = {"z": codes, "noise": np.full((len(codes), noise), 0.5, np.float32)}
     given = {name: value for name, value in given.items() if name in inputs}
