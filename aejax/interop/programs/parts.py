@@ -179,6 +179,15 @@ def _reading(
         )
     context = _context(example)
     specs = {"x": _spec(example.x), **context}
+    facts = {}
+    if score is not None and _spec(example.target) != _spec(example.x):
+        facts["score"] = "left out, because this model explains another target than x"
+        if threshold is not None:
+            raise UserError(
+                "this model explains another target than x, so a program that sees x alone has no "
+                "score to compare with a threshold: give no threshold"
+            )
+        score = None
 
     def run(weights: Any, inputs: Arrays) -> dict[str, Array]:
         bound = model.bind(weights)
@@ -191,7 +200,7 @@ def _reading(
             found["mean"] = bound.mean(forward.prediction)
         return found | ({} if score is None else _judged(score(bound, forward), threshold))
 
-    return Program(name, run, variables, specs)
+    return Program(name, run, variables, specs, facts)
 
 
 def _judged(score: Array, threshold: float | None) -> dict[str, Array]:

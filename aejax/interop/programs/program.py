@@ -38,6 +38,12 @@ class Program(NamedTuple):
     facts: Mapping[str, str] = {}  # what a reader of the file should know, name -> one sentence
 
 
+def named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by their paths, such as "params.decoder.output.bias"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
 class Traced(NamedTuple):
     """A program after tracing, for a batch of one example."""
 
@@ -60,9 +66,8 @@ def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
     Raises:
       UserError: if there is no output of a given name.
     """
-    paths, structure = jax.tree_util.tree_flatten_with_path(program.weights)
-    order = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    weights = {name: jnp.asarray(leaf) for name, (_, leaf) in zip(order, paths, strict=True)}
+    weights = {name: jnp.asarray(leaf) for name, leaf in named(program.weights).items()}
+    order, structure = list(weights), jax.tree.structure(program.weights)
     specs = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
 
     def run(weights: Arrays, inputs: Arrays) -> dict[str, Array]:
