@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         x, seen, kept = self._blocks(x, cache, scene, taps)
         if cache is not None:
             cache = Cache(kept[0], kept[1], slots, cache.used + tokens.shape[1])
-        return Passed(self.norm(x), seen, cache)
+        return Passed(self.norm(x), {hook: seen[hook] for hook in taps.reads}, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
         """The pass through all blocks: x, what was read, and the cache's keys and values."""
