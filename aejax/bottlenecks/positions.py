@@ -42,7 +42,7 @@ def check_indices(part: Any, latent: Array) -> None:
     if not jnp.issubdtype(latent.dtype, jnp.integer):
         raise UserError(
             f"the latents of {type(part).__name__} are integer indices of codes, but these have "
-            f"dtype {latent.dtype}: give the model a prior of integers, or none"
+            f"dtype {latent.dtype}: give the model a prior over integers, or no prior"
         )
 
 

@@ -1,4 +1,4 @@
-"""A language model in Flax: run it, read its activations, write into them.
+"""Language models in Flax: runs them, reads their activations, and edits these.
 
     from aejax import language as lm
 
@@ -9,9 +9,9 @@
     edits = {"resid_post.15": lm.add(direction)}
     made = lm.generate(model, variables, prompts, count=8, edits=edits)
 
-`config` and `llama` are the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
-`tokenizer` read files; `generation` runs it; `reading`, `packing` and `live` take activations out;
-`edits` and `splicing` write into it.
+`config` and `llama` hold the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
+`tokenizer` read files; `generation` continues prompts; `reading`, `packing` and `live` collect
+activations; `edits` and `splicing` change them.
 """
 
 from aejax.language.config import Config

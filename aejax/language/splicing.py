@@ -1,21 +1,21 @@
-"""Dictionaries spliced into a language model: latents read, reconstructed and written.
+"""Dictionaries in a language model: edits that reconstruct a value or change its latents.
 
     replace(dictionary)                          # the hook's value becomes its reconstruction
     clamp(dictionary, latents=[17], values=8.0)  # a latent is set
     scale(dictionary, latents=[17], factor=0.0)  # a latent is switched off
     latents(dictionary, value)                   # f32[B, P, m] of values f[B, P, D]
 
-A dictionary is the `Plain` of any trained or loaded autoencoder on raw inputs. A latent is edited
-as x + decode(edited) - decode(original), computed as x + (edited - original) W_dec: the bias, a
-skip connection and the dictionary's own error cancel, and an edit that changes no latent adds an
-exact zero.
+A dictionary is the `Plain` of any trained or loaded sparse autoencoder, which takes raw inputs. An
+edit of latents computes x + decode(edited) - decode(original) as x + (edited - original) W_dec: the
+bias, a skip connection and the dictionary's own error cancel, and an edit that changes no latent
+adds exactly zero.
 
-A transcoder reads one hook and writes another, at which its edit is placed:
+A transcoder reads one hook and writes another. Its edit is placed at the hook that it writes:
 
-    edits = {"mlp_out.3": replace(transcoder, reads="mlp_in.3")}   # in place of the MLP
+    edits = {"mlp_out.3": replace(transcoder, reads="mlp_in.3")}   # takes the place of the MLP
 
-A dictionary that says what it was trained on (`Plain.source`) needs no `reads`, and is refused at
-any other hook.
+If a dictionary states what it was trained on (`Plain.source`), `reads` is not needed, and the
+dictionary is refused at any other hook.
 """
 
 from __future__ import annotations
@@ -35,31 +35,32 @@ from aejax.language.taps import At, Edit, MadeFor
 from aejax.language.trained import hook_name
 from aejax.types import Array
 
-# (codes f32[N, m], position i32[N]) -> codes f32[N, m]; a pytree, such as a Partial.
+# A function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such as Partial.
 Change: TypeAlias = Callable[[Array, Array], Array]
 
 
 def replace(dictionary: Plain, *, reads: str | None = None) -> Edit:
-    """What a dictionary makes of the value takes its place, its error included.
+    """Replaces each value by the dictionary's reconstruction of it.
 
     Args:
-      dictionary: of values of the hook's width.
-      reads: the hook that the dictionary encodes; None: the edited one, or, if the dictionary says
-        so, another.
+      dictionary: a dictionary of values of the hook's width.
+      reads: the hook whose values the dictionary encodes. None means the edited hook, or, if the
+        dictionary states that it is a transcoder, the hook that it was trained to read.
 
     Raises:
-      UserError: if the dictionary says that it was trained on another hook than `reads`.
+      UserError: if the dictionary states that it was trained to read another hook than `reads`.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Replace(form), weights, _places(dictionary, reads))
 
 
 def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit:
-    """Any pure function of the latents: x + decode(edit(codes)) - decode(codes).
+    """Applies a pure function to the latents: x + decode(edit(codes)) - decode(codes).
 
     Args:
-      dictionary: of values of the hook's width.
-      edit: (codes f32[N, m], position i32[N]) -> codes f32[N, m], a pytree such as Partial.
+      dictionary: a dictionary of values of the hook's width.
+      edit: a function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such as
+        Partial.
       reads: as for `replace`.
 
     Raises:
@@ -72,16 +73,17 @@ def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit
 def clamp(
     dictionary: Plain, latents: Sequence[int], values: Any, *, reads: str | None = None
 ) -> Edit:
-    """Sets latents, whether they are active or not.
+    """Sets latents to fixed values, whether they are active or not.
 
     Args:
-      dictionary: of values of the hook's width.
-      latents: their numbers, from 0.
-      values: a number for all of them, or one each.
+      dictionary: a dictionary of values of the hook's width.
+      latents: the indices of the latents, counted from 0.
+      values: one value for all of them, or one for each.
       reads: as for `replace`.
 
     Raises:
-      UserError: there is no such latent, the numbers are not one each, or as for `replace`.
+      UserError: if a latent does not exist or is named twice, the number of values is wrong, or as
+        for `replace`.
     """
     return _columns(dictionary, latents, values, reads, _clamp)
 
@@ -89,59 +91,66 @@ def clamp(
 def scale(
     dictionary: Plain, latents: Sequence[int], factor: Any, *, reads: str | None = None
 ) -> Edit:
-    """Multiplies latents; by 0 they are switched off.
+    """Multiplies latents by fixed factors; a factor of 0 switches a latent off.
 
     Args:
-      dictionary: of values of the hook's width.
-      latents: their numbers, from 0.
-      factor: a number for all of them, or one each.
+      dictionary: a dictionary of values of the hook's width.
+      latents: the indices of the latents, counted from 0.
+      factor: one factor for all of them, or one for each.
       reads: as for `replace`.
 
     Raises:
-      UserError: there is no such latent, the numbers are not one each, or as for `replace`.
+      UserError: if a latent does not exist or is named twice, the number of factors is wrong, or as
+        for `replace`.
     """
     return _columns(dictionary, latents, factor, reads, _scale)
 
 
 def latents(dictionary: Plain, value: Array) -> Array:
-    """The latents of values f[B, P, D], f32[B, P, m].
+    """Encodes values f[B, P, D] to latents f32[B, P, m].
 
     Raises:
-      UserError: the dictionary is of another width.
+      UserError: if the dictionary has another width than the values.
     """
-    _check_width(dictionary, value, None)
+    _check_width("reads", dictionary.W_enc.shape[0], value)
     codes = encode(dictionary, _rows(value))
     return codes.reshape(*value.shape[:-1], -1)
 
 
-def _check_width(dictionary: Plain, read: Any, written: Any) -> None:
-    """Refuses a dictionary that reads or writes vectors of another width.
+def _check_width(verb: str, size: int, value: Any) -> None:
+    """Raises UserError if a value is not f[B, P, size]."""
+    if value.ndim != 3 or value.shape[-1] != size:
+        raise UserError(
+            f"the dictionary {verb} {size} numbers, but the hook has values of shape "
+            f"{value.shape}: give a dictionary that was trained on this hook"
+        )
 
-    Raises:
-      UserError: names both widths.
-    """
-    sizes = (("reads", dictionary.W_enc.shape[0]), ("writes", dictionary.W_dec.shape[1]))
-    for (verb, size), value in zip(sizes, (read, written), strict=True):
-        if value is not None and (value.ndim != 3 or value.shape[-1] != size):
-            raise UserError(
-                f"the dictionary {verb} {size} numbers, but the hook has values of shape "
-                f"{value.shape}: take a dictionary that was trained on this hook"
-            )
+
+class Places(NamedTuple):
+    """The hooks of a dictionary in a model."""
+
+    reads: Any  # None: the edited hook; another is an At, which a pass replaces by its f[B, P, D]
+    writes: MadeFor | None  # None: any hook of the right width
+
+
+OTHERWISE = (
+    "take a dictionary of this hook, or, if its record is wrong, dictionary._replace(source=None)"
+)
 
 
 def _places(dictionary: Plain, reads: str | None) -> Places:
-    """Where the dictionary reads, if not at the edited hook, and at which hook it may stand."""
+    """Returns the hook that a dictionary reads and the only one at which its edit is allowed."""
     source = dictionary.source
     trained = None if source is None or source.reads is None else hook_name(source.reads)
     if source is None or trained is None:
         return Places(None if reads is None else At(reads), None)
     writes = trained if source.writes is None else hook_name(source.writes)
-    if reads is None and writes != trained:
-        reads = trained
     if reads is not None and reads != trained:
-        raise UserError(f"the dictionary reads {trained}, not {reads}: {OTHERWISE}")
-    place = None if writes is None else MadeFor(writes, OTHERWISE)
-    return Places(None if reads is None or writes == trained else At(reads), place)
+        raise UserError(f"the dictionary was trained to read {trained}, not {reads}: {OTHERWISE}")
+    return Places(
+        None if writes == trained else At(trained),
+        None if writes is None else MadeFor(writes, OTHERWISE),
+    )
 
 
 def _rows(value: Array) -> Array:
@@ -151,7 +160,7 @@ def _rows(value: Array) -> Array:
 def _columns(
     dictionary: Plain, latents: Sequence[int], numbers: Any, reads: str | None, how: Any
 ) -> Edit:
-    """The edit of some latents, of which only these rows of the decoder are read."""
+    """Makes an edit of a few latents, which reads only their rows of the decoder."""
     columns = np.asarray(latents, np.int64).reshape(-1)
     for column in columns.tolist():
         if not 0 <= column < dictionary.latents:
@@ -159,10 +168,13 @@ def _columns(
                 f"there is no latent {column}: the dictionary has 0 to {dictionary.latents - 1}"
             )
     if len(set(columns.tolist())) < len(columns):
-        raise UserError(f"latents {columns.tolist()} name one more than once")
+        raise UserError(f"latents {columns.tolist()} name one more than once: name each one once")
     given = np.asarray(numbers, np.float32)
     if given.shape not in ((), columns.shape):
-        raise UserError(f"{given.size} numbers for {len(columns)} latents: give one, or one each")
+        raise UserError(
+            f"{given.size} numbers for {len(columns)} latents: give one number for all of them, or "
+            "one for each"
+        )
     form, weights = _taken_apart(dictionary)
     each = jnp.asarray(np.broadcast_to(given, columns.shape))
     places = _places(dictionary, reads)
@@ -177,51 +189,43 @@ def _scale(codes: Array, factors: Array) -> Array:
     return codes * factors[None]
 
 
-class Places(NamedTuple):
-    """The hooks of a dictionary in a model."""
-
-    reads: Any  # At, and in the pass its value f[B, P, D]; None: the edited hook
-    writes: MadeFor | None  # None: any hook of the right width
-
-
-OTHERWISE = (
-    "take a dictionary of this hook, or, if its record is wrong, dictionary._replace(source=None)"
-)
-# A dictionary's facts, by which programs are told apart: those fields of its Plain that are no
-# arrays. The arrays pass through jit as a Plain that has None for the facts.
+# A Plain has arrays (its weights), which are inputs of a compiled program, and other fields (its
+# form), which are static: another form is compiled anew. The weights are a Plain that has None in
+# place of those fields.
 Form: TypeAlias = tuple[Any, tuple[Any, ...]]
 
 
 def _taken_apart(dictionary: Plain) -> tuple[Form, Plain]:
-    """The facts of a dictionary, hashable, and its arrays."""
+    """Divides a dictionary into its hashable form and its weights."""
 
-    def fact(value: Any) -> Any:
+    def fixed(value: Any) -> Any:
         return None if hasattr(value, "ndim") else value
 
     def array(value: Any) -> Any:
         return jnp.asarray(value) if hasattr(value, "ndim") else None
 
     dictionary = dictionary._replace(source=None)
-    facts, tree = jax.tree.flatten(jax.tree.map(fact, dictionary))
-    return (tree, tuple(facts)), jax.tree.map(array, dictionary)
+    leaves, tree = jax.tree.flatten(jax.tree.map(fixed, dictionary))
+    return (tree, tuple(leaves)), jax.tree.map(array, dictionary)
 
 
 def _together(form: Form, weights: Plain) -> Plain:
-    tree, facts = form
-
-    def either(fact: Any, array: Any) -> Any:
-        return array if fact is None else fact
-
-    facts = jax.tree.unflatten(tree, facts)
-    return jax.tree.map(either, facts, weights, is_leaf=lambda value: value is None)
+    """Puts a dictionary together again."""
+    return jax.tree.map(
+        lambda fixed, array: array if fixed is None else fixed,
+        jax.tree.unflatten(*form),
+        weights,
+        is_leaf=lambda value: value is None,
+    )
 
 
 def _read(dictionary: Plain, places: Places, value: Array) -> Array:
-    """The rows f32[N, d] that the dictionary encodes, where it is spliced in for `value`."""
+    """Returns the rows f32[N, d] that the dictionary encodes where it writes `value`."""
     read = value if places.reads is None else places.reads
     if isinstance(read, At):
-        raise UserError(f"this edit reads {read.hook}, so it can be used in a model's pass only")
-    _check_width(dictionary, read, value)
+        raise UserError(f"this edit reads {read.hook}, so it works only in the pass of a model")
+    _check_width("reads", dictionary.W_enc.shape[0], read)
+    _check_width("writes", dictionary.W_dec.shape[1], value)
     return _rows(read)
 
 
@@ -269,11 +273,12 @@ class _Columns:
         dictionary = _together(self.form, weights)
         rows = _read(dictionary, places, value)
         codes = jnp.take(encode(dictionary, rows), columns, axis=1)
-        difference = (self.how(codes, numbers) - codes) @ jnp.take(dictionary.W_dec, columns, axis=0)
-        return _added(dictionary, rows, value, difference)
+        difference = self.how(codes, numbers) - codes
+        atoms = jnp.take(dictionary.W_dec, columns, axis=0)
+        return _added(dictionary, rows, value, difference @ atoms)
 
 
 def _added(dictionary: Plain, rows: Array, value: Array, difference: Array) -> Array:
-    """value + difference f32[N, D], in the scale of each row's output."""
+    """Adds a difference of reconstructions f32[N, D], after scaling it as each row's output is."""
     scaled = difference * output_scale(dictionary, rows)
     return (value + scaled.reshape(value.shape)).astype(value.dtype)

@@ -112,7 +112,8 @@ def priced(penalty: Term) -> Term:
     def priced(model: Any, forward: Forward) -> Array:
         if getattr(model.bottleneck, "l0", None) is None:
             raise UserError(
-                "a priced penalty needs a target for L0: give it to the bottleneck, such as l0=32"
+                f"this penalty is steered to a target L0, but {type(model.bottleneck).__name__} "
+                "has none: give the bottleneck a target, such as l0=32"
             )
         price = jax.lax.stop_gradient(model.bottleneck.controller(None))
         return price * penalty(model, forward)
