@@ -98,13 +98,13 @@ class Sampling:
         """
         if not self.temperature > 0:
             raise UserError(
-                f"temperature {self.temperature}: give more than 0, or choose=greedy for the "
+                f"temperature is {self.temperature}: give more than 0, or choose=greedy for the "
                 "likeliest token"
             )
         if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k {self.top_k}: give 1 or more")
+            raise UserError(f"top_k is {self.top_k}: give 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"top_p {self.top_p}: give more than 0 and at most 1")
+            raise UserError(f"top_p is {self.top_p}: give more than 0 and at most 1")
 
     def __call__(self, key: Key, logits: Array) -> Array:
         """Draws one token, i32[], from logits f32[V]."""
@@ -152,7 +152,7 @@ def generate(
     """
     length, context = prompts.tokens.shape[1], model.config.context
     if count < 1:
-        raise UserError(f"count {count}: give 1 or more")
+        raise UserError(f"count is {count}: give 1 or more")
     if length + count > context:
         raise UserError(
             f"a prompt of {length} tokens and {count} new ones are more than the model's context "

@@ -147,8 +147,8 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
     family = fields.need("general.architecture", str)
     if family not in ARCHITECTURES:
         raise UserError(
-            f"{fields.path} is of the architecture {family!r:.60}: this reader knows only "
-            f"{', '.join(ARCHITECTURES)}"
+            f"{fields.path} is of the architecture {family!r:.60}: this reader knows "
+            f"{', '.join(ARCHITECTURES)} only"
         )
 
     def need(name: str, kind: type = int) -> Any:

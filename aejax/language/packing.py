@@ -54,7 +54,7 @@ class Packing:
           UserError: if it is below 2.
         """
         if self.length < 2:
-            raise UserError(f"a row of {self.length} tokens: give 2 or more")
+            raise UserError(f"length is {self.length}: give rows of 2 tokens or more")
 
 
 class Packed(NamedTuple):
@@ -82,7 +82,7 @@ def packs(
         token.
     """
     if rows < 1:
-        raise UserError(f"batches of {rows} rows: give 1 or more")
+        raise UserError(f"rows is {rows}: give 1 or more")
     made = _rows(tokenizer, texts, packing)
     first = next(made, None)
     if first is None:

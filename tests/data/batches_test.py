@@ -98,10 +98,10 @@ class TestBatches:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ({"size": 0}, "batch size 0"),
+            ({"size": 0}, "batch size is 0"),
             ({"size": 24}, "batch size 24 is larger than toy/train, which has 23"),
-            ({"seed": -1}, "seed -1"),
-            ({"seeds": 0}, "seeds 0"),
+            ({"seed": -1}, "seed is -1"),
+            ({"seeds": 0}, "seeds is 0"),
             ({"size": 5, "process": (0, 2)}, "not a multiple of the number of processes, 2"),
             ({"split": (1, 2, 3)}, "needs one Split, not a tuple"),
         ],
@@ -113,9 +113,9 @@ class TestBatches:
 
     def test_bad_steps(self, split):
         """Fails if a chunk of 0 steps, or step -1, is accepted."""
-        with pytest.raises(UserError, match="chunk of 0"):
+        with pytest.raises(UserError, match="chunk is 0"):
             Batches(split, 4).source(0, 0)
-        with pytest.raises(UserError, match="batch -1"):
+        with pytest.raises(UserError, match="batch number is -1"):
             Batches(split, 4)[-1]
 
 

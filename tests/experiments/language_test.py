@@ -85,7 +85,7 @@ def test_texts_are_continued_and_steered(model, tmp_path, capsys):
         (["--latents", "3"], "give it by --dictionary"),
         (["--top-k", "3"], "give --temperature above 0"),
         (["--count", "60"], "more than the model's context of 64"),
-        (["--temperature", "-1"], "temperature -1"),
+        (["--temperature", "-1"], "temperature is -1"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(model, flags, words, capsys):

@@ -1,9 +1,9 @@
 """Tests that training equals SAELens', number for number.
 
 Compared are output, loss, gradients and 100 steps of Adam. The frozen arrays are of one run of
-SAELens (`python -m tests.interop.parity.reference` writes them again). With the extra `parity` installed,
-the same is computed by SAELens itself, SAELens loads files that we write, and we load files that
-PyTorch and SAELens write.
+SAELens and are written again by `python -m tests.interop.parity.reference`. With the extra `parity`
+installed, the same is computed by SAELens itself, SAELens loads files that we write, and we load
+files that PyTorch and SAELens write.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The learner and its wrappers: one step for every kind, seeds, chunks, averages, refusals."""
+"""Tests of the learner and its wrappers: steps, seeds, sweeps, chunks, averages, refusals."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ RATE = 3e-3
 
 
 class TestStep:
-    """One unchanged step trains every kind: that all learn, golden_test says."""
+    """One step function trains every kind of model; golden_test shows that all learn."""
 
     @pytest.mark.parametrize("kind", ["vae", "sae-topk"])
     def test_metrics_are_the_loss_the_gradient_norm_and_the_terms(self, kind):
-        """Fails if terms are weighted, or if watched ones enter the loss."""
+        """Fails if terms are weighted, or if watched ones are added to the loss."""
         learner = kinds.learner(kind, tx=optax.sgd(1.0))
         state = learner.init(jax.random.key(1), kinds.batch())
         after, metrics = jax.jit(learner.step)(state, kinds.batch())
@@ -37,13 +37,13 @@ class TestStep:
         assert all(value.shape == () for value in metrics.values())
         paid = sum(metrics[name] * w for name, (w, _) in objective.items() if w is not None)
         np.testing.assert_allclose(metrics["loss"], paid, rtol=1e-5)
-        # With a rate of 1, gradient descent moves by the gradient.
+        # With rate 1, gradient descent moves by the gradient.
         moved = jax.tree.map(jnp.subtract, state.params, after.params)
         norm = np.sqrt(sum(float(jnp.sum(jnp.square(m))) for m in jax.tree.leaves(moved)))
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
 
     def test_evaluate_is_the_bound_of_the_draws_and_changes_nothing(self):
-        """Against log-mean-exp in numpy. Fails if the draws are averaged, or share one key."""
+        """It equals log-mean-exp in numpy. Fails if draws are averaged, or share one key."""
         model, objective, options = KINDS["iwae"]
         learner = kinds.learner("iwae")
         variables = learner.variables(learner.init(jax.random.key(1), kinds.batch()))
@@ -62,7 +62,7 @@ class TestStep:
         assert set(found) == {"loss", *objective}
 
     def test_evaluate_of_members_is_that_of_each_alone(self):
-        """Also of a code with a memory. Fails if members share their weights or their setting."""
+        """It holds for a code with memory too. Fails if members share weights or settings."""
         model = kinds.dictionary(ae.TopK(128, 8))
 
         def build(weight):
@@ -107,7 +107,7 @@ class TestStep:
             np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
     def test_one_trace_serves_every_step_and_count(self):
-        """Fails if the count, the step or the rows are part of the program."""
+        """Fails if count, step or rows are constants of the program."""
         chex.clear_trace_counter()
         inner = ae.chunked(ae.seeds(ae.averaged(kinds.learner("vae")), 2), 5)
         traced = inner._replace(step=chex.assert_max_traces(inner.step, n=1))
@@ -126,7 +126,7 @@ class TestStep:
             state, _ = step(state, kinds.batch(t))
 
     def test_adding_a_watched_term_changes_no_bit(self):
-        """Fails if watched terms are added with weight 0, or if they shift others' keys."""
+        """Fails if watched terms have weight 0, or change the keys of others."""
 
         def restless(model, forward):
             noise = jax.random.normal(forward.key, forward.batch.x.shape[:1])
@@ -143,7 +143,7 @@ class TestStep:
         assert kinds.raw(states[0]) == kinds.raw(states[1])
 
     def test_memory_is_that_of_the_last_batch(self):
-        """Fails if memory is dropped, written twice a step, or written by the terms."""
+        """Fails if memory is dropped, written twice in a step, or written by terms."""
         learner = kinds.learner("sae-topk", tx=optax.sgd(0.0))
         state = learner.init(jax.random.key(0), kinds.batch())
         model = KINDS["sae-topk"].model
@@ -153,7 +153,7 @@ class TestStep:
         for t in range(8):
             code = model.apply(learner.variables(state), kinds.batch(t)).code
             state, metrics = step(state, kinds.batch(t))
-            # Terms see the memory that the pass saw.
+            # Terms read the memory that the forward pass read.
             np.testing.assert_allclose(metrics["dead"], np.mean(ages > 5))
             ages = np.where(np.any(np.asarray(code.dense()) > 0, axis=0), 0, ages + 1)
             assert np.array_equal(state.memory["bottleneck"]["ages"]["age"], ages)
@@ -207,10 +207,10 @@ class TestStep:
 
 
 class TestSeeds:
-    """n members side by side are n runs."""
+    """n members side by side compute the same as n runs."""
 
-    # TopK selects: where two latents are within rounding of each other runs part for good, the
-    # sooner the faster they learn.
+    # TopK selects latents. Where two are equal to within rounding, runs diverge for good, and the
+    # sooner, the faster they learn.
     @pytest.mark.parametrize(
         ("kind", "rate", "order"),
         [
@@ -219,7 +219,7 @@ class TestSeeds:
         ],
     )
     def test_each_of_8_members_is_its_solo_run(self, kind, rate, order):
-        """200 steps, 1e-4 relative. Fails if members share key, data or data order."""
+        """Losses agree to 1e-4 over 200 steps. Fails if members share key, data or order."""
         steps, s = 200, 3
         base = kinds.learner(kind, rate)
         if order == "chunked(seeds)":
@@ -240,7 +240,7 @@ class TestSeeds:
         assert len({losses[i].tobytes() for i in range(8)}) == 8
 
     def test_one_key_stands_for_its_successors(self):
-        """init(key(s)) makes the members that init(key(s + i)) makes: fails with split(key, n)."""
+        """init(key(s)) makes the members that init(key(s + i)) makes. Fails with split(key, n)."""
         base = kinds.learner("vae")
         together = jax.jit(ae.seeds(base, 3).init)(jax.random.key(5), kinds.batch())
         assert together.step.shape == ()
@@ -252,7 +252,7 @@ class TestSeeds:
 
     @pytest.mark.parametrize(("kind", "n"), [("vae", 1), ("iwae", 3), ("sae-topk", 3)])
     def test_the_order_of_wrapping_does_not_matter(self, kind, n):
-        """chunked(seeds) and seeds(chunked), averaged inside; metrics are f32[S, T] in both."""
+        """chunked(seeds) equals seeds(chunked), with averages inside; metrics are f32[S, T]."""
         base = ae.averaged(kinds.learner(kind))
         results = []
         for learner in (ae.chunked(ae.seeds(base, n), 6), ae.seeds(ae.chunked(base, 6), n)):
@@ -266,7 +266,7 @@ class TestSeeds:
 
     @pytest.mark.parametrize("stacked", [False, True])
     def test_a_sweep_shares_one_stream(self, stacked):
-        """Fails if shared data is mapped over; batches stacked on the host give the same bits."""
+        """Fails if shared data is mapped over. Batches stacked on the host give the same bits."""
         base = kinds.learner("sae-relu")
         chunk = kinds.source(0, 4, 4, 7)
         if stacked:
@@ -289,7 +289,7 @@ class TestSeeds:
                 np.testing.assert_allclose(losses[i], expected, rtol=1e-5)
 
     def test_streams_stacked_on_the_host_equal_gathered_ones(self):
-        """Leaves [S, T, B, ...]: fails if S and T change places."""
+        """Leaves are [S, T, B, ...]. Fails if S and T are swapped."""
         base = kinds.learner("vae")
         gathered = kinds.source(0, 4, 4, [0, 1])
         stacked = ae.Source(
@@ -313,7 +313,7 @@ class TestSeeds:
 
 
 class TestSwept:
-    """Members that differ in numbers are the learners that each number makes alone."""
+    """Members with different settings equal the learners that each setting makes alone."""
 
     M, STEPS = 128, 200
 
@@ -324,7 +324,10 @@ class TestSwept:
 
     @pytest.mark.parametrize("what", ["vae", "topk", "batchtopk"])
     def test_each_member_is_its_solo_run(self, what):
-        """1e-5 after a step, 1e-4 over 200, keys repeated. Fails if all get the first's setting."""
+        """Losses agree to 1e-5 after a step and 1e-4 over 200.
+
+        Fails if all get the first setting.
+        """
 
         def build(s):
             if what == "vae":
@@ -362,7 +365,10 @@ class TestSwept:
         ],
     )
     def test_parts_whose_numbers_are_checked_can_be_swept(self, what):
-        """Two steps. Fails if a check asks a traced number for its value, or math.log does."""
+        """Takes two steps.
+
+        Fails if a check reads the value of a traced number, or uses math.log.
+        """
 
         def build(s):
             model, objective, options = kinds.variational(), ae.elbo(), {}
@@ -391,7 +397,7 @@ class TestSwept:
         assert np.all(np.abs(swept[0] - swept[1]) > 1e-3)
 
     def test_members_in_turn_are_members_side_by_side(self):
-        """What a CPU runs, against the map of other platforms. Fails if members change places."""
+        """A CPU's loop equals the map of other platforms. Fails if members are swapped."""
         prices, results = jnp.asarray([0.01, 0.1, 0.3]), []
         for mapped in (wrappers._by_platform, wrappers._members):
             learner = wrappers._side_by_side(
@@ -414,11 +420,13 @@ class TestSwept:
 
 
 class TestChunks:
-    """Where chunks end changes no bit."""
+    """The ends of chunks change no bit."""
 
     @pytest.mark.parametrize("kind", ["vae", "sae-topk"])
     def test_chunk_boundaries_do_not_change_bits(self, kind):
-        """300 steps as 3 x 100, as 128 + 128 + 44 and restored in between: the same bytes."""
+        """300 steps as 3 x 100, or as 128 + 128 + 44 with a restore between, give the same
+        bytes.
+        """
         base = ae.averaged(ae.seeds(kinds.learner(kind), 2))
         learners = {size: ae.compiled(ae.chunked(base, size)) for size in (100, 128)}
         results = []
@@ -437,7 +445,7 @@ class TestChunks:
 
     @pytest.mark.parametrize("kind", ["vae", "sae-relu"])
     def test_a_chunk_is_its_single_steps(self, kind):
-        """Fails if batch i of a chunk is taken at another step, or its noise is."""
+        """Fails if batch i of a chunk, or its noise, is that of another step."""
         base, key = kinds.learner(kind), jax.random.key(0)
 
         def noisy(key, x):
@@ -462,7 +470,7 @@ class TestChunks:
         chex.assert_trees_all_close(chunked.params, state.params, rtol=1e-3, atol=1e-5)
 
     def test_a_source_gives_batch_i_the_noise_of_its_step(self):
-        """Fails if the data's noise depends on where a chunk starts."""
+        """Fails if the noise of the data depends on where a chunk starts."""
 
         def noisy(key, x):
             return ae.Batch(x, x + jax.random.normal(key, x.shape))
@@ -479,10 +487,10 @@ class TestChunks:
 
 
 class TestAveraged:
-    """Evaluation by a moving average, training untouched."""
+    """Evaluation uses a moving average, and training does not change."""
 
     def test_against_a_moving_average_in_numpy(self):
-        """Fails if the average takes the parameters before the step, or lacks its warm-up."""
+        """Fails if the average takes parameters from before the step, or has no warm-up."""
         decay = 0.6
         plain, learner = kinds.learner("vae", 1e-2), kinds.learner("vae", 1e-2)
         learner = ae.averaged(learner, decay)
@@ -594,7 +602,7 @@ def test_refusals_are_one_sentence(act, said):
 
 
 def test_what_is_refused_for_many_draws_is_fine_for_one():
-    """Sticking the landing is unbiased for one draw, and rbg keys are fine without vmap."""
+    """Sticking the landing is unbiased for one draw, and rbg keys work without vmap."""
     ae.learner(VAE, STICK, TX, bound=ae.bounds.iwae)
     rbg(kinds.learner("vae"))
 
@@ -606,11 +614,11 @@ def test_a_term_that_does_not_fit_the_code_is_named_at_init():
         learner.init(jax.random.key(0), kinds.batch())
 
 
-# Bounds over draws, on a tiny model whose gradients can be averaged over many keys.
+# Tests of bounds over draws, on a tiny model whose gradient can be averaged over many keys.
 
 
 class Labelled(NamedTuple):
-    """A Gaussian code with an index, whose cotangent is float0."""
+    """A Gaussian code with an integer field, whose cotangent is float0."""
 
     z: jax.Array
     mean: jax.Array
@@ -651,10 +659,12 @@ def points() -> ae.Batch:
 
 
 def gradient(objective, options, bottleneck=None):
-    """key -> gradient, as what one step of gradient descent with rate 1 takes off."""
+    """Returns a function from a key to the gradient, which a step of descent with rate 1
+    subtracts.
+    """
     learner = ae.learner(tiny(bottleneck), objective, optax.sgd(1.0), **options)
     state = jax.jit(learner.init)(jax.random.key(0), points())
-    # Off the start, where biases are zero and means too.
+    # Parameters are moved from the start, where biases and means are zero.
     params = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
     state = state._replace(params=params)
 
@@ -678,7 +688,7 @@ DREG = (ae.elbo(rate=STUCK), options(kinds.dreg["bound"]))
 
 
 def moments(case, n=5000):
-    """Mean and standard error of the gradient over keys, one flat vector for each part."""
+    """Returns mean and standard error of the gradient over keys, one flat vector for each part."""
 
     @jax.jit
     def all_keys(keys):
@@ -695,7 +705,9 @@ def moments(case, n=5000):
 
 
 def deviation(one, other):
-    """z-scores of the difference in mean along fixed directions, one of them the mean itself."""
+    """Returns z-scores of the difference in mean along fixed directions and along the mean
+    itself.
+    """
     generator = np.random.default_rng(0)
     directions = [one.mean(0), *generator.normal(size=(4, one.shape[1]))]
     scores = []
@@ -707,11 +719,14 @@ def deviation(one, other):
 
 
 class TestDraws:
-    """K draws under a bound."""
+    """Tests of K draws under a bound."""
 
     def test_dreg_has_the_gradient_of_iwae_in_expectation(self):
-        """Within 3 standard errors: fails without the tap, with w in the place of w squared,
-        if the rate does not stick, and if the tap divides by B instead of normalising."""
+        """They agree within 3 standard errors.
+
+        Fails without the regrade of gradients, with w in place of w squared, if the rate does not
+        stick the landing, or if the regrade divides by B instead of normalising.
+        """
         one, other = moments(IWAE), moments(DREG)
         assert set(one) == {"encoder", "bottleneck", "decoder"}
         for part in one:
@@ -722,7 +737,9 @@ class TestDraws:
         assert np.max(deviation(one["encoder"], biased["encoder"])) > 10
 
     def test_the_decoder_gradient_of_dreg_is_that_of_iwae_draw_by_draw(self):
-        """Fails if the tap touches what does not flow back through the codes, or the loss."""
+        """Fails if the regrade changes gradients that do not pass through the codes, or the
+        loss.
+        """
         for i in range(3):
             one, iwae = gradient(*IWAE)(jax.random.key(i))
             other, dreg = gradient(*DREG)(jax.random.key(i))
@@ -741,7 +758,7 @@ class TestDraws:
         chex.assert_trees_all_close(found, only, rtol=1e-3, atol=1e-4)
 
     def test_integers_in_a_code_survive_the_tap(self):
-        """Their cotangents are float0: fails if the tap rescales every leaf."""
+        """Their cotangents are float0. Fails if every leaf is rescaled."""
         objective, choice = DREG
         labelled, _ = gradient(objective, choice, LabelledGaussian())(jax.random.key(1))
         assert np.all(np.isfinite(labelled["encoder"]["hidden_0"]["kernel"]))
@@ -756,21 +773,21 @@ class TestDraws:
     @pytest.mark.parametrize("bound", [ae.bounds.iwae, kinds.dreg["bound"]])
     @pytest.mark.parametrize("rate", [SAMPLED, STUCK])
     def test_one_draw_under_any_bound_is_the_elbo(self, bound, rate):
-        """Fails if the log K is that of another K, or if one draw is regraded away."""
+        """Fails if log K is that of another K, or if the regrade changes a single draw."""
         key = jax.random.key(2)
         elbo = gradient(ae.elbo(rate=rate), {})(key)
         one = gradient(ae.elbo(rate=rate), {"draws": 1, "bound": bound})(key)
         chex.assert_trees_all_close(elbo, one, rtol=1e-5, atol=1e-6)
 
     def test_the_mean_over_draws_lowers_the_variance_alone(self):
-        """Fails if all draws share one key. Independent draws divide the variance by K."""
+        """Independent draws divide the variance by K. Fails if all draws share one key."""
         one = moments((ae.elbo(rate=SAMPLED), {}), 4000)["encoder"]
         many = moments((ae.elbo(rate=SAMPLED), options(ae.bounds.mean)), 4000)["encoder"]
         assert np.max(deviation(one, many)) < 3
         np.testing.assert_allclose(one.var(0).sum() / many.var(0).sum(), K, rtol=0.15)
 
     def test_more_draws_tighten_the_bound(self):
-        """The mean loss falls with K towards -log p(x): fails if the log K is left out."""
+        """The mean loss falls with K towards -log p(x). Fails if log K is left out."""
         losses = []
         for draws in (1, 4, 16):
             case = gradient(ae.elbo(rate=SAMPLED), {"draws": draws, "bound": ae.bounds.iwae})

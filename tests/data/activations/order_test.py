@@ -135,5 +135,5 @@ class TestBatches:
         assert np.ptp(whole) > 1e4
 
     def test_a_pool_of_nothing_is_refused(self, store):
-        with pytest.raises(ae.UserError, match="pool of 0"):
+        with pytest.raises(ae.UserError, match="pool is 0"):
             TokenBatches(store.split(HOOK), size=32, pool=0)
