@@ -203,9 +203,9 @@ def test_the_reported_loss_is_the_bound():
 
 
 def test_sticking_the_landing_is_silent_at_the_exact_posterior():
-    """The gradient is 0 for every draw (Roeder et al.
+    """The gradient is 0 for every draw (Roeder et al. 2017).
 
-    2017). Fails if log q's parameters get one.
+    Fails if log q's parameters get one.
     """
     params = linear_gaussian(examples=3, latents=1, size=3).variables["params"]
     stuck = gradient(STUCK, 1, bounds.mean, params)(jax.random.key(0))[0]["bottleneck"]

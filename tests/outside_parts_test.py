@@ -32,10 +32,7 @@ KEY = jax.random.key(3)
 
 
 class LaplaceCode(NamedTuple):
-    """A sample from q(z
-
-    x) = Laplace(location, scale), with independent latents.
-    """
+    """A sample from q(z | x) = Laplace(location, scale), with independent latents."""
 
     z: jax.Array
     location: jax.Array

@@ -164,7 +164,7 @@ def ages(model: Any) -> Array:
     found = get(model.bottleneck.variables, ("memory", "ages", "age"))
     if found is None:
         raise UserError(
-            "dead latents are found by their silent steps, but a "
+            "a dead latent is one that was silent for many steps, but a "
             f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
             "such as TopK"
         )

@@ -395,5 +395,5 @@ def test_parts_that_do_not_fit_are_refused(case, batch):
     model, said = REFUSED[case]
     with pytest.raises(ae.UserError, match=said):
         refused(model, batch)
-    with pytest.raises(ae.UserError, match="do not allow, or has a size without a level"):
+    with pytest.raises(ae.UserError, match="do not suit images of"):
         ae.nets.ladder((28, 28, 1), (1, 1, 1))

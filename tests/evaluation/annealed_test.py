@@ -45,10 +45,10 @@ def test_the_bounds_bracket_the_exact_value():
 
 
 def test_the_way_down_starts_at_the_latents_that_the_data_came_from():
-    """With a walk that hardly moves, the upper bound is log p(x
+    """With a walk that hardly moves, the mean upper bound is minus the entropy of the noise.
 
-    z), in the mean minus the noise's entropy. | Fails if the way down starts at other draws of the
-    prior.
+    The bound is then log p(x | z) at the latents that the data came from. Fails if the way down
+    starts at other draws of the prior.
     """
     still = Walk(chains=2, temperatures=2, leapfrogs=1, step=1e-6)
     found = evaluation.bidirectional(CASE.model, CASE.variables, KEY, still, examples=400)
@@ -118,11 +118,10 @@ def test_weights_are_unbiased_where_the_steps_are_tuned():
 
 
 def test_the_effective_sample_size_of_one_temperature_is_known():
-    """Weights are p(x
+    """Weights are p(x | z) of prior draws, so (E w)^2 / E w^2 has a closed form.
 
-    z) of prior draws, so (E w)^2 / E w^2 has a closed form. | w = N(x; W z + b, s^2), and w^2 is
-    N(x; W z + b, s^2 / 2) times (4 pi s^2)^(-D / 2). Fails if the square root of the effective
-    sample size is returned.
+    w = N(x; W z + b, s^2), and w^2 is N(x; W z + b, s^2 / 2) times (4 pi s^2)^(-D / 2). Fails if
+    the square root of the effective sample size is returned.
     """
     case = linear_gaussian(examples=3, latents=1, size=2)
     output = case.variables["params"]["decoder"]["output"]

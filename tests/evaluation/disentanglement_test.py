@@ -80,9 +80,9 @@ class TestIndependentCodes:
         assert 0 <= found < 0.02
 
     def test_posteriors_that_do_not_look_tell_nothing(self):
-        """The score is exactly 0. Fails if log q(z
+        """The score is exactly 0.
 
-        v) is averaged over other examples than those with v.
+        Fails if log q(z | v) is averaged over other examples than those with v.
         """
         alike = np.zeros((3000, 2))
         found = metrics.mig_of_samples(alike, alike, FACTORS, samples=300)

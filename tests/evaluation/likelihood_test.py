@@ -127,10 +127,7 @@ def test_nll_is_below_the_negative_elbo_over_the_same_draws(wrong):
 
 
 def test_elbo_at_the_exact_posterior_is_exact(exact):
-    """log p(x) = log p(x, z) - log q(z
-
-    x) for every z. Fails if the rate has the wrong sign.
-    """
+    """log p(x) = log p(x, z) - log q(z | x) for every z. Fails if the rate has the wrong sign."""
     sampled = exact.model.clone(prior=Opaque())
     result = evaluation.elbo(sampled, exact.variables, exact.data, KEY)
     np.testing.assert_allclose(result.elbo, exact.log_prob, atol=1e-4)
@@ -176,10 +173,7 @@ def test_a_full_covariance_posterior_may_be_exact_where_a_diagonal_one_is_not():
 
 
 def test_elbo_falls_short_by_the_kl_to_the_exact_posterior(wrong):
-    """KL(q || p(z
-
-    x)) = 8 (-log 1.3 + (1.3^2 + 0.5^2 - 1) / 2) for every x.
-    """
+    """KL(q || p(z | x)) = 8 (-log 1.3 + (1.3^2 + 0.5^2 - 1) / 2) for every x."""
     gap = 8 * (-np.log(WIDEN) + 0.5 * (WIDEN**2 + SHIFT**2 - 1))
     result = evaluation.elbo(wrong.model, wrong.variables, wrong.data, KEY, draws=2000)
     assert np.mean(wrong.log_prob - result.elbo) == pytest.approx(gap, abs=0.02)

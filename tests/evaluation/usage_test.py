@@ -70,10 +70,7 @@ def hierarchy(bottleneck):
 
 
 def densities(level):
-    """Computes q(z_i
-
-    x_j) of a level's draws, f64[B, B].
-    """
+    """Computes q(z_i | x_j) of a level's draws, f64[B, B]."""
     z, mean, std = (np.float64(a) for a in (level.z, level.mean, np.exp(level.log_std)))
     return (np.exp(-0.5 * ((z[:, None] - mean) / std) ** 2) / std).prod(-1)
 

@@ -34,10 +34,7 @@ def log_normal(z, mean, log_std):
 
 
 def brute_force(weights=None):
-    """Computes log q(z_i), sum_j log q(z_ij) and log q(z_i
-
-    x_i) of all examples, f64[B] each.
-    """
+    """Computes log q(z_i), sum_j log q(z_ij) and log q(z_i | x_i), f64[B] each."""
     weights = np.full((B, B), 1 / B) if weights is None else weights
     joint, marginals, own = np.zeros(B), np.zeros(B), np.zeros(B)
     for i in range(B):

@@ -530,7 +530,7 @@ def test_the_price_finds_its_target_where_the_target_is_larger_than_the_input():
 
 
 UNPAIRED = {
-    "price": (losses.priced(losses.l1), "needs a target for L0: give it to the bottleneck"),
+    "price": (losses.priced(losses.l1), "ReLU has none: give the bottleneck a target"),
     "stages": (losses.lp, "use AnnealedReLU"),
     "gate": (losses.gate_l1(), "use the bottleneck Gated"),
     "gate's error": (losses.gate_error(), "use the bottleneck Gated"),
