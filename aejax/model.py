@@ -68,8 +68,8 @@ class Autoencoder(nn.Module):
         if shared := encoding.keys() & decoding.keys():
             name = type(encoding[shared.pop()]).__name__
             raise UserError(
-                f"one {name} stands in the encoder and in the decoder, and Flax would keep its "
-                f"numbers in the encoder alone: give each of them a {name} of its own"
+                f"one {name} stands in the encoder and in the decoder, and Flax would store its "
+                f"parameters under the encoder only: give each of the two its own {name}"
             )
         super().__post_init__()
 

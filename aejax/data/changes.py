@@ -53,7 +53,8 @@ def changed(split: Split, *changes: Any) -> Split:
     """
     if not isinstance(split.prepare, Prepare):
         raise UserError(
-            f"the batches of {split.name} do not support changes: change its arrays instead"
+            f"changes cannot be added to {split.name}, because it prepares its batches in a way of "
+            "its own: change its arrays instead"
         )
     for change in changes:
         # The check is done here because labels have no values while a program is traced.

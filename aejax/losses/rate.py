@@ -112,7 +112,8 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     if values is None:
         raise TypeError(
             f"the KL of {type(forward.code).__name__} under {type(model.prior).__name__} has no "
-            "closed form: use losses.rate()"
+            "closed form: use losses.rate(), which samples it, as in "
+            "ae.elbo(rate=ae.losses.rate())"
         )
     return values
 

@@ -83,10 +83,12 @@ def load(
     leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
     members = _members(record)
     if seed is not None:
-        if not 0 <= seed < (members or 0):
+        if members is None:
+            raise UserError(f"{folder} is a run without seeds: leave out seed={seed}")
+        if not 0 <= seed < members:
             raise UserError(
-                f"{folder} has {members or 'no'} seeds: seed {seed} is none of them, so choose "
-                f"{f'one from 0 to {members - 1}' if members else 'seed=None'}"
+                f"{folder} has {members} seeds: seed {seed} is none of them, so choose one from 0 "
+                f"to {members - 1}"
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))

@@ -1,4 +1,4 @@
-"""A user's own arrays: what is kept, how they are divided, and what is refused in one sentence."""
+"""Tests of a user's own arrays: their values, their division, and what is refused."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from aejax.errors import UserError
 
 
 def test_every_example_is_in_one_part():
-    """x and y stay together; fails if parts overlap or y is permuted otherwise."""
+    """x and y stay together. Fails if parts overlap, or if y is permuted differently."""
     x = np.arange(100.0)[:, None]
     parts = arrays(x, np.arange(100))
     assert [len(part) for part in parts] == [80, 10, 10]
@@ -35,7 +35,7 @@ def test_numbers_of_examples_in_the_place_of_shares():
 
 
 def test_values_pass_unchanged():
-    """Also bfloat16, and whole numbers as they are stored; fails if they are scaled."""
+    """bfloat16 and integers are kept as they are. Fails if they are scaled."""
     import jax.numpy as jnp
 
     x = jnp.linspace(-3, 700, 20, dtype=jnp.bfloat16)[:, None]
@@ -73,7 +73,7 @@ X = np.full((20, 3), 0.5)
     ],
 )
 def test_refused_in_one_sentence(x, options, says):
-    """Fails if any of the checks is left out."""
+    """Fails if one of the checks is left out."""
     with pytest.raises(UserError, match=says) as raised:
         arrays(x, **options)
     assert "\n" not in str(raised.value)
