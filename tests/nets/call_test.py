@@ -293,10 +293,18 @@ def test_a_context_reaches_the_nets_that_take_one():
             return flat(x)[:, :2] + label
 
     x, context = jnp.ones((B, *kinds.EVENT)), jnp.ones((B, 2))
+
+    class ByName(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False, context=None):
+            assert train is False
+            return flat(x)[:, :2] + context
+
     for net, width in (
         (ae.nets.MLP((4,)), 66),
         (nn.Sequential([ae.nets.MLP((4,)), nn.relu]), 66),
         (ByPlace(), None),
+        (ByName(), None),
         (nn.Sequential([flat, nn.Dense(3)]), 64),
     ):
         model = ae.Autoencoder(net, ae.Point(2), ae.nets.MLP((), shape=kinds.EVENT))
