@@ -30,7 +30,7 @@ from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
-PATHS += ("experiments/README.md",)
+PATHS += ("aejax/interop/README.md", "experiments/README.md")
 EXAMPLES = ("NAME", "rings")  # experiments that a page names and nobody has
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
 
@@ -107,6 +107,13 @@ def test_data_comes_in_as_the_page_says(here):
     batch = next(noisy)
     assert np.mean(np.asarray(batch.x) != np.asarray(batch.target)) > 0.1
     assert next(names["labelled"].batches(8)).context.shape == (8, 10)
+
+
+def test_a_part_leaves_as_the_page_says(here):
+    names = run_all("aejax/interop/README.md")
+    assert names["found"]["score"].shape == (10,)
+    assert names["found"]["anomalous"].dtype == bool
+    assert (here / "out" / "run_exported.py").exists()
 
 
 def commands() -> list[tuple[str, ...]]:

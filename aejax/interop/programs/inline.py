@@ -1,7 +1,7 @@
 """Runs a traced function operation by operation, so that some operations can be replaced.
 
     closed = jax.make_jaxpr(function)(x)
-    evaluate(closed, [x], lambda equation, given: None)      # what function(x) computes
+    evaluate(closed, [x])      # what function(x) computes
 
 Calls inside the function are inlined, with those that only carry derivatives of their own.
 """
@@ -20,13 +20,17 @@ Replace: TypeAlias = Callable[[Any, list[Any]], list[Any] | None]
 LOOPS = ("scan", "while")
 
 
-def evaluate(closed: ClosedJaxpr, arguments: list[Any], replace: Replace) -> list[Any]:
+def evaluate(
+    closed: ClosedJaxpr,
+    arguments: list[Any],
+    replace: Replace = lambda operation, given: None,
+) -> list[Any]:
     """Runs a traced function and returns its flat results.
 
     Args:
       closed: the traced function.
       arguments: its flat arguments; `replace` may put other objects than arrays among the values.
-      replace: the operations that are replaced.
+      replace: the operations that are replaced; by default none is.
     """
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))

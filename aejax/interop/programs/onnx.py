@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.interop.programs.inline import evaluate
 from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
+from aejax.kernels.conv import by_phases
 from aejax.optional import needs
+from aejax.types import Array
 
 OPSET = 21
 
@@ -30,7 +34,11 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     """
     converter = needs("jax2onnx", "exporting ONNX")
     order, names = list(traced.inputs), list(traced.outputs)
-    run = mapped(traced, packed, _replaced)
+    # Before the conversion, during which jax2onnx replaces functions of jax.numpy by its own.
+    closed = jax.make_jaxpr(lambda *given: evaluate(traced.closed, list(given), _replaced))(
+        *traced.closed.in_avals
+    )
+    run = mapped(traced._replace(closed=closed), packed)
 
     def listed(*values: Any) -> tuple[Any, ...]:
         found = run(dict(zip(order, values, strict=True)))
@@ -58,26 +66,50 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
 
 
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Replaces operations that jax2onnx does not convert for a batch of any size.
+    """Replaces operations that jax2onnx does not convert.
 
     Of an operation that the library has in a form for each platform, ONNX gets the default, which
-    runs on platforms without measurements: a single operation. Padding becomes a concatenation.
+    runs on platforms without measurements: a single operation.
     """
     name, params = equation.primitive.name, equation.params
     if name == "platform_index":
         return [np.int32(len(params["platforms"]) - 1)]
+    if name == "convolve":
+        images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
+        return [jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))]
     if name == "pad" and all(
-        low >= 0 and high >= 0 and not w for low, high, w in params["padding_config"]
+        min(sides) >= 0 and not sides[2] for sides in params["padding_config"]
     ):
-        values, filling = given
-        for axis, (low, high, _) in enumerate(params["padding_config"]):
-            sides = [
-                jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
-                for size in (low, high)
-            ]
-            values = jax.lax.concatenate([sides[0], values, sides[1]], axis)
-        return [values]
+        return [_padded(*given, params["padding_config"])]
+    if name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
+        return [_spread(*given)]
     return None
+
+
+def _padded(values: Array, filling: Array, sides: Any) -> Array:
+    """Pads by a concatenation; jax2onnx converts no padding of a batch of any size."""
+    for axis, (low, high, _) in enumerate(sides):
+        before, after = (
+            jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
+            for size in (low, high)
+        )
+        parts = [*([before] if low else []), values, *([after] if high else [])]
+        values = jax.lax.concatenate(parts, axis) if len(parts) > 1 else values
+    return values
+
+
+def _is_one_row(given: list[Any], numbers: Any) -> bool:
+    """Whether values are added to single elements of f32[1, m]."""
+    whole = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0, 1)
+    return whole and given[0].ndim == 2 and given[0].shape[0] == 1 and given[2].ndim == 2
+
+
+def _spread(row: Array, indices: Array, values: Array) -> Array:
+    """Adds values [1, k] at indices i32[1, k, 2] to f32[1, m], by comparing each with all m."""
+    columns = jax.lax.slice_in_dim(indices, 1, 2, axis=2)
+    places = jax.lax.broadcasted_iota(columns.dtype, (1, 1, row.shape[1]), 2)
+    chosen = jax.lax.eq(*jnp.broadcast_arrays(columns, places)).astype(row.dtype)
+    return row + jnp.sum(chosen * jax.lax.expand_dims(values, (2,)), axis=1)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import Replace, evaluate
+from aejax.interop.programs.inline import evaluate
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array
 
@@ -111,17 +111,12 @@ def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return {n: jax.ShapeDtypeStruct((size, *s.shape), s.dtype) for n, s in inputs.items()}
 
 
-def mapped(
-    traced: Traced,
-    packed: Mapping[str, Packed],
-    replace: Replace = lambda equation, given: None,
-) -> Callable[[Arrays], dict[str, Array]]:
+def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], dict[str, Array]]:
     """Returns the program as a function of its inputs alone, with packed weights inside.
 
     Args:
       traced: the program.
       packed: the weights that it needs.
-      replace: operations that are replaced, as `evaluate` takes them.
     """
     constants = {name for name, spec in traced.outputs.items() if not spec.shape}
 
@@ -134,7 +129,7 @@ def mapped(
                 known[name] if name in known else jnp.zeros(aval.shape, aval.dtype)
                 for name, aval in zip(traced.arguments, traced.closed.in_avals, strict=True)
             ]
-            found = evaluate(traced.closed, given, replace)
+            found = evaluate(traced.closed, given)
             return {
                 name: value if name in constants else jax.lax.squeeze(value, (0,))
                 for name, value in zip(traced.outputs, found, strict=True)

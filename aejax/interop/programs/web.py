@@ -129,6 +129,7 @@ def _content(
     given = {name: value for name, value in given.items() if name in inputs}
     mean = np.asarray(jax.jit(mapped(traced, packed))(given)["mean"])
     event = list(mean.shape[1:])
+    shown = np.asarray(example.target if example.target.shape == mean.shape else mean)
     names = [*map(str, page.names[:KEPT])]
     names += [f"example {i}" for i in range(len(names), min(KEPT, len(codes)))]
     return {
@@ -137,8 +138,8 @@ def _content(
         "event": event,
         "media": _media(event, page.sound),
         "rate": page.sound,
-        "low": 0.0 if mean.min() >= 0 and mean.max() <= 1 else float(mean.min()),
-        "high": 1.0 if mean.min() >= 0 and mean.max() <= 1 else float(mean.max()),
+        "low": float(shown.min()),
+        "high": float(max(shown.max(), shown.min() + 1e-6)),
         "sparse": bool(sparse),
         "latents": [_latent(int(i), codes[:, i]) for i in order],
         "codes": [
