@@ -163,7 +163,8 @@ def test_a_dictionary_is_folded_and_scores_by_its_error(tmp_path):
 def test_int8_has_a_scale_for_each_channel():
     """Fails with one scale for a whole matrix, or if vectors are rounded, too."""
     matrix = RANDOM.standard_normal((40, 8)).astype(np.float32) * 10.0 ** np.arange(8)
-    weights = {"params.kernel": matrix.astype(np.float32), "params.bias": matrix[0]}
+    matrix = matrix.astype(np.float32)
+    weights = {"params.kernel": matrix, "params.bias": matrix[0]}
     weights["memory.factor"] = weights["params.kernel"]
     packed = pack(weights, "int8")
     assert packed["params.kernel"].values.dtype == np.int8

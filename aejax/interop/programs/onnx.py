@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
 from aejax.interop.programs.inline import evaluate
@@ -34,22 +36,18 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     """
     converter = needs("jax2onnx", "exporting ONNX")
     order, names = list(traced.inputs), list(traced.outputs)
-    # Before the conversion, during which jax2onnx replaces functions of jax.numpy by its own.
-    closed = jax.make_jaxpr(lambda *given: evaluate(traced.closed, list(given), _replaced))(
-        *traced.closed.in_avals
-    )
-    run = mapped(traced._replace(closed=closed), packed)
-
-    def listed(*values: Any) -> tuple[Any, ...]:
-        found = run(dict(zip(order, values, strict=True)))
-        return tuple(found[name] for name in names)
 
     specs = list(batched(traced.inputs, "B").values())
     try:
+        # Before the conversion, during which jax2onnx replaces functions of jax.numpy by its own.
+        run = mapped(_simplified(traced), packed)
+
+        def listed(*values: Any) -> tuple[Any, ...]:
+            found = run(dict(zip(order, values, strict=True)))
+            return tuple(found[name] for name in names)
+
         with _quiet():
             model = converter.to_onnx(listed, specs, model_name=traced.name, opset=OPSET)
-    except UserError:
-        raise
     except Exception as error:  # the converter raises errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
@@ -65,8 +63,20 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     return model.SerializeToString()
 
 
+def _simplified(traced: Traced) -> Traced:
+    """Returns the program with other operations for those that jax2onnx does not convert."""
+    for _ in range(2):  # what replaces an operation may hold one that is replaced, too
+        run = functools.partial(_evaluate, traced.closed)
+        traced = traced._replace(closed=jax.make_jaxpr(run)(*traced.closed.in_avals))
+    return traced
+
+
+def _evaluate(closed: ClosedJaxpr, *given: Any) -> list[Any]:
+    return evaluate(closed, list(given), _replaced)
+
+
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Replaces operations that jax2onnx does not convert.
+    """Replaces an operation.
 
     Of an operation that the library has in a form for each platform, ONNX gets the default, which
     runs on platforms without measurements: a single operation.
@@ -77,6 +87,11 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
     if name == "convolve":
         images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
         return [jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))]
+    if name.startswith("random_"):
+        raise NotImplementedError(f"{name}, which draws random numbers inside the program")
+    if name == "stack":
+        axis = params.get("axis", params.get("dimension"))
+        return [jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)]
     if name == "pad" and all(
         min(sides) >= 0 and not sides[2] for sides in params["padding_config"]
     ):

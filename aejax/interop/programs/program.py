@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import evaluate
+from aejax.interop.programs.inline import evaluate, live
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array
 
@@ -84,26 +84,18 @@ def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
     with jax.default_matmul_precision("float32"):
         closed, found = jax.make_jaxpr(run, return_shape=True)(specs, batched(program.inputs, 1))
     arguments = [*sorted(weights), *sorted(program.inputs)]
-    live = _live(closed, arguments)
+    used = live(closed)
+    pairs = zip(arguments, closed.jaxpr.invars, strict=True)
+    kept = {name for name, variable in pairs if id(variable) in used}
     return Traced(
         program.name,
         program.facts,
         closed,
         arguments,
-        {name: weights[name] for name in sorted(weights) if name in live},
-        {name: program.inputs[name] for name in sorted(program.inputs) if name in live},
+        {name: weights[name] for name in sorted(weights) if name in kept},
+        {name: program.inputs[name] for name in sorted(program.inputs) if name in kept},
         dict(sorted(found.items())),
     )
-
-
-def _live(closed: ClosedJaxpr, arguments: Sequence[str]) -> set[str]:
-    """Returns the names of the arguments that the results depend on."""
-    used = {id(atom) for atom in closed.jaxpr.outvars}
-    for equation in reversed(closed.jaxpr.eqns):
-        if any(id(result) in used for result in equation.outvars):
-            used |= {id(atom) for atom in equation.invars}
-    pairs = zip(arguments, closed.jaxpr.invars, strict=True)
-    return {name for name, variable in pairs if id(variable) in used}
 
 
 def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
