@@ -95,9 +95,10 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
     if name == "pad" and all(
         min(sides) >= 0 and not sides[2] for sides in params["padding_config"]
     ):
-        return [_padded(*given, params["padding_config"])]
+        return [_padded(given[0], given[1], params["padding_config"])]
     if name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
-        return [_spread(*given)]
+        row, indices, values = given
+        return [_spread(row, indices, values)]
     return None
 
 
