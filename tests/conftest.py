@@ -1,5 +1,6 @@
 """Settings of all tests: strict shapes, one CPU device, compiled programs kept on the disk."""
 
+import gc
 import os
 import pathlib
 from importlib.metadata import version
@@ -20,9 +21,12 @@ SETTINGS = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 if version("jaxlib").startswith("0.10."):
-    # The older emitters of elementwise code compile in two thirds of the time of the newer ones.
-    # Later versions of jaxlib do not have this flag, and end the process if they meet it.
-    SETTINGS["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+    # The older emitters of elementwise code compile in two thirds of the time of the newer ones,
+    # and code that is not split between threads compiles in five sixths of the time. Later versions
+    # of jaxlib do not have these flags, and end the process if they meet one.
+    SETTINGS["XLA_FLAGS"] = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
@@ -34,10 +38,47 @@ def key():
     return jax.random.key(0)
 
 
+# The slowest files. The workers begin with them, so that none runs alone at the end.
+LONGEST = (
+    "training/learner_test.py",
+    "contract_test.py",
+    "experiments/commands_test.py",
+    "losses/sparsity_test.py",
+    "runs/run_test.py",
+    "pairs_test.py",
+    "training/compiled_test.py",
+    "bottlenecks/levels_test.py",
+)
+# Compiled programs are kept for the next modules until a process holds this many bytes.
+ROOM = 3 << 30
+
+
+def pytest_collection_modifyitems(items):
+    longest = [ROOT / "tests" / name for name in LONGEST]
+    items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
+
+
+def pytest_collection_finish():
+    """Collects garbage less often, because tracing makes many objects, most of which stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget():
-    """Frees compiled programs after each module: those of all modules together take gigabytes."""
+    """Frees compiled programs if they fill the memory: those of all modules take gigabytes."""
     yield
-    import jax
+    if resident() > ROOM:
+        import jax
 
-    jax.clear_caches()
+        jax.clear_caches()
+
+
+def resident() -> int:
+    """Returns the bytes of memory that this process holds, or 0 if the system does not tell."""
+    try:
+        pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
