@@ -133,13 +133,15 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
     ends = []
     for batches in (fresh, there):
         state = learner.init(jax.random.key(0), batches[0])
-        *_, (state, _) = ae.loop(learner, state, batches, 8, progress=False)
+        *_, (state, metrics) = ae.loop(learner, state, batches, 8, progress=False)
         ends.append(np.asarray(state.params["decoder"]["atoms"]))
     np.testing.assert_array_equal(*ends)
     # The run of such a transcoder knows its hooks and its model.
     for data in (split.provenance(), [stored.provenance()]):
         with ae.Run(tmp_path / f"run-{type(data).__name__}", {"steps": 8}, model=model) as run:
+            run.restore(state)
             run.environment(data=data)
+            run.log(state, metrics)
             run.save(state)
         found = load_dictionary(run.folder)
         np.testing.assert_array_equal(found.W_dec, ends[0])
