@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -78,6 +79,14 @@ class Batches:
         # The whole batch was prepared, because a row's noise depends on its place in the batch.
         axis = 0 if self.seeds is None else 1
         return jax.tree.map(lambda leaf: np.take(np.asarray(leaf), self._slice, axis), whole)
+
+    def steps(self, epochs: float) -> int:
+        """Returns the number of steps of so many passes through the split, rounded up."""
+        return math.ceil(epochs * len(self.split) / self.size)
+
+    def epoch(self, step: int) -> float:
+        """Returns how many passes through the split so many steps are."""
+        return step * self.size / len(self.split)
 
     def rows(self, t: int, count: int) -> np.ndarray:
         """Returns the example numbers of batches t to t + count - 1, i32[(S,) count, B]."""

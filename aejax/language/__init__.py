@@ -24,13 +24,15 @@ from aejax.language.packing import Packed, Packing, packs
 from aejax.language.reading import collect, reader
 from aejax.language.splicing import change, clamp, latents, replace, scale
 from aejax.language.survey import Survey, survey
-from aejax.language.taps import HOOKS, Taps
+from aejax.language.taps import HOOKS, At, Taps
 from aejax.language.tokenizer import Tokenizer, load_tokenizer
 from aejax.language.torch_model import torch_reader
+from aejax.language.trained import check_model, load_dictionary
 from aejax.language.weights import stacked, unstacked
 
 __all__ = [
     "HOOKS",
+    "At",
     "Cache",
     "Config",
     "Generated",
@@ -46,6 +48,7 @@ __all__ = [
     "add",
     "chain",
     "change",
+    "check_model",
     "clamp",
     "collect",
     "empty_cache",
@@ -56,6 +59,7 @@ __all__ = [
     "latents",
     "live",
     "load",
+    "load_dictionary",
     "load_tokenizer",
     "mean",
     "only",

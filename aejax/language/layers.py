@@ -11,6 +11,7 @@ padding on either side, and slots of a cache that are still empty.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from aejax.language.taps import Tap
 from aejax.types import Array
 
 PADDING = -1  # the position of padding
+FEW = 32  # up to so many rows the left factor of a product is the kernel
 
 
 class Scene(NamedTuple):
@@ -57,12 +59,31 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps f[..., n] to f[..., features]."""
-        shape = (x.shape[-1], self.features)
-        y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
+        shape, start = (self.features, x.shape[-1]), nn.initializers.lecun_normal(-1, -2)
+        y = product(x, self.param("kernel", start, shape, self.dtype))
         if not self.bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[:1], self.dtype)
         return y + _trailing(bias, y)
+
+
+def product(x: Array, kernel: Array, dtype: Any = None) -> Array:
+    """Computes x W^T, f[..., m], of rows f[..., n] and a kernel W, f[m, n], as model files hold it.
+
+    In generation x has a row for each text. XLA on CPUs repacks the right factor of every product,
+    which costs more than the product if x has few rows, so there the kernel is the left factor.
+
+    Args:
+      x: the rows.
+      kernel: the weights.
+      dtype: the dtype of the result and of the sums; None means that of x.
+    """
+    how: Any = {"preferred_element_type": dtype}
+    rows = math.prod(x.shape[:-1])
+    if rows > FEW:
+        return jnp.einsum("...n,mn->...m", x, kernel, **how)
+    y = jnp.einsum("mn,rn->mr", kernel, x.reshape(rows, -1), **how)
+    return y.T.reshape(*x.shape[:-1], -1)
 
 
 def _trailing(vector: Array, like: Array) -> Array:
@@ -87,25 +108,31 @@ class Attention(nn.Module):
             flat = Dense(count * c.head_size, self.dtype, c.query_bias, name=name)(x)
             return flat.reshape(B, P, count, c.head_size)
 
+        def by_head(x: Array) -> Array:
+            return x.transpose(0, 2, 1, 3)  # [B, heads, P, h]
+
         q, k, v = heads("query", c.heads), heads("key", c.kv_heads), heads("value", c.kv_heads)
         if c.query_norm:
             q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
         rope = scene.rope[local]
-        q, k = rotated(q, rope), rotated(k, rope)
+        q, k, v = by_head(rotated(q, rope)), by_head(rotated(k, rope)), by_head(v)
         if kept is not None:
             assert scene.used is not None
-            start = (0, scene.used, 0, 0)
+            start = (0, 0, scene.used, 0)
             k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), start)
             v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
             kept = k, v
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
-        q = q.reshape(B, P, c.kv_heads, -1, c.head_size)
-        scores = jnp.einsum("bpkgh,bskh->bkgps", q, k, preferred_element_type=jnp.float32) * scale
-        seen = visible(scene, local, c.window)[:, None, None]
+        # The rows of the queries that share a head of keys, [B, K, G * P, h].
+        q = q.reshape(B, c.kv_heads, -1, c.head_size)
+        scores = jnp.einsum("bkqh,bksh->bkqs", q, k, preferred_element_type=jnp.float32) * scale
+        scores = scores.reshape(B, c.heads, P, -1)
+        seen = visible(scene, local, c.window)[:, None]
         pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
-        pattern = tap("attn_pattern", pattern.reshape(B, c.heads, P, -1)).astype(self.dtype)
-        mixed = jnp.einsum("bkgps,bskh->bpkgh", pattern.reshape(scores.shape), v)
-        return Dense(c.size, self.dtype, name="out")(mixed.reshape(B, P, -1)), kept
+        pattern = tap("attn_pattern", pattern).astype(self.dtype)
+        mixed = pattern.reshape(B, c.kv_heads, -1, pattern.shape[-1]) @ v
+        mixed = by_head(mixed.reshape(B, c.heads, P, -1)).reshape(B, P, -1)
+        return Dense(c.size, self.dtype, name="out")(mixed), kept
 
 
 class MLP(nn.Module):
@@ -136,7 +163,8 @@ def tables(config: Config, position: Array) -> Array:
     if any(config.local):
         frequencies.append(1.0 / config.local_rope_base**exponents)
     angles = position[None, ..., None, None] * jnp.stack(frequencies)[:, None, None, None]
-    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+    # The barrier keeps XLA from computing the angles anew wherever they are used.
+    return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1))
 
 
 def rotated(x: Array, rope: Array) -> Array:

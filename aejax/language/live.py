@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aejax.data.activations.store import FromHooks, Hooks
+from aejax.data.activations.store import FromHooks, Hooks, facts
 from aejax.data.split import Split
 from aejax.errors import UserError
 from aejax.language.packing import Packed
@@ -176,6 +176,7 @@ def live(
         prepare=FromHooks(x, wanted),
         fingerprint=digest.hexdigest(),
         origin=f"activations of {json.dumps(provenance)}",
+        facts=facts(x, wanted, provenance),
     )
 
 

@@ -31,7 +31,7 @@ from jax.sharding import PartitionSpec
 
 from aejax.errors import UserError
 from aejax.language.config import Config
-from aejax.language.layers import MLP, PADDING, Attention, Dense, Norm, Scene, tables
+from aejax.language.layers import MLP, PADDING, Attention, Dense, Norm, Scene, product, tables
 from aejax.language.taps import HOOKS, Tap, Taps, blank
 from aejax.types import Array
 
@@ -39,9 +39,9 @@ NO_TAPS = Taps()
 # Rules for aejax.training.compiled.state_layout. They divide the heads, the MLP's hidden units, the
 # vocabulary and the latents of spliced dictionaries over the mesh axis "model".
 language_rules: Sequence[tuple[str, PartitionSpec]] = (
-    (r"(query|key|value|gate|up|unembed)/kernel$", PartitionSpec(None, "model")),
+    (r"(query|key|value|gate|up|unembed)/kernel$", PartitionSpec("model", None)),
     (r"(query|key|value)/bias$", PartitionSpec("model")),
-    (r"(out|down)/kernel$", PartitionSpec("model", None)),
+    (r"(out|down)/kernel$", PartitionSpec(None, "model")),
     (r"embedding$", PartitionSpec("model", None)),
     (r"W_enc$", PartitionSpec(None, "model")),
     (r"W_dec$", PartitionSpec("model", None)),
@@ -52,7 +52,7 @@ language_rules: Sequence[tuple[str, PartitionSpec]] = (
 class Cache(NamedTuple):
     """The keys and values of the tokens so far."""
 
-    keys: Any  # one f[B, S, K, h] for each block; if blocks are scanned, f[layers, B, S, K, h]
+    keys: Any  # one f[B, K, S, h] for each block; if blocks are scanned, f[layers, B, K, S, h]
     values: Any  # has the form of `keys`
     position: Array  # i32[B, S], the position of the token in each slot; -1 if the slot is empty
     used: Array  # i32[], the number of slots that are written
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
         """Maps residual streams after the final norm, f[..., D], to logits f32[..., V]."""
         if not self.config.tied:
             return self.unembed(x).astype(jnp.float32)
-        return jnp.einsum("...d,vd->...v", x, self.embedding, preferred_element_type=jnp.float32)
+        return product(x, self.embedding, jnp.float32)
 
     def hidden(
         self,
@@ -182,7 +182,7 @@ class Transformer(nn.Module):
         x, seen, kept = self._blocks(x, cache, scene, taps)
         if cache is not None:
             cache = Cache(kept[0], kept[1], slots, cache.used + tokens.shape[1])
-        return Passed(self.norm(x), seen, cache)
+        return Passed(self.norm(x), {hook: seen[hook] for hook in taps.reads}, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
         """Runs all blocks; returns x, the values read, and the cache's keys and values."""
@@ -219,7 +219,7 @@ class Transformer(nn.Module):
 
 def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) -> Cache:
     """Makes an empty cache with room for `slots` tokens of each of `texts` texts."""
-    shape = (texts, slots, config.kv_heads, config.head_size)
+    shape = (texts, config.kv_heads, slots, config.head_size)
     if scan:
         keys: Any = jnp.zeros((config.layers, *shape), dtype)
     else:

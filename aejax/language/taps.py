@@ -34,6 +34,31 @@ HOOKS = ("resid_pre", "attn_pattern", "attn_out", "resid_mid", "mlp_in", "mlp_ou
 Edit: TypeAlias = Callable[[Array, Array], Array]
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class At:
+    """Stands in an edit for the value at another hook, which the pass has reached before.
+
+    The edit Partial(function, At("mlp_in.3")) calls function(value at mlp_in.3, value, position).
+    """
+
+    hook: str
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class MadeFor:
+    """Stands in an edit and names the only hook at which the edit is allowed."""
+
+    hook: str
+    otherwise: str  # the end of the error's sentence: what to do at another hook
+
+    def check(self, hook: str) -> None:
+        """Raises UserError if the value at `hook` is not the value at the edit's own hook."""
+        if _same(hook) != _same(self.hook):
+            raise UserError(f"the edit at {hook} was made for {self.hook}: {self.otherwise}")
+
+
 class Hook(NamedTuple):
     """One hook of one block: `str(Hook("mlp_out", 3))` is "mlp_out.3"."""
 
@@ -86,9 +111,24 @@ class Taps:
         Raises:
           UserError: if a hook or its layer does not exist.
         """
-        return 1 + max(
-            (parse(hook, layers).layer for hook in (*self.edits, *self.reads)), default=-1
-        )
+        for hook, edit in self.edits.items():
+            place = parse(hook, layers)
+            for made in _found(edit, MadeFor):
+                made.check(hook)
+            for at in _found(edit, At):
+                if not _order(parse(at.hook, layers)) < _order(place):
+                    raise UserError(
+                        f"the edit at {hook} reads {at.hook}, which the pass reaches only "
+                        "afterwards: let it read an earlier hook"
+                    )
+        hooks = (*self.edits, *self.reads)
+        return 1 + max((parse(hook, layers).layer for hook in hooks), default=-1)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The hooks whose values are kept on the way: the reads, and those that edits ask for."""
+        asked = (at.hook for edit in self.edits.values() for at in _found(edit, At))
+        return tuple(dict.fromkeys((*self.reads, *asked)))
 
     def at(self, layer: int | Array, position: Array, seen: Mapping[str, Array]) -> Tap:
         """Makes the tap of one block.
@@ -113,7 +153,7 @@ class Tap:
         for hook, edit in self.taps.edits.items():
             if hook.startswith(f"{name}."):
                 value = apart(self._edited(hook, edit, value))
-        for hook in self.taps.reads:
+        for hook in self.taps.kept:
             if hook.startswith(f"{name}."):
                 self._read(hook, value)
         return value
@@ -121,7 +161,7 @@ class Tap:
     def _edited(self, hook: str, edit: Edit, value: Array) -> Array:
         def change(value: Array) -> Array:
             try:
-                new = edit(value, self.position)
+                new = _filled(edit, self.seen)(value, self.position)
             except UserError as error:
                 raise UserError(f"the edit at {hook}: {error}") from error
             if new.shape != value.shape:
@@ -146,6 +186,34 @@ class Tap:
     def _here(self, hook: str) -> bool | Array:
         """Returns whether the hook is in this block; a traced bool if blocks are scanned."""
         return self.layer == int(hook.rpartition(".")[2])
+
+
+def _found(edit: Edit, kind: type) -> list[Any]:
+    """Returns the parts of an edit that are of a kind: At or MadeFor."""
+    leaves = jax.tree.leaves(edit, is_leaf=lambda part: isinstance(part, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def _filled(edit: Edit, seen: Mapping[str, Array]) -> Edit:
+    """Returns an edit with the values that its parts of kind At stand for."""
+
+    def value(part: Any) -> Any:
+        return seen[part.hook] if isinstance(part, At) else part
+
+    return jax.tree.map(value, edit, is_leaf=lambda part: isinstance(part, At))
+
+
+def _order(hook: Hook) -> tuple[int, int]:
+    """Returns what sorts hooks in the order in which a pass reaches them."""
+    return hook.layer, HOOKS.index(hook.name)
+
+
+def _same(hook: str) -> str:
+    """Returns one name for the two hooks between neighbouring blocks, which have one value."""
+    name, _, layer = hook.rpartition(".")
+    if name == "resid_pre" and layer.isdigit() and int(layer):
+        return f"resid_post.{int(layer) - 1}"
+    return hook
 
 
 def wrapped(edits: Mapping[str, Edit] | None) -> dict[str, Edit]:
@@ -176,7 +244,7 @@ def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
       taps: the taps of the pass.
       shapes: the hook's name, without its layer -> jax.ShapeDtypeStruct of its value.
     """
-    of = {hook: shapes[hook.rpartition(".")[0]] for hook in taps.reads}
+    of = {hook: shapes[hook.rpartition(".")[0]] for hook in taps.kept}
     return {hook: jnp.zeros(shape.shape, shape.dtype) for hook, shape in of.items()}
 
 

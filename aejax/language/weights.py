@@ -60,7 +60,7 @@ def assemble(
                 "architecture is not the one that it states; fetch it again"
             )
         left.discard(name)
-        params[path] = _checked(archive, name, path, wanted)
+        params[path] = _checked(archive, name, wanted)
     if left:
         raise UserError(
             f"{archive.path} holds the tensor {sorted(left)[0]!r:.80}, which this architecture "
@@ -77,17 +77,12 @@ def _tensor(archive: Archive, path: str) -> str:
     return archive.names[path.replace(layer[0], "blocks_#/")].replace("#", layer[1])
 
 
-def _checked(archive: Archive, name: str, path: str, wanted: Any) -> jax.Array:
+def _checked(archive: Archive, name: str, wanted: Any) -> jax.Array:
     array = archive.read(name)
-    if path.endswith("/kernel"):
-        array = array.T  # files hold [out, in]
     if array.shape != wanted.shape:
-        held, asked = array.shape, wanted.shape
-        if path.endswith("/kernel"):
-            held, asked = held[::-1], asked[::-1]
         raise UserError(
-            f"the tensor {name!r} in {archive.path} has shape {held} instead of {asked}: it does "
-            "not fit the model's configuration"
+            f"the tensor {name!r} in {archive.path} has shape {array.shape} instead of "
+            f"{wanted.shape}: it does not fit the model's configuration"
         )
     if not np.isfinite(array).all():
         raise UserError(

@@ -18,11 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import aejax as ae
-from aejax import interop
 from aejax import language as lm
-from aejax.dictionaries.folding import fold
-from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from experiments.shared.place import say
 
@@ -68,7 +64,7 @@ def command(
         raise UserError(
             "--top-k and --top-p have no effect at temperature 0: give --temperature above 0 too"
         )
-    edits = _edits(hook, add, scale, dictionary, latents, values)
+    edits = _edits(model, hook, add, scale, dictionary, latents, values)
     net, variables, tokenizer = lm.load(model)
     given = lm.padded([_tokens(tokenizer, prompt, chat) for prompt in prompts])
     choose: Any = lm.greedy if temperature == 0 else lm.Sampling(temperature, top_k, top_p)
@@ -93,6 +89,7 @@ def _tokens(tokenizer: lm.Tokenizer, prompt: str, chat: bool) -> list[int]:
 
 
 def _edits(
+    model: pathlib.Path,
     hook: str | None,
     add: pathlib.Path | None,
     scale: float,
@@ -115,7 +112,8 @@ def _edits(
     if add is not None:
         found.append(lm.add(scale * _direction(add)))
     if dictionary is not None:
-        plain = _plain(dictionary)
+        plain = lm.load_dictionary(dictionary)
+        lm.check_model(plain, model)
         if latents and not values:
             raise UserError("--latents needs the values to set the latents to: give --values")
         given = values[0] if len(values) == 1 else values
@@ -133,11 +131,3 @@ def _direction(path: pathlib.Path) -> np.ndarray:
             f"--add {path} holds {direction.dtype} of shape {direction.shape}: give one vector"
         )
     return direction.astype(np.float32)
-
-
-def _plain(path: pathlib.Path) -> Plain:
-    """Loads a dictionary from a run or from another library's files."""
-    if (path / "config.json").is_file() and (path / "environment.json").is_file():
-        opened = ae.load(path, seed=0)
-        return fold(opened.model, opened.variables)
-    return interop.load(path)

@@ -614,7 +614,7 @@ def test_refusals_are_one_sentence(act, said):
 
 def test_what_is_refused_for_many_draws_is_fine_for_one():
     """Sticking the landing is unbiased for one draw, and rbg keys work without vmap."""
-    ae.learner(VAE, STICK, TX, bound=ae.bounds.iwae)
+    ae.learner(VAE, STICK, TX)
     rbg(kinds.learner("vae"))
 
 
