@@ -29,7 +29,8 @@ from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
-PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "experiments/README.md")
+PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "aejax/interop/README.md")
+PATHS += ("experiments/README.md",)
 # names of experiments that a page uses as examples, and that do not exist
 EXAMPLES = ("NAME", "rings")
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
@@ -122,6 +123,13 @@ def test_training_goes_as_the_page_says(here):
     names = run_all("aejax/training/README.md")
     assert names["rates"].shape == (3, 3)
     assert names["best"].variables["params"].keys() == {"encoder", "bottleneck", "decoder"}
+
+
+def test_a_part_leaves_as_the_page_says(here):
+    names = run_all("aejax/interop/README.md")
+    assert names["found"]["score"].shape == (10,)
+    assert names["found"]["anomalous"].dtype == bool
+    assert (here / "out" / "run_exported.py").exists()
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -701,7 +701,7 @@ DREG = (ae.elbo(rate=STUCK), options(kinds.dreg["bound"]))
 def moments(case, n=5000):
     """Returns mean and standard error of the gradient over keys, one flat vector for each part."""
 
-    @jax.jit
+    @kinds.optimised
     def all_keys(keys):
         grads, _ = jax.lax.map(gradient(*case), keys, batch_size=500)
         return {
@@ -796,9 +796,8 @@ class TestDraws:
             bound = ae.bounds.mean if draws == 1 else ae.bounds.iwae
             case = gradient(ae.elbo(rate=SAMPLED), {"draws": draws, "bound": bound})
             keys = jax.random.split(jax.random.key(3), 2000)
-            _, metrics = jax.jit(lambda keys, case=case: jax.lax.map(case, keys, batch_size=500))(
-                keys
-            )
+            each = kinds.optimised(lambda keys, case=case: jax.lax.map(case, keys, batch_size=500))
+            _, metrics = each(keys)
             losses.append(np.asarray(metrics["loss"], np.float64))
         means = [loss.mean() for loss in losses]
         spread = [loss.std() / 2000**0.5 for loss in losses]
