@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ ROWS = 256  # examples per block of `in_blocks`
 
 
 @runtime_checkable
-class Data(Protocol):
+class Examples(Protocol):
     """The interface that evaluations require of data; `aejax.data.Split` has it."""
 
     def __len__(self) -> int: ...
@@ -28,6 +28,10 @@ class Data(Protocol):
     def batches(self, size: int) -> Iterator[Batch]:
         """Yields all examples once, in order; the last batch may be smaller."""
         ...
+
+
+# What an evaluation takes: a split, or a Batch or an array f32[N, *event] whose rows are examples.
+Data: TypeAlias = Examples | Batch | np.ndarray | jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +96,7 @@ def full_batches(data: Data, size: int) -> Iterator[FullBatch]:
         data = Rows(as_batch(data))
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
-    if not isinstance(data, Data):
+    if not isinstance(data, Examples):
         raise UserError(
             f"an evaluation got a {type(data).__name__} as its data: give an array, a Batch, or "
             "a split, as in train, validation, test = ae.data.arrays(x)"
