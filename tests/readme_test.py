@@ -113,12 +113,14 @@ def test_data_comes_in_as_the_page_says(here):
     assert next(names["labelled"].batches(8)).context.shape == (8, 10)
 
 
+@pytest.mark.slow
 def test_networks_of_ones_own_train_as_the_page_says(here):
     names = run_all("aejax/nets/README.md")
     assert names["variables"]["batch_stats"]["encoder"]["norm"]["mean"].shape == (32,)
     assert names["test"] is not None
 
 
+@pytest.mark.slow
 def test_training_goes_as_the_page_says(here):
     names = run_all("aejax/training/README.md")
     assert names["rates"].shape == (3, 3)
