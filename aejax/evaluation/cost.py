@@ -53,6 +53,7 @@ def nll_cost(
     """
     key = jax.random.key(0, impl="threefry2x32")
     check(model, key, draws, group)
+    data = as_data(data)
     check_targets(model, data)
     group = min(group, draws)
     first = next(full_batches(data, batch))

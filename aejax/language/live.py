@@ -132,6 +132,7 @@ def live(
     x: Hooks,
     target: Hooks | None = None,
     *,
+    context: Hooks | None = None,
     provenance: Mapping[str, Any],
     first_positions: int = 0,
     passes: int = 16,
@@ -143,6 +144,7 @@ def live(
       batches: of `packs`, all of them.
       x: the hook that the encoder sees, or several for a crosscoder.
       target: what is to be explained; None: x; another hook for a transcoder.
+      context: what the decoder sees too: x for a skip transcoder; None: nothing.
       provenance: model, corpus, packing: all that the values depend on, as plain values.
       first_positions: tokens to leave out at the start of every row: 1 for an attention sink.
       passes: rows that go through the model together.
@@ -157,7 +159,7 @@ def live(
     rows = Packed(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
     source = Live(read, rows, passes, first_positions)
     wanted = x if target is None else target
-    names = sorted({*_names(x), *_names(wanted)})
+    names = sorted({*_names(x), *_names(wanted), *_names(context or ())})
     for name in names:
         if name not in source.shapes:
             raise UserError(f"hook {name!r} is not read: {', '.join(source.shapes)} are")
@@ -167,7 +169,7 @@ def live(
     return Split(
         name="live/all",
         arrays=arrays,  # type: ignore
-        prepare=FromHooks(x, wanted),
+        prepare=FromHooks(x, wanted, context),
         fingerprint=digest.hexdigest(),
         origin=f"activations of {json.dumps(provenance)}",
     )

@@ -7,6 +7,7 @@ from aejax.nets.join import Branches, Joined
 from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
+from aejax.nets.normalise import Normalise
 from aejax.nets.scale import Scale
 from aejax.nets.strided import Strided, Transposed
 
@@ -25,6 +26,7 @@ __all__ = [
     "LadderHead",
     "LadderOutput",
     "LadderTrunk",
+    "Normalise",
     "Scale",
     "Strided",
     "Transposed",

@@ -81,8 +81,8 @@ def loop(
       steps that end at `state.step`.
 
     Raises:
-      UserError: if steps < 1, if batches lacks the method named above, or if the number of its
-        seeds differs from the learner's.
+      UserError: if steps < 1, if batches lacks the method named above, if the number of its seeds
+        differs from the learner's, or if a transcoder subtracts the output's bias from its input.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     at_least(1, "steps", steps)
@@ -93,6 +93,12 @@ def loop(
         )
     if learner.support is not None and isinstance(batches, Batches):
         check_support(batches.split, learner.support)
+    if learner.subtracts_bias and isinstance(batches, Batches) and batches.split.transcodes:
+        raise UserError(
+            f"the bottleneck has subtract_bias, but {batches.split.name} predicts other hooks than "
+            "it reads, so that the bias belongs to another space than the input: give a transcoder "
+            "subtract_bias=False"
+        )
     return _loop(learner, state, _streams(learner, batches), steps, progress)
 
 
