@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from aejax.data.fixed import as_data
 from aejax.evaluation.batches import Data, Static, full_batches
 from aejax.evaluation.likelihood import check, check_targets, importance
 from aejax.types import Variables

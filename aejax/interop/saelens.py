@@ -85,12 +85,12 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
             "its output: set it to false"
         )
     check_scaling(tensors, latents)
+    W_enc = None if kind.tied else tensors.take("W_enc", (size, latents))
     W_dec = tensors.take("W_dec", (latents, output))
-    W_enc = W_dec.T if kind.tied else tensors.take("W_enc", (size, latents))
     b_dec = tensors.take("b_dec", (output,))
     plain = Plain(
         activation=activation,
-        W_enc=W_enc,
+        W_enc=W_dec.T if W_enc is None else W_enc,
         W_dec=W_dec,
         # SAELens' tied codes leave b_dec out of the output too, if it is not taken from the input.
         b_dec=b_dec if subtracts or not kind.tied else jnp.zeros_like(b_dec),

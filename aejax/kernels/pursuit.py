@@ -43,6 +43,7 @@ def pursue(x: Array, atoms: Array, threshold: float) -> Array:
 
 
 def _walk(x: Array, atoms: Array, threshold: float) -> _Path:
+    x, atoms = jnp.asarray(x), jnp.asarray(atoms)
     rows, latents = x.shape[0], atoms.shape[0]
     each = jnp.arange(rows)
 

@@ -1,4 +1,4 @@
-"""A cross-layer transcoder: the blocks of its weights, and what it finds that one a layer cannot."""
+"""A cross-layer transcoder: its blocks, and what it finds that one transcoder a layer cannot."""
 
 from __future__ import annotations
 

@@ -124,9 +124,7 @@ def test_tied_weights_that_saelens_would_read_otherwise_are_not_saved(tmp_path):
     plain = interop.load(written(tmp_path / "theirs", "matching_pursuit")[0])
     with pytest.raises(UserError, match="not the transpose of W_dec"):
         interop.save_saelens(tmp_path / "ours", plain._replace(W_enc=2 * plain.W_enc))
-    with pytest.raises(
-        UserError, match="adds b_dec of matching_pursuit weights to the output only"
-    ):
+    with pytest.raises(UserError, match="adds b_dec of matching_pursuit weights"):
         interop.save_saelens(tmp_path / "ours", plain._replace(apply_b_dec_to_input=False))
     folder, _ = written(tmp_path / "plain", "matching_pursuit", apply_b_dec_to_input=False)
     assert not np.any(np.asarray(interop.load(folder).b_dec))
