@@ -125,7 +125,7 @@ class TestEditing:
         found = ae.dictionary.recalibrated(weights, X.reshape(8, 50, D), l0)
         codes = np.asarray(ae.dictionary.encode(found, X))
         assert (codes != 0).sum() == round(l0 * N)
-        factor = np.delete(np.asarray(found.threshold) / np.asarray(weights.threshold), 3)
+        factor = np.delete(found.threshold, 3) / np.delete(weights.threshold, 3)
         np.testing.assert_allclose(factor, factor[0], rtol=1e-5)
         assert not codes[:, 3].any()
 
@@ -148,7 +148,8 @@ class TestEditing:
         for activation, k in (("relu", None), ("topk", 18), ("jumprelu", None)):
             weights = plain(activation, b_enc=bias, k=k)
             kept = ae.dictionary.pruned(weights, X)
-            assert kept.latents == M - 3
+            often = ae.dictionary.frequency(weights, X)
+            assert M - 3 >= kept.latents == (often > 0).sum() >= M - 4
             assert kept.k == (None if k is None else 17)
             expected = ae.dictionary.reconstruct(weights, X)
             found = ae.dictionary.reconstruct(kept, X)
@@ -177,7 +178,8 @@ class TestEditing:
                 for name in ("b_enc", "threshold", "b_gate", "b_mag")
             }
             extra["r_mag"] = jnp.append(weights.r_mag, weights.r_mag[latent])
-            column, row = grown * weights.W_enc[:, [latent]], atom * weights.W_dec[[latent]]
+            one = slice(latent, latent + 1)
+            column, row = grown * weights.W_enc[:, one], atom * weights.W_dec[one]
             extra["W_enc"] = jnp.concatenate([weights.W_enc, column], axis=1)
             extra["W_dec"] = jnp.concatenate([weights.W_dec, row])
             weights = weights._replace(**extra)
@@ -208,8 +210,8 @@ class TestPursuit:
     def test_the_gradient_is_that_of_the_chosen_steps(self):
         """Against autodiff of the same steps, unrolled. Fails if the part of the residual is left
         out, or an atom's second visit overwrites its first."""
-        x, atoms = jnp.asarray(X[:7]), jnp.asarray(self.atoms)
-        weights = jnp.asarray(random.normal(size=(7, M)), jnp.float32)
+        x, atoms = jnp.asarray(X[:4]), jnp.asarray(self.atoms)
+        weights = jnp.asarray(random.normal(size=(4, M)), jnp.float32)
 
         def unrolled(x, atoms):
             total = 0.0
@@ -258,7 +260,8 @@ class TestPursuit:
         np.testing.assert_allclose(
             again.apply(own, batch).prediction, expected.prediction, rtol=1e-4, atol=1e-4
         )
-        assert ae.evaluation.sparsity(again, own, X).l0 == float(jnp.mean(expected.code.l0))
+        l0 = ae.evaluation.sparsity(again, own, X).l0
+        assert l0 == pytest.approx(float(jnp.mean(expected.code.l0)), rel=1e-6)
         scaled = ae.Autoencoder(ae.nets.Scale(), code, ae.nets.Dictionary(D))
         start = scaled.init(jax.random.key(0), batch)
         with pytest.raises(ae.UserError, match="cannot be folded with a scale"):

@@ -66,15 +66,15 @@ def test_norms_above_a_multiple_of_the_median_are_dropped(tmp_path):
         writer.append({"h": 11.0 * x[1:2] * np.median(np.linalg.norm(x, axis=1)) / 20.0})
     assert writer.index.dropped["norm"] == len(x[::7]) + 1
     assert writer.index.limits["h"] == pytest.approx(10 * np.median(np.linalg.norm(x, axis=1)))
-    with pytest.raises(ae.UserError, match="norm_median is 0.5"):
+    with pytest.raises(ae.UserError, match=r"norm_median is 0\.5"):
         TokenFilter(norm_median=0.5)
 
 
 def test_every_append_needs_the_same_columns(tmp_path):
     """Fails if a column that is left out once moves all later tokens."""
-    with pytest.raises(ae.UserError, match=r"append 1 has the columns \[\], but the store has"):
-        with ActivationWriter(tmp_path / "a", provenance=ABOUT) as writer:
-            writer.append({"h": X[0]}, columns={"token": IDS[0]})
+    with ActivationWriter(tmp_path / "a", provenance=ABOUT) as writer:
+        writer.append({"h": X[0]}, columns={"token": IDS[0]})
+        with pytest.raises(ae.UserError, match=r"append 1 has the columns \[\], but the store"):
             writer.append({"h": X[1]})
     with ActivationWriter(tmp_path / "b", provenance=ABOUT) as writer:
         with pytest.raises(ae.UserError, match="the token of append 0 has dtype float64"):
@@ -84,22 +84,23 @@ def test_every_append_needs_the_same_columns(tmp_path):
         with pytest.raises(ae.UserError, match="the token of append 0 has shape"):
             writer.append({"h": X[0]}, columns={"token": IDS[0][:, :3]})
         writer.append({"h": X[0]})
-    with (
-        pytest.raises(ae.UserError, match=r"needs: give columns"),
-        ActivationWriter(tmp_path / "c", provenance=ABOUT, filter=TokenFilter(tokens=(1,))) as w,
-    ):
-        w.append({"h": X[0]})
+    some = TokenFilter(tokens=(1,))
+    with ActivationWriter(tmp_path / "c", provenance=ABOUT, filter=some) as writer:
+        with pytest.raises(ae.UserError, match="needs: give columns"):
+            writer.append({"h": X[0]})
+        writer.append({"h": X[0]}, columns={"token": IDS[0]})
 
 
 def test_a_writer_goes_on_where_it_stopped(tmp_path, store):
     """To the byte. Fails if a partial column is kept, or counted as a hook."""
-    with pytest.raises(KeyboardInterrupt):
-        with ActivationWriter(tmp_path, provenance=ABOUT, shard_tokens=500) as writer:
-            for i in range(4):
-                columns = {"token": IDS[i], "document": TEXTS[i]}
-                writer.append({"in": X[i], "out": 0.05 * X[i, ..., ::-1]}, columns=columns)
-                if i == 2:
-                    raise KeyboardInterrupt
+    writer = ActivationWriter(tmp_path, provenance=ABOUT, shard_tokens=500)
+    for i in range(4):
+        columns = {"token": IDS[i], "document": TEXTS[i]}
+        writer.append({"in": X[i], "out": 0.05 * X[i, ..., ::-1]}, columns=columns)
+        if i == 2:
+            break
+    assert writer.appends < 3  # the last append is in no shard yet
+    writer.close()
     write(tmp_path)
     for path in store.folder.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
@@ -187,6 +188,7 @@ def test_a_transcoder_that_subtracts_its_outputs_bias_is_refused(store):
         ae.nets.Identity(), ae.TopK(8, 2, subtract_bias=True), ae.nets.Dictionary(D)
     )
     learner = ae.learner(made, ae.sparse(), optax.adam(1e-2))
+    learner = learner._replace(step=jax.jit(learner.step))
     state = jax.jit(learner.init)(jax.random.key(0), batches[0])
     with pytest.raises(ae.UserError, match="give a transcoder subtract_bias=False"):
         ae.loop(learner, state, batches, steps=2)
