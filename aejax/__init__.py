@@ -36,6 +36,7 @@ from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
 from aejax.training.learner import learner
 from aejax.training.loop import NonFinite, loop
+from aejax.training.stopping import Patience
 from aejax.training.wrappers import averaged, chunked, seeds, swept
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
 
@@ -58,6 +59,7 @@ __all__ = [
     "MatchingPursuit",
     "NonFinite",
     "Objective",
+    "Patience",
     "Planar",
     "Point",
     "ReLU",

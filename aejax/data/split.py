@@ -43,6 +43,7 @@ class Split:
     reader: Reader | None = None  # None if all examples are in `arrays`
     # The moments that a store keeps of all its tokens, of which this split may be a part.
     stored_moments: Mapping[str, tuple[Moments, ...]] | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for `provenance`
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -165,6 +166,7 @@ class Split:
             "sha256": self.fingerprint,
             "binarised": self.binarised,
             "binarise_seed": self.binarise_seed,
+            **self.facts,
         }
 
 

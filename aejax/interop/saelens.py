@@ -23,6 +23,7 @@ from aejax.interop.tensors import (
     read_safetensors,
     safetensors,
     shown,
+    source,
 )
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -101,6 +102,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
         W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
         normalisation=_normalisation(config, transcodes, path),
         own={name: _number(config, name, usual, path) for name, usual in kind.numbers.items()},
+        source=source(config.get("metadata"), "model_name", "hook_name", "hook_name_out"),
     )
     tensors.close()
     return plain

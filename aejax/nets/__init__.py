@@ -1,5 +1,6 @@
 """Encoders and decoders: Linen modules that map (values, context) to values."""
 
+from aejax.nets.call import training
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
@@ -9,6 +10,7 @@ from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
 from aejax.nets.normalise import Normalise
 from aejax.nets.scale import Scale
+from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "LadderTrunk",
     "Normalise",
     "Scale",
+    "Standardised",
     "Strided",
     "Transposed",
     "TransposedConvolution",
     "ladder",
+    "training",
 ]

@@ -1,4 +1,4 @@
-"""Packing, collection into a store, and activations straight into training."""
+"""Tests of packing, of collecting into a store, and of training on live activations."""
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ def test_texts_are_packed_one_after_the_other():
 
 
 def test_a_row_holds_one_text_alone():
-    """Fails if a long text is cut: nothing of it may be lost."""
+    """Fails if the rest of a long text is lost."""
     found = next(packed(Packing(8, together=False), texts=TEXTS[:4]))
     assert [letters(row) for row in found.tokens] == ["abcde", "fghijklm", "nop", "qrs"]
 
@@ -52,7 +52,7 @@ def test_batches_may_begin_anywhere(together):
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(UserError, match="the corpus is empty"):
         list(packed(texts=["", ""]))
-    with pytest.raises(UserError, match="a row of 1 tokens"):
+    with pytest.raises(UserError, match="length is 1"):
         Packing(1)
     letters = cases.Letters()
     letters.bos = None
@@ -65,7 +65,7 @@ class Killed(Exception):
 
 
 def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
-    """Fails if a batch is lost or comes twice, or if a hook's rows are another's."""
+    """Fails if a batch is lost or repeated, or if a hook gets the rows of another."""
     read = reader(*cases.model(), HOOKS)
     how = {
         "provenance": {"model": "tiny"},
@@ -89,7 +89,7 @@ def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
     assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
     assert 0 < begun[0] < 17
     assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
-    assert len(begun) == 1  # a whole store is left as it is
+    assert len(begun) == 1  # a finished store is not changed
     store = activations(tmp_path / "cut")
     batch = next(packed())
     wanted = read(batch.tokens, batch.position)
@@ -102,7 +102,10 @@ def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
 
 
 def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path):
-    """Bit for bit, from whichever batch one begins; fails if rows are put into wrong places."""
+    """They agree to the bit, whichever batch comes first.
+
+    Fails if rows are put into wrong places.
+    """
     read = reader(*cases.model(), HOOKS)
     split = live(
         read, packed(), "resid_post.0", "mlp_out.1", provenance={}, first_positions=1, passes=4

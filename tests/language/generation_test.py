@@ -1,4 +1,4 @@
-"""Generation: with the cache what a full pass gives, whatever the padding, drawn as asked."""
+"""Tests of generation: the cache changes no token, padding does not matter, draws are as asked."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ EDITS = {
 
 
 def uncached(model, variables, text, taps):
-    """Greedy tokens, each from a pass over the whole text so far, padded on the right."""
+    """Returns greedy tokens, each from a pass over the whole text so far, padded on the right."""
     apply = jax.jit(model.apply)
     text = list(text)
     for _ in range(COUNT):
@@ -33,7 +33,9 @@ def uncached(model, variables, text, taps):
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cache_changes_no_token_with_and_without_edits(scan):
-    """Fails if an edit takes slots for positions, or a cache's empty slots are seen."""
+    """Fails if an edit takes slots for positions, or if empty slots of the cache are attended
+    to.
+    """
     model, variables = cases.model(scan=scan)
     for edits in ({}, EDITS):
         wanted = [uncached(model, variables, text, Taps(edits)) for text in TEXTS]
@@ -85,7 +87,7 @@ def test_what_cannot_be_generated_is_refused():
         generate(model, variables, padded(TEXTS), count=43)
     with pytest.raises(UserError, match="holds no token"):
         padded([[1], []])
-    with pytest.raises(UserError, match="count 0"):
+    with pytest.raises(UserError, match="count is 0"):
         generate(model, variables, padded(TEXTS), count=0)
     for wrong in ({"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.5}):
         with pytest.raises(UserError, match=next(iter(wrong))):

@@ -1,4 +1,4 @@
-"""The transformer: what transformers computes, in both forms, with padding, sharded, for TPUs."""
+"""Tests that the transformer computes what transformers does, in both forms, padded and sharded."""
 
 import importlib.util
 import json
@@ -21,8 +21,11 @@ from tests.language.parity import reference
 
 @pytest.mark.parametrize("family", reference.FAMILIES)
 def test_logits_and_greedy_texts_are_those_of_transformers(family):
-    """Fails with interleaved rotary pairs, a window one longer, norms without Gemma's 1, scores not
-    scaled by query_pre_attn_scalar, or Llama 3's frequencies unscaled."""
+    """All families agree with transformers.
+
+    Fails with interleaved rotary pairs, a window that is one longer, norms without Gemma's 1,
+    scores not scaled by query_pre_attn_scalar, or unscaled Llama 3 frequencies.
+    """
     expected = np.load(reference.HERE / family / "expected.npz")
     model, variables = load_huggingface(reference.HERE / family)
     reads = tuple(name for name in expected.files if name.startswith("resid"))
@@ -130,7 +133,8 @@ def test_two_devices_compute_what_one_does(monkeypatch):
     apart, largest, halves = json.loads(kinds.output(kinds.python("-c", SHARDED)))
     assert apart < 1e-5
     assert largest > 0.1
-    # Seven matrices and three biases a block, embedding and head, and the dictionary's three.
+    # Each block has seven matrices and three biases; then come embedding, head and the dictionary's
+    # three.
     assert halves == 10 * cases.LAYERS + 2 + 3
 
 

@@ -1,4 +1,6 @@
-"""Dictionaries in a model: a latent is edited by the difference of two decodings, and exactly."""
+"""Tests of dictionaries in a model: latents are edited exactly, by a difference of two
+decodings.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,9 @@ POSITION = jnp.broadcast_to(jnp.arange(5), (2, 5))
 
 @pytest.mark.parametrize("name", DICTIONARIES)
 def test_a_latent_is_written_as_the_difference_of_two_decodings(name):
-    """Fails if the bias or the skip is added, or the scale of a normalised output forgotten."""
+    """Fails if the bias or the skip is added, or if the scale of a normalised output is left
+    out.
+    """
     plain = DICTIONARIES[name]
     rows = VALUE.reshape(-1, cases.SIZE)
     codes = encode(plain, rows)
@@ -47,7 +51,7 @@ def test_a_latent_is_written_as_the_difference_of_two_decodings(name):
 
 @pytest.mark.parametrize("cached", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_empty_edit_of_latents_changes_nothing_to_the_bit(cached):
-    """Though the dictionary's reconstruction is far from the value."""
+    """It holds although the dictionary's reconstruction is far from the value."""
     model, variables = cases.model()
     plain = DICTIONARIES["topk"]
     tokens = cases.tokens()
@@ -68,7 +72,7 @@ def test_an_empty_edit_of_latents_changes_nothing_to_the_bit(cached):
 
 
 def test_programs_are_shared_by_dictionaries_of_one_form():
-    """Weights are arguments: fails if they are constants of the program."""
+    """Fails if weights are constants of the program."""
     traces = []
 
     @jax.jit

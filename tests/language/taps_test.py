@@ -1,4 +1,6 @@
-"""Hooks: reads are what the equations say, edits act where they are told, and nowhere else."""
+"""Tests of hooks: reads agree with the equations, and edits act where they should and nowhere
+else.
+"""
 
 import functools
 
@@ -22,7 +24,9 @@ TOKENS = cases.tokens()
 
 @functools.cache
 def compiled(scan, cached):
-    """(variables, taps) -> logits and what was read; with a cache in two calls, 6 tokens and 3."""
+    """Compiles (variables, taps) -> logits and reads; with a cache in two calls, of 6 and 3
+    tokens.
+    """
     model, variables = cases.model(scan=scan)
 
     @jax.jit
@@ -55,7 +59,7 @@ def identity(value, position):
     ],
 )
 def test_an_edit_that_changes_nothing_changes_nothing_to_the_bit(scan, cached):
-    """At every hook; the numbers added are an array's zeros, which no compiler can know."""
+    """It holds at every hook. The added zeros are in an array, so no compiler can know them."""
     run = compiled(scan, cached)
     clean, _ = run({})
     zeros = {h: add(np.zeros(cases.SIZE)) for h in ALL if not h.startswith("attn_pattern")}
@@ -84,7 +88,7 @@ def test_reads_fit_together(scan):
 
 @pytest.mark.parametrize("cached", SLOW_SCAN)
 def test_an_edit_of_one_text_leaves_the_others_alone(cached):
-    """To the bit; fails if `only` counts positions where it should count texts."""
+    """It holds to the bit. Fails if `only` counts positions where it should count texts."""
     run = compiled(False, cached)
     clean, _ = run({})
     one = only(add(np.arange(16.0)), texts=(1,))
@@ -98,7 +102,7 @@ def test_an_edit_of_one_text_leaves_the_others_alone(cached):
 
 @pytest.mark.parametrize("scan", SLOW_SCAN)
 def test_a_patch_of_the_whole_stream_is_the_other_run(scan):
-    """Fails if values are taken by slots, or if an edit is done at every layer."""
+    """Fails if values are taken by slots, or if an edit acts at every layer."""
     model, variables = cases.model(scan=scan)
     other = cases.tokens(seed=1)
     stream = reader(model, variables, ("resid_post.1",))(other)["resid_post.1"]
@@ -129,7 +133,7 @@ def test_ablations_are_read_behind_the_edit():
 
 @pytest.mark.parametrize("scan", SLOW_SCAN)
 def test_reading_stops_at_the_last_hook(scan):
-    """The blocks after it have no weights any more: fails if they run."""
+    """Fails if later blocks run: their weights are not given."""
     model, variables = cases.model(scan=scan)
     wanted = compiled(scan, False)({}, ("resid_post.0",))[1]["resid_post.0"]
     if not scan:
@@ -161,9 +165,9 @@ def test_a_hook_that_is_not_there_is_refused(hook, words):
 def test_an_edit_that_does_not_fit_is_refused():
     model, variables = cases.model()
     for edit, words in [
-        (add(np.ones(7)), r"edit at mlp_in.1: it brings a vector of shape \(7,\)"),
-        (patch(np.ones((2, 4, 16))), "2 texts to a batch of 3"),
-        (Partial(lambda value, position: value[:, :1]), r"made \(3, 1, 16\) of \(3, 9, 16\)"),
+        (add(np.ones(7)), r"edit at mlp_in.1: its vector has shape \(7,\)"),
+        (patch(np.ones((2, 4, 16))), "of 2 texts, but the batch has 3"),
+        (Partial(lambda value, position: value[:, :1]), r"returned shape \(3, 1, 16\)"),
     ]:
         with pytest.raises(UserError, match=words):
             jax.eval_shape(model.apply, variables, TOKENS, taps=Taps({"mlp_in.1": edit}))

@@ -197,6 +197,7 @@ class Activations:
             fingerprint=digest.hexdigest(),
             origin=f"activations of {json.dumps(self.index.settings.get('provenance'))}",
             stored_moments=known,
+            facts=facts(prepare.x, prepare.target, self.index.settings.get("provenance")),
         )
 
     def splits(
@@ -282,6 +283,17 @@ class Activations:
 def _hooks(hooks: str | Sequence[str] | None) -> Any:
     """Returns one hook's name, or several as a tuple, which can be hashed."""
     return hooks if hooks is None or isinstance(hooks, str) else tuple(hooks)
+
+
+def facts(x: Hooks, target: Hooks, provenance: Any) -> dict[str, Any]:
+    """Returns what environment.json records of a split of activations.
+
+    Args:
+      x: the hook or hooks that the encoder sees.
+      target: the hook or hooks to predict.
+      provenance: the model and data from which the activations came, as JSON values.
+    """
+    return {"activations": {"x": x, "target": target, "provenance": provenance}}
 
 
 def _names(hooks: Hooks) -> tuple[str, ...]:
