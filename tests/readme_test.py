@@ -29,7 +29,7 @@ from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
-PATHS += ("experiments/README.md",)
+PATHS += ("aejax/dictionaries/README.md", "experiments/README.md")
 # names of experiments that a page uses as examples, and that do not exist
 EXAMPLES = ("NAME", "rings")
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
@@ -107,6 +107,15 @@ def test_data_comes_in_as_the_page_says(here):
     batch = next(noisy)
     assert np.mean(np.asarray(batch.x) != np.asarray(batch.target)) > 0.1
     assert next(names["labelled"].batches(8)).context.shape == (8, 10)
+
+
+def test_a_dictionary_is_made_saved_and_changed_as_the_page_says(here):
+    """Fails if a name that the page uses is not reachable from `ae`."""
+    names = run_all("aejax/dictionaries/README.md")
+    assert names["again"].activation == "jumprelu"
+    found = names["ae"].interop.load("coder")
+    assert found.W_skip is not None
+    assert names["W_dec"].shape == (64, 2, 32)
 
 
 def commands() -> list[tuple[str, ...]]:

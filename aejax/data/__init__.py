@@ -1,6 +1,6 @@
 """Data sets, their splits, and the batch that each training step receives."""
 
-from aejax.data import changes
+from aejax.data import activations, changes
 from aejax.data.arrays import arrays, splits, statistics, table
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
@@ -12,6 +12,7 @@ from aejax.data.text.texts import texts
 __all__ = [
     "Batches",
     "Split",
+    "activations",
     "arrays",
     "changed",
     "changes",
