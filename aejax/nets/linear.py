@@ -27,13 +27,15 @@ class Identity(nn.Module):
 class Weights(NamedTuple):
     """A dictionary's parameters, in its scaled units."""
 
-    atoms: Array  # f32[m, D]
-    bias: Array  # f32[D]
-    skip: Array | None  # f32[D_in, D], the kernel of the skip connection
+    atoms: Array  # W_dec, f32[m, D]
+    bias: Array  # b_dec, f32[D]
+    skip: Array | None  # W_skip, f32[D_in, D], the kernel of the skip connection
 
 
 class Dictionary(nn.Module):
-    """Computes z @ atoms + bias; each row of the kernel is the direction (atom) of one latent.
+    """Computes z W_dec + b_dec; each row of W_dec is the direction (atom) of one latent.
+
+    W_dec and b_dec are its parameters `atoms` and `bias`.
 
     The decoder takes a dense z f32[B, m] or a sparse record such as `Rows`, which combines the
     atoms of its active latents only (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms

@@ -165,7 +165,7 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 
 
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's bias to the geometric median of the target, in the dictionary's scale.
+    """Sets the dictionary's bias, b_dec, to the geometric median of the target, in the dictionary's scale.
 
     The median is computed by 100 steps of Weiszfeld's algorithm, as in the code of OpenAI and of
     Marks et al.
@@ -202,7 +202,7 @@ def layered(norm: float = 0.08) -> Initialise:
 
 
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's atoms to zero, a common start of transcoders (as in sparsify)."""
+    """Sets W_dec, the dictionary's atoms, to zero: a common start of transcoders (sparsify)."""
     return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
 
 

@@ -26,7 +26,7 @@ from aejax.types import Array, Key, LinearDecoder
 
 
 class Projection(nn.Module):
-    """The encoder's weights: a kernel and a bias.
+    """The encoder's weights W_enc and b_enc, as the parameters `kernel` and `bias`.
 
     Attributes:
       latents: the number of latents m.
@@ -36,7 +36,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, size: int) -> tuple[Array, Array]:
-        """Returns the kernel f32[D, m] and the bias f32[m] for inputs of D values."""
+        """Returns W_enc f32[D, m] and b_enc f32[m] for inputs of D values."""
         check_size(self, "kernel", 0, size)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, self.latents))
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.latents,))
@@ -225,7 +225,7 @@ class Sparse(Bottleneck):
         return project(inputs, kernel, bias, self.dtype)
 
     def projection(self, size: int, decoder: Any) -> tuple[Array, Array]:
-        """Returns the kernel f32[D, m] and the bias f32[m] for inputs of D = size values."""
+        """Returns W_enc f32[D, m] and b_enc f32[m] for inputs of D = size values."""
         return self.encode(size)
 
     def pre_activations(self, features: Array, decoder: Any = None) -> Array:
