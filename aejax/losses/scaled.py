@@ -53,7 +53,7 @@ def normalised_error(model: Any, forward: Forward) -> Array:
 
 
 def unexplained(model: Any, forward: Forward) -> Array:
-    """Computes the fraction of variance unexplained (FVU), f32[B]; its mean over B is the batch's value.
+    """Computes the fraction of variance unexplained (FVU), f32[B]; its mean is the batch's.
 
     An example's value is B ||y - y_hat||^2 / sum_B ||y - mean_B y||^2. The ratio does not depend on
     the data's scale.

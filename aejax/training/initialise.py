@@ -165,7 +165,7 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 
 
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's bias, b_dec, to the geometric median of the target, in the dictionary's scale.
+    """Sets b_dec, the dictionary's bias, to the geometric median of the target, in its scale.
 
     The median is computed by 100 steps of Weiszfeld's algorithm, as in the code of OpenAI and of
     Marks et al.
