@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.files import read_json
+from aejax.files import as_json, read_json
 from aejax.runs import checkpoint
 from aejax.runs.folder import CHECKPOINTS, CONFIG
 from aejax.runs.leaves import nest
@@ -36,6 +37,7 @@ def load(
     folder: str | os.PathLike,
     *,
     seed: int | None = None,
+    setting: Any = None,
     step: int | None = None,
     parts: Sequence[str] | None = None,
     model: Any = None,
@@ -45,6 +47,8 @@ def load(
     Args:
       folder: the run's folder.
       seed: the member of a run with seeds, counted from 0; None loads all, with a leading S.
+      setting: the setting of a swept run, such as 5.0 or {"l0": 5.0}, among whose members `seed`
+        then counts; the model is that setting's. None: `seed` counts all members.
       step: the step of the checkpoint to load; None loads the newest undamaged one.
       parts: the only parts of the model to load, for example ("decoder", "prior"), which suffices
         for sampling. The files of other parts may be missing.
@@ -56,18 +60,19 @@ def load(
       the run has them.
 
     Raises:
-      UserError: if the folder is no run, if all checkpoints are damaged, or if the model cannot be
-        made again from its description.
+      UserError: if the folder is no run or has no such seed or setting, if all checkpoints are
+        damaged, or if the model cannot be made again from its description.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
+    seed, described = _chosen(folder, record, seed, setting)
     if model is None:
-        if record["model"] is None:
+        if described is None:
             raise UserError(
                 f"{folder / CONFIG} does not describe the model: give it as load(folder, model=...)"
                 ", or give it to Run"
             )
-        model = from_json(record["model"])
+        model = from_json(described)
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
         raise UserError(f"{folder} has no checkpoint yet: let the run train until it writes one")
@@ -81,6 +86,40 @@ def load(
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
+
+
+def _chosen(
+    folder: pathlib.Path, record: dict[str, Any], seed: int | None, setting: Any
+) -> tuple[int | None, Any]:
+    """Returns the member of all members, and the description of its model."""
+    entries = list((record.get("sweep") or {}).values())
+    if setting is None:
+        own = [entry["model"] for entry in entries if seed in entry["members"]]
+        return seed, own[0] if own else record["model"]
+    named = [entry for entry in entries if _equal(entry["setting"], as_json(setting))]
+    if not named:
+        known = ", ".join(str(entry["setting"]) for entry in entries)
+        raise UserError(
+            f"{folder} has no members of the setting {setting}: "
+            + (f"choose one of {known}" if known else "it is no sweep, so leave out setting")
+        )
+    members = named[0]["members"]
+    if seed is None or not 0 <= seed < len(members):
+        raise UserError(
+            f"{folder} has {len(members)} members of the setting {setting}: choose a seed from 0 "
+            f"to {len(members) - 1}"
+        )
+    return members[seed], named[0]["model"]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compares two settings, whose numbers may have been rounded to float32."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    numbers = all(isinstance(value, int | float) for value in (a, b))
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
 
 
 def _wanted(path: str, parts: Sequence[str] | None) -> bool:
