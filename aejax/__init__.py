@@ -35,6 +35,7 @@ from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
 from aejax.training.learner import learner
 from aejax.training.loop import NonFinite, loop
+from aejax.training.stopping import Patience
 from aejax.training.wrappers import averaged, chunked, seeds, swept
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
 
@@ -56,6 +57,7 @@ __all__ = [
     "Levels",
     "NonFinite",
     "Objective",
+    "Patience",
     "Planar",
     "Point",
     "ReLU",

@@ -61,7 +61,7 @@ def check_count(part: Any, least: int, *names: str) -> None:
 def at_least(least: int, what: str, number: int) -> None:
     """Raises UserError if a number is below `least`; the message begins with `what`."""
     if number < least:
-        raise UserError(f"{what} {number}: give {least} or more")
+        raise UserError(f"{what} is {number}: give {least} or more")
 
 
 def whole(value: Any) -> bool:

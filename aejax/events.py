@@ -27,6 +27,16 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
     return jnp.sum(values, axis=tuple(range(1, values.ndim)))
 
 
+def as_batch(data: Any) -> Batch:
+    """Returns a Batch: one as it is, an array f32[N, *event] as its x and target, a split whole."""
+    if isinstance(data, Batch):
+        return data
+    if hasattr(data, "batches"):
+        return next(iter(data.batches(len(data))))
+    x = jnp.asarray(data)
+    return Batch(x, x)
+
+
 def without_missing(batch: Batch) -> Batch:
     """Replaces missing targets, which are NaN where the mask is 0, by 0.
 

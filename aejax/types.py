@@ -25,8 +25,10 @@ from flax import linen as nn
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # made by jax.random.key; a function consumes its argument named key
 Params: TypeAlias = Any
-Memory: TypeAlias = Any  # the one mutable collection: moving averages, ages of dead latents
-Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...}
+# The mutable collections: "memory" (a codebook's averages, ages of dead latents) and, in it, those
+# of the nets, such as BatchNorm's running averages; see `aejax.variables.remembered`.
+Memory: TypeAlias = Any
+Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...} and further collections
 Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32[S, T]
 
 
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
     # Broadcasts to target and multiplies its elements' log-probabilities before they are summed
     # over the event. A target may be NaN where the mask is 0.
     mask: Array | None = None
+    weight: Array | None = None  # f32[B], multiplies each example's loss; None: all count alike
 
 
 class Forward(NamedTuple):

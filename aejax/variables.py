@@ -1,7 +1,8 @@
 """The paths of a dictionary's weights in a model's variables, and functions on paths.
 
 A path is a tuple of names, from the collection downwards, in `variables`, which are
-{"params": ..., "memory": ...}.
+{"params": ..., "memory": ...} and further collections of the nets, such as BatchNorm's
+{"batch_stats": ...}.
 """
 
 from __future__ import annotations
@@ -54,3 +55,21 @@ def ending(path: Path) -> str:
     It matches the parameter and also the optimiser's moments of it, whose paths end the same way.
     """
     return "/".join(map(re.escape, path[1:])) + "$"
+
+
+# A state keeps the collection "memory" and, under names that begin so, all others but "params".
+FURTHER = "@"
+
+
+def remembered(variables: Any) -> dict[str, Any]:
+    """Returns a state's memory: the collection "memory" with all further collections in it."""
+    further = {name: kept for name, kept in variables.items() if name not in ("params", "memory")}
+    return {**variables.get("memory", {}), **{FURTHER + n: kept for n, kept in further.items()}}
+
+
+def unpacked(params: Any, memory: Any) -> dict[str, Any]:
+    """Returns the variables of parameters and of a state's memory, as `remembered` packs it."""
+    further = {name: kept for name, kept in memory.items() if name.startswith(FURTHER)}
+    own = {name: kept for name, kept in memory.items() if name not in further}
+    collections = {name.removeprefix(FURTHER): kept for name, kept in further.items()}
+    return {"params": params, "memory": own, **collections}

@@ -40,6 +40,7 @@ class Split:
     classes: tuple[str, ...] = ()  # the names of the labels, if they have names
     origin: str = ""  # where the files came from and whether their content was verified
     reader: Reader | None = None  # None if all examples are in `arrays`
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for `provenance`
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -136,6 +137,7 @@ class Split:
             "sha256": self.fingerprint,
             "binarised": self.binarised,
             "binarise_seed": self.binarise_seed,
+            **self.facts,
         }
 
 

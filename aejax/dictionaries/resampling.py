@@ -13,7 +13,7 @@ from aejax.errors import UserError
 from aejax.losses.scaled import scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Batch, Key, Learner, Metrics, State
-from aejax.variables import AGE, ATOMS, BIAS, KERNEL, Path, ending, get, put
+from aejax.variables import AGE, ATOMS, BIAS, KERNEL, Path, ending, get, put, unpacked
 
 
 def resampled(
@@ -79,7 +79,7 @@ _SALT = zlib.crc32(b"resampled")
 def _resample(
     model: Any, state: State, batch: Batch, key: Key, silence: int, power: float, share: float
 ) -> tuple[State, Array]:
-    variables = {"params": state.params, "memory": state.memory}
+    variables = unpacked(state.params, state.memory)
     silent, seen, wanted, error = model.apply(variables, batch, method=_candidates)
     dead = silent > silence
     # Inverting the cumulative distribution draws m inputs without an [m, B] array.

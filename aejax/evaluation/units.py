@@ -69,8 +69,8 @@ def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Uni
     activations, labels = np.asarray(activations), np.asarray(labels)
     if activations.ndim != 2 or labels.shape != activations.shape[:1]:
         raise UserError(
-            f"activations {activations.shape} and labels {labels.shape} do not belong together: "
-            "give [N, M] and [N]"
+            f"activations of shape {activations.shape} and labels of shape {labels.shape} do not "
+            "belong together: give [N, M] and [N], for the same N examples"
         )
     if not 1 <= top <= len(labels):
         raise UserError(

@@ -26,12 +26,16 @@ from collections.abc import Callable
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.dictionary_learning import load_dictionary_learning
+from aejax.interop.export import export
 from aejax.interop.gemma_scope import load_gemma_scope
 from aejax.interop.openai import load_openai
+from aejax.interop.programs.web import Page
 from aejax.interop.saelens import load_saelens, save_saelens
 from aejax.interop.sparsify import load_sparsify
 
 __all__ = [
+    "Page",
+    "export",
     "load",
     "load_dictionary_learning",
     "load_gemma_scope",

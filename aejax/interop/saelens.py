@@ -23,6 +23,7 @@ from aejax.interop.tensors import (
     read_safetensors,
     safetensors,
     shown,
+    source,
 )
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -92,6 +93,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
         apply_b_dec_to_input=subtracts,
         W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
         normalisation=_normalisation(config, transcodes, path),
+        source=source(config.get("metadata"), "model_name", "hook_name", "hook_name_out"),
     )
     tensors.close()
     return plain

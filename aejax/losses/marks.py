@@ -33,5 +33,5 @@ def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
 
 
 def mark(term: Term) -> Mark:
-    """Returns the mark of a term; an unmarked term is a penalty."""
+    """Returns the `Mark` of a term; a term without one counts as a penalty."""
     return getattr(term, "mark", Mark())

@@ -171,7 +171,7 @@ def ages(model: Any) -> Array:
     found = get(model.bottleneck.variables, ("memory", "ages", "age"))
     if found is None:
         raise UserError(
-            "dead latents are found by their silent steps, but a "
+            "a dead latent is one that was silent for many steps, but a "
             f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
             "such as TopK"
         )
@@ -208,7 +208,8 @@ def _target(model: Any) -> Any:
     target = getattr(model.bottleneck, "l0", None)
     if target is None:
         raise UserError(
-            "a priced penalty needs a target for L0: give it to the bottleneck, such as l0=32"
+            f"this penalty is steered to a target L0, but {type(model.bottleneck).__name__} "
+            "has none: give the bottleneck a target, such as l0=32"
         )
     return target
 

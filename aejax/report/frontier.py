@@ -149,7 +149,7 @@ def frontier(
     """
     count = len(panels)
     labels = list(next(iter(panels.values())))
-    columns = min(len(labels), 4 * count)  # of the legend: a panel has room for four labels
+    columns = min(len(labels), 4 * count)  # columns of the legend: a panel has room for four labels
     tall = 0.24 * -(-len(labels) // columns) + 0.1
     figure = canvas(WIDTH * count, 3.6 + tall, theme)
     width = figure.get_size_inches()[0] / count

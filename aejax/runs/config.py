@@ -116,7 +116,7 @@ def compare(
     """
     changed = []
     was, now = old["config"], new["config"]
-    for field, before, after in _diff(was, now):
+    for field, before, after in differences(was, now):
         name = field.split(".")[0]
         words = f"{field} was {_words(before)} and is {_words(after)}"
         if name in may_change:
@@ -133,7 +133,7 @@ def compare(
     for section in ("experiment", "class", "objective", "model", "sweep", "metrics", "prng"):
         if old.get(section) is None or new.get(section) is None:
             continue
-        for field, before, after in _diff(old[section], new[section], section):
+        for field, before, after in differences(old[section], new[section], section):
             schedule = ".schedule" in field and _number(before) and _number(after)
             # Schedules may depend on the number of steps, which may grow, and another device may
             # compute slightly different values.
@@ -162,12 +162,12 @@ def _term(weight: Any, term: Any) -> dict[str, Any]:
     return {"weight": float(weight)}
 
 
-def _diff(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields the innermost places where two pieces of JSON differ, as (path, old, new)."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             inner = f"{path}.{name}" if path else name
-            yield from _diff(
+            yield from differences(
                 old.get(name, MISSING), new.get(name, MISSING), inner.replace(".fields.", ".")
             )
     elif old != new:

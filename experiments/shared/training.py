@@ -88,7 +88,7 @@ def check(config: Any, *positive: str) -> None:
 
 
 def learner(job: Job, config: Numbers) -> ae.Learner:
-    """Makes the job's learner: all members side by side, a chunk of steps a call, not compiled."""
+    """Makes the job's learner, not compiled: a call runs a chunk of steps of all members."""
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)

@@ -1,8 +1,8 @@
-"""Run folders that an earlier version wrote still open, go on, report and sample.
+"""Tests that run folders of an earlier version still open, resume, report and sample.
 
-`runs_0_1_0.zip` was written by the version before files moved into rooms: a run of digits-vae and a
-BatchTopK of a script, each stopped after 6 steps, and in `after/` the variables that the same
-version ended with where the run went on to 9 steps without a stop.
+`runs_0_1_0.zip` was written by the version before files moved into rooms. It holds a run of
+digits-vae and a script's BatchTopK run, each stopped after 6 steps; its folder `after/` holds the
+variables with which the same version ended after 9 steps without a stop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def old(tmp_path_factory):
 
 
 def check(variables, file: pathlib.Path) -> None:
-    """Checks that leaves equal those of a file; on the machine that wrote it, to the bit."""
+    """Checks that leaves equal those of a file, to the bit on the machine that wrote it."""
     with np.load(file, allow_pickle=False) as kept:
         found = paths(variables)
         assert set(found) == set(kept.files)

@@ -17,10 +17,10 @@ import aejax as ae
 from tests import kinds
 from tests.kinds import B
 
-STEPS = 200
+STEPS = 40
 DEVICES = 8
 # TopK selects: runs part where two latents are within rounding, the sooner the faster they learn.
-RATES = {"vae": 1e-3, "sae-topk": 1e-4}
+RATES = {"vae": 3e-3, "sae-topk": 5e-4}
 
 
 def test_a_state_given_to_step_is_donated():
@@ -58,7 +58,6 @@ def found():
 
 
 MESHES = {
-    "vae": ["data=8"],
     "sae-topk": ["data=8", "data=4,model=2", "model=8"],
     "vae x 2": ["data=8"],
     "sae-topk x 2": ["data=4,model=2"],
@@ -68,15 +67,15 @@ CASES = [(kind, mesh) for kind, meshes in MESHES.items() for mesh in meshes]
 
 @pytest.mark.parametrize(("kind", "mesh"), CASES)
 def test_a_mesh_trains_to_the_losses_of_one_device(found, kind, mesh):
-    """200 steps, 1e-4 relative. Fails if each device takes the mean over its own rows alone."""
+    """40 steps, 1e-4 relative. Fails if each device takes the mean over its own rows alone."""
     alone, together = found["losses"][kind]["one device"], found["losses"][kind][mesh]
     assert np.shape(together)[-1] == STEPS
     np.testing.assert_allclose(together, alone, rtol=1e-4)
-    assert np.mean(np.asarray(alone)[..., -20:]) < 0.9 * np.mean(np.asarray(alone)[..., :20])
+    assert np.mean(np.asarray(alone)[..., -8:]) < 0.9 * np.mean(np.asarray(alone)[..., :8])
 
 
 @pytest.mark.parametrize(
-    ("kind", "mesh", "share"), [("vae", "data=8", 8), ("vae x 2", "data=8", 8)]
+    ("kind", "mesh", "share"), [("sae-topk", "data=8", 8), ("vae x 2", "data=8", 8)]
 )
 def test_each_device_computes_its_share_of_the_batch(found, kind, mesh, share):
     """Inside the compiled chunk, where terms see it: fails if rows or batches are replicated."""

@@ -1,4 +1,4 @@
-"""Two processes, each loading its slice of every batch, train to the losses of a single one."""
+"""Tests that two processes, each with its slice of every batch, train like a single one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def learner(kind: str) -> ae.Learner:
 
 
 def stacked(start: int, part: int, parts: int) -> ae.Source:
-    """Batches [T, B / parts, ...]: one process' slice of each, contiguous along the batch."""
+    """Returns batches [T, B / parts, ...] with one process' slice of each, contiguous along B."""
     whole = kinds.source(start, CHUNK, STEPS)
     share = B // parts
     chosen = np.asarray(whole.rows)[:, part * share : (part + 1) * share]
@@ -38,17 +38,18 @@ def sliced(batch: ae.Batch, part: int, parts: int) -> ae.Batch:
 
 
 def run(kind: str, mesh, part: int = 0, parts: int = 1) -> dict[str, list[float]]:
-    """Losses of chunks, of single steps, and the sum of all parameters in the end."""
+    """Returns the losses of chunks and of single steps, and the sum of all final parameters."""
     single = ae.compiled(learner(kind), mesh)
     chunked = ae.compiled(ae.chunked(learner(kind), CHUNK), mesh)
     first = sliced(kinds.batch(), part, parts)
-    state, chunks = chunked.init(jax.random.key(0), first), []
+    begun = single.init(jax.random.key(0), first)
+    state, chunks = kinds.restored(begun), []
     for start in range(0, STEPS, CHUNK):
         state, metrics = chunked.step(state, stacked(start, part, parts))
         chunks += np.asarray(metrics["loss"]).tolist()
         state = kinds.restored(state)  # each process restores the whole state
     sums = [float(np.sum(np.abs(np.asarray(leaf)))) for leaf in jax.tree.leaves(state.params)]
-    state, singles = single.init(jax.random.key(0), first), []
+    state, singles = begun, []
     for t in range(STEPS):
         state, metrics = single.step(state, sliced(kinds.batch(t), part, parts))
         singles.append(float(metrics["loss"]))
@@ -57,7 +58,7 @@ def run(kind: str, mesh, part: int = 0, parts: int = 1) -> dict[str, list[float]
 
 @pytest.fixture(scope="module")
 def found():
-    """What each of the two processes printed."""
+    """Returns what each of the two processes printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -76,7 +77,7 @@ def found():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_give_the_losses_of_one(found, kind):
-    """1e-5 relative. Fails if a process trains on its slice alone, or hands over all of it."""
+    """They agree to 1e-5. Fails if a process trains on its slice alone, or passes on all of it."""
     expected = run(kind, None)
     for results in found:
         for name in ("chunks", "singles", "sums"):
@@ -86,12 +87,12 @@ def test_two_processes_give_the_losses_of_one(found, kind):
 
 
 def test_each_process_has_one_of_the_devices(found):
-    """Else the losses above would prove nothing."""
+    """Otherwise the losses above would show nothing."""
     for results in found:
         assert results["devices"] == [1, PROCESSES]
 
 
-# Below: one of the two processes.
+# The code below is one of the two processes.
 
 
 def main(port: str, rank: str) -> None:

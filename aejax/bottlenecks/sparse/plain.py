@@ -16,6 +16,14 @@ from aejax.types import Array
 Normalisation: TypeAlias = Literal["none", "layer_norm", "constant_norm_rescale"]
 
 
+class Source(NamedTuple):
+    """What a dictionary was trained on, as far as its files say, in the words of those files."""
+
+    model: str | None = None  # the model's name, or the sha256 of its weights
+    reads: str | None = None  # the hook whose values the dictionary encodes
+    writes: str | None = None  # the hook whose values it reconstructs; None: the one that it reads
+
+
 class Plain(NamedTuple):
     """The weights of a dictionary; the activation determines the codes.
 
@@ -54,6 +62,9 @@ class Plain(NamedTuple):
     shape: tuple[int, ...] | None = None
     # Arrays and numbers of a class from elsewhere for which the fields above have no place.
     own: Mapping[str, Any] = {}
+    # What the dictionary was trained on; None if no file says it. `aejax.language` refuses to
+    # splice a dictionary in at another hook; `_replace(source=None)` makes it forget.
+    source: Source | None = None
 
     @property
     def latents(self) -> int:

@@ -196,7 +196,7 @@ def _check_whole(index: Index, tokens: int) -> None:
     if index.offered != tokens + sum(index.dropped.values()):
         raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):
-        raise ValueError(f"'hooks' have the names {names}")
+        raise ValueError(f"'hooks' has the names {names}, but needs different ones")
     if set(index.limits) not in (set(), set(names)):
         raise ValueError(f"'limits' has the hooks {sorted(index.limits)} instead of {names}")
     for hook in index.hooks:

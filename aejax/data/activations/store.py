@@ -14,7 +14,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +136,7 @@ class Activations:
             prepare=FromHooks(seen, wanted),
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             origin=f"activations of {json.dumps(self.index.settings.get('provenance'))}",
+            facts=facts(seen, wanted, self.index.settings.get("provenance")),
         )
 
     def splits(
@@ -200,6 +201,17 @@ class Activations:
                         f"of hook {hook.name!r} does not agree with the shards): restore it, or "
                         "delete the store and write it again"
                     )
+
+
+def facts(x: Hooks, target: Hooks, provenance: Any) -> dict[str, Any]:
+    """Returns what environment.json records of a split of activations.
+
+    Args:
+      x: the hook or hooks that the encoder sees.
+      target: the hook or hooks to predict.
+      provenance: the model and data from which the activations came, as JSON values.
+    """
+    return {"activations": {"x": x, "target": target, "provenance": provenance}}
 
 
 def _names(hooks: Hooks) -> tuple[str, ...]:

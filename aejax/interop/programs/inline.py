@@ -1,0 +1,82 @@
+"""Runs a traced function operation by operation, so that some operations can be replaced.
+
+    closed = jax.make_jaxpr(function)(x)
+    evaluate(closed, [x])      # what function(x) computes
+
+Calls inside the function are inlined, also those that only carry derivatives of their own, and
+operations that no result depends on are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+# (operation, its arguments) -> its results, or None to run the operation as it is.
+Replace: TypeAlias = Callable[[Any, list[Any]], list[Any] | None]
+LOOPS = ("scan", "while")
+
+
+def evaluate(
+    closed: ClosedJaxpr,
+    arguments: list[Any],
+    replace: Replace = lambda operation, given: None,
+) -> list[Any]:
+    """Runs a traced function and returns its flat results.
+
+    Args:
+      closed: the traced function.
+      arguments: its flat arguments; `replace` may put other objects than arrays among the values.
+      replace: the operations that are replaced; by default none is.
+    """
+    jaxpr = closed.jaxpr
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    values |= dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    used = live(closed)
+    for equation in jaxpr.eqns:
+        if not any(id(result) in used for result in equation.outvars):
+            continue
+        given = [read(atom) for atom in equation.invars]
+        results = replace(equation, given)
+        if results is None:
+            results = _run(equation, given, replace)
+        values |= dict(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def live(closed: ClosedJaxpr) -> set[int]:
+    """Returns the ids of the variables that the results depend on."""
+    used = {id(atom) for atom in closed.jaxpr.outvars}
+    for equation in reversed(closed.jaxpr.eqns):
+        if any(id(result) in used for result in equation.outvars):
+            used |= {id(atom) for atom in equation.invars}
+    return used
+
+
+def _run(equation: Any, given: list[Any], replace: Replace) -> list[Any]:
+    params = equation.params
+    inner = params.get("jaxpr", params.get("call_jaxpr", params.get("fun_jaxpr")))
+    if isinstance(inner, ClosedJaxpr) and equation.primitive.name not in LOOPS:
+        return evaluate(inner, given, replace)
+    if equation.primitive.name == "cond" and _known(given[:1]):
+        branch = params["branches"][int(given[0])]
+        return evaluate(branch, given[1:], replace)
+    if given and _known(given):  # such as the arithmetic on the index of a branch
+        with jax.ensure_compile_time_eval():
+            result = equation.primitive.bind(*given, **params)
+    else:
+        result = equation.primitive.bind(*given, **params)
+    return list(result) if equation.primitive.multiple_results else [result]
+
+
+def _known(values: list[Any]) -> bool:
+    """Whether all values are numbers that are known while tracing."""
+    return all(not isinstance(v, jax.core.Tracer) and np.ndim(v) == 0 for v in values)

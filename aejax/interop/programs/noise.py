@@ -1,0 +1,115 @@
+"""Draws whose random numbers are an input of the program, instead of coming from a key.
+
+    sample = lambda key, p: jax.random.bernoulli(key, p)
+    columns(sample, p)            # 784: the uniform numbers that one example's draw takes
+    draw(sample, noise, p)        # with noise f32[B, 784] in [0, 1); no key is left in the program
+
+Each function of `jax.random` that draws floating-point numbers turns random bits into a uniform
+number in [1, 2): it shifts them, puts an exponent before them and reads the result as a float.
+`draw` runs the traced function operation by operation and puts 1 + noise in the place of that
+number. What remains is arithmetic, which every format can hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.interop.programs.inline import LOOPS, evaluate
+from aejax.types import Array
+
+BELOW_ONE = 1.0 - 2.0**-23  # the largest uniform number that jax.random draws
+Take: TypeAlias = Callable[[tuple[Any, ...]], Array]  # shape [B, ...] -> uniform numbers
+
+
+class Undrawable(Exception):
+    """A draw that does not turn all its random bits into uniform numbers, one row an example."""
+
+
+class _Key:
+    """Stands for any key, whose place the noise takes."""
+
+
+class _Bits:
+    """Stands for random bits on their way to a float."""
+
+    def __init__(self, uniform: Array):
+        self.uniform = uniform
+
+
+KEY = _Key()
+
+
+def columns(function: Callable[..., Any], *arguments: Any) -> int:
+    """Counts the uniform numbers that one example's draw takes.
+
+    Args:
+      function: (key, *arguments) -> a pytree of arrays [B, ...].
+      *arguments: arrays or their specs, [B, ...].
+
+    Raises:
+      Undrawable: if the function does not draw through uniform numbers, one row an example.
+    """
+    counted = 0
+
+    def take(shape: tuple[Any, ...]) -> Array:
+        nonlocal counted
+        counted += math.prod(shape[1:])
+        return jnp.zeros(shape)
+
+    jax.eval_shape(lambda *given: _run(function, take, given), *arguments)
+    return counted
+
+
+def draw(function: Callable[..., Any], noise: Array, *arguments: Any) -> Any:
+    """Computes function(key, *arguments) with uniform numbers f32[B, n] instead of a key.
+
+    Raises:
+      Undrawable: as in `columns`.
+    """
+    used = 0
+
+    def take(shape: tuple[Any, ...]) -> Array:
+        nonlocal used
+        first, used = used, used + math.prod(shape[1:])
+        return jnp.clip(noise[:, first:used], 0.0, BELOW_ONE).reshape((-1, *shape[1:]))
+
+    return _run(function, take, arguments)
+
+
+def _run(function: Callable[..., Any], take: Take, arguments: tuple[Any, ...]) -> Any:
+    key = jax.random.key(0, impl="threefry2x32")
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(key, *arguments)
+
+    def replace(equation: Any, given: list[Any]) -> list[Any] | None:
+        return _replaced(equation, given, take)
+
+    results = evaluate(closed, [KEY, *jax.tree.leaves(arguments)], replace)
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+def _replaced(equation: Any, given: list[Any], take: Take) -> list[Any] | None:
+    """Returns the results of an operation on keys or on random bits; None: it is another one."""
+    name, params = equation.primitive.name, equation.params
+    if all(jnp.issubdtype(v.aval.dtype, jax.dtypes.prng_key) for v in equation.outvars):
+        return [KEY] * len(equation.outvars)
+    if name == "random_bits":
+        shape = params["shape"]
+        if params["bit_width"] != 32 or not shape:
+            raise Undrawable(f"it draws {params['bit_width']} random bits of shape {shape}")
+        return [_Bits(take(shape))]
+    bits = next((value for value in given if isinstance(value, _Bits)), None)
+    if bits is not None and name in ("shift_right_logical", "or"):
+        return [bits]
+    if bits is not None and name == "bitcast_convert_type" and params["new_dtype"] == np.float32:
+        return [1.0 + bits.uniform]
+    special = any(isinstance(value, _Key | _Bits) for value in given)
+    call = "jaxpr" in params or "call_jaxpr" in params
+    if special and (not call or name in LOOPS):
+        raise Undrawable(f"its operation {name} reads random bits or a key")
+    return None

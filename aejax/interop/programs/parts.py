@@ -1,0 +1,300 @@
+"""The parts of a model as programs: the decoder, the encoder, both, and a folded dictionary.
+
+    decoder      z, noise  -> mean, sample, draw      draw is a latent from the prior
+    encoder      x         -> z, log_std, score
+    all          x         -> z, log_std, mean, score
+    dictionary   x         -> z, mean, score          plain weights on raw inputs
+
+A part whose model was trained with a context also has the input `context`. Where there is nothing
+to draw there is no `noise`, and a threshold adds the outputs `threshold` and `anomalous`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from aejax import losses
+from aejax.contracts import DiagonalCode
+from aejax.dictionaries import plain as dictionaries
+from aejax.dictionaries.folding import fold
+from aejax.errors import UserError
+from aejax.events import dense
+from aejax.interop.programs.noise import Undrawable, columns, draw
+from aejax.interop.programs.program import Arrays, Program
+from aejax.types import Array, Batch, Forward, Term, Variables
+
+Spec = jax.ShapeDtypeStruct
+
+
+def decoder(model: Any, variables: Variables, example: Batch | None = None) -> Program:
+    """Returns the path from a latent to the likelihood's mean, a sample of it, and the prior.
+
+    Args:
+      model: an Autoencoder.
+      variables: the variables of one member.
+      example: a batch with the context that the model was trained with; None: there was none.
+    """
+    latents = _latents(model, variables, example)
+    context = _context(example)
+
+    def predicted(bound: Any, inputs: Arrays) -> Any:
+        given = _given(context, inputs)
+        return bound.decode(bound.lift(_nested(model, inputs), given), given)
+
+    def prior(key: Any, inputs: Arrays) -> Array:
+        bound = model.bind(inputs["weights"])
+        found = bound.sample_latent(key, inputs["rows"].shape[0], _given(context, inputs))
+        return tuple(jax.tree.leaves(found))  # pyright: ignore[reportReturnType]
+
+    def likelihood(key: Any, inputs: Arrays) -> Array:
+        bound = model.bind(inputs["weights"])
+        return bound.likelihood.sample(key, inputs["prediction"])
+
+    specs = {**latents, **context}
+    examined = _examined(variables, specs, predicted, model)
+    draws: dict[str, tuple[Callable[..., Any], int]] = {}
+    facts: dict[str, str] = {}
+    for name, part, function in (
+        ("draw", model.prior, prior),
+        ("sample", model.likelihood, likelihood),
+    ):
+        if part is None:
+            continue
+        try:
+            draws[name] = function, columns(function, examined)
+        except Undrawable as error:
+            facts[name] = f"left out, because of how {type(part).__name__} draws: {error}"
+    total = sum(count for _, count in draws.values())
+
+    def run(weights: Any, inputs: Arrays) -> dict[str, Array]:
+        bound = model.bind(weights)
+        prediction = predicted(bound, inputs)
+        found = {"mean": bound.mean(prediction)}
+        seen = {**inputs, "weights": weights, "prediction": prediction}
+        first, seen["rows"] = 0, jax.tree.leaves(prediction)[0]
+        for name, (function, count) in draws.items():
+            noise = inputs["noise"][:, first : first + count]
+            first += count
+            found |= _entries(name, draw(function, noise, seen))
+        return found
+
+    noise = {"noise": Spec((total,), jnp.float32)} if total else {}
+    return Program("decoder", run, variables, {**specs, **noise}, facts)
+
+
+def encoder(
+    model: Any,
+    variables: Variables,
+    example: Batch,
+    score: Term | None = None,
+    threshold: float | None = None,
+) -> Program:
+    """Returns the path from x to the latent without noise, and a score of x.
+
+    Args:
+      model: an Autoencoder.
+      variables: the variables of one member.
+      example: a batch; only its shapes and dtypes are read.
+      score: the term that scores x; None: the rate in nats if the model has a prior.
+      threshold: the score above which x counts as anomalous.
+    """
+    if score is None and model.prior is not None:
+        score = _rate
+    return _reading("encoder", model, variables, example, score, threshold)
+
+
+def whole(
+    model: Any,
+    variables: Variables,
+    example: Batch,
+    score: Term | None = None,
+    threshold: float | None = None,
+) -> Program:
+    """Returns the path from x through the latent to the reconstruction, and a score of x.
+
+    Args:
+      model: an Autoencoder.
+      variables: the variables of one member.
+      example: a batch; only its shapes and dtypes are read.
+      score: the term that scores x; None: the negative ELBO of the latent without noise, in nats,
+        and for a model without a likelihood the squared error.
+      threshold: the score above which x counts as anomalous.
+    """
+    return _reading("all", model, variables, example, score or _negative_elbo, threshold)
+
+
+def dictionary(
+    model: Any, variables: Variables, example: Batch | None = None, threshold: float | None = None
+) -> Program:
+    """Returns a sparse dictionary, folded to plain weights: activations, output, squared error.
+
+    Args:
+      model: a sparse Autoencoder, or an `ae.dictionary.Plain`, whose variables are not read.
+      variables: the variables of one member.
+      example: a batch, whose x has the shape of the inputs; None: f32[B, d].
+      threshold: the squared error above which x counts as anomalous.
+    """
+    plain = model if isinstance(model, dictionaries.Plain) else fold(model, variables)
+    size = plain.W_enc.shape[0]
+    arrays = {n: v for n, v in plain._asdict().items() if isinstance(v, jax.Array | np.ndarray)}
+    own = {n: v for n, v in plain.own.items() if isinstance(v, jax.Array | np.ndarray)}
+    event = (size,) if example is None else tuple(example.x.shape[1:])
+    same = size == plain.W_dec.shape[1]
+
+    def run(weights: Any, inputs: Arrays) -> dict[str, Array]:
+        seen = plain._replace(**weights["plain"], own={**plain.own, **weights["own"]})
+        x = inputs["x"].reshape((-1, size))
+        codes = dictionaries.encode(seen, x)
+        output = dictionaries.decode(seen, codes, x)
+        found = {"z": codes, "mean": output.reshape(inputs["x"].shape) if same else output}
+        if same:  # the target of a transcoder is not at hand
+            error = jnp.sum(jnp.square(x - output.reshape(x.shape)), axis=-1)
+            found |= _judged(error, threshold)
+        return found
+
+    weights = {"plain": arrays, "own": own}
+    return Program("dictionary", run, weights, {"x": Spec(event, jnp.float32)})
+
+
+def _reading(
+    name: str,
+    model: Any,
+    variables: Variables,
+    example: Batch,
+    score: Term | None,
+    threshold: float | None,
+) -> Program:
+    """Returns a path that starts at x."""
+    if threshold is not None and score is None:
+        raise UserError(
+            "there is a threshold but no score: give the term that scores x, such as "
+            "ae.losses.squared_error"
+        )
+    context = _context(example)
+    specs = {"x": _spec(example.x), **context}
+    facts = {}
+    if score not in (None, _rate) and _spec(example.target) != _spec(example.x):
+        facts["score"] = "left out, because this model explains another target than x"
+        if threshold is not None:
+            raise UserError(
+                "this model explains another target than x, so a program that sees x alone has no "
+                "score to compare with a threshold: give no threshold"
+            )
+        score = None
+
+    def run(weights: Any, inputs: Arrays) -> dict[str, Array]:
+        bound = model.bind(weights)
+        batch = Batch(inputs["x"], inputs["x"], _given(context, inputs))
+        forward = bound(batch, None, 0)
+        found = _entries("z", jax.tree.map(dense, forward.code.latent, is_leaf=_is_code))
+        if isinstance(forward.code, DiagonalCode):
+            found["log_std"] = forward.code.log_std
+        if name == "all":
+            found["mean"] = bound.mean(forward.prediction)
+        return found | ({} if score is None else _judged(score(bound, forward), threshold))
+
+    return Program(name, run, variables, specs, facts)
+
+
+def _judged(score: Array, threshold: float | None) -> dict[str, Array]:
+    if threshold is None:
+        return {"score": score}
+    limit = jnp.asarray(threshold, jnp.float32)
+    return {"score": score, "threshold": limit, "anomalous": score > limit}
+
+
+def _rate(model: Any, forward: Forward) -> Array:
+    """Computes the KL in closed form if the prior has one, else log q - log p at the code."""
+    closed = model.prior.kl(forward.code, forward.batch.context, model.posterior)
+    return losses.rate()(model, forward) if closed is None else jnp.sum(closed, axis=-1)
+
+
+def _negative_elbo(model: Any, forward: Forward) -> Array:
+    if model.likelihood is None:
+        return losses.squared_error(model, forward)
+    error = losses.distortion(model, forward)
+    return error if model.prior is None else error + _rate(model, forward)
+
+
+def _latents(model: Any, variables: Variables, example: Batch | None) -> dict[str, Spec]:
+    """Returns the specs of one example's latents by name: z, or z_0, z_1 ... of a hierarchy."""
+    shape = model.bottleneck.shape
+    levels = shape if shape and isinstance(shape[0], tuple) else (shape,)
+    dtype: DTypeLike = jnp.float32
+    if example is not None:
+        batch = jax.tree.map(lambda leaf: leaf[:1], example)
+        latent = jax.eval_shape(lambda v: model.bind(v).encode(batch), variables)
+        dtype = jax.tree.leaves(latent)[0].dtype
+    names = ["z"] if levels is not shape else [f"z_{i}" for i in range(len(levels))]
+    return {name: Spec(level, dtype) for name, level in zip(names, levels, strict=True)}
+
+
+def _nested(model: Any, inputs: Arrays) -> Any:
+    """Returns the latents as the bottleneck names them: one array, or a tuple of levels."""
+    if "z" in inputs:
+        return inputs["z"]
+    return tuple(inputs[f"z_{i}"] for i in range(len(model.bottleneck.shape)))
+
+
+def _context(example: Batch | None) -> dict[str, Spec]:
+    """Returns the spec of the context, if there is one.
+
+    Raises:
+      UserError: if the context is not a single array.
+    """
+    context = None if example is None else example.context
+    if context is None:
+        return {}
+    if not isinstance(context, jax.Array | np.ndarray):
+        raise UserError(
+            f"the context of this model is a {type(context).__name__}, but a program takes a "
+            "context of one array: join its arrays before training"
+        )
+    return {"context": _spec(context)}
+
+
+def _given(context: Mapping[str, Spec], inputs: Arrays) -> Any:
+    return inputs["context"] if context else None
+
+
+def _spec(array: Any) -> Spec:
+    return Spec(array.shape[1:], array.dtype)
+
+
+def _entries(name: str, value: Any) -> dict[str, Array]:
+    """Names the arrays of a pytree: `name` if there is one, else name_0, name_1 ..."""
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1:
+        return {name: leaves[0]}
+    return {f"{name}_{i}": leaf for i, leaf in enumerate(leaves)}
+
+
+def _is_code(value: Any) -> bool:
+    return hasattr(value, "combine")
+
+
+def _examined(variables: Variables, specs: Mapping[str, Spec], predicted: Any, model: Any) -> Any:
+    """Returns what the draws read, as specs of a batch of two.
+
+    Raises:
+      UserError: if the decoder needs a context that no example gave.
+    """
+    batch = {name: Spec((2, *spec.shape), spec.dtype) for name, spec in specs.items()}
+    try:
+        prediction = jax.eval_shape(lambda v, i: predicted(model.bind(v), i), variables, batch)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            "the decoder cannot be traced from its latents alone; if the model was trained with a "
+            f"context, give an example batch that has one ({reason})"
+        ) from error
+    rows = jax.tree.leaves(prediction)[0]
+    return {**batch, "weights": variables, "prediction": prediction, "rows": rows}

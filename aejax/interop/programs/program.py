@@ -1,0 +1,133 @@
+"""A program: a pure function of named arrays, with the weights that it needs, for any batch size.
+
+    traced = trace(parts.decoder(model, variables))
+    traced.weights                         # "params.decoder.hidden_0.kernel" -> array, and so on
+    run = mapped(traced, pack(traced.weights, "int8"))
+    run({"z": z, "noise": noise})          # {"mean": f32[B, *event], "sample": ..., "draw": ...}
+
+The function is traced for one example and mapped over the examples of a batch. So the batch may
+have any size, also for operations whose form depends on it, and no example depends on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+
+from aejax.errors import UserError
+from aejax.interop.programs.inline import evaluate, live
+from aejax.interop.programs.weights import Packed, unpack
+from aejax.types import Array
+
+Arrays = Mapping[str, Any]
+Specs = Mapping[str, jax.ShapeDtypeStruct]
+
+
+class Program(NamedTuple):
+    """A part of a model as a function of named arrays."""
+
+    name: str  # the part's name, such as "decoder"
+    # (weights, name of an input -> [B, ...]) -> name of an output -> [B, ...], or [] for a constant
+    run: Callable[[Any, Arrays], dict[str, Array]]
+    weights: Any  # a pytree of arrays; those that no output depends on are not exported
+    inputs: Specs  # the inputs of one example, without the batch axis
+    facts: Mapping[str, str] = {}  # what a reader of the file should know, name -> one sentence
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by their paths, such as "params.decoder.output.bias"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+class Traced(NamedTuple):
+    """A program after tracing, for a batch of one example."""
+
+    name: str  # the program's name
+    facts: Mapping[str, str]
+    closed: ClosedJaxpr  # its arguments are all weights and then all inputs, by sorted names
+    arguments: list[str]  # the names of its arguments
+    weights: dict[str, Array]  # the weights that an output depends on, by name
+    inputs: dict[str, jax.ShapeDtypeStruct]  # such inputs of one example
+    outputs: dict[str, jax.ShapeDtypeStruct]  # with a batch axis of 1, but for constants
+
+
+def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
+    """Traces a program, and finds the weights and inputs that its outputs depend on.
+
+    Args:
+      program: the program.
+      outputs: the names of the outputs to keep; () keeps all.
+
+    Raises:
+      UserError: if there is no output of a given name.
+    """
+    weights = {name: jnp.asarray(leaf) for name, leaf in named(program.weights).items()}
+    order, structure = list(weights), jax.tree.structure(program.weights)
+    specs = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
+
+    def run(weights: Arrays, inputs: Arrays) -> dict[str, Array]:
+        tree = jax.tree_util.tree_unflatten(structure, [weights[name] for name in order])
+        found = program.run(tree, inputs)
+        if unknown := sorted(set(outputs) - found.keys()):
+            raise UserError(
+                f"the {program.name} of this model has no output {unknown[0]!r}: choose from "
+                f"{', '.join(sorted(found))}"
+            )
+        return {name: found[name] for name in outputs} if outputs else found
+
+    # Full float32 products on accelerators, too, so that all platforms agree.
+    with jax.default_matmul_precision("float32"):
+        closed, found = jax.make_jaxpr(run, return_shape=True)(specs, batched(program.inputs, 1))
+    arguments = [*sorted(weights), *sorted(program.inputs)]
+    used = live(closed)
+    pairs = zip(arguments, closed.jaxpr.invars, strict=True)
+    kept = {name for name, variable in pairs if id(variable) in used}
+    return Traced(
+        program.name,
+        program.facts,
+        closed,
+        arguments,
+        {name: weights[name] for name in sorted(weights) if name in kept},
+        {name: program.inputs[name] for name in sorted(program.inputs) if name in kept},
+        dict(sorted(found.items())),
+    )
+
+
+def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the specs of the inputs for a batch; its size may be symbolic."""
+    return {n: jax.ShapeDtypeStruct((size, *s.shape), s.dtype) for n, s in inputs.items()}
+
+
+def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], dict[str, Array]]:
+    """Returns the program as a function of its inputs alone, with packed weights inside.
+
+    Args:
+      traced: the program.
+      packed: the weights that it needs.
+    """
+    constants = {name for name, spec in traced.outputs.items() if not spec.shape}
+
+    def run(arrays: Arrays) -> dict[str, Array]:
+        weights = unpack(packed)
+
+        def one(example: Arrays) -> dict[str, Array]:
+            known = weights | {n: jax.lax.expand_dims(v, (0,)) for n, v in example.items()}
+            given = [
+                known[name] if name in known else jnp.zeros(aval.shape, aval.dtype)
+                for name, aval in zip(traced.arguments, traced.closed.in_avals, strict=True)
+            ]
+            found = evaluate(traced.closed, given)
+            return {
+                name: value if name in constants else jax.lax.squeeze(value, (0,))
+                for name, value in zip(traced.outputs, found, strict=True)
+            }
+
+        axes = {name: None if name in constants else 0 for name in traced.outputs}
+        return jax.vmap(one, out_axes=axes)({name: arrays[name] for name in traced.inputs})
+
+    return run

@@ -1,0 +1,201 @@
+"""A page that runs a decoder in the browser: one HTML file that needs no network and no server."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import os
+import pathlib
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.events import dense
+from aejax.files import file_sha256
+from aejax.interop.programs.onnx import onnx
+from aejax.interop.programs.program import Traced, mapped
+from aejax.interop.programs.weights import Packed
+from aejax.types import Batch, Variables
+
+VERSION = "1.30.0"  # of onnxruntime-web (MIT)
+LIBRARY, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+# The files of onnxruntime-web that a page holds, and their sha256.
+FILES = {
+    LIBRARY: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
+SHOWN = 12  # sliders, or switches beside those of a code
+KEPT = 8  # examples whose codes are kept
+WIDE = 3.0  # a slider reaches this far, and further where codes do
+
+
+class Page(NamedTuple):
+    """What a page needs beside the model."""
+
+    runtime: str | os.PathLike[str]  # the folder with the files of onnxruntime-web
+    title: str = "A decoder"
+    names: Sequence[str] = ()  # of the first examples, such as their labels
+    sound: int | None = None  # samples a second; what the decoder computes can then be heard
+
+
+def web(
+    traced: Traced,
+    packed: Mapping[str, Packed],
+    model: Any,
+    variables: Variables,
+    example: Batch | None,
+    page: Page | None,
+) -> bytes:
+    """Returns the page.
+
+    Its sliders move the latents that vary most over the examples; for a sparse code switches turn
+    latents on and off. It decodes 100 samples of the prior, and paths between two kept codes.
+
+    Args:
+      traced: the decoder as a program.
+      packed: its weights.
+      model: the model.
+      variables: the variables of one member.
+      example: raw examples; the codes of the first eight are kept.
+      page: the runtime's folder, a title and names.
+
+    Raises:
+      UserError: if there is no example, no runtime or another version of it, or if the latents of
+        the model are not one vector.
+    """
+    if page is None:
+        raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
+    if example is None:
+        raise UserError("a page keeps the codes of examples: give an example batch")
+    _check(traced)
+    library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in (LIBRARY, WASM))
+    content = _content(traced, packed, model, variables, example, page)
+    text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+    template = pathlib.Path(__file__).with_name("page.html").read_text()
+    about = {"part": traced.name, **traced.facts}
+    return (
+        string.Template(template)
+        .substitute(
+            title=html.escape(page.title),
+            text=html.escape(_words(content)),
+            content=text,
+            library=_zipped(library),
+            wasm=_zipped(wasm),
+            program=_zipped(onnx(traced, packed, about)),
+        )
+        .encode()
+    )
+
+
+def _check(traced: Traced) -> None:
+    if traced.name != "decoder":
+        raise UserError(
+            f"a page runs a decoder, but the part is {traced.name}: choose the part decoder"
+        )
+    if "context" in traced.inputs:
+        raise UserError(
+            "a page has no control for a context, which this decoder reads: export it as ONNX"
+        )
+    latent = traced.inputs.get("z")
+    if latent is None or len(latent.shape) != 1 or latent.dtype != np.float32:
+        raise UserError(
+            "a page moves the latents of one vector, but those of this model are a grid of indices "
+            "or several levels: export it as ONNX"
+        )
+
+
+def _content(
+    traced: Traced,
+    packed: Mapping[str, Packed],
+    model: Any,
+    variables: Variables,
+    example: Batch,
+    page: Page,
+) -> dict[str, Any]:
+    """Returns all that the page's script reads, as JSON."""
+    encode = jax.jit(lambda v, batch: dense(model.bind(v).encode(batch)))
+    codes = np.asarray(encode(variables, example), np.float32)
+    sparse = model.prior is None and (codes == 0).mean() > 0.5
+    order = np.argsort(-(np.abs(codes).sum(axis=0) if sparse else codes.var(axis=0)))[:SHOWN]
+    inputs = traced.inputs
+    noise = inputs["noise"].shape[0] if "noise" in inputs else 0
+    given = {"z": codes, "noise": np.full((len(codes), noise), 0.5, np.float32)}
+    given = {name: value for name, value in given.items() if name in inputs}
+    mean = np.asarray(jax.jit(mapped(traced, packed))(given)["mean"])
+    event = list(mean.shape[1:])
+    shown = np.asarray(example.target if example.target.shape == mean.shape else mean)
+    names = [*map(str, page.names[:KEPT])]
+    names += [f"example {i}" for i in range(len(names), min(KEPT, len(codes)))]
+    return {
+        "size": codes.shape[1],
+        "noise": noise,
+        "event": event,
+        "media": _media(event, page.sound),
+        "rate": page.sound,
+        "low": float(shown.min()),
+        "high": float(max(shown.max(), shown.min() + 1e-6)),
+        "sparse": bool(sparse),
+        "latents": [_latent(int(i), codes[:, i]) for i in order],
+        "codes": [
+            {"name": name, "index": np.flatnonzero(code).tolist(), "value": _short(code[code != 0])}
+            for name, code in zip(names, codes, strict=False)
+        ],
+    }
+
+
+def _media(event: list[int], sound: int | None) -> str:
+    if sound is not None:
+        return "curve"
+    picture = len(event) == 2 or (len(event) == 3 and event[-1] in (1, 3))
+    return "picture" if picture else "curve"
+
+
+def _latent(index: int, values: np.ndarray) -> dict[str, float]:
+    """Returns how far a slider goes, and the value that a switch turns on."""
+    on = values[values != 0]
+    return {
+        "index": index,
+        "low": float(min(-WIDE, values.min())),
+        "high": float(max(WIDE, values.max())),
+        "on": float(on.mean()) if len(on) else 1.0,
+    }
+
+
+def _short(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.7g}") for value in values]
+
+
+def _words(content: Mapping[str, Any]) -> str:
+    control = "Switches turn latents on and off" if content["sparse"] else "Sliders move latents"
+    return f"{control}; the decoder answers at once."
+
+
+def _runtime(folder: pathlib.Path, name: str) -> bytes:
+    """Reads a file of onnxruntime-web.
+
+    Raises:
+      UserError: if it is missing, or its sha256 is not that of the version that was tried.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no {name}: fetch onnxruntime-web {VERSION} with `python -m experiments "
+            f"fetch-onnxruntime-web {folder}`, or unpack the npm package and give its folder dist"
+        )
+    if file_sha256(path) != FILES[name]:
+        raise UserError(
+            f"{path} is not the file of onnxruntime-web {VERSION} (its sha256 differs): fetch that "
+            "version"
+        )
+    return path.read_bytes()
+
+
+def _zipped(content: bytes) -> str:
+    """Returns bytes as text: gzip, which browsers unpack, then base64."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()

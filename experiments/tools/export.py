@@ -1,0 +1,158 @@
+"""Exports a part of a finished run as one file that needs neither aejax nor flax.
+
+    python -m experiments export runs/digits-vae                                # the decoder
+    python -m experiments export runs/digits-vae --format onnx --weights int8
+    python -m experiments export runs/digits-vae --part all --flagged 0.01      # with a threshold
+    python -m experiments export runs/digits-vae --format web --runtime ort-web # a page
+    python -m experiments export runs/images-sae --part dictionary --format safetensors
+
+It writes RUN_DIR/exported/FORMAT/PART.stablehlo (or .onnx, .safetensors, .html), and beside a
+program run_exported.py, which runs it. `aejax.interop.export` does the same for a model of yours.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+import aejax as ae
+from aejax import evaluation, interop
+from aejax.data import Split
+from aejax.errors import UserError
+from aejax.interop.export import Part
+from aejax.interop.programs import parts
+from aejax.interop.programs.weights import Stored
+from aejax.types import Batch, Variables
+from experiments.shared.experiment import Splits, named
+from experiments.shared.place import Place, say
+
+Format = Literal["stablehlo", "onnx", "safetensors", "web"]
+ENDINGS = {"web": "html"}
+EXAMPLES = 1_000  # test examples that tell which latents vary most
+SCORED = 500  # validation examples in a batch
+
+
+def command(
+    run_dir: pathlib.Path,
+    part: Part = "decoder",
+    format: Format = "stablehlo",
+    outputs: tuple[str, ...] = (),
+    weights: Stored = "float32",
+    out: pathlib.Path | None = None,
+    member: int = 0,
+    flagged: float | None = None,
+    runtime: pathlib.Path | None = None,
+    sound: int | None = None,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> None:
+    """Writes the files.
+
+    Args:
+      run_dir: folder of a finished run.
+      part: what leaves; the decoder is enough to generate; a dictionary reads raw inputs.
+      format: stablehlo runs in jax, onnx in onnxruntime, web in a browser.
+      outputs: names of the outputs to keep, such as mean; all by default.
+      weights: how matrices are stored.
+      out: folder of the files; RUN_DIR/exported/FORMAT by default.
+      member: index of one of the run's seeds, from 0.
+      flagged: share of validation examples above the threshold, for the parts encoder and all.
+      runtime: for web, the folder with the files of onnxruntime-web.
+      sound: for web, samples a second of what the decoder computes.
+      data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
+      manual_dir: folder with a data set's raw files; then nothing is downloaded.
+    """
+    reads = part in ("encoder", "all")
+    if flagged is not None and not (reads and 0 < flagged < 1):
+        raise UserError(
+            f"--flagged is {flagged} for the part {part}: give a share between 0 and 1, for "
+            "encoder or all"
+        )
+    if format == "web" and runtime is None:
+        raise UserError(
+            "a page runs on onnxruntime-web: give --runtime its folder, which `python -m "
+            "experiments fetch-onnxruntime-web FOLDER` makes"
+        )
+    model, variables, config = ae.load(run_dir, seed=member)
+    example, labels, threshold = None, (), None
+    if reads or format == "web" or (part == "decoder" and _needs_context(model, variables)):
+        splits = _splits(run_dir, config, Place(data_dir=data_dir, manual_dir=manual_dir))
+        example, labels = _examples(splits[2])
+        if flagged is not None:
+            threshold = _threshold(model, variables, part, splits[1], flagged)
+            say(f"threshold: {threshold:.6g}, above which {flagged:.2%} of validation lies")
+    page = None
+    if runtime is not None:
+        page = interop.Page(runtime, _title(run_dir), labels, sound)
+    suffix = "" if weights == "float32" else f"-{weights}"
+    folder = run_dir / "exported" / format if out is None else out.expanduser()
+    path = folder / f"{part}{suffix}.{ENDINGS.get(format, format)}"
+    written = interop.export(
+        model,
+        variables,
+        path,
+        part=part,
+        outputs=outputs,
+        weights=weights,
+        example=example,
+        threshold=threshold,
+        page=page,
+    )
+    for file in written:
+        say(f"{file.stat().st_size:>12,} bytes  {file}")
+
+
+def _splits(run_dir: pathlib.Path, config: Any, place: Place) -> Splits:
+    """Returns the splits of the run's experiment, as the run's job sees them."""
+    experiment = named(run_dir)
+    numbers = experiment.config(**config.__dict__)
+    train, validation, test = experiment.data(numbers, place)
+    jobs = experiment.build(numbers, train.event)
+    job = jobs.get(run_dir.resolve().name) or next(iter(jobs.values()))
+    return job.view(train), job.view(validation), job.view(test)
+
+
+def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
+    """Returns test examples, the first ones of different classes, and the names of these."""
+    kept = evaluation.varied(test.labels, 8, len(test))
+    rest = np.setdiff1d(np.arange(min(EXAMPLES, len(test))), kept)
+    batch = evaluation.chosen(test, np.concatenate([kept, rest]))
+    if test.labels is None:
+        return batch, ()
+    classes = test.classes
+    labels = [classes[i] if classes else str(i) for i in test.labels[kept]]
+    return batch, tuple(f"{label} (test {i})" for i, label in zip(kept, labels, strict=True))
+
+
+def _needs_context(model: Any, variables: Variables) -> bool:
+    """Whether the decoder cannot be traced from its latents alone."""
+    try:
+        parts.decoder(model, variables)
+    except UserError:
+        return True
+    return False
+
+
+def _threshold(
+    model: Any, variables: Variables, part: str, validation: Split, flagged: float
+) -> float:
+    """Returns the score that a share of validation examples exceeds."""
+    example = next(validation.take(1).batches(1))
+    program = (parts.encoder if part == "encoder" else parts.whole)(model, variables, example)
+    run = jax.jit(program.run)
+    scores = []
+    for batch in validation.batches(SCORED):
+        given = {"x": batch.x, "context": batch.context}
+        given = {name: value for name, value in given.items() if name in program.inputs}
+        found = run(variables, given)
+        if "score" not in found:
+            raise UserError(f"the {part} of this model has no score to compare with --flagged")
+        scores.append(np.asarray(found["score"]))
+    return float(np.quantile(np.concatenate(scores), 1.0 - flagged))
+
+
+def _title(run_dir: pathlib.Path) -> str:
+    return run_dir.resolve().name
