@@ -68,13 +68,16 @@ def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
 
 
 def test_draws_have_the_probabilities_asked_for():
-    """Fails if top_p leaves out the token that reaches it, or if temperature multiplies."""
+    """Fails if top_p leaves out the token that reaches it or is applied before the temperature, or if
+    temperature multiplies.
+    """
     logits = jnp.log(jnp.asarray([0.1, 0.5, 0.15, 0.25]))
     keys = jax.random.split(jax.random.key(0), 4000)
     for sampling, wanted in [
         (Sampling(), [0.1, 0.5, 0.15, 0.25]),
         (Sampling(temperature=0.5), [0.01 / 0.345, 0.25 / 0.345, 0.0225 / 0.345, 0.0625 / 0.345]),
         (Sampling(top_p=0.7), [0.0, 2 / 3, 0.0, 1 / 3]),
+        (Sampling(temperature=0.5, top_p=0.7), [0.0, 1.0, 0.0, 0.0]),
         (Sampling(top_k=1), [0.0, 1.0, 0.0, 0.0]),
     ]:
         drawn = jax.jit(jax.vmap(sampling, (0, None)))(keys, logits)
