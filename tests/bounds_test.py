@@ -196,7 +196,7 @@ def test_the_reported_loss_is_the_bound():
     Fails without log K.
     """
     for draws in (1, 3):
-        one = gradient(SAMPLED, draws, bounds.iwae)
+        one = gradient(SAMPLED, draws, bounds.iwae if draws > 1 else bounds.mean)
         keys = jax.random.split(jax.random.key(4), 8000)
         found = np.asarray(kinds.optimised(jax.vmap(one))(keys)[1], np.float64)
         assert abs(found.mean() - exact(draws)[0]) < 3 * found.std() / len(found) ** 0.5

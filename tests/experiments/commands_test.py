@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import sys
+import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ from experiments.shared import course, published
 from experiments.shared.course import drive
 from experiments.shared.place import Place, parse_mesh
 from experiments.shared.training import learner, streams, table, watch_held_out
-from experiments.tools import keep
+from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
 from experiments.tools.interpolate import linear, spherical
 
@@ -194,6 +196,43 @@ def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
     # The report needs the encoder, so without one the command fails.
     with pytest.warns(UserWarning, match="encoder"):
         assert main(capsys, "report", folder)[0] == 2
+
+
+def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, capsys):
+    """Fails if the threshold is another quantile of the validation scores."""
+    command = "export", finished[0], "--out", tmp_path / "new", "--data-dir", data_dir
+    status, said = main(capsys, *command, "--part", "all", "--flagged", 0.25)
+    assert status == 0
+    assert "threshold: " in said
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"all.stablehlo", "run_exported.py"}
+    program = jax.export.deserialize(bytearray((tmp_path / "new" / "all.stablehlo").read_bytes()))
+    validation = ae.data.images("digits", data_dir=data_dir)[1]
+    x = np.concatenate([batch.x for batch in validation.batches(500)])
+    assert abs(np.mean(program.call({"x": x})["anomalous"]) - 0.25) <= 1 / len(x)
+    for flags, words in (
+        (("--flagged", 0.1), "--flagged is 0.1 for the part decoder"),
+        (("--part", "dictionary"), "only a linear dictionary has plain weights"),
+        (("--format", "web"), "give --runtime its folder"),
+        (("--format", "coreml"), "coreml"),
+    ):
+        status, said = main(capsys, "export", finished[0], "--out", tmp_path / "bad", *flags)
+        assert status == 2
+        assert words in " ".join(said.split())
+        assert not (tmp_path / "bad").exists()
+    assert "is no run" in main(capsys, "export", tmp_path)[1]
+
+
+def test_onnxruntime_web_is_taken_from_the_registry_s_package(tmp_path, capsys):
+    """A damaged package leaves nothing. Fails if its sha256 is not compared."""
+    with tarfile.open(tmp_path / fetch_onnxruntime_web.ARCHIVE, "w:gz") as package:
+        for name in fetch_onnxruntime_web.FILES:
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            package.addfile(member, io.BytesIO())
+    status, said = main(capsys, "fetch-onnxruntime-web", tmp_path)
+    assert status == 2
+    assert "differs from that of version" in said
+    assert [path.name for path in tmp_path.iterdir()] == [fetch_onnxruntime_web.ARCHIVE]
 
 
 def test_commands_on_a_finished_run_draw_their_pictures(finished, data_dir, capsys):

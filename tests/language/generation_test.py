@@ -32,27 +32,30 @@ def uncached(model, variables, text, taps):
 
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_cache_changes_no_token_with_and_without_edits(scan):
+def test_a_cache_changes_no_token_under_edits(scan):
     """Fails if an edit takes slots for positions, or if empty slots of the cache are attended
     to.
     """
     model, variables = cases.model(scan=scan)
-    for edits in ({}, EDITS):
-        wanted = [uncached(model, variables, text, Taps(edits)) for text in TEXTS]
-        for side in ("left", "right"):
-            made = generate(model, variables, padded(TEXTS, side), count=COUNT, edits=edits)
-            np.testing.assert_array_equal(made.tokens, wanted)
+    wanted = [uncached(model, variables, text, Taps(EDITS)) for text in TEXTS]
+    for side in ("left", "right"):
+        made = generate(model, variables, padded(TEXTS, side), count=COUNT, edits=EDITS)
+        np.testing.assert_array_equal(made.tokens, wanted)
 
 
 def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
-    model, variables = cases.model()
+    model, variables = cases.model(scan=True)
     prompts, how = padded(TEXTS), {"count": COUNT, "choose": Sampling(temperature=3.0)}
+    never = {**how, "ends": (cases.VOCABULARY,)}
     free, again, other = (
-        np.asarray(generate(model, variables, prompts, jax.random.key(seed), **how).tokens)
+        np.asarray(generate(model, variables, prompts, jax.random.key(seed), **never).tokens)
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(free, again)
     assert (free != other).any()
+    both = padded([TEXTS[1]] * 2)  # equal texts draw by keys of their own
+    same = np.asarray(generate(model, variables, both, jax.random.key(0), **never).tokens)
+    assert (same[0] != same[1]).any()
     where = int(np.flatnonzero(free[0] != free[0, 0])[0])
     end = int(free[0, where])
     made = generate(model, variables, prompts, jax.random.key(0), ends=(end,), **how)
