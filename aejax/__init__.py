@@ -22,7 +22,7 @@ from aejax.bottlenecks import (
     UpwardLevels,
     VectorQuantised,
 )
-from aejax.dictionaries import recipes
+from aejax.dictionaries import objectives, recipes
 from aejax.dictionaries.folding import fold, unfold
 from aejax.dictionaries.resampling import resampled
 from aejax.dictionaries.window import check_window
@@ -94,6 +94,7 @@ __all__ = [
     "merge",
     "mesh",
     "nets",
+    "objectives",
     "priors",
     "recipes",
     "reconstruction",

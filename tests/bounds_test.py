@@ -15,6 +15,7 @@ import pytest
 import aejax as ae
 from aejax import bounds
 from aejax.evaluation import chains
+from tests import kinds
 from tests.evaluation.cases import linear_gaussian
 
 SAMPLED, STUCK = ae.elbo(rate=ae.losses.rate()), ae.elbo(rate=ae.losses.rate(stick=True))
@@ -86,7 +87,7 @@ def samples(objective, draws, bound, params=None, n=8000):
     """Computes the gradients of n keys, part -> f64[n, size]."""
     one = gradient(objective, draws, bound, params)
     keys = jax.random.split(jax.random.key(11), n)
-    grads, _ = jax.jit(jax.vmap(one))(keys)
+    grads, _ = kinds.optimised(jax.vmap(one))(keys)
     return {part: flat(tree, n) for part, tree in grads.items()}
 
 
@@ -124,7 +125,8 @@ def expected(params, draws, beta=1.0):
 @functools.cache
 def exact(draws, beta=1.0):
     with jax.numpy_rank_promotion("allow"):
-        value, grads = jax.value_and_grad(expected)(CASE.variables["params"], draws, beta)
+        both = jax.jit(jax.value_and_grad(expected), static_argnums=(1, 2))
+        value, grads = both(CASE.variables["params"], draws, beta)
     return float(value), {part: flat(tree) for part, tree in grads.items()}
 
 
@@ -194,9 +196,9 @@ def test_the_reported_loss_is_the_bound():
     Fails without log K.
     """
     for draws in (1, 3):
-        one = gradient(SAMPLED, draws, bounds.iwae)
+        one = gradient(SAMPLED, draws, bounds.iwae if draws > 1 else bounds.mean)
         keys = jax.random.split(jax.random.key(4), 8000)
-        found = np.asarray(jax.jit(jax.vmap(one))(keys)[1], np.float64)
+        found = np.asarray(kinds.optimised(jax.vmap(one))(keys)[1], np.float64)
         assert abs(found.mean() - exact(draws)[0]) < 3 * found.std() / len(found) ** 0.5
     assert exact(1)[0] - exact(3)[0] > 0.05
     assert exact(3)[0] > -CASE.log_prob.mean()
@@ -243,7 +245,10 @@ def test_dreg_is_the_quieter_after_training():
     """
     learner = ae.learner(CASE.model, SAMPLED, optax.adam(0.02), draws=4, bound=bounds.iwae)
     state = jax.jit(learner.init)(jax.random.key(1), BATCH)
-    state = jax.lax.fori_loop(0, 400, lambda _, s: learner.step(s, BATCH)[0], state)
+    trained = kinds.optimised(
+        lambda s: jax.lax.fori_loop(0, 400, lambda _, s: learner.step(s, BATCH)[0], s)
+    )
+    state = trained(state)
     iwae = samples(SAMPLED, 4, bounds.iwae, state.params, 2000)["bottleneck"]
     dreg = samples(STUCK, 4, bounds.dreg, state.params, 2000)["bottleneck"]
     assert dreg.var(0).sum() < 0.5 * iwae.var(0).sum()

@@ -29,6 +29,7 @@ from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
+PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "aejax/interop/README.md")
 PATHS += ("aejax/dictionaries/README.md", "experiments/README.md")
 # names of experiments that a page uses as examples, and that do not exist
 EXAMPLES = ("NAME", "rings")
@@ -103,10 +104,32 @@ def test_data_comes_in_as_the_page_says(here):
     assert len(names["writer"].index.hooks) == 1
     assert names["batches"][0].x.shape == (64, 16)
     assert len(names["store"].splits(names["HOOK"])[0]) == 9_000
+    assert np.isfinite(names["nll"]).all()
+    assert names["windows"].shape[1:] == (24, 1)
+    assert names["codes"].shape == (20, 4)
     noisy = names["noisy"].batches(8, jax.random.key(0))
     batch = next(noisy)
     assert np.mean(np.asarray(batch.x) != np.asarray(batch.target)) > 0.1
     assert next(names["labelled"].batches(8)).context.shape == (8, 10)
+
+
+def test_networks_of_ones_own_train_as_the_page_says(here):
+    names = run_all("aejax/nets/README.md")
+    assert names["variables"]["batch_stats"]["encoder"]["norm"]["mean"].shape == (32,)
+    assert names["test"] is not None
+
+
+def test_training_goes_as_the_page_says(here):
+    names = run_all("aejax/training/README.md")
+    assert names["rates"].shape == (3, 3)
+    assert names["best"].variables["params"].keys() == {"encoder", "bottleneck", "decoder"}
+
+
+def test_a_part_leaves_as_the_page_says(here):
+    names = run_all("aejax/interop/README.md")
+    assert names["found"]["score"].shape == (10,)
+    assert names["found"]["anomalous"].dtype == bool
+    assert (here / "out" / "run_exported.py").exists()
 
 
 def test_a_dictionary_is_made_saved_and_changed_as_the_page_says(here):

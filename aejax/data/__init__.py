@@ -7,11 +7,13 @@ from aejax.data.changes import changed
 from aejax.data.pictures.images import images
 from aejax.data.sources import source
 from aejax.data.split import Split
+from aejax.data.stream import Stream
 from aejax.data.text.texts import texts
 
 __all__ = [
     "Batches",
     "Split",
+    "Stream",
     "activations",
     "arrays",
     "changed",

@@ -26,7 +26,15 @@ from aejax.evaluation.paths import Paths, paths
 from aejax.evaluation.principal import Plane, Principal, plane, principal, project, rebuild
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction
 from aejax.evaluation.sparsity import Sparsity, sparsity
-from aejax.evaluation.units import TopExamples, Units, agreement, signed, top_examples, units
+from aejax.evaluation.units import (
+    TopExamples,
+    Units,
+    agreement,
+    centred,
+    signed,
+    top_examples,
+    units,
+)
 from aejax.evaluation.usage import collapsed, usage
 
 __all__ = [
@@ -54,6 +62,7 @@ __all__ = [
     "agreement",
     "annealed",
     "bidirectional",
+    "centred",
     "chosen",
     "collapsed",
     "decoding",

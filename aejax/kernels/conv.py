@@ -153,17 +153,26 @@ def _together(images: Array, kernels: Array, **how: Any) -> Array:
 
 
 def _in_turn(images: Array, kernels: Array, **how: Any) -> Array:
-    one = functools.partial(_by_phase, **how)
+    one = functools.partial(by_phases, **how)
     if images.shape[0] == 1:
         return one(images[0], kernels[0])[None]
     return jax.lax.map(lambda both: one(*both), (images, kernels))
 
 
-def _by_phase(images: Array, kernel: Array, window: Window, precision: Any) -> Array:
-    """Convolves a dilated image in phases.
+def by_phases(images: Array, kernel: Array, window: Window, precision: Any) -> Array:
+    """Convolves images as the primitive does for one member, a dilated image in phases.
 
     If the image's dilation is a, every a-th output reads every a-th row of the kernel and none of
     the inserted zeros.
+
+    Args:
+      images: [B, H, W, I].
+      kernel: [h, w, I, O].
+      window: how the kernel moves along height and width.
+      precision: the precision of the products.
+
+    Returns:
+      [B, H', W', O].
     """
     axes = enumerate(zip(window, kernel.shape[:2], strict=True))
     along = next((i for i, (axis, size) in axes if _has_phases(axis, size)), None)
@@ -181,7 +190,7 @@ def _by_phase(images: Array, kernel: Array, window: Window, precision: Any) -> A
         high = -(-count // step) - 1 + rows.shape[along] - low - images.shape[1 + along]
         part = Axis(1, (low, high), 1, 1)
         phases.append(
-            _by_phase(images, rows, (*window[:along], part, *window[along + 1 :]), precision)
+            by_phases(images, rows, (*window[:along], part, *window[along + 1 :]), precision)
         )
     stacked = jnp.stack(phases, axis=2 + along)
     shape = (*stacked.shape[: 1 + along], -1, *stacked.shape[3 + along :])

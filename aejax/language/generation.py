@@ -160,19 +160,20 @@ def generate(
         )
     key = jax.random.key(0) if key is None else key
     taps = Taps(wrapped(edits))
-    return _generate(model, count, choose, tuple(ends), variables, prompts, key, taps)
+    stops = jnp.asarray(ends, jnp.int32).reshape(-1)
+    return _generate(model, count, choose, variables, prompts, key, taps, stops)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _generate(
     model: Transformer,
     count: int,
     choose: Choose,
-    ends: tuple[int, ...],
     variables: Variables,
     prompts: Prompts,
     key: Key,
     taps: Taps,
+    ends: Array,
 ) -> Generated:
     texts, length = prompts.tokens.shape
     cache = empty_cache(model.config, texts, length + count - 1, model.dtype, model.scan)
@@ -184,7 +185,7 @@ def _generate(
         return jax.vmap(choose)(keys(jnp.arange(texts)), logits)
 
     def finished(tokens: Array) -> Array:
-        return jnp.isin(tokens, jnp.asarray(ends)) if ends else jnp.zeros(texts, bool)
+        return jnp.any(tokens[:, None] == ends[None], axis=1)
 
     def unfinished(state: Any) -> Array:
         _, _, _, i, done, _ = state

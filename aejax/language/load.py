@@ -35,20 +35,30 @@ def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
     Raises:
       UserError: if the model is missing or damaged, or its architecture or quantisation is unknown.
     """
+    path = _existing(path)
+    read = load_huggingface if path.is_dir() else load_gguf
+    return LanguageModel(*read(path, dtype), load_tokenizer(path))
+
+
+def fingerprint(path: str | pathlib.Path) -> str:
+    """Returns the sha256 of a GGUF file, or one over those of a folder's safetensors files.
+
+    Raises:
+      UserError: if there is no such model.
+    """
+    path = _existing(path)
+    if path.is_file():
+        return file_sha256(path)
+    hashes = [file_sha256(shard) for shard in sorted(path.glob("*.safetensors"))]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def _existing(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns the path, or raises UserError if there is nothing."""
     path = pathlib.Path(path).expanduser()
     if not path.exists():
         raise UserError(
             f"there is no model {path}: give a GGUF file or a folder with config.json; "
             "`python -m experiments fetch-lm FOLDER` fetches SmolLM2"
         )
-    read = load_huggingface if path.is_dir() else load_gguf
-    return LanguageModel(*read(path, dtype), load_tokenizer(path))
-
-
-def fingerprint(path: str | pathlib.Path) -> str:
-    """Returns the sha256 of a GGUF file, or one over those of a folder's safetensors files."""
-    path = pathlib.Path(path).expanduser()
-    if path.is_file():
-        return file_sha256(path)
-    hashes = [file_sha256(shard) for shard in sorted(path.glob("*.safetensors"))]
-    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    return path

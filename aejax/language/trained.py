@@ -26,7 +26,7 @@ from aejax.errors import UserError
 from aejax.files import read_json
 from aejax.language.load import fingerprint
 from aejax.language.taps import HOOKS
-from aejax.runs.folder import CONFIG, ENVIRONMENT
+from aejax.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT
 from aejax.runs.load import load
 from aejax.variables import ATOMS, get
 
@@ -66,7 +66,7 @@ def load_dictionary(path: str | pathlib.Path, seed: int = 0) -> Plain:
       UserError: if there is no such dictionary, or its files are damaged.
     """
     path = pathlib.Path(path).expanduser()
-    if not ((path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()):
+    if not ((path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()):
         return interop.load(path)
     opened = load(path)
     atoms = get(opened.variables, ATOMS)
@@ -77,7 +77,8 @@ def load_dictionary(path: str | pathlib.Path, seed: int = 0) -> Plain:
 
 def _recorded(run: pathlib.Path) -> Source | None:
     """Returns what a run records of the activations that it was trained on."""
-    data: Any = read_json(run / ENVIRONMENT).get("data")
+    path = run / ENVIRONMENT
+    data: Any = read_json(path).get("data") if path.is_file() else None
     first = data[0] if isinstance(data, list) and data else data
     about = first.get("activations") if isinstance(first, Mapping) else None
     if not isinstance(about, Mapping) or not isinstance(about.get("x"), str):

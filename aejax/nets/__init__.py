@@ -9,17 +9,23 @@ from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTru
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
 from aejax.nets.normalise import Normalise
+from aejax.nets.patches import PatchDecoder, PatchEncoder
+from aejax.nets.recurrent import GRU, GRUDecoder
+from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
+from aejax.nets.unet import UDecoder
 
 __all__ = [
+    "GRU",
     "MLP",
     "Branches",
     "Conv",
     "Convolution",
     "Deconv",
     "Dictionary",
+    "GRUDecoder",
     "GatedConv",
     "GatedImage",
     "Identity",
@@ -29,11 +35,15 @@ __all__ = [
     "LadderOutput",
     "LadderTrunk",
     "Normalise",
+    "PatchDecoder",
+    "PatchEncoder",
+    "ResNet",
     "Scale",
     "Standardised",
     "Strided",
     "Transposed",
     "TransposedConvolution",
+    "UDecoder",
     "ladder",
     "training",
 ]

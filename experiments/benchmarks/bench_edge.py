@@ -171,7 +171,8 @@ def _torch(model: Any, variables: Any, scratch: pathlib.Path, python: str) -> pa
             "the peer writes an MLP with one hidden layer, but this decoder is another net: choose "
             "a run of digits-vae, or leave out --peer-python"
         )
-    np.savez(scratch / "weights.npz", shape=np.asarray(model.decoder.shape), **own)
+    arrays: dict[str, Any] = {"shape": np.asarray(model.decoder.shape), **own}
+    np.savez(scratch / "weights.npz", **arrays)
     path = scratch / "torch.onnx"
     words = [python, str(PEERS / "torch_export.py"), str(scratch / "weights.npz"), str(path)]
     try:

@@ -142,16 +142,15 @@ def _threshold(
     """Returns the score that a share of validation examples exceeds."""
     example = next(validation.take(1).batches(1))
     program = (parts.encoder if part == "encoder" else parts.whole)(model, variables, example)
-    if "score" not in parts.outputs(program):
-        raise UserError(
-            f"the {part} of this model has no score, so --flagged has nothing to compare"
-        )
     run = jax.jit(program.run)
     scores = []
     for batch in validation.batches(SCORED):
         given = {"x": batch.x, "context": batch.context}
         given = {name: value for name, value in given.items() if name in program.inputs}
-        scores.append(np.asarray(run(variables, given)["score"]))
+        found = run(variables, given)
+        if "score" not in found:
+            raise UserError(f"the {part} of this model has no score to compare with --flagged")
+        scores.append(np.asarray(found["score"]))
     return float(np.quantile(np.concatenate(scores), 1.0 - flagged))
 
 

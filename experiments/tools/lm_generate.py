@@ -38,6 +38,7 @@ def command(
     dictionary: pathlib.Path | None = None,
     latents: tuple[int, ...] = (),
     values: tuple[float, ...] = (),
+    reads: str | None = None,
 ) -> None:
     """Prints each prompt with its continuation.
 
@@ -57,6 +58,7 @@ def command(
       latents: the dictionary's latents to set; if none is given, the value at the hook is replaced
         by its reconstruction.
       values: the values of these latents: one for all, or one for each.
+      reads: the hook that the dictionary encodes if it is a transcoder, such as mlp_in.15.
     """
     if not prompts:
         raise UserError("there is no prompt: give one or more texts in quotes")
@@ -64,7 +66,7 @@ def command(
         raise UserError(
             "--top-k and --top-p have no effect at temperature 0: give --temperature above 0 too"
         )
-    edits = _edits(model, hook, add, scale, dictionary, latents, values)
+    edits = _edits(model, hook, add, scale, dictionary, latents, values, reads)
     net, variables, tokenizer = lm.load(model)
     given = lm.padded([_tokens(tokenizer, prompt, chat) for prompt in prompts])
     choose: Any = lm.greedy if temperature == 0 else lm.Sampling(temperature, top_k, top_p)
@@ -96,10 +98,13 @@ def _edits(
     dictionary: pathlib.Path | None,
     latents: tuple[int, ...],
     values: tuple[float, ...],
+    reads: str | None,
 ) -> Mapping[str, Any]:
     """Makes the edits that the flags ask for."""
-    if dictionary is None and (latents or values):
-        raise UserError("--latents and --values need the dictionary: give it by --dictionary")
+    if dictionary is None and (latents or values or reads):
+        raise UserError(
+            "--latents, --values and --reads need the dictionary: give it by --dictionary"
+        )
     if add is None and dictionary is None:
         if hook is not None:
             raise UserError(f"--hook {hook} needs an edit: give --add or --dictionary")
@@ -117,7 +122,11 @@ def _edits(
         if latents and not values:
             raise UserError("--latents needs the values to set the latents to: give --values")
         given = values[0] if len(values) == 1 else values
-        found.append(lm.clamp(plain, latents, given) if latents else lm.replace(plain))
+        found.append(
+            lm.clamp(plain, latents, given, reads=reads)
+            if latents
+            else lm.replace(plain, reads=reads)
+        )
     return {hook: found[0] if len(found) == 1 else lm.chain(*found)}
 
 

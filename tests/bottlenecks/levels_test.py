@@ -150,7 +150,7 @@ def test_the_kl_of_the_levels_is_the_mean_of_the_sampled_rate():
         assert kl.shape == (4, 2 * L)
         return kl.sum(1), ae.losses.rate()(bound, forward)
 
-    closed, sampled = map(np.asarray, jax.vmap(both)(jax.random.split(KEY, 4000)))
+    closed, sampled = map(np.asarray, jax.jit(jax.vmap(both))(jax.random.split(KEY, 4000)))
     spread = np.sqrt((closed.var(0) + sampled.var(0)) / 4000)
     assert np.all(np.abs(closed.mean(0) - sampled.mean(0)) < 4 * spread)
     assert np.all(closed.std(0) < sampled.std(0))
@@ -307,12 +307,18 @@ def test_free_bits_of_each_level(batch):
     model = ladder()
     variables = moved(model, batch)
     bound = model.bind(variables)
-    forward = bound(batch, KEY)
-    kl = np.asarray(bound.prior.kl(forward.code)).mean(0)
+
+    @jax.jit
+    def both(nats):
+        forward = bound(batch, KEY)
+        free_bits = ae.losses.free_bits(nats, bound.bottleneck.latents)(bound, forward)
+        return bound.prior.kl(forward.code), free_bits
+
+    kl = np.asarray(both(1.0)[0]).mean(0)
     ends = np.cumsum((0, *bound.bottleneck.latents))
     levels = [kl[a:b].sum() for a, b in itertools.pairwise(ends)]
     nats = float(np.median(levels))
-    found = ae.losses.free_bits(nats, bound.bottleneck.latents)(bound, forward)
+    _, found = both(nats)
     np.testing.assert_allclose(found, np.maximum(levels, nats).sum(), rtol=1e-5)
 
 
@@ -351,11 +357,12 @@ def test_sticking_the_landing_and_dreg_are_refused(name, bound, batch):
     draws = 1 if bound is ae.bounds.mean else 3
     learner = ae.learner(MODELS[name], stuck, optax.sgd(1.0), draws=draws, bound=bound)
     with pytest.raises(ae.UserError, match="hierarchy cannot stick the landing"):
-        learner.init(jax.random.key(0), batch)
+        jax.eval_shape(learner.init, jax.random.key(0), batch)
 
 
 def refused(model, batch):
-    ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(1.0)).init(KEY, batch)
+    learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(1.0))
+    jax.eval_shape(learner.init, KEY, batch)
 
 
 REFUSED = {

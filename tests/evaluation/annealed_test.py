@@ -1,5 +1,7 @@
 """Tests of annealed importance sampling on a model whose log p(x) is known exactly."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from aejax import evaluation
 from aejax.evaluation import Walk, chains
 from aejax.evaluation.annealed import _lower
 from aejax.evaluation.batches import Static
+from tests import kinds
 from tests.evaluation.cases import linear_gaussian
 
 KEY = jax.random.key(3)
@@ -80,7 +83,7 @@ def test_weights_are_unbiased_however_few_the_temperatures():
     walk = Walk(chains=20_000, temperatures=3, leapfrogs=2, step=0.9)
     batch = next(case.data.batches(3))
 
-    @jax.jit
+    @kinds.optimised
     def one(batch, z, key):
         density = chains.density(case.model, case.variables, batch, walk.chains)
         a, b, c = jax.random.split(key, 3)
@@ -112,7 +115,8 @@ def test_weights_are_unbiased_where_the_steps_are_tuned():
     copies = 100_000
     many = jax.tree.map(lambda a: jnp.repeat(a[1:2], copies, axis=0), next(case.data.batches(3)))
     walk, index = Walk(1, 30, 1, 4.0), jnp.arange(copies)
-    found, _, _ = _lower(Static(case.model), walk, case.variables, KEY, many, index)
+    lower = kinds.optimised(functools.partial(_lower, Static(case.model), walk))
+    found, _, _ = lower(case.variables, KEY, many, index)
     weight = np.exp(np.float64(found) - case.log_prob[1])
     assert abs(weight.mean() - 1) < 3 * weight.std() / copies**0.5
 
@@ -159,7 +163,7 @@ def test_steps_follow_the_share_that_is_kept():
     for step in (0.01, 5.0):
         walk = Walk(chains=16, temperatures=300, leapfrogs=5, step=step)
         density = chains.density(CASE.model, CASE.variables, batch, walk.chains)
-        tuned = jax.jit(lambda k, d=density, w=walk: chains.tuned(d, w, k))(KEY)
+        tuned = kinds.optimised(lambda k, d=density, w=walk: chains.tuned(d, w, k))(KEY)
         sizes.append(np.asarray(tuned)[-100:].mean())
     assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
     assert 0.05 < sizes[0] < 2

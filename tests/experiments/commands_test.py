@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import sys
+import tarfile
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +34,11 @@ from experiments.shared import course, published
 from experiments.shared.course import drive
 from experiments.shared.place import Place, parse_mesh
 from experiments.shared.training import learner, streams, table, watch_held_out
-from experiments.tools import keep
+from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
 from experiments.tools.interpolate import linear, spherical
 
+pytestmark = pytest.mark.usefixtures("coarse")
 SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)
 CASES = {
     "digits-vae": (digits_vae.EXPERIMENT, SMALL),
@@ -71,7 +74,7 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, data_dir):
+def finished(tmp_path_factory, data_dir, coarse):
     """A finished run of digits-vae and what it returned."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     return folder, drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))
@@ -87,7 +90,12 @@ def main(capsys, *arguments) -> tuple[int, str]:
     return status, captured.out + captured.err
 
 
-@pytest.mark.parametrize("name", CASES)
+# Their nets and bounds are those of the kinds that interop/export_test.py lowers.
+ALIKE = ("digits-vae", "images-vae", "mnist-iwae")
+MARKS = {name: pytest.mark.slow for name in ALIKE}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in CASES])
 def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
     experiment, config = CASES[name]
     config = dataclasses.replace(config, seeds=2, chunk=4, batch=4)
@@ -126,7 +134,8 @@ def test_a_run_leaves_all_that_it_promises(finished):
     assert steps == list(range(8))
 
 
-def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path, data_dir):
+def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(course, "report_if_possible", lambda *_: None)  # nobody reads them
     again = drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(tmp_path / "a"), data_dir=data_dir))
     assert again["params_sha256"] == finished[1]["params_sha256"]
     assert again["nll"] == finished[1]["nll"]
@@ -189,11 +198,47 @@ def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
         assert main(capsys, "report", folder)[0] == 2
 
 
+def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, capsys):
+    """Fails if the threshold is another quantile of the validation scores."""
+    command = "export", finished[0], "--out", tmp_path / "new", "--data-dir", data_dir
+    status, said = main(capsys, *command, "--part", "all", "--flagged", 0.25)
+    assert status == 0
+    assert "threshold: " in said
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"all.stablehlo", "run_exported.py"}
+    program = jax.export.deserialize(bytearray((tmp_path / "new" / "all.stablehlo").read_bytes()))
+    validation = ae.data.images("digits", data_dir=data_dir)[1]
+    x = np.concatenate([batch.x for batch in validation.batches(500)])
+    assert abs(np.mean(program.call({"x": x})["anomalous"]) - 0.25) <= 1 / len(x)
+    for flags, words in (
+        (("--flagged", 0.1), "--flagged is 0.1 for the part decoder"),
+        (("--part", "dictionary"), "only a linear dictionary has plain weights"),
+        (("--format", "web"), "give --runtime its folder"),
+        (("--format", "coreml"), "coreml"),
+    ):
+        status, said = main(capsys, "export", finished[0], "--out", tmp_path / "bad", *flags)
+        assert status == 2
+        assert words in " ".join(said.split())
+        assert not (tmp_path / "bad").exists()
+    assert "is no run" in main(capsys, "export", tmp_path)[1]
+
+
+def test_onnxruntime_web_is_taken_from_the_registry_s_package(tmp_path, capsys):
+    """A damaged package leaves nothing. Fails if its sha256 is not compared."""
+    with tarfile.open(tmp_path / fetch_onnxruntime_web.ARCHIVE, "w:gz") as package:
+        for name in fetch_onnxruntime_web.FILES:
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            package.addfile(member, io.BytesIO())
+    status, said = main(capsys, "fetch-onnxruntime-web", tmp_path)
+    assert status == 2
+    assert "differs from that of version" in said
+    assert [path.name for path in tmp_path.iterdir()] == [fetch_onnxruntime_web.ARCHIVE]
+
+
 def test_commands_on_a_finished_run_draw_their_pictures(finished, data_dir, capsys):
     folder = finished[0]
     assert main(capsys, "interpolate", folder, 3, 14, "--data-dir", data_dir)[0] == 0
     assert (folder / "figures" / "interpolation-3-14.png").exists()
-    assert main(capsys, "report", folder, "--data-dir", data_dir)[0] == 0
     status, text = main(capsys, "interpolate", folder, 3, 99_999, "--data-dir", data_dir)
     assert status == 2
     assert "no test example 99999" in text

@@ -47,7 +47,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import aejax as ae
 from aejax import language as lm
-from aejax.language.generation import _generate
+from aejax.language.generation import Prompts, _generate
 from aejax.training.compiled import state_layout
 from tests.language import cases
 
@@ -56,7 +56,8 @@ devices = np.asarray(topology.devices).reshape(4, 4)
 mesh = Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 SIZE, LATENTS, ROWS, LENGTH = 512, 2048, 16, 64
 config = lm.Config(
-    vocabulary=4096, layers=2, size=SIZE, heads=8, kv_heads=4, head_size=64, hidden=1024, context=256
+    vocabulary=4096, layers=2, size=SIZE, heads=8, kv_heads=4, head_size=64, hidden=1024,
+    context=256,
 )
 model = lm.Transformer(config, jnp.bfloat16, scan=True)
 
@@ -89,14 +90,17 @@ def collect(variables, taps, tokens, position):
 sae = ae.Autoencoder(ae.nets.Identity(), ae.TopK(LATENTS, 16), ae.nets.Dictionary(SIZE))
 learner = ae.learner(sae, ae.sparse(), optax.adam(1e-3))
 x = rows((1024, SIZE), jnp.float32)
-state = laid(lambda: learner.init(jax.random.key(0), ae.Batch(jnp.zeros((8, SIZE)), jnp.zeros((8, SIZE)))), ae.dictionary_rules)
+zeros = jnp.zeros((8, SIZE))
+state = laid(
+    lambda: learner.init(jax.random.key(0), ae.Batch(zeros, zeros)), ae.dictionary_rules
+)
 
 programs = {
     "collection": jax.jit(collect).lower(variables, taps, tokens, tokens),
     "training": jax.jit(learner.step, donate_argnums=0).lower(state, ae.Batch(x, x)),
     "generation": _generate.lower(
-        model, 8, lm.Sampling(0.8, top_p=0.9), (1,), variables, lm.Prompts(tokens, tokens), key,
-        lm.Taps(taps.edits),
+        model, 8, lm.Sampling(0.8, top_p=0.9), variables, Prompts(tokens, tokens), key,
+        lm.Taps(taps.edits), jnp.asarray([1]),
     ),
 }
 print(json.dumps({

@@ -42,13 +42,14 @@ def run(kind: str, mesh, part: int = 0, parts: int = 1) -> dict[str, list[float]
     single = ae.compiled(learner(kind), mesh)
     chunked = ae.compiled(ae.chunked(learner(kind), CHUNK), mesh)
     first = sliced(kinds.batch(), part, parts)
-    state, chunks = chunked.init(jax.random.key(0), first), []
+    begun = single.init(jax.random.key(0), first)
+    state, chunks = kinds.restored(begun), []
     for start in range(0, STEPS, CHUNK):
         state, metrics = chunked.step(state, stacked(start, part, parts))
         chunks += np.asarray(metrics["loss"]).tolist()
         state = kinds.restored(state)  # each process restores the whole state
     sums = [float(np.sum(np.abs(np.asarray(leaf)))) for leaf in jax.tree.leaves(state.params)]
-    state, singles = single.init(jax.random.key(0), first), []
+    state, singles = begun, []
     for t in range(STEPS):
         state, metrics = single.step(state, sliced(kinds.batch(t), part, parts))
         singles.append(float(metrics["loss"]))

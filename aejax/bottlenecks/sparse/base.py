@@ -187,8 +187,13 @@ class Sparse(Bottleneck):
             f"{cls.__name__} does not define the codes of its plain weights: define apply_plain"
         )
 
-    def penalty(self, code: SparseCode) -> Array:
+    def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
         """Computes the sparsity penalty whose price the controller may steer, f32[B].
+
+        Args:
+          code: the code of a batch.
+          norms: the atoms' norms, f32[m], with their gradient: a penalty on sizes must see them, or
+            it makes codes small and atoms large instead of codes sparse. None: all are 1.
 
         Raises:
           UserError: if the subclass defines no penalty.

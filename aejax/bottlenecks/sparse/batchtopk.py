@@ -113,7 +113,10 @@ class BatchTopK(Sparse):
         """Returns how many latents a batch of `size` examples keeps, and how many slots it has."""
         if isinstance(self.k, jax.Array):
             if self.slots is None:
-                raise UserError("a sweep over BatchTopK's k needs the largest k: give it as slots")
+                raise UserError(
+                    "BatchTopK has a traced k, but no slots, whose number is a shape: give the "
+                    f"largest k as slots, as in BatchTopK({self.latents}, k, slots=32)"
+                )
             return jnp.round(self.k * size).astype(jnp.int32), self.slots * size
         count = round(self.k * size)
         if count < 1:

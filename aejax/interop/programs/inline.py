@@ -1,9 +1,10 @@
 """Runs a traced function operation by operation, so that some operations can be replaced.
 
     closed = jax.make_jaxpr(function)(x)
-    evaluate(closed, [x], lambda equation, given: None)      # what function(x) computes
+    evaluate(closed, [x])      # what function(x) computes
 
-Calls inside the function are inlined, with those that only carry derivatives of their own.
+Calls inside the function are inlined, also those that only carry derivatives of their own, and
+operations that no result depends on are left out.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ Replace: TypeAlias = Callable[[Any, list[Any]], list[Any] | None]
 LOOPS = ("scan", "while")
 
 
-def evaluate(closed: ClosedJaxpr, arguments: list[Any], replace: Replace) -> list[Any]:
+def evaluate(
+    closed: ClosedJaxpr,
+    arguments: list[Any],
+    replace: Replace = lambda operation, given: None,
+) -> list[Any]:
     """Runs a traced function and returns its flat results.
 
     Args:
       closed: the traced function.
       arguments: its flat arguments; `replace` may put other objects than arrays among the values.
-      replace: the operations that are replaced.
+      replace: the operations that are replaced; by default none is.
     """
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
@@ -35,13 +40,25 @@ def evaluate(closed: ClosedJaxpr, arguments: list[Any], replace: Replace) -> lis
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
+    used = live(closed)
     for equation in jaxpr.eqns:
+        if not any(id(result) in used for result in equation.outvars):
+            continue
         given = [read(atom) for atom in equation.invars]
         results = replace(equation, given)
         if results is None:
             results = _run(equation, given, replace)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def live(closed: ClosedJaxpr) -> set[int]:
+    """Returns the ids of the variables that the results depend on."""
+    used = {id(atom) for atom in closed.jaxpr.outvars}
+    for equation in reversed(closed.jaxpr.eqns):
+        if any(id(result) in used for result in equation.outvars):
+            used |= {id(atom) for atom in equation.invars}
+    return used
 
 
 def _run(equation: Any, given: list[Any], replace: Replace) -> list[Any]:

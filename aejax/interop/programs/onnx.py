@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import warnings
@@ -10,12 +11,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
+from aejax.interop.programs.inline import evaluate
 from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
+from aejax.kernels.conv import by_phases
 from aejax.optional import needs
+from aejax.types import Array
 
 OPSET = 21
 
@@ -30,18 +36,18 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     """
     converter = needs("jax2onnx", "exporting ONNX")
     order, names = list(traced.inputs), list(traced.outputs)
-    run = mapped(traced, packed, _replaced)
-
-    def listed(*values: Any) -> tuple[Any, ...]:
-        found = run(dict(zip(order, values, strict=True)))
-        return tuple(found[name] for name in names)
 
     specs = list(batched(traced.inputs, "B").values())
     try:
+        # Before the conversion, during which jax2onnx replaces functions of jax.numpy by its own.
+        run = mapped(_simplified(traced), packed)
+
+        def listed(*values: Any) -> tuple[Any, ...]:
+            found = run(dict(zip(order, values, strict=True)))
+            return tuple(found[name] for name in names)
+
         with _quiet():
             model = converter.to_onnx(listed, specs, model_name=traced.name, opset=OPSET)
-    except UserError:
-        raise
     except Exception as error:  # the converter raises errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
@@ -57,27 +63,69 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     return model.SerializeToString()
 
 
+def _simplified(traced: Traced) -> Traced:
+    """Returns the program with other operations for those that jax2onnx does not convert."""
+    for _ in range(2):  # what replaces an operation may hold one that is replaced, too
+        run = functools.partial(_evaluate, traced.closed)
+        traced = traced._replace(closed=jax.make_jaxpr(run)(*traced.closed.in_avals))
+    return traced
+
+
+def _evaluate(closed: ClosedJaxpr, *given: Any) -> list[Any]:
+    return evaluate(closed, list(given), _replaced)
+
+
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Replaces operations that jax2onnx does not convert for a batch of any size.
+    """Replaces an operation.
 
     Of an operation that the library has in a form for each platform, ONNX gets the default, which
-    runs on platforms without measurements: a single operation. Padding becomes a concatenation.
+    runs on platforms without measurements: a single operation.
     """
     name, params = equation.primitive.name, equation.params
     if name == "platform_index":
         return [np.int32(len(params["platforms"]) - 1)]
+    if name == "convolve":
+        images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
+        return [jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))]
+    if name.startswith("random_"):
+        raise NotImplementedError(f"{name}, which draws random numbers inside the program")
+    if name == "stack":
+        axis = params.get("axis", params.get("dimension"))
+        return [jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)]
     if name == "pad" and all(
-        low >= 0 and high >= 0 and not w for low, high, w in params["padding_config"]
+        min(sides) >= 0 and not sides[2] for sides in params["padding_config"]
     ):
-        values, filling = given
-        for axis, (low, high, _) in enumerate(params["padding_config"]):
-            sides = [
-                jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
-                for size in (low, high)
-            ]
-            values = jax.lax.concatenate([sides[0], values, sides[1]], axis)
-        return [values]
+        return [_padded(given[0], given[1], params["padding_config"])]
+    if name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
+        row, indices, values = given
+        return [_spread(row, indices, values)]
     return None
+
+
+def _padded(values: Array, filling: Array, sides: Any) -> Array:
+    """Pads by a concatenation; jax2onnx converts no padding of a batch of any size."""
+    for axis, (low, high, _) in enumerate(sides):
+        before, after = (
+            jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
+            for size in (low, high)
+        )
+        parts = [*([before] if low else []), values, *([after] if high else [])]
+        values = jax.lax.concatenate(parts, axis) if len(parts) > 1 else values
+    return values
+
+
+def _is_one_row(given: list[Any], numbers: Any) -> bool:
+    """Whether values are added to single elements of f32[1, m]."""
+    whole = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0, 1)
+    return whole and given[0].ndim == 2 and given[0].shape[0] == 1 and given[2].ndim == 2
+
+
+def _spread(row: Array, indices: Array, values: Array) -> Array:
+    """Adds values [1, k] at indices i32[1, k, 2] to f32[1, m], by comparing each with all m."""
+    columns = jax.lax.slice_in_dim(indices, 1, 2, axis=2)
+    places = jax.lax.broadcasted_iota(columns.dtype, (1, 1, row.shape[1]), 2)
+    chosen = jax.lax.eq(*jnp.broadcast_arrays(columns, places)).astype(row.dtype)
+    return row + jnp.sum(chosen * jax.lax.expand_dims(values, (2,)), axis=1)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ to draw there is no `noise`, and a threshold adds the outputs `threshold` and `a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,7 +105,7 @@ def encoder(
       threshold: the score above which x counts as anomalous.
     """
     if score is None and model.prior is not None:
-        score = functools.partial(_rate)
+        score = _rate
     return _reading("encoder", model, variables, example, score, threshold)
 
 
@@ -180,7 +179,7 @@ def _reading(
     context = _context(example)
     specs = {"x": _spec(example.x), **context}
     facts = {}
-    if score is not None and _spec(example.target) != _spec(example.x):
+    if score not in (None, _rate) and _spec(example.target) != _spec(example.x):
         facts["score"] = "left out, because this model explains another target than x"
         if threshold is not None:
             raise UserError(

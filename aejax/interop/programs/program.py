@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import Replace, evaluate
+from aejax.interop.programs.inline import evaluate, live
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array
 
@@ -84,26 +84,18 @@ def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
     with jax.default_matmul_precision("float32"):
         closed, found = jax.make_jaxpr(run, return_shape=True)(specs, batched(program.inputs, 1))
     arguments = [*sorted(weights), *sorted(program.inputs)]
-    live = _live(closed, arguments)
+    used = live(closed)
+    pairs = zip(arguments, closed.jaxpr.invars, strict=True)
+    kept = {name for name, variable in pairs if id(variable) in used}
     return Traced(
         program.name,
         program.facts,
         closed,
         arguments,
-        {name: weights[name] for name in sorted(weights) if name in live},
-        {name: program.inputs[name] for name in sorted(program.inputs) if name in live},
+        {name: weights[name] for name in sorted(weights) if name in kept},
+        {name: program.inputs[name] for name in sorted(program.inputs) if name in kept},
         dict(sorted(found.items())),
     )
-
-
-def _live(closed: ClosedJaxpr, arguments: Sequence[str]) -> set[str]:
-    """Returns the names of the arguments that the results depend on."""
-    used = {id(atom) for atom in closed.jaxpr.outvars}
-    for equation in reversed(closed.jaxpr.eqns):
-        if any(id(result) in used for result in equation.outvars):
-            used |= {id(atom) for atom in equation.invars}
-    pairs = zip(arguments, closed.jaxpr.invars, strict=True)
-    return {name for name, variable in pairs if id(variable) in used}
 
 
 def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -111,17 +103,12 @@ def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return {n: jax.ShapeDtypeStruct((size, *s.shape), s.dtype) for n, s in inputs.items()}
 
 
-def mapped(
-    traced: Traced,
-    packed: Mapping[str, Packed],
-    replace: Replace = lambda equation, given: None,
-) -> Callable[[Arrays], dict[str, Array]]:
+def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], dict[str, Array]]:
     """Returns the program as a function of its inputs alone, with packed weights inside.
 
     Args:
       traced: the program.
       packed: the weights that it needs.
-      replace: operations that are replaced, as `evaluate` takes them.
     """
     constants = {name for name, spec in traced.outputs.items() if not spec.shape}
 
@@ -134,7 +121,7 @@ def mapped(
                 known[name] if name in known else jnp.zeros(aval.shape, aval.dtype)
                 for name, aval in zip(traced.arguments, traced.closed.in_avals, strict=True)
             ]
-            found = evaluate(traced.closed, given, replace)
+            found = evaluate(traced.closed, given)
             return {
                 name: value if name in constants else jax.lax.squeeze(value, (0,))
                 for name, value in zip(traced.outputs, found, strict=True)

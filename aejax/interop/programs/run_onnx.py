@@ -31,8 +31,9 @@ def main(arguments):
     random = np.random.default_rng(0)
     given = {s.name: drawn(random, s, count) for s in sorted(inputs, key=lambda s: s.name)}
     found = dict(zip(names, session.run(names, given), strict=True))
-    if "draw" in found:  # a decoder with a prior: decodes latents that the prior has drawn
-        given["z"] = found["draw"]
+    for name in given:  # a decoder with a prior decodes latents that the prior has drawn
+        if name[0] == "z" and "draw" + name[1:] in found:
+            given[name] = found["draw" + name[1:]]
     start = time.perf_counter()
     found = dict(zip(names, session.run(names, given), strict=True))
     print(f"{count} examples in {1000 * (time.perf_counter() - start):.1f} ms")

@@ -27,9 +27,10 @@ def main(arguments):
     random = np.random.default_rng(0)
     given = {name: drawn(random, name, count, spec) for name, spec in sorted(inputs.items())}
     found = run(given)
-    if "draw" in outputs:  # a decoder with a prior: decodes latents that the prior has drawn
-        given["z"] = found["draw"]
-        found = run(given)
+    for name in inputs:  # a decoder with a prior decodes latents that the prior has drawn
+        if name[0] == "z" and "draw" + name[1:] in found:
+            given[name] = found["draw" + name[1:]]
+    run(given)
     start = time.perf_counter()
     found = jax.device_get(run(given))
     print(f"{count} examples in {1000 * (time.perf_counter() - start):.1f} ms")

@@ -71,7 +71,9 @@ def web(
     """
     if page is None:
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
-    _check(traced, example)
+    if example is None:
+        raise UserError("a page keeps the codes of examples: give an example batch")
+    _check(traced)
     library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in (LIBRARY, WASM))
     content = _content(traced, packed, model, variables, example, page)
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
@@ -91,7 +93,7 @@ def web(
     )
 
 
-def _check(traced: Traced, example: Batch | None) -> None:
+def _check(traced: Traced) -> None:
     if traced.name != "decoder":
         raise UserError(
             f"a page runs a decoder, but the part is {traced.name}: choose the part decoder"
@@ -106,8 +108,6 @@ def _check(traced: Traced, example: Batch | None) -> None:
             "a page moves the latents of one vector, but those of this model are a grid of indices "
             "or several levels: export it as ONNX"
         )
-    if example is None:
-        raise UserError("a page keeps the codes of examples: give an example batch")
 
 
 def _content(
@@ -129,6 +129,7 @@ def _content(
     given = {name: value for name, value in given.items() if name in inputs}
     mean = np.asarray(jax.jit(mapped(traced, packed))(given)["mean"])
     event = list(mean.shape[1:])
+    shown = np.asarray(example.target if example.target.shape == mean.shape else mean)
     names = [*map(str, page.names[:KEPT])]
     names += [f"example {i}" for i in range(len(names), min(KEPT, len(codes)))]
     return {
@@ -137,8 +138,8 @@ def _content(
         "event": event,
         "media": _media(event, page.sound),
         "rate": page.sound,
-        "low": 0.0 if mean.min() >= 0 and mean.max() <= 1 else float(mean.min()),
-        "high": 1.0 if mean.min() >= 0 and mean.max() <= 1 else float(mean.max()),
+        "low": float(shown.min()),
+        "high": float(max(shown.max(), shown.min() + 1e-6)),
         "sparse": bool(sparse),
         "latents": [_latent(int(i), codes[:, i]) for i in order],
         "codes": [

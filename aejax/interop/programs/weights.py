@@ -1,4 +1,4 @@
-"""The weights of a program as they are stored: float32, bfloat16, or int8 with a scale a channel.
+"""The weights of a program as they are stored: float32, bfloat16, or int8 with channels' scales.
 
 packed = pack({"params.decoder.output.kernel": kernel}, "int8")
 unpack(packed)      # the same names; float32 again, rounded to 255 levels in each channel
@@ -61,20 +61,10 @@ def _packed(name: str, array: np.ndarray, stored: Stored) -> Packed:
         raise UserError(
             f"{name} holds numbers that are not finite, which int8 cannot store: choose float32"
         )
-    return min((_rounded(array, axis) for axis in (-1, 0)), key=lambda one: _error(array, one))
-
-
-def _rounded(array: np.ndarray, axis: int) -> Packed:
-    """Rounds to int8 with one scale for each index of an axis."""
-    others = tuple(i for i in range(array.ndim) if i != axis % array.ndim)
-    largest = np.abs(array).max(axis=others, keepdims=True)
+    # The last axis of a kernel, and of a dictionary's atoms, holds the outputs.
+    largest = np.abs(array).max(axis=tuple(range(array.ndim - 1)), keepdims=True)
     scale = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
     return Packed(np.rint(array / scale).astype(np.int8), scale)
-
-
-def _error(array: np.ndarray, packed: Packed) -> float:
-    assert packed.scale is not None
-    return float(np.sum(np.square(array - packed.values * packed.scale, dtype=np.float64)))
 
 
 def _unpacked(packed: Packed) -> Array:

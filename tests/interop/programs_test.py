@@ -1,0 +1,285 @@
+"""Exported programs compute what the model does, without flax, and bad input writes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+import aejax as ae
+from aejax import interop
+from aejax.errors import UserError
+from aejax.interop.programs import noise, parts, web
+from aejax.interop.programs.program import trace
+from aejax.interop.programs.weights import pack, unpack
+from tests import kinds
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.random((5, *kinds.EVENT)).astype(np.float32)
+BATCH = ae.Batch(jnp.asarray(X), jnp.asarray(X))
+
+
+def started(model: ae.Autoencoder):
+    return jax.jit(model.init)(jax.random.key(0), BATCH, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def vae():
+    model = kinds.variational()
+    return model, started(model)
+
+
+def inputs_of(program: parts.Program, size: int = 5) -> dict[str, np.ndarray]:
+    """Random inputs; x is that of the batch."""
+    found = {}
+    for name, spec in program.inputs.items():
+        shape = (size, *spec.shape)
+        found[name] = RANDOM.random(shape) if name == "noise" else RANDOM.standard_normal(shape)
+        found[name] = np.resize(X, shape) if name == "x" else found[name].astype(spec.dtype)
+    return found
+
+
+def again(path, inputs):
+    return jax.export.deserialize(bytearray(path.read_bytes())).call(inputs)
+
+
+def apart(found, wanted) -> float:
+    assert set(found) == set(wanted)
+    return max(
+        float(np.max(np.abs(np.asarray(found[name], np.float64) - np.asarray(wanted[name]))))
+        for name in wanted
+    )
+
+
+WITHOUT_FLAX = """
+import importlib.abc, runpy, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"flax", "aejax", "optax"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_decoder_runs_without_flax_for_any_batch(vae, tmp_path):
+    """Fails if the program holds the encoder, or a fixed batch."""
+    model, variables = vae
+    path, script = interop.export(model, variables, tmp_path / "decoder.stablehlo")
+    program = parts.decoder(model, variables)
+    names = set(trace(program).weights)
+    assert names == {
+        f"params.decoder.{layer}.{leaf}"
+        for layer in ("hidden_0", "output")
+        for leaf in ("kernel", "bias")
+    }
+    for size in (1, 3, 7):
+        inputs = inputs_of(program, size)
+        assert apart(again(path, inputs), jax.jit(program.run)(variables, inputs)) < 1e-5
+    said = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FLAX, script, path, "6"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert "decoder.stablehlo takes noise float32[B,68], z float32[B,4]" in said.stdout
+    assert "mean       (6, 8, 8, 1)" in said.stdout
+
+
+def test_noise_stands_for_the_draws_of_jax_random():
+    """Against the inverses of the distributions, by scipy. Fails if a draw takes others' noise."""
+    given = RANDOM.random((6, 5)).astype(np.float32)
+    p = RANDOM.random((6, 3)).astype(np.float32)
+
+    def both(key, p):
+        first, second = jax.random.split(key)
+        return jax.random.bernoulli(first, p), jax.random.normal(second, (p.shape[0], 2))
+
+    assert noise.columns(both, p) == 5
+    coins, normals = jax.jit(lambda u, p: noise.draw(both, u, p))(given, p)
+    np.testing.assert_array_equal(coins, given[:, :3] < p)
+    np.testing.assert_allclose(normals, special.ndtri(given[:, 3:]), rtol=1e-4, atol=1e-5)
+    logits = RANDOM.standard_normal((6, 5)).astype(np.float32)
+    chosen = noise.draw(jax.random.categorical, given, logits)
+    np.testing.assert_array_equal(chosen, np.argmax(logits - np.log(-np.log(given)), axis=1))
+    with pytest.raises(noise.Undrawable, match="rem"):
+        noise.columns(lambda key, p: jax.random.randint(key, (p.shape[0],), 0, 3), p)
+
+
+def test_a_score_and_its_threshold_travel_inside(vae, tmp_path):
+    """Fails if the score leaves out the rate, or the threshold is compared the wrong way round."""
+    model, variables = vae
+    path = interop.export(
+        model, variables, tmp_path / "all.stablehlo", part="all", example=BATCH, threshold=50.0
+    )[0]
+    found = again(path, {"x": X})
+    bound = model.bind(variables)
+    forward = bound(BATCH)
+    q = forward.code
+    rate = 0.5 * (q.mean**2 + jnp.exp(2 * q.log_std) - 1 - 2 * q.log_std).sum(-1)
+    logits = np.asarray(forward.prediction, np.float64)
+    error = -(X * logits - np.logaddexp(0, logits)).sum((1, 2, 3))
+    np.testing.assert_allclose(found["score"], error + rate, rtol=1e-5)
+    np.testing.assert_array_equal(found["anomalous"], np.asarray(found["score"]) > 50.0)
+    assert found["threshold"] == 50.0
+    path = interop.export(
+        model,
+        variables,
+        tmp_path / "encoder.stablehlo",
+        part="encoder",
+        example=BATCH,
+        score=lambda model, forward: 2.0 * ae.losses.squared_error(model, forward),
+    )[0]
+    means = np.asarray(bound.mean(forward.prediction))
+    wanted = 2.0 * np.square(X - means).sum((1, 2, 3))
+    np.testing.assert_allclose(again(path, {"x": X})["score"], wanted, rtol=1e-5)
+
+
+def test_a_dictionary_is_folded_and_scores_by_its_error(tmp_path):
+    """Fails if the scale of the inputs is left out, or a batch's rows share a selection."""
+    model = kinds.scaled(ae.TopK(32, 3))
+    variables = ae.standardised()(started(model), BATCH, jax.random.key(0))
+    for part in ("dictionary", "all"):
+        path = interop.export(
+            model, variables, tmp_path / f"{part}.stablehlo", part=part, example=BATCH
+        )[0]
+        found = again(path, {"x": X})
+        forward = model.apply(variables, BATCH)
+        np.testing.assert_allclose(found["z"], forward.code.dense(), atol=1e-5)
+        np.testing.assert_allclose(found["mean"], forward.prediction, atol=1e-5)
+        wanted = np.square(X - np.asarray(forward.prediction)).sum((1, 2, 3))
+        np.testing.assert_allclose(found["score"], wanted, rtol=1e-5)
+
+
+def test_int8_has_a_scale_for_each_channel():
+    """Fails with one scale for a whole matrix, or if vectors are rounded, too."""
+    matrix = RANDOM.standard_normal((40, 8)).astype(np.float32) * 10.0 ** np.arange(8)
+    matrix = matrix.astype(np.float32)
+    weights = {"params.kernel": matrix, "params.bias": matrix[0]}
+    weights["memory.factor"] = weights["params.kernel"]
+    packed = pack(weights, "int8")
+    assert packed["params.kernel"].values.dtype == np.int8
+    found = unpack(packed)
+    step = np.abs(weights["params.kernel"]).max(0) / 127
+    assert np.all(np.abs(found["params.kernel"] - weights["params.kernel"]) <= 0.501 * step)
+    np.testing.assert_array_equal(found["params.bias"], weights["params.bias"])
+    np.testing.assert_array_equal(found["memory.factor"], weights["memory.factor"])
+    half = pack(weights, "bfloat16")["params.kernel"].values
+    assert half.dtype == jnp.bfloat16
+
+
+def test_weights_leave_with_a_table_of_names(vae, tmp_path):
+    model, variables = vae
+    path, table = interop.export(model, variables, tmp_path / "a.safetensors", weights="int8")
+    library = pytest.importorskip("safetensors.numpy")
+    tensors = library.load_file(path)
+    kernel = np.asarray(variables["params"]["decoder"]["output"]["kernel"])
+    name = "params.decoder.output.kernel"
+    restored = tensors[name] * tensors[f"{name}.scale"]
+    assert np.abs(restored - kernel).max() < np.abs(kernel).max() / 200
+    assert f"| `{name}` | int8 | [32, 64] |" in table.read_text()
+
+
+OTHERS = {
+    "an ending": ({"path": "a.pt"}, "ends in one of .stablehlo"),
+    "a part": ({"part": "prior"}, "there is no part 'prior': choose one of decoder"),
+    "weights": ({"weights": "int4"}, "choose one of float32, bfloat16, int8"),
+    "an output": ({"outputs": ("score",)}, "has no output 'score': choose from draw, mean"),
+    "no example": ({"part": "all"}, "give an example"),
+    "a threshold": ({"threshold": 1.0}, "choose the part encoder or all"),
+    "no dictionary": ({"part": "dictionary"}, "only a linear dictionary has plain weights"),
+    "no runtime": ({"path": "a.html", "example": BATCH}, "give page=Page"),
+    "another runtime": (
+        {"path": "a.html", "example": BATCH, "page": interop.Page("nowhere")},
+        "nowhere has no ort.wasm.bundle.min.mjs: fetch onnxruntime-web",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_bad_input_is_one_sentence_and_writes_nothing(vae, tmp_path, name):
+    changed, words = OTHERS[name]
+    options = {"path": "a.stablehlo", **changed}
+    with pytest.raises(UserError, match=words):
+        interop.export(*vae, tmp_path / "new" / options.pop("path"), **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_package_is_named(vae, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(UserError, match="exporting ONNX needs jax2onnx: pip install"):
+        interop.export(*vae, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_onnxruntime_web_is_refused(tmp_path):
+    (tmp_path / web.LIBRARY).write_text("alert()")
+    with pytest.raises(UserError, match="its sha256 differs"):
+        web._runtime(tmp_path, web.LIBRARY)
+
+
+ONNX = {
+    "vae": (kinds.variational, ("decoder", "encoder", "all")),
+    "conv": (
+        lambda: ae.Autoencoder(
+            ae.nets.Conv((4, 8), 16),
+            ae.Gaussian(4),
+            ae.nets.Deconv(kinds.EVENT, (8, 4)),
+            ae.priors.Mixture(3),
+            ae.likelihoods.Bernoulli(),
+        ),
+        ("decoder", "all"),
+    ),
+    "topk": (lambda: kinds.scaled(ae.TopK(32, 3)), ("decoder", "dictionary")),
+    "jumprelu": (lambda: kinds.scaled(ae.JumpReLU(32)), ("dictionary",)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx_computes_what_the_model_does(name, tmp_path):
+    """In onnxruntime; needs the extra onnx."""
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    make, names = ONNX[name]
+    model = make()
+    variables = started(model)
+    for part in names:
+        files = interop.export(
+            model, variables, tmp_path / f"{part}.onnx", part=part, example=BATCH
+        )
+        assert {path.name for path in tmp_path.iterdir()} >= {path.name for path in files}
+        session = runtime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
+        outputs = [one.name for one in session.get_outputs()]
+        make_part = {"decoder": parts.decoder, "encoder": parts.encoder, "all": parts.whole}
+        program = make_part.get(part, parts.dictionary)(model, variables, BATCH)
+        for size in (1, 5):
+            inputs = inputs_of(program, size)
+            found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+            wanted = jax.jit(program.run)(program.weights, inputs)
+            assert apart(found, wanted) < 1e-5, (part, size)
+
+
+@pytest.mark.slow
+def test_what_onnx_lacks_is_said(tmp_path):
+    pytest.importorskip("jax2onnx")
+
+    class Odd(ae.nets.MLP):
+        def __call__(self, values, context=None):
+            found = super().__call__(values, context)
+            return found + jax.lax.random_gamma_grad(found, found)
+
+    model = kinds.variational()
+    model = model.clone(decoder=Odd((4,), shape=kinds.EVENT))
+    with pytest.raises(UserError, match=r"cannot be written as ONNX.*random_gamma_grad"):
+        interop.export(model, started(model), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
