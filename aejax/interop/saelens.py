@@ -101,7 +101,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
         apply_b_dec_to_input=subtracts,
         W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
         normalisation=_normalisation(config, transcodes, path),
-        own={name: _number(config, name, usual, path) for name, usual in kind.numbers.items()},
+        own={name: _setting(config, name, usual, path) for name, usual in kind.settings.items()},
         source=source(config.get("metadata"), "model_name", "hook_name", "hook_name_out"),
     )
     tensors.close()
@@ -158,7 +158,7 @@ def save_saelens(
     if kind.selects:
         config["k"] = plain.needed("k")
         config["rescale_acts_by_decoder_norm"] = plain.rescale_acts_by_decoder_norm
-    config |= {number: float(plain.needed(number)) for number in kind.numbers}
+    config |= {name: plain.own.get(name, usual) for name, usual in kind.settings.items()}
     if _ARCHITECTURES[name][1]:
         config["d_out"] = plain.W_dec.shape[1]
     folder = pathlib.Path(folder)
@@ -186,7 +186,7 @@ def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool
         )
     row = _ARCHITECTURES[name]
     kind = KINDS[row[0]]
-    own = (_SELECTS if kind.selects else set()) | set(kind.numbers)
+    own = (_SELECTS if kind.selects else set()) | set(kind.settings)
     check_keys(config, _KEYS | own | (_TRANSCODES if row[1] else set()), f"{name!r} SAE", path)
     return row
 
@@ -202,9 +202,13 @@ def _switch(config: Mapping[str, Any], name: str, default: bool, path: pathlib.P
     return entry(config, name, bool, path) if name in config else default
 
 
-def _number(config: Mapping[str, Any], name: str, usual: float, path: pathlib.Path) -> float:
-    """Returns a number of the configuration, 0 or more, or the usual one if there is none."""
+def _setting(config: Mapping[str, Any], name: str, usual: Any, path: pathlib.Path) -> Any:
+    """Returns a setting of a code, of the kind of its usual value, which is the default."""
     value = config.get(name, usual)
+    if isinstance(usual, bool):
+        return _switch(config, name, usual, path)
+    if usual is None:
+        return value if value is None else count(value, None, name, path)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf:
         return float(value)
     raise UserError(f"{name!r} in {path} is {shown(value)}, but must be a number, 0 or more")

@@ -18,34 +18,38 @@ class _Path(NamedTuple):
     codes: Array  # f32[B, m]
     residual: Array  # f32[B, D], x minus codes @ atoms
     done: Array  # bool[B]
-    indices: Array  # i32[B, m + 1], the atom that each step chose
-    values: Array  # f32[B, m + 1], what it added to the code; 0 for an example that is done
+    indices: Array  # i32[B, steps], the atom that each step chose
+    values: Array  # f32[B, steps], what it added to the code; 0 for an example that is done
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def pursue(x: Array, atoms: Array, threshold: float) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def pursue(
+    x: Array, atoms: Array, threshold: float, steps: int | None = None, repeats: bool = False
+) -> Array:
     """Computes the matching pursuit of each example (Mallat and Zhang 1993; Costa et al. 2025).
 
     Each step chooses the atom with the largest inner product with the residual, adds this product
-    to the atom's value and subtracts its part from the residual. An example is done when it
-    chooses an atom a second time, when no product is positive, or when the norm of its residual is
-    below the threshold. The gradient is that of the values for the chosen atoms.
+    to the atom's value and subtracts its part from the residual. An example is done when the norm
+    of its residual is below the threshold, when no product is positive, when it has chosen an atom
+    a second time, or after the last step. The gradient is that of the values for the chosen atoms.
 
     Args:
       x: f32[B, D].
       atoms: f32[m, D]; usual atoms have norm 1.
       threshold: the norm of the residual below which an example is done.
+      steps: the largest number of steps; None: D.
+      repeats: whether an example goes on after it has chosen an atom a second time.
 
     Returns:
       f32[B, m], zero or positive.
     """
-    return _walk(x, atoms, threshold).codes
+    return _walk(x, atoms, threshold, steps, repeats).codes
 
 
-def _walk(x: Array, atoms: Array, threshold: float) -> _Path:
+def _walk(x: Array, atoms: Array, threshold: float, steps: int | None, repeats: bool) -> _Path:
     x, atoms = jnp.asarray(x), jnp.asarray(atoms)
     rows, latents = x.shape[0], atoms.shape[0]
-    each = jnp.arange(rows)
+    each, steps = jnp.arange(rows), x.shape[1] if steps is None else steps
 
     def step(path: _Path) -> _Path:
         products = path.residual @ atoms.T
@@ -54,8 +58,7 @@ def _walk(x: Array, atoms: Array, threshold: float) -> _Path:
         value = jnp.where(path.done, 0.0, value)
         held = path.codes[each, chosen]
         residual = path.residual - value[:, None] * atoms[chosen]
-        # No new atom: then the next step would change as little, and the reference stops too.
-        same = (held != 0) | (value == 0)
+        same = (value == 0) if repeats else (held != 0) | (value == 0)
         near = jnp.linalg.norm(residual, axis=-1) < threshold
         return _Path(
             path.count + 1,
@@ -66,24 +69,23 @@ def _walk(x: Array, atoms: Array, threshold: float) -> _Path:
             path.values.at[:, path.count].set(value),
         )
 
-    # A step adds a new atom or is an example's last one, so there are m + 1 steps at most.
     begin = _Path(
         jnp.zeros((), jnp.int32),
         jnp.zeros((rows, latents), x.dtype),
         x,
         jnp.zeros((rows,), bool),
-        jnp.zeros((rows, latents + 1), jnp.int32),
-        jnp.zeros((rows, latents + 1), x.dtype),
+        jnp.zeros((rows, steps), jnp.int32),
+        jnp.zeros((rows, steps), x.dtype),
     )
-    return jax.lax.while_loop(lambda path: ~jnp.all(path.done), step, begin)
+    return jax.lax.while_loop(lambda path: (path.count < steps) & ~jnp.all(path.done), step, begin)
 
 
-def _forward(x, atoms, threshold):
-    path = _walk(x, atoms, threshold)
+def _forward(x, atoms, threshold, steps, repeats):
+    path = _walk(x, atoms, threshold, steps, repeats)
     return path.codes, (path.count, path.residual, path.indices, path.values, atoms)
 
 
-def _backward(threshold, saved, cotangent):
+def _backward(threshold, steps, repeats, saved, cotangent):
     """Goes through the steps backwards, and rebuilds each step's residual from the next one's."""
     count, residual, indices, values, atoms = saved
 

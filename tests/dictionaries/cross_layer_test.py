@@ -35,7 +35,7 @@ def test_blocks_that_do_not_read_or_write_stay_zero():
         cross_layer.writes(5, 12, 10)
 
 
-def planted(tokens=20_000, seed=0):
+def planted(tokens=10_000, seed=0):
     """Inputs and outputs [tokens, 2, ...] of features that are read at one layer.
 
     Features of layer 0 write at both layers, at layer 0 alone, or at layer 1 alone, in turn; those
@@ -56,24 +56,24 @@ def planted(tokens=20_000, seed=0):
     return x.astype(np.float32), y.astype(np.float32), truth
 
 
-def trained(x, y, layers, steps=3_000, k=None):
+def trained(x, y, layers, steps=2_000):
     """A BatchTopK transcoder of the layers, and its held-out figures."""
     latents = layers * 24
-    k = layers * N * 0.08 if k is None else k
+    k = layers * N * 0.08
     shape, scale = (layers, OUT), ae.nets.Scale
     decoder = ae.nets.Dictionary(shape, scale=scale())
     model = ae.Autoencoder(scale(), ae.BatchTopK(latents, k=k, score_by_norm=True), decoder)
     rate = optax.linear_schedule(3e-3, 0.0, steps)
     tx = optax.chain(optax.adam(rate), cross_layer.kept(layers))
-    start = (ae.standardised(ae.Batch(x, y)), cross_layer.started(layers))
+    start = (ae.standardised(), cross_layer.started(layers))
     objective = ae.sparse(revival=1 / 32, dead_after=200)
     learner = ae.learner(model, objective, tx, initialise=start)
     train, held = slice(0, -2_000), slice(-2_000, None)
     init, step = jax.jit(learner.init), jax.jit(learner.step)
     rows = np.random.default_rng(1).permutation(len(x) - 2_000)
-    state = init(jax.random.key(0), ae.Batch(x[train][:512], y[train][:512]))
+    state = init(jax.random.key(0), ae.Batch(x[train][:2_000], y[train][:2_000]))
     for t in range(steps):
-        some = np.take(rows, np.arange(t * 512, (t + 1) * 512), mode="wrap")
+        some = np.take(rows, np.arange(t * 256, (t + 1) * 256), mode="wrap")
         state, _ = step(state, ae.Batch(x[some], y[some]))
     variables = learner.variables(state)
     figures = ae.evaluation.sparsity(model, variables, ae.Batch(x[held], y[held]))

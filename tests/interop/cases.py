@@ -59,17 +59,18 @@ def output_of(kind, w, x, *, subtract, k=3, rescale=False, skip=False, layer_nor
     return np.stack(rows)
 
 
-def pursuit_of(x, atoms, threshold):
+def pursuit_of(x, atoms, threshold, steps=None, repeats=False):
     """Matching pursuit of one example: the code, by the loop of the definition."""
     code, residual = np.zeros(len(atoms)), x
-    while True:
+    for _ in range(len(x) if steps is None else steps):
         products = atoms @ residual
         best = int(np.argmax(products))
         known, value = code[best] != 0, max(products[best], 0.0)
         code[best] += value
         residual = residual - value * atoms[best]
-        if known or value == 0 or np.linalg.norm(residual) < threshold:
-            return code
+        if (known and not repeats) or value == 0 or np.linalg.norm(residual) < threshold:
+            break
+    return code
 
 
 def _activation(kind, w, z, k, rescale):

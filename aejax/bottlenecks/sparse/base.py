@@ -77,8 +77,9 @@ class Sparse(Bottleneck):
     # The fields of Plain that grow with the size of a latent: where W_enc and these are multiplied
     # by c > 0, the codes are too. None: there is no such rule, so that norms cannot be folded.
     scales: ClassVar[tuple[str, ...] | None] = None
-    # The numbers in `own` of Plain that SAELens' cfg.json has by the same names, with defaults.
-    numbers: ClassVar[Mapping[str, float]] = {}
+    # The settings in `own` of Plain that SAELens' cfg.json has by the same names, with defaults:
+    # a bool, a number of 0 or more, or None for a whole number of 1 or more that need not be given.
+    settings: ClassVar[Mapping[str, Any]] = {}
     tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec, and no parameter
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
     windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`

@@ -11,7 +11,7 @@ import numpy as np
 from aejax.bottlenecks.sparse.base import Sparse, weights
 from aejax.bottlenecks.sparse.code import SparseCode
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
-from aejax.checks import check
+from aejax.checks import check, check_count
 from aejax.errors import UserError
 from aejax.kernels.pursuit import pursue
 from aejax.types import Array
@@ -27,20 +27,30 @@ class MatchingPursuit(Sparse):
     Attributes:
       latents: the number of latents m.
       residual_threshold: the norm of the residual below which an example takes no more atoms.
+      max_iterations: the largest number of atoms that an example takes; None: the size of x.
+      stop_on_duplicate_support: whether an example stops after it has taken an atom again.
     """
 
     latents: int
     residual_threshold: float = 1e-2
+    max_iterations: int | None = None
+    stop_on_duplicate_support: bool = True
 
     kind = "matching_pursuit"
     saelens = Architectures("matching_pursuit")
     vectors = ()
-    numbers: ClassVar[Mapping[str, float]] = {"residual_threshold": 1e-2}
+    settings: ClassVar[Mapping[str, Any]] = {
+        "residual_threshold": 1e-2,
+        "max_iterations": None,
+        "stop_on_duplicate_support": True,
+    }
     tied = True
 
     def check(self) -> None:
-        """Raises UserError if the threshold is negative."""
+        """Raises UserError if the threshold is negative, or no atom may be taken."""
         check(self, "residual_threshold", lambda norm: norm >= 0, "a number, 0 or more")
+        if self.max_iterations is not None:
+            check_count(self, 1, "max_iterations")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
         """Computes the code of inputs f32[B, D], with a dense z f32[B, m]."""
@@ -50,7 +60,7 @@ class MatchingPursuit(Sparse):
                 f"a matching pursuit explains its own input, but reads {inputs.shape[1]} numbers "
                 f"and writes {atoms.shape[1]}: choose another code for a transcoder"
             )
-        z = jnp.asarray(pursue(inputs, atoms, self.residual_threshold))
+        z = _codes(inputs, atoms, {name: getattr(self, name) for name in self.settings})
         return SparseCode(z, jnp.sum(z != 0, axis=-1).astype(jnp.float32))
 
     def projection(self, size: int, decoder: Any) -> tuple[Array, Array]:
@@ -59,15 +69,14 @@ class MatchingPursuit(Sparse):
 
     def plain(self, params: Any, memory: Any, norms: Array) -> dict[str, Any]:
         """Returns the fields of Plain."""
-        own = {"residual_threshold": self.residual_threshold}
+        own = {name: getattr(self, name) for name in self.settings}
         return {"activation": self.kind, "own": own}
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, Mapping[str, Any]]:
         """Returns the bottleneck, which has no parameters."""
-        threshold = float(plain.needed("residual_threshold"))
-        subtracts = plain.apply_b_dec_to_input
-        return cls(plain.latents, residual_threshold=threshold, subtract_bias=subtracts), {}
+        own = {name: plain.own.get(name, usual) for name, usual in cls.settings.items()}
+        return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input, **own), {}
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,5 +89,10 @@ class MatchingPursuit(Sparse):
     @classmethod
     def encode_plain(cls, plain: Plain, inputs: Array) -> Array:
         """Computes the codes of plain weights, f32[N, m]."""
-        threshold = float(plain.needed("residual_threshold"))
-        return jnp.asarray(pursue(inputs, plain.W_dec, threshold))
+        return _codes(inputs, plain.W_dec, {**cls.settings, **plain.own})
+
+
+def _codes(x: Array, atoms: Array, own: Mapping[str, Any]) -> Array:
+    """Computes the codes of x f32[B, D], f32[B, m], with the given settings."""
+    how = own["residual_threshold"], own["max_iterations"], not own["stop_on_duplicate_support"]
+    return jnp.asarray(pursue(x, atoms, *how))
