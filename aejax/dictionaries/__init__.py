@@ -1,1 +1,1 @@
-"""Tools for sparse dictionaries: plain weights, folding, objectives (recipes) and resampling."""
+"""Tools for sparse dictionaries: recipes, objectives, plain weights, folding and resampling."""
