@@ -38,6 +38,16 @@ def key():
     return jax.random.key(0)
 
 
+@pytest.fixture(scope="module")
+def coarse():
+    """Draws all pictures with fewer pixels, because drawing is most of the time of a report."""
+    from aejax.report.drawing import style
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 30)
+        yield
+
+
 # The slowest files. The workers begin with them, so that none runs alone at the end.
 LONGEST = (
     "training/learner_test.py",

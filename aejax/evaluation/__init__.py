@@ -17,6 +17,7 @@ from aejax.evaluation.decomposition import (
     posteriors,
 )
 from aejax.evaluation.examples import Nearest, chosen, nearest, undrawn, varied
+from aejax.evaluation.features import Recovery, recovery
 from aejax.evaluation.generation import Quality, quality
 from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
 from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
@@ -52,6 +53,7 @@ __all__ = [
     "Principal",
     "Quality",
     "Reconstruction",
+    "Recovery",
     "Sparsity",
     "TopExamples",
     "Units",
@@ -86,6 +88,7 @@ __all__ = [
     "quality",
     "rebuild",
     "reconstruction",
+    "recovery",
     "signed",
     "sparsity",
     "top_examples",

@@ -132,7 +132,8 @@ def learner(
         return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)), batch.weight)
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
-    return Learner(init, step, variables, evaluate, support=support)
+    subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
+    return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
 
 
 def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:

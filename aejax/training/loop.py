@@ -105,7 +105,8 @@ def loop(
 
     Raises:
       UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
-        method named above, or if the number of its seeds differs from the learner's.
+        method named above, if the number of its seeds differs from the learner's, or if a
+        transcoder subtracts the output's bias from its input.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     if (steps is None) == (epochs is None):
@@ -119,6 +120,12 @@ def loop(
         )
     if learner.support is not None and isinstance(batches, Batches):
         check_support(batches.split, learner.support)
+    if learner.subtracts_bias and isinstance(batches, Batches) and batches.split.transcodes:
+        raise UserError(
+            f"the bottleneck has subtract_bias, but {batches.split.name} predicts other hooks than "
+            "it reads, so that the bias belongs to another space than the input: give a transcoder "
+            "subtract_bias=False"
+        )
     return _loop(learner, state, _streams(learner, batches), steps, progress, stop)
 
 

@@ -38,6 +38,7 @@ from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
 from experiments.tools.interpolate import linear, spherical
 
+pytestmark = pytest.mark.usefixtures("coarse")
 SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)
 CASES = {
     "digits-vae": (digits_vae.EXPERIMENT, SMALL),
@@ -73,7 +74,7 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, data_dir):
+def finished(tmp_path_factory, data_dir, coarse):
     """A finished run of digits-vae and what it returned."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     return folder, drive(digits_vae.EXPERIMENT, SMALL, Place(out=str(folder), data_dir=data_dir))

@@ -23,6 +23,7 @@ from experiments import digits_vae
 from experiments.shared.course import drive
 from experiments.shared.place import Place
 
+pytestmark = pytest.mark.usefixtures("coarse")
 ARCHIVE = pathlib.Path(__file__).parent / "runs_0_1_0.zip"
 
 
