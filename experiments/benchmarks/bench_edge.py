@@ -81,6 +81,7 @@ def command(
     place = Place(data_dir=data_dir, manual_dir=manual_dir)
     test = experiment.data(experiment.config(**config.__dict__), place)[2]
     rows: dict[str, dict[str, list[float]]] = {}
+    result: dict[str, Any] = {}
     for member in range(seeds):
         model, variables, _ = ae.load(run_dir, seed=member)
         with tempfile.TemporaryDirectory() as scratch:
@@ -91,9 +92,9 @@ def command(
         for name, row in measured.items():
             for figure, value in row.items():
                 rows.setdefault(name, {}).setdefault(figure, []).append(value)
+        result = {name: summary(row) for name, row in rows.items()}
+        write_json(folder / "result.json", {**result, "environment": environment()})
         say(f"member {member} is measured")
-    result = {name: summary(row) for name, row in rows.items()}
-    write_json(folder / "result.json", {**result, "environment": environment()})
     for name, row in result.items():
         figures = ", ".join(f"{figure} {cell['mean']:.4g}" for figure, cell in row.items())
         say(f"  {name:<20} {figures}")
