@@ -69,8 +69,8 @@ LOWERED = {
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
+def data_dir(digits):
+    return str(digits)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def main(capsys, *arguments) -> tuple[int, str]:
 
 
 # Their nets and bounds are those of the kinds that interop/export_test.py lowers.
-ALIKE = ("digits-vae", "images-vae", "mnist-iwae")
+ALIKE = ("digits-vae", "images-vae", "images-vae-conv", "mnist-iwae")
 MARKS = {name: pytest.mark.slow for name in ALIKE}
 
 
