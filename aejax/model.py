@@ -84,11 +84,12 @@ class Autoencoder(nn.Module):
         """Computes the encoder's features; they need no key, so K draws share them."""
         with fitting("encoder", self.encoder, batch.x, batch.context):
             features = call(self.encoder, batch.x, batch.context)
+        seen = jnp.shape(jax.tree.leaves(batch.x)[0])
         for leaf in jax.tree.leaves(features):
-            if jnp.shape(leaf)[:1] != batch.x.shape[:1]:
+            if jnp.shape(leaf)[:1] != seen[:1]:
                 raise UserError(
                     f"the encoder {type(self.encoder).__name__} gives shape {jnp.shape(leaf)} for "
-                    f"x of shape {batch.x.shape}, whose first axis is the batch: give x the axes "
+                    f"x of shape {seen}, whose first axis is the batch: give x the axes "
                     "that the encoder reads, such as [B, height, width, channels] for pictures"
                 )
         return features

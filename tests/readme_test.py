@@ -30,7 +30,7 @@ from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
 PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "aejax/interop/README.md")
-PATHS += ("experiments/README.md",)
+PATHS += ("aejax/dictionaries/README.md", "experiments/README.md")
 # names of experiments that a page uses as examples, and that do not exist
 EXAMPLES = ("NAME", "rings")
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
@@ -130,6 +130,15 @@ def test_a_part_leaves_as_the_page_says(here):
     assert names["found"]["score"].shape == (10,)
     assert names["found"]["anomalous"].dtype == bool
     assert (here / "out" / "run_exported.py").exists()
+
+
+def test_a_dictionary_is_made_saved_and_changed_as_the_page_says(here):
+    """Fails if a name that the page uses is not reachable from `ae`."""
+    names = run_all("aejax/dictionaries/README.md")
+    assert names["again"].activation == "jumprelu"
+    found = names["ae"].interop.load("coder")
+    assert found.W_skip is not None
+    assert names["W_dec"].shape == (64, 2, 32)
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -34,7 +34,7 @@ class Items:
         return len(self.rows)
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        return _named(self.dataset[int(self.rows[index])])
+        return named(self.dataset[int(self.rows[index])])
 
     @property
     def batched(self) -> bool:
@@ -47,11 +47,11 @@ class Items:
         if isinstance(examples, Mapping) or (
             isinstance(examples, tuple) and len(examples[0]) == len(indices)
         ):
-            return {name: np.asarray(column) for name, column in _named(examples).items()}
+            return {name: np.asarray(column) for name, column in named(examples).items()}
         if hasattr(examples, "shape"):
             return {"x": np.asarray(examples)}
-        named = [_named(example) for example in examples]
-        return {name: np.stack([one[name] for one in named]) for name in named[0]}
+        each = [named(example) for example in examples]
+        return {name: np.stack([one[name] for one in each]) for name in each[0]}
 
 
 def source(
@@ -129,12 +129,13 @@ def _checked(part: str, dataset: Any) -> Any:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(
             f"{part} is a {type(dataset).__name__}, which has no length or no access by number: "
-            "give a data set with __len__ and __getitem__, or read it into arrays first"
+            "give a data set with __len__ and __getitem__, or use data.Stream for an iterator"
         )
     return dataset
 
 
-def _named(example: Any) -> dict[str, np.ndarray]:
+def named(example: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of an example by name: a tuple's are x, y, and extra_0 and so on."""
     if isinstance(example, Mapping):
         return {name: np.asarray(value) for name, value in example.items()}
     if isinstance(example, Sequence) and not isinstance(example, str):

@@ -60,13 +60,19 @@ def call(net: Any, values: Any, context: Any = None) -> Any:
     """
     first = _first(net)
     parameters = _parameters(first)
-    arguments = (values, context) if _takes_context(parameters, context) else (values,)
+    arguments, named = (values,), {}
+    if _takes_context(parameters, context):
+        # By place, as a contract's second argument may have any name, unless it stands elsewhere.
+        if "context" in list(parameters)[2:]:
+            named = {"context": context}
+        else:
+            arguments = (values, context)
     if not isinstance(net, nn.Module):
-        return net(*arguments)
+        return net(*arguments, **named)
     told = {name: FLAGS[name] == training(net) for name in parameters if name in FLAGS}
     told = {name: value for name, value in told.items() if getattr(first, name, None) is None}
     with nn.intercept_methods(_tell):
-        return net(*arguments, **told)
+        return net(*arguments, **named, **told)
 
 
 def _tell(

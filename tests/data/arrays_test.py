@@ -229,3 +229,20 @@ def test_a_data_set_of_another_library(batched):
         source(data, field="image")
     with pytest.raises(UserError, match="generator, which has no length"):
         source(i for i in range(3))
+
+
+def test_a_stream_gives_its_examples_in_order(capsys):
+    """Over the end of a pass, in chunks and alone, and again from the front after a resume."""
+    rows = [(np.full(2, i, np.float32), i) for i in range(7)]
+    batches = ae.data.Stream(lambda: iter(rows), length=7, size=3)
+    found = [np.asarray(batches.source(t, 2, limit=6).arrays["x"])[..., 0] for t in (0, 2)]
+    np.testing.assert_array_equal(np.ravel(found), np.arange(12) % 7)
+    assert capsys.readouterr().err == ""
+    again = ae.data.Stream(lambda: iter(rows), length=7, size=3)
+    np.testing.assert_array_equal(again[2].x[:, 0], [6, 0, 1])
+    assert "reading 6 examples again" in capsys.readouterr().err
+    assert again.steps(3) == 7
+    with pytest.raises(UserError, match="the stream ended after 7 examples"):
+        ae.data.Stream(lambda: iter(rows), length=8, size=8)[0]
+    with pytest.raises(UserError, match="can be read only once"):
+        ae.data.Stream(iter(rows), length=7, size=3)

@@ -44,16 +44,16 @@ def test_the_frontier_keeps_peers_apart_and_draws():
         "steps_per_second": {"mean": 1.0, "std": 0.0, "values": [1.0]},
     }
     steps = np.arange(4)
-    histories = {"topk": {"dead": (steps, np.ones((4, 2)) * [0.1, 0.3])}, "plain": {}}
-    frontier, dead = synth.findings(Finished(result, histories))
+    dead = {"dead": (steps, np.ones((4, 2)) * [0.1, 0.3])}
+    histories = {"topk": dead, "l1": dead, "plain": {}}
+    (frontier,), curves = synth.findings(Finished(result, histories)), synth.curves(histories)
     own = frontier.figures[0].draw.keywords["panels"]["mcc"]
     peers = frontier.figures[0].draw.keywords["peers"]["mcc"]
     assert {name: each.l0.tolist() for name, each in own.items()} == {"topk": [3, 4], "l1": [3.1]}
     assert {name: each.value.tolist() for name, each in peers.items()} == {"topk": [0.2]}
-    lines = dead.figures[0].draw.keywords["series"]
-    np.testing.assert_allclose(lines["topk"][1], 0.2)
-    assert list(lines) == ["topk"]
-    for section in (frontier, dead):
+    assert [picture.name for picture in curves.figures] == ["codes-dead"]
+    assert list(curves.figures[0].draw.keywords["series"]) == ["topk", "l1"]
+    for section in (frontier, curves):
         assert len(draw(section.figures[0]).light) > 5_000
 
 

@@ -80,11 +80,14 @@ class Flagged(nn.Module):
 
 
 class Asking(nn.Module):
-    """A net that asks itself whether it trains."""
+    """A net that asks itself whether it trains, and counts its training steps in its memory."""
 
     @nn.compact
     def __call__(self, x):
         average = not ae.nets.training(self)
+        count = self.variable("memory", "count", lambda: jnp.zeros((), jnp.int32))
+        if not average:
+            count.value += 1
         return nn.Dense(16)(nn.BatchNorm(use_running_average=average, momentum=MOMENTUM)(flat(x)))
 
 
@@ -104,7 +107,11 @@ class TestBatchNorm:
     )
     def test_running_averages_are_those_of_numpy(self, encoder, draws):
         """The encoder runs once a step, also with 3 draws. Fails if it runs at each, or at init."""
-        memory = trained(variational(encoder), draws).memory["@batch_stats"]["encoder"]
+        state = trained(variational(encoder), draws)
+        memory = state.memory["@batch_stats"]["encoder"]
+        counts = jax.tree.leaves(state.memory.get("encoder", {}))
+        assert all(count == STEPS for count in counts)
+        assert len(counts) == isinstance(encoder, Asking | Blocks)
         found = jax.tree.leaves_with_path(memory)
         mean, var = np.zeros(64), np.ones(64)
         for t in range(STEPS):
@@ -293,10 +300,18 @@ def test_a_context_reaches_the_nets_that_take_one():
             return flat(x)[:, :2] + label
 
     x, context = jnp.ones((B, *kinds.EVENT)), jnp.ones((B, 2))
+
+    class ByName(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False, context=None):
+            assert train is False
+            return flat(x)[:, :2] + context
+
     for net, width in (
         (ae.nets.MLP((4,)), 66),
         (nn.Sequential([ae.nets.MLP((4,)), nn.relu]), 66),
         (ByPlace(), None),
+        (ByName(), None),
         (nn.Sequential([flat, nn.Dense(3)]), 64),
     ):
         model = ae.Autoencoder(net, ae.Point(2), ae.nets.MLP((), shape=kinds.EVENT))

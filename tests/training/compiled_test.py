@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 import aejax as ae
 from tests import kinds
@@ -122,6 +123,11 @@ def test_what_does_not_divide_is_refused_in_one_sentence(found, case, said):
     assert "\n" not in found["refused"][case]
 
 
+def test_batch_norm_sees_the_whole_batch_on_every_device(found):
+    """Four shards of a batch, 5 steps, to 1e-6. Fails if each device takes its own rows' mean."""
+    assert found["batch norm"] < 1e-6
+
+
 # Below: the process with 8 devices.
 
 
@@ -191,6 +197,21 @@ def odd_batch():
     learner.step(state, kinds.batch(size=30))
 
 
+def batch_norm() -> float:
+    """How far parameters and running averages are apart on one device and on four shards."""
+    layers = [lambda x: x.reshape((x.shape[0], -1)), nn.BatchNorm(), nn.Dense(16), nn.relu]
+    model = kinds.variational().clone(encoder=nn.Sequential(layers))
+    ends = []
+    for mesh in (None, "data=4,model=2"):
+        learner = ae.chunked(ae.learner(model, ae.elbo(), optax.sgd(1e-3)), 5)
+        learner = ae.compiled(learner, mesh and parse(mesh), ae.dictionary_rules)
+        state = learner.init(jax.random.key(0), kinds.batch())
+        state, _ = kinds.train(learner, state, 5)
+        ends.append(jax.device_get((state.params, state.memory)))
+    apart = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), *ends)
+    return float(max(jax.tree.leaves(apart)))
+
+
 def main() -> None:
     tables: dict[str, dict[str, dict[str, Any]]] = {}
     for kind, meshes in MESHES.items():
@@ -202,7 +223,7 @@ def main() -> None:
         "batch": refused(odd_batch),
         "rows": refused(odd_rows),
     }
-    print(json.dumps({**tables, "refused": refusals}))
+    print(json.dumps({**tables, "refused": refusals, "batch norm": batch_norm()}))
 
 
 if __name__ == "__main__":
