@@ -49,10 +49,10 @@ def run_all(path: str) -> dict:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, digits, monkeypatch):
     """Makes an empty folder, in which scripts run and data are prepared."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(digits))
     return tmp_path
 
 
