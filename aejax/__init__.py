@@ -1,6 +1,7 @@
 """aejax: autoencoders as pure functions in JAX and Flax, one learner for all of them."""
 
-from aejax import bounds, contracts, data, evaluation, likelihoods, losses, nets, priors
+from aejax import bounds, contracts, data, evaluation, interop, likelihoods, losses, nets, priors
+from aejax import dictionaries as dictionary
 from aejax.bottlenecks import (
     AbsTopK,
     AnnealedReLU,
@@ -12,6 +13,7 @@ from aejax.bottlenecks import (
     InverseAutoregressive,
     JumpReLU,
     Levels,
+    MatchingPursuit,
     Planar,
     Point,
     ReLU,
@@ -20,8 +22,7 @@ from aejax.bottlenecks import (
     UpwardLevels,
     VectorQuantised,
 )
-from aejax.dictionaries import plain as dictionary
-from aejax.dictionaries import recipes
+from aejax.dictionaries import objectives, recipes
 from aejax.dictionaries.folding import fold, unfold
 from aejax.dictionaries.resampling import resampled
 from aejax.dictionaries.window import check_window
@@ -55,6 +56,7 @@ __all__ = [
     "JumpReLU",
     "Learner",
     "Levels",
+    "MatchingPursuit",
     "NonFinite",
     "Objective",
     "Patience",
@@ -83,6 +85,7 @@ __all__ = [
     "evaluation",
     "fold",
     "initialise",
+    "interop",
     "learner",
     "likelihoods",
     "load",
@@ -91,6 +94,7 @@ __all__ = [
     "merge",
     "mesh",
     "nets",
+    "objectives",
     "priors",
     "recipes",
     "reconstruction",

@@ -77,12 +77,15 @@ class LinearDecoder(Protocol):
         """Returns the atoms f32[m, D], bias f32[D], and skip weights f32[D_in, D] or None."""
         ...
 
-    def measure(self, differences: Array) -> Array:
+    def measure(self, differences: Array, context: Any = None) -> Array:
         """Converts differences [B, *shape] from the target's units to scaled units f32[B, D]."""
         ...
 
-    def finish(self, output: Array) -> Array:
-        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units."""
+    def finish(self, output: Array, context: Any = None) -> Array:
+        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units.
+
+        The context is the batch's, from which a decoder may take the scale of each example.
+        """
         ...
 
 
@@ -120,6 +123,8 @@ class Learner(NamedTuple):
     chunk: int | None = None
     shared_data: bool = False  # whether all seeds see the same batches
     support: tuple[float, float] | None = None  # the range of targets that the likelihood accepts
+    # Whether the bottleneck subtracts the output's bias from its input, as no transcoder may.
+    subtracts_bias: bool = False
 
 
 @jax.tree_util.register_dataclass

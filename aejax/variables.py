@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 Path: TypeAlias = tuple[str, ...]
 
 # These are the paths of an Autoencoder with a sparse bottleneck and a Dictionary as its decoder.
-KERNEL = ("params", "bottleneck", "encode", "kernel")  # f32[D, m]
-BIAS = ("params", "bottleneck", "encode", "bias")  # f32[m]
+KERNEL = ("params", "bottleneck", "encode", "kernel")  # W_enc, f32[D, m]
+BIAS = ("params", "bottleneck", "encode", "bias")  # b_enc, f32[m]
 AGE = ("memory", "bottleneck", "ages", "age")  # i32[m]
-ATOMS = ("params", "decoder", "atoms")  # f32[m, D]
-OFFSET = ("params", "decoder", "bias")  # f32[D]
-SKIP = ("params", "decoder", "skip_kernel")  # f32[D_in, D], only with a skip connection
+ATOMS = ("params", "decoder", "atoms")  # W_dec, f32[m, D]
+OFFSET = ("params", "decoder", "bias")  # b_dec, f32[D]
+SKIP = ("params", "decoder", "skip_kernel")  # W_skip, f32[D_in, D], only with a skip connection
 # Each `Scale` stores a mapping with mean, factor and inverse.
 INPUT_SCALE = ("memory", "encoder")
 OUTPUT_SCALE = ("memory", "decoder", "scale")

@@ -90,7 +90,7 @@ KINDS = {
     ),
     "sae-jumprelu": Kind(
         scaled(ae.JumpReLU(128, subtract_bias=True)),
-        ae.recipes.jumprelu(0.05),
+        ae.objectives.jumprelu(0.05),
         {"initialise": (ae.standardised(), ae.tied)},
     ),
 }

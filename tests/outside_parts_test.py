@@ -27,6 +27,7 @@ from aejax.bottlenecks import Sparse
 from aejax.contracts import NOTHING, Bottleneck, Given, Likelihood, Prior, VectorBottleneck
 from tests.imports_test import FILES, imported
 
+pytestmark = pytest.mark.usefixtures("coarse")
 L, EVENT = 3, (12,)
 KEY = jax.random.key(3)
 

@@ -1,6 +1,6 @@
 """Data sets, their splits, and the batch that each training step receives."""
 
-from aejax.data import changes
+from aejax.data import activations, changes
 from aejax.data.arrays import arrays, splits, statistics, table
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
@@ -14,6 +14,7 @@ __all__ = [
     "Batches",
     "Split",
     "Stream",
+    "activations",
     "arrays",
     "changed",
     "changes",

@@ -155,6 +155,15 @@ class Quadrants:
 
 
 @dataclasses.dataclass(frozen=True)
+class InputToo:
+    """Makes the input the context too, which a skip connection and `nets.Normalise` read."""
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Applies the change to one batch."""
+        return batch._replace(context=batch.x)
+
+
+@dataclasses.dataclass(frozen=True)
 class ContextOnly:
     """Makes the context the input, so that the encoder sees nothing else; removes the context."""
 

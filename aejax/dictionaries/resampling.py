@@ -108,8 +108,9 @@ def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
     silent, decoder, forward = ages(model), dictionary(model), model(batch)
     seen = model.bottleneck.inputs(forward.features, decoder)
     bias = decoder.weights(model.bottleneck.latents).bias
-    zero = decoder.finish(jnp.broadcast_to(bias[None], (seen.shape[0], bias.shape[0])))
-    return silent, seen, decoder.measure(batch.target - zero), scaled_error(model, forward)
+    rows = jnp.broadcast_to(bias[None], (seen.shape[0], bias.shape[0]))
+    wanted = decoder.measure(batch.target - decoder.finish(rows, batch.context), batch.context)
+    return silent, seen, wanted, scaled_error(model, forward)
 
 
 def _set(path: Any, leaf: Any, dead: Array, fresh: dict[Path, Array]) -> Any:

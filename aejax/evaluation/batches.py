@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aejax.checks import check_not_rbg
+from aejax.data.fixed import Data, as_data
 from aejax.errors import UserError
-from aejax.events import as_batch
 from aejax.types import Array, Batch, Key, Variables
 
 ROWS = 256  # examples per block of `in_blocks`
-
-
-@runtime_checkable
-class Examples(Protocol):
-    """The interface that evaluations require of data; `aejax.data.Split` has it."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yields all examples once, in order; the last batch may be smaller."""
-        ...
-
-
-# What an evaluation takes: a split, or a Batch or an array f32[N, *event] whose rows are examples.
-Data: TypeAlias = Examples | Batch | np.ndarray | jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows of one batch as data."""
-
-    batch: Batch  # leaves [N, ...]
-
-    def __len__(self) -> int:
-        return len(self.batch.x)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yields all rows once, in order; the last batch may be smaller."""
-        for start in range(0, len(self), size):
-            yield jax.tree.map(lambda leaf, at=start: leaf[at : at + size], self.batch)
 
 
 class Static:
@@ -82,25 +51,19 @@ class FullBatch(NamedTuple):
     valid: Array  # bool[B], False for the rows that only pad the last batch
 
 
-def full_batches(data: Data, size: int) -> Iterator[FullBatch]:
+def full_batches(data: Any, size: int) -> Iterator[FullBatch]:
     """Yields all examples in order, in batches of one size, so that programs compile only once.
 
     Args:
-      data: a split, or a Batch or an array f32[N, *event], whose rows are the examples.
-      size: the number of examples in a batch.
+      data: a split, an array [N, *event], or a Batch (see `aejax.data.fixed`).
+      size: the number of examples at a time.
 
     Raises:
       UserError: if `data` is none of these or has no examples, or if size < 1.
     """
-    if isinstance(data, Batch | np.ndarray | jax.Array):
-        data = Rows(as_batch(data))
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
-    if not isinstance(data, Examples):
-        raise UserError(
-            f"an evaluation got a {type(data).__name__} as its data: give an array, a Batch, or "
-            "a split, as in train, validation, test = ae.data.arrays(x)"
-        )
+    data = as_data(data)
     if len(data) < 1:
         raise UserError("there are no examples to evaluate: give a split that is not empty")
     size, start = min(size, len(data)), 0

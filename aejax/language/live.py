@@ -133,6 +133,7 @@ def live(
     x: Hooks,
     target: Hooks | None = None,
     *,
+    context: Hooks | None = None,
     provenance: Mapping[str, Any],
     first_positions: int = 0,
     passes: int = 16,
@@ -145,6 +146,8 @@ def live(
       x: the hook whose values the encoder sees; several for a crosscoder.
       target: the hook whose values are reconstructed; None means x, another hook makes a
         transcoder.
+      context: the hook or hooks whose values the decoder sees too, x for a skip transcoder; None
+        means none.
       provenance: the model, corpus and packing, and all else that the values depend on, as JSON
         values.
       first_positions: the number of tokens to leave out at the start of every row; 1 leaves out an
@@ -161,7 +164,7 @@ def live(
     rows = Packed(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
     source = Live(read, rows, passes, first_positions)
     wanted = x if target is None else target
-    names = sorted({*_names(x), *_names(wanted)})
+    names = sorted({*_names(x), *_names(wanted), *_names(context or ())})
     for name in names:
         if name not in source.shapes:
             raise UserError(
@@ -173,7 +176,7 @@ def live(
     return Split(
         name="live/all",
         arrays=arrays,  # type: ignore
-        prepare=FromHooks(x, wanted),
+        prepare=FromHooks(x, wanted, context),
         fingerprint=digest.hexdigest(),
         origin=f"activations of {json.dumps(provenance)}",
         facts=facts(x, wanted, provenance),

@@ -129,4 +129,6 @@ def collect(
 
 
 def _append(writer: ActivationWriter, packed: Packed, values: Mapping[str, Array]) -> None:
-    writer.append(values, mask=packed.position != PADDING, positions=packed.position)
+    columns = {"token": packed.tokens, "document": packed.text}
+    mask = packed.position != PADDING
+    writer.append(values, mask=mask, positions=packed.position, columns=columns)

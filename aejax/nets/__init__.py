@@ -8,6 +8,7 @@ from aejax.nets.join import Branches, Joined
 from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
+from aejax.nets.normalise import Normalise
 from aejax.nets.patches import PatchDecoder, PatchEncoder
 from aejax.nets.recurrent import GRU, GRUDecoder
 from aejax.nets.resnet import ResNet
@@ -33,6 +34,7 @@ __all__ = [
     "LadderHead",
     "LadderOutput",
     "LadderTrunk",
+    "Normalise",
     "PatchDecoder",
     "PatchEncoder",
     "ResNet",

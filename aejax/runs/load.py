@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ def load(
     folder: str | os.PathLike,
     *,
     seed: int | None = None,
+    setting: Any = None,
     step: int | None = None,
     best: bool | str = False,
     parts: Sequence[str] | None = None,
@@ -48,6 +50,8 @@ def load(
     Args:
       folder: the run's folder.
       seed: the member of a run with seeds, counted from 0; None loads all, with a leading S.
+      setting: the setting of a swept run, such as 5.0 or {"l0": 5.0}, among whose members `seed`
+        then counts; the model is that setting's. None: `seed` counts all members.
       step: the step of the checkpoint to load; None loads the newest undamaged one.
       best: whether to load the checkpoint whose validation figure is the smallest, which
         `Run(..., best=name)` keeps; or the name of the figure, if the run has several.
@@ -61,20 +65,22 @@ def load(
       the run has them.
 
     Raises:
-      UserError: if the folder is no run, if all checkpoints are damaged, if the given model is not
-        the recorded one, or if the model cannot be made again from its description.
+      UserError: if the folder is no run or has no such seed or setting, if all checkpoints are
+        damaged, if the given model is not the recorded one, or if the model cannot be made again
+        from its description.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
+    seed, described = _chosen(folder, record, seed, setting)
     if model is None:
-        if record["model"] is None:
+        if described is None:
             raise UserError(
                 f"{folder / CONFIG} does not describe the model: give it as load(folder, model=...)"
                 ", or give it to Run"
             )
-        model = from_json(record["model"])
-    elif record["model"] is not None:
-        _check_model(folder, record["model"], model)
+        model = from_json(described)
+    elif described is not None:
+        _check_model(folder, described, model)
     if best:
         step = _best_step(folder / CHECKPOINTS, best, step)
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
@@ -92,6 +98,40 @@ def load(
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
+
+
+def _chosen(
+    folder: pathlib.Path, record: dict[str, Any], seed: int | None, setting: Any
+) -> tuple[int | None, Any]:
+    """Returns the member of all members, and the description of its model."""
+    entries = list((record.get("sweep") or {}).values())
+    if setting is None:
+        own = [entry["model"] for entry in entries if seed in entry["members"]]
+        return seed, own[0] if own else record["model"]
+    named = [entry for entry in entries if _equal(entry["setting"], as_json(setting))]
+    if not named:
+        known = ", ".join(str(entry["setting"]) for entry in entries)
+        raise UserError(
+            f"{folder} has no members of the setting {setting}: "
+            + (f"choose one of {known}" if known else "it is no sweep, so leave out setting")
+        )
+    members = named[0]["members"]
+    if seed is None or not 0 <= seed < len(members):
+        raise UserError(
+            f"{folder} has {len(members)} members of the setting {setting}: choose a seed from 0 "
+            f"to {len(members) - 1}"
+        )
+    return members[seed], named[0]["model"]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compares two settings, whose numbers may have been rounded to float32."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    numbers = all(isinstance(value, int | float) for value in (a, b))
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
 
 
 def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:

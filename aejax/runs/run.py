@@ -48,8 +48,11 @@ class Run:
         from start to start; all other fields must stay the same.
       experiment: the name of the experiment, by which commands on the folder find its code.
       model: the model, described in config.json so that `aejax.load` can make it again. Without it,
-        `load` needs the model as an argument.
+        `load` needs the model as an argument. With settings it is a function from one setting to
+        its model.
       objective: the loss, whose names and weights are recorded and compared at each start.
+      settings: the settings of `aejax.swept`, a pytree with leaves [S], which config.json records
+        so that `aejax.load` gives each member its own model.
       best: the name of a validation figure; the checkpoint where it is smallest is kept.
       checkpoint_seconds: seconds between two checkpoints.
       keep: how many of the newest checkpoints to keep.
@@ -72,6 +75,7 @@ class Run:
         experiment: str | None = None,
         model: Any = None,
         objective: Objective | None = None,
+        settings: Any = None,
         best: str | None = None,
         checkpoint_seconds: float = 10.0,
         keep: int = 3,
@@ -82,7 +86,7 @@ class Run:
     ):
         self.folder = pathlib.Path(folder)
         self.result: dict[str, Any] | None = None  # the result, once the run has finished
-        self._record = describe(config, experiment, model, objective)
+        self._record = describe(config, experiment, model, objective, settings)
         self._steps = self._record["config"].get("steps")
         self._best, self._seconds, self._keep = best, checkpoint_seconds, keep
         self._every, self._may_change = log_every, may_change

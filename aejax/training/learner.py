@@ -64,8 +64,9 @@ def learner(
 
     Raises:
       UserError: if draws < 1, or 1 under a bound of several draws, if tx is not an optimiser, if
-        the objective has no term or lacks a weight, or if the bound cannot use a term. The returned
-        functions raise it for an rbg key with several draws.
+        the objective has no term or lacks a weight, if the bound cannot use a term, or if only one
+        of bottleneck and objective steers L0. The returned functions raise it for an rbg key with
+        several draws.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(
@@ -73,6 +74,7 @@ def learner(
         )
     update = optax.with_extra_args_support(tx).update
     _check_objective(objective, draws, bound)
+    _check_steering(model, objective)
     if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
             f"the prior {type(model.prior).__name__} shares its layers with the posterior, so this "
@@ -130,7 +132,8 @@ def learner(
         return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)), batch.weight)
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
-    return Learner(init, step, variables, evaluate, support=support)
+    subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
+    return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
 
 
 def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
@@ -190,6 +193,23 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
         raise UserError(
             "this bound needs a rate that sticks the landing, and the objective has none: use "
             "losses.rate(stick=True), or bounds.iwae"
+        )
+
+
+def _check_steering(model: Any, objective: Objective) -> None:
+    """Checks that a bottleneck with a target for L0 has a term that reaches it, and vice versa."""
+    bottleneck = getattr(model, "bottleneck", None)
+    target, name = getattr(bottleneck, "l0", None), type(bottleneck).__name__
+    steered = [n for n, (w, t) in objective.items() if w is not None and losses.mark(t).steered]
+    if target is not None and not steered:
+        raise UserError(
+            f"{name} is given a target for L0, but no term of the objective is steered to it: use "
+            "ae.sparse(steered=ae.losses.penalty) or one of ae.recipes, or leave out l0"
+        )
+    if steered and target is None:
+        raise UserError(
+            f"the price of the term {steered[0]!r} is steered, but {name} is given no target for "
+            f"L0: give it one, such as {name}(..., l0=32)"
         )
 
 

@@ -5,7 +5,8 @@
         run.save(state)
 
 A yielded state is valid until the next pair is requested, because the next step donates its
-buffers. No metrics are copied to the host during a call; they are read once when it ends.
+buffers. No metrics are copied to the host during a call; they are read once when it ends. A loop
+whose learner was steered to a number of active latents and ends more than a tenth off it warns.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +28,7 @@ from aejax.data.batches import Batches
 from aejax.data.split import check_support
 from aejax.data.stream import Stream
 from aejax.errors import UserError
+from aejax.training import steering
 from aejax.training.gathering import gathered
 from aejax.training.progress import Progress
 from aejax.types import Learner, Source, State
@@ -103,7 +106,8 @@ def loop(
 
     Raises:
       UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
-        method named above, or if the number of its seeds differs from the learner's.
+        method named above, if the number of its seeds differs from the learner's, or if a
+        transcoder subtracts the output's bias from its input.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     if (steps is None) == (epochs is None):
@@ -117,13 +121,19 @@ def loop(
         )
     if learner.support is not None and isinstance(batches, Batches):
         check_support(batches.split, learner.support)
+    if learner.subtracts_bias and isinstance(batches, Batches) and batches.split.transcodes:
+        raise UserError(
+            f"the bottleneck has subtract_bias, but {batches.split.name} predicts other hooks than "
+            "it reads, so that the bias belongs to another space than the input: give a transcoder "
+            "subtract_bias=False"
+        )
     return _loop(learner, state, _streams(learner, batches), steps, progress, stop)
 
 
 def _loop(learner, state, batches, steps, progress, stop):
     done, first_seed = int(state.step), getattr(batches, "seed", 0)
     size, chunk = learner.chunk or 1, None
-    pace = _Pace(size)
+    pace, late = _Pace(size), []
     with Progress(done, steps, progress) as bar:
         while done < steps and not stop():
             start = done - done % size
@@ -137,7 +147,21 @@ def _loop(learner, state, batches, steps, progress, stop):
             _check(host, done, first_seed, chunk)
             done += count
             bar.move(done, float(np.mean(host["loss"][..., -1])))
+            late = _late(late, host)
             yield state, host
+    said = steering.verdict(steering.off(np.concatenate(late))) if late else ""
+    if said and done >= steps:
+        warnings.warn(said, stacklevel=2)
+
+
+def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Adds how far L0 is off its target, f[n] or f[n, S], and drops what no longer counts."""
+    if steering.METRIC not in metrics:
+        return late
+    late = [*late, metrics[steering.METRIC].T]
+    while sum(map(len, late[1:])) >= steering.TAIL:
+        late = late[1:]
+    return late
 
 
 class _Pace:

@@ -178,7 +178,7 @@ def test_a_crosscoder_is_the_same_parts_with_another_axis():
     batch = ae.Batch(x, x)
     model = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(M), ae.nets.Dictionary((layers, D)))
     start = (ae.initialise.layered(0.08), ae.tied)
-    learner = ae.learner(model, ae.recipes.crosscoder(2.0), optax.sgd(0.1), initialise=start)
+    learner = ae.learner(model, ae.objectives.crosscoder(2.0), optax.sgd(0.1), initialise=start)
     state = learner.init(jax.random.key(0), batch)
     atoms = state.params["decoder"]["atoms"].reshape(M, layers, D)
     np.testing.assert_allclose(jnp.linalg.norm(atoms, axis=-1), 0.08, rtol=1e-5)

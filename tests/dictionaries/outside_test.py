@@ -57,7 +57,7 @@ class SoftThreshold(Sparse):
     def apply_plain(cls, plain, pre):
         return soft(pre + plain.b_enc[None], plain.threshold)
 
-    def penalty(self, code):
+    def penalty(self, code, norms=None):
         return code.magnitude()
 
 

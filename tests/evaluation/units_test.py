@@ -48,8 +48,20 @@ def test_units_that_know_nothing_have_the_labels_entropy():
 def test_signed_units_answer_one_way_each():
     """Fails if the negative part keeps its sign, or if the mean is not subtracted."""
     units = np.array([[1.0, 5.0], [3.0, 7.0], [8.0, 3.0]])
-    found = evaluation.signed(units)
+    found = evaluation.signed(evaluation.centred(units))
     np.testing.assert_allclose(found, [[0, 0, 3, 0], [0, 2, 1, 0], [4, 0, 0, 2]])
+
+
+def test_a_silent_latent_of_either_sign_stays_silent():
+    """Of 60 examples, 25 have +1, 5 have -1, 30 nothing. Fails if a sparse code is centred.
+
+    Its negative side is then judged by examples in which it is silent.
+    """
+    code = np.zeros((60, 1))
+    code[:25], code[25:30] = 1.0, -1.0
+    found = evaluation.units(evaluation.signed(code), np.repeat([0, 1, 2], [25, 5, 30]))
+    assert (found.judged, found.rare) == (1, 1)
+    assert list(found.label) == [0, -1]
 
 
 def test_dead_everywhere_is_no_number():

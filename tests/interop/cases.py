@@ -49,10 +49,28 @@ def output_of(kind, w, x, *, subtract, k=3, rescale=False, skip=False, layer_nor
             mean = row.mean()
             std = np.sqrt(((row - mean) ** 2).sum() / (len(row) - 1))
             seen = (row - mean) / (std + 1e-5)
-        z = (seen - w["b_dec"] if subtract else seen) @ w["W_enc"]
-        out = w["b_dec"] + _activation(kind, w, z, k, rescale) @ w["W_dec"]
+        centred = seen - w["b_dec"] if subtract else seen
+        if kind == "matching_pursuit":
+            code = pursuit_of(centred, w["W_dec"], threshold=0.4)
+        else:
+            code = _activation(kind, w, centred @ w["W_enc"], k, rescale)
+        out = w["b_dec"] + code @ w["W_dec"]
         rows.append(out * std + mean + (row @ w["W_skip"] if skip else 0.0))
     return np.stack(rows)
+
+
+def pursuit_of(x, atoms, threshold, steps=None, repeats=False):
+    """Matching pursuit of one example: the code, by the loop of the definition."""
+    code, residual = np.zeros(len(atoms)), x
+    for _ in range(len(x) if steps is None else steps):
+        products = atoms @ residual
+        best = int(np.argmax(products))
+        known, value = code[best] != 0, max(products[best], 0.0)
+        code[best] += value
+        residual = residual - value * atoms[best]
+        if (known and not repeats) or value == 0 or np.linalg.norm(residual) < threshold:
+            break
+    return code
 
 
 def _activation(kind, w, z, k, rescale):

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from aejax import interop
 from aejax.dictionaries.folding import unfold
-from aejax.dictionaries.plain import Plain, reconstruct
+from aejax.dictionaries.plain import Plain, encode, reconstruct
 from aejax.errors import UserError
 from aejax.types import Batch
 from tests.interop import cases
@@ -51,6 +51,11 @@ ROWS = {
         {"kind": "jumprelu", "subtract": False, "skip": True},
     ),
     "abstopk": (USUAL, {"k": 3}, {"kind": "abstopk", "subtract": True}),
+    "matching_pursuit": (
+        ("W_dec", "b_dec"),
+        {"residual_threshold": 0.4},
+        {"kind": "matching_pursuit", "subtract": True},
+    ),
 }
 
 
@@ -90,11 +95,39 @@ def test_what_we_write_is_what_we_read(tmp_path, row):
         load_file(tmp_path / name / "sae_weights.safetensors") for name in ("theirs", "ours")
     )
     assert theirs.keys() == ours.keys()
+    if row == "topk rescaled":  # read with rows of norm 1, so that activations are SAELens' too
+        norms = np.linalg.norm(theirs["W_dec"], axis=1)
+        theirs["W_dec"] = theirs["W_dec"] / norms[:, None]
+        theirs["W_enc"], theirs["b_enc"] = theirs["W_enc"] * norms, theirs["b_enc"] * norms
     for name in theirs:
-        np.testing.assert_array_equal(theirs[name], ours[name])
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, atol=1e-7)
     config = json.loads((tmp_path / "ours" / "cfg.json").read_text())
     assert config["architecture"] == row.split()[0]
     assert config["metadata"] == {"sae_lens_version": "6.0.0", "hook_name": "blocks.1.x"}
+
+
+def test_activations_are_those_of_saelens_where_norms_count(tmp_path):
+    """SAELens selects by pre * norm and returns these scores. Fails if `encode` leaves out the
+    norms, or if weights that are read select without them after a step of training."""
+    plain = interop.load(written(tmp_path, "topk rescaled")[0])
+    w, x = cases.weights(), cases.inputs()
+    scores = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]) * np.linalg.norm(w["W_dec"], axis=1)
+    least = np.sort(scores, axis=1)[:, [-3]]
+    expected = np.where(scores >= least, np.maximum(scores, 0), 0)
+    np.testing.assert_allclose(encode(plain, x), expected, rtol=1e-5, atol=1e-5)
+    model, _ = unfold(plain)
+    assert model.bottleneck.score_by_norm
+
+
+def test_tied_weights_that_saelens_would_read_otherwise_are_not_saved(tmp_path):
+    """Fails if W_enc is left out of the file unseen, or an output loses its bias."""
+    plain = interop.load(written(tmp_path / "theirs", "matching_pursuit")[0])
+    with pytest.raises(UserError, match="not the transpose of W_dec"):
+        interop.save_saelens(tmp_path / "ours", plain._replace(W_enc=2 * plain.W_enc))
+    with pytest.raises(UserError, match="adds b_dec of matching_pursuit weights"):
+        interop.save_saelens(tmp_path / "ours", plain._replace(apply_b_dec_to_input=False))
+    folder, _ = written(tmp_path / "plain", "matching_pursuit", apply_b_dec_to_input=False)
+    assert not np.any(np.asarray(interop.load(folder).b_dec))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if "skip" not in row])
@@ -221,7 +254,8 @@ def selecting(**arguments):
 @pytest.mark.parametrize(
     ("row", "changed", "said"),
     [
-        ("standard", {"architecture": "matching_pursuit"}, "matching_pursuit"),
+        ("matching_pursuit", {"residual_threshold": "small"}, "'residual_threshold' in"),
+        ("matching_pursuit", {"residual_threshold": -1.0}, "must be a number, 0 or more"),
         ("standard", {"architecture": "temporal"}, "temporal"),
         ("standard", {"architecture": None}, "architecture"),
         ("standard", {"lp_norm": 0.5}, "lp_norm"),

@@ -43,19 +43,22 @@ def test_a_cache_changes_no_token_under_edits(scan):
         np.testing.assert_array_equal(made.tokens, wanted)
 
 
+def drawn(key, logits):
+    """Chooses any token, so that it shows the key."""
+    return jax.random.randint(key, (), 0, logits.shape[0])
+
+
 def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
+    """Token i of text b is drawn by fold_in(fold_in(key, i), b)."""
     model, variables = cases.model(scan=True)
-    prompts, how = padded(TEXTS), {"count": COUNT, "choose": Sampling(temperature=3.0)}
-    never = {**how, "ends": (cases.VOCABULARY,)}
-    free, again, other = (
-        np.asarray(generate(model, variables, prompts, jax.random.key(seed), **never).tokens)
-        for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(free, again)
-    assert (free != other).any()
-    both = padded([TEXTS[1]] * 2)  # equal texts draw by keys of their own
-    same = np.asarray(generate(model, variables, both, jax.random.key(0), **never).tokens)
-    assert (same[0] != same[1]).any()
+    prompts, how = padded(TEXTS), {"count": COUNT, "choose": drawn}
+    never, free = {**how, "ends": (cases.VOCABULARY,)}, np.zeros((2, COUNT))
+    for seed in (1, 0):
+        key = jax.random.key(seed)
+        free = np.asarray(generate(model, variables, prompts, key, **never).tokens)
+        for b, i in ((0, 0), (1, 0), (0, 1), (1, COUNT - 1)):
+            own = jax.random.fold_in(jax.random.fold_in(key, i), b)
+            assert free[b, i] == drawn(own, jnp.zeros(cases.VOCABULARY))
     where = int(np.flatnonzero(free[0] != free[0, 0])[0])
     end = int(free[0, where])
     made = generate(model, variables, prompts, jax.random.key(0), ends=(end,), **how)
@@ -68,13 +71,16 @@ def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
 
 
 def test_draws_have_the_probabilities_asked_for():
-    """Fails if top_p leaves out the token that reaches it, or if temperature multiplies."""
+    """Fails if top_p leaves out the token that reaches it or precedes the temperature, or if the
+    temperature multiplies.
+    """
     logits = jnp.log(jnp.asarray([0.1, 0.5, 0.15, 0.25]))
     keys = jax.random.split(jax.random.key(0), 4000)
     for sampling, wanted in [
         (Sampling(), [0.1, 0.5, 0.15, 0.25]),
         (Sampling(temperature=0.5), [0.01 / 0.345, 0.25 / 0.345, 0.0225 / 0.345, 0.0625 / 0.345]),
         (Sampling(top_p=0.7), [0.0, 2 / 3, 0.0, 1 / 3]),
+        (Sampling(temperature=0.5, top_p=0.7), [0.0, 1.0, 0.0, 0.0]),
         (Sampling(top_k=1), [0.0, 1.0, 0.0, 0.0]),
     ]:
         drawn = jax.jit(jax.vmap(sampling, (0, None)))(keys, logits)

@@ -82,7 +82,7 @@ def outputs_of_branches(jaxpr) -> list:
 def test_the_april_loss_is_invariant_to_the_size_of_atoms():
     """Atoms are multiplied by c, encoder and bias divided. Fails if L1 has no weights by norm."""
     made, _ = start(ae.ReLU(M))
-    learner = ae.learner(made, ae.recipes.april(5.0), optax.sgd(0.0))
+    learner = ae.learner(made, ae.objectives.april(5.0), optax.sgd(0.0))
     c = jnp.exp(jnp.asarray(np.random.default_rng(1).normal(size=M), jnp.float32))
     state = jax.jit(learner.init)(jax.random.key(0), data())
     params = state.params

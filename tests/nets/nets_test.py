@@ -153,11 +153,11 @@ def test_the_context_changes_what_a_net_computes(net):
     x = normal(B, 4, 4, 1)
     labels = jnp.asarray([0, 1, 2, 0, 1])
     context = {"label": jax.nn.one_hot(labels, 3), "attribute": normal(B, 2, seed=1)}
-    variables = net.init(jax.random.key(0), x, context)
-    output = net.apply(variables, x, context)
+    variables, apply = jax.jit(net.init)(jax.random.key(0), x, context), jax.jit(net.apply)
+    output = apply(variables, x, context)
     for name, value in context.items():
         other = {**context, name: value + 1}
-        assert not np.array_equal(net.apply(variables, x, other), output)
+        assert not np.array_equal(apply(variables, x, other), output)
     with pytest.raises(TypeError, match="one_hot"):
         net.init(jax.random.key(0), x, labels)
 
@@ -178,10 +178,10 @@ def test_bfloat16_computes_with_float32_parameters(name):
     """Fails if parameters have the dtype, or if a layer does not get it."""
     x = normal(B, 4, 4, 1) if name in IMAGES else normal(B, 16)
     whole, half = HALF[name](None), HALF[name](jnp.bfloat16)
-    variables = half.init(jax.random.key(0), x)
+    variables = jax.jit(half.init)(jax.random.key(0), x)
     for leaf in jax.tree.leaves(variables):
         assert leaf.dtype == jnp.float32
-    exact, rounded = whole.apply(variables, x), half.apply(variables, x)
+    exact, rounded = (jax.jit(net.apply)(variables, x) for net in (whole, half))
     assert rounded.dtype == (jnp.bfloat16 if name in IMAGES else jnp.float32)
     error = np.abs(np.asarray(rounded, np.float32) - np.asarray(exact))
     assert 0 < error.max() < 0.05 * np.abs(np.asarray(exact)).max()

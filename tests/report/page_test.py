@@ -16,6 +16,8 @@ from aejax.report.sparse import atoms_section
 from experiments.tools import table
 from tests.report.cases import SIDE, bars, fresh, splits, variational
 
+pytestmark = pytest.mark.usefixtures("coarse")
+
 
 class Reader(html.parser.HTMLParser):
     """Collects the tags, links and text of a page."""

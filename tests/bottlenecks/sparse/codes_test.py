@@ -226,7 +226,7 @@ class TestBatchTopK:
         def swept(k):
             return trained(made.clone(bottleneck=ae.BatchTopK(M, k)), variables, data())
 
-        with pytest.raises(ae.UserError, match="give it as slots"):
+        with pytest.raises(ae.UserError, match="give the largest k as slots"):
             jax.eval_shape(swept, 3)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
@@ -417,12 +417,15 @@ def test_gated_features_are_gate_times_magnitude():
 
 
 def test_annealing_keeps_the_penalty_when_p_changes():
-    """Fails if the rescaling is inverted, or if a stage is skipped."""
+    """Fails if the rescaling is inverted, if a stage is skipped, or if norms are left out."""
     made, variables = start(ae.AnnealedReLU(M, powers=(1.0, 0.5, 0.2), begin=2, every=3))
+    sizes = np.random.default_rng(5).uniform(0.5, 3.0, (M, 1)).astype(np.float32)
+    variables["params"]["decoder"]["atoms"] = variables["params"]["decoder"]["atoms"] * sizes
+    norms = np.linalg.norm(np.asarray(variables["params"]["decoder"]["atoms"], np.float64), axis=1)
     expected, scale, powers = 0, 1.0, (1.0, 0.5, 0.2)
     for t in range(10):
         forward, changed = made.apply(variables, data(seed=t), None, t, mutable=["memory"])
-        z = np.asarray(forward.code.z, np.float64)
+        z = np.asarray(forward.code.z, np.float64) * norms
         stage = 0 if t < 2 else min(1 + (t - 2) // 3, 2)
         if stage != expected:
             old, new = (np.where(z > 0, z ** powers[i], 0).sum() for i in (expected, stage))

@@ -234,7 +234,7 @@ class TestSynthBench:
         levels.
         """
         assert BENCH.levels() == [(range(4), range(4, 16)), (range(4, 16), range(16, 52))]
-        full = SynthBench(features=16_384, size=768, roots=128)
+        full = SynthBench.published()
         assert [len(children) for _, children in full.levels()] == [512, 2048, 8192]
         assert dataclasses.replace(BENCH, features=18).levels()[1] == (range(4, 16), range(16, 18))
 
@@ -303,3 +303,17 @@ class TestSynthBench:
 
         assert overlaps(0) > 1.1 * 60**2 / 20
         assert overlaps(50) == pytest.approx(60**2 / 20, rel=0.01)
+
+    def test_the_presets_are_those_of_saelens(self):
+        """Zipf from .3 to .01, magnitude 1, independent, a constant of norm 1. Fails if a default
+        of ours is left in."""
+        made = SynthBench.sae_lens(50, 12)
+        power = 1.0 / np.arange(1, 51)
+        share = (power - power[-1]) / (power[0] - power[-1])
+        np.testing.assert_allclose(made.probability(), 0.01 + 0.29 * share)
+        np.testing.assert_array_equal(made.fires(), made.probability())
+        features = made.block(0).dense(50)
+        assert set(np.unique(features)) == {0.0, 1.0}
+        np.testing.assert_allclose(features.mean(0), made.probability(), atol=0.03)
+        assert np.linalg.norm(made.constant()) == pytest.approx(1.0)
+        assert SynthBench.published() == SynthBench(features=16_384, size=768, roots=128)
