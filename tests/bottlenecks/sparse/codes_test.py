@@ -230,7 +230,7 @@ class TestBatchTopK:
             jax.eval_shape(swept, 3)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
-        """As an average whose weights fall by 1 % a step and sum to 1; by SAELens' rule from 0.
+        """The average of the last tenth of the steps, or by SAELens' rule from 0.
 
         Fails if it starts at 0 unasked, starts too soon, follows the mean of kept values, or gives
         the first batch more weight than the later ones.
@@ -245,9 +245,12 @@ class TestBatchTopK:
                 kept = np.asarray(dense(forward.code))
                 smallest = kept[kept > 0].min()
                 seen += [smallest] if t >= begin else []
-                weights = 0.99 ** np.arange(len(seen))[::-1]
-                whole = 100.0 if from_zero else weights.sum()
-                expected = float(weights @ np.asarray(seen, np.float64)) / whole if seen else 0.0
+                rates = [0.01 if from_zero else 10 / (10 + i) for i in range(len(seen))]
+                # Each batch's weight is its rate times what the later ones leave of it.
+                left = np.append(np.cumprod(1.0 - np.asarray(rates[:0:-1]))[::-1], 1.0)
+                weights = np.asarray(rates) * left[: len(rates)]
+                assert from_zero or not seen or abs(weights.sum() - 1.0) < 1e-9
+                expected = float(weights @ np.asarray(seen, np.float64)) if seen else 0.0
                 found = variables["memory"]["bottleneck"]["threshold"]
                 np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -255,7 +258,7 @@ class TestBatchTopK:
         """At inference |L0 - k| / k < 5 %. Fails if inference does not use the threshold."""
         made, variables = start(ae.BatchTopK(M, K))
         step = jax.jit(lambda v, x, t: trained(made, v, ae.Batch(x, x), t))
-        for t in range(300):
+        for t in range(600):
             forward, variables = step(variables, data(512, seed=t).x, t)
             assert abs(float(jnp.mean(forward.code.l0)) - K) < 1e-6
         batch = data(4096, seed=999)
