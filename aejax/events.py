@@ -28,6 +28,11 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
     return jnp.sum(values, axis=tuple(range(1, values.ndim)))
 
 
+def spread(statistic: Array, values: Array) -> Array:
+    """Broadcasts one number, or an array [*event], to the shape of values [B, *event], as f32."""
+    return jnp.broadcast_to(statistic.astype(jnp.float32), values.shape)
+
+
 def as_batch(data: Any) -> Batch:
     """Returns a Batch: one as it is, an array f32[N, *event] as its x and target, a split whole."""
     if isinstance(data, Batch):

@@ -10,6 +10,7 @@ from aejax.errors import UserError
 # Maps a module to the packages to install, if these are not named as the module.
 PACKAGES = {
     "PIL": "pillow",
+    "jax2onnx": "jax2onnx==0.13.0 onnxruntime",  # newer ones pin an orbax below ours
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets array_record importlib_resources",

@@ -38,6 +38,16 @@ def key():
     return jax.random.key(0)
 
 
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """Returns a folder in which digits are prepared, which takes seconds."""
+    from aejax.data import images
+
+    folder = tmp_path_factory.mktemp("digits")
+    images("digits", data_dir=folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def coarse():
     """Draws all pictures with fewer pixels, because drawing is most of the time of a report."""

@@ -140,6 +140,9 @@ LIKELIHOODS = {
     "Gaussian": Explained(ae.likelihoods.Gaussian(0.7), REAL),
     "LearnedGaussian": Explained(ae.likelihoods.LearnedGaussian(floor=0.1, start=0.5), REAL),
     "HeteroscedasticGaussian": Explained(ae.likelihoods.HeteroscedasticGaussian(0.1), REAL),
+    "Standardised": Explained(
+        ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(0.1, 0.5), 0.5, 2.0), REAL
+    ),
     "Categorical": Explained(ae.likelihoods.Categorical(5), LEVELS, range(5)),
     "DiscretisedLogistic": Explained(
         ae.likelihoods.DiscretisedLogistic(levels=5), (LEVELS / 4).astype(np.float32), GRID

@@ -170,7 +170,7 @@ def table(
         try:
             return frame[name]
         except (KeyError, ValueError, TypeError, LookupError) as error:
-            known = ", ".join(map(str, getattr(frame, "columns", None) or list(frame)))
+            known = ", ".join(map(str, getattr(frame, "columns", frame)))
             raise UserError(f"the table has no column {name!r}: choose from {known}") from error
         except Exception as error:  # polars has an error of its own
             raise UserError(f"the table has no column {name!r}: {error}") from error
@@ -354,6 +354,11 @@ def _made(
     return made["train"], made.get("validation"), made.get("test")  # pyright: ignore[reportReturnType]
 
 
+def _absent(value: Any) -> bool:
+    """Returns whether an entry of a frame is None or pandas' NA, which is not equal to itself."""
+    return value is None or type(value).__name__ == "NAType"
+
+
 def _values(name: str, values: Any, missing: bool = False) -> Any:
     """Returns values [N, ...], floats as f32, masked where they are missing.
 
@@ -363,7 +368,7 @@ def _values(name: str, values: Any, missing: bool = False) -> Any:
     array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.dtype == object:
         try:  # pandas stores columns with missing values so.
-            array = np.asarray([np.nan if v is None else v for v in array.ravel()], np.float64)
+            array = np.asarray([np.nan if _absent(v) else v for v in array.ravel()], np.float64)
             array = array.reshape(np.shape(values))
         except (TypeError, ValueError):
             pass

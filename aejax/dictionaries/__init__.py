@@ -1,4 +1,4 @@
-"""What is done with a trained dictionary: plain weights, folding, editing, recipes, resampling."""
+"""Sparse dictionaries: recipes, objectives, and plain weights, folding, editing, resampling."""
 
 from aejax.dictionaries.editing import frequency, merged, ordered, pruned, recalibrated, taken
 from aejax.dictionaries.folding import fold, unfold

@@ -96,7 +96,6 @@ def recipe(
     training: Training,
     start: Sequence[Initialise],
     unit: bool = False,
-    layers: bool = False,
 ) -> Recipe:
     """Builds a recipe of a code, a dictionary and an objective.
 
@@ -107,7 +106,6 @@ def recipe(
       training: the numbers that the optimiser follows.
       start: the initialisers that follow `standardised`.
       unit: whether the optimiser keeps the atoms at norm 1.
-      layers: whether each layer of a crosscoder's data has a scale of its own.
     """
     steps = training.steps
     if steps is not None and not sensible(steps, lambda n: whole(n) and n >= 1):
@@ -124,7 +122,7 @@ def recipe(
         tx = optax.chain(optax.clip_by_global_norm(CLIP), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
     model = Autoencoder(Scale(), code, dictionary.clone(scale=Scale()))
-    return Recipe(model, objective, tx, (standardised(layers=layers), *start))
+    return Recipe(model, objective, tx, (standardised(), *start))
 
 
 def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:

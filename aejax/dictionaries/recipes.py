@@ -310,9 +310,7 @@ def crosscoder(
     objective = merge(sparse(), sparsity("crosscoder", losses.l0, l0, weight))
     start = [layered(event[0] ** -0.5), tied]
     dictionary = Dictionary(event, norm=1.0)
-    return recipe(
-        _jumping(latents, l0, training), dictionary, objective, training, start, layers=True
-    )
+    return recipe(_jumping(latents, l0, training), dictionary, objective, training, start)
 
 
 def _jumping(latents: int, l0: Any, training: Training) -> JumpReLU:

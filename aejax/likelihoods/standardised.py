@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aejax.contracts import Likelihood
-from aejax.events import sum_events
+from aejax.events import spread, sum_events
 from aejax.types import Array, Key
 
 
@@ -35,21 +35,24 @@ class Standardised(Likelihood):
 
     def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
         """Computes log p(target | prediction), f32[B], in nats of the target's units."""
-        mean, std = self._statistics()
+        mean, std = self._statistics(target)
         # What is missing is 0 here; its mask keeps it out, whatever its standardised value.
         inner = self.likelihood.log_prob(prediction, (target - mean) / std, mask)
-        return inner - sum_events(jnp.broadcast_to(jnp.log(std), target.shape), mask)
+        return inner - sum_events(jnp.log(std), mask)
 
     def mean(self, prediction: Any) -> Array:
         """Computes the expected target, [B, *event]."""
-        mean, std = self._statistics()
-        return self.likelihood.mean(prediction) * std + mean
+        return self._restored(self.likelihood.mean(prediction))
 
     def sample(self, key: Key, prediction: Any) -> Array:
         """Draws a target for each example, [B, *event]."""
-        mean, std = self._statistics()
-        return self.likelihood.sample(key, prediction) * std + mean
+        return self._restored(self.likelihood.sample(key, prediction))
 
-    def _statistics(self) -> tuple[Array, Array]:
-        """Returns mean and standard deviation with an axis for the batch."""
-        return tuple(jnp.asarray(a, jnp.float32)[None] for a in (self.mean_of, self.std_of))  # pyright: ignore[reportReturnType]
+    def _restored(self, values: Array) -> Array:
+        mean, std = self._statistics(values)
+        return values * std + mean
+
+    def _statistics(self, values: Array) -> tuple[Array, Array]:
+        """Returns mean and standard deviation in the shape of values [B, *event]."""
+        mean, std = jnp.asarray(self.mean_of), jnp.asarray(self.std_of)
+        return spread(mean, values), spread(std, values)

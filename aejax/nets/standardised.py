@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.events import spread
 from aejax.nets.call import call
 from aejax.types import Array
 
@@ -30,5 +31,5 @@ class Standardised(nn.Module):
 
     def __call__(self, values: Array, context: Any = None) -> Any:
         """Applies the net to standardised values [B, *event]."""
-        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
-        return call(self.net, (values - mean[None]) / std[None], context)
+        mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
+        return call(self.net, (values - spread(mean, values)) / spread(std, values), context)

@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from aejax.checks import at_least
 from aejax.data.batches import Batches
 from aejax.data.split import check_support
+from aejax.data.stream import Stream
 from aejax.errors import UserError
 from aejax.training import steering
 from aejax.training.gathering import gathered
@@ -198,6 +199,11 @@ def _limited(chunk: Any, first: int, count: int) -> Any:
 
 def _streams(learner: Learner, batches: Any) -> Any:
     """Gives each member its own stream of batches, unless the members share one."""
+    if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
+        raise UserError(
+            "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "
+            "shared_data=True)"
+        )
     if not isinstance(batches, Batches):
         return batches
     wanted = None if learner.shared_data else learner.seeds

@@ -16,6 +16,7 @@ on one thread in onnxruntime, and they take turns. It needs the extra `onnx`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pathlib
 import statistics
@@ -35,8 +36,7 @@ from aejax.data import Split
 from aejax.errors import UserError
 from aejax.files import write_json
 from aejax.interop.programs.program import named
-from aejax.interop.programs.weights import pack, unpack
-from aejax.optional import needs
+from aejax.interop.programs.weights import Packed, pack
 from aejax.runs.environment import environment
 from experiments.shared.experiment import named as experiment_of
 from experiments.shared.place import Place, prepared, say
@@ -74,12 +74,14 @@ def command(
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
     """
     folder = prepared(out, rounds=rounds, calls=calls, seeds=seeds)
-    needs("onnxruntime", "bench-edge")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError("bench-edge needs onnxruntime: pip install -e '.[onnx]'")
     config = ae.load(run_dir, parts=()).config
     experiment = experiment_of(run_dir)
     place = Place(data_dir=data_dir, manual_dir=manual_dir)
     test = experiment.data(experiment.config(**config.__dict__), place)[2]
     rows: dict[str, dict[str, list[float]]] = {}
+    result: dict[str, Any] = {}
     for member in range(seeds):
         model, variables, _ = ae.load(run_dir, seed=member)
         with tempfile.TemporaryDirectory() as scratch:
@@ -90,9 +92,9 @@ def command(
         for name, row in measured.items():
             for figure, value in row.items():
                 rows.setdefault(name, {}).setdefault(figure, []).append(value)
+        result = {name: summary(row) for name, row in rows.items()}
+        write_json(folder / "result.json", {**result, "environment": environment()})
         say(f"member {member} is measured")
-    result = {name: summary(row) for name, row in rows.items()}
-    write_json(folder / "result.json", {**result, "environment": environment()})
     for name, row in result.items():
         figures = ", ".join(f"{figure} {cell['mean']:.4g}" for figure, cell in row.items())
         say(f"  {name:<20} {figures}")
@@ -147,8 +149,8 @@ def _nlls(model: Any, variables: Any, test: Split) -> dict[str, dict[str, float]
     names = list(named(variables))
     each = {}
     for stored in STORED:
-        rounded = unpack(pack(dict(zip(names, leaves, strict=True)), stored))
-        tree = jax.tree.unflatten(structure, [rounded[name] for name in names])
+        packed = pack(dict(zip(names, leaves, strict=True)), stored)
+        tree = jax.tree.unflatten(structure, [_restored(packed[name]) for name in names])
         key = jax.random.key(KEY)
         each[stored] = np.asarray(evaluation.nll(model, tree, test, key, draws=DRAWS).nll)
     whole = each["float32"].mean()
@@ -156,6 +158,11 @@ def _nlls(model: Any, variables: Any, test: Split) -> dict[str, dict[str, float]
         stored: {"nll": float(nll.mean()), "nll_lost_%": float(100 * (nll.mean() / whole - 1))}
         for stored, nll in each.items()
     }
+
+
+def _restored(packed: Packed) -> np.ndarray:
+    values = packed.values.astype(np.float32)
+    return values if packed.scale is None else values * packed.scale
 
 
 def _torch(model: Any, variables: Any, scratch: pathlib.Path, python: str) -> pathlib.Path:

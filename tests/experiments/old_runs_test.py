@@ -44,7 +44,7 @@ def check(variables, file: pathlib.Path) -> None:
             np.testing.assert_allclose(np.asarray(found[name]), kept[name], rtol=1e-4, atol=1e-6)
 
 
-def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, tmp_path):
+def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, digits):
     """Fails if a class that config.json names, or a leaf of the state, has another path."""
     folder = old / "digits"
     model, _, _ = ae.load(folder, seed=0)
@@ -52,7 +52,7 @@ def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, tmp_path):
     config = digits_vae.Config(
         seeds=2, steps=9, chunk=2, width=4, latents=2, nll_draws=2, batch=64, log_every=1
     )
-    drive(digits_vae.EXPERIMENT, config, Place(out=str(folder), data_dir=str(tmp_path)))
+    drive(digits_vae.EXPERIMENT, config, Place(out=str(folder), data_dir=str(digits)))
     check(ae.load(folder).variables, old / "after" / "digits.npz")
     check(ae.load(folder / "plain").variables, old / "after" / "plain.npz")
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -16,7 +16,6 @@ from aejax.report.sparse import atoms_section
 from experiments.tools import table
 from tests.report.cases import SIDE, bars, fresh, splits, variational
 
-
 pytestmark = pytest.mark.usefixtures("coarse")
 
 

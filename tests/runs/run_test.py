@@ -84,7 +84,7 @@ def without_times(folder):
     return re.sub(r'"time": [0-9.]+, ', "", (folder / "metrics.jsonl").read_text())
 
 
-def wait_until(process, true, seconds=60):
+def wait_until(process, true, seconds=300):
     """Polls closely, so that a checkpoint being written can be hit; False if the process ended."""
     end = time.monotonic() + seconds
     while process.poll() is None:
@@ -139,7 +139,7 @@ def test_stopped_and_resumed_is_never_stopped(program, unstopped, tmp_path, kill
         process = program(folder)
         advanced(process, places)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == status, err
         assert restored_at(out) == restored
         assert f"this goes on: {sys.executable} " in out

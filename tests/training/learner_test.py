@@ -217,7 +217,7 @@ class TestSeeds:
         ("kind", "rate", "order"),
         [
             ("vae", 1e-3, "chunked(seeds)"),
-            ("sae-topk", 1e-4, "seeds(chunked)"),
+            pytest.param("sae-topk", 1e-4, "seeds(chunked)", marks=pytest.mark.slow),
         ],
     )
     def test_each_of_4_members_is_its_solo_run(self, kind, rate, order):
@@ -330,7 +330,9 @@ class TestSwept:
         single = ae.learner(model, ae.sparse(l1=l1), optax.adam(1e-4), initialise=ae.tied)
         return ae.chunked(single, self.STEPS)
 
-    @pytest.mark.parametrize("what", ["vae", "topk", "batchtopk"])
+    @pytest.mark.parametrize(
+        "what", ["vae", pytest.param("topk", marks=pytest.mark.slow), "batchtopk"]
+    )
     def test_each_member_is_its_solo_run(self, what):
         """With one key, losses agree to 1e-5 after a step and to 1e-4 over 60 steps.
 

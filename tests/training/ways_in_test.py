@@ -140,9 +140,9 @@ def test_weights_and_biases_logs_offline(tmp_path):
     pytest.importorskip("wandb")
     logger = loggers.WeightsAndBiases("test", dir=str(tmp_path), settings={"silent": True})
     logger(3, {"loss": np.float64(1.5)})
-    assert logger.run.summary["loss"] == 1.5
     logger.run.finish()
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"loss" in file.read_bytes()
 
 
 def test_metrics_of_jnp_are_taken(tmp_path):

@@ -36,7 +36,6 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     """
     converter = needs("jax2onnx", "exporting ONNX")
     order, names = list(traced.inputs), list(traced.outputs)
-
     specs = list(batched(traced.inputs, "B").values())
     try:
         # Before the conversion, during which jax2onnx replaces functions of jax.numpy by its own.

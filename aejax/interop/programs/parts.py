@@ -11,7 +11,8 @@ to draw there is no `noise`, and a threshold adds the outputs `threshold` and `a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -47,10 +48,9 @@ def decoder(model: Any, variables: Variables, example: Batch | None = None) -> P
         given = _given(context, inputs)
         return bound.decode(bound.lift(_nested(model, inputs), given), given)
 
-    def prior(key: Any, inputs: Arrays) -> Array:
+    def prior(key: Any, inputs: Arrays) -> Any:
         bound = model.bind(inputs["weights"])
-        found = bound.sample_latent(key, inputs["rows"].shape[0], _given(context, inputs))
-        return tuple(jax.tree.leaves(found))  # pyright: ignore[reportReturnType]
+        return bound.sample_latent(key, inputs["rows"].shape[0], _given(context, inputs))
 
     def likelihood(key: Any, inputs: Arrays) -> Array:
         bound = model.bind(inputs["weights"])
@@ -67,7 +67,8 @@ def decoder(model: Any, variables: Variables, example: Batch | None = None) -> P
         if part is None:
             continue
         try:
-            draws[name] = function, columns(function, examined)
+            with _traceable():
+                draws[name] = function, columns(function, examined)
         except Undrawable as error:
             facts[name] = f"left out, because of how {type(part).__name__} draws: {error}"
     total = sum(count for _, count in draws.values())
@@ -280,21 +281,24 @@ def _is_code(value: Any) -> bool:
 
 
 def _examined(variables: Variables, specs: Mapping[str, Spec], predicted: Any, model: Any) -> Any:
-    """Returns what the draws read, as specs of a batch of two.
-
-    Raises:
-      UserError: if the decoder needs a context that no example gave.
-    """
+    """Returns what the draws read, as specs of a batch of two."""
     batch = {name: Spec((2, *spec.shape), spec.dtype) for name, spec in specs.items()}
-    try:
+    with _traceable():
         prediction = jax.eval_shape(lambda v, i: predicted(model.bind(v), i), variables, batch)
-    except UserError:
+    rows = jax.tree.leaves(prediction)[0]
+    return {**batch, "weights": variables, "prediction": prediction, "rows": rows}
+
+
+@contextlib.contextmanager
+def _traceable() -> Iterator[None]:
+    """Turns errors of tracing a decoder or a prior into a UserError that names the usual cause."""
+    try:
+        yield
+    except (UserError, Undrawable):
         raise
-    except Exception as error:
+    except Exception as error:  # flax and jax raise errors of many kinds
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             "the decoder cannot be traced from its latents alone; if the model was trained with a "
             f"context, give an example batch that has one ({reason})"
         ) from error
-    rows = jax.tree.leaves(prediction)[0]
-    return {**batch, "weights": variables, "prediction": prediction, "rows": rows}

@@ -25,11 +25,8 @@ SPLITS = {"train": 30, "t10k": 12}
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Returns a folder in which digits are prepared."""
-    folder = tmp_path_factory.mktemp("data")
-    images("digits", data_dir=folder)
-    return folder
+def data_dir(digits):
+    return digits
 
 
 @pytest.fixture
