@@ -34,8 +34,8 @@ class BatchTopK(Sparse):
       slots: slots per example, averaged over the batch, which determine the cost of a step and
         bound a traced k; None: k.
       score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
-      rate: the rate of the threshold's moving average: a batch that is t steps old has the weight
-        (1 - rate)^t, divided by the sum of these weights.
+      rate: the rate of the threshold's moving average, which is over the last 1 / rate steps; at
+        first it is over the last tenth of the steps so far, because an older threshold is too low.
       from_zero: whether the average starts at 0 instead and is too small at first, as in SAELens.
       begin: the step at which the average starts; dictionary_learning uses 1000, at rate 0.001.
     """
@@ -94,11 +94,14 @@ class BatchTopK(Sparse):
         return SparseCode(rows, active.astype(jnp.float32))
 
     def _rate(self, step: Any) -> Any:
-        """Returns the weight of this batch in the average: 1 for the first, later `rate`."""
+        """Returns the weight of this batch in the average: 1 for the first, at last `rate`.
+
+        The threshold grows fast at first, so that an average over all steps so far would lag.
+        """
         if self.from_zero:
             return self.rate
-        batches = jnp.maximum(jnp.asarray(step, jnp.float32) - self.begin + 1.0, 1.0)
-        return self.rate / -jnp.expm1(batches * jnp.log1p(-self.rate))
+        before = jnp.maximum(jnp.asarray(step, jnp.float32) - self.begin, 0.0)
+        return jnp.maximum(10.0 / (before + 10.0), self.rate)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """Returns the fields of Plain, with the score threshold as a pre-activation threshold."""

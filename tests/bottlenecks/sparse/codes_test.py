@@ -230,27 +230,36 @@ class TestBatchTopK:
             jax.eval_shape(swept, 3)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
-        """Fails if it starts at 0 unasked, starts too soon, or follows the mean of kept values."""
+        """The average of the last tenth of the steps, or by SAELens' rule from 0.
+
+        Fails if it starts at 0 unasked, starts too soon, follows the mean of kept values, or gives
+        the first batch more weight than the later ones.
+        """
         dense = jax.jit(lambda code: code.dense())
         for from_zero, begin in ((False, 0), (True, 0), (False, 2)):
             made, variables = start(ae.BatchTopK(M, K, from_zero=from_zero, begin=begin))
             step = jax.jit(functools.partial(trained, made))
-            expected = 0.0
+            seen = []
             for t in range(4):
                 forward, variables = step(variables, data(seed=t), t)
                 kept = np.asarray(dense(forward.code))
                 smallest = kept[kept > 0].min()
-                rate = 1.0 if t == begin and not from_zero else 0.01
-                expected += (rate if t >= begin else 0.0) * (smallest - expected)
+                seen += [smallest] if t >= begin else []
+                rates = [0.01 if from_zero else 10 / (10 + i) for i in range(len(seen))]
+                # Each batch's weight is its rate times what the later ones leave of it.
+                left = np.append(np.cumprod(1.0 - np.asarray(rates[:0:-1]))[::-1], 1.0)
+                weights = np.asarray(rates) * left[: len(rates)]
+                assert from_zero or not seen or abs(weights.sum() - 1.0) < 1e-9
+                expected = float(weights @ np.asarray(seen, np.float64)) if seen else 0.0
                 found = variables["memory"]["bottleneck"]["threshold"]
                 np.testing.assert_allclose(found, expected, rtol=1e-5)
 
     def test_a_trained_code_keeps_k_on_average_and_each_example_by_itself(self):
         """At inference |L0 - k| / k < 5 %. Fails if inference does not use the threshold."""
         made, variables = start(ae.BatchTopK(M, K))
-        step = jax.jit(lambda v, x: trained(made, v, ae.Batch(x, x)))
-        for t in range(300):
-            forward, variables = step(variables, data(512, seed=t).x)
+        step = jax.jit(lambda v, x, t: trained(made, v, ae.Batch(x, x), t))
+        for t in range(600):
+            forward, variables = step(variables, data(512, seed=t).x, t)
             assert abs(float(jnp.mean(forward.code.l0)) - K) < 1e-6
         batch = data(4096, seed=999)
         l0 = made.apply(variables, batch).code.l0
