@@ -1,6 +1,7 @@
 """aejax: autoencoders as pure functions in JAX and Flax, one learner for all of them."""
 
-from aejax import bounds, contracts, data, evaluation, likelihoods, losses, nets, priors
+from aejax import bounds, contracts, data, evaluation, interop, likelihoods, losses, nets, priors
+from aejax import dictionaries as dictionary
 from aejax.bottlenecks import (
     AbsTopK,
     AnnealedReLU,
@@ -12,6 +13,7 @@ from aejax.bottlenecks import (
     InverseAutoregressive,
     JumpReLU,
     Levels,
+    MatchingPursuit,
     Planar,
     Point,
     ReLU,
@@ -20,8 +22,7 @@ from aejax.bottlenecks import (
     UpwardLevels,
     VectorQuantised,
 )
-from aejax.dictionaries import plain as dictionary
-from aejax.dictionaries import recipes
+from aejax.dictionaries import objectives, recipes
 from aejax.dictionaries.folding import fold, unfold
 from aejax.dictionaries.resampling import resampled
 from aejax.dictionaries.window import check_window
@@ -35,6 +36,7 @@ from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
 from aejax.training.learner import learner
 from aejax.training.loop import NonFinite, loop
+from aejax.training.stopping import Patience
 from aejax.training.wrappers import averaged, chunked, seeds, swept
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
 
@@ -54,8 +56,10 @@ __all__ = [
     "JumpReLU",
     "Learner",
     "Levels",
+    "MatchingPursuit",
     "NonFinite",
     "Objective",
+    "Patience",
     "Planar",
     "Point",
     "ReLU",
@@ -81,6 +85,7 @@ __all__ = [
     "evaluation",
     "fold",
     "initialise",
+    "interop",
     "learner",
     "likelihoods",
     "load",
@@ -89,6 +94,7 @@ __all__ = [
     "merge",
     "mesh",
     "nets",
+    "objectives",
     "priors",
     "recipes",
     "reconstruction",

@@ -58,10 +58,40 @@ def check_count(part: Any, least: int, *names: str) -> None:
         check(part, name, lambda n: whole(n) and n >= least, f"a whole number, {least} or more")
 
 
+READS = "x has {} numbers per example, but the weights read {}"
+
+
+def check_size(
+    module: Any,
+    name: str,
+    axis: int,
+    size: int | None,
+    message: str = READS,
+    collection: str = "params",
+) -> None:
+    """Checks what a module is given against a parameter that it already has.
+
+    Args:
+      module: a Linen module.
+      name: the name of its parameter.
+      axis: the axis of the parameter that must have the size.
+      size: the size of what the module was given; None: there is nothing to check.
+      message: what is wrong, with {} for the size that was given and {} for that of the parameter.
+      collection: the collection that holds the parameter.
+
+    Raises:
+      UserError: if the sizes differ.
+    """
+    held = module.get_variable(collection, name)
+    if held is not None and size is not None and held.shape[axis] != size:
+        said = message.format(size, held.shape[axis])
+        raise UserError(f"{said}: pass data of the size that this model was made with")
+
+
 def at_least(least: int, what: str, number: int) -> None:
     """Raises UserError if a number is below `least`; the message begins with `what`."""
     if number < least:
-        raise UserError(f"{what} {number}: give {least} or more")
+        raise UserError(f"{what} is {number}: give {least} or more")
 
 
 def whole(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -25,6 +26,21 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
     if mask is not None:
         values = values * jnp.broadcast_to(mask, values.shape)
     return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+
+
+def spread(statistic: Array, values: Array) -> Array:
+    """Broadcasts one number, or an array [*event], to the shape of values [B, *event], as f32."""
+    return jnp.broadcast_to(statistic.astype(jnp.float32), values.shape)
+
+
+def as_batch(data: Any) -> Batch:
+    """Returns a Batch: one as it is, an array f32[N, *event] as its x and target, a split whole."""
+    if isinstance(data, Batch):
+        return data
+    if hasattr(data, "batches"):
+        return next(iter(data.batches(len(data))))
+    x = jnp.asarray(data)
+    return Batch(x, x)
 
 
 def without_missing(batch: Batch) -> Batch:
@@ -67,6 +83,37 @@ def flatten(values: Any) -> Array:
         )
     values = dense(values)
     return values.reshape((values.shape[0], -1))
+
+
+def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str) -> int:
+    """Returns how many of the first axes count examples, if one example has `size` numbers.
+
+    One example is [size], as in [N, size] and [B, T, size], or has several axes, as a crosscoder's
+    [layers, size of a layer]: it has the shape `event` where the last axes have, else the fewest
+    last axes that hold `size` numbers.
+
+    Args:
+      values: an array with one axis of examples or more, followed by those of one example.
+      size: how many numbers one example has.
+      event: the shape that an example may have; None: no such shape is known.
+      whose: who reads the values, for the message, such as "these weights read".
+
+    Raises:
+      UserError: if the last axes do not hold `size` numbers; the message has both numbers.
+    """
+    shape = tuple(values.shape)
+    if event is not None and math.prod(event) == size and shape[-len(event) :] == event:
+        found = len(shape) - len(event)
+        if found > 0:
+            return found
+    for first in range(len(shape) - 1, 0, -1):
+        if math.prod(shape[first:]) == size:
+            return first
+    last = math.prod(shape[1:]) if len(shape) == 2 else shape[-1] if shape else 0
+    raise UserError(
+        f"x has {last} numbers per example, but {whose} {size}: pass inputs of the size that the "
+        f"weights were trained on, [N, {size}] or [B, T, {size}] instead of {list(shape)}"
+    )
 
 
 def joined(latent: Any) -> Array:

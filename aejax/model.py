@@ -19,7 +19,8 @@ from flax import linen as nn
 from aejax.checks import whole
 from aejax.contracts import Bottleneck, Given, Likelihood, Prior
 from aejax.errors import UserError
-from aejax.events import without_missing
+from aejax.events import as_batch, without_missing
+from aejax.nets.call import call, check_net, fitting
 from aejax.types import Array, Batch, Forward, Key
 
 
@@ -27,9 +28,9 @@ class Autoencoder(nn.Module):
     """An autoencoder of any kind, made of five Linen modules.
 
     Attributes:
-      encoder: maps (x, context) to features.
+      encoder: maps (x, context), or x alone, to features.
       bottleneck: maps (features, key, given) to a Code; it determines the kind of autoencoder.
-      decoder: maps (z, context) to a prediction.
+      decoder: maps (z, context), or z alone, to a prediction.
       prior: the distribution of the latents; None for standard and sparse autoencoders.
       likelihood: the distribution of the target given the prediction; None: the prediction is
         compared with the target directly.
@@ -60,24 +61,38 @@ class Autoencoder(nn.Module):
                     f"the {kind.lower()} of this model is a {name}, which is no {kind}: derive "
                     f"{name} from aejax.contracts.{kind}, which lists what it must define"
                 )
+        for role in ("encoder", "decoder"):
+            if wrong := check_net(getattr(self, role), role):
+                raise UserError(wrong)
         encoding, decoding = _modules(self.encoder), _modules(self.decoder)
         if shared := encoding.keys() & decoding.keys():
             name = type(encoding[shared.pop()]).__name__
             raise UserError(
-                f"one {name} stands in the encoder and in the decoder, and Flax would keep its "
-                f"numbers in the encoder alone: give each of them a {name} of its own"
+                f"one {name} stands in the encoder and in the decoder, and Flax would store its "
+                f"parameters under the encoder only: give each of the two its own {name}"
             )
         super().__post_init__()
 
     def __call__(self, batch: Batch, key: Key | None = None, step: Array | int = 0) -> Forward:
         """Runs one forward pass: features, code, explain."""
+        batch = as_batch(batch)
         features = self.features(batch)
         code = self.code(batch, features, key, step)
         return self.explain(batch, features, code, step, key)
 
     def features(self, batch: Batch) -> Any:
         """Computes the encoder's features; they need no key, so K draws share them."""
-        return self.encoder(batch.x, batch.context)
+        with fitting("encoder", self.encoder, batch.x, batch.context):
+            features = call(self.encoder, batch.x, batch.context)
+        seen = jnp.shape(jax.tree.leaves(batch.x)[0])
+        for leaf in jax.tree.leaves(features):
+            if jnp.shape(leaf)[:1] != seen[:1]:
+                raise UserError(
+                    f"the encoder {type(self.encoder).__name__} gives shape {jnp.shape(leaf)} for "
+                    f"x of shape {seen}, whose first axis is the batch: give x the axes "
+                    "that the encoder reads, such as [B, height, width, channels] for pictures"
+                )
+        return features
 
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
         """Draws a Code with the key; without a key there is no noise."""
@@ -85,7 +100,8 @@ class Autoencoder(nn.Module):
         if self.prior is not None:
             self.prior.check_event(tuple(batch.x.shape[1:]))
         given = Given(step, batch.context, self.prior, self.decoder)
-        return self.bottleneck(features, key, given)
+        with fitting("bottleneck", self.bottleneck, features, batch.context):
+            return self.bottleneck(features, key, given)
 
     def explain(
         self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
@@ -100,12 +116,17 @@ class Autoencoder(nn.Module):
         return Forward(batch, features, code, prediction, jnp.asarray(step), key)
 
     def posterior(self, batch: Batch) -> Any:
-        """Encodes a batch to a code without noise; a VampPrior calls this on its pseudo-inputs."""
+        """Encodes a batch to a code without noise; a VampPrior calls this on its pseudo-inputs.
+
+        The batch may also be an array, its x, or a split.
+        """
+        batch = as_batch(batch)
         return self.code(batch, self.features(batch), None, 0)
 
     def decode(self, z: Any, context: Any = None) -> Any:
         """Decodes z to a prediction, in the likelihood's own parametrisation."""
-        return self.decoder(z, context)
+        with fitting("decoder", self.decoder, z, context):
+            return call(self.decoder, z, context)
 
     def lift(self, latent: Any, context: Any = None) -> Any:
         """Converts a latent, as the prior draws it, to the z that the decoder sees."""
@@ -116,7 +137,10 @@ class Autoencoder(nn.Module):
         return prediction if self.likelihood is None else self.likelihood.mean(prediction)
 
     def encode(self, batch: Batch) -> Any:
-        """Encodes a batch to the latent without noise, which for a Gaussian is the mean."""
+        """Encodes a batch to the latent without noise, which for a Gaussian is the mean.
+
+        The batch may also be an array, its x, or a split.
+        """
         return self.posterior(batch).latent
 
     def sample(self, key: Key, n: int, context: Any = None) -> Any:
@@ -163,12 +187,15 @@ class Autoencoder(nn.Module):
         """Raises UserError unless the decoder's output has the shape that the likelihood reads."""
         event = tuple(target.shape[1:])
         wanted = event if self.likelihood is None else self.likelihood.shape(event)
-        if not isinstance(prediction, jax.Array) or prediction.shape[1:] == wanted:
+        if not isinstance(prediction, jax.Array):
+            return
+        if prediction.shape == (target.shape[0], *wanted):
             return
         reader = type(self.likelihood).__name__ if self.likelihood is not None else "the target"
         raise UserError(
-            f"the decoder {type(self.decoder).__name__} gives shape {prediction.shape[1:]}, but "
-            f"{reader} needs {wanted} for a target of shape {event}: change the decoder's shape"
+            f"the decoder {type(self.decoder).__name__} gives shape {prediction.shape}, but "
+            f"{reader} needs {(target.shape[0], *wanted)} for a target of shape {target.shape}: "
+            "change the decoder's shape"
         )
 
 

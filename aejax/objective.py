@@ -125,11 +125,20 @@ def sparse(
     terms: dict[str, tuple[Any, Term]] = {"error": (1.0, error)}
     if l1 is not None:
         terms["l1"] = (l1, losses.l1)
-    if steered is not None:
-        terms["price"] = (1.0, losses.priced(steered))
     if revival is not None:
         terms["revival"] = (revival, losses.revival(after=dead_after))
-    return merge(terms, watch(l0=losses.l0, dead=losses.dead(dead_after)))
+    watched = watch(l0=losses.l0, dead=losses.dead(dead_after))
+    return merge(terms, watched, {} if steered is None else steer(steered))
+
+
+def steer(penalty: Term) -> Objective:
+    """Returns a penalty whose price is adjusted to the bottleneck's target `l0`, which is watched.
+
+    Args:
+      penalty: a term on the size or the number of active latents, such as `losses.penalty`, the one
+        that the bottleneck's class defines.
+    """
+    return {"price": (1.0, losses.priced(penalty)), **watch(off_target=losses.off_target)}
 
 
 class Total(NamedTuple):

@@ -25,8 +25,10 @@ from flax import linen as nn
 Array: TypeAlias = jax.Array
 Key: TypeAlias = jax.Array  # made by jax.random.key; a function consumes its argument named key
 Params: TypeAlias = Any
-Memory: TypeAlias = Any  # the one mutable collection: moving averages, ages of dead latents
-Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...}
+# The mutable collections: "memory" (a codebook's averages, ages of dead latents) and, in it, those
+# of the nets, such as BatchNorm's running averages; see `aejax.variables.remembered`.
+Memory: TypeAlias = Any
+Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...} and further collections
 Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32[S, T]
 
 
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
     # Broadcasts to target and multiplies its elements' log-probabilities before they are summed
     # over the event. A target may be NaN where the mask is 0.
     mask: Array | None = None
+    weight: Array | None = None  # f32[B], multiplies each example's loss; None: all count alike
 
 
 class Forward(NamedTuple):
@@ -74,12 +77,15 @@ class LinearDecoder(Protocol):
         """Returns the atoms f32[m, D], bias f32[D], and skip weights f32[D_in, D] or None."""
         ...
 
-    def measure(self, differences: Array) -> Array:
+    def measure(self, differences: Array, context: Any = None) -> Array:
         """Converts differences [B, *shape] from the target's units to scaled units f32[B, D]."""
         ...
 
-    def finish(self, output: Array) -> Array:
-        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units."""
+    def finish(self, output: Array, context: Any = None) -> Array:
+        """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units.
+
+        The context is the batch's, from which a decoder may take the scale of each example.
+        """
         ...
 
 
@@ -117,6 +123,8 @@ class Learner(NamedTuple):
     chunk: int | None = None
     shared_data: bool = False  # whether all seeds see the same batches
     support: tuple[float, float] | None = None  # the range of targets that the likelihood accepts
+    # Whether the bottleneck subtracts the output's bias from its input, as no transcoder may.
+    subtracts_bias: bool = False
 
 
 @jax.tree_util.register_dataclass

@@ -1,7 +1,8 @@
 """The paths of a dictionary's weights in a model's variables, and functions on paths.
 
 A path is a tuple of names, from the collection downwards, in `variables`, which are
-{"params": ..., "memory": ...}.
+{"params": ..., "memory": ...} and further collections of the nets, such as BatchNorm's
+{"batch_stats": ...}.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, TypeAlias
 Path: TypeAlias = tuple[str, ...]
 
 # These are the paths of an Autoencoder with a sparse bottleneck and a Dictionary as its decoder.
-KERNEL = ("params", "bottleneck", "encode", "kernel")  # f32[D, m]
-BIAS = ("params", "bottleneck", "encode", "bias")  # f32[m]
+KERNEL = ("params", "bottleneck", "encode", "kernel")  # W_enc, f32[D, m]
+BIAS = ("params", "bottleneck", "encode", "bias")  # b_enc, f32[m]
 AGE = ("memory", "bottleneck", "ages", "age")  # i32[m]
-ATOMS = ("params", "decoder", "atoms")  # f32[m, D]
-OFFSET = ("params", "decoder", "bias")  # f32[D]
-SKIP = ("params", "decoder", "skip_kernel")  # f32[D_in, D], only with a skip connection
+ATOMS = ("params", "decoder", "atoms")  # W_dec, f32[m, D]
+OFFSET = ("params", "decoder", "bias")  # b_dec, f32[D]
+SKIP = ("params", "decoder", "skip_kernel")  # W_skip, f32[D_in, D], only with a skip connection
 # Each `Scale` stores a mapping with mean, factor and inverse.
 INPUT_SCALE = ("memory", "encoder")
 OUTPUT_SCALE = ("memory", "decoder", "scale")
@@ -54,3 +55,21 @@ def ending(path: Path) -> str:
     It matches the parameter and also the optimiser's moments of it, whose paths end the same way.
     """
     return "/".join(map(re.escape, path[1:])) + "$"
+
+
+# A state keeps the collection "memory" and, under names that begin so, all others but "params".
+FURTHER = "@"
+
+
+def remembered(variables: Any) -> dict[str, Any]:
+    """Returns a state's memory: the collection "memory" with all further collections in it."""
+    further = {name: kept for name, kept in variables.items() if name not in ("params", "memory")}
+    return {**variables.get("memory", {}), **{FURTHER + n: kept for n, kept in further.items()}}
+
+
+def unpacked(params: Any, memory: Any) -> dict[str, Any]:
+    """Returns the variables of parameters and of a state's memory, as `remembered` packs it."""
+    further = {name: kept for name, kept in memory.items() if name.startswith(FURTHER)}
+    own = {name: kept for name, kept in memory.items() if name not in further}
+    collections = {name.removeprefix(FURTHER): kept for name, kept in further.items()}
+    return {"params": params, "memory": own, **collections}

@@ -1,11 +1,11 @@
-"""Activations of a language model into a store, and what they look like.
+"""Collects activations of a language model in a store, and reports their statistics.
 
     python -m experiments lm-activations models/SmolLM2-135M-Instruct.Q4_1.gguf texts/
 
-Packs texts into rows, runs the model up to the last hook and streams what it reads into OUT/store,
-which `aejax.data.activations.activations` opens. Killed and started again, it goes on with the
-shard where it was. report.html shows norms by layer and position, attention sinks, kurtosis, and
-the store's moments.
+It packs texts into rows, runs the model up to the last hook and writes the values at the hooks into
+OUT/store, which `aejax.data.activations.activations` opens. If it is killed and started again, it
+continues with the shard that was being written. report.html shows norms by layer and position,
+attention sinks, kurtosis, and the store's moments.
 """
 
 from __future__ import annotations
@@ -49,39 +49,42 @@ def command(
     shard_tokens: int = 2**18,
     surveyed: int = 8_192,
 ) -> None:
-    """Collects.
+    """Collects the activations and writes the report.
 
     Args:
       model: a GGUF file or a Hugging Face folder.
       corpus: brown, wordnet, bible, a folder of text files, or a file of JSON lines.
-      out: folder for the store, result.json and report.html.
-      part: of the corpus.
-      held_out: labels that only `--part shifted` has.
-      data_dir: where a corpus is prepared.
-      manual_dir: the package's files of brown, wordnet or bible.
-      hooks: what to read, such as resid_post.15 mlp_out.3.
-      length: tokens of a row.
-      rows: of one pass.
-      together: texts follow each other in a row; else a row holds one text.
-      bos: the BOS token before every text.
-      tokens: about how many to read at most: whole passes.
-      first_positions: tokens to leave out at the start of each row; the first one is a sink.
-      norm_quantile: leaves out tokens whose norm is above it, measured on the first pass.
-      dtype: of the model's products and of the store.
-      shard_tokens: of a shard, which is what a kill may lose.
-      surveyed: about how many tokens the report looks at.
+      out: the folder for the store, result.json and report.html.
+      part: the split of the corpus to read.
+      held_out: the labels whose documents are only in `--part shifted`.
+      data_dir: the folder in which the corpus is prepared.
+      manual_dir: the folder with the package's files of brown, wordnet or bible.
+      hooks: the hooks to read, such as resid_post.15 mlp_out.3.
+      length: the number of tokens in a row.
+      rows: the number of rows that go through the model together.
+      together: whether texts follow each other in a row; otherwise a row holds one text.
+      bos: whether the BOS token is put before every text.
+      tokens: the largest number of tokens to read, rounded up to whole passes.
+      first_positions: the number of tokens to leave out at the start of each row; the first token
+        is usually an attention sink.
+      norm_quantile: leaves out tokens whose norm is above this quantile of the first pass.
+      dtype: the dtype of the model's products and of the store.
+      shard_tokens: the number of tokens in a shard; a kill loses at most the unfinished shard.
+      surveyed: the approximate number of tokens for the statistics in the report.
     """
     if tokens < 1 or surveyed < 1:
-        raise UserError("--tokens and --surveyed: give 1 or more")
+        raise UserError(f"--tokens is {tokens} and --surveyed is {surveyed}: give 1 or more")
     packing = lm.Packing(length, together, bos)
     sources = texts(corpus, data_dir=data_dir, manual_dir=manual_dir, held_out=held_out)
     chosen = getattr(sources, part)
     if chosen is None:
-        raise UserError("--part shifted needs --held-out with the labels to hold out")
+        raise UserError("--part shifted needs the labels to hold out: give them by --held-out")
     net, variables, tokenizer = lm.load(model, dtype)
     read = lm.reader(net, variables, hooks)
     if any(hook.startswith("attn_pattern") for hook in hooks):
-        raise UserError("attn_pattern has no vector of a token, so a store cannot hold it")
+        raise UserError(
+            "a store cannot hold attn_pattern, which has no vector for each token: give other hooks"
+        )
     most = -(-tokens // (rows * length))
 
     def batches(start: int) -> Any:
@@ -130,7 +133,7 @@ def command(
 
 
 def _appends(store: pathlib.Path) -> int:
-    """Passes that a store holds already."""
+    """Returns the number of passes that the store already holds."""
     return read_index(store).appends if (store / FILE).is_file() else 0
 
 

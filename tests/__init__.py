@@ -1,1 +1,1 @@
-"""Tests of aejax; a package, so that its helper modules and commands are found from the root."""
+"""Tests of aejax. They are a package, so that helper modules can be imported from the root."""

@@ -1,4 +1,4 @@
-"""Bounds of several draws: their values, and gradients against quadrature on a linear model."""
+"""Tests of bounds of several draws: values, and gradients against quadrature on a linear model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import pytest
 import aejax as ae
 from aejax import bounds
 from aejax.evaluation import chains
+from tests import kinds
 from tests.evaluation.cases import linear_gaussian
 
 SAMPLED, STUCK = ae.elbo(rate=ae.losses.rate()), ae.elbo(rate=ae.losses.rate(stick=True))
-NOISE = 0.5  # of linear_gaussian's likelihood
+NOISE = 0.5  # the deviation of linear_gaussian's likelihood
 CASE = linear_gaussian(0.6, 1.3, examples=3, latents=1, size=3)
 BATCH = next(CASE.data.batches(3))
 
@@ -28,7 +29,9 @@ def cost(draws=12, size=5):
 
 
 def test_miwae_joins_iwae_and_the_elbo():
-    """Fails if the softmax runs over the groups (pythae's MIWAE), or with the log of all K."""
+    """Fails if the softmax runs over the groups, as in pythae's MIWAE, or with log of all K
+    draws.
+    """
     one, many = bounds.miwae(1).reduce(cost()), bounds.miwae(12).reduce(cost())
     np.testing.assert_allclose(one, bounds.iwae.reduce(cost()), rtol=1e-5)
     np.testing.assert_allclose(many, bounds.mean.reduce(cost()), rtol=1e-5)
@@ -38,7 +41,7 @@ def test_miwae_joins_iwae_and_the_elbo():
 
 
 def test_ciwae_lies_between():
-    """Fails if beta weighs the other of the two."""
+    """Fails if beta is the weight of the other bound."""
     iwae, mean = bounds.iwae.reduce(cost()), bounds.mean.reduce(cost())
     found = bounds.ciwae(0.25).reduce(cost())
     np.testing.assert_allclose(found, 0.25 * mean + 0.75 * iwae, rtol=1e-6)
@@ -47,13 +50,13 @@ def test_ciwae_lies_between():
 
 @pytest.mark.parametrize("bound", [bounds.iwae, bounds.dreg, bounds.piwae(3)])
 def test_the_cost_is_the_bound_itself(bound):
-    """Fails if it is -sum w log w, as in pythae, which is up to log K lower."""
+    """Fails if the cost is -sum w log w, as in pythae, which is lower by up to log K."""
     exact = -np.log(np.exp(-np.asarray(cost(), np.float64)).mean(0))
     np.testing.assert_allclose(bound.reduce(cost()), exact, rtol=1e-6)
 
 
 def test_piwae_has_iwaes_gradient_and_regrades_within_groups():
-    """Also where a group's weights vanish in float32. Fails without the least share."""
+    """Fails without the floor on a group's share, where its weights vanish in float32."""
     wide = cost().at[4:8].add(300.0)
     for values in (cost(), wide):
         iwae, piwae, miwae = (
@@ -65,7 +68,9 @@ def test_piwae_has_iwaes_gradient_and_regrades_within_groups():
 
 
 def gradient(objective, draws, bound, params=None):
-    """key -> gradient, as what a step of gradient descent with rate 1 takes off."""
+    """Returns a function from a key to the gradient, which a step of descent with rate 1
+    subtracts.
+    """
     learner = ae.learner(CASE.model, objective, optax.sgd(1.0), draws=draws, bound=bound)
     params = CASE.variables["params"] if params is None else params
     state = ae.State(jnp.zeros((), jnp.int32), jax.random.key(0), params, {}, ())
@@ -79,10 +84,10 @@ def gradient(objective, draws, bound, params=None):
 
 
 def samples(objective, draws, bound, params=None, n=8000):
-    """Gradients of n keys, part -> f64[n, size]."""
+    """Computes the gradients of n keys, part -> f64[n, size]."""
     one = gradient(objective, draws, bound, params)
     keys = jax.random.split(jax.random.key(11), n)
-    grads, _ = jax.jit(jax.vmap(one))(keys)
+    grads, _ = kinds.optimised(jax.vmap(one))(keys)
     return {part: flat(tree, n) for part, tree in grads.items()}
 
 
@@ -92,9 +97,9 @@ def flat(tree, n=1):
 
 
 def expected(params, draws, beta=1.0):
-    """The expected IWAE bound over K draws of one latent, by Gauss-Hermite quadrature.
+    """Computes the expected IWAE bound over K draws of one latent, by Gauss-Hermite quadrature.
 
-    With another beta than 1 the log-ratio is log p(x | z) - beta (log q(z | x) - log p(z)).
+    With beta, the log-ratio is log p(x | z) - beta (log q(z | x) - log p(z)).
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(16)
     weights = weights / weights.sum()
@@ -120,12 +125,15 @@ def expected(params, draws, beta=1.0):
 @functools.cache
 def exact(draws, beta=1.0):
     with jax.numpy_rank_promotion("allow"):
-        value, grads = jax.value_and_grad(expected)(CASE.variables["params"], draws, beta)
+        both = jax.jit(jax.value_and_grad(expected), static_argnums=(1, 2))
+        value, grads = both(CASE.variables["params"], draws, beta)
     return float(value), {part: flat(tree) for part, tree in grads.items()}
 
 
 def score(objective, draws, bound, reference, beta=1.0, parts=("bottleneck", "decoder")):
-    """The largest deviation from the exact gradient over all parameters, in standard errors."""
+    """Returns the largest deviation from the exact gradient over all parameters, in standard
+    errors.
+    """
     found, (_, grads) = samples(objective, draws, bound), exact(reference, beta)
     largest = 0.0
     for part, one in ((part, found[part]) for part in parts):
@@ -145,22 +153,26 @@ def score(objective, draws, bound, reference, beta=1.0, parts=("bottleneck", "de
     ids=["stl", "dreg-2", "dreg-3"],
 )
 def test_gradients_agree_with_quadrature(objective, draws, bound):
-    """Three standard errors. Fails with w in the place of w squared (next test), if the rate does
-    not stick under dreg, and without log K."""
+    """Mean gradients agree within three standard errors.
+
+    Fails if w stands in place of w squared (see the next test), if the rate does not stick the
+    landing under dreg, or without log K.
+    """
     assert score(objective, draws, bound, draws) < 3
 
 
 @pytest.mark.parametrize("beta", [0.5, lambda step: 0.1 + 0.0 * step], ids=["half", "schedule"])
 def test_the_rate_s_weight_is_the_share_of_the_score_that_dreg_replaces(beta):
-    """Fails with w squared whatever beta is: 30 standard errors at a half."""
+    """Fails if the weight is w squared whatever beta is: 30 standard errors at beta = 0.5."""
     now = beta if isinstance(beta, float) else 0.1
     assert score(ae.elbo(beta, ae.losses.rate(stick=True)), 3, bounds.dreg, 3, now) < 3
 
 
 def test_bounds_that_a_sticking_rate_leaves_unbiased():
-    """Of four draws the mean has the ELBO's gradient, and piwae(2) for the encoder that of two.
+    """With four draws, `mean` has the ELBO's gradient, and piwae(2) gives the encoder IWAE's of
+    two.
 
-    Fails if piwae keeps the weights of its groups under a rate that sticks.
+    Fails if piwae keeps the weights of its groups when the rate sticks the landing.
     """
     assert score(STUCK, 4, bounds.mean, 1) < 3
     assert score(STUCK, 4, bounds.piwae(2), 2, parts=("bottleneck",)) < 3
@@ -168,7 +180,7 @@ def test_bounds_that_a_sticking_rate_leaves_unbiased():
 
 
 def test_quadrature_sees_bias():
-    """The rate that sticks under iwae's own weights, which is why the learner refuses it."""
+    """A rate that sticks the landing biases IWAE, so the learner refuses the pair."""
     untapped = ae.Bound(bounds.iwae.reduce, lambda w, _: w)
     assert score(STUCK, 2, untapped, 2) > 10
     assert score(SAMPLED, 2, ae.Bound(bounds.iwae.reduce, lambda w, _: w * w), 2) > 10
@@ -179,18 +191,24 @@ def test_quadrature_sees_bias():
 
 
 def test_the_reported_loss_is_the_bound():
-    """Its mean over keys is the quadrature's bound, 3 standard errors. Fails without log K."""
+    """Its mean over keys is the bound by quadrature, within 3 standard errors.
+
+    Fails without log K.
+    """
     for draws in (1, 3):
-        one = gradient(SAMPLED, draws, bounds.iwae)
+        one = gradient(SAMPLED, draws, bounds.iwae if draws > 1 else bounds.mean)
         keys = jax.random.split(jax.random.key(4), 8000)
-        found = np.asarray(jax.jit(jax.vmap(one))(keys)[1], np.float64)
+        found = np.asarray(kinds.optimised(jax.vmap(one))(keys)[1], np.float64)
         assert abs(found.mean() - exact(draws)[0]) < 3 * found.std() / len(found) ** 0.5
     assert exact(1)[0] - exact(3)[0] > 0.05
     assert exact(3)[0] > -CASE.log_prob.mean()
 
 
 def test_sticking_the_landing_is_silent_at_the_exact_posterior():
-    """Its gradient vanishes draw by draw (Roeder et al. 2017). Fails if log q's parameters move."""
+    """The gradient is 0 for every draw (Roeder et al. 2017).
+
+    Fails if log q's parameters get one.
+    """
     params = linear_gaussian(examples=3, latents=1, size=3).variables["params"]
     stuck = gradient(STUCK, 1, bounds.mean, params)(jax.random.key(0))[0]["bottleneck"]
     plain = gradient(SAMPLED, 1, bounds.mean, params)(jax.random.key(0))[0]["bottleneck"]
@@ -199,7 +217,7 @@ def test_sticking_the_landing_is_silent_at_the_exact_posterior():
 
 
 def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae():
-    """Draw by draw. Fails if the regrade normalises over all draws, or forgets the groups."""
+    """This holds for each key. Fails if the encoder's weights are normalised over all draws."""
     key = jax.random.key(5)
     iwae, miwae, piwae = (
         gradient(SAMPLED, 6, bound)(key)
@@ -212,7 +230,7 @@ def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae():
 
 
 def test_miwae_trains_as_the_bounds_it_joins():
-    """Through the learner: MIWAE(1, K) = IWAE(K) and MIWAE(M, 1) = ELBO, gradients too."""
+    """MIWAE(1, K) = IWAE(K) and MIWAE(M, 1) = ELBO in the learner, with their gradients."""
     key = jax.random.key(6)
     for one, other in ((bounds.miwae(1), bounds.iwae), (bounds.miwae(4), bounds.mean)):
         left, right = gradient(SAMPLED, 4, one)(key), gradient(SAMPLED, 4, other)(key)
@@ -221,17 +239,23 @@ def test_miwae_trains_as_the_bounds_it_joins():
 
 
 def test_dreg_is_the_quieter_after_training():
-    """Near initialisation it need not be: compared on a model that IWAE has trained."""
+    """On a model trained by IWAE, dreg's gradient has less than half of IWAE's variance.
+
+    Near the initialisation it need not have.
+    """
     learner = ae.learner(CASE.model, SAMPLED, optax.adam(0.02), draws=4, bound=bounds.iwae)
     state = jax.jit(learner.init)(jax.random.key(1), BATCH)
-    state = jax.lax.fori_loop(0, 400, lambda _, s: learner.step(s, BATCH)[0], state)
+    trained = kinds.optimised(
+        lambda s: jax.lax.fori_loop(0, 400, lambda _, s: learner.step(s, BATCH)[0], s)
+    )
+    state = trained(state)
     iwae = samples(SAMPLED, 4, bounds.iwae, state.params, 2000)["bottleneck"]
     dreg = samples(STUCK, 4, bounds.dreg, state.params, 2000)["bottleneck"]
     assert dreg.var(0).sum() < 0.5 * iwae.var(0).sum()
 
 
 def test_missing_values_are_left_out_by_the_mask_even_as_nan():
-    """Loss, step and importance weights. Fails if NaN is multiplied by the mask's 0."""
+    """The mask acts on loss, gradient and importance weights. Fails if NaN is multiplied by 0."""
     learner = ae.learner(CASE.model, SAMPLED, optax.sgd(0.1), draws=4, bound=bounds.miwae(2))
     mask = np.float32([[1, 0, 1], [0, 1, 1], [1, 1, 1]])
     start, step, found = jax.jit(learner.init), jax.jit(learner.step), []
@@ -246,7 +270,7 @@ def test_missing_values_are_left_out_by_the_mask_even_as_nan():
     chex.assert_tree_all_finite(found[0])
     wrong = BATCH._replace(target=BATCH.target * jnp.nan, mask=jnp.asarray(mask))
     spoiled = step(start(jax.random.key(0), wrong), wrong)[1]
-    assert jnp.isnan(spoiled["loss"])  # one that the mask keeps is told
+    assert jnp.isnan(spoiled["loss"])  # a NaN that the mask does not leave out shows
 
 
 @pytest.mark.parametrize(

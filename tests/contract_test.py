@@ -1,4 +1,4 @@
-"""One contract for every bottleneck, prior and likelihood: adding a part is adding a row."""
+"""Tests one contract for every bottleneck, prior and likelihood; a new part adds a row."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ BOTTLENECKS = {
     "Levels": ae.Levels((L, 3), (ae.nets.MLP((), (2 * L,)), ae.nets.MLP((9,), (6,)))),
     "UpwardLevels": ae.UpwardLevels((3, L), (ae.nets.MLP((9,), (6,)),)),
 }
-# In training their codes depend on the rest of the batch.
+# In training, their codes depend on the rest of the batch.
 COUPLED = (ae.BatchTopK,)
-# Whose log q can hide its parameters but for the path through z.
+# Their log q can stop the gradient of its parameters, except through z.
 STICKING = (ae.Gaussian, ae.FullGaussian)
 
 
@@ -54,29 +54,29 @@ random = np.random.default_rng(0)
 
 
 def stand_in(batch: ae.Batch) -> GaussianCode:
-    """A posterior without a model: of width L, from the first numbers of x."""
+    """Makes a posterior of width L without a model, from the first numbers of x."""
     x = batch.x.reshape((batch.x.shape[0], -1))[:, :L]
     return GaussianCode(x, x, 0.3 * x - 0.2)
 
 
 class Prior(NamedTuple):
-    """A prior, and what it asks for beside the latents."""
+    """A prior, and what it needs besides the latents."""
 
     module: Any
-    posterior: Any = None  # the stand-in for the model's; sampling then needs the encoder
+    posterior: Any = None  # a stand-in for the model's posterior; sampling then needs the encoder
     context: bool = False
-    shape: Any = (L,)  # of a latent: of L numbers in all
+    shape: Any = (L,)  # the shape of a latent, L numbers in all
 
 
 def stand_in_levels(batch: ae.Batch) -> LevelsCode:
-    """The same of two levels, of half the width each."""
+    """Makes a stand-in of two levels, each of half the width."""
     code = stand_in(batch)
     levels = zip(*(jnp.split(leaf, 2, axis=-1) for leaf in code), strict=True)
     return LevelsCode(tuple(GaussianCode(*level) for level in levels), code.z)
 
 
 HALVES = ((L // 2,), (L // 2,))
-# Bounded, so that the wide normal which proposes latents covers the levels' deviations.
+# tanh bounds the means, so that the wide normal which proposes latents covers the levels.
 below = ae.nets.MLP((4,), (L,), jnp.tanh)
 vamp = ae.priors.Vamp(EVENT, pseudo_inputs=5, spread=1.0, bounds=None)
 PRIORS = {
@@ -95,7 +95,7 @@ PRIORS = {
 
 
 def fitting(row: Prior, event: Any) -> Any:
-    """The prior for examples of a shape, which pseudo-inputs have."""
+    """Returns the prior for examples of a shape, which is also that of its pseudo-inputs."""
     if row.posterior is None:
         return row.module
     fitted = vamp.clone(event=event)
@@ -103,7 +103,7 @@ def fitting(row: Prior, event: Any) -> Any:
 
 
 def normals(key: jax.Array, n: int, shape: Any) -> Any:
-    """Standard normal latents, of one shape or of one for each level."""
+    """Draws standard normal latents, of one shape or of one for each level."""
     if isinstance(shape[0], int):
         return jax.random.normal(key, (n, *shape))
     keys = jax.random.split(key, len(shape))
@@ -111,28 +111,28 @@ def normals(key: jax.Array, n: int, shape: Any) -> Any:
 
 
 def joined(latent: Any) -> np.ndarray:
-    """f64[n, L], all levels of a latent side by side."""
+    """Concatenates all levels of a latent, f64[n, L]."""
     return np.concatenate([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(latent)], 1)
 
 
 def contexts(size: int, needed: bool = True) -> jax.Array | None:
-    """The same label for all, one-hot f32[size, 3], where one is needed."""
+    """Returns the same one-hot label for all, f32[size, 3], or None if none is needed."""
     return jnp.broadcast_to(jnp.asarray([[0.0, 1.0, 0.0]]), (size, 3)) if needed else None
 
 
 class Explained(NamedTuple):
-    """A likelihood, and targets that it can explain."""
+    """A likelihood, and targets in its support."""
 
     likelihood: Any
     target: np.ndarray  # [B, *event]
-    values: Any = ()  # all that an element may be; (): any real number
-    exact: bool = True  # the mean is exact, no estimate
+    values: Any = ()  # all values of an element; (): any real number
+    exact: bool = True  # whether the mean is exact and no estimate
 
 
 REAL = random.normal(size=(B, *EVENT)).astype(np.float32)
 BINARY = (REAL > 0).astype(np.float32)
 LEVELS = random.integers(0, 5, (B, *EVENT)).astype(np.int32)
-# None in the middle, where the channels that follow do not move.
+# No value is in the middle, where the later channels do not depend on it.
 COLOURS = random.choice(np.float32([0.0, 0.25, 0.75, 1.0]), (B, 2, 1, 3))
 GRID = np.linspace(0.0, 1.0, 5)
 LIKELIHOODS = {
@@ -140,6 +140,9 @@ LIKELIHOODS = {
     "Gaussian": Explained(ae.likelihoods.Gaussian(0.7), REAL),
     "LearnedGaussian": Explained(ae.likelihoods.LearnedGaussian(floor=0.1, start=0.5), REAL),
     "HeteroscedasticGaussian": Explained(ae.likelihoods.HeteroscedasticGaussian(0.1), REAL),
+    "Standardised": Explained(
+        ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(0.1, 0.5), 0.5, 2.0), REAL
+    ),
     "Categorical": Explained(ae.likelihoods.Categorical(5), LEVELS, range(5)),
     "DiscretisedLogistic": Explained(
         ae.likelihoods.DiscretisedLogistic(levels=5), (LEVELS / 4).astype(np.float32), GRID
@@ -166,7 +169,7 @@ def features(seed: int = 1, size: int = B) -> jax.Array:
 
 
 def moved(variables: Any, far: float = 0.3) -> Any:
-    """Parameters that are not those of the start, where many are zero."""
+    """Changes the parameters from their start, at which many are zero."""
     generator = np.random.default_rng(9)
     return jax.tree.map(
         lambda leaf: leaf + far * generator.normal(size=leaf.shape).astype(np.float32), variables
@@ -184,8 +187,22 @@ def equal(left: Any, right: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
+@functools.cache
+def started(name: str, seed: int = 0) -> tuple[Any, Any]:
+    """Returns a bottleneck's variables near its start, and the code that they give."""
+    module = BOTTLENECKS[name]
+
+    @jax.jit
+    def both(key: jax.Array) -> tuple[Any, Any]:
+        variables = module.init(key, features(), None)
+        variables = jax.tree.map(lambda leaf: 0.5 * leaf + 0.1, variables)
+        return variables, module.apply(variables, features(), None)
+
+    return both(jax.random.key(seed))
+
+
 def compiled(module: Any) -> Any:
-    """Its `apply`, with one program for each method, set of mutable collections and shape."""
+    """Returns `apply`, compiled once for each method, set of mutable collections and shape."""
 
     @functools.cache
     def program(method: str | None, mutable: Any) -> Any:
@@ -198,7 +215,7 @@ def compiled(module: Any) -> Any:
 
 
 class Compiled(NamedTuple):
-    """A bottleneck, and its `apply` as whole programs: each operation alone would be one more."""
+    """A bottleneck and its `apply`, compiled as whole programs, which takes less time."""
 
     module: Any
     variables: Any
@@ -213,7 +230,7 @@ def bottleneck(request):
 
 
 class TestBottleneck:
-    """features -> Code."""
+    """Tests of bottlenecks, which map features to a code."""
 
     def test_codes_have_a_row_an_example_in_float32(self, bottleneck):
         _, variables, apply = bottleneck
@@ -226,7 +243,7 @@ class TestBottleneck:
             assert np.all(np.isfinite(code.log_q()))
 
     def test_shape_latent_and_lift_agree(self, bottleneck):
-        """Fails if shape forgets an axis, or if lift changes what the decoder sees."""
+        """Fails if shape lacks an axis, or if lift changes what the decoder sees."""
         module, variables, apply = bottleneck
         code = apply(variables, features(), jax.random.key(1))
         latent = code.latent.dense() if isinstance(code.latent, Rows) else code.latent
@@ -236,7 +253,7 @@ class TestBottleneck:
         close(apply(variables, code.latent, method="lift"), code.z)
 
     def test_without_a_key_there_is_no_noise(self, bottleneck):
-        """Fails if the key of None falls back on a fixed key where the code is random."""
+        """Fails if key=None uses a fixed key when the code is random."""
         _, variables, apply = bottleneck
         first, second = (apply(variables, features(), None) for _ in range(2))
         assert equal(first, second)
@@ -248,15 +265,16 @@ class TestBottleneck:
             assert equal(first.z, getattr(first, "mean", first.z))
 
     def test_log_q_is_the_density_of_the_draws(self, bottleneck, monkeypatch):
-        """log N(noise) - log |det dz / dnoise|, the Jacobian by autodiff.
+        """It is log N(noise) - log |det dz / dnoise|, with the Jacobian by autodiff.
 
-        Fails if a step's log-determinant has another sign or is left out, if a triangular matrix
-        is taken for its transpose, or if a level's log q is counted twice.
+        Fails if a step's log-determinant is left out or has another sign, if a triangular matrix is
+        transposed, or if a level's log q is counted twice.
         """
         module, variables, apply = bottleneck
         if not hasattr(apply(variables, features(), None), "log_q"):
             return
-        variables = moved(variables, 0.1)  # farther off float32 does not tell a level from its mean
+        # at larger values, float32 does not distinguish a level from its mean
+        variables = moved(variables, 0.1)
 
         def drawn(noise, values):
             pool = iter(noise)
@@ -280,7 +298,10 @@ class TestBottleneck:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
     def test_sticking_hides_all_but_the_path_through_z(self, bottleneck):
-        """Or is refused. Fails if a parameter of q keeps its gradient, or z loses its own."""
+        """It does so, or is refused.
+
+        Fails if a parameter of q keeps its gradient, or z loses its own.
+        """
         module, variables, apply = bottleneck
         code = apply(variables, features(), jax.random.key(1))
         if not hasattr(code, "log_q"):
@@ -302,10 +323,10 @@ class TestBottleneck:
             assert np.any(all_)
 
     def test_jit_equals_no_jit(self, bottleneck):
-        module, variables, _ = bottleneck
+        module, variables, apply = bottleneck
         for key in (None, jax.random.key(1)):
             plain = module.apply(variables, features(), key)
-            close(jax.jit(module.apply)(variables, features(), key), plain)
+            close(apply(variables, features(), key), plain)
 
     def test_jit_equals_no_jit_in_training(self, bottleneck):
         module, variables, _ = bottleneck
@@ -316,7 +337,7 @@ class TestBottleneck:
         close(jax.jit(trained)(features()), trained(features()))
 
     def test_a_permuted_batch_gives_permuted_codes(self, bottleneck):
-        """Fails if a bottleneck takes its statistics over the batch."""
+        """Fails if a bottleneck uses statistics of the batch."""
         _, variables, apply = bottleneck
         order = np.random.default_rng(2).permutation(B)
         code = apply(variables, features(), None)
@@ -325,20 +346,20 @@ class TestBottleneck:
         assert not equal(permuted, code)
 
     def test_the_gradient_reaches_the_features(self, bottleneck):
-        """Fails if z is behind a stop_gradient."""
+        """Fails if z is under a stop_gradient."""
         _, variables, apply = bottleneck
 
         def cost(values):
             z = apply(variables, values, jax.random.key(1)).z
             leaves = [leaf for leaf in jax.tree.leaves(z) if leaf.dtype == jnp.float32]
-            # Not of z itself, which a codebook that no batch has set yet leaves at zero.
+            # The loss is not z alone: a codebook that no batch has set yet leaves z at zero.
             return sum(jnp.sum(jnp.square(1.0 + leaf)) for leaf in leaves)
 
         gradient = jax.jit(jax.grad(cost))(features())
         assert np.all(np.any(np.asarray(gradient) != 0, axis=1))
 
     def test_memory_is_written_in_training_alone(self, bottleneck):
-        """Fails if ages grow while initialising, or are kept from one pass to the next."""
+        """Fails if ages grow at initialisation, or are kept from one pass to the next."""
         module, variables, apply = bottleneck
         memory = variables.get("memory", {})
         for leaf in jax.tree.leaves(memory):
@@ -357,14 +378,14 @@ class TestBottleneck:
             assert not changed
 
     def test_ages_count_the_batches_since_a_latent_was_active(self, bottleneck):
-        """Fails if ages count examples, start at 1, or if slots of value zero count as active."""
+        """Fails if ages count examples or start at 1, or if slots of value zero count as active."""
         module, variables, apply = bottleneck
         if not isinstance(module, Sparse):
             assert not hasattr(apply(variables, features(), None), "l0")
             return
         ages = np.zeros(M, np.int32)
         for t in range(5):
-            # Small batches of one direction, so that some latents rest.
+            # Small batches with one direction leave some latents inactive.
             values = features(seed=t, size=1) * (0.0 if t == 4 else 1.0)
             code, changed = apply(variables, values, None, mutable="memory")
             variables = {**variables, **changed}
@@ -375,7 +396,10 @@ class TestBottleneck:
         assert ages.min() == 1
 
     def test_a_sparse_code_agrees_with_its_dense_form(self, bottleneck):
-        """And with plain weights. Fails if l0 counts slots of zero, or k is off by one."""
+        """It agrees with plain weights too.
+
+        Fails if l0 counts slots of zero, or if k is off by one.
+        """
         module, variables, apply = bottleneck
         for mutable in (False, "memory"):
             result = apply(variables, features(), None, mutable=mutable)
@@ -408,14 +432,17 @@ class TestBottleneck:
 
 @pytest.fixture(scope="module", params=PRIORS.values(), ids=PRIORS.keys())
 def prior(request):
-    """A call (method, values, ...) of the prior, of parameters that are not those of the start."""
+    """Returns a call (method, values, ...) of a prior whose parameters are not those of the
+    start.
+    """
     module, posterior, context, shape = request.param
     z = normals(jax.random.key(0), B, shape)
     init = jax.jit(functools.partial(module.init, posterior=posterior, method="log_prob"))
     variables = moved(init(jax.random.key(0), z, contexts(B, context)))
 
     def plain(method, *values):
-        # Of log_prob the latents come first, of kl the code, of sample key, n and shape.
+        # The first arguments are latents for log_prob, the code for kl, and key, n and shape for
+        # sample.
         size = values[1] if method == "sample" else jax.tree.leaves(values)[0].shape[0]
         label = contexts(size, context)
         values = (*values, shape) if method == "sample" else values
@@ -431,7 +458,7 @@ def prior(request):
 
 
 class TestPrior:
-    """What latents are drawn from."""
+    """Tests of priors, from which latents are drawn."""
 
     def test_log_prob_and_its_gradient(self, prior):
         z = normals(jax.random.key(3), B, prior.shape)
@@ -450,12 +477,12 @@ class TestPrior:
             assert np.all(np.any(np.asarray(leaf) != 0, axis=1))
 
     def test_samples_have_the_density_that_log_prob_gives(self, prior):
-        """Importance weights of a wide normal average to one: fails if the density is unnormalised.
+        """Importance weights of a wide normal average to one; fails if the density is not
+        normalised.
 
-        And log_prob and all moments up to the second, under a window that leaves far tails out,
-        have the mean over samples that these weights give them: fails if sample draws from another
-        density, say with twice the standard deviation, with components chosen evenly, or with one
-        noise for all levels.
+        log_prob and all moments up to the second, under a window that leaves out far tails, have
+        the mean over samples that these weights give. Fails if sample draws from another density:
+        with twice the deviation, with components chosen evenly, or with one noise for all levels.
         """
 
         def log_prob(z):
@@ -484,10 +511,8 @@ class TestPrior:
 
     def test_the_closed_kl_is_the_mean_of_the_sampled_rate(self, prior):
         """Fails if log_std is taken for the log variance, or if L is summed twice."""
-        bottleneck = ae.Gaussian(L)
-        weights = jax.jit(bottleneck.init)(jax.random.key(1), features(), None)
-        weights = jax.tree.map(lambda leaf: 0.5 * leaf + 0.1, weights)
-        code = bottleneck.apply(weights, features(), None)
+        weights, code = started("Gaussian", 1)
+        bottleneck = BOTTLENECKS["Gaussian"]
         kl = prior("kl", code)
         if kl is None:
             return
@@ -506,9 +531,7 @@ class TestPrior:
     @pytest.mark.parametrize("bottleneck", ["Point", "FullGaussian", "Planar"])
     def test_a_code_that_is_no_diagonal_gaussian_has_no_closed_kl(self, prior, bottleneck):
         """Fails if a code of another distribution has fields mean and log_std."""
-        module = BOTTLENECKS[bottleneck]
-        init = jax.jit(module.init_with_output)
-        code, _ = init(jax.random.key(0), features(), None)
+        _, code = started(bottleneck)
         assert prior("kl", code) is None
 
 
@@ -529,7 +552,7 @@ def explained(request):
 
 
 class TestLikelihood:
-    """How predictions explain targets."""
+    """Tests of likelihoods, by which predictions explain targets."""
 
     def test_log_prob_has_a_value_an_example(self, explained):
         _, call, prediction, target = explained
@@ -556,13 +579,14 @@ class TestLikelihood:
         close(sum(parts), whole, rtol=1e-4)
         changed = target.at[:, 1:].set(target[:, ::-1][:, 1:])
         close(call("log_prob", prediction, changed, first), parts[0])
-        # One mask for all examples, and one for each example, both broadcast.
+        # One mask serves all examples, and one has a row for each; both are broadcast.
         close(call("log_prob", prediction, target, first[:1]), parts[0])
 
     def test_all_targets_together_have_the_probability_one(self, explained):
-        """Fails if the ends of a grid lose their tails, or if weights of a mixture do not add up.
+        """Fails if the ends of a grid have no tails, or if a mixture's weights do not sum to one.
 
-        Of real numbers the first element's density, the others masked, is integrated.
+        For real numbers, the density of the first element is integrated while the others are
+        masked.
         """
         row, call, prediction, target = explained
         event = target.shape[1:]
@@ -599,14 +623,17 @@ class TestLikelihood:
         if row.exact:
             spread = samples.std(0) / 4000**0.5
             assert np.max(np.abs(samples.mean(0) - mean) / spread) < 4.5
-        # The entropy by samples is stationary under log_prob: its mean score is zero.
+        # The mean score of samples under log_prob is zero.
         score = jax.grad(lambda p, t: jnp.sum(call("log_prob", p, t)))
         scores = jax.jit(jax.vmap(score, in_axes=(None, 0)))(prediction, samples)
         scores = np.asarray(scores, np.float64)
         assert np.max(np.abs(scores.mean(0)) / (scores.std(0) / 4000**0.5)) < 4.5
 
     def test_samples_are_as_wide_as_the_density_says(self, explained):
-        """Bartlett: the score's variance is the Fisher information. Fails for a wrong width."""
+        """The variance of the score is the Fisher information (Bartlett).
+
+        Fails if samples have another width.
+        """
         _, call, prediction, _ = explained
 
         def log_prob(p, t):
@@ -634,7 +661,7 @@ class TestLikelihood:
         assert np.all(np.abs(difference.mean(0)) <= 4.5 * spread)
 
 
-# Each prior and each likelihood occurs: the shorter list starts again.
+# Each prior and each likelihood occurs: the shorter list is repeated.
 GENERATORS = [
     (list(PRIORS)[i % len(PRIORS)], list(LIKELIHOODS)[i % len(LIKELIHOODS)])
     for i in range(max(len(PRIORS), len(LIKELIHOODS)))
@@ -643,9 +670,9 @@ GENERATORS = [
 
 @pytest.mark.parametrize(("prior", "likelihood"), GENERATORS)
 def test_generation_needs_no_encoder(prior, likelihood):
-    """Fails if sample touches the encoder or the posterior: their parameters are deleted first.
+    """Fails if sampling reads parameters of encoder or posterior, which are deleted first.
 
-    All but that of a prior which is made of posteriors.
+    The exception is a prior made of posteriors.
     """
     row, (likelihood, target, *_) = PRIORS[prior], LIKELIHOODS[likelihood]
     event = target.shape[1:]
@@ -655,7 +682,7 @@ def test_generation_needs_no_encoder(prior, likelihood):
     if row.shape is HALVES:
         heads = (ae.nets.MLP((), (L,)), ae.nets.MLP((8,), (L,)))
         bottleneck = ae.Levels((L // 2, L // 2), heads)
-        # The decoder sees both levels, or the end of the ladder's trunk.
+        # The decoder sees both levels, or the last state of the ladder's trunk.
         count = 1 if isinstance(module, ae.priors.Ladder) else 2
         decoder = ae.nets.Joined((None,) * count, decoder)
     model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder, module, likelihood)
@@ -699,28 +726,28 @@ def test_a_model_without_a_prior_says_why_it_cannot_sample(bottleneck):
         model.apply(variables, jax.random.key(1), 2, method="sample")
 
 
-@pytest.mark.parametrize("key", [None, 1])
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
-def test_a_model_is_its_three_parts(bottleneck, key):
-    """model(batch, key) = explain(code(features)): the learner maps the last two over draws."""
+def test_a_model_is_its_three_parts(bottleneck):
+    """model(batch, key) = explain(code(features)); the learner maps the last two over draws."""
     vector = len(bottleneck.shape) == 1
     decoder = ae.nets.Dictionary(D) if vector else ae.nets.MLP((), shape=(D,))
     if isinstance(bottleneck, ae.Levels):
         decoder = ae.nets.Joined((None, None), decoder)
     model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder)
     batch = ae.Batch(features(), features())
-    key = None if key is None else jax.random.key(key)
-    variables = jax.jit(model.init)(jax.random.key(0), batch)
 
     @jax.jit
-    def both(variables, batch, key):
-        bound = model.bind(variables)
-        h = bound.features(batch)
-        parts = bound.explain(batch, h, bound.code(batch, h, key, 3), 3, key)
-        return bound(batch, key, 3), parts, bound.encode(batch), bound(batch).code.latent
+    def both(batch, key):
+        bound = model.bind(model.init(key, batch))
+        h, pairs = bound.features(batch), []
+        for one in (None, key):
+            parts = bound.explain(batch, h, bound.code(batch, h, one, 3), 3, one)
+            pairs.append((bound(batch, one, 3), parts))
+        return pairs, bound.encode(batch)
 
-    whole, parts, encoded, latent = both(variables, batch, key)
-    close((whole.code, whole.prediction), (parts.code, parts.prediction))
-    assert whole.prediction.shape == (B, D)
-    assert int(whole.step) == 3
-    close(encoded, latent)
+    pairs, encoded = both(batch, jax.random.key(1))
+    for whole, parts in pairs:
+        close((whole.code, whole.prediction), (parts.code, parts.prediction))
+        assert whole.prediction.shape == (B, D)
+        assert int(whole.step) == 3
+    close(encoded, pairs[0][0].code.latent)

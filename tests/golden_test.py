@@ -1,6 +1,7 @@
-"""The losses of 20 steps of each kind, as files: what a change of numbers must own up to.
+"""Compares the losses of 20 steps of each kind of model with files.
 
-`python -m tests.golden_test` writes those of the jax that runs it.
+`python -m tests.golden_test` writes the file of the installed version of jax. A change of these
+files shows that a change of the code changes results.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from tests.kinds import KINDS
 
 STEPS = 20
 FOLDER = pathlib.Path(__file__).parent / "golden"
-# One file for each minor version: random bits and reductions are promised for no longer.
+# There is one file for each minor version, since jax may change random bits and reductions with it.
 FILE = FOLDER / f"jax-{'.'.join(jax.__version__.split('.')[:2])}.json"
 
 
 def losses(kind: str, steps: int = STEPS) -> np.ndarray:
-    """f32[steps]."""
+    """The losses f32[steps] of one kind."""
     learner = ae.compiled(ae.chunked(kinds.learner(kind, 1e-2), 60))
     state = learner.init(jax.random.key(1), kinds.batch())
     state, found = kinds.train(learner, state, steps)
@@ -33,22 +34,22 @@ def losses(kind: str, steps: int = STEPS) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=KINDS)
 def run(request):
-    """A kind, and its losses over two epochs of 8 batches and 44 more steps."""
+    """Trains a kind for two epochs of 8 batches and 44 more steps; returns it with its losses."""
     return request.param, losses(request.param, 60)
 
 
 def test_every_kind_learns(run):
-    """The loss falls by a fifth at least. Fails if a gradient has the wrong sign."""
+    """The loss falls by at least a fifth. Fails if a gradient has the wrong sign."""
     _, found = run
     assert found.dtype == np.float32
     assert np.all(np.isfinite(found))
     first, last = found[:4].mean(), found[-8:].mean()
-    # A learned standard deviation takes the density above one: its loss may pass zero.
+    # With a learned deviation the density may exceed one, so the loss may be negative.
     assert last < first - 0.2 * abs(first)
 
 
 def test_losses_are_those_on_file(run):
-    """To 1e-4 those of this version of jax, where it has a file, and to 1 % those of all others.
+    """They agree to 1e-4 with this version's file, and to 1 % with the files of other versions.
 
     Fails if a default changes: an initialisation, a key, a weight, the order of a split.
     """

@@ -1,6 +1,6 @@
-"""Imports run downwards only, and `import aejax` loads no more than training needs.
+"""Tests that imports run downwards only, and that `import aejax` loads no more than it needs.
 
-How long it takes, beside what it stands on (at most 0.2 s more), is looked at by hand:
+How long it takes beyond its dependencies (at most 0.2 s) is measured by hand:
 
     python -X importtime -c "import jax, flax, optax, orbax.checkpoint" 2>&1 | tail -1
     python -X importtime -c "import aejax" 2>&1 | tail -1
@@ -19,8 +19,9 @@ from tests import kinds
 
 PACKAGE = kinds.ROOT / "aejax"
 
-# From the bottom up. A room may import those of lower rows; those of one row meet in a higher one.
-# A room is a folder or a file of aejax; a new one needs a place here.
+# The rooms, from the bottom up. A room is a folder or a file of aejax, and may import rooms of
+# lower
+# rows only. A new room needs a place here.
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
@@ -38,7 +39,7 @@ ROWS: list[set[str]] = [
 ]
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 
-# flax stays in few rooms, which keeps the way open; types and losses only name its Module.
+# Only these rooms import flax, so that it could be replaced; types and losses name its Module only.
 FLAX = {"types", "contracts", "losses", "model", "training"}
 FLAX |= {"nets", "bottlenecks", "priors", "likelihoods", "language"}
 
@@ -51,7 +52,9 @@ def room(path: pathlib.Path) -> str:
 
 
 def imported(path: pathlib.Path) -> list[str]:
-    """Dotted names, wherever in the file they are imported; not those for annotations alone."""
+    """Returns the dotted names that a file imports anywhere, without those for annotations
+    alone.
+    """
     found = []
 
     def visit(node: ast.AST) -> None:
@@ -75,7 +78,9 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 
 def file_of(target: str) -> pathlib.Path:
-    """The file that holds `aejax.room.name`: a module of that name, else where the name stands."""
+    """Returns the file of `aejax.room.name`: a module of that name, or else the module of the
+    name.
+    """
     path = kinds.ROOT.joinpath(*target.split("."))
     for found in (path.with_suffix(".py"), path / "__init__.py", path.parent.with_suffix(".py")):
         if found.exists():
@@ -84,10 +89,10 @@ def file_of(target: str) -> pathlib.Path:
 
 
 def graph() -> dict[pathlib.Path, set[pathlib.Path]]:
-    """Each file of aejax, and those that it imports.
+    """Returns each file of aejax with the files that it imports.
 
-    Importing a file runs the `__init__.py` of each folder on the way to it, too; that of a folder
-    in which the importing file itself stands is running already.
+    Importing a file also runs the `__init__.py` of each folder on its path, except for folders that
+    hold the importing file, whose `__init__.py` is running already.
     """
     found: dict[pathlib.Path, set[pathlib.Path]] = {}
     for path in FILES:
@@ -98,7 +103,7 @@ def graph() -> dict[pathlib.Path, set[pathlib.Path]]:
 
 
 def circle(edges: dict[pathlib.Path, set[pathlib.Path]]) -> list[str]:
-    """The files of one circle of imports, by their names; none if there is none."""
+    """Returns the names of the files of one circle of imports, or nothing if there is none."""
     done: set[pathlib.Path] = set()
 
     def visit(path: pathlib.Path, above: list[pathlib.Path]) -> list[pathlib.Path]:
@@ -121,7 +126,7 @@ def test_every_room_has_a_place_and_every_place_a_room():
 
 
 def test_no_circle_of_imports():
-    """Of files, also within one room. Fails if kernels/rows.py imports a file that imports it."""
+    """Files of one room are tested too. Fails if kernels/rows.py imports a file that imports it."""
     assert circle(graph()) == []
 
 
@@ -149,7 +154,7 @@ def test_imports_run_downwards(name):
             assert below, f"{path} imports {target}, which does not stand below {name}"
 
 
-# Folders within a room meet in the room's own files, but for these that stand above another.
+# Folders of one room meet in the room's own files; these folders are above others of their room.
 ABOVE = {("data", "synthetic"): {("data", "activations")}}
 
 
@@ -213,10 +218,10 @@ print(int(state.step))
 
 
 def test_import_and_training_need_jax_flax_optax_chex_and_orbax_alone():
-    """As on an accelerator machine, where nothing else is installed but what flax brings, as rich.
+    """They work if only these, and what flax itself needs, such as rich, can be imported.
 
-    Fails if a builder imports tensorflow_datasets, or the progress bar rich, outside a function, or
-    if training does within one.
+    Fails if a builder imports tensorflow_datasets, or the progress bar imports rich, outside a
+    function, or if training imports one of them within a function.
     """
     script = IMPORTED.format(names={name.split(".")[0] for name in HEAVY} - {"rich"})
     listing, steps = kinds.output(kinds.python("-c", script)).splitlines()

@@ -1,4 +1,4 @@
-"""One small model of each kind, the data they train on, and what several tests do with them."""
+"""One small model of each kind, their training data, and helpers that several tests share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ N, B = 256, 32
 
 
 class Kind(NamedTuple):
-    """What `ae.learner` takes."""
+    """The arguments of `ae.learner`."""
 
     model: ae.Autoencoder
     objective: ae.Objective
@@ -67,7 +68,8 @@ def convolutional() -> ae.Autoencoder:
 
 
 iwae = {"draws": 5, "bound": ae.bounds.iwae}
-# DReG: Tucker et al. 2019. The rate sticks, the codes' gradient is weighted by w squared.
+# DReG (Tucker et al. 2019): the rate sticks the landing, and the codes' gradient has weight w
+# squared.
 dreg = {"draws": 5, "bound": ae.Bound(ae.bounds.iwae.reduce, lambda w, _: jnp.square(w))}
 
 KINDS = {
@@ -88,7 +90,7 @@ KINDS = {
     ),
     "sae-jumprelu": Kind(
         scaled(ae.JumpReLU(128, subtract_bias=True)),
-        ae.recipes.jumprelu(0.05),
+        ae.objectives.jumprelu(0.05),
         {"initialise": (ae.standardised(), ae.tied)},
     ),
 }
@@ -100,7 +102,9 @@ def learner(kind: str, rate: float = 1e-3, tx=None) -> ae.Learner:
 
 
 def pixels(n: int = N, seed: int = 0) -> np.ndarray:
-    """f32[n, 8, 8, 1]: four prototypes, each pixel flipped with probability 0.05."""
+    """Makes f32[n, 8, 8, 1]: four prototypes, each pixel of which is flipped with probability
+    0.05.
+    """
     generator = np.random.default_rng(seed)
     prototypes = generator.random((4, *EVENT)) < 0.4
     images = prototypes[generator.integers(0, 4, n)] ^ (generator.random((n, *EVENT)) < 0.05)
@@ -113,7 +117,7 @@ def as_batch(key: jax.Array, x: jax.Array) -> ae.Batch:
 
 
 def rows(steps: int, seed: int = 0, size: int = B) -> np.ndarray:
-    """i32[steps, B]: which examples each batch holds."""
+    """Returns the indices of each batch's examples, i32[steps, B]."""
     return np.random.default_rng([7, seed]).integers(0, N, (steps, size)).astype(np.int32)
 
 
@@ -123,9 +127,9 @@ def batch(t: int = 0, seed: int = 0, size: int = B) -> ae.Batch:
 
 
 def source(start: int, room: int, stop: int, seed: int | list[int] = 0, size: int = B) -> ae.Source:
-    """Resident batches from `start` on, with room for `room`, of which those before `stop` count.
+    """Makes resident batches `start` to `start + room`, of which those before `stop` count.
 
-    A list of seeds makes streams side by side.
+    A list of seeds makes one stream for each.
     """
     seeds = [seed] if isinstance(seed, int) else seed
     chosen = np.stack([rows(start + room, s, size)[start:] for s in seeds])
@@ -137,7 +141,9 @@ def source(start: int, room: int, stop: int, seed: int | list[int] = 0, size: in
 
 
 def train(learner: ae.Learner, state: ae.State, steps: int, seed: int | list[int] = 0, size=B):
-    """Calls a chunked learner until `steps`: the state, its losses f32[steps] or f32[S, T]."""
+    """Calls a chunked learner until `steps`; returns the state and losses f32[steps] or f32[S,
+    T].
+    """
     losses = []
     while int(state.step) < steps:
         start = int(state.step)
@@ -147,8 +153,17 @@ def train(learner: ae.Learner, state: ae.State, steps: int, seed: int | list[int
     return state, np.concatenate(losses, axis=-1)
 
 
+def optimised(function: Callable) -> Callable:
+    """Compiles with the optimisations that the other tests do without, for programs that run long.
+
+    Such a program takes a second more to compile and runs up to seven times as fast.
+    """
+    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    return jax.jit(function, compiler_options=options)
+
+
 def raw(tree: Any) -> list[bytes]:
-    """The bytes of each leaf, keys included."""
+    """Returns the bytes of each leaf, including keys."""
 
     def plain(leaf):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -159,7 +174,7 @@ def raw(tree: Any) -> list[bytes]:
 
 
 def restored(state: ae.State) -> ae.State:
-    """Through numpy and back, as from a file."""
+    """Converts a state to numpy and back, as reading it from a file does."""
 
     def copy(leaf):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -171,7 +186,7 @@ def restored(state: ae.State) -> ae.State:
 
 
 def python(*arguments: str, devices: int | None = None, **options: Any) -> subprocess.Popen:
-    """Starts this Python in the project's root, with so many forced host devices."""
+    """Starts this Python in the project's root, with a number of forced host devices."""
     environment = dict(os.environ)
     if devices is not None:
         flags = os.environ.get("XLA_FLAGS", "")
@@ -188,7 +203,7 @@ def python(*arguments: str, devices: int | None = None, **options: Any) -> subpr
 
 
 def output(process: subprocess.Popen, seconds: float = 300) -> str:
-    """Its standard output; an error with its last words if it failed."""
+    """Returns the standard output of a process; raises its last words if it failed."""
     try:
         out, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Objectives: merging, weights, keys of terms, and what is said when term and code do not pair."""
+"""Tests of objectives: merging, weights, keys of terms, and errors about wrong pairings."""
 
 import re
 from typing import NamedTuple
@@ -55,7 +55,7 @@ def test_merge_refuses_a_repeated_name_and_touches_neither():
 
 
 def test_total_adds_weighted_terms_and_leaves_watched_ones_out():
-    """Fails if a penalty is added to the ratio, or if values come back weighted."""
+    """Fails if a penalty is added to the ratio, or if returned values are weighted."""
     ratio = ae.losses.ratio()(constant(10))
     objective = ae.merge({"r": (0.5, ratio), "p": (3.0, constant(2))}, ae.watch(w=constant(100)))
     result = ae.total(objective, None, forward())
@@ -110,13 +110,13 @@ def test_an_error_inside_a_term_is_not_blamed_on_the_code():
 
 @pytest.mark.parametrize("shape", [(), (B, 1), (B + 1,)])
 def test_a_term_must_return_one_value_an_example(shape):
-    """A scalar would be broadcast without an error."""
+    """Fails if a scalar is accepted: it would be broadcast without an error."""
     with pytest.raises(TypeError, match=re.escape(f"'t' returned shape {shape}")):
         ae.total({"t": (1.0, lambda m, f: jnp.zeros(shape))}, None, forward())
 
 
 def test_a_watched_term_with_an_infinite_derivative_poisons_nothing():
-    """Fails if watching is a weight of 0: 0 times infinity is NaN."""
+    """Fails if a watched term has weight 0: 0 times infinity is NaN."""
 
     def root(model, forward):
         return jnp.sqrt(forward.prediction[:, 0])
@@ -145,7 +145,7 @@ def test_recipes_hold_what_their_names_say():
 
 @pytest.mark.parametrize("draws", [1, 2, 7])
 def test_bounds_against_numpy(draws):
-    """Fails if the log K is left out, or if draws and examples change places."""
+    """Fails if log K is left out, or if draws and examples are swapped."""
     cost = np.random.default_rng(0).normal(size=(draws, B)) * 5
     mean = ae.bounds.mean.reduce(jnp.asarray(cost, jnp.float32))
     iwae = ae.bounds.iwae.reduce(jnp.asarray(cost, jnp.float32))
@@ -168,7 +168,7 @@ def cyclical_reference(step, period, peak, ramp, cycles):
 
 @pytest.mark.parametrize("cycles", [None, 2])
 def test_cyclical_annealing_against_the_formula(cycles):
-    """Fails if the rise is a share of the whole run, or if the last cycle starts again."""
+    """Fails if the rise is a share of the whole run, or if a new cycle starts after the last."""
     schedule = jax.jit(cyclical(10, 4.0, 0.4, cycles))
     found = [float(schedule(step)) for step in range(45)]
     np.testing.assert_allclose(
@@ -178,7 +178,7 @@ def test_cyclical_annealing_against_the_formula(cycles):
 
 
 def test_late_steps_of_cyclical_annealing_still_count():
-    """Beyond 2^24 float32 skips integers: fails if the step is made a float first."""
+    """Fails if the step is converted to float32, which skips integers above 2^24."""
     schedule = cyclical(7, ramp=1.0)
     late = 7 * 2**25
     np.testing.assert_allclose([schedule(late + i) for i in range(7)], np.arange(7) / 7, rtol=1e-6)

@@ -1,7 +1,7 @@
-"""A user's own bottleneck, prior and likelihood, defined in this file alone, through all of aejax.
+"""Tests a user's own bottleneck, prior and likelihood, defined in this file, in all of aejax.
 
 Each is trained, interrupted and resumed, evaluated, reported and loaded. Pyright checks this file
-by its standard rules: it is what a user writes.
+by its standard rules, as a user's code.
 """
 # pyright: standard, reportAttributeAccessIssue=false
 
@@ -27,12 +27,13 @@ from aejax.bottlenecks import Sparse
 from aejax.contracts import NOTHING, Bottleneck, Given, Likelihood, Prior, VectorBottleneck
 from tests.imports_test import FILES, imported
 
+pytestmark = pytest.mark.usefixtures("coarse")
 L, EVENT = 3, (12,)
 KEY = jax.random.key(3)
 
 
 class LaplaceCode(NamedTuple):
-    """A draw from q(z | x) = Laplace(location, scale), each latent alone."""
+    """A sample from q(z | x) = Laplace(location, scale), with independent latents."""
 
     z: jax.Array
     location: jax.Array
@@ -60,7 +61,7 @@ def laplace_log_prob(z: jax.Array, location: jax.Array, log_scale: jax.Array) ->
 
 
 class Laplace(VectorBottleneck):
-    """A posterior with tails that a Gaussian does not have."""
+    """A bottleneck whose posterior has heavier tails than a Gaussian."""
 
     @nn.compact
     def __call__(
@@ -122,7 +123,7 @@ def build(
     )
 
 
-# The model, and the rate that its objective has: sampled, where there is no closed form.
+# A model, and the rate of its objective: sampled if there is no closed form.
 MODELS = {
     "bottleneck": (build(bottleneck=Laplace(L)), ae.losses.rate(stick=True)),
     "prior": (build(Laplace(L), Peaked()), ae.losses.kl),
@@ -141,7 +142,7 @@ def splits():
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_part_of_ones_own_goes_all_the_way(kind, splits, tmp_path):
-    """Fails if a room knows the parts by their classes, as a figure's name once did."""
+    """Fails if a room decides by a part's class."""
     model, rate = MODELS[kind]
     train, _, test = splits
     learner = ae.compiled(ae.chunked(ae.learner(model, ae.elbo(rate=rate), optax.adam(1e-2)), 4))
@@ -169,7 +170,7 @@ def test_a_part_of_ones_own_goes_all_the_way(kind, splits, tmp_path):
     assert np.mean(nll.nll) < -np.mean(bound.elbo)
     figures = evaluation.means(bound) | {"nll": np.mean(nll.nll)}
     used = evaluation.usage(model.bind(variables), next(test.batches(len(test))), KEY)
-    # Two decompositions of one rate: I(x; z) is the part that the batch's aggregate leaves.
+    # I(x; z) is the share of the rate that the aggregate posterior of the batch leaves.
     assert 0 < float(used["mutual_information"]) < min(np.mean(bound.rate), math.log(len(test)))
 
     sections = report.variational_sections(model, variables, splits, KEY)
@@ -185,8 +186,8 @@ def same(left: Any, right: Any) -> bool:
 
 
 def test_a_closed_form_of_ones_own_is_the_mean_of_the_sampled_rate():
-    """And a VampPrior takes the posterior. Fails if the closed form is not asked for."""
-    # Of small numbers, so that the scales of the posteriors are near 1.
+    """A VampPrior takes the posterior too. Fails if the closed form is not used."""
+    # Parameters are small, so that the scales of the posteriors are near 1.
     _, _, test = ae.data.arrays(0.2 * counts())
     model = build(Laplace(L), Peaked())
     batch = next(test.batches(8))
@@ -211,7 +212,7 @@ class Unknown(Peaked):
 
 
 class Loose(nn.Module):
-    """Has what a prior must have, and derives from no contract."""
+    """Has the methods of a prior, but derives from no contract."""
 
     def log_prob(self, z, context=None, posterior=None):
         return jnp.zeros(z.shape[0])
@@ -219,7 +220,7 @@ class Loose(nn.Module):
 
 @pytest.mark.parametrize("kind", ["bottleneck", "prior", "likelihood"])
 def test_a_part_without_a_contract_is_told_which_one(kind):
-    """Fails if the first attribute that it lacks is what the user hears of."""
+    """Fails if the error names only the first attribute that is missing."""
     name = kind.capitalize()
     with pytest.raises(ae.UserError, match=rf"derive Loose from aejax\.contracts\.{name}"):
         build(**{kind: Loose()})
@@ -232,14 +233,19 @@ def test_a_part_says_at_once_what_it_lacks(contract):
 
 
 def parts() -> set[type]:
-    """The bottlenecks, priors and likelihoods of aejax, but for the sparse bottlenecks."""
+    """Returns the names of aejax's bottlenecks, priors and likelihoods, without sparse
+    bottlenecks.
+    """
     bases = (Bottleneck, VectorBottleneck, Prior, Likelihood)
     derived = {cls for base in bases for cls in base.__subclasses__()}
     return {cls for cls in derived if cls.__module__.startswith("aejax")} - {*bases, Sparse}
 
 
 def test_no_other_room_knows_a_part_by_its_class():
-    """So a new one is one file and a line of `__init__`. Fails for isinstance(x, Bernoulli)."""
+    """A new part is therefore one file and a line of `__init__`.
+
+    Fails for isinstance(x, Bernoulli).
+    """
     assert len(parts()) > 20
     known = []
     for path in FILES:

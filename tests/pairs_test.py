@@ -1,9 +1,9 @@
-"""Every posterior under every prior, likelihood and objective: it trains, or is told why not.
+"""Tests that every posterior trains under every prior, likelihood and objective, or is refused.
 
-The default suite traces all pairs of posterior and prior, with likelihoods and objectives in turn,
-and trains as many of them as hold each part once; `-m slow` trains the pairs of all four. A
-combination that is refused stands in REFUSED with its reason: one that is newly refused, or no
-longer, fails.
+The default suite traces all pairs of posterior and prior, while likelihoods and objectives take
+turns, and trains as many combinations as hold each part once. `-m slow` trains the pairs of all
+four. REFUSED lists the combinations that are refused, with the reason; a combination that is newly
+refused, or is refused no longer, fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = 3
 
 
 class Cost(NamedTuple):
-    """What `ae.learner` takes beside the model."""
+    """The arguments of `ae.learner` besides the model."""
 
     objective: ae.Objective
     options: dict[str, Any] = {}  # noqa: RUF012 (never written)
@@ -59,7 +59,7 @@ OBJECTIVES = {
 }
 FLOWS = {"Planar", "InverseAutoregressive", "Sylvester"}
 VECTORS = {"Gaussian", "FullGaussian"} | FLOWS
-# Of the size that the hierarchies' priors have in the contract.
+# These have the sizes of the hierarchies' priors in the contract.
 halves = (L // 2, L // 2)
 HIERARCHIES = {
     "Levels": ae.Levels(halves, (ae.nets.MLP((), (L,)), ae.nets.MLP((6,), (L,)))),
@@ -68,8 +68,8 @@ HIERARCHIES = {
 POSTERIORS = {name: BOTTLENECKS[name] for name in BOTTLENECKS if name in VECTORS} | HIERARCHIES
 OF_LEVELS = {name for name, row in PRIORS.items() if row.shape != (L,)}
 CLOSED = {"closed", "free-bits", "capacity"}
-# (parts, reason): a combination that has one of each set is refused with these words. Where more
-# than one applies it is the first, in the order in which a pass comes to them.
+# (parts, reason): a combination that has one part of each set is refused with these words. If more
+# than one row applies, the first does, in the order in which a pass reaches them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
     ((VECTORS, OF_LEVELS), "does not suit latents of shape .* pair the"),
@@ -94,7 +94,7 @@ Combination = tuple[str, str, str, str]  # posterior, prior, likelihood, objecti
 
 
 class Whole(nn.Module):
-    """A decoder of whatever a code's z is."""
+    """A decoder that takes the z of any code."""
 
     net: nn.Module
 
@@ -103,17 +103,17 @@ class Whole(nn.Module):
 
 
 def reason(combination: Combination) -> str | None:
-    """Why a combination is refused, or None."""
+    """Returns why a combination is refused, or None."""
     names = set(combination)
     return next((why for parts, why in REFUSED if all(names & part for part in parts)), None)
 
 
 @functools.cache
 def rotated() -> list[Combination]:
-    """All pairs of posterior and prior; likelihoods and objectives take turns.
+    """Yields all pairs of posterior and prior, while likelihoods and objectives take turns.
 
-    An objective waits for a pair that it can train, and after all pairs for the first of them. A
-    pair that none can train, which costs next to nothing, has the one whose turn it is.
+    An objective waits for a pair that it can train, and after all pairs takes the first of them. A
+    pair that no objective can train gets the one whose turn it is, which costs next to nothing.
     """
     explain, waiting, found = itertools.cycle(LIKELIHOODS), list(OBJECTIVES), []
     for posterior, prior in itertools.product(POSTERIORS, PRIORS):
@@ -130,7 +130,9 @@ def rotated() -> list[Combination]:
 
 
 def each_part_once(combinations: list[Combination]) -> list[Combination]:
-    """Of those that train, in order, each that holds a part which none before it holds."""
+    """Returns those combinations that train and hold a part which no earlier one holds, in
+    order.
+    """
     seen: set[tuple[int, str]] = set()
     found = []
     for combination in combinations:
@@ -141,10 +143,10 @@ def each_part_once(combinations: list[Combination]) -> list[Combination]:
 
 
 def covered() -> list[Combination]:
-    """Combinations that hold every pair of parts of different kind, made greedily.
+    """Returns combinations that hold every pair of parts of different kinds, chosen greedily.
 
-    A pair that trains in any combination is in one that trains, else in one that is refused for
-    the last of its reasons.
+    A pair that trains in any combination is in one that trains; otherwise it is in one that is
+    refused for the last of its reasons.
     """
     kinds = (POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES)
     everything: list[Combination] = list(itertools.product(*kinds))
@@ -168,7 +170,7 @@ def _pairs(combination: Combination) -> set[tuple[int, int, str, str]]:
 
 
 def trained(combination: Combination, transform: Any = jax.jit) -> Any:
-    """The losses of three steps, f32[3], or what else a transform makes of their function."""
+    """Returns the losses of three steps, f32[3], or what a transform makes of that function."""
     posterior, prior, likelihood, objective = combination
     row, (explain, target, *_) = PRIORS[prior], LIKELIHOODS[likelihood]
     event, cost = target.shape[1:], OBJECTIVES[objective]
@@ -180,11 +182,12 @@ def trained(combination: Combination, transform: Any = jax.jit) -> Any:
         explain,
         parts={"critic": ae.nets.MLP((6,), shape=(1,))} if objective == "factor" else {},
     )
-    # In [-1, 1], as data are: of classes up to 4 the deviations of two levels would overflow.
+    # Data are in [-1, 1]: for classes up to 4 the deviations of two levels would overflow.
     x, target = jnp.asarray(target / np.abs(target).max(), jnp.float32), jnp.asarray(target)
     batch = ae.Batch(x, target, contexts(B, row.context))
-    # What is asked is whether the parts fit: a quarter of the compiling would be Adam's, and steps
-    # are so short that none diverges.
+    # The test asks only whether the parts fit. Adam would be a quarter of the compiling, and steps
+    # are
+    # so short that none diverges.
     learner = ae.learner(model, cost.objective, optax.sgd(1e-6), **cost.options)
 
     def run(key: jax.Array) -> jax.Array:
@@ -200,7 +203,7 @@ def trained(combination: Combination, transform: Any = jax.jit) -> Any:
 
 
 def traced(run: Any) -> Any:
-    """Its result's shape: parts that do not fit each other raise without a compiled program."""
+    """Traces the function, which raises an error without compiling if parts do not fit."""
     return lambda key: jax.eval_shape(run, key)
 
 
@@ -214,13 +217,13 @@ def check(combination: Combination, trains: bool = True) -> None:
         return
     with pytest.raises((ae.UserError, TypeError), match=why) as raised:
         trained(combination)
-    # A sentence that says what to do, not a trace from within.
+    # The error is a sentence that says what to do, not an error from within.
     assert re.search(r"[:;] (use|pair) ", str(raised.value))
 
 
 @pytest.mark.parametrize("combination", rotated(), ids="-".join)
 def test_each_pair_of_posterior_and_prior_trains_or_is_refused(combination):
-    """Fails if a part stops working under another, or a refusal loses its sentence."""
+    """Fails if a part stops working with another, or if a refusal has another message."""
     check(combination, trains=combination in each_part_once(rotated()))
 
 
@@ -231,7 +234,9 @@ def test_each_pair_of_all_parts_trains_or_is_refused(combination):
 
 
 def test_the_default_suite_trains_each_part():
-    """Fails if a part occurs in refused combinations alone, or a row of a contract is left out."""
+    """Fails if a part occurs in refused combinations only, or if a row of a contract is left
+    out.
+    """
     ran = each_part_once(rotated())
     for i, names in enumerate((POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES)):
         assert {c[i] for c in ran} == set(names)
@@ -240,7 +245,7 @@ def test_the_default_suite_trains_each_part():
 
 
 def test_the_cover_holds_every_pair_and_every_refusal():
-    """Fails if a refusal is written down that no combination meets."""
+    """Fails if REFUSED lists a refusal that no combination meets."""
     cover = covered()
     kinds = list(enumerate((POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES)))
     pairs = itertools.combinations([(i, name) for i, names in kinds for name in names], 2)

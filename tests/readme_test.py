@@ -1,7 +1,6 @@
-"""The READMEs: scripts run, commands are parsed, tables and pictures are their files, links lead.
+"""Tests of the READMEs: scripts run, commands can be parsed, tables and links are right.
 
-The tables and the pictures stand in files that commands wrote: here they are made again and
-compared.
+Tables and pictures were written by commands; they are made again here and compared.
 """
 
 from __future__ import annotations
@@ -30,8 +29,10 @@ from tests.imports_test import ROWS
 from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
-PATHS += ("aejax/interop/README.md", "experiments/README.md")
-EXAMPLES = ("NAME", "rings")  # experiments that a page names and nobody has
+PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "aejax/interop/README.md")
+PATHS += ("aejax/dictionaries/README.md", "experiments/README.md")
+# names of experiments that a page uses as examples, and that do not exist
+EXAMPLES = ("NAME", "rings")
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
 
 
@@ -40,7 +41,7 @@ def blocks(path: str, language: str) -> list[str]:
 
 
 def run_all(path: str) -> dict:
-    """What the scripts of a page leave, run one after the other as one script."""
+    """Runs the scripts of a page one after the other, as one script; returns its variables."""
     names = {"__name__": "readme"}
     for block in blocks(path, "python"):
         exec(compile(block, path, "exec", dont_inherit=True), names)
@@ -48,10 +49,10 @@ def run_all(path: str) -> dict:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty folder, in which scripts run and data are prepared."""
+def here(tmp_path, digits, monkeypatch):
+    """Makes an empty folder, in which scripts run and data are prepared."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(digits))
     return tmp_path
 
 
@@ -62,21 +63,22 @@ def test_the_script_runs_with_only_its_steps_replaced(here):
     (here / "script.py").write_text(short)
     names = runpy.run_path("script.py", run_name="__main__")
     assert int(names["state"].step) == 12
-    assert names["metrics"]["loss"].shape[0] == 5  # a call takes the steps that time allows
+    assert names["metrics"]["loss"].shape[0] == 5  # a call takes as many steps as its time allows
     model, variables, config = ae.load(here / "runs" / "digits", model=names["model"])
     assert config.steps == 12
     sample = model.apply(
         jax.tree.map(lambda leaf: leaf[0], variables), jax.random.key(0), 3, method="sample"
     )
     assert sample.shape == (3, 8, 8, 1)
-    # A notebook has no Config of the script, but the model that the run wrote down.
+    # A notebook has no Config class of the script, but has the model that the run stored.
     exec(compile(notebook, "README.md", "exec"), names)
     assert names["codes"].shape == (64, 8)
     assert names["samples"].shape == (16, 8, 8, 1)
     exec(compile(sparse, "README.md", "exec"), names)
     learner, batch = names["learner"], ae.data.Batches(names["train"], 8)[0]
     state = jax.jit(learner.init)(jax.random.key(0), batch)
-    assert jax.jit(learner.step)(state, batch)[1]["l0"] == 16
+    metrics = jax.jit(learner.step)(state, batch)[1]
+    assert metrics["off_target"] == pytest.approx(metrics["l0"] / 16 - 1, rel=1e-5)
 
 
 def test_the_examples_of_each_part_run(here):
@@ -103,10 +105,25 @@ def test_data_comes_in_as_the_page_says(here):
     assert len(names["writer"].index.hooks) == 1
     assert names["batches"][0].x.shape == (64, 16)
     assert len(names["store"].splits(names["HOOK"])[0]) == 9_000
+    assert np.isfinite(names["nll"]).all()
+    assert names["windows"].shape[1:] == (24, 1)
+    assert names["codes"].shape == (20, 4)
     noisy = names["noisy"].batches(8, jax.random.key(0))
     batch = next(noisy)
     assert np.mean(np.asarray(batch.x) != np.asarray(batch.target)) > 0.1
     assert next(names["labelled"].batches(8)).context.shape == (8, 10)
+
+
+def test_networks_of_ones_own_train_as_the_page_says(here):
+    names = run_all("aejax/nets/README.md")
+    assert names["variables"]["batch_stats"]["encoder"]["norm"]["mean"].shape == (32,)
+    assert names["test"] is not None
+
+
+def test_training_goes_as_the_page_says(here):
+    names = run_all("aejax/training/README.md")
+    assert names["rates"].shape == (3, 3)
+    assert names["best"].variables["params"].keys() == {"encoder", "bottleneck", "decoder"}
 
 
 def test_a_part_leaves_as_the_page_says(here):
@@ -116,8 +133,17 @@ def test_a_part_leaves_as_the_page_says(here):
     assert (here / "out" / "run_exported.py").exists()
 
 
+def test_a_dictionary_is_made_saved_and_changed_as_the_page_says(here):
+    """Fails if a name that the page uses is not reachable from `ae`."""
+    names = run_all("aejax/dictionaries/README.md")
+    assert names["again"].activation == "jumprelu"
+    found = names["ae"].interop.load("coder")
+    assert found.W_skip is not None
+    assert names["W_dec"].shape == (64, 2, 32)
+
+
 def commands() -> list[tuple[str, ...]]:
-    """The words of every `python -m experiments ...` of all pages, each once."""
+    """Returns the words of each different `python -m experiments ...` on all pages."""
     found = set()
     for text in PAGES.values():
         for line in re.findall(r"python -m experiments([^`\n#&]*)", text):
@@ -126,7 +152,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def test_every_command_is_read_by_the_command_line(monkeypatch, capsys):
-    """Flags and values, without doing what is asked. Fails if a flag is renamed."""
+    """Flags and values are parsed, but nothing runs. Fails if a flag is renamed."""
     called = []
     monkeypatch.setattr(course, "drive", lambda experiment, *_: called.append(experiment.name))
     known = set()
@@ -143,7 +169,7 @@ def test_every_command_is_read_by_the_command_line(monkeypatch, capsys):
                 monkeypatch.setattr(module, "command", stub)
     found = [words for words in commands() if words and words[0] not in EXAMPLES]
     named = {words[0] for words in found}
-    assert named == known  # every experiment, benchmark and tool stands in a page
+    assert named == known  # a page names every experiment, benchmark and tool
     for words in found:
         if words[-1] == "--help":
             continue
@@ -179,7 +205,7 @@ def test_the_pages_can_be_read():
 
 
 def anchors(text: str) -> set[str]:
-    """The names that GitHub gives to the headings of a page."""
+    """Returns the names that GitHub gives to the headings of a page."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
@@ -198,14 +224,14 @@ def test_links_lead_somewhere(path):
 
 
 def test_the_rooms_stand_in_the_order_of_their_imports():
-    """Fails if a room is added, or moved, without the page."""
+    """Fails if a room is added or moved, but the page is not changed."""
     table = PAGES["aejax/README.md"].partition("## The rooms")[2].partition("|---|")[2]
     rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines() if "|" in line]
     assert [set(re.findall(r"`(\w+)`", row)) for row in rows if "`" in row] == ROWS
 
 
 def test_its_tables_are_what_the_results_files_say():
-    """Fails if a figure is edited by hand, or a results file changes without the table."""
+    """Fails if a number is edited by hand, or if a results file changes without its table."""
     page = PAGES["experiments/README.md"]
     assert filled(page) == page
     kept = {path.stem for path in (ROOT / "experiments" / "results").glob("*.json")}

@@ -1,7 +1,7 @@
-"""What pyright says to who writes a part of a model wrongly; no test runs this file.
+"""Mistakes in a part of a model that pyright must report; no test runs this file.
 
-Each mistake stands with the rule that finds it. Pyright reports an `ignore` that hides nothing, so
-a contract that no longer finds the mistake fails the type check.
+Each mistake has a comment that ignores the rule which finds it. Pyright reports an `ignore` that
+hides nothing, so the type check fails if a contract no longer finds the mistake.
 """
 # pyright: standard, reportUnnecessaryTypeIgnoreComment=true
 
@@ -45,7 +45,7 @@ class WithoutCode(WithoutShape):
 
 
 class OldArguments(WithoutShape):
-    """Takes the step in place of all that is given."""
+    """Takes the step in place of `given`."""
 
     def __call__(self, features: Any, key: Key | None, step: int = 0) -> Code:  # pyright: ignore[reportIncompatibleMethodOverride]
         return PointCode(features)
@@ -88,7 +88,7 @@ ae.Autoencoder(ae.nets.MLP(()), ae.Gaussian(3), ae.nets.MLP(()), prior=Loose()) 
 
 
 def kinds(gaussian: GaussianCode, levels: LevelsCode) -> None:
-    """Which of the codes' protocols a record has."""
+    """Shows which of the codes' protocols a record has."""
     diagonal: DiagonalCode = gaussian
     density: DensityCode = gaussian
     top_down: TopDownCode = levels
@@ -99,7 +99,7 @@ def kinds(gaussian: GaussianCode, levels: LevelsCode) -> None:
 
 
 def narrowed(code: Code) -> Array:
-    """Asks for a kind before it reads what only that kind has."""
+    """Asks for a kind of code before it reads what only that kind has."""
     if isinstance(code, DiagonalCode):
         return code.mean + code.log_q()
     return code.mean  # pyright: ignore[reportAttributeAccessIssue]

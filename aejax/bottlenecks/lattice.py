@@ -81,7 +81,9 @@ class FiniteScalarQuantised(Bottleneck):
         # The levels are the integers from -(levels // 2) on, so an even number of them is centred
         # at -0.5.
         offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
-        shift = np.arctanh(offset / half)
+        # The shift puts 0 on a level. Of 2 levels, one would then keep everything near 0, so there
+        # the threshold between them is at 0.
+        shift = np.where(levels == 2, 0.0, np.arctanh(offset / half)).astype(np.float32)
         around = (1,) * (encoded.ndim - 1)
         half, offset, shift = (a.reshape((*around, -1)) for a in (half, offset, shift))
         bounded = half * jnp.tanh(encoded + shift) - offset

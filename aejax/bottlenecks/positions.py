@@ -28,7 +28,11 @@ class Positions(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
-        """Projects features [B, *positions, channels] at each position, any others flattened."""
+        """Projects features to f32[B, *positions, size].
+
+        Features [B, *positions, channels] are projected at each position; features of another shape
+        are flattened and projected as a whole.
+        """
         positions = tuple(self.positions)
         if features.ndim > 2 and features.shape[1:-1] == positions:
             return nn.Dense(self.size, name="dense")(features.astype(jnp.float32))
@@ -42,7 +46,7 @@ def check_indices(part: Any, latent: Array) -> None:
     if not jnp.issubdtype(latent.dtype, jnp.integer):
         raise UserError(
             f"the latents of {type(part).__name__} are integer indices of codes, but these have "
-            f"dtype {latent.dtype}: give the model a prior of integers, or none"
+            f"dtype {latent.dtype}: give the model a prior over integers, or no prior"
         )
 
 

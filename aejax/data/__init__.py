@@ -1,19 +1,27 @@
 """Data sets, their splits, and the batch that each training step receives."""
 
-from aejax.data import changes
-from aejax.data.arrays import arrays
+from aejax.data import activations, changes
+from aejax.data.arrays import arrays, splits, statistics, table
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
+from aejax.data.sources import source
 from aejax.data.split import Split
+from aejax.data.stream import Stream
 from aejax.data.text.texts import texts
 
 __all__ = [
     "Batches",
     "Split",
+    "Stream",
+    "activations",
     "arrays",
     "changed",
     "changes",
     "images",
+    "source",
+    "splits",
+    "statistics",
+    "table",
     "texts",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -51,13 +52,13 @@ class Batches:
                 f"Batches needs one Split, not a {type(self.split).__name__}: choose one of the "
                 "three in train, validation, test = aejax.data.arrays(x)"
             )
-        at_least(1, "batch size", self.size)
+        at_least(1, "the batch size", self.size)
         if self.size > len(self.split):
             raise UserError(
                 f"batch size {self.size} is larger than {self.split.name}, "
                 f"which has {len(self.split)} examples: give a smaller one"
             )
-        at_least(0, "data seed", self.seed)
+        at_least(0, "the data seed", self.seed)
         at_least(1, "seeds", 1 if self.seeds is None else self.seeds)
         if self.process is not None and self.size % self.process[1]:
             raise UserError(
@@ -79,9 +80,17 @@ class Batches:
         axis = 0 if self.seeds is None else 1
         return jax.tree.map(lambda leaf: np.take(np.asarray(leaf), self._slice, axis), whole)
 
+    def steps(self, epochs: float) -> int:
+        """Returns the number of steps of so many passes through the split, rounded up."""
+        return math.ceil(epochs * len(self.split) / self.size)
+
+    def epoch(self, step: int) -> float:
+        """Returns how many passes through the split so many steps are."""
+        return step * self.size / len(self.split)
+
     def rows(self, t: int, count: int) -> np.ndarray:
         """Returns the example numbers of batches t to t + count - 1, i32[(S,) count, B]."""
-        at_least(0, "batch", t)
+        at_least(0, "the batch number", t)
         first, many = t * self.size, count * self.size
         members = [self._stream(self.seed + i, first, many) for i in range(self.seeds or 1)]
         rows = np.stack(members).reshape(-1, count, self.size)
@@ -142,7 +151,7 @@ class Batches:
         Raises:
           UserError: if t or chunk is out of range.
         """
-        at_least(1, "a chunk of", chunk)
+        at_least(1, "the chunk", chunk)
         count = chunk if limit is None else max(0, min(chunk, limit - t))
         if self.resident is None:
             arrays, rows = self._ahead(t, chunk, limit), None

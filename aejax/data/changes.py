@@ -53,7 +53,8 @@ def changed(split: Split, *changes: Any) -> Split:
     """
     if not isinstance(split.prepare, Prepare):
         raise UserError(
-            f"the batches of {split.name} do not support changes: change its arrays instead"
+            f"changes cannot be added to {split.name}, because it prepares its batches in a way of "
+            "its own: change its arrays instead"
         )
     for change in changes:
         # The check is done here because labels have no values while a program is traced.
@@ -151,6 +152,15 @@ class Quadrants:
             seen[:, : height // 2, width // 2 :] = 1.0
         mask = jnp.broadcast_to(1.0 - seen, batch.target.shape)
         return batch._replace(context=batch.x * seen, mask=mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputToo:
+    """Makes the input the context too, which a skip connection and `nets.Normalise` read."""
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Applies the change to one batch."""
+        return batch._replace(context=batch.x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,8 +269,17 @@ def _check_share(noise: Any) -> None:
 
 
 def _check_classes(name: str, classes: int, column: np.ndarray | None) -> None:
-    """Raises UserError if a label of the column is too large for a one-hot vector of `classes`."""
-    largest = -1 if column is None else np.max(column, initial=-1)
+    """Raises UserError unless the labels of the column are integers from 0 to `classes` - 1."""
+    if column is None:
+        return
+    odd = (column < 0) | (column != np.floor(column))
+    if column.ndim != 1 or odd.any():
+        raise UserError(
+            f"{name} needs one class for each example, a whole number from 0 on, but the labels "
+            f"have shape {column.shape} and hold {column[odd].flat[0] if odd.any() else 'rows'}: "
+            "number the classes from 0"
+        )
+    largest = np.max(column, initial=-1)
     if largest >= classes:
         raise UserError(
             f"{name} has {classes} classes, but the data has label {largest}: give "

@@ -59,6 +59,8 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
     Raises:
       UserError: if grain is not installed.
     """
+    if getattr(reader, "batched", False):
+        return _in_batches(reader, indices)
     grain = needs("grain", "reading a data set that does not fit memory")
     flat = indices.reshape(-1)
     chosen = grain.MapDataset.source(flat).map(lambda index: dict(reader[int(index)]))
@@ -70,6 +72,17 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
             *indices.shape, *np.shape(examples[0][name])
         )
         for name in examples[0]
+    }
+
+
+def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Reads examples by one call for each batch, the last axis of the indices."""
+    batches = [reader.many(batch) for batch in indices.reshape((-1, indices.shape[-1]))]
+    return {
+        name: np.concatenate([batch[name] for batch in batches]).reshape(
+            (*indices.shape, *batches[0][name].shape[1:])
+        )
+        for name in batches[0]
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aejax.data.moments import Moments, with_examples
 from aejax.data.reading import Reader, gather
 from aejax.errors import UserError
 from aejax.types import Batch, Key
@@ -40,6 +41,9 @@ class Split:
     classes: tuple[str, ...] = ()  # the names of the labels, if they have names
     origin: str = ""  # where the files came from and whether their content was verified
     reader: Reader | None = None  # None if all examples are in `arrays`
+    # The moments that a store keeps of all its tokens, of which this split may be a part.
+    stored_moments: Mapping[str, tuple[Moments, ...]] | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for `provenance`
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -75,6 +79,28 @@ class Split:
             target = np.asarray(batch.target)
             low, high = np.minimum(low, target.min()), np.maximum(high, target.max())
         return float(low), float(high)
+
+    @functools.cached_property
+    def moments(self) -> Mapping[str, tuple[Moments, ...]]:
+        """The exact moments of x, target and context, by these names.
+
+        Each is a tuple with one entry, or with one for each layer of examples [layers, size]. They
+        are those of the whole store, where there is one, else computed from all examples.
+        """
+        if self.stored_moments is not None:
+            return self.stored_moments
+        found: dict[str, tuple[Moments, ...]] = {}
+        for batch in self.batches(4096):
+            for name in ("x", "target", "context"):
+                values = getattr(batch, name)
+                if values is not None and hasattr(values, "shape"):
+                    found[name] = with_examples(found.get(name), np.asarray(values))
+        return found
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether the target is another hook of a store than the input."""
+        return getattr(self.prepare, "transcodes", False)
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns stored examples by their numbers.
@@ -123,7 +149,11 @@ class Split:
             return self
         arrays = self.rows(np.arange(n, dtype=np.int32))
         return dataclasses.replace(
-            self, arrays=arrays, fingerprint=fingerprint(arrays), reader=None
+            self,
+            arrays=arrays,
+            fingerprint=fingerprint(arrays),
+            reader=None,
+            stored_moments=None,
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -136,6 +166,7 @@ class Split:
             "sha256": self.fingerprint,
             "binarised": self.binarised,
             "binarise_seed": self.binarise_seed,
+            **self.facts,
         }
 
 

@@ -30,6 +30,7 @@ def divide(
     shares: Mapping[str, float],
     seed: int,
     groups: np.ndarray | None = None,
+    ordered: bool = False,
 ) -> list[dict[str, np.ndarray]]:
     """Divides examples at random into train and other splits; each keeps the examples' order.
 
@@ -38,6 +39,7 @@ def divide(
       name: the name of the data set, for error messages.
       shares: the share (below 1) or the number of the examples that each other split gets.
       seed: the seed of the random division.
+      ordered: whether the splits are blocks of the examples' order in place of random ones.
       groups: group numbers i32[N] of examples that stay together, or None. A group that no longer
         fits into a split goes to another one or to train, so a split may get less than its share.
 
@@ -59,8 +61,11 @@ def divide(
             f"{name} has {examples} examples, too few to give {wanted} and the rest to train: "
             "change the shares so that each split has 1 or more"
         )
+    if ordered and groups is not None:
+        raise UserError(f"{name} is to be divided in order and by groups: give one of the two")
     if groups is None:
-        cuts = np.split(permutation(examples, seed, 0), np.cumsum(counts)[:-1])
+        order = np.arange(examples) if ordered else permutation(examples, seed, 0)
+        cuts = np.split(order, np.cumsum(counts)[:-1])
     else:
         cuts = _whole_groups(groups, counts, seed)
     for part, cut in zip(held, cuts[1:], strict=True):
@@ -123,10 +128,44 @@ def splits(
     Raises:
       UserError: if `binarise` has another value.
     """
+    named = dict(zip(PARTS, parts, strict=True))
+    made = splits_of(
+        name,
+        named,
+        field=field,
+        scale=scale,
+        binarise=binarise,
+        classes=classes,
+        origin=origin,
+        reader=reader,
+        content=content,
+    )
+    return made["train"], made["validation"], made["test"]
+
+
+def splits_of(
+    name: str,
+    parts: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    field: str,
+    scale: float,
+    binarise: Binarise,
+    classes: tuple[str, ...] = (),
+    origin: str = "arrays",
+    reader: Reader | None = None,
+    content: str | None = None,
+    **prepare: Any,
+) -> dict[str, Split]:
+    """Makes the splits of some of the PARTS by name; the other arguments are those of `splits`.
+
+    Args:
+      **prepare: further fields of `Prepare`.
+    """
     if binarise not in ("dynamic", "static", "none"):
         raise UserError(f"binarise is {binarise!r}: give 'dynamic', 'static' or 'none'")
-    made = []
-    for i, (part, columns) in enumerate(zip(PARTS, parts, strict=True)):
+    made = {}
+    for part, columns in parts.items():
+        i = PARTS.index(part)
         once = binarise == "static" or (binarise == "dynamic" and part != "train")
         stream = (i,) if once else None
         if reader is None:
@@ -140,24 +179,23 @@ def splits(
             sha256 = hashlib.sha256(
                 f"{content} {fingerprint({'row': columns['row']})} {stream}".encode()
             ).hexdigest()
-        made.append(
-            Split(
-                name=f"{name}/{part}",
-                arrays=arrays,
-                prepare=Prepare(
-                    field=field,
-                    scale=1.0 if once else scale,
-                    draws=binarise == "dynamic" and not once,
-                ),
-                fingerprint=sha256,
-                binarised=binarise,
-                binarise_seed=BINARISE_SEED if once else None,
-                classes=classes,
-                origin=origin,
-                reader=chosen,
-            )
+        made[part] = Split(
+            name=f"{name}/{part}",
+            arrays=arrays,
+            prepare=Prepare(
+                field=field,
+                scale=1.0 if once else scale,
+                draws=binarise == "dynamic" and not once,
+                **prepare,
+            ),
+            fingerprint=sha256,
+            binarised=binarise,
+            binarise_seed=BINARISE_SEED if once else None,
+            classes=classes,
+            origin=origin,
+            reader=chosen,
         )
-    return made[0], made[1], made[2]
+    return made
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

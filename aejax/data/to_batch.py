@@ -24,6 +24,9 @@ class Prepare:
     scale: float = 1.0  # the stored value that becomes 1.0
     draws: bool = False  # whether x is drawn from a Bernoulli whose mean is the scaled value
     context: str | None = None  # the name of the array that becomes Batch.context, if any
+    integers: bool = False  # whether the stored integers are passed on as i32, not as f32
+    mask: str | None = None  # the name of the array that becomes Batch.mask, if any
+    weight: str | None = None  # the name of the array that becomes Batch.weight, if any
     # Hashable functions (key, batch, arrays) -> Batch, applied one after the other.
     changes: tuple[Any, ...] = ()
 
@@ -35,13 +38,15 @@ class Prepare:
           arrays: the stored arrays of the batch, leaves [B, ...].
 
         Returns:
-          A Batch whose x and target are one array f32[B, *event], after all changes were applied.
+          A Batch whose x and target are one array [B, *event], after all changes were applied.
 
         Raises:
           ValueError: if x must be drawn and there is no key.
         """
         stored = jnp.asarray(arrays[self.field])
-        if not self.draws:
+        if self.integers:
+            x = stored.astype(jnp.int32)
+        elif not self.draws:
             # A compiler may turn a division by a constant into a product, and a compiled batch
             # would then differ from this one in the last bit; so this is a product at once.
             x = stored.astype(jnp.float32) * np.float32(1.0 / self.scale)
@@ -55,6 +60,10 @@ class Prepare:
             x = jax.random.bernoulli(key, stored * np.float32(1.0 / self.scale)).astype(jnp.float32)
         context = None if self.context is None else jnp.asarray(arrays[self.context])
         batch = Batch(x=x, target=x, context=context)
+        if self.mask is not None:
+            batch = batch._replace(mask=jnp.asarray(arrays[self.mask]).astype(jnp.float32))
+        if self.weight is not None:
+            batch = batch._replace(weight=jnp.asarray(arrays[self.weight]))
         for i, change in enumerate(self.changes):
             # Each change has a key of its own, independent of the key that drew the pixels.
             own = None if key is None else jax.random.fold_in(key, i + 1)

@@ -35,8 +35,8 @@ def fold(model: Any, variables: Variables) -> Plain:
     the norms are folded into the encoder first, because the scale would change them.
 
     Args:
-      model: an Autoencoder whose encoder is Identity or Scale, whose bottleneck is sparse and whose
-        decoder is a Dictionary.
+      model: an Autoencoder whose encoder is Identity, Scale or Normalise, whose bottleneck is
+        sparse and whose decoder is a Dictionary.
       variables: the {params, memory} of one member (one seed).
 
     Raises:
@@ -48,12 +48,15 @@ def fold(model: Any, variables: Variables) -> Plain:
     atoms = jnp.asarray(get(variables, ATOMS), jnp.float32)
     norms = jnp.maximum(jnp.linalg.norm(atoms, axis=-1), 1e-12)
     own, kept = (get(variables, (name, "bottleneck")) for name in ("params", "memory"))
+    kernel = get(variables, KERNEL)
     plain = Plain(
-        W_enc=jnp.asarray(get(variables, KERNEL), jnp.float32),
+        # A code without a kernel of its own is tied to the atoms.
+        W_enc=atoms.T if kernel is None else jnp.asarray(kernel, jnp.float32),
         W_dec=atoms,
         b_dec=jnp.asarray(get(variables, OFFSET), jnp.float32),
         apply_b_dec_to_input=model.bottleneck.subtract_bias,
         W_skip=get(variables, SKIP),
+        normalisation=getattr(model.encoder, "how", "none"),
         shape=None if isinstance(model.decoder.shape, int) else tuple(model.decoder.shape),
         **model.bottleneck.plain(own, kept or {}, norms),
     )
@@ -75,6 +78,18 @@ def check_member(variables: Variables) -> None:
             f"these are the variables of {np.shape(atoms)[0]} members, but those of one are "
             "needed: use ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables)"
         )
+
+
+def input_size(variables: Variables) -> int | None:
+    """Returns how many numbers the encoder reads, d; None if the model is no dictionary.
+
+    Args:
+      variables: the {params, memory} of one member.
+    """
+    kernel, atoms = get(variables, KERNEL), get(variables, ATOMS)
+    if kernel is not None:
+        return np.shape(kernel)[0]
+    return None if atoms is None else np.shape(atoms)[1]  # a tied code, which reads the atoms
 
 
 def raw_atoms(variables: Variables) -> np.ndarray:
@@ -152,25 +167,22 @@ def _unbiased(plain: Plain) -> Plain:
 def unfold(plain: Plain) -> tuple[Autoencoder, Variables]:
     """Returns a model, with its variables, that computes exactly what the plain weights compute.
 
-    If the weights have a skip connection, batches must carry the input as their context:
-    Batch(x, target, x).
-
-    Raises:
-      UserError: if the weights normalise each input by its own statistics, which no module does.
+    If the weights have a skip connection or normalise each input, batches must carry the input as
+    their context: Batch(x, target, x), or a split with `context` or the change `InputToo`.
     """
-    if plain.normalisation != "none":
-        raise UserError(
-            f"these weights normalise each input by its own statistics ({plain.normalisation}), "
-            "which a model cannot do: use ae.dictionary.reconstruct, or normalise the data and set "
-            "normalisation to 'none'"
-        )
     bottleneck, params = kind_of(plain).from_plain(plain)
     decoder = {ATOMS[-1]: plain.W_dec, OFFSET[-1]: plain.b_dec}
+    how = plain.normalisation
+
+    def view() -> Any:
+        return nets.Identity() if how == "none" else nets.Normalise(how)
+
     skip = None
     if plain.W_skip is not None:
-        skip, decoder[SKIP[-1]] = nets.Identity(), plain.W_skip
+        skip, decoder[SKIP[-1]] = view(), plain.W_skip
+    scale = None if how == "none" else view()
     shape = plain.W_dec.shape[1] if plain.shape is None else plain.shape
-    model = Autoencoder(nets.Identity(), bottleneck, nets.Dictionary(shape, skip=skip))
+    model = Autoencoder(view(), bottleneck, nets.Dictionary(shape, scale=scale, skip=skip))
     ages = jnp.zeros((plain.latents,), jnp.int32)
     params = {"bottleneck": params, "decoder": decoder}
     return model, {"params": params, **nested(AGE, ages)}
@@ -179,7 +191,7 @@ def unfold(plain: Plain) -> tuple[Autoencoder, Variables]:
 def _check(model: Any) -> None:
     """Raises UserError if the model is not a linear dictionary."""
     expected = (
-        ("encoder", model.encoder, (nets.Identity, nets.Scale)),
+        ("encoder", model.encoder, (nets.Identity, nets.Scale, nets.Normalise)),
         ("bottleneck", model.bottleneck, (Sparse,)),
         ("decoder", model.decoder, (nets.Dictionary,)),
         ("likelihood", model.likelihood, (type(None),)),
@@ -192,10 +204,18 @@ def _check(model: Any) -> None:
                 f"{type(part).__name__}, not {wanted}"
             )
     skip = model.decoder.skip
-    if skip is not None and not isinstance(skip, nets.Identity | nets.Scale):
+    if skip is not None and not isinstance(skip, nets.Identity | nets.Scale | nets.Normalise):
         raise UserError(
             f"the skip connection sees the input through a {type(skip).__name__}, which plain "
             "weights cannot hold: use Identity or Scale"
+        )
+    views = [model.encoder, model.decoder.scale, *([] if skip is None else [skip])]
+    normalising = {getattr(view, "how", "none") for view in views}
+    if len(normalising) > 1:
+        raise UserError(
+            "the encoder, the decoder's scale and its skip connection do not normalise each input "
+            f"in the same way ({', '.join(sorted(normalising))}), which plain weights cannot hold: "
+            "give all of them a Normalise, or none"
         )
 
 

@@ -1,7 +1,7 @@
 """Functions of plain weights, the one record that can hold any sparse dictionary.
 
-    codes = encode(plain, x)               # f32[B, m]
-    y     = decode(plain, codes, x)        # f32[B, d_out]; x is read by a skip connection only
+    codes = encode(plain, x)               # x f32[N, d] gives f32[N, m], [B, T, d] [B, T, m]
+    y     = decode(plain, codes, x)        # f32[N, d_out]; x is read by a skip connection only
 
 `aejax.fold(model, variables)` makes a Plain from a trained model, with the input scale and the
 decoder norms folded in; `aejax.unfold(plain)` makes a model from a Plain. Files of other libraries
@@ -11,7 +11,7 @@ W_enc, b_dec, apply_b_dec_to_input.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -19,9 +19,19 @@ from aejax.bottlenecks import sparse
 from aejax.bottlenecks.sparse import Sparse
 from aejax.bottlenecks.sparse.plain import Plain
 from aejax.errors import UserError
+from aejax.events import batch_axes, is_dense
+from aejax.nets.normalise import normalised
 from aejax.types import Array
 
-__all__ = ["Plain", "decode", "encode", "fold_decoder_norms", "kind_of", "reconstruct"]
+__all__ = [
+    "Plain",
+    "decode",
+    "encode",
+    "fold_decoder_norms",
+    "inputs",
+    "kind_of",
+    "reconstruct",
+]
 
 # Maps each name that `Plain.activation` may have to the class of sparse code that declares it.
 KINDS: dict[Any, type[Sparse]] = {
@@ -46,61 +56,85 @@ def kind_of(plain: Plain) -> type[Sparse]:
     )
 
 
-class _Normalised(NamedTuple):
-    x: Array  # f32[B, d]
-    shift: Array  # f32[B, 1]
-    scale: Array  # f32[B, 1]
-
-
-def encode(plain: Plain, x: Array) -> Array:
-    """Computes the activation of every latent, f32[B, m].
+def inputs(plain: Plain, x: Any) -> Array:
+    """Returns what W_enc multiplies, f32[N, d]: x normalised, minus b_dec where the weights ask.
 
     Args:
       plain: the weights.
-      x: raw inputs, f32[B, d], or f32[B, layers, size] for a crosscoder.
+      x: raw inputs, as `encode` takes them.
 
     Raises:
       UserError: if the weights are made for inputs of another size.
     """
-    x, size = x.reshape((x.shape[0], -1)), plain.W_enc.shape[0]
-    if x.shape[1] != size:
-        raise UserError(
-            f"x has {x.shape[1]} numbers per example, but these weights read {size}: pass inputs "
-            "of the size that the weights were trained on"
-        )
-    x = _normalise(plain, x.astype(jnp.float32)).x
-    if plain.apply_b_dec_to_input:
-        x = x - plain.b_dec[None]
-    return kind_of(plain).apply_plain(plain, x @ plain.W_enc)
+    seen = normalised(_rows(plain, x)[0], plain.normalisation).x
+    return seen - plain.b_dec[None] if plain.apply_b_dec_to_input else seen
 
 
-def decode(plain: Plain, codes: Array, x: Array | None = None) -> Array:
-    """Computes the output for given activations, f32[B, *shape].
+def encode(plain: Plain, x: Any) -> Array:
+    """Computes the activation of every latent, f32[..., m].
 
     Args:
       plain: the weights.
-      codes: the activations, f32[B, m].
-      x: the raw inputs, f32[B, d]; needed if the weights have a skip connection or a normalisation.
+      x: raw inputs of numpy, JAX or torch, f32[N, d] or f32[B, T, d]; one input may have several
+        axes, such as [layers, size] of a crosscoder.
+
+    Returns:
+      f32[N, m] or f32[B, T, m]: the axes of the examples stay as they are.
 
     Raises:
+      UserError: if the weights are made for inputs of another size; the message has both sizes.
+    """
+    lead = _rows(plain, x)[1]
+    codes = kind_of(plain).encode_plain(plain, inputs(plain, x))
+    return codes.reshape(*lead, plain.latents)
+
+
+def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
+    """Computes the output for given activations, f32[..., *shape].
+
+    Args:
+      plain: the weights.
+      codes: the activations, f32[N, m] or f32[B, T, m], or a sparse record such as `Rows`.
+      x: the raw inputs, f32[N, d] or f32[B, T, d]; needed if the weights have a skip connection or
+        a normalisation.
+
+    Returns:
+      f32[N, d_out] or f32[B, T, d_out], where d_out may be a shape, such as [layers, size].
+
+    Raises:
+      UserError: if the activations are those of another number of latents.
       ValueError: if x is needed and not given.
     """
-    output = codes @ plain.W_dec + plain.b_dec[None]
+    if not is_dense(codes) and not hasattr(codes, "combine"):
+        codes = jnp.asarray(codes)
+    held = codes.shape[-1] if is_dense(codes) else codes.latents
+    if held != plain.latents:
+        raise UserError(
+            f"the codes have {held} latents, but these weights have {plain.latents}: pass the "
+            "codes of these weights"
+        )
+    if is_dense(codes):
+        lead = codes.shape[:-1]
+        output = jnp.asarray(codes).reshape(-1, held) @ plain.W_dec
+    else:
+        output = codes.combine(plain.W_dec)
+        lead = output.shape[:1]
+    output = output + plain.b_dec[None]
     if plain.W_skip is not None or plain.normalisation != "none":
         if x is None:
             raise ValueError(
                 "these weights have a skip connection or a normalisation, so decode needs the "
                 "input: pass x"
             )
-        normalised = _normalise(plain, x.reshape((x.shape[0], -1)).astype(jnp.float32))
+        seen = normalised(_rows(plain, x)[0], plain.normalisation)
         if plain.W_skip is not None:
-            output = output + normalised.x @ plain.W_skip
-        output = output * normalised.scale + normalised.shift
-    return output if plain.shape is None else output.reshape((-1, *plain.shape))
+            output = output + seen.x @ plain.W_skip
+        output = output * seen.scale + seen.shift
+    return output.reshape(*lead, *(plain.shape or (plain.W_dec.shape[1],)))
 
 
-def reconstruct(plain: Plain, x: Array) -> Array:
-    """Encodes x and decodes the activations, f32[B, *shape]."""
+def reconstruct(plain: Plain, x: Any) -> Array:
+    """Encodes x, f32[N, d] or f32[B, T, d], and decodes the activations, f32[..., *shape]."""
     return decode(plain, encode(plain, x), x)
 
 
@@ -111,7 +145,7 @@ def output_scale(plain: Plain, x: Array) -> Array:
       plain: the weights.
       x: f32[B, d].
     """
-    return _normalise(plain, x).scale
+    return normalised(x, plain.normalisation).scale
 
 
 def fold_decoder_norms(plain: Plain) -> Plain:
@@ -146,16 +180,8 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     )
 
 
-def _normalise(plain: Plain, x: Array) -> _Normalised:
-    """Normalises each x by its own statistics, as the weights ask."""
-    zero, one = jnp.zeros((x.shape[0], 1)), jnp.ones((x.shape[0], 1))
-    if plain.normalisation == "layer_norm":
-        mean = jnp.mean(x, axis=-1, keepdims=True)
-        std = jnp.std(x, axis=-1, keepdims=True, ddof=1)
-        # Like the reference libraries, this adds epsilon to the divisor but not to the returned
-        # std that the output is multiplied by.
-        return _Normalised((x - mean) / (std + 1e-5), mean, std)
-    if plain.normalisation == "constant_norm_rescale":
-        scale = jnp.linalg.norm(x, axis=-1, keepdims=True) / x.shape[-1] ** 0.5
-        return _Normalised(x / scale, zero, scale)
-    return _Normalised(x, zero, one)
+def _rows(plain: Plain, x: Any) -> tuple[Array, tuple[int, ...]]:
+    """Returns the inputs as rows f32[N, d], and the shape of their axes of examples."""
+    x, size = jnp.asarray(x), plain.W_enc.shape[0]
+    first = batch_axes(x, size, plain.shape, "these weights read")
+    return x.reshape(-1, size).astype(jnp.float32), x.shape[:first]

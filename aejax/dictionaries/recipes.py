@@ -1,97 +1,328 @@
-"""Objectives of the sparse autoencoder papers, each a mapping of a few named terms.
+"""Recipes: a model, an objective, an optimiser and a start for each kind of sparse code.
 
-    objective = recipes.gated(l1=0.1)
-    objective = merge(recipes.april(optax.linear_schedule(0.0, 5.0, 10_000)), watch(...))
+    recipe = ae.recipes.jumprelu((32,), latents=128, l0=3.0)
+    learner = ae.learner(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
 
-Terms sum over the event, and the default weights assume data in the paper's own scale: use
-`initialise.mean_square` or `initialise.expected_norm`.
+`topk`, `batchtopk` and `matryoshka` fix the number of active latents by `k`. All others reach `l0`
+by a price that a controller adjusts in training (see `bottlenecks.sparse.memory.Controller`), or
+have a fixed `weight`. A recipe follows its paper, except for what all recipes share
+(`dictionaries.recipe`), and is a record whose fields may be replaced. All of them take:
+
+    event          the shape of one example, such as (32,), or the number of its values
+    latents        the number of latents, m
+    steps          the number of training steps, over the last fifth of which the learning rate
+                   falls to 0; None: it stays as it is, and training may go on
+    learning_rate  Adam's; None: 1 / (60 sqrt(D)) for examples of D values, 3e-3 at 32, 6e-4 at 768
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import optax
+from typing import Any
 
 from aejax import losses
-from aejax.objective import merge, sparse, watch
-from aejax.types import Objective, Term
+from aejax.bottlenecks import AnnealedReLU, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from aejax.dictionaries.recipe import Event, Recipe, Training, quiet, recipe, sparsity
+from aejax.nets import Dictionary, Scale
+from aejax.objective import merge, sparse
+from aejax.training.initialise import layered, tied
+from aejax.types import Objective
+
+REVIVAL = 1 / 32  # the weight of AuxK (Gao et al. 2024)
 
 
-def april(l1: optax.ScalarOrSchedule = 5.0) -> Objective:
-    """Returns the L1 penalty weighted by the norms of free atoms, for ReLU (Conerly et al. 2024).
-
-    Multiplying the atoms by c and dividing the encoder and its bias by c does not change the loss.
-
-    Args:
-      l1: the weight of the penalty. The paper raises it from 0 over the first 5 % of the steps, on
-        data with E||x|| = sqrt(D).
-    """
-    return merge(sparse(), {"l1": (l1, losses.weighted_l1)})
-
-
-def annealed(lp: optax.ScalarOrSchedule) -> Objective:
-    """Returns the penalty sum z^p with p falling from 1, for AnnealedReLU (Karvonen et al. 2024).
-
-    Args:
-      lp: the weight of the penalty.
-    """
-    return merge(sparse(), {"lp": (lp, losses.lp)})
-
-
-def gated(l1: optax.ScalarOrSchedule, detach: bool = True, weighted: bool = False) -> Objective:
-    """Returns the gate's L1 penalty and reconstruction, for Gated (Rajamanoharan et al. 2024).
+def topk(
+    event: Event,
+    latents: int,
+    k: int,
+    active: Any = None,
+    revival: Any = REVIVAL,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns TopK with AuxK (Gao et al. 2024).
 
     Args:
-      l1: the weight of the L1 penalty.
-      detach: whether the gate's reconstruction leaves the decoder untrained; SAELens: False.
-      weighted: whether the L1 penalty is weighted by the atoms' norms; SAELens: True.
+      event: the shape of one example.
+      latents: the number of latents m.
+      k: the number of active latents of each example.
+      active: the number of the k slots that are used, which a sweep may trace; None: all k.
+      revival: the weight of AuxK, which revives dead latents.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
     """
-    terms = {"l1": (l1, losses.gate_l1(weighted)), "gate": (1.0, losses.gate_error(detach))}
-    return merge(sparse(), terms)
+    code = TopK(latents, k, active=active)  # pyright: ignore[reportCallIssue]
+    return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
 
 
-def jumprelu(
-    weight: optax.ScalarOrSchedule,
-    penalty: Term = losses.l0,
-    lift: optax.ScalarOrSchedule | None = None,
-) -> Objective:
-    """Returns a penalty on L0 with straight-through gradients, for JumpReLU.
+def batchtopk(
+    event: Event,
+    latents: int,
+    k: Any,
+    slots: int | None = None,
+    revival: Any = REVIVAL,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns BatchTopK with AuxK (Bussmann et al. 2024).
 
     Args:
-      weight: the weight of the penalty.
-      penalty: `losses.l0` (Rajamanoharan et al. 2024), `losses.tanh_l0()` (Conerly et al. 2025),
-        `losses.quadratic_l0(target)` (Gemma Scope 2) or `losses.relative_l0(target)`.
-      lift: the weight of `losses.pre_activation` (3e-6 in Conerly et al. 2025); None: no such term.
+      event: the shape of one example.
+      latents: the number of latents m.
+      k: the mean number of active latents of the examples of a batch; a sweep may trace it.
+      slots: the largest k of a sweep; None: k.
+      revival: the weight of AuxK, which revives dead latents.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
     """
-    objective = merge(sparse(), {"penalty": (weight, penalty)}, watch(window=losses.window))
-    return objective if lift is None else merge(objective, {"lift": (lift, losses.pre_activation)})
+    code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
+    return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
 
 
 def matryoshka(
-    prefixes: Sequence[int],
-    weights: Sequence[float] | None = None,
-    revival: optax.ScalarOrSchedule | None = 1 / 32,
-    bias: bool = False,
-) -> Objective:
-    """Returns the error of every prefix of the latents, for BatchTopK (Bussmann et al. 2025).
+    event: Event,
+    latents: int,
+    k: Any,
+    prefixes: Sequence[int] | None = None,
+    slots: int | None = None,
+    revival: Any = REVIVAL,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns BatchTopK whose first latents must explain alone, with AuxK (Bussmann et al. 2025).
 
     Args:
-      prefixes: the prefix lengths m_1 < ... < m_G = m; `losses.fractions(m)` gives the usual ones.
-      weights: the weight of each prefix; None: 1 / G each; SAELens: 1 each.
-      revival: the weight of AuxK, which explains the residual of the whole dictionary; None: no
-        AuxK.
-      bias: whether the bias alone counts as a further prefix, of length 0.
+      event: the shape of one example.
+      latents: the number of latents m.
+      k: the mean number of active latents of the examples of a batch; a sweep may trace it.
+      prefixes: the prefix lengths m_1 < ... < m_G = m; None: `losses.fractions(latents)`.
+      slots: the largest k of a sweep; None: k.
+      revival: the weight of AuxK, which revives dead latents.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
     """
-    return sparse(revival=revival, error=losses.prefix_error(prefixes, weights, bias))
+    lengths = losses.fractions(latents) if prefixes is None else prefixes
+    code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
+    objective = sparse(revival=revival, error=losses.prefix_error(lengths))
+    return _fixed(event, code, objective, Training(steps, learning_rate))
 
 
-def crosscoder(l1: optax.ScalarOrSchedule = 2.0) -> Objective:
-    """Returns the L1 penalty weighted by each atom's norms summed over layers, for ReLU.
-
-    The penalty is that of Lindsey et al. 2024.
+def relu(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns the L1 penalty with atoms of norm 1, without resampling (Bricken et al. 2023).
 
     Args:
-      l1: the weight of the penalty.
+      event: the shape of one example.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of the L1 norm, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
     """
-    return merge(sparse(), {"l1": (l1, losses.layered_l1)})
+    training = Training(steps, learning_rate)
+    objective = merge(sparse(), sparsity("relu", losses.l1, l0, weight))
+    return _unit(event, ReLU(latents, **training.steered(l0)), objective, training)
+
+
+def april(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns the L1 penalty weighted by the norms of free atoms (Conerly et al. 2024).
+
+    Args:
+      event: the shape of one example.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of the penalty, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    objective = merge(sparse(), sparsity("april", losses.weighted_l1, l0, weight))
+    code = ReLU(latents, **training.steered(l0))
+    return recipe(code, Dictionary(event), objective, training, [tied])
+
+
+def annealed(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns the penalty sum z^p, whose p falls from 1 to 0.2 (Karvonen et al. 2024).
+
+    Args:
+      event: the shape of one example.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of the penalty, instead of l0.
+      steps: the number of training steps, of which each stage takes an eighth, but the first a
+        quarter; None: 500 steps a stage, but the first 1,000.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    stage = 500 if steps is None else max(steps // 8, 1)
+    code = AnnealedReLU(latents, begin=2 * stage, every=stage, **training.steered(l0))
+    objective = merge(sparse(), sparsity("annealed", losses.lp, l0, weight))
+    return _unit(event, code, objective, training)
+
+
+def gated(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns a gate with an L1 penalty and a magnitude without one (Rajamanoharan et al. 2024).
+
+    Args:
+      event: the shape of one example.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of the gate's L1 norm, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    gate: Objective = {"gate": (1.0, losses.gate_error())}
+    objective = merge(sparse(), gate, sparsity("gated", losses.gate_l1(), l0, weight))
+    return _unit(event, Gated(latents, **training.steered(l0)), objective, training)
+
+
+def jumprelu(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns learned thresholds with a penalty on L0 (Rajamanoharan et al. 2024).
+
+    Thresholds start at 1 with a window of width 0.5, and atoms at norm 1: pre-activations then
+    start at their final size, and some of each batch are in the window. The paper's thresholds and
+    window of 1e-3 suit runs of hundreds of thousands of steps.
+
+    Args:
+      event: the shape of one example.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of L0, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    objective = merge(sparse(), sparsity("jumprelu", losses.l0, l0, weight))
+    code = _jumping(latents, l0, training)
+    return recipe(code, Dictionary(event, norm=1.0), objective, training, [tied])
+
+
+def transcoder(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns a dictionary of one layer that explains another (Dunefsky et al. 2024), by JumpReLU.
+
+    It is trained on batches `Batch(x, target)`.
+
+    Args:
+      event: the shape of one target; that of an input is read from the first batch.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of L0, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    objective = merge(sparse(), sparsity("transcoder", losses.l0, l0, weight))
+    code = _jumping(latents, l0, training)
+    return recipe(code, Dictionary(event, norm=1.0), objective, training, [])
+
+
+def skip_transcoder(
+    event: Event,
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns a transcoder beside a linear map from input to target (Paulo et al. 2025).
+
+    It is trained on batches `Batch(x, target, context=x)`.
+
+    Args:
+      event: the shape of one target; that of an input is read from the first batch.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of L0, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    objective = merge(sparse(), sparsity("skip_transcoder", losses.l0, l0, weight))
+    dictionary = Dictionary(event, norm=1.0, skip=Scale())
+    return recipe(_jumping(latents, l0, training), dictionary, objective, training, [])
+
+
+def crosscoder(
+    event: Sequence[int],
+    latents: int,
+    l0: Any = None,
+    weight: Any = None,
+    steps: int | None = None,
+    learning_rate: Any = None,
+) -> Recipe:
+    """Returns one code that explains several layers (Lindsey et al. 2024), by JumpReLU.
+
+    The paper's code is a ReLU with an L1 penalty (`ae.objectives.crosscoder`), which explains far
+    less at few active latents. Each layer has a scale of its own, so that none is lost beside a
+    larger one.
+
+    Args:
+      event: (layers, size), the shape of one example.
+      latents: the number of latents m.
+      l0: the mean number of active latents to reach; a sweep may trace it.
+      weight: the fixed weight of L0, instead of l0.
+      steps: the number of training steps, or None.
+      learning_rate: Adam's learning rate, or None.
+    """
+    training = Training(steps, learning_rate)
+    objective = merge(sparse(), sparsity("crosscoder", losses.l0, l0, weight))
+    start = [layered(event[0] ** -0.5), tied]
+    dictionary = Dictionary(event, norm=1.0)
+    return recipe(_jumping(latents, l0, training), dictionary, objective, training, start)
+
+
+def _jumping(latents: int, l0: Any, training: Training) -> JumpReLU:
+    return JumpReLU(latents, threshold=1.0, bandwidth=0.5, **training.steered(l0))
+
+
+def _fixed(event: Event, code: Any, objective: Objective, training: Training) -> Recipe:
+    """Builds the recipe of a code with a fixed number of active latents; its atoms are free."""
+    return recipe(code, Dictionary(event), objective, training, [tied])
+
+
+def _unit(event: Event, code: Any, objective: Objective, training: Training) -> Recipe:
+    """Builds the recipe of a code whose atoms are kept at norm 1."""
+    dictionary = Dictionary(event, norm=1.0)
+    return recipe(code, dictionary, objective, training, [tied, quiet], unit=True)

@@ -13,7 +13,7 @@ from aejax.errors import UserError
 from aejax.losses.scaled import scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Batch, Key, Learner, Metrics, State
-from aejax.variables import AGE, ATOMS, BIAS, KERNEL, Path, ending, get, put
+from aejax.variables import AGE, ATOMS, BIAS, KERNEL, Path, ending, get, put, unpacked
 
 
 def resampled(
@@ -79,7 +79,7 @@ _SALT = zlib.crc32(b"resampled")
 def _resample(
     model: Any, state: State, batch: Batch, key: Key, silence: int, power: float, share: float
 ) -> tuple[State, Array]:
-    variables = {"params": state.params, "memory": state.memory}
+    variables = unpacked(state.params, state.memory)
     silent, seen, wanted, error = model.apply(variables, batch, method=_candidates)
     dead = silent > silence
     # Inverting the cumulative distribution draws m inputs without an [m, B] array.
@@ -108,8 +108,9 @@ def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
     silent, decoder, forward = ages(model), dictionary(model), model(batch)
     seen = model.bottleneck.inputs(forward.features, decoder)
     bias = decoder.weights(model.bottleneck.latents).bias
-    zero = decoder.finish(jnp.broadcast_to(bias[None], (seen.shape[0], bias.shape[0])))
-    return silent, seen, decoder.measure(batch.target - zero), scaled_error(model, forward)
+    rows = jnp.broadcast_to(bias[None], (seen.shape[0], bias.shape[0]))
+    wanted = decoder.measure(batch.target - decoder.finish(rows, batch.context), batch.context)
+    return silent, seen, wanted, scaled_error(model, forward)
 
 
 def _set(path: Any, leaf: Any, dead: Array, fresh: dict[Path, Array]) -> Any:

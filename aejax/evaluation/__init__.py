@@ -17,6 +17,7 @@ from aejax.evaluation.decomposition import (
     posteriors,
 )
 from aejax.evaluation.examples import Nearest, chosen, nearest, undrawn, varied
+from aejax.evaluation.features import Recovery, recovery
 from aejax.evaluation.generation import Quality, quality
 from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
 from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
@@ -25,7 +26,15 @@ from aejax.evaluation.paths import Paths, paths
 from aejax.evaluation.principal import Plane, Principal, plane, principal, project, rebuild
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction
 from aejax.evaluation.sparsity import Sparsity, sparsity
-from aejax.evaluation.units import TopExamples, Units, agreement, signed, top_examples, units
+from aejax.evaluation.units import (
+    TopExamples,
+    Units,
+    agreement,
+    centred,
+    signed,
+    top_examples,
+    units,
+)
 from aejax.evaluation.usage import collapsed, usage
 
 __all__ = [
@@ -44,6 +53,7 @@ __all__ = [
     "Principal",
     "Quality",
     "Reconstruction",
+    "Recovery",
     "Sparsity",
     "TopExamples",
     "Units",
@@ -52,6 +62,7 @@ __all__ = [
     "agreement",
     "annealed",
     "bidirectional",
+    "centred",
     "chosen",
     "collapsed",
     "decoding",
@@ -77,6 +88,7 @@ __all__ = [
     "quality",
     "rebuild",
     "reconstruction",
+    "recovery",
     "signed",
     "sparsity",
     "top_examples",

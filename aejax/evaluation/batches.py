@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aejax.checks import check_not_rbg
+from aejax.data.fixed import Data, as_data
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Variables
 
 ROWS = 256  # examples per block of `in_blocks`
-
-
-@runtime_checkable
-class Data(Protocol):
-    """The interface that evaluations require of data; `aejax.data.Split` has it."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yields all examples once, in order; the last batch may be smaller."""
-        ...
 
 
 class Static:
@@ -61,19 +51,19 @@ class FullBatch(NamedTuple):
     valid: Array  # bool[B], False for the rows that only pad the last batch
 
 
-def full_batches(data: Data, size: int) -> Iterator[FullBatch]:
+def full_batches(data: Any, size: int) -> Iterator[FullBatch]:
     """Yields all examples in order, in batches of one size, so that programs compile only once.
 
+    Args:
+      data: a split, an array [N, *event], or a Batch (see `aejax.data.fixed`).
+      size: the number of examples at a time.
+
     Raises:
-      UserError: if `data` is no split or has no examples, or if size < 1.
+      UserError: if `data` is none of these or has no examples, or if size < 1.
     """
     if size < 1:
         raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
-    if not isinstance(data, Data):
-        raise UserError(
-            f"an evaluation got a {type(data).__name__} as its data: give a split, as in "
-            "train, validation, test = ae.data.arrays(x)"
-        )
+    data = as_data(data)
     if len(data) < 1:
         raise UserError("there are no examples to evaluate: give a split that is not empty")
     size, start = min(size, len(data)), 0

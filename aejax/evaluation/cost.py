@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from aejax.data.fixed import as_data
 from aejax.evaluation.batches import Data, Static, full_batches
 from aejax.evaluation.likelihood import check, check_targets, importance
 from aejax.types import Variables
@@ -53,6 +54,7 @@ def nll_cost(
     """
     key = jax.random.key(0, impl="threefry2x32")
     check(model, key, draws, group)
+    data = as_data(data)
     check_targets(model, data)
     group = min(group, draws)
     first = next(full_batches(data, batch))

@@ -18,6 +18,7 @@ import numpy as np
 from aejax.dictionaries.folding import check_member, raw_atoms
 from aejax.errors import UserError
 from aejax.evaluation.batches import Data, Static, full_batches, in_blocks
+from aejax.evaluation.sparsity import tokens
 from aejax.types import Array, Batch, Variables
 
 
@@ -146,9 +147,9 @@ def detection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], pairs: Pairs) -> 
 def recovery(
     model: Any,
     variables: Variables,
-    data: Data,
+    data: Any,
     truth: np.ndarray,
-    features: Callable[[int, int], np.ndarray],
+    features: Callable[[int, int], np.ndarray] | np.ndarray,
     *,
     dictionary: np.ndarray | None = None,
     batch: int = 500,
@@ -158,19 +159,22 @@ def recovery(
     Args:
       model: a sparse autoencoder.
       variables: the variables of one member.
-      data: N tokens.
+      data: N tokens: a split, an array f[N, d] or f[B, T, d], or a Batch.
       truth: f[G, d], the directions of the features.
-      features: (start, stop) -> f[stop - start, G], the features of tokens start to stop - 1.
+      features: the features of the tokens, f[N, G] or f[B, T, G]; or a function (start, stop) ->
+        f[stop - start, G], which gives those of tokens start to stop - 1.
       dictionary: f[m, d]; None uses the decoder's atoms in the scale of the data.
       batch: the number of tokens at a time.
 
     Raises:
-      UserError: if the variables belong to several members, or the model has no dictionary.
+      UserError: if the variables belong to several members, the model has no dictionary, or
+        tokens and features differ in number.
     """
     check_member(variables)
+    known, data = _features(features), tokens(data, model, variables)
     atoms = raw_atoms(variables) if dictionary is None else np.asarray(dictionary)
     pairs = matched(atoms, truth)
-    found = detection(_chunks(model, variables, data, features, batch), pairs)
+    found = detection(_chunks(model, variables, data, known, batch), pairs)
     return Recovery(
         mcc=mcc(pairs),
         mmcs=mmcs(atoms, truth),
@@ -180,6 +184,15 @@ def recovery(
         f1=float(np.mean(found.f1)),
         examples=found.examples,
     )
+
+
+def _features(features: Any) -> Callable[[int, int], np.ndarray]:
+    """Returns a function of the tokens' numbers; an array [..., G] has one row for each token."""
+    if callable(features):
+        return features  # pyright: ignore[reportReturnType]
+    rows = np.asarray(features)
+    rows = rows.reshape(-1, rows.shape[-1])
+    return lambda start, stop: rows[start:stop]
 
 
 def _chunks(

@@ -208,8 +208,8 @@ def _checked(real: Any, generated: Any, least: int) -> tuple[np.ndarray, np.ndar
     first, second = (np.asarray(x) for x in (real, generated))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise UserError(
-            f"features {first.shape} and {second.shape} do not belong together: give [N, D] and "
-            "[M, D]"
+            f"features of shape {first.shape} and {second.shape} do not belong together: give "
+            "[N, D] and [M, D], with the same D"
         )
     if min(len(first), len(second)) < least:
         raise UserError(

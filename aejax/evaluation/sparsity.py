@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.bottlenecks import SparseCode
-from aejax.dictionaries.folding import check_member
+from aejax.data.fixed import Data, as_data
+from aejax.dictionaries.folding import check_member, input_size
 from aejax.errors import UserError
-from aejax.evaluation.batches import Data, Static, full_batches, in_blocks
+from aejax.evaluation.batches import Static, full_batches, in_blocks
 from aejax.evaluation.fidelity import Fidelity, added, fidelity
 from aejax.types import Array, Batch, Variables
 
@@ -29,6 +31,14 @@ class Sparsity(NamedTuple):
     cosine: float  # mean cosine of target and prediction
     l2_ratio: float  # mean ||x_hat|| / ||x||
     relative_bias: float  # E||x_hat||^2 / E<x, x_hat>: below 1 where the reconstruction shrinks
+    # f64[layers], the FVU of each layer, where a target has two axes [layers, size], as those of a
+    # crosscoder have; else None. The FVU of all layers together hides that of one with small norms.
+    fvu_layers: np.ndarray | None = None
+
+    @property
+    def frequency(self) -> np.ndarray:
+        """The firing frequency of each latent, f64[m]: `density`."""
+        return self.density
 
 
 class Variance(NamedTuple):
@@ -44,8 +54,14 @@ class Variance(NamedTuple):
         total = float(self.total.sum())
         return 1.0 - float(self.residual.sum()) / total if total > 0 else float("nan")
 
+    def unexplained(self, layers: int) -> np.ndarray:
+        """Returns the FVU of each of so many equal parts of the target, f64[layers]."""
+        parts = (np.reshape(sums, (layers, -1)).sum(axis=1) for sums in (self.residual, self.total))
+        residual, total = parts
+        return np.where(total > 0, residual / np.where(total > 0, total, 1.0), np.nan)
 
-def sparsity(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> Sparsity:
+
+def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -> Sparsity:
     """Measures what a sparse autoencoder explains, how faithfully, and with which latents.
 
     Differences and sums are computed in float64 on the host, so that neither the batch size nor a
@@ -54,16 +70,20 @@ def sparsity(model: Any, variables: Variables, data: Data, *, batch: int = 500) 
     Args:
       model: a model whose code is a SparseCode.
       variables: the variables of one member.
-      data: N examples.
+      data: N examples: a split; an array f[N, d] or f[B, T, d]; or a Batch, where the target is not
+        the input, or the model reads the input as its context too.
       batch: the number of examples at a time.
 
     Raises:
-      UserError: if the code is not sparse, or the variables belong to several members.
+      UserError: if the code is not sparse, the variables belong to several members, or the
+        examples have another size than the model reads.
     """
     sums, alike, used, l0 = None, Fidelity(*[0.0] * 5), np.zeros((), np.int64), 0.0
     check_member(variables)
-    for full in full_batches(data, batch):
+    examples, event = 0, ()
+    for full in full_batches(tokens(data, model, variables), batch):
         count = int(full.valid.sum())
+        examples, event = examples + count, full.batch.target.shape[1:]
         prediction, uses, active = _pass(Static(model), variables, full.batch, full.valid)
         chunk = _chunk(full.batch, prediction, count)
         seen = variance(*chunk)
@@ -72,7 +92,7 @@ def sparsity(model: Any, variables: Variables, data: Data, *, batch: int = 500) 
         used = used + np.asarray(uses, np.int64)
         l0 += float(np.sum(np.asarray(active, np.float64)[:count]))
     assert sums is not None  # full_batches() raises if there are no examples
-    examples, dead = len(data), float(np.mean(used == 0))
+    dead = float(np.mean(used == 0))
     return Sparsity(
         explained_variance=sums.explained(),
         l0=l0 / examples,
@@ -83,7 +103,21 @@ def sparsity(model: Any, variables: Variables, data: Data, *, batch: int = 500) 
         cosine=alike.mean_cosine(),
         l2_ratio=alike.l2_ratio(),
         relative_bias=alike.relative_bias(),
+        fvu_layers=sums.unexplained(event[0]) if len(event) == 2 else None,
     )
+
+
+def tokens(data: Any, model: Any, variables: Variables) -> Data:
+    """Returns the examples of a dictionary: those of a split, or every vector of an array.
+
+    Args:
+      data: a split, an array f[N, d] or f[B, T, d], or a Batch.
+      model: the model that reads them.
+      variables: its variables, whose kernel says how many numbers one example has.
+    """
+    shape = getattr(model.decoder, "shape", None)
+    event = tuple(shape) if isinstance(shape, Sequence) else None
+    return as_data(data, input_size(variables), event)
 
 
 def variance(

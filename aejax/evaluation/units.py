@@ -1,7 +1,8 @@
 """Relates units to labels: how often each unit is active, and for examples of which labels.
 
     units(latents(sae, variables, test), test.labels)                # latents of a sparse code
-    units(signed(latents(plain, variables, test)), test.labels)      # units of a dense autoencoder
+    units(signed(latents(absolute, variables, test)), test.labels)   # latents of either sign
+    units(signed(centred(latents(plain, variables, test))), labels)  # units of a dense autoencoder
     units(signed(project(principal(train_x, 64), test_x)), labels)   # principal components
 
 For large codes, `agreement(top_examples(sae, variables, test), test.labels)` gives the result of
@@ -68,8 +69,8 @@ def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Uni
     activations, labels = np.asarray(activations), np.asarray(labels)
     if activations.ndim != 2 or labels.shape != activations.shape[:1]:
         raise UserError(
-            f"activations {activations.shape} and labels {labels.shape} do not belong together: "
-            "give [N, M] and [N]"
+            f"activations of shape {activations.shape} and labels of shape {labels.shape} do not "
+            "belong together: give [N, M] and [N], for the same N examples"
         )
     if not 1 <= top <= len(labels):
         raise UserError(
@@ -179,11 +180,18 @@ def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
 def signed(activations: np.ndarray) -> np.ndarray:
     """Splits each unit that can be negative into a positive and a negative unit.
 
+    A unit that is 0 is silent in both. For a dense autoencoder, whose units are never silent, take
+    the signs around their means: `signed(centred(activations))`.
+
     Args:
       activations: f[N, M], the values of the units.
 
     Returns:
-      f[N, 2 M]: the positive parts of the centred units, and then the negative parts.
+      f[N, 2 M]: the positive parts of the units, and then the negative parts.
     """
-    centred = activations - np.mean(activations, axis=0, dtype=np.float64)
-    return np.concatenate([np.maximum(centred, 0), np.maximum(-centred, 0)], axis=-1)
+    return np.concatenate([np.maximum(activations, 0), np.maximum(-activations, 0)], axis=-1)
+
+
+def centred(activations: np.ndarray) -> np.ndarray:
+    """Subtracts each unit's mean from f[N, M]; a sparse code must keep its zeros instead."""
+    return activations - np.mean(activations, axis=0, dtype=np.float64)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.archive import read_torch
-from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config, shown
+from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config, shown, source
 from aejax.types import Array
 
 _READ = {"dict_class", "activation_dim", "dict_size", "k"}
@@ -73,7 +73,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
     tensors = Tensors(folder / "ae.pt", read_torch(folder / "ae.pt"))
     plain = _CLASSES[kind](tensors, _Trainer(size, latents, trainer.get("k"), path))
     tensors.close()
-    return plain
+    return plain._replace(source=source(trainer, "lm_name", "submodule_name", ""))
 
 
 def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from aejax.interop.tensors import (
     read_npz,
     read_safetensors,
     shown,
+    source,
 )
 
 # The known keys of config.json; the hook points, the model and L0 only describe the source.
@@ -40,7 +41,7 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
     folder = pathlib.Path(folder)
     if (folder / "params.npz").is_file():
         return _plain(read_npz(folder / "params.npz"))
-    skips, width = None, None
+    skips, width, trained = None, None, None
     path = folder / "config.json"
     if path.is_file():
         config = read_config(path)
@@ -56,6 +57,7 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
                 f"'type' in {path} is {shown(kind)}, but only 'sae' and 'transcoder' are known"
             )
         skips, width = config.get("affine_connection"), config.get("width")
+        trained = source(config, "model_name", "hf_hook_point_in", "hf_hook_point_out")
     tensors = read_safetensors(folder / "params.safetensors")
     if skips is not None and bool(skips) != ("affine_skip_connection" in tensors):
         raise UserError(
@@ -69,7 +71,7 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
             f"'width' in {path} is {shown(width)}, but {tensors.path} has {plain.latents} latents: "
             "fetch the two files of one dictionary"
         )
-    return plain
+    return plain._replace(source=trained)
 
 
 def _plain(tensors: Tensors) -> Plain:

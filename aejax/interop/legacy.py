@@ -68,6 +68,9 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
         fresh["d_out"] = config.get("d_out")
     if "d_sae" not in fresh and isinstance(config.get("expansion_factor"), int):
         fresh["d_sae"] = config["expansion_factor"] * entry(config, "d_in", int, path)
+    named = {name: config[name] for name in ("model_name", "hook_name") if name in config}
+    if named and not fresh.get("metadata"):
+        fresh["metadata"] = named
     return fresh
 
 

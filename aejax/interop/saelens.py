@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.dictionaries.plain import KINDS, Plain, kind_of
+from aejax.dictionaries.plain import KINDS, Plain, fold_decoder_norms, kind_of
 from aejax.errors import UserError
 from aejax.files import as_json, write_bytes, write_json, writing
 from aejax.interop.legacy import check_scaling, modernised
@@ -23,6 +23,7 @@ from aejax.interop.tensors import (
     read_safetensors,
     safetensors,
     shown,
+    source,
 )
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -59,7 +60,11 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
     path = folder / _CONFIG
     config = modernised(read_config(path), path)
     plain = _checked(config, read_safetensors(folder / _WEIGHTS), path)
-    return Plain(*(jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in plain))  # pyright: ignore[reportArgumentType]
+    if plain.rescale_acts_by_decoder_norm:
+        # SAELens' activations are multiplied by the norms of W_dec's rows. With rows of norm 1 they
+        # are those of `encode`, and it still selects as it did.
+        return fold_decoder_norms(plain)._replace(rescale_acts_by_decoder_norm=True)
+    return plain
 
 
 def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
@@ -81,17 +86,23 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
             "its output: set it to false"
         )
     check_scaling(tensors, latents)
+    W_enc = None if kind.tied else tensors.take("W_enc", (size, latents))
+    W_dec = tensors.take("W_dec", (latents, output))
+    b_dec = tensors.take("b_dec", (output,))
     plain = Plain(
         activation=activation,
-        W_enc=tensors.take("W_enc", (size, latents)),  # pyright: ignore[reportArgumentType]
-        W_dec=tensors.take("W_dec", (latents, output)),  # pyright: ignore[reportArgumentType]
-        b_dec=tensors.take("b_dec", (output,)),  # pyright: ignore[reportArgumentType]
+        W_enc=W_dec.T if W_enc is None else W_enc,
+        W_dec=W_dec,
+        # SAELens' tied codes leave b_dec out of the output too, if it is not taken from the input.
+        b_dec=b_dec if subtracts or not kind.tied else jnp.zeros_like(b_dec),
         **{name: tensors.take(name, (latents,)) for name in kind.vectors},  # pyright: ignore[reportArgumentType]
         k=count(config.get("k"), latents, "k", path) if kind.selects else None,
         rescale_acts_by_decoder_norm=_switch(config, "rescale_acts_by_decoder_norm", False, path),
         apply_b_dec_to_input=subtracts,
         W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
         normalisation=_normalisation(config, transcodes, path),
+        own={name: _setting(config, name, usual, path) for name, usual in kind.settings.items()},
+        source=source(config.get("metadata"), "model_name", "hook_name", "hook_name_out"),
     )
     tensors.close()
     return plain
@@ -123,9 +134,12 @@ def save_saelens(
     plain, name = _named(plain, "hook_name_out" in metadata)
     size, latents = plain.W_enc.shape
     kind = kind_of(plain)
+    if kind.tied:
+        _check_tied(plain)
+    fields = ("W_dec", "b_dec") if kind.tied else ("W_enc", "W_dec", "b_dec")
     tensors = {
         name: np.ascontiguousarray(plain.needed(name), np.float32)
-        for name in ("W_enc", "W_dec", "b_dec", *kind.vectors)
+        for name in (*fields, *kind.vectors)
     }
     if plain.W_skip is not None:
         tensors["W_skip"] = np.ascontiguousarray(np.asarray(plain.W_skip, np.float32).T)
@@ -144,6 +158,7 @@ def save_saelens(
     if kind.selects:
         config["k"] = plain.needed("k")
         config["rescale_acts_by_decoder_norm"] = plain.rescale_acts_by_decoder_norm
+    config |= {name: plain.own.get(name, usual) for name, usual in kind.settings.items()}
     if _ARCHITECTURES[name][1]:
         config["d_out"] = plain.W_dec.shape[1]
     folder = pathlib.Path(folder)
@@ -170,7 +185,8 @@ def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool
             f"{', '.join(_ARCHITECTURES)}"
         )
     row = _ARCHITECTURES[name]
-    own = _SELECTS if KINDS[row[0]].selects else set()
+    kind = KINDS[row[0]]
+    own = (_SELECTS if kind.selects else set()) | set(kind.settings)
     check_keys(config, _KEYS | own | (_TRANSCODES if row[1] else set()), f"{name!r} SAE", path)
     return row
 
@@ -184,6 +200,32 @@ def _sizes(config: Mapping[str, Any], transcodes: bool, path: pathlib.Path) -> t
 
 def _switch(config: Mapping[str, Any], name: str, default: bool, path: pathlib.Path) -> bool:
     return entry(config, name, bool, path) if name in config else default
+
+
+def _setting(config: Mapping[str, Any], name: str, usual: Any, path: pathlib.Path) -> Any:
+    """Returns a setting of a code, of the kind of its usual value, which is the default."""
+    value = config.get(name, usual)
+    if isinstance(usual, bool):
+        return _switch(config, name, usual, path)
+    if usual is None:
+        return value if value is None else count(value, None, name, path)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf:
+        return float(value)
+    raise UserError(f"{name!r} in {path} is {shown(value)}, but must be a number, 0 or more")
+
+
+def _check_tied(plain: Plain) -> None:
+    """Raises UserError if the weights of a tied code are not those that SAELens would read."""
+    if not np.array_equal(np.transpose(plain.W_enc), plain.W_dec):
+        raise UserError(
+            f"W_enc of these {plain.called} weights is not the transpose of W_dec, which SAELens "
+            "reads in its place: set W_enc to W_dec.T"
+        )
+    if not plain.apply_b_dec_to_input and np.any(np.asarray(plain.b_dec) != 0):
+        raise UserError(
+            f"SAELens adds b_dec of {plain.called} weights to the output only if it subtracts it "
+            "from the input: set apply_b_dec_to_input, or b_dec to 0"
+        )
 
 
 def _normalisation(config: Mapping[str, Any], transcodes: bool, path: pathlib.Path) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from aejax.bottlenecks.sparse.plain import Source
 from aejax.errors import UserError
 from aejax.optional import needs
 from aejax.types import Array
@@ -217,6 +218,21 @@ def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) 
             f"{name!r} in {path} is {shown(value)}, but must be of type {kind.__name__}"
         )
     return value
+
+
+def source(config: Any, model: str, reads: str, writes: str) -> Source | None:
+    """Returns what a dictionary was trained on, or None if its configuration names no hook.
+
+    Args:
+      config: a configuration; anything but an object is treated like an empty one.
+      model: the key of the model's name.
+      reads: the key of the hook that the dictionary reads.
+      writes: the key of the hook that it writes, which only a transcoder has.
+    """
+    given = config if isinstance(config, Mapping) else {}
+    found = [given.get(key) for key in (model, reads, writes)]
+    names = [name if isinstance(name, str) and name else None for name in found]
+    return Source(*names) if names[1] else None
 
 
 def check_keys(

@@ -1,4 +1,4 @@
-"""Projection and selection as one operation, whose backward pass costs k rows of each example."""
+"""Projection and selection in one operation; its backward pass reads only the k selected rows."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _combine_flat(values: Array, indices: Array, table: Array) -> Array:
 
 
 def _match_examples(vectors: Array, indices: Array, table: Array) -> Array:
-    """Computes four examples at a time, so that their rows stay in the cache."""
+    """Computes the products of four examples at a time, so that their rows stay in the cache."""
 
     def one(example: Any) -> Array:
         vector, index = example

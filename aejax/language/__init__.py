@@ -1,4 +1,4 @@
-"""A language model in Flax: run it, read its activations, write into them.
+"""Language models in Flax: runs them, reads their activations, and edits these.
 
     from aejax import language as lm
 
@@ -9,9 +9,9 @@
     edits = {"resid_post.15": lm.add(direction)}
     made = lm.generate(model, variables, prompts, count=8, edits=edits)
 
-`config` and `llama` are the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
-`tokenizer` read files; `generation` runs it; `reading`, `packing` and `live` take activations out;
-`edits` and `splicing` write into it.
+`config` and `llama` hold the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
+`tokenizer` read files; `generation` continues prompts; `reading`, `packing` and `live` collect
+activations; `edits` and `splicing` change them.
 """
 
 from aejax.language.config import Config
@@ -24,13 +24,15 @@ from aejax.language.packing import Packed, Packing, packs
 from aejax.language.reading import collect, reader
 from aejax.language.splicing import change, clamp, latents, replace, scale
 from aejax.language.survey import Survey, survey
-from aejax.language.taps import HOOKS, Taps
+from aejax.language.taps import HOOKS, At, Taps
 from aejax.language.tokenizer import Tokenizer, load_tokenizer
 from aejax.language.torch_model import torch_reader
+from aejax.language.trained import check_model, load_dictionary
 from aejax.language.weights import stacked, unstacked
 
 __all__ = [
     "HOOKS",
+    "At",
     "Cache",
     "Config",
     "Generated",
@@ -46,6 +48,7 @@ __all__ = [
     "add",
     "chain",
     "change",
+    "check_model",
     "clamp",
     "collect",
     "empty_cache",
@@ -56,6 +59,7 @@ __all__ = [
     "latents",
     "live",
     "load",
+    "load_dictionary",
     "load_tokenizer",
     "mean",
     "only",

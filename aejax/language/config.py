@@ -10,63 +10,67 @@ from aejax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What sets one model of these families apart from another.
+    """The sizes and options of one model.
 
-    The defaults are Llama's. Qwen 2.5 adds biases to queries, keys and values. Gemma 3 adds norms
-    of queries and keys, norms after attention and MLP, GeGLU, a scaled embedding, and local layers
-    that see a window of positions and have a rotary base of their own.
+    The defaults of the options are Llama's. Qwen 2.5 adds biases to queries, keys and values.
+    Gemma 3 adds norms of queries and keys, norms after attention and MLP, GeGLU, a scaled
+    embedding, and local layers, which see a window of positions and have their own rotary base.
     """
 
-    vocabulary: int  # V
-    layers: int
-    size: int  # D, of the residual stream
-    heads: int  # of queries
-    kv_heads: int  # of keys and values; heads / kv_heads queries share one
-    head_size: int
-    hidden: int  # of the MLP
-    context: int  # the most positions that the model was trained on
-    epsilon: float = 1e-5  # of the norms
-    tied: bool = True  # the head is the embedding, transposed
-    query_bias: bool = False  # of queries, keys and values
-    query_norm: bool = False  # of queries and keys, within each head
-    post_norm: bool = False  # of what attention and MLP add to the residual stream
-    activation: Literal["silu", "gelu"] = "silu"  # of the MLP's gate; gelu by its tanh formula
-    embedding_scale: float = 1.0  # multiplies embeddings on their way in, not in the head
-    query_scale: float | None = None  # multiplies scores; None: head_size ** -0.5
-    rope_base: float = 1e4
-    rope_factors: tuple[float, ...] = ()  # divide the head_size / 2 frequencies; (): none
-    local: tuple[bool, ...] = ()  # which layers are local; (): none
-    local_rope_base: float = 1e4
-    window: int = 0  # positions that a local layer sees, its own included
+    vocabulary: int  # V, the number of tokens
+    layers: int  # the number of blocks
+    size: int  # D, the width of the residual stream
+    heads: int  # the number of query heads
+    kv_heads: int  # the number of key and value heads; heads / kv_heads query heads share each
+    head_size: int  # the width of one head
+    hidden: int  # the number of hidden units of the MLP
+    context: int  # the longest text that the model was trained on, in tokens
+    epsilon: float = 1e-5  # added to the mean square in every norm
+    tied: bool = True  # whether the head is the transposed embedding
+    query_bias: bool = False  # whether queries, keys and values have biases
+    query_norm: bool = False  # whether queries and keys pass through a norm within each head
+    post_norm: bool = False  # whether the outputs of attention and MLP pass through a norm
+    activation: Literal["silu", "gelu"] = "silu"  # of the MLP's gate; gelu is the tanh formula
+    embedding_scale: float = 1.0  # multiplies the embeddings of the input, but not the head
+    query_scale: float | None = None  # multiplies the attention scores; None: head_size ** -0.5
+    rope_base: float = 1e4  # the rotary base of global layers
+    rope_factors: tuple[float, ...] = ()  # divisors of the head_size / 2 frequencies; (): all are 1
+    local: tuple[bool, ...] = ()  # whether each layer is local; (): all layers are global
+    local_rope_base: float = 1e4  # the rotary base of local layers
+    window: int = 0  # the number of positions that a local layer sees, including its own
 
     def __post_init__(self):
-        """Checks what the fields say of each other.
+        """Checks that the fields agree.
 
         Raises:
-          UserError: names the field.
+          UserError: if they do not; it names the field.
         """
         if self.heads % self.kv_heads:
             raise UserError(
-                f"{self.heads} heads of queries cannot share {self.kv_heads} of keys and values "
-                "evenly: kv_heads must divide heads"
+                f"heads is {self.heads} and kv_heads is {self.kv_heads}: kv_heads must divide "
+                "heads, because each head of keys and values serves equally many heads of queries"
             )
         if self.head_size % 2:
-            raise UserError(f"head_size is {self.head_size}: rotary pairs need an even number")
+            raise UserError(
+                f"head_size is {self.head_size}: give an even number, because rotary positions "
+                "turn the elements of a head in pairs"
+            )
         if self.rope_factors and len(self.rope_factors) != self.head_size // 2:
             raise UserError(
-                f"rope_factors has {len(self.rope_factors)} numbers, but there are "
-                f"{self.head_size // 2} rotary frequencies"
+                f"rope_factors has {len(self.rope_factors)} numbers, but a head of size "
+                f"{self.head_size} has {self.head_size // 2} rotary frequencies: give one for each"
             )
         if self.local and len(self.local) != self.layers:
             raise UserError(
-                f"local has {len(self.local)} entries, but there are {self.layers} layers"
+                f"local has {len(self.local)} entries, but there are {self.layers} layers: give "
+                "one for each"
             )
         if any(self.local) and self.window < 1:
             raise UserError(f"window is {self.window}: local layers need a window of 1 or more")
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights have."""
+        """The number of the model's parameters."""
         attention = 2 * self.size * self.head_size * (self.heads + self.kv_heads)
         bias = self.query_bias * self.head_size * (self.heads + 2 * self.kv_heads)
         norms = (2 + 2 * self.post_norm) * self.size + 2 * self.query_norm * self.head_size

@@ -1,4 +1,4 @@
-"""Edits: pure functions that replace the value at a hook, with their arrays, ready for jit.
+"""Edits: pure functions that replace the value at a hook; they pass through jit as pytrees.
 
     edits = {"resid_post.15": add(4.0 * direction)}
     edits = {"mlp_out.3": zero(), "resid_mid.7": mean(store.hook("resid_mid.7").moments.mean)}
@@ -8,11 +8,12 @@
 
     generate(model, variables, prompts, count=32, edits=edits)
 
-An edit is called as edit(value, position): the value f[B, P, ...] at the hook, and the position
-i32[B, P] of each token in its text (-1 for padding), by which it knows its place in cached
-generation too. Any pure function will do; `jax.tree_util.Partial(function, *arrays)` of
-function(*arrays, value, position) hands arrays to the compiled program, so that others of their
-shape need no compiling. What a dictionary writes stands in `splicing`.
+An edit is called as edit(value, position), with the value f[B, P, ...] at the hook and the position
+i32[B, P] of each token in its text (-1 for padding). The position tells it where a token stands in
+generation with a cache too. Any pure function is an edit. If it is called as
+function(*arrays, value, position), write `jax.tree_util.Partial(function, *arrays)`: the arrays are
+then inputs of the compiled program, so other arrays of the same shape need no compiling. The edits
+that use a dictionary are in `splicing`.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ def add(direction: Any) -> Edit:
     """Adds a direction to every token.
 
     Args:
-      direction: f[D], or f[B, 1, D] for one of each text.
+      direction: f[D], or f[B, 1, D] with one direction for each text.
     """
     return Partial(_add, jnp.asarray(direction))
 
 
 def zero() -> Edit:
-    """Zero ablation."""
+    """Replaces every value by 0 (zero ablation)."""
     return Partial(_zero)
 
 
 def mean(value: Any) -> Edit:
-    """Mean ablation: the same value for every token.
+    """Replaces the values of all tokens by one value (mean ablation).
 
     Args:
       value: f[D], such as the mean over a data set.
@@ -52,11 +53,11 @@ def mean(value: Any) -> Edit:
 
 
 def patch(value: Any) -> Edit:
-    """What another run had at the same hook and the same position of its text.
+    """Replaces each value by that of another run at the same position (activation patching).
 
     Args:
-      value: f[B, Q, ...] or f[1, Q, ...] without padding: `seen` of the other run. Tokens at
-        position Q and later keep what they have.
+      value: the values that the other run had at this hook, f[B, Q, D] or f[1, Q, D], without
+        padding. Tokens at position Q and later keep their values.
     """
     return Partial(_patch, jnp.asarray(value))
 
@@ -64,19 +65,19 @@ def patch(value: Any) -> Edit:
 def only(
     edit: Edit, *, texts: Sequence[int] | None = None, positions: Sequence[int] | None = None
 ) -> Edit:
-    """The edit at some tokens; all others keep their value to the bit.
+    """Applies an edit to some tokens only; all others keep their values to the bit.
 
     Args:
-      edit: what is done there.
-      texts: rows of the batch, from 0; None: all.
-      positions: in each text, from 0; None: all.
+      edit: the edit to apply.
+      texts: the rows of the batch to edit, counted from 0; None: all.
+      positions: the positions to edit in each text, counted from 0; None: all.
     """
     chosen = [None if v is None else jnp.asarray(v, jnp.int32) for v in (texts, positions)]
     return Partial(_only, edit, *chosen)
 
 
 def chain(*edits: Edit) -> Edit:
-    """One edit after the other."""
+    """Applies several edits, one after the other."""
     return Partial(_chain, edits)
 
 
@@ -96,13 +97,13 @@ def _mean(mean: Array, value: Array, position: Array) -> Array:
 
 
 def _wide(vector: Array, value: Array) -> Array:
-    """A vector f[D] as f[1, 1, D]; one of each text f[B, 1, D] as it is."""
+    """Returns a vector f[D] as f[1, 1, D], and vectors for each text, f[B, 1, D], unchanged."""
     given = vector[None, None] if vector.ndim == 1 else vector
     whole = given.ndim == value.ndim == 3 and given.shape[2] == value.shape[2]
     if not whole or given.shape[0] not in (1, value.shape[0]) or given.shape[1] != 1:
         raise UserError(
-            f"it brings a vector of shape {vector.shape} to values of shape {value.shape}: give "
-            f"one of {value.shape[-1]} numbers"
+            f"its vector has shape {vector.shape}, but the values have shape {value.shape}: give "
+            f"a vector of {value.shape[-1]} numbers, or one for each text, f[B, 1, D]"
         )
     return given
 
@@ -110,11 +111,14 @@ def _wide(vector: Array, value: Array) -> Array:
 def _patch(other: Array, value: Array, position: Array) -> Array:
     if value.ndim != 3 or other.ndim != 3 or other.shape[2] != value.shape[2]:
         raise UserError(
-            f"it brings values of shape {other.shape} to a hook of shape {value.shape}: patch "
-            "f[B, Q, D] at a hook of the same D; attention's patterns have no position of their own"
+            f"the values to patch in have shape {other.shape}, but those at the hook have shape "
+            f"{value.shape}: give f[B, Q, D] with the hook's D (attn_pattern cannot be patched)"
         )
     if other.shape[0] not in (1, value.shape[0]):
-        raise UserError(f"it brings {other.shape[0]} texts to a batch of {value.shape[0]}")
+        raise UserError(
+            f"the values to patch in are of {other.shape[0]} texts, but the batch has "
+            f"{value.shape[0]}: give the values of 1 text or of {value.shape[0]}"
+        )
     other = jnp.broadcast_to(other, (value.shape[0], *other.shape[1:]))
     inside = (position >= 0) & (position < other.shape[1])
     where = jnp.clip(position, 0, other.shape[1] - 1)[..., None]

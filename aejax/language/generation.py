@@ -1,11 +1,12 @@
-"""Generation with a cache of keys and values: one program for a batch of prompts of any length.
+"""Generation of text with a cache of keys and values, for a batch of prompts.
 
     prompts = padded([[1, 2, 3], [4, 5]])
     made = generate(model, variables, prompts, key, count=32, ends=(2,))
     made.tokens                                         # i32[B, 32]
     generate(..., choose=Sampling(temperature=0.8, top_p=0.9), edits={"resid_post.15": add(v)})
 
-The prompts go through the model together, then one token a step. Edits act on both.
+The prompts go through the model in one pass; each further pass makes one token for every text. The
+edits act in all passes.
 """
 
 from __future__ import annotations
@@ -25,37 +26,41 @@ from aejax.language.llama import Transformer, empty_cache
 from aejax.language.taps import Edit, Taps, wrapped
 from aejax.types import Array, Key, Variables
 
-# (key, logits f32[V]) -> i32[]: chooses one text's next token. Hashable, as programs hold it.
+# A function (key, logits f32[V]) -> i32[] that chooses the next token of one text. It is hashable,
+# since a program is compiled for each such function.
 Choose = Callable[[Key, Array], Array]
 
 
 class Prompts(NamedTuple):
-    """Texts of different lengths as one array."""
+    """Texts of different lengths, padded to the longest."""
 
     tokens: Array  # i32[B, P]
-    position: Array  # i32[B, P], of each token in its text; -1 for padding
+    position: Array  # i32[B, P], the position of each token in its text; -1 for padding
 
 
 class Generated(NamedTuple):
-    """What came after the prompts."""
+    """The tokens that continue the prompts."""
 
-    tokens: Array  # i32[B, count]; after an end the end is repeated
-    lengths: Array  # i32[B], tokens up to the end, it included
+    tokens: Array  # i32[B, count]; after a text's end token, that token is repeated
+    lengths: Array  # i32[B], the number of tokens up to and including the end token
 
 
 def padded(texts: Sequence[Sequence[int]], side: Literal["left", "right"] = "left") -> Prompts:
-    """Texts' tokens as one array.
+    """Pads the tokens of several texts to one array.
 
     Args:
-      texts: of 1 token or more each.
-      side: where the padding stands; it changes nothing but rounding.
+      texts: the tokens of each text, at least 1.
+      side: the side of the padding, which changes results only by rounding.
 
     Raises:
-      UserError: there is no text, or one without a token.
+      UserError: if there is no text, or a text has no token.
     """
     lengths = [len(text) for text in texts]
     if not lengths or min(lengths) < 1:
-        raise UserError("a prompt holds no token: give each one or more, such as the BOS token")
+        raise UserError(
+            "there is no prompt, or one that holds no token: give each prompt 1 token or more, "
+            "such as the BOS token"
+        )
     tokens = np.zeros((len(texts), max(lengths)), np.int32)
     position = np.full_like(tokens, PADDING)
     for i, (text, length) in enumerate(zip(texts, lengths, strict=True)):
@@ -65,20 +70,20 @@ def padded(texts: Sequence[Sequence[int]], side: Literal["left", "right"] = "lef
 
 
 def greedy(key: Key, logits: Array) -> Array:
-    """The likeliest token, i32[]; the key is not used."""
+    """Chooses the likeliest token, i32[]; the key is not used."""
     del key
     return jnp.argmax(logits).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Draws from softmax(logits / temperature), cut to the likeliest tokens.
+    """Draws tokens from softmax(logits / temperature), or from its likeliest tokens only.
 
     Attributes:
-      temperature: above 0.
-      top_k: only the k likeliest tokens; None: all.
-      top_p: only the likeliest tokens that together have this probability, the one that reaches it
-        included (Holtzman et al. 2020); None: all. Applied after top_k.
+      temperature: a number above 0; lower ones favour the likeliest tokens more.
+      top_k: draws among the k likeliest tokens; None: among all.
+      top_p: draws among the fewest likeliest tokens whose probabilities sum to at least this number
+        (Holtzman et al. 2020), after top_k was applied; None: among all.
     """
 
     temperature: float = 1.0
@@ -89,20 +94,20 @@ class Sampling:
         """Checks the numbers.
 
         Raises:
-          UserError: names the one that makes no sense.
+          UserError: if one is out of range; it names that one.
         """
         if not self.temperature > 0:
             raise UserError(
-                f"temperature {self.temperature}: give more than 0, or choose=greedy for the "
+                f"temperature is {self.temperature}: give more than 0, or choose=greedy for the "
                 "likeliest token"
             )
         if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k {self.top_k}: give 1 or more")
+            raise UserError(f"top_k is {self.top_k}: give 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"top_p {self.top_p}: give more than 0 and at most 1")
+            raise UserError(f"top_p is {self.top_p}: give more than 0 and at most 1")
 
     def __call__(self, key: Key, logits: Array) -> Array:
-        """logits f32[V] -> i32[]."""
+        """Draws one token, i32[], from logits f32[V]."""
         logits = logits / self.temperature
         if self.top_k is None and self.top_p is None:
             return jax.random.categorical(key, logits).astype(jnp.int32)
@@ -110,7 +115,7 @@ class Sampling:
         values, tokens = jax.lax.top_k(logits, min(self.top_k or size, size))
         if self.top_p is not None:
             share = jax.nn.softmax(values)
-            before = jnp.cumsum(share) - share  # of the tokens likelier than each
+            before = jnp.cumsum(share) - share  # the probability of all likelier tokens
             values = jnp.where(before < self.top_p, values, -jnp.inf)
         return tokens[jax.random.categorical(key, values)].astype(jnp.int32)
 
@@ -126,59 +131,61 @@ def generate(
     ends: Sequence[int] = (),
     edits: Mapping[str, Edit] | None = None,
 ) -> Generated:
-    """Continues prompts, compiled once for each shape.
+    """Continues prompts; it is compiled once for each shape.
 
     Args:
       model: the transformer.
       variables: its variables.
-      prompts: of `padded`.
-      key: of the draws, token i of text b from fold_in(fold_in(key, i), b); None: for `greedy`.
-      count: the most tokens to make for each prompt.
-      choose: `greedy`, a `Sampling`, or any hashable (key, logits f32[V]) -> i32[].
-      ends: tokens after which a text is finished.
-      edits: hook -> edit, in every pass.
+      prompts: the prompts, as `padded` returns them.
+      key: the key of the draws; token i of text b uses fold_in(fold_in(key, i), b). None is enough
+        for `greedy`.
+      count: the largest number of tokens to make for each prompt.
+      choose: `greedy`, a `Sampling`, or any hashable function (key, logits f32[V]) -> i32[].
+      ends: the tokens that end a text.
+      edits: hook -> edit; the edits act in every pass.
 
     Returns:
       The new tokens.
 
     Raises:
-      UserError: prompt and count are more than the model's context, or there is no such hook.
+      UserError: if prompt and count exceed the model's context, or a hook does not exist.
     """
     length, context = prompts.tokens.shape[1], model.config.context
     if count < 1:
-        raise UserError(f"count {count}: give 1 or more")
+        raise UserError(f"count is {count}: give 1 or more")
     if length + count > context:
         raise UserError(
             f"a prompt of {length} tokens and {count} new ones are more than the model's context "
-            f"of {context}: shorten the prompt or ask for fewer"
+            f"of {context}: shorten the prompt or make count smaller"
         )
     key = jax.random.key(0) if key is None else key
     taps = Taps(wrapped(edits))
-    return _generate(model, count, choose, tuple(ends), variables, prompts, key, taps)
+    stops = jnp.asarray(ends, jnp.int32).reshape(-1)
+    return _generate(model, count, choose, variables, prompts, key, taps, stops)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _generate(
     model: Transformer,
     count: int,
     choose: Choose,
-    ends: tuple[int, ...],
     variables: Variables,
     prompts: Prompts,
     key: Key,
     taps: Taps,
+    ends: Array,
 ) -> Generated:
     texts, length = prompts.tokens.shape
     cache = empty_cache(model.config, texts, length + count - 1, model.dtype, model.scan)
 
     def chosen(x: Array, i: Array) -> Array:
-        """The next token of each text i32[B], from its last state f[B, D]."""
+        """Chooses the next token of each text, i32[B], from its last state f[B, D]."""
         logits: Any = model.apply(variables, x, method="head")
         keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, i), b))
         return jax.vmap(choose)(keys(jnp.arange(texts)), logits)
 
     def finished(tokens: Array) -> Array:
-        return jnp.isin(tokens, jnp.asarray(ends)) if ends else jnp.zeros(texts, bool)
+        return jnp.any(tokens[:, None] == ends[None], axis=1)
 
     def unfinished(state: Any) -> Array:
         _, _, _, i, done, _ = state
@@ -196,7 +203,7 @@ def _generate(
         return passed.cache, position + 1, tokens, i + 1, done | finished(token), lengths
 
     passed: Any = model.apply(variables, *prompts, cache, taps, method="hidden")
-    # Where a text's last token stands, whichever side the padding is on.
+    # The index of each text's last token, whichever side the padding is on.
     last = jnp.argmax(prompts.position, axis=1)
     states = jnp.take_along_axis(passed.x, last[:, None, None], axis=1)[:, 0]
     first = chosen(states, jnp.zeros((), jnp.int32))
@@ -205,7 +212,7 @@ def _generate(
     one = jnp.ones((), jnp.int32)
     state = passed.cache, position, tokens, one, finished(first), jnp.ones(texts, jnp.int32)
     _, _, tokens, _, _, lengths = jax.lax.while_loop(unfinished, step, state)
-    # A loop that ended early left zeros behind.
+    # If all texts ended early, zeros follow the tokens that the loop wrote.
     inside = jnp.arange(count)[None] < lengths[:, None]
     end = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)
     return Generated(jnp.where(inside, tokens, end), lengths)

@@ -1,10 +1,10 @@
-"""GGUF files, llama.cpp's format: configuration and weights, of every quantisation gguf knows.
+"""Reads GGUF files, llama.cpp's format, of every quantisation that the package gguf knows.
 
     model, variables = load_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")
 
-The families are those of `general.architecture` llama, qwen2 and gemma3. What differs from Hugging
-Face's files: llama.cpp interleaves the rotary pairs of Llama's queries and keys, which is undone
-here, and adds 1 to Gemma's norms, as this model wants them.
+The field `general.architecture` must be llama, qwen2 or gemma3. These files differ from Hugging
+Face's in two ways: llama.cpp interleaves the rotary pairs of Llama's queries and keys, which this
+reader undoes, and it adds 1 to the weights of Gemma's norms, which is the form of this model too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NAMES = (
     ("blocks_#/mlp/down/kernel", "blk.#.ffn_down.weight"),
     ("blocks_#/mlp_post_norm/weight", "blk.#.post_ffw_norm.weight"),
 )
-_FACTORS = "rope_freqs.weight"  # what Llama 3.1 divides its frequencies by
+_FACTORS = "rope_freqs.weight"  # the divisors of Llama 3.1's rotary frequencies
 ARCHITECTURES = ("llama", "qwen2", "gemma3")
 
 
@@ -54,29 +54,32 @@ class Fields:
         self.path, self.reader = path, reader
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of a key: a number, a string or a list of either; `default` where it is not."""
+        """Returns the value of a key, a number, a string or a list; `default` if it is missing."""
         field = self.reader.get_field(name)
         return default if field is None else field.contents()
 
     def need(self, name: str, kind: type = int) -> Any:
-        """The value of a key that must be there.
+        """Returns the value of a key that the file must have.
 
         Raises:
-          UserError: it is missing, of another type, or a whole number below 1.
+          UserError: if it is missing, has another type, or is an integer below 1.
         """
         value = self.get(name)
         if kind is float and isinstance(value, int):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and value < 1):
-            raise UserError(f"the field {name!r} of {self.path} is {value!r:.60}: fetch it again")
+            raise UserError(
+                f"the field {name!r} of {self.path} is {value!r:.60}, which cannot be right: fetch "
+                "the file again"
+            )
         return value
 
 
 def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
-    """The reader of a GGUF file, and its fields.
+    """Opens a GGUF file and returns its gguf.GGUFReader and its fields.
 
     Raises:
-      UserError: the package gguf or the file is missing, or the file is damaged or cut.
+      UserError: if the package gguf or the file is missing, or the file is damaged or incomplete.
     """
     path = pathlib.Path(path).expanduser()
     gguf: Any = needs("gguf", f"reading {path}")
@@ -86,8 +89,8 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
         raise UserError(f"there is no file {path}") from error
     except MALFORMED as error:
         raise UserError(
-            f"{path} is no whole GGUF file, or has a quantisation that the installed gguf does "
-            f"not know ({reason(error)}): fetch it again, or update gguf"
+            f"{path} is no whole GGUF file, or has a quantisation that the installed package gguf "
+            f"does not know ({reason(error)}): fetch the file again, or update gguf"
         ) from error
     return reader, Fields(path, reader)
 
@@ -95,14 +98,15 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
 def load_gguf(
     path: str | pathlib.Path, dtype: Any = jnp.float32
 ) -> tuple[Transformer, dict[str, Any]]:
-    """The model in a GGUF file, and its variables.
+    """Reads a model and its variables from a GGUF file.
 
     Args:
-      path: of the file.
-      dtype: of products and of the weights after they were dequantised.
+      path: the path of the file.
+      dtype: the dtype of the matrix products and of the dequantised weights.
 
     Raises:
-      UserError: the file is missing, cut or damaged, or of an unknown architecture or quantisation.
+      UserError: if the file is missing, incomplete or damaged, or its architecture or quantisation
+        is unknown.
     """
     reader, fields = open_gguf(path)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -123,10 +127,10 @@ def load_gguf(
 
 
 def _dequantised(path: pathlib.Path, tensor: Any) -> np.ndarray:
-    """A tensor as f32[...], outermost axis first.
+    """Returns a tensor as f32[...], with the outermost axis first.
 
     Raises:
-      UserError: the installed gguf cannot dequantise its type.
+      UserError: if the installed gguf cannot dequantise its type.
     """
     gguf: Any = needs("gguf", f"reading {path}")
     try:
@@ -134,17 +138,17 @@ def _dequantised(path: pathlib.Path, tensor: Any) -> np.ndarray:
     except NotImplementedError as error:
         raise UserError(
             f"the tensor {tensor.name!r} in {path} is quantised as {tensor.tensor_type.name}, "
-            "which the installed gguf cannot dequantise: take a file of another quantisation"
+            "which the installed package gguf cannot dequantise: use a file of another quantisation"
         ) from error
 
 
 def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
-    """The model's numbers, from the fields."""
+    """Makes the model's Config from the file's fields."""
     family = fields.need("general.architecture", str)
     if family not in ARCHITECTURES:
         raise UserError(
             f"{fields.path} is of the architecture {family!r:.60}: this reader knows "
-            f"{', '.join(ARCHITECTURES)}"
+            f"{', '.join(ARCHITECTURES)} only"
         )
 
     def need(name: str, kind: type = int) -> Any:
@@ -160,10 +164,16 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
     )
     scaling = get("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
-        raise UserError(f"{fields.path} scales its rotary positions by {scaling!r:.40}: not known")
+        raise UserError(
+            f"{fields.path} scales its rotary positions by {scaling!r:.40}: this reader knows only "
+            "'none' and 'linear'"
+        )
     head = get("attention.key_length", size // heads)
     if get("rope.dimension_count", head) != head:
-        raise UserError(f"{fields.path} turns only a part of each head: this model turns all of it")
+        raise UserError(
+            f"{fields.path} rotates only some elements of each head, but this reader knows only "
+            "models that rotate all: use another model"
+        )
     factors: tuple[float, ...] = ()
     if scaling == "linear":
         factors = (float(get("rope.scaling.factor", 1.0)),) * (head // 2)
@@ -193,7 +203,7 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
 
 
 def gemma3(size: int, layers: int, window: int, every: int = 6) -> dict[str, Any]:
-    """What sets Gemma 3 apart: of every six layers five are local."""
+    """Returns the Config fields in which Gemma 3 differs; every sixth layer is global."""
     return {
         "query_norm": True,
         "post_norm": True,

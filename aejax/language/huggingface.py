@@ -1,9 +1,9 @@
-"""Hugging Face's folders: config.json and safetensors, whole or in shards with an index.
+"""Reads Hugging Face's folders: config.json and safetensors, in one file or in several shards.
 
     model, variables = load_huggingface("models/gemma-3-270m")
 
-The families are those of `model_type` llama, qwen2 and gemma3_text. The keys of config.json are
-those of transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).
+The entry `model_type` must be llama, qwen2 or gemma3_text. The keys of config.json may be those of
+transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _NAMES = (
     ("blocks_#/mlp/up/kernel", _LAYER + "mlp.up_proj.weight"),
     ("blocks_#/mlp/down/kernel", _LAYER + "mlp.down_proj.weight"),
 )
-# Gemma calls the norms around attention and MLP otherwise.
+# Gemma has other names for the norms around attention and MLP.
 _GEMMA = (
     ("blocks_#/attention_post_norm/weight", _LAYER + "post_attention_layernorm.weight"),
     ("blocks_#/mlp_norm/weight", _LAYER + "pre_feedforward_layernorm.weight"),
     ("blocks_#/mlp_post_norm/weight", _LAYER + "post_feedforward_layernorm.weight"),
 )
 FAMILIES = ("llama", "qwen2", "gemma3_text")
-# What would change the forward pass, and is not built.
+# Options that would change the forward pass and that `Transformer` does not have.
 _REFUSED = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -57,14 +57,14 @@ _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 def load_huggingface(
     folder: str | pathlib.Path, dtype: Any = jnp.float32
 ) -> tuple[Transformer, dict[str, Any]]:
-    """The model in a folder, and its variables.
+    """Reads a model and its variables from a folder.
 
     Args:
-      folder: with config.json and *.safetensors.
-      dtype: of products and of the weights.
+      folder: a folder with config.json and *.safetensors.
+      dtype: the dtype of the matrix products and the weights.
 
     Raises:
-      UserError: a file is missing, cut or damaged, or the architecture is not known.
+      UserError: if a file is missing, incomplete or damaged, or the architecture is not known.
     """
     folder = pathlib.Path(folder).expanduser()
     data = read_config(folder / "config.json")
@@ -74,25 +74,28 @@ def load_huggingface(
 
     def read(name: str) -> np.ndarray:
         array = _tensor(places[name], name)
-        # Gemma's files hold what its norms add to 1.
+        # Gemma's files hold the weights of its norms minus 1.
         return 1.0 + array if gemma and name.endswith("norm.weight") else array
 
     names = named(config, _NAMES + (_GEMMA if gemma else ()))
-    # Where the head is tied, a file may hold the embedding a second time.
+    # If the head is tied to the embedding, a file may hold the embedding a second time.
     ignored = frozenset({"lm_head.weight"} if config.tied else ())
     return assemble(config, Archive(folder, names, set(places), read, ignored), dtype)
 
 
 def _places(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Tensor -> the file that holds it.
+    """Returns the file that holds each tensor, by the tensor's name.
 
     Raises:
-      UserError: there are no weights, or the index names a file that is not there.
+      UserError: if there are no weights, or the index names a file or a tensor that is missing.
     """
     if not (folder / _INDEX).is_file():
         path = folder / _WHOLE
         if not path.is_file():
-            raise UserError(f"{folder} has neither {_WHOLE} nor {_INDEX}: it holds no weights")
+            raise UserError(
+                f"{folder} has neither {_WHOLE} nor {_INDEX}: it holds no weights, so fetch the "
+                "model again"
+            )
         return dict.fromkeys(_names(path), path)
     places = read_config(folder / _INDEX).get("weight_map")
     if not isinstance(places, Mapping) or not all(isinstance(v, str) for v in places.values()):
@@ -100,11 +103,17 @@ def _places(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     there = {}
     for shard in sorted(set(places.values())):
         if pathlib.PurePath(shard).name != shard or not (folder / shard).is_file():
-            raise UserError(f"{folder / shard!s:.200} is named by {_INDEX}, but is not there")
+            raise UserError(
+                f"{folder / shard!s:.200} is named by {_INDEX}, but is not there: fetch the model "
+                "again"
+            )
         there |= dict.fromkeys(_names(folder / shard), folder / shard)
     for name, shard in places.items():
         if there.get(name) != folder / shard:
-            raise UserError(f"{folder / shard} has no tensor {name!r:.80}, which {_INDEX} names")
+            raise UserError(
+                f"{folder / shard} has no tensor {name!r:.80}, which {_INDEX} names: fetch the "
+                "model again"
+            )
     return there
 
 
@@ -113,10 +122,13 @@ def _names(path: pathlib.Path) -> list[str]:
 
 
 def _tensor(path: pathlib.Path, name: str) -> np.ndarray:
-    """f32[...]; of one tensor at a time, so that no shard is in memory as a whole."""
+    """Reads one tensor f32[...], so that a shard is never in memory as a whole."""
     array = _reading(path, lambda file: file.get_tensor(name))
     if not (array.dtype.kind == "f" or array.dtype == jnp.bfloat16):
-        raise UserError(f"the tensor {name!r} in {path} holds {array.dtype}, no floats")
+        raise UserError(
+            f"the tensor {name!r} in {path} has dtype {array.dtype}, but weights must be floats: "
+            "use a model that is not quantised"
+        )
     return array.astype(np.float32)
 
 
@@ -130,16 +142,20 @@ def _reading(path: pathlib.Path, what: Any) -> Any:
 
 
 def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
-    """The model's numbers, from config.json."""
+    """Makes the model's Config from config.json."""
     family = data.get("model_type")
     if family not in FAMILIES:
         raise UserError(
-            f"'model_type' in {path} is {shown(family)}: this reader knows {', '.join(FAMILIES)}"
+            f"'model_type' in {path} is {shown(family)}: this reader knows {', '.join(FAMILIES)} "
+            "only"
         )
 
     for name in _REFUSED:
         if data.get(name):
-            raise UserError(f"{name!r} in {path} is {shown(data[name])}: this model has none")
+            raise UserError(
+                f"{name!r} in {path} is {shown(data[name])}: this reader has no such option, so "
+                "use another model"
+            )
 
     def need(name: str, kind: type = int) -> Any:
         return entry(data, name, kind, path)
@@ -152,7 +168,10 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
     head = data.get("head_dim") or size // heads
     activation = data.get("hidden_act") or data.get("hidden_activation")
     if activation not in ("silu", "gelu_pytorch_tanh"):
-        raise UserError(f"the activation in {path} is {shown(activation)}: not known")
+        raise UserError(
+            f"the activation in {path} is {shown(activation)}: this reader knows only 'silu' and "
+            "'gelu_pytorch_tanh'"
+        )
     gemma, window = family == "gemma3_text", data.get("sliding_window")
     kinds = _kinds(data, layers, gemma, path)
     ropes = _ropes(data, gemma)
@@ -187,7 +206,7 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
 
 
 def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path) -> Any:
-    """Which layers are local."""
+    """Returns whether each layer is local, a tuple of bools; () if none is."""
     kinds = data.get("layer_types")
     if kinds is None and gemma:
         every = data.get("sliding_window_pattern", 6)
@@ -197,13 +216,16 @@ def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path
     if kinds is None:
         return ()
     if not isinstance(kinds, list) or not set(kinds) <= {"full_attention", "sliding_attention"}:
-        raise UserError(f"'layer_types' in {path} has a kind of layer that is not known")
+        raise UserError(
+            f"'layer_types' in {path} has an unknown kind of layer: this reader knows only "
+            "'full_attention' and 'sliding_attention'"
+        )
     local = tuple(kind == "sliding_attention" for kind in kinds)
     return local if any(local) else ()
 
 
 def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]:
-    """The rotary numbers of global and of local layers."""
+    """Returns the entries about rotary positions, for global and for local layers."""
     both = ("full_attention", "sliding_attention")
     found = data.get("rope_parameters")
     if isinstance(found, Mapping):
@@ -214,10 +236,10 @@ def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]
 
 
 def _factors(rope: Mapping[str, Any], head: int, path: pathlib.Path) -> tuple[float, ...]:
-    """What the head / 2 rotary frequencies are divided by; () for nothing.
+    """Returns the divisors of the head / 2 rotary frequencies; () if they are not scaled.
 
     Raises:
-      UserError: another kind of scaling than linear and Llama 3's.
+      UserError: if the scaling is neither linear nor Llama 3's.
     """
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
@@ -225,8 +247,12 @@ def _factors(rope: Mapping[str, Any], head: int, path: pathlib.Path) -> tuple[fl
     if kind == "linear":
         return (float(rope["factor"]),) * (head // 2)
     if kind != "llama3":
-        raise UserError(f"{path} scales its rotary positions by {shown(kind)}: not known")
-    # Llama 3.1: long wavelengths are stretched by the factor, short ones stay, a ramp between.
+        raise UserError(
+            f"{path} scales its rotary positions by {shown(kind)}: this reader knows only "
+            "'default', 'linear' and 'llama3'"
+        )
+    # Llama 3.1 stretches long wavelengths by the factor, keeps short ones, and interpolates between
+    # the two.
     base, factor = float(rope["rope_theta"]), float(rope["factor"])
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     context, factors = float(rope["original_max_position_embeddings"]), []

@@ -1,15 +1,17 @@
 """The layers of a block: norm, attention with rotary positions, gated MLP.
 
-Shapes: B texts, P positions of this pass, S slots of keys (P of them, or those of a cache), D the
-residual stream, H heads of queries, K of keys and values, G = H / K, h a head's size.
+Letters in shapes: B texts, P tokens of each in this pass, S slots that hold keys (those P tokens,
+or all slots of a cache), D the width of the residual stream, H query heads, K key and value heads,
+h the size of a head.
 
-Every token has a position in its text, counted from 0, and -1 where it is padding. A token attends
-to those whose position is not -1 and not after its own: this one rule serves texts of one length,
+Every token has a position in its text, counted from 0; padding has position -1. A token attends to
+all tokens whose position is neither -1 nor after its own. This one rule serves texts of one length,
 padding on either side, and slots of a cache that are still empty.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,26 +22,27 @@ from aejax.language.config import Config
 from aejax.language.taps import Tap
 from aejax.types import Array
 
-PADDING = -1  # the position of a token that is none
+PADDING = -1  # the position of padding
+FEW = 32  # up to so many rows the left factor of a product is the kernel
 
 
 class Scene(NamedTuple):
-    """What all blocks of one pass share."""
+    """The arrays that all blocks of one pass share."""
 
-    position: Array  # i32[B, P]
-    slots: Array  # i32[B, S], the positions of the keys
-    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], cos and sin for global and for local layers
-    used: Array | None  # i32[], the slot that this pass' first token is written to; None: no cache
+    position: Array  # i32[B, P], the position of each token in its text
+    slots: Array  # i32[B, S], the position of the token in each slot
+    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], the cos and sin of `tables`
+    used: Array | None  # i32[], the cache's slot for this pass' first token; None: no cache
 
 
 class Norm(nn.Module):
-    """x / rms(x) * weight, computed in float32 (Zhang and Sennrich 2019)."""
+    """RMSNorm, x / rms(x) * weight, computed in float32 (Zhang and Sennrich 2019)."""
 
     epsilon: float
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f[..., n] -> f[..., n]."""
+        """Normalises the last axis: f[..., n] -> f[..., n]."""
         weight = self.param("weight", nn.initializers.ones_init(), (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
@@ -47,7 +50,7 @@ class Norm(nn.Module):
 
 
 class Dense(nn.Module):
-    """x W, and + bias where there is one."""
+    """A linear layer: x W, plus a bias if `bias` is set."""
 
     features: int
     dtype: Any
@@ -55,17 +58,36 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f[..., n] -> f[..., features]."""
-        shape = (x.shape[-1], self.features)
-        y = x @ self.param("kernel", nn.initializers.lecun_normal(), shape, self.dtype)
+        """Maps f[..., n] to f[..., features]."""
+        shape, start = (self.features, x.shape[-1]), nn.initializers.lecun_normal(-1, -2)
+        y = product(x, self.param("kernel", start, shape, self.dtype))
         if not self.bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[:1], self.dtype)
         return y + _trailing(bias, y)
 
 
+def product(x: Array, kernel: Array, dtype: Any = None) -> Array:
+    """Computes x W^T, f[..., m], of rows f[..., n] and a kernel W, f[m, n], as model files hold it.
+
+    In generation x has a row for each text. XLA on CPUs repacks the right factor of every product,
+    which costs more than the product if x has few rows, so there the kernel is the left factor.
+
+    Args:
+      x: the rows.
+      kernel: the weights.
+      dtype: the dtype of the result and of the sums; None means that of x.
+    """
+    how: Any = {"preferred_element_type": dtype}
+    rows = math.prod(x.shape[:-1])
+    if rows > FEW:
+        return jnp.einsum("...n,mn->...m", x, kernel, **how)
+    y = jnp.einsum("mn,rn->mr", kernel, x.reshape(rows, -1), **how)
+    return y.T.reshape(*x.shape[:-1], -1)
+
+
 def _trailing(vector: Array, like: Array) -> Array:
-    """A vector along the last axis of another array, [1, ..., 1, n]."""
+    """Returns the vector with the rank of another array, [1, ..., 1, n], to broadcast with it."""
     return vector.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
@@ -79,32 +101,38 @@ class Attention(nn.Module):
     def __call__(
         self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap
     ) -> tuple[Array, Any]:
-        """f[B, P, D] -> f[B, P, D], and the cache's (keys, values) with this pass' written in."""
+        """Returns the output f[B, P, D], and the cache's (keys, values) with this pass' added."""
         c, (B, P, _) = self.config, x.shape
 
         def heads(name: str, count: int) -> Array:
             flat = Dense(count * c.head_size, self.dtype, c.query_bias, name=name)(x)
             return flat.reshape(B, P, count, c.head_size)
 
+        def by_head(x: Array) -> Array:
+            return x.transpose(0, 2, 1, 3)  # [B, heads, P, h]
+
         q, k, v = heads("query", c.heads), heads("key", c.kv_heads), heads("value", c.kv_heads)
         if c.query_norm:
             q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
         rope = scene.rope[local]
-        q, k = rotated(q, rope), rotated(k, rope)
+        q, k, v = by_head(rotated(q, rope)), by_head(rotated(k, rope)), by_head(v)
         if kept is not None:
             assert scene.used is not None
-            start = (0, scene.used, 0, 0)
+            start = (0, 0, scene.used, 0)
             k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), start)
             v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
             kept = k, v
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
-        q = q.reshape(B, P, c.kv_heads, -1, c.head_size)
-        scores = jnp.einsum("bpkgh,bskh->bkgps", q, k, preferred_element_type=jnp.float32) * scale
-        seen = visible(scene, local, c.window)[:, None, None]
+        # The rows of the queries that share a head of keys, [B, K, G * P, h].
+        q = q.reshape(B, c.kv_heads, -1, c.head_size)
+        scores = jnp.einsum("bkqh,bksh->bkqs", q, k, preferred_element_type=jnp.float32) * scale
+        scores = scores.reshape(B, c.heads, P, -1)
+        seen = visible(scene, local, c.window)[:, None]
         pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
-        pattern = tap("attn_pattern", pattern.reshape(B, c.heads, P, -1)).astype(self.dtype)
-        mixed = jnp.einsum("bkgps,bskh->bpkgh", pattern.reshape(scores.shape), v)
-        return Dense(c.size, self.dtype, name="out")(mixed.reshape(B, P, -1)), kept
+        pattern = tap("attn_pattern", pattern).astype(self.dtype)
+        mixed = pattern.reshape(B, c.kv_heads, -1, pattern.shape[-1]) @ v
+        mixed = by_head(mixed.reshape(B, c.heads, P, -1)).reshape(B, P, -1)
+        return Dense(c.size, self.dtype, name="out")(mixed), kept
 
 
 class MLP(nn.Module):
@@ -115,7 +143,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f[B, P, D] -> f[B, P, D]."""
+        """Maps f[B, P, D] to f[B, P, D]."""
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
         gate = activation(Dense(c.hidden, self.dtype, name="gate")(x))
@@ -125,9 +153,9 @@ class MLP(nn.Module):
 
 
 def tables(config: Config, position: Array) -> Array:
-    """Cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, h / 2].
+    """Computes the cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, h / 2].
 
-    The kinds are global layers and, where there are any, local ones.
+    The first kind is for global layers; a model with local layers has a second kind for these.
     """
     exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
     factors = jnp.asarray(config.rope_factors or (1.0,) * exponents.size, jnp.float32)
@@ -135,15 +163,16 @@ def tables(config: Config, position: Array) -> Array:
     if any(config.local):
         frequencies.append(1.0 / config.local_rope_base**exponents)
     angles = position[None, ..., None, None] * jnp.stack(frequencies)[:, None, None, None]
-    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+    # The barrier keeps XLA from computing the angles anew wherever they are used.
+    return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1))
 
 
 def rotated(x: Array, rope: Array) -> Array:
-    """Turns the pair of elements i and i + h / 2 of every head by its angle.
+    """Rotates the elements i and i + h / 2 of every head, as a pair, by their angle.
 
     Args:
-      x: f[B, P, heads, h].
-      rope: f32[2, B, P, 1, h / 2].
+      x: the queries or keys, f[B, P, heads, h].
+      rope: the cosines and sines of the angles, f32[2, B, P, 1, h / 2].
     """
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = rope
@@ -152,7 +181,7 @@ def rotated(x: Array, rope: Array) -> Array:
 
 
 def visible(scene: Scene, local: Any, window: int) -> Array:
-    """Which slots a token attends to, bool[B, P, S]."""
+    """Returns whether each token attends to each slot, bool[B, P, S]."""
     query, key = scene.position[:, :, None], scene.slots[:, None, :]
     seen = (key != PADDING) & (key <= query)
     if window == 0:

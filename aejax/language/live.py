@@ -1,11 +1,11 @@
-"""Activations straight into training: a split whose tokens are computed where they are read.
+"""Training on activations without a store: a split whose activations are computed when read.
 
     split = live(read, rows, {"resid_post.15": 576}, "resid_post.15", passes=16, ...)
     batches = TokenBatches(split, size=2_048, seed=0, pool=65_536, resident_limit=0)
 
-`TokenBatches` shuffles such a split as it does a store on the disk: blocks of neighbouring tokens
-over the whole corpus, then tokens within a pool. So batch t is a function of (seed, t), and a run
-resumes without a buffer to restore. What memory holds is the corpus as token ids (8 bytes each) and
+`TokenBatches` shuffles such a split like a store on the disk: first blocks of neighbouring tokens
+over the whole corpus, then the tokens within a pool of blocks. Batch t is therefore a function of
+(seed, t), and a run resumes without a saved buffer. Memory holds the token ids of the corpus and
 the activations of two pools.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aejax.data.activations.store import FromHooks, Hooks
+from aejax.data.activations.store import FromHooks, Hooks, facts
 from aejax.data.split import Split
 from aejax.errors import UserError
 from aejax.language.packing import Packed
@@ -29,25 +29,25 @@ from aejax.language.reading import Read
 
 
 class Live:
-    """The activations of all rows of a corpus, of which those in use are held.
-
-    Attributes:
-      tokens: N, those that are kept.
-    """
+    """The activations of all rows of a corpus; memory holds those of the last used rows only."""
 
     def __init__(self, read: Read, rows: Packed, passes: int, first_positions: int):
-        """Runs nothing yet.
+        """Prepares reading; the model does not run yet.
 
         Args:
-          read: of `reader`, every value [B, P, d].
-          rows: of the whole corpus.
-          passes: rows that go through the model together.
-          first_positions: tokens to leave out at the start of every row: attention sinks.
+          read: the function that `reader` returned; each of its values is [B, P, d].
+          rows: the rows of the whole corpus.
+          passes: the number of rows that go through the model together.
+          first_positions: the number of tokens to leave out at the start of every row, because they
+            are attention sinks.
         """
         self.read, self.rows, self.passes = read, rows, passes
         self.where = np.flatnonzero(rows.position.reshape(-1) >= first_positions)
         if not len(self.where):
-            raise UserError("no token is left to train on: the rows hold padding and sinks alone")
+            raise UserError(
+                "no token is left to train on: the rows hold nothing but padding and the first "
+                f"{first_positions} positions, which are left out"
+            )
         shape = jax.ShapeDtypeStruct((passes, rows.tokens.shape[1]), np.int32)
         self.shapes = jax.eval_shape(read, shape, shape)
         self._held: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()  # row -> its values
@@ -56,16 +56,17 @@ class Live:
 
     @property
     def tokens(self) -> int:
-        """N."""
+        """N, the number of tokens, without padding and the first positions."""
         return len(self.where)
 
     def reserve(self, tokens: int) -> None:
-        """Keeps the rows of so many tokens; a block may share its rows with its neighbours."""
+        """Makes room in memory for the rows of at least so many tokens."""
+        # The factor 2 is for the rows that a block of tokens shares with its neighbours.
         mean = self.tokens / len(self.rows.tokens)
         self._most = max(self._most, int(2 * tokens / mean) + 2 * self.passes)
 
     def gather(self, hook: str, flat: np.ndarray) -> np.ndarray:
-        """Values [n, d] of tokens by their number, flat i64[n]."""
+        """Returns a hook's values [n, d] for the tokens with the numbers `flat`, i64[n]."""
         row, column = np.divmod(self.where[flat], self.rows.tokens.shape[1])
         order = np.argsort(row, kind="stable")
         needed, starts = np.unique(row[order], return_index=True)
@@ -83,7 +84,7 @@ class Live:
     def _run(self, rows: list[int]) -> None:
         for start in range(0, len(rows), self.passes):
             some = rows[start : start + self.passes]
-            # One shape for all passes, so that one program serves them.
+            # All passes have one shape, so the program is compiled once.
             padded = some + some[-1:] * (self.passes - len(some))
             seen = self.read(self.rows.tokens[padded], self.rows.position[padded])
             for hook, values in seen.items():
@@ -92,7 +93,7 @@ class Live:
 
 
 class LiveTokens:
-    """One hook of a `Live`, as an array [N, d]."""
+    """The values at one hook of a `Live`, which can be indexed like an array [N, d]."""
 
     ndim = 2
 
@@ -106,15 +107,15 @@ class LiveTokens:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all tokens would take."""
+        """The number of bytes that all values would take in memory."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def reserve(self, tokens: int) -> None:
-        """Keeps the rows of so many tokens."""
+        """Makes room in memory for the rows of at least so many tokens."""
         self.source.reserve(tokens)
 
     def __getitem__(self, indices: Any) -> np.ndarray:
-        """Rows by their number: integers [...] or a slice -> [..., d]."""
+        """Returns the values [..., d] of the tokens with the given numbers, integers [...]."""
         if isinstance(indices, slice):
             indices = np.arange(*indices.indices(len(self)))
         wanted = np.asarray(indices, np.int64)
@@ -132,44 +133,53 @@ def live(
     x: Hooks,
     target: Hooks | None = None,
     *,
+    context: Hooks | None = None,
     provenance: Mapping[str, Any],
     first_positions: int = 0,
     passes: int = 16,
 ) -> Split:
-    """The tokens of a corpus as a split whose activations are computed while training.
+    """Makes a split of a corpus' tokens, whose activations are computed during training.
 
     Args:
-      read: of `reader`, which reads the hooks of x and target.
-      batches: of `packs`, all of them.
-      x: the hook that the encoder sees, or several for a crosscoder.
-      target: what is to be explained; None: x; another hook for a transcoder.
-      provenance: model, corpus, packing: all that the values depend on, as plain values.
-      first_positions: tokens to leave out at the start of every row: 1 for an attention sink.
-      passes: rows that go through the model together.
+      read: the function that `reader` returned; it must read the hooks of x and target.
+      batches: all batches that `packs` makes of the corpus.
+      x: the hook whose values the encoder sees; several for a crosscoder.
+      target: the hook whose values are reconstructed; None means x, another hook makes a
+        transcoder.
+      context: the hook or hooks whose values the decoder sees too, x for a skip transcoder; None
+        means none.
+      provenance: the model, corpus and packing, and all else that the values depend on, as JSON
+        values.
+      first_positions: the number of tokens to leave out at the start of every row; 1 leaves out an
+        attention sink.
+      passes: the number of rows that go through the model together.
 
     Returns:
-      A Split for `TokenBatches`. Give that a `resident_limit` below the size of the activations, or
-      all of them are computed at once and kept on the device.
+      A Split for `TokenBatches`. Give `TokenBatches` a `resident_limit` below the size of the
+      activations; otherwise it computes all of them at once and keeps them on the device.
 
     Raises:
-      UserError: there is no token, or a hook that `read` does not read.
+      UserError: if no token is left, or `read` does not read one of the hooks.
     """
     rows = Packed(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
     source = Live(read, rows, passes, first_positions)
     wanted = x if target is None else target
-    names = sorted({*_names(x), *_names(wanted)})
+    names = sorted({*_names(x), *_names(wanted), *_names(context or ())})
     for name in names:
         if name not in source.shapes:
-            raise UserError(f"hook {name!r} is not read: {', '.join(source.shapes)} are")
+            raise UserError(
+                f"hook {name!r} is not read: {', '.join(source.shapes)} are; name it in reader(...)"
+            )
     digest = hashlib.sha256(json.dumps([names, provenance], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(rows.tokens.reshape(-1)[source.where]).tobytes())
     arrays = {name: LiveTokens(source, name, 0, source.tokens) for name in names}
     return Split(
         name="live/all",
         arrays=arrays,  # type: ignore
-        prepare=FromHooks(x, wanted),
+        prepare=FromHooks(x, wanted, context),
         fingerprint=digest.hexdigest(),
         origin=f"activations of {json.dumps(provenance)}",
+        facts=facts(x, wanted, provenance),
     )
 
 

@@ -1,19 +1,21 @@
-"""A decoder-only transformer for the Llama family and Gemma 3: one block, cached or not.
+"""A decoder-only transformer for the Llama family and Gemma 3, with or without a cache.
 
     model = Transformer(config)
     logits = model.apply(variables, tokens)                       # f32[B, P, V]
     passed = model.apply(variables, tokens, taps=Taps(reads=("resid_post.15",)), method="hidden")
     passed.seen["resid_post.15"]                                  # f32[B, P, D]
 
-Each block reads the residual stream through a norm and adds to it, twice:
+Each block reads the residual stream through a norm and adds to it, first by attention and then by
+an MLP. The names at the lines are its hooks:
 
     resid_pre ──┬─► norm ──► attention ──► attn_out ──(+)──► resid_mid
                 └──────────────────────────────────────┘
     resid_mid ──┬─► norm ──► mlp_in ──► MLP ──► mlp_out ──(+)──► resid_post
                 └──────────────────────────────────────────┘
 
-Shapes: B texts, P positions of this pass, S slots of keys (P of them, or those of a cache), D the
-residual stream, H heads of queries, K of keys and values, h a head's size, V tokens.
+Letters in shapes: B texts, P tokens of each in this pass, S slots that hold keys (those P tokens,
+or all slots of a cache), D the width of the residual stream, H query heads, K key and value heads,
+h the size of a head, V the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ from jax.sharding import PartitionSpec
 
 from aejax.errors import UserError
 from aejax.language.config import Config
-from aejax.language.layers import MLP, PADDING, Attention, Dense, Norm, Scene, tables
+from aejax.language.layers import MLP, PADDING, Attention, Dense, Norm, Scene, product, tables
 from aejax.language.taps import HOOKS, Tap, Taps, blank
 from aejax.types import Array
 
 NO_TAPS = Taps()
-# For aejax.training.compiled.state_layout: heads, the MLP's hidden units, the vocabulary and the
-# latents of spliced dictionaries over the mesh axis "model".
+# Rules for aejax.training.compiled.state_layout. They divide the heads, the MLP's hidden units, the
+# vocabulary and the latents of spliced dictionaries over the mesh axis "model".
 language_rules: Sequence[tuple[str, PartitionSpec]] = (
-    (r"(query|key|value|gate|up|unembed)/kernel$", PartitionSpec(None, "model")),
+    (r"(query|key|value|gate|up|unembed)/kernel$", PartitionSpec("model", None)),
     (r"(query|key|value)/bias$", PartitionSpec("model")),
-    (r"(out|down)/kernel$", PartitionSpec("model", None)),
+    (r"(out|down)/kernel$", PartitionSpec(None, "model")),
     (r"embedding$", PartitionSpec("model", None)),
     (r"W_enc$", PartitionSpec(None, "model")),
     (r"W_dec$", PartitionSpec("model", None)),
@@ -48,24 +50,24 @@ language_rules: Sequence[tuple[str, PartitionSpec]] = (
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens so far: one array a block, or one for all where scanned."""
+    """The keys and values of the tokens so far."""
 
-    keys: Any  # [f[B, S, K, h]] * layers, or f[layers, B, S, K, h]
-    values: Any
-    position: Array  # i32[B, S], -1 where a slot holds no token
-    used: Array  # i32[], the slots that are written
+    keys: Any  # one f[B, K, S, h] for each block; if blocks are scanned, f[layers, B, K, S, h]
+    values: Any  # has the form of `keys`
+    position: Array  # i32[B, S], the position of the token in each slot; -1 if the slot is empty
+    used: Array  # i32[], the number of slots that are written
 
 
 class Passed(NamedTuple):
-    """What a pass through the blocks leaves."""
+    """The results of a pass through the blocks."""
 
     x: Array  # f[B, P, D], the residual stream after the last block and the final norm
-    seen: dict[str, Array]  # hook -> its value
-    cache: Cache | None  # with this pass' tokens
+    seen: dict[str, Array]  # hook -> its value, for the hooks in Taps.reads
+    cache: Cache | None  # the cache with this pass' tokens added; None: there was no cache
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each behind a norm and added to the residual stream."""
+    """Attention and an MLP; each reads the residual stream through a norm and adds to it."""
 
     config: Config
     dtype: Any
@@ -74,14 +76,17 @@ class Block(nn.Module):
     def __call__(
         self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap
     ) -> tuple[Array, Any]:
-        """One block.
+        """Runs one block.
 
         Args:
-          x: f[B, P, D], the residual stream.
-          local: 1 for a local layer, 0 for a global one; traced under scan.
-          kept: the cache's (keys, values) of this block, or None.
-          scene: what all blocks share.
-          tap: of this block.
+          x: the residual stream, f[B, P, D].
+          local: 1 for a local layer, 0 for a global one; it is traced if blocks are scanned.
+          kept: this block's (keys, values) in the cache, or None.
+          scene: the arrays that all blocks share.
+          tap: the function that reads and edits the values at this block's hooks.
+
+        Returns:
+          The new residual stream f[B, P, D], and `kept` with this pass' keys and values added.
         """
         c = self.config
 
@@ -98,14 +103,14 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embedding, blocks, final norm and head.
+    """A language model: embedding, blocks, final norm and head.
 
     Attributes:
-      config: its numbers.
-      dtype: of the products and the residual stream; norms, softmax and logits are float32.
-      scan: whether the blocks are one block under `nn.scan`, with parameters stacked [layers, ...]:
-        compiling then takes as long as one block. `weights.stacked` leads from one form to the
-        other.
+      config: the model's sizes and options.
+      dtype: the dtype of the matrix products and the residual stream; norms, softmax and logits are
+        float32.
+      scan: whether one block is scanned over parameters that are stacked along [layers, ...], so
+        that compiling takes only as long as for one block. `weights.stacked` stacks them.
     """
 
     config: Config
@@ -113,7 +118,7 @@ class Transformer(nn.Module):
     scan: bool = False
 
     def setup(self) -> None:
-        """Names the parts."""
+        """Makes the embedding, the blocks, the final norm and, unless it is tied, the head."""
         c = self.config
         self.embedding = self.param(
             "embedding", nn.initializers.normal(0.02), (c.vocabulary, c.size), self.dtype
@@ -125,20 +130,21 @@ class Transformer(nn.Module):
             self.unembed = Dense(c.vocabulary, self.dtype)
 
     def __call__(self, tokens: Array, position: Array | None = None, taps: Taps = NO_TAPS) -> Array:
-        """Logits of the token after each, f32[B, P, V].
+        """Returns the logits of each next token, f32[B, P, V].
 
         Args:
           tokens: i32[B, P].
-          position: i32[B, P] of each token in its text, -1 for padding; None: 0 to P - 1.
-          taps: what is edited on the way.
+          position: the position of each token in its text, i32[B, P], -1 for padding; None means
+            0 to P - 1.
+          taps: the edits at hooks.
         """
         return self.head(self.hidden(tokens, position, taps=taps).x)
 
     def head(self, x: Array) -> Array:
-        """Logits f32[..., V] of normed residual streams f[..., D]."""
+        """Maps residual streams after the final norm, f[..., D], to logits f32[..., V]."""
         if not self.config.tied:
             return self.unembed(x).astype(jnp.float32)
-        return jnp.einsum("...d,vd->...v", x, self.embedding, preferred_element_type=jnp.float32)
+        return product(x, self.embedding, jnp.float32)
 
     def hidden(
         self,
@@ -147,16 +153,17 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         taps: Taps = NO_TAPS,
     ) -> Passed:
-        """The pass through all blocks and the final norm; arguments as for `__call__`.
+        """Runs all blocks and the final norm, but not the head.
 
         Args:
           tokens: i32[B, P].
-          position: i32[B, P]; None: 0 to P - 1.
-          cache: of the tokens before, with room for these; None: there are none, and none is made.
-          taps: what is read and edited on the way.
+          position: the position of each token in its text, i32[B, P]; None means 0 to P - 1.
+          cache: the keys and values of the earlier tokens, with free slots for these; None: there
+            are no earlier tokens, and no cache is made.
+          taps: the hooks to read, and the edits at hooks.
 
         Raises:
-          UserError: more tokens than the model's context, or a hook that there is not.
+          UserError: if there are more tokens than the model's context, or a hook does not exist.
         """
         c = self.config
         taps.depth(c.layers)
@@ -168,17 +175,17 @@ class Transformer(nn.Module):
         if slots.shape[1] > c.context:
             raise UserError(
                 f"texts of {slots.shape[1]} tokens are longer than the model's context of "
-                f"{c.context}: cut them"
+                f"{c.context}: give shorter texts"
             )
         scene = Scene(position, slots, tables(c, position), cache and cache.used)
         x = jnp.take(self.embedding, tokens, axis=0) * jnp.asarray(c.embedding_scale, self.dtype)
         x, seen, kept = self._blocks(x, cache, scene, taps)
         if cache is not None:
             cache = Cache(kept[0], kept[1], slots, cache.used + tokens.shape[1])
-        return Passed(self.norm(x), seen, cache)
+        return Passed(self.norm(x), {hook: seen[hook] for hook in taps.reads}, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
-        """The pass through all blocks: x, what was read, and the cache's keys and values."""
+        """Runs all blocks; returns x, the values read, and the cache's keys and values."""
         c, blocks = self.config, cast(Any, self.blocks)
         local = [int(value) for value in c.local] or [0] * c.layers
 
@@ -203,7 +210,7 @@ class Transformer(nn.Module):
         return *carry, kept
 
     def _shapes(self, x: Array, scene: Scene) -> dict[str, jax.ShapeDtypeStruct]:
-        """Hook's name -> shape and dtype of its value."""
+        """Returns the shape and dtype of the value at each hook, by the hook's name."""
         B, P, S = *scene.position.shape, scene.slots.shape[1]
         pattern = jax.ShapeDtypeStruct((B, self.config.heads, P, S), jnp.float32)
         stream = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -211,24 +218,24 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) -> Cache:
-    """A cache of `slots` tokens for each of `texts` texts, with none written."""
-    shape = (texts, slots, config.kv_heads, config.head_size)
+    """Makes an empty cache with room for `slots` tokens of each of `texts` texts."""
+    shape = (texts, config.kv_heads, slots, config.head_size)
     if scan:
         keys: Any = jnp.zeros((config.layers, *shape), dtype)
     else:
         keys = tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
-    # Values are arrays of their own: a donated buffer must not stand in two places.
+    # The values need their own arrays, since one buffer cannot be donated twice.
     values = jax.tree.map(jnp.zeros_like, keys)
     return Cache(keys, values, jnp.full((texts, slots), PADDING), jnp.zeros((), jnp.int32))
 
 
 def shortened(model: Transformer, variables: Any, layers: int) -> tuple[Transformer, Any]:
-    """The same model without the blocks after the first `layers`: where a pass may stop.
+    """Returns the model and its variables with the first `layers` blocks only.
 
     Args:
-      model: of more layers.
-      variables: its variables; nothing is copied where blocks are unrolled.
-      layers: how many blocks to keep, 0 or more.
+      model: a model with at least that many blocks.
+      variables: its variables; they are copied only if blocks are scanned.
+      layers: the number of blocks to keep, 0 or more.
     """
     params = dict(variables["params"])
     if model.scan:

@@ -1,4 +1,4 @@
-"""A model, its variables and its tokenizer, from a GGUF file or a Hugging Face folder."""
+"""Loads a model, its variables and its tokenizer from a GGUF file or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aejax.types import Variables
 
 
 class LanguageModel(NamedTuple):
-    """All that is needed to run a model on texts."""
+    """A model with its variables and its tokenizer: all that is needed to run it on texts."""
 
     model: Transformer
     variables: Variables
@@ -30,25 +30,35 @@ def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
 
     Args:
       path: a GGUF file, or a folder with config.json, safetensors and tokenizer.json.
-      dtype: of products, residual stream and weights: jnp.float32 or jnp.bfloat16.
+      dtype: the dtype of matrix products, residual stream and weights: jnp.float32 or jnp.bfloat16.
 
     Raises:
-      UserError: it is missing, damaged, or of an unknown architecture or quantisation.
+      UserError: if the model is missing or damaged, or its architecture or quantisation is unknown.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.exists():
-        raise UserError(
-            f"there is no model {path}: give a GGUF file or a folder with config.json; "
-            "`python -m experiments fetch-lm FOLDER` brings SmolLM2"
-        )
+    path = _existing(path)
     read = load_huggingface if path.is_dir() else load_gguf
     return LanguageModel(*read(path, dtype), load_tokenizer(path))
 
 
 def fingerprint(path: str | pathlib.Path) -> str:
-    """The sha256 of a model's weights: of its GGUF file, or of a folder's safetensors in turn."""
-    path = pathlib.Path(path).expanduser()
+    """Returns the sha256 of a GGUF file, or one over those of a folder's safetensors files.
+
+    Raises:
+      UserError: if there is no such model.
+    """
+    path = _existing(path)
     if path.is_file():
         return file_sha256(path)
     hashes = [file_sha256(shard) for shard in sorted(path.glob("*.safetensors"))]
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def _existing(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns the path, or raises UserError if there is nothing."""
+    path = pathlib.Path(path).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"there is no model {path}: give a GGUF file or a folder with config.json; "
+            "`python -m experiments fetch-lm FOLDER` fetches SmolLM2"
+        )
+    return path

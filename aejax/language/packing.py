@@ -1,4 +1,4 @@
-"""Texts as rows of tokens of one length: concatenated, or each row from one text alone.
+"""Packs texts into rows of tokens of one length: concatenated, or with one text in each row.
 
 for packed in packs(tokenizer, texts, Packing(length=128), rows=16): ...
 """
@@ -15,11 +15,11 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.language.layers import PADDING
 
-TEXTS = 256  # that are tokenised together
+TEXTS = 256  # the number of texts that are tokenised together
 
 
 class Encoder(Protocol):
-    """What packing needs of a tokenizer."""
+    """The methods of a tokenizer that packing needs."""
 
     @property
     def bos(self) -> int | None:
@@ -27,19 +27,20 @@ class Encoder(Protocol):
         ...
 
     def encode_batch(self, texts: list[str], /) -> list[list[int]]:
-        """The tokens of each text."""
+        """Returns the tokens of each text."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How texts become rows; a store's provenance keeps it.
+    """The rules by which texts become rows.
 
     Attributes:
-      length: P, tokens of a row.
-      together: texts follow each other without a gap, and tokens attend to all before them in the
-        row; False: a row holds one text, a long text takes several, and padding fills the rest.
-      bos: the BOS token begins every text; False: none.
+      length: P, the number of tokens in a row.
+      together: whether texts follow each other in a row without a gap, so that tokens attend across
+        texts. Otherwise each row holds tokens of one text; a long text fills several rows, and
+        padding fills the rest of a row.
+      bos: whether the BOS token is put before every text.
     """
 
     length: int = 128
@@ -50,37 +51,38 @@ class Packing:
         """Checks the length.
 
         Raises:
-          UserError: it is below 2.
+          UserError: if it is below 2.
         """
         if self.length < 2:
-            raise UserError(f"a row of {self.length} tokens: give 2 or more")
+            raise UserError(f"length is {self.length}: give rows of 2 tokens or more")
 
 
 class Packed(NamedTuple):
-    """Some rows."""
+    """One batch of R rows."""
 
-    tokens: np.ndarray  # i32[R, P], 0 where padding
-    position: np.ndarray  # i32[R, P], from 0 in each row; -1 where padding
-    text: np.ndarray  # i32[R, P], the number of each token's text; -1 where padding
+    tokens: np.ndarray  # i32[R, P], 0 for padding
+    position: np.ndarray  # i32[R, P], counted from 0 in each row; -1 for padding
+    text: np.ndarray  # i32[R, P], the number of each token's text; -1 for padding
 
 
 def packs(
     tokenizer: Encoder, texts: Iterable[str], packing: Packing, rows: int, start: int = 0
 ) -> Iterator[Packed]:
-    """Batches of rows, all of one shape; memory holds one batch and a few texts.
+    """Yields batches of rows, all of one shape; memory holds one batch and a few texts.
 
     Args:
-      tokenizer: of the model.
-      texts: in order; those of no token are left out.
-      packing: how they become rows.
-      rows: R, of a batch; the last one is filled with rows of padding.
-      start: how many batches to leave out, as they were seen before.
+      tokenizer: the model's tokenizer.
+      texts: the texts, in order; those without a token are left out.
+      packing: the rules by which they become rows.
+      rows: R, the number of rows in a batch; the last batch is filled with rows of padding.
+      start: the number of batches to skip at the start, because they were read before.
 
     Raises:
-      UserError: there is no token, or BOS is asked for and the tokenizer has none.
+      UserError: if there is no token at all, or `packing.bos` is set and the tokenizer has no BOS
+        token.
     """
     if rows < 1:
-        raise UserError(f"batches of {rows} rows: give 1 or more")
+        raise UserError(f"rows is {rows}: give 1 or more")
     made = _rows(tokenizer, texts, packing)
     first = next(made, None)
     if first is None:
@@ -98,7 +100,7 @@ def packs(
 def _rows(
     tokenizer: Encoder, texts: Iterable[str], packing: Packing
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(tokens i32[n], text i32[n]) of each row, n at most the length."""
+    """Yields (tokens i32[n], text i32[n]) of each row, where n is at most the row's length."""
     length = packing.length
     held = np.zeros((2, 0), np.int32)
     for number, ids in enumerate(_encoded(tokenizer, texts, packing.bos)):
@@ -115,11 +117,11 @@ def _rows(
 
 
 def _encoded(tokenizer: Encoder, texts: Iterable[str], bos: bool) -> Iterator[np.ndarray]:
-    """i32[n] of each text."""
+    """Yields the tokens i32[n] of each text."""
     if bos and tokenizer.bos is None:
-        raise UserError("this tokenizer has no BOS token: pack without it")
+        raise UserError("this tokenizer has no BOS token: use Packing(bos=False)")
     first, texts = [tokenizer.bos] if bos else [], iter(texts)
     while some := list(itertools.islice(texts, TEXTS)):
         for ids in tokenizer.encode_batch(some):
-            # A text of nothing is nothing, also where BOS would begin it.
+            # An empty text gets no BOS token and is left out.
             yield np.asarray(first + ids if ids else [], np.int32)

@@ -1,4 +1,4 @@
-"""Reading: what stands at hooks, in one pass that stops at the last of them.
+"""Reads the values at hooks, in one pass that stops after the last of them.
 
 read = reader(model, variables, ("resid_post.3", "mlp_out.15"))
 read(tokens)["mlp_out.15"]                                   # f[B, P, D]
@@ -27,7 +27,7 @@ from aejax.language.packing import Packed
 from aejax.language.taps import Edit, Taps, checked, parse, wrapped
 from aejax.types import Array, Variables
 
-# (tokens i32[B, P], position i32[B, P]) -> name -> value
+# A function (tokens i32[B, P], position i32[B, P]) -> {name: value}.
 Read = Callable[..., dict[str, Array]]
 
 
@@ -39,22 +39,22 @@ def reader(
     edits: Mapping[str, Edit] | None = None,
     then: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
 ) -> Read:
-    """A compiled function that reads hooks; blocks after the last hook do not run.
+    """Makes a compiled function that reads hooks; blocks after the last hook do not run.
 
     Args:
       model: the transformer.
       variables: its variables.
-      hooks: such as "resid_post.15".
-      edits: hook -> edit, done on the way.
-      then: a pure function of the values, in the same program: such as the latents of several
-        dictionaries. None: the values themselves.
+      hooks: the hooks to read, such as ("resid_post.15",).
+      edits: hook -> edit, applied in the same pass.
+      then: a pure function {hook: value} -> {name: array}, compiled into the same program; it may
+        compute the latents of several dictionaries. None: the function returns the values.
 
     Returns:
-      (tokens i32[B, P], position i32[B, P] = 0 to P - 1) -> {hook: f[B, P, ...]}, or what `then`
-      makes of that.
+      A function (tokens i32[B, P], position i32[B, P] = 0 to P - 1) -> {hook: f[B, P, ...]}, or
+      the result of `then`.
 
     Raises:
-      UserError: no hook is given, or there is no such one.
+      UserError: if no hook is given, or one does not exist.
     """
     layers = model.config.layers
     reads = checked(hooks, layers)
@@ -62,7 +62,7 @@ def reader(
         raise UserError("no hook is given to read: name one or more, such as resid_post.3")
     depth = Taps(reads=reads).depth(layers)
     short, kept = shortened(model, variables, depth)
-    # An edit behind the last read changes nothing that is read.
+    # An edit in a block after the last read would change nothing that is read.
     near = {hook: e for hook, e in wrapped(edits).items() if parse(hook, layers).layer < depth}
     taps = Taps(near, reads)
 
@@ -85,26 +85,31 @@ def collect(
     shard_tokens: int = 2**18,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Index:
-    """Streams what is read into an activation store; started again, it goes on after a kill.
+    """Writes the values at hooks into an activation store.
 
-    One batch is one append, so a killed collection goes on with the first batch that is in no shard
-    and the store ends with the same content. Memory holds two batches, whatever the corpus.
+    If it is killed and started again, it continues with the first batch that no shard holds, and
+    the store ends with the same content. Memory holds two batches, however large the corpus is.
 
     Args:
-      read: of `reader`; every value [B, P, d], of the same tokens.
-      batches: number of the first batch -> it and all after it; the same ones each time.
-      folder: of the store.
-      provenance: model, corpus, packing: all that the batches depend on, as plain values.
-      filter: tokens to leave out beside padding.
-      dtype: of the store, "float32", "float16" or "bfloat16"; None: as the model computes.
-      shard_tokens: of a shard.
-      progress: called after each batch with how many are done, those before a kill included.
+      read: the function that `reader` returned; each of its values is [B, P, d].
+      batches: a function of a number n that yields the batches from number n on; it must yield the
+        same batches each time.
+      folder: the folder of the store.
+      provenance: the model, corpus and packing, and all else that the batches depend on, as JSON
+        values.
+      filter: the tokens to leave out besides padding.
+      dtype: the dtype of the store, "float32", "float16" or "bfloat16"; None keeps that of the
+        values.
+      shard_tokens: the number of tokens in a shard.
+      progress: a function that is called after each batch with the number of finished batches,
+        including those before a kill.
 
     Returns:
-      The index of the store, which is whole.
+      The index of the finished store.
 
     Raises:
-      UserError: as for `ActivationWriter`: another store in the folder, a full disk, no token.
+      UserError: as in `ActivationWriter`: if the folder holds another store, the disk is full, or
+        there is no token.
     """
     kwargs: Any = {"filter": filter, "dtype": dtype, "shard_tokens": shard_tokens}
     with ActivationWriter(folder, provenance=provenance, **kwargs) as writer:
@@ -112,7 +117,8 @@ def collect(
             return writer.index
         waiting: tuple[Packed, dict[str, Array]] | None = None
         for done, packed in enumerate(batches(writer.appends), writer.appends + 1):
-            values = read(packed.tokens, packed.position)  # runs while the last one is written
+            # JAX computes these values while the previous batch is written.
+            values = read(packed.tokens, packed.position)
             if waiting is not None:
                 _append(writer, *waiting)
             waiting = packed, values
@@ -123,4 +129,6 @@ def collect(
 
 
 def _append(writer: ActivationWriter, packed: Packed, values: Mapping[str, Array]) -> None:
-    writer.append(values, mask=packed.position != PADDING, positions=packed.position)
+    columns = {"token": packed.tokens, "document": packed.text}
+    mask = packed.position != PADDING
+    writer.append(values, mask=mask, positions=packed.position, columns=columns)

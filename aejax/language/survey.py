@@ -1,4 +1,4 @@
-"""A look at a model's residual stream before a dictionary is trained: norms, sinks, kurtosis."""
+"""Statistics of a model's residual stream, to look at before a dictionary is trained on it."""
 
 from __future__ import annotations
 
@@ -15,44 +15,47 @@ from aejax.language.packing import Packed
 from aejax.language.reading import reader
 from aejax.types import Array, Variables
 
-SINK = 10.0  # a token is a sink where its norm is so many times the layer's median
+# A token is an attention sink at a layer if its norm is above this many times the layer's median.
+SINK = 10.0
 
 
 class Sink(NamedTuple):
-    """A kind of token whose norm stands out."""
+    """A token that is an attention sink at one position of its row."""
 
-    token: int
-    position: int  # in its row
-    count: int  # how often it was seen at this position as a sink
-    ratio: float  # mean of its norm over the layer's median
+    token: int  # the token's id
+    position: int  # the position in the row
+    count: int  # how often the token was a sink at this position
+    ratio: float  # the mean ratio of its norm to the layer's median norm
 
 
 class Survey(NamedTuple):
-    """Figures of the residual stream behind each block, of the tokens seen."""
+    """Statistics of the residual stream after each block."""
 
-    tokens: int
-    norms: np.ndarray  # f64[layers, P], mean norm at each position; NaN where no token stood
-    median: np.ndarray  # f64[layers], of the norms
-    share: np.ndarray  # f64[layers], of the tokens that are sinks
-    # f64[layers]: E(x - mean)^4 / var^2, mean over dimensions, without sinks; 3 for a Gaussian.
+    tokens: int  # the number of tokens seen
+    norms: np.ndarray  # f64[layers, P], the mean norm at each position; NaN if no token was there
+    median: np.ndarray  # f64[layers], the median norm
+    share: np.ndarray  # f64[layers], the share of the tokens that are sinks
+    # f64[layers]: the mean over dimensions of E(x - mean)^4 / var^2, without sinks; a Gaussian has
+    # 3.
     kurtosis: np.ndarray
     gamma: np.ndarray  # f64[layers], ||mean|| / ||std||, without sinks
-    sinks: tuple[Sink, ...]  # at the layer that has most of them, most frequent first
-    layer: int  # that layer
+    sinks: tuple[Sink, ...]  # the sinks of `layer`, the most frequent first
+    layer: int  # the layer with the most sinks
 
 
 def survey(model: Transformer, variables: Variables, batches: Iterable[Packed]) -> Survey:
-    """Reads resid_post of every block; memory holds one batch of all of them.
+    """Computes the statistics from resid_post of every block.
 
-    Kurtosis and gamma are computed within each batch and averaged over batches.
+    Kurtosis and gamma are computed within each batch and averaged over batches. Memory holds the
+    values of all blocks for one batch.
 
     Args:
       model: the transformer.
       variables: its variables.
-      batches: of `packs`; a few thousand tokens are enough.
+      batches: batches from `packs`; a few thousand tokens are enough.
 
     Raises:
-      UserError: there is no batch.
+      UserError: if there is no batch.
     """
     layers = model.config.layers
     hooks = tuple(f"resid_post.{i}" for i in range(layers))
@@ -71,7 +74,7 @@ def survey(model: Transformer, variables: Variables, batches: Iterable[Packed]) 
         tokens.append(packed.tokens)
         norms.append(length)
     if not norms:
-        raise UserError("there is no text to look at")
+        raise UserError("there is no batch to survey: give at least one")
     all_norms, all_tokens = np.concatenate(norms, axis=1), np.concatenate(tokens)
     median = np.nanmedian(all_norms, axis=(1, 2))
     sink = all_norms > SINK * median[:, None, None]
@@ -91,7 +94,7 @@ def _norm(x: Array) -> Array:
 
 
 def _shape(x: np.ndarray) -> tuple[float, float]:
-    """Kurtosis and gamma of rows f64[n, D]."""
+    """Returns the kurtosis and gamma of rows f64[n, D]."""
     mean = x.mean(axis=0)
     square = np.square(x - mean[None])
     variance = square.mean(axis=0)
@@ -101,7 +104,7 @@ def _shape(x: np.ndarray) -> tuple[float, float]:
 
 
 def _sinks(tokens: np.ndarray, sink: np.ndarray, ratio: np.ndarray) -> tuple[Sink, ...]:
-    """The kinds of sinks, by token and position."""
+    """Counts the sinks by token and position, and returns the most frequent first."""
     rows, columns = np.nonzero(sink)
     kinds = np.stack([tokens[rows, columns], columns], axis=1)
     if not len(kinds):

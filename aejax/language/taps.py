@@ -1,16 +1,17 @@
-"""Hooks: named places in the forward pass where values are read and replaced, by one mechanism.
+"""Hooks: named places in the forward pass where values are read and replaced.
 
     resid_pre.L     f[B, P, D]     the residual stream before block L
-    attn_pattern.L  f[B, H, P, S]  attention's weights, of each head over the S slots of keys
+    attn_pattern.L  f[B, H, P, S]  the attention weights of each head over the S slots of keys
     attn_out.L      f[B, P, D]     what attention adds to the residual stream
     resid_mid.L     f[B, P, D]     the residual stream between attention and MLP
     mlp_in.L        f[B, P, D]     what the MLP's matrices read, after the norm
     mlp_out.L       f[B, P, D]     what the MLP adds to the residual stream
     resid_post.L    f[B, P, D]     the residual stream after block L
 
-Every block passes each of these values through `tap(name, value)` and goes on with what comes
-back. There a value is edited and then read: a read sees what flows on. Blocks that are scanned
-know their number only while running, so a tap compares; unrolled ones are compared while tracing.
+Every block passes each of these values through `tap(name, value)` and continues with the result.
+The tap first edits the value and then reads it, so a read sees the edited value. The number of a
+scanned block is known only at run time, so its tap compares it with the hook's layer there; for
+unrolled blocks this happens while tracing.
 """
 
 from __future__ import annotations
@@ -25,33 +26,58 @@ import jax.numpy as jnp
 from aejax.errors import UserError
 from aejax.types import Array
 
-# In the order in which a block comes by them.
+# The names of all hooks, in the order in which a block passes them.
 HOOKS = ("resid_pre", "attn_pattern", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
 
 # (value at the hook, position i32[B, P] of each token in its text, -1 for padding) -> new value.
-# A pytree, such as jax.tree_util.Partial, so that it passes through jit with its arrays.
+# An edit is a pytree, such as jax.tree_util.Partial, so that it passes through jit with its arrays.
 Edit: TypeAlias = Callable[[Array, Array], Array]
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class At:
+    """Stands in an edit for the value at another hook, which the pass has reached before.
+
+    The edit Partial(function, At("mlp_in.3")) calls function(value at mlp_in.3, value, position).
+    """
+
+    hook: str
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class MadeFor:
+    """Stands in an edit and names the only hook at which the edit is allowed."""
+
+    hook: str
+    otherwise: str  # the end of the error's sentence: what to do at another hook
+
+    def check(self, hook: str) -> None:
+        """Raises UserError if the value at `hook` is not the value at the edit's own hook."""
+        if _same(hook) != _same(self.hook):
+            raise UserError(f"the edit at {hook} was made for {self.hook}: {self.otherwise}")
+
+
 class Hook(NamedTuple):
-    """One place: `str(Hook("mlp_out", 3))` is "mlp_out.3"."""
+    """One hook of one block: `str(Hook("mlp_out", 3))` is "mlp_out.3"."""
 
     name: str  # one of HOOKS
-    layer: int  # from 0
+    layer: int  # the block's number, counted from 0
 
     def __str__(self) -> str:
         return f"{self.name}.{self.layer}"
 
 
 def parse(hook: str, layers: int) -> Hook:
-    """A hook by its written form, such as "resid_post.15".
+    """Parses the written form of a hook, such as "resid_post.15".
 
     Args:
-      hook: name, a full stop, and a layer from 0.
-      layers: how many the model has.
+      hook: the hook's name, a full stop, and the layer, counted from 0.
+      layers: the number of the model's layers.
 
     Raises:
-      UserError: there is no such hook or layer.
+      UserError: if there is no such hook or layer.
     """
     name, _, layer = hook.rpartition(".")
     if name not in HOOKS or not layer.isascii() or not layer.isdigit():
@@ -69,50 +95,65 @@ def parse(hook: str, layers: int) -> Hook:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """What is done at the hooks of one forward pass.
+    """The edits and reads at the hooks of one forward pass.
 
     Attributes:
-      edits: hook -> what replaces the value there.
-      reads: hooks whose values are wanted.
+      edits: hook -> the edit of the value there.
+      reads: the hooks whose values the pass returns.
     """
 
     edits: Mapping[str, Edit] = dataclasses.field(default_factory=dict)
     reads: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def depth(self, layers: int) -> int:
-        """How many blocks must run so that every hook is passed.
+        """Returns the number of blocks that must run to reach every hook.
 
         Raises:
-          UserError: there is no such hook or layer.
+          UserError: if a hook or its layer does not exist.
         """
-        return 1 + max(
-            (parse(hook, layers).layer for hook in (*self.edits, *self.reads)), default=-1
-        )
+        for hook, edit in self.edits.items():
+            place = parse(hook, layers)
+            for made in _found(edit, MadeFor):
+                made.check(hook)
+            for at in _found(edit, At):
+                if not _order(parse(at.hook, layers)) < _order(place):
+                    raise UserError(
+                        f"the edit at {hook} reads {at.hook}, which the pass reaches only "
+                        "afterwards: let it read an earlier hook"
+                    )
+        hooks = (*self.edits, *self.reads)
+        return 1 + max((parse(hook, layers).layer for hook in hooks), default=-1)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The hooks whose values are kept on the way: the reads, and those that edits ask for."""
+        asked = (at.hook for edit in self.edits.values() for at in _found(edit, At))
+        return tuple(dict.fromkeys((*self.reads, *asked)))
 
     def at(self, layer: int | Array, position: Array, seen: Mapping[str, Array]) -> Tap:
-        """The tap of one block.
+        """Makes the tap of one block.
 
         Args:
-          layer: the block's number, traced where blocks are scanned.
-          position: i32[B, P].
-          seen: what was read so far; under scan with an entry for every read.
+          layer: the block's number; it is traced if blocks are scanned.
+          position: the position of each token in its text, i32[B, P].
+          seen: the values read so far; if blocks are scanned, it has an entry for every read.
         """
         return Tap(self, layer, position, dict(seen))
 
 
 class Tap:
-    """`tap(name, value)` of one block: edits the value there, notes it in `seen`, hands it on."""
+    """One block's function `tap(name, value)`, which edits a value and stores reads in `seen`."""
 
     def __init__(self, taps: Taps, layer: int | Array, position: Array, seen: dict[str, Array]):
         self.taps, self.layer, self.position, self.seen = taps, layer, position, seen
 
     def __call__(self, name: str, value: Array) -> Array:
-        """What the block goes on with at one of its hooks, of the shape and dtype of `value`."""
+        """Returns the value with which the block continues, of the shape and dtype of `value`."""
         value = apart(value)
         for hook, edit in self.taps.edits.items():
             if hook.startswith(f"{name}."):
                 value = apart(self._edited(hook, edit, value))
-        for hook in self.taps.reads:
+        for hook in self.taps.kept:
             if hook.startswith(f"{name}."):
                 self._read(hook, value)
         return value
@@ -120,12 +161,13 @@ class Tap:
     def _edited(self, hook: str, edit: Edit, value: Array) -> Array:
         def change(value: Array) -> Array:
             try:
-                new = edit(value, self.position)
+                new = _filled(edit, self.seen)(value, self.position)
             except UserError as error:
                 raise UserError(f"the edit at {hook}: {error}") from error
             if new.shape != value.shape:
                 raise UserError(
-                    f"the edit at {hook} made {new.shape} of {value.shape}: an edit keeps the shape"
+                    f"the edit at {hook} returned shape {new.shape} for a value of shape "
+                    f"{value.shape}: an edit must keep the shape"
                 )
             return new.astype(value.dtype)
 
@@ -142,43 +184,74 @@ class Tap:
             self.seen[hook] = jnp.where(here, value, self.seen[hook])
 
     def _here(self, hook: str) -> bool | Array:
-        """Whether this block is the hook's; known while tracing unless blocks are scanned."""
+        """Returns whether the hook is in this block; a traced bool if blocks are scanned."""
         return self.layer == int(hook.rpartition(".")[2])
 
 
+def _found(edit: Edit, kind: type) -> list[Any]:
+    """Returns the parts of an edit that are of a kind: At or MadeFor."""
+    leaves = jax.tree.leaves(edit, is_leaf=lambda part: isinstance(part, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def _filled(edit: Edit, seen: Mapping[str, Array]) -> Edit:
+    """Returns an edit with the values that its parts of kind At stand for."""
+
+    def value(part: Any) -> Any:
+        return seen[part.hook] if isinstance(part, At) else part
+
+    return jax.tree.map(value, edit, is_leaf=lambda part: isinstance(part, At))
+
+
+def _order(hook: Hook) -> tuple[int, int]:
+    """Returns what sorts hooks in the order in which a pass reaches them."""
+    return hook.layer, HOOKS.index(hook.name)
+
+
+def _same(hook: str) -> str:
+    """Returns one name for the two hooks between neighbouring blocks, which have one value."""
+    name, _, layer = hook.rpartition(".")
+    if name == "resid_pre" and layer.isdigit() and int(layer):
+        return f"resid_post.{int(layer) - 1}"
+    return hook
+
+
 def wrapped(edits: Mapping[str, Edit] | None) -> dict[str, Edit]:
-    """The edits as pytrees: a bare function becomes a Partial, which is told apart by identity."""
+    """Returns the edits as pytrees.
+
+    A bare function becomes a Partial. Programs are then compiled once for each function object.
+    """
     given = (edits or {}).items()
     leaf = jax.tree_util.all_leaves
     return {hook: jax.tree_util.Partial(e) if leaf([e]) else e for hook, e in given}
 
 
 def apart(value: Array) -> Array:
-    """The same value, rounded: what stands before and behind a hook is compiled apart.
+    """Returns the same value, but keeps XLA from fusing the code before a hook with that after it.
 
-    So both give the same bits whether the hook is tapped or not. A barrier is enough but on CPUs,
-    where a product before it and a sum behind it would be rounded once, as one operation, unless a
-    selection stands between them.
+    The code before and after then computes the same bits whether or not the hook is used. A barrier
+    is enough except on CPUs: there a product before the barrier and a sum after it would still
+    become one fused multiply-add, which rounds once, unless a selection stands between them.
     """
     value = jax.lax.optimization_barrier(value)
     return jnp.where(jnp.isnan(value), jnp.nan, value)
 
 
 def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
-    """Zeros for every read, which a scan carries until its block fills them.
+    """Makes zeros for every read, which a scan carries until the hook's block replaces them.
 
     Args:
-      taps: of the pass.
-      shapes: hook's name without its layer -> jax.ShapeDtypeStruct.
+      taps: the taps of the pass.
+      shapes: the hook's name, without its layer -> jax.ShapeDtypeStruct of its value.
     """
-    of = {hook: shapes[hook.rpartition(".")[0]] for hook in taps.reads}
+    of = {hook: shapes[hook.rpartition(".")[0]] for hook in taps.kept}
     return {hook: jnp.zeros(shape.shape, shape.dtype) for hook, shape in of.items()}
 
 
 def checked(hooks: Iterable[str], layers: int) -> tuple[str, ...]:
-    """The hooks, each of which there is.
+    """Returns the hooks in their written form, after checking that each exists.
 
     Raises:
-      UserError: names the first that there is not.
+      UserError: if one does not exist; it names the first of these.
     """
     return tuple(str(parse(hook, layers)) for hook in hooks)

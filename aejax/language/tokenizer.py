@@ -1,10 +1,10 @@
-"""Texts to tokens and back: the tokenizer of a GGUF file or of a Hugging Face folder.
+"""Tokenizers: they turn texts into tokens and back, and come from GGUF files or Hugging Face's.
 
     tokenizer = load_tokenizer("SmolLM2-135M-Instruct.Q4_1.gguf")     # or a folder
     tokenizer.encode("Hello, world!")        # [19556, 28, 905, 17]
 
-The work is done by the package `tokenizers`; a GGUF file brings its vocabulary and the name of its
-rule for splitting texts, from which the same tokenizer is built.
+The package `tokenizers` does the work. A GGUF file holds its vocabulary and the name of its rule
+for splitting texts, from which this module builds the same tokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from aejax.interop.tensors import read_config, reason
 from aejax.language.gguf import Fields, open_gguf
 from aejax.optional import needs
 
-# How llama.cpp calls the rules that split a text before its bytes are merged.
+# llama.cpp's names of the rules that split a text before its bytes are merged. The first set splits
+# digits from each other; the dictionary below gives the other rules as patterns.
 _DIGITS_ALONE = {"smollm", "starcoder", "refact", "command-r"}
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
@@ -29,19 +30,19 @@ _PATTERNS = {
     "llama-bpe": _WORDS % r"\p{N}{1,3}",
     "qwen2": _WORDS % r"\p{N}",
 }
-_SPECIAL = {3, 4}  # token types: control, and defined by the user
+_SPECIAL = {3, 4}  # GGUF's types of special tokens: control, and defined by the user
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Texts to tokens and back.
+    """Turns texts into tokens and back.
 
     Attributes:
-      inner: of the package `tokenizers`.
+      inner: the tokenizer of the package `tokenizers`.
       bos: the token that begins a text, or None.
-      ends: tokens that end a text.
+      ends: the tokens that end a text.
       adds_bos: whether the model was trained with `bos` before every text.
-      template: the Jinja template of its chats, or None.
+      template: the Jinja template of the model's chats, or None.
     """
 
     inner: Any
@@ -56,30 +57,30 @@ class Tokenizer:
         return self.inner.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without BOS; special tokens in it, such as <|im_start|>, count."""
+        """Returns the tokens of a text, without BOS; <|im_start|> in it becomes that token."""
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text, as `encode` gives them."""
+        """Returns the tokens of each text, as `encode` does."""
         return [row.ids for row in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        """The text of tokens; special ones are left out unless asked for."""
+        """Returns the text of tokens; special tokens are left out unless `special` is True."""
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=not special)
 
     def token(self, token: int) -> str:
-        """One token as it reads inside a text: " the" with its space."""
+        """Returns one token as it reads inside a text, such as " the" with its space."""
         return self.inner.decode([int(token)], skip_special_tokens=False)
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer of a model.
+    """Loads the tokenizer of a model.
 
     Args:
       path: a GGUF file, or a folder with tokenizer.json.
 
     Raises:
-      UserError: it is missing or damaged, or splits texts by a rule that is not known here.
+      UserError: if the file is missing or damaged, or splits texts by an unknown rule.
     """
     path = pathlib.Path(path).expanduser()
     return _of_folder(path) if path.is_dir() else _of_gguf(path)
@@ -94,10 +95,10 @@ def _tokenizers(path: pathlib.Path) -> Any:
 def _of_folder(folder: pathlib.Path) -> Tokenizer:
     library, path = _tokenizers(folder), folder / "tokenizer.json"
     if not path.is_file():
-        raise UserError(f"{folder} has no tokenizer.json")
+        raise UserError(f"{folder} has no tokenizer.json: add the model's file")
     try:
         inner = library.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower class
         raise UserError(f"{path} cannot be read ({reason(error)}): fetch it again") from error
     inner.no_padding()
     inner.no_truncation()
@@ -136,13 +137,13 @@ def _of_gguf(path: pathlib.Path) -> Tokenizer:
     if kind not in builders:
         raise UserError(
             f"the tokenizer of {path} is {kind!r:.40}: this reader knows "
-            f"{' and '.join(builders)}; use a folder with tokenizer.json"
+            f"{' and '.join(builders)} only; use a folder with tokenizer.json instead"
         )
     tokens = fields.need("tokenizer.ggml.tokens", list)
     inner = builders[kind](library, fields, tokens)
     types = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
     special = [t for t, type in zip(tokens, types, strict=False) if type in _SPECIAL]
-    # `special=True` keeps them whole wherever they stand in a text.
+    # `special=True` keeps these tokens whole wherever they stand in a text.
     inner.add_special_tokens(
         [library.AddedToken(t, special=True, normalized=False) for t in special]
     )
@@ -158,7 +159,7 @@ def _of_gguf(path: pathlib.Path) -> Tokenizer:
 
 
 def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
-    """Byte-level BPE, as GPT-2 has it."""
+    """Builds a byte-level BPE tokenizer, as in GPT-2."""
     merges = [tuple(m.split(" ", 1)) for m in fields.need("tokenizer.ggml.merges", list)]
     numbers = {token: i for i, token in enumerate(tokens)}
     inner = library.Tokenizer(library.models.BPE(numbers, merges, fuse_unk=False))
@@ -172,7 +173,7 @@ def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
     elif rule not in ("default", "gpt-2"):
         raise UserError(
             f"the tokenizer of {fields.path} splits texts by the rule {rule!r:.40}, which is not "
-            "known here; use a folder with tokenizer.json"
+            "known here: use a folder with tokenizer.json instead"
         )
     if rule == "qwen2":
         inner.normalizer = library.normalizers.NFC()
@@ -181,7 +182,7 @@ def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
 
 
 def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
-    """SentencePiece's BPE, as Gemma has it: the scores tell in which order pieces are merged."""
+    """Builds SentencePiece's BPE, as in Gemma; the scores give the order of the merges."""
     scores = fields.need("tokenizer.ggml.scores", list)
     numbers = {token: i for i, token in enumerate(tokens)}
     merges = []

@@ -1,4 +1,4 @@
-"""A PyTorch model's activations into the same store: `collect` reads from its hooks.
+"""Reads the activations of a PyTorch model, for the same `collect` and the same store.
 
 read = torch_reader(model, {"blocks.6": "transformer.h.6"})       # extra `hf`
 collect(read, batches, "activations/gpt2", provenance={...})
@@ -19,15 +19,15 @@ from aejax.optional import needs
 
 
 def torch_reader(module: Any, places: Mapping[str, str]) -> Read:
-    """A function for `collect` that runs a transformers model and reads outputs of its modules.
+    """Makes a function for `collect` that runs a PyTorch model and reads its modules' outputs.
 
     Args:
-      module: called as module(input_ids, attention_mask=...).
-      places: hook's name in the store -> dotted name of a submodule, whose output, or the first of
-        them, is f[B, P, d].
+      module: a model of transformers, which is called as module(input_ids, attention_mask=...).
+      places: the name of a hook in the store -> the dotted name of a submodule; the submodule's
+        output, or the first of its outputs, is f[B, P, d].
 
     Raises:
-      UserError: there is no such submodule.
+      UserError: if there is no such submodule.
     """
     torch: Any = needs("torch", "running a PyTorch model")
     found = dict(module.named_modules())

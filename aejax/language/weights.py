@@ -1,10 +1,10 @@
-"""Weights of a transformer out of named tensors, whatever file holds them; and their two forms.
+"""Makes a transformer's variables from the named tensors of any file format.
 
-A reader (`gguf`, `huggingface`) brings a Config and an `Archive`; `assemble` asks the model which
-parameters it has, takes each tensor once by its name in that file, and refuses what is left over.
+A reader (`gguf`, `huggingface`) makes a Config and an `Archive`. `assemble` asks the model which
+parameters it has, looks each one up by its name in the file, and refuses tensors that are left.
 
     model, variables = assemble(config, archive, dtype=jnp.float32)
-    variables = stacked(variables)          # for Transformer(scan=True); `unstacked` leads back
+    variables = stacked(variables)          # for Transformer(scan=True); `unstacked` undoes it
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ from aejax.language.llama import Transformer
 class Archive(NamedTuple):
     """The named tensors of one model."""
 
-    path: pathlib.Path  # of the file or folder; every error names it
-    names: dict[str, str]  # parameter -> tensor, as in "blocks_#/mlp/up/kernel" -> "blk.#.ffn_up"
-    there: set[str]  # the tensors that there are
-    read: Callable[[str], np.ndarray]  # tensor's name -> f[...], matrices as [out, in]
-    ignored: frozenset[str] = frozenset()  # tensors that hold nothing of the forward pass
+    path: pathlib.Path  # the file or folder, which every error names
+    # Parameter -> tensor, such as "blocks_#/mlp/up/kernel" -> "blk.#.ffn_up"; # is the layer.
+    names: dict[str, str]
+    there: set[str]  # the names of the tensors that the file holds
+    read: Callable[[str], np.ndarray]  # a tensor's name -> f[...]; matrices are [out, in]
+    ignored: frozenset[str] = frozenset()  # tensors that the forward pass does not need
 
 
 def assemble(
     config: Config, archive: Archive, dtype: Any = jnp.float32
 ) -> tuple[Transformer, dict[str, Any]]:
-    """The model and its variables, blocks unrolled.
+    """Makes the model and its variables, in the form with unrolled blocks.
 
     Args:
-      config: the model's numbers.
-      archive: where its tensors are.
-      dtype: of products and of the weights; norms stay float32.
+      config: the model's sizes and options.
+      archive: the model's tensors.
+      dtype: the dtype of the matrix products and the weights; norms stay float32.
 
     Raises:
-      UserError: a tensor is missing, left over, of another shape, or holds NaN or an infinity.
+      UserError: if a tensor is missing, is left over, has another shape, or holds NaN or an
+        infinity.
     """
     model = Transformer(config, dtype)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
@@ -54,46 +56,43 @@ def assemble(
         name = _tensor(archive, path)
         if name not in archive.there:
             raise UserError(
-                f"{archive.path} has no tensor {name!r}: it is not whole, or of another "
-                "architecture than it says"
+                f"{archive.path} has no tensor {name!r}: the file is incomplete, or its "
+                "architecture is not the one that it states; fetch it again"
             )
         left.discard(name)
-        params[path] = _checked(archive, name, path, wanted)
+        params[path] = _checked(archive, name, wanted)
     if left:
         raise UserError(
             f"{archive.path} holds the tensor {sorted(left)[0]!r:.80}, which this architecture "
-            "does not have: reading it without would compute something else"
+            "does not have: without that tensor the model would compute something else"
         )
     return model, {"params": traverse_util.unflatten_dict(params, sep="/")}
 
 
 def _tensor(archive: Archive, path: str) -> str:
-    """The tensor's name of a parameter's path."""
+    """Returns the name of the tensor that holds a parameter, which is given by its path."""
     layer = re.match(r"blocks_(\d+)/", path)
     if layer is None:
         return archive.names[path]
     return archive.names[path.replace(layer[0], "blocks_#/")].replace("#", layer[1])
 
 
-def _checked(archive: Archive, name: str, path: str, wanted: Any) -> jax.Array:
+def _checked(archive: Archive, name: str, wanted: Any) -> jax.Array:
     array = archive.read(name)
-    if path.endswith("/kernel"):
-        array = array.T  # files hold [out, in]
     if array.shape != wanted.shape:
-        held, asked = array.shape, wanted.shape
-        if path.endswith("/kernel"):
-            held, asked = held[::-1], asked[::-1]
         raise UserError(
-            f"the tensor {name!r} in {archive.path} has shape {held} instead of {asked}: it does "
-            "not fit the model's configuration"
+            f"the tensor {name!r} in {archive.path} has shape {array.shape} instead of "
+            f"{wanted.shape}: it does not fit the model's configuration"
         )
     if not np.isfinite(array).all():
-        raise UserError(f"the tensor {name!r} in {archive.path} holds NaN or an infinity")
+        raise UserError(
+            f"the tensor {name!r} in {archive.path} holds NaN or an infinity: fetch the file again"
+        )
     return jnp.asarray(np.ascontiguousarray(array), wanted.dtype)
 
 
 def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The parameter -> tensor pairs of those parameters that a model of this config has."""
+    """Returns the parameter -> tensor pairs of the parameters that a model of this config has."""
     absent = []
     if config.tied:
         absent.append("unembed/")
@@ -107,7 +106,7 @@ def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def stacked(variables: Any) -> dict[str, Any]:
-    """Variables of unrolled blocks as those of `Transformer(scan=True)`, [layers, ...] each."""
+    """Stacks the variables of unrolled blocks to [layers, ...], for `Transformer(scan=True)`."""
     params = dict(variables["params"])
     count = sum(name.startswith("blocks_") for name in params)
     blocks = [params.pop(f"blocks_{i}") for i in range(count)]
@@ -116,7 +115,7 @@ def stacked(variables: Any) -> dict[str, Any]:
 
 
 def unstacked(variables: Any) -> dict[str, Any]:
-    """Variables of scanned blocks as those of unrolled ones."""
+    """Divides the stacked variables of scanned blocks into those of unrolled blocks."""
     params = dict(variables["params"])
     blocks = params.pop("blocks")
     for i in range(len(jax.tree.leaves(blocks)[0])):

@@ -12,6 +12,7 @@ from aejax.likelihoods.colour import ColourLogisticMixture
 from aejax.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, LearnedGaussian
 from aejax.likelihoods.logistic import DiscretisedLogistic, LogisticMixture, bits_per_dimension
 from aejax.likelihoods.pixelcnn import PixelCNN
+from aejax.likelihoods.standardised import Standardised
 
 __all__ = [
     "Bernoulli",
@@ -23,5 +24,6 @@ __all__ = [
     "LearnedGaussian",
     "LogisticMixture",
     "PixelCNN",
+    "Standardised",
     "bits_per_dimension",
 ]

@@ -44,7 +44,7 @@ def gate_error(detach: bool = True) -> Term:
         offset = decoder.offset(gate.shape[-1], forward.batch.context)
         if detach:
             atoms, offset = jax.lax.stop_gradient((atoms, offset))
-        prediction = decoder.finish(gate @ atoms + offset)
+        prediction = decoder.finish(gate @ atoms + offset, forward.batch.context)
         error = residual(model, forward._replace(prediction=prediction))
         return jnp.sum(jnp.square(error), axis=-1)
 

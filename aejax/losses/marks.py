@@ -1,4 +1,4 @@
-"""Marks: what a term tells the bounds about itself."""
+"""Marks: what a term tells the bounds and the learner about itself."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from aejax.types import Term
 
 
 class Mark(NamedTuple):
-    """How a bound may treat a term."""
+    """How a bound may treat a term, and whether the bottleneck steers its price."""
 
     part: str = "penalty"  # "ratio": a summand of the log-ratio; "penalty": averaged over draws
     sampled: bool = True  # False: an expectation in closed form, which only the ELBO may use
     stick: bool = False  # True: log q stops the gradient of its own parameters
+    steered: bool = False  # True: its price is steered to the L0 that the bottleneck is given
 
 
 def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
@@ -32,5 +33,5 @@ def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
 
 
 def mark(term: Term) -> Mark:
-    """Returns the mark of a term; an unmarked term is a penalty."""
+    """Returns the `Mark` of a term; a term without one counts as a penalty."""
     return getattr(term, "mark", Mark())

@@ -70,7 +70,7 @@ def prefix_error(
         for high, share in zip(levels, shares, strict=True):
             if high > low:
                 output = output + decoder.combine(_between(z, low, high))
-            prediction = decoder.finish(output)
+            prediction = decoder.finish(output, forward.batch.context)
             error = residual(model, forward._replace(prediction=prediction))
             total = total + share * jnp.sum(jnp.square(error), axis=-1)
             low = high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import optax
 from flax import linen as nn
 
 from aejax.checks import sensible
+from aejax.contracts import RandomCode
 from aejax.errors import UserError
 from aejax.losses.marks import ratio
 from aejax.types import Array, Forward, Term
@@ -38,6 +40,7 @@ def rate(stick: bool = False) -> Term:
     @ratio(stick=stick)
     def rate(model: nn.Module, forward: Forward) -> Array:
         _check_prior(model)
+        _check_random(forward.code)
         latent, context = forward.code.latent, forward.batch.context
         return forward.code.log_q(stick) - model.prior.log_prob(latent, context, model.posterior)
 
@@ -104,13 +107,24 @@ def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
 def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     """Computes the KL of each latent in closed form, f32[B, L]."""
     _check_prior(model)
+    _check_random(forward.code)
     values = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     if values is None:
         raise TypeError(
             f"the KL of {type(forward.code).__name__} under {type(model.prior).__name__} has no "
-            "closed form: use losses.rate()"
+            "closed form: use losses.rate(), which samples it, as in "
+            "ae.elbo(rate=ae.losses.rate())"
         )
     return values
+
+
+def _check_random(code: Any) -> None:
+    if not isinstance(code, RandomCode):
+        raise UserError(
+            f"the rate needs a code that is drawn from q(z | x), and {type(code).__name__} is "
+            "not: use the objective reconstruction(), and for codes of a codebook fit a prior to "
+            "their indices afterwards"
+        )
 
 
 def _check_prior(model: nn.Module) -> None:

@@ -102,7 +102,7 @@ def revival(
 
 
 def ghost(after: int = 1000) -> Term:
-    """Returns ghost gradients: dead latents, set to exp(pre), explain the residual, f32[B].
+    """Returns the term "ghost gradients", f32[B]: dead latents explain the residual by exp(pre).
 
     Their output is rescaled to half the norm of each example's residual, and the term to the size
     of the example's squared error; gradients do not flow through either scale (Jermyn et al. 2024).

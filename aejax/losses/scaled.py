@@ -16,7 +16,7 @@ from aejax.types import Array, Batch, Forward, LinearDecoder
 def residual(model: Any, forward: Forward) -> Array:
     """Computes target - mean, f32[B, D], masked and in the decoder's scaled units."""
     batch = forward.batch
-    return _measure(model, batch.target - model.mean(forward.prediction), batch.mask)
+    return _measure(model, batch.target - model.mean(forward.prediction), batch)
 
 
 def masked(model: Any, values: Array, batch: Batch) -> Array:
@@ -27,8 +27,9 @@ def masked(model: Any, values: Array, batch: Batch) -> Array:
     """
     if batch.mask is None:
         return values
-    decoder = model.decoder
-    return _measure(model, decoder.finish(values) - decoder.finish(0.0 * values), batch.mask)
+    decoder, context = model.decoder, batch.context
+    raw = decoder.finish(values, context) - decoder.finish(0.0 * values, context)
+    return _measure(model, raw, batch)
 
 
 def scaled_error(model: Any, forward: Forward) -> Array:
@@ -42,32 +43,33 @@ def normalised_error(model: Any, forward: Forward) -> Array:
     Values are in the decoder's scaled units, so y is centred if the decoder has a `Scale`. Every
     example has the same weight, whatever its norm.
     """
-    target = forward.batch.target
+    batch = forward.batch
+    target = batch.target
     if isinstance(model.decoder, LinearDecoder):
         nothing = jnp.zeros_like(target, jnp.float32).reshape((target.shape[0], -1))
-        target = target - model.decoder.finish(nothing)
-    norms = jnp.sum(jnp.square(_measure(model, target, forward.batch.mask)), axis=-1)
+        target = target - model.decoder.finish(nothing, batch.context)
+    norms = jnp.sum(jnp.square(_measure(model, target, batch)), axis=-1)
     return scaled_error(model, forward) / jnp.maximum(norms, 1e-12)
 
 
 def unexplained(model: Any, forward: Forward) -> Array:
-    """Computes the fraction of variance unexplained, f32[B]; its mean over B is the batch's value.
+    """Computes the fraction of variance unexplained (FVU), f32[B]; its mean is the batch's.
 
     An example's value is B ||y - y_hat||^2 / sum_B ||y - mean_B y||^2. The ratio does not depend on
     the data's scale.
     """
-    target, mask = forward.batch.target, forward.batch.mask
+    target = forward.batch.target
     centred = target - jnp.mean(target, axis=0, keepdims=True)
-    total = jnp.sum(jnp.square(_measure(model, centred, mask)))
+    total = jnp.sum(jnp.square(_measure(model, centred, forward.batch)))
     errors = scaled_error(model, forward)
     return errors * errors.shape[0] / jnp.maximum(total, 1e-12)
 
 
-def _measure(model: Any, difference: Array, mask: Array | None) -> Array:
+def _measure(model: Any, difference: Array, batch: Batch) -> Array:
     """Masks a difference of raw values and converts it to the decoder's scaled units, f32[B, D]."""
-    if mask is not None:
+    if batch.mask is not None:
         # The square root, because the squared error is to be weighted by the mask.
-        difference = difference * jnp.sqrt(jnp.broadcast_to(mask, difference.shape))
+        difference = difference * jnp.sqrt(jnp.broadcast_to(batch.mask, difference.shape))
     if isinstance(model.decoder, LinearDecoder):
-        return model.decoder.measure(difference)
+        return model.decoder.measure(difference, batch.context)
     return difference.reshape((difference.shape[0], -1))

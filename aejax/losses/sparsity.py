@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
+from aejax.losses.marks import Mark
 from aejax.types import Array, Forward, LinearDecoder, Term
 from aejax.variables import get
 
@@ -76,10 +77,10 @@ def relative_l0(target: float) -> Term:
 
 
 def lp(model: Any, forward: Forward) -> Array:
-    """Computes an AnnealedReLU's rescaled sum z^p for the current p, f32[B] (p-annealing)."""
+    """Computes an AnnealedReLU's rescaled sum (z ||atom||)^p for the current p, f32[B]."""
     if not model.bottleneck.powers:
         raise UserError("lp needs a bottleneck that changes p in stages: use AnnealedReLU")
-    return model.bottleneck.penalty(forward.code)
+    return penalty(model, forward)
 
 
 def pre_activation(model: Any, forward: Forward) -> Array:
@@ -97,9 +98,12 @@ def penalty(model: Any, forward: Forward) -> Array:
     """Computes the sparsity penalty that the bottleneck's class defines, f32[B].
 
     It is the L1 norm of z for ReLU, sum z^p for AnnealedReLU, L0 for JumpReLU and the L1 norm of
-    the gate for Gated. `ae.sparse(steered=losses.penalty)` adjusts its price to reach a target L0.
+    the gate for Gated, where each z is multiplied by its atom's norm, since atoms may otherwise
+    grow while the code shrinks. `ae.sparse(steered=losses.penalty)` adjusts its price to reach a
+    target L0.
     """
-    return model.bottleneck.penalty(forward.code)
+    sizes = norms(model) if isinstance(model.decoder, LinearDecoder) else None
+    return model.bottleneck.penalty(forward.code, sizes)
 
 
 def priced(penalty: Term) -> Term:
@@ -110,14 +114,18 @@ def priced(penalty: Term) -> Term:
     """
 
     def priced(model: Any, forward: Forward) -> Array:
-        if getattr(model.bottleneck, "l0", None) is None:
-            raise UserError(
-                "a priced penalty needs a target for L0: give it to the bottleneck, such as l0=32"
-            )
+        _target(model)
         price = jax.lax.stop_gradient(model.bottleneck.controller(None))
         return price * penalty(model, forward)
 
+    priced.mark = Mark(steered=True)  # type: ignore[attr-defined]
     return priced
+
+
+def off_target(model: Any, forward: Forward) -> Array:
+    """Computes mean_B L0 / target - 1 for the bottleneck's target `l0`, repeated to f32[B]."""
+    target = _target(model)
+    return jnp.full(forward.code.l0.shape, jnp.mean(forward.code.l0) / target - 1.0)
 
 
 def dead(after: int = 1000) -> Term:
@@ -163,7 +171,7 @@ def ages(model: Any) -> Array:
     found = get(model.bottleneck.variables, ("memory", "ages", "age"))
     if found is None:
         raise UserError(
-            "dead latents are found by their silent steps, but a "
+            "a dead latent is one that was silent for many steps, but a "
             f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
             "such as TopK"
         )
@@ -194,6 +202,16 @@ def safe_norm(values: Array) -> Array:
     squares = jnp.sum(jnp.square(values), axis=-1)
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
+def _target(model: Any) -> Any:
+    target = getattr(model.bottleneck, "l0", None)
+    if target is None:
+        raise UserError(
+            f"this penalty is steered to a target L0, but {type(model.bottleneck).__name__} "
+            "has none: give the bottleneck a target, such as l0=32"
+        )
+    return target
 
 
 def _check_target(target: Any) -> None:

@@ -1,5 +1,6 @@
 """Encoders and decoders: Linen modules that map (values, context) to values."""
 
+from aejax.nets.call import training
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
@@ -7,16 +8,24 @@ from aejax.nets.join import Branches, Joined
 from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP
+from aejax.nets.normalise import Normalise
+from aejax.nets.patches import PatchDecoder, PatchEncoder
+from aejax.nets.recurrent import GRU, GRUDecoder
+from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
+from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
+from aejax.nets.unet import UDecoder
 
 __all__ = [
+    "GRU",
     "MLP",
     "Branches",
     "Conv",
     "Convolution",
     "Deconv",
     "Dictionary",
+    "GRUDecoder",
     "GatedConv",
     "GatedImage",
     "Identity",
@@ -25,9 +34,16 @@ __all__ = [
     "LadderHead",
     "LadderOutput",
     "LadderTrunk",
+    "Normalise",
+    "PatchDecoder",
+    "PatchEncoder",
+    "ResNet",
     "Scale",
+    "Standardised",
     "Strided",
     "Transposed",
     "TransposedConvolution",
+    "UDecoder",
     "ladder",
+    "training",
 ]

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from aejax.errors import UserError
 from aejax.events import flatten
+from aejax.nets.call import call
 from aejax.types import Array
 
 
@@ -25,7 +26,7 @@ class Branches(nn.Module):
 
     def __call__(self, values: Array, context: Any = None) -> tuple[Array, ...]:
         """Returns the tuple of the nets' outputs for values [B, ...]."""
-        return tuple(net(values, context) for net in self.nets)
+        return tuple(call(net, values, context) for net in self.nets)
 
 
 class Joined(nn.Module):
@@ -53,5 +54,5 @@ class Joined(nn.Module):
                 "part, or None, for each array"
             )
         pairs = zip(self.parts, arrays, strict=True)
-        made = [flatten(array if part is None else part(array)) for part, array in pairs]
-        return self.net(jnp.concatenate(made, axis=-1))
+        made = [flatten(array if part is None else call(part, array)) for part, array in pairs]
+        return call(self.net, jnp.concatenate(made, axis=-1))

@@ -62,9 +62,9 @@ def ladder(
     shrink = 2 ** len(levels)
     if min(levels, default=0) < 1 or height % shrink or width % shrink:
         raise UserError(
-            f"a ladder with levels {tuple(levels)} halves images {len(levels)} times, which images "
-            f"of {height}x{width} do not allow, or has a size without a level: give 1 or more "
-            "levels for each size, and fewer sizes"
+            f"levels {tuple(levels)} do not suit images of {height}x{width}: give each size 1 or "
+            f"more levels, and give so many sizes that {shrink}, 2 to the power of their number, "
+            "divides height and width"
         )
     # The height and width of each level, from the top down.
     sizes = tuple(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check_size
 from aejax.errors import UserError
 from aejax.events import is_dense
 from aejax.types import Array
@@ -26,13 +27,15 @@ class Identity(nn.Module):
 class Weights(NamedTuple):
     """A dictionary's parameters, in its scaled units."""
 
-    atoms: Array  # f32[m, D]
-    bias: Array  # f32[D]
-    skip: Array | None  # f32[D_in, D], the kernel of the skip connection
+    atoms: Array  # W_dec, f32[m, D]
+    bias: Array  # b_dec, f32[D]
+    skip: Array | None  # W_skip, f32[D_in, D], the kernel of the skip connection
 
 
 class Dictionary(nn.Module):
-    """Computes z @ atoms + bias; each row of the kernel is the direction (atom) of one latent.
+    """Computes z W_dec + b_dec; each row of W_dec is the direction (atom) of one latent.
+
+    W_dec and b_dec are its parameters `atoms` and `bias`.
 
     The decoder takes a dense z f32[B, m] or a sparse record such as `Rows`, which combines the
     atoms of its active latents only (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms
@@ -43,7 +46,8 @@ class Dictionary(nn.Module):
         crosscoder.
       norm: the norm of each atom before training; directions are uniform on the sphere.
       dtype: the dtype of the computation; parameters and output stay float32.
-      scale: a `Scale` that converts the output to the target's units; None: no conversion.
+      scale: a `Scale`, or a `Normalise`, that converts the output to the target's units; None: no
+        conversion.
       skip: a net, such as `Identity()` or `Scale()`, that is applied to the batch's context and
         mapped linearly to the output. With the input as the context this is a skip transcoder.
         None: no skip connection.
@@ -61,7 +65,7 @@ class Dictionary(nn.Module):
         Raises:
           UserError: if there is a skip connection but no context.
         """
-        return self.finish(self.combine(z) + self.offset(_latents(z), context))
+        return self.finish(self.combine(z) + self.offset(_latents(z), context), context)
 
     def combine(self, z: Any) -> Array:
         """Computes z @ atoms without the bias, f32[B, D], in scaled units."""
@@ -88,15 +92,15 @@ class Dictionary(nn.Module):
         bias = weights.bias[None]
         return bias if weights.skip is None else bias + self._view(context) @ weights.skip
 
-    def finish(self, output: Array) -> Array:
+    def finish(self, output: Array, context: Any = None) -> Array:
         """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units."""
-        restored = output if self.scale is None else self.scale.restore(output)
+        restored = output if self.scale is None else self.scale.restore(output, context)
         return restored.reshape((-1, *self._event()))
 
-    def measure(self, differences: Array) -> Array:
+    def measure(self, differences: Array, context: Any = None) -> Array:
         """Converts differences [B, *shape] from the target's units to scaled units f32[B, D]."""
         flat = differences.reshape((differences.shape[0], -1)).astype(jnp.float32)
-        return flat if self.scale is None else self.scale.measure(flat)
+        return flat if self.scale is None else self.scale.measure(flat, context)
 
     @nn.compact
     def weights(self, latents: int, inputs: int | None = None) -> Weights:
@@ -108,6 +112,8 @@ class Dictionary(nn.Module):
         """
         size = math.prod(self._event())
         zeros = nn.initializers.zeros_init()
+        check_size(self, "atoms", 0, latents, "the code has {} latents, but the dictionary has {}")
+        check_size(self, "skip_kernel", 0, inputs)
         atoms = self.param("atoms", self._directions, (latents, size))
         bias = self.param("bias", zeros, (size,))
         return Weights(atoms, bias, inputs and self.param("skip_kernel", zeros, (inputs, size)))  # pyright: ignore[reportArgumentType]

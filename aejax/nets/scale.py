@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check_size
 from aejax.types import Array
 
 
@@ -33,11 +34,11 @@ class Scale(nn.Module):
         statistics = self.statistics(flat.shape[-1])
         return multiply(flat - statistics.mean[None], statistics.factor).reshape(values.shape)
 
-    def measure(self, differences: Array) -> Array:
+    def measure(self, differences: Array, context: Any = None) -> Array:
         """Converts differences f32[B, D] of raw values to scaled units; the mean cancels."""
         return multiply(differences, self.statistics(differences.shape[-1]).factor)
 
-    def restore(self, scaled: Array) -> Array:
+    def restore(self, scaled: Array, context: Any = None) -> Array:
         """Converts scaled values f32[B, D] to raw units."""
         statistics = self.statistics(scaled.shape[-1])
         return multiply(scaled, statistics.inverse) + statistics.mean[None]
@@ -45,6 +46,7 @@ class Scale(nn.Module):
     @nn.compact
     def statistics(self, size: int) -> Statistics:
         """Returns the statistics of data with `size` values per example."""
+        check_size(self, "mean", 0, size, collection="memory")
 
         def one(name: str, value: Array) -> Array:
             return self.variable("memory", name, lambda: value).value

@@ -15,6 +15,7 @@ from aejax.report.collapse import collapse_section, verdict
 from aejax.report.curve import history
 from aejax.report.page import Picture, Section, Table
 from aejax.report.sparse import sparse_sections
+from aejax.report.steering import steering_section, steering_verdict
 from aejax.report.variational import (
     reconstructions_section,
     traversals_section,
@@ -32,6 +33,8 @@ __all__ = [
     "member",
     "reconstructions_section",
     "sparse_sections",
+    "steering_section",
+    "steering_verdict",
     "traversals_section",
     "variational_sections",
     "verdict",

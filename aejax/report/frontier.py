@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aejax.report.curve import History
 from aejax.report.drawing import plots
-from aejax.report.drawing.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel, title
+from aejax.report.drawing.style import LIGHT, SIZE, WIDTH, Theme, canvas, legend, line_look, panel
 from aejax.report.page import Picture, Section
 from aejax.report.results import spoken
 
@@ -67,32 +66,42 @@ def frontier_section(
     picture = Picture(
         "frontier",
         "Each line is one code at several numbers of active latents (L0, on test examples). Bars "
-        f"are standard errors over seeds. Up and to the left is better.{hollow}",
+        f"are standard errors over seeds. Up and to the left is better.{hollow}"
+        f"{_beyond(own)}",
         partial(frontier, panels=own, peers=others),
     )
     return Section("The frontier", text, [picture])
 
 
-def dead_section(histories: Mapping[str, History], members: str = "") -> Section | None:
-    """Builds the section on dead latents over steps; None if no run logged the metric `dead`.
+def _beyond(panels: Mapping[str, Series]) -> str:
+    """Lists the points that lie outside the axes, for the caption; "" if there are none."""
+    said = []
+    for name, series in panels.items():
+        low, high = limits(series)
+        for label, each in series.items():
+            out = [(x, y) for x, y in zip(each.l0, each.value, strict=True) if not low <= y <= high]
+            said += [
+                f"{spoken(label)} with {x:.3g} latents ({name_of(name)} {y:.2f})" for x, y in out
+            ]
+    return f" Outside the axes, marked at their edge: {'; '.join(said)}." if said else ""
 
-    Args:
-      histories: code -> the learning curves of its run.
-      members: the end of the caption, which says what a line is the mean of, as " over seeds".
+
+def name_of(score: str) -> str:
+    """Returns the name of a score, as its panel is titled."""
+    return NAMES.get(score, score.replace("_", " "))
+
+
+def limits(series: Series) -> tuple[float, float]:
+    """Returns the range of values that an axis shows, without what lies far from all others.
+
+    A value is far if it lies below or above the middle half of the values by more than 1.5 times
+    the width of that half, as the whiskers of a box plot.
     """
-    lines = {}
-    for label, history in histories.items():
-        if "dead" in history:
-            steps, values = history["dead"]
-            lines[label] = (steps, values.reshape(len(steps), -1).mean(axis=1))
-    if not lines:
-        return None
-    picture = Picture(
-        "dead-latents",
-        f"The share of latents that no example of the last 1,000 batches activated, mean{members}.",
-        partial(lines_over_steps, series=lines, name="dead latents"),
-    )
-    return Section("Dead latents over time", "", [picture])
+    values = np.concatenate([each.value for each in series.values()])
+    first, third = np.quantile(values, [0.25, 0.75])
+    reach = 1.5 * (third - first)
+    near = values[(values >= first - reach) & (values <= third + reach)]
+    return float(near.min()), float(near.max())
 
 
 def density_section(densities: Mapping[str, np.ndarray]) -> Section:
@@ -140,15 +149,19 @@ def frontier(
     """
     count = len(panels)
     labels = list(next(iter(panels.values())))
-    columns = min(len(labels), 4 * count)  # of the legend: a panel has room for four labels
+    columns = min(len(labels), 4 * count)  # columns of the legend: a panel has room for four labels
     tall = 0.24 * -(-len(labels) // columns) + 0.1
     figure = canvas(WIDTH * count, 3.6 + tall, theme)
     width = figure.get_size_inches()[0] / count
     for i, (name, series) in enumerate(panels.items()):
         margins = (0.62 + i * width, 0.12 + (count - 1 - i) * width, 0.5, 0.38 + tall)
         axes = panel(figure, margins, theme)
+        low, high = limits({**series, **{f"peer {n}": p for n, p in peers.get(name, {}).items()}})
+        room = 0.06 * (high - low) or 0.05
+        axes.set_ylim(low - room, high + room)
         _points(axes, series, labels, theme, "full")
         _points(axes, peers.get(name, {}), labels, theme, "none")
+        _number_axis(axes)
         axes.grid(color=theme.rule, lw=0.6)
         axes.set_xlabel("active latents, L0", color=theme.muted, fontsize=SIZE - 1)
         if i == 0:
@@ -157,7 +170,7 @@ def frontier(
         figure.text(
             i / count,
             1 - 0.06 / height,
-            NAMES.get(name, name.replace("_", " ")),
+            name_of(name),
             color=theme.ink,
             fontsize=SIZE + 0.5,
             ha="left",
@@ -166,12 +179,26 @@ def frontier(
     return figure
 
 
+def _number_axis(axes: Any) -> None:
+    """Makes the axis of active latents logarithmic if they span more than a factor of 3."""
+    from matplotlib import ticker
+
+    low, high = axes.get_xlim()
+    seen = np.concatenate([line.get_xdata() for line in axes.get_lines()])
+    if seen.min() <= 0 or seen.max() <= 3 * seen.min():
+        axes.set_xlim(low, high)
+        return
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(seen.min() / 1.15, seen.max() * 1.15)
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
 def _points(axes: Any, series: Series, labels: list[str], theme: Theme, fill: str) -> None:
-    # The numbers of marks and colours have no common divisor: no two codes share both.
-    marks = "osD^vPX<>*hpd"
+    low, high = axes.get_ylim()
     for label, each in series.items():
-        place = labels.index(label)
-        colour = theme.classes[place % len(theme.classes)]
+        colour, mark = line_look(labels.index(label), theme)
+        size = 5 if fill == "full" else 8
         axes.errorbar(
             each.l0,
             each.value,
@@ -179,36 +206,14 @@ def _points(axes: Any, series: Series, labels: list[str], theme: Theme, fill: st
             color=colour,
             lw=1.4 if fill == "full" else 0,
             elinewidth=1.0,
-            marker=marks[place % len(marks)],
+            marker=mark,
             fillstyle=fill,
-            ms=5 if fill == "full" else 8,
+            ms=size,
             label=spoken(label) if fill == "full" else None,
         )
-
-
-def lines_over_steps(
-    series: Mapping[str, tuple[np.ndarray, np.ndarray]], name: str, theme: Theme = LIGHT
-) -> Any:
-    """Plots shares in percent over steps, a line for each series.
-
-    Args:
-      series: label -> (steps i[n], shares f[n] in [0, 1]).
-      name: the name of the plotted quantity, which becomes the title.
-      theme: the colours.
-
-    Returns:
-      A matplotlib Figure.
-    """
-    tall = 0.24 * -(-len(series) // 5) + 0.1
-    figure = canvas(WIDTH, 2.9 + tall, theme)
-    axes = panel(figure, (0.62, 0.12, 0.5, 0.38 + tall), theme)
-    for i, (label, (steps, values)) in enumerate(series.items()):
-        colour = theme.classes[i % len(theme.classes)]
-        axes.plot(steps, 100 * values, color=colour, lw=1.4, label=spoken(label))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color=theme.rule, lw=0.6)
-    axes.set_xlabel("step", color=theme.muted, fontsize=SIZE - 1)
-    title(axes, name, theme)
-    legend(axes, theme, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=min(len(series), 4))
-    return figure
+        out = (each.value < low) | (each.value > high)
+        edge = np.clip(each.value[out], low, high)
+        axes.plot(
+            each.l0[out], edge, color=colour, lw=0, marker=mark, fillstyle=fill, ms=size,
+            clip_on=False,
+        )  # fmt: skip

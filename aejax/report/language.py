@@ -1,4 +1,4 @@
-"""What a store of a language model's activations holds, and what to know before training on it."""
+"""Report sections on a store of a language model's activations, to read before training on it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from aejax.language.survey import SINK, Survey
 from aejax.report.drawing.heat import heat
 from aejax.report.page import Picture, Section, Table
 
-SHOWN = 12  # kinds of sinks
+SHOWN = 12  # the largest number of sinks in the table
 
 
 def activation_sections(survey: Survey, index: Index, word: Callable[[int], str]) -> list[Section]:
-    """Norms by layer and position, sinks, moments and kurtosis.
+    """Makes the sections on norms by layer and position, sinks, layers and the store's moments.
 
     Args:
-      survey: of the model's residual stream.
-      index: of the store.
-      word: a token as text.
+      survey: the statistics of the model's residual stream.
+      index: the index of the store.
+      word: a function that returns a token as text.
     """
     return [_norms(survey), _sinks(survey, word), _layers(survey), _store(index)]
 
@@ -34,7 +34,7 @@ def _norms(survey: Survey) -> Section:
     ]
     return Section(
         "Norms by layer and position",
-        f"The mean norm of the residual stream behind each block, over {survey.tokens:,} tokens.",
+        f"The mean norm of the residual stream after each block, over {survey.tokens:,} tokens.",
         [
             Picture(
                 "norms",
@@ -53,11 +53,11 @@ def _sinks(survey: Survey, word: Callable[[int], str]) -> Section:
     ]
     most = survey.share[survey.layer]
     text = (
-        f"A token is a sink here whose norm is above {SINK:g} times its layer's median. At layer "
-        f"{survey.layer}, which has most of them, they are {most:.2%} of the tokens."
+        f"A token counts as a sink if its norm is above {SINK:g} times its layer's median norm. At "
+        f"layer {survey.layer}, which has the most sinks, they are {most:.2%} of the tokens."
     )
     if not rows:
-        return Section("Attention sinks", text + " There are none.")
+        return Section("Attention sinks", text + " There are no sinks.")
     header = ("token", "position", "times", "norm / median")
     return Section("Attention sinks", text, table=Table(header, rows))
 
@@ -77,9 +77,9 @@ def _layers(survey: Survey) -> Section:
     header = ("layer", "median norm", "largest at a position", "sinks", "gamma", "kurtosis")
     return Section(
         "Layers",
-        "gamma is ||mean|| / ||std||: where it is large, take the mean off before training. "
-        "Kurtosis is the mean over dimensions of E(x - mean)^4 / var^2, which is 3 for a Gaussian: "
-        "large values tell of a few dimensions' outliers. Both are without sinks.",
+        "gamma is ||mean|| / ||std||: if it is large, subtract the mean before training. Kurtosis "
+        "is the mean over dimensions of E(x - mean)^4 / var^2, which is 3 for a Gaussian; it is "
+        "large if a few dimensions have outliers. Both leave sinks out.",
         table=Table(header, rows),
     )
 
@@ -99,7 +99,8 @@ def _store(index: Index) -> Section:
     left_out = ", ".join(f"{count:,} by {reason}" for reason, count in index.dropped.items())
     return Section(
         "The store",
-        f"{index.tokens:,} of {index.offered:,} tokens in {len(index.shards)} shards; left out are "
-        f"{left_out}. Scale is the root mean square of an element about its mean.",
+        f"The store holds {index.tokens:,} of {index.offered:,} tokens in {len(index.shards)} "
+        f"shards; {left_out} were left out. Scale is the root mean square of an element's "
+        "deviation from its mean.",
         table=Table(("hook", "size", "dtype", "mean norm", "scale", "gamma"), rows),
     )

@@ -48,7 +48,7 @@ class Drawn(NamedTuple):
     light: bytes  # the PNG file of the light theme
     dark: bytes  # the PNG file of the dark theme
     width: int  # in CSS pixels
-    height: int  # in CSS pixels
+    height: int  # the height in CSS pixels
 
 
 def draw(picture: Picture) -> Drawn:

@@ -125,7 +125,7 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """Returns a sentence for each of these figures whose name the page uses for two things."""
+    """Returns the notes on these figures as sentences; figures without a note are left out."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 
@@ -179,7 +179,7 @@ def _figure(entry: Any) -> Figure | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value of result.json is a number, or the text of one that is not finite."""
+    """Returns whether a value of result.json is a number, or the text of one that is not finite."""
     if isinstance(value, str):
         return value in NOT_FINITE
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -200,14 +200,14 @@ def _activity(found: TopExamples) -> Section:
     dead = found.density.size - alive.size
     density = Picture(
         "density",
-        f"The share of the first {len(found.l0):,} train examples for which a unit is active "
-        f"(logarithmic). {dead:,} of {found.density.size:,} units are active for none of these "
-        "examples and are not shown.",
+        f"The firing frequency of each unit: the share of the first {len(found.l0):,} train "
+        f"examples for which it is active (logarithmic). {dead:,} of {found.density.size:,} units "
+        "are dead, that is active for none of these examples, and are not shown.",
         partial(
             plots.histogram,
             values=alive,
             name="units",
-            axis_name="share of examples for which a unit is active",
+            axis_name="firing frequency",
             shares=True,
         ),
     )

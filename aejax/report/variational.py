@@ -82,7 +82,7 @@ def examples(test: Split) -> tuple[Batch, Look]:
 
 
 def _is_vector(model: Any, variables: Variables, batch: Batch) -> bool:
-    """Whether the latent of an example is a vector of floats, or a tuple of such vectors."""
+    """Returns whether an example's latent is a vector of floats, or a tuple of such vectors."""
     shape = jax.eval_shape(lambda v, b: model.apply(v, b, method="encode"), variables, batch)
     levels = shape if isinstance(shape, tuple) else (shape,)
     return all(

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from aejax.errors import UserError
@@ -31,14 +32,16 @@ def describe(
     experiment: str | None = None,
     model: Any = None,
     objective: Objective | None = None,
+    settings: Any = None,
 ) -> dict[str, Any]:
     """Returns the record that config.json holds, before the state of the run is known.
 
     Args:
       config: a dataclass or mapping of numbers and strings.
       experiment: the name of the experiment, by which commands on the folder find its code.
-      model: the model, which `aejax.runs.model_json` describes.
+      model: the model, which `aejax.runs.model_json` describes; with settings, setting -> model.
       objective: the loss as a mapping from a name to (weight, term).
+      settings: the settings of a sweep, a pytree with leaves [S]; None: there is none.
 
     Raises:
       UserError: if config is no dataclass or mapping, or one of its fields cannot be written as
@@ -50,16 +53,42 @@ def describe(
         fields, name = dict(config), "Config"
     else:
         raise UserError(f"config is a {type(config).__name__}: give a dataclass or a mapping")
+    sweep = None if settings is None else swept_models(model, settings)
+    if sweep is not None:
+        described = sweep["0"]["model"]
+    else:
+        described = None if model is None else as_json(to_json(model))
     return {
         "experiment": experiment,
         "class": name,
         "config": as_json(fields),
         "objective": None if objective is None else {n: _term(*objective[n]) for n in objective},
-        "model": None if model is None else as_json(to_json(model)),
+        "model": described,
+        "sweep": sweep,
         "metrics": None,
         "prng": None,
         "tree": None,
     }
+
+
+def swept_models(build: Any, settings: Any) -> dict[str, Any]:
+    """Describes the members of a sweep: {"0": {"setting", "members", "model"}, "1": ...}.
+
+    Args:
+      build: a function from one setting to its model; None: the models are not described.
+      settings: a pytree with leaves [S]. Members of equal settings share one entry.
+    """
+    leaves, tree = jax.tree.flatten(settings)
+    rows = list(zip(*(np.asarray(leaf).tolist() for leaf in leaves), strict=True))
+    found = {}
+    for i, row in enumerate(dict.fromkeys(rows)):
+        setting = jax.tree.unflatten(tree, row)
+        found[str(i)] = {
+            "setting": as_json(setting),
+            "members": [j for j, other in enumerate(rows) if other == row],
+            "model": None if build is None else as_json(to_json(build(setting))),
+        }
+    return found
 
 
 def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
@@ -87,7 +116,7 @@ def compare(
     """
     changed = []
     was, now = old["config"], new["config"]
-    for field, before, after in _diff(was, now):
+    for field, before, after in differences(was, now):
         name = field.split(".")[0]
         words = f"{field} was {_words(before)} and is {_words(after)}"
         if name in may_change:
@@ -101,10 +130,10 @@ def compare(
         else:
             raise _refused(words)
     longer = was.get("steps") != now.get("steps")
-    for section in ("experiment", "class", "objective", "model", "metrics", "prng"):
+    for section in ("experiment", "class", "objective", "model", "sweep", "metrics", "prng"):
         if old.get(section) is None or new.get(section) is None:
             continue
-        for field, before, after in _diff(old[section], new[section], section):
+        for field, before, after in differences(old[section], new[section], section):
             schedule = ".schedule" in field and _number(before) and _number(after)
             # Schedules may depend on the number of steps, which may grow, and another device may
             # compute slightly different values.
@@ -133,12 +162,12 @@ def _term(weight: Any, term: Any) -> dict[str, Any]:
     return {"weight": float(weight)}
 
 
-def _diff(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields the innermost places where two pieces of JSON differ, as (path, old, new)."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             inner = f"{path}.{name}" if path else name
-            yield from _diff(
+            yield from differences(
                 old.get(name, MISSING), new.get(name, MISSING), inner.replace(".fields.", ".")
             )
     elif old != new:

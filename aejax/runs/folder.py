@@ -72,7 +72,7 @@ class RunFolder:
             unlock(lock)
 
     def _has_progress(self) -> bool:
-        """Whether a checkpoint or a result exists; until then the config may change freely."""
+        """Returns whether a checkpoint or a result exists; until then the config may change."""
         reached = any(p.name.isdigit() for p in (self.path / CHECKPOINTS).glob("*"))
         return reached or (self.path / RESULT).exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.files import read_json
-from aejax.runs import checkpoint
+from aejax.files import as_json, read_json
+from aejax.runs import checkpoint, manifest
+from aejax.runs.config import MISSING, differences
 from aejax.runs.folder import CHECKPOINTS, CONFIG
 from aejax.runs.leaves import nest
-from aejax.runs.model_json import from_json
+from aejax.runs.model_json import from_json, to_json
 from aejax.types import Variables
+from aejax.variables import FURTHER, unpacked
 
 PARAMS, MEMORY = "params/", "memory/"
 # `averaged` stores (inner, average) as the state's `opt`, and evaluation uses the average.
@@ -36,7 +39,9 @@ def load(
     folder: str | os.PathLike,
     *,
     seed: int | None = None,
+    setting: Any = None,
     step: int | None = None,
+    best: bool | str = False,
     parts: Sequence[str] | None = None,
     model: Any = None,
 ) -> Opened:
@@ -45,7 +50,11 @@ def load(
     Args:
       folder: the run's folder.
       seed: the member of a run with seeds, counted from 0; None loads all, with a leading S.
+      setting: the setting of a swept run, such as 5.0 or {"l0": 5.0}, among whose members `seed`
+        then counts; the model is that setting's. None: `seed` counts all members.
       step: the step of the checkpoint to load; None loads the newest undamaged one.
+      best: whether to load the checkpoint whose validation figure is the smallest, which
+        `Run(..., best=name)` keeps; or the name of the figure, if the run has several.
       parts: the only parts of the model to load, for example ("decoder", "prior"), which suffices
         for sampling. The files of other parts may be missing.
       model: the run's model; it is required if the run was made without one, or if the model has
@@ -56,37 +65,109 @@ def load(
       the run has them.
 
     Raises:
-      UserError: if the folder is no run, if all checkpoints are damaged, or if the model cannot be
-        made again from its description.
+      UserError: if the folder is no run or has no such seed or setting, if all checkpoints are
+        damaged, if the given model is not the recorded one, or if the model cannot be made again
+        from its description.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
+    seed, described = _chosen(folder, record, seed, setting)
     if model is None:
-        if record["model"] is None:
+        if described is None:
             raise UserError(
                 f"{folder / CONFIG} does not describe the model: give it as load(folder, model=...)"
                 ", or give it to Run"
             )
-        model = from_json(record["model"])
+        model = from_json(described)
+    elif described is not None:
+        _check_model(folder, described, model)
+    if best:
+        step = _best_step(folder / CHECKPOINTS, best, step)
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
         raise UserError(f"{folder} has no checkpoint yet: let the run train until it writes one")
     leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
     members = _members(record)
     if seed is not None:
-        if not 0 <= seed < (members or 0):
+        if members is None:
+            raise UserError(f"{folder} is a run without seeds: leave out seed={seed}")
+        if not 0 <= seed < members:
             raise UserError(
-                f"{folder} has {members or 'no'} seeds: seed {seed} is none of them, so choose "
-                f"{f'one from 0 to {members - 1}' if members else 'seed=None'}"
+                f"{folder} has {members} seeds: seed {seed} is none of them, so choose one from 0 "
+                f"to {members - 1}"
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
 
 
+def _chosen(
+    folder: pathlib.Path, record: dict[str, Any], seed: int | None, setting: Any
+) -> tuple[int | None, Any]:
+    """Returns the member of all members, and the description of its model."""
+    entries = list((record.get("sweep") or {}).values())
+    if setting is None:
+        own = [entry["model"] for entry in entries if seed in entry["members"]]
+        return seed, own[0] if own else record["model"]
+    named = [entry for entry in entries if _equal(entry["setting"], as_json(setting))]
+    if not named:
+        known = ", ".join(str(entry["setting"]) for entry in entries)
+        raise UserError(
+            f"{folder} has no members of the setting {setting}: "
+            + (f"choose one of {known}" if known else "it is no sweep, so leave out setting")
+        )
+    members = named[0]["members"]
+    if seed is None or not 0 <= seed < len(members):
+        raise UserError(
+            f"{folder} has {len(members)} members of the setting {setting}: choose a seed from 0 "
+            f"to {len(members) - 1}"
+        )
+    return members[seed], named[0]["model"]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compares two settings, whose numbers may have been rounded to float32."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    numbers = all(isinstance(value, int | float) for value in (a, b))
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
+
+
+def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
+    """Returns the step of the checkpoint with the smallest value of a figure."""
+    if step is not None:
+        raise UserError(f"load was given step={step} and best={best!r}: give one of the two")
+    names = manifest.figures(folder) if best is True else {best}
+    if len(names) != 1:
+        raise UserError(
+            f"the checkpoints of {folder} have {'several' if names else 'no'} validation figures"
+            + (f" ({', '.join(sorted(names))}): give best the name of one" if names else "")
+            + ("" if names else ": give run.save(state, figures) some, or leave best out")
+        )
+    name = names.pop()
+    found = manifest.best_figure(folder, str(name))
+    if found is None:
+        raise UserError(f"no checkpoint of {folder} has the figure {name!r}: choose another one")
+    return found[0]
+
+
+def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
+    """Raises UserError for a model that differs from the recorded one in what both describe."""
+    for field, before, after in differences(recorded, as_json(to_json(model)), "model"):
+        if MISSING not in (before, after):
+            raise UserError(
+                f"{folder} was trained with another model: {field} was {before!r} and is "
+                f"{after!r}; give the recorded model, or none where load can make it"
+            )
+
+
 def _wanted(path: str, parts: Sequence[str] | None) -> bool:
     for prefix in (PARAMS, MEMORY, AVERAGE):
         if path.startswith(prefix):
-            return parts is None or path.removeprefix(prefix).split("/")[0] in parts
+            names = path.removeprefix(prefix).split("/")
+            part = names[1] if names[0].startswith(FURTHER) else names[0]
+            return parts is None or part in parts
     return False
 
 
@@ -95,7 +176,7 @@ def _variables(leaves: dict[str, jax.Array]) -> dict[str, Any]:
     average = _under(leaves, AVERAGE)
     if params.keys() == average.keys():
         params = average
-    return {"params": nest(params), "memory": nest(_under(leaves, MEMORY))}
+    return unpacked(nest(params), nest(_under(leaves, MEMORY)))
 
 
 def _under(leaves: dict[str, jax.Array], prefix: str) -> dict[str, jax.Array]:

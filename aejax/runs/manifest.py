@@ -70,6 +70,17 @@ def best_figure(folder: pathlib.Path, figure: str) -> tuple[int, float] | None:
     return min(carried.items(), key=lambda item: item[1]) if carried else None
 
 
+def figures(folder: pathlib.Path) -> set[str]:
+    """Returns the names of the figures that the undamaged checkpoints have."""
+    names: set[str] = set()
+    for step in steps(folder):
+        try:
+            names |= set(read_manifest(folder / str(step))["figures"])
+        except Damaged:
+            continue
+    return names
+
+
 def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
     """Removes all checkpoints but the newest few and the one with the smallest figure `best`.
 

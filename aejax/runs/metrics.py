@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class MetricsFile:
         metrics: Mapping[str, Any],
         every: int = 1,
         figures: Mapping[str, Any] | None = None,
+        loggers: Sequence[Callable[[int, Mapping[str, Any]], None]] = (),
     ) -> None:
         """Writes the lines of consecutive steps in one call.
 
@@ -62,6 +63,7 @@ class MetricsFile:
           metrics: a mapping from a name to f32[n] or f32[S, n], on the host.
           every: only multiples of `every` get a line, except that a step with figures always gets
             one.
+          loggers: functions (step, {name: value}) that receive the same lines.
           figures: a mapping from a name to a number, f32[S] or f32[S, L], measured after the last
             of the n steps.
 
@@ -79,6 +81,9 @@ class MetricsFile:
                 continue
             cells = {name: column[i] for name, column in columns.items()} | last
             text = ", ".join(f"{json.dumps(name)}: {cell}" for name, cell in cells.items())
+            values = {name: np.asarray(value)[..., i] for name, value in metrics.items()}
+            for logger in loggers:
+                logger(first + i, {**values, **(figures or {} if last else {})})
             lines.append(f'{{"step": {first + i}, "time": {now}, {text}}}\n')
         self._write("".join(lines).encode())
 

@@ -30,7 +30,8 @@ from aejax.runs import checkpoint, manifest
 from aejax.runs.config import compare, describe, with_state
 from aejax.runs.folder import CHECKPOINTS, RunFolder
 from aejax.runs.leaves import fill, kinds, misfit, params_sha256
-from aejax.runs.metrics import NAME, MetricsFile
+from aejax.runs.loggers import Logger
+from aejax.runs.metrics import NAME, MetricsFile, read
 from aejax.runs.profile import Trace
 from aejax.runs.signals import Stop, command
 from aejax.runs.writer import Writer
@@ -47,13 +48,18 @@ class Run:
         from start to start; all other fields must stay the same.
       experiment: the name of the experiment, by which commands on the folder find its code.
       model: the model, described in config.json so that `aejax.load` can make it again. Without it,
-        `load` needs the model as an argument.
+        `load` needs the model as an argument. With settings it is a function from one setting to
+        its model.
       objective: the loss, whose names and weights are recorded and compared at each start.
+      settings: the settings of `aejax.swept`, a pytree with leaves [S], which config.json records
+        so that `aejax.load` gives each member its own model.
       best: the name of a validation figure; the checkpoint where it is smallest is kept.
       checkpoint_seconds: seconds between two checkpoints.
       keep: how many of the newest checkpoints to keep.
       log_every: the number of steps between two lines of metrics.jsonl.
       may_change: fields of config whose change causes a warning instead of an error.
+      loggers: functions (step, {name: value}) that receive the lines of metrics.jsonl, such as
+        those of `aejax.runs.loggers`.
       profile: whether to write a jax.profiler trace of three chunks to `profile/`.
 
     Raises:
@@ -69,19 +75,22 @@ class Run:
         experiment: str | None = None,
         model: Any = None,
         objective: Objective | None = None,
+        settings: Any = None,
         best: str | None = None,
         checkpoint_seconds: float = 10.0,
         keep: int = 3,
         log_every: int = 1,
         may_change: Sequence[str] = (),
+        loggers: Sequence[Logger] = (),
         profile: bool = False,
     ):
         self.folder = pathlib.Path(folder)
         self.result: dict[str, Any] | None = None  # the result, once the run has finished
-        self._record = describe(config, experiment, model, objective)
+        self._record = describe(config, experiment, model, objective, settings)
         self._steps = self._record["config"].get("steps")
         self._best, self._seconds, self._keep = best, checkpoint_seconds, keep
         self._every, self._may_change = log_every, may_change
+        self._loggers = loggers
         self._writes = jax.process_index() == 0  # Only one of several processes writes files.
         self._metrics = MetricsFile(self.folder / NAME)
         self._trace = Trace(self.folder / "profile", profile and self._writes)
@@ -163,7 +172,18 @@ class Run:
             self._files.update(record)
             self._nothing_logged = False
         count = np.shape(next(iter(metrics.values())))[-1]
-        self._metrics.append(int(state.step) - count, metrics, self._every, figures)
+        first = int(state.step) - count
+        self._metrics.append(first, metrics, self._every, figures, self._loggers)
+
+    def figures(self, name: str) -> np.ndarray:
+        """Returns the values of a figure that were logged so far, f64[n, ...].
+
+        A resumed run has those of the steps before the restored one.
+        """
+        column = read(self.folder).get(name) if (self.folder / NAME).exists() else None
+        if column is None:
+            return np.zeros((0,))
+        return column[~np.isnan(column.reshape((len(column), -1))).all(axis=1)]
 
     def save(self, state: State, figures: Mapping[str, Any] | None = None) -> None:
         """Writes a checkpoint in the background if it is time, and ends the process after a signal.

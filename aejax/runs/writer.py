@@ -55,7 +55,7 @@ class Writer:
         self._best_value = None if found is None else found[1]
 
     def due(self, seconds: float) -> bool:
-        """Whether this process should start a checkpoint now.
+        """Returns whether this process should start a checkpoint now.
 
         It should if it is the writer, is not writing, and the last checkpoint is `seconds` old.
         """
@@ -63,7 +63,7 @@ class Writer:
         return self._writes and idle and time.monotonic() - self._begun >= seconds
 
     def better(self, figures: Mapping[str, float]) -> bool:
-        """Whether the figure `best` is the smallest so far."""
+        """Returns whether the figure `best` is the smallest so far."""
         value = figures.get(self._best or "")
         return value is not None and (self._best_value is None or value < self._best_value)
 

@@ -63,7 +63,8 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
         regex matches a leaf applies; axes that the mesh lacks are ignored.
 
     Raises:
-      UserError: on the first call, if the mesh does not divide the batch or a sharded axis.
+      UserError: if a mesh axis shards nothing; on the first call, if the mesh does not divide the
+        batch or a sharded axis.
     """
     if mesh is None:
         return learner._replace(
@@ -72,6 +73,7 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
             evaluate=jax.jit(learner.evaluate),
         )
 
+    _check_axes(mesh, rules)
     place_data = _Placement(mesh, learner)
     programs: dict[str, Any] = {}
 
@@ -93,6 +95,18 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
         return programs["step"](state, place_data(data))
 
     return learner._replace(init=init, step=step, evaluate=jax.jit(learner.evaluate))
+
+
+def _check_axes(mesh: Mesh, rules: Rules) -> None:
+    """Raises UserError for a mesh axis of several devices that shards nothing."""
+    used = {"data"} | {axis for _, spec in rules for axis in spec if axis is not None}
+    for axis, size in mesh.shape.items():
+        if size > 1 and axis not in used:
+            raise UserError(
+                f"nothing is sharded over the mesh axis {axis!r}, so its {size} devices would all "
+                "compute the same: name it 'data', which shards batches, or give a rule that "
+                "names it"
+            )
 
 
 def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:

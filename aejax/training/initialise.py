@@ -6,12 +6,15 @@ of them is applied in order: `initialise=(standardised(), tied)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from aejax.data.moments import Moments
+from aejax.data.split import Split
 from aejax.errors import UserError
 from aejax.losses.sparsity import safe_norm
 from aejax.nets.scale import multiply
@@ -79,10 +82,10 @@ def whitening(epsilon: float = 1e-3) -> Form:
 
 
 def standardised(
-    examples: Batch | None = None,
+    examples: Batch | Split | None = None,
     form: Form = mean_square,
     centre: bool = True,
-    layers: bool = False,
+    layers: bool | None = None,
 ) -> Initialise:
     """Returns an initialiser that sets every `Scale` of the model from the statistics of data.
 
@@ -90,23 +93,37 @@ def standardised(
     connection from the context.
 
     Args:
-      examples: a batch of some thousands of examples; None uses the first training batch.
-      form: the scaling: `mean_square`, `expected_norm`, `unscaled` or `whitening()`.
+      examples: a split, whose exact moments are taken (`Split.moments`: those that a store keeps of
+        all its tokens, else computed here from all examples); or a batch of some thousands of
+        examples; None uses the first training batch.
+      form: the scaling: `mean_square`, `expected_norm`, `unscaled` or `whitening()`. Moments are
+        enough for `mean_square` and `unscaled` alone.
       centre: whether to remove the mean; latents die if a large mean is kept.
-      layers: whether to scale each layer of data [B, layers, size] separately, for crosscoders.
+      layers: whether to scale each layer of data [B, layers, size] separately. None: where examples
+        have two axes, as those of a crosscoder have. With one scale for all layers, one whose
+        norms are small would hardly count.
+
+    Raises:
+      UserError: if a split is given with a form that needs more than moments.
     """
+    moments = examples.moments if isinstance(examples, Split) else None
+    if moments is not None and form not in (mean_square, unscaled):
+        raise UserError(
+            f"the moments of a split do not determine the scaling {form.__name__}: give "
+            "standardised a Batch of examples, or choose mean_square or unscaled"
+        )
 
     def standardised(variables: Variables, batch: Batch, key: Key) -> Variables:
-        data = batch if examples is None else examples
-        sources = {
-            INPUT_SCALE: data.x,
-            OUTPUT_SCALE: data.target,
-            SKIP_SCALE: data.context,
-        }
+        data = examples if isinstance(examples, Batch) else batch
+        sources = {INPUT_SCALE: "x", OUTPUT_SCALE: "target", SKIP_SCALE: "context"}
         found = False
-        for path, values in sources.items():
+        for path, name in sources.items():
             if _holds_scale(get(variables, path)):
-                statistics = _statistics(jnp.asarray(values), form, centre, layers)
+                if moments is not None:
+                    statistics = _from_moments(moments[name], form, centre, layers)
+                else:
+                    values = jnp.asarray(getattr(data, name))
+                    statistics = _statistics(values, form, centre, layers)
                 variables = put(variables, path, statistics)
                 found = True
         if not found:
@@ -148,7 +165,7 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 
 
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's bias to the geometric median of the target, in the dictionary's scale.
+    """Sets b_dec, the dictionary's bias, to the geometric median of the target, in its scale.
 
     The median is computed by 100 steps of Weiszfeld's algorithm, as in the code of OpenAI and of
     Marks et al.
@@ -185,7 +202,7 @@ def layered(norm: float = 0.08) -> Initialise:
 
 
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets the dictionary's atoms to zero, a common start of transcoders (as in sparsify)."""
+    """Sets W_dec, the dictionary's atoms, to zero: a common start of transcoders (sparsify)."""
     return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
 
 
@@ -205,8 +222,8 @@ def matched(model: Any) -> Initialise:
         def lengths(model: Any) -> tuple[Array, Array]:
             bias = model.decoder.weights(model.bottleneck.latents).bias[None]
             output = model.decoder.combine(model.posterior(batch).z)
-            zero = model.decoder.finish(jnp.broadcast_to(bias, output.shape))
-            wanted = model.decoder.measure(batch.target - zero)
+            zero = model.decoder.finish(jnp.broadcast_to(bias, output.shape), batch.context)
+            wanted = model.decoder.measure(batch.target - zero, batch.context)
             return jnp.mean(safe_norm(wanted)), jnp.mean(safe_norm(output))
 
         wanted, had = model.apply(variables, method=lengths)
@@ -216,7 +233,31 @@ def matched(model: Any) -> Initialise:
     return matched
 
 
-def _statistics(values: Array, form: Form, centre: bool, layers: bool) -> dict[str, Array]:
+def _from_moments(
+    moments: Sequence[Moments], form: Form, centre: bool, layers: bool | None
+) -> dict[str, Array]:
+    """Returns what `_statistics` returns, from the exact moments of each layer, in float64."""
+    mean = np.concatenate([m.mean for m in moments])
+    sizes = np.asarray([len(m.mean) for m in moments])
+    variance = np.asarray([m.scale**2 for m in moments])
+    squares = variance if centre else variance + [np.mean(np.square(m.mean)) for m in moments]
+    if form is unscaled:
+        squares = np.ones_like(squares)
+    whole = np.sum(squares * sizes) / np.sum(sizes)
+    root = np.sqrt(np.repeat(squares, sizes) if len(moments) > 1 and layers is not False else whole)
+    root = np.where(root > 0, root, 1.0)
+    spread = np.sqrt(np.sum(variance * sizes))
+    found = {
+        "mean": mean if centre else np.zeros_like(mean),
+        "factor": 1.0 / root,
+        "inverse": root,
+        "gamma": np.linalg.norm(mean) / (spread if spread > 0 else 1.0),
+    }
+    return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
+
+
+def _statistics(values: Array, form: Form, centre: bool, layers: bool | None) -> dict[str, Array]:
+    layers = values.ndim == 3 if layers is None else layers
     flat = values.reshape((values.shape[0], -1)).astype(jnp.float32)
     mean = jnp.mean(flat, axis=0)
     centred = flat - mean[None]

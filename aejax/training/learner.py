@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax.core.scope import LazyRng
 
 from aejax import bounds, losses
 from aejax.checks import check_not_rbg
@@ -32,6 +33,7 @@ from aejax.types import (
     State,
     Variables,
 )
+from aejax.variables import remembered, unpacked
 
 Initialise = Callable[[Variables, Batch, Key], Variables]
 
@@ -49,7 +51,7 @@ def learner(
     Args:
       model: an `Autoencoder`, or any module with the methods features, code and explain.
       objective: the loss as a mapping from a name to (weight, term).
-      tx: the optax optimiser.
+      tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does.
       draws: K, the number of codes that are drawn for each example.
       bound: how the K values of the log-ratio are reduced to one cost.
       initialise: one or more functions (variables, batch, key) -> variables that are applied after
@@ -57,18 +59,22 @@ def learner(
 
     Returns:
       A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm` and the unweighted mean of
-      each term. Its `evaluate` returns the same except `grad_norm`, and does not change the memory.
+      each term, and `learning_rate` under optax.inject_hyperparams. Its `evaluate` returns the loss
+      and the terms, and does not change the memory.
 
     Raises:
-      UserError: if draws < 1, if tx is not an optimiser, if the objective has no term or lacks a
-        weight, or if the bound cannot use a term. The returned functions raise it for an rbg key
-        with several draws.
+      UserError: if draws < 1, or 1 under a bound of several draws, if tx is not an optimiser, if
+        the objective has no term or lacks a weight, if the bound cannot use a term, or if only one
+        of bottleneck and objective steers L0. The returned functions raise it for an rbg key with
+        several draws.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(
             f"tx is {tx!r}, which is no optimiser: give an optax one, as optax.adam(1e-3)"
         )
+    update = optax.with_extra_args_support(tx).update
     _check_objective(objective, draws, bound)
+    _check_steering(model, objective)
     if bound.regrade is not None and isinstance(getattr(model, "prior", None), TrunkPrior):
         raise UserError(
             f"the prior {type(model.prior).__name__} shares its layers with the posterior, so this "
@@ -84,11 +90,11 @@ def learner(
             # Init runs the terms too, because only they call priors, critics and pseudo-inputs.
             total(objective, model, model(batch, noise_key, 0))
 
-        variables = nn.init(touch, model)(params_key, batch)
+        variables = nn.meta.unbox(nn.init(touch, model)(_rngs(params_key), batch))
         for i, initialiser in enumerate(initialisers):
             variables = initialiser(variables, batch, jax.random.fold_in(initialise_key, i))
         params = variables["params"]
-        memory = variables.get("memory", {})
+        memory = remembered(variables)
         return State(jnp.zeros((), jnp.int32), run_key, params, memory, tx.init(params))
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -96,21 +102,26 @@ def learner(
         key = jax.random.fold_in(state.key, state.step)
 
         def loss(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-            variables = {"params": params, "memory": state.memory}
             result, memory = _pass(
-                model, objective, bound, draws, variables, batch, key, state.step
+                model, objective, bound, draws, params, state.memory, batch, key, state.step
             )
-            means = _means(bound, result)
+            means = _means(bound, result, batch.weight)
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt = tx.update(grads, state.opt, state.params)
+        # Transformations such as reduce_on_plateau read the loss; all others ignore it.
+        updates, opt = update(grads, state.opt, state.params, value=means["loss"])
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": means["loss"], "grad_norm": optax.tree.norm(grads), **means}
+        metrics = {
+            "loss": means["loss"],
+            "grad_norm": optax.tree.norm(grads),
+            **means,
+            **_rate(opt),
+        }
         return State(state.step + 1, state.key, params, memory, opt), metrics
 
     def variables(state: State) -> Variables:
-        return {"params": state.params, "memory": state.memory}
+        return unpacked(state.params, state.memory)
 
     def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
         bound_model = model.bind(variables)
@@ -118,17 +129,34 @@ def learner(
         def draw(key: Key) -> Total:
             return total(objective, bound_model, bound_model(batch, key, step))
 
-        return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)))
+        return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)), batch.weight)
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
-    return Learner(init, step, variables, evaluate, support=support)
+    subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
+    return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
 
 
-def _means(bound: Bound, result: Total) -> dict[str, Array]:
-    """Returns the loss and each term's unweighted mean, f32[] each, from a Total of f32[K, B]."""
+def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
+    """Returns the loss and each term's mean without its factor, f32[], from a Total of f32[K, B].
+
+    The examples of a batch count by their weights, f32[B], if it has any.
+    """
+
+    def mean(values: Array) -> Array:
+        if weight is not None:
+            values = values * jnp.broadcast_to(weight, values.shape)
+        return jnp.mean(values)
+
     cost = bound.reduce(result.ratio) + jnp.mean(result.penalty, axis=0)
-    means = {name: jnp.mean(value) for name, value in result.values.items()}
-    return {"loss": jnp.mean(cost), **means}
+    means = {name: mean(value) for name, value in result.values.items()}
+    return {"loss": mean(cost), **means}
+
+
+def _rate(opt: Any) -> dict[str, Array]:
+    """Returns the learning rate where the optimiser's state has it, by optax.inject_hyperparams."""
+    found = optax.tree.get_all_with_path(opt, "learning_rate")
+    rates = [value for _, value in found if isinstance(value, jax.Array) and value.ndim == 0]
+    return {"learning_rate": jnp.asarray(rates[0])} if len(rates) == 1 else {}
 
 
 def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
@@ -136,6 +164,11 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
         raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
     if not objective:
         raise UserError("the objective has no term to train: give one, such as ae.elbo()")
+    if draws == 1 and bound.reduce is not bounds.mean.reduce:
+        raise UserError(
+            "this bound reduces several draws, but draws is 1, which makes it the ELBO: set draws, "
+            "such as draws=10, or use bounds.mean"
+        )
     for name, entry in objective.items():
         if callable(entry):
             raise UserError(
@@ -163,6 +196,23 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
         )
 
 
+def _check_steering(model: Any, objective: Objective) -> None:
+    """Checks that a bottleneck with a target for L0 has a term that reaches it, and vice versa."""
+    bottleneck = getattr(model, "bottleneck", None)
+    target, name = getattr(bottleneck, "l0", None), type(bottleneck).__name__
+    steered = [n for n, (w, t) in objective.items() if w is not None and losses.mark(t).steered]
+    if target is not None and not steered:
+        raise UserError(
+            f"{name} is given a target for L0, but no term of the objective is steered to it: use "
+            "ae.sparse(steered=ae.losses.penalty) or one of ae.recipes, or leave out l0"
+        )
+    if steered and target is None:
+        raise UserError(
+            f"the price of the term {steered[0]!r} is steered, but {name} is given no target for "
+            f"L0: give it one, such as {name}(..., l0=32)"
+        )
+
+
 def _sticking(objective: Objective) -> list[Any]:
     """Returns the weights, numbers or schedules, of the ratio terms that stick the landing."""
     weighted = [(w, losses.mark(term)) for w, term in objective.values() if w is not None]
@@ -176,44 +226,63 @@ def _check_key(key: Key, draws: int) -> None:
         )
 
 
+def _rngs(key: Key) -> dict[str, Any]:
+    """Returns the named keys of networks that draw: Dropout's, and "params" for all other names.
+
+    A name's key is derived only when a layer draws from it.
+    """
+    return {"params": key, **{name: LazyRng.create(key, name) for name in ("dropout", "default")}}
+
+
 def _pass(
     model: Any,
     objective: Objective,
     bound: Bound,
     draws: int,
-    variables: Variables,
+    params: Any,
+    memory: Any,
     batch: Batch,
     key: Key,
     step: Array,
 ) -> tuple[Total, Any]:
     """Runs K draws through bottleneck, decoder and terms.
 
+    The memory passes through features, code and explain in turn, as in one call of the model.
+
     Returns:
       A Total of f32[K, B], and the new memory.
     """
-    features = model.apply(variables, batch, method="features")
+
+    def run(memory: Any, key: Key, method: str, *arguments: Any) -> tuple[Any, Any]:
+        variables = unpacked(params, memory)
+        mutable = [name for name in variables if name != "params"]
+        result, changed = model.apply(
+            variables, batch, *arguments, method=method, mutable=mutable, rngs=_rngs(key)
+        )
+        return result, remembered(nn.meta.unbox({**variables, **changed}))
 
     def code(key: Key) -> tuple[Any, Any]:
-        drawn, changed = model.apply(
-            variables, batch, features, key, step, method="code", mutable=["memory"]
-        )
-        return drawn, changed.get("memory", variables["memory"])
+        return run(seen, key, "code", features, key, step)
 
-    def explain(code: Any, key: Key) -> Total:
+    def explain(code: Any, key: Key) -> tuple[Total, Any]:
+        forward, changed = run(chosen, key, "explain", features, code, step, key)
         # The bound model is immutable and holds the memory from before the step, so no term can
         # change what another term measures.
-        bound_model = model.bind(variables)
-        forward = bound_model.explain(batch, features, code, step, key)
-        return total(objective, bound_model, forward)
+        return total(objective, model.bind(unpacked(params, memory)), forward), changed
 
+    features, seen = run(memory, key, "features")
     if draws == 1:
         # A single draw is not vmapped, because vmap would turn lax.cond into a select.
-        drawn, memory = code(key)
-        return jax.tree.map(lambda a: a[None], explain(drawn, key)), memory
+        drawn, chosen = code(key)
+        result, changed = explain(drawn, key)
+        return jax.tree.map(lambda a: a[None], result), changed
 
     keys = jax.random.split(key, draws)
+    # Draw 0's memory is kept, because an average of codebooks or ages would be meaningless.
     codes, memories = jax.vmap(code)(keys)
-    result = jax.vmap(explain)(codes, keys)
+    chosen = jax.tree.map(lambda a: a[0], memories)
+    result, memories = jax.vmap(explain)(codes, keys)
+    changed = jax.tree.map(lambda a: a[0], memories)
     if bound.regrade is not None:
         stuck = jnp.zeros(())
         for weight in _sticking(objective):
@@ -223,10 +292,9 @@ def _pass(
         # Penalties keep the gradient of the untapped codes, because the bound does not weight them.
         # If the objective has no penalty, XLA removes that first pass as dead code.
         penalty = result.penalty
-        result = jax.vmap(explain)(tapped, keys)
+        result, _ = jax.vmap(explain)(tapped, keys)
         result = result._replace(ratio=result.ratio + zeros, penalty=penalty)
-    # Draw 0's memory is kept, because an average of codebooks or ages would be meaningless.
-    return result, jax.tree.map(lambda a: a[0], memories)
+    return result, changed
 
 
 def _tap(

@@ -5,7 +5,8 @@
         run.save(state)
 
 A yielded state is valid until the next pair is requested, because the next step donates its
-buffers. No metrics are copied to the host during a call; they are read once when it ends.
+buffers. No metrics are copied to the host during a call; they are read once when it ends. A loop
+whose learner was steered to a number of active latents and ends more than a tenth off it warns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,11 +26,15 @@ from jax.experimental import multihost_utils
 from aejax.checks import at_least
 from aejax.data.batches import Batches
 from aejax.data.split import check_support
+from aejax.data.stream import Stream
 from aejax.errors import UserError
+from aejax.training import steering
+from aejax.training.gathering import gathered
 from aejax.training.progress import Progress
 from aejax.types import Learner, Source, State
 
 GRADIENT = "grad_norm"
+LARGE = 20.0  # nets start with inputs of size 1 in mind
 CALL_SECONDS = 5.0  # target duration of one call of the step
 # A call takes at most 8 times the steps of the last one, because early timings are unreliable.
 GROWTH = 8
@@ -40,7 +46,15 @@ class NonFinite(UserError):
     The state of that call is not yielded.
     """
 
-    def __init__(self, step: int, terms: list[str], seed: int | None, figure: str, value: float):
+    def __init__(
+        self,
+        step: int,
+        terms: list[str],
+        seed: int | None,
+        figure: str,
+        value: float,
+        scale: float | None = None,
+    ):
         self.step, self.terms, self.seed = step, terms, seed
         named = [repr(name) for name in terms]
         where = (
@@ -51,18 +65,26 @@ class NonFinite(UserError):
         member = "" if seed is None else f", seed {seed}"
         what = "the gradient's norm" if figure == GRADIENT else figure
         word = "NaN" if np.isnan(value) else "infinite"
-        super().__init__(
-            f"{what} is {word} at step {step} ({where}{member}): lower the learning rate, warm it "
-            "up, or look for the cause in that term and its data"
+        advice = (
+            "lower the learning rate, warm it up, or look for the cause in that term and its data"
         )
+        if scale is not None:
+            advice = (
+                f"x holds numbers up to {scale:.4g}, and a net starts well with numbers near 1, so "
+                "standardise them, as by nets.Standardised with the figures of data.statistics"
+            )
+        super().__init__(f"{what} is {word} at step {step} ({where}{member}): {advice}")
 
 
 def loop(
     learner: Learner,
     state: State,
     batches: Any,
-    steps: int,
+    steps: int | None = None,
     progress: bool | None = None,
+    *,
+    epochs: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
     """Trains until `steps` steps have been taken in total, including those before a restore.
 
@@ -73,18 +95,24 @@ def loop(
       state: the state to start from; a compiled learner donates its buffers.
       batches: an object where `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source. A
         single stream is split into S streams for a learner of S seeds that do not share data.
-      steps: the step to stop at.
+      steps: the step to stop at; give either this or `epochs`.
+      epochs: the number of passes through the data to stop after.
       progress: whether to draw a progress bar; None draws one if stderr is a terminal.
+      stop: is asked after each call of the step whether to end now, such as a `Patience`.
 
     Returns:
       An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
       steps that end at `state.step`.
 
     Raises:
-      UserError: if steps < 1, if batches lacks the method named above, or if the number of its
-        seeds differs from the learner's.
+      UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
+        method named above, if the number of its seeds differs from the learner's, or if a
+        transcoder subtracts the output's bias from its input.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
+    if (steps is None) == (epochs is None):
+        raise UserError(f"steps is {steps} and epochs is {epochs}: give one of the two")
+    steps = batches.steps(epochs) if steps is None else steps
     at_least(1, "steps", steps)
     if not hasattr(batches, "source" if learner.chunk else "__getitem__"):
         raise UserError(
@@ -93,15 +121,21 @@ def loop(
         )
     if learner.support is not None and isinstance(batches, Batches):
         check_support(batches.split, learner.support)
-    return _loop(learner, state, _streams(learner, batches), steps, progress)
+    if learner.subtracts_bias and isinstance(batches, Batches) and batches.split.transcodes:
+        raise UserError(
+            f"the bottleneck has subtract_bias, but {batches.split.name} predicts other hooks than "
+            "it reads, so that the bias belongs to another space than the input: give a transcoder "
+            "subtract_bias=False"
+        )
+    return _loop(learner, state, _streams(learner, batches), steps, progress, stop)
 
 
-def _loop(learner, state, batches, steps, progress):
+def _loop(learner, state, batches, steps, progress, stop):
     done, first_seed = int(state.step), getattr(batches, "seed", 0)
     size, chunk = learner.chunk or 1, None
-    pace = _Pace(size)
+    pace, late = _Pace(size), []
     with Progress(done, steps, progress) as bar:
-        while done < steps:
+        while done < steps and not stop():
             start = done - done % size
             if chunk is None or done == start:
                 end = min(start + size, steps)
@@ -110,10 +144,24 @@ def _loop(learner, state, batches, steps, progress):
             with pace.taking(count):
                 state, metrics = learner.step(state, _limited(chunk, done - start, count))
                 host = _on_host(metrics, learner, done - start, count)
-            _check(host, done, first_seed)
+            _check(host, done, first_seed, chunk)
             done += count
             bar.move(done, float(np.mean(host["loss"][..., -1])))
+            late = _late(late, host)
             yield state, host
+    said = steering.verdict(steering.off(np.concatenate(late))) if late else ""
+    if said and done >= steps:
+        warnings.warn(said, stacklevel=2)
+
+
+def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Adds how far L0 is off its target, f[n] or f[n, S], and drops what no longer counts."""
+    if steering.METRIC not in metrics:
+        return late
+    late = [*late, metrics[steering.METRIC].T]
+    while sum(map(len, late[1:])) >= steering.TAIL:
+        late = late[1:]
+    return late
 
 
 class _Pace:
@@ -151,6 +199,11 @@ def _limited(chunk: Any, first: int, count: int) -> Any:
 
 def _streams(learner: Learner, batches: Any) -> Any:
     """Gives each member its own stream of batches, unless the members share one."""
+    if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
+        raise UserError(
+            "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "
+            "shared_data=True)"
+        )
     if not isinstance(batches, Batches):
         return batches
     wanted = None if learner.shared_data else learner.seeds
@@ -172,10 +225,11 @@ def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str
     return {name: np.asarray(values)[..., first : first + count] for name, values in host.items()}
 
 
-def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int) -> None:
+def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: Any) -> None:
     """Raises NonFinite at the first step whose loss or gradient norm is not finite.
 
-    A term that is only watched may be infinite.
+    A term that is only watched may be infinite. At step 0 the error tells of a large scale of the
+    data, which is the usual cause there.
     """
     checked = [name for name in ("loss", GRADIENT) if name in metrics]
     bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in checked}  # [S, n]
@@ -188,4 +242,15 @@ def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int) -> None:
     here = {name: np.atleast_2d(values)[member, i] for name, values in metrics.items()}
     terms = [name for name, value in here.items() if name not in checked and not np.isfinite(value)]
     seed = first_seed + member if metrics["loss"].ndim == 2 else None
-    raise NonFinite(first + i, terms, seed, figure, here[figure])
+    scale = _scale(data) if first + i == 0 else None
+    raise NonFinite(first + i, terms, seed, figure, here[figure], scale)
+
+
+def _scale(data: Any) -> float | None:
+    """Returns the largest size of a number in the first batch, if it is large."""
+    try:
+        batch = gathered(data, 0, jnp.int32(0)) if isinstance(data, Source) else data
+        largest = float(jnp.max(jnp.abs(batch.x)))
+    except (TypeError, ValueError):  # The input may be a pytree or indices.
+        return None
+    return largest if largest > LARGE else None

@@ -71,7 +71,7 @@ def command(
 
 
 def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Returns operation -> form -> a compiled call of it on random numbers."""
+    """Compiles every form of every operation on random numbers: operation -> form -> a call."""
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:

@@ -35,7 +35,7 @@ class Price:
         now = min(max(above - left * self.start, -2.0), 2.0)
         self.excess = 0.9 * self.excess + 0.1 * now
         self.slow = 0.995 * self.slow + 0.005 * now
-        push = self.excess + 5.0 * (self.excess - self.slow)
+        push = self.excess + 2.0 * (self.excess - self.slow)
         self.integral = min(self.integral + 0.01 * push, self.most)
         return math.exp(self.integral + min(max(self.excess, -1.0), 1.0))
 

@@ -1,6 +1,7 @@
-"""transformers' side of bench-lm: the same shapes with random weights, on as many threads.
+"""Runs the tasks of bench-lm with transformers: the same shapes with random weights.
 
-Reads lines {"task": ..., ...} and answers each with {"seconds": ...}. Needs torch and transformers.
+It reads lines {"task": ..., ...} and answers each with {"seconds": ...}. It needs torch and
+transformers, and is started by bench-lm with an interpreter that has them.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import transformers
 
 
 def main():
-    """Answers until the input ends."""
+    """Answers tasks until the input ends."""
     parser = argparse.ArgumentParser()
     for name in ("vocabulary", "layers", "size", "heads", "kv-heads", "hidden", "stop"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -30,7 +31,7 @@ def main():
     )
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config).eval()
-    # The same layers: transformers has no way to stop at a hook, so its model is cut.
+    # transformers cannot stop at a hook, so `read` uses a model with the first layers only.
     short = transformers.LlamaForCausalLM(config).eval().model
     short.layers = short.layers[: flags.stop]
     short.config.num_hidden_layers = flags.stop

@@ -17,7 +17,7 @@ from aejax.runs.leaves import params_sha256
 from experiments.shared.experiment import Experiment, Members
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
-from experiments.shared.training import Trained, check, summary, table, train
+from experiments.shared.training import Job, Trained, check, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
                 out if not runs else out / label,
                 own,
                 experiment=experiment.name,
-                model=job.model,
+                **described(job, config),
                 objective=job.objective,
                 best="validation_loss",
                 log_every=config.log_every,
@@ -80,6 +80,15 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
         report_if_possible(experiment, config, out, splits)
     say(f"{out}:\n{show(result)}")
     return result
+
+
+def described(job: Job, config: Any) -> dict[str, Any]:
+    """Returns the arguments of a run that describe a job's model, or those of all its settings."""
+    if job.sweep is None:
+        return {"model": job.model}
+    sweep = job.sweep
+    settings = np.repeat(np.asarray(job.settings), config.seeds)
+    return {"model": lambda setting: sweep(setting).model, "settings": settings}
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import experiments
 from aejax.data import Split
 from aejax.errors import UserError
 from aejax.files import read_json
-from aejax.report import Section
+from aejax.report import Section, curves_section
 from aejax.types import Variables
 from experiments.shared.place import Place
 from experiments.shared.training import Job, Trained
@@ -38,6 +38,11 @@ class Finished(NamedTuple):
     histories: Mapping[str, Any]  # name of a job -> its learning curves, aejax.report.history
 
 
+def first_curves(histories: Mapping[str, Any]) -> Section:
+    """Builds the section on the learning curves of the first job."""
+    return curves_section(next(iter(histories.values())))
+
+
 class Experiment(NamedTuple):
     """An experiment: pure functions of its numbers that make data, jobs, figures and the page."""
 
@@ -51,6 +56,8 @@ class Experiment(NamedTuple):
     # (config, results) -> the first sections of the page
     findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
     presets: Mapping[str, Any] = {}  # name -> the config with which --preset NAME starts
+    # name of a job -> its learning curves -> their section; by default the first job's alone
+    curves: Callable[[Mapping[str, Any]], Section] = first_curves
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 
 

@@ -48,11 +48,12 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
         logged[label] = metrics.read(place)
         histories[label] = report.history(place)
     content = experiment.page(config, models, splits)
-    curves = report.curves_section(report.history(folder))
-    used = report.collapse_section(logged)
-    first = [curves] if used is None else [used, curves]
-    if said := report.verdict(logged):
-        say(said)
+    curves = experiment.curves(histories)
+    checks = (report.steering_section(logged), report.collapse_section(logged))
+    first = [*(section for section in checks if section is not None), curves]
+    for said in (report.verdict(logged), report.steering_verdict(logged)):
+        if said:
+            say(said)
     result = read_json(folder / "result.json")
     findings = experiment.findings(config, Finished(result, histories))
     return report.write(

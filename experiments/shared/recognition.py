@@ -68,6 +68,6 @@ def reader(model: ae.Autoencoder, variables: Variables) -> Classifier:
 
 
 def recognised(classifier: Classifier, images: np.ndarray, labels: Any) -> np.ndarray:
-    """Whether the most probable class of images f[N, *event] is their label i[N], bool[N]."""
+    """Returns whether the likeliest class of each image f[N, *event] is its label, bool[N]."""
     chosen = ae.evaluation.generation.taken(classifier.probabilities, images).argmax(axis=-1)
     return chosen == np.asarray(labels)

@@ -20,10 +20,18 @@ from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery
 from aejax.report import Picture, Section
 from aejax.report.drawing.plots import scatter
-from aejax.report.frontier import dead_section, density_section, frontier_section
+from aejax.report.frontier import density_section, frontier_section
+from aejax.report.side_by_side import side_by_side_section
 from aejax.types import Variables
 from experiments.shared.codes import at_each
-from experiments.shared.experiment import Experiment, Finished, Members, Page, Splits
+from experiments.shared.experiment import (
+    Experiment,
+    Finished,
+    Members,
+    Page,
+    Splits,
+    first_curves,
+)
 from experiments.shared.place import Place
 from experiments.shared.training import Job
 
@@ -72,6 +80,7 @@ def experiment(
         figures=lambda config, trained, splits: figures(trained, splits[2]),
         page=lambda config, models, splits: Page(title, text, model_sections(models, splits[2])),
         findings=lambda config, finished: findings(finished),
+        curves=curves,
         rules=ae.dictionary_rules,
     )
 
@@ -111,7 +120,7 @@ def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
 
 
 def findings(finished: Finished) -> list[Any]:
-    """Builds the sections on the frontier of all codes and on dead latents over steps.
+    """Builds the section on the frontier of all codes.
 
     Rows of result.json called "CODE at SETTING, LIBRARY" are those of another library.
     """
@@ -125,9 +134,13 @@ def findings(finished: Finished) -> list[Any]:
         "The variance of test tokens that each code explains, and how well its atoms match the "
         "true features, against the number of latents that are active for a token."
     )
-    first = frontier_section(own, peers, ("explained_variance", "mcc"), text)
-    dead = dead_section(finished.histories, " over settings and seeds")
-    return [first, *([dead] if dead else [])]
+    return [frontier_section(own, peers, ("explained_variance", "mcc"), text)]
+
+
+def curves(histories: Mapping[str, Any]) -> Section:
+    """Builds the section on the learning curves of all codes side by side."""
+    section = side_by_side_section(histories, " over settings and seeds")
+    return first_curves(histories) if section is None else section
 
 
 def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> list[Any]:

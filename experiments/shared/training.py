@@ -18,7 +18,7 @@ from aejax import evaluation
 from aejax.bottlenecks import Sparse
 from aejax.data import Batches, Split
 from aejax.data.activations.batches import TokenBatches
-from aejax.data.activations.tokens import Tokens
+from aejax.data.activations.tokens import Selected, Tokens
 from aejax.errors import UserError
 from aejax.runs.metrics import read
 from aejax.types import Array, Variables
@@ -88,7 +88,7 @@ def check(config: Any, *positive: str) -> None:
 
 
 def learner(job: Job, config: Numbers) -> ae.Learner:
-    """Makes the job's learner: all members side by side, a chunk of steps a call, not compiled."""
+    """Makes the job's learner, not compiled: a call runs a chunk of steps of all members."""
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
@@ -108,7 +108,7 @@ def streams(job: Job, config: Numbers, split: Split) -> Batches:
 
     Tokens of an activation store are shuffled in two levels (`TokenBatches`).
     """
-    stored = any(isinstance(array, Tokens) for array in split.arrays.values())
+    stored = any(isinstance(array, Tokens | Selected) for array in split.arrays.values())
     kind = TokenBatches if stored else Batches
     seeds = config.seeds if job.sweep is None else None
     return kind(split, config.batch, seed=config.seed, seeds=seeds)

@@ -158,7 +158,7 @@ def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
 
 
 def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
-    """Whether the prior gives the KL of the model's posterior in closed form."""
+    """Returns whether the prior gives the KL of the model's posterior in closed form."""
 
     def kl(variables: Variables, batch: ae.Batch) -> Any:
         bound = model.bind(variables)

@@ -41,7 +41,7 @@ def command(folder: pathlib.Path) -> None:
     if path.exists():
         if file_sha256(path) != SHA256:
             raise UserError(f"{path} is damaged (its sha256 differs): delete it and start again")
-        say(f"already there: {path}")
+        say(f"the model is already there: {path}")
         return
     with locked_workspace(
         folder, "choose a folder that can be written and has 200 MB of room"

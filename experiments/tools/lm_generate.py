@@ -5,8 +5,8 @@
     python -m experiments lm-generate MODEL "Once" --hook resid_post.15 --dictionary runs/my-sae \\
         --latents 17 4093 --values 8 0 --temperature 0.8 --top-p 0.9
 
-MODEL is a GGUF file or a Hugging Face folder. Of several prompts each is continued, in one batch;
-with `--chat` they are what a user says.
+MODEL is a GGUF file or a Hugging Face folder. Several prompts are continued in one batch. With
+`--chat` each prompt is a message of a user, and the model answers it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import aejax as ae
-from aejax import interop
 from aejax import language as lm
-from aejax.dictionaries.folding import fold
-from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from experiments.shared.place import say
 
@@ -42,30 +38,35 @@ def command(
     dictionary: pathlib.Path | None = None,
     latents: tuple[int, ...] = (),
     values: tuple[float, ...] = (),
+    reads: str | None = None,
 ) -> None:
-    """Generates.
+    """Prints each prompt with its continuation.
 
     Args:
       model: a GGUF file or a Hugging Face folder.
       prompts: one text or more, each in quotes.
-      count: the most tokens to make for each.
-      temperature: of the draws; 0 takes the likeliest token.
-      top_k: draws among so many of the likeliest tokens.
-      top_p: draws among the likeliest tokens that have this probability together.
-      seed: of the draws.
+      count: the largest number of tokens to make for each prompt.
+      temperature: the temperature of the draws; 0 takes the likeliest token.
+      top_k: draws among this many of the likeliest tokens.
+      top_p: draws among the fewest likeliest tokens whose probabilities sum to at least this.
+      seed: the seed of the draws.
       chat: wraps each prompt as a user's message in the ChatML form that SmolLM2 and Qwen know.
-      hook: where to write, such as resid_post.15.
-      add: a .npy file with a direction f[D].
-      scale: of that direction.
-      dictionary: a run of a sparse autoencoder, or another library's folder or file.
-      latents: which of its latents to set; none: the value becomes the reconstruction.
-      values: what they are set to, one for all or one each.
+      hook: the hook to edit, such as resid_post.15.
+      add: a .npy file with a direction f[D] to add there.
+      scale: the factor of that direction.
+      dictionary: the folder of a run of a sparse autoencoder, or another library's folder or file.
+      latents: the dictionary's latents to set; if none is given, the value at the hook is replaced
+        by its reconstruction.
+      values: the values of these latents: one for all, or one for each.
+      reads: the hook that the dictionary encodes if it is a transcoder, such as mlp_in.15.
     """
     if not prompts:
         raise UserError("there is no prompt: give one or more texts in quotes")
     if temperature == 0 and (top_k is not None or top_p is not None):
-        raise UserError("--top-k and --top-p are of draws: give --temperature above 0 too")
-    edits = _edits(hook, add, scale, dictionary, latents, values)
+        raise UserError(
+            "--top-k and --top-p have no effect at temperature 0: give --temperature above 0 too"
+        )
+    edits = _edits(model, hook, add, scale, dictionary, latents, values, reads)
     net, variables, tokenizer = lm.load(model)
     given = lm.padded([_tokens(tokenizer, prompt, chat) for prompt in prompts])
     choose: Any = lm.greedy if temperature == 0 else lm.Sampling(temperature, top_k, top_p)
@@ -85,36 +86,47 @@ def _tokens(tokenizer: lm.Tokenizer, prompt: str, chat: bool) -> list[int]:
             raise UserError("--chat: this model's tokenizer has no <|im_start|>; leave --chat out")
     tokens = tokenizer.encode(prompt)
     begins = [tokenizer.bos] if tokenizer.bos is not None else []
-    # A prompt of nothing is begun by BOS even where the model was trained without.
+    # An empty prompt needs a token, so it gets BOS even if the model was trained without it.
     return [*begins, *tokens] if tokenizer.adds_bos or not tokens else tokens
 
 
 def _edits(
+    model: pathlib.Path,
     hook: str | None,
     add: pathlib.Path | None,
     scale: float,
     dictionary: pathlib.Path | None,
     latents: tuple[int, ...],
     values: tuple[float, ...],
+    reads: str | None,
 ) -> Mapping[str, Any]:
-    """The edits that the flags ask for."""
-    if dictionary is None and (latents or values):
-        raise UserError("--latents and --values: say of which --dictionary")
+    """Makes the edits that the flags ask for."""
+    if dictionary is None and (latents or values or reads):
+        raise UserError(
+            "--latents, --values and --reads need the dictionary: give it by --dictionary"
+        )
     if add is None and dictionary is None:
         if hook is not None:
-            raise UserError(f"--hook {hook}: say what to write there, with --add or --dictionary")
+            raise UserError(f"--hook {hook} needs an edit: give --add or --dictionary")
         return {}
     if hook is None:
-        raise UserError("say where to write: --hook resid_post.15, for example")
+        raise UserError(
+            "--add and --dictionary need a hook: give it, for example --hook resid_post.15"
+        )
     found = []
     if add is not None:
         found.append(lm.add(scale * _direction(add)))
     if dictionary is not None:
-        plain = _plain(dictionary)
+        plain = lm.load_dictionary(dictionary)
+        lm.check_model(plain, model)
         if latents and not values:
-            raise UserError("--latents: say what to set them to, with --values")
+            raise UserError("--latents needs the values to set the latents to: give --values")
         given = values[0] if len(values) == 1 else values
-        found.append(lm.clamp(plain, latents, given) if latents else lm.replace(plain))
+        found.append(
+            lm.clamp(plain, latents, given, reads=reads)
+            if latents
+            else lm.replace(plain, reads=reads)
+        )
     return {hook: found[0] if len(found) == 1 else lm.chain(*found)}
 
 
@@ -122,17 +134,9 @@ def _direction(path: pathlib.Path) -> np.ndarray:
     try:
         direction = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--add {path} cannot be read: give a .npy file with f[D]") from error
+        raise UserError(f"--add {path} cannot be read: give a .npy file with a vector") from error
     if direction.ndim != 1 or direction.dtype.kind not in "fiu":
         raise UserError(
             f"--add {path} holds {direction.dtype} of shape {direction.shape}: give one vector"
         )
     return direction.astype(np.float32)
-
-
-def _plain(path: pathlib.Path) -> Plain:
-    """A dictionary's weights, of a run or of another library's files."""
-    if (path / "config.json").is_file() and (path / "environment.json").is_file():
-        opened = ae.load(path, seed=0)
-        return fold(opened.model, opened.variables)
-    return interop.load(path)

@@ -15,7 +15,7 @@ LEAST, MOST, WIDTH = 64, 256, 800  # CSS pixels: limits of an image's side, and 
 
 
 def drawable(images: np.ndarray) -> bool:
-    """Whether [N, *event] holds grey or colour images, [N, H, W, 1] or [N, H, W, 3]."""
+    """Returns whether [N, *event] are grey or colour images, [N, H, W, 1] or [N, H, W, 3]."""
     return images.ndim == 4 and images.shape[-1] in (1, 3)
 
 

@@ -1,10 +1,10 @@
 """Draws the pictures of the READMEs from kept results.
 
     python -m experiments pictures
-    python -m experiments pictures --samples runs/conditional   # keeps other draws first
+    python -m experiments pictures --samples runs/conditional   # first keeps samples of this run
 
-Writes experiments/results/NAME.png: draws given a label, from NAME.npz, and frontiers of sparse
-codes, from NAME.json.
+It writes experiments/results/NAME.png: a picture of samples given a label is drawn from NAME.npz,
+and one of frontiers of sparse codes from NAME.json.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ from experiments.shared.variational import SAMPLE_SEED
 from experiments.tools.keep import RESULTS, portable
 
 SAMPLES = "conditional"
-COUNT = 8  # draws of each label
-TILE = 42  # pixels of the page for the side of one draw
-# A results file with sparse codes -> the figures that its picture shows, one panel each.
+COUNT = 8  # the number of samples of each label
+TILE = 42  # the side of one sample in the picture, in pixels
+# A results file with sparse codes -> the metrics that its picture shows, one panel each.
 FRONTIERS = {
     "synth-sae": ("explained_variance",),
     "toy-superposition": ("explained_variance", "mcc"),
 }
-CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")  # the name of a row
+# The name of a row of results, such as "topk at 16, SAELens".
+CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")
 
 
 def command(samples: pathlib.Path | None = None) -> None:
     """Draws the pictures.
 
     Args:
-      samples: the folder of a finished run of `conditional`, whose draws are kept first.
+      samples: the folder of a finished run of `conditional`; its samples are first written to
+        experiments/results.
     """
     if samples is not None:
         keep_samples(samples)
@@ -55,7 +57,7 @@ def command(samples: pathlib.Path | None = None) -> None:
 
 
 def keep_samples(run_dir: pathlib.Path) -> None:
-    """Keeps draws of each label, u8[10, COUNT, H, W, 1], and the command of their run."""
+    """Writes samples of each label, u8[10, COUNT, H, W, 1], and the command of their run."""
     model, variables, _ = ae.load(run_dir, seed=0)
     means = drawn(model, variables, jax.random.key(SAMPLE_SEED), COUNT)
     facts = read_json(run_dir / "environment.json")
@@ -71,9 +73,9 @@ def keep_samples(run_dir: pathlib.Path) -> None:
 
 
 def figures() -> dict[str, Any]:
-    """The name of each picture -> its matplotlib Figure."""
+    """Draws all pictures and returns each one's name -> its matplotlib Figure."""
     with np.load(RESULTS / f"{SAMPLES}.npz", allow_pickle=False) as kept:
-        images = kept["samples"].swapaxes(0, 1) / 255.0  # a column a label
+        images = kept["samples"].swapaxes(0, 1) / 255.0  # one column for each label
     found = {SAMPLES: image_grid(images, column_labels="0123456789", tile=TILE)}
     for name, panels in FRONTIERS.items():
         found[name] = frontiers(read_json(RESULTS / f"{name}.json"), panels)
@@ -81,7 +83,7 @@ def figures() -> dict[str, Any]:
 
 
 def few_colours(png: bytes) -> bytes:
-    """The same picture with a palette of 64 colours, which takes a third of the bytes."""
+    """Reduces a picture to a palette of 64 colours, which takes a third of the bytes."""
     image = needs("PIL.Image", "drawing a picture")
     with image.open(io.BytesIO(png)) as picture:
         reduced = picture.convert("RGB").quantize(64, dither=image.Dither.NONE)
@@ -91,7 +93,7 @@ def few_colours(png: bytes) -> bytes:
 
 
 def frontiers(result: Mapping[str, Any], panels: tuple[str, ...]) -> Any:
-    """The codes of a results file over their L0, and hollow those of another library."""
+    """Draws the metrics of sparse codes over their L0; another library's marks are hollow."""
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
     for name, row in result.items():

@@ -1,9 +1,9 @@
-"""Builds the API reference, one HTML page a module, from the docstrings.
+"""Builds the API reference from the docstrings, one HTML page for each module.
 
     python -m experiments reference --out reference
 
-It needs pdoc, which the extra `dev` installs, and refuses a docstring or an annotation that pdoc
-warns of.
+It needs pdoc, which the extra `dev` installs. If pdoc warns of a docstring or an annotation, it
+stops with an error and writes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aejax.files import writing
 from aejax.optional import needs
 from experiments.shared.place import say
 
-# `import aejax` gives the first; the others are imported by their own names.
+# The modules with pages. `import aejax` loads the first; users import the others by name.
 MODULES = (
     "aejax",
     "aejax.data.activations",
@@ -41,7 +41,7 @@ MODULES = (
     "aejax.types",
 )
 
-# A name that the alias optax.OptState holds as text, which only optax's own module knows.
+# The alias optax.OptState holds this name as text, which only optax's own module can resolve.
 OUTSIDE = {"ArrayTree": Any}
 
 
@@ -61,18 +61,18 @@ def command(out: pathlib.Path = pathlib.Path("reference")) -> None:
             pdoc.pdoc(*MODULES, output_directory=out)
     if found:
         raise UserError(
-            f"pdoc warns {len(found)} times, first: {found[0].message}: mend that docstring or "
-            "annotation"
+            f"pdoc gave {len(found)} warnings, the first of which is {str(found[0].message)!r}: "
+            "correct that docstring or annotation"
         )
     say(f"reference: {out / 'index.html'}")
 
 
 def resolve(module: ModuleType) -> None:
-    """Gives the records of a module annotations that are types.
+    """Replaces the annotations of a module's records, which are text, by types.
 
-    The constructor that Python makes for a record has its annotations as text: that of a NamedTuple
-    has no module in which pdoc could look the names up, and that of a dataclass may have fields of
-    a class of another module.
+    Python makes a constructor for each record, whose annotations are text. pdoc cannot look these
+    names up: the constructor of a NamedTuple has no module, and that of a dataclass may have
+    inherited fields from another module.
     """
     for cls in vars(module).values():
         if not isinstance(cls, type) or cls.__module__ != module.__name__:

@@ -1,8 +1,8 @@
-"""A hierarchy of three levels, the lowest of which reads both others, against its exact density.
+"""Tests a hierarchy of three levels against its exact density.
 
-Every coordinate is a chain by itself: z_1 ~ N(0, 1), z_2 given z_1, z_3 given z_1 and z_2, and
-x = W z_3 + bias + noise. All of it is linear and Gaussian, so that each conditional of prior and
-posterior follows from one covariance matrix.
+Each coordinate is a chain of its own: z_1 ~ N(0, 1), z_2 depends on z_1, z_3 depends on both, and x
+= W z_3 + bias + noise. Everything is linear and Gaussian, so all conditionals of prior and
+posterior follow from one covariance matrix.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MLP = ae.nets.MLP
 
 
 class Conditional(NamedTuple):
-    """N(gain @ given, std^2) of a level's coordinate, for each coordinate."""
+    """N(gain @ given, std^2) for each coordinate of a level."""
 
     gain: np.ndarray  # f64[L, number of given values]
     std: np.ndarray  # f64[L]
 
 
 def conditional(covariance: np.ndarray, of: int, given: Sequence[int]) -> Conditional:
-    """One variable given others, by the formula for the normal distribution; f64[L, V, V]."""
+    """Returns one variable's distribution given others, from the covariance f64[L, V, V]."""
     given = list(given)
     inner, cross = covariance[:, given][:, :, given], covariance[:, of][:, given]
     gain = np.linalg.solve(inner, cross[..., None])[..., 0] if given else cross
@@ -41,7 +41,7 @@ def conditional(covariance: np.ndarray, of: int, given: Sequence[int]) -> Condit
 
 
 class Trunk(nn.Module):
-    """A ladder's trunk that keeps all levels side by side: the state is f32[n, 3 L]."""
+    """A ladder's trunk whose state f32[n, 3 L] holds the latents of all levels side by side."""
 
     nets: Sequence[nn.Module]
 
@@ -56,14 +56,14 @@ class Trunk(nn.Module):
 
 
 class Case(NamedTuple):
-    """A model whose posterior is the exact one."""
+    """A model whose bottleneck returns the exact posterior."""
 
     model: Any
     variables: Any
     data: Held
     log_prob: np.ndarray  # f64[N], the exact log p(x)
-    prior: list[Conditional]  # of each level, given those above
-    posterior: list[Conditional]  # of each level, given W^T (x - bias) and those above
+    prior: list[Conditional]  # for each level, given the levels above
+    posterior: list[Conditional]  # for each level, given W^T (x - bias) and the levels above
     seen: np.ndarray  # f64[N, L], W^T (x - bias)
 
 
@@ -71,7 +71,7 @@ class Case(NamedTuple):
 def case(request) -> Case:
     generator = np.random.default_rng(0)
     on_1, on_2, std_2, std_3 = np.array([0.8, -0.6]), np.array([-0.5, 1.1]), 0.7, 0.6
-    between = np.array([0.9, -1.2])  # what z_2 is times z_1; the others make z_3
+    between = np.array([0.9, -1.2])  # the factor of z_1 in z_2
     scales = np.array([0.6, 1.3])
     weight = np.linalg.qr(generator.normal(size=(D, L)))[0] * scales
     bias = generator.normal(size=D)
@@ -94,7 +94,7 @@ def case(request) -> Case:
     log_prob = -0.5 * (square + np.linalg.slogdet(2 * np.pi * inputs)[1])
 
     def diagonal(gains):
-        """Gains f64[L, V] as the weights of V vectors, f64[V L, L]."""
+        """Writes gains f64[L, V] as the kernel f64[V L, L] of a layer that reads V vectors."""
         return np.concatenate([np.zeros((0, L)), *(np.diag(gain) for gain in gains.T)])
 
     def linear(gain, std, offset=0.0):
@@ -111,7 +111,7 @@ def case(request) -> Case:
         above, of_x = diagonal(q.gain[:, 1:]), weight * q.gain[:, 0]
         above = padded(above, 3 * L) if ladder else above
         heads.append(linear(np.concatenate([of_x, above]), q.std, -bias @ of_x))
-        # A net of priors.Levels sees the nearest level first.
+        # A net of priors.Levels reads the nearest level first.
         nearest = diagonal(np.roll(p.gain, 1, axis=1))
         priors.append(linear(padded(diagonal(p.gain), 3 * L) if ladder else nearest, p.std))
         assert len(nearest) == i * L
@@ -122,7 +122,8 @@ def case(request) -> Case:
         "decoder": path if ladder else {"net": path},
         "prior": {"trunk": nets} if ladder else nets,
     }
-    decoder, below = MLP((), (D,)), [MLP((), (2 * L,)) for _ in range(6)]  # none shares weights
+    # no two of them share weights
+    decoder, below = MLP((), (D,)), [MLP((), (2 * L,)) for _ in range(6)]
     model = ae.Autoencoder(
         ae.nets.Identity(),
         ae.Levels((L,) * 3, below[:3]),
@@ -136,7 +137,9 @@ def case(request) -> Case:
 
 
 def noises(levels: list[Conditional], z: Any, given: list[np.ndarray]) -> np.ndarray:
-    """What a draw adds to each level's conditional mean, over its deviation: f64[n, 3 L]."""
+    """Returns the noise f64[n, 3 L] of a draw, (value - conditional mean) / deviation of each
+    level.
+    """
     found = []
     for level, draw in zip(levels, z, strict=True):
         mean = sum((g * v for g, v in zip(level.gain.T, given, strict=True)), np.zeros(L))
@@ -147,7 +150,7 @@ def noises(levels: list[Conditional], z: Any, given: list[np.ndarray]) -> np.nda
 
 
 def check_independent(noise: np.ndarray) -> None:
-    """Mean 0, variance 1 and no correlation, within four standard errors."""
+    """Checks mean 0, variance 1 and no correlation, within four standard errors."""
     n, moment = len(noise), noise.T @ noise / len(noise)
     assert np.max(np.abs(noise.mean(0))) < 4 / n**0.5
     assert np.max(np.abs(np.diag(moment) - 1)) < 4 * (2 / n) ** 0.5
@@ -155,20 +158,27 @@ def check_independent(noise: np.ndarray) -> None:
 
 
 def test_at_the_exact_posterior_every_weight_is_the_density(case):
-    """Fails if the third level of prior or posterior reads the second alone."""
+    """Importance weights are p(x).
+
+    Fails if the third level of prior or posterior reads only the second.
+    """
     found = evaluation.nll(case.model, case.variables, case.data, KEY, draws=4, group=4)
     np.testing.assert_allclose(found.nll, -case.log_prob, atol=2e-4)
     np.testing.assert_allclose(found.effective_sample_size, 4, rtol=1e-3)
 
 
 def test_each_level_of_the_prior_is_drawn_by_noise_of_its_own(case):
-    """Fails if one key serves all levels: their noises are then equal, and no density tells."""
+    """Fails if one key serves all levels: their noises are then equal, which no density shows."""
     z = case.model.apply(case.variables, KEY, DRAWS, method="sample_latent")
     check_independent(noises(case.prior, z, []))
 
 
 def test_each_level_of_the_posterior_is_drawn_by_noise_of_its_own(case):
-    """Of one example. Fails if one key serves all levels, or a level reads the mean above it."""
+    """All draws are for one example.
+
+    Fails if one key serves all levels, or if a level reads the mean of the level above in place of
+    its draw.
+    """
     x = jnp.broadcast_to(case.data.x[:1], (DRAWS, D))
     z = case.model.apply(case.variables, ae.Batch(x, x), KEY).code.latent
     check_independent(noises(case.posterior, z, [case.seen[0]]))

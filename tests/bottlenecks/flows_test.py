@@ -1,4 +1,7 @@
-"""Steps of flows: invertible, and no weaker than they may be; densities are in contract_test.py."""
+"""Tests of the steps of flows: they are invertible, and as general as their papers say.
+
+tests/contract_test.py checks their densities.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +26,13 @@ from tests.contract_test import moved
     ],
 )
 def test_numbers_that_cannot_be_are_refused(part, said):
-    """Fails if -1 steps are none, or a division by zero is met first."""
+    """Fails if flows=-1 is taken for no step, or if a wrong number raises an error of JAX."""
     with pytest.raises(UserError, match=said):
         part.init(jax.random.key(0), jnp.ones((2, 4)), None)
 
 
 def test_a_planar_step_turns_nothing_inside_out():
-    """w u is -6, and the slope steepest at 0. Fails if u is taken as the features give it."""
+    """The step increases everywhere, although w u = -6. Fails if u is not corrected to w u > -1."""
     parameters = {"kernel": jnp.zeros((1, 5)), "bias": jnp.asarray([-3.0, 1.0, 2.0, 0.0, 0.0])}
     variables = {"params": {"parameters": parameters}}
     line = jnp.linspace(-2.0, 2.0, 41)[:, None] * jnp.asarray([[1.0, 0.0]])
@@ -41,13 +44,16 @@ def test_a_planar_step_turns_nothing_inside_out():
     slopes, (moved, log_det) = jax.jit(jax.vmap(jax.jacfwd(one, has_aux=True)))(line)
     assert np.all(np.diff(moved[:, 0]) > 0)
     np.testing.assert_allclose(log_det, np.log(np.linalg.det(np.float64(slopes))), atol=1e-3)
-    # Along the direction that is not read nothing changes.
+    # The step does not move points along the direction that it does not read.
     np.testing.assert_allclose(np.asarray(slopes)[:, 1, 1], 1.0)
 
 
 def test_a_planar_step_keeps_off_the_edge_of_what_is_invertible():
-    """w u is -20, of which softplus leaves 2e-9: less than the rounding of 1. Fails without the
-    margin, as the determinant where w z + b = 0 is then what rounding makes of 0."""
+    """With w u = -20 the determinant stays above 1e-4.
+
+    softplus(-20) is 2e-9, less than the rounding of 1, so without the margin the determinant where
+    w z + b = 0 would be rounding noise around 0.
+    """
     parameters = {"kernel": jnp.zeros((1, 5)), "bias": jnp.asarray([-5.0, 1.0, 4.0, 0.0, 0.0])}
     variables = {"params": {"parameters": parameters}}
     _, log_det = jax.jit(PlanarStep().apply)(variables, jnp.zeros((1, 2)), jnp.ones((1, 1)))
@@ -55,8 +61,11 @@ def test_a_planar_step_keeps_off_the_edge_of_what_is_invertible():
 
 
 def test_a_sylvester_step_is_equation_13():
-    """Against numpy. Fails if R and R' share their numbers above the diagonal, which leaves a flow
-    with a right density, of half the shapes."""
+    """The step equals equation 13 of the paper in numpy.
+
+    Fails if R and R' share their entries above the diagonal: such a flow has a right density, but
+    it is less general.
+    """
     count, columns = 4, 3
     generator = np.random.default_rng(0)
     z, features = (generator.normal(size=(5, size)).astype(np.float32) for size in (count, 2))
@@ -80,8 +89,10 @@ def test_a_sylvester_step_is_equation_13():
 
 
 def test_a_latent_of_a_masked_net_sees_all_before_it():
-    """Both numbers, through two hidden layers. Fails if a mask is strict where it need not be,
-    which every density survives."""
+    """Shift and scale of a latent depend on every earlier latent, through two hidden layers.
+
+    Fails if a mask is stricter than it must be, which no test of densities shows.
+    """
     made, z = MADE((12, 12), jnp.tanh), jnp.asarray([[0.1, -0.2, 0.3, 0.4]])
     variables = made.init(jax.random.key(0), z, jnp.ones((1, 2)))
     for slopes in jax.jit(jax.jacfwd(lambda z: made.apply(variables, z, jnp.ones((1, 2)))))(z):
@@ -89,9 +100,9 @@ def test_a_latent_of_a_masked_net_sees_all_before_it():
 
 
 def test_autoregressive_steps_turn_the_order_round():
-    """After two of them every latent depends on every other of the base.
+    """After two steps every latent depends on every other latent of the base.
 
-    Fails if the order stays: a flow all the same, of which the first latent is a Gaussian.
+    Fails if both steps have the same order: the first latent then stays Gaussian.
     """
     steps = [AutoregressiveStep((12,), jnp.tanh) for _ in range(2)]
     z = jnp.asarray([[0.1, -0.2, 0.3, 0.4]])
@@ -110,8 +121,10 @@ def test_autoregressive_steps_turn_the_order_round():
 
 
 def test_an_autoregressive_step_starts_near_the_identity():
-    """A net of zeros: s = sigmoid(1). Fails if the gates start half open, which halves the base
-    at every step."""
+    """A net of zeros gives the gate sigmoid(1).
+
+    Fails if the gate starts at a half, which would halve the base distribution at every step.
+    """
     step, z = AutoregressiveStep((12,), jnp.tanh), jnp.asarray([[0.1, -0.2, 0.3, 0.4]])
     shapes = jax.eval_shape(step.init, jax.random.key(0), z, jnp.ones((1, 2)))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
@@ -122,8 +135,11 @@ def test_an_autoregressive_step_starts_near_the_identity():
 
 
 def test_every_latent_of_a_masked_net_sees_the_features():
-    """Fails if they reach the hidden layers alone: nothing hidden may inform the first latent, and
-    its shift and scale would be the same for every example."""
+    """The shift and scale of every latent depend on the features.
+
+    Fails if only hidden layers read the features: no hidden unit may feed the first latent, whose
+    shift and scale would then be the same for every example.
+    """
     made, z, features = MADE((12,), jnp.tanh), jnp.ones((1, 4)), jnp.ones((1, 2))
     variables = made.init(jax.random.key(0), z, features)
     for slopes in jax.jit(jax.jacfwd(lambda seen: made.apply(variables, z, seen)))(features):

@@ -1,4 +1,4 @@
-"""Hierarchies of latents against models whose log p(x) is known, and what they refuse."""
+"""Tests of hierarchies of latents on models whose log p(x) is known, and of what they refuse."""
 
 from __future__ import annotations
 
@@ -22,26 +22,24 @@ A, SPREAD, NOISE = np.linspace(0.6, -1.2, L), 0.7, 0.5
 
 
 def exact(kind, shift=0.0, top=None):
-    """z_1 ~ N(0, 1), z_2 = A z_1 + SPREAD e, x = W z_2 + b + NOISE e, each coordinate by itself.
+    """Makes the model z_1 ~ N(0, 1), z_2 = A z_1 + SPREAD e, x = W z_2 + b + NOISE e, for each
+    coordinate.
 
     W has orthogonal columns, so the posterior is diagonal in either direction.
 
-    Args:
-      kind: "down" for Levels, "up" for UpwardLevels.
-      shift: of the posterior's means, in standard deviations; 0: it is the exact one.
-
-    Returns:
-      Model, variables, data, exact log p(x) f64[N].
+    Its `kind` is "down" for Levels and "up" for UpwardLevels. With `shift` 0 the posterior is
+    exact; otherwise its means are shifted by that many standard deviations. Returns model,
+    variables, data, and the exact log p(x) f64[N].
     """
     generator = np.random.default_rng(0)
     scales = np.linspace(0.4, 1.4, L)
     weight = np.linalg.qr(generator.normal(size=(D, L)))[0] * scales
     bias = generator.normal(size=D)
-    marginal = A**2 + SPREAD**2  # variance of z_2
+    marginal = A**2 + SPREAD**2  # the variance of z_2
     covariance = (weight * marginal) @ weight.T + NOISE**2 * np.eye(D)
     x = generator.multivariate_normal(bias, covariance, N).astype(np.float32).astype(np.float64)
 
-    # z_2 given x, given z_1 and x, and z_1 given z_2: each Gaussian, coordinate by coordinate.
+    # The conditionals of z_2 given x, of z_2 given z_1 and x, and of z_1 given z_2 are Gaussian.
     seen = scales**2 / NOISE**2
     by_x = 1 / (1 / marginal + seen)
     by_both = 1 / (1 / SPREAD**2 + seen)
@@ -55,7 +53,7 @@ def exact(kind, shift=0.0, top=None):
         net = ae.UpwardLevels((L, L), (MLP((), (2 * L,)),))
         decoder, path = MLP((), (D,)), weight.T
     else:
-        # z_1 given x goes through z_2.
+        # z_1 depends on x through z_2 only.
         gain_1 = gain * (A / marginal)
         variance_1 = by_z2 + (A / marginal) ** 2 * by_x
         both = np.concatenate([weight * by_both / NOISE**2, np.diag(A * by_both / SPREAD**2)])
@@ -90,7 +88,7 @@ def exact(kind, shift=0.0, top=None):
 
 
 def _linear(gain, variance, centre, shift):
-    """Weights of means (v - centre) gain + shift std and of log deviations that are constant."""
+    """Returns weights of means (v - centre) gain + shift std, and of constant log deviations."""
     std = np.sqrt(variance)
     offset = shift * std - (0 if centre is None else centre @ gain)
     return {
@@ -101,8 +99,10 @@ def _linear(gain, variance, centre, shift):
 
 @pytest.mark.parametrize("kind", ["down", "up"])
 def test_at_the_exact_posterior_every_weight_is_the_density(kind):
-    """Fails if log q or the prior leaves a level out or reads the wrong one, or if a level's
-    conditional is taken at the mean above it."""
+    """Fails if log q or the prior leaves out a level or reads the wrong one.
+
+    Fails also if the conditional of a level is taken at the mean of the level above.
+    """
     model, variables, data, log_prob = exact(kind)
     found = evaluation.nll(model, variables, data, KEY, draws=9, group=4)
     np.testing.assert_allclose(found.nll, -log_prob, atol=2e-4)
@@ -111,7 +111,9 @@ def test_at_the_exact_posterior_every_weight_is_the_density(kind):
 
 @pytest.mark.parametrize("kind", ["down", "up"])
 def test_nll_of_a_wrong_posterior_agrees_with_the_exact_density(kind):
-    """Five standard errors of a mean of K weights: E_q (p / q)^2 is exp(shift^2) a latent."""
+    """The NLL is within five standard errors of a mean of K weights; E_q (p / q)^2 is
+    exp(shift^2) for each latent.
+    """
     shift, draws = 0.3, 2000
     model, variables, data, log_prob = exact(kind, shift)
     found = evaluation.nll(model, variables, data, KEY, draws=draws, batch=N, group=100)
@@ -120,12 +122,12 @@ def test_nll_of_a_wrong_posterior_agrees_with_the_exact_density(kind):
     size = np.mean(found.effective_sample_size) / draws
     assert size == pytest.approx(np.exp(-2 * L * shift**2), rel=0.05)
     bound = evaluation.elbo(model, variables, data, KEY, draws=500)
-    # KL(q || p(z | x)) = shift^2 / 2 a latent: the levels' means move together.
+    # KL(q || p(z | x)) is shift^2 / 2 for each latent, since the means of all levels are shifted.
     assert np.mean(log_prob - bound.elbo) == pytest.approx(2 * L * shift**2 / 2, abs=0.05)
 
 
 def test_annealed_importance_sampling_moves_every_level():
-    """Without the encoder. Fails if the lowest level alone is moved."""
+    """The encoder is not used. Fails if only the lowest level moves."""
     model, variables, data, log_prob = exact("down")
     few = Held(data.x[:4])
     walk = evaluation.Walk(chains=16, temperatures=60)
@@ -134,7 +136,10 @@ def test_annealed_importance_sampling_moves_every_level():
 
 
 def test_the_kl_of_the_levels_is_the_mean_of_the_sampled_rate():
-    """Four standard errors. Fails if the lower level's KL is taken from N(0, 1)."""
+    """They agree within four standard errors.
+
+    Fails if the lower level's KL is taken from N(0, 1).
+    """
     model, variables, data, _ = exact("down", shift=0.5)
     batch = next(data.batches(4))
 
@@ -145,7 +150,7 @@ def test_the_kl_of_the_levels_is_the_mean_of_the_sampled_rate():
         assert kl.shape == (4, 2 * L)
         return kl.sum(1), ae.losses.rate()(bound, forward)
 
-    closed, sampled = map(np.asarray, jax.vmap(both)(jax.random.split(KEY, 4000)))
+    closed, sampled = map(np.asarray, jax.jit(jax.vmap(both))(jax.random.split(KEY, 4000)))
     spread = np.sqrt((closed.var(0) + sampled.var(0)) / 4000)
     assert np.all(np.abs(closed.mean(0) - sampled.mean(0)) < 4 * spread)
     assert np.all(closed.std(0) < sampled.std(0))
@@ -185,7 +190,7 @@ def batch():
 
 
 def moved(model, batch):
-    """Variables away from the start, where a ladder's prior is the standard normal."""
+    """Changes the variables from their start, at which a ladder's prior is the standard normal."""
     objective = ae.elbo(rate=ae.losses.rate())
     init = jax.jit(ae.learner(model, objective, optax.sgd(0.0)).init)
     state = init(jax.random.key(0), batch)
@@ -199,7 +204,10 @@ def moved(model, batch):
 
 
 def test_a_context_moves_a_ladder_s_samples_and_its_posterior(batch):
-    """Rows of one context with one noise. Fails if the trunk starts without it, or mixes rows."""
+    """Rows have one context and one noise.
+
+    Fails if the trunk starts without the context, or mixes rows.
+    """
     given = jax.nn.one_hot(jnp.asarray([0, 1, 0, 1, 0]), 2)
     model, batch = ladder(), batch._replace(context=given)
     bound = model.bind(moved(model, batch))
@@ -217,7 +225,7 @@ def test_a_context_moves_a_ladder_s_samples_and_its_posterior(batch):
 
 
 def test_a_ladder_is_one_trunk_for_prior_posterior_and_decoder(batch):
-    """Fails if the prior reads the state below its level, or lift stops a level early."""
+    """Fails if the prior reads the state below its level, or if lift stops a level early."""
     model = ladder()
     variables = moved(model, batch)
     bound = model.bind(variables)
@@ -240,7 +248,7 @@ def test_a_ladder_is_one_trunk_for_prior_posterior_and_decoder(batch):
 
 
 def test_remat_changes_no_value_and_no_gradient(batch):
-    """And takes the same parameters. Fails if a block is left out where remat is on."""
+    """The parameters are the same too. Fails if remat leaves out a block."""
 
     def value(model, variables):
         def loss(variables):
@@ -257,8 +265,10 @@ def test_remat_changes_no_value_and_no_gradient(batch):
 
 
 def test_remat_computes_every_block_anew(batch):
-    """One for each level on the way up and one on the way down. Fails if a net does not pass it on,
-    which changes no number and costs the memory that it is asked for."""
+    """Blocks are recomputed: one for each level on the way up, and one on the way down.
+
+    Fails if a net does not pass remat on, which changes no number but costs the memory.
+    """
 
     def found(remat):
         model = ladder(remat)
@@ -268,7 +278,7 @@ def test_remat_computes_every_block_anew(batch):
             bound = model.bind(variables)
             return jnp.sum(ae.losses.distortion(bound, bound(batch, KEY)))
 
-        # What JAX calls jax.checkpoint in a program has changed before.
+        # Releases of JAX differ in their name of jax.checkpoint in a program.
         program = str(jax.make_jaxpr(jax.grad(loss))(variables))
         return len(re.findall(r"= (?:remat2?|checkpoint)\[", program))
 
@@ -276,8 +286,10 @@ def test_remat_computes_every_block_anew(batch):
 
 
 def test_a_ladder_s_prior_starts_as_the_standard_normal():
-    """At every level, whatever the trunk's state. Fails if a level's statistics start like others'
-    weights."""
+    """It does at every level, whatever the trunk's state.
+
+    Fails if the weights of a level's statistics start like others.
+    """
     sizes = ((2, 2), (4, 4), (4, 4))
     prior = ae.priors.Ladder(ae.nets.LadderTrunk(sizes, 6, 2, 1))
     generator = np.random.default_rng(0)
@@ -291,16 +303,22 @@ def test_a_ladder_s_prior_starts_as_the_standard_normal():
 
 
 def test_free_bits_of_each_level(batch):
-    """Fails if the KL is not laid out level by level, from the top down."""
+    """Fails if the KL is not in the order of levels, from the top down."""
     model = ladder()
     variables = moved(model, batch)
     bound = model.bind(variables)
-    forward = bound(batch, KEY)
-    kl = np.asarray(bound.prior.kl(forward.code)).mean(0)
+
+    @jax.jit
+    def both(nats):
+        forward = bound(batch, KEY)
+        free_bits = ae.losses.free_bits(nats, bound.bottleneck.latents)(bound, forward)
+        return bound.prior.kl(forward.code), free_bits
+
+    kl = np.asarray(both(1.0)[0]).mean(0)
     ends = np.cumsum((0, *bound.bottleneck.latents))
     levels = [kl[a:b].sum() for a, b in itertools.pairwise(ends)]
     nats = float(np.median(levels))
-    found = ae.losses.free_bits(nats, bound.bottleneck.latents)(bound, forward)
+    _, found = both(nats)
     np.testing.assert_allclose(found, np.maximum(levels, nats).sum(), rtol=1e-5)
 
 
@@ -316,12 +334,12 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_gradient_reaches_every_part_under_a_bound(name, batch):
-    """Fails if a level is behind a stop_gradient, or the pseudo-inputs are not asked for."""
+    """Fails if a level is under a stop_gradient, or if pseudo-inputs get no gradient."""
     bound = {"draws": 2, "bound": ae.bounds.iwae}
     objective = ae.elbo(rate=ae.losses.rate())
     learner = ae.learner(MODELS[name], objective, optax.sgd(1.0), **bound)
     state = jax.jit(learner.init)(jax.random.key(0), batch)
-    # Off the start, where a residual block's second convolution is zero.
+    # Variables are moved from the start, at which a residual block's second convolution is zero.
     state = state._replace(params=moved(MODELS[name], batch)["params"])
     after, metrics = jax.jit(learner.step)(state, batch)
     assert np.isfinite(metrics["loss"])
@@ -334,16 +352,17 @@ def test_the_gradient_reaches_every_part_under_a_bound(name, batch):
 @pytest.mark.parametrize("bound", [ae.bounds.mean, ae.bounds.dreg], ids=["stl", "dreg"])
 @pytest.mark.parametrize("name", ["upward", "hvae"])
 def test_sticking_the_landing_and_dreg_are_refused(name, bound, batch):
-    """Fails if the stopped gradient of one level is taken for that of all."""
+    """Fails if the stopped gradient of one level is taken for that of all levels."""
     stuck = ae.elbo(rate=ae.losses.rate(stick=True))
     draws = 1 if bound is ae.bounds.mean else 3
     learner = ae.learner(MODELS[name], stuck, optax.sgd(1.0), draws=draws, bound=bound)
     with pytest.raises(ae.UserError, match="hierarchy cannot stick the landing"):
-        learner.init(jax.random.key(0), batch)
+        jax.eval_shape(learner.init, jax.random.key(0), batch)
 
 
 def refused(model, batch):
-    ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(1.0)).init(KEY, batch)
+    learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(1.0))
+    jax.eval_shape(learner.init, KEY, batch)
 
 
 REFUSED = {
@@ -383,5 +402,5 @@ def test_parts_that_do_not_fit_are_refused(case, batch):
     model, said = REFUSED[case]
     with pytest.raises(ae.UserError, match=said):
         refused(model, batch)
-    with pytest.raises(ae.UserError, match="do not allow, or has a size without a level"):
+    with pytest.raises(ae.UserError, match="do not suit images of"):
         ae.nets.ladder((28, 28, 1), (1, 1, 1))

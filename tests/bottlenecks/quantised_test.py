@@ -1,4 +1,4 @@
-"""Vector and finite scalar quantisation against brute force and loops in numpy."""
+"""Tests of vector quantisation and finite scalar quantisation, against loops in numpy."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def train(module, variables, seed, key=KEY):
 
 
 def test_codes_are_the_nearest_vectors():
-    """Against loops. Fails if the norm of the vectors is left out, or argmax is taken."""
+    """Codes equal those of a loop. Fails if the vectors' norm is left out, or argmax is taken."""
     generator = np.random.default_rng(0)
     vectors, codebook = generator.normal(size=(9, 4, SIZE)), generator.normal(size=(40, SIZE)) * 2
     distances = np.square(vectors[:, :, None] - codebook).sum(-1)
@@ -41,7 +41,10 @@ def test_codes_are_the_nearest_vectors():
 
 
 def test_the_decoder_sees_rows_of_the_codebook_and_the_encoder_its_gradient():
-    """Straight through, to the bit. Fails if z is the encoded vector, or nothing flows back."""
+    """z is a row of the codebook, and its gradient passes straight through, to the bit.
+
+    Fails if z is the encoded vector, or if the encoder gets no gradient.
+    """
     module, variables = start()
     _, variables = train(module, variables, 0)
     code = module.apply(variables, values(1), KEY)
@@ -62,8 +65,10 @@ def test_the_decoder_sees_rows_of_the_codebook_and_the_encoder_its_gradient():
 
 
 def test_the_codebook_is_a_moving_average():
-    """Against a loop in numpy, over batches after the first, which sets the vectors. Fails if the
-    batch's mean is averaged instead of its sum, or decay and 1 - decay change places."""
+    """The codebook equals a loop in numpy, after a first batch that sets it.
+
+    Fails if the batch's mean is averaged instead of its sum, or if decay and 1 - decay are swapped.
+    """
     decay = 0.8
     module, variables = start(decay=decay, restart=0.0, window=2)
     _, variables = train(module, variables, 0)
@@ -73,7 +78,7 @@ def test_the_codebook_is_a_moving_average():
     for t in range(1, 6):
         before = variables
         code, variables = train(module, variables, t)
-        # The pass saw the codebook from before the batch.
+        # The forward pass used the codebook from before this batch.
         assert np.array_equal(code.z, module.apply(before, code.indices, method="lift"))
         counts, sums = decay * counts, decay * sums
         rows = np.asarray(code.encoded).reshape(-1, SIZE)
@@ -81,7 +86,7 @@ def test_the_codebook_is_a_moving_average():
             counts[index] += 1 - decay
             sums[index] += (1 - decay) * row
             chosen[index] += 1
-        if t % 2 == 1:  # the window of two steps is whole; the first batch chose nothing
+        if t % 2 == 1:  # the window of two steps is complete; the first batch chose no code
             last, chosen = chosen, np.zeros(CODES)
         np.testing.assert_allclose(variables["memory"]["counts"], counts, rtol=1e-5)
         np.testing.assert_allclose(variables["memory"]["sums"], sums, rtol=1e-4, atol=1e-5)
@@ -91,12 +96,12 @@ def test_the_codebook_is_a_moving_average():
 
 
 def test_dead_vectors_restart_at_encoded_ones():
-    """Fails if a dead vector stays, one in use is moved, or the share is not of even use."""
+    """Fails if a dead vector stays, a used one moves, or the limit is not relative to even use."""
     module, variables = start(restart=0.1, decay=0.5)
     _, variables = train(module, variables, 0)
     memory = dict(variables["memory"])
-    # Vector 3 is far from everything, and has not been chosen for long: a half of 0.3 is left of
-    # it, less than a tenth of the 4.8 rows that even use gives a vector.
+    # Vector 3 is far from all inputs and was not chosen for long. Half of its count of 0.3 is left,
+    # which is less than a tenth of the 4.8 rows per vector at even use.
     memory["sums"] = memory["sums"].at[3].set(1e3)
     memory["counts"] = memory["counts"].at[3].set(0.3)
     code, after = train(module, {**variables, "memory": memory}, 1)
@@ -106,7 +111,7 @@ def test_dead_vectors_restart_at_encoded_ones():
     assert np.min(np.abs(rows - codebook[3]).sum(1)) < 1e-5
     used = np.unique(code.indices)
     assert np.min(np.abs(rows[None] - codebook[used][:, None]).sum(-1)) > 1e-3
-    # Which row it takes is the key's choice.
+    # The key chooses the row at which it restarts.
     others = {
         float(
             train(module, {**variables, "memory": memory}, 1, jax.random.key(k))[1]["memory"][
@@ -119,12 +124,16 @@ def test_dead_vectors_restart_at_encoded_ones():
 
 
 def test_a_restarted_vector_has_as_long_as_one_of_even_use():
-    """A half to the fourth is the first below a tenth. Fails if a restart counts for less than even
-    use: with next to nothing the vector is dead again a step later, chosen or not."""
+    """It is dead again after 4 steps, since 0.5^4 is the first power below a tenth.
+
+    Fails if a restart counts for less than even use: the vector would be dead again one step later,
+    whether it is chosen or not.
+    """
     module, variables = start(restart=0.1, decay=0.5)
-    _, variables = train(module, variables, 0)  # all start here
+    _, variables = train(module, variables, 0)  # all vectors start at these inputs
     begun = np.asarray(module.apply(variables, method="codebook"))
-    zeros = jnp.zeros((6, 7))  # encoded as zeros, which choose one vector and then the same again
+    # inputs that are encoded as zeros, which always choose the same vector
+    zeros = jnp.zeros((6, 7))
     silent = np.arange(CODES) != np.argmin(np.square(begun).sum(1))
     step = jax.jit(lambda v: module.apply(v, zeros, KEY, mutable=["memory"])[1])
     for t in range(1, 5):
@@ -135,7 +144,7 @@ def test_a_restarted_vector_has_as_long_as_one_of_even_use():
 
 
 def test_the_first_batch_sets_all_vectors():
-    """Fails if a fresh codebook stays at zero, or if evaluation writes it."""
+    """Fails if a new codebook stays at zero, or if an evaluation changes it."""
     module, variables = start()
     assert not np.any(module.apply(variables, values(0), KEY).z)
     code, variables = train(module, variables, 0)
@@ -157,7 +166,7 @@ def test_features_that_stand_at_positions_are_projected_one_by_one():
 
 
 def test_commitment_is_a_pull_on_the_encoder_alone():
-    """Fails if it trains the codes instead, or is the mean over positions."""
+    """Fails if the term trains the codebook, or takes the mean over positions."""
     module, variables = start()
     _, variables = train(module, variables, 0)
     code = module.apply(variables, values(1), KEY)
@@ -176,7 +185,7 @@ def test_commitment_is_a_pull_on_the_encoder_alone():
 
 
 def test_a_vq_vae_trains_and_reports_its_usage():
-    """Through the learner, over two draws too: the memory of draw 0 is kept."""
+    """It trains with one draw and with two; the memory of draw 0 is kept."""
     model = ae.Autoencoder(
         ae.nets.MLP((16,)),
         ae.VectorQuantised(8, 4, (3,), window=20),
@@ -196,7 +205,7 @@ def test_a_vq_vae_trains_and_reports_its_usage():
     assert np.all(used[:20] == 0)
     share = counts / counts.sum()
     share = share[share > 0]
-    # Of the window before the last step's, which has changed little.
+    # The last step's usage is that of a window which ends one step earlier and differs little.
     assert used[-1] > 0.5
     assert 1 < perplexity[-1] <= 8
     assert np.exp(-np.sum(share * np.log(share))) == pytest.approx(perplexity[-1], rel=0.2)
@@ -207,7 +216,7 @@ def test_a_vq_vae_trains_and_reports_its_usage():
     [{"decay": 1.5}, {"decay": 1.0}, {"restart": -1}, {"window": 0}, {"codes": 0}, {"size": 0}],
 )
 def test_numbers_of_a_codebook_that_cannot_be_are_refused(options):
-    """Fails if they are taken, or met as an error of numpy's."""
+    """Fails if wrong numbers are accepted, or raise an error of numpy."""
     (name,) = options
     module = ae.VectorQuantised(**{"codes": CODES, "size": SIZE, **options})
     with pytest.raises(ae.UserError, match=f"VectorQuantised has {name} = "):
@@ -215,7 +224,7 @@ def test_numbers_of_a_codebook_that_cannot_be_are_refused(options):
 
 
 def test_what_counts_or_numbers_codes_asks_for_such_a_part():
-    """Fails if usage is asked of a part without, or real latents are taken for indices."""
+    """Fails if usage is asked of a part without a codebook, or real latents pass for indices."""
     lattice = ae.bottlenecks.FiniteScalarQuantised((5, 4))
     for part, name in ((lattice, "FiniteScalarQuantised"), (ae.Gaussian(2), "Gaussian")):
         for term in (losses.codes_used, losses.perplexity):
@@ -229,21 +238,24 @@ def test_what_counts_or_numbers_codes_asks_for_such_a_part():
 
 @pytest.mark.parametrize("levels", [(), (5, 1), (1001,)])
 def test_numbers_of_levels_that_cannot_be_are_refused(levels):
-    """Fails if 1001 levels round to 1003 values, or one to a division by zero."""
+    """Fails if 1001 levels are accepted, which round to 1003 values, or 1, a division by zero."""
     with pytest.raises(ae.UserError, match="2 to 1000 levels"):
         ae.bottlenecks.FiniteScalarQuantised(levels).init(jax.random.key(0), values(0), None)
 
 
 @pytest.mark.parametrize("levels", [(1000,) * 4, (8,) * 12, (2,) * 31])
 def test_more_codes_than_an_index_can_number_are_refused(levels):
-    """Fails if indices overflow, which gives points that nothing was rounded to."""
+    """Fails if indices overflow: they would then name points that no input was rounded to."""
     with pytest.raises(ae.UserError, match="at most 2147483647 codes"):
         ae.bottlenecks.FiniteScalarQuantised(levels).init(jax.random.key(0), values(0), None)
 
 
 @pytest.mark.parametrize("levels", [(2,), (3, 4), (8, 5, 5)])
 def test_every_point_of_the_lattice_is_reached_and_numbered_once(levels):
-    """Against all combinations in order. Fails if an even level is off by one half."""
+    """Points equal all combinations of levels, in order.
+
+    Fails if an even number of levels is off by half a level.
+    """
     module = ae.bottlenecks.FiniteScalarQuantised(levels)
     variables = module.init(jax.random.key(0), values(0), None)
     numbers = jnp.arange(module.codes)[:, None]
@@ -251,7 +263,7 @@ def test_every_point_of_the_lattice_is_reached_and_numbered_once(levels):
     grids = [(np.arange(n) - n // 2) / (n // 2) for n in levels]
     expected = np.asarray(list(itertools.product(*reversed(grids))))[:, ::-1]
     np.testing.assert_allclose(points, expected, rtol=1e-6)
-    # Inputs far and wide reach each of them, and a code's number gives its point.
+    # Inputs in a wide range reach every point, and a code's number gives its point.
     wide = jnp.asarray(np.random.default_rng(1).normal(size=(20_000, 7)) * 2, jnp.float32)
     code = module.apply(variables, wide, None)
     assert set(np.unique(code.indices)) == set(range(module.codes))
@@ -259,8 +271,10 @@ def test_every_point_of_the_lattice_is_reached_and_numbered_once(levels):
 
 
 def test_lattice_points_are_the_nearest_and_the_gradient_is_tanhs():
-    """Fails if the offset is not undone, so that zero features land half a level away, or if the
-    slope of an even number of levels lacks their shift."""
+    """Fails if the offset is not undone, so that zero features land half a level away.
+
+    Fails also if the slope of an even number of levels lacks the shift.
+    """
     module = ae.bottlenecks.FiniteScalarQuantised((5, 4))
     zeros = jnp.zeros((1, 7))
     variables = module.init(jax.random.key(0), zeros, None)

@@ -1,14 +1,15 @@
-"""A user's own arrays: what is kept, how they are divided, and what is refused in one sentence."""
+"""Tests of a user's own arrays: their values, their division, and what is refused."""
 
 import numpy as np
 import pytest
 
-from aejax.data import arrays
+import aejax as ae
+from aejax.data import arrays, changed, changes, source, splits, statistics, table
 from aejax.errors import UserError
 
 
 def test_every_example_is_in_one_part():
-    """x and y stay together; fails if parts overlap or y is permuted otherwise."""
+    """x and y stay together. Fails if parts overlap, or if y is permuted differently."""
     x = np.arange(100.0)[:, None]
     parts = arrays(x, np.arange(100))
     assert [len(part) for part in parts] == [80, 10, 10]
@@ -34,7 +35,7 @@ def test_numbers_of_examples_in_the_place_of_shares():
 
 
 def test_values_pass_unchanged():
-    """Also bfloat16, and whole numbers as they are stored; fails if they are scaled."""
+    """bfloat16 and integers are kept as they are. Fails if they are scaled."""
     import jax.numpy as jnp
 
     x = jnp.linspace(-3, 700, 20, dtype=jnp.bfloat16)[:, None]
@@ -51,11 +52,11 @@ X = np.full((20, 3), 0.5)
 @pytest.mark.parametrize(
     ("x", "options", "says"),
     [
-        (np.where(np.arange(60).reshape(20, 3) == 22, np.nan, X), {}, "row 7 of x holds NaN"),
+        (X, {"y": np.where(np.arange(20) == 7, np.nan, 1.0)}, "row 7 of y holds .* NaN"),
         (
             np.where(np.arange(60).reshape(20, 3) == 22, np.inf, X),
             {},
-            "row 7 of x holds NaN or an inf",
+            "row 7 of x holds an infinity",
         ),
         (X * 4, {"binarise": "dynamic"}, r"row 0 of x holds 2, .* outside \[0, 1\]"),
         (X - 1, {"binarise": "static"}, r"row 0 of x holds -0.5, .*outside"),
@@ -63,13 +64,185 @@ X = np.full((20, 3), 0.5)
         (X, {"y": ["a"] * 20}, "y has dtype"),
         (X[:, 0], {}, r"x has shape \(20,\)"),
         (X[:3], {}, "3 examples, too few"),
-        (X, {"validation": 0}, "0 to validation"),
         (X, {"validation": 10, "test": 10}, "the rest to train"),
         (X, {"test": -0.2}, "-4 to test"),
+        (np.zeros((20, 3, 32, 32)), {}, "looks like pictures with the 3 channels first"),
+        (X, {"weights": -np.ones(20)}, "the weights have shape .* 0 or more"),
+        (X, {"context": np.arange(20) - 1}, "context has classes from -1"),
+        (X, {"order": "time", "groups": np.arange(20)}, "in order and by groups"),
     ],
 )
 def test_refused_in_one_sentence(x, options, says):
-    """Fails if any of the checks is left out."""
+    """Fails if one of the checks is left out."""
     with pytest.raises(UserError, match=says) as raised:
         arrays(x, **options)
     assert "\n" not in str(raised.value)
+
+
+def batch_of(split):
+    return next(split.batches(len(split)))
+
+
+def test_integers_stay_integers():
+    """Categorical reads them; pictures of bytes are scaled. Fails if all become f32."""
+    x = np.arange(60).reshape(20, 3) % 4
+    train = arrays(x)[0]
+    assert batch_of(train).target.dtype == np.int32
+    pictures = np.full((20, 4, 4), 255, np.uint8)
+    for shape in ((20, 4, 4), (20, 4, 4, 1)):
+        batch = batch_of(arrays(pictures.reshape(shape))[0])
+        assert batch.x.dtype == np.float32
+        assert batch.x.max() == 1.0
+    kept = batch_of(arrays(pictures, scale=1.0)[0])
+    assert kept.x.dtype == np.int32
+
+
+def test_what_is_missing_has_mask_0():
+    """A numpy.ma mask and NaN; fails if the numbers beneath the mask are trained on."""
+    x = np.arange(60.0).reshape(20, 3)
+    masked = np.ma.MaskedArray(x.copy(), x == 7)
+    masked[1, 0] = np.nan
+    parts = arrays(masked, validation=0, test=0)
+    assert parts[1] is parts[2] is None
+    batch = batch_of(parts[0])
+    wanted = np.ones((20, 3))
+    wanted[2, 1] = wanted[1, 0] = 0
+    np.testing.assert_array_equal(batch.mask, wanted)
+    mean = (x * wanted).sum(0) / wanted.sum(0)
+    np.testing.assert_allclose(batch.x, np.where(wanted == 1, x, mean), rtol=1e-6)
+    assert arrays(x)[0].prepare.mask is None
+
+
+def test_channels_first_are_turned_when_asked():
+    x = np.random.default_rng(0).normal(size=(20, 3, 8, 5)).astype(np.float32)
+    train = arrays(x, channels="first", validation=0, test=0)[0]
+    np.testing.assert_array_equal(batch_of(train).x, np.moveaxis(x, 1, -1))
+
+
+def test_splits_in_time_order_and_by_group():
+    x = np.arange(40.0)[:, None]
+    train, validation, test = arrays(x, order="time", validation=6, test=4)
+    assert batch_of(train).x[-1] == 29
+    assert batch_of(validation).x[-1] == 35
+    assert batch_of(test).x[0] == 36
+    groups = np.repeat(list("abcdefgh"), 5)
+    parts = arrays(x, groups=groups, validation=5, test=5)
+    found = [set(np.asarray(batch_of(part).x)[:, 0] // 5) for part in parts]
+    assert sorted(len(one) for one in found) == [1, 1, 6]
+    assert set.union(*found) == set(range(8))
+
+
+def test_given_splits_are_taken_as_they_are():
+    x = np.arange(40.0)[:, None]
+    train, validation, test = splits((x, np.arange(40)), test=(x + 100, np.zeros(40, int)))
+    assert [len(part) for part in (train, validation, test)] == [36, 4, 40]
+    assert test.arrays["x"].min() == 100
+    alone, none, fixed = splits(x, None, {"x": x[:3]})
+    assert (len(alone), none, len(fixed)) == (40, None, 3)
+    with pytest.raises(UserError, match="test has the columns"):
+        splits(x, None, (x, np.zeros(40, int)))
+    with pytest.raises(UserError, match=r"train is a mapping of \['image'\]"):
+        splits({"image": x})
+
+
+def test_contexts_of_classes_and_covariates():
+    """Classes are one-hot over all splits, floats stay; fails if a class is read as a magnitude."""
+    x, dose = np.zeros((20, 2)), np.linspace(0, 1, 20)
+    train = arrays(x, context={"site": np.arange(20) % 3, "dose": dose}, validation=0, test=0)[0]
+    context = batch_of(train).context
+    assert context.shape == (20, 4)
+    np.testing.assert_array_equal(context[:, :3], np.eye(3)[np.arange(20) % 3])
+    np.testing.assert_allclose(context[:, 3], dose, rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[-1, 0], [0.5, 1], [0, 3], [[0], [1]]])
+def test_labels_are_checked(labels):
+    """Fails if -1 becomes an all-zero context."""
+    y = np.repeat(np.asarray(labels), 10, axis=0)
+    with pytest.raises(UserError, match="class"):
+        changed(arrays(np.zeros((20, 2)), y)[0], changes.Labels(3))
+
+
+class Frame(dict):
+    """What a data frame of pandas or polars gives: columns by name."""
+
+    columns = property(list)
+
+
+def test_a_table_by_column_names():
+    random = np.random.default_rng(0)
+    frame = Frame(
+        age=random.normal(50, 10, 40), dose=random.normal(0, 100, 40), site=np.arange(40) % 2
+    )
+    frame["age"][3] = np.nan
+    train, _, _ = table(frame, ["age", "dose"], context=["site"], validation=0, test=0)
+    batch = batch_of(train)
+    assert batch.x.shape == batch.context.shape == (40, 2)
+    assert batch.mask[3].tolist() == [0, 1]
+    mean, std = statistics(train)
+    seen = frame["age"][~np.isnan(frame["age"])]
+    np.testing.assert_allclose(mean, [seen.mean(), frame["dose"].mean()], rtol=1e-5)
+    np.testing.assert_allclose(std, [seen.std(), frame["dose"].std()], rtol=1e-5)
+    with pytest.raises(UserError, match="no column 'weight': choose from age, dose, site"):
+        table(frame, ["weight"])
+
+
+class Rows:
+    """A data set in PyTorch's form, which counts its calls."""
+
+    def __init__(self, n, batched):
+        self.n, self.calls = n, 0
+        if batched:
+            self.__class__ = BatchedRows
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        self.calls += 1
+        return np.full(3, i, np.float32), i % 2
+
+
+class BatchedRows(Rows):
+    def __getitems__(self, indices):
+        self.calls += 1
+        return [(np.full(3, i, np.float32), i % 2) for i in indices]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_data_set_of_another_library(batched):
+    """The batches are those of arrays with the same rows. Fails if batched reads lose the order."""
+    data = Rows(50, batched)
+    train, validation, test = source(data, validation=0.2, test=Rows(7, batched))
+    assert [len(part) for part in (train, validation, test)] == [40, 10, 7]
+    rows = np.asarray(batch_of(train).x)[:, 0]
+    same = splits(rows[:, None] * np.ones((1, 3), np.float32), None)[0]
+    ours, theirs = ae.data.Batches(train, 8, seed=3), ae.data.Batches(same, 8, seed=3)
+    for t in (0, 7):
+        np.testing.assert_array_equal(ours[t].x, theirs[t].x)
+    data.calls = 0
+    chunk = ours.source(0, 5, limit=5)
+    assert chunk.arrays["x"].shape == (5, 8, 3)
+    assert data.calls == (5 if batched else 40)
+    np.testing.assert_array_equal(chunk.arrays["x"][4], theirs[4].x)
+    with pytest.raises(UserError, match="no 'image'"):
+        source(data, field="image")
+    with pytest.raises(UserError, match="generator, which has no length"):
+        source(i for i in range(3))
+
+
+def test_a_stream_gives_its_examples_in_order(capsys):
+    """Over the end of a pass, in chunks and alone, and again from the front after a resume."""
+    rows = [(np.full(2, i, np.float32), i) for i in range(7)]
+    batches = ae.data.Stream(lambda: iter(rows), length=7, size=3)
+    found = [np.asarray(batches.source(t, 2, limit=6).arrays["x"])[..., 0] for t in (0, 2)]
+    np.testing.assert_array_equal(np.ravel(found), np.arange(12) % 7)
+    assert capsys.readouterr().err == ""
+    again = ae.data.Stream(lambda: iter(rows), length=7, size=3)
+    np.testing.assert_array_equal(again[2].x[:, 0], [6, 0, 1])
+    assert "reading 6 examples again" in capsys.readouterr().err
+    assert again.steps(3) == 7
+    with pytest.raises(UserError, match="the stream ended after 7 examples"):
+        ae.data.Stream(lambda: iter(rows), length=8, size=8)[0]
+    with pytest.raises(UserError, match="can be read only once"):
+        ae.data.Stream(iter(rows), length=7, size=3)

@@ -1,4 +1,4 @@
-"""Changes of a batch: each against what it is defined to be, keys and shapes."""
+"""Tests of the changes of a batch against their definitions, with their keys and shapes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_labels_as_context_and_as_target(train):
 
 
 def test_attributes_are_one_hot_side_by_side_in_the_order_given():
-    """Fails if they are sorted by name, or a factor that is not there is left out."""
+    """Fails if attributes are sorted by name, or if an unknown one is ignored."""
     factors = {"label_shape": LABELS % 3, "label_size": LABELS % 2}
     split = ae.data.arrays(IMAGES / np.float32(255), LABELS, validation=4, test=4)[0]
     factors = {name: column[: len(split)] for name, column in factors.items()}
@@ -61,7 +61,7 @@ def test_attributes_are_one_hot_side_by_side_in_the_order_given():
     ],
 )
 def test_a_context_of_too_few_classes_is_refused(change, said, train):
-    """Fails if the rows of the labels that have no place are all zero instead."""
+    """Fails if labels beyond the last class give rows of zeros instead."""
     hues = dataclasses.replace(train, arrays={**train.arrays, "label_hue": train.labels})
     with pytest.raises(ae.UserError, match=said):
         changed(hues, change)
@@ -78,14 +78,14 @@ def test_a_context_of_too_few_classes_is_refused(change, said, train):
     ],
 )
 def test_noise_that_cannot_be_is_refused_when_it_is_made(build, said):
-    """Fails if a number is first met in a batch, or is never looked at."""
+    """Fails if a wrong number is found only when a batch is made, or never."""
     with pytest.raises(ae.UserError, match=said):
         build()
 
 
 @pytest.mark.parametrize("seen", [1, 2, 3])
 def test_quadrants_divide_the_picture(seen, train):
-    """Fails if the upper half is taken for the lower one, or the mask for what is seen."""
+    """Fails if upper and lower half are swapped, or if the mask marks the seen pixels."""
     whole = all_of(train).x
     batch = all_of(changed(train, changes.Quadrants(seen)))
     kept = np.zeros((6, 8), bool)
@@ -111,7 +111,7 @@ def test_corruption_reaches_the_target_only_where_it_is_to(clean, train):
 
 
 def test_each_noise_has_its_moments():
-    """Fails if salt outweighs pepper, if `share` is the share that is kept, or a std a variance."""
+    """Fails if salt is likelier than pepper, `share` is the kept share, or a std is a variance."""
     x = np.full((200, 500), 0.25, np.float32)
     key, errors = jax.random.key(0), 5 / np.sqrt(x.size)
     normal = np.asarray(changes.GaussianNoise(0.3)(key, x)) - x
@@ -149,7 +149,7 @@ def test_changed_batches_are_pure_in_the_step_and_compile_once(train):
 
 
 def test_squares_cut_the_middle_and_keep_the_grid():
-    """A constant middle stays constant, whatever lies outside; values are of 256 levels."""
+    """A constant middle stays constant, whatever is around it; values keep their 256 levels."""
     x = np.zeros((2, 10, 8, 3), np.float32)
     x[:, 3:7, 2:6] = np.float32(0.5)
     square = changes.Squares(4, 2)(None, ae.Batch(x, x), {})

@@ -1,4 +1,4 @@
-"""Split and Prepare: what is stored, what a model sees, and what evaluations have in common."""
+"""Tests of Split and Prepare: values, binarisation, and the batches of evaluations."""
 
 import dataclasses
 
@@ -13,19 +13,19 @@ from aejax.data.splitting import Chosen, drawn, splits
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
 
-# 24 draws of one half, of the stream of test splits.
+# 24 draws of pixels of level one half, from the stream of test splits.
 KNOWN_DRAWS = "010111010111100110010011"
 LEVELS = np.array([0, 1, 64, 128, 254, 255], np.uint8)
 
 
 def five_deviations(p, n):
-    """Five standard deviations of the mean of n Bernoulli draws."""
+    """Returns five standard deviations of the mean of n Bernoulli draws."""
     return 5 * np.sqrt(p * (1 - p) / n)
 
 
 @pytest.fixture(scope="module")
 def image_splits():
-    """Three parts of 40 pictures, by how they are binarised."""
+    """Makes three parts of 40 pictures with the given binarisation."""
     image = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1)).astype(np.uint8)
     parts = [{"image": image, "label": np.arange(40, dtype=np.int32) % 3}] * 3
     return {
@@ -36,7 +36,7 @@ def image_splits():
 
 class TestPrepare:
     def test_scales_to_the_unit_interval(self):
-        """0 and 255 are 0 and 1 exactly; fails if the scale is 256 or left out."""
+        """0 and 255 become exactly 0 and 1. Fails if the scale is 256 or left out."""
         batch = Prepare("image", 255.0)(None, {"image": LEVELS[:, None]})
         assert batch.x.dtype == jnp.float32
         np.testing.assert_allclose(batch.x[:, 0], LEVELS / 255, rtol=1e-7)
@@ -46,9 +46,10 @@ class TestPrepare:
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
     def test_draws_have_the_mean_of_the_level(self, dtype, key):
-        """Within five standard deviations; fails if the two halves of a word are not both random.
+        """The mean is within five standard deviations.
 
-        Mutants: scale 256, `<=` for `<` (level 0 draws ones), one half shifted by 8.
+        Fails with scale 256, with `<=` for `<` (level 0 then draws ones), or if one half of a word
+        is not random.
         """
         image = np.tile(LEVELS.astype(dtype), (20_000, 1))
         x = np.asarray(Prepare("image", 255.0, draws=True)(key, {"image": image}).x)
@@ -57,7 +58,7 @@ class TestPrepare:
         assert (np.abs(x.mean(0) - p) <= five_deviations(p, len(x))).all()
 
     def test_draws_of_neighbours_are_independent(self, key):
-        """Fails if both halves of a word are the same half, which no mean would show."""
+        """Fails if both halves of a word are the same half, which no mean shows."""
         image = np.full((50_000, 4), 128, np.uint8)
         x = np.asarray(Prepare("image", 255.0, draws=True)(key, {"image": image}).x)
         correlations = np.corrcoef(x.T) - np.eye(4)
@@ -68,7 +69,7 @@ class TestPrepare:
             Prepare("image", 255.0, draws=True)(None, {"image": LEVELS[:, None]})
 
     def test_is_the_same_under_jit_and_vmap(self, key):
-        """Fails if numpy stands for jnp, which cannot be traced."""
+        """Fails if numpy is used in place of jnp, which cannot be traced."""
         image = np.arange(256, dtype=np.uint8)[:, None]
         for prepare in (Prepare("image", 255.0), Prepare("image", 255.0, draws=True)):
             plain = prepare(key, {"image": image}).x
@@ -88,7 +89,7 @@ class TestPrepare:
 
 class TestBinarise:
     def test_test_split_is_drawn_once(self, image_splits):
-        """The same at every evaluation, with any key; fails if `once` leaves test out."""
+        """It is the same in every evaluation, with any key. Fails if `once` leaves test out."""
         for part in image_splits["dynamic"][1:]:
             first = np.concatenate([b.x for b in part.batches(7)])
             other = np.concatenate([b.x for b in part.batches(9, jax.random.key(5))])
@@ -102,7 +103,7 @@ class TestBinarise:
         assert not np.array_equal(first.x, other.x)
 
     def test_parts_are_drawn_independently(self, image_splits):
-        """The parts hold the same pictures here; fails if the part is left out of the stream."""
+        """The parts hold equal pictures. Fails if the part is not in the random stream."""
         held = [split.arrays["image"].tobytes() for split in image_splits["static"]]
         assert len(set(held)) == 3
 
@@ -113,17 +114,17 @@ class TestBinarise:
             assert part.binarised == "none"
 
     def test_drawn_has_the_mean_of_the_level(self):
-        """Fails if the words are signed, or the scale is 256."""
+        """Fails if the words are signed, or if the scale is 256."""
         x = np.tile(LEVELS, (20_001, 1))
         mean, p = drawn(x, 255.0, (0,)).mean(0), LEVELS / 255
         assert (np.abs(mean - p) <= five_deviations(p, len(x))).all()
 
     def test_drawn_is_known(self):
-        """Fails if the stream changes, which would change every recorded test figure."""
+        """Fails if the random stream changes, which would change all recorded test results."""
         assert "".join(map(str, drawn(np.full(24, 8, np.uint8), 16.0, (2,)))) == KNOWN_DRAWS
 
     def test_examples_of_a_reader_are_drawn_independently(self):
-        """All pictures are one here; fails if the example is left out of the stream."""
+        """All pictures are equal. Fails if the example is not in the random stream."""
         reader = [{"image": np.full((8, 8, 1), 128, np.uint8)}] * 6
         chosen = Chosen(reader, np.array([4, 2, 0]), "image", 255.0, (2,))
         held = [chosen[i]["image"].tobytes() for i in range(3)]
@@ -137,7 +138,7 @@ class TestBinarise:
 
 class TestSplit:
     def test_batches_are_all_examples_in_order(self, image_splits):
-        """The last one is smaller; fails if the remainder is dropped."""
+        """The last batch is smaller. Fails if it is dropped."""
         train = image_splits["none"][0]
         batches = list(train.batches(16))
         assert [len(b.x) for b in batches] == [16, 16, 8]
@@ -175,7 +176,7 @@ class TestSplit:
 
 class TestChecks:
     def test_unit_interval_names_row_and_value(self):
-        """The row lies in the second block; fails if the block's start is not added."""
+        """The row is in the second block. Fails if the start of the block is not added."""
         x = np.full((60, 2), 0.5)
         train = arrays(x, validation=1, test=1)[0]
         check_support(train, (0.0, 1.0), rows=10)
@@ -196,11 +197,11 @@ class TestChecks:
         x[3, 1] = np.nan
         x[4, 0] = np.inf
         assert first_not_finite(x) == 3
-        # A sum that overflows is no infinity in the data.
+        # A sum that overflows does not mean that the data holds an infinity.
         assert first_not_finite(np.full((3, 3), 3e38, np.float32)) is None
 
     def test_fingerprint_is_of_the_content(self):
-        """Fails if name, shape, dtype or values are left out."""
+        """Fails if name, shape, dtype or values are not hashed."""
         x = np.arange(6, dtype=np.float32)
         alike = [{"x": x}, {"x": x[::1].copy()}, {"x": np.repeat(x, 2)[::2]}]
         assert len({fingerprint(a) for a in alike}) == 1

@@ -1,4 +1,4 @@
-"""Dividing by groups: no group is divided, and groups of one are divided as examples are."""
+"""Tests of division by groups: no group is divided, and groups of one are divided like examples."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def rows(examples, seed=0, groups=None, shares=SHARES):
 @given(st.lists(st.integers(0, 40), min_size=60, max_size=90), st.integers(0, 2**20))
 @settings(max_examples=20, deadline=None)
 def test_no_group_is_divided(groups, seed):
-    """Fails if examples are cut instead of groups, one is lost, or a part that lacks one waits."""
+    """Fails if groups are cut, an example is lost, or a part lacks a group that would fit."""
     groups = np.array([*groups, *range(41, 81)], np.int32)
     parts = rows(len(groups), seed, groups)
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(groups)))
@@ -36,7 +36,7 @@ def test_no_group_is_divided(groups, seed):
 
 
 def test_groups_of_one_are_examples():
-    """Fails if the order of groups is not the seed's permutation, or parts change places."""
+    """Fails if the order of groups is not the seed's permutation, or parts are swapped."""
     plain = rows(50, seed=3)
     for part, grouped in zip(plain, rows(50, seed=3, groups=np.arange(50)), strict=True):
         np.testing.assert_array_equal(part, grouped)

@@ -1,4 +1,4 @@
-"""Input scale, plain weights and the wrappers of dictionaries: the same function on raw inputs."""
+"""Tests of input scales, plain weights and wrappers: all compute the same on raw inputs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Scale = ae.nets.Scale
 
 
 def raw(shape=(B, D), seed: int = 0) -> jax.Array:
-    """Data of unequal spread, its mean twenty times as large."""
+    """Makes data with unequal deviations, whose mean is twenty times as large."""
     random = np.random.default_rng(seed)
     x = random.normal(size=shape) * np.linspace(0.5, 3.0, shape[-1])
     return jnp.asarray(x + 30.0 * random.normal(size=shape[1:]), jnp.float32)
 
 
 def shaken(variables, seed: int = 0):
-    """Every parameter moved, so that no bias is zero and no norm one."""
+    """Changes every parameter, so that no bias is zero and no norm is one."""
     random = np.random.default_rng(seed)
 
     def move(leaf):
@@ -50,9 +50,10 @@ CODES = {
 @pytest.mark.parametrize("form", [mean_square, whitening()], ids=["mean_square", "whitening"])
 @pytest.mark.parametrize("bottleneck", CODES.values(), ids=CODES.keys())
 def test_folded_weights_are_the_model_on_raw_inputs(bottleneck, form):
-    """To 1e-5 of the data's spread, and unfolded again.
+    """They agree to 1e-5 of the data's deviation, also after unfolding.
 
-    Fails if the bias taken from the input is forgotten, or norms are folded after the scale.
+    Fails if the bias that is subtracted from the input is left out, or if norms are folded after
+    the scale.
     """
     x = raw()
     batch = ae.Batch(x, x)
@@ -76,7 +77,7 @@ def test_folded_weights_are_the_model_on_raw_inputs(bottleneck, form):
 
 @pytest.mark.parametrize("bottleneck", CODES.values(), ids=CODES.keys())
 def test_plain_weights_unfold_and_fold_to_themselves(bottleneck):
-    """Fails if a field is dropped on either way."""
+    """Fails if a field is lost in one of the two directions."""
     batch = ae.Batch(raw(), raw())
     model = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(D))
     plain = ae.fold(model, shaken(model.init(jax.random.key(0), batch)))
@@ -99,7 +100,7 @@ def test_plain_weights_unfold_and_fold_to_themselves(bottleneck):
 
 @pytest.mark.parametrize("activation", ["topk", "abstopk", "relu", "gated", "jumprelu"])
 def test_an_atom_of_norm_zero_takes_no_place(activation):
-    """Fails if its norm is taken to be 1: the latent then competes, and the other is silent."""
+    """Fails if its norm counts as 1: its latent would then take the place of another."""
     vectors = {name: jnp.zeros(2) for name in ("b_enc", "b_gate", "b_mag", "r_mag")}
     plain = dictionary.Plain(
         activation,
@@ -117,12 +118,12 @@ def test_an_atom_of_norm_zero_takes_no_place(activation):
     np.testing.assert_allclose(dictionary.reconstruct(unit, x), [[3.0, 0.0]])
     np.testing.assert_allclose(dictionary.encode(unit, x), [[0.0, 3.0]])
     np.testing.assert_allclose(unit.W_dec, [[0.0, 0.0], [1.0, 0.0]])
-    if activation == "jumprelu":  # the others read no threshold
+    if activation == "jumprelu":  # the other activations read no threshold
         np.testing.assert_allclose(unit.threshold, [0.0, 0.3], rtol=1e-6)
 
 
 def test_inputs_of_another_size_are_refused():
-    """Fails if the product of the matrices is the first to find out."""
+    """Fails if only the matrix product raises an error."""
     plain = dictionary.Plain("relu", jnp.eye(3), jnp.eye(3), jnp.zeros(3), jnp.zeros(3))
     with pytest.raises(ae.UserError, match="x has 2 numbers per example, but these weights read 3"):
         dictionary.reconstruct(plain, jnp.ones((4, 2)))
@@ -138,7 +139,7 @@ def test_a_model_that_is_no_dictionary_has_no_plain_weights():
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_skip_transcoder_and_its_plain_weights(scaled):
-    """x is not the target. Fails if the skip connection's scale is not folded in."""
+    """The target is not x. Fails if the scale of the skip connection is not folded in."""
     x, target = raw(), raw((B, D + 2), seed=1)
     batch = ae.Batch(x, target, context=x)
     scale = Scale() if scaled else None
@@ -168,13 +169,16 @@ def test_a_skip_transcoder_and_its_plain_weights(scaled):
 
 
 def test_a_crosscoder_is_the_same_parts_with_another_axis():
-    """Against the formula, with gradients. Fails if layers share a norm, or the L1 sums squares."""
+    """Values and gradients equal the formula.
+
+    Fails if layers share a norm, or if L1 sums squares.
+    """
     layers = 3
     x = raw((B, layers, D))
     batch = ae.Batch(x, x)
     model = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(M), ae.nets.Dictionary((layers, D)))
     start = (ae.initialise.layered(0.08), ae.tied)
-    learner = ae.learner(model, ae.recipes.crosscoder(2.0), optax.sgd(0.1), initialise=start)
+    learner = ae.learner(model, ae.objectives.crosscoder(2.0), optax.sgd(0.1), initialise=start)
     state = learner.init(jax.random.key(0), batch)
     atoms = state.params["decoder"]["atoms"].reshape(M, layers, D)
     np.testing.assert_allclose(jnp.linalg.norm(atoms, axis=-1), 0.08, rtol=1e-5)
@@ -203,11 +207,11 @@ def test_a_crosscoder_is_the_same_parts_with_another_axis():
 
 
 class TestScale:
-    """What data sets, and what it is set to."""
+    """Tests how data sets a scale, and to what."""
 
     @pytest.mark.parametrize("form", [mean_square, expected_norm, unscaled, whitening(1e-6)])
     def test_each_form_is_what_it_says(self, form):
-        """Fails if the mean is left in, or the deviation is taken over one axis alone."""
+        """Fails if the mean is not subtracted, or if the deviation is taken over one axis only."""
         x = raw((4096, D))
         batch = ae.Batch(x, x)
         scale = ae.Autoencoder(Scale(), ae.ReLU(M), ae.nets.Dictionary(D, scale=Scale()))
@@ -238,7 +242,10 @@ class TestScale:
         np.testing.assert_allclose(back, x, rtol=1e-4, atol=1e-2)
 
     def test_training_on_scaled_data_changes_no_metric(self):
-        """Data times ten: same losses in its own units. Fails if an error is left in raw units."""
+        """Data times ten gives the same losses in its own units.
+
+        Fails if an error is in raw units.
+        """
         x = raw()
         model = ae.Autoencoder(Scale(), ae.TopK(M, 3), ae.nets.Dictionary(D, scale=Scale()))
         start = (ae.standardised(), ae.tied)
@@ -261,7 +268,7 @@ class TestScale:
             ae.standardised()(model.init(jax.random.key(0), batch), batch, jax.random.key(0))
 
     def test_geometric_median_and_matched_output(self):
-        """Fails if Weiszfeld's weights are squared, or the ratio is inverted."""
+        """Fails if Weiszfeld's weights are squared, or if the ratio is inverted."""
         x = raw().at[0].set(1e4)
         batch = ae.Batch(x, x)
         model = ae.Autoencoder(
@@ -281,7 +288,7 @@ class TestScale:
 
 
 def test_a_unit_norm_decoder_stays_one():
-    """Fails if the projection comes before the optimiser."""
+    """Fails if rows are normalised before the optimiser's update."""
     x = raw() / 30.0
     batch = ae.Batch(x, x)
     model = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(M), ae.nets.Dictionary(D, norm=1.0))
@@ -295,7 +302,7 @@ def test_a_unit_norm_decoder_stays_one():
 
 
 def test_the_gradient_along_an_atom_is_taken_away():
-    """Of atoms of any norm, and of nothing else. Fails if the atom is taken to have norm 1."""
+    """Only that part is removed, for atoms of any norm. Fails if the atom's norm is taken for 1."""
     atoms, gradient = raw((M, D)), raw((M, D), seed=1)
     params = {"decoder": {"atoms": atoms, "bias": atoms[0]}}
     grads = {"decoder": {"atoms": gradient, "bias": gradient[0]}}
@@ -322,7 +329,7 @@ class TestResampled:
         return model, batch, plain, ae.resampled(plain, model, every=3, **options)
 
     def test_rows_biases_moments_and_ages_of_dead_latents(self):
-        """Fails if Adam's moments keep their values, or living rows are touched."""
+        """Fails if Adam's moments keep their values, or if living rows change."""
         _, batch, plain, learner = self.setup(dead_after=50)
         state = learner.init(jax.random.key(0), batch)
         step = jax.jit(learner.step)
@@ -339,7 +346,7 @@ class TestResampled:
         assert metrics["resampled"] == 3
 
         def living(tree):
-            """What belongs to latents that were not dead, and the dictionary's bias."""
+            """Returns the leaves of latents that were not dead, and the dictionary's bias."""
             kept = jnp.asarray(np.flatnonzero(~dead))
             own = jax.tree.map(lambda a: a[..., kept], tree["bottleneck"]["encode"])
             return own, tree["decoder"]["atoms"][kept], tree["decoder"]["bias"]
@@ -381,7 +388,7 @@ class TestResampled:
 
     @pytest.mark.parametrize("code", [ae.JumpReLU(M, threshold=0.01), ae.Gated(M)])
     def test_what_a_code_has_of_its_own_starts_again_too(self, code):
-        """Fails if a threshold or a magnitude stays where no input reaches it."""
+        """Fails if a threshold or a magnitude keeps a value that no input reaches."""
         _, batch, _, _ = self.setup()
         model = ae.Autoencoder(ae.nets.Identity(), code, ae.nets.Dictionary(D, norm=1.0))
         plain = ae.learner(model, ae.sparse(), optax.adam(0.0), initialise=ae.tied)
@@ -401,7 +408,7 @@ class TestResampled:
             np.testing.assert_array_equal(new.params["bottleneck"][name][3:], leaf[3:])
 
     def test_inputs_are_drawn_in_proportion_to_their_error(self):
-        """Fails if the draw is uniform: one example alone has an error here."""
+        """Only one example has an error. Fails if the draw is uniform."""
         _, batch, _, learner = self.setup(dead_after=50, power=2.0)
         x = batch.x.at[5].mul(1e4)
         batch = ae.Batch(x, x)
@@ -418,8 +425,10 @@ class TestResampled:
         np.testing.assert_allclose(cosine, 1.0, rtol=1e-3)
 
     def test_errors_are_raised_to_the_power(self):
-        """Of two examples whose errors are 1 to 2, power 2: one draw in five. Fails for one in 17,
-        as of squared errors."""
+        """With errors 1 and 2 and power 2, the first is drawn one time in five.
+
+        Fails if squared errors are raised to the power, which gives one in 17.
+        """
         _, batch, _, learner = self.setup(dead_after=50, power=2.0)
         x = jnp.zeros_like(batch.x).at[5, 0].set(1e4).at[6, 1].set(2e4)
         step, drawn = jax.jit(learner.step), []
@@ -436,7 +445,7 @@ class TestResampled:
         assert abs(share - 0.2) < 4 * error < 0.2 - 1 / 17
 
     def test_fresh_atoms_are_as_long_as_living_ones(self):
-        """Fails if they are as long as those that died."""
+        """Fails if they are as long as the atoms that died."""
         model, batch, _, _ = self.setup()
         plain = ae.learner(model, ae.sparse(l1=0.1), optax.sgd(0.0), initialise=ae.tied)
         learner = ae.resampled(plain, model, every=3, dead_after=50)
@@ -463,7 +472,7 @@ class TestResampled:
 
 @pytest.mark.parametrize("place", ["scale", "skip"])
 def test_one_scale_in_encoder_and_decoder_is_refused(place):
-    """Flax would keep its memory under the encoder alone, and the fold would then lack a scale."""
+    """Flax would store its memory under the encoder only, and folding would lack a scale."""
     scale = ae.nets.Scale()
     with pytest.raises(ae.UserError, match="one Scale stands in the encoder and in the decoder"):
         ae.Autoencoder(scale, ae.ReLU(8), ae.nets.Dictionary(4, **{place: scale}))

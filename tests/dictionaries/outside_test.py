@@ -1,7 +1,7 @@
-"""A sparse code that is defined in this file alone goes wherever the library's own codes go.
+"""Tests that a sparse code defined in this file works wherever the library's own codes do.
 
 It is the soft threshold sign(p) relu(|p| - t) of p = x W + b, the activation of ISTA (Daubechies et
-al. 2004), with one learned t > 0 a latent. No file of aejax knows it.
+al. 2004), with one learned t > 0 for each latent. No file of aejax knows it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ D, M, STEPS = 16, 24, 40
 class SoftThreshold(Sparse):
     """sign(p) relu(|p| - t), p = x W + b, t = exp(log_t).
 
-    Attributes:
-      latents: m.
-      start: t at the start, which a sweep may trace.
+    Attributes: latents is m, and start is t at the start, which a sweep may trace.
     """
 
     latents: int
@@ -59,7 +57,7 @@ class SoftThreshold(Sparse):
     def apply_plain(cls, plain, pre):
         return soft(pre + plain.b_enc[None], plain.threshold)
 
-    def penalty(self, code):
+    def penalty(self, code, norms=None):
         return code.magnitude()
 
 
@@ -73,7 +71,7 @@ class Config:
 
 
 def images():
-    """Sums of a few of twelve directions, of either sign, as images of 4 x 4."""
+    """Makes sums of a few of twelve directions, of either sign, as images of 4 x 4."""
     random = np.random.default_rng(0)
     active = random.normal(size=(400, 12)) * (random.random((400, 12)) < 0.2)
     x = 0.5 + 0.1 * active @ random.normal(size=(12, D)) + 0.01 * random.normal(size=(400, D))
@@ -103,7 +101,7 @@ def compiled():
 
 
 def trained(folder, compiled, splits, steps):
-    """The variables after so many steps of a run that stands in the folder, or is continued."""
+    """Trains a run in the folder up to a step, or continues it; returns the variables."""
     batches = ae.data.Batches(splits[0], 32)
     with ae.Run(folder, Config(), model=made()) as run:
         state = start = run.restore(compiled.init(jax.random.key(0), batches[0]))
@@ -115,7 +113,7 @@ def trained(folder, compiled, splits, steps):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, compiled, splits):
-    """The folder of a run that was never interrupted, and its variables."""
+    """Returns the folder of a run that was never interrupted, and its variables."""
     folder = tmp_path_factory.mktemp("outside") / "run"
     return folder, trained(folder, compiled, splits, STEPS)
 
@@ -126,7 +124,7 @@ def equal(left, right):
 
 
 def test_it_trains_and_a_resumed_run_ends_in_the_same_bits(tmp_path, compiled, splits, whole):
-    """Fails if the class's own parameter is left out of the gradient, or of the checkpoint."""
+    """Fails if the class's own parameter is not trained, or is not in the checkpoint."""
     trained(tmp_path / "run", compiled, splits, STEPS // 2)
     assert equal(trained(tmp_path / "run", compiled, splits, STEPS), whole[1])
     moved = np.asarray(whole[1]["params"]["bottleneck"]["log_t"]) - np.log(0.1)
@@ -134,7 +132,10 @@ def test_it_trains_and_a_resumed_run_ends_in_the_same_bits(tmp_path, compiled, s
 
 
 def test_its_run_is_opened_with_the_model_alone(whole):
-    """A file may not name a class that is not aejax's. Fails if the error hides what to do."""
+    """A file may not name a class from outside aejax.
+
+    Fails if the error does not say what to do.
+    """
     folder, variables = whole
     with pytest.raises(ae.UserError, match=r"SoftThreshold cannot be made again .* model="):
         ae.load(folder)
@@ -144,7 +145,7 @@ def test_its_run_is_opened_with_the_model_alone(whole):
 
 @pytest.mark.parametrize("subtracts", [False, True])
 def test_folded_it_is_the_model_on_raw_inputs_and_unfolds(splits, whole, subtracts):
-    """Fails if the threshold is not one of the raw pre-activations, or if from_plain forgets it."""
+    """Fails if the threshold is not scaled to raw pre-activations, or if from_plain loses it."""
     batch = next(splits[2].batches(40))
     model, variables = made(subtract_bias=subtracts), whole[1]
     expected = model.apply(variables, batch)
@@ -173,7 +174,7 @@ def test_folded_it_is_the_model_on_raw_inputs_and_unfolds(splits, whole, subtrac
 
 
 def test_a_class_without_a_formula_says_what_to_define():
-    """Fails if the weights of a class that says nothing are taken for another's."""
+    """Fails if weights of a class without a formula are computed by another's."""
 
     class Silent(Sparse):
         latents: int
@@ -191,7 +192,7 @@ def test_a_class_without_a_formula_says_what_to_define():
 
 
 class Bent(Sparse):
-    """relu(p) + slope relu(p - 1): a vector and a number for which Plain has no field."""
+    """relu(p) + slope relu(p - 1), with a vector and a number for which Plain has no field."""
 
     corner: float = 1.0
 
@@ -225,7 +226,7 @@ def bent(pre, slope, corner):
 
 
 def test_a_vector_that_plain_has_no_field_for_is_kept_in_own(splits):
-    """Fails if `own` is lost where weights are folded, scaled or made a model again."""
+    """Fails if `own` is lost when weights are folded, scaled or unfolded to a model."""
     scale = ae.nets.Scale
     model = ae.Autoencoder(
         scale(), Bent(M, corner=0.5), ae.nets.Dictionary((4, 4, 1), scale=scale())
@@ -245,7 +246,7 @@ def test_a_vector_that_plain_has_no_field_for_is_kept_in_own(splits):
 
 
 def test_norms_are_not_folded_into_a_code_that_does_not_say_how_it_grows():
-    """A square grows with the square of its weights: the fold would be wrong without a word."""
+    """This code is a square, so folding norms as for a linear code would be silently wrong."""
 
     class Squared(Sparse):
         def activate(self, inputs, step, decoder):
@@ -257,14 +258,14 @@ def test_norms_are_not_folded_into_a_code_that_does_not_say_how_it_grows():
 
 
 def test_saelens_refuses_it_by_name(tmp_path, whole):
-    """Fails if it is written as the nearest of SAELens' architectures."""
+    """Fails if it is written as one of SAELens' architectures."""
     with pytest.raises(ae.UserError, match="SAELens has no SoftThreshold SAE"):
         interop.save_saelens(tmp_path / "sae", ae.fold(made(), whole[1]))
     assert not (tmp_path / "sae").exists()
 
 
 def test_the_report_counts_what_is_active(tmp_path, splits, whole):
-    """Of either sign. Fails if the page counts positive activations alone."""
+    """Activations have either sign. Fails if the report counts only positive ones."""
     sections = sparse_sections(made(), whole[1], splits)
     page = report.write(tmp_path, "A soft threshold", sections).read_text()
     found = evaluation.sparsity(made(), whole[1], splits[0])
@@ -286,7 +287,7 @@ def test_it_is_swept_over_its_threshold(splits):
 
 
 def test_its_own_penalty_is_what_is_steered(splits, whole):
-    """Fails if the steered term is not the class's."""
+    """Fails if the steered term is not the class's own penalty."""
     batch = next(splits[2].batches(40))
     model = made(l0=4.0)
     bound = model.bind(model.init(jax.random.key(0), batch) | {"params": whole[1]["params"]})

@@ -1,4 +1,6 @@
-"""Annealed importance sampling against a model whose log p(x) is known exactly."""
+"""Tests of annealed importance sampling on a model whose log p(x) is known exactly."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from aejax import evaluation
 from aejax.evaluation import Walk, chains
 from aejax.evaluation.annealed import _lower
 from aejax.evaluation.batches import Static
+from tests import kinds
 from tests.evaluation.cases import linear_gaussian
 
 KEY = jax.random.key(3)
@@ -18,7 +21,7 @@ WALK = Walk(chains=8, temperatures=60, leapfrogs=4, step=0.3)
 
 
 def exact(target):
-    """log p(x) of the linear-Gaussian model, from its decoder alone."""
+    """Computes log p(x) of the linear-Gaussian model from its decoder alone."""
     output = CASE.variables["params"]["decoder"]["output"]
     weight, bias = (np.asarray(output[name], np.float64) for name in ("kernel", "bias"))
     covariance = weight.T @ weight + 0.25 * np.eye(4)
@@ -28,8 +31,11 @@ def exact(target):
 
 
 def test_the_bounds_bracket_the_exact_value():
-    """Fails without the logarithm of the chains, if temperatures weigh before they move on the way
-    down, or if the walk stands still (the gap is then 5 nats and more)."""
+    """Fails without the logarithm of the number of chains, or if weights are computed before moves
+    on the way down.
+
+    Fails also if the chains do not move: the gap is then 5 nats or more.
+    """
     found = evaluation.bidirectional(CASE.model, CASE.variables, KEY, WALK, examples=400)
     truth = exact(found.target)
     below, above = truth - found.lower, found.upper - truth
@@ -42,8 +48,11 @@ def test_the_bounds_bracket_the_exact_value():
 
 
 def test_the_way_down_starts_at_the_latents_that_the_data_came_from():
-    """Of a walk that hardly moves the bound from above is log p(x | z), in the mean minus the
-    noise's entropy. Fails if the way down starts at other draws of the prior."""
+    """With a walk that hardly moves, the mean upper bound is minus the entropy of the noise.
+
+    The bound is then log p(x | z) at the latents that the data came from. Fails if the way down
+    starts at other draws of the prior.
+    """
     still = Walk(chains=2, temperatures=2, leapfrogs=1, step=1e-6)
     found = evaluation.bidirectional(CASE.model, CASE.variables, KEY, still, examples=400)
     entropy = 4 * 0.5 * (np.log(2 * np.pi * 0.25) + 1)
@@ -51,7 +60,7 @@ def test_the_way_down_starts_at_the_latents_that_the_data_came_from():
 
 
 def test_given_data_is_evaluated_without_the_encoder():
-    """Its parameters are spoiled first. Fails if chains start at the posterior."""
+    """The encoder's parameters are spoiled first. Fails if chains start at the posterior."""
     spoiled = jax.tree.map(lambda a: a, CASE.variables)
     params = {**spoiled["params"], "bottleneck": jax.tree.map(jnp.zeros_like,
               spoiled["params"]["bottleneck"])}  # fmt: skip
@@ -64,14 +73,17 @@ def test_given_data_is_evaluated_without_the_encoder():
 
 
 def test_weights_are_unbiased_however_few_the_temperatures():
-    """E w = p(x) up and 1 / p(x) down, four standard errors, on a model so easy that no weight is
-    far from the rest. Fails if proposals are kept always, if the momentum's energy is left out, or
-    if the way down weighs before it moves."""
+    """E w is p(x) on the way up and 1 / p(x) on the way down, within four standard errors.
+
+    The model is so easy that no weight is far from the others. Fails if proposals are always
+    accepted, if the momentum's energy is left out, or if weights are computed before moves on the
+    way down.
+    """
     case = linear_gaussian(examples=3, latents=1, size=2)
     walk = Walk(chains=20_000, temperatures=3, leapfrogs=2, step=0.9)
     batch = next(case.data.batches(3))
 
-    @jax.jit
+    @kinds.optimised
     def one(batch, z, key):
         density = chains.density(case.model, case.variables, batch, walk.chains)
         a, b, c = jax.random.split(key, 3)
@@ -93,19 +105,24 @@ def test_weights_are_unbiased_however_few_the_temperatures():
 
 
 def test_weights_are_unbiased_where_the_steps_are_tuned():
-    """E w = p(x), three standard errors, from a first step so bad that all of a short walk tunes
-    it. Fails if the chains that tune start where the weighed ones do: 0.005 too much, 9 errors."""
+    """E w = p(x) within three standard errors, although the first step is bad and a short walk
+    tunes it.
+
+    Fails if the chains that tune the step start where the weighted chains do, which gives 0.005 too
+    much, 9 standard errors.
+    """
     case = linear_gaussian(examples=3, latents=1, size=2)
     copies = 100_000
     many = jax.tree.map(lambda a: jnp.repeat(a[1:2], copies, axis=0), next(case.data.batches(3)))
     walk, index = Walk(1, 30, 1, 4.0), jnp.arange(copies)
-    found, _, _ = _lower(Static(case.model), walk, case.variables, KEY, many, index)
+    lower = kinds.optimised(functools.partial(_lower, Static(case.model), walk))
+    found, _, _ = lower(case.variables, KEY, many, index)
     weight = np.exp(np.float64(found) - case.log_prob[1])
     assert abs(weight.mean() - 1) < 3 * weight.std() / copies**0.5
 
 
 def test_the_effective_sample_size_of_one_temperature_is_known():
-    """Weights are then p(x | z) of prior draws, and (E w)^2 / E w^2 has a closed form.
+    """Weights are p(x | z) of prior draws, so (E w)^2 / E w^2 has a closed form.
 
     w = N(x; W z + b, s^2), and w^2 is N(x; W z + b, s^2 / 2) times (4 pi s^2)^(-D / 2). Fails if
     the square root of the effective sample size is returned.
@@ -137,13 +154,16 @@ def test_temperatures_rise_from_zero_to_one():
 
 
 def test_steps_follow_the_share_that_is_kept():
-    """From far too large and far too small. Fails if the adaptation has the wrong sign."""
+    """The first step is far too large, or far too small.
+
+    Fails if the adaptation has the wrong sign.
+    """
     batch = next(CASE.data.batches(1))
     sizes = []
     for step in (0.01, 5.0):
         walk = Walk(chains=16, temperatures=300, leapfrogs=5, step=step)
         density = chains.density(CASE.model, CASE.variables, batch, walk.chains)
-        tuned = jax.jit(lambda k, d=density, w=walk: chains.tuned(d, w, k))(KEY)
+        tuned = kinds.optimised(lambda k, d=density, w=walk: chains.tuned(d, w, k))(KEY)
         sizes.append(np.asarray(tuned)[-100:].mean())
     assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
     assert 0.05 < sizes[0] < 2

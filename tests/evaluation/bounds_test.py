@@ -1,4 +1,4 @@
-"""Bounds as training uses them: the cost is the bound itself."""
+"""Tests that the cost which training minimises is the bound itself."""
 
 import jax
 import numpy as np
@@ -22,7 +22,9 @@ def _loss(case, bound, draws):
 
 @pytest.mark.parametrize("draws", [1, 5, 50])
 def test_importance_weighted_cost_is_the_bound(draws):
-    """Fails without log K, over the wrong axis, or as the weighted mean of the costs."""
+    """Fails without log K, with the wrong axis, or if the cost is the weighted mean of the
+    costs.
+    """
     cost = np.random.default_rng(0).normal(100.0, 5.0, (draws, 7)).astype(np.float32)
     exact = -np.log(np.mean(np.exp(-(cost.astype(np.float64) - 100.0)), axis=0)) + 100.0
     np.testing.assert_allclose(bounds.iwae.reduce(cost), exact, rtol=1e-5)
@@ -35,7 +37,10 @@ def test_one_draw_with_any_bound_is_the_elbo():
 
 
 def test_more_draws_tighten_the_bound_towards_the_density():
-    """Over the same draws, then with the gap known. Fails if the loss reduces over examples."""
+    """The draws are the same, and the gap is known.
+
+    Fails if the loss is reduced over examples first.
+    """
     case = linear_gaussian(0.5, 1.3)
     elbo, iwae = _loss(case, bounds.mean, 50), _loss(case, bounds.iwae, 50)
     assert -case.log_prob.mean() - 0.1 < iwae < elbo - 0.5

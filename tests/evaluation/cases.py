@@ -1,4 +1,4 @@
-"""Models whose figures are known exactly, and a stand-in for a split of data."""
+"""Models whose density is known exactly, and a stand-in for a split of data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aejax.types import Batch
 
 
 class Held:
-    """Arrays as an evaluation sees a split."""
+    """A split of arrays in memory, with the methods that evaluations use."""
 
     def __init__(self, x, target=None, mask=None):
         self.x = np.asarray(x, np.float32)
@@ -30,7 +30,7 @@ class Held:
 
 
 class Opaque(ae.contracts.Prior):
-    """The standard normal prior, without its closed form of the KL."""
+    """The standard normal prior without its closed form of the KL."""
 
     inner: Any = ae.priors.Standard()
 
@@ -48,18 +48,15 @@ class LinearGaussian(NamedTuple):
     variables: Any
     data: Held
     log_prob: np.ndarray  # f64[N], the exact log p(x)
-    mean: np.ndarray  # f64[N, L], of the exact posterior
-    std: np.ndarray  # f64[L]
+    mean: np.ndarray  # the mean of the exact posterior
+    std: np.ndarray  # the deviation of the exact posterior
 
 
 def linear_gaussian(
     shift=0.0, widen=1.0, examples=64, latents=8, size=12, prior=None, decoder=None
 ):
-    """A linear-Gaussian VAE whose posterior is the exact one, shifted and widened.
-
-    Args:
-      shift: of the posterior's mean, in its standard deviations.
-      widen: factor on its standard deviation.
+    """Makes a linear-Gaussian VAE whose posterior is the exact one, shifted by `shift` of its
+    deviations and with its deviation multiplied by `widen`.
     """
     generator = np.random.default_rng(0)
     scales = np.linspace(0.3, 1.5, latents)

@@ -1,4 +1,4 @@
-"""What a model makes of examples and codes: against the model itself and against known answers."""
+"""Tests of decoded examples and codes, against the model itself and known answers."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def test_interpolation_ends_at_the_reconstructions_and_has_the_middle_between():
 
 
 def test_a_traversal_moves_one_latent_and_keeps_the_rest():
-    """Fails if the indices of rows and dimensions are exchanged."""
+    """Fails if rows and dimensions are swapped."""
     train, *_ = splits()
     model = variational()
     variables = fresh(model, train)
@@ -41,7 +41,7 @@ def test_a_traversal_moves_one_latent_and_keeps_the_rest():
 
 
 def test_the_levels_of_a_hierarchy_stand_side_by_side():
-    """Fails if the lowest level comes first, or if a level is cut at another's size."""
+    """Fails if the lowest level comes first, or if a level has another's size."""
     train, _, test = splits()
     mlp, event = ae.nets.MLP, (SIDE, SIDE, 1)
     model = ae.Autoencoder(
@@ -51,7 +51,8 @@ def test_the_levels_of_a_hierarchy_stand_side_by_side():
         ae.priors.Levels((mlp((), (4,)),)),
         ae.likelihoods.Bernoulli(),
     )
-    learner = ae.learner(model, ae.elbo(), optax.sgd(0.0))  # init of a learner touches the prior
+    # the learner's init makes the prior's parameters
+    learner = ae.learner(model, ae.elbo(), optax.sgd(0.0))
     start = examples.chosen(train, np.arange(4))
     variables = {"params": learner.init(jax.random.key(3), start).params}
     codes = decoding.encode(model, variables, test)
@@ -64,20 +65,20 @@ def test_the_levels_of_a_hierarchy_stand_side_by_side():
 
 
 def test_samples_need_no_encoder():
-    """Fails if samples touch the encoder or the bottleneck: their parameters are gone."""
+    """The parameters of encoder and bottleneck are removed. Fails if sampling reads them."""
     train, *_ = splits()
     model = variational()
     params = fresh(model, train)["params"]
     rest = {"params": {"decoder": params["decoder"]}}
     drawn = decoding.samples(model, rest, jax.random.key(0), 9)
     assert drawn.shape == (9, SIDE, SIDE, 1)
-    assert np.ptp(drawn, axis=0).max() > 0  # nine different ones
+    assert np.ptp(drawn, axis=0).max() > 0  # the nine samples differ
     assert drawn.min() >= 0
-    assert drawn.max() <= 1  # means, not logits
+    assert drawn.max() <= 1  # they are means, not logits
 
 
 def test_codes_and_their_activity_are_the_posteriors(monkeypatch):
-    """Fails if the KL is averaged over batches of unlike size, or over the wrong axis."""
+    """Fails if the KL is averaged over batches of unequal size, or over the wrong axis."""
     monkeypatch.setattr(decoding, "SIZE", 5)
     train, _, test = splits()
     model = variational()
@@ -93,9 +94,9 @@ def test_codes_and_their_activity_are_the_posteriors(monkeypatch):
 
 
 def test_fitted_samples_have_the_mean_and_covariance_of_the_codes(monkeypatch):
-    """Fails if the square root of the covariance is transposed, or the mean left out."""
+    """Fails if the root of the covariance is transposed, or if the mean is left out."""
     rng = np.random.default_rng(0)
-    # Singular: one direction is never taken.
+    # The covariance is singular: codes do not vary in one direction.
     codes = rng.normal(size=(500, 3)) @ np.array([[2.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0, 0, 0]]) + 4
     monkeypatch.setattr(decoding, "decode", lambda model, variables, latent, context: latent)
     drawn = np.asarray(decoding.fitted_samples(None, {}, codes, jax.random.key(0), 40_000))

@@ -1,4 +1,4 @@
-"""The KL's parts against loops in numpy and on posteriors whose parts are known."""
+"""Tests of the KL's parts, against loops in numpy and on posteriors whose parts are known."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ KEY = jax.random.key(2)
 
 
 def model(kernel, bias):
-    """x -> N(mean, exp(log_std)^2), linear, with nothing to decode."""
+    """Makes a linear model x -> N(mean, exp(log_std)^2) without a decoder."""
     kernel, bias = (jnp.asarray(a, jnp.float32) for a in (kernel, bias))
     parts = ae.Autoencoder(
         ae.nets.Identity(),
@@ -30,7 +30,7 @@ def decomposed(kernel, bias, x, **options):
 
 
 def test_against_loops():
-    """Over the same draws. Fails if q(z) is that of the batch alone, or without log N."""
+    """The draws are the same. Fails if q(z) is that of the batch alone, or without log N."""
     case = linear_gaussian(0.5, 1.3, examples=9, latents=2, size=3)
     found = evaluation.decomposition(case.model, case.variables, case.data, KEY, batch=4)
     mean, log_std = evaluation.posteriors(case.model, case.variables, case.data, batch=4)
@@ -51,7 +51,7 @@ def test_against_loops():
 
 
 def test_the_parts_add_up_to_the_kl():
-    """Which is the ELBO's rate in the mean. Fails if a part is counted twice."""
+    """Their sum is the ELBO's rate in the mean. Fails if a part is counted twice."""
     case = linear_gaussian(0.5, 1.3, examples=40)
     found = evaluation.decomposition(case.model, case.variables, case.data, KEY, draws=50)
     total = found.mutual_information + found.total_correlation + found.dimension_wise_kl
@@ -63,14 +63,17 @@ def test_the_parts_add_up_to_the_kl():
 
 
 def test_posteriors_that_do_not_look():
-    """All alike: no information, no correlation. Fails if N is counted one too few."""
+    """Posteriors are all equal, so information and total correlation are 0.
+
+    Fails if N is 1 too small.
+    """
     found = decomposed(np.zeros((2, 4)), [1.0, 0.0, 0.0, 0.0], np.eye(2))
     np.testing.assert_allclose(found.mutual_information, 0, atol=1e-5)
     np.testing.assert_allclose(found.total_correlation, 0, atol=1e-5)
 
 
 def test_posteriors_far_apart_tell_which_example():
-    """I = log N; two latents that say the same have TC = log N, two that share it none."""
+    """I = log N. Two latents that say the same have TC = log N; two that share it have TC = 0."""
     x = np.linspace(-1, 1, 8)[:, None]
     narrow = [0, 0, -6.0, -6.0]
     both = decomposed([[9.0, 9.0, 0, 0]], narrow, x)

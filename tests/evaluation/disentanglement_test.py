@@ -1,4 +1,4 @@
-"""Metrics of disentanglement on codes whose score is known, and against scikit-learn."""
+"""Tests of disentanglement metrics, on codes whose scores are known and against scikit-learn."""
 
 import itertools
 
@@ -10,13 +10,13 @@ from aejax.evaluation import disentanglement as metrics
 
 SIZES = (3, 4, 5)
 GRID = np.array(list(itertools.product(*(range(n) for n in SIZES))))
-FACTORS = np.tile(GRID, (50, 1))  # i[3000, 3], every combination equally often
-# In another order, on other scales, beside a latent that says nothing.
+FACTORS = np.tile(GRID, (50, 1))  # i[3000, 3], every combination of values equally often
+# The factors in another order and on other scales, beside a latent without information.
 PERFECT = np.concatenate([-2.0 * FACTORS[:, [2]], 1 + FACTORS[:, :2], np.zeros((3000, 1))], axis=1)
 NOISE = np.random.default_rng(5).uniform(-1, 1, (3000, 4))
 POINTS = {"train": 600, "test": 600}
 
-# Twelve examples by hand: z_0 tells factor 0, z_1 a part of factor 1, z_2 of both.
+# Twelve examples: z_0 determines factor 0, z_1 a part of factor 1, and z_2 parts of both.
 SMALL = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 1], [0, 1, 0], [1, 0, 2], [1, 1, 3], [1, 2, 3],
                   [1, 2, 2], [2, 3, 4], [2, 3, 5], [2, 2, 5], [2, 3, 4.0]])  # fmt: skip
 SMALL_FACTORS = np.array([[0, 0], [0, 1], [0, 0], [0, 1], [1, 0], [1, 1], [1, 2], [1, 2], [2, 2],
@@ -24,10 +24,10 @@ SMALL_FACTORS = np.array([[0, 0], [0, 1], [0, 0], [0, 1], [1, 0], [1, 1], [1, 2]
 
 
 class TestPerfectCodes:
-    """One latent a factor, one factor a latent."""
+    """Each latent encodes one factor, and each factor is in one latent."""
 
     def test_score_one(self):
-        """Fails if the gap is not divided by the factor's entropy, or by that of another log."""
+        """Fails if the gap is not divided by the factor's entropy, or by one in another base."""
         assert metrics.mig_of_means(PERFECT, FACTORS) == pytest.approx(1.0, abs=1e-6)
         narrow = np.full(PERFECT.shape, -5.0)
         assert metrics.mig_of_samples(PERFECT, narrow, FACTORS, samples=3000) == pytest.approx(
@@ -38,7 +38,7 @@ class TestPerfectCodes:
         assert metrics.factor_vae_score(PERFECT, FACTORS, **POINTS) == 1.0
 
     def test_modularity_is_one_where_no_latent_is_silent(self):
-        """A silent latent counts as 0, as in disentanglement_lib: three of four."""
+        """A latent without information counts as 0, as in disentanglement_lib: three of four."""
         assert metrics.modularity(PERFECT[:, :3], FACTORS) == pytest.approx(1.0, abs=1e-6)
         assert metrics.modularity(PERFECT, FACTORS) == pytest.approx(0.75, abs=1e-6)
 
@@ -50,16 +50,19 @@ class TestPerfectCodes:
         assert found.importance.shape == (4, 3)
 
     def test_twenty_values_are_told_apart_by_twenty_bins(self):
-        """Fails with edges that put two values into one bin."""
+        """Fails if edges put two values into one bin."""
         factors = np.tile(np.array(list(itertools.product(range(20), range(2)))), (10, 1))
         assert metrics.mig_of_means(factors.astype(float), factors) == pytest.approx(1.0, abs=1e-6)
         many = np.tile(np.array(list(itertools.product(range(40), range(2)))), (10, 1))
-        # Two values a bin: log 2 nats are lost of factor 0's log 40.
+        # With two values in a bin, log 2 nats are lost of factor 0's log 40.
         expected = 0.5 * (1 + (1 - np.log(2) / np.log(40)))
         assert metrics.mig_of_means(many.astype(float), many) == pytest.approx(expected, abs=1e-6)
 
     def test_binary_factors_by_threshold(self):
-        """The second latent is right half the time: 1 - 1/2. Fails if chance is taken off twice."""
+        """The second latent is right half the time: 1 - 1/2.
+
+        Fails if chance is subtracted twice.
+        """
         factors = np.tile(np.array(list(itertools.product(range(2), range(2)))), (100, 1))
         codes = 4.0 * factors - 2.0
         found = metrics.sap_of_threshold(codes, factors, train=200, test=200)
@@ -67,7 +70,7 @@ class TestPerfectCodes:
 
 
 class TestIndependentCodes:
-    """The metric's own chance level."""
+    """The scores of codes without information."""
 
     def test_gaps_are_about_zero(self):
         assert 0 <= metrics.mig_of_means(NOISE, FACTORS) < 0.02
@@ -77,7 +80,10 @@ class TestIndependentCodes:
         assert 0 <= found < 0.02
 
     def test_posteriors_that_do_not_look_tell_nothing(self):
-        """Exactly. Fails if log q(z | v) is averaged over more than the value's own examples."""
+        """The score is exactly 0.
+
+        Fails if log q(z | v) is averaged over other examples than those with v.
+        """
         alike = np.zeros((3000, 2))
         found = metrics.mig_of_samples(alike, alike, FACTORS, samples=300)
         assert found == pytest.approx(0.0, abs=1e-9)
@@ -86,19 +92,23 @@ class TestIndependentCodes:
         found = metrics.dci(NOISE, FACTORS, train=300, test=1500)
         assert found.disentanglement < 0.05
         assert found.completeness < 0.05
-        # Guessing right: the mean of 1/3, 1/4 and 1/5.
+        # The mean accuracy of guesses is the mean of 1/3, 1/4 and 1/5.
         assert found.informativeness == pytest.approx(np.mean(1 / np.array(SIZES)), abs=0.05)
 
     @pytest.mark.parametrize("metric", [metrics.beta_vae_score, metrics.factor_vae_score])
     def test_which_factor_is_still_is_a_guess_among_three(self, metric):
-        """Four standard errors of 2,000 guesses. Fails if the fixed factor leaks into the point."""
+        """Within four standard errors of 2,000 guesses.
+
+        Fails if points contain the fixed factor.
+        """
         found = metric(NOISE, FACTORS, train=300, test=2000)
         assert found == pytest.approx(1 / 3, abs=4 * (2 / 9 / 2000) ** 0.5)
 
     def test_modularity_of_noise(self):
-        """I(z; v) of independent codes is chi-square of (bins - 1)(values - 1) degrees, over 2 N.
+        """The score of noise is not 0, and is simulated here from its law.
 
-        So the score is not 0: simulated here from that law alone.
+        For independent codes 2 N I(z; v) is chi-square with (bins - 1)(values - 1) degrees of
+        freedom.
         """
         generator = np.random.default_rng(0)
         degrees = 19 * (np.array(SIZES) - 1)
@@ -112,8 +122,11 @@ class TestIndependentCodes:
 
 @pytest.mark.parametrize("bins", [20, 5])
 def test_mig_and_modularity_against_scikit_learn(bins):
-    """As disentanglement_lib writes them. Fails if the mean is over latents, or squares are not, or
-    if a value on the edge of two of five bins falls into the lower one."""
+    """They are computed as in disentanglement_lib.
+
+    Fails if the mean is over latents, if squares are left out, or if a value on the edge of two of
+    five bins falls into the lower one.
+    """
     from sklearn.metrics import mutual_info_score
 
     def binned(column):
@@ -134,15 +147,18 @@ def test_mig_and_modularity_against_scikit_learn(bins):
 
 
 def test_the_two_migs_are_two_metrics():
-    """Wide posteriors lower the one and not the other."""
+    """Wide posteriors lower the MIG of samples, but not that of means."""
     wide = np.full(PERFECT.shape, 0.0)
     low = metrics.mig_of_samples(PERFECT, wide, FACTORS, samples=500)
     assert low < 0.7 < metrics.mig_of_means(PERFECT, FACTORS)
 
 
 def test_chens_mig_against_loops():
-    """The same draws, example by example. Fails if q(z | v) is of other examples than
-    those with the value, or a deviation is left out; its weight cancels in the gap."""
+    """The draws are the same, and loops run over examples.
+
+    Fails if q(z | v) is taken over other examples than those with the value, or if a deviation is
+    left out; its weight cancels in the gap.
+    """
     generator = np.random.default_rng(3)
     mean, log_std = generator.normal(size=(12, 3)) + SMALL, generator.normal(size=(12, 3)) * 0.2
     found = metrics.mig_of_samples(mean, log_std, SMALL_FACTORS, seed=4)
@@ -171,9 +187,9 @@ def test_chens_mig_against_loops():
 
 
 def test_each_factor_s_gap_is_divided_by_its_own_entropy():
-    """A binary factor that is told perfectly and one of twenty values that is not told at all: 1/2.
+    """A binary factor that is encoded perfectly and one of twenty values that is not encoded: 1/2.
 
-    Fails if the mean gap is divided by the mean entropy: 0.188.
+    Fails if the mean gap is divided by the mean entropy, which gives 0.188.
     """
     factors = np.tile(np.array(list(itertools.product(range(2), range(20)))), (10, 1))
     codes = np.stack([10.0 * factors[:, 0], np.zeros(len(factors))], axis=1)
@@ -183,7 +199,7 @@ def test_each_factor_s_gap_is_divided_by_its_own_entropy():
 
 
 class Fixed:
-    """A classifier whose importances are given in turn."""
+    """A classifier with given importances."""
 
     rows = iter(())
 
@@ -195,9 +211,9 @@ class Fixed:
 
 
 def test_dci_by_hand():
-    """Importances [[3/4, 0], [1/4, 1/2], [0, 1/2]] of 3 latents and 2 factors.
+    """Importances are [[3/4, 0], [1/4, 1/2], [0, 1/2]] for 3 latents and 2 factors.
 
-    Fails if disentanglement and completeness change places, or rows weigh alike.
+    Fails if disentanglement and completeness are swapped, or if rows have equal weights.
     """
     Fixed.rows = iter([np.array([0.75, 0.25, 0.0]), np.array([0.0, 0.5, 0.5])])
     found = metrics.dci(SMALL, SMALL_FACTORS, classifier=Fixed)
@@ -213,7 +229,7 @@ def test_dci_by_hand():
 
 
 def test_sap_by_regression_against_numpy():
-    """Fails if r is not squared, or the gap runs over the factors."""
+    """Fails if r is not squared, or if the gap runs over the factors."""
     r = np.corrcoef(SMALL.T, SMALL_FACTORS.T)[:3, 3:] ** 2
     ordered = np.sort(r, axis=0)
     expected = np.mean(ordered[-1] - ordered[-2])
@@ -221,8 +237,11 @@ def test_sap_by_regression_against_numpy():
 
 
 def test_sap_by_threshold_judges_by_other_points_and_weighs_the_classes_evenly():
-    """Mean gaps over seeds. Fails if the points that were learned are judged, where eight are few
-    enough for a latent that says nothing to fit some, or if a rare value may be left out."""
+    """Mean gaps over seeds are those of held-out points.
+
+    Fails if the training points are judged: eight are so few that a latent without information fits
+    some of them. Fails also if a rare value has less weight.
+    """
 
     def gap(factors, train):
         codes = 4.0 * factors - 2.0
@@ -241,7 +260,7 @@ def test_sap_by_threshold_judges_by_other_points_and_weighs_the_classes_evenly()
 
 
 def test_latents_that_hardly_vary_are_not_asked():
-    """Fails if the least varying latent of all wins every vote."""
+    """Fails if the latent that varies least wins every vote."""
     tiny = 1e-3 * np.random.default_rng(0).normal(size=(3000, 1))
     both = np.concatenate([PERFECT, tiny], axis=1)
     assert metrics.factor_vae_score(both, FACTORS, **POINTS) == 1.0
@@ -249,8 +268,11 @@ def test_latents_that_hardly_vary_are_not_asked():
 
 
 def test_latents_are_pruned_by_their_deviation_and_compared_by_their_share():
-    """Of codes with noise. Fails if the variance is compared with `prune`, or if the latent of the
-    smallest scale wins every vote."""
+    """Codes have noise.
+
+    Fails if the variance is compared with `prune`, or if the latent of the smallest scale wins
+    every vote.
+    """
     rng = np.random.default_rng(0)
     codes = FACTORS / FACTORS.std(axis=0) + 0.3 * rng.normal(size=FACTORS.shape)
     assert metrics.factor_vae_score(0.1 * codes, FACTORS, **POINTS) > 0.99
@@ -258,7 +280,10 @@ def test_latents_are_pruned_by_their_deviation_and_compared_by_their_share():
 
 
 def test_votes_are_judged_by_other_points():
-    """Of noise. Fails if the points that are judged vote themselves: most of so few agree."""
+    """Codes are noise.
+
+    Fails if the judged points vote themselves: most of so few agree by chance.
+    """
     found = [
         metrics.factor_vae_score(NOISE, FACTORS, train=100, test=6, batch=8, seed=seed)
         for seed in range(60)
@@ -291,7 +316,7 @@ def test_refusals(codes, factors, said):
     ],
 )
 def test_numbers_of_points_that_cannot_be_are_refused(metric, options, said):
-    """Fails if the figure is NaN, or scikit-learn's error."""
+    """Fails if the score is NaN, or if scikit-learn raises the error."""
     with pytest.raises(ae.UserError, match=said):
         metric(PERFECT, FACTORS, **options)
 

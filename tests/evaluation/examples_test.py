@@ -1,4 +1,4 @@
-"""Examples that are shown or compared: against brute force."""
+"""Tests of the examples that are shown or compared, against brute force."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from tests.report.cases import splits
 
 
 def test_the_nearest_example_of_a_training_example_is_itself():
-    """Fails if blocks' numbers lack their start, or if the closest is not kept over blocks."""
+    """Fails if indices within a block lack the block's start, or if only the last block counts."""
     rng = np.random.default_rng(1)
     x = rng.random((5_000, 4, 4, 1)).astype(np.float32)  # more than one block of 4,096
     train, *_ = data.arrays(x, validation=0.05, test=0.05)
@@ -31,7 +31,7 @@ def test_the_nearest_example_is_that_of_brute_force():
 
 
 def test_nearest_compares_grey_values_where_training_draws_pixels():
-    """Fails if the pixels that training draws are compared instead of their means."""
+    """Fails if drawn pixels are compared instead of their means."""
     rng = np.random.default_rng(2)
     train, *_ = data.arrays(rng.random((60, 4, 4, 1)).astype(np.float32), binarise="dynamic")
     found = examples.nearest(train.arrays["x"][:5], train)
@@ -40,7 +40,7 @@ def test_nearest_compares_grey_values_where_training_draws_pixels():
 
 
 def test_varied_examples_go_through_the_classes():
-    """Fails if examples are merely the first ones."""
+    """Fails if the examples are just the first ones."""
     labels = np.array([7, 7, 7, 2, 2, 9])
     assert labels[examples.varied(labels, 5, 6)].tolist() == [2, 7, 9, 2, 7]
     assert examples.varied(None, 3, 6).tolist() == [0, 1, 2]

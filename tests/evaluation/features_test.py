@@ -1,4 +1,4 @@
-"""Recovery of known features, fidelity and SAEBench's figures, against brute force and sklearn."""
+"""Tests of feature recovery, fidelity and SAEBench's metrics, against brute force and sklearn."""
 
 import itertools
 
@@ -32,7 +32,8 @@ GENERATOR = np.random.default_rng(0)
 ATOMS = GENERATOR.normal(size=(7, 4)) * np.array([0.1, 1, 2, 3, 4, 5, 6])[:, None]
 TRUTH = GENERATOR.normal(size=(5, 4))
 
-# explained variance, legacy, mse, cossim, l2 ratio, relative reconstruction bias
+# The columns are explained variance, its legacy form, mse, cosine similarity, l2 ratio and relative
+# reconstruction bias.
 THEIRS = [
     0.9431291627707566,
     0.9094842060428123,
@@ -45,13 +46,13 @@ THEIRS = [
 
 class TestMatching:
     def test_cosines_are_sklearns(self):
-        """Fails if a side is not normalised; a row of zeros points nowhere."""
+        """Fails if one side is not normalised; a row of zeros has cosine 0."""
         atoms = np.concatenate([ATOMS, np.zeros((1, 4))])
         np.testing.assert_allclose(cosines(atoms, TRUTH), cosine_similarity(atoms, TRUTH))
 
     @pytest.mark.parametrize("swap", [False, True])
     def test_matching_is_the_best_of_all(self, swap):
-        """Brute force over all one-to-one matchings; fails if greedy, or signed."""
+        """It is the best of all one-to-one matchings. Fails if it is greedy, or uses signs."""
         few, many = TRUTH, ATOMS
         cosine = np.abs(cosine_similarity(few, many))
         best = max(
@@ -65,7 +66,7 @@ class TestMatching:
         np.testing.assert_allclose(pairs.cosine, of[pairs.latents, pairs.features])
 
     def test_greedy_would_lose(self):
-        """Two latents near one feature: 0.6 + 0.8 is worse than 0.8 + 0.6 the other way round."""
+        """Two latents are near one feature: 0.6 + 0.8 loses to 0.8 + 0.6 the other way round."""
         angle = np.deg2rad([0.0, 20.0])
         atoms = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         truth = np.stack([np.cos(np.deg2rad([10.0, -60.0])), np.sin(np.deg2rad([10.0, -60.0]))], 1)
@@ -75,7 +76,7 @@ class TestMatching:
         np.testing.assert_array_equal(nearest(atoms, truth).features, [0, 0])
 
     def test_mmcs_has_its_sign(self):
-        """A latent that points the other way counts for MCC, not for MMCS; fails if |cos|."""
+        """A latent of opposite direction counts for MCC, but not for MMCS. Fails with |cos|."""
         assert mcc(matched(-np.eye(3), np.eye(3))) == 1.0
         assert mmcs(-np.eye(3), np.eye(3)) == 0.0
         cosine = cosine_similarity(TRUTH, ATOMS)
@@ -90,14 +91,14 @@ class TestDetection:
     CODES = GENERATOR.normal(size=(500, 7)) * (GENERATOR.random((500, 7)) < 0.3)
     FEATURES = GENERATOR.random((500, 5)) * (GENERATOR.random((500, 5)) < 0.2)
     CODES[:, 1] = 0.0  # a latent that is never active
-    FEATURES[:, 3] = 0.0  # a feature that never is
+    FEATURES[:, 3] = 0.0  # a feature that is never active
 
     @pytest.mark.parametrize("size", [1, 7, 500])
     @pytest.mark.parametrize("pairing", [matched, nearest])
     def test_against_sklearn(self, size, pairing):
-        """In chunks of any size; fails if precision and recall are exchanged, or chunks averaged.
+        """Chunks have any size, and negative codes count as active.
 
-        Negative codes are active too.
+        Fails if precision and recall are swapped, or if chunks are averaged.
         """
         pairs = pairing(ATOMS, TRUTH)
         starts = range(0, 500, size)
@@ -123,7 +124,7 @@ class TestDetection:
 
 
 def sae(atoms, scale=1.0):
-    """Latents that answer to an atom when it is there: relu(x atoms^T - 1/2)."""
+    """Returns codes relu(x atoms^T - 1/2), which are active if their atom is in x."""
     atoms = np.asarray(atoms, np.float32)
     latents, size = atoms.shape
     model = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(latents), ae.nets.Dictionary(size))
@@ -139,8 +140,10 @@ def sae(atoms, scale=1.0):
 class TestRecovery:
     @pytest.mark.parametrize("batch", [7, 64])
     def test_a_dictionary_that_has_all_features(self, batch):
-        """Permuted orthogonal atoms find all; fails if pairs are not permuted back, or padding
-        of the last batch is counted."""
+        """Permuted orthogonal atoms recover all features.
+
+        Fails if pairs are not permuted back, or if the padding of the last batch counts.
+        """
         generator = np.random.default_rng(4)
         truth = np.linalg.qr(generator.normal(size=(6, 6)))[0]
         features = (1.0 + generator.random((100, 6))) * (generator.random((100, 6)) < 0.3)
@@ -158,7 +161,10 @@ class TestRecovery:
         assert (other.unique, other.mcc) == pytest.approx((1 / 6, 1 / 6), abs=1e-6)
 
     def test_codes_do_not_depend_on_the_batch(self):
-        """To the bit. Fails if a product has as many rows as the batch: its rounding is another."""
+        """They are equal to the bit.
+
+        Fails if the product has as many rows as the batch, which rounds differently.
+        """
         size, latents = 768, 2048
         x = np.random.default_rng(5).normal(size=(1024, size)).astype(np.float32)
         model = ae.Autoencoder(
@@ -172,7 +178,7 @@ class TestRecovery:
         np.testing.assert_array_equal(first, second)
 
     def test_atoms_are_compared_in_the_units_of_the_truth(self):
-        """Fails if a dictionary behind whitening is compared with raw features as it is."""
+        """Fails if the atoms of a dictionary on whitened data are compared as they are."""
         generator = np.random.default_rng(6)
         truth = generator.normal(size=(5, 8))
         features = generator.exponential(size=(300, 5)) * (generator.random((300, 5)) < 0.3)
@@ -202,8 +208,11 @@ class TestRecovery:
 
     @pytest.mark.parametrize("order", [[4, 0, 0, 2], [5, 1, 0, 1, 3, 5, 2, 1]])
     def test_unique_is_a_share_of_the_latents(self, order):
-        """Fewer and more latents than the six features, some of them the same one's. Fails if it is
-        the share of the features that are found, or if a feature counts more than once."""
+        """There are fewer or more latents than the six features, and some match the same one.
+
+        Fails if it is the share of the features that are found, or if a feature counts more than
+        once.
+        """
         truth = np.linalg.qr(np.random.default_rng(4).normal(size=(6, 6)))[0]
         model, variables = sae(truth[order])
         found = recovery(model, variables, Held(truth), truth, lambda a, b: np.eye(6)[a:b])
@@ -219,7 +228,7 @@ class TestFidelity:
     Y = 0.7 * X + 0.2 * GENERATOR.normal(size=(101, 8))
 
     def test_against_numpy(self):
-        """Fails if norms are averaged before they are divided, or the bias is a mean of ratios."""
+        """Fails if norms are averaged before the ratio, or if the bias is a mean of ratios."""
         found = fidelity(self.X, self.Y)
         ratio = np.linalg.norm(self.Y, axis=1) / np.linalg.norm(self.X, axis=1)
         cosine = np.diag(cosine_similarity(self.X, self.Y))
@@ -236,7 +245,9 @@ class TestFidelity:
         np.testing.assert_allclose(sums, fidelity(self.X, self.Y), rtol=1e-12)
 
     def test_zeros_and_masks(self):
-        """A zero target is left out, a zero prediction is orthogonal; masked elements are not."""
+        """A zero target is left out, a zero prediction has cosine 0, and masked elements do not
+        count.
+        """
         x, y = np.array([[0.0, 0], [3, 4], [3, 4]]), np.array([[1.0, 0], [0, 0], [6, 8]])
         found = fidelity(x, y)
         assert found.mean_cosine() == pytest.approx(0.5)
@@ -248,7 +259,10 @@ class TestFidelity:
         )
 
     def test_sparsity_reports_them_whatever_the_batch(self):
-        """A shrinking dictionary at d 96; fails if a sum is float32 or padding is counted."""
+        """A dictionary that shrinks its outputs, at d 96.
+
+        Fails if a sum is float32, or padding counts.
+        """
         generator = np.random.default_rng(5)
         atoms = generator.normal(size=(400, 96)) / np.sqrt(96)
         features = generator.random((3000, 400)) * (generator.random((3000, 400)) < 0.02) * 3
@@ -268,7 +282,7 @@ class TestFidelity:
 
 class TestSAEBench:
     def test_a_mean_predictor_scores_nearly_one(self):
-        """Their known error: 0.9885 at d 64, mean 3, deviation 0.3; ours says 0."""
+        """SAEBench's legacy score is 0.9885 at d 64, mean 3, deviation 0.3; ours is 0."""
         x = 3.0 + 0.3 * np.random.default_rng(0).normal(size=(4096, 64))
         mean = np.broadcast_to(x.mean(axis=0), x.shape)
         found = saebench([(x[i : i + 512], mean[i : i + 512]) for i in range(0, 4096, 512)])
@@ -277,9 +291,11 @@ class TestSAEBench:
         assert ours == pytest.approx(0.0, abs=1e-12)
 
     def test_against_their_code(self):
-        """Figures of SAEBench's own lines, run by torch in float64 on the same two batches.
+        """Values are those of SAEBench's own lines, run by torch in float64 on the same two
+        batches.
 
-        Fails if the bias is pooled, or the error is not divided by the tokens of its batch.
+        Fails if the bias is pooled, or if an error is not divided by the number of its batch's
+        tokens.
         """
         i, j = np.arange(40)[:, None], np.arange(5)[None, :]
         x = np.sin(1.7 * i + j) + 0.5 + 0.01 * i

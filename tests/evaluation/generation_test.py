@@ -1,4 +1,4 @@
-"""Generation quality against closed forms, brute force and scipy; paths against known ones."""
+"""Tests of generation quality, against closed forms, brute force and scipy, and of paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GENERATOR = np.random.default_rng(0)
 
 
 def whitened(size: int, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Points whose sample mean and covariance are these to rounding."""
+    """Makes points whose sample mean and covariance are given, to rounding."""
     x = GENERATOR.normal(size=(size, len(mean)))
     own = np.linalg.cholesky(np.atleast_2d(np.cov(x, rowvar=False)))
     x = (x - x.mean(0)) @ np.linalg.inv(own).T
@@ -29,10 +29,10 @@ def covariance(size: int, seed: int) -> np.ndarray:
 
 class TestFrechet:
     def test_it_is_that_of_the_gaussians(self):
-        """Against scipy's sqrtm of S T, which do not commute.
+        """It equals scipy's sqrtm of S T for covariances that do not commute.
 
-        Fails if the means' gap is not squared, the root is taken of S^1/2 T alone, the cross term
-        counts once, or covariances are divided by N.
+        Fails if the distance of means is not squared, the root is of S^1/2 T, the cross term counts
+        once, or covariances are divided by N.
         """
         mean = GENERATOR.normal(size=(2, 5))
         first, second = covariance(5, 1), covariance(5, 2)
@@ -70,9 +70,9 @@ class TestKernel:
         )
 
     def test_blocks_change_nothing_and_it_has_no_bias(self, monkeypatch):
-        """The mean over many draws of two equal distributions is 0 within 4 standard errors.
+        """For equal distributions, the mean over many draws is 0 within 4 standard errors.
 
-        The estimate with the diagonal, which is biased, is off by 30 of them.
+        The estimate with the diagonal is biased by 30 of them.
         """
         x, y = GENERATOR.normal(size=(2, 20, 2))
         whole = generation.kernel_distance(x, y)
@@ -84,8 +84,8 @@ class TestKernel:
 
 class TestPrecisionRecall:
     def test_it_is_brute_force(self, monkeypatch):
-        """Fails if radii are those of the other set, if a member is its own neighbour, or if
-        precision and recall change places.
+        """Fails if radii are those of the other set, a member is its own neighbour, or precision
+        and recall are swapped.
         """
         monkeypatch.setattr(generation, "BLOCK", 11)
         real, generated = GENERATOR.normal(size=(60, 2)), GENERATOR.normal(0.5, 0.5, size=(40, 2))
@@ -98,18 +98,19 @@ class TestPrecisionRecall:
             found = generation.precision_recall(real, generated, neighbours=k)
             exact = covered(generated, real, k), covered(real, generated, k)
             np.testing.assert_allclose(found, exact, rtol=1e-12)
-            assert found[0] > found[1]  # narrow samples: precise, and few of the real covered
+            assert found[0] > found[1]  # narrow samples have high precision and low recall
 
     def test_copies_and_strangers(self):
         real = GENERATOR.normal(size=(50, 4))
         assert generation.precision_recall(real, real) == (1.0, 1.0)
         assert generation.precision_recall(real, real + 100) == (0.0, 0.0)
-        one = np.repeat(real[:1], 50, axis=0)  # one prototype: real, and covers itself alone
+        # copies of one real point: precise, and they cover only that point
+        one = np.repeat(real[:1], 50, axis=0)
         assert generation.precision_recall(real, one) == (1.0, 0.02)
 
 
 def test_spread_is_scipys_and_prototypes_have_none(monkeypatch):
-    """Fails if a point's distance to itself is averaged in."""
+    """Fails if the distance of a point to itself counts."""
     monkeypatch.setattr(generation, "BLOCK", 5)
     x = GENERATOR.normal(size=(23, 6))
     np.testing.assert_allclose(generation.spread(x), pdist(x).mean(), rtol=1e-12)
@@ -126,7 +127,7 @@ def test_the_nearest_is_that_of_brute_force(monkeypatch):
 
 
 def test_all_figures_of_examples():
-    """Each figure is that of the features, whatever the batch; fails if two change places."""
+    """Each score is computed from features, whatever the batch. Fails if two are swapped."""
     real, generated = GENERATOR.random((2, 30, 4, 2))
 
     def features(x):
@@ -158,14 +159,14 @@ def test_bad_features_get_a_sentence(real, generated, named):
 
 @pytest.mark.parametrize("neighbours", [0, -1])
 def test_no_neighbours_have_no_distance(neighbours):
-    """Fails if precision and recall are taken from the first distance, or the last."""
+    """Fails if 0 neighbours take the first distance, or the last."""
     with pytest.raises(ae.UserError, match=f"neighbours is {neighbours}"):
         generation.precision_recall(np.eye(5), np.eye(5), neighbours=neighbours)
 
 
 class TestPaths:
     def test_even_steps_have_the_ratio_one_and_a_jump_has_all(self):
-        """Fails if ratios are taken over all paths, or of squared steps."""
+        """Fails if ratios are taken over all paths together, or of squared steps."""
         even = np.linspace(0, 1, 5)[:, None] * np.ones(3)
         jump = np.repeat([0.0, 1.0], [2, 3])[:, None] * np.ones(3)
         double = np.array([0.0, 1.0, 2.0, 3.0, 5.0])[:, None] * np.ones(3)
@@ -174,7 +175,7 @@ class TestPaths:
             step_ratio(np.zeros((1, 3, 2)))
 
     def test_ends_do_not_count(self):
-        """The ends are real and sure, what lies between is neither: fails if an end is judged."""
+        """The ends are real and sure, and the points between are not. Fails if an end is judged."""
         frames = np.array([[[0.0, 0.0], [0.25, 0.0], [0.5, 0.5], [1.0, 0.0]]])
         real = frames[0, [0, -1]]
 

@@ -1,4 +1,4 @@
-"""Latents, KL per dimension, active units and reconstruction on a model known exactly."""
+"""Tests of latents, KL, active units and reconstruction on a model known exactly."""
 
 import jax
 import numpy as np
@@ -18,14 +18,14 @@ def case():
 
 
 def test_latents_are_the_posterior_means_in_order(case):
-    """Fails if noise is drawn, or if the rows that fill the last batch are kept."""
+    """Fails if latents are sampled, or if the padding of the last batch is kept."""
     found = evaluation.latents(case.model, case.variables, case.data, batch=7)
     assert found.shape == (64, 8)
     np.testing.assert_allclose(found, case.mean + 0.5 * case.std, atol=1e-5)
 
 
 def test_kl_per_dimension_is_the_formula(case):
-    """Fails if the examples are summed, or averaged batch by batch with a smaller last one."""
+    """Fails if examples are summed, or if batches of unequal size are averaged."""
     mean, std = case.mean + 0.5 * case.std, 1.3 * case.std
     expected = np.mean(0.5 * (mean**2 + std**2 - 1.0) - np.log(std), axis=0)
     found = evaluation.kl_per_dimension(case.model, case.variables, case.data, KEY, batch=9)
@@ -35,7 +35,10 @@ def test_kl_per_dimension_is_the_formula(case):
 
 
 def test_active_units_are_those_whose_mean_varies():
-    """Two latents made deaf. Fails if the posterior's own variance is taken (it never vanishes)."""
+    """Two latents do not depend on x.
+
+    Fails if the posterior's own variance counts, which is never 0.
+    """
     case = linear_gaussian()
     kernel = case.variables["params"]["bottleneck"]["statistics"]["kernel"]
     params = {**case.variables["params"]}
@@ -55,7 +58,7 @@ def test_active_units_are_those_whose_mean_varies():
 
 
 def test_reconstruction_is_that_of_the_mean_code(case):
-    """Fails if z is drawn, or if per-element errors divide by the batch."""
+    """Fails if z is sampled, or if errors per element are divided by the batch."""
     decoder = jax.tree.map(np.asarray, case.variables["params"]["decoder"]["output"])
     z = case.mean + 0.5 * case.std
     expected = np.square(case.data.x - (z @ decoder["kernel"] + decoder["bias"]))
@@ -92,7 +95,10 @@ def test_a_kl_without_a_closed_form_is_refused(case):
 
 
 def test_grey_targets_under_a_bernoulli_have_no_likelihood():
-    """Fails if the name follows the data alone, or the likelihood alone."""
+    """The cross-entropy is then no likelihood.
+
+    Fails if the name depends on only one of data and likelihood.
+    """
     bernoulli, gaussian = ae.likelihoods.Bernoulli(), ae.likelihoods.Gaussian()
     assert evaluation.figure_name("nll", "none", bernoulli) == "bce"
     assert evaluation.figure_name("elbo", "none", bernoulli) == "bce_bound"

@@ -1,4 +1,4 @@
-"""ELBO and importance-weighted NLL against a model whose log p(x) is known exactly."""
+"""Tests of ELBO and importance-weighted NLL on a model whose log p(x) is known exactly."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from aejax.types import Batch
 from tests.evaluation.cases import Held, Opaque, linear_gaussian
 
 KEY = jax.random.key(7)
-# E_q[(p / q)^2] of one latent, for a posterior shifted by 0.5 and widened by 1.3 of its deviations.
+# E_q[(p / q)^2] of one latent, if the posterior is shifted by 0.5 and widened by 1.3 deviations.
 SHIFT, WIDEN = 0.5, 1.3
 SECOND = WIDEN**2 / np.sqrt(2 * WIDEN**2 - 1) * np.exp(SHIFT**2 / (2 * WIDEN**2 - 1))
 
@@ -34,27 +34,32 @@ def test_nll_agrees_with_the_exact_density(wrong):
     draws = 5000
     result = evaluation.nll(wrong.model, wrong.variables, wrong.data, KEY, draws=draws)
     assert abs(result.nll.mean() + wrong.log_prob.mean()) < 0.02
-    # Each example alone too: the standard error of a mean of K weights, five times.
+    # Each example agrees too, within five standard errors of a mean of K weights.
     error = np.sqrt((SECOND**8 - 1) / draws)
     assert np.max(np.abs(result.nll + wrong.log_prob)) < 5 * error
     assert result.nll.shape == result.effective_sample_size.shape == (64,)
 
 
 def test_effective_sample_size_is_the_known_one(wrong):
-    """Fails if the second sum shrinks as the first does, or by the inverse ratio."""
+    """Fails if the sum of squares is rescaled like the sum of weights, or if the ratio is
+    inverted.
+    """
     result = evaluation.nll(wrong.model, wrong.variables, wrong.data, KEY, draws=5000)
     assert np.mean(result.effective_sample_size) / 5000 == pytest.approx(SECOND**-8, rel=0.1)
 
 
 def test_effective_sample_size_at_the_exact_posterior_is_the_number_of_draws(exact):
-    """Every weight is p(x). Fails if surplus draws of the last group count (53 is 3 more)."""
+    """Every weight is p(x).
+
+    Fails if surplus draws of the last group count, which gives 56 for 53.
+    """
     result = evaluation.nll(exact.model, exact.variables, exact.data, KEY, draws=53, group=7)
     np.testing.assert_allclose(result.effective_sample_size, 53.0, rtol=1e-4)
     np.testing.assert_allclose(result.nll, -exact.log_prob, atol=1e-4)
 
 
 def test_nll_is_the_sum_over_exactly_its_draws(wrong):
-    """Against numpy over the same eleven draws. Fails if the surplus mask is dropped."""
+    """It equals numpy's over the same eleven draws. Fails if surplus draws are not masked."""
     model, variables = wrong.model, wrong.variables
     batch = next(wrong.data.batches(1))
     log_weight = []
@@ -71,7 +76,7 @@ def test_nll_is_the_sum_over_exactly_its_draws(wrong):
 
 
 def test_figures_depend_on_neither_batch_nor_group(wrong):
-    """Fails if noise is drawn for the batch as a whole, or padding is not cut off."""
+    """Fails if noise is drawn for a batch as a whole, or if padding is not cut off."""
     arguments = (wrong.model, wrong.variables, wrong.data, KEY)
     whole = evaluation.nll(*arguments, draws=20, batch=64, group=20)
     parts = evaluation.nll(*arguments, draws=20, batch=7, group=6)
@@ -84,14 +89,14 @@ def test_figures_depend_on_neither_batch_nor_group(wrong):
 
 
 def test_examples_and_draws_have_noise_of_their_own(wrong):
-    """Equal examples get unequal figures. Fails if the key forgets the example's number."""
+    """Equal examples get unequal values. Fails if the key does not depend on the example."""
     same = Held(np.repeat(wrong.data.x[:1], 16, axis=0))
     result = evaluation.nll(wrong.model, wrong.variables, same, KEY, draws=1)
     assert len(np.unique(result.nll)) == 16
 
 
 def test_memory_does_not_grow_with_the_draws(wrong):
-    """Fails if the draws are mapped over, or their log-weights kept."""
+    """Fails if all draws are computed at once, or if their log-weights are kept."""
     batch = next(wrong.data.batches(16))
 
     def temporary(draws):
@@ -101,12 +106,12 @@ def test_memory_does_not_grow_with_the_draws(wrong):
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(50_000) == temporary(500)
-    # Less than one float a draw and example would take.
+    # The limit is below one float for each draw and example.
     assert temporary(50_000) < 50_000 * 16 * 4
 
 
 def test_one_draw_is_the_elbo(wrong):
-    """Fails if the ELBO and the NLL draw from different keys, or log K is log (K + 1)."""
+    """Fails if ELBO and NLL draw from different keys, or if log K is log (K + 1)."""
     opaque = wrong.model.clone(prior=Opaque())
     bound = evaluation.elbo(opaque, wrong.variables, wrong.data, KEY)
     single = evaluation.nll(opaque, wrong.variables, wrong.data, KEY, draws=1)
@@ -114,7 +119,7 @@ def test_one_draw_is_the_elbo(wrong):
 
 
 def test_nll_is_below_the_negative_elbo_over_the_same_draws(wrong):
-    """Jensen's inequality, example by example. Fails if the mean is taken of -log w."""
+    """This is Jensen's inequality for each example. Fails if the NLL is the mean of -log w."""
     opaque = wrong.model.clone(prior=Opaque())
     bound = evaluation.elbo(opaque, wrong.variables, wrong.data, KEY, draws=32)
     weighted = evaluation.nll(opaque, wrong.variables, wrong.data, KEY, draws=32)
@@ -133,8 +138,11 @@ def test_elbo_at_the_exact_posterior_is_exact(exact):
 
 
 def test_a_full_covariance_posterior_may_be_exact_where_a_diagonal_one_is_not():
-    """Of W whose columns are not orthogonal: every draw's weight is p(x). Fails with log q's
-    Cholesky factor transposed, its diagonal taken for its logarithm, or log q at the mean."""
+    """The columns of W are not orthogonal, and every weight is p(x).
+
+    Fails if log q uses the transposed Cholesky factor, its diagonal in place of the logarithm of
+    it, or the mean in place of the draw.
+    """
     generator, noise = np.random.default_rng(0), 0.5
     weight, bias = generator.normal(size=(5, 3)), generator.normal(size=5)
     covariance = np.linalg.inv(np.eye(3) + weight.T @ weight / noise**2)
@@ -165,20 +173,23 @@ def test_a_full_covariance_posterior_may_be_exact_where_a_diagonal_one_is_not():
 
 
 def test_elbo_falls_short_by_the_kl_to_the_exact_posterior(wrong):
-    """KL(q || p(z | x)) = 8 (-log 1.3 + (1.3^2 + 0.5^2 - 1) / 2), for every x."""
+    """KL(q || p(z | x)) = 8 (-log 1.3 + (1.3^2 + 0.5^2 - 1) / 2) for every x."""
     gap = 8 * (-np.log(WIDEN) + 0.5 * (WIDEN**2 + SHIFT**2 - 1))
     result = evaluation.elbo(wrong.model, wrong.variables, wrong.data, KEY, draws=2000)
     assert np.mean(wrong.log_prob - result.elbo) == pytest.approx(gap, abs=0.02)
 
 
 def test_closed_rate_equals_the_sampled_one(wrong):
-    """Three standard errors. Fails if the rate is averaged over the latents, not summed."""
+    """They agree within three standard errors.
+
+    Fails if the rate is the mean over latents, not the sum.
+    """
     arguments = (wrong.variables, wrong.data, KEY)
     closed = evaluation.elbo(wrong.model, *arguments).rate
     opaque = wrong.model.clone(prior=Opaque())
     sampled = evaluation.elbo(opaque, *arguments, draws=2000).rate
     difference = sampled - closed
-    assert difference.std() < 0.2  # so that the next line says something
+    assert difference.std() < 0.2  # otherwise the next line would show nothing
     assert abs(difference.mean()) < 3 * difference.std() / np.sqrt(len(difference))
 
 
@@ -186,7 +197,7 @@ TRACES = []
 
 
 class Counting(nn.Module):
-    """A linear decoder that notes each time it is traced."""
+    """A linear decoder that counts how often it is traced."""
 
     size: int
 
@@ -197,7 +208,7 @@ class Counting(nn.Module):
 
 
 def test_one_program_serves_members_draws_and_the_last_batch():
-    """Fails if the program is built anew for each member, K, or batch size that is left over."""
+    """Fails if each member, K or smaller last batch compiles another program."""
     case = linear_gaussian(examples=10, decoder=Counting)
     stacked = jax.tree.map(lambda a: jnp.stack([a, a, 2 * a]), case.variables)
 
@@ -218,7 +229,7 @@ def test_one_program_serves_members_draws_and_the_last_batch():
 
 
 def test_equal_models_share_a_program_and_lists_do_no_harm():
-    """Fails if a model with a list among its attributes is hashed as it is: TypeError."""
+    """Fails with TypeError if a model with a list among its attributes is hashed as it is."""
     case, again = linear_gaussian(examples=4), linear_gaussian(examples=4)
     listed = ae.nets.MLP([], shape=[12])  # type: ignore[arg-type]
     models = [case.model.clone(decoder=listed), again.model.clone(decoder=listed)]
@@ -238,7 +249,7 @@ def test_cost_counts_decoder_passes(wrong):
 
 
 def test_masked_elements_cost_nothing(exact):
-    """A mask without the batch's axis too. Fails if the mask is not handed on."""
+    """The mask may lack the batch's axis. Fails if the mask is not passed on."""
     arguments = (exact.model, exact.variables)
     mask = np.ones((1, 12), np.float32)
     mask[:, 6:] = 0.0
@@ -283,15 +294,15 @@ def cost(model, variables, data, key):
 
 @pytest.mark.parametrize("evaluate", [evaluation.nll, evaluation.elbo, evaluation.annealed, cost])
 def test_targets_that_the_likelihood_cannot_explain_are_refused(exact, evaluate):
-    """Fails if a Bernoulli gives bytes an infinite figure, or NaN, without a word."""
+    """Fails if a Bernoulli silently gives an infinite or NaN value for bytes."""
     model = exact.model.clone(likelihood=ae.likelihoods.Bernoulli())
     test = ae.data.arrays(np.full((8, 12), 255, np.uint8), validation=1, test=1)[0]
     with pytest.raises(ae.UserError, match=r"holds 255, outside \[0, 1\]"):
         evaluate(model, exact.variables, test, KEY)
 
 
-@pytest.mark.parametrize("data", [[[0.0] * 12], Batch(np.zeros((1, 12)), np.zeros((1, 12)))])
-def test_data_that_is_no_split_is_refused(exact, data):
+@pytest.mark.parametrize("data", [{"x": np.zeros((1, 12))}, "digits"])
+def test_data_that_is_no_split_and_no_array_is_refused(exact, data):
     """Fails if its batches are asked for first."""
     said = f"got a {type(data).__name__} as its data"
     with pytest.raises(ae.UserError, match=said):

@@ -1,4 +1,4 @@
-"""Principal components: against scikit-learn, and on points whose plane is known."""
+"""Tests of principal components, against scikit-learn and on points in a known plane."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from aejax import evaluation
 
 
 def test_principal_components_agree_with_scikit_learn():
-    """Fails if the data is not centred, or directions are columns."""
+    """Fails if the data is not centred, or if directions are columns."""
     sklearn = pytest.importorskip("sklearn.decomposition")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(60, 2, 3)) * np.arange(1, 7).reshape(2, 3) + 4.0
@@ -22,7 +22,7 @@ def test_principal_components_agree_with_scikit_learn():
 
 
 def test_the_principal_plane_of_planar_points_is_a_rotation_of_them():
-    """Fails if the plane is spanned by the last components, or if the points are not centred."""
+    """Fails if the last components span the plane, or if points are not centred."""
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(50, 2)) * [3.0, 1.0] + [5.0, -2.0]
     turn = np.linalg.qr(rng.normal(size=(6, 6)))[0][:, :2]

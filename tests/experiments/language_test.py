@@ -1,4 +1,4 @@
-"""lm-activations and lm-generate on a tiny model: what they leave, and what they refuse."""
+"""Tests of lm-activations and lm-generate on a tiny model: what they write and what they refuse."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ WORDS = ["<unk>", "<s>", *(f"w{i}" for i in range(38))]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with random weights and a tokenizer of 38 words."""
+    """Makes a folder with random weights and a tokenizer of 38 words."""
     folder = tmp_path_factory.mktemp("lm") / "llama"
     shutil.copytree(reference.HERE / "llama", folder)
     words = {word: i for i, word in enumerate(WORDS)}
@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def texts(tmp_path):
-    """A folder of thirty texts."""
+    """Makes a folder of thirty texts."""
     folder = tmp_path / "texts"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -78,14 +78,14 @@ def test_texts_are_continued_and_steered(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--hook", "resid_post.0"], "say what to write there"),
-        (["--add", "nowhere.npy"], "say where to write"),
+        (["--hook", "resid_post.0"], "needs an edit: give --add or --dictionary"),
+        (["--add", "nowhere.npy"], "--add and --dictionary need a hook"),
         (["--hook", "resid_post.0", "--add", "nowhere.npy"], "nowhere.npy cannot be read"),
         (["--hook", "resid_post.0", "--dictionary", "nowhere"], "no file or folder nowhere"),
-        (["--latents", "3"], "say of which --dictionary"),
+        (["--latents", "3"], "give it by --dictionary"),
         (["--top-k", "3"], "give --temperature above 0"),
         (["--count", "60"], "more than the model's context of 64"),
-        (["--temperature", "-1"], "temperature -1"),
+        (["--temperature", "-1"], "temperature is -1"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(model, flags, words, capsys):

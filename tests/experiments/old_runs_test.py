@@ -1,8 +1,8 @@
-"""Run folders that an earlier version wrote still open, go on, report and sample.
+"""Tests that run folders of an earlier version still open, resume, report and sample.
 
-`runs_0_1_0.zip` was written by the version before files moved into rooms: a run of digits-vae and a
-BatchTopK of a script, each stopped after 6 steps, and in `after/` the variables that the same
-version ended with where the run went on to 9 steps without a stop.
+`runs_0_1_0.zip` was written by the version before files moved into rooms. It holds a run of
+digits-vae and a script's BatchTopK run, each stopped after 6 steps; its folder `after/` holds the
+variables with which the same version ended after 9 steps without a stop.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from experiments import digits_vae
 from experiments.shared.course import drive
 from experiments.shared.place import Place
 
+pytestmark = pytest.mark.usefixtures("coarse")
 ARCHIVE = pathlib.Path(__file__).parent / "runs_0_1_0.zip"
 
 
@@ -35,7 +36,7 @@ def old(tmp_path_factory):
 
 
 def check(variables, file: pathlib.Path) -> None:
-    """Checks that leaves equal those of a file; on the machine that wrote it, to the bit."""
+    """Checks that leaves equal those of a file, to the bit on the machine that wrote it."""
     with np.load(file, allow_pickle=False) as kept:
         found = paths(variables)
         assert set(found) == set(kept.files)
@@ -43,7 +44,7 @@ def check(variables, file: pathlib.Path) -> None:
             np.testing.assert_allclose(np.asarray(found[name]), kept[name], rtol=1e-4, atol=1e-6)
 
 
-def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, tmp_path):
+def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, digits):
     """Fails if a class that config.json names, or a leaf of the state, has another path."""
     folder = old / "digits"
     model, _, _ = ae.load(folder, seed=0)
@@ -51,7 +52,7 @@ def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, tmp_path):
     config = digits_vae.Config(
         seeds=2, steps=9, chunk=2, width=4, latents=2, nll_draws=2, batch=64, log_every=1
     )
-    drive(digits_vae.EXPERIMENT, config, Place(out=str(folder), data_dir=str(tmp_path)))
+    drive(digits_vae.EXPERIMENT, config, Place(out=str(folder), data_dir=str(digits)))
     check(ae.load(folder).variables, old / "after" / "digits.npz")
     check(ae.load(folder / "plain").variables, old / "after" / "plain.npz")
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import aejax as ae
-from aejax.report.frontier import points
+from aejax.report.drawing.style import LIGHT, line_look
+from aejax.report.frontier import Points, frontier_section, limits, points
 from aejax.report.page import draw
 from experiments import synth_sae, toy_superposition
 from experiments.shared import synth
@@ -44,17 +45,31 @@ def test_the_frontier_keeps_peers_apart_and_draws():
         "steps_per_second": {"mean": 1.0, "std": 0.0, "values": [1.0]},
     }
     steps = np.arange(4)
-    histories = {"topk": {"dead": (steps, np.ones((4, 2)) * [0.1, 0.3])}, "plain": {}}
-    frontier, dead = synth.findings(Finished(result, histories))
+    dead = {"dead": (steps, np.ones((4, 2)) * [0.1, 0.3])}
+    histories = {"topk": dead, "l1": dead, "plain": {}}
+    (frontier,), curves = synth.findings(Finished(result, histories)), synth.curves(histories)
     own = frontier.figures[0].draw.keywords["panels"]["mcc"]
     peers = frontier.figures[0].draw.keywords["peers"]["mcc"]
     assert {name: each.l0.tolist() for name, each in own.items()} == {"topk": [3, 4], "l1": [3.1]}
     assert {name: each.value.tolist() for name, each in peers.items()} == {"topk": [0.2]}
-    lines = dead.figures[0].draw.keywords["series"]
-    np.testing.assert_allclose(lines["topk"][1], 0.2)
-    assert list(lines) == ["topk"]
-    for section in (frontier, dead):
+    assert [picture.name for picture in curves.figures] == ["codes-dead"]
+    assert list(curves.figures[0].draw.keywords["series"]) == ["topk", "l1"]
+    for section in (frontier, curves):
         assert len(draw(section.figures[0]).light) > 5_000
+
+
+def test_codes_are_told_apart_and_one_outlier_squeezes_no_axis():
+    """Fails if two of a page's codes share a colour, or a far value stretches the axis."""
+    looks = [line_look(place, LIGHT) for place in range(14)]
+    assert len({colour for colour, _ in looks}) == 14
+    assert len({line_look(place, LIGHT) for place in range(182)}) == 182
+    ones = np.ones(1)
+    values = {"topk": 0.85, "gated": 0.86, "jumprelu": 0.88, "april": 0.2, "batchtopk": 0.87}
+    series = {code: Points(3 * ones, value * ones, 0 * ones) for code, value in values.items()}
+    assert limits(series) == (0.85, 0.88)
+    rows = {code: [row(3.0, value)] for code, value in values.items()}
+    caption = frontier_section(rows, {}, ("explained_variance",), "").figures[0].caption
+    assert "april with 3 latents (explained variance 0.20)" in caption
 
 
 def test_a_difference_is_measured_by_its_own_standard_error(capsys):

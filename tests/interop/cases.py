@@ -1,4 +1,4 @@
-"""Files of other libraries, made here byte by byte, and what each must compute, in float64."""
+"""Files of other libraries, written here byte by byte, and their outputs in float64."""
 
 import json
 import struct
@@ -15,12 +15,14 @@ def draw(*shape, seed=0, scale=0.5):
 
 
 def inputs(seed=100):
-    """Far from 0 in the mean, so that a forgotten b_dec or mean shows."""
+    """Makes inputs whose mean is far from 0, so that a missing b_dec or mean shows."""
     return draw(BATCH, SIZE, seed=seed, scale=1.0) + np.float32(0.7)
 
 
 def weights(output=SIZE, seed=1):
-    """Names of the reference: W_enc (d, m), W_dec (m, d_out), biases and a positive threshold."""
+    """Makes weights named as in the reference: W_enc (d, m), W_dec (m, d_out), biases,
+    threshold.
+    """
     return {
         "W_enc": draw(SIZE, LATENTS, seed=seed),
         "W_dec": draw(LATENTS, output, seed=seed + 1),
@@ -30,12 +32,14 @@ def weights(output=SIZE, seed=1):
         "b_gate": draw(LATENTS, seed=seed + 5),
         "b_mag": draw(LATENTS, seed=seed + 6),
         "r_mag": draw(LATENTS, seed=seed + 7),
-        "W_skip": draw(SIZE, output, seed=seed + 8),  # x @ W_skip
+        "W_skip": draw(SIZE, output, seed=seed + 8),  # used as x @ W_skip
     }
 
 
 def output_of(kind, w, x, *, subtract, k=3, rescale=False, skip=False, layer_norm=False):
-    """The reconstruction by the formulas of the papers, f64[B, d_out], one example at a time."""
+    """Computes the reconstruction by the papers' formulas, f64[B, d_out], for each example
+    alone.
+    """
     w = {name: value.astype(np.float64) for name, value in w.items()}
     rows = []
     for row in x.astype(np.float64):
@@ -45,10 +49,28 @@ def output_of(kind, w, x, *, subtract, k=3, rescale=False, skip=False, layer_nor
             mean = row.mean()
             std = np.sqrt(((row - mean) ** 2).sum() / (len(row) - 1))
             seen = (row - mean) / (std + 1e-5)
-        z = (seen - w["b_dec"] if subtract else seen) @ w["W_enc"]
-        out = w["b_dec"] + _activation(kind, w, z, k, rescale) @ w["W_dec"]
+        centred = seen - w["b_dec"] if subtract else seen
+        if kind == "matching_pursuit":
+            code = pursuit_of(centred, w["W_dec"], threshold=0.4)
+        else:
+            code = _activation(kind, w, centred @ w["W_enc"], k, rescale)
+        out = w["b_dec"] + code @ w["W_dec"]
         rows.append(out * std + mean + (row @ w["W_skip"] if skip else 0.0))
     return np.stack(rows)
+
+
+def pursuit_of(x, atoms, threshold, steps=None, repeats=False):
+    """Matching pursuit of one example: the code, by the loop of the definition."""
+    code, residual = np.zeros(len(atoms)), x
+    for _ in range(len(x) if steps is None else steps):
+        products = atoms @ residual
+        best = int(np.argmax(products))
+        known, value = code[best] != 0, max(products[best], 0.0)
+        code[best] += value
+        residual = residual - value * atoms[best]
+        if (known and not repeats) or value == 0 or np.linalg.norm(residual) < threshold:
+            break
+    return code
 
 
 def _activation(kind, w, z, k, rescale):
@@ -69,7 +91,7 @@ def _activation(kind, w, z, k, rescale):
 
 
 def write_saelens(folder, tensors, **config):
-    """The folder of one SAE as SAELens 6 writes it."""
+    """Writes the folder of one SAE as SAELens 6 does."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()},
@@ -81,7 +103,9 @@ def write_saelens(folder, tensors, **config):
 
 
 def write_torch(path, state):
-    """A file of torch.save: tensors, numbers, strings and dictionaries, without PyTorch."""
+    """Writes a file like torch.save: tensors, numbers, strings and dictionaries, without
+    PyTorch.
+    """
     storages = []
     program = b"\x80\x02" + _pickled(state, storages) + b"."
     write_archive(path, program, storages)
@@ -110,7 +134,7 @@ def _pickled(value, storages):
 
 def _tensor(array, storages):
     kinds = {"float32": "Float", "int32": "Int", "int64": "Long", "float16": "Half"}
-    # A transposed view is stored as it lies in memory, with its strides, as PyTorch does.
+    # A transposed view is stored as it lies in memory, with its strides, as in PyTorch.
     base = array.T if array.ndim == 2 and array.flags.f_contiguous else array
     storages.append(base)
     strides = tuple(s // array.itemsize for s in array.strides)

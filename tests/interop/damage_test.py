@@ -1,7 +1,7 @@
-"""Damaged and hostile files: refused by one sentence, and nothing in them is run.
+"""Tests that damaged and hostile files are refused in one sentence, and run no code.
 
-Every format is truncated at many lengths and has many of its bytes changed. A file may then still
-read (a changed number is a number); what it may not do is raise anything but UserError.
+Every format is cut at many lengths, and many of its bytes are changed. Such a file may still be
+readable, since a changed number is a number, but reading may raise nothing but UserError.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.interop import cases
 from tests.interop.formats_test import DICTIONARIES, gemma_2, learned, openai, sparsify
 from tests.interop.saelens_test import written
 
-# A damaged program may hold strings of old protocols, whose escapes Python warns about.
+# A damaged program may hold strings of old protocols, for whose escapes Python warns.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 
 
@@ -47,7 +47,7 @@ FORMATS = {
 
 
 def attempt(folder):
-    """True if it reads; anything but UserError fails the test."""
+    """Returns whether the file can be read; any error but UserError fails the test."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -58,7 +58,7 @@ def attempt(folder):
 
 
 def is_sentence(error):
-    """Of one line that a terminal shows whole."""
+    """Returns whether a message is one line that fits a terminal."""
     assert "\n" not in str(error)
     assert len(str(error)) < 600
     return True
@@ -66,7 +66,7 @@ def is_sentence(error):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_truncated_files(tmp_path, kind):
-    """Fails if a short tensor is filled up, or a format's own exception comes through."""
+    """Fails if a short tensor is filled up, or if the own error of a format is raised."""
     FORMATS[kind](tmp_path)
     assert attempt(tmp_path)
     chance = random.Random(0)
@@ -81,13 +81,13 @@ def test_truncated_files(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_changed_bytes(tmp_path, kind):
-    """Fails if one of the exceptions of a damaged header is not expected."""
+    """Fails if an error that a damaged header causes is not expected."""
     FORMATS[kind](tmp_path)
     chance = random.Random(1)
     for path in sorted(tmp_path.iterdir()):
         whole = path.read_bytes()
         for _ in range(150):
-            # Headers stand at the two ends: changes there are the interesting ones.
+            # Headers are at the two ends of a file, so most changes are made there.
             at = chance.choice(
                 (chance.randrange(len(whole)), chance.randrange(min(700, len(whole))))
             )
@@ -101,7 +101,7 @@ def test_changed_bytes(tmp_path, kind):
 
 
 def test_changed_programs(tmp_path):
-    """The pickle inside .pt, changed past the zip's checksum."""
+    """The pickle inside a .pt file is changed, with a matching checksum of the zip."""
     tensors = {"encoder.weight": cases.weights()["W_enc"].T, "activation": {"k": 3}}
     storages = []
     program = b"\x80\x02" + cases._pickled(tensors, storages) + b"."
@@ -118,7 +118,7 @@ def test_changed_programs(tmp_path):
 
 
 def hostile(marker):
-    """Programs that would make a file if they ran, one for each way to call."""
+    """Makes programs that would write a file if they ran, one for each way to call a function."""
     run = f"cposix\nsystem\n(X{chr(len(marker) + 6)}\0\0\0touch {marker}tR.".encode()
     return {
         "reduce": b"\x80\x02" + run,
@@ -137,7 +137,9 @@ def hostile(marker):
 
 @pytest.mark.parametrize("way", hostile("x"))
 def test_hostile_pickles_are_not_run(tmp_path, way):
-    """Fails if a name is looked up: the marker is then made, or os.system's answer comes back."""
+    """Fails if a name is looked up: the marker file then exists, or os.system's result is
+    returned.
+    """
     marker = tmp_path / "ran"
     program = hostile(str(marker))[way]
     archive, plain = tmp_path / "autoencoder.pt", tmp_path / "plain.pt"
@@ -156,7 +158,7 @@ TUPLES = {
     "nested": b")" + b"\x85" * 1_000_000,
     "shared": b")q\0" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(200)),
 }
-PLACES = {  # what is before the tuple, and after it
+PLACES = {  # the bytes before the tuple, and those after it
     "key": (b"\x80\x02}", b"Ns."),
     "tensor": (b"\x80\x02}" + NAME, b"s."),
     "activation": (b"\x80\x02}" + NAME + b"NsX\x0a\0\0\0activation", b"s."),
@@ -175,9 +177,9 @@ for path in sys.argv[1:]:
 
 
 def test_tuples_in_tuples(tmp_path):
-    """Fails if one is hashed, which ends the interpreter, or formatted, which does not end.
+    """Fails if a tuple is hashed, which kills the interpreter, or formatted, which never ends.
 
-    So they are read by an interpreter of its own, with a limit.
+    The file is therefore read in a process of its own, with a time limit.
     """
     paths = []
     for kind, tuples in TUPLES.items():
@@ -197,7 +199,7 @@ def test_tuples_in_tuples(tmp_path):
     [(b")", "of type tuple"), (b"K\x03", "3"), (b"N", "None"), (b"]", "of type list")],
 )
 def test_keys_that_are_no_strings(tmp_path, key, said):
-    """Fails if any key is taken: integers that collide take a time that grows as their square."""
+    """Fails if any key is accepted: colliding integers take time that grows with their square."""
     cases.write_archive(tmp_path / "a.pt", b"\x80\x02}X\x01\0\0\0a}" + key + b"Nss.")
     with pytest.raises(UserError, match=f"key is .*{said}, but the names of tensors are strings"):
         read_torch(tmp_path / "a.pt")
@@ -218,14 +220,14 @@ def test_a_shape_of_more_axes_than_arrays_have(tmp_path):
 
 
 def test_many_marks(tmp_path):
-    """Fails if each mark is looked for from the bottom of the stack: minutes for these bytes."""
+    """Fails if each mark is searched from the bottom of the stack, which takes minutes here."""
     cases.write_archive(tmp_path / "a.pt", b"\x80\x02" + b")" * 50_000 + b"(t" * 50_000 + b".")
     with pytest.raises(UserError, match=r"a\.pt holds a tuple instead of a state dictionary"):
         read_torch(tmp_path / "a.pt")
 
 
 def deep(kind):
-    """A value of the state dictionary as deep as the interpreter's stack, pickled."""
+    """Pickles a value of the state dictionary that is nested as deep as the interpreter's stack."""
     if kind == "list":
         return b"]" * 50_000 + b"a" * 49_999
     return b"}X\x01\0\0\0a" * 50_000 + b"N" + b"s" * 50_000
@@ -234,7 +236,7 @@ def deep(kind):
 @pytest.mark.parametrize("kind", ["list", "dictionary"])
 @pytest.mark.parametrize("name", [b"encoder.weight", b"activation", b"activation_state_dict"])
 def test_deep_containers_are_not_formatted(tmp_path, kind, name):
-    """Fails if a sentence says what a container holds: RecursionError, or time without end."""
+    """Fails with RecursionError, or never ends, if a message formats the container."""
     w = cases.weights()
     storages = []
     named = b"X" + len(name).to_bytes(4, "little") + name + deep(kind) + b"s"
@@ -255,7 +257,7 @@ def test_deep_containers_are_not_formatted(tmp_path, kind, name):
     ids=["activation", "postact_fn"],
 )
 def test_arrays_in_the_place_of_strings(tmp_path, state):
-    """Fails if an array is compared with a string, which numpy does for each number."""
+    """Fails if an array is compared with a string, which numpy does for each element."""
     state = {"activation": "TopK", "encoder.weight": cases.weights()["W_enc"].T, **state}
     cases.write_torch(tmp_path / "autoencoder.pt", state)
     with pytest.raises(UserError, match="is an array of float32"):
@@ -263,7 +265,7 @@ def test_arrays_in_the_place_of_strings(tmp_path, state):
 
 
 def test_headers_that_are_no_python(tmp_path):
-    """Fails if the exception of numpy's second attempt at an npy header comes through."""
+    """Fails if the error of numpy's second attempt at an npy header is raised."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': ((3,}".ljust(117) + b"\n"
     npy = b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(12)
     with zipfile.ZipFile(tmp_path / "params.npz", "w") as archive:
@@ -274,7 +276,7 @@ def test_headers_that_are_no_python(tmp_path):
 
 @pytest.mark.parametrize("name", ["params.npz", "autoencoder.pt"])
 def test_damage_in_another_compression(tmp_path, name):
-    """Fails if one of the compressions of zip raises what is not expected."""
+    """Fails if one of zip's compressions raises an unexpected error."""
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         with zipfile.ZipFile(tmp_path / name, "w", compression) as archive:
             archive.writestr("a/data.pkl" if name.endswith("pt") else "W_enc.npy", b"x" * 1000)
@@ -286,7 +288,7 @@ def test_damage_in_another_compression(tmp_path, name):
 
 
 def test_numbers_of_thousands_of_digits(tmp_path):
-    """Fails if a sentence writes them: Python refuses to, by a ValueError of its own."""
+    """Fails if a message formats them, for which Python raises a ValueError."""
     digits = 10**4000
     for config in (
         {"d_in": digits},
@@ -303,7 +305,7 @@ def test_numbers_of_thousands_of_digits(tmp_path):
 
 
 def test_objects_in_npz_are_not_read(tmp_path):
-    """Fails with allow_pickle=True: the object's __reduce__ then makes the marker."""
+    """Fails with allow_pickle=True: the object's __reduce__ then writes the marker file."""
     marker = tmp_path / "ran"
 
     class Hostile:
@@ -317,7 +319,7 @@ def test_objects_in_npz_are_not_read(tmp_path):
 
 
 def test_tensors_beyond_their_storage(tmp_path):
-    """Shapes, strides and offsets that reach outside the stored bytes, or far beyond memory."""
+    """Shapes, strides and offsets reach beyond the stored bytes, or far beyond memory."""
     w = cases.weights()["b_enc"]
     storages = []
     program = cases._pickled({"a": w}, storages)
@@ -337,7 +339,7 @@ def test_tensors_beyond_their_storage(tmp_path):
         cases.write_archive(
             tmp_path / "a.pt", b"\x80\x02" + program.replace(old, new) + b".", storages
         )
-        if new == b"(J\0\0\0\0t":  # a stride of 0 repeats one number, and stays inside
+        if new == b"(J\0\0\0\0t":  # a stride of 0 repeats one number and stays inside
             assert read_torch(tmp_path / "a.pt")["a"].shape == w.shape
             continue
         with pytest.raises(UserError, match=r"a\.pt"):

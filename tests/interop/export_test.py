@@ -1,4 +1,4 @@
-"""The compiled step of each kind lowers for CPUs, GPUs and TPUs on a CPU."""
+"""Tests that the compiled step of each kind can be exported on a CPU for CPUs, GPUs and TPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_the_step_lowers_for_every_platform(kind):
-    """Five steps of two members in one program. Fails if a kernel has a form for CPUs alone."""
+    """Five steps of two members in one program. Fails if a kernel has a form for CPUs only."""
     learner = ae.chunked(ae.seeds(ae.averaged(kinds.learner(kind)), 2), 5)
     state = jax.eval_shape(learner.init, jax.random.key(0), kinds.batch())
     source = kinds.source(0, 5, 5, [0, 1])
@@ -29,7 +29,7 @@ def test_the_step_lowers_for_every_platform(kind):
 
 
 def test_what_was_exported_computes_what_the_learner_does():
-    """Through bytes and back, as to another machine."""
+    """The program passes through bytes, as if it went to another machine."""
     learner = ae.chunked(kinds.learner("vae"), 5)
     state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
     params = state.params

@@ -1,7 +1,7 @@
-"""Gemma Scope, OpenAI, sparsify, dictionary_learning: fixtures in their formats, read and computed.
+"""Tests of Gemma Scope's, OpenAI's, sparsify's and dictionary_learning's files.
 
-Expected outputs are float64, by the formulas of each library. No PyTorch is needed: the .pt files
-are written here, byte by byte.
+Files are written here, byte by byte and without PyTorch, and expected outputs are computed in
+float64 by the formulas of each library.
 """
 
 import json
@@ -74,9 +74,9 @@ def gemma_2(folder, skip, **config):
 @pytest.mark.parametrize("fewer", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
 def test_gemma_scope_2(tmp_path, skip, fewer):
-    """Fails if the skip connection is transposed: it is stored as it multiplies.
+    """Fails if the skip connection is transposed; it is stored as it multiplies.
 
-    With all the keys of the real files, or, as in the first of them, few.
+    The first configuration has few keys, the others all keys of the real files.
     """
     few = {"width": None, "affine_connection": None, "type": None, "l0": None}
     w, _ = gemma_2(tmp_path, skip, **(few if fewer else {}))
@@ -96,7 +96,7 @@ def test_gemma_scope_2(tmp_path, skip, fewer):
     ],
 )
 def test_gemma_scope_2_configurations_that_are_refused(tmp_path, skip, config, said):
-    """Fails if a key is left unread, or the weights are believed against it."""
+    """Fails if a key is not read, or if it contradicts the weights and these are believed."""
     gemma_2(tmp_path, skip, **config)
     refuses(tmp_path, said)
 
@@ -213,9 +213,9 @@ def sparsify(folder, drop=(), **config):
     ],
 )
 def test_sparsify(tmp_path, config, how):
-    """Fails where b_dec is subtracted by `normalize_decoder`, or W_skip is not transposed.
+    """Fails if `normalize_decoder` subtracts b_dec, or if W_skip is not transposed.
 
-    SAELens' loader does the first, and transposes W_dec, which is stored as it multiplies.
+    SAELens' loader does subtract b_dec, and transposes W_dec, which is stored as it multiplies.
     """
     agrees(
         interop.load(sparsify(tmp_path, **config)),
@@ -224,7 +224,7 @@ def test_sparsify(tmp_path, config, how):
 
 
 def test_sparsify_without_a_number_of_latents(tmp_path):
-    """0, and none in the oldest files, means expansion_factor times d_in."""
+    """num_latents 0, or none in the oldest files, means expansion_factor times d_in."""
     sparsify(tmp_path)
     w = {name: v[..., :12] if v.shape[-1] == LATENTS else v for name, v in W.items()}
     w["W_dec"] = W["W_dec"][:12]
@@ -336,7 +336,7 @@ REAL = {  # as published beside a BatchTopKSAE of a language model
 
 
 def test_a_published_configuration_is_read(tmp_path):
-    """Fails if a key of training is not known, or a key beside the trainer is not looked at."""
+    """Fails if a key of training is unknown, or if a key beside the trainer is not read."""
     tensors, how = DICTIONARIES["BatchTopKSAE"]
     learned(tmp_path, "BatchTopKSAE", tensors, k=3, **REAL)
     agrees(interop.load(tmp_path), cases.output_of(**{"w": W, "x": cases.inputs(), **how}))
@@ -347,8 +347,10 @@ def test_a_published_configuration_is_read(tmp_path):
 
 @pytest.mark.parametrize("kind", DICTIONARIES)
 def test_dictionary_learning(tmp_path, kind):
-    """Fails if JumpRelu subtracts b_dec, if gate and magnitude are exchanged, or if AutoEncoderTopK
-    selects by the threshold that training keeps."""
+    """Fails if JumpRelu subtracts b_dec, or if gate and magnitude are swapped.
+
+    Fails also if AutoEncoderTopK selects by the threshold that training keeps.
+    """
     tensors, how = DICTIONARIES[kind]
     k = {"k": 3} if "TopK" in kind else {}
     expected = cases.output_of(**{"w": W, "x": cases.inputs(), **how})

@@ -1,8 +1,9 @@
-"""Training, number for number as SAELens trains: output, loss, gradients, 100 steps of Adam.
+"""Tests that training equals SAELens', number for number.
 
-The frozen arrays are of one run of SAELens (`python -m tests.parity.reference` writes them anew);
-with the extra `parity` installed the same is computed again beside them, files that we write are
-loaded by SAELens, and files that PyTorch and SAELens write are loaded by us.
+Compared are output, loss, gradients and 100 steps of Adam. The frozen arrays are of one run of
+SAELens and are written again by `python -m tests.interop.parity.reference`. With the extra `parity`
+installed, the same is computed by SAELens itself, SAELens loads files that we write, and we load
+files that PyTorch and SAELens write.
 """
 
 import functools
@@ -32,7 +33,7 @@ needs_sae_lens = pytest.mark.skipif(
 )
 
 M, WINDOW = reference.LATENTS, reference.WINDOW
-SUBTRACTS = {"subtract_bias": True}  # SAELens' default
+SUBTRACTS = {"subtract_bias": True}  # the default of SAELens
 ERROR = {"error": (1.0, losses.scaled_error)}
 AUXK = {"auxk": (1.0, losses.revival(after=WINDOW))}
 BANDWIDTH = reference.JUMP["jumprelu_bandwidth"]
@@ -52,7 +53,7 @@ def jumprelu(penalty, weight, **how):
 
 
 def ours(case):
-    """The bottleneck and the objective that are to be SAELens' case."""
+    """Makes the bottleneck and the objective that correspond to a case of SAELens."""
     prefixes = losses.prefix_error((6, 16, M), (1.0, 1.0, 1.0))
     gates = {
         "l1": (0.2, losses.gate_l1(weighted=True)),
@@ -88,7 +89,7 @@ PATHS = {
 
 
 def params_of(case, arrays):
-    """SAELens' tensors in our tree."""
+    """Returns SAELens' tensors as our parameters."""
     tree = {"bottleneck": {}, "decoder": {}}
     for name in reference.names(case):
         *branch, leaf = PATHS[name]
@@ -105,7 +106,7 @@ def at(tree, path):
 
 
 def remembering_adam():
-    """Adam, with the last gradients beside its own state, so that one program gives both."""
+    """Makes Adam with the last gradients in its state, so that one program returns both."""
     adam = optax.adam(reference.LEARNING_RATE)
 
     def update(grads, state, params=None):
@@ -117,7 +118,9 @@ def remembering_adam():
 
 @functools.cache
 def compiled(case, scaled=False):
-    """The model, a learner whose step is compiled, and the forward pass in training, compiled."""
+    """Returns the model, a learner with a compiled step, and a compiled forward pass in
+    training.
+    """
     bottleneck, objective = ours(case)
     size, scale, how = reference.SIZE, ae.nets.Scale, {}
     model = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(size))
@@ -131,7 +134,7 @@ def compiled(case, scaled=False):
 
 
 def started(case, arrays, scaled=False):
-    """A state at SAELens' weights, with its dead latents."""
+    """Makes a state with SAELens' weights and its dead latents."""
     _, learner, _ = compiled(case, scaled)
     state = learner.init(jax.random.key(0), batch(arrays, 0))
     params = params_of(case, arrays)
@@ -148,14 +151,16 @@ def batch(arrays, step):
 
 
 def close(ours, theirs, relative, what):
-    """Equal to a share of the largest value: of a sum, not of each small number in it."""
+    """Checks equality relative to the largest value, since small elements of sums have large
+    relative errors.
+    """
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     bound = relative * np.abs(theirs).max()
     assert np.abs(ours - theirs).max() <= bound, f"{what}: {np.abs(ours - theirs).max()} > {bound}"
 
 
 def agrees(case, arrays, result):
-    """Everything that the issue of parity asks of one case."""
+    """Checks all comparisons of one case."""
     _, learner, forward = compiled(case)
     state = started(case, arrays)
     seen = forward(learner.variables(state), batch(arrays, 0))
@@ -190,23 +195,26 @@ def frozen_case(frozen, case):
 
 @pytest.mark.parametrize("case", reference.CASES)
 def test_training_is_that_of_the_frozen_run(frozen, case):
-    """Fails if AuxK is rectified, keeps its target's gradient or loses its share; if norms are
-    left out of L1 or of the selection; if the window is taken after the jump; if matryoshka's
-    errors are averaged; if b_dec is not subtracted."""
+    """All cases agree with the frozen arrays.
+
+    Fails if AuxK is rectified, keeps its target's gradient or loses its weight; if norms are left
+    out of L1 or of the selection; if the window reads values after the jump; if matryoshka's errors
+    are averaged; or if b_dec is not subtracted.
+    """
     agrees(case, frozen, frozen_case(frozen, case))
 
 
 @needs_sae_lens
 @pytest.mark.parametrize("case", reference.CASES)
 def test_training_is_that_of_sae_lens(frozen, case):
-    """The same beside the installed SAELens, from the same weights and data."""
+    """The installed SAELens computes the same from the same weights and data."""
     agrees(case, frozen, reference.run(case, frozen))
 
 
 @needs_sae_lens
 @pytest.mark.parametrize("row", ROWS)
 def test_sae_lens_loads_what_we_write(tmp_path, row):
-    """Each row: SAE.load_from_disk computes what our weights compute."""
+    """For each row, SAE.load_from_disk computes what our weights compute."""
     import torch
     from sae_lens import SAE
 
@@ -225,8 +233,6 @@ def test_sae_lens_loads_what_we_write(tmp_path, row):
     np.testing.assert_allclose(reconstruct(plain, jnp.asarray(x)), theirs, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(theirs, expected, rtol=1e-5, atol=1e-5)
     own = np.asarray(encode(plain, jnp.asarray(x)))
-    if plain.rescale_acts_by_decoder_norm:  # SAELens' activations are in units of the output
-        own = own * np.linalg.norm(np.asarray(plain.W_dec), axis=1)
     np.testing.assert_allclose(own, codes, rtol=1e-5, atol=1e-5)
 
 
@@ -249,7 +255,7 @@ def test_sae_lens_normalises_as_we_do(tmp_path, how):
 
 @needs_sae_lens
 def test_sae_lens_flattens_heads(tmp_path):
-    """Fails unless reshape_activations says so: SAELens then multiplies heads apart."""
+    """Fails unless the file sets reshape_activations: SAELens then multiplies each head alone."""
     import torch
     from sae_lens import SAE
 
@@ -266,7 +272,7 @@ def test_sae_lens_flattens_heads(tmp_path):
 @needs_sae_lens
 @pytest.mark.parametrize("case", reference.CASES)
 def test_we_load_what_sae_lens_trained(tmp_path, frozen, case):
-    """After training: BatchTopK and Matryoshka are saved as jumprelu with their threshold."""
+    """SAELens saves trained BatchTopK and Matryoshka as jumprelu with their threshold."""
     import torch
     from sae_lens import SAE
 
@@ -290,10 +296,10 @@ def test_we_load_what_sae_lens_trained(tmp_path, frozen, case):
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("case", reference.CASES)
 def test_sae_lens_loads_what_we_trained(tmp_path, frozen, case, scaled):
-    """Train, fold, save: on raw inputs SAELens computes what our model does.
+    """After training, folding and saving, SAELens computes on raw inputs what our model does.
 
-    Fails if the input's mean or factor is left out of the fold, or a threshold stays in units of
-    the selection's scores.
+    Fails if the input's mean or factor is not folded, or if a threshold stays in units of the
+    selection's scores.
     """
     import torch
     from sae_lens import SAE
@@ -313,7 +319,7 @@ def test_sae_lens_loads_what_we_trained(tmp_path, frozen, case, scaled):
 
 @needs_sae_lens
 def test_we_load_what_torch_saves(tmp_path):
-    """The reader of .pt against torch.save itself: strides, offsets, types, modules' versions."""
+    """Strides, offsets, dtypes and modules' versions of torch.save are read."""
     import torch
 
     from aejax.errors import UserError

@@ -1,6 +1,6 @@
-"""SAELens' files: the nine rows and what came before version 6, read; and what we write, read back.
+"""Tests of reading and writing SAELens' files: the nine rows, and versions before 6.
 
-Files are made here, and what they compute is computed in float64 by the papers' formulas.
+Files are made here, and expected outputs are computed in float64 by the papers' formulas.
 """
 
 import json
@@ -12,14 +12,14 @@ from safetensors.numpy import load_file, save_file
 
 from aejax import interop
 from aejax.dictionaries.folding import unfold
-from aejax.dictionaries.plain import Plain, reconstruct
+from aejax.dictionaries.plain import Plain, encode, reconstruct
 from aejax.errors import UserError
 from aejax.types import Batch
 from tests.interop import cases
 
 USUAL = ("W_enc", "W_dec", "b_enc", "b_dec")
 TRANSCODER = {"d_out": cases.OUTPUT, "apply_b_dec_to_input": False}
-# architecture: tensors, cfg, and how the formulas compute it
+# architecture -> its tensors, its cfg, and the formulas' arguments
 ROWS = {
     "standard": (USUAL, {}, {"kind": "relu", "subtract": True}),
     "topk": (USUAL, {"k": 3}, {"kind": "topk", "subtract": True}),
@@ -51,11 +51,16 @@ ROWS = {
         {"kind": "jumprelu", "subtract": False, "skip": True},
     ),
     "abstopk": (USUAL, {"k": 3}, {"kind": "abstopk", "subtract": True}),
+    "matching_pursuit": (
+        ("W_dec", "b_dec"),
+        {"residual_threshold": 0.4},
+        {"kind": "matching_pursuit", "subtract": True},
+    ),
 }
 
 
 def written(folder, row, **changed):
-    """One row's folder, and what it computes on `cases.inputs()`."""
+    """Returns the folder of one row, and its expected output on `cases.inputs()`."""
     names, config, how = ROWS[row]
     w = cases.weights(config.get("d_out", cases.SIZE))
     tensors = {name: w[name].T if name == "W_skip" else w[name] for name in names}
@@ -76,13 +81,13 @@ def agrees(plain, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_each_row_computes_what_the_formulas_say(tmp_path, row):
-    """Fails if W_skip is not transposed, or if a missing apply_b_dec_to_input is read as false."""
+    """Fails if W_skip is not transposed, or a missing apply_b_dec_to_input means false."""
     agrees(interop.load(written(tmp_path, row)[0]), written(tmp_path, row)[1])
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_what_we_write_is_what_we_read(tmp_path, row):
-    """Fails if a vector of gated or jumprelu is left out, or W_skip is written as it multiplies."""
+    """Fails if a vector of gated or jumprelu is lost, or if W_skip is not transposed."""
     folder, expected = written(tmp_path / "theirs", row)
     interop.save_saelens(tmp_path / "ours", interop.load(folder), {"hook_name": "blocks.1.x"})
     agrees(interop.load(tmp_path / "ours"), expected)
@@ -90,16 +95,44 @@ def test_what_we_write_is_what_we_read(tmp_path, row):
         load_file(tmp_path / name / "sae_weights.safetensors") for name in ("theirs", "ours")
     )
     assert theirs.keys() == ours.keys()
+    if row == "topk rescaled":  # read with rows of norm 1, so that activations are SAELens' too
+        norms = np.linalg.norm(theirs["W_dec"], axis=1)
+        theirs["W_dec"] = theirs["W_dec"] / norms[:, None]
+        theirs["W_enc"], theirs["b_enc"] = theirs["W_enc"] * norms, theirs["b_enc"] * norms
     for name in theirs:
-        np.testing.assert_array_equal(theirs[name], ours[name])
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, atol=1e-7)
     config = json.loads((tmp_path / "ours" / "cfg.json").read_text())
     assert config["architecture"] == row.split()[0]
     assert config["metadata"] == {"sae_lens_version": "6.0.0", "hook_name": "blocks.1.x"}
 
 
+def test_activations_are_those_of_saelens_where_norms_count(tmp_path):
+    """SAELens selects by pre * norm and returns these scores. Fails if `encode` leaves out the
+    norms, or if weights that are read select without them after a step of training."""
+    plain = interop.load(written(tmp_path, "topk rescaled")[0])
+    w, x = cases.weights(), cases.inputs()
+    scores = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]) * np.linalg.norm(w["W_dec"], axis=1)
+    least = np.sort(scores, axis=1)[:, [-3]]
+    expected = np.where(scores >= least, np.maximum(scores, 0), 0)
+    np.testing.assert_allclose(encode(plain, x), expected, rtol=1e-5, atol=1e-5)
+    model, _ = unfold(plain)
+    assert model.bottleneck.score_by_norm
+
+
+def test_tied_weights_that_saelens_would_read_otherwise_are_not_saved(tmp_path):
+    """Fails if W_enc is left out of the file unseen, or an output loses its bias."""
+    plain = interop.load(written(tmp_path / "theirs", "matching_pursuit")[0])
+    with pytest.raises(UserError, match="not the transpose of W_dec"):
+        interop.save_saelens(tmp_path / "ours", plain._replace(W_enc=2 * plain.W_enc))
+    with pytest.raises(UserError, match="adds b_dec of matching_pursuit weights"):
+        interop.save_saelens(tmp_path / "ours", plain._replace(apply_b_dec_to_input=False))
+    folder, _ = written(tmp_path / "plain", "matching_pursuit", apply_b_dec_to_input=False)
+    assert not np.any(np.asarray(interop.load(folder).b_dec))
+
+
 @pytest.mark.parametrize("row", [row for row in ROWS if "skip" not in row])
 def test_a_model_made_of_a_file_computes_the_same(tmp_path, row):
-    """File to plain weights to model: fails if a bias or a threshold is lost on the way."""
+    """A file becomes plain weights and then a model. Fails if a bias or a threshold is lost."""
     folder, expected = written(tmp_path, row)
     model, variables = unfold(interop.load(folder))
     x = jnp.asarray(cases.inputs())
@@ -124,7 +157,10 @@ def test_a_bias_can_stay_out_of_the_input(tmp_path):
 
 
 def test_a_skip_connection_on_centred_inputs_becomes_a_transcoder(tmp_path):
-    """SAELens' transcoders never subtract b_dec: fails if the encoder's bias does not either."""
+    """SAELens' transcoders never subtract b_dec.
+
+    Fails if the encoder's bias does not make up for it.
+    """
     w = cases.weights()
     arrays = {name: jnp.asarray(w[name]) for name in (*USUAL, "W_skip")}
     plain = Plain("relu", **arrays, apply_b_dec_to_input=True)
@@ -180,9 +216,9 @@ LEGACY = {  # as SAELens 3 and before wrote it, shortened
     ],
 )
 def test_configurations_before_version_6(tmp_path, changed, how):
-    """Fails if activation_fn_str is ignored: TopK was read as ReLU for years.
+    """Fails if activation_fn_str is ignored, as TopK would be read as ReLU.
 
-    Or if a signed selection, which keeps the values that are large and negative, is read without.
+    Fails also if a signed selection, which keeps large negative values, is read as an unsigned one.
     """
     config = {**LEGACY, "d_sae": cases.LATENTS, "expansion_factor": 7, **changed}
     w = cases.weights()
@@ -204,13 +240,13 @@ def test_configurations_before_version_6(tmp_path, changed, how):
 
 @pytest.mark.parametrize("row", ["topk", "topk rescaled", "abstopk"])
 def test_todays_form_without_a_version(tmp_path, row):
-    """Fails if k is looked for among the arguments of an activation, which it does not name."""
+    """Fails if k is looked up among the arguments of an activation that the file does not name."""
     folder, expected = written(tmp_path, row, metadata={})
     agrees(interop.load(folder), expected)
 
 
 def selecting(**arguments):
-    """A TopK of before version 6."""
+    """Makes a TopK of before version 6."""
     arguments = {"k": 3, **arguments}
     return {"metadata": {}, "activation_fn_str": "topk", "activation_fn_kwargs": arguments}
 
@@ -218,7 +254,8 @@ def selecting(**arguments):
 @pytest.mark.parametrize(
     ("row", "changed", "said"),
     [
-        ("standard", {"architecture": "matching_pursuit"}, "matching_pursuit"),
+        ("matching_pursuit", {"residual_threshold": "small"}, "'residual_threshold' in"),
+        ("matching_pursuit", {"residual_threshold": -1.0}, "must be a number, 0 or more"),
         ("standard", {"architecture": "temporal"}, "temporal"),
         ("standard", {"architecture": None}, "architecture"),
         ("standard", {"lp_norm": 0.5}, "lp_norm"),
@@ -318,7 +355,9 @@ def test_what_saelens_cannot_hold_is_refused(tmp_path):
     ],
 )
 def test_what_could_not_be_read_is_not_saved(tmp_path, row, changed, said):
-    """Fails if weights are written unchecked: the old SAE is then gone, and the new one unread."""
+    """Fails if weights are written unchecked: the old SAE is then lost, and the new one
+    unreadable.
+    """
     folder, expected = written(tmp_path, row)
     with pytest.raises(UserError, match=said):
         interop.save_saelens(folder, interop.load(folder)._replace(**changed))
@@ -327,7 +366,7 @@ def test_what_could_not_be_read_is_not_saved(tmp_path, row, changed, said):
 
 
 def test_metadata_that_is_no_json_leaves_the_old_sae_whole(tmp_path):
-    """Fails if the configuration is made into text only after the old one is removed."""
+    """Fails if the old file is removed before the configuration is made into text."""
     folder, expected = written(tmp_path, "standard")
     with pytest.raises(UserError, match="cannot be written as JSON"):
         interop.save_saelens(folder, interop.load(folder), {"hook_name": object()})
@@ -336,7 +375,9 @@ def test_metadata_that_is_no_json_leaves_the_old_sae_whole(tmp_path):
 
 @pytest.mark.parametrize("k", [3, np.int64(3), jnp.int32(3)])
 def test_the_version_is_that_of_the_files(tmp_path, k):
-    """Fails if an old file's metadata has the new one read by old rules, under which k is None."""
+    """Fails if metadata of an old file makes the new one be read by old rules, under which k is
+    None.
+    """
     plain = interop.load(written(tmp_path / "theirs", "topk")[0])._replace(k=k)
     interop.save_saelens(tmp_path / "ours", plain, {"sae_lens_version": "5.3.1", "seed": 1})
     assert interop.load(tmp_path / "ours").k == 3
@@ -345,7 +386,7 @@ def test_the_version_is_that_of_the_files(tmp_path, k):
 
 
 def test_a_failed_save_leaves_the_old_sae_whole(tmp_path, monkeypatch):
-    """Fails if cfg.json is removed, or the weights are replaced, before the new ones are there."""
+    """Fails if cfg.json is removed, or weights are replaced, before the new files are complete."""
     folder, expected = written(tmp_path, "standard")
 
     def full(path, content):
@@ -368,7 +409,7 @@ def test_a_failed_save_leaves_the_old_sae_whole(tmp_path, monkeypatch):
 
 
 def test_bfloat16_weights_are_read_as_they_are(tmp_path):
-    """Fails if the bits are read as another type."""
+    """Fails if the bits are read as another dtype."""
     w = {name: np.asarray(jnp.asarray(v, jnp.bfloat16)) for name, v in cases.weights().items()}
     cases.write_saelens(
         tmp_path,

@@ -1,4 +1,4 @@
-"""The largest values of a whole batch, against a sort of all of them."""
+"""Tests of selecting the largest values of a whole batch, against sorting all of them."""
 
 import functools
 
@@ -14,7 +14,10 @@ B = 64
 
 
 def case(columns, repeating, seed=0):
-    """Some rows hold much more than others, the last place much; many ties where values repeat."""
+    """Makes a batch in which some rows hold much larger values than others.
+
+    The last element of the last row is large; with `repeating` there are many ties.
+    """
     generator = np.random.default_rng(seed)
     product = generator.normal(size=(B, columns)) * generator.gamma(0.5, size=(B, 1))
     product[-1, -1] = 40.0
@@ -25,15 +28,15 @@ def case(columns, repeating, seed=0):
 
 
 class TestLargestOfBatch:
-    """Exactly the largest, whoever holds them."""
+    """Exactly the largest values of the batch are found, in whichever rows they are."""
 
     @pytest.mark.parametrize("repeating", [False, True])
     @pytest.mark.parametrize("columns", [33, 64, 512])  # no groups, groups, and groups of groups
     def test_what_is_found_is_what_a_sort_finds(self, columns, repeating):
-        """Fails if members are another group's, if zeros count, or if a tie is found twice.
+        """Fails if members get another group's values, if zeros count, or if a tie is found twice.
 
-        Or if what lies behind the groups found is looked at: many more are asked for than there
-        are above zero.
+        Many more values are asked for than are above zero, so it also fails if values beyond the
+        found groups are read.
         """
         product, bias, norms = case(columns, repeating)
         room = 3 * B
@@ -55,7 +58,7 @@ class TestLargestOfBatch:
         assert found.count < 100
 
     def test_groups_save_what_a_look_at_all_costs(self):
-        """Fails if levels are not built: bisection would read B m values once a bit."""
+        """Fails if levels are not built: bisection would then read B m values for each bit."""
         product, bias, _ = case(512, False)
         program = str(
             jax.make_jaxpr(lambda p, b: largest_of_batch(p, b, None, 9, 2 * B))(product, bias)
@@ -64,7 +67,10 @@ class TestLargestOfBatch:
         assert f"i32[{B * 8 // 256},256]" in program
 
     def test_members_of_a_sweep_find_their_own(self):
-        """Counts differ, and one has ties, which all then count along. Fails if others lose any."""
+        """Members have different counts, and one has ties, so all count ties.
+
+        Fails if the others lose values.
+        """
         cases = [case(64, repeating, seed) for seed, repeating in ((0, False), (1, True))]
         product, bias, _ = (jnp.stack(column) for column in zip(*cases, strict=True))
 
@@ -88,7 +94,7 @@ class TestLargestOfBatch:
 @pytest.mark.parametrize("size", [5, 32, 1000])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
 def test_positions_are_those_that_numpy_finds(size, share):
-    """Fails if a word's last bit is lost, or if ranks go on from word to word."""
+    """Fails if the last bit of a word is lost, or if ranks continue from word to word."""
     for length in (1, 31, 32, 33, 1000):
         mask = np.random.default_rng(length).random(length) < share
         found, count = jax.jit(positions, static_argnums=1)(mask, size)
@@ -108,7 +114,7 @@ def test_bisection_finds_the_kth_largest():
 
 
 def test_of_ties_the_first_are_chosen():
-    """Fails if ties add to the count, or if zeros are chosen where little is above them."""
+    """Fails if ties add to the count, or if zeros are chosen when few values are above them."""
     values = jnp.asarray([[0.0, 2.0, 1.0], [1.0, 0.0, 1.0]])
     expected = {1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [1, 2, 3, 5], 5: [1, 2, 3, 5]}
     for count, places in expected.items():

@@ -1,8 +1,8 @@
-"""Convolutions beside `jax.lax`'s own: values, derivatives of both kinds, members, and their order.
+"""Tests of convolutions against `jax.lax`: values, derivatives of both kinds, and members.
 
-Mutants that these fail: the kernel not turned around, its channels not swapped, the two sides of
-the padding exchanged, a phase's offset taken with the other sign, members folded into the examples,
-no phases, a precision that is not handed on.
+These mutants fail: the kernel not reversed, its channels not swapped, the two sides of the padding
+swapped, a phase's offset with the other sign, members folded into the examples, no phases, a
+precision that is not passed on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aejax.nets.convolution import Convolution, TransposedConvolution
 
 ORDER = ("NHWC", "HWIO", "NHWC")
 SPREAD = ((2, 2), (2, 2))
-# Image, kernel, strides, padding, spread of the image, dilation of the kernel.
+# Image, kernel, strides, padding, spacing of the image, dilation of the kernel.
 WINDOWS = {
     "same": ((6, 5), (3, 3), (1, 1), "SAME", (1, 1), (1, 1)),
     "strided": ((9, 8), (4, 3), (2, 1), "SAME", (1, 1), (1, 1)),
@@ -36,7 +36,7 @@ WINDOWS = {
 
 
 def case(name, members=None):
-    """Ours and lax's, both of images and kernel, and random ones."""
+    """Returns our function and lax's, both of images and kernel, and random arguments."""
     image, kernel, strides, padding, spread, dilation = WINDOWS[name]
     rng = np.random.default_rng(0)
     lead = () if members is None else (members,)
@@ -64,7 +64,7 @@ def agree(found, wanted):
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_values_and_derivatives_are_those_of_lax(name):
-    """Forwards, backwards, and backwards again."""
+    """Values, gradients and second derivatives agree."""
     ours, lax, x, w = case(name)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -84,7 +84,7 @@ def test_values_and_derivatives_are_those_of_lax(name):
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
 @pytest.mark.parametrize("name", ["strided", "spread"])
 def test_members_are_those_of_a_loop(name, axes):
-    """Under vmap of the gradient, and under the gradient of vmap."""
+    """It holds for vmap of the gradient and for the gradient of vmap."""
     ours, _, x, w = case(name, members=2)
     arrays = tuple(a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True))
 
@@ -106,7 +106,7 @@ def test_members_are_those_of_a_loop(name, axes):
 
 @pytest.mark.parametrize(("size", "stride"), [(4, 2), (3, 2), (2, 3), (5, 1)])
 def test_transposed_is_lax_conv_transpose(size, stride):
-    """Also where the kernel is smaller than the stride."""
+    """It holds also for a kernel that is smaller than the stride."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 4, 5, 3)), jnp.float32)
     w = jnp.asarray(rng.normal(size=(size, size, 3, 2)), jnp.float32)
@@ -116,7 +116,7 @@ def test_transposed_is_lax_conv_transpose(size, stride):
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 def test_layers_are_those_of_flax(dtype):
-    """The same parameters under the same names, and the same output."""
+    """Parameters have the same names and shapes, and outputs agree."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 5, 3)), jnp.float32)
     pairs = [
         (Convolution(4, (3, 3), 2, dtype=dtype), nn.Conv(4, (3, 3), 2, dtype=dtype)),
@@ -136,9 +136,10 @@ def test_layers_are_those_of_flax(dtype):
 
 
 def test_every_convolution_of_a_training_loop_is_in_the_form_of_the_fast_routine():
-    """Of three members on a CPU. Fails for lax's own, whose derivatives exchange axes.
+    """Three members on a CPU. Fails for lax's own convolution, whose derivatives swap axes.
 
-    A grouped convolution has no fast routine, nor has one of spread images or a turned window.
+    Grouped convolutions, those of spaced images, and those with a reversed window have no fast
+    routine.
     """
     mine = [Convolution(4, (3, 3), 2), TransposedConvolution(2, (4, 4), (2, 2))]
     layers = [nn.Conv(4, (3, 3), 2), nn.ConvTranspose(2, (4, 4), (2, 2))]
@@ -154,7 +155,10 @@ def test_every_convolution_of_a_training_loop_is_in_the_form_of_the_fast_routine
 
 
 def test_members_are_one_grouped_convolution_elsewhere():
-    """And the same numbers. Fails if the other platforms take turns, or compute something else."""
+    """Other platforms compute the same numbers.
+
+    Fails if they compute members one after the other.
+    """
     found = loop([Convolution(4, (3, 3), 2), TransposedConvolution(2, (4, 4), (2, 2))], "tpu")
     assert any("feature_group_count = 3" in each for each in found)
     rng = np.random.default_rng(0)
@@ -165,7 +169,7 @@ def test_members_are_one_grouped_convolution_elsewhere():
 
 
 def loop(layers, platform):
-    """The convolutions of a loop of steps with three members, as text."""
+    """Returns the convolutions in the compiled text of a loop of steps with three members."""
 
     def cost(params, x):
         for layer, own in zip(layers, params, strict=True):
@@ -190,7 +194,7 @@ def loop(layers, platform):
 
 
 def test_precision_is_that_of_the_call():
-    """Fails if it is asked for when the program is lowered, or is not handed on."""
+    """Fails if precision is read when the program is compiled, or is not passed on."""
     ours, _, x, w = case("same")
 
     def within(x, w):
@@ -200,7 +204,7 @@ def test_precision_is_that_of_the_call():
     def given(x, w):
         return convolve(x, w, (1, 1), "SAME", precision="highest")
 
-    # Whatever other tests have set for the whole process.
+    # This overrides a precision that other tests have set for the process.
     with jax.default_matmul_precision("default"):
         for convolution in (within, given):
             slope = jax.jit(jax.grad(lambda x, w, c=convolution: jnp.sum(jnp.sin(c(x, w))), (0, 1)))
@@ -220,7 +224,7 @@ def test_precision_is_that_of_the_call():
     ],
 )
 def test_what_has_no_faster_form_is_lax(layer, shape):
-    """Groups, other ranks, nothing to compute. Fails if what flax says is not read."""
+    """Groups, other ranks and empty arrays use lax. Fails if flax's arguments are not passed on."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     variables = layer().init(jax.random.key(0), x)
     ours = layer(conv_general_dilated=convolve)
@@ -230,7 +234,7 @@ def test_what_has_no_faster_form_is_lax(layer, shape):
 
 
 def test_members_of_no_image():
-    """Fails if a shape is left to be found out from nothing."""
+    """Fails if a shape is inferred from an empty array."""
     layer = Convolution(4, (3, 3), 2)
     variables = layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
     two = jax.tree.map(lambda a: jnp.stack([a, a]), variables)
@@ -238,7 +242,9 @@ def test_members_of_no_image():
 
 
 def test_gradients_within_a_manual_mesh():
-    """Fails if the primitive is bound there: what varies over the mesh is not written on it."""
+    """Fails if the primitive is bound within a manual mesh, where it does not track varying
+    axes.
+    """
     ours, lax, x, w = case("same")
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     over, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
@@ -252,7 +258,7 @@ def test_gradients_within_a_manual_mesh():
 
 
 def test_calls_outside_of_a_program_compile_once(caplog):
-    """Fails if each eager call is a program of its own."""
+    """Fails if each eager call compiles a program of its own."""
     ours, _, x, w = case("one-sided")
     ours(x, w)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

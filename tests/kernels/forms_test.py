@@ -1,4 +1,4 @@
-"""Every form of every kernel, picked or not, against plain products, sorts and autodiff."""
+"""Tests of every form of every kernel, chosen or not, against products, sorts and autodiff."""
 
 import functools
 
@@ -33,7 +33,10 @@ def one_hot(values, indices):
 
 @pytest.mark.parametrize("repeated", [False, True])
 class TestRows:
-    """At 1e-5 of the plain product. Fails if a form sets where it should add, or mixes up axes."""
+    """Forms agree to 1e-5 with the dense product.
+
+    Fails if a form sets where it should add, or swaps axes.
+    """
 
     @pytest.mark.parametrize("form", list(rows.COMBINE))
     def test_combine(self, form, repeated):
@@ -61,13 +64,13 @@ class TestRows:
 
 
 class TestLargest:
-    """The k largest, exactly."""
+    """The k largest values are found exactly."""
 
     @pytest.mark.parametrize("columns", [M, 1024, 63])
     @pytest.mark.parametrize("normed", [False, True])
     @pytest.mark.parametrize("repeating", [False, True])
     def test_every_form_finds_what_a_sort_finds(self, columns, normed, repeating):
-        """Fails if a group's maximum is counted twice, or if the bias of a column is another's."""
+        """Fails if a group's maximum is counted twice, or if a column gets the bias of another."""
         product, bias, norms = arrays((B, columns), (columns,), (columns,))
         if repeating:  # many ties
             product, bias = jnp.round(product), jnp.round(bias)
@@ -84,7 +87,9 @@ class TestLargest:
                 assert len(set(row.tolist())) == K, name
 
     def test_columns_taken_out_are_found_last_and_once(self):
-        """Fails if a group's own maximum, masked among its members, comes back as -inf."""
+        """Fails if a group's own maximum, which is masked among its members, is found again as
+        -inf.
+        """
         product = arrays((B, 64))[0]
         bias = jnp.full((64,), -jnp.inf).at[jnp.asarray([3, 11, 40])].set(0.0)
         for name, form in select.forms_for(64, 6).items():
@@ -96,7 +101,10 @@ class TestLargest:
                 assert len(set(row.tolist())) == 6, name
 
     def test_an_approximate_selection_is_asked_for_by_name(self):
-        """On CPUs it finds all. Fails if the default is approximate, or scores leave out bias."""
+        """On CPUs it finds all values.
+
+        Fails if the default is approximate, or if scores leave out the bias.
+        """
         product, bias = arrays((B, M), (M,))
 
         def find(recall):
@@ -109,7 +117,7 @@ class TestLargest:
 
     @pytest.mark.parametrize("columns", [33, 64, 8192])
     def test_counts_are_those_of_one_sum(self, columns):
-        """Fails if a byte overflows, as it does where more than 127 slices are added."""
+        """Fails if a byte overflows, which happens if more than 127 slices are added."""
         values = np.random.default_rng(0).integers(-9, 9, (B, columns)).astype(np.int32)
         for least in (np.int32(-9), np.int32(3), values[:, :1]):
             found = jax.jit(counts)(values, jnp.asarray(least))
@@ -117,7 +125,7 @@ class TestLargest:
 
     @pytest.mark.parametrize("k", [1, 3, 20, 21])
     def test_the_mask_holds_k_a_row_ties_first(self, k):
-        """Fails if the sign's bit is left out, or if ties add to the count."""
+        """Fails if the sign bit is left out, or if ties add to the count."""
         values = np.random.default_rng(0).integers(-3, 4, (B, 20)).astype(np.float32)
         values[0] = -np.inf
         values[1, :5] = 0.25
@@ -129,7 +137,7 @@ class TestLargest:
 
 
 class TestEncode:
-    """Values and gradients of the dense form."""
+    """Values and gradients agree with the dense form."""
 
     @pytest.mark.parametrize("normed", [False, True])
     def test_gradients_are_those_of_the_dense_form(self, normed):
@@ -169,8 +177,11 @@ class TestEncode:
                 np.testing.assert_allclose(ours[i], theirs, rtol=1e-5, atol=1e-5)
 
     def test_in_bfloat16_all_three_gradients_are_of_rounded_numbers(self):
-        """Against float64, at a hundredth of a rounding. Fails if backward reads the kernel or x as
-        they were before the product rounded them, or if it sums in bfloat16."""
+        """They agree with float64 to a hundredth of a rounding.
+
+        Fails if the backward pass reads kernel or x as they were before the product rounded them,
+        or if it sums in bfloat16.
+        """
         x, kernel, bias, weights = arrays((B, D), (D, M), (M,), (B, K))
 
         def cost(x, kernel, bias):
@@ -187,7 +198,7 @@ class TestEncode:
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
     def test_the_gradient_of_the_input_is_not_computed_unasked(self):
-        """Fails if d_x hangs on something that stays, such as a check or a joint loop."""
+        """Fails if d_x depends on code that stays, such as a check or a shared loop."""
         x, kernel, bias = arrays((B, D), (D, M), (M,))
 
         def cost(x, kernel, bias):
@@ -200,7 +211,9 @@ class TestEncode:
         assert "gradient_of_inputs" in program((0, 1, 2))
 
     def test_no_dense_gradient_is_written(self):
-        """Fails if backward goes through the product: an array [B, m] would be cotangent of it."""
+        """Fails if the backward pass goes through the product, whose cotangent is an array [B,
+        m].
+        """
         x, kernel, bias = arrays((B, D), (D, 4 * M), (4 * M,))
 
         def cost(kernel, bias):
@@ -212,10 +225,10 @@ class TestEncode:
 
 
 class TestTable:
-    """The choice among forms."""
+    """Tests of the choice among forms."""
 
     def test_the_fastest_at_the_nearest_shape(self, monkeypatch):
-        """Fails if distances are not of logarithms, or if the slowest is picked."""
+        """Fails if distances do not use logarithms, or if the slowest form is chosen."""
         near = table.Timing((100, 4), {"a": 2.0, "b": 1.0})
         far = table.Timing((10_000, 4), {"a": 1.0, "b": 2.0})
         monkeypatch.setattr(table, "MEASURED", {"cpu": {"thing": [near, far]}})
@@ -227,7 +240,7 @@ class TestTable:
         table.fastest.cache_clear()
 
     def test_every_measured_form_exists(self):
-        """Fails if a form is renamed and its measurements are not."""
+        """Fails if a form is renamed but not its measurements."""
         for operations in table.MEASURED.values():
             for row in operations["largest"]:
                 assert row.milliseconds.keys() <= {"whole"} | {
@@ -242,7 +255,7 @@ class TestTable:
                     assert row.milliseconds.keys() <= forms.keys()
 
     def test_an_export_for_another_platform_has_its_own_form(self):
-        """Fails if the choice is made for the machine that exports: the loop is the CPU's form."""
+        """Fails if the form is that of the exporting machine: loops are the CPU's form."""
         values, vectors = arrays((B, K), (B, D))
 
         def spread(values, indices, vectors):

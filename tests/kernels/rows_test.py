@@ -1,4 +1,4 @@
-"""Kernels against the dense product that they stand for, values and all gradients."""
+"""Tests of kernels on rows against the dense product: values and all gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def case(size, k, repeated=False, seed=0):
 
 
 def dense(values, indices, atoms):
-    """The same through a one-hot product, with autodiff's own gradients."""
+    """Computes the same through a one-hot product, with autodiff's gradients."""
     codes = jnp.einsum("bk,bkm->bm", values, jax.nn.one_hot(indices, M))
     return codes @ atoms
 
@@ -49,7 +49,7 @@ def test_decode_rows_is_the_dense_product(size, k, repeated):
 
 
 def test_decode_rows_under_vmap_is_the_loop():
-    """Seeds map it over values, indices and atoms alike."""
+    """Seeds map over values, indices and atoms."""
     cases = [case(4, 3, seed=s) for s in range(3)]
     stacked = [jnp.stack(column) for column in zip(*cases, strict=True)]
 
@@ -67,7 +67,7 @@ def test_decode_rows_under_vmap_is_the_loop():
 def test_decode_rows_in_bfloat16_sums_in_float32():
     """Fails if slots, or examples in the atoms' gradient, are summed in bfloat16.
 
-    300 times the same small number: in bfloat16 the sum stops growing at 256 of them.
+    The same small number is added 300 times; in bfloat16 the sum stops growing at 256 of them.
     """
     k = 300
     values = jnp.ones((1, k), jnp.bfloat16)

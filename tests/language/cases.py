@@ -22,7 +22,7 @@ SIZES = {
     "hidden": 24,
     "context": 48,
 }
-# All that Gemma 3 has, and Qwen's biases too: every branch of the block.
+# The options of Gemma 3 and Qwen's biases, so that every branch of the block is used.
 EVERYTHING = Config(
     **SIZES,
     tied=False,
@@ -38,13 +38,15 @@ EVERYTHING = Config(
 
 @functools.cache
 def model(scan=False, config=EVERYTHING):
-    """A model in either form and its variables, the same in both, drawn without compiling."""
+    """Makes a model in either form, and variables with the same values in both, without
+    compiling.
+    """
     made = Transformer(config)
     shapes = jax.eval_shape(made.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
     rng = np.random.default_rng(0)
 
     def drawn(shape):
-        mean = float(shape.ndim == 1)  # norms and biases near 1
+        mean = float(shape.ndim == 1)  # norms and biases are near 1
         return jnp.asarray(mean + 0.6 * rng.standard_normal(shape.shape), jnp.float32)
 
     variables = jax.tree.map(drawn, shapes)
@@ -52,12 +54,12 @@ def model(scan=False, config=EVERYTHING):
 
 
 def tokens(texts=3, length=9, seed=0):
-    """i32[texts, length]."""
+    """Draws tokens, i32[texts, length]."""
     return np.random.default_rng(seed).integers(1, VOCABULARY, (texts, length)).astype(np.int32)
 
 
 def dictionary(latents=24, size=SIZE, seed=0, **fields):
-    """Random weights; relu unless told otherwise."""
+    """Makes a dictionary with random weights; its activation is relu by default."""
     rng = np.random.default_rng(seed)
 
     def drawn(*shape):
@@ -68,7 +70,7 @@ def dictionary(latents=24, size=SIZE, seed=0, **fields):
 
 
 class Letters:
-    """A tokenizer with a token for each letter: a is 3, b is 4; BOS is 1."""
+    """A tokenizer with one token for each letter: a is 3, b is 4, BOS is 1."""
 
     bos = 1
 

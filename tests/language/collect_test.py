@@ -1,4 +1,4 @@
-"""Packing, collection into a store, and activations straight into training."""
+"""Tests of packing, of collecting into a store, and of training on live activations."""
 
 import jax
 import numpy as np
@@ -6,11 +6,14 @@ import optax
 import pytest
 
 import aejax as ae
+from aejax.bottlenecks.sparse.plain import Source
 from aejax.data.activations import TokenBatches, TokenFilter, activations
 from aejax.errors import UserError
 from aejax.language.live import live
+from aejax.language.load import fingerprint
 from aejax.language.packing import Packing, packs
 from aejax.language.reading import collect, reader
+from aejax.language.trained import check_model, load_dictionary
 from tests.language import cases
 
 TEXTS = ["abcde", "", "fghijklmnop", "qrs", *("abcdefghij" * 3 for _ in range(40))]
@@ -35,7 +38,7 @@ def test_texts_are_packed_one_after_the_other():
 
 
 def test_a_row_holds_one_text_alone():
-    """Fails if a long text is cut: nothing of it may be lost."""
+    """Fails if the rest of a long text is lost."""
     found = next(packed(Packing(8, together=False), texts=TEXTS[:4]))
     assert [letters(row) for row in found.tokens] == ["abcde", "fghijklm", "nop", "qrs"]
 
@@ -52,7 +55,7 @@ def test_batches_may_begin_anywhere(together):
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(UserError, match="the corpus is empty"):
         list(packed(texts=["", ""]))
-    with pytest.raises(UserError, match="a row of 1 tokens"):
+    with pytest.raises(UserError, match="length is 1"):
         Packing(1)
     letters = cases.Letters()
     letters.bos = None
@@ -65,8 +68,8 @@ class Killed(Exception):
 
 
 def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
-    """Fails if a batch is lost or comes twice, or if a hook's rows are another's."""
-    read = reader(*cases.model(), HOOKS)
+    """Fails if a batch is lost or repeated, or if a hook gets the rows of another."""
+    read = reader(*cases.model(scan=True), HOOKS)
     how = {
         "provenance": {"model": "tiny"},
         "filter": TokenFilter(first_positions=1),
@@ -89,7 +92,7 @@ def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
     assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
     assert 0 < begun[0] < 17
     assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
-    assert len(begun) == 1  # a whole store is left as it is
+    assert len(begun) == 1  # a finished store is not changed
     store = activations(tmp_path / "cut")
     batch = next(packed())
     wanted = read(batch.tokens, batch.position)
@@ -102,19 +105,23 @@ def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
 
 
 def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path):
-    """Bit for bit, from whichever batch one begins; fails if rows are put into wrong places."""
-    read = reader(*cases.model(), HOOKS)
-    split = live(
-        read, packed(), "resid_post.0", "mlp_out.1", provenance={}, first_positions=1, passes=4
-    )
+    """They agree to the bit, whichever batch comes first.
+
+    Fails if rows are put into wrong places.
+    """
+    read = reader(*cases.model(scan=True), HOOKS)
+    hooks, weights = ("resid_post.0", "mlp_out.1"), tmp_path / "model.gguf"
+    weights.write_bytes(b"weights")
+    about = {"model": {"sha256": fingerprint(weights)}}
+    split = live(read, packed(), *hooks, provenance=about, first_positions=1, passes=4)
     collect(
         read,
         lambda start: packed(start=start),
-        tmp_path,
-        provenance={},
+        tmp_path / "store",
+        provenance=about,
         filter=TokenFilter(first_positions=1),
     )
-    stored = activations(tmp_path).split("resid_post.0", "mlp_out.1")
+    stored = activations(tmp_path / "store").split(*hooks)
     assert len(split) == len(stored)
     how = {"size": 64, "seed": 3, "pool": 512, "resident_limit": 0}
     fresh, there = TokenBatches(split, **how), TokenBatches(stored, **how)
@@ -126,13 +133,28 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
     ends = []
     for batches in (fresh, there):
         state = learner.init(jax.random.key(0), batches[0])
-        *_, (state, _) = ae.loop(learner, state, batches, 8, progress=False)
+        *_, (state, metrics) = ae.loop(learner, state, batches, 8, progress=False)
         ends.append(np.asarray(state.params["decoder"]["atoms"]))
     np.testing.assert_array_equal(*ends)
+    # The run of such a transcoder knows its hooks and its model.
+    for data in (split.provenance(), [stored.provenance()]):
+        with ae.Run(tmp_path / f"run-{type(data).__name__}", {"steps": 8}, model=model) as run:
+            run.restore(state)
+            run.environment(data=data)
+            run.log(state, metrics)
+            run.save(state)
+        found = load_dictionary(run.folder)
+        np.testing.assert_array_equal(found.W_dec, ends[0])
+        assert found.source == Source(about["model"]["sha256"], *hooks)
+    check_model(found, weights)
+    weights.write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"trained on another model than .*model\.gguf \(sha256"):
+        check_model(found, weights)
+    check_model(found._replace(source=None), weights)
 
 
 def test_what_cannot_be_read_live_is_refused():
-    read = reader(*cases.model(), HOOKS)
+    read = reader(*cases.model(scan=True), HOOKS)
     with pytest.raises(UserError, match=r"'resid_pre.1' is not read: .*resid_post.0 are"):
         live(read, packed(), "resid_pre.1", provenance={})
     with pytest.raises(UserError, match="no token is left"):

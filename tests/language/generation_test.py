@@ -1,4 +1,4 @@
-"""Generation: with the cache what a full pass gives, whatever the padding, drawn as asked."""
+"""Tests of generation: the cache changes no token, padding does not matter, draws are as asked."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ EDITS = {
 
 
 def uncached(model, variables, text, taps):
-    """Greedy tokens, each from a pass over the whole text so far, padded on the right."""
+    """Returns greedy tokens, each from a pass over the whole text so far, padded on the right."""
     apply = jax.jit(model.apply)
     text = list(text)
     for _ in range(COUNT):
@@ -32,25 +32,33 @@ def uncached(model, variables, text, taps):
 
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_cache_changes_no_token_with_and_without_edits(scan):
-    """Fails if an edit takes slots for positions, or a cache's empty slots are seen."""
+def test_a_cache_changes_no_token_under_edits(scan):
+    """Fails if an edit takes slots for positions, or if empty slots of the cache are attended
+    to.
+    """
     model, variables = cases.model(scan=scan)
-    for edits in ({}, EDITS):
-        wanted = [uncached(model, variables, text, Taps(edits)) for text in TEXTS]
-        for side in ("left", "right"):
-            made = generate(model, variables, padded(TEXTS, side), count=COUNT, edits=edits)
-            np.testing.assert_array_equal(made.tokens, wanted)
+    wanted = [uncached(model, variables, text, Taps(EDITS)) for text in TEXTS]
+    for side in ("left", "right"):
+        made = generate(model, variables, padded(TEXTS, side), count=COUNT, edits=EDITS)
+        np.testing.assert_array_equal(made.tokens, wanted)
+
+
+def drawn(key, logits):
+    """Chooses any token, so that it shows the key."""
+    return jax.random.randint(key, (), 0, logits.shape[0])
 
 
 def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
-    model, variables = cases.model()
-    prompts, how = padded(TEXTS), {"count": COUNT, "choose": Sampling(temperature=3.0)}
-    free, again, other = (
-        np.asarray(generate(model, variables, prompts, jax.random.key(seed), **how).tokens)
-        for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(free, again)
-    assert (free != other).any()
+    """Token i of text b is drawn by fold_in(fold_in(key, i), b)."""
+    model, variables = cases.model(scan=True)
+    prompts, how = padded(TEXTS), {"count": COUNT, "choose": drawn}
+    never, free = {**how, "ends": (cases.VOCABULARY,)}, np.zeros((2, COUNT))
+    for seed in (1, 0):
+        key = jax.random.key(seed)
+        free = np.asarray(generate(model, variables, prompts, key, **never).tokens)
+        for b, i in ((0, 0), (1, 0), (0, 1), (1, COUNT - 1)):
+            own = jax.random.fold_in(jax.random.fold_in(key, i), b)
+            assert free[b, i] == drawn(own, jnp.zeros(cases.VOCABULARY))
     where = int(np.flatnonzero(free[0] != free[0, 0])[0])
     end = int(free[0, where])
     made = generate(model, variables, prompts, jax.random.key(0), ends=(end,), **how)
@@ -63,13 +71,16 @@ def test_one_key_gives_the_same_texts_and_a_text_ends_at_its_end():
 
 
 def test_draws_have_the_probabilities_asked_for():
-    """Fails if top_p leaves out the token that reaches it, or if temperature multiplies."""
+    """Fails if top_p leaves out the token that reaches it or precedes the temperature, or if the
+    temperature multiplies.
+    """
     logits = jnp.log(jnp.asarray([0.1, 0.5, 0.15, 0.25]))
     keys = jax.random.split(jax.random.key(0), 4000)
     for sampling, wanted in [
         (Sampling(), [0.1, 0.5, 0.15, 0.25]),
         (Sampling(temperature=0.5), [0.01 / 0.345, 0.25 / 0.345, 0.0225 / 0.345, 0.0625 / 0.345]),
         (Sampling(top_p=0.7), [0.0, 2 / 3, 0.0, 1 / 3]),
+        (Sampling(temperature=0.5, top_p=0.7), [0.0, 1.0, 0.0, 0.0]),
         (Sampling(top_k=1), [0.0, 1.0, 0.0, 0.0]),
     ]:
         drawn = jax.jit(jax.vmap(sampling, (0, None)))(keys, logits)
@@ -85,7 +96,7 @@ def test_what_cannot_be_generated_is_refused():
         generate(model, variables, padded(TEXTS), count=43)
     with pytest.raises(UserError, match="holds no token"):
         padded([[1], []])
-    with pytest.raises(UserError, match="count 0"):
+    with pytest.raises(UserError, match="count is 0"):
         generate(model, variables, padded(TEXTS), count=0)
     for wrong in ({"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.5}):
         with pytest.raises(UserError, match=next(iter(wrong))):

@@ -1,9 +1,8 @@
-"""SmolLM2-135M against what transformers computed, where its GGUF file lies.
+"""Compares SmolLM2-135M with recorded results of transformers, if its GGUF file is there.
 
     python -m experiments fetch-lm models && pytest -m slow tests/language/smollm2_test.py
 
-The file is looked for in `models` beside this repository's code, or in the folder that SMOLLM2_DIR
-names.
+The file is looked for in `models` in this repository, or in the folder that SMOLLM2_DIR names.
 """
 
 import functools
@@ -39,7 +38,7 @@ def loaded():
 
 
 def test_logits_and_residual_streams_are_those_of_transformers():
-    """Within 5e-4 in float32, and 1e-3 relative; fails with interleaved rotary pairs."""
+    """They agree within 5e-4 in float32, and 1e-3 relative. Fails with interleaved rotary pairs."""
     model, variables, _ = loaded()
     reads = tuple(f"resid_pre.{i}" for i in (1, 15, 29))
     logits = jax.jit(model.apply)(variables, np.asarray([PROMPT]))[0]
@@ -78,7 +77,7 @@ def test_all_strings_tokenise_alike():
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_an_edit_that_changes_nothing_changes_nothing_to_the_bit(scan):
-    """At the hooks of two blocks; also with JAX_DISABLE_MOST_OPTIMIZATIONS=0 in the environment."""
+    """It holds at the hooks of two blocks; also with JAX_DISABLE_MOST_OPTIMIZATIONS=0."""
     model, variables, _ = loaded()
     if scan:
         model, variables = model.clone(scan=True), lm.stacked(variables)
@@ -90,7 +89,7 @@ def test_an_edit_that_changes_nothing_changes_nothing_to_the_bit(scan):
 
 
 def test_the_report_of_a_survey_finds_the_sink():
-    """Residuals of the first token reach 22,516 by block 14."""
+    """The residual stream of the first token reaches a norm of 22,516 by block 14."""
     model, variables, tokenizer = loaded()
     texts = ["The capital of France is Paris, and that of Italy is Rome."] * 8
     batches = lm.packs(tokenizer, texts, lm.Packing(16, together=False), 4)

@@ -1,4 +1,4 @@
-"""Tokenizers of GGUF files, from vocabularies small enough to be followed by hand."""
+"""Tests of GGUF files' tokenizers, with vocabularies that are small enough to check by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NORMAL, CONTROL, BYTE = 1, 3, 6
 
 
 def written(path, model, tokens, types, **more):
-    """A GGUF file with a tokenizer and nothing else."""
+    """Writes a GGUF file with nothing but a tokenizer."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model(model)
     writer.add_token_list(tokens)
@@ -47,7 +47,7 @@ def byte_level(path, pre):
     ("pre", "wanted"), [("smollm", [4, 5]), ("gpt-2", [9]), ("qwen2", [4, 5]), ("llama-bpe", [9])]
 )
 def test_bytes_are_merged_within_the_pieces_of_the_rule(pre, wanted, tmp_path):
-    """SmolLM2 and Qwen keep digits apart, GPT-2 and Llama 3 do not."""
+    """SmolLM2 and Qwen split digits from each other; GPT-2 and Llama 3 do not."""
     found = load_tokenizer(byte_level(tmp_path / "t.gguf", pre))
     assert found.encode("12") == wanted
     assert found.encode("ab a<s>b") == [7, 8, 0, 3]
@@ -57,7 +57,10 @@ def test_bytes_are_merged_within_the_pieces_of_the_rule(pre, wanted, tmp_path):
 
 
 def test_pieces_are_merged_by_their_scores(tmp_path):
-    """Of "abc" the better pair is bc; fails if merges are ordered by token. Bytes are the rest."""
+    """In "abc" the pair bc has the better score. Fails if merges are ordered by token.
+
+    Characters without a piece become bytes.
+    """
     pieces = ["<s>", "</s>", "<unk>", "a", "b", "c", "▁", "ab", "bc", "▁a", "<0xC3>", "<0xA9>"]
     scores = [0, 0, 0, -9, -9, -9, -9, -3, -2, -1, 0, 0]
     types = [CONTROL] * 2 + [2] + [NORMAL] * 7 + [BYTE] * 2

@@ -1,4 +1,4 @@
-"""A PyTorch model fills the same store as ours, with the extra `parity`."""
+"""Tests that a PyTorch model fills the same store as ours; it needs the extra `parity`."""
 
 import importlib.util
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def test_two_readers_fill_the_same_store(tmp_path):
-    """One text a row, so that padding is there: fails if it is attended to."""
+    """Each row holds one text, so there is padding. Fails if it is attended to."""
     ours = reader(*load_huggingface(reference.HERE / "qwen2"), ("resid_post.0",))
     theirs = torch_reader(reference.made("qwen2"), {"resid_post.0": "model.layers.0"})
     texts = ["abcde", "fghijklmnop", "qrs"]

@@ -1,4 +1,4 @@
-"""Weights and tokenizers: what a file holds is what the model has, and what is wrong is said."""
+"""Tests of weights in files: the model gets exactly them, and errors name what is wrong."""
 
 import json
 import pathlib
@@ -21,18 +21,18 @@ from aejax.language.huggingface import _NAMES as _HF  # noqa: E402
 
 
 def folder(family, tmp_path):
-    """A copy of a reference model."""
+    """Makes a copy of a reference model's folder."""
     shutil.copytree(reference.HERE / family, tmp_path / family)
     return tmp_path / family
 
 
 def tensors(family):
-    """Hugging Face's names -> f32[...]."""
+    """Reads the tensors of a folder: Hugging Face's names -> f32[...]."""
     return safetensors.load_file(reference.HERE / family / "model.safetensors")
 
 
 def write_gguf(path, family, quantised="F32", left=(), extra=(), **fields):
-    """The reference model as llama.cpp's converter would write it."""
+    """Writes the reference model as llama.cpp's converter would."""
     data = json.loads((reference.HERE / family / "config.json").read_text())
     config = _config(data, pathlib.Path("config.json"))
     writer = gguf.GGUFWriter(path, fields.pop("architecture", family))
@@ -71,16 +71,17 @@ def write_gguf(path, family, quantised="F32", left=(), extra=(), **fields):
 
 
 def zip_names(family):
-    """((parameter, Hugging Face's name), (parameter, GGUF's)) of every parameter."""
+    """Yields ((parameter, Hugging Face's name), (parameter, GGUF's name)) of every parameter."""
     theirs = dict(_HF + (_GEMMA if family == "gemma3" else ()))
     return [((path, theirs[path]), (path, name)) for path, name in _NAMES if path in theirs]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_a_gguf_file_and_a_folder_give_the_same_model(family, tmp_path):
-    """Fails if Qwen's queries are turned as Llama's are, or Gemma's norms not moved by 1.
+    """Fails if Qwen's queries are permuted like Llama's, or if 1 is not added to Gemma's norms.
 
-    Gemma's GGUF has no rule of its own for local layers and no linear scaling: those are left out.
+    Gemma's GGUF files cannot state which layers are local, or a linear scaling, so these are left
+    out.
     """
     model, variables = load_huggingface(reference.HERE / family)
     found, its = load_gguf(write_gguf(tmp_path / "model.gguf", family))
@@ -103,7 +104,7 @@ def assert_equal(a, b, **how):
 
 
 def test_quantised_weights_are_dequantised(tmp_path):
-    """Fails if blocks of 32 numbers are laid out along the wrong axis: sizes here are multiples."""
+    """Fails if blocks of 32 numbers run along the wrong axis; sizes here are multiples of 32."""
     rows = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
     kind = gguf.GGMLQuantizationType.Q8_0
     writer = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")

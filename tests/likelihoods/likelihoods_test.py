@@ -1,4 +1,4 @@
-"""Likelihoods against scipy and numpyro."""
+"""Tests of likelihoods against scipy and numpyro."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def _learned(raw, **attributes):
 
 
 def test_bernoulli_against_scipy():
-    """Fails if the sum runs over the batch, or the logits are read as probabilities."""
+    """Fails if the sum runs over the batch, or if logits are read as probabilities."""
     logits, target = 3 * _normal(0, 5, *EVENT), (_normal(1, 5, *EVENT) > 0).astype(np.float32)
     found = likelihoods.Bernoulli().log_prob(logits, target)
     probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
@@ -33,7 +33,7 @@ def test_bernoulli_against_scipy():
 def test_bernoulli_of_many_elements_is_exact_from_end_to_end():
     """35 elements are no multiple of a product's factors, and logits go up to 200.
 
-    Fails if the padding counts (log 2 each), if a product of all elements overflows, or if the
+    Fails if padding counts (log 2 each), if a product of all elements overflows, or if the
     derivative at 0 is that of |x|.
     """
     logits = np.float32(np.linspace(-200, 200, 35))[None] * np.float32([[1], [0.1], [0]])
@@ -56,7 +56,7 @@ def test_bernoulli_with_soft_targets_is_the_cross_entropy():
 
 
 def test_bernoulli_of_large_logits_is_finite_and_its_gradient_too():
-    """Fails if the probability is formed first: log 0."""
+    """Fails if the probability is computed first, which gives log 0."""
     logits = jnp.array([[-200.0, 200.0, -200.0, 200.0]])
     target = jnp.array([[0.0, 1.0, 1.0, 0.0]])
     likelihood = likelihoods.Bernoulli()
@@ -69,7 +69,7 @@ def test_bernoulli_of_large_logits_is_finite_and_its_gradient_too():
 
 @pytest.mark.parametrize("std", [0.1, 1.0, 2.5])
 def test_gaussian_against_scipy(std):
-    """Fails without the 2 pi, or if log std is counted once instead of for each element."""
+    """Fails without 2 pi, or if log std counts once instead of for each element."""
     prediction, target = _normal(0, 5, *EVENT), _normal(1, 5, *EVENT)
     expected = stats.norm.logpdf(target.astype(np.float64), prediction, std).sum(axis=(1, 2))
     found = likelihoods.Gaussian(std).log_prob(prediction, target)
@@ -95,7 +95,7 @@ def test_densities_agree_with_numpyro():
 )
 @pytest.mark.parametrize("lead", [5, 1])
 def test_masks_leave_elements_out_of_the_sum(likelihood, lead):
-    """Fails if the mask multiplies the prediction instead: a masked element still costs."""
+    """Fails if the mask multiplies the prediction: a masked element then still counts."""
     prediction, target = _normal(0, 5, 6), (_normal(1, 5, 6) > 0).astype(np.float32)
     mask = np.zeros((lead, 6), np.float32)
     mask[:, :4] = 1.0
@@ -105,7 +105,7 @@ def test_masks_leave_elements_out_of_the_sum(likelihood, lead):
 
 
 def test_learned_deviation_is_bounded_below():
-    """Fails if the floor is left out: std 0 and a density without bound."""
+    """Fails if the floor is left out: the std could be 0 and the density infinite."""
     likelihood = _learned(-1e4, floor=0.01)
     assert likelihood.std() == pytest.approx(0.01)
     exact = likelihood.log_prob(jnp.ones((1, 8)), jnp.ones((1, 8)))
@@ -118,7 +118,7 @@ def test_learned_deviation_is_bounded_below():
 
 
 def test_learned_deviation_is_fitted_by_its_gradient():
-    """At the maximum the std is the error's. Fails if the gradient is stopped or doubled."""
+    """At the maximum the std is that of the errors. Fails if the gradient is stopped or doubled."""
     target = 0.3 * _normal(0, 400, 5)
     error = float(np.sqrt(np.mean(target.astype(np.float64) ** 2)))
 
@@ -155,7 +155,7 @@ def test_bernoulli_gradient_at_a_logit_of_zero():
 
 
 def logistic_log_prob(number, mean, raw, levels):
-    """log P of a rounded logistic in float64, from the side where nothing cancels."""
+    """Computes log P of a rounded logistic in float64, from the side without cancellation."""
     apart, half = 2.0 * number / (levels - 1) - 1.0 - mean, 1.0 / (levels - 1)
     lower = np.where(number == 0, -np.inf, (apart - half) / np.exp(raw))
     upper = np.where(number == levels - 1, np.inf, (apart + half) / np.exp(raw))
@@ -165,8 +165,11 @@ def logistic_log_prob(number, mean, raw, levels):
 
 @pytest.mark.parametrize(("levels", "raw"), [(5, -1.0), (256, -2.5), (256, -5.0)])
 def test_discretised_logistics_against_scipy(levels, raw):
-    """Also 300 scales from the mean. Fails if a bin is as wide as two, if the ends have no tails,
-    or if probabilities are subtracted where both round to 1."""
+    """They agree even 300 scales from the mean.
+
+    Fails if a bin is as wide as two, if the ends have no tails, or if probabilities are subtracted
+    that both round to 1.
+    """
     number = np.unique(np.linspace(0, levels - 1, 9).round())
     mean = np.array([-1.2, 0.1, 0.9])[:, None]
     expected = logistic_log_prob(number, mean, raw, levels)
@@ -175,7 +178,7 @@ def test_discretised_logistics_against_scipy(levels, raw):
     target = np.broadcast_to(number / (levels - 1), expected.shape).astype(np.float32)
     model = likelihoods.DiscretisedLogistic(levels)
     assert prediction.shape == shape == (3, *model.shape(number.shape))
-    # One element of all unmasked at a time.
+    # The mask leaves one element at a time.
     each = [model.log_prob(prediction, target, row[None]) for row in np.eye(len(number))]
     np.testing.assert_allclose(np.stack(each, 1), expected, rtol=1e-4, atol=1e-4)
     assert likelihoods.bits_per_dimension(6 * np.log(2.0), EVENT) == pytest.approx(1.0)
@@ -183,7 +186,7 @@ def test_discretised_logistics_against_scipy(levels, raw):
 
 @pytest.mark.parametrize(("beyond", "limit"), [(-100.0, -7.0), (100.0, 7.0)])
 def test_log_scales_beyond_their_limits_count_as_these(beyond, limit):
-    """Fails without either end of the clip: probabilities of 0, or scales that overflow."""
+    """Fails without one end of the clip: probabilities are then 0, or scales overflow."""
 
     def log_prob(raw):
         prediction = jnp.stack([jnp.zeros((1, 3)), jnp.full((1, 3), raw)], axis=-1)
@@ -195,8 +198,10 @@ def test_log_scales_beyond_their_limits_count_as_these(beyond, limit):
 
 
 def test_mixtures_of_logistics_against_scipy():
-    """Fails if the channels of a colour pixel choose components of their own, if blue follows red
-    by green's slope, or if a slope is not squashed."""
+    """Fails if each colour channel of a pixel chooses its own component.
+
+    Fails also if blue depends on red by green's slope, or if a slope is not squashed.
+    """
     count, levels = 3, 5
     number = np.random.default_rng(2).integers(0, levels, (4, 1, 1, 3))
     target = (number / (levels - 1)).astype(np.float32)
@@ -222,10 +227,10 @@ def test_mixtures_of_logistics_against_scipy():
 
 
 def test_the_mean_of_a_colour_mixture_by_enumeration():
-    """All colours of a pixel, each weighted by its probability.
+    """All colours of a pixel are enumerated, each weighted by its probability.
 
-    Green's and blue's means are exact but for the ends of the range, which matter little here.
-    Fails if they follow earlier channels in [0, 1] in place of [-1, 1].
+    The means of green and blue are exact except for the ends of the range, which matter little
+    here. Fails if they depend on earlier channels in [0, 1] in place of [-1, 1].
     """
     levels, raw, slope = 16, -2.5, np.tanh(0.5)
     means = np.array([0.2, -0.1, 0.1])
@@ -240,7 +245,7 @@ def test_the_mean_of_a_colour_mixture_by_enumeration():
     expected = [red @ value, green.sum(0) @ value, blue.sum((0, 1)) @ value]
     np.testing.assert_allclose(expected, [0.60000, 0.49621, 0.59445], atol=5e-6)
 
-    count = 2  # alike
+    count = 2  # both components are equal
     numbers = np.stack([means, np.full(3, raw), np.full(3, 0.5)])
     prediction = np.concatenate([np.zeros(count), np.repeat(numbers.ravel(), count)])
     prediction = np.float32(prediction).reshape(1, 1, 1, -1)
@@ -267,6 +272,6 @@ def test_the_mean_of_a_colour_mixture_by_enumeration():
     ],
 )
 def test_numbers_that_cannot_be_are_refused(build, said):
-    """When the part is made. Fails if the logarithm of 0 is met first, within the first step."""
+    """They are refused when the part is made. Fails if log 0 shows up in the first step."""
     with pytest.raises(UserError, match=said):
         build()

@@ -1,4 +1,4 @@
-"""The PixelCNN: what a pixel sees, and that drawing says what scoring says."""
+"""Tests of the PixelCNN: which pixels a pixel sees, and that sampling agrees with scoring."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from tests.contract_test import moved
 
 
 def start(event, observation, **options):
-    """A model of an image, variables away from zero, and maps for two of them."""
+    """Makes the model of an image, variables away from zero, and conditioning maps of two
+    images.
+    """
     model = likelihoods.PixelCNN(
         observation, event[-1], conditioning=2, channels=8, kernel=3, **options
     )
@@ -23,22 +25,28 @@ def start(event, observation, **options):
 
 
 def test_a_pixel_sees_all_pixels_before_it_and_no_other():
-    """In raster order, by the Jacobian. Fails if a stack sees its own pixel or the row's rest, or
-    with a blind spot: without the way down from the rows above, or with one that takes no turn."""
+    """The Jacobian shows it, in raster order.
+
+    Fails if a stack sees its own pixel or the rest of its row, or if there is a blind spot because
+    the vertical stack does not feed the horizontal one.
+    """
     model, variables, maps, image = start((3, 3, 2), likelihoods.Bernoulli(), layers=2)
 
     def parameters(image):
         return model.apply(variables, maps[:1], image[None], method="parameters")[0]
 
-    # Of two images, since a unit that is silent in one is so for all that it has seen.
+    # Of two images, since a unit that is inactive for one passes no gradient for all that it has
+    # seen.
     slopes = jax.jit(jax.vmap(jax.jacfwd(parameters)))(image)  # [2, H, W, C, H, W, C]
     seen = np.any(np.asarray(slopes) != 0, axis=(0, 3, 6)).reshape(9, 9)
     assert np.array_equal(seen, np.tri(9, k=-1, dtype=bool))
 
 
 def test_a_layer_is_figure_2_of_the_paper():
-    """Pixel by pixel in numpy, with kernels of one pixel. Fails without tanh, without the residual,
-    or if a stack is not told the conditioning."""
+    """It equals numpy pixel by pixel, with kernels of one pixel.
+
+    Fails without tanh, without the residual, or if a stack does not get the conditioning.
+    """
     generator = np.random.default_rng(0)
     above, before, conditioning = (
         generator.normal(size=(2, 3, 4, size)).astype(np.float32) for size in (5, 5, 2)
@@ -69,8 +77,10 @@ def test_a_layer_is_figure_2_of_the_paper():
 
 
 def test_drawing_reads_the_rows_that_scoring_reads():
-    """The mean is each pixel's expectation given the drawn ones before it, so the whole net on the
-    drawn image gives it again. Fails with a row too few, or if pixels are drawn in another order.
+    """The mean is each pixel's expectation given the sampled pixels before it.
+
+    The whole net on the sampled image must therefore give it again. Fails with a row too few, or if
+    pixels are sampled in another order.
     """
     observation = likelihoods.DiscretisedLogistic(4)
     model, variables, maps, _ = start((6, 3, 1), observation, layers=1)
@@ -83,7 +93,7 @@ def test_drawing_reads_the_rows_that_scoring_reads():
 
 
 def test_fewer_channels_of_the_map_than_none_are_refused():
-    """Fails if -1 takes the map but for its last channel."""
+    """Fails if -1 channels take all channels of the map but the last."""
     model = likelihoods.PixelCNN(likelihoods.Bernoulli(), conditioning=-1)
     image = jnp.zeros((1, 2, 2, 1))
     with pytest.raises(UserError, match="PixelCNN has conditioning = -1"):

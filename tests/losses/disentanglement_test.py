@@ -1,4 +1,4 @@
-"""Total correlation, DIP, FactorVAE and MMD against brute force in numpy."""
+"""Tests of total correlation, DIP, FactorVAE and MMD, against brute force in numpy."""
 
 from types import SimpleNamespace
 
@@ -34,7 +34,7 @@ def log_normal(z, mean, log_std):
 
 
 def brute_force(weights=None):
-    """log q(z_i), sum_j log q(z_ij) and log q(z_i | x_i) of all examples, f64[B] each."""
+    """Computes log q(z_i), sum_j log q(z_ij) and log q(z_i | x_i), f64[B] each."""
     weights = np.full((B, B), 1 / B) if weights is None else weights
     joint, marginals, own = np.zeros(B), np.zeros(B), np.zeros(B)
     for i in range(B):
@@ -48,8 +48,11 @@ def brute_force(weights=None):
 
 @pytest.mark.parametrize("examples", [B, 10 * B])
 def test_parts_of_the_kl_against_brute_force(examples):
-    """With N = B all weights are 1 / N: fails with the diagonal's weight in column 0 (as in four
-    libraries), with the even-odd weights of the paper's listing, or without log N."""
+    """With N = B all weights are 1 / N.
+
+    Fails if the diagonal's weight is in column 0, as in four libraries, with the even-odd weights
+    of the paper's listing, or without log N.
+    """
     other = (examples - 1) / (examples * (B - 1))
     weights = np.where(np.eye(B, dtype=bool), 1 / examples, other)
     joint, marginals, own = brute_force(None if examples == B else weights)
@@ -65,7 +68,7 @@ def test_parts_of_the_kl_against_brute_force(examples):
 
 
 def test_stratified_weights():
-    """The diagonal is 1 / N exactly, and a row's weights add up to one."""
+    """The diagonal is exactly 1 / N, and the weights of a row sum to one."""
     weights = np.exp(np.asarray(stratified_weights(5, 60_000), np.float64))
     np.testing.assert_allclose(np.diag(weights), np.full(5, 1 / 60_000), rtol=1e-6)
     np.testing.assert_allclose(weights.sum(1), np.ones(5), rtol=1e-6)
@@ -74,12 +77,13 @@ def test_stratified_weights():
 
 
 def test_the_mixture_is_unbiased_over_batches():
-    """Over all batches that hold example 0 the estimate of q(z_0) averages to brute force."""
+    """Averaged over all batches with example 0, the estimate of q(z_0) is that of brute force."""
     joint, _, own = brute_force()
     estimates = []
+    information_of = jax.jit(lambda pass_: losses.mutual_information(B)(MODEL, pass_))
     for i in range(1, B):
         for j in range(i + 1, B):
-            information = losses.mutual_information(B)(MODEL, forward(np.array([0, i, j])))
+            information = information_of(forward(np.array([0, i, j])))
             estimates.append(np.exp(own[0] - float(information[0])))
     assert np.mean(estimates) == pytest.approx(np.exp(joint[0]), rel=1e-4)
 
@@ -91,7 +95,9 @@ def test_batches_that_cannot_stand_for_the_data_are_refused(size):
 
 
 def test_dip_against_numpy():
-    """Fails if the covariance is of the draws, the diagonal counts as off, or I for II."""
+    """Fails if the covariance is of samples, the diagonal counts as off-diagonal, or I and II
+    are swapped.
+    """
     for term, extra in ((losses.dip_i, 0.0), (losses.dip_ii, np.exp(2 * LOG_STD).mean(0))):
         covariance = np.cov(MEAN.T, bias=True) + np.diag(np.broadcast_to(extra, L))
         off = np.square(covariance - np.diag(np.diag(covariance))).sum()
@@ -112,7 +118,10 @@ def test_dip_against_numpy():
     ids=lambda term: term.__name__,
 )
 def test_gradients_are_those_of_the_values(term):
-    """Against differences. Fails if draws, means or deviations stand behind a stop_gradient."""
+    """They equal finite differences.
+
+    Fails if samples, means or deviations are under a stop_gradient.
+    """
 
     def value(code):
         return jnp.sum(term(MODEL, forward()._replace(code=code)))
@@ -130,7 +139,7 @@ FACTOR = {"tc": (5.0, losses.density_ratio()), "critic": (1.0, losses.critic())}
 
 
 def moved(objective, names):
-    """Which parts one step of gradient descent moves."""
+    """Returns which parts change in one step of gradient descent."""
     whole = ae.merge(objective, ae.watch(**{n: t for n, (_, t) in FACTOR.items()}))
     learner = ae.learner(factor_model(), whole, optax.sgd(0.1))
     state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
@@ -144,8 +153,10 @@ def moved(objective, names):
 
 
 def test_each_side_of_the_game_trains_its_own_parts():
-    """Fails without frozen (the VAE would train its critic), or without the codes' stop_gradient
-    (the critic would train the encoder)."""
+    """Fails without `frozen`, as the VAE would train its critic.
+
+    Fails also without the stop_gradient of the codes, as the critic would train the encoder.
+    """
     renamed = {"only": (1.0, losses.density_ratio())}
     assert moved(renamed, ["parts_critic"]) == {"encoder", "bottleneck"}
     assert moved({"only": (1.0, losses.critic())}, ["encoder"]) == {"parts_critic"}
@@ -153,7 +164,10 @@ def test_each_side_of_the_game_trains_its_own_parts():
 
 
 def test_the_critic_learns_the_total_correlation():
-    """Of a correlated normal, -log(1 - r^2) / 2. Fails with the labels or the sign exchanged."""
+    """For correlated normals it is -log(1 - r^2) / 2.
+
+    Fails if the labels or the sign are swapped.
+    """
     r, n = 0.9, 2000
     both = np.random.default_rng(0).multivariate_normal([0, 0], [[1, r], [r, 1]], n)
     z = jnp.asarray(both, jnp.float32)
@@ -176,25 +190,26 @@ def test_the_critic_learns_the_total_correlation():
         return optax.apply_updates(params, updates), opt
 
     params = critic.init(jax.random.key(0), z)["params"]
-    params, _ = jax.jit(lambda p: jax.lax.fori_loop(0, 300, step, (p, tx.init(p))))(params)
+    trained = kinds.optimised(lambda p: jax.lax.fori_loop(0, 300, step, (p, tx.init(p))))
+    params, _ = trained(params)
     found = float(jnp.mean(losses.density_ratio()(bound(params), pass_)))
     assert found == pytest.approx(-0.5 * np.log(1 - r**2), abs=0.1)
 
 
 def test_the_critic_loses_what_a_classifier_of_even_classes_does():
-    """Of logits that are all 1. Fails if the two sides are added up, or one weighs more."""
+    """All logits are 1. Fails if the two sides are summed, or have different weights."""
     model = SimpleNamespace(parts={"critic": lambda z: jnp.ones((len(z), 1))})
     expected = np.mean(np.logaddexp(0.0, [-1.0, 1.0]))
     np.testing.assert_allclose(losses.critic()(model, forward()), np.full(B, expected), rtol=1e-6)
 
 
 def test_permuted_keeps_columns_and_breaks_rows():
-    """Fails if any two columns move together, or a column takes values of another."""
+    """Fails if two columns move together, or if a column gets values of another."""
     for key in (None, jax.random.key(0)):
         z = jnp.arange(60.0).reshape(20, 3)
         found = np.asarray(permuted(key, z))
         assert np.array_equal(np.sort(found, axis=0), z)
-        moved = (found - np.arange(3)) / 3  # the row that each value comes from
+        moved = (found - np.arange(3)) / 3  # the row from which each value comes
         assert len(np.unique(moved, axis=1).T) == 3
 
 
@@ -204,14 +219,14 @@ def test_a_missing_or_wide_critic_is_refused():
         losses.critic()(model, forward())
     learner = ae.learner(factor_model(2), FACTOR, optax.sgd(0.1))
     with pytest.raises(ae.UserError, match="one logit"):
-        learner.init(jax.random.key(0), kinds.batch())
+        jax.eval_shape(learner.init, jax.random.key(0), kinds.batch())
 
 
 @pytest.mark.parametrize(
     "kernel", [losses.inverse_multiquadric((0.5, 2.0)), losses.gaussian_kernel(0.7)]
 )
 def test_the_discrepancy_against_loops(kernel):
-    """Fails if the diagonal counts, or the cross term is divided by n (n - 1)."""
+    """Fails if the diagonal counts, or if the cross term is divided by n (n - 1)."""
     one, other = Z, random.normal(size=(B, L))
 
     def k(a, b):
@@ -235,7 +250,7 @@ def test_kernels_are_the_papers():
 
 
 def test_mmd_is_zero_for_codes_of_the_prior_and_positive_for_others():
-    """In the mean, four standard errors: fails if the biased estimate is taken."""
+    """The mean is 0 within four standard errors. Fails if the estimate is the biased one."""
     model = ae.Autoencoder(
         ae.nets.Identity(), ae.Gaussian(2), ae.nets.MLP((), shape=(2,)), ae.priors.Standard()
     )
@@ -250,9 +265,10 @@ def test_mmd_is_zero_for_codes_of_the_prior_and_positive_for_others():
         return value[0]
 
     keys = jax.random.split(jax.random.key(0), 400)
-    same = np.asarray(jax.vmap(one, (0, None))(keys, 0.0))
+    each = jax.jit(jax.vmap(one, (0, None)))
+    same = np.asarray(each(keys, 0.0))
     assert abs(same.mean()) < 4 * same.std() / 20
-    assert np.asarray(jax.vmap(one, (0, None))(keys, 1.0)).mean() > 0.5
+    assert np.asarray(each(keys, 1.0)).mean() > 0.5
     with pytest.raises(ae.UserError, match="with a key"):
         losses.mmd()(model, forward())
     with pytest.raises(ae.UserError, match="2 or more examples"):

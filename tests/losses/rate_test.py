@@ -1,4 +1,4 @@
-"""Capacity and free bits against formulas in numpy."""
+"""Tests of capacity and free bits against formulas in numpy."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ def forward(mean=MEAN, step=0):
 
 
 def test_free_bits_take_the_batch_mean_inside_the_maximum():
-    """Fails if the maximum is taken example by example, or over the sum of latents."""
+    """Fails if the maximum is taken for each example, or over the sum of latents."""
     found = losses.free_bits(0.4)(MODEL, forward())
     expected = np.maximum(KL.mean(0), 0.4).sum()
     assert found.shape == (B,)
@@ -38,7 +38,9 @@ def test_free_bits_take_the_batch_mean_inside_the_maximum():
 
 
 def test_free_bits_of_groups():
-    """Fails if sizes are read as boundaries, from the end, or groups take every second latent."""
+    """Fails if sizes are read as boundaries or from the end, or if a group takes every second
+    latent.
+    """
     means = KL.mean(0)
     found = losses.free_bits(0.9, (3, 1, 1))(MODEL, forward())
     expected = sum(max(g.sum(), 0.9) for g in (means[:3], means[3:4], means[4:]))
@@ -56,7 +58,7 @@ def test_what_is_free_has_no_gradient():
 
 @pytest.mark.parametrize(("step", "limit"), [(0, 0.0), (1, 2.5), (5, 12.5), (50, 25.0)])
 def test_capacity_is_the_distance_of_the_mean_kl(step, limit):
-    """Fails if the distance is taken example by example, or the schedule reads no step."""
+    """Fails if the distance is taken for each example, or if the schedule does not get the step."""
     rising = losses.capacity(optax.linear_schedule(0.0, 25.0, 10))
     expected = abs(KL.sum(1).mean() - limit)
     np.testing.assert_allclose(rising(MODEL, forward(step=step)), np.full(B, expected), rtol=1e-5)
@@ -64,7 +66,7 @@ def test_capacity_is_the_distance_of_the_mean_kl(step, limit):
 
 
 def test_refusals():
-    """A bound over draws cannot use either, as it cannot use the closed KL."""
+    """A bound over draws can use neither, just as it cannot use the closed KL."""
     with pytest.raises(ae.UserError, match="nats = -1"):
         losses.free_bits(-1)
     with pytest.raises(ae.UserError, match="nats = nan"):

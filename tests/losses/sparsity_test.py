@@ -1,4 +1,4 @@
-"""Terms of sparse autoencoders: what they are worth, what they cost, and whom they teach."""
+"""Tests of the terms of sparse autoencoders: their values, their cost, and what they train."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import aejax as ae
 from aejax import losses
 from aejax.bottlenecks.sparse.memory import Controller
 from aejax.dictionaries.unit_rows import unit_rows
+from tests import kinds
 
 B, D, M, K = 16, 6, 32, 3
 
@@ -22,7 +23,7 @@ def data(seed: int = 0) -> ae.Batch:
 
 
 def start(bottleneck, dead=(), **options):
-    """A model whose latents `dead` have been silent for 2,000 steps."""
+    """Makes a model whose latents `dead` have been silent for 2,000 steps."""
     made = ae.Autoencoder(ae.nets.Identity(), bottleneck, ae.nets.Dictionary(D, **options))
     variables = made.init(jax.random.key(0), data())
     age = jnp.zeros((M,), jnp.int32).at[jnp.asarray(dead, jnp.int32)].set(2000)
@@ -31,7 +32,7 @@ def start(bottleneck, dead=(), **options):
 
 
 def value(made, variables, term, batch=None):
-    """f32[B]."""
+    """Computes a term, f32[B]."""
     bound = made.bind(variables)
     return np.asarray(term(bound, bound(batch or data())))
 
@@ -49,7 +50,9 @@ def is_program(value) -> bool:
 
 
 def products(jaxpr, branch: bool = False) -> tuple[int, int]:
-    """Matrix products outside and inside of branches, those in called functions included."""
+    """Counts matrix products outside and inside of branches, including those of called
+    functions.
+    """
     outside = inside = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -64,7 +67,7 @@ def products(jaxpr, branch: bool = False) -> tuple[int, int]:
 
 
 def outputs_of_branches(jaxpr) -> list:
-    """What comes out of branches, those within other branches left out."""
+    """Returns the outputs of branches, without those of branches within branches."""
     found = []
     for equation in jaxpr.eqns:
         if equation.primitive.name == "cond":
@@ -77,11 +80,11 @@ def outputs_of_branches(jaxpr) -> list:
 
 
 def test_the_april_loss_is_invariant_to_the_size_of_atoms():
-    """Atoms times c, encoder and bias over c. Fails if L1 is not weighted by the norms."""
+    """Atoms are multiplied by c, encoder and bias divided. Fails if L1 has no weights by norm."""
     made, _ = start(ae.ReLU(M))
-    learner = ae.learner(made, ae.recipes.april(5.0), optax.sgd(0.0))
+    learner = ae.learner(made, ae.objectives.april(5.0), optax.sgd(0.0))
     c = jnp.exp(jnp.asarray(np.random.default_rng(1).normal(size=M), jnp.float32))
-    state = learner.init(jax.random.key(0), data())
+    state = jax.jit(learner.init)(jax.random.key(0), data())
     params = state.params
     encode = {"kernel": params["bottleneck"]["encode"]["kernel"] / c[None]}
     encode["bias"] = (params["bottleneck"]["encode"]["bias"] + 0.1) / c
@@ -97,7 +100,7 @@ def test_the_april_loss_is_invariant_to_the_size_of_atoms():
 @pytest.mark.parametrize("form", [ae.initialise.mean_square, ae.initialise.whitening()])
 @pytest.mark.parametrize("term", [losses.revival(k=3), losses.revival(bias=True), losses.ghost()])
 def test_dead_latents_are_not_taught_what_a_mask_leaves_out(term, form):
-    """What is masked may be anything. Fails if their explanation is compared without the mask."""
+    """Masked elements may have any value. Fails if the residual is compared without the mask."""
     scale = ae.nets.Scale()
     made = ae.Autoencoder(ae.nets.Identity(), ae.ReLU(M), ae.nets.Dictionary(D, scale=scale))
     x = data().x @ jnp.asarray(np.random.default_rng(3).normal(size=(D, D)), jnp.float32)
@@ -108,7 +111,7 @@ def test_dead_latents_are_not_taught_what_a_mask_leaves_out(term, form):
     mask = jnp.zeros((B, D)).at[:, :3].set(1.0)
 
     def raw(atoms):
-        """The cost as a function of what the atoms add in raw units."""
+        """Computes the cost as a function of the atoms' output in raw units."""
         statistics = variables["memory"]["decoder"]["scale"]
         inside = ae.nets.scale.multiply(atoms, statistics["factor"])
         params = {**variables["params"]}
@@ -124,12 +127,14 @@ def test_dead_latents_are_not_taught_what_a_mask_leaves_out(term, form):
 
 
 class TestRevival:
-    """AuxK, and what it costs while nothing is dead."""
+    """Tests of AuxK, and of its cost while no latent is dead."""
 
     DEAD = (1, 5, 6, 20)
 
     def test_its_gradient_reaches_atoms_and_encoder_of_dead_latents_alone(self):
-        """Fails if the selection hides the pre-activations' gradient, as a fused encoder did."""
+        """Fails if the selection stops the gradient of the pre-activations, as a fused encoder
+        did.
+        """
         for bottleneck in (ae.TopK(M, K), ae.BatchTopK(M, K), ae.TopK(M, K, score_by_norm=True)):
             made, variables = start(bottleneck, self.DEAD)
             grads = gradient(made, variables, losses.revival(k=3))
@@ -142,7 +147,10 @@ class TestRevival:
 
     @pytest.mark.parametrize("k", [2, 4, 10])
     def test_every_variant_is_what_its_library_computes(self, k):
-        """Against numpy. Fails if the scale is per batch, or if k larger than the dead breaks."""
+        """They equal numpy.
+
+        Fails if the scale is per batch, or if k above the number of dead latents breaks.
+        """
         made, variables = start(ae.TopK(M, K), self.DEAD)
         variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
         x = np.asarray(data().x, np.float64)
@@ -181,7 +189,7 @@ class TestRevival:
             np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
 
     def test_with_the_bias_it_trains_the_bias_and_changes_nothing_else(self):
-        """Where nothing is divided. Fails if the bias is a constant of the explanation as well."""
+        """Nothing is normalised here. Fails if the bias is constant in the explanation too."""
         made, variables = start(ae.TopK(M, K), self.DEAD)
         variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
         without, grads = (
@@ -204,9 +212,10 @@ class TestRevival:
 
     @pytest.mark.parametrize("term", [losses.revival(), losses.ghost()], ids=["revival", "ghost"])
     def test_it_is_a_branch_not_taken_while_none_is_dead(self, term):
-        """Also in a sweep. Fails if the branch is a select, as vmap makes it of a mapped flag.
+        """It holds in a sweep too. Fails if the branch becomes a select, as vmap makes of a mapped
+        flag.
 
-        Outside the branch stand the two products of the forward pass, and inside it all others.
+        Outside the branch are the two products of the forward pass, and all others are inside.
         """
         made, variables = start(ae.ReLU(M))
 
@@ -228,7 +237,7 @@ class TestRevival:
             assert not np.any(zero)
             assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads))
 
-        # One member with a dead latent: it alone is changed, to what it is by itself.
+        # Only the member with a dead latent changes, to what it is in a run of its own.
         ages = ages.at[1, 4].set(2000)
         swept, grads = jax.jit(jax.vmap(grad))(many, ages)
         alone, own = jax.jit(grad)(jax.tree.map(lambda a: a[1], many), ages[1])
@@ -241,9 +250,9 @@ class TestRevival:
 
     @pytest.mark.parametrize("term", [losses.revival(), losses.ghost()], ids=["revival", "ghost"])
     def test_a_branch_not_taken_writes_no_array_of_the_batch(self, term):
-        """Gradients of parameters alone come out of it. Fails if `switch` is `lax.switch`.
+        """The branch returns only gradients of parameters. Fails if `switch` is `lax.switch`.
 
-        That one hands on what its backward pass needs, f32[B, m] among it: zeros where not taken.
+        That one returns what its backward pass needs, including zeros f32[B, m] if it is not taken.
         """
         made, variables = start(ae.BatchTopK(M, K))
 
@@ -268,7 +277,7 @@ class TestRevival:
 
 
 def test_the_gate_learns_from_its_own_terms_alone():
-    """Fails if the detached form trains the atoms, or the other form does not."""
+    """Fails if the detached form trains the atoms, or if the other form does not."""
     made, variables = start(ae.Gated(M))
     for detach in (True, False):
         grads = gradient(made, variables, losses.gate_error(detach))
@@ -290,7 +299,7 @@ def test_the_gate_learns_from_its_own_terms_alone():
 def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     """Fails if levels overlap, if the bias is added at each, or if rows are not cut.
 
-    And if the parts of a few latents are rounded to none of them, or to the same number twice.
+    Fails also if the shares of few latents round to 0 latents, or to the same number twice.
     """
     made, variables = start(bottleneck)
     variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
@@ -327,9 +336,9 @@ SKIPPING = {
 
 @pytest.mark.parametrize("name", SKIPPING)
 def test_a_skip_connection_is_a_part_of_every_reconstruction(name):
-    """The whole, or a gate that is the magnitude, has the model's own error and its gradient.
+    """With the full prefix, or a gate equal to the magnitude, error and gradient are the model's.
 
-    Fails if a term builds its prediction of latents and bias alone, or stops the skip's gradient.
+    Fails if a term's prediction has only latents and bias, or if it stops the gradient of the skip.
     """
     bottleneck, term = SKIPPING[name]
     batch = data()._replace(target=data(seed=1).x, context=data().x)
@@ -357,7 +366,10 @@ def test_a_skip_connection_is_a_part_of_every_reconstruction(name):
 
 
 def test_penalties_are_their_formulas():
-    """Against numpy. Fails if the tanh leaves out the norms, or a batch mean is an example's."""
+    """They equal numpy.
+
+    Fails if the tanh leaves out the norms, or if a batch mean is an example's value.
+    """
     made, variables = start(ae.JumpReLU(M, threshold=0.3, bandwidth=0.3), norm=0.7)
     code = made.apply(variables, data()).code
     z, pre, l0 = (np.asarray(a, np.float64) for a in (code.z, code.pre, code.l0))
@@ -381,9 +393,10 @@ def test_penalties_are_their_formulas():
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_normalised_error_is_the_share_of_each_examples_norm(scaled):
-    """Against numpy, also of data around another mean, and of what a mask leaves.
+    """It equals numpy, also for data around another mean and under a mask.
 
-    Fails if the norm is that of the batch, of raw values where there is a Scale, or has no mask.
+    Fails if the norm is that of the batch, of raw values although there is a Scale, or without the
+    mask.
     """
     random = np.random.default_rng(3)
     x = (random.normal(size=(B, D)) * np.arange(1, B + 1)[:, None] + 5.0).astype("f4")
@@ -406,7 +419,7 @@ def test_the_normalised_error_is_the_share_of_each_examples_norm(scaled):
 
 
 def test_atoms_of_norm_zero_have_a_finite_gradient():
-    """Fails if the norm is a bare square root: a transcoder's atoms start at zero."""
+    """Fails if the norm is a bare square root, since a transcoder's atoms start at zero."""
     made, variables = start(ae.ReLU(M))
     variables = ae.initialise.silent(variables, data(), jax.random.key(0))
     grads = gradient(made, variables, losses.weighted_l1)
@@ -414,7 +427,10 @@ def test_atoms_of_norm_zero_have_a_finite_gradient():
 
 
 def test_the_price_rests_while_l0_is_where_it_is_wanted():
-    """From 48 to 3 by one factor a step. Fails if the way is a line, or not as long as it says."""
+    """The target falls from 48 to 3 by one factor per step.
+
+    Fails if it falls linearly, or too slowly.
+    """
     steps = np.arange(130)
     wanted = 3.0 * 16.0 ** np.maximum(1.0 - steps / 100, 0.0)
     inputs = jnp.full((4, 16), 10.0)
@@ -453,9 +469,10 @@ STEERED = {
 
 @pytest.mark.parametrize("name", STEERED)
 def test_the_price_finds_its_target_on_data_of_any_scale(name):
-    """Within 5 % at scales 0.1, 1 and 10. Fails if the price stands still, or the scale is unused.
+    """L0 is within 5 % of it at scales 0.1, 1 and 10.
 
-    All three members of one compiled program, each with its own data.
+    Fails if the price does not change, or if the scale is not used. The three members of one
+    compiled program have data of their own.
     """
     bottleneck, objective = STEERED[name]
     random = np.random.default_rng(0)
@@ -471,23 +488,24 @@ def test_the_price_finds_its_target_on_data_of_any_scale(name):
     start = jnp.asarray(scales * x[None], jnp.float32)
     rows = random.integers(0, 2048, (4000, 128))
     keys = jnp.stack([jax.random.key(0)] * 3)
-    state = learner.init(keys, ae.Batch(start, start))
+    state = jax.jit(learner.init)(keys, ae.Batch(start, start))
 
     def step(state, t):
         batch = start[:, t]
         return learner.step(state, ae.Batch(batch, batch))
 
-    state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, jnp.asarray(rows)))(state)
-    variables = learner.variables(state)
-    for i in range(3):
-        one = jax.tree.map(lambda a, i=i: a[i], variables)
-        l0 = made.apply(one, ae.Batch(start[i], start[i])).code.l0
-        assert abs(float(l0.mean()) / bottleneck.l0 - 1.0) < 0.05
+    state, metrics = kinds.optimised(lambda s: jax.lax.scan(step, s, jnp.asarray(rows)))(state)
+    l0 = jax.jit(jax.vmap(lambda one, x: made.apply(one, ae.Batch(x, x)).code.l0))
+    found = np.mean(np.asarray(l0(learner.variables(state), start)), axis=1)
+    np.testing.assert_array_less(np.abs(found / bottleneck.l0 - 1.0), 0.05)
     assert np.mean(np.asarray(metrics["l0"])[:10]) > 2 * bottleneck.l0
 
 
 def test_the_price_finds_its_target_where_the_target_is_larger_than_the_input():
-    """A transcoder of 4 values to 256. Fails (L0 9 for 6) if the inputs' energy caps the price."""
+    """A transcoder maps 4 values to 256.
+
+    Fails (L0 9 instead of 6) if the inputs' energy caps the price.
+    """
     random = np.random.default_rng(0)
     atoms, outputs = random.normal(size=(48, 4)), random.normal(size=(48, 256))
     active = (random.random((2048, 48)) < 0.1) * (1.0 + random.random((2048, 48)))
@@ -503,15 +521,15 @@ def test_the_price_finds_its_target_where_the_target_is_larger_than_the_input():
     def step(state, t):
         return learner.step(state, ae.Batch(x[t], y[t]))
 
-    state = learner.init(jax.random.key(0), ae.Batch(x, y))
-    state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, rows))(state)
-    l0 = made.apply(learner.variables(state), ae.Batch(x, y)).code.l0
+    state = jax.jit(learner.init)(jax.random.key(0), ae.Batch(x, y))
+    state, metrics = kinds.optimised(lambda s: jax.lax.scan(step, s, rows))(state)
+    l0 = jax.jit(made.apply)(learner.variables(state), ae.Batch(x, y)).code.l0
     assert abs(float(l0.mean()) / 6 - 1.0) < 0.1
     assert np.mean(np.asarray(metrics["l0"])[:10]) > 12
 
 
 UNPAIRED = {
-    "price": (losses.priced(losses.l1), "needs a target for L0: give it to the bottleneck"),
+    "price": (losses.priced(losses.l1), "ReLU has none: give the bottleneck a target"),
     "stages": (losses.lp, "use AnnealedReLU"),
     "gate": (losses.gate_l1(), "use the bottleneck Gated"),
     "gate's error": (losses.gate_error(), "use the bottleneck Gated"),
@@ -523,7 +541,10 @@ UNPAIRED = {
 
 @pytest.mark.parametrize("name", UNPAIRED)
 def test_a_term_says_which_part_it_needs(name):
-    """Of a ReLU behind Identity. Fails if a term looks for what the model does not have."""
+    """The model is a ReLU behind Identity.
+
+    Fails if a term reads a field that the model does not have.
+    """
     term, said = UNPAIRED[name]
     made, variables = start(ae.ReLU(M))
     with pytest.raises(ae.UserError, match=said):
@@ -542,7 +563,7 @@ DENSE = {
 
 @pytest.mark.parametrize("name", DENSE)
 def test_a_term_about_atoms_refuses_another_decoder(name):
-    """Fails if a term reaches for the atoms of an MLP: AttributeError names no remedy."""
+    """Fails if a term reads the atoms of an MLP: the AttributeError names no remedy."""
     made = ae.Autoencoder(ae.nets.Identity(), ae.Gated(M), ae.nets.MLP((8,), shape=(D,)))
     variables = made.init(jax.random.key(0), data())
     with pytest.raises(ae.UserError, match="the decoder is a MLP: use Dictionary"):
@@ -554,7 +575,7 @@ AGELESS = {"dead": losses.dead(), "revival": losses.revival(), "ghost": losses.g
 
 @pytest.mark.parametrize("name", AGELESS)
 def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
-    """Fails if the ages are looked for where there are none: KeyError: 'memory'."""
+    """Fails with KeyError: 'memory' if ages are read of a bottleneck that has none."""
     made = ae.Autoencoder(ae.nets.Identity(), ae.Point(M), ae.nets.Dictionary(D))
     variables = made.init(jax.random.key(0), data())
     with pytest.raises(ae.UserError, match="a Point counts no silent steps: use a sparse"):
@@ -562,6 +583,6 @@ def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
 
 
 def test_revival_by_no_latent_is_refused():
-    """Fails if k is compared with None alone: the share of 0 latents is a division by zero."""
+    """Fails if k is compared only with None: a share of 0 latents divides by zero."""
     with pytest.raises(ae.UserError, match="revival has k = 0, the number of dead"):
         losses.revival(k=0)

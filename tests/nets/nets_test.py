@@ -1,4 +1,4 @@
-"""Nets: shapes, context, and bfloat16 compute with float32 parameters."""
+"""Tests of nets: shapes, context, and bfloat16 computation with float32 parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def normal(*shape, seed=0):
 
 
 def test_mlp_against_numpy():
-    """Fails if an activation follows the last layer, or if one is left out between the others."""
+    """Fails if an activation follows the last layer, or if one is left out between other layers."""
     net = ae.nets.MLP((7, 6), shape=(3, 2))
     x = normal(B, 4, 2)
     variables = net.init(jax.random.key(0), x)
@@ -39,21 +39,21 @@ def test_mlp_against_numpy():
 
 
 def test_mlp_of_a_number_of_units_ends_in_a_vector():
-    """Fails if a number is no shape, as it is one of a Dictionary."""
+    """Fails if `shape` may not be a number, as a Dictionary's may."""
     net = ae.nets.MLP((7,), shape=3)
     assert net.init_with_output(jax.random.key(0), normal(B, 4))[0].shape == (B, 3)
 
 
 @pytest.mark.parametrize("widths", [32, (32, 0)])
 def test_mlp_of_widths_that_cannot_be_is_refused(widths):
-    """Fails if they are first met when the layers are made."""
+    """Fails if wrong widths raise an error only when the layers are made."""
     with pytest.raises(ae.UserError, match=r"MLP has widths = .*hidden layer, such as \(32,\)"):
         ae.nets.MLP(widths)
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (28, 1), (30, 2), (33, 1), (64, 3)])
 def test_conv_and_deconv_take_images_of_any_size(side, channels):
-    """Fails if sizes that no power of two divides are not cut, or are rounded down."""
+    """Fails if sizes that no power of two divides are not cropped, or are rounded down."""
     x = jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
     encode, decode = ae.nets.Conv((4, 8), 16), ae.nets.Deconv((side, side, channels), (8, 4))
 
@@ -71,7 +71,7 @@ def test_conv_and_deconv_take_images_of_any_size(side, channels):
 
 @pytest.mark.parametrize(("side", "small"), [(64, 4), (32, 2), (28, 2)])
 def test_the_nets_of_the_protocol(side, small):
-    """Of Locatello et al. 2019 at 64 pixels, and cut at others. Fails with a stage too few."""
+    """They are those of Locatello et al. 2019 at 64 pixels. Fails with a stage too few."""
     x = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
     encode, decode = ae.nets.Strided(), ae.nets.Transposed((side, side, 1))
 
@@ -149,15 +149,15 @@ NETS = {
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
 def test_the_context_changes_what_a_net_computes(net):
-    """Fails if a net drops its context; an index is refused, as it is no magnitude."""
+    """Fails if a net ignores its context. An index is refused, since it is no magnitude."""
     x = normal(B, 4, 4, 1)
     labels = jnp.asarray([0, 1, 2, 0, 1])
     context = {"label": jax.nn.one_hot(labels, 3), "attribute": normal(B, 2, seed=1)}
-    variables = net.init(jax.random.key(0), x, context)
-    output = net.apply(variables, x, context)
+    variables, apply = jax.jit(net.init)(jax.random.key(0), x, context), jax.jit(net.apply)
+    output = apply(variables, x, context)
     for name, value in context.items():
         other = {**context, name: value + 1}
-        assert not np.array_equal(net.apply(variables, x, other), output)
+        assert not np.array_equal(apply(variables, x, other), output)
     with pytest.raises(TypeError, match="one_hot"):
         net.init(jax.random.key(0), x, labels)
 
@@ -170,18 +170,18 @@ HALF = {
     "strided": (lambda dtype: ae.nets.Strided((4, 4), (4, 2), 16, dtype=dtype)),
     "transposed": (lambda dtype: ae.nets.Transposed((4, 4, 1), (4,), features=8, dtype=dtype)),
 }
-IMAGES = ("conv", "strided")  # encoders of images: their output keeps the dtype
+IMAGES = ("conv", "strided")  # encoders of images, whose output keeps the dtype
 
 
 @pytest.mark.parametrize("name", HALF)
 def test_bfloat16_computes_with_float32_parameters(name):
-    """Fails if parameters follow the dtype, or if the dtype is not handed to every layer."""
+    """Fails if parameters have the dtype, or if a layer does not get it."""
     x = normal(B, 4, 4, 1) if name in IMAGES else normal(B, 16)
     whole, half = HALF[name](None), HALF[name](jnp.bfloat16)
-    variables = half.init(jax.random.key(0), x)
+    variables = jax.jit(half.init)(jax.random.key(0), x)
     for leaf in jax.tree.leaves(variables):
         assert leaf.dtype == jnp.float32
-    exact, rounded = whole.apply(variables, x), half.apply(variables, x)
+    exact, rounded = (jax.jit(net.apply)(variables, x) for net in (whole, half))
     assert rounded.dtype == (jnp.bfloat16 if name in IMAGES else jnp.float32)
     error = np.abs(np.asarray(rounded, np.float32) - np.asarray(exact))
     assert 0 < error.max() < 0.05 * np.abs(np.asarray(exact)).max()
@@ -191,7 +191,7 @@ def test_bfloat16_computes_with_float32_parameters(name):
 
 
 def product_inputs(jaxpr):
-    """The dtypes of what products and convolutions read, those of inner functions too."""
+    """Returns the dtypes of the inputs of products and convolutions, also in inner functions."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield from (variable.aval.dtype for variable in equation.invars)
@@ -202,7 +202,7 @@ def product_inputs(jaxpr):
 
 @pytest.mark.parametrize("kind", ["vae", "topk"])
 def test_training_in_bfloat16_stays_close_to_float32(kind):
-    """Parameters, moments and losses in float32, off by at most 1 % of the first loss."""
+    """Parameters, moments and losses are float32; losses differ by at most 1 % of the first."""
     losses = {}
     for dtype in (None, jnp.bfloat16):
         if kind == "vae":

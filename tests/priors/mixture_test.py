@@ -1,4 +1,4 @@
-"""The mixture prior with weights, means and deviations that all matter, against scipy."""
+"""Tests of the mixture prior with unequal weights, means and deviations, against scipy."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ MEANS = np.array([[-3.0, 0.0], [0.0, 0.0], [3.0, 1.0]])
 
 
 def mixture(log_std=0.0):
-    """The bound prior; the deviations are exp(log_std), the same in both coordinates."""
+    """Makes the bound prior; the deviations are exp(log_std), equal in both coordinates."""
     log_std = np.broadcast_to(np.reshape(log_std, (-1, 1)), MEANS.shape)
     params = {"logits": LOGITS, "mean": MEANS, "log_std": log_std}
     params = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()}
@@ -23,14 +23,17 @@ def mixture(log_std=0.0):
 
 
 def test_the_density_at_a_mean_by_hand():
-    """log(0.867 N(0) + ...) at the heaviest mean. Fails if the components weigh alike: -2.9254."""
+    """log(0.867 N(0) + ...) at the heaviest mean.
+
+    Fails if components have equal weights: -2.9254.
+    """
     found = mixture().log_prob(jnp.asarray([[-3.0, 0.0]]))
     np.testing.assert_allclose(found, [-1.9793], atol=5e-5)
 
 
 @pytest.mark.parametrize("log_std", [0.0, (0.4, -0.7, 0.1)])
 def test_the_density_against_scipy(log_std):
-    """Fails if a component has another's weight or deviation."""
+    """Fails if a component has the weight or deviation of another."""
     z = np.random.default_rng(0).normal(size=(7, 2), scale=3.0).astype(np.float32)
     std = np.exp(np.broadcast_to(log_std, 3))
     each = [
@@ -41,8 +44,11 @@ def test_the_density_against_scipy(log_std):
 
 
 def test_samples_choose_components_by_their_weights():
-    """Four standard errors of all moments up to the second. Fails if the components are chosen
-    evenly, where the first coordinate's mean is 0 and not -2.553, or by one draw for all."""
+    """All moments up to the second agree within four standard errors.
+
+    Fails if components are chosen evenly, where the first coordinate's mean is 0 and not -2.553, or
+    if one choice serves all samples.
+    """
     n, log_std = 20_000, (0.4, -0.7, 0.1)
     drawn = np.asarray(mixture(log_std).sample(jax.random.key(0), n, (2,)), np.float64)
     assert drawn.shape == (n, 2)

@@ -1,4 +1,4 @@
-"""Priors against scipy, numpyro and Monte Carlo."""
+"""Tests of priors against scipy, numpyro and Monte Carlo."""
 
 import functools
 
@@ -15,7 +15,9 @@ stats = pytest.importorskip("scipy.stats")
 
 
 def _code(examples=3, draws=1):
-    """Codes of `examples` posteriors, each drawn `draws` times: leaves [examples * draws, 5]."""
+    """Makes codes of `examples` posteriors with `draws` samples each: leaves [examples * draws,
+    5].
+    """
     generator = np.random.default_rng(0)
     mean = np.repeat(generator.normal(size=(examples, 5)), draws, axis=0)
     log_std = np.repeat(0.4 * generator.normal(size=(examples, 5)) - 0.3, draws, axis=0)
@@ -24,14 +26,14 @@ def _code(examples=3, draws=1):
 
 
 def test_standard_density_against_scipy():
-    """Fails if the mean over latents is taken, or the batch summed."""
+    """Fails if the density is the mean over latents, or the sum over the batch."""
     z = _code().z
     expected = stats.norm.logpdf(np.asarray(z, np.float64)).sum(axis=1)
     np.testing.assert_allclose(priors.Standard().log_prob(z), expected, rtol=1e-5)
 
 
 def test_posterior_density_against_scipy():
-    """log q of a code at its own draw, with and without the stopped gradient."""
+    """log q of a code at its own sample, with and without the stopped gradient."""
     code = _code()
     expected = stats.norm.logpdf(code.z, code.mean, np.exp(code.log_std)).sum(axis=1)
     np.testing.assert_allclose(code.log_q(), expected, rtol=1e-5)
@@ -39,7 +41,7 @@ def test_posterior_density_against_scipy():
 
 
 def test_standard_kl_against_numpyro():
-    """Fails with log variance for log std, or the arguments the other way round."""
+    """Fails if log std is a log variance, or if the two arguments are swapped."""
     distributions = pytest.importorskip("numpyro.distributions")
     code = _code()
     posterior = distributions.Normal(code.mean, jnp.exp(code.log_std))
@@ -50,7 +52,7 @@ def test_standard_kl_against_numpyro():
 
 
 def test_standard_kl_against_monte_carlo():
-    """Three standard errors for each of three posteriors. Fails if q and p change places."""
+    """Three posteriors agree within three standard errors. Fails if q and p are swapped."""
     draws = 40_000
     code = _code(draws=draws)
     ratio = code.log_q() - priors.Standard().log_prob(code.z)
@@ -71,14 +73,14 @@ def test_a_code_without_a_distribution_has_no_closed_form():
 
 
 def test_bounds_of_pseudo_inputs_have_room_between_them():
-    """Fails if (1, 0) clips every pseudo-input to one number."""
+    """Fails if (1, 0) is accepted, which clips every pseudo-input to one number."""
     prior = priors.Vamp((2,), 3, bounds=(1.0, 0.0))
     with pytest.raises(UserError, match="a lower bound below the upper one"):
         prior.init(jax.random.key(0), jnp.zeros((1, 2)), method="log_prob")
 
 
 def test_samples_are_standard_normal():
-    """Fails if one draw is repeated, or the shape is the batch's."""
+    """Fails if one sample is repeated, or if the shape is that of the batch."""
     drawn = np.asarray(priors.Standard().sample(jax.random.key(0), 4000, (5,)))
     assert drawn.shape == (4000, 5)
     assert stats.kstest(drawn.ravel(), "norm").pvalue > 1e-3
@@ -86,11 +88,11 @@ def test_samples_are_standard_normal():
 
 
 def test_a_flow_goes_back_to_its_noise_and_counts_the_volume():
-    """Fails if couplings keep their order on the way back, or the volume has the other sign."""
+    """Fails if the inverse does not reverse the couplings, or if log det has the other sign."""
     prior = priors.Flow(3, (8,))
     z, context = (jax.random.normal(jax.random.key(i), (5, size)) for i, size in ((0, 4), (1, 2)))
     start = jax.jit(functools.partial(prior.init, method="noise"))(jax.random.key(2), z, context)
-    leaves, tree = jax.tree.flatten(start)  # which begins as the identity
+    leaves, tree = jax.tree.flatten(start)  # the flow starts as the identity
     drawn = [
         0.5 * jax.random.normal(jax.random.fold_in(jax.random.key(3), i), leaf.shape)
         for i, leaf in enumerate(leaves)
@@ -111,8 +113,11 @@ def test_a_flow_goes_back_to_its_noise_and_counts_the_volume():
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
 def test_pseudo_inputs_are_kept_within_bounds(bounds):
-    """Half of them begin outside. Fails if the encoder sees them as they are, which no data is, or
-    clipped where there are no bounds."""
+    """Half of them start outside.
+
+    Fails if the encoder sees values that no data has, or if they are clipped although there are no
+    bounds.
+    """
     prior = priors.Vamp((4,), 6, start=0.5, spread=0.8, bounds=bounds)
     z = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
@@ -131,7 +136,7 @@ def test_pseudo_inputs_are_kept_within_bounds(bounds):
 
 
 def test_a_conditional_prior_starts_as_the_standard_normal():
-    """For any context, that of a hidden layer too. Fails if the last layer starts like others."""
+    """It does for any context, also with a hidden layer. Fails if the last layer has no zeros."""
     z, context = (
         np.random.default_rng(i).normal(size=(5, size)).astype(np.float32)
         for i, size in ((0, 4), (1, 3))

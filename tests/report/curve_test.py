@@ -39,7 +39,7 @@ def test_binned_curves_keep_means_and_the_spread_over_seeds(log_steps):
 
 
 def test_parts_of_one_figure_are_drawn_together():
-    """Fails if validation_loss gets a plot of its own, or if the loss is not first."""
+    """Fails if validation_loss gets its own plot, or if the loss does not come first."""
     one = (np.arange(3), np.ones(3))
     found = curve.grouped({"grad_norm": one, "l0": one, "validation_loss": one, "loss": one})
     assert list(found) == ["loss", "l0", "grad_norm"]

@@ -16,6 +16,8 @@ from aejax.report.sparse import atoms_section
 from experiments.tools import table
 from tests.report.cases import SIDE, bars, fresh, splits, variational
 
+pytestmark = pytest.mark.usefixtures("coarse")
+
 
 class Reader(html.parser.HTMLParser):
     """Collects the tags, links and text of a page."""
@@ -223,7 +225,7 @@ def test_atoms_of_codes_stand_most_used_first():
     (section,) = atoms_section({"topk": variables}, used, splits()[2])
     drawn = section.figures[0].draw.keywords["images"][0]  # f[columns, H, W, 3]
     assert np.isfinite(drawn).all(axis=(1, 2, 3)).sum() == 2
-    orange = drawn[:2, 0, :3]  # where atom i has its one pixel
+    orange = drawn[:2, 0, :3]  # pixel i is the only one of atom i
     assert np.ptp(orange[0, 2]) > 0.5
     assert np.ptp(orange[1, 0]) > 0.5
     none = ae.data.arrays(np.zeros((40, 3, 4, 5, 2), np.float32))[2]

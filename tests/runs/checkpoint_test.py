@@ -1,4 +1,4 @@
-"""Checkpoints: what is read back is what was written, or it is not taken for whole."""
+"""Tests that a checkpoint is read back as it was written, or counts as damaged."""
 
 import resource
 import shutil
@@ -15,7 +15,7 @@ from aejax.types import State
 
 
 def state(step, impl="threefry2x32", seeds=()):
-    """Every kind of leaf: bf16, empty, bool, 0-d, typed key."""
+    """Makes every kind of leaf: bfloat16, empty, bool, 0-d, typed key."""
     params = {
         "decoder": {"kernel": jnp.arange(6.0).reshape(2, 3) + step},
         "encoder": {"kernel": jnp.ones((3, 2), jnp.bfloat16) / 3, "none": jnp.zeros((0, 2))},
@@ -45,7 +45,7 @@ def equal(a, b):
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_a_state_comes_back_to_the_bit(tmp_path, impl):
-    """Fails if typed keys come back as their data, or bf16 as f32."""
+    """Fails if typed keys come back as their data, or bfloat16 as float32."""
     before = state(7, impl)
     checkpoint.write(tmp_path, 7, host_leaves(before))
     found = checkpoint.newest(tmp_path)
@@ -57,7 +57,7 @@ def test_a_state_comes_back_to_the_bit(tmp_path, impl):
 
 
 def test_leaves_go_where_the_template_is(tmp_path):
-    """Fails if arrays that were committed come back uncommitted, or the other way round."""
+    """Fails if committed arrays come back uncommitted, or the other way round."""
     checkpoint.write(tmp_path, 7, host_leaves(state(7)))
     found = checkpoint.newest(tmp_path)
     assert found is not None
@@ -68,7 +68,7 @@ def test_leaves_go_where_the_template_is(tmp_path):
 
 
 def test_the_copy_outlives_donation():
-    """Fails if `copy=True` is left out: on a CPU the host's view is the device's own buffer."""
+    """Fails without `copy=True`: on a CPU the host's view is the buffer of the device."""
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     params = step({"w": jnp.zeros((1000,))})
     leaves = host_leaves(params)
@@ -94,9 +94,11 @@ DAMAGE = {
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_damage_to_any_file_is_noticed(folder, how):
-    """Fails for arrays/*/0 without the sha256 of files and leaves: orbax notices nothing there."""
+    """Fails for arrays/*/0 without the sha256 of files and leaves, since orbax does not check
+    them.
+    """
     names = contents(folder / "20")
-    assert len(names) > 15  # two a leaf, orbax's own, the manifest
+    assert len(names) > 15  # two files for each leaf, orbax's own, and the manifest
     for name, whole in names.items():
         path = folder / "20" / name
         if (damage := DAMAGE[how]) is None:
@@ -112,7 +114,7 @@ def test_damage_to_any_file_is_noticed(folder, how):
 
 
 def test_leaf_hashes_alone_notice_a_changed_array(folder):
-    """Fails if `read` trusts the files' hashes: here both array and manifest of files agree."""
+    """Fails if `read` trusts the files' hashes: here array and manifest of files agree."""
     place = folder / "20"
     record = manifest.read_manifest(place)
     record["leaves"]["params/decoder/kernel"]["sha256"] = "0" * 64
@@ -135,7 +137,7 @@ def test_none_whole_is_an_error_that_touches_nothing(folder):
 
 
 def test_part_of_a_state_though_the_rest_is_gone(folder):
-    """Fails if `read` proves the files of leaves that were not asked for."""
+    """Fails if `read` checks the files of leaves that were not asked for."""
     for path in (folder / "20" / "arrays").glob("params.encoder*"):
         shutil.rmtree(path)
     part = checkpoint.newest(folder, lambda path: path.startswith("params/decoder/"))
@@ -149,7 +151,7 @@ def test_part_of_a_state_though_the_rest_is_gone(folder):
 
 
 def test_the_newest_and_the_best_stay(tmp_path):
-    """Fails if the best is the newest, or the largest."""
+    """Fails if the best is the newest one, or the one with the largest value."""
     for step, figure in [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, 2.1)]:
         checkpoint.write(tmp_path, step, host_leaves(state(step)), {"validation_loss": figure})
         manifest.prune(tmp_path, 2, "validation_loss")
@@ -160,7 +162,7 @@ def test_the_newest_and_the_best_stay(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_others(folder):
-    """Fails if the hidden folder stays, or takes its place before the commit."""
+    """Fails if the hidden folder stays, or gets its final name before the commit."""
     before = contents(folder)
 
     def full():
@@ -173,11 +175,12 @@ def test_a_write_that_fails_leaves_the_others(folder):
 
 
 def test_a_full_disk_is_named_and_leaves_the_others(folder):
-    """Fails if what tensorstore raises is not told from an error of ours."""
+    """Fails if an error of tensorstore is not distinguished from our own."""
     before = contents(folder)
     noise = {"params/kernel": Leaf(np.random.default_rng(0).random(9_000))}
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limit[1]))  # no file may grow beyond
+    # no file may grow beyond this size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limit[1]))
     try:
         with pytest.raises(UserError, match=r"cannot write .*checkpoints: File too large"):
             checkpoint.write(folder, 30, noise)
@@ -187,7 +190,7 @@ def test_a_full_disk_is_named_and_leaves_the_others(folder):
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(folder, monkeypatch, capfd):
-    """Fails if orbax's threads are left to find out: they print tracebacks."""
+    """Fails if orbax's threads find the full disk, since they print tracebacks."""
     before = contents(folder)
     little = shutil.disk_usage(folder)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: little)

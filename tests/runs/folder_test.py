@@ -1,4 +1,4 @@
-"""A run's folder: what starts are refused, what is a warning, what a full disk leaves."""
+"""Tests of a run's folder: which starts are refused, what is a warning, and full disks."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ def state(step, width=3, impl="threefry2x32"):
 
 
 def steps(run, first, last, value=1.0, **figures):
-    """As a script does: one step a chunk."""
+    """Trains as a script does, with one step in each chunk."""
     for step in range(first, last):
         after = state(step + 1)
         run.log(after, {"loss": np.array([value + step]), "rate": np.array([0.5])})
@@ -68,7 +68,7 @@ def folder(tmp_path):
 
 
 def test_lists_in_lists_are_no_record(folder):
-    """Fails if the RecursionError of a JSON file that is nested too deep comes through."""
+    """Fails if a JSON file that is nested too deep raises RecursionError."""
     (folder / "config.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"config\.json cannot be read .*restore it or remove it"):
         start(folder)
@@ -115,7 +115,7 @@ def test_other_metrics_are_refused(folder):
 
 
 def test_more_steps_go_on_and_a_result_of_fewer_is_none(folder):
-    """Fails if result.json is believed whatever its steps."""
+    """Fails if result.json counts whatever its number of steps."""
     with Run(folder, Config(), checkpoint_seconds=0) as run:
         steps(run, int(run.restore(state(0)).step), 4)
         result = run.finish({"elbo": np.float32(1.5), "each": jnp.ones(2), "bad": np.nan}, state(4))
@@ -163,7 +163,7 @@ def test_facts_stand_in_the_environment(folder):
 
 
 def test_one_process_at_a_time(folder):
-    """Fails without flock; the kernel lets go of it when its holder ends."""
+    """Fails without flock, which the kernel releases when its holder ends."""
     with Run(folder, Config()), pytest.raises(UserError, match=r"another process writes .*run;"):
         start(folder)
     start(folder)
@@ -187,7 +187,7 @@ def test_a_start_that_fails_binds_nobody_to_its_config(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(folder):
-    """Fails if metrics are cut at the newest checkpoint and not at the one that was restored."""
+    """Fails if metrics are cut at the newest checkpoint, not at the restored one."""
     path = folder / "checkpoints/2/arrays/params.encoder.kernel/0"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.warns(UserWarning, match="checkpoints/2 is damaged"):
@@ -230,7 +230,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(folder):
 
 
 def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
-    """Fails if only the loss is looked at, which is finite until the next step."""
+    """Fails if only the loss is checked, which is finite until the next step."""
     bad = state(1)._replace(params={"kernel": jnp.array([1.0, np.nan])})
 
     def train():
@@ -243,7 +243,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
 
 
 def test_the_best_is_kept(tmp_path, monkeypatch):
-    """Fails if figures are not written, or if the clock alone decides."""
+    """Fails if metrics are not written, or if the time alone decides."""
     monkeypatch.setattr(writer, "BEST_SECONDS", 0.0)
     with Run(tmp_path, Config(steps=9), best="loss", keep=2, checkpoint_seconds=1e9) as run:
         run.restore(state(0))
@@ -258,7 +258,7 @@ def test_the_best_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_best_is_kept_though_it_comes_at_once_after_another(tmp_path):
-    """Fails if a best that comes within two seconds of a checkpoint is dropped."""
+    """Fails if a best state that comes within two seconds of a checkpoint is dropped."""
     with Run(tmp_path, Config(steps=9), best="loss", keep=1, checkpoint_seconds=1e9) as run:
         run.restore(state(0))
         for step, loss in enumerate([3.0, 2.0, 1.0, 4.0]):
@@ -270,9 +270,9 @@ def test_the_best_is_kept_though_it_comes_at_once_after_another(tmp_path):
 
 @contextlib.contextmanager
 def full_disk():
-    """No file may grow beyond 300 bytes: a write fails in the middle, as on a full disk.
+    """Limits files to 300 bytes, so that a write fails in the middle, as on a full disk.
 
-    For a few lines only: what pytest itself writes to a file would fail too.
+    It covers a few lines only, since what pytest writes to a file would fail too.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
@@ -283,7 +283,7 @@ def full_disk():
 
 
 def test_a_full_disk_leaves_whole_files(tmp_path):
-    """Fails if what was written of a line stays, or a checkpoint's hidden folder."""
+    """Fails if the written part of a line stays, or the hidden folder of a checkpoint."""
     file = metrics.MetricsFile(tmp_path / metrics.NAME)
     file.resume(0)
     file.append(0, {"loss": np.ones(2)})

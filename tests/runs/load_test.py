@@ -1,4 +1,6 @@
-"""Runs opened again: the model made from its description, and no code read from a file."""
+"""Tests of opening runs: the model is made from its description, and no code is read from a
+file.
+"""
 
 import json
 import shutil
@@ -29,7 +31,7 @@ def build(**options):
 
 
 class Mine(nn.Module):
-    """A user's own part."""
+    """A part of the user's own."""
 
     @nn.compact
     def __call__(self, x, context=None):
@@ -40,7 +42,7 @@ BATCH = ae.Batch(np.ones((3, 4), np.float32), np.ones((3, 4), np.float32))
 
 
 def train(folder, learner, **options):
-    """One step, so that parameters, average and optimiser state all differ."""
+    """Takes one step, after which parameters, average and optimiser state all differ."""
     learner = ae.compiled(learner)
     with Run(folder, {"steps": 1, "widths": (8, 8)}, **options) as run:
         state = run.restore(learner.init(jax.random.key(0), BATCH))
@@ -78,7 +80,7 @@ def test_models_survive_json():
     ],
 )
 def test_only_classes_of_aejax_are_made(data, words):
-    """Fails if the module is not checked."""
+    """Fails if the module of a class is not checked."""
     with pytest.raises(UserError, match=words):
         from_json({"mapping": {"part": [data]}})
 
@@ -118,7 +120,7 @@ def test_a_member_of_a_run_with_seeds(tmp_path):
 
 
 def test_sampling_needs_no_encoder(tmp_path):
-    """Fails if load proves files of parts that were not asked for."""
+    """Fails if load checks files of parts that were not asked for."""
     variables = train(tmp_path, ae.learner(build(), ae.elbo(), optax.adam(0.1)), model=build())
     for path in tmp_path.glob("checkpoints/*/arrays/*encoder*"):
         if "decoder" not in path.name:
@@ -161,7 +163,7 @@ def test_another_model_is_refused(tmp_path):
 
 
 def test_metrics_come_back_as_columns(tmp_path):
-    """Fails if NaN is written bare, which is no JSON, or floats lose digits."""
+    """Fails if NaN is written bare, which is no JSON, or if floats lose digits."""
     file = metrics.MetricsFile(tmp_path / metrics.NAME)
     file.resume(0)
     loss = np.array([[1 / 3, np.nan, np.inf], [-np.inf, 1e-30, 2.0]], np.float32)

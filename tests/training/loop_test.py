@@ -1,4 +1,4 @@
-"""The loop: which steps it takes, what it yields, and that nothing bad is ever yielded."""
+"""Tests of the loop: which steps it takes, what it yields, and that it never yields a bad state."""
 
 import io
 import sys
@@ -22,7 +22,7 @@ def start(members=()):
 
 
 class Numbers:
-    """Batch t is the number t; remembers which sources were asked for."""
+    """Batches that are their own number t, and that remember which sources were asked for."""
 
     def __init__(self):
         self.asked = []
@@ -38,7 +38,7 @@ class Numbers:
 
 
 def one(state, x, bad_at=None, name="rate"):
-    """w counts the steps; the loss is the batch's own number."""
+    """A step in which w counts the steps, and the loss is the number of the batch."""
     value = x if bad_at is None else jnp.where(x == bad_at, jnp.nan, x)
     params = {"w": state.params["w"] + 1.0 + 0 * value}
     metrics = {"loss": value, "grad_norm": x, name: value, "distortion": x, "watched": x / 0}
@@ -57,7 +57,7 @@ def chunked(size, **options):
 
 @pytest.mark.parametrize(("done", "steps"), [(0, 30), (5, 12)])
 def test_a_call_ends_at_each_multiple_wherever_training_starts(done, steps):
-    """Fails if a chunk goes from `done` to `done + T`, or if metrics are not cut to the call's."""
+    """Fails if a chunk goes from `done` to `done + T`, or if metrics are not cut to the call."""
     state = start()._replace(step=jnp.int32(done))
     batches = Numbers()
     found = [(int(s.step), m["loss"]) for s, m in loop(chunked(4), state, batches, steps)]
@@ -65,33 +65,36 @@ def test_a_call_ends_at_each_multiple_wherever_training_starts(done, steps):
     assert [e for e, _ in found if e % 4 == 0] == list(range(first, steps + 1, 4))
     assert found[-1][0] == steps
     np.testing.assert_array_equal(np.concatenate([m for _, m in found]), np.arange(done, steps))
-    # Each chunk's batches are asked for once, however many calls take them.
+    # Each chunk's batches are asked for once, however many calls it takes.
     starts = list(range(done - done % 4, steps, 4))
     assert batches.asked == [(t, 4, min(t + 4, steps)) for t in starts]
 
 
 def test_a_call_takes_what_fits_into_its_seconds(monkeypatch):
-    """Checkpoints and signals wait for its end. Fails if a call always takes a whole chunk, if the
-    call that compiles is measured, or if the pace never grows."""
+    """Checkpoints and signals wait for the end of a call.
+
+    Fails if a call always takes a whole chunk, if the time of compiling counts, or if the number of
+    steps never grows.
+    """
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def step(state, data):
         count = int(data.count)
-        # The first call compiles for a minute; a step takes half a second, and from 20 on two.
+        # The first call compiles for a minute; a step takes half a second, and two from step 20 on.
         seconds = 2.0 if int(state.step) >= 20 else 0.5
         now[0] += count * seconds + (60.0 if int(state.step) == 0 else 0.0)
         return state._replace(step=state.step + count), {"loss": np.zeros(100)}
 
     learner = Learner(None, step, None, None, chunk=100)
     ends = [int(s.step) for s, _ in loop(learner, start(), Numbers(), 40)]
-    # Two single ones, 8 times as many, then 5 s / 0.5 s.
+    # Two calls of one step, then 8 times as many, then 5 s / 0.5 s.
     assert ends[:4] == [1, 2, 10, 20]
     assert max(np.diff(ends[4:])) <= 2
 
 
 def test_chunked_is_unchunked():
-    """Fails if the last chunk is run in full: w counts the steps taken."""
+    """Fails if the last chunk runs in full; w counts the steps taken."""
     states = [
         list(loop(learner, start(), Numbers(), 10))[-1][0] for learner in (single(), chunked(4))
     ]
@@ -112,18 +115,18 @@ def test_a_finished_state_yields_nothing():
 @pytest.mark.parametrize("steps", [0, -3])
 def test_steps_below_one_are_refused_at_once(steps):
     """Fails if the check waits for the first iteration."""
-    with pytest.raises(ae.UserError, match=f"steps {steps}"):
+    with pytest.raises(ae.UserError, match=f"steps is {steps}"):
         loop(chunked(4), start(), Numbers(), steps)
 
 
 @pytest.mark.parametrize("learner", [single(bad_at=6), chunked(4, bad_at=6)])
 def test_nan_is_reported_before_its_state_is_yielded(learner):
-    """Fails if the check comes after the yield, or counts from the chunk's start."""
+    """Fails if the check comes after the yield, or counts from the start of the chunk."""
     ends = []
     with pytest.raises(NonFinite, match="loss is NaN at step 6") as caught:
         ends.extend(int(state.step) for state, _ in loop(learner, start(), Numbers(), 10))
     assert max(ends) <= 6
-    # `watched` is infinite from the first step on, and stops nothing by itself.
+    # `watched` is infinite from the first step on, which alone stops nothing.
     assert caught.value.terms == ["rate", "watched"]
     assert (caught.value.step, caught.value.seed) == (6, None)
 
@@ -137,13 +140,13 @@ def test_the_seed_is_named():
 
     learner = Learner(None, step, None, None, seeds=3, chunk=4)
     batches = Numbers()
-    batches.seed = 10  # of the first member
+    batches.seed = 10  # the seed of the first member
     with pytest.raises(NonFinite, match=r"infinite at step 1 \(term 'rate', seed 12\)"):
         list(loop(learner, start((3,)), batches, 8))
 
 
 def test_a_gradient_that_is_no_number_stops_the_run():
-    """Fails if only the loss is looked at: the next state would be lost."""
+    """Fails if only the loss is checked: the next state would be bad."""
 
     def step(state, data):
         return state._replace(step=state.step + 1), {"loss": jnp.ones(()), "grad_norm": jnp.nan}
@@ -153,14 +156,14 @@ def test_a_gradient_that_is_no_number_stops_the_run():
 
 
 class Terminal(io.StringIO):
-    """Somebody looks at it."""
+    """A stream that a person sees."""
 
     def isatty(self):
         return True
 
 
 def test_the_bar_is_drawn_where_somebody_sees_it(monkeypatch):
-    """Fails if the terminal is not asked, or progress=False is not."""
+    """Fails if isatty or progress=False is ignored."""
     shown = {}
     for name, stream, progress in [
         ("terminal", Terminal(), None),
@@ -177,7 +180,7 @@ def test_the_bar_is_drawn_where_somebody_sees_it(monkeypatch):
 
 
 def test_members_see_streams_of_their_own():
-    """Fails if all members get member 0's batches."""
+    """Fails if all members get the batches of member 0."""
     train, _, _ = ae.data.arrays(np.arange(80, dtype=np.float32).reshape(40, 2))
     batches = ae.data.Batches(train, size=4, seed=3)
     seen = []
@@ -205,8 +208,10 @@ def test_members_see_streams_of_their_own():
     ],
 )
 def test_targets_that_the_likelihood_cannot_explain_are_named(x, said):
-    """Fails if the learner forgets its likelihood's support, or the loop does not look, or takes
-    bytes for pictures that are scaled."""
+    """Fails if the learner loses its likelihood's support, or if the loop does not check it.
+
+    Fails also if any array of bytes is taken for pictures, whose bytes are scaled to [0, 1].
+    """
     train = ae.data.arrays(x, validation=1, test=1)[0]
     model = ae.Autoencoder(
         ae.nets.MLP((4,)),
@@ -226,7 +231,7 @@ def test_targets_that_the_likelihood_cannot_explain_are_named(x, said):
 
 @pytest.mark.parametrize("wrap", [lambda learner: learner, lambda learner: ae.chunked(learner, 5)])
 def test_a_split_in_place_of_batches_is_refused(wrap):
-    """Fails if the loop first finds out where it asks for a batch."""
+    """Fails if the error is raised only when a batch is asked for."""
     train = ae.data.arrays(np.zeros((8, 2), np.float32), validation=1, test=1)[0]
     with pytest.raises(ae.UserError, match="got a Split as its batches"):
         loop(wrap(single()), start(), train, 3)

@@ -9,6 +9,7 @@ from aejax.bottlenecks.sparse.batchtopk import BatchTopK
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
 from aejax.bottlenecks.sparse.gated import Gated
 from aejax.bottlenecks.sparse.jumprelu import JumpReLU
+from aejax.bottlenecks.sparse.pursuit import MatchingPursuit
 from aejax.bottlenecks.sparse.relu import AnnealedReLU, ReLU
 from aejax.bottlenecks.sparse.topk import AbsTopK, TopK
 
@@ -18,6 +19,7 @@ __all__ = [
     "BatchTopK",
     "Gated",
     "JumpReLU",
+    "MatchingPursuit",
     "ReLU",
     "Rows",
     "Sparse",

@@ -15,7 +15,7 @@ from flax import linen as nn
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
-from aejax.checks import check
+from aejax.checks import check, check_size
 from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.errors import UserError
 from aejax.events import flatten
@@ -26,7 +26,7 @@ from aejax.types import Array, Key, LinearDecoder
 
 
 class Projection(nn.Module):
-    """The encoder's weights: a kernel and a bias.
+    """The encoder's weights W_enc and b_enc, as the parameters `kernel` and `bias`.
 
     Attributes:
       latents: the number of latents m.
@@ -36,7 +36,8 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, size: int) -> tuple[Array, Array]:
-        """Returns the kernel f32[D, m] and the bias f32[m] for inputs of D values."""
+        """Returns W_enc f32[D, m] and b_enc f32[m] for inputs of D values."""
+        check_size(self, "kernel", 0, size)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, self.latents))
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.latents,))
 
@@ -54,7 +55,7 @@ class Sparse(Bottleneck):
     Attributes:
       latents: the number of latents m, usually many times the size of x.
       subtract_bias: whether to subtract the decoder's bias from the input before the projection:
-        (x - b_dec) W_enc + b_enc.
+        (x - b_dec) W_enc + b_enc. A transcoder must not, whose b_dec belongs to another space.
       l0: the mean number of active latents to which the controller steers the price of
         `losses.priced`; None: there is no controller.
       descent: training steps over which L0 falls to that target; a fifth of all steps works well.
@@ -76,6 +77,10 @@ class Sparse(Bottleneck):
     # The fields of Plain that grow with the size of a latent: where W_enc and these are multiplied
     # by c > 0, the codes are too. None: there is no such rule, so that norms cannot be folded.
     scales: ClassVar[tuple[str, ...] | None] = None
+    # The settings in `own` of Plain that SAELens' cfg.json has by the same names, with defaults:
+    # a bool, a number of 0 or more, or None for a whole number of 1 or more that need not be given.
+    settings: ClassVar[Mapping[str, Any]] = {}
+    tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec, and no parameter
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
     windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`
     # Defaults of fields that only some subclasses have.
@@ -158,6 +163,16 @@ class Sparse(Bottleneck):
         return {"b_enc": np.asarray(plain.needed("b_enc"), np.float64) + shift}
 
     @classmethod
+    def encode_plain(cls, plain: Plain, inputs: Array) -> Array:
+        """Computes the codes of plain weights, f32[N, m]; by default from one projection.
+
+        Args:
+          plain: the weights.
+          inputs: what W_enc multiplies, f32[N, d].
+        """
+        return cls.apply_plain(plain, inputs @ plain.W_enc)
+
+    @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
         """Computes the codes of plain weights, f32[B, m].
 
@@ -172,8 +187,13 @@ class Sparse(Bottleneck):
             f"{cls.__name__} does not define the codes of its plain weights: define apply_plain"
         )
 
-    def penalty(self, code: SparseCode) -> Array:
+    def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
         """Computes the sparsity penalty whose price the controller may steer, f32[B].
+
+        Args:
+          code: the code of a batch.
+          norms: the atoms' norms, f32[m], with their gradient: a penalty on sizes must see them, or
+            it makes codes small and atoms large instead of codes sparse. None: all are 1.
 
         Raises:
           UserError: if the subclass defines no penalty.
@@ -188,18 +208,36 @@ class Sparse(Bottleneck):
         return {}
 
     def inputs(self, features: Array, decoder: Any) -> Array:
-        """Returns what the kernel multiplies: the features, minus the decoder's bias if asked."""
+        """Returns what the kernel multiplies: the features, minus the decoder's bias if asked.
+
+        Raises:
+          UserError: if the bias is that of an output of another size.
+        """
         seen = flatten(features).astype(jnp.float32)
-        return seen - weights(decoder, self.latents).bias[None] if self.subtract_bias else seen
+        if not self.subtract_bias:
+            return seen
+        bias = weights(decoder, self.latents).bias
+        if bias.shape[0] != seen.shape[1]:
+            raise UserError(
+                f"{type(self).__name__} has subtract_bias, but the input has {seen.shape[1]} "
+                f"numbers and the output's bias {bias.shape[0]}: give a transcoder "
+                "subtract_bias=False"
+            )
+        return seen - bias[None]
 
     def project(self, inputs: Array) -> Array:
         """Computes inputs W + b, f32[B, m]."""
         kernel, bias = self.encode(inputs.shape[-1])
         return project(inputs, kernel, bias, self.dtype)
 
+    def projection(self, size: int, decoder: Any) -> tuple[Array, Array]:
+        """Returns W_enc f32[D, m] and b_enc f32[m] for inputs of D = size values."""
+        return self.encode(size)
+
     def pre_activations(self, features: Array, decoder: Any = None) -> Array:
         """Computes the pre-activation of every latent, f32[B, m]."""
-        return self.project(self.inputs(features, decoder))
+        inputs = self.inputs(features, decoder)
+        return project(inputs, *self.projection(inputs.shape[-1], decoder), self.dtype)
 
     def norms(self, decoder: Any) -> Array | None:
         """Returns the norms that scale the selection's scores, f32[m]; None: no `score_by_norm`."""
@@ -220,7 +258,7 @@ class Sparse(Bottleneck):
           room: the number of latents to compute; dead latents beyond it are ignored. None: all m.
         """
         inputs = self.inputs(features, decoder)
-        kernel, bias = self.encode(inputs.shape[-1])
+        kernel, bias = self.projection(inputs.shape[-1], decoder)
         norms = self.norms(decoder)
         # The dead latents come first; others fill the rest and are masked out below.
         columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]

@@ -34,8 +34,9 @@ class BatchTopK(Sparse):
       slots: slots per example, averaged over the batch, which determine the cost of a step and
         bound a traced k; None: k.
       score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
-      rate: the rate of the threshold's moving average.
-      from_zero: whether that average starts at 0 instead of at the first batch's value.
+      rate: the rate of the threshold's moving average: a batch that is t steps old has the weight
+        (1 - rate)^t, divided by the sum of these weights.
+      from_zero: whether the average starts at 0 instead and is too small at first, as in SAELens.
       begin: the step at which the average starts; dictionary_learning uses 1000, at rate 0.001.
     """
 
@@ -86,12 +87,18 @@ class BatchTopK(Sparse):
         score = score if norms is None else score * jnp.take(norms, indices)
         smallest = jnp.min(jnp.where(score > 0, score, jnp.inf))
         smallest = jnp.where(jnp.isfinite(smallest), smallest, threshold.value)
-        first = (threshold.value == 0.0) & (not self.from_zero)
-        moved = threshold.value + self.rate * (smallest - threshold.value)
+        moved = threshold.value + self._rate(step) * (smallest - threshold.value)
         begun = jnp.asarray(step) >= self.begin
-        threshold.value = jnp.where(begun, jnp.where(first, smallest, moved), threshold.value)
+        threshold.value = jnp.where(begun, moved, threshold.value)
         active = rows.per_example(jnp.sum(values > 0, axis=-1))
         return SparseCode(rows, active.astype(jnp.float32))
+
+    def _rate(self, step: Any) -> Any:
+        """Returns the weight of this batch in the average: 1 for the first, later `rate`."""
+        if self.from_zero:
+            return self.rate
+        batches = jnp.maximum(jnp.asarray(step, jnp.float32) - self.begin + 1.0, 1.0)
+        return self.rate / -jnp.expm1(batches * jnp.log1p(-self.rate))
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """Returns the fields of Plain, with the score threshold as a pre-activation threshold."""
@@ -106,7 +113,10 @@ class BatchTopK(Sparse):
         """Returns how many latents a batch of `size` examples keeps, and how many slots it has."""
         if isinstance(self.k, jax.Array):
             if self.slots is None:
-                raise UserError("a sweep over BatchTopK's k needs the largest k: give it as slots")
+                raise UserError(
+                    "BatchTopK has a traced k, but no slots, whose number is a shape: give the "
+                    f"largest k as slots, as in BatchTopK({self.latents}, k, slots=32)"
+                )
             return jnp.round(self.k * size).astype(jnp.int32), self.slots * size
         count = round(self.k * size)
         if count < 1:

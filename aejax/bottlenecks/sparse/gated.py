@@ -73,7 +73,8 @@ class Gated(Sparse):
         gate, bias, scale = (plain.needed(name)[None] for name in cls.vectors)
         return jnp.where(pre + gate > 0, nn.relu(jnp.exp(scale) * pre + bias), 0.0)
 
-    def penalty(self, code: SparseCode) -> Array:
-        """Computes the L1 norm of the gate's positive pre-activations, f32[B]."""
+    def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
+        """Computes the L1 norm of the gate, weighted by the atoms' norms, f32[B]."""
         assert code.pre is not None
-        return jnp.sum(nn.relu(code.pre), axis=-1)
+        gate = nn.relu(code.pre)
+        return jnp.sum(gate if norms is None else gate * norms[None], axis=-1)

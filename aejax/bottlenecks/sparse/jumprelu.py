@@ -18,7 +18,7 @@ from aejax.checks import check_positive
 from aejax.types import Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
     """Returns z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
 
@@ -28,27 +28,28 @@ def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -
     Args:
       z: the pre-activations, f32[B, m].
       threshold: theta of each latent, f32[m].
-      bandwidth: eps, the width of the window.
+      bandwidth: eps, the width of the window, a number that a sweep may trace.
       to_input: whether to add the same estimate, with the opposite sign, to the derivative by z.
     """
     return jnp.where(z > threshold[None], z, 0.0)
 
 
 def _jump_forward(z, threshold, bandwidth, to_input):
-    return jump(z, threshold, bandwidth, to_input), (z, threshold)
+    return jump(z, threshold, bandwidth, to_input), (z, threshold, bandwidth)
 
 
-def _jump_backward(bandwidth, to_input, saved, cotangent):
-    z, threshold = saved
+def _jump_backward(to_input, saved, cotangent):
+    z, threshold, bandwidth = saved
     estimate = threshold[None] / bandwidth * window(z, threshold, bandwidth) * cotangent
     d_z = jnp.where(z > threshold[None], cotangent, 0.0)
-    return d_z + estimate if to_input else d_z, -jnp.sum(estimate, axis=0)
+    d_z = d_z + estimate if to_input else d_z
+    return d_z, -jnp.sum(estimate, axis=0), jnp.zeros_like(bandwidth)
 
 
 jump.defvjp(_jump_forward, _jump_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
     """Returns 1 where z is above the threshold, else 0, f32[B, m]; its sum over latents is L0.
 
@@ -59,13 +60,14 @@ def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) 
 
 
 def _above_forward(z, threshold, bandwidth, to_input):
-    return above(z, threshold, bandwidth, to_input), (z, threshold)
+    return above(z, threshold, bandwidth, to_input), (z, threshold, bandwidth)
 
 
-def _above_backward(bandwidth, to_input, saved, cotangent):
-    z, threshold = saved
+def _above_backward(to_input, saved, cotangent):
+    z, threshold, bandwidth = saved
     estimate = window(z, threshold, bandwidth) / bandwidth * cotangent
-    return estimate if to_input else jnp.zeros_like(z), -jnp.sum(estimate, axis=0)
+    d_z = estimate if to_input else jnp.zeros_like(z)
+    return d_z, -jnp.sum(estimate, axis=0), jnp.zeros_like(bandwidth)
 
 
 above.defvjp(_above_forward, _above_backward)
@@ -127,7 +129,7 @@ class JumpReLU(Sparse):
     @nn.compact
     def thresholds(self) -> Array:
         """Returns theta, f32[m]."""
-        start = nn.initializers.constant(math.log(self.threshold))
+        start = nn.initializers.constant(jnp.log(self.threshold))
         return jnp.exp(self.param("log_threshold", start, (self.latents,), jnp.float32))
 
     def window(self, pre: Array) -> Array:
@@ -162,6 +164,6 @@ class JumpReLU(Sparse):
         bias, threshold = (plain.needed(name)[None] for name in cls.vectors)
         return jnp.where(pre + bias > threshold, nn.relu(pre + bias), 0.0)
 
-    def penalty(self, code: SparseCode) -> Array:
+    def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
         """Returns the number of active latents, f32[B], whose gradient trains the thresholds."""
         return code.l0

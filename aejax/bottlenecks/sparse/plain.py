@@ -16,6 +16,14 @@ from aejax.types import Array
 Normalisation: TypeAlias = Literal["none", "layer_norm", "constant_norm_rescale"]
 
 
+class Source(NamedTuple):
+    """What a dictionary was trained on, as far as its files say, in the words of those files."""
+
+    model: str | None = None  # the model's name, or the sha256 of its weights
+    reads: str | None = None  # the hook whose values the dictionary encodes
+    writes: str | None = None  # the hook whose values it reconstructs; None: the one that it reads
+
+
 class Plain(NamedTuple):
     """The weights of a dictionary; the activation determines the codes.
 
@@ -26,6 +34,7 @@ class Plain(NamedTuple):
     abstopk   the k of pi + b_enc that are largest in magnitude, with their signs
     jumprelu  relu(p) where p = pi + b_enc is above the threshold, else 0
     gated     relu(exp(r_mag) pi + b_mag) where pi + b_gate is above 0, else 0
+    matching_pursuit   atoms chosen one after the other, W_enc = W_dec^T (`kernels.pursuit`)
 
     The activation of a code defined outside the library is its class, a subclass of `Sparse`. Such
     a class may use the vector fields in its own way, and keeps what they have no place for in
@@ -52,8 +61,11 @@ class Plain(NamedTuple):
     normalisation: Normalisation = "none"
     # The shape of one output, such as a crosscoder's (layers, size); None: (d_out,).
     shape: tuple[int, ...] | None = None
-    # Arrays and numbers of a class from elsewhere for which the fields above have no place.
+    # Arrays and numbers of a class for which the fields above have no place.
     own: Mapping[str, Any] = {}
+    # What the dictionary was trained on; None if no file says it. `aejax.language` refuses to
+    # splice a dictionary in at another hook; `_replace(source=None)` makes it forget.
+    source: Source | None = None
 
     @property
     def latents(self) -> int:

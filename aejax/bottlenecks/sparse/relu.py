@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.bottlenecks.sparse.base import Sparse
+from aejax.bottlenecks.sparse.base import Sparse, atom_norms
 from aejax.bottlenecks.sparse.code import SparseCode
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check, check_positive
-from aejax.types import Array
+from aejax.types import Array, LinearDecoder
 
 
 class ReLU(Sparse):
@@ -38,16 +38,17 @@ class ReLU(Sparse):
         """Computes relu(pre + b_enc)."""
         return nn.relu(pre + plain.needed("b_enc")[None])
 
-    def penalty(self, code: SparseCode) -> Array:
-        """Computes the L1 norm of z, f32[B]."""
-        return code.magnitude()
+    def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
+        """Computes the L1 norm of z, weighted by the atoms' norms, f32[B]."""
+        return code.magnitude(norms)
 
 
 class AnnealedReLU(Sparse):
     """Computes z = relu(x W + b) for a penalty sum z^p whose p falls in stages (p-annealing).
 
     When p changes, the penalty is multiplied by E[sum z^p_old] / E[sum z^p_new] over that batch, so
-    that its size does not jump (Karvonen et al. 2024, appendix). Train it with `losses.lp`.
+    that its size does not jump (Karvonen et al. 2024, appendix). Each z is multiplied by its atom's
+    norm first, if the decoder is a Dictionary. Train it with `losses.lp`.
 
     Attributes:
       latents: the number of latents m.
@@ -78,17 +79,20 @@ class AnnealedReLU(Sparse):
             now = jnp.where(passed < 0, 0, 1 + passed // self.every)
             now = jnp.minimum(now, len(self.powers) - 1)
             powers = jnp.asarray(self.powers, jnp.float32)
-            old, new = (jnp.mean(power_sum(z, powers[i])) for i in (stage.value, now))
+            known = isinstance(decoder, LinearDecoder)
+            sized = z * atom_norms(decoder, self.latents)[None] if known else z
+            old, new = (jnp.mean(power_sum(sized, powers[i])) for i in (stage.value, now))
             change = jnp.log(jnp.maximum(old, 1e-12)) - jnp.log(jnp.maximum(new, 1e-12))
             scale.value = scale.value + jnp.where(now == stage.value, 0.0, change)
             stage.value = now
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
-    def penalty(self, code: SparseCode) -> Array:
-        """Computes the rescaled sum z^p with the current stage's p, f32[B]."""
-        memory = self.variables["memory"]
+    def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
+        """Computes the rescaled sum (z ||atom||)^p with the current stage's p, f32[B]."""
+        memory, z = self.variables["memory"], code.dense()
         p = jnp.asarray(self.powers, jnp.float32)[memory["stage"]]
-        return jnp.exp(memory["log_scale"]) * power_sum(code.dense(), p)
+        z = z if norms is None else z * norms[None]
+        return jnp.exp(memory["log_scale"]) * power_sum(z, p)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """Returns the fields of Plain, which are those of a ReLU."""

@@ -14,6 +14,7 @@ from aejax.bottlenecks.sparse.base import Sparse
 from aejax.bottlenecks.sparse.code import Rows, SparseCode
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check, whole
+from aejax.errors import UserError
 from aejax.kernels.encode import encode_at, encode_topk, project
 from aejax.kernels.select import largest
 from aejax.types import Array
@@ -42,6 +43,12 @@ class Largest(Sparse):
     def check(self) -> None:
         """Raises UserError if k, active or recall is out of range."""
         latents, k = self.latents, self.k
+        if isinstance(k, jax.Array):
+            name = type(self).__name__
+            raise UserError(
+                f"{name} has a traced k, but k is a shape, which a sweep cannot change: give the "
+                f"largest k as a number, and sweep active, as in {name}({latents}, 32, active=k)"
+            )
         wanted = f"a whole number from 1 to {latents}, its latents"
         check(self, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
         if self.active is not None:

@@ -30,7 +30,7 @@ class TokenBatches(Batches):
 
     def __post_init__(self):
         Batches.__post_init__(self)
-        at_least(1, "a pool of", self.pool)
+        at_least(1, "the pool", self.pool)
         for array in self.split.arrays.values():
             if hasattr(array, "reserve"):  # read from a disk, or computed by a model
                 array.reserve(2 * self.pool_tokens * (self.seeds or 1))

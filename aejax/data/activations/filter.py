@@ -15,15 +15,23 @@ from aejax.errors import UserError
 class TokenFilter:
     """The tokens that a writer does not store.
 
+    Limits of the norm are computed once, from the first append, and kept in the index; a token is
+    dropped if its norm exceeds the smaller limit at any hook.
+
     Attributes:
       first_positions: the number of tokens to drop at the start of each sequence, such as 1 for a
         BOS token.
-      norm_quantile: a quantile of the norm; tokens with a larger norm at any hook are dropped. The
-        limit is computed once, from the first append, and kept in the index. None drops no token.
+      norm_quantile: a quantile of the norm; tokens with a larger norm are dropped. None: no limit.
+      tokens: the ids of tokens to drop, such as those of BOS, EOS and newlines; the writer then
+        needs the column "token".
+      norm_median: a multiple of the median norm, such as 10; tokens with a larger norm are dropped.
+        None: no limit.
     """
 
     first_positions: int = 0
     norm_quantile: float | None = None
+    tokens: tuple[int, ...] = ()
+    norm_median: float | None = None
 
     def __post_init__(self):
         at_least(0, "first_positions", self.first_positions)
@@ -31,29 +39,50 @@ class TokenFilter:
             raise UserError(
                 f"norm_quantile is {self.norm_quantile}: give a number above 0 and below 1"
             )
+        if self.norm_median is not None and not 1.0 <= self.norm_median < np.inf:
+            raise UserError(
+                f"norm_median is {self.norm_median}, but it is a multiple of the median norm: give "
+                "a number of 1 or more"
+            )
+
+    def settings(self) -> dict[str, object]:
+        """Returns the attributes for the index; those that older stores lack only if they are set.
+
+        The index compares them when a store is continued.
+        """
+        older = ("first_positions", "norm_quantile")
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name in older or getattr(self, field.name) != field.default
+        }
 
     def limits(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Returns the largest norm to keep for each hook, or {} if there is no `norm_quantile`.
+        """Returns the largest norm to keep for each hook, or {} if the norm has no limit.
 
         Args:
           rows: hook -> [n, d], the tokens of the first append that no other reason drops.
 
         Raises:
-          UserError: if there are too few tokens to compute the quantile.
+          UserError: if there are too few tokens to compute the quantile or the median.
         """
-        if self.norm_quantile is None:
+        if self.norm_quantile is None and self.norm_median is None:
             return {}
         tokens = len(next(iter(rows.values())))
-        needed = round(1.0 / (1.0 - self.norm_quantile))
+        needed = 1 if self.norm_quantile is None else round(1.0 / (1.0 - self.norm_quantile))
         if tokens < needed:
             raise UserError(
                 f"norm_quantile {self.norm_quantile} is computed from the first append, which has "
                 f"only {tokens} tokens: append at least {needed} at once"
             )
-        return {
-            name: float(np.quantile(norm(values), self.norm_quantile))
-            for name, values in rows.items()
-        }
+        return {name: self._limit(norm(values)) for name, values in rows.items()}
+
+    def _limit(self, norms: np.ndarray) -> float:
+        """Returns the smaller of the two limits of norms f64[n]."""
+        quantile = 1.0 if self.norm_quantile is None else self.norm_quantile
+        limit = float(np.quantile(norms, quantile)) if quantile < 1.0 else np.inf
+        multiple = np.inf if self.norm_median is None else self.norm_median
+        return min(limit, multiple * float(np.median(norms)) if multiple < np.inf else np.inf)
 
 
 def norm(rows: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from aejax.errors import UserError
 
 
 def host_rows(
-    activations: Mapping[str, Any], mask: Any, positions: Any, what: str
+    activations: Mapping[str, Any], mask: Any, positions: Any, columns: Mapping[str, Any], what: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]]:
     """Converts activations to rows of numpy, with the mask and position of each token.
 
@@ -22,11 +22,13 @@ def host_rows(
       mask: True for tokens to keep, bool [n] or [B, P], or None.
       positions: positions in the sequence, integers [n] or [B, P], or None; for [B, P, d] the
         default is 0 to P - 1.
+      columns: further integers of the tokens by name, [n] or [B, P]; [B] gives one to all tokens
+        of a sequence.
       what: the name of the append, for error messages.
 
     Returns:
       hook -> [n, d] in the given dtype, and {"mask": bool[n], "position": i64[n]}, each None if it
-      is not known.
+      is not known, and the columns, i64[n] each.
 
     Raises:
       UserError: if there is no hook, shapes do not match, or a dtype is not supported.
@@ -50,10 +52,12 @@ def host_rows(
     if positions is None and len(lead) == 2:
         positions = np.broadcast_to(np.arange(lead[1]), lead)
     place: dict[str, np.ndarray | None] = {"mask": None, "position": None}
-    for name, values in {"mask": mask, "position": positions}.items():
+    for name, values in {"mask": mask, "position": positions, **columns}.items():
         if values is None:
             continue
         array = as_numpy(values)
+        if name in columns and len(lead) == 2 and array.shape == lead[:1]:
+            array = np.broadcast_to(array[:, None], lead)
         if array.shape != lead:
             raise UserError(
                 f"the {name} of {what} has shape {array.shape}: give one value per token, {lead}"
@@ -63,6 +67,11 @@ def host_rows(
         if not fits:
             wanted = "bools, or 0 and 1" if name == "mask" else "integers"
             raise UserError(f"the {name} of {what} has dtype {array.dtype}: give {wanted}")
+        most = np.iinfo(np.int32).max
+        if array.size and name in columns and not -most <= array.min() <= array.max() <= most:
+            raise UserError(
+                f"the {name} of {what} has numbers that 32 bits cannot hold: give smaller ones"
+            )
         place[name] = array.reshape(-1).astype(bool if name == "mask" else np.int64)
     return {name: values.reshape(-1, values.shape[-1]) for name, values in found.items()}, place
 

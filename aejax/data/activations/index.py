@@ -2,6 +2,7 @@
 
 A store is a folder with `index.json` and shards. A shard has one raw file per hook, little-endian
 and row-major [tokens, d], which any program can read: `np.memmap(file, dtype, "r").reshape(-1, d)`.
+After those stands one file per column, int32 [tokens], such as the tokens' ids and documents.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from aejax.data import json_fields
-from aejax.data.activations.moments import Moments
+from aejax.data.moments import Moments
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
 
@@ -28,7 +29,8 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 # The reasons for which a token is not stored, in the order in which they are checked.
-REASONS = ("masked", "position", "norm")
+REASONS = ("masked", "position", "token", "norm")
+COLUMN = np.dtype("<i4")  # the dtype of a column
 
 # The check of each field of index.json, of its hooks and of its shards.
 _INDEX = {
@@ -42,6 +44,7 @@ _INDEX = {
     "dropped": lambda value: (
         json_fields.table_of(json_fields.count)(value) and set(value) == set(REASONS)
     ),
+    "columns": json_fields.list_of(json_fields.text()),
     "limits": json_fields.table_of(json_fields.non_negative),
     "settings": json_fields.table,
 }
@@ -81,7 +84,7 @@ class Shard(NamedTuple):
     """Consecutive tokens of a store, in one file per hook."""
 
     tokens: int  # the number of tokens
-    files: tuple[str, ...]  # the file names, in the order of the hooks
+    files: tuple[str, ...]  # the file names, in the order of the hooks and then of the columns
     sha256: tuple[str, ...]  # the sha256 of each file
 
 
@@ -100,11 +103,17 @@ class Index:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     # The arguments of the writer: provenance, filter, shard_tokens, dtype.
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ()  # the names of the columns, such as "token" and "document"
 
     @property
     def tokens(self) -> int:
         """The number of tokens of each hook, N."""
         return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def rows(self) -> list[int]:
+        """The bytes of one token in each file of a shard."""
+        return [hook.row for hook in self.hooks] + [COLUMN.itemsize] * len(self.columns)
 
 
 def file_name(hook: str, shard: int) -> str:
@@ -143,6 +152,7 @@ def read_index(folder: Path) -> Index:
     """
     path = folder / FILE
     read = read_json(path, "activation store")
+    _complete(read)
     try:
         json_fields.check_fields("the index", read, _INDEX)
         for i, entry in enumerate(read["hooks"]):
@@ -156,6 +166,7 @@ def read_index(folder: Path) -> Index:
             ),
             **{name: read[name] for name in ("complete", "appends", "offered")},
             **{name: read[name] for name in ("dropped", "limits", "settings")},
+            columns=tuple(read["columns"]),
         )
         _check_whole(index, read["tokens"])
     except ValueError as error:
@@ -172,14 +183,22 @@ def check_files(folder: Path, index: Index) -> None:
       UserError: if a file is missing or has another size; it names the file.
     """
     for shard in index.shards:
-        for hook, name in zip(index.hooks, shard.files, strict=True):
-            path, wanted = folder / name, shard.tokens * hook.row
+        for row, name in zip(index.rows, shard.files, strict=True):
+            path, wanted = folder / name, shard.tokens * row
             held = path.stat().st_size if path.is_file() else None
             if held != wanted:
                 what = "is missing" if held is None else f"has {held} bytes instead of {wanted}"
                 raise UserError(
                     f"{path} {what}: restore it, or delete the store and write it again"
                 )
+
+
+def _complete(read: Any) -> None:
+    """Adds what indices of stores without columns did not have."""
+    if isinstance(read, dict):
+        read.setdefault("columns", [])
+        if isinstance(read.get("dropped"), dict):
+            read["dropped"].setdefault("token", 0)
 
 
 def _hook(entry: Mapping[str, Any], tokens: int) -> Hook:
@@ -196,7 +215,9 @@ def _check_whole(index: Index, tokens: int) -> None:
     if index.offered != tokens + sum(index.dropped.values()):
         raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):
-        raise ValueError(f"'hooks' have the names {names}")
+        raise ValueError(f"'hooks' has the names {names}, but needs different ones")
+    if len(set(index.columns)) < len(index.columns):
+        raise ValueError(f"'columns' have the names {list(index.columns)}")
     if set(index.limits) not in (set(), set(names)):
         raise ValueError(f"'limits' has the hooks {sorted(index.limits)} instead of {names}")
     for hook in index.hooks:
@@ -206,5 +227,7 @@ def _check_whole(index: Index, tokens: int) -> None:
                 f"'shape' is {hook.size}"
             )
     for i, shard in enumerate(index.shards):
-        if not len(shard.files) == len(shard.sha256) == len(names):
-            raise ValueError(f"'files' or 'sha256' of shard {i} does not have one entry per hook")
+        if not len(shard.files) == len(shard.sha256) == len(index.rows):
+            raise ValueError(
+                f"'files' or 'sha256' of shard {i} does not have one entry per hook and column"
+            )

@@ -6,13 +6,22 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from aejax.data.activations.index import Hook, Index, Shard, file_name
-from aejax.data.activations.moments import Moments, empty, with_rows
+from aejax.data.moments import Moments, empty, with_rows
 from aejax.files import sync, writing
+
+
+class _File(NamedTuple):
+    """A file of the shard: that of a hook, with the moments of its tokens, or of a column."""
+
+    name: str  # the hook or the column
+    file: BinaryIO
+    digest: Any
+    moments: Moments | None  # None for a column
 
 
 class Pending:
@@ -20,14 +29,21 @@ class Pending:
 
     def __init__(self, folder: Path, index: Index):
         self.folder, self.index, self.hooks = folder, index, index.hooks
+        self.columns: tuple[str, ...] = index.columns
         self.limits: Mapping[str, float] = index.limits
         self.appends = self.offered = self.tokens = 0
         self.dropped = dict(index.dropped)
-        self._files: dict[str, tuple[BinaryIO, Any, Moments]] = {}
+        self._files: list[_File] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether the hooks and columns of the store are known."""
+        return bool(self.hooks)
 
     def add(
         self,
         rows: Mapping[str, np.ndarray],
+        columns: Mapping[str, np.ndarray],
         limits: Mapping[str, float],
         dropped: Mapping[str, int],
         offered: int,
@@ -36,6 +52,7 @@ class Pending:
 
         Args:
           rows: hook -> [n, d], in the dtype of the store.
+          columns: column -> i32[n].
           limits: hook -> the largest norm that is kept.
           dropped: reason -> the number of dropped tokens.
           offered: the number of tokens including dropped ones.
@@ -46,19 +63,23 @@ class Pending:
         self.limits = limits
         with writing(self.folder):
             if not self.hooks:
+                self.columns = tuple(columns)
                 self.hooks = tuple(
                     Hook(name, values.shape[1], values.dtype.name, empty(values.shape[1]))
                     for name, values in rows.items()
                 )
-            for i, hook in enumerate(self.hooks):
-                if hook.name not in self._files:
+            if not self._files:
+                found = [(hook.name, hook.moments) for hook in self.hooks]
+                for i, (name, moments) in enumerate([*found, *((c, None) for c in self.columns)]):
                     file = self._partial(i).open("wb")
-                    self._files[hook.name] = file, hashlib.sha256(), hook.moments
-                file, digest, moments = self._files[hook.name]
-                content = np.ascontiguousarray(rows[hook.name])
+                    self._files.append(_File(name, file, hashlib.sha256(), moments))
+            for i, (name, file, digest, moments) in enumerate(self._files):
+                values = columns[name] if moments is None else rows[name]
+                content = np.ascontiguousarray(values)
                 file.write(content.view(np.uint8).data)
                 digest.update(content.view(np.uint8).data)
-                self._files[hook.name] = file, digest, with_rows(moments, content)
+                if moments is not None:
+                    self._files[i] = _File(name, file, digest, with_rows(moments, content))
         self.tokens += len(next(iter(rows.values())))
         self.appends += 1
         self.offered += offered
@@ -70,14 +91,14 @@ class Pending:
         hooks = []
         if self.tokens:
             names, hashes = [], []
-            for i, hook in enumerate(self.hooks):
-                file, digest, moments = self._files[hook.name]
+            for i, (name, file, digest, moments) in enumerate(self._files):
                 file.close()
                 sync(self._partial(i))
-                names.append(file_name(f"{i}.{hook.name}", len(shards)))
+                names.append(file_name(f"{i}.{name}", len(shards)))
                 self._partial(i).replace(self.folder / names[-1])
                 hashes.append(digest.hexdigest())
-                hooks.append(hook._replace(moments=moments))
+                if moments is not None:
+                    hooks.append(self.hooks[i]._replace(moments=moments))
             sync(self.folder)
             shards.append(Shard(self.tokens, tuple(names), tuple(hashes)))
         else:
@@ -85,6 +106,7 @@ class Pending:
         return dataclasses.replace(
             index,
             hooks=tuple(hooks) or index.hooks,
+            columns=self.columns if hooks else index.columns,
             shards=tuple(shards),
             appends=index.appends + self.appends,
             offered=index.offered + self.offered,
@@ -94,10 +116,9 @@ class Pending:
 
     def discard(self) -> None:
         """Deletes the files of this shard."""
-        for i, hook in enumerate(self.hooks):
-            if hook.name in self._files:
-                self._files[hook.name][0].close()
-                self._partial(i).unlink(missing_ok=True)
+        for i, written in enumerate(self._files):
+            written.file.close()
+            self._partial(i).unlink(missing_ok=True)
 
-    def _partial(self, hook: int) -> Path:
-        return self.folder / f".{hook}.partial"
+    def _partial(self, number: int) -> Path:
+        return self.folder / f".{number}.partial"

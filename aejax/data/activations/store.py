@@ -3,7 +3,10 @@
 store = activations("activations/gpt2")
 train, validation, test = store.splits("blocks.6")
 batches = TokenBatches(train, size=2048, seed=0)       # for aejax.loop
-store.hook("blocks.6").moments.mean                    # centre by this; then divide by .scale
+start = standardised(train)                            # by the exact moments of the whole store
+quiet = store.norms("blocks.6") < 10 * np.median(store.norms("blocks.6"))
+late = store.column("position") > 0                    # integers that were stored with the tokens
+train, validation, test = store.splits("blocks.6", where=quiet & late)
 """
 
 from __future__ import annotations
@@ -14,14 +17,23 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.data.activations.index import DTYPES, FILE, Hook, Index, check_files, read_index
-from aejax.data.activations.moments import ROWS, agree, empty, with_rows
-from aejax.data.activations.tokens import Tokens
+from aejax.data.activations.filter import norm
+from aejax.data.activations.index import (
+    COLUMN,
+    DTYPES,
+    FILE,
+    Hook,
+    Index,
+    check_files,
+    read_index,
+)
+from aejax.data.activations.tokens import Selected, Tokens
+from aejax.data.moments import ROWS, agree, empty, with_rows
 from aejax.data.split import Split
 from aejax.errors import UserError
 from aejax.files import file_sha256
@@ -40,11 +52,21 @@ class FromHooks:
 
     x: Hooks  # what the encoder sees
     target: Hooks  # what the decoder predicts
+    context: Hooks | None = None  # what the decoder sees too, as a skip connection does
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether the decoder predicts other hooks than the encoder sees."""
+        return self.target != self.x
 
     def __call__(self, key: Key | None, arrays: Mapping[str, Array]) -> Batch:
-        """Makes x and target, f32[B, d] or f32[B, hooks, d], from stored leaves [B, d]."""
+        """Makes x, target and context, f32[B, d] or f32[B, hooks, d], from leaves [B, d]."""
         x = _joined(arrays, self.x)
-        return Batch(x, x if self.target == self.x else _joined(arrays, self.target))
+
+        def other(hooks: Hooks) -> Array:
+            return x if hooks == self.x else _joined(arrays, hooks)
+
+        return Batch(x, other(self.target), None if self.context is None else other(self.context))
 
 
 def _joined(arrays: Mapping[str, Array], hooks: Hooks) -> Array:
@@ -88,11 +110,35 @@ class Activations:
         files = [(self.folder / shard.files[which], shard.tokens) for shard in self.index.shards]
         return Tokens(files, found.size, DTYPES[found.dtype])
 
+    def column(self, name: str) -> np.ndarray:
+        """Returns a column of all tokens, i32[N], such as "token", "document" or "position".
+
+        Raises:
+          UserError: if the store has no column of that name.
+        """
+        if name not in self.index.columns:
+            there = ", ".join(self.index.columns) or "none"
+            raise UserError(
+                f"there is no column {name!r} in {self.folder} (columns: {there}): give the "
+                f"writer's append columns={{{name!r}: ...}}"
+            )
+        which = len(self.hooks) + self.index.columns.index(name)
+        files = [(self.folder / shard.files[which], shard.tokens) for shard in self.index.shards]
+        return Tokens(files, 1, COLUMN).read(0, len(self))[:, 0]
+
+    def norms(self, hook: str) -> np.ndarray:
+        """Returns the norms of all tokens at a hook, f64[N], which reads the whole hook."""
+        tokens = self.tokens(hook)
+        parts = [norm(tokens[start : start + ROWS]) for start in range(0, len(tokens), ROWS)]
+        return np.concatenate(parts)
+
     def split(
         self,
         x: str | Sequence[str],
         target: str | Sequence[str] | None = None,
         *,
+        context: str | Sequence[str] | None = None,
+        where: np.ndarray | None = None,
         start: int = 0,
         stop: int | None = None,
         part: str = "all",
@@ -102,6 +148,10 @@ class Activations:
         Args:
           x: the hook that the encoder sees, or several hooks for a crosscoder.
           target: the hook or hooks to predict; by default x, for a transcoder another hook.
+          context: the hook or hooks that the decoder sees too: x for a skip transcoder and for
+            weights that normalise each input. By default none.
+          where: bool[N], the tokens of the store to take; by default all. `start` and `stop` then
+            count among these.
           start: the first token.
           stop: the token to stop before; by default the end of the store.
           part: the name of the split, such as "train".
@@ -110,32 +160,44 @@ class Activations:
           A Split whose x is f32[B, d], or f32[B, hooks, d] for several hooks.
 
         Raises:
-          UserError: if a hook is unknown, hooks to be stacked differ in size, or there is no token
-            between start and stop.
+          UserError: if a hook is unknown, hooks to be stacked differ in size, there is no token
+            between start and stop, or `where` has not one bool for each token.
         """
-        stop = len(self) if stop is None else stop
-        if not 0 <= start < stop <= len(self):
+        rows = None if where is None else self._chosen(where)
+        count = len(self) if rows is None else len(rows)
+        stop = count if stop is None else stop
+        if not 0 <= start < stop <= count:
             raise UserError(
                 f"{self.folder} has no tokens from {start} to {stop}: choose 0 <= start < stop <= "
-                f"{len(self)}"
+                f"{count}"
             )
-        seen = x if isinstance(x, str) else tuple(x)
-        wanted = seen if target is None else target if isinstance(target, str) else tuple(target)
-        names = sorted({*_names(seen), *_names(wanted)})
-        for group in (_names(seen), _names(wanted)):
+        prepare = FromHooks(_hooks(x), _hooks(x if target is None else target), _hooks(context))
+        roles = {"x": prepare.x, "target": prepare.target, "context": prepare.context}
+        groups = {role: _names(hooks) for role, hooks in roles.items() if hooks is not None}
+        names = sorted({name for group in groups.values() for name in group})
+        for group in groups.values():
             sizes = {name: self.hook(name).size for name in group}
             if len(set(sizes.values())) != 1:
                 raise UserError(
                     f"hooks of different sizes cannot be stacked: choose equal ones ({sizes})"
                 )
         hashes = [[s.files, s.sha256, s.tokens] for s in self.index.shards]
-        content = json.dumps([names, hashes, self.hooks, start, stop])
+        digest = hashlib.sha256(json.dumps([names, hashes, self.hooks, start, stop]).encode())
+        if rows is None:
+            arrays = {name: self.tokens(name).between(start, stop) for name in names}
+            known = {r: tuple(self.hook(n).moments for n in group) for r, group in groups.items()}
+        else:
+            digest.update(rows.tobytes())
+            arrays = {name: Selected(self.tokens(name), rows[start:stop]) for name in names}
+            known = None
         return Split(
             name=f"{self.folder.name}/{part}",
-            arrays={name: self.tokens(name).between(start, stop) for name in names},  # type: ignore
-            prepare=FromHooks(seen, wanted),
-            fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+            arrays=arrays,  # type: ignore
+            prepare=prepare,
+            fingerprint=digest.hexdigest(),
             origin=f"activations of {json.dumps(self.index.settings.get('provenance'))}",
+            stored_moments=known,
+            facts=facts(prepare.x, prepare.target, self.index.settings.get("provenance")),
         )
 
     def splits(
@@ -143,6 +205,8 @@ class Activations:
         x: str | Sequence[str],
         target: str | Sequence[str] | None = None,
         *,
+        context: str | Sequence[str] | None = None,
+        where: np.ndarray | None = None,
         validation: float = 0.05,
         test: float = 0.05,
     ) -> tuple[Split, Split, Split]:
@@ -154,6 +218,8 @@ class Activations:
         Args:
           x: the hook that the encoder sees, or several hooks for a crosscoder.
           target: the hook or hooks to predict; by default x, for a transcoder another hook.
+          context: the hook or hooks that the decoder sees too, x for a skip transcoder.
+          where: bool[N], the tokens of the store to take; by default all.
           validation: the share (below 1) or the number of the tokens, which follow those of train.
           test: the share (below 1) or the number of the tokens, the last ones of the store.
 
@@ -167,11 +233,23 @@ class Activations:
                     f"{name} is {share}: give a share between 0 and 1, or an integer number of "
                     "tokens"
                 )
-        held = [round(s * len(self)) if s < 1 else int(s) for s in (validation, test)]
-        cuts = [0, len(self) - sum(held), len(self) - held[1], len(self)]
+        count = len(self) if where is None else len(self._chosen(where))
+        held = [round(s * count) if s < 1 else int(s) for s in (validation, test)]
+        cuts = [0, count - sum(held), count - held[1], count]
         parts = zip(("train", "validation", "test"), itertools.pairwise(cuts), strict=True)
-        made = [self.split(x, target, start=a, stop=b, part=part) for part, (a, b) in parts]
+        how = {"context": context, "where": where}
+        made = [self.split(x, target, start=a, stop=b, part=part, **how) for part, (a, b) in parts]
         return made[0], made[1], made[2]
+
+    def _chosen(self, where: Any) -> np.ndarray:
+        """Returns the numbers of the tokens for which `where` is True, i64[n]."""
+        chosen = np.asarray(where)
+        if chosen.dtype != bool or chosen.shape != (len(self),):
+            raise UserError(
+                f"`where` has dtype {chosen.dtype} and shape {chosen.shape}: give one bool for "
+                f"each of the {len(self)} tokens of {self.folder}"
+            )
+        return np.flatnonzero(chosen)
 
     def verify(self) -> None:
         """Checks every shard against its hash and moments, which reads the whole store.
@@ -200,6 +278,22 @@ class Activations:
                         f"of hook {hook.name!r} does not agree with the shards): restore it, or "
                         "delete the store and write it again"
                     )
+
+
+def _hooks(hooks: str | Sequence[str] | None) -> Any:
+    """Returns one hook's name, or several as a tuple, which can be hashed."""
+    return hooks if hooks is None or isinstance(hooks, str) else tuple(hooks)
+
+
+def facts(x: Hooks, target: Hooks, provenance: Any) -> dict[str, Any]:
+    """Returns what environment.json records of a split of activations.
+
+    Args:
+      x: the hook or hooks that the encoder sees.
+      target: the hook or hooks to predict.
+      provenance: the model and data from which the activations came, as JSON values.
+    """
+    return {"activations": {"x": x, "target": target, "provenance": provenance}}
 
 
 def _names(hooks: Hooks) -> tuple[str, ...]:

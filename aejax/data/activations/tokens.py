@@ -91,17 +91,8 @@ class Tokens:
         if isinstance(indices, slice):
             start, stop, step = indices.indices(len(self))
             return self.read(start, stop) if step == 1 else self[np.arange(start, stop, step)]
-        wanted = np.asarray(indices)
-        # A mask read as integers would give tokens 0 and 1, and a tuple would index more axes.
-        if isinstance(indices, tuple) or (wanted.size and wanted.dtype.kind not in "iu"):
-            raise UserError(
-                f"tokens cannot be indexed by a {type(indices).__name__} of {wanted.dtype}: give "
-                "an array of integers or a slice (for a mask, np.flatnonzero(mask))"
-            )
-        wanted = wanted.astype(np.int64, copy=False)
+        wanted = _numbers(indices, len(self))
         flat = wanted.reshape(-1)
-        if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
-            raise IndexError(f"tokens {flat.min()} to {flat.max()} of {len(self)}")
         rows = self._empty(len(flat))
         with self._lock:
             # A shuffled order runs through one pool after another, so one part of the indices
@@ -173,6 +164,66 @@ class Tokens:
             target = content[done * self._row : (done + count) * self._row]
             _fill(self.paths[shard], inside * self._row, target)
             done, shard = done + count, shard + 1
+
+
+class Selected:
+    """Some of the tokens of one hook, as an array [N, d] that is never read into memory completely.
+
+    Attributes:
+      tokens: the tokens of the hook.
+      rows: the numbers of the chosen tokens in ascending order, i64[N].
+      shape: (N, d).
+      dtype: the dtype of the stored elements.
+    """
+
+    ndim = 2
+
+    def __init__(self, tokens: Tokens, rows: np.ndarray):
+        self.tokens, self.rows = tokens, rows
+        self.dtype, self.shape = tokens.dtype, (len(rows), tokens.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the chosen tokens."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        # Read in order, because single tokens would be read one at a time.
+        parts = [np.empty((0, self.shape[1]), self.dtype)]
+        for start in range(0, len(self.tokens), BLOCK * BLOCK):
+            first, last = np.searchsorted(self.rows, [start, start + BLOCK * BLOCK])
+            if last > first:
+                block = self.tokens.read(start, min(start + BLOCK * BLOCK, len(self.tokens)))
+                parts.append(block[self.rows[first:last] - start])
+        return np.concatenate(parts).astype(dtype or self.dtype, copy=False)
+
+    def reserve(self, tokens: int) -> None:
+        """Allows the blocks that hold so many chosen tokens to stay mapped."""
+        self.tokens.reserve(-(-tokens * len(self.tokens) // max(1, len(self))))
+
+    def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Reads rows by their numbers among the chosen tokens; see `Tokens`."""
+        if isinstance(indices, slice):
+            return self.tokens[self.rows[indices]]
+        return self.tokens[self.rows[_numbers(indices, len(self))]]
+
+
+def _numbers(indices: Any, tokens: int) -> np.ndarray:
+    """Returns token numbers i64[...] after checking that they are integers from 0 to N - 1."""
+    wanted = np.asarray(indices)
+    # A mask read as integers would give tokens 0 and 1, and a tuple would index more axes.
+    if isinstance(indices, tuple) or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise UserError(
+            f"tokens cannot be indexed by a {type(indices).__name__} of {wanted.dtype}: give "
+            "an array of integers or a slice (for a mask, np.flatnonzero(mask))"
+        )
+    wanted = wanted.astype(np.int64, copy=False)
+    if wanted.size and not 0 <= wanted.min() <= wanted.max() < tokens:
+        raise IndexError(f"tokens {wanted.min()} to {wanted.max()} of {tokens}")
+    return wanted
 
 
 def _map(path: Path, offset: int, size: int) -> np.ndarray:

@@ -3,6 +3,10 @@
 with ActivationWriter(folder, provenance={"model": "gpt2", "revision": "e7da7f2"}) as writer:
     for i in range(writer.appends, len(texts)):        # continues after what is on the disk
         writer.append({"blocks.6": model(texts[i])})   # numpy, JAX or torch, [B, P, d]
+
+Integers may stand beside them, which tell later what each token is:
+
+        writer.append({"blocks.6": values}, columns={"token": ids, "document": numbers})
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from aejax.checks import at_least
 from aejax.data.activations.filter import TokenFilter, above
 from aejax.data.activations.host import check_finite, host_rows, stored
 from aejax.data.activations.index import (
+    COLUMN,
     DTYPES,
     FILE,
     REASONS,
@@ -74,7 +79,7 @@ class ActivationWriter:
         self.dtype = dtype
         settings = {
             "provenance": provenance,
-            "filter": dataclasses.asdict(self.filter),
+            "filter": self.filter.settings(),
             "dtype": dtype,
             "shard_tokens": shard_tokens,
         }
@@ -94,7 +99,11 @@ class ActivationWriter:
         return self.index.appends
 
     def append(
-        self, activations: Mapping[str, Any], mask: Any = None, positions: Any = None
+        self,
+        activations: Mapping[str, Any],
+        mask: Any = None,
+        positions: Any = None,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
         """Appends tokens.
 
@@ -104,6 +113,10 @@ class ActivationWriter:
           mask: bool [n] or [B, P], False for tokens not to store, such as padding.
           positions: the tokens' positions in their sequence, integers [n] or [B, P]; by default 0
             to P - 1.
+          columns: integers to store beside the tokens by name, such as {"token": ids, "document":
+            numbers}, [n] or [B, P]; [B] gives all tokens of a sequence the same. With them the
+            positions, where they are known, are stored as the column "position". Each append needs
+            the same columns.
 
         Raises:
           UserError: if shapes, hooks or dtypes do not match, a token that mask and position keep
@@ -112,8 +125,9 @@ class ActivationWriter:
         if self._lock is None:
             raise UserError(f"the writer of {self.folder} is closed: open a new one to append more")
         call = self.index.appends + (self._pending.appends if self._pending else 0)
-        rows, place = host_rows(activations, mask, positions, f"append {call}")
+        rows, place = host_rows(activations, mask, positions, columns or {}, f"append {call}")
         self._check_hooks(rows, call)
+        names = self._check_columns(columns, place, call)
         dropped: dict[str, int] = dict.fromkeys(REASONS, 0)
         rows, place = _keep(rows, place, place["mask"], dropped, "masked")
         if self.filter.first_positions:
@@ -124,13 +138,22 @@ class ActivationWriter:
                 )
             late = place["position"] >= self.filter.first_positions
             rows, place = _keep(rows, place, late, dropped, "position")
+        if self.filter.tokens:
+            ids = place.get("token")
+            if ids is None:
+                raise UserError(
+                    f"append {call} does not state the tokens' ids, which the filter's `tokens` "
+                    'needs: give columns={"token": ids}'
+                )
+            others = ~np.isin(ids, self.filter.tokens)
+            rows, place = _keep(rows, place, others, dropped, "token")
         # This follows the mask, since padding may hold anything, and precedes the filter of norms,
         # which would drop an infinity without an error.
         for name, values in rows.items():
             check_finite(values, f"append {call}, hook {name!r}")
         limits = self._pending.limits if self._pending else self.index.limits
         limits = limits or self.filter.limits(rows)
-        rows, _ = _keep(rows, place, ~above(limits, rows), dropped, "norm")
+        rows, place = _keep(rows, place, ~above(limits, rows), dropped, "norm")
         converted = {
             name: stored(values, self._dtype(name, values), f"append {call}, hook {name!r}")
             for name, values in rows.items()
@@ -138,8 +161,9 @@ class ActivationWriter:
         offered = sum(dropped.values()) + len(next(iter(rows.values())))
         if self._pending is None:
             self._pending = Pending(self.folder, self.index)
+        beside = {name: np.ascontiguousarray(place[name], COLUMN) for name in names}
         try:
-            self._pending.add(converted, limits, dropped, offered)
+            self._pending.add(converted, beside, limits, dropped, offered)
         except UserError:
             self.close()  # the disk is full and the shard holds only a piece of this append
             raise
@@ -206,6 +230,24 @@ class ActivationWriter:
                 "same hooks in each call"
             )
 
+    def _check_columns(
+        self, columns: Mapping[str, Any] | None, place: Mapping[str, Any], call: int
+    ) -> tuple[str, ...]:
+        """Returns the names of the columns in the order of the store."""
+        brought = tuple(columns or ())
+        if columns and "position" not in columns and place["position"] is not None:
+            brought = (*brought, "position")
+        begun = self._pending.begun if self._pending else bool(self.index.hooks)
+        known = self._pending.columns if self._pending else self.index.columns
+        if begun and set(brought) != set(known):
+            raise UserError(
+                f"append {call} has the columns {list(brought)}, but the store has {list(known)}: "
+                "append the same columns in each call"
+            )
+        if "mask" in brought:
+            raise UserError("a column cannot be called 'mask': choose another name")
+        return known if begun else brought
+
     def _dtype(self, name: str, values: np.ndarray) -> np.dtype:
         """Returns the dtype to store; without an explicit one, raises if it would change."""
         known = {hook.name: hook.dtype for hook in self._pending.hooks} if self._pending else {}
@@ -231,7 +273,7 @@ def _keep(rows, place, kept, dropped, reason):
 
     Args:
       rows: hook -> [n, d].
-      place: {"mask": ..., "position": ...}, each [n] or None.
+      place: {"mask": ..., "position": ...} and the columns, each [n] or None.
       kept: bool[n], or None to keep all tokens.
       dropped: reason -> the number of dropped tokens.
       reason: why the others are dropped.

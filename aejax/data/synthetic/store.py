@@ -164,7 +164,7 @@ def synthetic(
     Raises:
       UserError: if the folder holds other data or cannot be written.
     """
-    at_least(1, "synthetic tokens:", tokens)
+    at_least(1, "tokens", tokens)
     folder = Path(folder).expanduser()
     about = _about(recipe, tokens)
     dictionary, constant = recipe.dictionary(), recipe.constant()

@@ -15,8 +15,8 @@ from aejax.errors import UserError
 class SynthBench:
     """The data of SynthSAEBench (Chanin and Garriga-Alonso 2026, arXiv 2602.14687).
 
-    The defaults are small enough for a CPU. The published SynthSAEBench-16k has 16,384 features,
-    size 768, 128 roots, and otherwise the same numbers; in this implementation a token of it has
+    The defaults are small enough for a CPU. The published SynthSAEBench-16k (`published()`) has
+    16,384 features, size 768, 128 roots, and otherwise the same numbers; here a token of it has
     34.8 active features (published: about 34). In the model, features fire by a Gaussian copula of
     low rank with Zipf probabilities. A child is silenced if its parent is silent, and of the firing
     children of a parent one, drawn at random, stays; children fire more often before that to
@@ -73,6 +73,28 @@ class SynthBench:
             )
         if not 0.0 < self.least <= self.most < 1.0 or self.exponent <= 0.0:
             raise UserError(f"{self} is out of range: give 0 < least <= most < 1 and exponent > 0")
+
+    @classmethod
+    def published(cls, seed: int = 0) -> SynthBench:
+        """Returns the settings of the published SynthSAEBench-16k."""
+        return cls(features=16_384, size=768, roots=128, seed=seed)
+
+    @classmethod
+    def sae_lens(cls, features: int, size: int, seed: int = 0) -> SynthBench:
+        """Returns the settings of `SyntheticModelConfig(features, size)` of SAELens 6.54.
+
+        Features are independent, in random directions, with magnitude 1, and a constant of norm 1
+        is added.
+
+        Args:
+          features: the number of features, G.
+          size: the dimension of a token, d.
+          seed: the seed, 0 or more.
+        """
+        zipf = {"exponent": 1.0, "most": 0.3, "least": 0.01}
+        alone = {"roots": 0, "rank": 0, "orthogonal_steps": 0}
+        magnitudes = {"large": 1.0, "small": 1.0, "spread": 0.0}
+        return cls(features, size, **zipf, **alone, **magnitudes, offset=1.0, seed=seed)
 
     def probability(self) -> np.ndarray:
         """Returns the probability of each feature to be active, f64[G], by Zipf's law.

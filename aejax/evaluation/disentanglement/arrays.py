@@ -21,8 +21,8 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
     codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
         raise UserError(
-            f"codes {codes.shape} and factors {factors.shape} do not belong together: give [N, L] "
-            "and [N, F]"
+            f"codes of shape {codes.shape} and factors of shape {factors.shape} do not belong "
+            "together: give [N, L] and [N, F], for the same N examples"
         )
     if not np.all(np.isfinite(codes)):
         raise UserError("some codes are NaN or infinite: use a model whose training succeeded")

@@ -1,4 +1,4 @@
-"""A table of numbers as a map of colours."""
+"""Heat maps: tables of numbers drawn as colours."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ MARGINS = (0.62, 0.95, 0.5, 0.38)  # inches left, right, below and above the map
 
 
 def heat(values: np.ndarray, name: str, rows: str, columns: str, theme: Theme = LIGHT) -> Any:
-    """Values by row and column on a logarithmic scale of colours, row 0 at the bottom.
+    """Draws values by row and column on a logarithmic scale of colours, with row 0 at the bottom.
 
     Args:
       values: f[rows, columns], positive; NaN stays blank.
-      name: of the quantity, above the map.
-      rows: what counts upwards.
-      columns: what counts to the right.
-      theme: its colours.
+      name: the name of the quantity, written above the map.
+      rows: the label of the vertical axis.
+      columns: the label of the horizontal axis.
+      theme: the colours of the plot.
 
     Returns:
-      A Figure.
+      A matplotlib Figure.
     """
     from matplotlib.colors import LogNorm
 

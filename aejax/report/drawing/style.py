@@ -49,6 +49,19 @@ LIGHT = Theme(
 DARK = Theme("#12161c", "#e8ecf1", "#9aa6b4", "#2c343f", ("#5fa8ee", "#ffa63d", "#95a1b0"), CLASSES)
 
 
+MARKS = "osD^vPX<>*hpd"  # the marks of the points of lines
+
+
+def line_look(place: int, theme: Theme) -> tuple[str, str]:
+    """Returns the colour and the mark of a line, by its place in the legend.
+
+    Fourteen lines have fourteen colours. The numbers of colours and marks have no common divisor,
+    so that 182 lines differ in at least one of them.
+    """
+    colours = (*theme.classes, theme.ink, "#2a9d5c", "#d45087", "#5b7f00")
+    return colours[place % len(colours)], MARKS[place % len(MARKS)]
+
+
 def canvas(width: float, height: float, theme: Theme) -> Any:
     """Makes an empty figure.
 

@@ -1,4 +1,4 @@
-"""Sparse codes against what their papers and other libraries say they are."""
+"""Tests of the sparse codes against their papers' formulas and other libraries."""
 
 from __future__ import annotations
 
@@ -33,19 +33,22 @@ def start(bottleneck, **options):
 
 
 def trained(made, variables, batch, step=0):
-    """The forward pass of one training step, and the memory after it."""
+    """Returns the forward pass of one training step, and the memory after it."""
     forward, changed = made.apply(variables, batch, None, step, mutable=["memory"])
     return forward, {**variables, **changed}
 
 
 class TestJumpReLU:
-    """The straight-through derivatives, on pre-activations as they are."""
+    """The straight-through derivatives of JumpReLU."""
 
     Z = (0.3, 0.46, 0.49, 0.52, 0.549, 0.7)
 
     @pytest.mark.parametrize("to_input", [False, True])
     def test_the_derivatives_of_the_case_worked_by_hand(self, to_input):
-        """In float64. Fails if the window sees z after the jump, or if theta is left out."""
+        """They equal values computed by hand, in float64.
+
+        Fails if the window reads z after the jump, or if the factor theta is left out.
+        """
         with jax.enable_x64(True):
             z = jnp.asarray([self.Z], jnp.float64)
             theta = jnp.full((6,), 0.5, jnp.float64)
@@ -68,7 +71,7 @@ class TestJumpReLU:
             assert d_theta.dtype == jnp.float64
 
     def test_l0_moves_the_threshold_and_nothing_else(self):
-        """Fails if l0 is counted from z, which carries no gradient to the threshold."""
+        """Fails if L0 is counted from z, which passes no gradient to the threshold."""
         made, variables = start(ae.JumpReLU(M, threshold=0.5, bandwidth=0.5))
 
         def cost(params):
@@ -80,7 +83,7 @@ class TestJumpReLU:
         assert not np.any(gradient["bottleneck"]["encode"]["kernel"])
 
     def test_the_threshold_stays_float32_in_bfloat16(self):
-        """Fails if theta takes the product's dtype: an update of 1e-4 at theta = 1 would vanish."""
+        """Fails if theta has the products' dtype: an update of 1e-4 at theta = 1 is then lost."""
         made, variables = start(ae.JumpReLU(M, threshold=1.0, dtype=jnp.bfloat16))
         assert variables["params"]["bottleneck"]["log_threshold"].dtype == jnp.float32
         moved = jax.tree.map(lambda a: a, variables)
@@ -92,9 +95,10 @@ class TestJumpReLU:
 
     @pytest.mark.parametrize("rectified", [False, True])
     def test_the_window_is_of_relu_where_asked(self, rectified):
-        """A threshold less than half the window: all silent latents are then inside of relu's.
+        """With `rectified`, the window is that of relu(x).
 
-        Fails if `rectified` is not read, or is taken for granted.
+        The threshold is below half the window, so all silent latents are inside the window. Fails
+        if `rectified` is not read, or is always on.
         """
         options = {"threshold": 0.02, "bandwidth": 0.1, "rectified": rectified}
         made, variables = start(ae.JumpReLU(M, **options))
@@ -116,7 +120,7 @@ class TestJumpReLU:
         )
 
     def test_an_empty_window_is_an_error_in_words(self):
-        """Fails if the check looks at z after the jump, or forgets to compare."""
+        """Fails if the check reads z after the jump, or does not compare at all."""
         made, variables = start(ae.JumpReLU(M, threshold=0.1, bandwidth=1e-6))
         with pytest.raises(ae.UserError, match=r"window of width 1e-06 holds 0\.0e\+00"):
             ae.check_window(made, variables, data())
@@ -125,15 +129,15 @@ class TestJumpReLU:
 
 
 class TestBatchTopK:
-    """The largest of a whole batch, exactly, whoever holds them."""
+    """BatchTopK keeps exactly the largest values of a whole batch."""
 
     @pytest.mark.parametrize("held", ["even", "one", "random", "few"])
     @pytest.mark.parametrize("room", [B, 4 * B, 5 * B + 1])
     def test_rows_of_slots_hold_what_was_found(self, held, room):
-        """Each example has the rows it needs, in the least room that is always enough.
+        """Each example gets the rows of slots that it needs, in the least room that suffices.
 
-        Fails if a row has two examples, if a count that fills its rows gets another, or if one
-        example may not hold all.
+        Fails if a row holds two examples, if an example that fills its rows exactly gets one more,
+        or if one example cannot hold all values.
         """
         random = np.random.default_rng(5)
         row = {
@@ -144,7 +148,7 @@ class TestBatchTopK:
         }[held]
         row = np.sort(row)
         column = random.integers(0, M, room)
-        behind = np.full(room - len(row), 3)  # no owner: in bounds and no more
+        behind = np.full(room - len(row), 3)  # rows without an owner, whose indices stay in bounds
         found = Found(jnp.asarray([*row, *behind]), jnp.asarray(column), jnp.asarray(len(row)))
         indices, used, example = jax.jit(in_rows, static_argnums=(1, 2))(found, B, room)
         assert indices.size <= 2 * room + 8 * indices.shape[1] + B
@@ -157,7 +161,9 @@ class TestBatchTopK:
         ("slots", "by_norm", "size"), [(4, False, B), (None, True, 256), (M, False, B)]
     )
     def test_training_codes_and_gradients_equal_the_dense_form(self, slots, by_norm, size):
-        """Fails if an example's rows are not summed, or if the encoder sees another's input."""
+        """Fails if an example's rows are not added up, or the encoder's gradient uses another
+        input.
+        """
         made, variables = start(ae.BatchTopK(M, K, slots=slots, score_by_norm=by_norm))
         spread = jnp.linspace(0.2, 2.0, M)[:, None]
         variables["params"]["decoder"]["atoms"] *= spread
@@ -192,7 +198,10 @@ class TestBatchTopK:
 
     @pytest.mark.parametrize("columns", [1, 4, M])
     def test_what_has_diverged_is_seen(self, columns):
-        """In training and out of it. Fails if NaN is never above a threshold: z is then finite."""
+        """NaN inputs give NaN, in training and evaluation.
+
+        Fails if NaN counts as below the threshold: z would then be finite.
+        """
         made, variables = start(ae.BatchTopK(M, K))
         kernel = variables["params"]["bottleneck"]["encode"]["kernel"]
         spoiled = kernel.at[:, :columns].set(jnp.nan)
@@ -202,14 +211,14 @@ class TestBatchTopK:
         assert np.isnan(made.apply(after, data()).prediction).all()
 
     def test_an_example_that_is_nan_is_seen(self):
-        """The last one, whose latents are behind all others. Fails as the one above."""
+        """The same for a batch whose last example alone is NaN."""
         made, variables = start(ae.BatchTopK(M, K))
         x = data().x
         forward, _ = trained(made, variables, ae.Batch(x.at[-1].set(jnp.nan), x))
         assert np.isnan(forward.prediction[-1]).all()
 
     def test_fewer_slots_than_are_kept_are_refused(self):
-        """Fails if the code silently keeps less than k, or if a traced k is compared."""
+        """Fails if the code silently keeps fewer than k latents, or if a traced k is compared."""
         with pytest.raises(ae.UserError, match="BatchTopK has k = 3, more than its slots, 2"):
             trained(*start(ae.BatchTopK(M, K, slots=2)), data())
         made, variables = start(ae.BatchTopK(M, K))
@@ -217,11 +226,11 @@ class TestBatchTopK:
         def swept(k):
             return trained(made.clone(bottleneck=ae.BatchTopK(M, k)), variables, data())
 
-        with pytest.raises(ae.UserError, match="give it as slots"):
+        with pytest.raises(ae.UserError, match="give the largest k as slots"):
             jax.eval_shape(swept, 3)
 
     def test_the_threshold_follows_the_smallest_value_kept(self):
-        """Fails if it starts at 0 unasked or too soon, or takes the mean of the kept values."""
+        """Fails if it starts at 0 unasked, starts too soon, or follows the mean of kept values."""
         dense = jax.jit(lambda code: code.dense())
         for from_zero, begin in ((False, 0), (True, 0), (False, 2)):
             made, variables = start(ae.BatchTopK(M, K, from_zero=from_zero, begin=begin))
@@ -237,7 +246,7 @@ class TestBatchTopK:
                 np.testing.assert_allclose(found, expected, rtol=1e-5)
 
     def test_a_trained_code_keeps_k_on_average_and_each_example_by_itself(self):
-        """|L0 - k| / k < 5 % at inference. Fails if inference forgets the threshold."""
+        """At inference |L0 - k| / k < 5 %. Fails if inference does not use the threshold."""
         made, variables = start(ae.BatchTopK(M, K))
         step = jax.jit(lambda v, x: trained(made, v, ae.Batch(x, x)))
         for t in range(300):
@@ -252,7 +261,10 @@ class TestBatchTopK:
 
 @pytest.mark.parametrize("bottleneck", [ae.TopK(M, K), ae.AbsTopK(M, K), ae.BatchTopK(M, K)])
 def test_a_decoder_of_dense_layers_sees_the_dense_latent(bottleneck):
-    """In training and out of it, with its gradient. Fails if `flatten` reshapes rows of slots."""
+    """An MLP decoder reads the dense latent, in training and evaluation, with its gradient.
+
+    Fails if `flatten` reshapes the rows of slots instead.
+    """
     net = ae.nets.MLP((7,), shape=(D,))
     made = ae.Autoencoder(ae.nets.Identity(), bottleneck, net)
     variables = made.init(jax.random.key(0), data())
@@ -264,14 +276,15 @@ def test_a_decoder_of_dense_layers_sees_the_dense_latent(bottleneck):
         seen = net.apply({"params": params["decoder"]}, z) if dense else forward.prediction
         return jnp.sum(jnp.square(seen - data().target))
 
-    own, expected = (jax.value_and_grad(error)(variables["params"], dense) for dense in (0, 1))
+    both = jax.jit(jax.value_and_grad(error), static_argnums=1)
+    own, expected = (both(variables["params"], dense) for dense in (0, 1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), own, expected)
     assert made.apply(variables, data()).prediction.shape == (24, D)
 
 
 @pytest.mark.parametrize(("kind", "how"), [(ae.ReLU, {}), (ae.TopK, {"k": K})])
 def test_faint_latents_stay_silent_where_they_are_not_counted(kind, how):
-    """OpenAI's rule. Fails if `alive_above` is not compared, or is compared with 0."""
+    """This is OpenAI's rule. Fails if `alive_above` is not compared, or is compared with 0."""
     made, variables = start(kind(M, **how))
     z = np.abs(trained(made, variables, data())[0].code.dense()).max(axis=0)
     middle = float(np.median(z[z > 0]))
@@ -306,16 +319,20 @@ REFUSED = {
 
 @pytest.mark.parametrize(("bottleneck", "said"), REFUSED.values(), ids=REFUSED.keys())
 def test_numbers_that_make_no_sense_are_refused_in_words(bottleneck, said):
-    """Before anything is computed. Fails if a kind's `check` is taken out or `setup` skips it."""
+    """They are refused before anything is computed.
+
+    Fails if a class's `check` is removed, or if `setup` does not call it.
+    """
     with pytest.raises(ae.UserError, match=re.escape(said)):
         trained(*start(bottleneck), data())
 
 
 @pytest.mark.parametrize("kind", [ae.TopK, ae.AbsTopK])
 def test_a_code_uses_no_more_than_its_slots(kind):
-    """Refused while traced, as a number or an array; what a sweep traced is exported as it acted.
+    """A larger `active` is refused while tracing, as a number or an array.
 
-    Fails if `active` is not compared with k, or if a fold says what was asked for.
+    A value that a sweep traced is exported as it acted. Fails if `active` is not compared with k,
+    or if a fold exports what was asked for.
     """
     for active in (K + 1, 0, np.int64(K + 1), jnp.asarray(K + 1)):
         made = model(kind(M, K, active=active))
@@ -336,7 +353,10 @@ def test_a_code_uses_no_more_than_its_slots(kind):
 
 @pytest.mark.parametrize("kind", [ae.TopK, ae.AbsTopK])
 def test_scoring_by_norm_makes_the_size_of_atoms_a_convention(kind):
-    """Atoms times c, encoder over c: nothing changes. Fails if scores ignore the norms."""
+    """Multiplying atoms by c and dividing the encoder by c changes nothing.
+
+    Fails if scores ignore the norms.
+    """
     made, variables = start(kind(M, K, score_by_norm=True))
     c = jnp.exp(jnp.asarray(np.random.default_rng(3).normal(size=M), jnp.float32))
     params = variables["params"]
@@ -355,7 +375,7 @@ def test_scoring_by_norm_makes_the_size_of_atoms_a_convention(kind):
 
 
 def test_subtracting_the_decoders_bias_is_a_shift_of_the_input():
-    """Fails if the bias is added, or passes no gradient through the encoder."""
+    """Fails if the bias is added, or gets no gradient through the encoder."""
     made, variables = start(ae.TopK(M, K, subtract_bias=True))
     bias = jnp.arange(1.0, D + 1)
     variables["params"]["decoder"]["bias"] = bias
@@ -380,7 +400,7 @@ def test_a_code_that_reads_the_atoms_needs_a_dictionary():
 
 
 def test_gated_features_are_gate_times_magnitude():
-    """Against the reference's formula. Fails if r_mag scales the bias too."""
+    """The code equals the formula of the reference. Fails if r_mag also scales the bias."""
     made, variables = start(ae.Gated(M))
     random = np.random.default_rng(4)
     own = variables["params"]["bottleneck"]
@@ -397,12 +417,15 @@ def test_gated_features_are_gate_times_magnitude():
 
 
 def test_annealing_keeps_the_penalty_when_p_changes():
-    """Fails if the rescaling is inverted, or if a stage is skipped."""
+    """Fails if the rescaling is inverted, if a stage is skipped, or if norms are left out."""
     made, variables = start(ae.AnnealedReLU(M, powers=(1.0, 0.5, 0.2), begin=2, every=3))
+    sizes = np.random.default_rng(5).uniform(0.5, 3.0, (M, 1)).astype(np.float32)
+    variables["params"]["decoder"]["atoms"] = variables["params"]["decoder"]["atoms"] * sizes
+    norms = np.linalg.norm(np.asarray(variables["params"]["decoder"]["atoms"], np.float64), axis=1)
     expected, scale, powers = 0, 1.0, (1.0, 0.5, 0.2)
     for t in range(10):
         forward, changed = made.apply(variables, data(seed=t), None, t, mutable=["memory"])
-        z = np.asarray(forward.code.z, np.float64)
+        z = np.asarray(forward.code.z, np.float64) * norms
         stage = 0 if t < 2 else min(1 + (t - 2) // 3, 2)
         if stage != expected:
             old, new = (np.where(z > 0, z ** powers[i], 0).sum() for i in (expected, stage))

@@ -1,4 +1,4 @@
-"""A store larger than the memory a run may have: it trains, and killed ends in the same bits."""
+"""Tests that a run trains on a store larger than its memory, and resumes in the same bits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from aejax.data.activations.writer import ActivationWriter
 from tests import kinds
 
 D, TOKENS, SHARDS = 64, 2**18, 96  # shards of 64 MiB
-ALLOWED = 5 * 2**30  # bytes of virtual memory, of which jax takes 1.7 GiB as it starts
+ALLOWED = 5 * 2**30  # bytes of virtual memory; jax takes 1.7 GiB of them when it starts
 STEPS, CHUNK = 48, 8
 
 
 def many_shards(folder) -> int:
-    """A store of one shard that stands in it many times, by hard links; its bytes."""
+    """Makes a store whose shards are all hard links to one file; returns its size in bytes."""
     x = np.random.default_rng(0).normal(size=(TOKENS, D)).astype(np.float32)
     with ActivationWriter(folder, provenance={}, shard_tokens=TOKENS) as writer:
         writer.append({"h": x})
@@ -44,7 +44,7 @@ def many_shards(folder) -> int:
 
 @pytest.mark.slow
 def test_a_store_larger_than_memory_trains_and_resumes_to_the_bit(tmp_path):
-    """Fails if the store is read or mapped as a whole, or if a pool is state that a kill loses."""
+    """Fails if the whole store is read or mapped, or if a kill loses the state of a pool."""
     assert many_shards(tmp_path / "store") > ALLOWED
 
     def run(name, kill=0):
@@ -62,7 +62,7 @@ def test_a_store_larger_than_memory_trains_and_resumes_to_the_bit(tmp_path):
     assert len(whole) == 1
 
 
-# Below: the run, in a process of its own that may have so much memory and no more.
+# The code below is the run, in a process of its own with a limit on its memory.
 
 
 def main(store: str, folder: str, kill: str) -> None:
@@ -79,7 +79,7 @@ def main(store: str, folder: str, kill: str) -> None:
             run.log(state, metrics)
             run.save(state)
             if int(state.step) == int(kill):
-                time.sleep(1.0)  # until a checkpoint is on the disk
+                time.sleep(1.0)  # wait until a checkpoint is on the disk
                 os.kill(os.getpid(), signal.SIGKILL)
         print("sha", run.finish({"loss": metrics["loss"][-1:]}, state)["params_sha256"])
 

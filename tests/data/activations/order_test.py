@@ -1,4 +1,4 @@
-"""Shuffling a store: every token once an epoch, batch t a function of (seed, t), for the loop."""
+"""Tests of the shuffling of a store: every token once an epoch, batch t a function of (seed, t)."""
 
 import math
 
@@ -16,8 +16,8 @@ from aejax.training.gathering import gathered
 
 N, D, HOOK = 2900, 6, "blocks.3/mlp"
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
-X[:, 0] = np.arange(N)  # each token can be told
-# The last five tokens of epoch 0 and the first of epoch 1: N 1000, seed 7, pools of 512.
+X[:, 0] = np.arange(N)  # the first number of a token is its index
+# The last five tokens of epoch 0 and the first ones of epoch 1, for N 1000, seed 7, pools of 512.
 KNOWN = [884, 463, 501, 460, 924, 515, 187, 95, 77, 546]
 
 
@@ -34,7 +34,10 @@ class TestOrder:
     @pytest.mark.parametrize("tokens", [1, 255, 256, 257, 1000, 1024, 5000])
     @pytest.mark.parametrize("pool", [1, 512, 700, 10**6])
     def test_every_token_once_an_epoch(self, tokens, pool):
-        """Pieces of any size; fails if the short block is not allowed for where pools start."""
+        """Pieces have any size.
+
+        Fails if the start of a pool is computed as if no block were short.
+        """
         step = 1 + tokens // 9
         pieces = [stream(tokens, 3, p, step, pool) for p in range(0, 3 * tokens, step)]
         whole = np.concatenate(pieces)[: 3 * tokens].reshape(3, tokens)
@@ -45,12 +48,12 @@ class TestOrder:
             assert not np.array_equal(whole[0], stream(tokens, 4, 0, tokens, pool))
 
     def test_known_order(self):
-        """Fails if generator or streams change, which would change every resumed run."""
+        """Fails if the generator or its streams change, which would change every resumed run."""
         found = stream(1000, 7, 995, 10, 512)
         np.testing.assert_array_equal(found, KNOWN)
 
     def test_pools_hold_whole_blocks_from_everywhere(self):
-        """A pool has so many tokens as it says; fails if blocks of a pool are neighbours."""
+        """A pool has its stated number of tokens. Fails if the blocks of a pool are neighbours."""
         tokens, pool = 100 * BLOCK, 10 * BLOCK
         assert pool_tokens(tokens, pool + 5) == pool
         assert pool_tokens(tokens, 10**9) == tokens
@@ -60,9 +63,10 @@ class TestOrder:
         assert (np.ptp(blocks, axis=1) > 40).all()
 
     def test_a_pool_is_shuffled_uniformly(self):
-        """Each place's token is uniform; fails if the pool's order is that of its blocks.
+        """Each place of a pool gets a uniform token.
 
-        The mean of 400 uniform numbers is within five deviations of the middle.
+        Fails if tokens keep the order of the blocks. The mean of 400 uniform numbers is within five
+        standard deviations of the middle.
         """
         first = np.array([stream(1024, seed, 0, 1, 1024)[0] for seed in range(400)])
         assert abs(first.mean() - 511.5) < 5 * 1024 / math.sqrt(12 * 400)
@@ -73,7 +77,7 @@ class TestOrder:
 class TestBatches:
     @pytest.mark.parametrize("seeds", [None, 2])
     def test_a_source_is_its_batches(self, store, seeds):
-        """Resident and read from the disk; fails if the two are shuffled differently."""
+        """Fails if data on the device and data on the disk are shuffled differently."""
         split = store.split(HOOK, stop=2500)
         options = {"size": 48, "seed": 5, "seeds": seeds, "pool": 512}
         held = TokenBatches(split, **options)
@@ -93,20 +97,21 @@ class TestBatches:
         assert read.provenance()["pool_tokens"] == 512
 
     def test_blocks_in_use_alone_are_mapped(self, store):
-        """Fails if nothing is let go, as a map of the whole store would not be."""
+        """Fails if blocks stay mapped after use, so that the whole store would be mapped."""
         split = store.split(HOOK)
         batches = TokenBatches(split, 64, pool=512, resident_limit=0)
         tokens = split.arrays[HOOK]
         assert isinstance(tokens, Tokens)
         for t in range(90):
             batches.source(t, 1, 90)
-            with tokens._lock:  # the chunk after this one is read meanwhile
+            with tokens._lock:  # the next chunk is read meanwhile
                 assert len(tokens._maps) <= 5
 
     def test_the_loop_trains_on_a_store(self, store):
-        """Stopped and continued it has the same bits, resident the same losses to rounding.
+        """A continued run has the same bits, and data on the device gives the same losses to
+        rounding.
 
-        Fails if the order depends on where the data is, or on the step that training began at.
+        Fails if the order depends on where the data is, or on the step at which training began.
         """
         split = store.split(HOOK)
         model = ae.Autoencoder(ae.nets.Identity(), ae.TopK(12, 3), ae.nets.Dictionary(D))
@@ -130,5 +135,5 @@ class TestBatches:
         assert np.ptp(whole) > 1e4
 
     def test_a_pool_of_nothing_is_refused(self, store):
-        with pytest.raises(ae.UserError, match="pool of 0"):
+        with pytest.raises(ae.UserError, match="pool is 0"):
             TokenBatches(store.split(HOOK), size=32, pool=0)

@@ -1,4 +1,4 @@
-"""The activation store: written by any producer, filtered, whole or refused."""
+"""Tests of the activation store: any producer writes it, tokens are filtered, damage is refused."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ from tests.kinds import ROOT
 
 N, D = 2900, 6
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32) + 3.0
-X[:, 0] = np.arange(N)  # each token can be told
+X[:, 0] = np.arange(N)  # the first number of a token is its index
 ABOUT = {"model": "none", "revision": "0"}
 
 
@@ -43,7 +43,10 @@ def files(folder):
 
 class TestStore:
     def test_tokens_come_back_whatever_the_request(self, store):
-        """Shards, blocks and requests end at different places; fails if an offset is a shard's."""
+        """Shards, blocks and requests end at different places.
+
+        Fails if an offset is taken within a shard.
+        """
         assert len(store.index.shards) == 5
         tokens = store.tokens("blocks.3/mlp")
         wanted = np.random.default_rng(1).integers(0, N, (7, 300))
@@ -71,12 +74,12 @@ class TestStore:
         ],
     )
     def test_what_is_no_number_of_a_token(self, store, indices, says):
-        """Fails if a mask is read as tokens 0 and 1, 1.7 as token 1, or axes as tokens."""
+        """Fails if a mask is read as tokens 0 and 1, 1.7 as token 1, or an axis as tokens."""
         with pytest.raises(ae.UserError, match=says):
             store.tokens("blocks.3/mlp")[indices]
 
     def test_moments_are_those_of_numpy(self, store):
-        """Fails if sums are taken in float32 or chunks' means are averaged without their weight."""
+        """Fails if sums are float32, or if means of chunks are averaged without their weights."""
         x = X.astype(np.float64)
         moments = store.hook("blocks.3/mlp").moments
         np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12)
@@ -87,9 +90,10 @@ class TestStore:
 
     @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
     def test_any_producer(self, tmp_path, dtype):
-        """numpy, JAX and what speaks DLPack alone; fails if bf16 needs `__array__`."""
+        """numpy, JAX and a DLPack object can append. Fails if bfloat16 needs `__array__`."""
 
-        class Tensor:  # as torch's: no bfloat16 for numpy, gradients to be cut
+        # like torch's tensor: numpy has no bfloat16 of it, and it has gradients to detach
+        class Tensor:
             def __init__(self, value):
                 self.value = value
 
@@ -115,7 +119,10 @@ class TestStore:
         assert next(split.batches(7)).x.dtype == jnp.float32
 
     def test_hooks_side_by_side(self, tmp_path):
-        """Transcoder and crosscoder; fails if the target is x, or hooks are stacked on axis 0."""
+        """A transcoder and a crosscoder.
+
+        Fails if the target is x, or if hooks are stacked on axis 0.
+        """
         with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
             writer.append({"in": X, "out": X[:, ::-1] * 2.0, "wide": np.tile(X, 2)})
         found = activations(tmp_path)
@@ -131,7 +138,7 @@ class TestStore:
             found.split("up")
 
     def test_parts_are_apart(self, store):
-        """Fails if a part's numbers start at the store's first token."""
+        """Fails if the indices of a part start at the store's first token."""
         parts = store.splits("blocks.3/mlp", validation=100, test=0.1)
         seen = np.concatenate([b.x[:, 0] for part in parts for b in part.batches(512)])
         np.testing.assert_array_equal(seen, np.arange(N))
@@ -140,7 +147,7 @@ class TestStore:
 
     @pytest.mark.parametrize("share", [np.nan, np.inf, 1.5, 0, -1])
     def test_what_is_no_share(self, store, share):
-        """Fails if numpy's error gets out, or 1.5 of the tokens are 1."""
+        """Fails if an error of numpy is raised, or if a share of 1.5 is taken for 1 token."""
         for part in ("validation", "test"):
             with pytest.raises(ae.UserError, match=f"{part} is {share}: give a share"):
                 store.splits("blocks.3/mlp", **{part: share})
@@ -148,7 +155,10 @@ class TestStore:
 
 class TestFilter:
     def test_sinks_are_dropped_and_counted(self, tmp_path):
-        """Against numpy; fails if a token is counted for two reasons or the limit moves."""
+        """Kept tokens equal numpy's.
+
+        Fails if a token is counted for two reasons, or if the limit changes.
+        """
         generator = np.random.default_rng(3)
         x = generator.normal(size=(2, 50, 20, D)).astype(np.float32)
         x[:, ::5, 7] *= 100.0
@@ -170,7 +180,9 @@ class TestFilter:
         assert (kept & sink).sum() > 20
 
     def test_what_a_filter_needs(self, tmp_path):
-        """Fails if a position is guessed for [n, d], or a quantile is measured on too little."""
+        """Fails if positions are guessed for [n, d], or if a quantile is measured on too few
+        tokens.
+        """
         writer = ActivationWriter(tmp_path, provenance=ABOUT, filter=TokenFilter(first_positions=1))
         with pytest.raises(ae.UserError, match="which first_positions needs"):
             writer.append({"h": X})
@@ -186,7 +198,7 @@ class TestFilter:
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_what_is_not_finite_is_no_sink(self, tmp_path, bad):
-        """Fails if an infinity is dropped as a large norm, or padding may not hold it."""
+        """Fails if an infinity is dropped as a large norm, or if padding may not be infinite."""
         x, chosen = X[:100].copy(), TokenFilter(norm_quantile=0.9)
         x[3, 1] = bad
         with ActivationWriter(tmp_path, provenance=ABOUT, filter=chosen) as writer:
@@ -211,7 +223,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 class TestWhole:
     def test_killed_and_continued_is_the_same_to_the_byte(self, tmp_path, store):
-        """Twice killed; fails if appends in the lost shard are counted or moments are not kept."""
+        """It is killed twice.
+
+        Fails if appends of the lost shard count, or if moments are not saved.
+        """
         for last in (9, 20):
             arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(last)]
             ended = subprocess.run(arguments, cwd=ROOT, env=dict(os.environ), check=False)
@@ -223,7 +238,7 @@ class TestWhole:
         assert files(tmp_path) == files(store.folder)
 
     def test_append_in_parts(self, tmp_path, store):
-        """A whole store is added to, and is as one written at once but for where shards end."""
+        """Appending to a finished store gives the store of one write, but for the shards' ends."""
         write(tmp_path, X[:1400])
         longer = write(tmp_path)
         assert len(longer) == N
@@ -233,7 +248,7 @@ class TestWhole:
         assert files(tmp_path) == again
 
     def test_an_error_leaves_it_half_written(self, tmp_path):
-        """Fails if the context manager declares a store whole that its producer did not finish."""
+        """Fails if the context manager finishes a store although its producer raised an error."""
 
         def produce():
             with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
@@ -263,7 +278,7 @@ class TestWhole:
         ],
     )
     def test_continued_otherwise(self, tmp_path, change, says):
-        """Fails if that setting is not compared."""
+        """Fails if the changed setting is not compared."""
         write(tmp_path, X[:100])
         with pytest.raises(ae.UserError, match=says):
             ActivationWriter(tmp_path, **{"provenance": ABOUT, "shard_tokens": 700, **change})
@@ -284,7 +299,7 @@ class TestWhole:
         ],
     )
     def test_bad_appends_store_nothing(self, tmp_path, values, says):
-        """Fails if that check is left out, or a bad append leaves something behind."""
+        """Fails if the check is left out, or if a bad append leaves something behind."""
         with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
             writer.append({"h": X[:10]})
             with pytest.raises(ae.UserError, match=says):
@@ -300,7 +315,7 @@ class TestWhole:
         ],
     )
     def test_bad_places(self, tmp_path, place, says):
-        """Fails if NaN is True in a mask, or positions are cut to integers."""
+        """Fails if NaN counts as True in a mask, or if positions are rounded to integers."""
         with ActivationWriter(tmp_path, provenance=ABOUT) as writer:
             with pytest.raises(ae.UserError, match=says):
                 writer.append({"h": X[:3]}, **place)
@@ -342,7 +357,7 @@ class TestWhole:
         ],
     )
     def test_an_edited_index_is_named(self, tmp_path, place, value, says):
-        """Fails if that field is not looked at, or Python's error gets out."""
+        """Fails if the edited field is not checked, or if an error of Python is raised."""
         write(tmp_path)
         file = tmp_path / "index.json"
         index = json.loads(file.read_text())
@@ -358,7 +373,7 @@ class TestWhole:
         [("dtype", "bfloat16"), ("mean", [3.0] * D), ("squares", 2.0), ("norms", 2.0)],
     )
     def test_other_numbers_of_the_same_bytes(self, tmp_path, field, value):
-        """Fails if `verify` compares hashes of bytes alone."""
+        """Fails if `verify` compares only the hashes of the bytes."""
         write(tmp_path, dtype="float16").verify()
         file = tmp_path / "index.json"
         index = json.loads(file.read_text())
@@ -370,9 +385,9 @@ class TestWhole:
             activations(tmp_path).verify()
 
     def test_damage_is_named(self, tmp_path):
-        """Fails if sizes are not compared, or `verify` does not read the bytes.
+        """Fails if sizes are not compared, or if `verify` does not read the bytes.
 
-        Or if the RecursionError of an index that is nested too deep comes through.
+        Fails also if an index that is nested too deep raises RecursionError.
         """
         found = write(tmp_path)
         shard = tmp_path / found.index.shards[1].files[0]

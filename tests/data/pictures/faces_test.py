@@ -1,4 +1,4 @@
-"""Faces: blocks of time that share no neighbours, what is refused, and what comes out."""
+"""Tests of faces: blocks of time without neighbours in two splits, refusals, and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FRAMES = np.arange(700, dtype=np.uint16)[:, None, None] % np.array([[256, 251, 2
 
 
 def test_blocks_of_time_leave_no_neighbour_to_train_on():
-    """Fails if frames are divided at random, or no border is left out."""
+    """Fails if frames are divided at random, or if blocks have no border between them."""
     parts = blocks(1965)
     assert [len(rows) for rows in parts.values()] == [1310, 222, 333]
     for part in ("validation", "test"):
@@ -30,10 +30,10 @@ def test_blocks_of_time_leave_no_neighbour_to_train_on():
 
 
 def test_frey_faces_come_out_of_the_manual_dir(tmp_path):
-    """Each frame tells its number: fails if parts overlap or their order is lost."""
+    """Each frame holds its number. Fails if parts overlap, or if their order is lost."""
     frames = FRAMES.astype(np.uint8)
     np.savez(tmp_path / FREY, images=frames)
-    for _ in range(2):  # prepared, then loaded
+    for _ in range(2):  # prepares the data, then loads it
         parts = images("frey_faces", data_dir=tmp_path, manual_dir=tmp_path, binarise="none")
         for split, rows in zip(parts, blocks(len(frames)).values(), strict=True):
             np.testing.assert_array_equal(split.arrays["image"][..., 0], frames[rows])
@@ -57,7 +57,7 @@ def test_what_is_no_file_of_frames_is_refused(tmp_path):
 
 
 def test_scikit_images_faces(tmp_path, monkeypatch):
-    """The first 100 pictures, on 256 levels; fails if those that are no faces stay."""
+    """The data is the first 100 pictures, on 256 levels. Fails if the others, no faces, stay."""
     pixels = np.random.default_rng(0).integers(0, 766, (200, 25, 25)) / 765
     data = types.ModuleType("skimage.data")
     data.lfw_subset = lambda: pixels  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""A folder of pictures: classes, channels, and what is refused by the file's name."""
+"""Tests of a folder of pictures: its classes, its channels, and what is refused."""
 
 import numpy as np
 import PIL.Image
@@ -16,7 +16,9 @@ def write(path, level, size=(6, 5), mode="L"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """12 grey pictures of width 6 and height 5 in two classes; the level tells which it is."""
+    """Makes 12 grey pictures of width 6 and height 5 in two classes; the grey level is their
+    number.
+    """
     for i in range(6):
         write(tmp_path / "cats" / f"{i}.png", i)
         write(tmp_path / "dogs" / f"{i}.png", 100 + i)
@@ -24,7 +26,7 @@ def folder(tmp_path):
 
 
 def test_subfolders_are_classes(folder):
-    """Fails if width and height are swapped or labels follow another order."""
+    """Fails if width and height are swapped, or if labels follow another order."""
     parts = images(folder, binarise="none", validation=2)
     assert [len(part) for part in parts] == [9, 2, 1]
     for part in parts:
@@ -37,7 +39,7 @@ def test_subfolders_are_classes(folder):
 
 
 def test_one_colour_picture_makes_all_colour(folder):
-    """Fails if the first file decides."""
+    """Fails if the first file alone decides."""
     write(folder / "dogs" / "9.png", 7, mode="RGB")
     assert images(folder)[0].event == (5, 6, 3)
 
@@ -52,7 +54,7 @@ def test_pictures_without_classes(tmp_path):
 
 
 def test_refused_by_name(folder):
-    """Fails if the size is taken from each file alone, or damage is met with a traceback."""
+    """Fails if sizes are not compared between files, or if damage raises another error."""
     write(folder / "dogs" / "odd.png", 7, size=(6, 4))
     with pytest.raises(UserError, match=r"odd\.png has 6x4 pixels, but .*0\.png has 6x5"):
         images(folder)

@@ -1,4 +1,4 @@
-"""Data sets by name: prepared whole or not at all, without TensorFlow, and read by numpy alone."""
+"""Tests of data sets by name: prepared completely or not at all, and read by numpy alone."""
 
 import gzip
 import io
@@ -25,16 +25,13 @@ SPLITS = {"train": 30, "t10k": 12}
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """A folder where digits are prepared."""
-    folder = tmp_path_factory.mktemp("data")
-    images("digits", data_dir=folder)
-    return folder
+def data_dir(digits):
+    return digits
 
 
 @pytest.fixture
 def manual_dir(tmp_path, monkeypatch):
-    """A tiny MNIST in four packed files; each picture tells its number and its label."""
+    """Makes a tiny MNIST in four packed files; each picture shows its number and its label."""
     for name in ("mnist", "fashion_mnist"):
         monkeypatch.setitem(pictures.NAMED, name, builders.Idx(counts=SPLITS))
     folder = tmp_path / "manual"
@@ -51,7 +48,7 @@ def manual_dir(tmp_path, monkeypatch):
 
 
 def python(code, *, blocked=(), **environment):
-    """Runs code in a fresh interpreter in which some packages are not installed."""
+    """Runs code in a new interpreter in which some packages cannot be imported."""
     block = f"import sys\nfor name in {list(blocked)}: sys.modules[name] = None\n"
     return subprocess.run(
         [sys.executable, "-c", block + code],
@@ -65,7 +62,10 @@ def python(code, *, blocked=(), **environment):
 
 class TestDigits:
     def test_are_those_of_scikit_learn(self, data_dir):
-        """All 1,797, each once, 17 levels scaled to [0, 1]; fails if the scale is 255."""
+        """All 1,797 images are there once, with 17 levels scaled to [0, 1].
+
+        Fails if the scale is 255.
+        """
         parts = images("digits", data_dir=data_dir, binarise="none")
         assert [len(part) for part in parts] == [1437, 180, 180]
         found = {
@@ -84,7 +84,7 @@ class TestDigits:
         np.testing.assert_array_equal(batch.x * 16, parts[0].arrays["image"])
 
     def test_no_example_is_in_two_parts(self, data_dir):
-        """Pictures and labels are all distinct but few; fails if parts are cut from two orders."""
+        """Pictures and labels are distinct. Fails if parts are cut from two orders."""
         parts = images("digits", data_dir=data_dir, binarise="none")
         rows = np.concatenate([part.arrays["image"].reshape(len(part), -1) for part in parts])
         assert len(rows) == 1797
@@ -93,7 +93,7 @@ class TestDigits:
         )
 
     def test_are_the_same_each_time(self, data_dir, tmp_path):
-        """Prepared again elsewhere the content's hash is the same; fails if files are hashed."""
+        """Prepared twice, the hash of the content is the same. Fails if files are hashed."""
         again = images("digits", data_dir=tmp_path / "made" / "on" / "the" / "way")
         kept = images("digits", data_dir=data_dir)
         assert [a.fingerprint for a in again] == [b.fingerprint for b in kept]
@@ -105,7 +105,7 @@ class TestDigits:
         assert images("digits")[0].name == "digits/train"
 
     def test_prepared_they_need_numpy_alone(self, data_dir):
-        """Fails if anything on the way imports one of the packages."""
+        """Fails if reading prepared data imports one of the packages."""
         code = f"""
 import aejax.data as data
 from aejax.training.gathering import gathered
@@ -119,7 +119,7 @@ print(len(train), next(test.batches(8)).x.shape)
 
     @pytest.mark.parametrize("package", ["tensorflow_datasets", "sklearn.datasets"])
     def test_not_prepared_the_package_is_named(self, package, tmp_path, monkeypatch):
-        """Fails if the import error is let through, or a folder is left behind."""
+        """Fails if an ImportError is raised, or if a folder is left behind."""
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(UserError, match=r"^preparing digits needs .*pip install"):
             images("digits", data_dir=tmp_path)
@@ -128,9 +128,9 @@ print(len(train), next(test.batches(8)).x.shape)
 
 class TestMnist:
     def test_from_manual_dir(self, manual_dir, tmp_path):
-        """Pictures and labels stay together, the stock reader reads it; fails if they part."""
+        """Pictures and labels stay together, and the stock reader reads the result."""
         data_dir = tmp_path / "data"
-        for _ in range(2):  # prepared, then loaded
+        for _ in range(2):  # prepares the data, then loads it
             parts = images("mnist", data_dir=data_dir, manual_dir=manual_dir, binarise="none")
             assert [len(part) for part in parts] == [24, 6, 12]
             for part in parts:
@@ -159,7 +159,10 @@ class TestMnist:
 
     @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte.gz", "train-images-idx3-ubyte.gz"])
     def test_missing_or_damaged_file_is_named(self, manual_dir, tmp_path, name):
-        """Nothing is left in the data folder; fails if files are read while records are written."""
+        """Nothing is left in the data folder.
+
+        Fails if records are written before all files are read.
+        """
         data_dir, path = tmp_path / "data", manual_dir / name
         whole = path.read_bytes()
         for damage in (whole[:-9], b"", gzip.compress(gzip.decompress(whole)[:-1])):
@@ -182,7 +185,7 @@ class TestMnist:
 
 class TestStock:
     def test_without_tensorflow(self, tmp_path):
-        """A stock builder that reads zip files; fails if tfds' own unpacking is used."""
+        """A stock builder reads zip files. Fails if the unpacking of tfds is used."""
         for file, count in (("horse-or-human.zip", 5), ("validation-horse-or-human.zip", 2)):
             with zipfile.ZipFile(tmp_path / file, "w") as archive:
                 for i in range(count):
@@ -197,7 +200,7 @@ class TestStock:
 
     @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
     def test_what_to_install_is_named(self, tmp_path):
-        """cifar10's builder reads by TensorFlow; fails if that error is let through."""
+        """The builder of cifar10 needs TensorFlow. Fails if the ImportError is raised."""
         with zipfile.ZipFile(tmp_path / "cifar-10-binary.tar.gz", "w") as archive:
             archive.writestr("cifar-10-batches-bin/batches.meta.txt", "\n".join("abcdefghij"))
         with pytest.raises(UserError, match="needs the package tensorflow: pip install tensorflow"):
@@ -205,14 +208,14 @@ class TestStock:
         assert not list((tmp_path / "data").iterdir())
 
     def test_damage_is_one_sentence(self, tmp_path):
-        """What a stock builder makes of a wrong file; fails if its error is let through."""
+        """A stock builder gets a wrong file. Fails if the builder's own error is raised."""
         with zipfile.ZipFile(tmp_path / "cifar-10-binary.tar.gz", "w") as archive:
             archive.writestr("cifar-10-batches-bin/batches.meta.txt", "a")
         with pytest.raises(UserError, match=r"cifar10 could not be prepared .*Got 1 names"):
             images("cifar10", data_dir=tmp_path / "data", manual_dir=tmp_path)
 
     def test_unknown_name(self, tmp_path):
-        """One sentence that lists what there is."""
+        """The error lists the known names in one sentence."""
         with pytest.raises(UserError, match="unknown data set 'mnits': give one of digits, mnist"):
             images("mnits", data_dir=tmp_path)
 
@@ -223,7 +226,10 @@ class TestStock:
 
 class TestWholeOrNotAtAll:
     def test_killed_midway(self, tmp_path):
-        """Killed just before the rename; the next start finishes and leaves nothing behind."""
+        """It is killed just before the rename.
+
+        The next start finishes and leaves nothing behind.
+        """
         code = f"""
 import os, signal
 import aejax.data as data
@@ -237,7 +243,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
         assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
     def test_failed_midway(self, tmp_path, monkeypatch):
-        """Fails if records are written where they are looked for."""
+        """Fails if records are written directly into the final folder."""
 
         def full(*_):
             raise OSError(28, "No space left on device")
@@ -253,7 +259,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
             images("digits", data_dir=tmp_path / "file" / "data")
 
     def test_damaged_file_is_named(self, data_dir, tmp_path):
-        """One byte in each of many places; fails if the hash is not compared."""
+        """One byte is changed at each of many places. Fails if the hash is not compared."""
         whole = (data_dir / "digits" / "1.0.0" / "aejax.npz").read_bytes()
         path = tmp_path / "digits" / "1.0.0" / "aejax.npz"
         path.parent.mkdir(parents=True)
@@ -268,7 +274,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
             images("digits", data_dir=tmp_path)
 
     def test_stale_hash(self, data_dir, tmp_path):
-        """Values that were changed with their zip checksums made anew; only the sha256 tells."""
+        """Changed values with matching zip checksums are found by the sha256 alone."""
         with np.load(data_dir / "digits" / "1.0.0" / "aejax.npz") as file:
             held = dict(file)
         held["train/image"][0, 0, 0, 0] ^= 1
@@ -280,7 +286,7 @@ data.images("digits", data_dir={str(tmp_path)!r})
 
 
 def test_prepared_by_tfds_alone(data_dir, tmp_path, manual_dir):
-    """Without our .npz the records are read, and the .npz is put beside them."""
+    """Without our .npz the records are read, and the .npz is written."""
     first = images("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
     (kept,) = (tmp_path / "data").glob("mnist/*/aejax.npz")
     kept.unlink()
@@ -291,10 +297,13 @@ def test_prepared_by_tfds_alone(data_dir, tmp_path, manual_dir):
 
 @pytest.mark.parametrize("binarise", ["none", "dynamic"])
 def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
-    """The same examples and batches as in memory; fails if a part's rows are the data set's."""
+    """It has the examples and batches of data in memory.
+
+    Fails if rows are counted over all splits.
+    """
     monkeypatch.setattr(tfds_reader, "MEMORY_LIMIT", 0)
     small = images("digits", data_dir=data_dir, binarise=binarise)
-    for _ in range(2):  # prepared, then opened again
+    for _ in range(2):  # prepares the data, then opens it again
         large = images("digits", data_dir=tmp_path, binarise=binarise)
         for a, b in zip(small, large, strict=True):
             assert len(a) == len(b)
@@ -308,21 +317,21 @@ def test_what_does_not_fit_memory(data_dir, tmp_path, monkeypatch, binarise):
             source = theirs.source(t, 2)
             assert source.rows is None
             np.testing.assert_array_equal(gathered(source, 1, t + 1).x, ours[t + 1].x)
-    # What is binarised once does not depend on how it is read.
+    # Static binarisation does not depend on how the data is read.
     test = large[2]
     assert test.fingerprint != large[1].fingerprint
     once = np.concatenate([batch.x for batch in test.batches(70)])
     np.testing.assert_array_equal(once, np.concatenate([b.x for b in test.batches(33)]))
     if binarise == "dynamic":
         assert set(np.unique(once)) == {0.0, 1.0}
-        # Within five standard deviations of the grey values' mean.
+        # The mean is within five standard deviations of the mean grey value.
         grey = images("digits", data_dir=data_dir, binarise="none")[2].arrays["image"] / 16
         deviation = np.sqrt((grey * (1 - grey)).sum()) / grey.size
         assert abs(once.mean() - grey.mean()) < 5 * deviation
 
 
 def test_prepared_holds_no_objects(data_dir):
-    """Nothing that is read runs code: the .npz loads without pickle, and what it says is JSON."""
+    """Reading runs no code: the .npz loads without pickle, and its description is JSON."""
     with np.load(data_dir / "digits" / "1.0.0" / "aejax.npz", allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
     assert about["scale"] == 16

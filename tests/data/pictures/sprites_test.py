@@ -1,4 +1,4 @@
-"""Sprites: what is known of the factors is true of the pixels."""
+"""Tests that the recorded factors of sprites agree with their pixels."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ GRID = sprites.Grid(12, 2, 3, 3, 2)
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    """A coarse grid, prepared by tfds and divided."""
+    """Prepares sprites on a coarse grid, and divides them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sprites.GRIDS, "sprites", GRID)
         return images("sprites", data_dir=tmp_path_factory.mktemp("data"), binarise="static")
 
 
 def whole(splits):
-    """All pictures u8[N, 12, 12] and their factors i32[N, 5], in the grid's order."""
+    """Returns all pictures u8[N, 12, 12] and their factors i32[N, 5], in the order of the grid."""
     pixels = np.concatenate([split.arrays["image"][..., 0] for split in splits])
     columns = [np.stack(list(split.factors.values()), axis=1) for split in splits]
     factors = np.concatenate(columns)
@@ -27,7 +27,7 @@ def whole(splits):
 
 
 def test_every_combination_is_there_once(splits):
-    """Fails if a factor's column is lost on the way, or another's is taken."""
+    """Fails if the column of a factor is lost, or if two columns are swapped."""
     assert tuple(splits[0].factors) == sprites.FACTORS
     pixels, factors = whole(splits)
     wanted = np.stack(np.meshgrid(*map(np.arange, GRID.sizes), indexing="ij"), axis=-1)
@@ -38,7 +38,7 @@ def test_every_combination_is_there_once(splits):
 
 
 def test_x_and_y_move_the_sprite(splits):
-    """By the grid's step, right and down. Fails if x and y change places."""
+    """They move it by the grid's step, right and down. Fails if x and y are swapped."""
     table = whole(splits)[0].reshape(*GRID.sizes, 12, 12)
     np.testing.assert_array_equal(np.roll(table[..., 0, :, :, :], 2, -1), table[..., 1, :, :, :])
     np.testing.assert_array_equal(np.roll(table[..., 0, :, :], 2, -2), table[..., 1, :, :])
@@ -46,7 +46,10 @@ def test_x_and_y_move_the_sprite(splits):
 
 
 def test_scale_and_orientation():
-    """The largest is twice the smallest; a quarter turn is numpy's. Fails if it is clockwise."""
+    """The largest is twice the smallest, and a quarter turn is numpy's.
+
+    Fails if turns are clockwise.
+    """
     grid = sprites.GRIDS["sprites"]
     for kind in sprites.SHAPES:
         small, large = (sprites._sprite(grid, kind, s, 0) > 0 for s in (0, grid.scales - 1))
@@ -57,7 +60,7 @@ def test_scale_and_orientation():
 
 @pytest.mark.parametrize("name", sprites.GRIDS)
 def test_no_two_pictures_are_alike(name):
-    """So that each factor can be known. Fails with 20 orientations at 64 pixels."""
+    """Each factor can thus be inferred. Fails with 20 orientations at 64 pixels."""
     grid = sprites.GRIDS[name]
     assert max(grid.sizes) <= 20
     seen = set()
@@ -65,7 +68,8 @@ def test_no_two_pictures_are_alike(name):
         for scale in range(grid.scales):
             for orientation in range(grid.orientations):
                 sprite = sprites._sprite(grid, kind, scale, orientation)
-                # Without its margins, since a position may shift it by any whole pixels.
+                # Margins are cut off, since a position may shift the sprite by any number of
+                # pixels.
                 box = sprite[np.ix_(sprite.any(1), sprite.any(0))]
                 seen.add((box.shape, box.tobytes()))
     assert len(seen) == np.prod(grid.sizes[:3])

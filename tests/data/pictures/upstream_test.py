@@ -1,4 +1,4 @@
-"""Upstream files: found, verified also when re-headered, and refused by name when damaged."""
+"""Tests of upstream files: they are found, verified even if packed again, and damage is named."""
 
 import gzip
 import hashlib
@@ -18,13 +18,13 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (7, 4, 3)).astype(np.uint8)
 
 
 def idx(array, magic=None):
-    """The idx format, written independently of what reads it."""
+    """Writes the idx format independently of the reader."""
     magic = struct.pack(">HBB", 0, 8, array.ndim) if magic is None else magic
     return magic + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def packed(content, name="", time=0):
-    """A gzip file with the given name and time in its header."""
+    """Makes a gzip file with the given name and time in its header."""
     file = io.BytesIO()
     with gzip.GzipFile(name, "wb", fileobj=file, mtime=time) as stream:
         stream.write(content)
@@ -33,7 +33,7 @@ def packed(content, name="", time=0):
 
 class TestIdx:
     def test_reads_packed_and_unpacked(self, tmp_path):
-        """Fails if the header's length is wrong."""
+        """Fails if the length of the header is wrong."""
         for name, content in [("a.gz", packed(idx(PIXELS))), ("a", idx(PIXELS))]:
             (tmp_path / name).write_bytes(content)
             np.testing.assert_array_equal(read_idx(tmp_path / name, PIXELS.shape), PIXELS)
@@ -53,7 +53,7 @@ class TestIdx:
         ],
     )
     def test_damage_is_named(self, tmp_path, content, says):
-        """Fails if any check of read_idx is left out."""
+        """Fails if one of the checks of read_idx is left out."""
         path = tmp_path / "train-images-idx3-ubyte.gz"
         path.write_bytes(content)
         with pytest.raises(UserError, match=says) as raised:
@@ -63,7 +63,7 @@ class TestIdx:
 
 class TestUpstream:
     def test_known_again_after_gzip_n(self, tmp_path):
-        """Name and time are put back; fails if either is not, or if the time is big-endian."""
+        """Name and time are put back. Fails if one is not, or if the time is big-endian."""
         name = "train-images-idx3-ubyte"
         original = packed(idx(PIXELS), name, 1504176606)
         sha256 = hashlib.sha256(original).hexdigest()
@@ -79,7 +79,7 @@ class TestUpstream:
         assert not is_upstream(path, sha256, 1504176606)
 
     def test_download(self, tmp_path):
-        """By a file url; fails if the sha256 is not compared."""
+        """The url is that of a file. Fails if the sha256 is not compared."""
         (tmp_path / "there").write_bytes(b"content")
         url = (tmp_path / "there").as_uri()
         sha256 = hashlib.sha256(b"content").hexdigest()
@@ -92,7 +92,7 @@ class TestUpstream:
             fetch((tmp_path / "gone").as_uri(), "gone", None, None, tmp_path)
 
     def test_manual_dir_downloads_nothing(self, tmp_path):
-        """The url works, and is not used; fails if a missing file is downloaded instead."""
+        """The url works, but is not used. Fails if a missing file is downloaded instead."""
         (tmp_path / "there.gz").write_bytes(b"content")
         manual = tmp_path / "manual"
         manual.mkdir()
@@ -119,7 +119,7 @@ class TestArchives:
         return Archives(tmp_path, tmp_path / "work", {})
 
     def test_reads_zip_and_tar(self, archives):
-        """In whatever lists and mappings the urls stand."""
+        """It works for any nesting of lists and mappings of urls."""
         paths = archives.download({"x": ["http://h/a.zip"], "y": "http://h/b.tar.gz"})
         read = {name: file.read() for name, file in archives.iter_archive(paths["x"][0])}
         assert read == {"one/1.txt": b"first", "two/2.txt": b"second"}
@@ -134,7 +134,7 @@ class TestArchives:
             archives.extract(path)
 
     def test_nothing_leaves_the_folder(self, archives, tmp_path):
-        """Fails if the path is not resolved."""
+        """Fails if paths are not resolved."""
         with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
             archive.writestr("../../out.txt", "evil")
         with pytest.raises(UserError, match="outside its folder"):

@@ -1,4 +1,4 @@
-"""Readers of texts: known answers on tiny files of each format, and what is refused by name."""
+"""Tests of the readers of texts, on tiny files of each format, and of what they refuse."""
 
 import json
 
@@ -15,7 +15,7 @@ def documents(source):
 
 @pytest.fixture
 def brown_dir(tmp_path):
-    """All 500 files; each says its name."""
+    """Makes all 500 files; each holds its name."""
     for name in brown.FILES:
         (tmp_path / name).write_text(f"\n\n\tThis/dt is/bez {name}/np ./.\n\n")
     return tmp_path
@@ -23,7 +23,7 @@ def brown_dir(tmp_path):
 
 class TestBrown:
     def test_sentences_paragraphs_and_tags(self, brown_dir):
-        """Fails if a word is cut at its first slash, or a paragraph's empty line is lost."""
+        """Fails if a word is cut at its first slash, or if a paragraph's empty line is lost."""
         text = "\n\n\tHe/pps drank/vbd 1/2/cd cup/nn ./.\nIt/pps froze/vbd ./.\n\n\n\tEnd/nn-hl \n"
         (brown_dir / "cb03").write_text(text)
         found = documents(brown.source(brown_dir))
@@ -61,7 +61,7 @@ SYNSETS = {
 
 @pytest.fixture
 def wordnet_dir(tmp_path):
-    """Six synsets; each starts with its place in the file, as wndb(5WN) wants it."""
+    """Makes six synsets; each starts with its byte offset, as wndb(5WN) requires."""
     for part, synsets in SYNSETS.items():
         content = "  1 This software and database is being provided to you\n"
         for synset in synsets:
@@ -72,7 +72,7 @@ def wordnet_dir(tmp_path):
 
 class TestWordNet:
     def test_glosses_topics_and_ids(self, wordnet_dir):
-        """Fails if the topic is read from another field or the gloss keeps its blanks."""
+        """Fails if the topic is read from another field, or if the gloss keeps its blanks."""
         found = documents(wordnet.source(wordnet_dir))
         assert [document.label for document in found] == [
             *("noun.food", "noun.artifact", "noun.animal", "verb.contact", "adj.ppl", "adv.all")
@@ -83,7 +83,7 @@ class TestWordNet:
         assert len(wordnet.TOPICS) == 45
 
     def test_keys_are_first_word_and_definition(self, wordnet_dir):
-        """Fails if case parts two words, or examples make one definition two."""
+        """Fails if case makes two words of one, or if examples make two definitions of one."""
         keys = [set(keys) for _, keys in wordnet.source(wordnet_dir).documents()]
         assert keys[0] & keys[1] == {"word cup"}
         assert keys[0] & keys[3] == {"definition a small open container"}
@@ -100,7 +100,7 @@ class TestWordNet:
         ],
     )
     def test_damage_is_named(self, wordnet_dir, change):
-        """Fails if any of the three checks of a line is left out."""
+        """Fails if one of the three checks of a line is left out."""
         path = wordnet_dir / "data.adj"
         first, second = path.read_text().splitlines()
         path.write_text(f"{first}\n{change(second)}\n")
@@ -114,7 +114,7 @@ class TestWordNet:
 
 
 def kjv(verses=bible.VERSES, books=bible.BOOKS):
-    """A text of as many verses and books as the Bible has; the first two verses are wrapped."""
+    """Makes a text with as many verses and books as the Bible; the first two verses are wrapped."""
     lines = [
         "",
         "Book of Songs 1",
@@ -133,7 +133,9 @@ def kjv(verses=bible.VERSES, books=bible.BOOKS):
 
 class TestBible:
     def test_chapters_and_wrapped_verses(self, tmp_path):
-        """Fails if a long verse's next line is lost, or no book may start with a number."""
+        """Fails if the second line of a verse is lost, or if no book's name may start with a
+        number.
+        """
         (tmp_path / "kjv.txt").write_text(kjv())
         found = documents(bible.source(tmp_path))
         assert found[0].id == "Book of Songs 1"
@@ -166,7 +168,7 @@ class TestBible:
 
 class TestFolder:
     def test_subfolders_are_labels(self, tmp_path):
-        """Fails if the label is the file's own folder, or a byte order mark stays."""
+        """Fails if the label is the innermost folder, or if a byte order mark stays."""
         for name in ("sport/a.txt", "sport/deep/b.md", "art/c.txt", "art/notes.csv"):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +180,7 @@ class TestFolder:
         assert {d.text for d in found} == {"one\r\ntwo"}
 
     def test_json_lines(self, tmp_path):
-        """Fails if a line is counted from 0, a number is no label, or an empty line is one."""
+        """Fails if lines are counted from 0, a number is no label, or an empty line counts."""
         lines = [{"text": "é", "label": 3, "group": "g"}, {"text": "b", "label": "x", "id": 7}]
         path = tmp_path / "own.jsonl"
         path.write_text("\n\n".join(map(json.dumps, lines)))
@@ -218,7 +220,7 @@ class TestFolder:
         ],
     )
     def test_bad_texts_are_named(self, tmp_path, name, content, says):
-        """Fails if any check of a document is left out; the byte is counted in the whole file."""
+        """Fails if a check of a document is left out. The byte is counted in the whole file."""
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=says):
             documents(folder.source(tmp_path))

@@ -1,4 +1,4 @@
-"""ae.data.texts: prepared once, divided by document and group, read one by one, damage is named."""
+"""Tests of ae.data.texts: prepared once, divided by groups, read one by one, damage named."""
 
 import json
 import shutil
@@ -16,11 +16,11 @@ N = 2 * BLOCK + 40  # more than two blocks
 
 
 def lines(changed=None):
-    """N documents with three labels; every fourth one shares its group with the next."""
+    """Makes N documents with three labels; every fourth one shares its group with the next."""
     found = [{"text": f"text {i} é\n", "label": "abc"[i % 3], "id": str(i)} for i in range(N)]
     for i in range(0, N - 1, 4):
         found[i]["group"] = found[i + 1]["group"] = i
-    found[7]["text"] = found[90]["text"]  # equal texts are a group of their own
+    found[7]["text"] = found[90]["text"]  # equal texts form one group
     for number, fields in (changed or {}).items():
         found[number] |= fields
     return "\n".join(map(json.dumps, found)) + "\n"
@@ -28,7 +28,7 @@ def lines(changed=None):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The file of JSON lines, and a data folder where it is prepared."""
+    """Returns the file of JSON lines, and a data folder where it is prepared."""
     folder = tmp_path_factory.mktemp("texts")
     (folder / "own.jsonl").write_text(lines())
     texts(folder / "own.jsonl", data_dir=folder / "data")
@@ -48,7 +48,7 @@ def used(parts):
 
 
 def test_every_document_once_with_its_label(place):
-    """Fails if labels and documents are ordered differently, or a block's end is lost."""
+    """Fails if labels and documents have different orders, or if the end of a block is lost."""
     parts = opened(place)
     assert parts.shifted is None
     assert sorted(used(parts)) == list(range(N))
@@ -68,7 +68,7 @@ def test_every_document_once_with_its_label(place):
 
 
 def test_groups_and_equal_texts_stay_together(place):
-    """Fails if groups are ignored, or equal texts are not joined; over several seeds."""
+    """Fails if groups are ignored or equal texts are not joined, for several seeds."""
     for seed in range(3):
         parts = opened(place, seed=seed)[:3]
         where = {i: part for part, corpus in enumerate(parts) for i in numbers(corpus)}
@@ -88,13 +88,13 @@ def test_one_seed_one_split(place):
 
 
 def test_a_held_out_label_is_a_shift(place):
-    """Fails if a held-out document, or one of its group, stays in train, validation or test."""
+    """Fails if a held-out document, or one of its group, is in train, validation or test."""
     parts = opened(place, held_out=("b",))
     assert numbers(parts.shifted) == list(range(1, N, 3))
     assert parts.shifted.name == "own/shifted"
     kept = set(used(parts))
     out = {i for i in range(N) if i % 3 == 1}
-    # 7 and 90 have equal texts: 7 is a "b", so 90 is neither shifted nor kept.
+    # Documents 7 and 90 have equal texts. 7 has label "b", so 90 is neither shifted nor kept.
     tied = {i for i in range(0, N - 1, 4) if {i, i + 1} & out}
     assert kept == set(range(N)) - out - tied - {i + 1 for i in tied} - {90}
     assert all(document.label != "b" for corpus in parts[:3] for document in corpus)
@@ -106,7 +106,7 @@ def test_a_held_out_label_is_a_shift(place):
 
 
 def test_prepared_once_until_the_files_change(place, monkeypatch):
-    """Fails if a changed file is met with its old documents, or an equal one is prepared anew."""
+    """Fails if a changed file gives its old documents, or if an equal one is prepared again."""
     copy = place / "copy"
     copy.mkdir()
     (copy / "own.jsonl").write_text(lines({3: {"text": "changed"}}))
@@ -119,7 +119,7 @@ def test_prepared_once_until_the_files_change(place, monkeypatch):
 
 
 def test_nothing_half_written(tmp_path):
-    """Fails if the folder is made before every document is read."""
+    """Fails if the folder is made before every document was read."""
     (tmp_path / "own.jsonl").write_text(lines() + "{")
     with pytest.raises(UserError, match=rf"line {N + 1} of .*own\.jsonl is not JSON"):
         texts(tmp_path / "own.jsonl", data_dir=tmp_path / "data")
@@ -167,7 +167,7 @@ def records(folder):
     ],
 )
 def test_damage_is_named(place, tmp_path, damage):
-    """Fails if any reader's own error comes through."""
+    """Fails if the own error of a reader is raised."""
     data = tmp_path / "data"
     shutil.copytree(place / "data", data)
     for folder in data.iterdir():
@@ -178,7 +178,7 @@ def test_damage_is_named(place, tmp_path, damage):
 
 
 def test_a_named_corpus_is_prepared_from_the_manual_dir_once(tmp_path):
-    """Fails if the folder is asked for again, or an unknown content is called verified."""
+    """Fails if a second call needs the folder, or if unknown content is called verified."""
     from aejax.data.text import brown
 
     for i, name in enumerate(brown.FILES):

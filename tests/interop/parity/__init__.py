@@ -1,1 +1,1 @@
-"""SAELens' own training classes beside ours; the frozen arrays keep the comparison without it."""
+"""The training classes of SAELens beside ours; frozen arrays allow comparison without SAELens."""

@@ -1,10 +1,9 @@
-"""What SAELens' training classes compute from given weights, and the frozen arrays made of it.
+"""Runs SAELens' training classes from given weights, and writes the frozen arrays.
 
-    python -m tests.parity.reference     # writes tests/parity/frozen.npz; needs the extra `parity`
+    python -m tests.interop.parity.reference     # writes frozen.npz; needs the extra `parity`
 
-Everything is drawn here once and kept in the file: data, weights, and for each case the output of
-one forward pass, its loss, its gradients, and the losses of 100 steps of Adam on batches of the
-same data.
+Data and weights are drawn once and kept in the file, with the output, loss and gradients of one
+forward pass for each case, and the losses of 100 steps of Adam on batches of the same data.
 """
 
 import pathlib
@@ -13,16 +12,17 @@ import numpy as np
 
 SIZE, LATENTS, BATCH, EXAMPLES, STEPS = 12, 48, 32, 256, 100
 LEARNING_RATE = 1e-3
-WINDOW = 20  # a latent is dead after so many silent steps
-DEAD = np.arange(0, LATENTS, 12)  # latents that have been silent for long when a run begins
+WINDOW = 20  # a latent is dead after so many steps without activation
+DEAD = np.arange(0, LATENTS, 12)  # latents that are dead when a run begins
 FROZEN = pathlib.Path(__file__).parent / "frozen.npz"
 
-# name: training class, its configuration, the coefficients of its penalties
+# name: training class, its configuration, the weights of its penalties
 CASES = {
     "standard": ("Standard", {}, {"l1": 0.3}),
     "topk": ("TopK", {"k": 5}, {}),
     "topk_plain": ("TopK", {"k": 5, "rescale_acts_by_decoder_norm": False}, {}),
-    # With k = 5 two magnitudes at step 87 differ by less than float32 resolves, and signs differ.
+    # With k = 5 two magnitudes at step 87 differ by less than float32 resolves, and their signs
+    # differ.
     "abstopk": ("AbsTopK", {"k": 6, "aux_loss_coefficient": 0.0}, {}),
     "batchtopk": ("BatchTopK", {"k": 4.5}, {}),
     "gated": ("Gated", {}, {"l1": 0.2}),
@@ -44,18 +44,18 @@ OWN = {"Gated": ("b_gate", "b_mag", "r_mag"), "JumpReLU": ("b_enc", "threshold")
 
 
 def names(case):
-    """The tensors of a case."""
+    """Returns the names of a case's tensors."""
     return ("W_enc", "W_dec", "b_dec", *OWN.get(CASES[case][0], ("b_enc",)))
 
 
 def batch(arrays, step):
-    """Batch t, f32[B, D]."""
+    """Returns batch t, f32[B, D]."""
     rows = (step * BATCH + np.arange(BATCH)) % EXAMPLES
     return arrays["x"][rows]
 
 
 def drawn():
-    """Data and weights: sparse combinations off the origin, atoms of different norms."""
+    """Draws data and weights: sparse combinations off the origin, and atoms of different norms."""
     generator = np.random.default_rng(0)
     atoms = generator.normal(size=(2 * SIZE, SIZE))
     on = generator.random((EXAMPLES, 2 * SIZE)) < 0.15
@@ -79,10 +79,10 @@ def drawn():
 
 
 class Peer:
-    """One of SAELens' training SAEs, from given weights.
+    """One of SAELens' training SAEs, made from given weights.
 
-    JumpReLU's threshold is the exponential of the leaf that is trained, as ours is; SAELens trains
-    it as it is. Everything else is SAELens' own code.
+    The trained leaf of JumpReLU is the logarithm of its threshold, as in aejax, while SAELens
+    trains the threshold itself. Everything else is SAELens' own code.
     """
 
     def __init__(self, case, arrays):
@@ -106,12 +106,12 @@ class Peer:
             del self.sae._parameters["threshold"]
 
     def leaves(self):
-        """name -> what is trained."""
+        """Returns the trained leaves by name."""
         leaves = {name: value for name, value in self.sae.named_parameters() if "." not in name}
         return leaves if self.logarithm is None else {**leaves, "threshold": self.logarithm}
 
     def step(self, x):
-        """One forward pass in training; latents that fired are young again."""
+        """Runs one forward pass in training, and resets the ages of latents that fired."""
         import torch
         from sae_lens.saes.sae import TrainStepInput
 
@@ -132,7 +132,9 @@ class Peer:
 
 
 def run(case, arrays):
-    """One case, name -> array: output, loss, grad_*, losses, and at the end dead and threshold."""
+    """Runs one case; returns name -> array: output, loss, grad_*, losses, and the final dead and
+    threshold.
+    """
     import torch
 
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
-"""What transformers computes with random 2-layer models of each family, frozen for the tests.
+"""Writes the reference files: what transformers computes with random 2-layer models.
 
     python -m tests.language.parity.reference              # needs the extra `parity`
     python -m tests.language.parity.reference LOGITS.npz TOKENS.json
-                                            # and cuts transformers' figures of SmolLM2 to size
+                                            # also shortens transformers' results for SmolLM2
 
-For each family a folder as `save_pretrained` writes it, and `expected.npz`: tokens, logits, every
-residual stream, and greedy continuations. Biases and norms are drawn too, so that none is idle.
+Each family has a folder as `save_pretrained` writes it, and `expected.npz`: tokens, logits, every
+residual stream, and greedy continuations. Biases and norms are random too, so that each matters.
 """
 
 import json
@@ -60,7 +60,7 @@ MODELS = {"Gemma3Text": "Gemma3ForCausalLM"}
 
 
 def made(family):
-    """The random model of a family, in float32."""
+    """Makes the random model of a family, in float32."""
     import torch
     import transformers
 
@@ -75,7 +75,7 @@ def made(family):
 
 
 def computed(model):
-    """Tokens i32[B, P], logits f32[B, P, V], residual streams and greedy continuations."""
+    """Computes tokens i32[B, P], logits f32[B, P, V], residual streams and greedy continuations."""
     import torch
 
     tokens = np.random.default_rng(0).integers(2, SIZES["vocab_size"], (TEXTS, TOKENS))

@@ -1,4 +1,4 @@
-"""The mean, scale and norm of activations, accumulated while they are written."""
+"""The mean, scale and norm of vectors, accumulated exactly over any number of them."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
         norms = float(np.sum(np.linalg.norm(x, axis=1)))
         moments = merged(moments, Moments(len(x), mean, squares, norms))
     return moments
+
+
+def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tuple[Moments, ...]:
+    """Returns moments with examples [N, *event] added, one for each layer of [N, layers, size].
+
+    Args:
+      moments: those of earlier examples; None: there are none.
+      values: the examples.
+    """
+    layers = values.shape[1] if values.ndim == 3 else 1
+    parts = np.moveaxis(values.reshape(len(values), layers, -1), 1, 0)
+    before = moments or (empty(parts.shape[2]),) * layers
+    return tuple(with_rows(m, part) for m, part in zip(before, parts, strict=True))
 
 
 def agree(a: Moments, b: Moments) -> bool:

@@ -1,0 +1,98 @@
+"""The sparse code of matching pursuit, whose encoder is the dictionary itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.bottlenecks.sparse.base import Sparse, weights
+from aejax.bottlenecks.sparse.code import SparseCode
+from aejax.bottlenecks.sparse.plain import Architectures, Plain
+from aejax.checks import check, check_count
+from aejax.errors import UserError
+from aejax.kernels.pursuit import pursue
+from aejax.types import Array
+
+
+class MatchingPursuit(Sparse):
+    """Chooses atoms greedily until the residual is small or an atom comes again (SAELens' form).
+
+    There is no kernel: W_enc is the transpose of W_dec. Inputs and outputs are thus in the same
+    space, and the encoder is `nets.Identity`, because a scale would change the atoms of one of
+    them. Keep the atoms at norm 1 (`dictionaries.unit_rows`): a longer one overshoots.
+
+    Attributes:
+      latents: the number of latents m.
+      residual_threshold: the norm of the residual below which an example takes no more atoms.
+      max_iterations: the largest number of atoms that an example takes; None: the size of x.
+      stop_on_duplicate_support: whether an example stops after it has taken an atom again.
+    """
+
+    latents: int
+    residual_threshold: float = 1e-2
+    max_iterations: int | None = None
+    stop_on_duplicate_support: bool = True
+
+    kind = "matching_pursuit"
+    saelens = Architectures("matching_pursuit")
+    vectors = ()
+    settings: ClassVar[Mapping[str, Any]] = {
+        "residual_threshold": 1e-2,
+        "max_iterations": None,
+        "stop_on_duplicate_support": True,
+    }
+    tied = True
+
+    def check(self) -> None:
+        """Raises UserError if the threshold is negative, or no atom may be taken."""
+        check(self, "residual_threshold", lambda norm: norm >= 0, "a number, 0 or more")
+        if self.max_iterations is not None:
+            check_count(self, 1, "max_iterations")
+
+    def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
+        """Computes the code of inputs f32[B, D], with a dense z f32[B, m]."""
+        atoms = weights(decoder, self.latents).atoms
+        if atoms.shape[1] != inputs.shape[1]:
+            raise UserError(
+                f"a matching pursuit explains its own input, but reads {inputs.shape[1]} numbers "
+                f"and writes {atoms.shape[1]}: choose another code for a transcoder"
+            )
+        z = _codes(inputs, atoms, {name: getattr(self, name) for name in self.settings})
+        return SparseCode(z, jnp.sum(z != 0, axis=-1).astype(jnp.float32))
+
+    def projection(self, size: int, decoder: Any) -> tuple[Array, Array]:
+        """Returns the transposed atoms and no bias."""
+        return weights(decoder, self.latents).atoms.T, jnp.zeros((self.latents,))
+
+    def plain(self, params: Any, memory: Any, norms: Array) -> dict[str, Any]:
+        """Returns the fields of Plain."""
+        own = {name: getattr(self, name) for name in self.settings}
+        return {"activation": self.kind, "own": own}
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> tuple[Sparse, Mapping[str, Any]]:
+        """Returns the bottleneck, which has no parameters."""
+        own = {name: plain.own.get(name, usual) for name, usual in cls.settings.items()}
+        return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input, **own), {}
+
+    @classmethod
+    def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
+        """Raises UserError: the residual is that of the inputs as they are."""
+        raise UserError(
+            "a matching pursuit cannot be folded with a scale of its inputs, because encoder and "
+            "decoder share the atoms: use nets.Identity as the encoder and no scale"
+        )
+
+    @classmethod
+    def encode_plain(cls, plain: Plain, inputs: Array) -> Array:
+        """Computes the codes of plain weights, f32[N, m]."""
+        return _codes(inputs, plain.W_dec, {**cls.settings, **plain.own})
+
+
+def _codes(x: Array, atoms: Array, own: Mapping[str, Any]) -> Array:
+    """Computes the codes of x f32[B, D], f32[B, m], with the given settings."""
+    how = own["residual_threshold"], own["max_iterations"], not own["stop_on_duplicate_support"]
+    return jnp.asarray(pursue(x, atoms, *how))

@@ -1,0 +1,79 @@
+"""Data in memory that is no split: a plain array or one batch, to be evaluated as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.events import batch_axes
+from aejax.types import Batch
+
+
+@runtime_checkable
+class Data(Protocol):
+    """Examples in a fixed order; `aejax.data.Split` is one."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yields all examples once, in order; the last batch may be smaller."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """The examples of one batch, in their order."""
+
+    batch: Batch
+
+    def __len__(self) -> int:
+        return len(self.batch.x)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yields all examples once, in order; the last batch may be smaller."""
+        for start in range(0, len(self), size):
+            stop = start + size
+            yield jax.tree.map(lambda leaf, a=start, b=stop: leaf[a:b], self.batch)
+
+
+def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = None) -> Data:
+    """Returns examples that an evaluation can go through.
+
+    Args:
+      data: a split; or an array [N, *event], which is both input and target; or a Batch, where
+        input, target or context differ.
+      size: how many numbers one example has. An array may then have several axes of examples, as
+        [B, T, d], each of whose vectors is one example. None: the first axis counts the examples.
+      event: the shape of one example, if it has several axes; see `events.batch_axes`.
+
+    Raises:
+      UserError: if it is none of these, or the examples have another size.
+    """
+    if isinstance(data, Data):
+        return data
+    if not isinstance(data, Batch):
+        x = _array(data)
+        if size is not None:
+            x = x.reshape(-1, *x.shape[batch_axes(x, size, event, "the model reads") :])
+        data = Batch(x, x)
+    if data.mask is not None:
+        shape = np.shape(data.target)
+        data = data._replace(mask=np.broadcast_to(np.asarray(data.mask), shape))
+    return Fixed(data)
+
+
+def _array(data: Any) -> Any:
+    """Returns an array of numbers with two axes or more."""
+    values = np.asarray(data) if hasattr(data, "__array__") or isinstance(data, list) else None
+    if values is None or values.ndim < 2 or values.dtype.kind == "O":
+        what = type(data).__name__ if values is None else f"array of shape {values.shape}"
+        raise UserError(
+            f"an evaluation got a {what} as its data: give an array [N, ...] of numbers, a Batch, "
+            "or a split, as in train, validation, test = ae.data.arrays(x)"
+        )
+    return values

@@ -1,0 +1,144 @@
+"""Random-access data sets of other libraries as splits: grain, PyTorch-style, or your own.
+
+    train, validation, test = source(dataset, validation=0.1, test=held_out)
+
+Whatever has `__len__` and `__getitem__` is a data set. An example is an array, a tuple (x, y) or a
+mapping of arrays by name. Batches are read in a background thread, a chunk ahead of the training,
+and batch t is the same function of (seed, t) as for arrays. A data set with PyTorch's batched
+`__getitems__(indices)` is read a batch at a time, which is much faster than one example a call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aejax.data.order import permutation
+from aejax.data.split import Split
+from aejax.data.to_batch import Prepare
+from aejax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Items:
+    """Some examples of a data set of another library, as a `Reader`."""
+
+    dataset: Any
+    rows: np.ndarray  # i64[N], the numbers of the examples
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        return named(self.dataset[int(self.rows[index])])
+
+    @property
+    def batched(self) -> bool:
+        """Whether the data set reads many examples in one call."""
+        return hasattr(self.dataset, "__getitems__")
+
+    def many(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads the examples i[n] in one call, leaves [n, *event]."""
+        examples = self.dataset.__getitems__(self.rows[indices].tolist())
+        if isinstance(examples, Mapping) or (
+            isinstance(examples, tuple) and len(examples[0]) == len(indices)
+        ):
+            return {name: np.asarray(column) for name, column in named(examples).items()}
+        if hasattr(examples, "shape"):
+            return {"x": np.asarray(examples)}
+        each = [named(example) for example in examples]
+        return {name: np.stack([one[name] for one in each]) for name in each[0]}
+
+
+def source(
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    *,
+    field: str = "x",
+    scale: float = 1.0,
+    seed: int = 0,
+) -> tuple[Split, Split | None, Split | None]:
+    """Makes splits of random-access data sets, which are read during training.
+
+    Args:
+      train: a data set with `__len__` and `__getitem__`.
+      validation: another one, None, or a share (below 1) or number of examples of train, which are
+        taken at random.
+      test: the same.
+      field: the name of the array that becomes x, where an example is a mapping.
+      scale: the stored value that becomes 1.0, such as 255 for 8-bit pictures.
+      seed: the seed with which shares are taken from train.
+
+    Returns:
+      Three splits, of which validation and test may be None. Labels are not read in advance, so
+      `split.labels` is None. The fingerprint covers the number of examples, the first and the last.
+
+    Raises:
+      UserError: if a data set has no length or no item access, or no array `field`, or if the
+        shares leave train empty.
+    """
+    examples = len(_checked("train", train))
+    order, taken = permutation(examples, seed, 0), 0
+    parts: dict[str, Items] = {}
+    for part, given in (("test", test), ("validation", validation)):
+        if isinstance(given, int | float):
+            count = round(given * examples) if given < 1 else int(given)
+            if count:
+                parts[part] = Items(train, np.sort(order[taken : taken + count]))
+            taken += count
+        elif given is not None:
+            parts[part] = Items(_checked(part, given), np.arange(len(given)))
+    if taken >= examples:
+        raise UserError(
+            f"the data set has {examples} examples, too few to give {taken} away and the rest to "
+            "train: change the shares"
+        )
+    rows = np.sort(order[taken:]) if taken else np.arange(examples)
+    parts["train"] = Items(train, rows)
+    made = {part: _split(part, items, field, scale) for part, items in parts.items()}
+    return made["train"], made.get("validation"), made.get("test")
+
+
+def _split(part: str, items: Items, field: str, scale: float) -> Split:
+    first, last = items[0], items[len(items) - 1]
+    if field not in first:
+        raise UserError(
+            f"the examples of {part} have the arrays {sorted(first)}, but no {field!r}: give the "
+            "name of the one that becomes x as field"
+        )
+    digest = hashlib.sha256(f"{len(items)}".encode())
+    for example in (first, last):
+        for name in sorted(example):
+            digest.update(np.ascontiguousarray(example[name]).tobytes())
+    return Split(
+        name=f"source/{part}",
+        arrays={},
+        prepare=Prepare(field=field, scale=scale),
+        fingerprint=digest.hexdigest(),
+        origin=f"{type(items.dataset).__module__}.{type(items.dataset).__qualname__}",
+        reader=items,
+    )
+
+
+def _checked(part: str, dataset: Any) -> Any:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise UserError(
+            f"{part} is a {type(dataset).__name__}, which has no length or no access by number: "
+            "give a data set with __len__ and __getitem__, or use data.Stream for an iterator"
+        )
+    return dataset
+
+
+def named(example: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of an example by name: a tuple's are x, y, and extra_0 and so on."""
+    if isinstance(example, Mapping):
+        return {name: np.asarray(value) for name, value in example.items()}
+    if isinstance(example, Sequence) and not isinstance(example, str):
+        names = ("x", "y", *(f"extra_{i}" for i in range(len(example) - 2)))
+        return {name: np.asarray(v) for name, v in zip(names, example, strict=False)}
+    return {"x": np.asarray(example)}

@@ -1,0 +1,125 @@
+"""Batches of an iterator, which has no access by number.
+
+    batches = Stream(make, length=50_000, size=128)      # make() starts the iterator from the front
+    for state, metrics in ae.loop(learner, state, batches, epochs=10): ...
+
+The iterator decides the order: batch t is a function of t only as far as `make()` always gives the
+same examples in the same order. A run that resumes reads again what comes before its step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aejax.checks import at_least
+from aejax.data.batches import DATA_STREAM
+from aejax.data.reading import Ahead
+from aejax.data.sources import named
+from aejax.data.to_batch import Prepare
+from aejax.errors import UserError
+from aejax.types import Batch, Key, Source
+
+
+class Stream:
+    """The endless sequence of batches that an iterator gives, epoch after epoch.
+
+    Batches are read in a background thread, a chunk ahead of the training. Members of `seeds` share
+    the stream, so give these shared_data=True.
+
+    Args:
+      make: a function that starts the iterator; an example is an array, a tuple (x, y) or a mapping
+        of arrays by name.
+      length: the number of examples of one pass.
+      size: the batch size, B.
+      seed: the seed of the noise that preparing a batch may draw.
+      field: the name of the array that becomes x, where an example is a mapping.
+      scale: the stored value that becomes 1.0.
+
+    Raises:
+      UserError: if `make` is no function, or a size is below 1; while reading, if a pass has fewer
+        examples than `length`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Iterable[Any]],
+        length: int,
+        size: int,
+        seed: int = 0,
+        field: str = "x",
+        scale: float = 1.0,
+    ):
+        if not callable(make):
+            raise UserError(
+                f"Stream got a {type(make).__name__}, which can be read only once: give a function "
+                "that makes it, such as lambda: iter(files)"
+            )
+        at_least(1, "the length of a stream", length)
+        at_least(1, "batch size", size)
+        self.make, self.length, self.size, self.seed = make, length, size, seed
+        self.prepare = Prepare(field=field, scale=scale)
+        self._examples: Iterator[dict[str, np.ndarray]] | None = None
+        self._position = 0  # the number of batches that were read
+        self._lock = threading.Lock()
+        self._ahead = Ahead(self._read)
+
+    @property
+    def key(self) -> Key:
+        """The key of the data's noise; batch t uses fold_in(key, t)."""
+        return jax.random.fold_in(jax.random.key(self.seed, impl="threefry2x32"), DATA_STREAM)
+
+    def steps(self, epochs: float) -> int:
+        """Returns the number of steps of so many passes through the examples, rounded up."""
+        return math.ceil(epochs * self.length / self.size)
+
+    def __getitem__(self, t: int) -> Batch:
+        """Returns batch t, leaves [B, ...]."""
+        arrays = {name: column[0] for name, column in self._read(t, 1).items()}
+        return self.prepare(jax.random.fold_in(self.key, t), arrays)
+
+    def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
+        """Returns the batches t to t + chunk - 1, of which those before `limit` count."""
+        count = chunk if limit is None else max(0, min(chunk, limit - t))
+        arrays = self._ahead(t, chunk, limit)
+        return Source(arrays, None, self.key, jnp.asarray(count, jnp.int32), self.prepare)
+
+    def _read(self, t: int, chunk: int) -> Mapping[str, np.ndarray]:
+        """Reads T batches from batch t on, leaves [T, B, ...]."""
+        with self._lock:
+            if self._examples is None or t != self._position:
+                if t:
+                    print(
+                        f"reading {t * self.size:,} examples again, to reach batch {t}: a run on "
+                        "an iterator repeats only if the iterator does",
+                        file=sys.stderr,
+                    )
+                self._examples, self._position = self._pass_after_pass(), t
+                next(itertools.islice(self._examples, t * self.size, t * self.size), None)
+            read = list(itertools.islice(self._examples, chunk * self.size))
+            self._position = t + chunk
+        shape = (chunk, self.size)
+        return {
+            name: np.stack([one[name] for one in read]).reshape((*shape, *read[0][name].shape))
+            for name in read[0]
+        }
+
+    def _pass_after_pass(self) -> Iterator[dict[str, np.ndarray]]:
+        while True:
+            count = 0
+            for example in itertools.islice(self.make(), self.length):
+                count += 1
+                yield named(example)
+            if count < self.length:
+                raise UserError(
+                    f"the stream ended after {count} examples, but its length was given as "
+                    f"{self.length}: give the number of examples of one pass"
+                )

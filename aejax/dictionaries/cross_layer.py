@@ -1,0 +1,109 @@
+"""Cross-layer transcoders: a latent that reads at layer l writes at layer l and all later ones.
+
+They are the parts of a crosscoder with some blocks of the weights at zero (Ameisen et al. 2025):
+
+    model = Autoencoder(Scale(), TopK(layers * n, k), Dictionary((layers, d_out), scale=Scale()))
+    tx = optax.chain(optax.adam(1e-3), cross_layer.kept(layers))
+    start = (standardised(train), cross_layer.started(layers))
+    learner(model, sparse(revival=1 / 32), tx, initialise=start)
+
+Inputs are [B, layers, d] and targets [B, layers, d_out], as `store.split(inputs, outputs)` makes
+them of two tuples of hooks. The latents are divided evenly over the layers, in order. `fold` gives
+plain weights, in which the blocks are zero too, so that every other function works on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from aejax.errors import UserError
+from aejax.training.initialise import Initialise
+from aejax.types import Array, Batch, Key, Variables
+from aejax.variables import ATOMS, KERNEL, Path, get, put
+
+
+def reads(layers: int, rows: int, latents: int) -> np.ndarray:
+    """Returns which entries of the kernel are free, bool[rows, latents].
+
+    Args:
+      layers: the number of layers.
+      rows: the size of the input of all layers together.
+      latents: the number of latents of all layers together.
+
+    Raises:
+      UserError: if input or latents cannot be divided evenly over the layers.
+    """
+    return _layer(layers, rows, "numbers of an input")[:, None] == _layer(
+        layers, latents, "latents"
+    )
+
+
+def writes(layers: int, latents: int, columns: int) -> np.ndarray:
+    """Returns which entries of the atoms are free, bool[latents, columns].
+
+    Args:
+      layers: the number of layers.
+      latents: the number of latents of all layers together.
+      columns: the size of the output of all layers together.
+
+    Raises:
+      UserError: if output or latents cannot be divided evenly over the layers.
+    """
+    own = _layer(layers, latents, "latents")[:, None]
+    return own <= _layer(layers, columns, "numbers of an output")
+
+
+def started(layers: int) -> Initialise:
+    """Returns an initialiser that sets the blocks to zero that a latent neither reads nor writes.
+
+    Args:
+      layers: the number of layers.
+    """
+
+    def started(variables: Variables, batch: Batch, key: Key) -> Variables:
+        for path, mask in _MASKS.items():
+            values = get(variables, path)
+            variables = put(variables, path, values * mask(layers, *values.shape))
+        return variables
+
+    return started
+
+
+def kept(layers: int) -> optax.GradientTransformation:
+    """Returns a transformation that leaves these blocks at zero; put it last in a chain.
+
+    Args:
+      layers: the number of layers.
+    """
+
+    def init(params: Any) -> optax.EmptyState:
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        def one(path: Any, leaf: Array) -> Array:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            for own, mask in _MASKS.items():
+                if name == "/".join(own[1:]):
+                    return jnp.where(mask(layers, *leaf.shape), leaf, 0.0)
+            return leaf
+
+        return jax.tree_util.tree_map_with_path(one, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+_MASKS: dict[Path, Any] = {KERNEL: reads, ATOMS: writes}
+
+
+def _layer(layers: int, size: int, what: str) -> np.ndarray:
+    """Returns the layer of each of `size` entries, i64[size]."""
+    if layers < 1 or size % layers:
+        raise UserError(
+            f"{size} {what} cannot be divided evenly over {layers} layers: give a multiple"
+        )
+    return np.repeat(np.arange(layers), size // layers)

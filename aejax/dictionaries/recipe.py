@@ -1,0 +1,143 @@
+"""What a recipe is: all that `ae.learner` takes to train one kind of sparse code.
+
+A recipe stands on four choices that all kinds share. The model centres its data and scales them to
+mean square 1, so that data of any scale train alike. Adam's rate is a share of the size of an
+atom's entries, and falls to 0 over the last fifth of the steps, if their number is known.
+Thresholds are logarithms, which Adam moves by about its rate in a step whatever the size of the
+data: they have a rate of their own, or they would arrive after tens of thousands of steps. While a
+price is steered, gradients are clipped, because their norms change manyfold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from aejax.bottlenecks import Sparse
+from aejax.checks import sensible, whole
+from aejax.dictionaries.unit_rows import unit_rows
+from aejax.errors import UserError
+from aejax.model import Autoencoder
+from aejax.nets import Dictionary, Scale
+from aejax.objective import steer
+from aejax.training.initialise import Initialise, standardised
+from aejax.types import Batch, Key, Objective, Term, Variables
+from aejax.variables import KERNEL, get, put
+
+Event = int | Sequence[int]
+# Adam moves an entry by about its rate in a step. An atom of norm 1 has entries of 1 / sqrt(D),
+# and 60 steps in one direction may change them by as much: a rate of 3e-3 at D 32, 6e-4 at 768.
+RATE = 1 / 60
+THRESHOLD_RATE = 5e-3  # the learning rate of thresholds, which are logarithms
+CLIP = 1.0  # the largest norm of a steered code's gradient, as in Conerly et al. 2024
+
+
+class Recipe(NamedTuple):
+    """A complete way to train one sparse code.
+
+    ae.learner(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
+    """
+
+    model: Autoencoder
+    objective: Objective
+    tx: optax.GradientTransformation  # the optimiser
+    initialise: tuple[Initialise, ...]
+
+
+class Training(NamedTuple):
+    """The numbers of the training that a recipe's schedules follow."""
+
+    steps: int | None  # the number of training steps; None: unknown, so that no rate falls
+    learning_rate: Any  # Adam's, a number that a sweep may trace; None: RATE / sqrt(D)
+
+    def steered(self, l0: Any) -> dict[str, Any]:
+        """Returns the fields of a bottleneck whose price is steered; {} if l0 is None."""
+        if l0 is None:
+            return {}
+        return {"l0": l0} if self.steps is None else {"l0": l0, "descent": max(self.steps // 2, 1)}
+
+    def adam(self, rate: Any) -> optax.GradientTransformation:
+        """Returns Adam at a rate that falls linearly to 0 over the last fifth of known steps."""
+        if self.steps is None:
+            return optax.adam(rate)
+        fall = max(self.steps // 5, 1)
+        return optax.adam(optax.linear_schedule(rate, 0.0, fall, self.steps - fall))
+
+
+def sparsity(name: str, penalty: Term, l0: Any, weight: Any) -> Objective:
+    """Returns a penalty that is steered to L0, or has a fixed weight.
+
+    Args:
+      name: the code's name, for the error.
+      penalty: the sparsity penalty.
+      l0: the mean number of active latents to reach, or None.
+      weight: the penalty's weight, a number or a schedule, or None.
+
+    Raises:
+      UserError: unless exactly one of l0 and weight is given.
+    """
+    if (l0 is None) == (weight is None):
+        given = "neither" if l0 is None else "both"
+        raise UserError(
+            f"the recipe {name} was given {given} of l0 and weight: give l0, the mean number of "
+            "active latents to which its price is steered, or weight, a fixed price"
+        )
+    return steer(penalty) if weight is None else {"price": (weight, penalty)}
+
+
+def recipe(
+    code: Sparse,
+    dictionary: Dictionary,
+    objective: Objective,
+    training: Training,
+    start: Sequence[Initialise],
+    unit: bool = False,
+) -> Recipe:
+    """Builds a recipe of a code, a dictionary and an objective.
+
+    Args:
+      code: the bottleneck.
+      dictionary: the decoder, without a `scale`, which is added here.
+      objective: the loss.
+      training: the numbers that the optimiser follows.
+      start: the initialisers that follow `standardised`.
+      unit: whether the optimiser keeps the atoms at norm 1.
+    """
+    steps = training.steps
+    if steps is not None and not sensible(steps, lambda n: whole(n) and n >= 1):
+        raise UserError(f"the recipe has steps = {steps}: give a number of 1 or more, or None")
+    event, rate = dictionary.shape, training.learning_rate
+    if rate is None:
+        rate = RATE / math.prod((event,) if isinstance(event, int) else event) ** 0.5
+    rates: dict[Any, Any] = {
+        "threshold": training.adam(THRESHOLD_RATE),
+        "rest": training.adam(rate),
+    }
+    tx = optax.multi_transform(rates, _labels)
+    if code.l0 is not None:
+        tx = optax.chain(optax.clip_by_global_norm(CLIP), tx)
+    tx = optax.chain(tx, unit_rows()) if unit else tx
+    model = Autoencoder(Scale(), code, dictionary.clone(scale=Scale()))
+    return Recipe(model, objective, tx, (standardised(), *start))
+
+
+def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
+    """Scales the encoder to norm 0.1, with atoms of norm 1 (as the library dictionary_learning).
+
+    With an encoder of norm 1 the latents of an L1 code start as large as the data, and many end up
+    active but tiny.
+    """
+    return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
+
+
+def _labels(params: Any) -> Any:
+    """Labels the parameters for the two optimisers: "threshold", or "rest"."""
+
+    def label(path: Any, _: Any) -> str:
+        return "threshold" if "threshold" in jax.tree_util.keystr(path[-1:]) else "rest"
+
+    return jax.tree_util.tree_map_with_path(label, params)

@@ -1,0 +1,58 @@
+"""A likelihood of targets in their own units whose inner likelihood sees them standardised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from aejax.contracts import Likelihood
+from aejax.events import spread, sum_events
+from aejax.types import Array, Key
+
+
+class Standardised(Likelihood):
+    """Gives (target - mean) / std to another likelihood, and keeps its densities exact.
+
+    The density of the target is that of the standardised target divided by std, so log p(x) stays
+    in nats of the target's own units, and the mean and samples are in those units too. It suits
+    likelihoods of real targets.
+
+    Attributes:
+      likelihood: the likelihood of the standardised target, such as `LearnedGaussian()`.
+      mean_of: the mean of each value, nested tuples in the shape of one target, or one number.
+      std_of: the standard deviation of each value, above 0, in the same shape.
+    """
+
+    likelihood: Likelihood
+    mean_of: Any
+    std_of: Any
+
+    def shape(self, event: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape of the inner likelihood's prediction."""
+        return self.likelihood.shape(event)
+
+    def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
+        """Computes log p(target | prediction), f32[B], in nats of the target's units."""
+        mean, std = self._statistics(target)
+        # What is missing is 0 here; its mask keeps it out, whatever its standardised value.
+        inner = self.likelihood.log_prob(prediction, (target - mean) / std, mask)
+        return inner - sum_events(jnp.log(std), mask)
+
+    def mean(self, prediction: Any) -> Array:
+        """Computes the expected target, [B, *event]."""
+        return self._restored(self.likelihood.mean(prediction))
+
+    def sample(self, key: Key, prediction: Any) -> Array:
+        """Draws a target for each example, [B, *event]."""
+        return self._restored(self.likelihood.sample(key, prediction))
+
+    def _restored(self, values: Array) -> Array:
+        mean, std = self._statistics(values)
+        return values * std + mean
+
+    def _statistics(self, values: Array) -> tuple[Array, Array]:
+        """Returns mean and standard deviation in the shape of values [B, *event]."""
+        mean, std = jnp.asarray(self.mean_of), jnp.asarray(self.std_of)
+        return spread(mean, values), spread(std, values)

@@ -1,0 +1,209 @@
+"""How the model calls a net: with the context if the net takes one, and told whether it trains.
+
+Any Linen module is a net, and needs neither a context nor a flag of its own:
+
+    nn.Sequential([nn.Dense(64), nn.BatchNorm(), nn.relu, nn.Dropout(0.1), nn.Dense(16)])
+
+Flax's layers ask by an argument whether they train: BatchNorm by `use_running_average`, Dropout by
+`deterministic`, SpectralNorm by `update_stats`. `call` gives each such argument that is still open,
+in the net itself also one with a default, because the model is who calls the net:
+
+    def __call__(self, values, train=False): ...         # the model says train=True in training
+    def __call__(self, values, context=None): ...        # the model gives the batch's context
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.errors import ScopeParamShapeError
+
+from aejax.errors import UserError
+
+# The names by which nets and layers ask whether they train, and the answer of a net that does.
+FLAGS = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "update_stats": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
+
+
+def training(module: nn.Module) -> bool:
+    """Returns whether a net trains: its memory is mutable, and there is a key for its noise.
+
+    A net of your own may ask this in its `__call__`, where it needs to know.
+    """
+    if module.is_initializing() or not module.is_mutable_collection("memory"):
+        return False
+    return module.has_rng("params") or module.has_rng("dropout")
+
+
+def call(net: Any, values: Any, context: Any = None) -> Any:
+    """Calls a net with values and, if it takes one, the context.
+
+    Args:
+      net: a Linen module, or a function, of values alone or of (values, context). It takes the
+        context if it has an argument of that name, or a second one without a default.
+      values: what the net reads, [B, ...].
+      context: the batch's context.
+    """
+    first = _first(net)
+    parameters = _parameters(first)
+    arguments, named = (values,), {}
+    if _takes_context(parameters, context):
+        # By place, as a contract's second argument may have any name, unless it stands elsewhere.
+        if "context" in list(parameters)[2:]:
+            named = {"context": context}
+        else:
+            arguments = (values, context)
+    if not isinstance(net, nn.Module):
+        return net(*arguments, **named)
+    told = {name: FLAGS[name] == training(net) for name in parameters if name in FLAGS}
+    told = {name: value for name, value in told.items() if getattr(first, name, None) is None}
+    with nn.intercept_methods(_tell):
+        return net(*arguments, **named, **told)
+
+
+def _tell(
+    method: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+    context: Any,
+) -> Any:
+    """Intercepts the calls of the layers within a net, and fills the flags that are still open."""
+    module = context.module
+    if context.method_name != "__call__":
+        return method(*arguments, **named)
+    if _is_bridge(module):
+        return method(*arguments, **{"nnx_method": _nnx_call(training(module)), **named})
+    signature = inspect.signature(context.orig_method)
+    for name in FLAGS.keys() & signature.parameters.keys():
+        default = signature.parameters[name].default
+        is_open = default is None or default is inspect.Parameter.empty
+        given = signature.bind_partial(*arguments, **named).arguments
+        if is_open and name not in given and getattr(module, name, None) is None:
+            named = {**named, name: FLAGS[name] == training(module)}
+    return method(*arguments, **named)
+
+
+def _is_bridge(net: Any) -> bool:
+    """Returns whether a net is an NNX module behind Flax's own bridge to Linen."""
+    bridge = sys.modules.get("flax.nnx.bridge")
+    return bridge is not None and isinstance(net, bridge.ToLinen)
+
+
+def _nnx_call(trains: bool) -> Callable[..., Any]:
+    """Returns the call of an NNX module, which keeps the mode of training in its attributes."""
+
+    def call(module: Any, *arguments: Any, **named: Any) -> Any:
+        module.train() if trains else module.eval()
+        return module(*arguments, **named)
+
+    return call
+
+
+@contextlib.contextmanager
+def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
+    """Says which part got values of another shape than its parameters were made for.
+
+    Args:
+      role: what the part is in the model, such as "encoder".
+      part: the module that is called within the block.
+      values: what it is called with, [B, ...].
+      context: the context of the call.
+
+    Raises:
+      UserError: if Flax finds a parameter of another shape than the values need.
+    """
+    try:
+        yield
+    except ScopeParamShapeError as error:
+        name = f"the {role} {type(part).__name__}"
+        shapes = re.findall(r"\([\d, ]*\)", str(error))
+        wanted, held = shapes if len(shapes) == 2 else ("another shape", "its own")
+        if held.replace(" ", "").endswith(wanted.replace(" ", "").lstrip("(")) and held != wanted:
+            raise UserError(
+                f"{name} has parameters of shape {held} in place of {wanted}, which is that of "
+                "several seeds: choose one of them, as in load(folder, seed=0)"
+            ) from error
+        given = "without a context" if context is None else f"with a context of {_shapes(context)}"
+        raise UserError(
+            f"{name} was called with values of shape {_shapes(values)} {given}, which needs "
+            f"parameters of shape {wanted}, but it has {held}: give values and context of the "
+            "shapes with which the model was initialised"
+        ) from error
+
+
+def _shapes(values: Any) -> str:
+    shapes = [str(jnp.shape(leaf)) for leaf in jax.tree.leaves(values)]
+    return " and ".join(shapes)
+
+
+def check_net(net: Any, role: str) -> str | None:
+    """Returns what is wrong with a net as a part of a model, in one sentence; None: nothing."""
+    nnx = sys.modules.get("flax.nnx")
+    for part in _within(net):
+        if nnx is not None and isinstance(part, nnx.Module):
+            name = type(part).__name__
+            return (
+                f"the {role} of this model holds the nnx.Module {name}, whose parameters Flax "
+                f"Linen does not see and would not train: give flax.nnx.bridge.to_linen({name}, "
+                "...), with the class and its arguments in place of the object"
+            )
+    return None
+
+
+def _within(net: Any) -> list[Any]:
+    """Lists a net and what stands in its fields, lists and tuples."""
+    if isinstance(net, list | tuple):
+        return [part for item in net for part in _within(item)]
+    if not isinstance(net, nn.Module):
+        return [net]
+    fields = [name for name in net.__dataclass_fields__ if name != "parent"]
+    return [net, *(part for name in fields for part in _within(getattr(net, name, None)))]
+
+
+def _first(net: Any) -> Any:
+    """Returns the part of a net that reads its arguments: of a Sequential its first layer."""
+    if isinstance(net, nn.Sequential) and net.layers:
+        return _first(net.layers[0])
+    return net.nnx_class if _is_bridge(net) else net
+
+
+def _takes_context(parameters: dict[str, inspect.Parameter], context: Any) -> bool:
+    if "context" in parameters:
+        return True
+    kinds = [parameter.kind for parameter in parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return context is not None
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    placed = [parameter for parameter in parameters.values() if parameter.kind in by_place]
+    return (
+        len(placed) > 1
+        and placed[1].default is inspect.Parameter.empty
+        and placed[1].name not in FLAGS
+    )
+
+
+def _parameters(net: Any) -> dict[str, inspect.Parameter]:
+    """Returns the parameters of a net's call by name, without `self`."""
+    function = net.__call__ if isinstance(net, nn.Module) else net
+    if inspect.isclass(net):
+        function = net.__call__
+    try:
+        found = dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # Some functions written in C do not tell.
+        return {}
+    found.pop("self", None)
+    return found

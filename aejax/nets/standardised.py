@@ -1,0 +1,35 @@
+"""A net that sees its values standardised by fixed statistics, which are part of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.events import spread
+from aejax.nets.call import call
+from aejax.types import Array
+
+
+class Standardised(nn.Module):
+    """Applies a net to (values - mean) / std.
+
+    The statistics are fields, so that config.json and whoever loads the model have them:
+
+        encoder = Standardised(MLP((64,)), *ae.data.statistics(train))
+
+    Attributes:
+      net: the net that is applied to the standardised values.
+      mean: the mean of each value, nested tuples in the shape of one example, or one number.
+      std: the standard deviation of each value, above 0, in the same shape.
+    """
+
+    net: nn.Module
+    mean: Any
+    std: Any
+
+    def __call__(self, values: Array, context: Any = None) -> Any:
+        """Applies the net to standardised values [B, *event]."""
+        mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
+        return call(self.net, (values - spread(mean, values)) / spread(std, values), context)

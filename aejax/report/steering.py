@@ -1,0 +1,57 @@
+"""Steering: the section by which a report says how near a run came to the L0 it was steered to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aejax.report.page import Section, Table
+from aejax.report.results import spoken
+from aejax.training import steering
+
+# The columns of one run's metrics.jsonl: name -> f[n], f[n, S] or f[n, S, L].
+Columns = Mapping[str, np.ndarray]
+
+
+def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
+    """Returns name of a steered run -> by which share its members' L0 is off its target, f[S]."""
+    found = {}
+    for label, columns in runs.items():
+        held = columns.get(f"validation_{steering.METRIC}")
+        if held is not None:
+            there = ~np.isnan(held.reshape(len(held), -1)).any(axis=1)
+            found[label] = np.atleast_1d(held[there][-1])
+        elif steering.METRIC in columns:
+            found[label] = steering.off(columns[steering.METRIC])
+    return found
+
+
+def steering_verdict(runs: Mapping[str, Columns]) -> str:
+    """Returns a sentence for each run that missed its L0 by more than a tenth, "" if none has."""
+    said = (steering.verdict(shares, spoken(label)) for label, shares in reached(runs).items())
+    return " ".join(f"{sentence}." for sentence in said if sentence)
+
+
+def steering_section(runs: Mapping[str, Columns]) -> Section | None:
+    """Builds the section on steered runs; None if no run was steered.
+
+    Args:
+      runs: name of a run -> the columns of its metrics.jsonl.
+    """
+    found = reached(runs)
+    if not found:
+        return None
+    rows = []
+    for label, shares in found.items():
+        low, high = 100 * float(shares.min()), 100 * float(shares.max())
+        missed = int(np.sum(np.abs(shares) > steering.MOST))
+        rows.append((spoken(label), f"{low:+.1f} %", f"{high:+.1f} %", f"{missed} missed it"))
+    said = steering_verdict(runs)
+    text = (
+        "How far the number of active latents is from the number that a code was steered to, at "
+        "the end of training, on validation examples where they were evaluated."
+    )
+    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} members")
+    title = "Active latents miss their target" if said else "Whether steered codes arrived"
+    return Section(title, f"{said}\n\n{text}" if said else text, table=Table(header, rows))

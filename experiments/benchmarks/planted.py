@@ -1,0 +1,121 @@
+"""Recipes on planted data: does a steered code reach its L0, and what does it explain there?
+
+    python -m experiments planted
+    python -m experiments planted --size large
+
+Every recipe is trained for 3,000 steps of 256 tokens at its own defaults on sums of random unit
+directions, of which 64 lie in 32 dimensions (small; 3 latents are asked for), or 256 in 128 (large;
+5), at the scales 1, 0.1 and 10 of the data, with three seeds. L0 and explained variance are those
+of held-out tokens, with thresholds as trained. `less TopK` is the explained variance beyond that of
+TopK of the same shape at the same number of latents. Expect every L0
+within 5 % (the skip transcoder: 8 %), and more explained than by TopK, but for the two L1 codes,
+`relu` and `april`. With `--seeds 1 --scales 1.0` it takes 2 minutes on a CPU core (small).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+import aejax as ae
+from aejax.dictionaries.recipe import Recipe
+from aejax.files import write_json
+from aejax.runs.environment import environment
+from experiments.shared.place import prepared, say
+from experiments.shared.planted import LARGE, SMALL, Planted, fitted, measured, plant
+from experiments.shared.training import summary
+
+Make = Callable[[Planted, int | None], Recipe]
+
+
+def autoencoders(about: Planted, steps: int | None) -> dict[str, Recipe]:
+    """Returns the recipes of autoencoders, TopK first."""
+    fixed = {"k": about.l0, "steps": steps}
+    steered = {"l0": about.l0, "steps": steps}
+    event, m = (about.size,), about.latents
+    recipes = ae.recipes
+    return {
+        "topk": recipes.topk(event, m, **fixed | {"k": round(about.l0)}),
+        "batchtopk": recipes.batchtopk(event, m, **fixed),
+        "matryoshka": recipes.matryoshka(event, m, **fixed),
+        "jumprelu": recipes.jumprelu(event, m, **steered),
+        "gated": recipes.gated(event, m, **steered),
+        "relu": recipes.relu(event, m, **steered),
+        "april": recipes.april(event, m, **steered),
+        "annealed": recipes.annealed(event, m, **steered),
+    }
+
+
+def between_layers(about: Planted, steps: int | None) -> dict[str, Recipe]:
+    """Returns transcoders, skip transcoders and crosscoders, each after TopK of the same shape."""
+    m, k = about.latents, round(about.l0)
+    steered = {"l0": about.l0, "steps": steps}
+    found = {}
+    for name, event in (
+        ("transcoder", (1, about.size)),
+        ("skip_transcoder", (1, about.size)),
+        ("crosscoder", (2, about.size)),
+    ):
+        made = getattr(ae.recipes, name)(event, m, **steered)
+        fixed = ae.recipes.topk(event, m, k, steps=steps)
+        model = fixed.model.clone(decoder=made.model.decoder)
+        start = made.initialise
+        found[f"topk {name}"] = fixed._replace(model=model, initialise=start)
+        found[name] = made
+    return found
+
+
+def command(
+    out: str = "runs/planted",
+    size: Literal["small", "large"] = "small",
+    steps: int = 3_000,
+    seeds: int = 3,
+    scales: tuple[float, ...] = (1.0, 0.1, 10.0),
+    only: tuple[str, ...] = (),
+    known: bool = False,
+) -> None:
+    """Trains and measures all recipes and writes result.json.
+
+    Args:
+      out: folder for result.json.
+      size: which data.
+      steps: number of training steps.
+      seeds: number of members of each recipe.
+      scales: factors by which the data are multiplied.
+      only: names of recipes; all by default.
+      known: whether recipes are told the number of steps, so that their learning rate falls.
+    """
+    folder = prepared(out, steps=steps, seeds=seeds)
+    about = {"small": SMALL, "large": LARGE}[size]
+    train, held = plant(about)
+    told = steps if known else None
+    made = {**autoencoders(about, told), **between_layers(about, told)}
+    made = {name: one for name, one in made.items() if not only or name in only}
+    result: dict[str, Any] = {}
+    for name, recipe in made.items():
+        for scale in scales:
+            begun = time.monotonic()
+            own = [type(train)(*(scale * part for part in tokens)) for tokens in (train, held)]
+            variables = fitted(recipe, own[0], steps, seeds)
+            rows = [
+                measured(recipe, jax.tree.map(lambda leaf, i=i: leaf[i], variables), own[1])
+                for i in range(seeds)
+            ]
+            found = {
+                "l0": np.array([row.l0 for row in rows]),
+                "explained_variance": np.array([row.explained for row in rows]),
+                "dead": np.array([row.dead for row in rows]),
+            }
+            beside = f"topk {name}" if f"topk {name}" in result else "topk"
+            if beside in result and not name.startswith("topk"):
+                other = np.array(result[beside]["explained_variance"]["values"])
+                found["less_topk"] = found["explained_variance"] - other
+            label = name if scale == 1.0 else f"{name}, data times {scale:g}"
+            result[label] = summary(found)
+            cells = "  ".join(f"{key} {np.mean(value):.4g}" for key, value in found.items())
+            say(f"{label:<32} {cells}  ({time.monotonic() - begun:.0f} s)")
+            write_json(folder / "result.json", {**result, "environment": environment()})

@@ -1,0 +1,132 @@
+"""What is wrong is said in one sentence that names the part, both shapes and what to do."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+import aejax as ae
+from tests import kinds
+
+KEY = jax.random.key(0)
+
+
+def initialised(model, batch):
+    """Shapes alone: nothing is computed."""
+    return jax.eval_shape(model.init, KEY, batch)
+
+
+def pictures_without_channels():
+    x = jnp.zeros((8, 28, 28))
+    initialised(kinds.convolutional(), ae.Batch(x, x))
+
+
+def conditional_without_context():
+    model, x = kinds.variational(), jnp.zeros((3, *kinds.EVENT))
+    variables = model.init(KEY, ae.Batch(x, x, context=jnp.ones((3, 2))))
+    model.apply(variables, KEY, 5, method="sample")
+
+
+def seeds_together():
+    learner = ae.seeds(kinds.learner("vae"), 5)
+    batch = kinds.batch()
+    state = jax.eval_shape(learner.init, KEY, batch)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), learner.variables(state))
+    kinds.variational().apply(variables, batch)
+
+
+def codebook_under_a_standard_prior():
+    model = kinds.variational().clone(bottleneck=ae.VectorQuantised(8, 4))
+    jax.eval_shape(ae.learner(model, ae.elbo(), optax.sgd(0.1)).init, KEY, kinds.batch())
+
+
+def one_draw():
+    objective = ae.elbo(rate=ae.losses.rate())
+    ae.learner(kinds.variational(), objective, optax.sgd(0.1), bound=ae.bounds.iwae)
+
+
+def idle_axis():
+    class Four:
+        shape = {"batch": 4}  # noqa: RUF012
+
+    ae.compiled(kinds.learner("vae"), Four())
+
+
+def another_event():
+    model, x, wide = kinds.variational(), jnp.zeros((3, *kinds.EVENT)), jnp.zeros((3, 9, 9, 1))
+    model.apply(model.init(KEY, ae.Batch(x, x)), ae.Batch(wide, wide), method="encode")
+
+
+REFUSED = {
+    "rank": (
+        pictures_without_channels,
+        "the encoder Conv gives shape (2, 16) for x of shape (8, 28, 28), whose first axis is the "
+        "batch",
+    ),
+    "event": (
+        another_event,
+        "the encoder MLP was called with values of shape (3, 9, 9, 1) without a context, which "
+        "needs parameters of shape (81, 32), but it has (64, 32)",
+    ),
+    "context": (
+        conditional_without_context,
+        "the decoder MLP was called with values of shape (5, 4) without a context, which needs "
+        "parameters of shape (4, 32), but it has (6, 32)",
+    ),
+    "seeds": (
+        seeds_together,
+        "the encoder MLP has parameters of shape (5, 64, 32) in place of (64, 32), which is that "
+        "of several seeds: choose one of them, as in load(folder, seed=0)",
+    ),
+    "codebook": (
+        codebook_under_a_standard_prior,
+        "the rate needs a code that is drawn from q(z | x), and VectorCode is not",
+    ),
+    "draws": (one_draw, "this bound reduces several draws, but draws is 1"),
+    "mesh": (idle_axis, "nothing is sharded over the mesh axis 'batch', so its 4 devices"),
+}
+
+
+@pytest.mark.parametrize(("act", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_one_sentence_says_what_is_wrong(act, said):
+    with pytest.raises(ae.UserError, match=re.escape(said)) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_axis_that_a_rule_names_is_used():
+    class Four:
+        shape = {"data": 2, "expert": 2}  # noqa: RUF012
+
+    ae.compiled(kinds.learner("vae"), Four(), ((".*", PartitionSpec("expert")),))
+
+
+@pytest.mark.parametrize("levels", [2, 4, 6, 8])
+def test_even_lattices_have_a_gradient_at_0(levels):
+    """Of order 1, also with 2 levels, whose threshold is at 0 (was at -3.8: one code of 4,096)."""
+    size = 12 if levels == 2 else 3
+    bottleneck = ae.FiniteScalarQuantised((levels,) * size)
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(512, size)), jnp.float32)
+    dense = {"kernel": jnp.eye(size), "bias": jnp.zeros(size)}
+    shapes = jax.eval_shape(lambda: bottleneck.init(KEY, features, None))["params"]
+    params = jax.tree.unflatten(
+        jax.tree.structure(shapes),
+        [dense["bias"] if leaf.ndim == 1 else dense["kernel"] for leaf in jax.tree.leaves(shapes)],
+    )
+
+    def z(x):
+        return bottleneck.apply({"params": params}, x[None], None).z[0, 0]
+
+    slope = jnp.diagonal(jax.jacobian(z)(jnp.zeros(size)))
+    assert (np.asarray(slope) > 0.4).all()
+    assert (np.asarray(slope) < 2.0).all()
+    if levels == 2:
+        code = bottleneck.apply({"params": params}, features, None)
+        np.testing.assert_array_equal(code.z[:, 0] == 0.0, features >= 0)
+        assert len(np.unique(code.indices)) > 400

@@ -1,0 +1,150 @@
+"""Training as users do it: early stopping, plateaus, epochs, accumulation, loggers, best states."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import aejax as ae
+from aejax.runs import loggers, metrics
+from tests import kinds
+
+KEY = jax.random.key(0)
+TRAIN = ae.data.splits(kinds.pixels(), None)[0]
+
+
+def batches(size=32):
+    return ae.data.Batches(TRAIN, size)
+
+
+def test_patience_stops_and_the_best_state_is_loaded(tmp_path):
+    """A figure that rises after its third measurement, in a run that is resumed once in between."""
+    learner = ae.compiled(kinds.learner("plain"))
+    values, kept = [3.0, 2.0, 1.0, 1.5, 1.2, 1.1, 0.5], {}
+    for first, last in ((0, 4), (4, 6)):
+        with ae.Run(tmp_path, {"steps": 7}, best="nll", checkpoint_seconds=0.0) as run:
+            state = run.restore(learner.init(KEY, batches()[0]))
+            patience = ae.Patience(3, past=run.figures("nll"))
+            assert int(state.step) == first
+            for state, found in ae.loop(learner, state, batches(), 7, stop=patience):  # noqa: B020
+                step = int(state.step)
+                figures = {"nll": values[step - 1]}
+                patience.see(figures["nll"])
+                run.log(state, found, figures)
+                run.save(state, figures)
+                kept[step] = kinds.raw(learner.variables(state))
+                if step == last == 4:
+                    break
+    assert step == 6  # 1.5, 1.2 and 1.1 brought no new least value
+    best = ae.load(tmp_path, model=kinds.plain(), best=True)
+    assert kinds.raw(best.variables) == kept[3]
+    newest = ae.load(tmp_path, model=kinds.plain())
+    assert kinds.raw(newest.variables) == kept[6]
+    with pytest.raises(ae.UserError, match=r"no checkpoint of .* has the figure 'elbo'"):
+        ae.load(tmp_path, model=kinds.plain(), best="elbo")
+
+
+def test_a_plateau_lowers_the_rate():
+    """Fails if the loss does not reach the transformation."""
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=1.0)
+    tx = optax.chain(optax.sgd(0.0), plateau)
+    learner = ae.compiled(ae.chunked(kinds.learner("plain", tx=tx), 6))
+    state = learner.init(KEY, kinds.batch())
+    state, _ = kinds.train(learner, state, 6)
+    assert float(optax.tree.get(state.opt, "scale")) < 0.5
+
+
+def test_the_learning_rate_stands_in_the_metrics():
+    schedule = optax.linear_schedule(1e-2, 0.0, 10)
+    tx = optax.inject_hyperparams(optax.adam)(schedule)
+    learner = ae.compiled(ae.seeds(kinds.learner("plain", tx=tx), 2, shared_data=True))
+    state = learner.init(KEY, kinds.batch())
+    for t in range(3):
+        state, found = learner.step(state, kinds.batch())
+        np.testing.assert_allclose(found["learning_rate"], [schedule(t)] * 2, rtol=1e-5)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    """Two halves of a batch, then one step; fails if the halves each take a step."""
+    x = kinds.pixels(32)
+    whole = ae.learner(kinds.plain(), ae.reconstruction(), optax.sgd(1.0))
+    parts = ae.learner(
+        kinds.plain(), ae.reconstruction(), optax.MultiSteps(optax.sgd(1.0), every_k_schedule=2)
+    )
+    start = jax.jit(whole.init)(KEY, kinds.batch())
+    right = jax.jit(whole.step)(start, ae.Batch(x, x))[0]
+    state, step = jax.jit(parts.init)(KEY, kinds.batch()), jax.jit(parts.step)
+    for half in (x[:16], x[16:]):
+        state, _ = step(state, ae.Batch(half, half))
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(right.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_epochs_are_steps():
+    given = batches(30)
+    assert given.steps(2) == 18  # 512 examples of 256, in batches of 30
+    assert given.epoch(18) == pytest.approx(540 / 256)
+    learner = ae.compiled(kinds.learner("plain"))
+    state = learner.init(KEY, given[0])
+    done = [int(after.step) for after, _ in ae.loop(learner, state, given, epochs=0.3)]
+    assert done[-1] == 3
+    with pytest.raises(ae.UserError, match="give one of the two"):
+        ae.loop(learner, state, given, 3, epochs=1)
+
+
+def test_an_error_at_step_0_tells_of_the_scale():
+    """Columns of deviation 10, 30 and 100, not standardised."""
+    x = np.random.default_rng(0).normal(size=(64, 3)) * [10, 30, 10_000]
+    train = ae.data.splits(x, None)[0]
+    model = kinds.variational(ae.likelihoods.LearnedGaussian(), event=(3,))
+    learner = ae.compiled(ae.learner(model, ae.elbo(), optax.adam(1e-3)))
+    given = ae.data.Batches(train, 32)
+    said = r"at step 0 .*: x holds numbers up to \S+, .* standardise them"
+    with pytest.raises(ae.NonFinite, match=said):
+        next(ae.loop(learner, learner.init(KEY, given[0]), given, 3))
+
+
+def test_loggers_see_the_lines_of_the_metrics(tmp_path):
+    """Names and numbers of metrics.jsonl, seeds apart. Fails if figures or the step are lost."""
+    seen = []
+    learner = ae.compiled(ae.chunked(ae.seeds(kinds.learner("plain"), 2), 3))
+    with ae.Run(
+        tmp_path, {"steps": 3}, loggers=[lambda step, values: seen.append((step, values))]
+    ) as run:
+        state = run.restore(learner.init(KEY, batches()[0]))
+        for after, found in ae.loop(learner, state, batches(), 3):
+            run.log(after, found, {"nll": 5.0})
+    lines = metrics.read(tmp_path)
+    assert [step for step, _ in seen] == [0, 1, 2]
+    np.testing.assert_allclose([v["loss"] for _, v in seen], lines["loss"], rtol=1e-6)
+    assert seen[2][1]["nll"] == 5.0
+    named = loggers.flat({"loss": np.arange(2.0), "kl": np.ones((2, 1)), "nll": np.float64(3)})
+    assert named == {"loss/0": 0.0, "loss/1": 1.0, "kl/0/0": 1.0, "kl/1/0": 1.0, "nll": 3.0}
+
+
+def test_tensorboard_writes_what_it_is_given(tmp_path):
+    pytest.importorskip("tensorboardX")
+    logger = loggers.TensorBoard(tmp_path)
+    logger(3, {"loss": np.float64(1.5)})
+    logger.writer.close()
+    (file,) = tmp_path.iterdir()
+    assert re.search(b"loss", file.read_bytes())
+
+
+def test_weights_and_biases_logs_offline(tmp_path):
+    pytest.importorskip("wandb")
+    logger = loggers.WeightsAndBiases("test", dir=str(tmp_path), settings={"silent": True})
+    logger(3, {"loss": np.float64(1.5)})
+    logger.run.finish()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"loss" in file.read_bytes()
+
+
+def test_metrics_of_jnp_are_taken(tmp_path):
+    """A value of the device is a number for a logger too."""
+    assert loggers.flat({"loss": jnp.float32(2)}) == {"loss": 2.0}
