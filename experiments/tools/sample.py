@@ -25,7 +25,7 @@ from aejax.types import Array, Key, Variables
 from experiments.shared.place import say
 from experiments.tools import picture
 
-GENERATING = ("decoder", "prior", "likelihood")  # the parts of a model that sampling needs
+GENERATING = ("decoder", "prior", "likelihood")  # the submodules of a model that sampling needs
 
 
 def command(
@@ -73,7 +73,7 @@ def draw(
 
     Args:
       model: a model with a prior.
-      variables: the variables of one member.
+      variables: the variables of one trained model.
       key: the key of the draws.
       count: the number of samples.
       context: the context of all samples; () for none.
