@@ -128,7 +128,7 @@ def splits(
     Raises:
       UserError: if `binarise` has another value.
     """
-    named = dict(zip(PARTS, parts, strict=True))
+    named: dict[str, Mapping[str, np.ndarray]] = dict(zip(PARTS, parts, strict=True))
     made = splits_of(
         name,
         named,

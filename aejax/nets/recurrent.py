@@ -28,7 +28,7 @@ class GRU(nn.Module):
     def __call__(self, values: Array, context: Any = None) -> Array:
         """Maps [B, T, ...] to [B, width + size of the context]."""
         steps = values.reshape((*values.shape[:2], -1)).astype(jnp.float32)
-        states = nn.RNN(nn.GRUCell(self.width, dtype=self.dtype), name="steps")(steps)
+        states: Any = nn.RNN(nn.GRUCell(self.width, dtype=self.dtype), name="steps")(steps)
         return join_context(states[:, -1], context)
 
 

@@ -138,7 +138,7 @@ def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
     """Returns the step of the checkpoint with the smallest value of a figure."""
     if step is not None:
         raise UserError(f"load was given step={step} and best={best!r}: give one of the two")
-    names = manifest.figures(folder) if best is True else {best}
+    names = manifest.figures(folder) if best is True else {str(best)}
     if len(names) != 1:
         raise UserError(
             f"the checkpoints of {folder} have {'several' if names else 'no'} validation figures"
@@ -146,7 +146,7 @@ def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
             + ("" if names else ": give run.save(state, figures) some, or leave best out")
         )
     name = names.pop()
-    found = manifest.best_figure(folder, str(name))
+    found = manifest.best_figure(folder, name)
     if found is None:
         raise UserError(f"no checkpoint of {folder} has the figure {name!r}: choose another one")
     return found[0]

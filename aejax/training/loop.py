@@ -112,7 +112,7 @@ def loop(
     """
     if (steps is None) == (epochs is None):
         raise UserError(f"steps is {steps} and epochs is {epochs}: give one of the two")
-    steps = batches.steps(epochs) if steps is None else steps
+    steps = int(batches.steps(epochs) if steps is None else steps)
     at_least(1, "steps", steps)
     if not hasattr(batches, "source" if learner.chunk else "__getitem__"):
         raise UserError(

@@ -158,7 +158,7 @@ def test_a_run_that_misses_its_target_says_so(tmp_path):
     learner = ae.compiled(ae.chunked(ae.seeds(learner, 2), 4))
     batches = ae.data.Batches(train, size=32, seed=0)
     with ae.Run(tmp_path / "run", config, model=recipe.model) as run:
-        state = run.restore(learner.init(jax.random.key(0), ae.data.Batches(train, 32, seeds=2)[0]))
+        state = run.restore(learner.init(jax.random.key(0), batches[0]))
         trained = ae.loop(learner, state, batches, steps=4, progress=False)
         run.log(*next(trained))
         with pytest.warns(UserWarning, match=r"above the L0 .* in 2 of 2 members \(members 0, 1\)"):

@@ -31,11 +31,6 @@ def test_importance_weighted_cost_is_the_bound(draws):
     np.testing.assert_allclose(bounds.mean.reduce(cost), cost.mean(axis=0), rtol=1e-5)
 
 
-def test_one_draw_with_any_bound_is_the_elbo():
-    case = linear_gaussian(0.5, 1.3)
-    assert _loss(case, bounds.iwae, 1) == pytest.approx(_loss(case, bounds.mean, 1), rel=1e-6)
-
-
 def test_more_draws_tighten_the_bound_towards_the_density():
     """The draws are the same, and the gap is known.
 

@@ -77,6 +77,7 @@ def test_evaluations_take_arrays_and_batches():
         evaluation.nll(model, variables, [1, 2], KEY)
 
 
+@pytest.mark.slow
 def test_columns_of_any_scale_train():
     """Deviations 10, 30 and 100 (the loss was inf): densities stay those of the units."""
     random = np.random.default_rng(0)

@@ -39,6 +39,7 @@ def test_encoders_give_features_and_take_a_context(net, event, features):
     np.testing.assert_allclose(encode(variables, x[:1], context[:1]), out[:1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", DECODERS.values(), ids=DECODERS)
 def test_decoders_end_in_their_shape_and_depend_on_z_everywhere(net):
     """Fails if sizes that do not halve are cut wrongly, or a patch is left out."""

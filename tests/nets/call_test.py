@@ -103,7 +103,13 @@ class Blocks(nn.Module):
 class TestBatchNorm:
     @pytest.mark.parametrize(
         ("encoder", "draws"),
-        [(normed(), 1), (normed(), 3), (Flagged(), 1), (Asking(), 1), (Blocks(), 1)],
+        [
+            (normed(), 3),
+            (Flagged(), 1),
+            (Blocks(), 1),
+            pytest.param(normed(), 1, marks=pytest.mark.slow),
+            pytest.param(Asking(), 1, marks=pytest.mark.slow),
+        ],
     )
     def test_running_averages_are_those_of_numpy(self, encoder, draws):
         """The encoder runs once a step, also with 3 draws. Fails if it runs at each, or at init."""
@@ -123,6 +129,7 @@ class TestBatchNorm:
         for path, leaf in found:
             np.testing.assert_allclose(leaf, right[path[-1].key], atol=1e-6)
 
+    @pytest.mark.slow
     def test_with_several_draws_the_decoder_keeps_that_of_draw_0(self):
         """Against the codes of the step's own keys. Fails if draws are averaged, or the last."""
         model = variational()

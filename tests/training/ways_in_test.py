@@ -59,6 +59,7 @@ def test_a_plateau_lowers_the_rate():
     assert float(optax.tree.get(state.opt, "scale")) < 0.5
 
 
+@pytest.mark.slow
 def test_the_learning_rate_stands_in_the_metrics():
     schedule = optax.linear_schedule(1e-2, 0.0, 10)
     tx = optax.inject_hyperparams(optax.adam)(schedule)
