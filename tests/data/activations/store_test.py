@@ -175,7 +175,7 @@ class TestFilter:
         found = activations(tmp_path)
         np.testing.assert_array_equal(found.tokens("h")[:], x[kept & ~sink])
         expected = {"masked": (~mask).sum(), "position": (mask & ~kept).sum()}
-        assert found.index.dropped == {**expected, "norm": (kept & sink).sum()}
+        assert found.index.dropped == {**expected, "token": 0, "norm": (kept & sink).sum()}
         assert found.index.offered == mask.size
         assert (kept & sink).sum() > 20
 
