@@ -137,7 +137,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots KL, mutual information, active units and NLL of each job, and the NLL without latents."""
+    """Plots KL, mutual information, active units and NLL, beside the NLL without latents."""
     rows = groups(finished.result)
     level = {"nll": rows.pop(WITHOUT)["nll"].mean}
     values = {
