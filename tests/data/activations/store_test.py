@@ -208,7 +208,7 @@ class TestFilter:
                 ):
                     writer.append({"h": x})
                 writer.append({"h": x}, mask=np.arange(100) != 3)
-        assert activations(tmp_path).index.dropped == {"masked": 2, "position": 0, "norm": 20}
+        assert activations(tmp_path).index.dropped == {"masked": 2, "position": 0, "token": 0, "norm": 20}
 
 
 KILLED = """
