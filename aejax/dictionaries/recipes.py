@@ -1,18 +1,20 @@
-"""Recipes: a model, an objective, an optimiser and a start for each kind of sparse code.
+"""Recipes: a model, objective, optimiser and initialisation for each type of sparse code.
 
     recipe = ae.recipes.jumprelu((32,), latents=128, l0=3.0)
     learner = ae.learner(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
 
 `topk`, `batchtopk` and `matryoshka` fix the number of active latents by `k`. All others reach `l0`
-by a price that a controller adjusts in training (see `bottlenecks.sparse.memory.Controller`), or
-have a fixed `weight`. A recipe follows its paper, except for what all recipes share
-(`dictionaries.recipe`), and is a record whose fields may be replaced. All of them take:
+by a penalty whose weight a controller adjusts in training (see
+`bottlenecks.sparse.memory.Controller`), or have a penalty of fixed `weight`. A recipe follows its
+paper, except for what all recipes share (`dictionaries.recipe`), and is a record whose fields may
+be replaced. All recipes have these arguments:
 
     event          the shape of one example, such as (32,), or the number of its values
     latents        the number of latents, m
     steps          the number of training steps, over the last fifth of which the learning rate
-                   falls to 0; None: it stays as it is, and training may go on
-    learning_rate  Adam's; None: 1 / (60 sqrt(D)) for examples of D values, 3e-3 at 32, 6e-4 at 768
+                   falls to 0; None: the rate is constant, for any number of steps
+    learning_rate  Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values, which is
+                   3e-3 for D = 32 and 6e-4 for D = 768
 """
 
 from __future__ import annotations
@@ -40,13 +42,13 @@ def topk(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns TopK with AuxK (Gao et al. 2024).
+    """Returns the recipe of TopK with AuxK (Gao et al. 2024).
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
       k: the number of active latents of each example.
-      active: the number of the k slots that are used, which a sweep may trace; None: all k.
+      active: how many of the k slots are used, which a sweep may trace; None: all k.
       revival: the weight of AuxK, which revives dead latents.
       steps: the number of training steps, or None.
       learning_rate: Adam's learning rate, or None.
@@ -64,7 +66,7 @@ def batchtopk(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns BatchTopK with AuxK (Bussmann et al. 2024).
+    """Returns the recipe of BatchTopK with AuxK (Bussmann et al. 2024).
 
     Args:
       event: the shape of one example.
@@ -89,7 +91,9 @@ def matryoshka(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns BatchTopK whose first latents must explain alone, with AuxK (Bussmann et al. 2025).
+    """Returns the recipe of Matryoshka BatchTopK with AuxK (Bussmann et al. 2025).
+
+    Several prefixes of the latents are trained to reconstruct the input by themselves.
 
     Args:
       event: the shape of one example.
@@ -115,7 +119,9 @@ def relu(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the L1 penalty with atoms of norm 1, without resampling (Bricken et al. 2023).
+    """Returns the recipe of ReLU with an L1 penalty and atoms of norm 1 (Bricken et al. 2023).
+
+    Dead latents are not resampled.
 
     Args:
       event: the shape of one example.
@@ -138,7 +144,7 @@ def april(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the L1 penalty weighted by the norms of free atoms (Conerly et al. 2024).
+    """Returns the recipe of ReLU with L1 weighted by the norms of free atoms (Conerly et al. 2024).
 
     Args:
       event: the shape of one example.
@@ -162,7 +168,7 @@ def annealed(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the penalty sum z^p, whose p falls from 1 to 0.2 (Karvonen et al. 2024).
+    """Returns the recipe of the penalty sum z^p, p falling from 1 to 0.2 (Karvonen et al. 2024).
 
     Args:
       event: the shape of one example.
@@ -188,7 +194,7 @@ def gated(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns a gate with an L1 penalty and a magnitude without one (Rajamanoharan et al. 2024).
+    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024).
 
     Args:
       event: the shape of one example.
@@ -212,11 +218,12 @@ def jumprelu(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns learned thresholds with a penalty on L0 (Rajamanoharan et al. 2024).
+    """Returns the recipe of JumpReLU, with a penalty on L0 (Rajamanoharan et al. 2024).
 
-    Thresholds start at 1 with a window of width 0.5, and atoms at norm 1: pre-activations then
-    start at their final size, and some of each batch are in the window. The paper's thresholds and
-    window of 1e-3 suit runs of hundreds of thousands of steps.
+    Thresholds start at 1, with gradients from pre-activations in a window of width 0.5 around them,
+    and atoms start at norm 1. Pre-activations then start at about their final size, and some of
+    each batch are in the window. The paper's thresholds and window of 1e-3 suit runs of hundreds of
+    thousands of steps.
 
     Args:
       event: the shape of one example.
@@ -240,9 +247,9 @@ def transcoder(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns a dictionary of one layer that explains another (Dunefsky et al. 2024), by JumpReLU.
+    """Returns the recipe of a JumpReLU transcoder (Dunefsky et al. 2024).
 
-    It is trained on batches `Batch(x, target)`.
+    It encodes one layer and explains another; it is trained on batches `Batch(x, target)`.
 
     Args:
       event: the shape of one target; that of an input is read from the first batch.
@@ -266,7 +273,7 @@ def skip_transcoder(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns a transcoder beside a linear map from input to target (Paulo et al. 2025).
+    """Returns the recipe of a transcoder plus a linear map from the input (Paulo et al. 2025).
 
     It is trained on batches `Batch(x, target, context=x)`.
 
@@ -292,11 +299,11 @@ def crosscoder(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns one code that explains several layers (Lindsey et al. 2024), by JumpReLU.
+    """Returns the recipe of one JumpReLU code that explains several layers (Lindsey et al. 2024).
 
     The paper's code is a ReLU with an L1 penalty (`ae.objectives.crosscoder`), which explains far
-    less at few active latents. Each layer has a scale of its own, so that none is lost beside a
-    larger one.
+    less at few active latents. Each layer is scaled separately, so that no layer is neglected
+    because its activations are small.
 
     Args:
       event: (layers, size), the shape of one example.
@@ -318,7 +325,7 @@ def _jumping(latents: int, l0: Any, training: Training) -> JumpReLU:
 
 
 def _fixed(event: Event, code: Any, objective: Objective, training: Training) -> Recipe:
-    """Builds the recipe of a code with a fixed number of active latents; its atoms are free."""
+    """Builds the recipe of a code with a fixed number of active latents and atoms of any norm."""
     return recipe(code, Dictionary(event), objective, training, [tied])
 
 

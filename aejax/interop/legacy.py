@@ -104,7 +104,7 @@ def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def check_scaling(tensors: Tensors, latents: int) -> None:
-    """Takes the scaling factors of the latents, which some old files hold; they must be 1.
+    """Checks that the scaling factors of the latents, which some old files hold, are 1.
 
     Raises:
       UserError: if a factor is not 1.

@@ -63,7 +63,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
 
 
 def _decoder(tensors: Tensors, latents: int, size: int) -> Array:
-    """Takes the decoder, f32[m, d]; a tied one is stored as the encoder's matrix."""
+    """Returns the decoder, f32[m, d]; a tied decoder is stored as the encoder's matrix."""
     if "decoder.linear.weight" in tensors:
         return tensors.take("decoder.linear.weight", (latents, size))
     return tensors.take("decoder.weight", (size, latents)).T
