@@ -197,7 +197,7 @@ def scored(
     MIG of samples, as in Chen et al. 2018.
 
     Args:
-      config: the experiment's numbers.
+      config: the experiment's settings.
       mean: f[N, L], the posterior means.
       log_std: f[N, L], the logarithms of the posterior deviations.
       factors: i[N, 5].

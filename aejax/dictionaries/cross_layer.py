@@ -75,7 +75,9 @@ def started(layers: int) -> Initialise:
 
 
 def kept(layers: int) -> optax.GradientTransformation:
-    """Returns an optax transformation that keeps those weights zero; put it last in a chain.
+    """Returns an optax transformation that keeps the weights that `started` zeroes at zero.
+
+    Put it last in a chain.
 
     Args:
       layers: the number of layers.

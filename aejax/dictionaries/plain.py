@@ -1,10 +1,10 @@
 """Functions of `Plain`, the record of weights that can represent any sparse dictionary.
 
-    codes = encode(plain, x)               # x f32[N, d] gives f32[N, m], [B, T, d] [B, T, m]
-    y     = decode(plain, codes, x)        # f32[N, d_out]; x is read by a skip connection only
+    codes = encode(plain, x)               # f32[N, m] for x f32[N, d], or [B, T, m] for [B, T, d]
+    y     = decode(plain, codes, x)        # f32[N, d_out]; a skip or normalisation needs x
 
-`aejax.fold(model, variables)` makes a Plain from a trained model, with the input scale and the
-decoder norms folded in; `aejax.unfold(plain)` makes a model from a Plain. Files of other libraries
+`aejax.fold(model, variables)` returns a trained model as a Plain, with the input scale and the
+decoder norms folded in; `aejax.unfold(plain)` returns a Plain as a model. Files of other libraries
 are read into a Plain and written from one, so its fields have the names that those files use:
 W_enc, b_dec, apply_b_dec_to_input.
 """

@@ -50,8 +50,8 @@ def topk(
       k: the number of active latents of each example.
       active: how many of the k slots are used, which a sweep may trace; None: all k.
       revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     code = TopK(latents, k, active=active)  # pyright: ignore[reportCallIssue]
     return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
@@ -71,11 +71,11 @@ def batchtopk(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      k: the mean number of active latents of the examples of a batch; a sweep may trace it.
+      k: the mean number of active latents of a batch's examples; it may be a tracer, in a sweep.
       slots: the largest k of a sweep; None: k.
       revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
     return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
@@ -98,12 +98,12 @@ def matryoshka(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      k: the mean number of active latents of the examples of a batch; a sweep may trace it.
+      k: the mean number of active latents of a batch's examples; it may be a tracer, in a sweep.
       prefixes: the prefix lengths m_1 < ... < m_G = m; None: `losses.fractions(latents)`.
       slots: the largest k of a sweep; None: k.
       revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     lengths = losses.fractions(latents) if prefixes is None else prefixes
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
@@ -126,10 +126,10 @@ def relu(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the L1 norm, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("relu", losses.l1, l0, weight))
@@ -149,10 +149,10 @@ def april(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the penalty, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("april", losses.weighted_l1, l0, weight))
@@ -173,11 +173,11 @@ def annealed(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the penalty, instead of l0.
       steps: the number of training steps, of which each stage takes an eighth, but the first a
         quarter; None: 500 steps a stage, but the first 1,000.
-      learning_rate: Adam's learning rate, or None.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     stage = 500 if steps is None else max(steps // 8, 1)
@@ -199,10 +199,10 @@ def gated(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the gate's L1 norm, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     gate: Objective = {"gate": (1.0, losses.gate_error())}
@@ -228,10 +228,10 @@ def jumprelu(
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("jumprelu", losses.l0, l0, weight))
@@ -252,12 +252,12 @@ def transcoder(
     It encodes one layer and explains another; it is trained on batches `Batch(x, target)`.
 
     Args:
-      event: the shape of one target; that of an input is read from the first batch.
+      event: the shape of one target; the shape of an input is read from the first batch.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("transcoder", losses.l0, l0, weight))
@@ -278,12 +278,12 @@ def skip_transcoder(
     It is trained on batches `Batch(x, target, context=x)`.
 
     Args:
-      event: the shape of one target; that of an input is read from the first batch.
+      event: the shape of one target; the shape of an input is read from the first batch.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("skip_transcoder", losses.l0, l0, weight))
@@ -308,10 +308,10 @@ def crosscoder(
     Args:
       event: (layers, size), the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("crosscoder", losses.l0, l0, weight))

@@ -94,7 +94,7 @@ def command(
                 rows.setdefault(name, {}).setdefault(figure, []).append(value)
         result = {name: summary(row) for name, row in rows.items()}
         write_json(folder / "result.json", {**result, "environment": environment()})
-        say(f"member {member} is measured")
+        say(f"the model of seed {member} is measured")
     for name, row in result.items():
         figures = ", ".join(f"{figure} {cell['mean']:.4g}" for figure, cell in row.items())
         say(f"  {name:<20} {figures}")

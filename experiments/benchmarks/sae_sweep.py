@@ -79,8 +79,8 @@ def command(
         result[name] = summary({figure: np.array([value]) for figure, value in found.items()})
         say(
             f"{name:<10} loss differs by {found['after_1_step']:.1e} after 1 step, "
-            f"{found['over_200_steps']:.1e} over {COMPARED}; 8 members cost "
-            f"{found['cost_of_8']:.2f} solo runs ({found['solo_ms']:.1f} ms a step)"
+            f"{found['over_200_steps']:.1e} over {COMPARED}; 8 models cost "
+            f"{found['cost_of_8']:.2f} single runs ({found['solo_ms']:.1f} ms a step)"
         )
         write_json(folder / "result.json", {**result, "environment": environment()})
 

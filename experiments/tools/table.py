@@ -132,7 +132,7 @@ def _parts(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _contests(result: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Finds all speed comparisons in a result: pairs of (its heading, contestant -> its row)."""
+    """Yields each speed comparison in a result: its heading, and name of a program -> its row."""
     rows = {name: row for name, row in result.items() if isinstance(row, dict)}
     contest = {name: row for name, row in rows.items() if _rate(row)}
     if contest:
@@ -146,7 +146,8 @@ def _rate(row: Mapping[str, Any]) -> str:
     return next((name for name in row if name.endswith("s_per_second")), "")
 
 
-# Optional columns of speed tables: heading -> cell of a contestant. Empty columns are left out.
+# Optional columns of speed tables: heading -> function from a program's row to its cell. Columns
+# without cells are left out.
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "with dead latents": lambda row: f"{row['with_dead'][_rate(row)]:,.0f}",
     "dead": lambda row: f"{row['with_dead']['dead']:,}",
