@@ -95,7 +95,7 @@ def ordered(plain: Plain, x: Any) -> Plain:
 
 
 def merged(plain: Plain, above: float = 0.99) -> Plain:
-    """Returns the weights with one latent in place of several that are duplicates.
+    """Returns the weights with each group of duplicate latents merged into one latent.
 
     Latents are duplicates if both their encoder columns and their decoder rows have a larger cosine
     than `above`. The first of them keeps its decoder row w. Its encoder column, and its biases and
@@ -205,7 +205,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _first_alike(atoms: np.ndarray, columns: np.ndarray, above: float) -> np.ndarray:
-    """Returns each latent's first duplicate, i64[m]: its index, or the latent's own without one.
+    """Returns i64[m]: for each latent the index of the first one that it duplicates, else its own.
 
     Args:
       atoms: f64[m, d_out], rows of norm 1 or 0.

@@ -57,7 +57,7 @@ class Training(NamedTuple):
     learning_rate: Any  # Adam's learning rate, which a sweep may trace; None: RATE / sqrt(D)
 
     def steered(self, l0: Any) -> dict[str, Any]:
-        """Returns the arguments of a bottleneck that steers its penalty to l0; {} if it is None."""
+        """Returns the bottleneck's arguments that steer the penalty to l0, or {} if l0 is None."""
         if l0 is None:
             return {}
         return {"l0": l0} if self.steps is None else {"l0": l0, "descent": max(self.steps // 2, 1)}
@@ -71,7 +71,7 @@ class Training(NamedTuple):
 
 
 def sparsity(name: str, penalty: Term, l0: Any, weight: Any) -> Objective:
-    """Returns a sparsity penalty whose weight a controller adjusts to reach l0, or is fixed.
+    """Returns a sparsity penalty whose weight is fixed, or adjusted by a controller to reach l0.
 
     Args:
       name: the recipe's name, for the error message.
@@ -128,7 +128,7 @@ def recipe(
 
 
 def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Scales the encoder to norm 0.1, with atoms of norm 1 (as the library dictionary_learning).
+    """Initialises the encoder at norm 0.1 beside atoms of norm 1, as dictionary_learning does.
 
     With an encoder of norm 1 the latents of an L1 code start as large as the data, and many end up
     active but tiny.

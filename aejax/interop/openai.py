@@ -13,7 +13,7 @@ from aejax.types import Array
 
 
 def load_openai(path: str | os.PathLike[str]) -> Plain:
-    """Reads a TopK autoencoder, which layer-normalises its inputs, or a ReLU autoencoder.
+    """Reads OpenAI's TopK autoencoders, which layer-normalise their inputs, or ReLU autoencoders.
 
     Args:
       path: the .pt file.

@@ -1,4 +1,4 @@
-"""Exports the model of a finished run, or a part of it, as one file without aejax or flax.
+"""Exports a finished run's model, or a part of it, as one file that runs without aejax or flax.
 
     python -m experiments export runs/digits-vae                                # the decoder
     python -m experiments export runs/digits-vae --format onnx --weights int8

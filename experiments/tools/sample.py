@@ -69,7 +69,7 @@ def draw(
     count: int,
     context: Sequence[float] = (),
 ) -> np.ndarray:
-    """Draws latents from the prior and decodes them to means, f32[count, *event].
+    """Draws latents from the prior and returns the means that they decode to, f32[count, *event].
 
     Args:
       model: a model with a prior.

@@ -27,9 +27,9 @@ OPSET = 21
 
 
 def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
-    """Returns the bytes of one .onnx file, weights included.
+    """Returns a program as the bytes of one .onnx file, which includes the weights.
 
-    Its inputs and outputs have the names of the program's; their first axis is called B.
+    The file's inputs and outputs have the program's names; their first axis is called B.
 
     Raises:
       UserError: if jax2onnx is not installed, or an operation has no form in ONNX.

@@ -34,7 +34,9 @@ Spec = jax.ShapeDtypeStruct
 
 
 def decoder(model: Any, variables: Variables, example: Batch | None = None) -> Program:
-    """Returns the program from z to the likelihood's mean and a sample, with a draw of the prior.
+    """Returns the program from a latent z to the likelihood's mean and a sample of it.
+
+    If the model has a prior, the program also returns a latent drawn from the prior.
 
     Args:
       model: an Autoencoder.
