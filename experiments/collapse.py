@@ -66,7 +66,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns a job for each remedy, from the plain ELBO to the decoder without latents."""
+    """Returns name -> `Job` (a model and its training) for each remedy.
+
+    The first is the plain ELBO, and the last is the decoder without latents.
+    """
     check(config, "width", "latents", "channels", "layers", "conditioning", "nll_draws")
     tx = optax.adam(config.learning_rate)
 

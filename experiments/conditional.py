@@ -70,7 +70,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the jobs: the model given labels, the classifier, and the models given quadrants."""
+    """Returns name -> `Job` (a model and its training).
+
+    The models are the one given labels, the classifier, and those given quadrants.
+    """
     check(config, "width", "latents", "classifier_steps", "quadrant_steps", "samples")
     classes = 10
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
@@ -125,7 +128,7 @@ def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, J
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Scores samples given labels, images with changed labels, and completions beside Pyro's."""
+    """Scores samples given labels, images with changed labels, and completions of images."""
     test = splits[2]
     labels = np.asarray(test.labels)
     done, seeds = trained["labels"], trained["labels"].seeds

@@ -87,7 +87,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns a job for each model, setting and type of noise; "clean" trains without noise."""
+    """Returns name -> `Job` (a model and its training) for each model, setting and type of noise.
+
+    The setting "clean" trains without noise, so it has one job for each model.
+    """
     check(config, "width", "latents", "tested", "fitted")
     jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
     for kind in NOISES:
@@ -146,7 +149,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
-    """Computes level of noise -> mean square error of each seed, f64[S]."""
+    """Returns level of noise -> mean square error of each seed, f64[S]."""
     run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:

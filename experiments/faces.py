@@ -67,7 +67,10 @@ def data(config: Config, place: Place) -> Splits:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the jobs of a variational and a plain autoencoder with equal nets and likelihood."""
+    """Returns the `Job`s (a model and its training) of the VAE and of a plain autoencoder.
+
+    They have equal nets and likelihoods.
+    """
     check(config, "width", "latents", "components", "nll_draws")
     mixture = (
         ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture

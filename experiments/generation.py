@@ -62,7 +62,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the jobs of both models, of the same models on few images, and of the classifier."""
+    """Returns name -> `Job` (a model and its training).
+
+    The models are a VAE and a plain autoencoder, both again on few images, and the classifier.
+    """
     check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))

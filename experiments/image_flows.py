@@ -72,7 +72,7 @@ PAPER = Config(
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns a job for each posterior."""
+    """Returns name -> `Job` (a model and its training) for each posterior."""
     check(config, "width", "latents", "flows", "made", "columns", "tested", "nll_draws")
     size, flows = config.latents, config.flows
     posteriors = {

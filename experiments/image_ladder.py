@@ -43,7 +43,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the job of the ladder VAE."""
+    """Returns the `Job` (a model and its training) of the ladder VAE, by its name."""
     check(config, "small", "large", "channels", "latents", "blocks", "nll_draws")
     if len(event) != 3:
         raise ae.UserError(

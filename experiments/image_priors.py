@@ -52,7 +52,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the job of the model with its prior."""
+    """Returns the `Job` (a model and its training) of the chosen model and prior, by its name."""
     check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
     vamp = config.prior == "vamp"
     top = ae.priors.Vamp(event, config.pseudo_inputs) if vamp else ae.priors.Standard()

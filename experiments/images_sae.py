@@ -61,7 +61,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the jobs: the sparse codes, L1 with means, and a plain autoencoder of equal size."""
+    """Returns name -> `Job` (a model and its training).
+
+    The models are the sparse codes, L1 with means, and a plain autoencoder of equal size.
+    """
     check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
     if not config.k or not 1 <= min(config.k) <= max(config.k) <= latents:

@@ -43,7 +43,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the jobs of the variational autoencoder and of a plain one with the same nets."""
+    """Returns the `Job`s (a model and its training) of the VAE and of a plain autoencoder."""
     check(config, "width", "latents", "draws", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
     size = (config.net, event, config.width, config.latents)

@@ -58,7 +58,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the job of the paper's model with the objective of the config."""
+    """Returns the `Job` of the paper's model: the model and its training, as the config says."""
     check(config, "draws", "nll_draws")
     if config.layers == 2 and config.objective == "dreg":
         raise ae.UserError(

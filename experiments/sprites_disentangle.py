@@ -97,7 +97,7 @@ PAPER = Config(
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns a job for each method and regularisation strength."""
+    """Returns name -> `Job` (a model and its training) for each method and strength."""
     check(config, "width", "critic", "critic_layers", "latents", "strengths", "points", "draws")
     jobs = {}
     for method, strengths in STRENGTHS.items():

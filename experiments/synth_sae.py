@@ -49,7 +49,7 @@ def recipe(config: Config) -> SynthBench:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns a job for each code, swept over the numbers of active latents."""
+    """Returns name -> `Job` (models and their training) for each code, swept over L0."""
     check(config, "tokens", "features", "size", "latents")
     if not config.l0 or not 1 <= min(config.l0) <= max(config.l0) <= config.latents:
         raise ae.UserError(

@@ -54,7 +54,7 @@ def recipe(config: Config) -> SynthBench:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns two jobs: one subtracts the mean of the data, the other does not."""
+    """Returns two `Job`s (a model and its training): with the data's mean subtracted, or not."""
     check(config, "tokens", "features", "size", "latents", "k")
     if config.k > config.latents:
         raise ae.UserError(

@@ -44,7 +44,7 @@ def recipe(config: Config) -> Superposition:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the jobs: L1 at several weights, other codes at several numbers of active latents."""
+    """Returns name -> `Job` (models and their training): L1 swept over weights, others over L0."""
     check(config, "tokens", "features", "size", "latents")
     if (
         not config.l1

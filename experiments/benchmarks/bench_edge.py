@@ -144,7 +144,7 @@ def _member(
 
 
 def _nlls(model: Any, variables: Any, test: Split) -> dict[str, dict[str, float]]:
-    """Returns type of stored weights -> test NLL with such weights, and its loss in percent."""
+    """Returns type of stored weights -> test NLL, and how far it exceeds float32's in percent."""
     leaves, structure = jax.tree.flatten(variables)
     names = list(named(variables))
     each = {}
