@@ -1,6 +1,6 @@
-"""SAEBench's `core` measures, including its errors, to compare with its published tables.
+"""SAEBench's `core` measures, with its mistakes, to compare with its published tables.
 
-Our own measures are in aejax.evaluation.sparsity. SAEBench's explained variance divides by a wrong
+Correct measures are in aejax.evaluation.sparsity. SAEBench's explained variance divides by a wrong
 total: for data of 64 dimensions with mean 3 and standard deviation 0.3, predicting the mean scores
 0.9885 instead of 0. All of these measures depend on how the tokens are divided into batches.
 """

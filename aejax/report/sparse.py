@@ -33,7 +33,7 @@ def sparse_sections(
 
     Args:
       model: an `Autoencoder` with a sparse bottleneck and a `Dictionary` as its decoder.
-      variables: the variables of one member, without the axis S of seeds.
+      variables: the variables of one model, without a leading axis of seeds.
       splits: train, validation and test; units are described by up to 10,000 train examples.
       key: unused, since nothing here is random.
       plain: another autoencoder and its variables, whose reconstructions are shown for comparison.
@@ -64,7 +64,7 @@ def atoms_section(
     """Builds the section that shows the most used atoms of several dictionaries, a row for each.
 
     Args:
-      models: label -> the variables of one member.
+      models: label -> the variables of one model, without a leading axis of seeds.
       densities: label -> f[m], the firing frequency of each latent, in [0, 1].
       split: the split whose examples decide how an atom is drawn.
 

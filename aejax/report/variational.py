@@ -34,7 +34,7 @@ def variational_sections(
     Args:
       model: an `Autoencoder`. Without a prior, its samples come from a Gaussian fitted to its
         codes.
-      variables: the variables of one member, without the axis S of seeds.
+      variables: the variables of one model, without a leading axis of seeds.
       splits: train, validation and test.
       key: the key of the samples.
       plain: a plain autoencoder and its variables, which are shown for comparison.
