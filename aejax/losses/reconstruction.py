@@ -1,4 +1,4 @@
-"""Terms that measure how badly the prediction explains the target."""
+"""Reconstruction terms: the negative log-likelihood of the target, and its squared error."""
 
 from __future__ import annotations
 
