@@ -36,7 +36,7 @@ class PlanarStep(nn.Module):
 
 
 class Planar(VectorBottleneck):
-    """A diagonal Gaussian followed by planar flows whose parameters are linear in the features.
+    """A diagonal Gaussian, transformed by planar flows whose parameters depend on the features.
 
     Attributes:
       latents: the number of latents L.

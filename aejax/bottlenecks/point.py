@@ -24,7 +24,7 @@ class PointCode(NamedTuple):
 
 
 class Point(VectorBottleneck):
-    """Maps the features linearly to `latents` numbers."""
+    """Maps the features linearly to a deterministic code of `latents` values."""
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> PointCode:

@@ -26,12 +26,12 @@ class Rows:
     # i32[B, k] or i32[C, k]; an example has no two nonzero values at the same index.
     indices: Array
     latents: int = dataclasses.field(metadata={"static": True})  # m
-    example: Array | None = None  # i32[C], each row's example, ascending; None: one row each
+    example: Array | None = None  # i32[C], the example of each row, ascending; None: row b is of b
     # B, needed if `example` is given.
     size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def per_example(self, parts: Array) -> Array:
-        """Sums f32[C, ...] over each example's rows, f32[B, ...]; with one row each, no change."""
+        """Sums f32[C, ...] over the rows of each example, f32[B, ...]."""
         if self.example is None:
             return parts
         return jax.ops.segment_sum(parts, self.example, self.size, indices_are_sorted=True)
@@ -50,7 +50,7 @@ class Rows:
         return self.per_example(output.astype(jnp.float32))
 
     def between(self, low: int, high: int) -> Rows:
-        """Returns the rows with zero values for all latents but low <= i < high."""
+        """Returns the rows with all values set to zero except those of latents low <= i < high."""
         inside = (self.indices >= low) & (self.indices < high)
         return dataclasses.replace(self, values=jnp.where(inside, self.values, 0.0))
 
@@ -80,8 +80,9 @@ class SparseCode(NamedTuple):
     """An overcomplete code of which few latents are active."""
 
     z: Array | Rows  # f32[B, m], or rows with a fixed number of slots
-    l0: Array  # f32[B], active latents of each example; carries the gradient of thresholds
-    # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need.
+    l0: Array  # f32[B], the number of active latents; its gradient reaches JumpReLU's thresholds
+    # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need; else
+    # None.
     pre: Array | None = None
 
     @property
@@ -94,7 +95,7 @@ class SparseCode(NamedTuple):
         return dense(self.z)
 
     def uses(self, valid: Array) -> Array:
-        """Counts the valid examples in which each latent is active, i32[m].
+        """Counts for each latent the valid examples that activate it, i32[m].
 
         Args:
           valid: whether each example counts, bool[B].

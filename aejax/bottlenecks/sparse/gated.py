@@ -46,7 +46,7 @@ class Gated(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32), gate)
 
     def fresh(self) -> dict[str, float]:
-        """Returns the initial magnitude parameters, which make the magnitude equal the gate's."""
+        """Returns the initial r_mag and b_mag, with which the magnitude is relu(x W)."""
         return {"r_mag": 0.0, "b_mag": 0.0}
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Gated(Sparse):
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns both biases: the magnitude multiplies the projection by exp(r_mag)."""
+        """Returns b_gate and b_mag; the latter gains exp(r_mag) * shift, as r_mag scales pi."""
         gate, bias, scale = (np.asarray(plain.needed(name), np.float64) for name in cls.vectors)
         return {"b_gate": gate + shift, "b_mag": bias + np.exp(scale) * shift}
 
