@@ -1,4 +1,4 @@
-"""aejax: autoencoders as pure functions in JAX and Flax, one learner for all of them."""
+"""aejax: autoencoders as pure functions in JAX and Flax, with one training function for all."""
 
 from aejax import bounds, contracts, data, evaluation, interop, likelihoods, losses, nets, priors
 from aejax import dictionaries as dictionary

@@ -4,12 +4,13 @@ The cost of a draw is c[k, b] = log q(z_k | x_b) - log p(x_b, z_k). If the objec
 sum to just that, every bound here is an upper bound of -log p(x_b).
 
     bound         value                                gradient of the encoder
-    mean          the negative ELBO                    that of the value
-    iwae          -log of the mean weight              that of the value
-    miwae(M)      mean of M iwae's of K / M draws      that of the value
-    ciwae(beta)   between mean and iwae                that of the value
-    dreg          iwae                                 iwae's with less noise; rate(stick=True)
-    piwae(M)      iwae                                 miwae(M)'s
+    mean          the negative ELBO                    exact gradient of the value
+    iwae          -log of the mean weight              exact gradient of the value
+    miwae(M)      mean of M iwae's of K / M draws      exact gradient of the value
+    ciwae(beta)   beta * mean + (1 - beta) * iwae      exact gradient of the value
+    dreg          equal to iwae                        iwae's with lower variance; needs
+                                                       rate(stick=True)
+    piwae(M)      equal to iwae                        equal to that of miwae(M)
 
 "Sticking the landing" is not a bound of its own: it is `mean` with rate(stick=True).
 """
@@ -25,7 +26,7 @@ from aejax.checks import sensible, whole
 from aejax.errors import UserError
 from aejax.types import Array, Bound
 
-# The least share of the weights that a group keeps, so that float32 does not lose the group.
+# The smallest total weight of a group of draws; without it, float32 would round the group to 0.
 _LEAST = 1e-20
 
 
@@ -110,11 +111,11 @@ def ciwae(beta: float) -> Bound:
 def piwae(groups: int) -> Bound:
     """Returns iwae of all draws for the decoder and miwae(groups) for the encoder.
 
-    The value is iwae's. The gradient that flows back through the codes, and so the encoder's, is
-    miwae's, whose signal-to-noise ratio does not fall as K grows (Rainforth et al. 2018). With
-    rate(stick=True) it is the doubly reparameterised form, which equals miwae's gradient in
-    expectation. A VampPrior, whose density uses the encoder's posteriors, additionally gives the
-    encoder iwae's gradient through the pseudo-inputs.
+    The value is iwae's. The gradient through the codes, which trains the encoder, is that of
+    miwae(groups), whose signal-to-noise ratio does not fall as K grows (Rainforth et al. 2018).
+    With rate(stick=True) this gradient takes its doubly reparameterised form, which has the same
+    expectation. The density of a VampPrior depends on the encoder too, through the posteriors of
+    its pseudo-inputs; this part of the encoder's gradient is iwae's.
 
     Args:
       groups: the number of groups M, which must divide K.
@@ -131,8 +132,8 @@ def piwae(groups: int) -> Bound:
         grouped = _grouped(-jax.lax.stop_gradient(cost), groups)
         share = jax.nn.softmax(jax.nn.logsumexp(grouped, axis=1), axis=0)
         within = jax.nn.softmax(grouped, axis=1)
-        # The gradient is iwae's to 20 digits. The least share preserves the ratios of weights in a
-        # group that would all be zero in float32, because `regrade` needs these ratios.
+        # The gradient is iwae's to 20 digits. In a group whose weights would all round to zero in
+        # float32, the lower limit _LEAST keeps the ratios of the weights, which `regrade` needs.
         weight = (jnp.maximum(share, _LEAST)[:, None] * within).reshape(cost.shape)
         value = _importance_weighted(jax.lax.stop_gradient(cost))
         return value + jnp.sum(weight * (cost - jax.lax.stop_gradient(cost)), axis=0)

@@ -13,12 +13,12 @@ from aejax.types import Key
 
 
 def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
-    """Checks an attribute of a module; a traced number has no value yet and passes.
+    """Checks the value of a module's attribute; a traced value is not known yet and passes.
 
     Args:
-      part: the module, such as a bottleneck.
+      part: the module whose attribute is checked, such as a bottleneck.
       name: the attribute's name; the value None fails, so do not check optional attributes.
-      holds: returns whether a value is valid.
+      holds: a function that returns whether a value is valid.
       wanted: the valid values in words, for the message "give ...".
 
     Raises:
@@ -30,10 +30,11 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
 
 
 def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
-    """Returns whether a value is valid; None is not, and a traced number is."""
+    """Returns holds(value); for None it returns False, and for a traced value True."""
     if isinstance(value, jax.core.Tracer):
         return True
-    # Comparing a jax array inside a traced function gives a tracer, so this takes its number.
+    # Inside a traced function the comparison of a jax array would return a tracer instead of a
+    # bool, so the array is converted to a Python number first.
     value = value.item() if isinstance(value, jax.Array) else value
     return value is not None and bool(holds(value))
 
@@ -41,7 +42,8 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
 def check_not_rbg(key: Key, refusal: str) -> None:
     """Raises UserError with the given message for an rbg key.
 
-    Under vmap, rbg draws for all members from the first member's key.
+    Under vmap over keys, jax's rbg generator uses the first key for all of them, so the models that
+    are trained together with different keys would all draw the same noise.
     """
     if "rbg" in str(jax.random.key_impl(key)):
         raise UserError(refusal)
@@ -69,14 +71,14 @@ def check_size(
     message: str = READS,
     collection: str = "params",
 ) -> None:
-    """Checks what a module is given against a parameter that it already has.
+    """Checks that the size of a module's input equals that of a parameter that already exists.
 
     Args:
       module: a Linen module.
       name: the name of its parameter.
-      axis: the axis of the parameter that must have the size.
-      size: the size of what the module was given; None: there is nothing to check.
-      message: what is wrong, with {} for the size that was given and {} for that of the parameter.
+      axis: the axis of the parameter whose length must equal `size`.
+      size: the size of the module's input; None: nothing is checked.
+      message: the error, with a first {} for the input's size and a second {} for the parameter's.
       collection: the collection that holds the parameter.
 
     Raises:

@@ -9,9 +9,9 @@ These classes define common defaults, so a new module defines only what differs.
 
 An encoder is any Linen module (x, context) -> features, a decoder any (z, context) -> prediction.
 
-A code is a record, usually a `NamedTuple`, without a base class. The protocol `Code` lists what
-every code has, and the protocols after it what some codes have. `isinstance(code, DiagonalCode)`
-tells whether a code has the latter.
+A code, the output of a bottleneck, is a record, usually a `NamedTuple`, without a base class. The
+protocol `Code` lists the fields that every code has; the protocols after it list what only some
+codes have, for which `isinstance(code, DiagonalCode)` tests.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Code(Protocol):
 
     @property
     def latent(self) -> Any:
-        """Returns what the prior gives a probability to, [B, *shape]: z, or indices of codes."""
+        """Returns the variable whose density the prior models, [B, *shape]: z, or code indices."""
         ...
 
 
@@ -47,11 +47,11 @@ class RandomCode(Code, Protocol):
         """Computes log q(z | x) at the draw, f32[B], in nats.
 
         Args:
-          stick: whether to stop the gradient through the parameters of q but not through z (Roeder
-            et al. 2017).
+          stick: whether to stop the gradient with respect to the parameters of q while keeping the
+            gradient through z ("sticking the landing", Roeder et al. 2017).
 
         Raises:
-          UserError: if stick is True and the code cannot do this.
+          UserError: if stick is True and the code does not support it.
         """
         ...
 
@@ -61,17 +61,20 @@ class DensityCode(RandomCode, Protocol):
     """A draw from a posterior whose density is known at any latent, not only at the draw."""
 
     def log_prob(self, values: Array) -> Array:
-        """Computes log q(values_n | x_b) of all pairs, f32[N, B], for values f32[N, L]."""
+        """Computes log q(values_n | x_b) for all pairs (n, b), f32[N, B], from values f32[N, L]."""
         ...
 
     def redraw(self, key: Key) -> Array:
-        """Draws another z for each example, f32[B, L]."""
+        """Draws another z from q(z | x) for each example, f32[B, L]."""
         ...
 
 
 @runtime_checkable
 class DiagonalCode(RandomCode, Protocol):
-    """A draw from N(mean, exp(log_std)^2); no other code may have both of these fields."""
+    """A draw from N(mean, exp(log_std)^2).
+
+    A code with fields `mean` and `log_std` counts as one, so other codes must not have both.
+    """
 
     @property
     def mean(self) -> Array:
@@ -86,7 +89,7 @@ class DiagonalCode(RandomCode, Protocol):
 
 @runtime_checkable
 class TopDownCode(RandomCode, Protocol):
-    """A hierarchy whose levels are diagonal Gaussians given x and the levels above."""
+    """A draw from a hierarchy whose levels are diagonal Gaussians given x and the levels above."""
 
     @property
     def levels(self) -> Sequence[DiagonalCode]:
@@ -96,11 +99,11 @@ class TopDownCode(RandomCode, Protocol):
 
 @runtime_checkable
 class BottomUpCode(RandomCode, Protocol):
-    """A hierarchy of which one level is drawn from x, and all others from that level."""
+    """A draw from a hierarchy: one level is drawn given x, and all others given that level."""
 
     @property
     def whole(self) -> RandomCode:
-        """Returns the level drawn from x; the other levels hold no more information on x."""
+        """Returns the level drawn given x; the others depend on x only through this level."""
         ...
 
 
@@ -114,27 +117,28 @@ class Codebook(Protocol):
 
 
 class Given(NamedTuple):
-    """What a bottleneck may read beside the features; most bottlenecks read none of it."""
+    """What a bottleneck may read besides the features; most bottlenecks read none of it."""
 
     step: Array | int = 0  # i32[], the training step
     context: Any = None  # the batch's context, a pytree with leading B
-    prior: Prior | None = None  # the model's prior: a ladder's posterior shares its trunk
-    decoder: Any = None  # the model's decoder: a sparse bottleneck may read its atoms
+    prior: Prior | None = None  # the model's prior, whose layers a ladder's posterior shares
+    decoder: Any = None  # the model's decoder, whose atoms a sparse bottleneck may read
 
 
 NOTHING = Given()
 
 
 class Bottleneck(nn.Module, abc.ABC):
-    """Abstract: turns the encoder's features into a code.
+    """Abstract: the module that turns the encoder's features into a code.
 
-    A bottleneck behaves as in training if and only if the collection "memory" is mutable.
+    A bottleneck behaves as in training (updates running statistics, for example) if and only if the
+    variable collection "memory" is mutable.
     """
 
     @property
     @abc.abstractmethod
     def shape(self) -> tuple[Any, ...]:
-        """Returns the shape of one example's latent; for a hierarchy a tuple of shapes."""
+        """Returns the shape of one example's latent; for a hierarchy, a tuple of shapes."""
 
     @abc.abstractmethod
     def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> Code:
@@ -143,11 +147,11 @@ class Bottleneck(nn.Module, abc.ABC):
         Args:
           features: the encoder's output, [B, ...].
           key: the key of the noise; None: no noise, so that a Gaussian's z is its mean.
-          given: the other things that a bottleneck may read.
+          given: the training step, the batch's context, and the model's prior and decoder.
         """
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
-        """Converts a latent drawn from the prior to what the decoder sees; by default no change."""
+        """Converts a latent drawn from the prior to the decoder's input z; by default unchanged."""
         return latent
 
 
@@ -167,13 +171,14 @@ class VectorBottleneck(Bottleneck):
 
 
 class Prior(nn.Module, abc.ABC):
-    """Abstract: the distribution of the latents without an input.
+    """Abstract: the distribution p(z) of the latents.
 
-    In the methods, `context` is the batch's context, which a prior may ignore, and `posterior` is
-    the model's function from a Batch to a code without noise, which a VampPrior needs.
+    In the methods, `context` is the batch's context, which a prior may ignore, and `posterior` is a
+    function that encodes a Batch to a code without noise, which a VampPrior needs.
     """
 
-    of_levels: ClassVar[bool] = False  # whether a latent is a tuple, the levels of a hierarchy
+    # Whether a latent is a tuple with one array for each level of a hierarchy.
+    of_levels: ClassVar[bool] = False
 
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:
@@ -186,22 +191,26 @@ class Prior(nn.Module, abc.ABC):
         """Draws n latents, [n, *shape], where shape is the bottleneck's `shape`."""
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
-        """Computes KL(q || p) per dimension, f32[B, L], in nats; None: there is no closed form."""
+        """Computes KL(q || p) per dimension, f32[B, L], in nats; None if it has no closed form."""
 
     def check_event(self, event: tuple[int, ...]) -> None:
-        """Raises UserError if the prior has pseudo-inputs of another shape than `event`."""
+        """Raises UserError if the prior has pseudo-inputs whose shape is not `event`, that of x."""
 
 
 @runtime_checkable
 class TrunkPrior(Protocol):
-    """A hierarchical prior whose deterministic trunk the posterior and the decoder share."""
+    """A hierarchical prior with a deterministic top-down path, shared by posterior and decoder.
+
+    This path, the trunk, computes a state below each level from the state above it and the level's
+    latent.
+    """
 
     def start(self, n: int, context: Any = None) -> Any:
         """Returns the trunk's state above the top level for n examples."""
         ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
-        """Returns the trunk's state below a level, counted from the top, whose latent is z."""
+        """Returns the trunk's state below the level with this index (0: the top) and latent z."""
         ...
 
 

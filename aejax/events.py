@@ -1,4 +1,4 @@
-"""Functions of event axes, which are all axes but the batch's: sums, flattening and joining."""
+"""Sums, flattens and joins event axes: all axes of an array after the batch axis."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
 
 
 def spread(statistic: Array, values: Array) -> Array:
-    """Broadcasts one number, or an array [*event], to the shape of values [B, *event], as f32."""
+    """Broadcasts a scalar or an array [*event] to the shape of values [B, *event], as float32."""
     return jnp.broadcast_to(statistic.astype(jnp.float32), values.shape)
 
 
 def as_batch(data: Any) -> Batch:
-    """Returns a Batch: one as it is, an array f32[N, *event] as its x and target, a split whole."""
+    """Converts data to a Batch.
+
+    Args:
+      data: a Batch, which is returned unchanged; an array f32[N, *event], which becomes both x and
+        target; or a split, all of whose examples become one batch.
+    """
     if isinstance(data, Batch):
         return data
     if hasattr(data, "batches"):
@@ -46,8 +51,8 @@ def as_batch(data: Any) -> Batch:
 def without_missing(batch: Batch) -> Batch:
     """Replaces missing targets, which are NaN where the mask is 0, by 0.
 
-    The mask alone would not remove them, because NaN times 0 is NaN in the sum and in its gradient.
-    Other targets are not changed.
+    Multiplying by the mask would not remove them, because NaN times 0 is NaN, in the sum and in its
+    gradient. Other targets are not changed.
     """
     target, mask = batch.target, batch.mask
     if mask is None or not jnp.issubdtype(target.dtype, jnp.floating):
@@ -71,7 +76,7 @@ def dense(z: Any) -> Array:
 
 
 def flatten(values: Any) -> Array:
-    """Flattens [B, *event] to [B, size of the event]; a sparse z is made dense first.
+    """Flattens [B, *event] to [B, size of the event]; a sparse z is converted to an array first.
 
     Raises:
       UserError: if values is a tuple, such as the levels of a hierarchy.
@@ -86,20 +91,20 @@ def flatten(values: Any) -> Array:
 
 
 def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str) -> int:
-    """Returns how many of the first axes count examples, if one example has `size` numbers.
+    """Returns how many leading axes of an array are batch axes, if an example has `size` elements.
 
-    One example is [size], as in [N, size] and [B, T, size], or has several axes, as a crosscoder's
-    [layers, size of a layer]: it has the shape `event` where the last axes have, else the fewest
-    last axes that hold `size` numbers.
+    An example may have one axis, as in [N, size] and [B, T, size], or several, as a crosscoder's
+    [layers, size of a layer]. If the last axes have the shape `event`, they are the example's;
+    otherwise the example has the fewest last axes whose sizes multiply to `size`.
 
     Args:
-      values: an array with one axis of examples or more, followed by those of one example.
-      size: how many numbers one example has.
-      event: the shape that an example may have; None: no such shape is known.
-      whose: who reads the values, for the message, such as "these weights read".
+      values: an array with one or more batch axes, followed by the axes of one example.
+      size: the number of elements of one example.
+      event: the shape that an example probably has; None: no such shape is known.
+      whose: the subject and verb before the size in the error message: "these weights read".
 
     Raises:
-      UserError: if the last axes do not hold `size` numbers; the message has both numbers.
+      UserError: if no choice of last axes has `size` elements; the message states both sizes.
     """
     shape = tuple(values.shape)
     if event is not None and math.prod(event) == size and shape[-len(event) :] == event:
@@ -126,7 +131,7 @@ def joined(latent: Any) -> Array:
 
 
 def join_context(values: Array, context: Any) -> Array:
-    """Appends the flattened context to values [B, D], giving [B, D + size of the context].
+    """Appends the flattened context to values [B, D] and returns [B, D + size of the context].
 
     Raises:
       TypeError: if a leaf of the context holds integers, which must be one-hot encoded first.

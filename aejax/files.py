@@ -108,7 +108,7 @@ def read_json(path: pathlib.Path, whose: str = "run") -> Any:
 
     Args:
       path: the path of the file.
-      whose: what kind of folder should hold the file; the error for a missing file names it.
+      whose: the kind of folder that has such a file, such as "run", for the error if it is missing.
 
     Raises:
       UserError: if the file is missing, cannot be read, is not JSON, or is nested too deeply.
@@ -128,14 +128,14 @@ def file_sha256(path: pathlib.Path) -> str:
 
 
 def lock_folder(folder: pathlib.Path, wait: bool = False) -> int:
-    """Locks a folder for this process; the kernel releases the lock when the process dies.
+    """Locks a folder for this process; the operating system unlocks it when the process dies.
 
     Args:
       folder: an existing folder.
       wait: whether to wait until another process releases the folder, instead of raising.
 
     Returns:
-      A descriptor for `unlock`.
+      The file descriptor of the lock, to be passed to `unlock`.
 
     Raises:
       UserError: if another process holds the lock and `wait` is False, or the folder cannot be

@@ -1,4 +1,4 @@
-"""The model: encoder, bottleneck, decoder, prior and likelihood, and the paths through them.
+"""The model: its encoder, bottleneck, decoder, prior and likelihood, and the order they run in.
 
 training    x -> features -> code -> prediction
 encoding    x -> features -> code
@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
       prior: the distribution of the latents; None for standard and sparse autoencoders.
       likelihood: the distribution of the target given the prediction; None: the prediction is
         compared with the target directly.
-      parts: further modules that a term needs, by name, such as a critic.
+      parts: name -> a further module whose parameters a loss term needs, such as a critic.
 
     Raises:
       UserError: if the bottleneck, prior or likelihood does not derive from the class of that name
@@ -49,7 +49,7 @@ class Autoencoder(nn.Module):
     parts: Mapping[str, nn.Module] = flax.core.FrozenDict()
 
     def __post_init__(self) -> None:
-        """Checks the contracts of the parts, and that encoder and decoder share no module."""
+        """Checks the classes of the five modules, and that encoder and decoder share no module."""
         for part, contract in (
             (self.bottleneck, Bottleneck),
             (self.prior, Prior),
@@ -74,14 +74,20 @@ class Autoencoder(nn.Module):
         super().__post_init__()
 
     def __call__(self, batch: Batch, key: Key | None = None, step: Array | int = 0) -> Forward:
-        """Runs one forward pass: features, code, explain."""
+        """Runs one forward pass: encodes the batch, draws a code, and decodes it.
+
+        Args:
+          batch: a Batch, an array f32[B, *event] that is both x and target, or a split.
+          key: the key of the bottleneck's noise; None: no noise.
+          step: the training step, i32[], which schedules read.
+        """
         batch = as_batch(batch)
         features = self.features(batch)
         code = self.code(batch, features, key, step)
         return self.explain(batch, features, code, step, key)
 
     def features(self, batch: Batch) -> Any:
-        """Computes the encoder's features; they need no key, so K draws share them."""
+        """Computes the encoder's output; it uses no key, so K draws of a code can share it."""
         with fitting("encoder", self.encoder, batch.x, batch.context):
             features = call(self.encoder, batch.x, batch.context)
         seen = jnp.shape(jax.tree.leaves(batch.x)[0])
@@ -95,7 +101,14 @@ class Autoencoder(nn.Module):
         return features
 
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
-        """Draws a Code with the key; without a key there is no noise."""
+        """Passes features through the bottleneck and returns its Code.
+
+        Args:
+          batch: the batch that the features were computed from.
+          features: the output of `features`.
+          key: the key of the noise; None: no noise.
+          step: the training step, i32[].
+        """
         self._check_latents()
         if self.prior is not None:
             self.prior.check_event(tuple(batch.x.shape[1:]))
@@ -106,9 +119,9 @@ class Autoencoder(nn.Module):
     def explain(
         self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
     ) -> Forward:
-        """Decodes a code and returns all that the terms may read.
+        """Decodes a code and returns the Forward that the loss terms read.
 
-        A target that is NaN where the mask is 0 counts as missing and is replaced by 0.
+        Targets that are NaN where the mask is 0 are missing values and are replaced by 0.
         """
         prediction = self.decode(code.z, batch.context)
         self._check_shape(prediction, batch.target)
@@ -124,7 +137,7 @@ class Autoencoder(nn.Module):
         return self.code(batch, self.features(batch), None, 0)
 
     def decode(self, z: Any, context: Any = None) -> Any:
-        """Decodes z to a prediction, in the likelihood's own parametrisation."""
+        """Decodes z to a prediction: the likelihood's parameters, such as logits, not its mean."""
         with fitting("decoder", self.decoder, z, context):
             return call(self.decoder, z, context)
 
@@ -137,7 +150,7 @@ class Autoencoder(nn.Module):
         return prediction if self.likelihood is None else self.likelihood.mean(prediction)
 
     def encode(self, batch: Batch) -> Any:
-        """Encodes a batch to the latent without noise, which for a Gaussian is the mean.
+        """Encodes a batch to its latent without noise; for a Gaussian bottleneck, to the mean.
 
         The batch may also be an array, its x, or a split.
         """
@@ -200,7 +213,7 @@ class Autoencoder(nn.Module):
 
 
 def _modules(part: Any) -> dict[int, nn.Module]:
-    """Collects a part and the modules in its fields, by their identity."""
+    """Returns a module and, recursively, the modules in its fields, as id(module) -> module."""
     if not isinstance(part, nn.Module):
         return {}
     found = {id(part): part}

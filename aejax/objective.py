@@ -5,7 +5,7 @@ Losses are composed by merging mappings, as optimisers are composed by chaining 
     vae     = elbo()                                             # rate + distortion
     beta    = elbo(beta=optax.linear_schedule(0.0, 4.0, 1_000))  # KL warm-up to beta = 4
     cycles  = elbo(beta=cyclical(10_000))                        # KL warm-up, again and again
-    watched = merge(beta, watch(error=losses.squared_error))     # measured, never added
+    watched = merge(beta, watch(error=losses.squared_error))     # logged, not added to the loss
     custom  = merge(elbo(), {"smooth": (0.1, my_term)})          # my_term(model, forward) -> f32[B]
 """
 
@@ -44,7 +44,7 @@ def merge(*objectives: Objective) -> Objective:
 
 
 def watch(**terms: Term) -> Objective:
-    """Returns an objective of terms that are measured at every step but not added to the loss."""
+    """Returns an objective of terms that are computed and logged but not added to the loss."""
     return {name: (None, term) for name, term in terms.items()}
 
 
@@ -54,8 +54,8 @@ def elbo(beta: optax.ScalarOrSchedule = 1.0, rate: Term = losses.kl) -> Objectiv
     Args:
       beta: the weight of the rate, a number or a schedule of the step. The sum bounds -log p(x)
         from above if beta is 1.
-      rate: `losses.kl` (closed form), or `losses.rate()` (sampled at the draws), which all bounds
-        but `bounds.mean` need.
+      rate: the term of the rate: `losses.kl`, the KL divergence in closed form, or `losses.rate()`,
+        its estimate at the drawn z, which every bound except `bounds.mean` needs.
     """
     return {"rate": (beta, rate), "distortion": (1.0, losses.distortion)}
 
@@ -71,7 +71,7 @@ def cyclical(
       period: the number of steps of one cycle.
       peak: the weight at the end of each rise.
       ramp: the share of a cycle that the linear rise takes.
-      cycles: the number of cycles, after which the weight stays at the peak; None: no end.
+      cycles: the number of cycles, after which the weight stays at the peak; None: infinitely many.
 
     Returns:
       A function from the step, i32[], to the weight, f32[].
@@ -88,7 +88,7 @@ def cyclical(
 
     def schedule(step: Array) -> Array:
         step = jnp.asarray(step)
-        # The remainder is taken of integers, because float32 cannot hold every step above 2^24.
+        # The remainder is computed in integers, because float32 cannot hold every step above 2^24.
         position = (step % period).astype(jnp.float32) / (period * ramp)
         risen = jnp.minimum(position, 1.0)
         if cycles is not None:
@@ -115,10 +115,10 @@ def sparse(
     Args:
       l1: the weight of the L1 norm; None: no L1 term, as for bottlenecks with a fixed number of
         active latents.
-      revival: the weight of AuxK, usually 1/32 or 1; None: no AuxK.
-      steered: a penalty whose price a controller adjusts so that the bottleneck's `l0` latents are
-        active, such as `losses.penalty`; None: no such term.
-      dead_after: steps of silence after which a latent is dead.
+      revival: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: none.
+      steered: a sparsity penalty whose weight a controller adjusts until the mean number of active
+        latents equals the bottleneck's `l0`, such as `losses.penalty`; None: no such term.
+      dead_after: the number of steps without firing after which a latent counts as dead.
       error: the error term: `losses.scaled_error`, `losses.unexplained`,
         `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.
     """
@@ -132,11 +132,13 @@ def sparse(
 
 
 def steer(penalty: Term) -> Objective:
-    """Returns a penalty whose price is adjusted to the bottleneck's target `l0`, which is watched.
+    """Returns a sparsity penalty whose weight a controller adjusts to reach the bottleneck's `l0`.
+
+    The distance from the target `l0` is logged as `off_target`.
 
     Args:
-      penalty: a term on the size or the number of active latents, such as `losses.penalty`, the one
-        that the bottleneck's class defines.
+      penalty: a term that grows with the size or number of the active latents, such as
+        `losses.penalty`, which the bottleneck's class defines.
     """
     return {"price": (1.0, losses.priced(penalty)), **watch(off_target=losses.off_target)}
 
@@ -150,7 +152,7 @@ class Total(NamedTuple):
 
 
 def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
-    """Evaluates every term, each with its own key, and adds up those that have a weight.
+    """Evaluates every term, each with its own key, and sums those whose weight is not None.
 
     A term's key depends on its name only, so adding a term does not change another's noise.
 

@@ -7,10 +7,10 @@ from types import ModuleType
 
 from aejax.errors import UserError
 
-# Maps a module to the packages to install, if these are not named as the module.
+# Maps the name of a module to the packages to install, where the names differ.
 PACKAGES = {
     "PIL": "pillow",
-    "jax2onnx": "jax2onnx==0.13.0 onnxruntime",  # newer ones pin an orbax below ours
+    "jax2onnx": "jax2onnx==0.13.0 onnxruntime",  # newer versions require an older orbax
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets array_record importlib_resources",
@@ -22,7 +22,7 @@ def needs(module: str, purpose: str) -> ModuleType:
 
     Args:
       module: the dotted name of the module.
-      purpose: what needs the module, the subject of the message "... needs ...".
+      purpose: what the module is needed for; it begins the message "PURPOSE needs PACKAGE".
 
     Returns:
       The module.

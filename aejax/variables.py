@@ -13,21 +13,21 @@ from typing import Any, TypeAlias
 
 Path: TypeAlias = tuple[str, ...]
 
-# These are the paths of an Autoencoder with a sparse bottleneck and a Dictionary as its decoder.
+# These paths hold in an Autoencoder with a sparse bottleneck and the decoder `nets.Dictionary`.
 KERNEL = ("params", "bottleneck", "encode", "kernel")  # W_enc, f32[D, m]
 BIAS = ("params", "bottleneck", "encode", "bias")  # b_enc, f32[m]
-AGE = ("memory", "bottleneck", "ages", "age")  # i32[m]
+AGE = ("memory", "bottleneck", "ages", "age")  # i32[m], steps since each latent last fired
 ATOMS = ("params", "decoder", "atoms")  # W_dec, f32[m, D]
 OFFSET = ("params", "decoder", "bias")  # b_dec, f32[D]
 SKIP = ("params", "decoder", "skip_kernel")  # W_skip, f32[D_in, D], only with a skip connection
-# Each `Scale` stores a mapping with mean, factor and inverse.
+# A net `Scale` stores a mapping with mean, factor and inverse at each of these paths.
 INPUT_SCALE = ("memory", "encoder")
 OUTPUT_SCALE = ("memory", "decoder", "scale")
 SKIP_SCALE = ("memory", "decoder", "skip")
 
 
 def get(tree: Any, path: Path) -> Any:
-    """Returns the entry at a path, or None if there is none."""
+    """Returns the entry of nested mappings at a path, or None if nothing is there."""
     for name in path:
         if not isinstance(tree, Mapping) or name not in tree:
             return None
@@ -50,25 +50,30 @@ def nested(path: Path, value: Any) -> Any:
 
 
 def ending(path: Path) -> str:
-    """Returns a regular expression that matches the end of a leaf's path, without the collection.
+    """Returns a regular expression that matches every leaf path ending in the path's names.
 
-    It matches the parameter and also the optimiser's moments of it, whose paths end the same way.
+    The collection, the first name, is left out, so that the expression matches a parameter and also
+    the optimiser's moments of that parameter.
     """
     return "/".join(map(re.escape, path[1:])) + "$"
 
 
-# A state keeps the collection "memory" and, under names that begin so, all others but "params".
+# `State.memory` holds the collection "memory" and every further collection but "params"; the names
+# of the further collections get this prefix.
 FURTHER = "@"
 
 
 def remembered(variables: Any) -> dict[str, Any]:
-    """Returns a state's memory: the collection "memory" with all further collections in it."""
+    """Packs all collections but "params" into one mapping, the field `memory` of a State."""
     further = {name: kept for name, kept in variables.items() if name not in ("params", "memory")}
     return {**variables.get("memory", {}), **{FURTHER + n: kept for n, kept in further.items()}}
 
 
 def unpacked(params: Any, memory: Any) -> dict[str, Any]:
-    """Returns the variables of parameters and of a state's memory, as `remembered` packs it."""
+    """Returns a model's variables from the fields `params` and `memory` of a State.
+
+    It undoes the packing of `remembered`.
+    """
     further = {name: kept for name, kept in memory.items() if name.startswith(FURTHER)}
     own = {name: kept for name, kept in memory.items() if name not in further}
     collections = {name.removeprefix(FURTHER): kept for name, kept in further.items()}
