@@ -131,8 +131,8 @@ class VectorQuantised(Bottleneck):
 def nearest(vectors: Array, codebook: Array) -> Array:
     """Returns the index of the nearest row of codebook f32[codes, size] to each vector, i32[...].
 
-    It compares ||v - c||^2 without ||v||^2, which does not depend on c, at the cost of one matrix
-    product.
+    It compares ||v - c||^2 without the term ||v||^2, which does not depend on c, so that one matrix
+    product suffices.
 
     Args:
       vectors: f32[..., size].

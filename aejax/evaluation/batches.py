@@ -21,7 +21,7 @@ ROWS = 256  # examples per block of `in_blocks`
 class Static:
     """A model as a static argument of jit: equal models share one compiled program.
 
-    A model that cannot be hashed, because one of its attributes is a list, is equal only to itself.
+    A model that cannot be hashed, for example because an attribute is a list, equals only itself.
     """
 
     def __init__(self, model: Any):

@@ -18,9 +18,9 @@ _RATE = 0.1
 
 
 class Walk(NamedTuple):
-    """The settings of the chains.
+    """The settings of the Hamiltonian Monte Carlo chains of annealed importance sampling.
 
-    More chains, temperatures or leapfrog steps give tighter bounds and take longer.
+    With more chains, temperatures or leapfrog steps the bounds are tighter and take longer.
     """
 
     chains: int = 16  # chains for each example

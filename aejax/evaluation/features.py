@@ -92,7 +92,8 @@ def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
 def nearest(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
     """Pairs each latent with the feature of largest |cosine|; a feature may have several latents.
 
-    SynthSAEBench measures precision, recall and F1 on these P = m pairs.
+    SynthSAEBench computes precision, recall and F1 of these P = m pairs, whereas `recovery` uses
+    those of `matched`.
     """
     cosine = cosines(dictionary, truth)
     features = np.argmax(np.abs(cosine), axis=1)

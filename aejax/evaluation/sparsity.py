@@ -71,7 +71,7 @@ def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -
       model: a model whose code is a SparseCode.
       variables: the variables of one model, without a leading axis of seeds.
       data: N examples: a split; an array f[N, d] or f[B, T, d]; or a Batch, which is needed if the
-        target differs from the input or the model reads a context.
+        target differs from the input or the model has a context.
       batch: the number of examples at a time.
 
     Raises:

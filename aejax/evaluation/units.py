@@ -38,16 +38,17 @@ class TopExamples(NamedTuple):
 
 
 class Units(NamedTuple):
-    """How well the top examples of each unit agree on a label.
+    """How well the labels of each unit's K strongest examples agree.
 
-    A unit that is active for fewer than `top` examples is not judged.
+    Units that are active for fewer than K examples are not judged: they have no entropy and label,
+    and do not count in the means.
     """
 
-    entropy: np.ndarray  # f64[M], nats, the entropy of the top examples' labels; NaN if not judged
-    label: np.ndarray  # i64[M], the most frequent label of the top examples; -1 if not judged
+    entropy: np.ndarray  # f64[M], nats, the entropy of the K examples' labels; NaN if not judged
+    label: np.ndarray  # i64[M], the most frequent label of the K examples; -1 if not judged
     mean_entropy: float  # nats, the mean entropy of the judged units
-    agree: float  # the share of judged units whose top examples all have the same label
-    judged: int  # the number of units that are active for at least `top` examples
+    agree: float  # the share of judged units whose K examples all have the same label
+    judged: int  # the number of units that are active for at least K examples
     rare: int  # the number of units that are active for fewer examples
     dead: int  # the number of units that are active for no example
 
@@ -55,8 +56,8 @@ class Units(NamedTuple):
 def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Units:
     """Computes how well the labels of each unit's strongest examples agree.
 
-    A unit that is active for fewer than `top` examples is not judged, because a few examples may
-    agree by chance.
+    A unit that is active for fewer than `top` examples gets no entropy and no label, because the
+    labels of a few examples may agree by chance.
 
     Args:
       activations: f[N, M]; a unit is active if its value is above zero.

@@ -1,4 +1,4 @@
-"""A `lax.switch` whose branches cost nothing, forward or backward, unless they are taken."""
+"""A `lax.switch` whose branches take almost no time, forward or backward, unless they are taken."""
 
 from __future__ import annotations
 

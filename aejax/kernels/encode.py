@@ -1,4 +1,4 @@
-"""Projection and selection in one operation; its backward pass reads only the k selected rows."""
+"""Top-k of x W + b in one operation, whose backward pass uses only the k selected latents."""
 
 from __future__ import annotations
 

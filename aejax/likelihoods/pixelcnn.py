@@ -112,14 +112,14 @@ class PixelCNN(Likelihood):
     def mean(self, prediction: Array) -> Array:
         """Estimates the expected image, f32[B, H, W, colours]; no gradient flows through it.
 
-        The expectation over all images has no closed form. The estimate draws one image and returns
-        each pixel's expectation given the earlier pixels drawn; it is unbiased and costs as much as
-        a sample. The key is fixed, so that the result is reproducible.
+        The expectation over all images has no closed form. One image is drawn, and the result is
+        the expectation of each pixel given the earlier pixels of that image. It is unbiased and
+        takes as long as a sample. The key is fixed, so that the result is reproducible.
         """
         return self._draw(jax.random.key(0), prediction)[1]
 
     def _draw(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws an image, and returns also each pixel's expectation given the earlier pixels."""
+        """Draws an image; returns it, and the expectation of each pixel given the earlier ones."""
         net, net_variables = self.net.unbind()
         observation, variables = self.observation.unbind()
         # Without this, reverse mode would save every iteration even if nothing is differentiated.

@@ -1,7 +1,7 @@
-"""Errors of a dictionary in the decoder's scaled units.
+"""Reconstruction errors of a dictionary in the decoder's scaled units.
 
-If the decoder has a `Scale`, these are units in which the data has mean square 1, so that the same
-coefficients suit data of any scale. If it has none, they are the target's units.
+If the decoder has a `Scale`, scaled units are those in which the data has mean square 1, so that
+the same loss coefficients suit data of any scale. Otherwise they are the units of the target.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ def penalty(model: Any, forward: Forward) -> Array:
 def priced(penalty: Term) -> Term:
     """Returns the term price * penalty, whose price is adjusted to reach the bottleneck's `l0`.
 
-    The price takes the place of a sparsity coefficient, so give the term weight 1 in an objective.
-    A controller changes it after every batch (see `bottlenecks.sparse.memory.Controller`).
+    The price is the sparsity coefficient, so the weight of the term in an objective must be 1. A
+    controller changes the price after every batch (see `bottlenecks.sparse.memory.Controller`).
     """
 
     def priced(model: Any, forward: Forward) -> Array:

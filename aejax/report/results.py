@@ -15,7 +15,7 @@ ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name != name.capitalize()
 }
-# result.json holds numbers that are not finite as these strings (see `aejax.files`).
+# In result.json, numbers that are not finite are written as these strings (see `aejax.files`).
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 # Explanations of results whose name also stands elsewhere on the page, for other examples.
 NOTES = {

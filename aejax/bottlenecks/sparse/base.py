@@ -74,7 +74,7 @@ class Sparse(Bottleneck):
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
 
-    # The name used as the `activation` of Plain; without one, Plain holds the class itself.
+    # The value of `activation` in Plain; "": it is the class itself.
     kind: ClassVar[str] = ""
     saelens: ClassVar[Architectures] = Architectures()  # the names in SAELens' files
     vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that it needs
@@ -278,7 +278,7 @@ class Sparse(Bottleneck):
         inputs = self.inputs(features, decoder)
         kernel, bias = self.projection(inputs.shape[-1], decoder)
         norms = self.norms(decoder)
-        # The dead latents come first; others fill the rest and are masked out below.
+        # The indices of dead latents come first; the other indices are masked out below.
         columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
         held = jnp.take(dead, columns)[None]
         own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)

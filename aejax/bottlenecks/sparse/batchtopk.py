@@ -137,10 +137,10 @@ class BatchTopK(Sparse):
 
 
 class Slots(NamedTuple):
-    """C rows of w slots; each example has as many consecutive rows as it needs."""
+    """C rows of w slots, each slot for one latent; an example has as many rows as it needs."""
 
-    indices: Array  # i32[C, w], the latent of each slot
-    used: Array  # bool[C, w], whether the slot holds a chosen latent
+    indices: Array  # i32[C, w], the index of the latent in each slot
+    used: Array  # bool[C, w], False for slots that remain empty
     example: Array  # i32[C], the example of each row, in ascending order
 
 

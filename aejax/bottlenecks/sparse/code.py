@@ -16,10 +16,11 @@ from aejax.types import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A sparse z with a fixed number of slots: `values` at `indices`, zero elsewhere.
+    """A sparse z, stored as `values` of the latents `indices`; all other latents are zero.
 
-    Usually each example has one row of k slots. If examples need different numbers of slots
-    (BatchTopK), an example may have several rows, C rows in all, ordered by example.
+    Usually row b holds the k values of example b. In BatchTopK, where examples have different
+    numbers of values, an example may have several rows; there are C rows in all, in the order of
+    the examples.
     """
 
     values: Array  # f32[B, k] or f32[C, k]
@@ -45,7 +46,7 @@ class Rows:
         return zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
 
     def combine(self, atoms: Array) -> Array:
-        """Computes dense() @ atoms[m, D] at the cost of the slots only, f32[B, D]."""
+        """Computes dense() @ atoms, f32[B, D], for atoms f32[m, D], from the stored values only."""
         output = decode_rows(self.values.astype(atoms.dtype), self.indices, atoms)
         return self.per_example(output.astype(jnp.float32))
 
@@ -70,7 +71,7 @@ class Subset:
         return zeros.at[:, self.columns].set(self.values)
 
     def combine(self, atoms: Array) -> Array:
-        """Computes dense() @ atoms[m, D] at the cost of the c latents only, f32[B, D]."""
+        """Computes dense() @ atoms, f32[B, D], for atoms f32[m, D], from the c latents only."""
         own = jnp.take(atoms, self.columns, axis=0)
         values = self.values.astype(atoms.dtype)
         return jnp.matmul(values, own, preferred_element_type=jnp.float32)
@@ -79,7 +80,7 @@ class Subset:
 class SparseCode(NamedTuple):
     """An overcomplete code of which few latents are active."""
 
-    z: Array | Rows  # f32[B, m], or rows with a fixed number of slots
+    z: Array | Rows  # f32[B, m], or only the values that may be nonzero
     l0: Array  # f32[B], the number of active latents; its gradient reaches JumpReLU's thresholds
     # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need; else
     # None.

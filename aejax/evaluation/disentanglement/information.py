@@ -26,7 +26,7 @@ def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> f
 
 
 def modularity(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
-    """Measures how far each latent depends on one factor (Ridgeway and Mozer 2018, equation 2).
+    """Returns the modularity: 1 if each latent depends on one factor (Ridgeway and Mozer 2018).
 
     It is the mean over the latents of 1 - r / (b (F - 1)), where b is the largest I(z; v)^2 of the
     latent with any factor and r is the sum of I(z; v)^2 over the other factors. Even codes that are

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 LONGEST = 256  # the longest vector that can be drawn as a strip
-# The colours of zero, positive and negative weights. Colour-blind readers tell orange from blue.
+# The colours of zero, positive and negative weights. Colour-blind readers can distinguish the last
+# two, orange and blue.
 ZERO, ABOVE, BELOW = (0.94, 0.945, 0.95), (0.80, 0.36, 0.0), (0.10, 0.38, 0.70)
 
 
