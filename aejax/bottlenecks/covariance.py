@@ -28,7 +28,7 @@ class FullGaussianCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which the prior gives a probability, f32[B, L]."""
+        """Returns z, the value whose density the prior evaluates, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
@@ -55,7 +55,7 @@ class FullGaussianCode(NamedTuple):
 
 
 class FullGaussian(VectorBottleneck):
-    """Draws z = location + cholesky noise, noise ~ N(0, 1).
+    """Draws z = location + cholesky @ noise, with noise ~ N(0, 1).
 
     See Kingma and Welling 2019, section 2.5.1. L (L + 3) / 2 statistics are linear in the features:
     the location, the logarithm of the Cholesky factor's diagonal, and the entries below the

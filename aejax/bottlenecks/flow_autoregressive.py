@@ -70,7 +70,7 @@ class MADE(nn.Module):
 
 
 class AutoregressiveStep(nn.Module):
-    """Computes s z + (1 - s) m, then reverses the order of the latents.
+    """One step of the flow: computes s z + (1 - s) m, then reverses the order of the latents.
 
     The shift m and the gate s = sigmoid(a + 1) are computed by a net in which m and a of a latent
     depend on earlier latents (Kingma et al. 2016, equations 13 and 14). Because of the offset 1, s

@@ -13,7 +13,7 @@ from aejax.types import Array, Key
 
 
 class PlanarStep(nn.Module):
-    """Computes z + u tanh(w z + b), where u, w and b are linear in the features.
+    """One step of the flow: z + u tanh(w z + b), where u, w and b are linear in the features.
 
     Source: Rezende and Mohamed 2015, equation 10.
     """

@@ -14,7 +14,7 @@ from aejax.types import Array, Key
 
 
 class SylvesterStep(nn.Module):
-    """Computes z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
+    """One step of the flow: z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
 
     Q f32[L, M] has orthonormal columns; R and R' f32[M, M] are upper triangular with diagonals in
     (-1, 1). All of them depend on the features. Q comes from a QR decomposition. The paper's

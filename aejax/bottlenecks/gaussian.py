@@ -23,7 +23,7 @@ class GaussianCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which the prior gives a probability, f32[B, L]."""
+        """Returns z, the value whose density the prior evaluates, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:

@@ -17,14 +17,14 @@ from aejax.types import Array, Key
 
 
 class LatticeCode(NamedTuple):
-    """Points of a lattice, with their indices."""
+    """Points of a lattice, the grid of all combinations of levels, with their indices."""
 
     z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; gradients pass the rounding unchanged
     indices: Array  # i32[B, *positions], the index of each point, from 0
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, to which a prior gives a probability, i32[B, *positions]."""
+        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
         return self.indices
 
 

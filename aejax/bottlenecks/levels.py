@@ -31,7 +31,7 @@ class LevelsCode(NamedTuple):
 
     @property
     def latent(self) -> tuple[Array, ...]:
-        """Returns the draws of the levels, to which the prior gives a probability, f32[B, L_l]."""
+        """Returns the z of each level, whose joint density the prior evaluates, f32[B, L_l]."""
         return tuple(level.z for level in self.levels)
 
     def log_q(self, stick: bool = False) -> Array:
@@ -60,7 +60,7 @@ class UpwardCode(NamedTuple):
 
     @property
     def latent(self) -> tuple[Array, ...]:
-        """Returns the draws of the levels, to which the prior gives a probability, f32[B, L_l]."""
+        """Returns the z of each level, whose joint density the prior evaluates, f32[B, L_l]."""
         return tuple(level.z for level in self.steps)
 
     def log_q(self, stick: bool = False) -> Array:

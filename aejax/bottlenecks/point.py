@@ -19,7 +19,7 @@ class PointCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which a prior may give a probability, f32[B, L]."""
+        """Returns z, the value whose density a prior, if any, evaluates, f32[B, L]."""
         return self.z
 
 

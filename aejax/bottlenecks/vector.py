@@ -24,7 +24,7 @@ class VectorCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, to which a prior gives a probability, i32[B, *positions]."""
+        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
         return self.indices
 
 

@@ -40,7 +40,7 @@ class Bidirectional(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """The mean of upper - lower, in nats; in expectation, it bounds the error of either one."""
+        """The mean of upper - lower, in nats; in expectation, no bound is further off than this."""
         return float(np.mean(np.asarray(self.upper, np.float64) - self.lower))
 
 

@@ -21,13 +21,13 @@ class Fidelity(NamedTuple):
         return self.cosine / self.examples if self.examples else float("nan")
 
     def l2_ratio(self) -> float:
-        """Returns the mean of ||x_hat|| / ||x||; it is below 1 if the reconstruction shrinks."""
+        """Returns the mean of ||x_hat|| / ||x||, below 1 if reconstructions are too short."""
         return self.ratio / self.examples if self.examples else float("nan")
 
     def relative_bias(self) -> float:
         """Returns E||x_hat||^2 / E<x, x_hat> (Rajamanoharan et al. 2024, equation 10).
 
-        It is below 1 if the reconstruction shrinks.
+        It is below 1 if reconstructions are too short.
         """
         return self.square / self.product if self.product else float("nan")
 
@@ -35,7 +35,7 @@ class Fidelity(NamedTuple):
 def fidelity(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Fidelity:
-    """Computes the sums over B examples.
+    """Computes the sums of cosines, norms and inner products over B examples.
 
     Args:
       target: [B, *event]; examples whose target is zero are left out of the cosine and the ratio.

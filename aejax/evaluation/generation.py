@@ -55,7 +55,7 @@ def quality(
 
 
 def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndarray:
-    """Returns the features of all examples: f[N, *event] -> f64[N, D]."""
+    """Computes the features of all examples f[N, *event], in batches, f64[N, D]."""
     parts = [
         np.asarray(features(examples[start : start + batch]), np.float64)
         for start in range(0, len(examples), batch)
@@ -64,10 +64,11 @@ def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndar
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Returns |m - n|^2 + tr(S + T - 2 (S^1/2 T S^1/2)^1/2) of means m, n and covariances S, T.
+    """Computes the squared Fréchet distance of two Gaussians fitted to the features.
 
-    This is the squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982), fitted to
-    features (Heusel et al. 2017, equation 6). It is biased upwards for few examples.
+    With means m, n and covariances S, T it is |m - n|^2 + tr(S + T - 2 (S^1/2 T S^1/2)^1/2), the
+    squared 2-Wasserstein distance (Dowson and Landau 1982; Heusel et al. 2017, equation 6). It is
+    biased upwards for few examples.
 
     Args:
       real: f[N, D].
@@ -88,7 +89,7 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Returns the unbiased estimate of the squared MMD under the kernel (x . y / D + 1)^3.
+    """Computes an unbiased estimate of the squared MMD with the kernel (x . y / D + 1)^3.
 
     It follows Binkowski et al. 2018, section 4, except that it is one estimate from all examples,
     not a mean over subsets.

@@ -32,7 +32,7 @@ class Elbo(NamedTuple):
 
 
 class Nll(NamedTuple):
-    """An estimate of -log p(x); in expectation it is too large, by less the more draws are used."""
+    """An estimate of -log p(x), which is too large in expectation, but less so for more draws."""
 
     nll: np.ndarray  # f32[N], nats
     effective_sample_size: np.ndarray  # f32[N], from 1 (a single draw has all the weight) to K
@@ -85,7 +85,9 @@ def nll(
     batch: int = 100,
     group: int = 10,
 ) -> Nll:
-    """Estimates -log mean_k p(x, z_k) / q(z_k | x) over exactly K draws (Burda et al. 2016, eq. 8).
+    """Estimates -log p(x) of each example by importance sampling (Burda et al. 2016, equation 8).
+
+    The estimate is -log mean_k p(x, z_k) / q(z_k | x) over K draws z_k from q(z | x).
 
     Args:
       model: a model with a prior and a likelihood.

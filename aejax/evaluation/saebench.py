@@ -16,7 +16,7 @@ from aejax.errors import UserError
 
 
 class SAEBench(NamedTuple):
-    """The measures under SAEBench's own names, each prefixed with `saebench_`."""
+    """SAEBench's measures, under its names with the prefix `saebench_`; e is x - x_hat."""
 
     saebench_explained_variance: float  # 1 - E||e||^2 / (E||x||^2 - (mean of x_ij^2)^2)
     saebench_explained_variance_legacy: float  # mean over tokens of 1 - ||e||^2 / ||x - mean||^2

@@ -123,7 +123,7 @@ def tokens(data: Any, model: Any, variables: Variables) -> Data:
 def variance(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Variance:
-    """Computes the sums over B examples, with differences in float64.
+    """Computes the sums of squares for the explained variance over B examples, in float64.
 
     Args:
       target: [B, *event].

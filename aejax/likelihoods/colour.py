@@ -34,7 +34,7 @@ class _Mixture(NamedTuple):
 
 
 class ColourLogisticMixture(Likelihood):
-    """A mixture of discretised logistics for each colour pixel, with dependent channels.
+    """A mixture of discretised logistics for each colour pixel, whose channels are dependent.
 
     The mean of green depends linearly on red, and the mean of blue on red and green (Salimans et
     al. 2017, equation 3). Unlike in `LogisticMixture`, one component explains all three channels of

@@ -95,7 +95,7 @@ def level_sample(key: Key, mean: Array, raw: Array, levels: int) -> Array:
 
 
 class DiscretisedLogistic(Likelihood):
-    """A discretised logistic for each value on a grid in [0, 1] (Kingma et al. 2016, section 5.1).
+    """A logistic, rounded to a grid in [0, 1], for each element (Kingma et al. 2016, section 5.1).
 
     The last axis of the prediction has two entries, the mean and the logarithm of the scale, both
     in units where values range over [-1, 1].
@@ -132,7 +132,7 @@ class DiscretisedLogistic(Likelihood):
 
 
 class LogisticMixture(Likelihood):
-    """A mixture of discretised logistics for each value on a grid in [0, 1].
+    """A mixture of logistics, rounded to a grid in [0, 1], for each element of the target.
 
     See Salimans et al. 2017, equation 2. Each element has its own mixture, and all elements are
     independent, even the channels of a pixel; `ColourLogisticMixture` couples channels. The last

@@ -71,7 +71,7 @@ class PixelCNN(Likelihood):
 
     @property
     def support(self) -> tuple[float, float] | None:
-        """Returns the range of targets that the observation accepts."""
+        """Returns the range of targets that `observation` accepts, or None if any are accepted."""
         return self.observation.support
 
     def shape(self, event: Sequence[int]) -> Shape:

@@ -29,7 +29,9 @@ def gate_l1(weighted: bool = False) -> Term:
 
 
 def gate_error(detach: bool = True) -> Term:
-    """Returns ||target - (relu(gate) atoms + bias)||^2, f32[B], in the decoder's scaled units.
+    """Returns the term ||target - (relu(gate) atoms + bias)||^2, f32[B], in scaled units.
+
+    These are the units in which the decoder's `Scale`, if any, gives the data mean square 1.
 
     If the decoder has a skip connection, it is added to the prediction, as the bias is.
 

@@ -17,9 +17,9 @@ from aejax.types import Array, Forward
 
 
 def commitment(model: Any, forward: Forward) -> Array:
-    """Computes ||encoded - sg(code vector)||^2, f32[B], summed over the positions.
+    """Computes ||encoded - sg(codebook vector)||^2, f32[B], summed over the positions.
 
-    The term is the commitment loss of van den Oord et al. 2017, equation 3.
+    This is the commitment loss of van den Oord et al. 2017, equation 3; sg stops the gradient.
     """
     code = forward.code
     apart = code.encoded - jax.lax.stop_gradient(code.z)

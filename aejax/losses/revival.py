@@ -51,9 +51,10 @@ def revival(
     """Returns the term AuxK, which trains dead latents to reconstruct the residual, f32[B].
 
     For each example, the k dead latents with the largest pre-activations are decoded, and the term
-    is ||sg(e) - their sum||^2 in the decoder's scaled units, where e is the residual (Gao et al.
-    2024, A.2). Its gradient reaches the atoms and the encoder columns of these latents. Nothing is
-    computed while no latent is dead (if several models train together: no latent of any model).
+    is ||sg(e) - their sum||^2 in the decoder's scaled units, where e is the residual and sg stops
+    the gradient (Gao et al. 2024, A.2). It trains the atoms and encoder columns of these latents.
+    Nothing is computed while no latent is dead (if several models train together: no latent of any
+    model).
 
     Args:
       k: the number of dead latents used for each example; None: half of the residual's size D, but

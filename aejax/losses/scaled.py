@@ -53,10 +53,10 @@ def normalised_error(model: Any, forward: Forward) -> Array:
 
 
 def unexplained(model: Any, forward: Forward) -> Array:
-    """Computes f32[B] whose mean is the batch's fraction of variance unexplained (FVU).
+    """Computes the fraction of variance unexplained (FVU), f32[B], as a mean over the batch.
 
     An example's value is B ||y - y_hat||^2 / sum_B ||y - mean_B y||^2, which does not depend on the
-    scale of the data.
+    scale of the data. The mean of these values is the FVU of the batch.
     """
     target = forward.batch.target
     centred = target - jnp.mean(target, axis=0, keepdims=True)

@@ -1,4 +1,4 @@
-"""Sparsity penalties of an overcomplete code, and metrics of how much of it is in use."""
+"""Sparsity penalties, and metrics of sparse codes such as L0 and the share of dead latents."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def weighted_l1(model: Any, forward: Forward) -> Array:
 
 
 def layered_l1(model: Any, forward: Forward) -> Array:
-    """Computes a crosscoder's sum_i |z_i| sum_l ||atom_i in layer l||, f32[B].
+    """Computes the L1 penalty of a crosscoder, sum_i |z_i| sum_l ||atom_i in layer l||, f32[B].
 
-    The target is [B, layers, size]; norms are taken over the last axis and summed over the layers
-    (Lindsey et al. 2024).
+    The target is [B, layers, size]; the norm of an atom is computed in each layer, and the norms
+    are summed over the layers (Lindsey et al. 2024).
     """
     atoms = dictionary(model).weights(model.bottleneck.latents).atoms
     lengths = safe_norm(atoms.reshape((-1, *forward.batch.target.shape[1:])))
@@ -66,7 +66,10 @@ def quadratic_l0(target: float) -> Term:
 
 
 def relative_l0(target: float) -> Term:
-    """Returns the term (mean_B L0 / target - 1)^2, repeated to f32[B] (dictionary_learning)."""
+    """Returns the term (L0 / target - 1)^2, with the batch's mean L0, as in dictionary_learning.
+
+    Its value is repeated for all examples, f32[B].
+    """
     _check_target(target)
 
     def relative_l0(model: Any, forward: Forward) -> Array:
@@ -126,7 +129,10 @@ def priced(penalty: Term) -> Term:
 
 
 def off_target(model: Any, forward: Forward) -> Array:
-    """Computes mean_B L0 / target - 1, for the bottleneck's target `l0`, repeated to f32[B]."""
+    """Computes L0 / target - 1 of the batch's mean L0 and the bottleneck's target `l0`, f32[B].
+
+    The value is repeated for all examples.
+    """
     target = _target(model)
     return jnp.full(forward.code.l0.shape, jnp.mean(forward.code.l0) / target - 1.0)
 

@@ -37,7 +37,7 @@ class Levels(Prior):
     of_levels = True
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z), f32[B], in nats, for levels f32[B, L_l].
+        """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l].
 
         Raises:
           UserError: if z does not have one level more than there are nets.
@@ -115,7 +115,7 @@ class Ladder(Prior):
         return self.trunk.advance(level, state, z)
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z), f32[B], in nats, for levels f32[B, L_l]."""
+        """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l]."""
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
             density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))

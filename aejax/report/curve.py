@@ -76,7 +76,7 @@ def binned(curve: Curve, log_steps: bool = True, bins: int = 160) -> Line:
 
 
 def grouped(history: History) -> dict[str, dict[str, Curve]]:
-    """Groups curves by metric: `loss` and `validation_loss` become two curves of `loss`.
+    """Groups curves by metric, so that `loss` and `validation_loss` are drawn in one plot.
 
     Args:
       history: name of a logged metric, with or without the prefix of a split -> curve.

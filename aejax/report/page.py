@@ -52,7 +52,7 @@ class Drawn(NamedTuple):
 
 
 def draw(picture: Picture) -> Drawn:
-    """Draws a picture in both themes."""
+    """Draws a picture in the light and in the dark theme."""
     light, dark = (png(picture.draw(theme=theme)) for theme in (LIGHT, DARK))
     # The header of a PNG file holds width and height at these offsets.
     width, height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))

@@ -43,7 +43,7 @@ class Projection(nn.Module):
 
 
 class Sparse(Bottleneck):
-    """Abstract: a sparse bottleneck; a subclass defines its activation by `activate`.
+    """Base class of sparse bottlenecks; a subclass defines its activation by `activate`.
 
     To add a new sparse code, write one subclass, in the library or outside it, that defines
     `activate`. Define the following too if they apply. To convert a trained dictionary to plain
@@ -137,7 +137,7 @@ class Sparse(Bottleneck):
 
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D].
+        """Computes the sparse code of inputs f32[B, D]: the projection and its activation.
 
         Args:
           inputs: the input of the projection, f32[B, D].

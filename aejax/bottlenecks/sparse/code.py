@@ -59,7 +59,7 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """A z that is zero except at a set of latents, which is the same for all examples."""
+    """A z in which only a set of latents may be nonzero, the same set for all examples."""
 
     values: Array  # f32[B, c]
     columns: Array  # i32[c], the latents, each once
@@ -78,7 +78,7 @@ class Subset:
 
 
 class SparseCode(NamedTuple):
-    """An overcomplete code of which few latents are active."""
+    """The code of a sparse autoencoder: many latents, few of which are nonzero for one example."""
 
     z: Array | Rows  # f32[B, m], or only the values that may be nonzero
     l0: Array  # f32[B], the number of active latents; its gradient reaches JumpReLU's thresholds
@@ -88,7 +88,7 @@ class SparseCode(NamedTuple):
 
     @property
     def latent(self) -> Array | Rows:
-        """Returns z; sparse autoencoders have no prior that gives it a probability."""
+        """Returns z; sparse autoencoders have no prior that would evaluate its density."""
         return self.z
 
     def dense(self) -> Array:
@@ -122,7 +122,7 @@ class SparseCode(NamedTuple):
         return self.z.per_example(jnp.sum(values, axis=-1))
 
     def used(self, above: float = 0.0) -> Array:
-        """Returns whether any example has |z| > `above` for each latent, bool[m]."""
+        """Returns for each latent whether |z| > `above` for any example, bool[m]."""
         if not isinstance(self.z, Rows):
             return jnp.any(jnp.abs(self.z) > above, axis=0)
         none = jnp.zeros((self.z.latents,), bool)

@@ -18,8 +18,8 @@ from aejax.types import Array
 class Gated(Sparse):
     """Computes H(x W + b_gate) * relu(exp(r_mag) * x W + b_mag) (Rajamanoharan et al. 2024, eq. 4).
 
-    The projection's bias is b_gate. The step function H passes no gradient, so the terms
-    `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
+    H is the step function, and b_gate is the bias of the projection. H has no gradient, so the
+    terms `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
 
     Attributes:
       latents: the number of latents m.
@@ -50,7 +50,7 @@ class Gated(Sparse):
         return {"r_mag": 0.0, "b_mag": 0.0}
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain."""
+        """Returns the activation and its weights as fields of `Plain`."""
         own = {name: params[name] for name in ("b_mag", "r_mag")}
         return {"activation": self.kind, "b_gate": params["encode"]["bias"], **own}
 

@@ -82,7 +82,10 @@ def window(z: Array, threshold: Array, bandwidth: float) -> Array:
 
 
 class JumpReLU(Sparse):
-    """Computes z H(z - theta), with theta = exp(t) > 0 per latent (Rajamanoharan et al. 2024).
+    """Keeps x W + b where it is above a learned threshold, else 0 (Rajamanoharan et al. 2024).
+
+    With pre-activations z = x W + b, the code is z if z > theta, and 0 otherwise. Each latent has a
+    threshold theta = exp(t) with the parameter t.
 
     A threshold gets a gradient only from pre-activations in the window |z - theta| < eps / 2.
     Inputs should have mean square 1 (`nets.Scale`): at another scale the window may be empty, and
@@ -135,7 +138,7 @@ class JumpReLU(Sparse):
         return jnp.exp(self.param("log_threshold", start, (self.latents,), jnp.float32))
 
     def window(self, pre: Array) -> Array:
-        """Computes the share of each example's latents in the window, f32[B].
+        """Computes the share of latents with |pre - theta| < eps / 2 for each example, f32[B].
 
         Args:
           pre: the pre-activations, f32[B, m].
@@ -143,7 +146,7 @@ class JumpReLU(Sparse):
         return jnp.mean(window(pre, self.thresholds(), self.bandwidth), axis=-1)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain."""
+        """Returns the activation and its weights as fields of `Plain`."""
         return {
             "activation": self.kind,
             "b_enc": params["encode"]["bias"],

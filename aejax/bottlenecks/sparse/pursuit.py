@@ -48,7 +48,7 @@ class MatchingPursuit(Sparse):
     tied = True
 
     def check(self) -> None:
-        """Raises UserError if the threshold is negative, or no atom may be taken."""
+        """Raises UserError if residual_threshold is negative, or max_iterations is below 1."""
         check(self, "residual_threshold", lambda norm: norm >= 0, "a number, 0 or more")
         if self.max_iterations is not None:
             check_count(self, 1, "max_iterations")
@@ -69,7 +69,7 @@ class MatchingPursuit(Sparse):
         return weights(decoder, self.latents).atoms.T, jnp.zeros((self.latents,))
 
     def plain(self, params: Any, memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain."""
+        """Returns the activation and its weights as fields of `Plain`."""
         own = {name: getattr(self, name) for name in self.settings}
         return {"activation": self.kind, "own": own}
 

@@ -21,7 +21,7 @@ from aejax.types import Array
 
 
 class Largest(Sparse):
-    """Abstract: keeps the k latents of each example with the highest scores.
+    """Base class of codes that keep the k latents of each example with the highest scores.
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
@@ -91,7 +91,7 @@ class Largest(Sparse):
 
 
 class TopK(Largest):
-    """Keeps the k largest of x W + b and sets negative ones to zero (Gao et al. 2024, equation 4).
+    """Keeps the k largest elements of x W + b, negative ones as zero (Gao et al. 2024, equation 4).
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
@@ -122,7 +122,7 @@ class TopK(Largest):
 
 
 class AbsTopK(Largest):
-    """Keeps the k of x W + b that are largest in magnitude, with their signs.
+    """Keeps the k elements of x W + b that are largest in magnitude, with their signs.
 
     Attributes:
       latents: the number of latents m.
