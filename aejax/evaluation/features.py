@@ -107,7 +107,10 @@ def mcc(pairs: Pairs) -> float:
 
 
 def mmcs(dictionary: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the mean over features of the largest signed cosine with a latent (Sharkey 2022)."""
+    """Returns the mean max cosine similarity (MMCS) of features and latents (Sharkey et al. 2022).
+
+    It is the mean over the features of the largest signed cosine with any latent.
+    """
     return float(np.mean(np.max(cosines(dictionary, truth), axis=0)))
 
 

@@ -25,7 +25,9 @@ from aejax.types import Array, Forward, Key, Term
 
 
 def mutual_information(examples: int) -> Term:
-    """Returns the term log q(z | x) - log q(z), f32[B], whose mean is I(x; z) (Chen et al. 2018).
+    """Returns the term log q(z | x) - log q(z), f32[B], whose mean is I(x; z).
+
+    See Chen et al. 2018, equation 2.
 
     Args:
       examples: N, the size of the training set; the estimate of q(z) from a batch depends on it.

@@ -46,7 +46,10 @@ def l0(model: Any, forward: Forward) -> Array:
 
 
 def tanh_l0(scale: float = 4.0) -> Term:
-    """Returns the term sum_i tanh(scale z_i ||atom_i||), f32[B], a smooth L0 (Conerly 2025)."""
+    """Returns the term sum_i tanh(scale z_i ||atom_i||), f32[B] (Conerly et al. 2025).
+
+    It is a smooth substitute for L0.
+    """
 
     def tanh_l0(model: Any, forward: Forward) -> Array:
         z = forward.code.dense()

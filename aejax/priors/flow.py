@@ -58,7 +58,8 @@ class Flow(Prior):
     """A standard normal transformed by affine couplings, known as RealNVP (Dinh et al. 2017).
 
     If there is a context, it is an input of each coupling, and the prior is p(z | context). The KL
-    has no closed form, so use elbo(rate=losses.rate()).
+    has no closed form, so use elbo(rate=losses.rate()). A flow as the prior can replace a flow as
+    the posterior: for autoregressive flows, Chen et al. 2017 show that the two are equivalent.
 
     Attributes:
       couplings: the number of couplings, which alternate between the two halves of the latents.

@@ -26,12 +26,13 @@ def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> f
 
 
 def modularity(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
-    """Returns the modularity: 1 if each latent depends on one factor (Ridgeway and Mozer 2018).
+    """Computes the modularity, which is 1 if each latent depends on one factor only.
 
     It is the mean over the latents of 1 - r / (b (F - 1)), where b is the largest I(z; v)^2 of the
-    latent with any factor and r is the sum of I(z; v)^2 over the other factors. Even codes that are
-    independent of the factors score above 0 if the factors have different numbers of values,
-    because the noise of I(z; v) in histograms grows with that number.
+    latent with any factor and r is the sum of I(z; v)^2 over the other factors (Ridgeway and Mozer
+    2018, equation 2). Even codes that are independent of the factors score above 0 if the factors
+    have different numbers of values, because the noise of I(z; v) in histograms grows with that
+    number.
 
     Args:
       codes: f[N, L], the posterior means.
