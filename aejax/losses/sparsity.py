@@ -226,7 +226,7 @@ def _target(model: Any) -> Any:
     target = getattr(model.bottleneck, "l0", None)
     if target is None:
         raise UserError(
-            f"this penalty is steered to a target L0, but {type(model.bottleneck).__name__} "
+            f"this term needs a target L0, but {type(model.bottleneck).__name__} "
             "has none: give the bottleneck a target, such as l0=32"
         )
     return target

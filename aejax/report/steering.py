@@ -58,6 +58,6 @@ def steering_section(runs: Mapping[str, Columns]) -> Section | None:
         "How far the number of active latents is from the number that a code was steered to, at "
         "the end of training, on validation examples where they were evaluated."
     )
-    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} members")
+    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} seeds")
     title = "Active latents miss their target" if said else "Whether steered codes arrived"
     return Section(title, f"{said}\n\n{text}" if said else text, table=Table(header, rows))

@@ -309,7 +309,7 @@ def weights(decoder: Any, latents: int) -> Any:
     if not isinstance(decoder, LinearDecoder):
         kind = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
         raise UserError(
-            f"this sparse bottleneck reads the bias or the norms of a Dictionary, but was given "
+            f"this sparse bottleneck needs the bias or the norms of a Dictionary, but was given "
             f"{kind}: use it in an Autoencoder whose decoder is a Dictionary"
         )
     return decoder.weights(latents)
