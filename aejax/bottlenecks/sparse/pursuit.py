@@ -58,8 +58,8 @@ class MatchingPursuit(Sparse):
         atoms = weights(decoder, self.latents).atoms
         if atoms.shape[1] != inputs.shape[1]:
             raise UserError(
-                f"a matching pursuit reconstructs its input, but x has {inputs.shape[1]} values and "
-                f"the target {atoms.shape[1]}: choose another bottleneck for a transcoder"
+                f"a matching pursuit reconstructs its input, but x has {inputs.shape[1]} values, "
+                f"and the target {atoms.shape[1]}: choose another bottleneck for a transcoder"
             )
         z = _codes(inputs, atoms, {name: getattr(self, name) for name in self.settings})
         return SparseCode(z, jnp.sum(z != 0, axis=-1).astype(jnp.float32))
