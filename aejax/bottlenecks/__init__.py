@@ -1,7 +1,7 @@
 """Bottlenecks: modules that turn the encoder's features into a code.
 
-The kinds of autoencoder differ in their bottleneck. `aejax.contracts` defines what a bottleneck
-must have (`Bottleneck`), and what a code must have (`Code`) and may have.
+The code is what the decoder decodes, with what the loss needs, such as a posterior's parameters.
+`aejax.contracts` defines what a bottleneck (`Bottleneck`) and a code (`Code`) must have.
 """
 
 from aejax.bottlenecks.covariance import FullGaussian, FullGaussianCode

@@ -18,8 +18,8 @@ from aejax.types import Array, Key
 class FullGaussianCode(NamedTuple):
     """A draw from q(z | x) = N(location, cholesky cholesky^T), with its parameters.
 
-    The fields are not called mean and log_std, because a code with these fields is taken for a
-    diagonal Gaussian, whose closed-form KL would be wrong here.
+    The fields are not called mean and log_std, because priors treat a code with these fields as a
+    diagonal Gaussian (`contracts.DiagonalCode`), whose closed-form KL would be wrong here.
     """
 
     z: Array  # f32[B, L]
@@ -28,7 +28,7 @@ class FullGaussianCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which the prior gives a probability, f32[B, L]."""
+        """Returns z, the value whose density the prior evaluates, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
@@ -55,11 +55,11 @@ class FullGaussianCode(NamedTuple):
 
 
 class FullGaussian(VectorBottleneck):
-    """Draws z = location + cholesky noise, noise ~ N(0, 1).
+    """Draws z = location + cholesky @ noise, with noise ~ N(0, 1).
 
-    The method is that of Kingma and Welling 2019, section 2.5.1. A linear map of the features gives
-    the L (L + 3) / 2 statistics: the location, the logarithm of the Cholesky factor's diagonal, and
-    the entries below the diagonal.
+    See Kingma and Welling 2019, section 2.5.1. L (L + 3) / 2 statistics are linear in the features:
+    the location, the logarithm of the Cholesky factor's diagonal, and the entries below the
+    diagonal.
     """
 
     @nn.compact
@@ -80,7 +80,10 @@ class FullGaussian(VectorBottleneck):
 
 
 def _product(matrices: Array, vectors: Array) -> Array:
-    """Multiplies f32[B, L, L] by f32[B, L] in full float32, which fast matrix units do not."""
+    """Multiplies f32[B, L, L] by f32[B, L] as a sum in full float32 precision.
+
+    Accelerators may round the factors of a matrix product to bfloat16.
+    """
     return jnp.sum(matrices * vectors[:, None, :], axis=-1)
 
 

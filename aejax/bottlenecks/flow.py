@@ -1,7 +1,7 @@
 """Code shared by the normalising-flow posteriors: the base Gaussian, the steps and their code.
 
-    base  ~ N(location, exp(log_scale)^2)          parameters from the features
-    z     = step_T(... step_1(base))               each step is invertible and reads the features
+    base  ~ N(location, exp(log_scale)^2)          the parameters are linear in the features
+    z     = step_T(... step_1(base))               each step is invertible, given the features
     log q = log N(base) - sum of the steps' log |det dz / dbase|  (Rezende and Mohamed 2015, eq. 7)
 
 A step is a Linen module (z, features) -> (z', log|det|), f32[B, L] and f32[B].
@@ -23,7 +23,7 @@ from aejax.types import Array, Key
 
 
 class FlowCode(NamedTuple):
-    """A draw from q(z | x), with what its density needs; the density is known at this draw only."""
+    """A draw z from q(z | x), with all that log q(z | x) needs; at other z it is not known."""
 
     z: Array  # f32[B, L]
     base: Array  # f32[B, L], the draw from the base Gaussian, the input of the first step
@@ -33,16 +33,15 @@ class FlowCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which the prior gives a probability, f32[B, L]."""
+        """Returns z, the value whose density the prior evaluates, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
         """Computes log q(z | x), f32[B].
 
         Raises:
-          UserError: if stick is True. Sticking needs log q as a function of z with the steps held
-            constant, which needs the steps' inverse; stopping the gradient of the base's parameters
-            only would be a different estimator.
+          UserError: if stick is True. "Sticking the landing" (Roeder et al. 2017) needs log q as a
+            function of z while the steps are constant, and so the inverse of the steps.
         """
         if stick:
             raise UserError(
@@ -60,7 +59,7 @@ class Base(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None) -> FlowCode:
-        """Draws a FlowCode before any step from features f32[B, D]; without a key, the location."""
+        """Draws from the base Gaussian: a FlowCode without steps. If key is None, z is the mean."""
         statistics = nn.Dense(2 * self.latents, name="statistics")(features)
         location, log_scale = jnp.split(statistics, 2, axis=-1)
         base = location
@@ -76,7 +75,7 @@ def flow(base: Base, steps: Sequence[Any], features: Array, key: Key | None) -> 
       base: the base Gaussian.
       steps: modules (z, features) -> (z', log|det|).
       features: the encoder's output, [B, ...].
-      key: the key of the draw; None: no noise.
+      key: the random key of the draw; None: the mean of the base Gaussian is transformed.
     """
     features = flatten(features).astype(jnp.float32)
     code = base(features, key)

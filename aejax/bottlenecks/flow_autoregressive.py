@@ -1,4 +1,4 @@
-"""Inverse autoregressive flows: earlier latents determine each latent's shift and scale."""
+"""Inverse autoregressive flows: the shift and scale of a latent depend on earlier latents."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class MaskedDense(nn.Module):
     """A linear map whose weights are zero where an output must not depend on an input.
 
     Attributes:
-      degrees_in: i[inputs]; input i depends on latents up to degrees_in[i].
-      degrees_out: i[outputs]; output j may depend on latents up to degrees_out[j], so the weight
-        is free where degrees_in[i] <= degrees_out[j].
+      degrees_in: i[inputs]; input i depends on the first degrees_in[i] latents.
+      degrees_out: i[outputs]; output j may depend on the first degrees_out[j] latents only, so the
+        weight (i, j) is zero unless degrees_in[i] <= degrees_out[j].
     """
 
     degrees_in: Sequence[int]
@@ -37,12 +37,12 @@ class MaskedDense(nn.Module):
 
 
 class MADE(nn.Module):
-    """A masked net with two outputs per latent that read earlier latents only.
+    """A masked net with two outputs for each latent, which depend only on earlier latents.
 
     The masks are those of MADE (Germain et al. 2015).
 
     Attributes:
-      widths: sizes of the hidden layers, each of which also reads all features.
+      widths: sizes of the hidden layers; the features are inputs of each of these layers.
       activation: the activation after each hidden layer.
     """
 
@@ -55,25 +55,26 @@ class MADE(nn.Module):
         count = z.shape[-1]
         degrees, hidden = tuple(range(1, count + 1)), z
         for i, width in enumerate(self.widths):
-            # Degrees cycle through 1 to L - 1: no output may read a unit that depends on all L.
+            # Degrees cycle through 1 to L - 1: no output could use a unit that depends on all L.
             new = tuple(j % max(count - 1, 1) + 1 for j in range(width))
             hidden = MaskedDense(degrees, new, name=f"hidden_{i}")(hidden)
             hidden = hidden + nn.Dense(width, use_bias=False, name=f"features_{i}")(features)
             degrees, hidden = new, self.activation(hidden)
         before = tuple(range(count))
         output = MaskedDense(degrees, before + before, name="output")(hidden)
-        # The features also reach the outputs directly, because the first latent's outputs read no
-        # hidden unit.
+        # The features are also direct inputs of the outputs, because the outputs for the first
+        # latent may depend on no hidden unit.
         output = output + nn.Dense(2 * count, use_bias=False, name="features")(features)
         first, second = jnp.split(output, 2, axis=-1)
         return first, second
 
 
 class AutoregressiveStep(nn.Module):
-    """Computes s z + (1 - s) m, then reverses the order of the latents.
+    """One step of the flow: computes s z + (1 - s) m, then reverses the order of the latents.
 
-    The shift m and the gate s = sigmoid(. + 1) depend on earlier latents (Kingma et al. 2016,
-    equations 13 and 14). The offset 1 starts s near 1, as section 4 advises.
+    The shift m and the gate s = sigmoid(a + 1) are computed by a net in which m and a of a latent
+    depend on earlier latents (Kingma et al. 2016, equations 13 and 14). Because of the offset 1, s
+    is initially close to 1, as section 4 advises.
     """
 
     widths: Sequence[int]
@@ -90,7 +91,7 @@ class AutoregressiveStep(nn.Module):
 
 
 class InverseAutoregressive(VectorBottleneck):
-    """A diagonal Gaussian followed by inverse autoregressive flows (IAF) that read the features.
+    """A diagonal Gaussian, transformed by inverse autoregressive flows (IAF) given the features.
 
     Attributes:
       latents: the number of latents L.

@@ -13,7 +13,7 @@ from aejax.types import Array, Key
 
 
 class PlanarStep(nn.Module):
-    """Computes z + u tanh(w z + b), where u, w and b are linear in the features.
+    """One step of the flow: z + u tanh(w z + b), where u, w and b are linear in the features.
 
     Source: Rezende and Mohamed 2015, equation 10.
     """
@@ -36,7 +36,7 @@ class PlanarStep(nn.Module):
 
 
 class Planar(VectorBottleneck):
-    """A diagonal Gaussian followed by planar flows whose parameters are linear in the features.
+    """A diagonal Gaussian, transformed by planar flows whose parameters depend on the features.
 
     Attributes:
       latents: the number of latents L.

@@ -14,11 +14,11 @@ from aejax.types import Array, Key
 
 
 class SylvesterStep(nn.Module):
-    """Computes z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
+    """One step of the flow: z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
 
     Q f32[L, M] has orthonormal columns; R and R' f32[M, M] are upper triangular with diagonals in
-    (-1, 1). All of them depend on the features. Q comes from a QR decomposition, because the
-    paper's iteration gives orthonormal columns, which the determinant assumes, only at convergence.
+    (-1, 1). All of them depend on the features. Q comes from a QR decomposition. The paper's
+    iteration yields orthonormal columns, which the determinant assumes, only when it has converged.
 
     Attributes:
       columns: M, the number of directions.
@@ -30,7 +30,8 @@ class SylvesterStep(nn.Module):
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
         """Maps z f32[B, L] and features f32[B, D] to z' f32[B, L] and log|det| f32[B]."""
         (size, count), columns = z.shape, self.columns
-        # With a zero bias, features that are all zero would give no directions and QR no gradient.
+        # If the bias started at zero, features of zero would make the matrix zero, for which QR has
+        # no gradient.
         start = nn.initializers.constant(np.eye(count, columns, dtype=np.float32).reshape(-1))
         directions = nn.Dense(count * columns, bias_init=start, name="directions")(features)
         q = jnp.linalg.qr(directions.reshape((size, count, columns)))[0]
@@ -53,11 +54,11 @@ class SylvesterStep(nn.Module):
 
 
 class Sylvester(VectorBottleneck):
-    """A diagonal Gaussian followed by orthogonal Sylvester flows that read the features.
+    """A diagonal Gaussian, transformed by orthogonal Sylvester flows that depend on the features.
 
     Attributes:
       latents: the number of latents L.
-      columns: the number M of directions that a step moves z along, at most L; None: L.
+      columns: M, the number of directions along which a step moves z, at most L; None: L.
       flows: the number of steps.
     """
 

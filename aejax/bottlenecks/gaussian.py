@@ -23,7 +23,7 @@ class GaussianCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which the prior gives a probability, f32[B, L]."""
+        """Returns z, the value whose density the prior evaluates, f32[B, L]."""
         return self.z
 
     def log_q(self, stick: bool = False) -> Array:
@@ -40,8 +40,8 @@ class GaussianCode(NamedTuple):
 
     def log_prob(self, values: Array) -> Array:
         """Computes log q(values_n | x_b) of all pairs, f32[N, B], for values f32[N, L]."""
-        # This takes one exponential per example instead of one per pair: for a thousand draws the
-        # latter would cost more than the decoder.
+        # This computes one exponential per example instead of one per pair, which for a thousand
+        # draws would take longer than the decoder.
         scaled = (values[:, None] - self.mean[None]) * jnp.exp(-self.log_std)[None]
         constant = -jnp.sum(self.log_std + 0.5 * LOG_2PI, axis=-1)
         return -0.5 * jnp.sum(jnp.square(scaled), axis=-1) + constant[None]
@@ -68,7 +68,10 @@ class Gaussian(VectorBottleneck):
 
 
 def drawn(statistics: Array, key: Key | None) -> GaussianCode:
-    """Draws the code with means and log deviations f32[B, 2 L]; without a key z is the mean."""
+    """Draws a code from f32[B, 2 L], the means followed by the log_stds.
+
+    If key is None, z is the mean.
+    """
     mean, log_std = jnp.split(statistics, 2, axis=-1)
     code = GaussianCode(mean, mean, log_std)
     return code if key is None else code._replace(z=code.redraw(key))

@@ -17,22 +17,22 @@ from aejax.types import Array, Key
 
 
 class LatticeCode(NamedTuple):
-    """Points of a lattice, with their indices."""
+    """Points of a lattice, the grid of all combinations of levels, with their indices."""
 
     z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; gradients pass the rounding unchanged
     indices: Array  # i32[B, *positions], the index of each point, from 0
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, to which a prior gives a probability, i32[B, *positions]."""
+        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
         return self.indices
 
 
 class FiniteScalarQuantised(Bottleneck):
-    """Squashes and rounds each coordinate of a code, straight-through (FSQ).
+    """Finite scalar quantisation (FSQ): each coordinate is squashed by tanh and rounded to a level.
 
-    The codebook is the grid of all combinations of levels, so it needs no memory and no commitment
-    term and cannot collapse (Mentzer et al. 2024, section 3).
+    The gradient passes the rounding unchanged (straight-through). The codes are all combinations of
+    levels, so it needs no learned codebook and no commitment term (Mentzer et al. 2024, section 3).
 
     Attributes:
       levels: the number of levels of each coordinate, 2 to 1,000; (8, 5, 5, 5) gives 1,000 codes.
@@ -59,7 +59,7 @@ class FiniteScalarQuantised(Bottleneck):
         Raises:
           UserError: if a number of levels is not from 2 to 1000, or the indices do not fit int32.
         """
-        # With more than 1000 levels, the margin of `__call__` would reach a level too many.
+        # With more than 1000 levels, the margin of 1e-3 in `__call__` would exceed half a level.
         if not self.levels or min(self.levels) < 2 or max(self.levels) > 1000:
             raise UserError(
                 f"FiniteScalarQuantised has levels {tuple(self.levels)}: give each coordinate 2 to "
@@ -81,8 +81,8 @@ class FiniteScalarQuantised(Bottleneck):
         # The levels are the integers from -(levels // 2) on, so an even number of them is centred
         # at -0.5.
         offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
-        # The shift puts 0 on a level. Of 2 levels, one would then keep everything near 0, so there
-        # the threshold between them is at 0.
+        # The shift maps 0 to a level. With 2 levels, all values near 0 would then have the same
+        # level, so there the threshold between the levels is at 0 instead.
         shift = np.where(levels == 2, 0.0, np.arctanh(offset / half)).astype(np.float32)
         around = (1,) * (encoded.ndim - 1)
         half, offset, shift = (a.reshape((*around, -1)) for a in (half, offset, shift))
@@ -101,6 +101,6 @@ class FiniteScalarQuantised(Bottleneck):
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
 
     def _basis(self, ndim: int) -> np.ndarray:
-        """Returns what one level of each coordinate adds to the index, i32[1, ..., len(levels)]."""
+        """Returns each coordinate's place value in the index, i32[1, ..., len(levels)]."""
         basis = np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
         return basis.reshape((*(1,) * (ndim - 1), -1))

@@ -27,11 +27,11 @@ class LevelsCode(NamedTuple):
     """A draw from q(z_1 | x) q(z_2 | x, z_1) ..., diagonal Gaussians given the levels above."""
 
     levels: tuple[GaussianCode, ...]  # from the top down
-    z: Any  # what the decoder sees: the tuple of all levels, or the last state of the prior's trunk
+    z: Any  # the decoder's input: the tuple of all levels, or the last state of the prior's trunk
 
     @property
     def latent(self) -> tuple[Array, ...]:
-        """Returns the draws of the levels, to which the prior gives a probability, f32[B, L_l]."""
+        """Returns the z of each level, whose joint density the prior evaluates, f32[B, L_l]."""
         return tuple(level.z for level in self.levels)
 
     def log_q(self, stick: bool = False) -> Array:
@@ -46,21 +46,21 @@ class LevelsCode(NamedTuple):
 class UpwardCode(NamedTuple):
     """A draw from q(z_L | x) q(z_{L-1} | z_L) ..., where each level depends on the one below only.
 
-    The field is not called levels, because a code with this field is taken for a LevelsCode, whose
-    KL per level would be wrong here.
+    The field is not called levels, because priors treat a code with this field as top-down
+    (`contracts.TopDownCode`), and the KL that they compute for each level would be wrong here.
     """
 
     steps: tuple[GaussianCode, ...]  # from the top down
-    z: Any  # what the decoder sees: the lowest level
+    z: Any  # the decoder's input: the lowest level, f32[B, L_L]
 
     @property
     def whole(self) -> GaussianCode:
-        """Returns the lowest level, drawn from x; those above hold no more information on x."""
+        """Returns the code of the lowest level; the levels above add no information about x."""
         return self.steps[-1]
 
     @property
     def latent(self) -> tuple[Array, ...]:
-        """Returns the draws of the levels, to which the prior gives a probability, f32[B, L_l]."""
+        """Returns the z of each level, whose joint density the prior evaluates, f32[B, L_l]."""
         return tuple(level.z for level in self.steps)
 
     def log_q(self, stick: bool = False) -> Array:
@@ -73,17 +73,17 @@ class UpwardCode(NamedTuple):
 
 
 class Levels(Bottleneck):
-    """Draws q(z_1 | x) q(z_2 | x, z_1) ... from the top down, as the HVAE and ladder VAEs do.
+    """Draws from q(z_1 | x) q(z_2 | x, z_1) ..., top level first, as the HVAE and ladder VAEs do.
 
     Each net is called with (features, (state, context)) and returns f32[B, 2 L_l], the means
-    followed by the log deviations. The state is the tuple of the levels above. If the prior has a
-    deterministic trunk (`priors.Ladder`, Soenderby et al. 2016), the state is the trunk's, so that
-    posterior and prior share it.
+    followed by the log deviations. The state is the tuple of the levels above. But if the prior has
+    a deterministic trunk (`priors.Ladder`, Soenderby et al. 2016), it is the state of the trunk,
+    which posterior and prior then share.
 
     Attributes:
       latents: the sizes L_l of the levels, from the top down.
-      nets: one net for each level. If the features are a tuple, each net receives its own entry;
-        otherwise every net receives the features.
+      nets: one net for each level. If the features are a tuple, net i receives entry i; otherwise
+        every net receives the same features.
     """
 
     latents: Sequence[int]
@@ -99,7 +99,7 @@ class Levels(Bottleneck):
         """Draws the levels; without a key each level is its mean given the means above.
 
         Raises:
-          UserError: if the number of nets, or of features in a tuple, is not that of the levels.
+          UserError: if there is not one net, and one entry of a tuple of features, for each level.
         """
         count = len(self.latents)
         each = features if isinstance(features, tuple) else (features,) * count
@@ -116,7 +116,7 @@ class Levels(Bottleneck):
         return LevelsCode(tuple(levels), state)
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Any:
-        """Returns what the decoder sees: all levels, or the last state of the prior's trunk."""
+        """Returns the decoder's input: all levels, or the last state of the prior's trunk."""
         state = _start(latent[0].shape[0], given)
         for i, z in enumerate(latent):
             state = _advance(i, state, z, given)
@@ -124,15 +124,15 @@ class Levels(Bottleneck):
 
 
 class UpwardLevels(Bottleneck):
-    """Draws q(z_L | x) q(z_{L-1} | z_L) ... from the bottom up (Burda et al. 2016, equation 6).
+    """Draws from q(z_L | x) q(z_{L-1} | z_L) ..., lowest level first (Burda et al. 2016, eq. 6).
 
-    The decoder sees the lowest level only.
+    The input of the decoder is the lowest level only.
 
     Attributes:
       latents: the sizes L_l of the levels, from the top down.
       nets: one net for each level but the lowest, from the top down. A net is called with (the
         level below, context) and returns f32[B, 2 L_l], the means followed by the log deviations.
-        Those of the lowest level are linear in the features.
+        The means and log deviations of the lowest level are linear in the features.
     """
 
     latents: Sequence[int]
@@ -164,7 +164,7 @@ class UpwardLevels(Bottleneck):
         return UpwardCode(tuple(reversed(codes)), codes[0].z)
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Array:
-        """Returns what the decoder sees, the lowest level, f32[B, L_L]."""
+        """Returns the decoder's input, the lowest level, f32[B, L_L]."""
         return latent[-1]
 
 
@@ -196,7 +196,7 @@ def _advance(level: int, state: Any, z: Array, given: Given) -> Any:
 
 
 def _drawn(statistics: Array, latents: int, key: Key | None) -> GaussianCode:
-    """Draws a level from its statistics f32[B, 2 L]; without a key it is the mean."""
+    """Draws a level from its means and log deviations f32[B, 2 L]; without a key z is the mean."""
     if statistics.shape[1:] != (2 * latents,):
         raise UserError(
             f"the net of a level with {latents} latents returns shape {statistics.shape[1:]}, but "

@@ -19,12 +19,12 @@ class PointCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, to which a prior may give a probability, f32[B, L]."""
+        """Returns z, the value whose density a prior, if any, evaluates, f32[B, L]."""
         return self.z
 
 
 class Point(VectorBottleneck):
-    """Maps the features linearly to `latents` numbers."""
+    """Maps the features linearly to a deterministic code of `latents` values."""
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> PointCode:

@@ -51,5 +51,5 @@ def check_indices(part: Any, latent: Array) -> None:
 
 
 def straight_through(encoded: Array, quantised: Array) -> Array:
-    """Returns exactly the quantised values; the gradient goes to `encoded` (Bengio et al. 2013)."""
+    """Returns `quantised`, with its gradient passed to `encoded` instead (Bengio et al. 2013)."""
     return jax.lax.stop_gradient(quantised) + (encoded - jax.lax.stop_gradient(encoded))

@@ -16,7 +16,7 @@ from aejax.types import Array, Key
 
 
 class VectorCode(NamedTuple):
-    """Vectors of a codebook, with their indices and the vectors that they replace."""
+    """The chosen codebook vectors, with their indices and the encoded vectors that they replace."""
 
     z: Array  # f32[B, *positions, size], rows of the codebook; its gradient goes to `encoded`
     indices: Array  # i32[B, *positions], the rows' indices in the codebook
@@ -24,16 +24,17 @@ class VectorCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, to which a prior gives a probability, i32[B, *positions]."""
+        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
         return self.indices
 
 
 class VectorQuantised(Bottleneck):
-    """Replaces vectors by the nearest codebook vector, straight-through (VQ-VAE).
+    """Replaces each encoded vector by the nearest codebook vector (VQ-VAE).
 
-    The method is that of van den Oord et al. 2017. The codebook is memory: each vector is a moving
-    average of the encoded vectors that chose it (appendix A.1), updated in training only. The
-    decoder sees the codebook from before the batch. A vector that is hardly ever chosen is dead and
+    See van den Oord et al. 2017. The gradient passes the replacement unchanged (straight-through).
+    The codebook is not a parameter but in the collection `memory`: each of its vectors is a moving
+    average of the encoded vectors that were nearest to it (appendix A.1). It is updated in training
+    only, after the batch was quantised. A codebook vector that is hardly ever chosen is dead and
     restarts at an encoded vector of the batch (Dhariwal et al. 2020, section 3). At first all
     vectors are dead, so the first batch initialises them.
 
@@ -42,9 +43,9 @@ class VectorQuantised(Bottleneck):
       size: the size of each vector.
       positions: the shape of one example's grid of vectors. Features [B, *positions, channels] are
         projected at each position; features of any other shape are flattened and projected.
-      decay: the factor by which the moving average decays in each step.
-      restart: a vector is dead if its moving average of choices is at most this share of what even
-        use of the codebook would give.
+      decay: the factor by which the moving averages decay in each step.
+      restart: a vector is dead if the moving average of how often it is chosen is at most this
+        share of the average if all vectors were chosen equally often.
       window: the number of steps over which usage is counted; an epoch is a good choice.
     """
 
@@ -61,7 +62,7 @@ class VectorQuantised(Bottleneck):
         return tuple(self.positions)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection and the memory.
+        """Checks the attributes, and declares the projection and the collection `memory`.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -78,7 +79,7 @@ class VectorQuantised(Bottleneck):
         self.steps = self.variable("memory", "steps", zeros, (), jnp.int32)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> VectorCode:
-        """Quantises features [B, ...]; the key only chooses where dead vectors restart."""
+        """Quantises features [B, ...]; the key only draws where dead vectors restart."""
         encoded = self.encode(features)
         indices = nearest(encoded, self.codebook())
         z = straight_through(encoded, self.lift(indices))
@@ -103,7 +104,7 @@ class VectorQuantised(Bottleneck):
         return self.last.value
 
     def _remember(self, rows: Array, indices: Array, key: Key | None) -> None:
-        """Updates the memory with rows f32[R, size] that chose the indices i32[R]."""
+        """Updates `memory` with encoded vectors f32[R, size] and their nearest indices i32[R]."""
         new = jnp.zeros((self.codes,)).at[indices].add(1.0)
         # The first batch meets an uninitialised codebook, so its choices do not count.
         new = jnp.where(jnp.any(self.counts.value > 0), new, 0.0)
@@ -115,7 +116,7 @@ class VectorQuantised(Bottleneck):
         dead = counts <= self.restart * even
         if key is not None:
             rows = jax.random.permutation(key, rows)
-        # The n-th dead vector takes the n-th row; if there are too few rows, rows are reused.
+        # The n-th dead vector restarts at the n-th row; if rows are too few, they are reused.
         turn = (jnp.cumsum(dead) - 1) % rows.shape[0]
         self.counts.value = jnp.where(dead, even, counts)
         self.sums.value = jnp.where(dead[:, None], even * jnp.take(rows, turn, axis=0), sums)
@@ -130,8 +131,8 @@ class VectorQuantised(Bottleneck):
 def nearest(vectors: Array, codebook: Array) -> Array:
     """Returns the index of the nearest row of codebook f32[codes, size] to each vector, i32[...].
 
-    It compares ||v - c||^2 without ||v||^2, which does not depend on c, at the cost of one matrix
-    product.
+    It compares ||v - c||^2 without the term ||v||^2, which does not depend on c, so that one matrix
+    product suffices.
 
     Args:
       vectors: f32[..., size].

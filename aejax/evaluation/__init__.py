@@ -1,7 +1,7 @@
 """Evaluation: pure functions (model, variables, data, key) that measure a trained model on data.
 
-Functions that need no noise take no key. Each compiles once per model, and its program serves all
-members of `seeds`.
+Functions that draw no random numbers take no key. Each function compiles once per model; if several
+models were trained together by `seeds`, call it once for each (`over_seeds`), without recompiling.
 """
 
 from aejax.evaluation import decoding, disentanglement, generation

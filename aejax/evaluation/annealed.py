@@ -40,7 +40,7 @@ class Bidirectional(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """The mean of upper - lower, in nats; in expectation, it bounds the error of either one."""
+        """The mean of upper - lower, in nats; in expectation, no bound is further off than this."""
         return float(np.mean(np.asarray(self.upper, np.float64) - self.lower))
 
 
@@ -55,20 +55,23 @@ def annealed(
 ) -> Annealed:
     """Estimates log p(x) by annealed importance sampling (Neal 2001; Wu et al. 2017).
 
-    The step sizes are tuned by separate chains and then fixed, because a chain that adapts itself
+    Separate chains tune the step sizes, which are then fixed: a chain that adapts its own step size
     does not leave its distribution invariant, and its weights would not bound log p(x).
 
     Args:
       model: a model with a prior that can be sampled, a likelihood, and real-valued latents.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       key: the key of the chains.
-      walk: the number of chains, temperatures and steps.
+      walk: the settings of the chains, such as their number and the number of temperatures.
       batch: the number of examples at a time; memory grows with batch * walk.chains.
+
+    Returns:
+      Annealed: the bound, the effective sample size and the acceptance rate of each example.
 
     Raises:
       UserError: if the model has no prior or no likelihood, the latents are not real numbers, or a
-        number of `walk` is out of range.
+        setting of `walk` is out of range.
     """
     _check(model, key, walk)
     check_targets(model, data)
@@ -90,10 +93,13 @@ def bidirectional(
     Args:
       model: as in `annealed`.
       variables: as in `annealed`.
-      key: the key of the data and of the chains.
+      key: the random key from which the data and the chains are drawn.
       walk: as in `annealed`.
       examples: N, the number of examples that are drawn from the prior and the likelihood.
-      context: a pytree with leaves [N, ...], for conditional models.
+      context: the conditions of a conditional model, a pytree with leaves [N, ...]; else None.
+
+    Returns:
+      Bidirectional: the generated data, and both bounds of each example.
 
     Raises:
       UserError: as in `annealed`, or if examples < 1.
@@ -176,7 +182,7 @@ def _upper(
 
 
 def _keys(key: Key, index: Array) -> Any:
-    """Returns an example's keys for tuning, the first latents, the chain up and the chain down."""
+    """Returns an example's keys: for tuning, initial latents, chains `up` and chains `down`."""
     return jax.random.split(jax.random.fold_in(key, index), 4)
 
 

@@ -1,4 +1,4 @@
-"""Runs evaluations over data in batches of one size, and over the members of a run."""
+"""Runs evaluations over data in batches of one size, and over models trained by `seeds`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = 256  # examples per block of `in_blocks`
 class Static:
     """A model as a static argument of jit: equal models share one compiled program.
 
-    A model that cannot be hashed, because one of its attributes is a list, is equal only to itself.
+    A model that cannot be hashed, for example because an attribute is a list, equals only itself.
     """
 
     def __init__(self, model: Any):
@@ -47,7 +47,7 @@ class FullBatch(NamedTuple):
     """One batch of an evaluation, which always has the full size."""
 
     batch: Batch  # leaves [B, ...]
-    index: Array  # i32[B], the numbers of the examples
+    index: Array  # i32[B], the indices of the examples in the data
     valid: Array  # bool[B], False for the rows that only pad the last batch
 
 
@@ -82,8 +82,8 @@ def in_blocks(function: Callable[..., Any], *arrays: Any) -> Any:
     results independent of B.
 
     Args:
-      function: takes the arrays with leaves [ROWS, ...], and a bool[ROWS] that is False for the
-        rows that pad the last block.
+      function: a function of the arrays, with leaves [ROWS, ...], and of a bool[ROWS] that is False
+        for the rows that pad the last block.
       *arrays: pytrees with leaves [B, ...].
 
     Returns:
@@ -111,7 +111,12 @@ def _padded(batch: Batch, count: int, size: int) -> Batch:
 
 
 def collect(function: Callable[[Batch, Array], Any], data: Data, size: int) -> Any:
-    """Applies a function (batch, index) -> leaves [B, ...] to all data.
+    """Applies a function (batch, index) -> leaves [B, ...] to all data, in batches of one size.
+
+    Args:
+      function: a function of a Batch and of the indices i32[B] of its examples.
+      data: N examples: a split, an array [N, *event], or a Batch.
+      size: B, the number of examples at a time.
 
     Returns:
       The results as numpy arrays [N, ...], without the rows that padded the last batch.
@@ -125,7 +130,12 @@ def collect(function: Callable[[Batch, Array], Any], data: Data, size: int) -> A
 
 
 def each(variables: Variables, seeds: int | None) -> Iterator[Variables]:
-    """Yields the variables of each member; leaves have a leading S, or none if seeds is None."""
+    """Yields the variables of each of the models that `seeds` trained together.
+
+    Args:
+      variables: variables with leaves [S, ...], or those of a single model if seeds is None.
+      seeds: S, or None.
+    """
     if seeds is None:
         yield variables
         return
@@ -136,12 +146,12 @@ def each(variables: Variables, seeds: int | None) -> Iterator[Variables]:
 def over_seeds(
     function: Callable[[Variables], Any], variables: Variables, seeds: int | None
 ) -> Any:
-    """Evaluates each member in turn; one compiled program serves them all.
+    """Evaluates each of the models that `seeds` trained together, with one compiled program.
 
     Args:
-      function: takes the variables of one member, for example
+      function: a function of the variables of one model, for example
         `lambda v: nll(model, v, test, key, draws=100)`.
-      variables: variables with leaves [S, ...], or those of one member if seeds is None.
+      variables: variables with leaves [S, ...], or those of a single model if seeds is None.
       seeds: S, or None.
 
     Returns:
@@ -152,7 +162,10 @@ def over_seeds(
 
 
 def means(record: Any) -> dict[str, np.ndarray]:
-    """Averages each field of a record of arrays [N] or [S, N] over the examples.
+    """Averages each field of a result over the examples.
+
+    Args:
+      record: a named tuple of arrays [N] or [S, N], such as Elbo.
 
     Returns:
       A mapping from a field's name to f64[] or f64[S].

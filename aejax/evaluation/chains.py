@@ -13,14 +13,14 @@ from aejax.errors import UserError
 from aejax.events import without_missing
 from aejax.types import Array, Batch, Key, Variables
 
-# The rate at which the log step size adapts to the difference from the wanted acceptance.
+# The change of the log step size per unit of (acceptance - wanted acceptance).
 _RATE = 0.1
 
 
 class Walk(NamedTuple):
-    """The settings of the chains.
+    """The settings of the Hamiltonian Monte Carlo chains of annealed importance sampling.
 
-    More chains, temperatures or leapfrog steps give tighter bounds and take longer.
+    With more chains, temperatures or leapfrog steps the bounds are tighter and take longer.
     """
 
     chains: int = 16  # chains for each example
@@ -33,7 +33,7 @@ class Walk(NamedTuple):
 class Density(NamedTuple):
     """The densities p(z) and p(x | z) of one example, evaluated at the latents of all C chains."""
 
-    draw: Callable[[Key], Any]  # draws latents from the prior, leaves [C, ...]
+    draw: Callable[[Key], Any]  # draws C latents from the prior, leaves [C, ...]
     log_prior: Callable[[Any], Array]  # computes log p(z), f32[C]
     log_likelihood: Callable[[Any], Array]  # computes log p(x | z), f32[C]
 
@@ -42,7 +42,7 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
     """Returns the densities of a batch that holds one example.
 
     Raises:
-      UserError: if the latents are not real numbers; `draw` raises it.
+      UserError: from `draw`, if the latents are not real numbers.
     """
     bound = model.bind(variables)
     many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), without_missing(batch))
@@ -75,8 +75,8 @@ def temperatures(count: int) -> np.ndarray:
 def tuned(density: Density, walk: Walk, key: Key) -> Array:
     """Returns the leapfrog step size at each temperature, f32[T], found by adaptive chains.
 
-    These chains start at draws of their own. Step sizes that depended on the starting points of the
-    weighted chains would bias their weights.
+    These chains start from separate draws, because step sizes that depended on the starting points
+    of the weighted chains would bias their weights.
     """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
@@ -94,8 +94,8 @@ def tuned(density: Density, walk: Walk, key: Key) -> Array:
 def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Array, Array]:
     """Runs the chains from prior draws to the posterior.
 
-    log w = sum_t (b_t - b_{t-1}) log p(x | z_{t-1}), where z_t is moved at temperature b_t (Neal
-    2001, equation 3).
+    A chain's log-weight is sum_t (b_t - b_{t-1}) log p(x | z_{t-1}), where z_t is z_{t-1} after a
+    move at temperature b_t (Neal 2001, equation 3).
 
     Returns:
       The log-weights f32[C], and the mean acceptance f32[].
@@ -116,7 +116,7 @@ def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Ar
 def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
     """Runs the chains from posterior draws to the prior; their mean weight estimates 1 / p(x).
 
-    It is the reverse of `up`: at each temperature the chain moves first, and then the weight is
+    This is the reverse of `up`: at each temperature the chain moves first, and then its weight is
     updated (Grosse et al. 2015).
 
     Returns:
@@ -159,8 +159,8 @@ def _move(
         at = _add(point[0], step, point[1])
         return at, _add(point[1], step, force(at))
 
-    # The momentum takes half a step first, then a whole one after each position step; half of the
-    # last one is taken back.
+    # The momentum is advanced by half a step first, and by a whole step after each position step;
+    # half of the last whole step is then subtracted again.
     start = (z, _add(momentum, 0.5 * step, force(z)))
     moved, speed = jax.lax.fori_loop(0, walk.leapfrogs, leapfrog, start)
     speed = _add(speed, -0.5 * step, force(moved))

@@ -1,4 +1,4 @@
-"""Estimates the cost of an importance-weighted NLL, to be printed before it starts."""
+"""Estimates how long an importance-weighted NLL will take, to print this before it is computed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def nll_cost(
     batch: int = 100,
     group: int = 10,
 ) -> Cost:
-    """Estimates the cost of `nll` for one member by timing a few groups of draws.
+    """Estimates how long `nll` takes for one model, by timing a few groups of draws.
 
-    The program compiled for this is the one that `nll` runs.
+    It compiles the program that `nll` runs, so `nll` need not compile it again.
 
     Args:
       model: as in `nll`.

@@ -1,7 +1,7 @@
 """Reconstructions, samples, interpolations and traversals of a trained model.
 
-All functions are pure and return arrays. `variables` are the variables of one member, without a
-leading S; `member(variables, 0)` selects a member.
+All functions are pure and return arrays. `variables` are those of one model. If S models were
+trained together by `seeds`, so that leaves are [S, ...], `member(variables, 0)` selects the first.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SIZE = 500  # examples per batch
 
 
 class Latents(NamedTuple):
-    """The codes of some examples, computed without noise."""
+    """The noiseless codes of some examples, such as posterior means, and each latent's activity."""
 
     mean: np.ndarray  # f[N, L], the latents without noise
-    activity: np.ndarray  # f[L], the mean KL of each latent in nats, or the variance of its mean
-    nats: bool  # whether the activity is a KL
+    activity: np.ndarray  # f[L], the mean KL of each latent in nats, or the variance of `mean`
+    nats: bool  # True if the activity is a KL, False if it is a variance
     labels: np.ndarray | None  # i[N], the labels of the examples
 
 
 def member(variables: Variables, i: int) -> Variables:
-    """Selects member i of variables whose leaves have a leading S."""
+    """Selects the variables of model i from those of S models, whose leaves are [S, ...]."""
     return jax.tree.map(lambda leaf: leaf[i], variables)
 
 
@@ -44,9 +44,9 @@ def reconstruct(model: Any, variables: Variables, batch: Batch) -> np.ndarray:
 
 
 def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = None) -> np.ndarray:
-    """Returns the means of n samples from the prior, f[n, *event].
+    """Draws n latents from the prior and returns the means that the decoder predicts, f[n, *event].
 
-    Neither the encoder nor the bottleneck's parameters are read.
+    Neither the encoder nor the parameters of the bottleneck are used.
 
     Raises:
       UserError: if the model has no prior.
@@ -59,17 +59,17 @@ def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = N
 
 
 def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Latents:
-    """Returns the codes of the first n examples, and how active each latent is.
+    """Returns the noiseless codes of the first n examples, and how active each latent is.
 
     Args:
       model: a model with codes f32[B, L], or levels of such codes, which are concatenated.
-      variables: the variables of one member.
+      variables: the variables of one model, without a leading axis of seeds.
       split: the split that holds the examples.
       n: the largest number of examples to encode.
 
     Returns:
-      Latents. The activity is the mean KL from the prior if that has a closed form, and else the
-      variance of the mean.
+      Latents. The activity is the mean KL from the prior if the KL has a closed form, and otherwise
+      the variance of the noiseless code over the examples.
     """
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
@@ -95,10 +95,12 @@ def latent(model: Any, variables: Variables, batch: Batch) -> Any:
 
 
 def parted(shape: Any, latent: Array) -> Any:
-    """Splits a latent f[B, L] into the levels of a hierarchy; any other shape leaves it as it is.
+    """Splits a latent f[B, L] into the levels of a hierarchical model.
+
+    The latent of any other model is returned unchanged.
 
     Args:
-      shape: the shape of one example's latent, as `Bottleneck.shape` gives it.
+      shape: `Bottleneck.shape`, the shape of one example's latent: (L,), or ((L1,), (L2,), ...).
       latent: f[B, L], the levels of a hierarchy concatenated.
     """
     if isinstance(shape[0], int):
@@ -108,7 +110,7 @@ def parted(shape: Any, latent: Array) -> Any:
 
 
 def decode(model: Any, variables: Variables, latent: Any, context: Any = None) -> np.ndarray:
-    """Returns the means that the decoder predicts from latents: [N, ...] -> f[N, *event]."""
+    """Decodes latents [N, ...] and returns the means of the predictions, f[N, *event]."""
 
     def run(model: Any, latent: Any) -> Array:
         return model.mean(model.decode(model.lift(latent, context), context))
@@ -123,13 +125,13 @@ def interpolate(
 
     Args:
       model: a model whose latent is a pytree of floats.
-      variables: the variables of one member.
+      variables: the variables of one model, without a leading axis of seeds.
       start: P examples, where the lines start.
       end: P examples of the same shapes, where the lines end.
       steps: the number of points on each line, including both ends.
 
     Returns:
-      f[P, steps, *event]; both ends are reconstructions of the examples.
+      f[P, steps, *event]; the ends of each line are the reconstructions of its two examples.
     """
 
     def run(model: Any, pair: tuple[Batch, Batch]) -> Array:
@@ -150,14 +152,14 @@ def traverse(
     values: np.ndarray,
     context: Any = None,
 ) -> np.ndarray:
-    """Decodes a latent with one of its dimensions at a time set to each of several values.
+    """Decodes copies of a latent in each of which one dimension is set to another value.
 
     Args:
       model: a model with latents f32[B, L], or levels of such latents.
-      variables: the variables of one member.
+      variables: the variables of one model, without a leading axis of seeds.
       latent: f[L], the latent to start from; the levels of a hierarchy are concatenated.
       dimensions: the R dimensions to change.
-      values: f[C], the values for all dimensions, or f[R, C], the values for each of them.
+      values: f[C], the same values for every dimension, or f[R, C], values for each dimension.
       context: the context of one example, leaves [1, ...], or None.
 
     Returns:
@@ -179,7 +181,7 @@ def fitted_samples(
 ) -> np.ndarray:
     """Draws n codes from a Gaussian fitted to `codes` f[N, L] and decodes them: f[n, *event].
 
-    This gives samples of an autoencoder without a prior (Ghosh et al. 2020).
+    This is how an autoencoder without a prior can generate samples (Ghosh et al. 2020).
     """
     noise = np.asarray(jax.random.normal(key, (n, codes.shape[1])), np.float64)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(codes, rowvar=False)))
@@ -191,9 +193,10 @@ def fitted_samples(
 def generated(
     model: Any, variables: Variables, train: Split, key: Key, n: int, context: Any = None
 ) -> np.ndarray:
-    """Returns n samples f[n, *event].
+    """Draws n latents and returns the means that the decoder predicts from them, f[n, *event].
 
-    They come from the prior, or if there is none from a Gaussian fitted to the training codes.
+    The latents come from the prior or, if the model has none, from a Gaussian that is fitted to the
+    codes of the training examples.
     """
     if model.prior is not None:
         return samples(model, variables, key, n, context)
@@ -201,9 +204,9 @@ def generated(
 
 
 def _between(start: Any, end: Any, share: Array) -> Any:
-    """Interpolates (1 - t) start + t end for each t of share f[T]: leaves [P, ...] -> [P T, ...].
+    """Returns (1 - t) start + t end for each t of share f[T]: leaves [P, ...] -> [P T, ...].
 
-    Leaves that are not floats keep the values of the start.
+    Leaves that are not floats cannot be interpolated and keep the values of the start.
     """
 
     def mix(a: Array, b: Array) -> Array:

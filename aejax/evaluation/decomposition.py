@@ -2,8 +2,8 @@
 
     E KL(q(z | x) || p(z)) = I(x; z) + TC(z) + sum_j [log q(z_j) - log p(z_j)]
 
-Here q(z) is the exact mean of the posteriors of all N examples, so the expectation over draws is
-the only thing that is estimated (Hoffman and Johnson 2016; Chen et al. 2018, equation 2).
+Here q(z) is the exact mean of the posteriors of all N examples; only the expectation over z is
+estimated, from draws (Hoffman and Johnson 2016; Chen et al. 2018, equation 2).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def posteriors(model: Any, variables: Variables, data: Data, *, batch: int = 500
 
     Args:
       model: a model whose posterior is a diagonal Gaussian.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       batch: the number of examples at a time.
 
     Raises:
@@ -64,12 +64,14 @@ def decomposition(
     draws: int = 1,
     batch: int = 100,
 ) -> Decomposition:
-    """Computes the terms of the KL, averaged over each example's draws; the cost grows with N^2.
+    """Computes each example's KL and its three terms, averaged over draws of its code.
+
+    The time grows with N^2.
 
     Args:
       model: a model with a prior, and a posterior that is a diagonal Gaussian.
-      variables: the variables of one member.
-      data: N examples, whose posteriors are averaged to q(z).
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples (a split, an array or a Batch), the mean of whose posteriors is q(z).
       key: the key of the draws.
       draws: the number of codes drawn for each example.
       batch: the number of examples at a time; memory grows with batch * N * L.

@@ -1,4 +1,4 @@
-"""Selects examples of a split to show or compare: by number, by class, or by distance."""
+"""Selects examples of a split to show or compare: by index, by class, or by distance."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from aejax.types import Batch
 class Nearest(NamedTuple):
     """For each query, the closest example of a split."""
 
-    index: np.ndarray  # i[Q], the numbers of the examples
+    index: np.ndarray  # i[Q], the indices of the examples in the split
     distance: np.ndarray  # f[Q], the L2 distances
     images: np.ndarray  # f[Q, *event], the examples
 
 
 def chosen(split: Split, indices: np.ndarray) -> Batch:
-    """Returns the examples of a split with the given numbers as one Batch, leaves [n, ...].
+    """Returns the examples of a split with the given indices as one Batch, leaves [n, ...].
 
-    Random preparation, such as binarisation, uses a fixed key.
+    If the split is prepared at random, such as by binarisation, a fixed key is used.
     """
     key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
     return split.prepare(key, split.rows(np.asarray(indices)))
 
 
 def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
-    """Returns the numbers of up to n examples, i[n], that cycle through the classes.
+    """Returns the indices of min(n, N) examples, such that consecutive ones cycle through classes.
 
     Args:
       labels: i[N], or None, which selects the first n examples.
-      n: the number of examples wanted.
-      examples: N, the number of examples there are.
+      n: the number of examples to select.
+      examples: N, the number of examples in the data.
     """
     if labels is None:
         return np.arange(min(n, examples))
@@ -51,11 +51,11 @@ def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
 def nearest(queries: np.ndarray, split: Split) -> Nearest:
     """Finds the example of a split with the smallest L2 distance to each query.
 
-    Grey images that training binarises at random are compared by their grey values.
+    If training binarises grey images at random, the grey values are compared.
 
     Args:
       queries: f[Q, *event].
-      split: the split, all of whose examples are compared.
+      split: the split; every one of its examples is compared with every query.
 
     Returns:
       Nearest, with images f[Q, *event].
@@ -79,7 +79,10 @@ def nearest(queries: np.ndarray, split: Split) -> Nearest:
 
 
 def undrawn(split: Split) -> Split:
-    """Returns the split with its grey values, if training draws binary pixels from them."""
+    """Returns the split without random binarisation, so that its targets are grey values.
+
+    A split that draws no binary pixels is returned unchanged.
+    """
     if not getattr(split.prepare, "draws", False):
         return split
     prepare = dataclasses.replace(split.prepare, draws=False)  # type: ignore[type-var]

@@ -1,6 +1,6 @@
 """Measures whether a dictionary has found the known features of synthetic data.
 
-pairs = matched(atoms, truth.dictionary)              # one latent per feature, Hungarian
+pairs = matched(atoms, truth.dictionary)              # pairs each feature with its own latent
 mcc(pairs)                                            # mean |cos| of the pairs
 found = detection(zip(chunks_of_codes, chunks_of_features), pairs)
 found.f1.mean()                                       # F1 of the latents as detectors
@@ -25,13 +25,13 @@ from aejax.types import Array, Batch, Variables
 class Pairs(NamedTuple):
     """Pairs of a latent and the feature with which it is compared."""
 
-    latents: np.ndarray  # i64[P], row numbers of the dictionary
-    features: np.ndarray  # i64[P], row numbers of the truth
+    latents: np.ndarray  # i64[P], the indices of the latents, rows of the dictionary
+    features: np.ndarray  # i64[P], the indices of the features, rows of the truth
     cosine: np.ndarray  # f64[P], the signed cosine of the two directions
 
 
 class Detection(NamedTuple):
-    """How well the activity of a latent detects that its feature is active, for each pair."""
+    """For each pair, how well the latent, as a detector, predicts that its feature is active."""
 
     precision: np.ndarray  # f64[P], share of the latent's firings at which the feature is active
     recall: np.ndarray  # f64[P], share of the feature's activations at which the latent fires
@@ -44,10 +44,10 @@ class Recovery(NamedTuple):
 
     mcc: float  # mean |cosine| over a one-to-one matching
     mmcs: float  # mean over the features of the largest cosine with any latent
-    unique: float  # number of features that are nearest to some latent, divided by the latents
-    precision: float  # mean over the matched pairs, as are recall and f1
-    recall: float
-    f1: float
+    unique: float  # number of features that are nearest to some latent / number of latents
+    precision: float  # mean precision over the matched pairs
+    recall: float  # mean recall over the matched pairs
+    f1: float  # mean F1 over the matched pairs
     examples: int  # N, the number of tokens
 
 
@@ -59,10 +59,10 @@ def cosines(dictionary: np.ndarray, truth: np.ndarray) -> np.ndarray:
       truth: f[G, d], one feature per row.
 
     Returns:
-      f64[m, G]; rows of norm 0, which have no direction, get 0.
+      f64[m, G]; the cosine with a row of norm 0, which has no direction, is 0.
 
     Raises:
-      UserError: if the shapes do not belong together.
+      UserError: if the arrays are empty or not matrices, or their rows differ in length.
     """
     a, b = np.asarray(dictionary, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:
@@ -73,14 +73,14 @@ def cosines(dictionary: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
-    """Returns the one-to-one matching with the largest sum of |cosine| (Hungarian algorithm).
+    """Matches latents with features one to one, with the largest sum of |cosine| (Hungarian).
 
     Args:
       dictionary: f[m, d], one latent per row.
       truth: f[G, d], one feature per row.
 
     Returns:
-      P = min(m, G) Pairs in the order of the latents; the rest of the larger set is left out.
+      Pairs, with P = min(m, G) in the order of the latents; what has no partner is left out.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -90,9 +90,10 @@ def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
 
 
 def nearest(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
-    """Returns for each latent the feature with the largest |cosine|; features may occur repeatedly.
+    """Pairs each latent with the feature of largest |cosine|; a feature may have several latents.
 
-    SynthSAEBench measures precision, recall and F1 on these P = m pairs.
+    SynthSAEBench computes precision, recall and F1 of these P = m pairs, whereas `recovery` uses
+    those of `matched`.
     """
     cosine = cosines(dictionary, truth)
     features = np.argmax(np.abs(cosine), axis=1)
@@ -106,23 +107,26 @@ def mcc(pairs: Pairs) -> float:
 
 
 def mmcs(dictionary: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the mean over the features of the largest signed cosine (Sharkey et al. 2022)."""
+    """Returns the mean max cosine similarity (MMCS) of features and latents (Sharkey et al. 2022).
+
+    It is the mean over the features of the largest signed cosine with any latent.
+    """
     return float(np.mean(np.max(cosines(dictionary, truth), axis=0)))
 
 
 def detection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], pairs: Pairs) -> Detection:
     """Computes precision, recall and F1 of latents as detectors of their features.
 
-    Ratios with a zero denominator count as 0, such as the precision of a dead latent. The counts
-    are integers, so the size of the chunks does not change the result.
+    A ratio with a zero denominator, such as the precision of a dead latent, is set to 0. The counts
+    are integers, so the result does not depend on how the tokens are divided into chunks.
 
     Args:
-      chunks: pairs of codes f[n, m] (active if not zero) and features f[n, G] (active if above
-        zero) of the same tokens.
+      chunks: for each chunk of n tokens, their codes f[n, m] (a latent is active if not zero) and
+        their features f[n, G] (active if above zero).
       pairs: the pairs of latents and features.
 
     Raises:
-      UserError: if there is no chunk, or if a chunk has codes and features of different tokens.
+      UserError: if there is no chunk, or a chunk has different numbers of codes and of features.
     """
     both, fired, present = (np.zeros(len(pairs.latents), np.int64) for _ in range(3))
     examples = 0
@@ -158,16 +162,17 @@ def recovery(
 
     Args:
       model: a sparse autoencoder.
-      variables: the variables of one member.
+      variables: the variables of one model, without a leading axis of seeds.
       data: N tokens: a split, an array f[N, d] or f[B, T, d], or a Batch.
       truth: f[G, d], the directions of the features.
       features: the features of the tokens, f[N, G] or f[B, T, G]; or a function (start, stop) ->
-        f[stop - start, G], which gives those of tokens start to stop - 1.
-      dictionary: f[m, d]; None uses the decoder's atoms in the scale of the data.
+        f[stop - start, G] that returns the features of tokens start to stop - 1.
+      dictionary: f[m, d], the directions to compare with the truth; None uses the decoder's atoms,
+        in the scale of the data.
       batch: the number of tokens at a time.
 
     Raises:
-      UserError: if the variables belong to several members, the model has no dictionary, or
+      UserError: if the variables have a leading axis of seeds, the model has no dictionary, or
         tokens and features differ in number.
     """
     check_member(variables)
@@ -187,7 +192,7 @@ def recovery(
 
 
 def _features(features: Any) -> Callable[[int, int], np.ndarray]:
-    """Returns a function of the tokens' numbers; an array [..., G] has one row for each token."""
+    """Returns features as a function (start, stop) -> f[stop - start, G] of token indices."""
     if callable(features):
         return features  # pyright: ignore[reportReturnType]
     rows = np.asarray(features)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Fidelity(NamedTuple):
-    """Sums over the examples seen so far, f64[] each; the sums of several chunks can be added."""
+    """Sums over examples, f64[] each; the sums of several sets of examples can be added."""
 
     examples: float  # the number of examples with a nonzero target
     cosine: float  # the sum of cosines of x and x_hat, 0 where x_hat is zero
@@ -21,13 +21,13 @@ class Fidelity(NamedTuple):
         return self.cosine / self.examples if self.examples else float("nan")
 
     def l2_ratio(self) -> float:
-        """Returns the mean of ||x_hat|| / ||x||; it is below 1 if the reconstruction shrinks."""
+        """Returns the mean of ||x_hat|| / ||x||, below 1 if reconstructions are too short."""
         return self.ratio / self.examples if self.examples else float("nan")
 
     def relative_bias(self) -> float:
         """Returns E||x_hat||^2 / E<x, x_hat> (Rajamanoharan et al. 2024, equation 10).
 
-        It is below 1 if the reconstruction shrinks.
+        It is below 1 if reconstructions are too short.
         """
         return self.square / self.product if self.product else float("nan")
 
@@ -35,12 +35,12 @@ class Fidelity(NamedTuple):
 def fidelity(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Fidelity:
-    """Returns the sums of one chunk.
+    """Computes the sums of cosines, norms and inner products over B examples.
 
     Args:
-      target: [B, *event]; an example whose target is zero has neither a cosine nor a ratio.
+      target: [B, *event]; examples whose target is zero are left out of the cosine and the ratio.
       prediction: [B, *event].
-      mask: an array that broadcasts to target, or None.
+      mask: weights that broadcast to target, 0 for missing elements; or None.
     """
     flat = (len(target), -1)
     x = np.asarray(target, np.float64)
@@ -57,5 +57,5 @@ def fidelity(
 
 
 def added(a: Fidelity, b: Fidelity) -> Fidelity:
-    """Adds the sums of two chunks."""
+    """Adds the sums of two sets of examples."""
     return Fidelity(*(x + y for x, y in zip(a, b, strict=True)))

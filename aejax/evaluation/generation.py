@@ -1,7 +1,7 @@
-"""Measures the quality and variety of generated examples by features of them and of real ones.
+"""Compares generated examples with real ones, by features that a function computes of both.
 
-Each measure reads features f[N, D] of a function that the caller chooses. The Fréchet and kernel
-distances are FID and KID only with the features of Inception, not with those of another classifier.
+The caller chooses the function, which returns f[N, D]. The Fréchet and kernel distances are FID and
+KID only with the features of Inception, not with those of another classifier.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def quality(
     neighbours: int = 3,
     batch: int = 500,
 ) -> Quality:
-    """Computes all measures of generated examples.
+    """Computes the quality and variety of generated examples, compared with real ones.
 
     Args:
       features: maps examples f[B, *event] to features f[B, D].
@@ -55,7 +55,7 @@ def quality(
 
 
 def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndarray:
-    """Returns the features of all examples: f[N, *event] -> f64[N, D]."""
+    """Computes the features of all examples f[N, *event], in batches, f64[N, D]."""
     parts = [
         np.asarray(features(examples[start : start + batch]), np.float64)
         for start in range(0, len(examples), batch)
@@ -64,18 +64,19 @@ def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndar
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Returns |m - n|^2 + tr(S + T - 2 (S^1/2 T S^1/2)^1/2) of means m, n and covariances S, T.
+    """Computes the squared Fréchet distance of two Gaussians fitted to the features.
 
-    This is the squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982), fitted to
-    features (Heusel et al. 2017, equation 6). It is biased upwards for few examples.
+    With means m, n and covariances S, T it is |m - n|^2 + tr(S + T - 2 (S^1/2 T S^1/2)^1/2), the
+    squared 2-Wasserstein distance (Dowson and Landau 1982; Heusel et al. 2017, equation 6). It is
+    biased upwards for few examples.
 
     Args:
       real: f[N, D].
       generated: f[M, D].
 
     Raises:
-      UserError: if the shapes do not belong together, a feature is not finite, or there are fewer
-        than two of either.
+      UserError: if the arrays are not [N, D] and [M, D], a feature is not finite, or N or M is
+        below 2.
     """
     real, generated = _checked(real, generated, least=2)
     gap = real.mean(axis=0) - generated.mean(axis=0)
@@ -88,9 +89,10 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Returns the unbiased estimate of the squared MMD under the kernel (x . y / D + 1)^3.
+    """Computes an unbiased estimate of the squared MMD with the kernel (x . y / D + 1)^3.
 
-    It follows Binkowski et al. 2018, section 4, but is one estimate over all examples.
+    It follows Binkowski et al. 2018, section 4, except that it is one estimate from all examples,
+    not a mean over subsets.
 
     Args:
       real: f[N, D].
@@ -117,9 +119,9 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Computes improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
 
-    Each member of a set has a ball that reaches to its k-th nearest other member, and the set
-    covers the union of these balls. Precision is the share of generated examples that the real set
-    covers; recall is the share of real examples that the generated set covers.
+    Each point of a set is the centre of a ball that reaches to its k-th nearest neighbour in the
+    set, and the set covers the union of these balls. Precision is the share of generated examples
+    that the real set covers; recall is the share of real examples that the generated set covers.
 
     Args:
       real: f[N, D].
@@ -130,7 +132,7 @@ def precision_recall(
       Precision and recall.
 
     Raises:
-      UserError: as in `frechet_distance`, if k < 1, or if a set has fewer than k + 1 members.
+      UserError: as in `frechet_distance`, if k < 1, or if a set has fewer than k + 1 points.
     """
     if neighbours < 1:
         raise UserError(f"neighbours is {neighbours}: give 1 or more")
@@ -141,8 +143,8 @@ def precision_recall(
 def spread(features: np.ndarray) -> float:
     """Returns the mean distance between two different examples, from features f[N, D].
 
-    It distinguishes varied examples from repeated prototypes, which a classifier recognises as
-    well.
+    It is large for varied examples and small for copies of a few prototypes, which the confidence
+    of a classifier cannot distinguish.
     """
     features, _ = _checked(features, features, least=2)
     total = sum(float(np.sqrt(squares(rows, features)).sum()) for rows in _blocks(features))
@@ -168,7 +170,7 @@ def nearest_distance(queries: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns the squared distances between rows, f[N, M]; identical rows have distance 0."""
+    """Returns squared distances between rows, f[N, M]; identical rows have distance exactly 0."""
     found = np.sum(np.square(x), axis=1)[:, None] + np.sum(np.square(y), axis=1)[None]
     found -= 2.0 * (x @ y.T)
     # Without a floor, rounding would give identical rows a distance of about 1e-8 of their norms.
@@ -177,10 +179,10 @@ def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _covered(queries: np.ndarray, members: np.ndarray, neighbours: int) -> float:
-    """Returns the share of queries that lie in the ball of any member."""
+    """Returns the share of queries in the set that `members` cover (see `precision_recall`)."""
 
     def reach(rows: np.ndarray) -> np.ndarray:
-        # Entry 0 is the distance of the member to itself.
+        # Entry 0 is the distance of the point to itself.
         return np.partition(squares(rows, members), neighbours, axis=1)[:, neighbours]
 
     radius = np.concatenate([reach(rows) for rows in _blocks(members)])

@@ -23,12 +23,12 @@ class ActiveUnits(NamedTuple):
 
 
 def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> np.ndarray:
-    """Returns the code of each example without noise: the posterior mean, or a dense sparse code.
+    """Returns each example's noiseless code: the posterior mean, or the sparse code with its zeros.
 
     Args:
       model: any Autoencoder.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       batch: the number of examples at a time.
 
     Returns:
@@ -44,10 +44,10 @@ def kl_per_dimension(
 
     Args:
       model: a model whose prior has a closed-form KL for its code.
-      variables: the variables of one member.
-      data: N examples.
-      key: the key of one draw per example, at which the KL of a latent that depends on other
-        latents is evaluated.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
+      key: the key of one draw of each example's code. It matters only where the KL of a latent
+        depends on the values of other latents, as in a hierarchy.
       batch: the number of examples at a time.
 
     Returns:
@@ -70,8 +70,8 @@ def active_units(
 
     Args:
       model: any Autoencoder.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       threshold: the least variance of the posterior mean of an active latent.
       batch: the number of examples at a time.
     """

@@ -32,7 +32,7 @@ class Elbo(NamedTuple):
 
 
 class Nll(NamedTuple):
-    """An estimate of -log p(x) that is too large in expectation, and tightens with more draws."""
+    """An estimate of -log p(x), which is too large in expectation, but less so for more draws."""
 
     nll: np.ndarray  # f32[N], nats
     effective_sample_size: np.ndarray  # f32[N], from 1 (a single draw has all the weight) to K
@@ -52,15 +52,15 @@ def elbo(
 
     Args:
       model: a model with a prior and a likelihood.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       key: the key of the draws.
       draws: K, the number of codes over which the expectation is averaged.
       batch: the number of examples at a time.
       group: the number of draws at a time; memory grows with batch * group.
 
     Returns:
-      Elbo. The rate is in closed form if the prior has one, and else sampled.
+      Elbo. The rate is computed in closed form if the prior has one, and otherwise from the draws.
 
     Raises:
       UserError: if the model has no prior, likelihood or posterior density, if a target is outside
@@ -85,14 +85,16 @@ def nll(
     batch: int = 100,
     group: int = 10,
 ) -> Nll:
-    """Estimates -log mean_k p(x, z_k) / q(z_k | x) over exactly K draws (Burda et al. 2016, eq. 8).
+    """Estimates -log p(x) of each example by importance sampling (Burda et al. 2016, equation 8).
+
+    The estimate is -log mean_k p(x, z_k) / q(z_k | x) over K draws z_k from q(z | x).
 
     Args:
       model: a model with a prior and a likelihood.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       key: the key of the draws.
-      draws: K; published tables usually use 5000.
+      draws: K, the number of importance samples; published tables usually use 5000.
       batch: the number of examples at a time.
       group: the number of draws at a time. Memory grows with batch * group, never with K. On CPUs,
         more than about a thousand rows at a time exceed the cache and are slower.
@@ -127,7 +129,7 @@ def check_targets(model: Any, data: Data) -> None:
 
 
 def check(model: Any, key: Key, draws: int, group: int) -> None:
-    """Raises UserError for an rbg key, numbers below 1, or a model without prior or likelihood."""
+    """Raises UserError for an rbg key, draws or group below 1, or a missing prior or likelihood."""
     check_key(key)
     if draws < 1 or group < 1:
         raise UserError(f"draws is {draws} and group is {group}: give 1 or more of each")
@@ -149,9 +151,10 @@ def importance(
     batch: Batch,
     index: Array,
 ) -> tuple[Array, Array]:
-    """Returns -log mean w and (sum w)^2 / sum w^2 of each example, f32[B] each.
+    """Returns -log mean w and (sum w)^2 / sum w^2 of each example's weights w, f32[B] each.
 
-    The number of draws is not a shape, so one compiled program serves every K in the same memory.
+    No shape depends on the number of draws K, so one compiled program serves every K, and its
+    memory does not grow with K.
     """
 
     forwards = _draws(static.model, variables, batch, key, index, group)
@@ -207,10 +210,10 @@ def _mean_terms(
 def _draws(
     model: Any, variables: Variables, batch: Batch, key: Key, index: Array, group: int
 ) -> Callable[[Array, Any], tuple[Array, Array]]:
-    """Returns a function (draw numbers i32[G], rate term) -> rate and distortion, f32[B, G] each.
+    """Returns a function (draw indices i32[G], rate term) -> rate and distortion, f32[B, G] each.
 
-    Each code is drawn as in a batch of one example, with a key of its own. All codes then pass
-    through the decoder as one batch of B * G rows, whose large matrix products are efficient.
+    Each code is drawn as in a batch of one example, with its own key. All codes then pass through
+    the decoder as one batch of B * G rows, because large matrix products are efficient.
     """
     bound = model.bind(variables)
     features = bound.features(batch)
@@ -237,7 +240,7 @@ def _draws(
 
 
 def _sampled_rate(model: Any, forward: Forward) -> Array:
-    """Returns log q(z | x) - log p(z) at the draw, f32[B]."""
+    """Returns log q(z | x) - log p(z) at the drawn z, f32[B]."""
     if not isinstance(forward.code, RandomCode):
         raise UserError(
             f"a {type(forward.code).__name__} has no density q(z | x), so the model has no ELBO "
@@ -247,6 +250,6 @@ def _sampled_rate(model: Any, forward: Forward) -> Array:
 
 
 def _rate(model: Any, forward: Forward) -> Array:
-    """Returns the KL in closed form if the prior has one, and else sampled, f32[B]."""
+    """Returns the KL, f32[B], in closed form if the prior has one, and otherwise at the drawn z."""
     closed = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     return _sampled_rate(model, forward) if closed is None else jnp.sum(closed, axis=-1)

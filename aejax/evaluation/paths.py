@@ -11,22 +11,25 @@ from aejax.evaluation.generation import Features, nearest_distance, taken
 
 
 class Paths(NamedTuple):
-    """Measures of P decoded paths between reconstructions of examples."""
+    """Measures of P decoded paths between reconstructions of examples.
 
-    step_ratio: np.ndarray  # f64[P], the largest step divided by the mean step; 1 is even
+    A step is the L2 distance between consecutive points; inner points are all points but the ends.
+    """
+
+    step_ratio: np.ndarray  # f64[P], the largest step / the mean step; 1 if all steps are equal
     confidence: np.ndarray  # f64[P], the classifier's largest probability, mean over inner points
     least_confidence: np.ndarray  # f64[P], the least such probability of an inner point
     distance: np.ndarray  # f64[P], L2 to the nearest real example, mean over inner points
 
 
 def paths(frames: np.ndarray, probabilities: Features, real: np.ndarray) -> Paths:
-    """Measures decoded paths.
+    """Computes the evenness of decoded paths, and how realistic their inner points are.
 
     Args:
       frames: f[P, T, *event], T points of each path in order, including both ends.
       probabilities: the class probabilities of an independent classifier, f[B, *event] ->
         f[B, classes].
-      real: f[N, *event], real examples, none of which is a copy of a frame.
+      real: f[N, *event], real examples; the ends of the paths should not be among them.
 
     Raises:
       UserError: if the paths have no point between their ends, or if a path does not move.

@@ -56,7 +56,7 @@ def project(components: Principal, x: np.ndarray) -> np.ndarray:
 
 
 def rebuild(components: Principal, scores: np.ndarray) -> np.ndarray:
-    """Reconstructs data f64[N, D] from scores f[N, L]."""
+    """Reconstructs data, f64[N, D], from scores f[N, L] along the components."""
     return scores @ components.directions + components.mean
 
 

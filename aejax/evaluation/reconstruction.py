@@ -25,12 +25,12 @@ class Reconstruction(NamedTuple):
 def reconstruction(
     model: Any, variables: Variables, data: Data, *, batch: int = 500
 ) -> Reconstruction:
-    """Computes the squared error of the expected target given the code without noise.
+    """Computes the squared error between each target and its reconstruction without noise.
 
     Args:
       model: any Autoencoder.
-      variables: the variables of one member.
-      data: N examples.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split, an array [N, *event], or a Batch.
       batch: the number of examples at a time.
     """
     return Reconstruction(

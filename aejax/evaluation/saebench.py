@@ -1,6 +1,6 @@
-"""SAEBench's `core` measures, including its errors, to compare with its published tables.
+"""SAEBench's `core` measures, with its mistakes, to compare with its published tables.
 
-Our own measures are in aejax.evaluation.sparsity. SAEBench's explained variance divides by a wrong
+Correct measures are in aejax.evaluation.sparsity. SAEBench's explained variance divides by a wrong
 total: for data of 64 dimensions with mean 3 and standard deviation 0.3, predicting the mean scores
 0.9885 instead of 0. All of these measures depend on how the tokens are divided into batches.
 """
@@ -16,7 +16,7 @@ from aejax.errors import UserError
 
 
 class SAEBench(NamedTuple):
-    """The measures under SAEBench's own names, each prefixed with `saebench_`."""
+    """SAEBench's measures, under its names with the prefix `saebench_`; e is x - x_hat."""
 
     saebench_explained_variance: float  # 1 - E||e||^2 / (E||x||^2 - (mean of x_ij^2)^2)
     saebench_explained_variance_legacy: float  # mean over tokens of 1 - ||e||^2 / ||x - mean||^2

@@ -30,19 +30,19 @@ class Sparsity(NamedTuple):
     fvu: float  # 1 - explained_variance, the fraction of variance unexplained
     cosine: float  # mean cosine of target and prediction
     l2_ratio: float  # mean ||x_hat|| / ||x||
-    relative_bias: float  # E||x_hat||^2 / E<x, x_hat>: below 1 where the reconstruction shrinks
-    # f64[layers], the FVU of each layer, where a target has two axes [layers, size], as those of a
-    # crosscoder have; else None. The FVU of all layers together hides that of one with small norms.
+    relative_bias: float  # E||x_hat||^2 / E<x, x_hat>: below 1 if reconstructions are too short
+    # f64[layers], the FVU of each layer if a target is [layers, size], as for a crosscoder; else
+    # None. In the FVU of all layers together, a layer with small norms hardly counts.
     fvu_layers: np.ndarray | None = None
 
     @property
     def frequency(self) -> np.ndarray:
-        """The firing frequency of each latent, f64[m]: `density`."""
+        """The firing frequency of each latent, f64[m]; another name of `density`."""
         return self.density
 
 
 class Variance(NamedTuple):
-    """Sums for the explained variance over the examples seen so far, in float64."""
+    """Sums over examples from which the explained variance is computed, in float64."""
 
     weight: np.ndarray  # f64[D], the number of examples, or the sum of their masks
     mean: np.ndarray  # f64[D], the mean of the target
@@ -55,28 +55,28 @@ class Variance(NamedTuple):
         return 1.0 - float(self.residual.sum()) / total if total > 0 else float("nan")
 
     def unexplained(self, layers: int) -> np.ndarray:
-        """Returns the FVU of each of so many equal parts of the target, f64[layers]."""
+        """Returns the FVU of each layer, f64[layers], for targets of `layers` equally long rows."""
         parts = (np.reshape(sums, (layers, -1)).sum(axis=1) for sums in (self.residual, self.total))
         residual, total = parts
         return np.where(total > 0, residual / np.where(total > 0, total, 1.0), np.nan)
 
 
 def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -> Sparsity:
-    """Measures what a sparse autoencoder explains, how faithfully, and with which latents.
+    """Computes explained variance, L0, dead latents and other measures of a sparse autoencoder.
 
     Differences and sums are computed in float64 on the host, so that neither the batch size nor a
     large mean of the data affects the results.
 
     Args:
       model: a model whose code is a SparseCode.
-      variables: the variables of one member.
-      data: N examples: a split; an array f[N, d] or f[B, T, d]; or a Batch, where the target is not
-        the input, or the model reads the input as its context too.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: N examples: a split; an array f[N, d] or f[B, T, d]; or a Batch, which is needed if the
+        target differs from the input or the model has a context.
       batch: the number of examples at a time.
 
     Raises:
-      UserError: if the code is not sparse, the variables belong to several members, or the
-        examples have another size than the model reads.
+      UserError: if the code is not sparse, the variables have a leading axis of seeds, or the size
+        of an example is not the input size of the model.
     """
     sums, alike, used, l0 = None, Fidelity(*[0.0] * 5), np.zeros((), np.int64), 0.0
     check_member(variables)
@@ -108,12 +108,12 @@ def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -
 
 
 def tokens(data: Any, model: Any, variables: Variables) -> Data:
-    """Returns the examples of a dictionary: those of a split, or every vector of an array.
+    """Returns data as examples of the model's input size: every vector of an array is one example.
 
     Args:
       data: a split, an array f[N, d] or f[B, T, d], or a Batch.
-      model: the model that reads them.
-      variables: its variables, whose kernel says how many numbers one example has.
+      model: the sparse autoencoder that is evaluated on the examples.
+      variables: the variables of the model, whose encoder kernel determines the input size.
     """
     shape = getattr(model.decoder, "shape", None)
     event = tuple(shape) if isinstance(shape, Sequence) else None
@@ -123,12 +123,12 @@ def tokens(data: Any, model: Any, variables: Variables) -> Data:
 def variance(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Variance:
-    """Returns the sums of one chunk, with differences computed in float64.
+    """Computes the sums of squares for the explained variance over B examples, in float64.
 
     Args:
       target: [B, *event].
       prediction: [B, *event].
-      mask: an array that broadcasts to target, or None.
+      mask: weights that broadcast to target, 0 for missing elements; or None.
     """
     flat = (len(target), -1)
     x = np.asarray(target, np.float64).reshape(flat)
@@ -143,7 +143,7 @@ def variance(
 
 
 def merged(a: Variance, b: Variance) -> Variance:
-    """Merges the sums of two chunks, accurately even for a large mean (Chan et al. 1983)."""
+    """Merges the sums over two sets of examples, accurately for large means (Chan et al. 1983)."""
     weight = a.weight + b.weight
     share = b.weight / np.where(weight > 0, weight, 1.0)
     apart = b.mean - a.mean
@@ -163,10 +163,10 @@ def _chunk(
 def _pass(
     static: Static, variables: Variables, batch: Batch, valid: Array
 ) -> tuple[Array, Array, Array]:
-    """Returns predictions f32[B, *event], the uses of each latent i32[m], and l0 f32[B].
+    """Returns predictions f32[B, *event], how often each latent is active i32[m], and L0 f32[B].
 
-    They are computed in blocks of one size, whatever B is; without blocks, mean norms differed in
-    the ninth digit between batches of 7 and of 4096.
+    They are computed in blocks of one size, so that they do not depend on B: without blocks, mean
+    norms differed in the ninth digit between batches of 7 and of 4096.
     """
     count = valid.shape[0]
 
@@ -179,7 +179,7 @@ def _pass(
 
 
 def _block(bound: Any, batch: Batch, valid: Array) -> tuple[Array, Array, Array]:
-    """Returns predictions, uses and l0 as `_pass` does, for one block of ROWS examples."""
+    """Returns what `_pass` returns, for one block of ROWS examples."""
     forward = bound(batch)
     code = forward.code
     if not isinstance(code, SparseCode):

@@ -1,12 +1,12 @@
-"""Relates units to labels: how often each unit is active, and for examples of which labels.
+"""Relates units (latents) to labels: how often each is active, and for examples of which label.
 
     units(latents(sae, variables, test), test.labels)                # latents of a sparse code
     units(signed(latents(absolute, variables, test)), test.labels)   # latents of either sign
     units(signed(centred(latents(plain, variables, test))), labels)  # units of a dense autoencoder
     units(signed(project(principal(train_x, 64), test_x)), labels)   # principal components
 
-For large codes, `agreement(top_examples(sae, variables, test), test.labels)` gives the result of
-the first line without holding the codes of all examples.
+For large codes, `agreement(top_examples(sae, variables, test), test.labels)` computes the result of
+the first line without keeping the codes of all examples in memory.
 """
 
 from __future__ import annotations
@@ -21,50 +21,51 @@ from aejax.data import Split
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Variables
 
-TOP = 20  # the number of top examples by which a unit is judged
+TOP = 20  # the number of top examples whose labels are compared for each unit
 
 
 class TopExamples(NamedTuple):
-    """The activity of M units over N examples, and the K top examples of each unit.
+    """How often each of M units is active for N examples, and its K strongest examples.
 
-    `units` counts a unit as active if its value is above zero, and `top_examples` if it is not
-    zero. Only `top_examples` sorts the top examples, with the largest activation first.
+    Under `units` a unit is active if its value is above zero, and under `top_examples` if it is not
+    zero. Only `top_examples` sorts the K examples, with the largest activation first.
     """
 
     density: np.ndarray  # f64[M], the share of examples for which the unit is active
-    top: np.ndarray  # i[M, K], the examples with the largest activations
+    top: np.ndarray  # i[M, K], the indices of the examples with the largest activations
     strength: np.ndarray  # f[M, K], the activations of these examples; 0 where not active
     l0: np.ndarray  # i[N], the number of active units of each example
 
 
 class Units(NamedTuple):
-    """How well the top examples of each unit agree on a label.
+    """How well the labels of each unit's K strongest examples agree.
 
-    A unit that is active for fewer than `top` examples is not judged.
+    Units that are active for fewer than K examples are not judged: they have no entropy and label,
+    and do not count in the means.
     """
 
-    entropy: np.ndarray  # f64[M], nats, the entropy of the top examples' labels; NaN if not judged
-    label: np.ndarray  # i64[M], the most frequent label of the top examples; -1 if not judged
+    entropy: np.ndarray  # f64[M], nats, the entropy of the K examples' labels; NaN if not judged
+    label: np.ndarray  # i64[M], the most frequent label of the K examples; -1 if not judged
     mean_entropy: float  # nats, the mean entropy of the judged units
-    agree: float  # the share of judged units whose top examples all have the same label
-    judged: int  # the number of units that are active for at least `top` examples
+    agree: float  # the share of judged units whose K examples all have the same label
+    judged: int  # the number of units that are active for at least K examples
     rare: int  # the number of units that are active for fewer examples
     dead: int  # the number of units that are active for no example
 
 
 def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Units:
-    """Computes label entropy and agreement of the top examples of each unit.
+    """Computes how well the labels of each unit's strongest examples agree.
 
-    A unit that is active for fewer than `top` examples is not judged, because few examples agree by
-    chance.
+    A unit that is active for fewer than `top` examples gets no entropy and no label, because the
+    labels of a few examples may agree by chance.
 
     Args:
       activations: f[N, M]; a unit is active if its value is above zero.
       labels: i[N], the labels of the examples.
-      top: the number of examples with the largest activations by which a unit is judged.
+      top: K, the number of strongest examples of each unit whose labels are compared.
 
     Raises:
-      UserError: if the shapes do not belong together, or top is not between 1 and N.
+      UserError: if the arrays are not [N, M] and [N], or top is not between 1 and N.
     """
     activations, labels = np.asarray(activations), np.asarray(labels)
     if activations.ndim != 2 or labels.shape != activations.shape[:1]:
@@ -99,7 +100,7 @@ def top_examples(
 
     Args:
       model: a model whose code has `dense() -> f32[B, M]`.
-      variables: the variables of one member.
+      variables: the variables of one model, without a leading axis of seeds.
       split: the split that holds the examples.
       n: the number of examples, from the first on, to run through the model.
       top: K, the number of top examples to keep for each unit.
@@ -137,7 +138,7 @@ def top_examples(
 
 
 def agreement(found: TopExamples, labels: np.ndarray) -> Units:
-    """Measures how well the top examples of each unit agree on a label.
+    """Computes how well the labels of each unit's top examples agree.
 
     Args:
       found: the top examples of each unit.
@@ -162,15 +163,15 @@ def agreement(found: TopExamples, labels: np.ndarray) -> Units:
 
 
 def most_used(found: TopExamples, n: int) -> np.ndarray:
-    """Returns the n units that are active for the most examples, i[n], without dead units."""
+    """Returns the indices of the n units that are active most often, i[n], without dead units."""
     order = np.argsort(-found.density, kind="stable")
     return order[found.density[order] > 0][:n]
 
 
 def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
-    """Returns the n units whose top examples agree most on a label, i[n].
+    """Returns the indices of the n units whose top examples agree most on a label, i[n].
 
-    Among equals, the units with the larger mean activation come first.
+    Among units that agree equally, those with the larger mean activation come first.
     """
     entropy = agreement(found, labels).entropy
     order = np.lexsort((-found.strength.mean(axis=1), entropy))
@@ -180,8 +181,8 @@ def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
 def signed(activations: np.ndarray) -> np.ndarray:
     """Splits each unit that can be negative into a positive and a negative unit.
 
-    A unit that is 0 is silent in both. For a dense autoencoder, whose units are never silent, take
-    the signs around their means: `signed(centred(activations))`.
+    Where a unit is 0, both are 0. The units of a dense autoencoder are never 0, so subtract their
+    means first: `signed(centred(activations))`.
 
     Args:
       activations: f[N, M], the values of the units.

@@ -1,8 +1,8 @@
 """Measures whether a model uses its latents, and decides whether its posterior has collapsed.
 
 A strong decoder may explain x without the code. The posterior then equals the prior and the code
-carries no information about x (posterior collapse, Bowman et al. 2016), which the loss does not
-show. Every variational run logs these measures.
+carries no information about x (posterior collapse, Bowman et al. 2016), which the loss alone does
+not reveal. Every training run of a variational model logs these measures.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from aejax.contracts import BottomUpCode, DensityCode, RandomCode, TopDownCode
 from aejax.types import Array, Batch, Key
 
 ACTIVE = 1e-2  # a unit is active if the variance of its posterior mean is larger
-LEAST = 0.1  # nats; a code with less mutual information counts as collapsed
+LEAST = 0.1  # nats; a code whose mutual information with x is below this has collapsed
 EXAMPLES = 1_000  # the number of examples used; mutual information is at most its logarithm
 
 
 def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
-    """Measures how much information the code of a batch carries.
+    """Computes how much information the code of a batch carries: active units, KL, I(x; z).
 
-    The function is pure and traceable, so it can be mapped over members.
+    The function is pure and can be traced, so jax.vmap can map it over models.
 
     Args:
       bound: a model bound to its variables. Without a prior or a random code the result is empty.
-      batch: examples on which the model was not trained, of which the first EXAMPLES are read.
+      batch: examples on which the model was not trained; only the first EXAMPLES are used.
       key: the key of one draw per example.
 
     Returns:
       A mapping with the following entries.
-      active_units: f32[] (Burda et al. 2016, section 5.2).
+      active_units: f32[], the number of latents whose posterior mean has a variance above ACTIVE
+        (Burda et al. 2016, section 5.2).
       kl_per_dimension: f32[L], nats, if the prior has it in closed form.
-      mutual_information: f32[], nats, if the posterior's density can be evaluated at any latent, so
-        not for flows. It is I(x; z) over the examples, which is at most the logarithm of their
-        number (Hoffman and Johnson 2016).
+      mutual_information: f32[], nats, if the posterior's density can be evaluated at any latent,
+        which is not so for flows. It is I(x; z) over the examples, which is at most the logarithm
+        of their number (Hoffman and Johnson 2016).
       mutual_information_of_top: f32[], nats, for the top level of a top-down hierarchy, in place of
         mutual_information.
     """
@@ -69,16 +70,16 @@ def _information(code: Any) -> Array:
     def aggregate(z: Array) -> Array:
         return jax.nn.logsumexp(code.log_prob(z[None])[0])
 
-    # Draws are processed one at a time, because all pairs would take B^2 L numbers per member.
+    # Draws are processed one at a time, because all pairs would take B^2 L floats per model.
     joint = jax.lax.map(aggregate, code.z) - jnp.log(jnp.float32(code.z.shape[0]))
     return code.log_q() - joint
 
 
 def collapsed(figures: Mapping[str, Any]) -> np.ndarray:
-    """Decides which members have collapsed, bool[S]; the result is empty if `figures` is empty.
+    """Returns for each of S models whether its posterior has collapsed, bool[S].
 
-    A code has collapsed if its mutual information is below LEAST nats, or, where that is not known,
-    if it has no active unit.
+    A code has collapsed if its mutual information is below LEAST nats or, if that is not in
+    `figures`, if it has no active unit. The result is empty if `figures` has neither.
 
     Args:
       figures: the result of `usage`, with entries f[S] or f[].

@@ -12,7 +12,7 @@ from aejax.kernels.mask import counts
 from aejax.kernels.members import any_member
 from aejax.types import Array
 
-MEMBERS = 8  # the number of columns in a group
+MEMBERS = 8  # the number of values in a group
 
 
 class Found(NamedTuple):
@@ -28,10 +28,10 @@ def largest_of_batch(
 ) -> Found:
     """Finds the `count` largest values above zero of (product + bias) * norms over all rows.
 
-    Columns are grouped, and groups are grouped again, while there are at least twice as many groups
-    as `room`. Each of the `count` largest values lies in one of the `count` groups with the largest
-    maxima. So the search starts at the coarsest groups and then examines only the members of the
-    groups found. Ties are broken arbitrarily.
+    The columns of a row are divided into groups of MEMBERS, and the groups into groups of groups,
+    while there are at least twice as many groups as `room`. Each of the `count` largest values lies
+    in one of the `count` groups with the largest maxima. So the search starts at the coarsest
+    groups and then examines only the members of the groups found. Ties are broken arbitrarily.
 
     Args:
       product: f32[B, m].
@@ -86,7 +86,7 @@ def chosen(values: Array, count: Array | int) -> Array:
     def counted() -> Array:
         return jnp.searchsorted(jnp.cumsum(tied.ravel()), room).astype(jnp.int32)
 
-    # Counting the ties in order takes longer than all else here, and ties are rare.
+    # Counting the ties in order would take longer than all other steps here, and ties are rare.
     many = any_member(jnp.sum(tied) > room)
     return above | (tied & (place <= jax.lax.cond(many, counted, lambda: last)))
 

@@ -1,4 +1,4 @@
-"""A `lax.switch` whose branches cost nothing, forward or backward, unless they are taken."""
+"""A `lax.switch` whose branches take almost no time, forward or backward, unless they are taken."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from aejax.types import Array
 def switch(index: Array | int, branches: Sequence[Callable[[], Array]]) -> Array:
     """Runs one branch, as `lax.switch` does, and recomputes it in the backward pass.
 
-    The derivative of `lax.switch` returns each branch's residuals, and if the branch was not taken
-    it fills these arrays with zeros, which for AuxK costs a tenth of a whole step. Here only the
-    closed-over values are saved, so a branch not taken costs the zeros of their gradients only.
+    The derivative of `lax.switch` saves the intermediate results of every branch and fills those of
+    branches not taken with zeros, which for AuxK takes a tenth of the time of a step. Here only the
+    closed-over values are saved, so a branch that is not taken costs only zeros as their gradients.
 
     Args:
-      index: the index of the branch, i32[]. It must be the same for all members of a sweep
-        (`any_member`), because vmap would otherwise replace the branches by a select.
+      index: the index of the branch, i32[]. Under vmap it must not be batched (use `any_member`),
+        because vmap would then run all branches and select among the results.
       branches: functions without arguments that close over their inputs and return arrays of the
         same shape.
     """

@@ -1,12 +1,12 @@
 """Convolutions of images whose derivatives are as fast inside a loop as outside.
 
 On CPUs, XLA converts a convolution to the order of axes that its fast routine needs, but only in a
-program's outermost computation. In the body of a loop, where a chunk of training steps runs, the
-derivatives that JAX generates take a slower routine (jax 0.10 to 0.12; `bench-conv` measures the
+program's outermost computation. In the body of a loop, such as a loop over training steps, the
+derivatives that JAX generates use a slower routine (jax 0.10 to 0.12; `bench-conv` measures the
 difference). The derivatives here use that order from the start. The fast routine also supports
-neither grouped convolutions nor dilated images. So on CPUs several members (`seeds`) are convolved
-one after the other, and a convolution of a dilated image is split into phases without zeros. On
-other platforms the members are one grouped convolution.
+neither grouped convolutions nor dilated images. So on CPUs the convolutions of several models that
+`seeds` trains together run one after the other, and a convolution of a dilated image is split into
+phases without zeros. On other platforms the models share one grouped convolution.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def convolve_transposed(
     return convolve(images, kernel, (1, 1), pads, strides, precision=precision)
 
 
-# Maps images [S, B, H, W, I] and kernels [S, h, w, I, O] of S members to [S, B, H', W', O].
+# Maps images [S, B, H, W, I] and kernels [S, h, w, I, O] of S models to [S, B, H', W', O].
 _conv = Primitive("convolve")
 
 
@@ -160,10 +160,10 @@ def _in_turn(images: Array, kernels: Array, **how: Any) -> Array:
 
 
 def by_phases(images: Array, kernel: Array, window: Window, precision: Any) -> Array:
-    """Convolves images as the primitive does for one member, a dilated image in phases.
+    """Convolves the images of one model as the primitive does, dilated images in phases.
 
-    If the image's dilation is a, every a-th output reads every a-th row of the kernel and none of
-    the inserted zeros.
+    If the dilation of the image is a, then for every a-th output only every a-th row of the kernel
+    meets pixels and not inserted zeros. A phase computes every a-th output with these rows.
 
     Args:
       images: [B, H, W, I].
@@ -251,10 +251,10 @@ def _extent(size: int, step: int) -> int:
 
 
 def _batched(arguments: Any, axes: Any, **how: Any) -> tuple[Array, int]:
-    """Folds a vmapped axis into the members, or into the batch or the output channels.
+    """Folds a vmapped axis into the axis S, or into the batch or the output channels.
 
-    If only the images are mapped, they become more images of each kernel; if only the kernels are,
-    more output channels.
+    If only the images have the vmapped axis, it is folded into the batch; if only the kernels have
+    it, into the output channels.
     """
     (images, kernels), (of_images, of_kernels) = arguments, axes
     if of_kernels is None:

@@ -1,4 +1,4 @@
-"""Decoding from k rows of a dictionary, where forward and backward cost k rows per example."""
+"""Decoding from k rows of a dictionary; forward and backward read only k rows per example."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from aejax.types import Array
 
 @jax.custom_vjp
 def decode_rows(values: Array, indices: Array, atoms: Array) -> Array:
-    """Sums values[b, j] * atoms[indices[b, j]] over the slots j.
+    """Decodes a sparse code: sums values[b, j] * atoms[indices[b, j]] over j.
 
-    Sums are taken in float32, as in a matrix product, and rounded once to the values' dtype.
+    Sums are computed in float32 and then rounded once to the dtype of the values.
 
     Args:
       values: f32[B, k], or bf16.

@@ -1,4 +1,4 @@
-"""Projection and selection in one operation; its backward pass reads only the k selected rows."""
+"""Top-k of x W + b in one operation, whose backward pass uses only the k selected latents."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def project(x: Array, kernel: Array, dtype: Any = None) -> Array:
 def encode_at(
     taken: Array, x: Array, kernel: Array, bias: Array, indices: Array, dtype: Any = None
 ) -> Array:
-    """Computes x W + b at chosen latents from x W; the backward pass costs these latents only.
+    """Adds b to x W at chosen latents; the backward pass computes only with these latents.
 
     Args:
-      taken: x W at the chosen latents, f32[B, k]; it gets no gradient, but x and kernel do.
+      taken: x W at the chosen latents, f32[B, k]; gradients go to x and kernel instead of to it.
       x: f32[B, D].
       kernel: W, f32[D, m].
       bias: b, f32[m].

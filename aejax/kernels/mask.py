@@ -48,8 +48,8 @@ def mask_of_largest(values: Array, k: int) -> Array:
 def counts(values: Array, least: Array) -> Array:
     """Counts the values of each row that are not below `least`, i32[n].
 
-    Slices of the columns are first added in int8, which on CPUs takes a sixth of the time of a sum
-    in int32.
+    Groups of columns are first summed in int8, which on CPUs takes a sixth of the time of a sum in
+    int32.
 
     Args:
       values: i32[n, c].

@@ -1,4 +1,4 @@
-"""A decision shared by all members of a sweep, so that `lax.cond` stays a branch under vmap."""
+"""A condition shared by all vmapped models, so that `lax.cond` stays a branch under vmap."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from aejax.types import Array
 
 @custom_vmap
 def any_member(flag: Array) -> Array:
-    """Computes any() over vmapped members, unbatched, bool[].
+    """Returns whether the flag is True for any of the models that vmap maps over, bool[].
 
-    Under vmap a `lax.cond` on a batched flag becomes a select that computes both branches. On this
-    result it stays a branch, which all members take if any of them needs it.
+    Under vmap a `lax.cond` on a batched flag becomes a select that computes both branches. The
+    result here is not batched, so `lax.cond` stays a branch, taken by all models if one needs it.
 
     Args:
-      flag: the flag of one member, bool[].
+      flag: the flag of one model, bool[].
     """
     return flag
 
 
 @any_member.def_vmap
 def _any_member(size: int, batched: Any, flag: Array) -> tuple[Array, bool]:
-    # The recursive call reduces over the members of an outer vmap too.
+    # The recursive call reduces over the axis of an outer vmap too.
     return any_member(jnp.any(flag, axis=0)), False

@@ -14,7 +14,7 @@ from aejax.types import Array
 class _Path(NamedTuple):
     """The steps that all examples have taken so far."""
 
-    count: Array  # i32[], the number of steps
+    count: Array  # i32[], the number of steps so far
     codes: Array  # f32[B, m]
     residual: Array  # f32[B, D], x minus codes @ atoms
     done: Array  # bool[B]
@@ -29,16 +29,17 @@ def pursue(
     """Computes the matching pursuit of each example (Mallat and Zhang 1993; Costa et al. 2025).
 
     Each step chooses the atom with the largest inner product with the residual, adds this product
-    to the atom's value and subtracts its part from the residual. An example is done when the norm
-    of its residual is below the threshold, when no product is positive, when it has chosen an atom
-    a second time, or after the last step. The gradient is that of the values for the chosen atoms.
+    to the value of the atom in the code, and subtracts product * atom from the residual. An example
+    is done when the norm of its residual is below the threshold, when no product is positive, when
+    an atom is chosen for the second time, or after the last step. Gradients treat the choice of
+    atoms as constant.
 
     Args:
       x: f32[B, D].
-      atoms: f32[m, D]; usual atoms have norm 1.
+      atoms: f32[m, D], usually of norm 1.
       threshold: the norm of the residual below which an example is done.
       steps: the largest number of steps; None: D.
-      repeats: whether an example goes on after it has chosen an atom a second time.
+      repeats: whether an example continues after an atom was chosen for the second time.
 
     Returns:
       f32[B, m], zero or positive.

@@ -1,11 +1,11 @@
-"""Three products with a few rows of a table for each example, each in several measured forms.
+"""Three products with a few rows of a table for each example, each implemented in several forms.
 
     combine   out[b]    = sum_j values[b, j] * table[indices[b, j]]      f32[B, D]
     match     out[b, j] = <vectors[b], table[indices[b, j]]>             f32[B, k]
     spread    out[i]    = sum of values[b, j] * vectors[b] over indices[b, j] = i     f32[m, D]
 
 The gradients of each product are the other two. All sums are in float32. `aejax.kernels.table`
-chooses the form that runs.
+chooses the form that was fastest in benchmarks.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import jax.numpy as jnp
 from aejax.kernels.table import chosen
 from aejax.types import Array
 
-_TOGETHER = 32  # slots that one loop fusion of `combine` sums; more would only slow compilation
+_TOGETHER = 32  # how far the loop over slots is unrolled; more would only slow compilation
 
 
 def combine(values: Array, indices: Array, table: Array) -> Array:
-    """Sums values[b, j] * table[indices[b, j]] over the slots j.
+    """Sums values[b, j] * table[indices[b, j]] over j.
 
     Args:
       values: [B, k].
-      indices: rows of the table, i32[B, k], which may repeat.
+      indices: indices of rows of the table, i32[B, k], which may repeat.
       table: [m, D].
 
     Returns:
@@ -71,10 +71,10 @@ def spread(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
 
 
 def transposed(table: Array) -> Array:
-    """Returns table.T, written to memory once.
+    """Returns a contiguous copy of table.T.
 
-    On CPUs XLA would fuse the transpose into each of its consumers, of which an optimiser has
-    three, and their strided reads cost several times as much as one copy.
+    On CPUs XLA would otherwise fuse the transpose into each operation that uses it, three in an
+    optimiser, whose strided reads take several times as long as one copy.
 
     Args:
       table: [m, D].

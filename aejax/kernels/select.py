@@ -1,4 +1,4 @@
-"""Exact selection of each row's k largest values, in several measured forms."""
+"""Exact top-k of each row: several implementations (forms), of which the fastest one runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def largest(
 
 
 def forms_for(columns: int, k: int) -> dict:
-    """Returns the forms that are possible for a number of columns and k, by name."""
+    """Returns name -> implementation, for those that work for this number of columns and k."""
     forms = {"any order of ties": _unstable} if STABLE_IS_ASKED_FOR else {}
     forms["whole"] = _whole
     for members in MEMBERS:
@@ -51,7 +51,7 @@ def forms_for(columns: int, k: int) -> dict:
 
 
 MEMBERS = (8, 16, 32, 64)
-# Whether `lax.top_k` has the argument `is_stable`, as it has from jax 0.11 on. On GPUs its fast
+# Whether `lax.top_k` has the argument `is_stable`, which is new in jax 0.11. On GPUs its fast
 # algorithms need is_stable=False, because they do not keep the order of ties.
 STABLE_IS_ASKED_FOR = "is_stable" in inspect.signature(jax.lax.top_k).parameters
 
@@ -106,10 +106,10 @@ def _front(values: Array, k: int) -> tuple[Array, Array]:
 
 
 def _merge(top: Array, held: Array, column: Array, k: int) -> Array:
-    """Returns the columns of the k largest of `held`, by a search that starts with the maxima.
+    """Returns the columns of the k largest of `held`, by lax.top_k with the maxima placed first.
 
-    On CPUs `lax.top_k` keeps a heap of k values and replaces the smallest of them. If the maxima
-    come first, it has little to replace, which is several times faster than any other order.
+    On CPUs `lax.top_k` keeps a heap of k values and replaces the smallest of them. If the groups'
+    maxima come first, few are replaced, which is several times faster than any other order.
 
     Args:
       top: the groups' maxima, f32[B, k], largest first.

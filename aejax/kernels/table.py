@@ -1,4 +1,7 @@
-"""Chooses the form of an operation by a table of measurements; nothing is timed at run time."""
+"""Chooses the fastest implementation (form) of an operation from a table of benchmark results.
+
+Nothing is timed at run time.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from aejax.types import Array
 
 
 class Timing(NamedTuple):
-    """The measured time of each form of one operation at one shape, the best of several runs."""
+    """The time of each form of one operation at one shape, each the least of several runs."""
 
     shape: tuple[int, ...]  # (B, k, m, D), or (B, k, m) for `largest`
-    milliseconds: Mapping[str, float]  # by name of the form
+    milliseconds: Mapping[str, float]  # name of a form -> its time
 
 
 # Maps a backend and an operation to rows that `python -m experiments bench-kernels` wrote (jax
@@ -94,9 +97,9 @@ def chosen(
 
     Args:
       operation: the operation's name in `MEASURED`.
-      shape: the shape of this call, in the order of `Timing.shape`.
-      forms: the forms by name, functions of the arguments; the first runs on backends without
-        measurements.
+      shape: the sizes of this call, in the order of `Timing.shape`.
+      forms: name -> function of the arguments; the first form runs on backends that `MEASURED` does
+        not contain.
       *args: the arguments, arrays.
     """
     branches = {
@@ -110,9 +113,9 @@ def fastest(backend: str, operation: str, shape: tuple[int, ...], names: tuple[s
     """Returns the name of the form with the least time at the nearest measured shape.
 
     Args:
-      backend: a key of `MEASURED`.
-      operation: a key of `MEASURED[backend]`.
-      shape: the shape of the call.
+      backend: a key of `MEASURED`, such as "cpu".
+      operation: a key of `MEASURED[backend]`, such as "combine".
+      shape: the sizes of the call, in the order of `Timing.shape`.
       names: the names of the forms that are possible at this shape.
     """
     rows = MEASURED.get(backend, {}).get(operation, [])

@@ -2,8 +2,8 @@
 
 `aejax.contracts.Likelihood` defines what a likelihood must have.
 
-Discrete likelihoods give probabilities and continuous ones densities, whose nats must not be
-compared with each other. `bits_per_dimension` converts nats at the end of an evaluation.
+Discrete likelihoods return log-probabilities and continuous ones log-densities; do not compare one
+with the other. All are in nats, which `bits_per_dimension` converts to bits per dimension.
 """
 
 from aejax.likelihoods.bernoulli import Bernoulli

@@ -33,7 +33,7 @@ class Categorical(Likelihood):
 
     @property
     def support(self) -> tuple[float, float]:
-        """Returns the indices of the first class and of the last."""
+        """Returns the smallest and the largest target: the first and the last class index."""
         return (0.0, self.classes - 1.0)
 
     def shape(self, event: Sequence[int]) -> Shape:

@@ -1,4 +1,4 @@
-"""The likelihood of colour images of PixelCNN++: a mixture over whole pixels."""
+"""PixelCNN++'s likelihood of colour images: a mixture for each pixel, shared by its channels."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Shape = tuple[int, ...]
 class _Mixture(NamedTuple):
     """The parameters of each pixel's mixture of C components."""
 
-    logits: Array  # f32[B, H, W, C], of the components
-    means: Array  # f32[B, H, W, 3, C], before the slopes are applied
-    raw: Array  # f32[B, H, W, 3, C], log-scales
-    slopes: Array  # f32[B, H, W, 3, C]: green on red, blue on red, blue on green
+    logits: Array  # f32[B, H, W, C], the logits of the components' weights
+    means: Array  # f32[B, H, W, 3, C], the channels' means where the earlier channels are 0
+    raw: Array  # f32[B, H, W, 3, C], the log-scales of the channels
+    slopes: Array  # f32[B, H, W, 3, C], of green on red, of blue on red, and of blue on green
 
 
 class ColourLogisticMixture(Likelihood):
-    """A mixture of discretised logistics for each colour pixel, with dependent channels.
+    """A mixture of discretised logistics for each colour pixel, whose channels are dependent.
 
     The mean of green depends linearly on red, and the mean of blue on red and green (Salimans et
     al. 2017, equation 3). Unlike in `LogisticMixture`, one component explains all three channels of
@@ -57,7 +57,7 @@ class ColourLogisticMixture(Likelihood):
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the prediction's shape: ten numbers for each component of each pixel.
+        """Returns the prediction's shape: ten parameters for each component of each pixel.
 
         Raises:
           UserError: if the event is not an image with three channels.
@@ -70,7 +70,7 @@ class ColourLogisticMixture(Likelihood):
         return (*event[:-1], 10 * self.components)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability, f32[B], of f32[B, H, W, 3] given f32[B, H, W, 10 C]."""
+        """Computes log p, f32[B], of f32[B, H, W, 3] given a prediction f32[B, H, W, 10 C]."""
         mixture = self._read(prediction)
         number = level(target, self.levels)
         means = _follow(mixture, 2.0 * value(number, self.levels) - 1.0)
@@ -82,10 +82,10 @@ class ColourLogisticMixture(Likelihood):
         return sum_events(jax.nn.logsumexp(weighed, axis=-1))
 
     def mean(self, prediction: Array) -> Array:
-        """Computes the expected image; each channel's mean uses the expected earlier channels.
+        """Computes the expected image; a channel's mean is taken at the earlier channels' means.
 
         This is exact for red. For green and blue it assumes that a channel's expectation is linear
-        in the earlier channels, which rounding and the ends of the range slightly violate.
+        in the earlier channels, which is slightly wrong because values are rounded and clipped.
 
         Returns:
           f32[B, H, W, 3].

@@ -18,8 +18,8 @@ class GatedLayer(nn.Module):
 
     Attributes:
       channels: the number of channels of each stack.
-      kernel: the odd kernel size, its height and width, of which the part that covers later pixels
-        is left out.
+      kernel: the height and width of the kernel, an odd number; the part of the kernel that would
+        cover later pixels is left out.
       dtype: the dtype of the computation.
     """
 
@@ -35,7 +35,7 @@ class GatedLayer(nn.Module):
           above: the vertical stack, which at (r, c) depends on the rows up to r.
           before: the horizontal stack, which at (r, c) depends on the rows up to r - 1 and on row r
             up to column c - 1.
-          conditioning: f32[B, H, W, F], which both stacks read at each pixel; F may be 0.
+          conditioning: f32[B, H, W, F], an input of both stacks at each pixel; F may be 0.
         """
         half, width = self.kernel // 2, 2 * self.channels
         tall, rows = (half + 1, self.kernel), ((half, 0), (half, half))
@@ -43,7 +43,8 @@ class GatedLayer(nn.Module):
         above = convolution(width, tall, padding=rows, name="above")(above)
         across = ((0, 0), (half, 0))
         level = convolution(width, (1, half + 1), padding=across, name="before")
-        # Shifted down by a row, so that the rows up to r inform the horizontal stack at row r + 1.
+        # The vertical stack is shifted down by a row, because at row r + 1 the horizontal stack may
+        # depend on the rows up to r.
         down = jnp.pad(above, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
         new = level(before) + nn.Dense(width, dtype=self.dtype, name="down")(down)
         if conditioning.shape[-1]:
@@ -60,7 +61,7 @@ class GatedPixelCNN(nn.Module):
       outputs: the number of outputs for each pixel.
       channels: the number of channels of each layer.
       layers: the number of gated layers; an output depends on `reach` rows above its own.
-      kernel: the odd kernel size, its height and width.
+      kernel: the height and width of the kernels, an odd number.
       dtype: the dtype of the computation; parameters and output stay float32.
     """
 
@@ -85,7 +86,7 @@ class GatedPixelCNN(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Returns the number of rows above its own that an output depends on."""
+        """Returns how many rows above a pixel can influence the output at that pixel."""
         return self.kernel // 2 * self.layers + 1
 
 

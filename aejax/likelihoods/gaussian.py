@@ -50,8 +50,8 @@ class Gaussian(Likelihood):
 class LearnedGaussian(Likelihood):
     """A Gaussian with one learned standard deviation; the prediction is the mean.
 
-    The density is unbounded as the standard deviation goes to 0, so the latter has a lower bound:
-    std = floor + exp(raw).
+    The density would grow without bound as the standard deviation goes to 0, so the standard
+    deviation has a lower bound: std = floor + exp(raw), with a learned parameter raw.
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
@@ -99,8 +99,8 @@ class LearnedGaussian(Likelihood):
 class HeteroscedasticGaussian(Likelihood):
     """A Gaussian with a predicted standard deviation for each element.
 
-    The last axis of the prediction holds the mean and a number raw, with std = floor + exp(raw).
-    The floor bounds std from below, as in `LearnedGaussian`.
+    The last axis of the prediction has two entries, the mean and raw, with std = floor + exp(raw).
+    The floor keeps the density bounded, as in `LearnedGaussian`.
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.

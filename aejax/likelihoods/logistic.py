@@ -1,8 +1,8 @@
 """Likelihoods of values on a grid, such as 8-bit pixels: discretised logistics and mixtures.
 
 A real logistic variable is rounded to the nearest of `levels` values 0, 1/(levels - 1), ..., 1. The
-first and the last value take its tails, so that the probabilities sum to one. Internally the values
-are stretched to [-1, 1], as in the papers.
+probabilities of the first and the last value include the tails, so that all probabilities sum to
+one. Internally the values are rescaled to [-1, 1], as in the papers.
 
     upper, lower = (the midpoints between a value and its neighbours - mean) / scale
     P(value)     = sigmoid(upper) - sigmoid(lower)
@@ -58,17 +58,17 @@ def value(number: Array, levels: int) -> Array:
 
 
 def scale_of(raw: Array) -> Array:
-    """Returns a logistic's scale, in units of half the range, from a raw log-scale."""
+    """Returns exp(raw), clipped: the scale of a logistic, where values range over [-1, 1]."""
     return jnp.exp(jnp.clip(raw, -LIMIT, LIMIT))
 
 
 def level_log_prob(number: Array, mean: Array, raw: Array, levels: int) -> Array:
-    """Computes the log-probability of levels, per element; all arrays have the same shape.
+    """Computes the log-probability of each element's level; all arrays have the same shape.
 
     Args:
-      number: the levels' indices, as floats.
-      mean: the logistic's mean, where the range of values is [-1, 1].
-      raw: the logistic's raw log-scale.
+      number: the index of each level, as a float.
+      mean: the mean of the logistic, in units where values range over [-1, 1].
+      raw: the log-scale of the logistic, before it is clipped.
       levels: the number of values.
     """
     half = 1.0 / (levels - 1)
@@ -81,7 +81,7 @@ def level_log_prob(number: Array, mean: Array, raw: Array, levels: int) -> Array
 
 
 def level_mean(mean: Array, raw: Array, levels: int) -> Array:
-    """Computes the expected value in [0, 1], per element: sum_i P(level >= i) / (levels - 1)."""
+    """Computes each element's expected value in [0, 1]: sum_i P(level >= i) / (levels - 1)."""
     steps = np.arange(1, levels, dtype=np.float32)
     edges = ((2.0 * steps - 1.0) / (levels - 1) - 1.0).reshape((1,) * mean.ndim + (-1,))
     above = nn.sigmoid((mean[..., None] - edges) / scale_of(raw)[..., None])
@@ -89,16 +89,16 @@ def level_mean(mean: Array, raw: Array, levels: int) -> Array:
 
 
 def level_sample(key: Key, mean: Array, raw: Array, levels: int) -> Array:
-    """Draws values in [0, 1], per element."""
+    """Draws a value on the grid in [0, 1] for each element."""
     drawn = mean + scale_of(raw) * jax.random.logistic(key, mean.shape)
     return value(level(0.5 * (drawn + 1.0), levels), levels)
 
 
 class DiscretisedLogistic(Likelihood):
-    """A discretised logistic for each value on a grid in [0, 1] (Kingma et al. 2016, section 5.1).
+    """A logistic, rounded to a grid in [0, 1], for each element (Kingma et al. 2016, section 5.1).
 
-    The last axis of the prediction holds the mean, in units where the range is [-1, 1], and the
-    logarithm of the scale.
+    The last axis of the prediction has two entries, the mean and the logarithm of the scale, both
+    in units where values range over [-1, 1].
 
     Attributes:
       levels: the number of values from 0 to 1; a target is rounded to the nearest.
@@ -132,7 +132,7 @@ class DiscretisedLogistic(Likelihood):
 
 
 class LogisticMixture(Likelihood):
-    """A mixture of discretised logistics for each value on a grid in [0, 1].
+    """A mixture of logistics, rounded to a grid in [0, 1], for each element of the target.
 
     See Salimans et al. 2017, equation 2. Each element has its own mixture, and all elements are
     independent, even the channels of a pixel; `ColourLogisticMixture` couples channels. The last
@@ -154,7 +154,7 @@ class LogisticMixture(Likelihood):
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the prediction's shape: three numbers for each component of each element."""
+        """Returns the prediction's shape: three parameters for each component of each element."""
         return (*event, 3 * self.components)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:

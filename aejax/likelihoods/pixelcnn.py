@@ -3,9 +3,9 @@
     decoder       z -> a map f32[H, W, conditioning]
     log p(x | z)  = sum over pixels of log p(pixel | the pixels before it, the map)
 
-A model with such a decoder may ignore its latents, which is called posterior collapse (Chen et al.
-2017). PixelCNN(..., conditioning=0) does not read the map, which then has one channel, so that
-log p(x | z) is the log p(x) of a PixelCNN without latents.
+A model with such a likelihood may ignore its latents, which is called posterior collapse (Chen et
+al. 2017). PixelCNN(..., conditioning=0) ignores the map, so that log p(x | z) is the log p(x) of a
+PixelCNN without latents.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ Shape = tuple[int, ...]
 class PixelCNN(Likelihood):
     """An autoregressive likelihood of pixels in raster order (van den Oord et al. 2016b).
 
-    The log-probability takes one pass of the net. Sampling takes H * W passes in sequence, each
-    over the rows that a pixel depends on. A mask removes elements from the log-probability, but
-    later pixels still depend on them.
+    The log-probability is computed in one pass of the net. A sample needs H * W passes, one after
+    the other, each over the rows that a pixel depends on. A mask removes elements from the
+    log-probability, but later pixels still depend on them.
 
     Attributes:
       observation: the likelihood of a pixel given the earlier pixels: `Bernoulli()` for binary
         images, `Categorical`, `DiscretisedLogistic` or a mixture. The channels of one pixel depend
         on each other only through it.
       colours: the number of channels of the image.
-      conditioning: the number of channels of the decoder's output, the map; with 0 the map has one
-        channel, which is not read.
+      conditioning: the number of channels of the map, which the decoder outputs; if it is 0, the
+        map has one channel, which is ignored.
       channels: the number of channels of each layer.
       layers: the number of gated layers.
-      kernel: the odd kernel size of a layer, its height and width.
+      kernel: the height and width of the kernels, an odd number.
       dtype: the dtype of the computation; parameters stay float32.
     """
 
@@ -71,7 +71,7 @@ class PixelCNN(Likelihood):
 
     @property
     def support(self) -> tuple[float, float] | None:
-        """Returns the range of targets that the observation accepts."""
+        """Returns the range of targets that `observation` accepts, or None if any are accepted."""
         return self.observation.support
 
     def shape(self, event: Sequence[int]) -> Shape:
@@ -89,14 +89,14 @@ class PixelCNN(Likelihood):
         return (*event[:2], max(self.conditioning, 1))
 
     def parameters(self, prediction: Array, target: Array) -> Array:
-        """Computes the observation's parameters for each pixel given the earlier pixels.
+        """Computes for each pixel the parameters of `observation`, given the earlier pixels.
 
         Args:
           prediction: the map from the decoder, f32[B, H, W, conditioning].
           target: the image, [B, H, W, colours].
 
         Returns:
-          f32[B, H, W, ...], in the parametrisation of `observation`.
+          f32[B, H, W, ...], a prediction as `observation` expects it.
         """
         output = self.net(self._scaled(target), prediction[..., : self.conditioning])
         return output.reshape((*output.shape[:3], *self._pixel()))
@@ -112,17 +112,17 @@ class PixelCNN(Likelihood):
     def mean(self, prediction: Array) -> Array:
         """Estimates the expected image, f32[B, H, W, colours]; no gradient flows through it.
 
-        The expectation over all images has no closed form. The estimate draws one image and returns
-        each pixel's expectation given the earlier pixels drawn; it is unbiased and costs as much as
-        a sample. The key is fixed, so that the result is reproducible.
+        The expectation over all images has no closed form. One image is drawn, and the result is
+        the expectation of each pixel given the earlier pixels of that image. It is unbiased and
+        takes as long as a sample. The key is fixed, so that the result is reproducible.
         """
         return self._draw(jax.random.key(0), prediction)[1]
 
     def _draw(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws an image, and returns also each pixel's expectation given the earlier pixels."""
+        """Draws an image; returns it, and the expectation of each pixel given the earlier ones."""
         net, net_variables = self.net.unbind()
         observation, variables = self.observation.unbind()
-        # Stops gradients, or reverse mode would save every iteration for a term only watched.
+        # Without this, reverse mode would save every iteration even if nothing is differentiated.
         net_variables, variables, prediction = jax.lax.stop_gradient(
             (net_variables, variables, prediction)
         )

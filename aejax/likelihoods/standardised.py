@@ -1,4 +1,4 @@
-"""A likelihood of targets in their own units whose inner likelihood sees them standardised."""
+"""A likelihood of targets in their own units, computed from the standardised targets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aejax.types import Array, Key
 
 
 class Standardised(Likelihood):
-    """Gives (target - mean) / std to another likelihood, and keeps its densities exact.
+    """Applies another likelihood to (target - mean) / std, and converts densities to target units.
 
-    The density of the target is that of the standardised target divided by std, so log p(x) stays
-    in nats of the target's own units, and the mean and samples are in those units too. It suits
-    likelihoods of real targets.
+    The density of the target is that of the standardised target divided by std, so log p(x) is
+    exact for the target in its own units; means and samples are in these units too. The inner
+    likelihood must be one of real targets.
 
     Attributes:
       likelihood: the likelihood of the standardised target, such as `LearnedGaussian()`.
@@ -36,7 +36,7 @@ class Standardised(Likelihood):
     def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
         """Computes log p(target | prediction), f32[B], in nats of the target's units."""
         mean, std = self._statistics(target)
-        # What is missing is 0 here; its mask keeps it out, whatever its standardised value.
+        # Missing elements are 0 before they are standardised; the mask leaves them out.
         inner = self.likelihood.log_prob(prediction, (target - mean) / std, mask)
         return inner - sum_events(jnp.log(std), mask)
 

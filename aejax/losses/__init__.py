@@ -1,7 +1,8 @@
 """Terms: pure functions (bound model, forward) -> f32[B], one value per example.
 
-A term that is a summand of the log-ratio log p(x, z) - log q(z | x) is marked by `ratio`, so that
-a bound can reduce the sum of such terms over its draws. An unmarked term is a penalty.
+An objective is a weighted sum of terms. A summand of log p(x, z) - log q(z | x) is marked by the
+decorator `ratio`, so that a bound such as IWAE can combine these summands over several draws of z.
+A term without this mark is a penalty, which is averaged over the draws.
 """
 
 from aejax.losses.disentanglement import (

@@ -1,4 +1,4 @@
-"""Terms that read the aggregate posterior q(z) of the batch: total correlation, DIP, FactorVAE.
+"""Terms that depend on the aggregate posterior q(z) of a batch: beta-TCVAE, DIP-VAE, FactorVAE.
 
     beta-TCVAE    merge(elbo(rate=rate()), {"tc": (beta - 1, total_correlation(examples=N))})
     its summands  mutual_information(N) + total_correlation(N) + dimension_wise_kl(N) = rate
@@ -25,10 +25,12 @@ from aejax.types import Array, Forward, Key, Term
 
 
 def mutual_information(examples: int) -> Term:
-    """Returns log q(z | x) - log q(z), f32[B], with mean I(x; z) (Chen et al. 2018, equation 2).
+    """Returns the term log q(z | x) - log q(z), f32[B], whose mean is I(x; z).
+
+    See Chen et al. 2018, equation 2.
 
     Args:
-      examples: the size N of the training set, which minibatch-stratified sampling needs.
+      examples: N, the size of the training set; the estimate of q(z) from a batch depends on it.
     """
 
     def mutual_information(model: Any, forward: Forward) -> Array:
@@ -42,7 +44,7 @@ def total_correlation(examples: int) -> Term:
     """Returns the term log q(z) - sum_j log q(z_j), f32[B] (Chen et al. 2018, equation 2).
 
     Args:
-      examples: the size N of the training set, which minibatch-stratified sampling needs.
+      examples: N, the size of the training set; the estimate of q(z) from a batch depends on it.
     """
 
     def total_correlation(model: Any, forward: Forward) -> Array:
@@ -56,7 +58,7 @@ def dimension_wise_kl(examples: int) -> Term:
     """Returns the term sum_j log q(z_j) - log p(z), f32[B] (Chen et al. 2018, equation 2).
 
     Args:
-      examples: the size N of the training set, which minibatch-stratified sampling needs.
+      examples: N, the size of the training set; the estimate of q(z) from a batch depends on it.
     """
 
     def dimension_wise_kl(model: Any, forward: Forward) -> Array:
@@ -71,9 +73,9 @@ def stratified_weights(batch: int, examples: int) -> Array:
     """Returns log W, f32[B, B], in the estimate log q(z_i) = log sum_j W[i, j] q(z_i | x_j).
 
     W[i, i] is exactly 1 / N, because x_i is one of the N examples. The B - 1 others represent the
-    remaining N - 1 examples and share their weight evenly. (Chen et al. 2018, appendix C.2, weight
-    one of the others differently, with the same expectation; but only even weights become 1 / N
-    each when the batch is the whole data set.)
+    remaining N - 1 examples and share their weight evenly. (Chen et al. 2018, appendix C.2, give
+    one of the others a different weight. The expectation is the same, but only even weights become
+    1 / N each if the batch is the whole data set.)
 
     Raises:
       UserError: if the batch has one example, or more than N.
@@ -100,13 +102,13 @@ def _aggregate(code: Any, examples: int) -> tuple[Array, Array]:
 
 
 def dip_i(ratio: float = 10.0) -> Term:
-    """Returns a term for the distance between the means' covariance C and the identity.
+    """Returns the term of DIP-VAE-I, which pulls the posterior means' covariance C to the identity.
 
     Its value is sum_{i != j} C_ij^2 + ratio sum_i (C_ii - 1)^2 (Kumar et al. 2018, equation 6),
     repeated for all examples, f32[B]. Its weight in an objective is the paper's lambda_od.
 
     Args:
-      ratio: lambda_d / lambda_od.
+      ratio: lambda_d / lambda_od, the weight of the diagonal relative to the off-diagonal sum.
     """
 
     def dip_i(model: Any, forward: Forward) -> Array:
@@ -116,12 +118,12 @@ def dip_i(ratio: float = 10.0) -> Term:
 
 
 def dip_ii(ratio: float = 1.0) -> Term:
-    """Returns a term for the distance between the covariance of q(z) and the identity, f32[B].
+    """Returns the term of DIP-VAE-II, which pulls the covariance of q(z) to the identity, f32[B].
 
     It is `dip_i` with C = Cov(mean) + E[diag(variance)] (Kumar et al. 2018, equation 7).
 
     Args:
-      ratio: lambda_d / lambda_od.
+      ratio: lambda_d / lambda_od, the weight of the diagonal relative to the off-diagonal sum.
     """
 
     def dip_ii(model: Any, forward: Forward) -> Array:
@@ -145,12 +147,12 @@ def _off_identity(covariance: Array, ratio: float, forward: Forward) -> Array:
 
 
 def density_ratio(part: str = "critic") -> Term:
-    """Returns the critic's estimate of log q(z) - sum_j log q(z_j), f32[B].
+    """Returns FactorVAE's total correlation, log q(z) - sum_j log q(z_j) by its critic, f32[B].
 
-    The term trains the encoder and never the critic (Kim and Mnih 2018, equation 3).
+    The gradient reaches the encoder but not the critic (Kim and Mnih 2018, equation 3).
 
     Args:
-      part: the critic's name in the model's `parts`.
+      part: the critic's name in the model's `parts`, its dictionary of additional modules.
     """
 
     def density_ratio(model: Any, forward: Forward) -> Array:
@@ -160,14 +162,14 @@ def density_ratio(part: str = "critic") -> Term:
 
 
 def critic(part: str = "critic") -> Term:
-    """Returns the critic's loss at classifying codes against permuted codes, f32[B], in nats.
+    """Returns FactorVAE's critic loss: the cross-entropy of codes against permuted codes, f32[B].
 
-    Permuted codes are those of the same batch, as in disentanglement_lib, with each dimension
-    permuted independently. The term trains the critic and never the encoder (Kim and Mnih 2018,
-    algorithm 2).
+    Permuted codes are the codes of the same batch, each dimension permuted independently, as in
+    disentanglement_lib. The loss is in nats. Its gradient reaches the critic but not the encoder
+    (Kim and Mnih 2018, algorithm 2).
 
     Args:
-      part: the critic's name in the model's `parts`.
+      part: the critic's name in the model's `parts`, its dictionary of additional modules.
     """
 
     def critic(model: Any, forward: Forward) -> Array:
@@ -182,7 +184,7 @@ def critic(part: str = "critic") -> Term:
 
 
 def permuted(key: Key | None, z: Array) -> Array:
-    """Permutes each column of f32[B, L] independently; without a key, rolls column j by j rows."""
+    """Permutes each column of f32[B, L] independently; if key is None, rolls column j by j rows."""
     if key is None:
         return jnp.stack([jnp.roll(z[:, j], j) for j in range(z.shape[1])], axis=1)
     return jax.random.permutation(key, z, axis=0, independent=True)

@@ -23,7 +23,7 @@ Kernel = Callable[[Array, int], Array]
 def inverse_multiquadric(
     scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), std: float = 1.0
 ) -> Kernel:
-    """Returns the kernel sum_s C s / (C s + d^2) with C = 2 L std^2.
+    """Returns the kernel sum_s C s / (C s + d^2) with C = 2 L std^2, for L latents at distance d.
 
     Source: Tolstikhin et al. 2018, section 4.
 
@@ -40,10 +40,10 @@ def inverse_multiquadric(
 
 
 def gaussian_kernel(width: float = 1.0) -> Kernel:
-    """Returns the kernel exp(-d^2 / (width L)).
+    """Returns the kernel exp(-d^2 / (width L)), for L latents at distance d.
 
-    With width = L it is the kernel of InfoVAE's code (Zhao et al. 2017), which averages squared
-    distances over the L latents and then divides by L once more.
+    With width = L it is the kernel of the code of InfoVAE (Zhao et al. 2017), which averages
+    squared distances over the L latents and then divides by L once more.
     """
 
     def kernel(squares: Array, latents: int) -> Array:
@@ -53,10 +53,10 @@ def gaussian_kernel(width: float = 1.0) -> Kernel:
 
 
 def mmd(kernel: Kernel | None = None) -> Term:
-    """Returns the squared MMD between the batch's codes and as many prior samples, f32[B].
+    """Returns the term "squared MMD between the B codes of a batch and B prior samples", f32[B].
 
     The value is the unbiased estimate (Gretton et al. 2012, equation 3; Tolstikhin et al. 2018,
-    algorithm 2), which may be negative; it is repeated for all examples.
+    algorithm 2), which may be negative. It is repeated for all examples.
 
     Args:
       kernel: `inverse_multiquadric()` or `gaussian_kernel()`; None: `inverse_multiquadric()`.
@@ -77,7 +77,7 @@ def mmd(kernel: Kernel | None = None) -> Term:
 
 
 def discrepancy(one: Array, other: Array, kernel: Kernel) -> Array:
-    """Computes the unbiased squared MMD between two samples of the same shape f32[B, L], f32[].
+    """Computes the unbiased squared MMD, f32[], between two samples of the same shape f32[B, L].
 
     Raises:
       UserError: if B is 1, because the estimate compares pairs of points within a sample.

@@ -1,4 +1,4 @@
-"""Holds a module constant in a term, so that one objective can express an adversarial game."""
+"""Keeps the parameters of a module constant in a term, as adversarial objectives need."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import jax
 
 
 def frozen(module: Any) -> Callable[..., Any]:
-    """Returns the module's call with its variables under stop_gradient.
+    """Returns a function that calls a module without gradients for the module's variables.
 
-    Gradients still flow to the call's arguments.
+    Gradients still flow to the arguments of the call.
 
     Args:
       module: a submodule of the bound model that a term receives, such as model.parts["critic"].
 
     Returns:
-      A function with the module's own arguments.
+      A function with the same arguments and result as the module.
     """
 
     def apply(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The two terms that train a gated code's gate, whose step function passes no gradient."""
+"""The two terms that train the gate of a Gated bottleneck, whose step function has no gradient."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def gate_l1(weighted: bool = False) -> Term:
     """Returns the term sum_i relu(gate_i), f32[B] (Rajamanoharan et al. 2024, equation 8).
 
     Args:
-      weighted: whether each summand is multiplied by its atom's norm, as in SAELens; use it for
-        atoms whose norms are free.
+      weighted: whether each summand is multiplied by the norm of its atom, as in SAELens; choose
+        True if the norms of the atoms are not fixed to 1.
     """
 
     def gate_l1(model: Any, forward: Forward) -> Array:
@@ -29,12 +29,14 @@ def gate_l1(weighted: bool = False) -> Term:
 
 
 def gate_error(detach: bool = True) -> Term:
-    """Returns ||target - (relu(gate) atoms + bias)||^2, f32[B], in the decoder's scaled units.
+    """Returns the term ||target - (relu(gate) atoms + bias)||^2, f32[B], in scaled units.
 
-    A skip connection is added to the prediction, as the bias is.
+    These are the units in which the decoder's `Scale`, if any, gives the data mean square 1.
+
+    If the decoder has a skip connection, it is added to the prediction, as the bias is.
 
     Args:
-      detach: whether the decoder is constant in this term (Rajamanoharan et al. 2024, equation 8);
+      detach: whether to stop the gradient to the decoder (Rajamanoharan et al. 2024, equation 8);
         in SAELens this term trains the decoder too.
     """
 

@@ -1,4 +1,4 @@
-"""Marks: what a term tells the bounds and the learner about itself."""
+"""Marks: attributes of a term that say how bounds and training must treat it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from aejax.types import Term
 
 
 class Mark(NamedTuple):
-    """How a bound may treat a term, and whether the bottleneck steers its price."""
+    """How a bound may treat a term, and whether a controller adjusts the term's weight.
+
+    The log-ratio is log p(x, z) - log q(z | x).
+    """
 
     part: str = "penalty"  # "ratio": a summand of the log-ratio; "penalty": averaged over draws
     sampled: bool = True  # False: an expectation in closed form, which only the ELBO may use
-    stick: bool = False  # True: log q stops the gradient of its own parameters
-    steered: bool = False  # True: its price is steered to the L0 that the bottleneck is given
+    stick: bool = False  # True: no gradient through the parameters of log q, only through z
+    steered: bool = False  # True: a controller adjusts its weight to reach the bottleneck's `l0`
 
 
 def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
-    """Returns a decorator that marks a term as a summand of the log-ratio.
+    """Returns a decorator that marks a term as a summand of log p(x, z) - log q(z | x).
 
     Args:
-      sampled: whether the term is evaluated at the draw; False: it is an expectation.
-      stick: whether log q stops the gradient of its own parameters.
+      sampled: whether the term is evaluated at a draw of z; False: it is an expectation over z.
+      stick: whether gradients flow only through z and not through the parameters of log q.
     """
 
     def decorate(term: Term) -> Term:

@@ -26,13 +26,15 @@ def prefix_error(
     """Returns the weighted sum of the squared errors of the dictionary's prefixes, f32[B].
 
     The term is sum_j w_j ||y - (z[:m_j] atoms[:m_j] + bias)||^2 in the decoder's scaled units
-    (Bussmann et al. 2025, equation 5). A skip connection is added to every prefix, as the bias is.
-    The last prefix is the whole dictionary, so this term replaces the reconstruction error.
+    (Bussmann et al. 2025, equation 5). If the decoder has a skip connection, it is added to every
+    prefix, as the bias is. The last prefix is the whole dictionary, so this term replaces the
+    reconstruction error.
 
     Args:
       prefixes: the prefix lengths m_1 < ... < m_G = m.
-      weights: the weights w_j; None: 1 / G each (SAELens: 1 each).
-      bias: whether the bias alone counts as a further prefix, m_0 = 0, as in the authors' code.
+      weights: the weights w_j; None: equal weights that sum to 1 (in SAELens each weight is 1).
+      bias: whether to add a first prefix without latents, m_0 = 0, as in the authors' code; it has
+        a weight too.
 
     Raises:
       UserError: if the prefixes do not increase from 1 or more to m, or if the number of weights
@@ -80,16 +82,19 @@ def prefix_error(
 
 
 def fractions(latents: int, parts: Sequence[float] = FRACTIONS) -> tuple[int, ...]:
-    """Returns the prefix lengths that are given fractions of the number of latents.
+    """Returns prefix lengths as fractions of the number of latents, for `prefix_error`.
 
-    Each prefix has at least one latent, and equal lengths, which a small dictionary may give, are
-    returned once.
+    Each length is at least 1; lengths that are equal in a small dictionary are returned once.
+
+    Args:
+      latents: m, the number of latents.
+      parts: the fractions, ascending; by default those of dictionary_learning.
     """
     return tuple(dict.fromkeys(max(1, round(part * latents)) for part in parts))
 
 
 def _between(z: Any, low: int, high: int) -> Any:
-    """Silences all latents of z but those with low <= index < high."""
+    """Returns z with all latents set to zero except those with low <= index < high."""
     if not is_dense(z):
         return z.between(low, high)
     column = jnp.arange(z.shape[-1])[None]

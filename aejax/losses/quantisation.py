@@ -17,9 +17,9 @@ from aejax.types import Array, Forward
 
 
 def commitment(model: Any, forward: Forward) -> Array:
-    """Computes ||encoded - sg(code vector)||^2, f32[B], summed over the positions.
+    """Computes ||encoded - sg(codebook vector)||^2, f32[B], summed over the positions.
 
-    The term is the commitment loss of van den Oord et al. 2017, equation 3.
+    This is the commitment loss of van den Oord et al. 2017, equation 3; sg stops the gradient.
     """
     code = forward.code
     apart = code.encoded - jax.lax.stop_gradient(code.z)
@@ -27,7 +27,10 @@ def commitment(model: Any, forward: Forward) -> Array:
 
 
 def codes_used(model: Any, forward: Forward) -> Array:
-    """Computes the share of codes used in the last full window of steps, repeated to f32[B]."""
+    """Computes the share of codebook vectors chosen in the last full window of steps, f32[B].
+
+    The value is repeated for all examples; it is 0 until the first window is full.
+    """
     counts = _usage(model)
     return jnp.full((forward.batch.target.shape[0],), jnp.mean(counts > 0))
 
@@ -35,8 +38,8 @@ def codes_used(model: Any, forward: Forward) -> Array:
 def perplexity(model: Any, forward: Forward) -> Array:
     """Computes the exponential of the entropy of code usage, repeated for all examples, f32[B].
 
-    Usage is counted over the last full window of steps. The value is the number of codes that,
-    used evenly, would carry as much information; it is 1 until the first window is full.
+    Usage is counted over the last full window of steps. A codebook of that many vectors, all used
+    equally often, would have the same entropy. The value is 1 until the first window is full.
     """
     counts = _usage(model)
     share = counts / jnp.maximum(jnp.sum(counts), 1.0)

@@ -23,14 +23,15 @@ def kl(model: nn.Module, forward: Forward) -> Array:
     """Computes KL(q(z | x) || p(z)) in closed form, f32[B] (Kingma and Welling 2014, appendix B).
 
     Raises:
-      TypeError: if the KL of this posterior and prior has no closed form; `rate()` samples it.
+      TypeError: if the KL of this posterior and prior has no closed form; use `rate()` then, which
+        samples it.
       UserError: if the model has no prior.
     """
     return jnp.sum(_per_dimension(model, forward), axis=-1)
 
 
 def rate(stick: bool = False) -> Term:
-    """Returns the term log q(z | x) - log p(z) at the draw, f32[B], whose expectation is the KL.
+    """Returns the term log q(z | x) - log p(z) at the drawn z, f32[B]; its expectation is the KL.
 
     Args:
       stick: whether q's parameters receive gradients through z only ("sticking the landing",
@@ -50,8 +51,8 @@ def rate(stick: bool = False) -> Term:
 def capacity(limit: optax.ScalarOrSchedule) -> Term:
     """Returns the term |KL - C|, which pulls the KL towards C (Burgess et al. 2018, equation 8).
 
-    The KL is averaged over the batch, as in disentanglement_lib, so single examples may differ
-    from C; the value is repeated for all examples, f32[B]. The weight is the paper's gamma, 1000:
+    The KL is averaged over the batch before it is compared with C, as in disentanglement_lib, and
+    the value is repeated for all examples, f32[B]. The weight of the term is the paper's gamma:
     {"rate": (1000.0, capacity(optax.linear_schedule(0.0, 25.0, steps)))}.
 
     Args:
@@ -74,13 +75,13 @@ def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
     """Returns the free-bits term sum_g max(nats, mean_B KL_g), repeated for all examples, f32[B].
 
     A group of latents whose mean KL is below `nats` receives no gradient to lower it (Kingma et al.
-    2016, equation 15). The value is not a KL, because a group counts for at least `nats`: watch
-    `kl` beside it.
+    2016, equation 15). The value is not a KL, because every group contributes at least `nats`: log
+    the KL too, with watch(kl=kl).
 
     Args:
-      nats: the KL that each group may have without cost.
-      groups: sizes of consecutive groups of latents, such as the levels of a hierarchy, which add
-        up to L; None: each latent is a group.
+      nats: the KL up to which a group is not penalised.
+      groups: sizes of consecutive groups of latents, such as the levels of a hierarchy; they must
+        add up to L. None: each latent is a group.
 
     Returns:
       A Term to use in place of the KL.
@@ -136,7 +137,7 @@ def _check_prior(model: nn.Module) -> None:
 
 
 def _membership(groups: Sequence[int], latents: int) -> np.ndarray:
-    """Returns f32[L, G], which is 1 where latent l belongs to group g and else 0."""
+    """Returns f32[L, G], whose entry (l, g) is 1 if latent l belongs to group g, and else 0."""
     if sum(groups) != latents or min(groups, default=0) < 1:
         raise UserError(
             f"the groups {tuple(groups)} of free_bits have {sum(groups)} latents, but the code has "

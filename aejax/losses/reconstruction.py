@@ -1,4 +1,4 @@
-"""Terms that measure how badly the prediction explains the target."""
+"""Reconstruction terms: the negative log-likelihood of the target, and its squared error."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def distortion(model: nn.Module, forward: Forward) -> Array:
 
 
 def squared_error(model: nn.Module, forward: Forward) -> Array:
-    """Computes ||target - mean||^2, f32[B], summed over the event, in squared target units."""
+    """Computes ||target - mean of the prediction||^2, f32[B], in squared units of the target."""
     batch = forward.batch
     return sum_events(jnp.square(batch.target - model.mean(forward.prediction)), batch.mask)

@@ -1,4 +1,7 @@
-"""Terms that revive dead latents: AuxK and ghost gradients; free of cost while none is dead."""
+"""Terms that revive dead latents: AuxK and ghost gradients.
+
+They skip their computation while no latent is dead.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,24 @@ from aejax.losses.scaled import masked, residual, scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Forward, Term
 
-Division = Callable[[Array], Array]  # maps what AuxK explains, f32[B, D], to a divisor f32[B]
+# Maps AuxK's target, the residual f32[B, D], to the divisor of its squared error, f32[B].
+Division = Callable[[Array], Array]
 
 
 def residual_variance(target: Array) -> Array:
-    """Computes the variance of f32[B, D] over the batch, summed over D, repeated to f32[B].
+    """Computes the variance of the residual f32[B, D] over the batch, summed over D, f32[B].
 
-    Marks et al. divide AuxK by it.
+    The value is repeated for all examples. dictionary_learning (Marks et al.) divides AuxK by it.
     """
     centred = target - jnp.mean(target, axis=0, keepdims=True)
     return jnp.full((target.shape[0],), jnp.mean(jnp.sum(jnp.square(centred), axis=-1)))
 
 
 def residual_norm(target: Array) -> Array:
-    """Computes the squared norm of each row of f32[B, D], f32[B]; Gao et al. 2024 divide by it."""
+    """Computes the squared norm of each example's residual f32[B, D], f32[B].
+
+    Gao et al. 2024 divide AuxK by it.
+    """
     return jnp.sum(jnp.square(target), axis=-1)
 
 
@@ -41,21 +48,24 @@ def revival(
     bias: bool = False,
     rectify: bool = False,
 ) -> Term:
-    """Returns AuxK: the k dead latents of largest pre-activation explain the residual.
+    """Returns the term AuxK, which trains dead latents to reconstruct the residual, f32[B].
 
-    The term is ||sg(e) - sum of dead latents||^2 in the decoder's scaled units, where e is the
-    residual (Gao et al. 2024, A.2). Its gradient reaches the atoms and the encoder columns of the
-    dead latents. k is static, so the host never has to read the number of dead latents, and nothing
-    is computed while none is dead (in a sweep: while no member has a dead latent).
+    For each example, the k dead latents with the largest pre-activations are decoded, and the term
+    is ||sg(e) - their sum||^2 in the decoder's scaled units, where e is the residual and sg stops
+    the gradient (Gao et al. 2024, A.2). It trains the atoms and encoder columns of these latents.
+    Nothing is computed while no latent is dead (if several models train together: no latent of any
+    model).
 
     Args:
-      k: dead latents used for each example; None: half of the residual's size D, at most all m.
-      after: steps of silence after which a latent is dead.
-      share: whether to weight by min(dead / k, 1), so that a few latents need not explain all.
-      divide: what divides the squared error: `residual_norm` (OpenAI), `residual_variance`
-        (dictionary_learning, sparsify), or None.
-      bias: whether to add the decoder's bias both to the residual, as a constant, and to the
-        explanation (OpenAI). This changes what `divide` receives, and trains the bias too.
+      k: the number of dead latents used for each example; None: half of the residual's size D, but
+        at most all m latents.
+      after: the number of steps without activation after which a latent is dead.
+      share: whether to multiply the term by min(dead / k, 1), so that it counts less while fewer
+        than k latents are dead.
+      divide: the function of the residual that the squared error is divided by: `residual_norm`
+        (OpenAI), `residual_variance` (dictionary_learning, sparsify), or None.
+      bias: whether to add the decoder's bias to the residual, as a constant, and to the sum of the
+        dead latents (OpenAI). `divide` then receives residual + bias, and the bias is trained too.
       rectify: whether negative values of dead latents become zero, as in most libraries; a latent
         that is negative for every input then gets no gradient and stays dead.
 
@@ -88,10 +98,12 @@ def revival(
                 cost = jnp.where(scale > 0, cost / jnp.where(scale > 0, scale, 1.0), 0.0)
             if share:
                 cost = cost * jnp.minimum(jnp.sum(dead) / slots, 1.0)
-            # In a sweep this branch runs if any member has a dead latent; the others' cost is 0.
+            # If several models train together, this runs for all if one has a dead latent; the
+            # factor sets the cost of the others to 0.
             return cost * jnp.any(dead)
 
-        # A branch pays for `room` latents, dead or not. An eighth of all suffices for most runs.
+        # The time of a branch grows with `room`, the most dead latents that it can handle. Room for
+        # an eighth of all latents suffices for most runs.
         rooms = sorted({max(slots, dead.shape[0] // 8), dead.shape[0]})
         branches = [lambda: jnp.zeros((size,)), *(functools.partial(explain, r) for r in rooms)]
         count = jnp.sum(dead)
@@ -102,13 +114,14 @@ def revival(
 
 
 def ghost(after: int = 1000) -> Term:
-    """Returns the term "ghost gradients", f32[B]: dead latents explain the residual by exp(pre).
+    """Returns the term "ghost gradients", which trains dead latents to reconstruct the residual.
 
-    Their output is rescaled to half the norm of each example's residual, and the term to the size
-    of the example's squared error; gradients do not flow through either scale (Jermyn et al. 2024).
+    The dead latents have the values exp(pre-activation). Their decoded sum is rescaled to half the
+    norm of each example's residual, and the term, f32[B], is rescaled to the example's squared
+    error. No gradient flows through these two scales (Jermyn et al. 2024).
 
     Args:
-      after: steps of silence after which a latent is dead.
+      after: the number of steps without activation after which a latent is dead.
     """
 
     def ghost(model: Any, forward: Forward) -> Array:
@@ -135,5 +148,5 @@ def ghost(after: int = 1000) -> Term:
 
 
 def _rectified(leaf: Array) -> Array:
-    """Cuts float leaves at zero; leaves integer leaves, such as indices, as they are."""
+    """Applies relu to an array of floats; returns integers, such as indices, unchanged."""
     return leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else jax.nn.relu(leaf)

@@ -1,7 +1,7 @@
-"""Errors of a dictionary in the decoder's scaled units.
+"""Reconstruction errors of a dictionary in the decoder's scaled units.
 
-If the decoder has a `Scale`, these are units in which the data has mean square 1, so that the same
-coefficients suit data of any scale. If it has none, they are the target's units.
+If the decoder has a `Scale`, scaled units are those in which the data has mean square 1, so that
+the same loss coefficients suit data of any scale. Otherwise they are the units of the target.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aejax.types import Array, Batch, Forward, LinearDecoder
 
 
 def residual(model: Any, forward: Forward) -> Array:
-    """Computes target - mean, f32[B, D], masked and in the decoder's scaled units."""
+    """Computes target - reconstruction, f32[B, D], masked and in the decoder's scaled units."""
     batch = forward.batch
     return _measure(model, batch.target - model.mean(forward.prediction), batch)
 
@@ -33,7 +33,7 @@ def masked(model: Any, values: Array, batch: Batch) -> Array:
 
 
 def scaled_error(model: Any, forward: Forward) -> Array:
-    """Computes ||target - mean||^2 in the decoder's scaled units, f32[B], summed over the event."""
+    """Computes ||target - reconstruction||^2, f32[B], in the decoder's scaled units."""
     return jnp.sum(jnp.square(residual(model, forward)), axis=-1)
 
 
@@ -53,10 +53,10 @@ def normalised_error(model: Any, forward: Forward) -> Array:
 
 
 def unexplained(model: Any, forward: Forward) -> Array:
-    """Computes the fraction of variance unexplained (FVU), f32[B]; its mean is the batch's.
+    """Computes the fraction of variance unexplained (FVU), f32[B], as a mean over the batch.
 
-    An example's value is B ||y - y_hat||^2 / sum_B ||y - mean_B y||^2. The ratio does not depend on
-    the data's scale.
+    An example's value is B ||y - y_hat||^2 / sum_B ||y - mean_B y||^2, which does not depend on the
+    scale of the data. The mean of these values is the FVU of the batch.
     """
     target = forward.batch.target
     centred = target - jnp.mean(target, axis=0, keepdims=True)

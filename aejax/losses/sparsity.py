@@ -1,4 +1,4 @@
-"""Sparsity penalties of an overcomplete code, and metrics of how much of it is in use."""
+"""Sparsity penalties, and metrics of sparse codes such as L0 and the share of dead latents."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def l1(model: Any, forward: Forward) -> Array:
 
 
 def weighted_l1(model: Any, forward: Forward) -> Array:
-    """Computes sum_i |z_i| ||atom_i||, f32[B] (Conerly et al. 2024).
+    """Computes the L1 norm weighted by atom norms, sum_i |z_i| ||atom_i||, f32[B].
 
-    Scaling atoms up and activations down leaves this penalty unchanged.
+    Unlike the L1 norm, it cannot be lowered by longer atoms and smaller z (Conerly et al. 2024).
     """
     return forward.code.magnitude(norms(model))
 
 
 def layered_l1(model: Any, forward: Forward) -> Array:
-    """Computes a crosscoder's sum_i |z_i| sum_l ||atom_i in layer l||, f32[B].
+    """Computes the L1 penalty of a crosscoder, sum_i |z_i| sum_l ||atom_i in layer l||, f32[B].
 
-    The target is [B, layers, size]; norms are taken over the last axis and summed over the layers
-    (Lindsey et al. 2024).
+    The target is [B, layers, size]; the norm of an atom is computed in each layer, and the norms
+    are summed over the layers (Lindsey et al. 2024).
     """
     atoms = dictionary(model).weights(model.bottleneck.latents).atoms
     lengths = safe_norm(atoms.reshape((-1, *forward.batch.target.shape[1:])))
@@ -40,13 +40,16 @@ def layered_l1(model: Any, forward: Forward) -> Array:
 def l0(model: Any, forward: Forward) -> Array:
     """Returns the number of active latents, f32[B].
 
-    Its gradient is JumpReLU's straight-through estimate for the thresholds, else zero.
+    Its gradient is zero, except for JumpReLU, whose thresholds get a straight-through estimate.
     """
     return forward.code.l0
 
 
 def tanh_l0(scale: float = 4.0) -> Term:
-    """Returns the smooth L0 sum_i tanh(scale z_i ||atom_i||), f32[B] (Conerly et al. 2025)."""
+    """Returns the term sum_i tanh(scale z_i ||atom_i||), f32[B] (Conerly et al. 2025).
+
+    It is a smooth substitute for L0.
+    """
 
     def tanh_l0(model: Any, forward: Forward) -> Array:
         z = forward.code.dense()
@@ -56,7 +59,7 @@ def tanh_l0(scale: float = 4.0) -> Term:
 
 
 def quadratic_l0(target: float) -> Term:
-    """Returns the term 2 / target (L0 - target)^2 of each example, f32[B] (Gemma Scope 2)."""
+    """Returns the term (2 / target) (L0 - target)^2 of each example, f32[B] (Gemma Scope 2)."""
     _check_target(target)
 
     def quadratic_l0(model: Any, forward: Forward) -> Array:
@@ -66,7 +69,10 @@ def quadratic_l0(target: float) -> Term:
 
 
 def relative_l0(target: float) -> Term:
-    """Returns the term (mean_B L0 / target - 1)^2, repeated to f32[B] (dictionary_learning)."""
+    """Returns the term (L0 / target - 1)^2, with the batch's mean L0, as in dictionary_learning.
+
+    Its value is repeated for all examples, f32[B].
+    """
     _check_target(target)
 
     def relative_l0(model: Any, forward: Forward) -> Array:
@@ -77,17 +83,20 @@ def relative_l0(target: float) -> Term:
 
 
 def lp(model: Any, forward: Forward) -> Array:
-    """Computes an AnnealedReLU's rescaled sum (z ||atom||)^p for the current p, f32[B]."""
+    """Computes the penalty of AnnealedReLU, a rescaled sum of (z ||atom||)^p, f32[B].
+
+    The power p is that of the current stage of training.
+    """
     if not model.bottleneck.powers:
         raise UserError("lp needs a bottleneck that changes p in stages: use AnnealedReLU")
     return penalty(model, forward)
 
 
 def pre_activation(model: Any, forward: Forward) -> Array:
-    """Computes sum_i relu(theta_i - pre_i) ||atom_i||, f32[B], which revives JumpReLU's latents.
+    """Computes sum_i relu(theta_i - pre_i) ||atom_i||, f32[B], to keep JumpReLU's latents alive.
 
-    The term raises pre-activations that are below their threshold. Its weight is small, 3e-6 in
-    Conerly et al. 2025.
+    Minimising it raises the pre-activations that are below their threshold theta_i. Its weight
+    should be small; Conerly et al. 2025 use 3e-6.
     """
     _check_window(model, "pre_activation")
     below = jax.nn.relu(model.bottleneck.thresholds()[None] - forward.code.pre)
@@ -98,19 +107,19 @@ def penalty(model: Any, forward: Forward) -> Array:
     """Computes the sparsity penalty that the bottleneck's class defines, f32[B].
 
     It is the L1 norm of z for ReLU, sum z^p for AnnealedReLU, L0 for JumpReLU and the L1 norm of
-    the gate for Gated, where each z is multiplied by its atom's norm, since atoms may otherwise
-    grow while the code shrinks. `ae.sparse(steered=losses.penalty)` adjusts its price to reach a
-    target L0.
+    the gate for Gated. If the decoder is a dictionary, each z is first multiplied by the norm of
+    its atom, because longer atoms would otherwise lower the penalty. With
+    `ae.sparse(steered=losses.penalty)`, a controller adjusts its weight to reach a target L0.
     """
     sizes = norms(model) if isinstance(model.decoder, LinearDecoder) else None
     return model.bottleneck.penalty(forward.code, sizes)
 
 
 def priced(penalty: Term) -> Term:
-    """Returns a penalty times a price that a controller adjusts to reach the bottleneck's `l0`.
+    """Returns the term price * penalty, whose price is adjusted to reach the bottleneck's `l0`.
 
-    The price changes after every batch (see `bottlenecks.sparse.memory.Controller`) and replaces a
-    coefficient, so the term's weight is 1.
+    The price is the sparsity coefficient, so the weight of the term in an objective must be 1. A
+    controller changes the price after every batch (see `bottlenecks.sparse.memory.Controller`).
     """
 
     def priced(model: Any, forward: Forward) -> Array:
@@ -123,15 +132,18 @@ def priced(penalty: Term) -> Term:
 
 
 def off_target(model: Any, forward: Forward) -> Array:
-    """Computes mean_B L0 / target - 1 for the bottleneck's target `l0`, repeated to f32[B]."""
+    """Computes L0 / target - 1 of the batch's mean L0 and the bottleneck's target `l0`, f32[B].
+
+    The value is repeated for all examples.
+    """
     target = _target(model)
     return jnp.full(forward.code.l0.shape, jnp.mean(forward.code.l0) / target - 1.0)
 
 
 def dead(after: int = 1000) -> Term:
-    """Returns the share of latents silent for more than `after` training steps, f32[B].
+    """Returns the term "share of dead latents", f32[B]; its value is repeated for all examples.
 
-    The value is repeated for all examples.
+    A latent is dead if no example has activated it for more than `after` training steps.
     """
 
     def dead(model: Any, forward: Forward) -> Array:
@@ -142,7 +154,11 @@ def dead(after: int = 1000) -> Term:
 
 
 def window(model: Any, forward: Forward) -> Array:
-    """Computes the share of latents in JumpReLU's window, f32[B]; at zero no threshold can move."""
+    """Computes the share of latents whose JumpReLU threshold gets a gradient, f32[B].
+
+    These are the latents whose pre-activation is within the bandwidth of the threshold. If the
+    share stays at zero, the thresholds are not trained.
+    """
     _check_window(model, "window")
     return model.bottleneck.window(forward.code.pre)
 
@@ -150,8 +166,8 @@ def window(model: Any, forward: Forward) -> Array:
 def gamma(model: Any, forward: Forward) -> Array:
     """Returns ||mean|| / ||std|| of the data that initialised the encoder's `Scale`, f32[B].
 
-    The value is repeated for all examples. Large values predict dead latents unless the mean is
-    removed.
+    The value is repeated for all examples. If it is large, subtract the mean of the data before
+    training, because many latents die otherwise.
     """
     found = get(model.encoder.variables, ("memory", "gamma"))
     if found is None:
@@ -163,7 +179,9 @@ def gamma(model: Any, forward: Forward) -> Array:
 
 
 def ages(model: Any) -> Array:
-    """Returns the training steps since each latent was last active, before this batch, i32[m].
+    """Returns the number of training steps since each latent was last active, i32[m].
+
+    The current batch is not counted.
 
     Raises:
       UserError: if the bottleneck does not count silent steps.
@@ -193,7 +211,7 @@ def dictionary(model: Any) -> Any:
 
 
 def norms(model: Any) -> Array:
-    """Computes the norm of each atom, f32[m], with its gradient."""
+    """Computes the norm of each atom, f32[m]; gradients flow to the atoms."""
     return safe_norm(dictionary(model).weights(model.bottleneck.latents).atoms)
 
 
@@ -208,7 +226,7 @@ def _target(model: Any) -> Any:
     target = getattr(model.bottleneck, "l0", None)
     if target is None:
         raise UserError(
-            f"this penalty is steered to a target L0, but {type(model.bottleneck).__name__} "
+            f"this term needs a target L0, but {type(model.bottleneck).__name__} "
             "has none: give the bottleneck a target, such as l0=32"
         )
     return target

@@ -1,7 +1,8 @@
-"""Priors: the distributions of the latents without an input.
+"""Priors: the distributions of the latents before an input is seen.
 
-`aejax.contracts.Prior` defines what a prior must have. Priors whose KL has no closed form need the
-sampled rate: elbo(rate=losses.rate()). All priors but `Vamp` sample without the encoder.
+`aejax.contracts.Prior` defines what a prior must have. If the KL to a prior has no closed form, use
+the objective elbo(rate=losses.rate()), which samples the KL. Only `Vamp` needs the encoder to
+sample.
 """
 
 from aejax.priors.conditional import Conditional

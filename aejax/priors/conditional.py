@@ -19,10 +19,10 @@ from aejax.types import Array, Key
 class Conditional(Prior):
     """The Gaussian p(z | context) = N(mean(context), std(context)^2) (Sohn et al. 2015).
 
-    A net of the context gives mean and std. Before training it is the standard normal.
+    A net computes mean and std from the context. Before training the prior is the standard normal.
 
     Attributes:
-      widths: sizes of the hidden layers; () gives a linear map, which suffices for one-hot labels.
+      widths: sizes of the hidden layers; () means a linear map, which suffices for one-hot labels.
       activation: the activation after each hidden layer.
     """
 

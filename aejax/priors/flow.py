@@ -1,4 +1,4 @@
-"""A normalising flow of affine couplings as a prior; it samples as fast as it evaluates."""
+"""A normalising flow of affine couplings as a prior; samples are as fast as densities."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LIMIT = 2.0
 
 
 class Coupling(nn.Module):
-    """Computes a shift and a scale of half of the latents from the other half (Dinh et al. 2017).
+    """Computes a shift and a scale for half of the latents from the other half.
 
-    Equations 4 and 5. Before training the coupling is the identity.
+    See Dinh et al. 2017, equations 4 and 5. Before training the coupling is the identity.
 
     Attributes:
-      odd: whether the latents 1, 3, ... are changed, or the latents 0, 2, ...
+      odd: True if the latents 1, 3, ... are changed; False if the latents 0, 2, ... are.
       widths: sizes of the hidden layers.
       activation: the activation after each hidden layer.
     """
@@ -55,14 +55,14 @@ class Coupling(nn.Module):
 
 
 class Flow(Prior):
-    """A standard normal transformed by affine couplings, RealNVP (Dinh et al. 2017).
+    """A standard normal transformed by affine couplings, known as RealNVP (Dinh et al. 2017).
 
-    Chen et al. 2017 show that an autoregressive flow prior is equivalent to an inverse
-    autoregressive posterior of the same size. If there is a context, each coupling reads it, and
-    the prior is p(z | context). The KL has no closed form, so the rate must be sampled.
+    If there is a context, it is an input of each coupling, and the prior is p(z | context). The KL
+    has no closed form, so use elbo(rate=losses.rate()). A flow as the prior can replace a flow as
+    the posterior: for autoregressive flows, Chen et al. 2017 show that the two are equivalent.
 
     Attributes:
-      couplings: the number of couplings, which change the two halves of the latents in turn.
+      couplings: the number of couplings, which alternate between the two halves of the latents.
       widths: sizes of each coupling's hidden layers.
       activation: the activation after each hidden layer.
     """
@@ -89,7 +89,7 @@ class Flow(Prior):
         return jnp.sum(normal_log_prob(noise, zeros, zeros), axis=-1) + log_det
 
     def noise(self, z: Array, context: Any = None) -> tuple[Array, Array]:
-        """Computes the noise that maps to z, f32[B, L], and log |d noise / d z|, f32[B]."""
+        """Inverts the flow: returns the noise f32[B, L] of z, and log |d noise / d z|, f32[B]."""
         values, log_det = z, jnp.zeros(z.shape[0])
         for layer in reversed(self.layers):
             shift, log_scale = layer(values, context)

@@ -22,8 +22,8 @@ Statistics = tuple[Array, Array]
 class Levels(Prior):
     """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., with Gaussian levels below the top.
 
-    It is the prior of Burda et al. 2016, and of the HVAE of Tomczak and Welling 2018 if the top is
-    a VampPrior. The bottleneck must then be `Levels`, whose top level depends on x only.
+    It is the prior of Burda et al. 2016; with a VampPrior as `top`, it is that of the HVAE (Tomczak
+    and Welling 2018), and the bottleneck must be `bottlenecks.Levels`, which draws the top first.
 
     Attributes:
       nets: one net for each level but the top. A net is called with (the level directly above,
@@ -37,7 +37,7 @@ class Levels(Prior):
     of_levels = True
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z), f32[B], in nats, for levels f32[B, L_l].
+        """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l].
 
         Raises:
           UserError: if z does not have one level more than there are nets.
@@ -79,7 +79,7 @@ class Levels(Prior):
         return jnp.concatenate([top, *below], axis=-1)
 
     def check_event(self, event: tuple[int, ...]) -> None:
-        """Raises UserError if the top has pseudo-inputs of another shape than x."""
+        """Raises UserError if `top` is a VampPrior whose pseudo-inputs differ in shape from x."""
         self.top.check_event(event)
 
     def _check(self, levels: int) -> None:
@@ -91,10 +91,11 @@ class Levels(Prior):
 
 
 class Ladder(Prior):
-    """The prior p(z_1) p(z_2 | z_1) ... with a deterministic trunk from the top to the decoder.
+    """The prior p(z_1) p(z_2 | z_1) ... of a ladder VAE, with a deterministic trunk.
 
-    The bottleneck `Levels` reads the trunk's states, and the decoder sees the last state
-    (Soenderby et al. 2016; Kingma et al. 2016, section 5).
+    The trunk is a net whose state is updated by each level from the top down. The bottleneck
+    `bottlenecks.Levels` computes each level from the trunk's state too, and the input of the
+    decoder is the last state (Soenderby et al. 2016; Kingma et al. 2016, section 5).
 
     Attributes:
       trunk: a module such as `nets.LadderTrunk`, with the methods start(n, context) -> state,
@@ -110,11 +111,11 @@ class Ladder(Prior):
         return self.trunk.start(n, context)
 
     def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:
-        """Returns the trunk's state below a level whose latent is z."""
+        """Returns the trunk's state below a level, given the state above it and its latent z."""
         return self.trunk.advance(level, state, z)
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z), f32[B], in nats, for levels f32[B, L_l]."""
+        """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l]."""
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
             density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
@@ -152,7 +153,10 @@ class Ladder(Prior):
 
 
 def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
-    """Returns a function from a Batch to the top level's code, which a VampPrior as top needs.
+    """Returns a function from a Batch to the code of the top level, for a VampPrior as the top.
+
+    Args:
+      posterior: a function from a Batch to the code of all levels, or None, which is returned.
 
     Raises:
       UserError: when the function is called, if the code is not top-down.

@@ -19,8 +19,8 @@ from aejax.types import Array, Key
 class Mixture(Prior):
     """The prior sum_k weight_k N(mean_k, std_k^2) with learned weights, means and deviations.
 
-    The Gaussians are diagonal (Dilokthanakul et al. 2017). The KL has no closed form, so the rate
-    must be sampled. The context is ignored.
+    The Gaussians are diagonal (Dilokthanakul et al. 2017). The KL has no closed form, so use
+    elbo(rate=losses.rate()). The context is ignored.
 
     Attributes:
       components: the number of Gaussians.

@@ -18,9 +18,9 @@ from aejax.types import Array, Batch, Key
 class Vamp(Prior):
     """The prior p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k.
 
-    See Tomczak and Welling 2018, equation 9. Each batch costs K encoder passes, whatever its size
-    and number of draws. The pseudo-inputs are parameters, so no data is read. The density and
-    sampling need the encoder's parameters. The KL has no closed form, so the rate must be sampled.
+    See Tomczak and Welling 2018, equation 9. The pseudo-inputs are parameters. Whatever the number
+    of latents, log_prob and sample encode all K pseudo-inputs once, so both need the encoder. The
+    KL has no closed form, so use elbo(rate=losses.rate()).
 
     Attributes:
       event: the shape of one input x.
@@ -62,8 +62,8 @@ class Vamp(Prior):
         """Computes log p(z), f32[B], in nats, for z f32[B, L].
 
         Raises:
-          UserError: if there is no posterior or there is a context, or if the posterior's density
-            is known at its own draws only.
+          UserError: if posterior is None, if there is a context, or if the posterior's density is
+            known only at its own draws, as for flows.
         """
         each = self._code(context, posterior).log_prob(z)
         return jax.nn.logsumexp(each, axis=-1) - math.log(self.pseudo_inputs)

@@ -1,4 +1,4 @@
-"""Reports of runs: pictures as PNG files, and one self-contained HTML page that shows them all.
+"""Reports of runs: plots as PNG files, and a self-contained HTML page, report.html, with all plots.
 
     sections = [
         curves_section(history("runs/digits")),
@@ -6,8 +6,8 @@
     ]
     write("runs/digits", "digits-vae", sections, summary="...", results=results)
 
-`aejax.evaluation` computes arrays, `drawing` plots them, and `page` writes plots and tables as
-HTML.
+Here `plain` is a model without a prior that is shown for comparison. `aejax.evaluation` computes
+arrays, `drawing` plots them, and `page` turns plots and tables into HTML.
 """
 
 from aejax.evaluation.decoding import member

@@ -1,4 +1,4 @@
-"""Posterior collapse: the sentence and the table by which a report warns of it."""
+"""Posterior collapse: the warning and the table in a report that show it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aejax.evaluation.usage import ACTIVE, LEAST, collapsed
 from aejax.report.page import Section, Table
 from aejax.report.results import number, spoken
 
-PREFIX = "validation_"  # metrics.jsonl writes the figures of `evaluation.usage` with this prefix
+PREFIX = "validation_"  # in metrics.jsonl, this precedes the names of results of evaluation.usage
 # The columns of one run's metrics.jsonl: name -> f[n], f[n, S] or f[n, S, L].
 Columns = Mapping[str, np.ndarray]
 
 
 def last(columns: Columns) -> dict[str, np.ndarray]:
-    """Returns the last logged figures of `evaluation.usage`, f[S] or f[S, L]; {} if none are."""
+    """Returns the last logged results of `evaluation.usage`, f[S] or f[S, L]; {} without any."""
     found = {}
     names = ("mutual_information", "mutual_information_of_top", "active_units", "kl_per_dimension")
     for name in names:
@@ -59,9 +59,10 @@ def _of(which: np.ndarray) -> str:
 
 
 def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
-    """Builds the section on what codes carry; None if no model has a random code.
+    """Builds the section on how much information the codes carry, with a row per model and seed.
 
-    It has a row for each model and seed, and begins with a warning if a posterior has collapsed.
+    It begins with a warning if a posterior has collapsed. The result is None if no model has a
+    random code.
 
     Args:
       runs: name of a model -> the columns of its metrics.jsonl.

@@ -13,14 +13,14 @@ from aejax.runs import metrics
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]  # steps i[n], values f[n] or f[n, S]
 History: TypeAlias = Mapping[str, Curve]
-# The prefixes that say on which split a metric was measured, as in validation_loss.
+# The prefixes that name the split on which a metric was computed, as in validation_loss.
 SPLITS = ("train", "validation", "test")
 
 
 class Line(NamedTuple):
     """A curve with at most as many points as a plot shows."""
 
-    steps: np.ndarray  # f[n], the number of steps taken, averaged over the steps of a point
+    steps: np.ndarray  # f[n], the steps, counted from 1, averaged over the steps of a point
     mean: np.ndarray  # f[n], the mean over seeds
     low: np.ndarray  # f[n], the minimum over seeds
     high: np.ndarray  # f[n], the maximum over seeds
@@ -33,8 +33,8 @@ def history(path: str | os.PathLike) -> dict[str, Curve]:
       path: the run's folder, or its metrics.jsonl.
 
     Returns:
-      name of a metric -> (steps i64[n], values f64[n] or f64[n, S]). Each curve holds only the
-      steps at which its metric was logged. Metrics that are vectors are left out.
+      name of a metric -> (steps i64[n], values f64[n] or f64[n, S]). Each curve has only the steps
+      at which its metric was logged. Metrics with more axes, such as a KL per latent, are left out.
 
     Raises:
       UserError: if the folder has no metrics, or a line of metrics.jsonl is not JSON.
@@ -60,7 +60,7 @@ def binned(curve: Curve, log_steps: bool = True, bins: int = 160) -> Line:
       bins: the maximum number of points.
 
     Returns:
-      A Line, whose first step is 1 rather than 0, so that it can stand on a logarithmic axis.
+      A Line, whose steps are counted from 1 so that they can be shown on a logarithmic axis.
     """
     steps, values = np.asarray(curve[0], float) + 1, np.asarray(curve[1], float)
     values = values.reshape(len(steps), -1)
@@ -76,7 +76,7 @@ def binned(curve: Curve, log_steps: bool = True, bins: int = 160) -> Line:
 
 
 def grouped(history: History) -> dict[str, dict[str, Curve]]:
-    """Groups curves by metric: `loss` and `validation_loss` become two curves of `loss`.
+    """Groups curves by metric, so that `loss` and `validation_loss` are drawn in one plot.
 
     Args:
       history: name of a logged metric, with or without the prefix of a split -> curve.

@@ -1,4 +1,4 @@
-"""Comparison of sparse codes: what they explain against how many latents they use."""
+"""Comparison of sparse codes: plots of scores, such as explained variance, against L0."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {
 
 
 class Points(NamedTuple):
-    """One score of one code at P numbers of active latents, in increasing order."""
+    """One score of one kind of sparse code, for P models in increasing order of L0."""
 
     l0: np.ndarray  # f[P], the measured mean number of active latents
     value: np.ndarray  # f[P], the mean of the score over seeds
@@ -50,11 +50,12 @@ def frontier_section(
     names: Sequence[str],
     text: str,
 ) -> Section:
-    """Builds the section that plots scores against active latents, one panel for each score.
+    """Builds the section that plots scores against L0, with one panel for each score.
 
     Args:
-      codes: code -> its rows of result.json, one for each number of active latents.
-      peers: code -> the rows of another library's implementation of it, drawn with hollow marks.
+      codes: name of a code -> its rows of result.json, one for each number of active latents.
+      peers: name of a code -> such rows for another library's implementation of the same code,
+        which are drawn with hollow marks.
       names: the scores to plot, such as `explained_variance`.
       text: the paragraph above the plots.
     """
@@ -87,15 +88,15 @@ def _beyond(panels: Mapping[str, Series]) -> str:
 
 
 def name_of(score: str) -> str:
-    """Returns the name of a score, as its panel is titled."""
+    """Returns the title of the panel of a score."""
     return NAMES.get(score, score.replace("_", " "))
 
 
 def limits(series: Series) -> tuple[float, float]:
-    """Returns the range of values that an axis shows, without what lies far from all others.
+    """Returns the range of values that an axis shows, without outliers.
 
-    A value is far if it lies below or above the middle half of the values by more than 1.5 times
-    the width of that half, as the whiskers of a box plot.
+    An outlier is a value below the first quartile, or above the third, by more than 1.5 times the
+    distance between these quartiles, as in a box plot.
     """
     values = np.concatenate([each.value for each in series.values()])
     first, third = np.quantile(values, [0.25, 0.75])
@@ -141,7 +142,7 @@ def frontier(
 
     Args:
       panels: score -> code -> Points.
-      peers: the same for codes of another library, drawn as hollow marks without lines.
+      peers: score -> code -> Points of another library, drawn as hollow marks without lines.
       theme: the colours.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Report sections on a store of a language model's activations, to read before training on it."""
+"""Report sections on stored activations of a language model, to read before training on them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SHOWN = 12  # the largest number of sinks in the table
 
 
 def activation_sections(survey: Survey, index: Index, word: Callable[[int], str]) -> list[Section]:
-    """Makes the sections on norms by layer and position, sinks, layers and the store's moments.
+    """Builds sections on norms by layer and position, attention sinks, layers and the store.
 
     Args:
       survey: the statistics of the model's residual stream.
-      index: the index of the store.
-      word: a function that returns a token as text.
+      index: the index of the store, which has the moments of its activations.
+      word: a function that returns the text of a token index.
     """
     return [_norms(survey), _sinks(survey, word), _layers(survey), _store(index)]
 

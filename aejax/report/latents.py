@@ -18,11 +18,11 @@ ACTIVE = 0.01
 
 
 def latents(models: Mapping[str, Latents], test: Split) -> Section:
-    """Builds the section on the latent space: the codes in the plane, and the KL of each latent.
+    """Builds the section on the latent space: codes as points in a plane, and each latent's KL.
 
     Args:
-      models: name of a model -> its codes of test examples. A model without a KL has no bars.
-      test: the split that the codes came from, which has the names of the classes.
+      models: name of a model -> its codes of test examples. Models without a KL have no KL plot.
+      test: the split of these examples, from which the names of the classes are taken.
     """
     pictures = [_plane(name, codes, test.classes) for name, codes in models.items()]
     pictures += [_activity(name, codes) for name, codes in models.items() if codes.nats]
@@ -84,5 +84,5 @@ def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
 
 
 def slug(name: str) -> str:
-    """Turns a name into lower case with hyphens, for the name of a file."""
+    """Returns a name in lower case, with hyphens instead of spaces, for the name of a file."""
     return name.lower().replace(" ", "-")

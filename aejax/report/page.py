@@ -17,7 +17,7 @@ WIDE = 480  # CSS pixels above which a picture scrolls on a narrow screen instea
 
 
 class Picture(NamedTuple):
-    """A plot that is still to be drawn, and its caption."""
+    """A plot, as a function that draws it, and its caption."""
 
     name: str  # the name of its file figures/NAME.png: lower-case letters, digits and hyphens
     caption: str  # what the plot shows and how to read it
@@ -25,7 +25,7 @@ class Picture(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the page; columns that hold only numbers are aligned at the right."""
+    """A table of the report page; columns of numbers only are aligned at the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -33,11 +33,11 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the page: a title, then text, pictures and a table, each of them optional."""
+    """A section of the report page: a title, then optional text, pictures and a table."""
 
     title: str
     text: str = ""  # paragraphs, separated by empty lines
-    figures: Sequence[Picture] = ()
+    figures: Sequence[Picture] = ()  # the plots
     table: Table | None = None
 
 
@@ -52,7 +52,7 @@ class Drawn(NamedTuple):
 
 
 def draw(picture: Picture) -> Drawn:
-    """Draws a picture in both themes."""
+    """Draws a picture in the light and in the dark theme."""
     light, dark = (png(picture.draw(theme=theme)) for theme in (LIGHT, DARK))
     # The header of a PNG file holds width and height at these offsets.
     width, height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))
@@ -68,15 +68,15 @@ def render(
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> str:
-    """Builds the HTML of the page.
+    """Builds the HTML of the report page.
 
     Args:
       title: the experiment's name.
       sections: the sections, in the order of the page.
       drawn: name of a picture -> the drawn picture, for every picture of the sections.
       summary: one sentence below the title.
-      results: name of a figure -> {"mean": ..., "std": ..., "values": [per seed]} or a number; or
-        name of another model -> such a mapping.
+      results: name of a result, such as "nll" -> {"mean": ..., "std": ..., "values": [per seed]} or
+        a number; or name of another model -> a mapping of its results, for comparison.
       config: field -> value, which may be a nested mapping.
       environment: field -> value, which may be a nested mapping.
 
@@ -109,7 +109,7 @@ def render(
 
 
 def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Flattens nested fields to rows of (dotted name, value as text)."""
+    """Returns nested fields as rows of (dotted name, value as text), such as (model.latents, 2)."""
     rows = []
     for name, value in fields.items():
         if isinstance(value, Mapping) and value:
@@ -122,7 +122,7 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    """Returns the tables of result.json: the model's own figures, then those of other models."""
+    """Returns the HTML tables of result.json: the model's own results, then those of others."""
     parts = []
     if own := figures(results):
         parts.append(_table(Table(*by_seed(own), notes(own)), classes="results"))

@@ -1,4 +1,4 @@
-"""Tables of result.json: rows of text, with as many digits as the spread over seeds justifies."""
+"""Tables of result.json as text, with as many digits as the deviation over seeds justifies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name != name.capitalize()
 }
-# result.json holds numbers that are not finite as these strings (see `aejax.files`).
+# In result.json, numbers that are not finite are written as these strings (see `aejax.files`).
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-# Notes on figures that the page also shows over other examples, under the same name.
+# Explanations of results whose name also stands elsewhere on the page, for other examples.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",
     "largest_kl": "largest KL: the largest KL of a latent, as the mean over all test examples",
@@ -25,7 +25,7 @@ NOTES = {
 
 
 class Figure(NamedTuple):
-    """One measured number of result.json, over all seeds."""
+    """One result of result.json, such as the NLL, over all seeds."""
 
     mean: float  # the mean over seeds
     std: float  # the standard deviation over seeds; 0 for one seed
@@ -33,7 +33,7 @@ class Figure(NamedTuple):
 
     @property
     def digits(self) -> int:
-        """How many decimals to write: two digits of `std`, or four of the values if it is 0."""
+        """The number of decimals to show two digits of `std`, or four of the values if it is 0."""
         if self.std > 0 and math.isfinite(self.std):
             return max(0, 1 - math.floor(math.log10(self.std)))
         finite = [abs(value) for value in (self.mean, *self.values) if math.isfinite(value)]
@@ -44,13 +44,16 @@ class Figure(NamedTuple):
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Reads the entries {"mean": ..., "std": ..., "values": [...]} and the single numbers."""
+    """Returns name -> Figure for entries {"mean", "std", "values"} and for single numbers.
+
+    All other entries are left out.
+    """
     read = ((name, _figure(entry)) for name, entry in results.items())
     return {name: figure for name, figure in read if figure is not None}
 
 
 def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
-    """Selects the entries that are mappings of figures, such as those of another model."""
+    """Returns name -> figures for entries that are mappings, such as results of another model."""
     read = (
         (name, figures(entry))
         for name, entry in results.items()
@@ -60,7 +63,11 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 
 
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
-    """Splits rows into tables, in order: a row that shares no column with its table begins one."""
+    """Splits rows into tables; a row that shares no column with the current table begins a new one.
+
+    Args:
+      rows: name of a row -> column -> cell, in order.
+    """
     tables: list[dict[str, Mapping[str, Any]]] = []
     columns: set[str] = set()
     for name, row in rows.items():
@@ -73,10 +80,10 @@ def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[st
 
 
 def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
-    """Makes a table with a row for each figure: its mean, deviation and the value of each seed.
+    """Returns a table with a row for each result: its mean, deviation and the value of each seed.
 
     Args:
-      found: name -> figure, at least one.
+      found: name of a result -> Figure, at least one.
 
     Returns:
       The header and the rows.
@@ -102,10 +109,10 @@ def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
 
 
 def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list[list[str]]]:
-    """Makes a table with a row for each group: the means and deviations of its figures.
+    """Returns a table with a row for each model: the means and deviations of its results.
 
     Args:
-      found: name of a group, such as a model -> name -> figure; at least one group.
+      found: name of a model -> name of a result -> Figure; at least one model.
 
     Returns:
       The header and the rows.
@@ -125,15 +132,15 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """Returns the notes on these figures as sentences; figures without a note are left out."""
+    """Returns the explanations in NOTES of these results, as sentences."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 
 def _digits(column: Sequence[Figure]) -> int:
-    """Returns one number of decimals for a column, so that its decimal points align.
+    """Returns the number of decimals of a column, one for all cells, so that points align.
 
-    It shows two digits of every deviation; without deviations, four digits of the largest value
-    and two of the smallest.
+    Every deviation has at least two digits; if there is no deviation, the largest value has four
+    digits and the smallest two.
     """
     spread = [figure.digits for figure in column if figure.std > 0]
     if spread:
@@ -145,7 +152,7 @@ def _digits(column: Sequence[Figure]) -> int:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Pads numbers with spaces as wide as a digit or a point, so that decimal points align."""
+    """Pads numbers with digit-wide and point-wide spaces, so that their decimal points align."""
     tails = [len(cell.partition(".")[2]) for cell in cells]
     point = any("." in cell for cell in cells)
     return [
@@ -168,7 +175,10 @@ def spoken(name: str) -> str:
 
 
 def _figure(entry: Any) -> Figure | None:
-    """Reads one entry; None if it is not a figure. Values of seeds that are not numbers are NaN."""
+    """Returns an entry as a Figure, or None if it has another form.
+
+    A seed's value that is not a number becomes NaN.
+    """
     if not isinstance(entry, Mapping):
         return Figure(float(entry), 0.0, [float(entry)]) if _is_number(entry) else None
     if not _is_number(entry.get("mean")):

@@ -32,12 +32,14 @@ COMMON = ("error", "squared_error", "l0", "off_target", "dead", "grad_norm")
 def side_by_side_section(
     histories: Mapping[str, History], members: str = "", names: Sequence[str] = COMMON
 ) -> Section | None:
-    """Builds the section with a plot for each metric and a line for each code; None without any.
+    """Builds the section with a plot for each metric, in which each code has a line.
+
+    The result is None if there is no metric to plot.
 
     Args:
-      histories: code -> the learning curves of its run.
-      members: the end of the captions, which says what a line is the mean of, as " over seeds".
-      names: the metrics to plot, where at least two codes logged them.
+      histories: name of a code -> the learning curves of its run.
+      members: the end of the captions "... mean", such as " over seeds".
+      names: the metrics to plot; one that fewer than two codes logged is left out.
     """
     pictures = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The sections of a page on a sparse autoencoder: its dictionary and the meaning of its units."""
+"""The report sections on a sparse autoencoder: its dictionary, and what its units respond to."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ def sparse_sections(
 
     Args:
       model: an `Autoencoder` with a sparse bottleneck and a `Dictionary` as its decoder.
-      variables: the variables of one member, without the axis S of seeds.
-      splits: train, validation and test; units are described by up to 10,000 train examples.
-      key: unused, since nothing here is random.
+      variables: the variables of one model, without a leading axis of seeds.
+      splits: train, validation and test; each unit is shown with the examples that activate it most
+        among the first 10,000 of train.
+      key: not used, because nothing here is random.
       plain: another autoencoder and its variables, whose reconstructions are shown for comparison.
 
     Returns:
-      The sections; those with images are left out if examples cannot be drawn.
+      The sections; those with images are left out if examples cannot be drawn as images.
 
     Raises:
       UserError: if the decoder has no dictionary.
@@ -61,15 +62,15 @@ def sparse_sections(
 def atoms_section(
     models: Mapping[str, Variables], densities: Mapping[str, np.ndarray], split: Split
 ) -> list[Section]:
-    """Builds the section that shows the most used atoms of several dictionaries, a row for each.
+    """Builds the section that shows the most used atoms of several dictionaries, one row for each.
 
     Args:
-      models: label -> the variables of one member.
+      models: label -> the variables of one model, without a leading axis of seeds.
       densities: label -> f[m], the firing frequency of each latent, in [0, 1].
       split: the split whose examples decide how an atom is drawn.
 
     Returns:
-      One section, or none if examples cannot be drawn.
+      One section, or none if examples cannot be drawn as images.
     """
     _, seen = examples(split)
     if not seen.drawable:

@@ -1,4 +1,7 @@
-"""Steering: the section by which a report says how near a run came to the L0 it was steered to."""
+"""Steering: the report section on how far the L0 of a run is from the target of its controller.
+
+A steered run is one whose sparsity coefficient a controller adjusts to reach a target L0.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
-    """Returns name of a steered run -> by which share its members' L0 is off its target, f[S]."""
+    """Returns name of a steered run -> L0 / target - 1 of each of its seeds, f[S]."""
     found = {}
     for label, columns in runs.items():
         held = columns.get(f"validation_{steering.METRIC}")
@@ -28,7 +31,10 @@ def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
 
 
 def steering_verdict(runs: Mapping[str, Columns]) -> str:
-    """Returns a sentence for each run that missed its L0 by more than a tenth, "" if none has."""
+    """Returns a sentence for each run that missed its target L0, or "" if no run has.
+
+    A run misses the target if L0 differs from it by more than a tenth.
+    """
     said = (steering.verdict(shares, spoken(label)) for label, shares in reached(runs).items())
     return " ".join(f"{sentence}." for sentence in said if sentence)
 
@@ -52,6 +58,6 @@ def steering_section(runs: Mapping[str, Columns]) -> Section | None:
         "How far the number of active latents is from the number that a code was steered to, at "
         "the end of training, on validation examples where they were evaluated."
     )
-    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} members")
+    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} seeds")
     title = "Active latents miss their target" if said else "Whether steered codes arrived"
     return Section(title, f"{said}\n\n{text}" if said else text, table=Table(header, rows))

@@ -1,4 +1,4 @@
-"""The sections of a page on a model with a prior, compared with a plain autoencoder."""
+"""The report sections on a model with a prior, compared with an autoencoder without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aejax.report.page import Picture, Section
 from aejax.types import Batch, Key, Variables
 
 RANGE = 2.5  # traversals move a latent from -RANGE to RANGE
-Model = tuple[Any, Variables]  # a model and the variables of one member
+Model = tuple[Any, Variables]  # a model and its variables, without a leading axis of seeds
 
 
 def variational_sections(
@@ -34,10 +34,10 @@ def variational_sections(
     Args:
       model: an `Autoencoder`. Without a prior, its samples come from a Gaussian fitted to its
         codes.
-      variables: the variables of one member, without the axis S of seeds.
+      variables: the variables of one model, without a leading axis of seeds.
       splits: train, validation and test.
       key: the key of the samples.
-      plain: a plain autoencoder and its variables, which are shown for comparison.
+      plain: an autoencoder without a prior and its variables, which is shown for comparison.
 
     Returns:
       The sections. Those with images are left out if examples cannot be drawn, and those on latent
@@ -73,7 +73,7 @@ def variational_sections(
 
 
 def examples(test: Split) -> tuple[Batch, Look]:
-    """Chooses test examples of all classes that a report shows, and how they are drawn."""
+    """Returns the test examples of all classes that a report shows, and how to draw them."""
     some = chosen(test, varied(test.labels, 14, len(test)))
     seen = look(np.asarray(some.target))
     if seen.strips:
@@ -238,7 +238,7 @@ def reconstructions_section(models: dict[str, Model], test: Split) -> Section:
     """Builds the section that shows test examples above the reconstructions of several models.
 
     Args:
-      models: name -> a model and the variables of one member.
+      models: name -> a model and its variables, without a leading axis of seeds.
       test: the test split, of images.
     """
     return reconstructions(models, *examples(test))
@@ -248,7 +248,8 @@ def traversals_section(models: dict[str, Model], test: Split) -> Section:
     """Builds the section with a picture for each model that shows what its latents control.
 
     Args:
-      models: name -> a model with a prior, whose code is a vector, and the variables of one member.
+      models: name -> a model with a prior, whose code is a vector, and its variables, without a
+        leading axis of seeds.
       test: the test split, of images; all traversals start at the code of its first example.
     """
     shown, seen = examples(test)

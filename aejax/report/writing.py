@@ -51,15 +51,16 @@ def write(
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Draws all pictures and writes them into `directory`, then the page that holds them.
+    """Draws all plots, and writes them to figures/*.png and the report page to report.html.
 
     Args:
-      directory: usually a run's folder; it is made if it does not exist.
+      directory: where to write, usually a run's folder; it is created if it does not exist.
       title: the experiment's name.
       sections: the sections of the page, in order.
       summary: one sentence below the title.
-      results: name of a figure -> {"mean": ..., "std": ..., "values": [per seed]} or a number, as
-        in result.json; or name of another model -> such a mapping. Other entries are left out.
+      results: the tables of the page, as in result.json: name of a result, such as "nll" ->
+        {"mean": ..., "std": ..., "values": [per seed]} or a number; or name of another model ->
+        a mapping of its results, for comparison. Other entries are left out.
       config: field -> value, which may be a nested mapping.
       environment: field -> value, which may be a nested mapping.
 
@@ -86,7 +87,7 @@ def write(
 
 
 def curves_section(history: History, log_steps: bool = True) -> Section:
-    """Builds the section of learning curves: training, validation and test, with their spread.
+    """Builds the section of learning curves, with the range over seeds as a band.
 
     Args:
       history: name of a metric -> (steps i[n], values f[n] or f[n, S]); `validation_loss` is drawn
@@ -133,7 +134,7 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
 
 
 def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Keeps one curve: dead units are counted in training, so it is the same on all splits."""
+    """Keeps the first curve of dead units: they are counted in training, so all are the same."""
     first = next(iter(parts))
     return {first: parts[first]}
 

@@ -1,4 +1,4 @@
-"""The base class of all sparse bottlenecks: a projection, ages of latents, and an activation."""
+"""The base class of all sparse bottlenecks: a projection, an activation, and counts of silence."""
 
 from __future__ import annotations
 
@@ -43,23 +43,27 @@ class Projection(nn.Module):
 
 
 class Sparse(Bottleneck):
-    """Abstract: a sparse bottleneck; a subclass defines its activation by `activate`.
+    """Base class of sparse bottlenecks; a subclass defines its activation by `activate`.
 
-    A new kind of sparse code is one subclass, in the library or outside it, and must define
-    `activate`. To be folded into plain weights it must define `apply_plain`, and if it has fields
-    or more parameters than a kernel and a bias also `plain` and `from_plain`. It defines
-    `shift_plain` if another field than `b_enc` changes when the inputs are shifted, and `scales` if
-    the norms of decoder rows may be folded. It defines `penalty` if a controller may steer its
-    sparsity, and `fresh` if each latent has further parameters, which resampling must reset.
+    To add a new sparse code, write one subclass, in the library or outside it, that defines
+    `activate`. Define the following too if they apply. To convert a trained dictionary to plain
+    weights (`Plain`, as other libraries store them): `apply_plain`, and, if the class has fields or
+    parameters beside a kernel and a bias, `plain` and `from_plain`; `shift_plain`, if subtracting a
+    constant from the inputs changes other fields than `b_enc`; `scales`, if the norms of the atoms
+    may be moved into the encoder. To train it to a target L0: `penalty`. To resample dead latents,
+    if a latent has parameters beside its column of the kernel and its bias: `fresh`.
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
       subtract_bias: whether to subtract the decoder's bias from the input before the projection:
-        (x - b_dec) W_enc + b_enc. A transcoder must not, whose b_dec belongs to another space.
-      l0: the mean number of active latents to which the controller steers the price of
-        `losses.priced`; None: there is no controller.
-      descent: training steps over which L0 falls to that target; a fifth of all steps works well.
-      alive_above: |z| above which a latent is not silent; OpenAI uses 1e-3 (Gao et al. 2024).
+        (x - b_dec) W_enc + b_enc. It must be False in a transcoder, where b_dec is a bias of the
+        output and not of the input.
+      l0: the target for the mean number of active latents; a controller adjusts the weight of the
+        sparsity penalty (`losses.priced`) to reach it. None: there is no controller.
+      descent: the number of training steps over which the controller lowers L0 to that target; a
+        fifth of all steps works well.
+      alive_above: a latent counts as active in a step, so that it is not dead, if its |z| is above
+        this for some example; OpenAI uses 1e-3 (Gao et al. 2024).
       dtype: the dtype of the projection's product; parameters and z stay float32.
     """
 
@@ -70,15 +74,16 @@ class Sparse(Bottleneck):
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
 
-    # The name used as the `activation` of Plain; without one, Plain holds the class itself.
+    # The value of `activation` in Plain; "": it is the class itself.
     kind: ClassVar[str] = ""
     saelens: ClassVar[Architectures] = Architectures()  # the names in SAELens' files
     vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that it needs
-    # The fields of Plain that grow with the size of a latent: where W_enc and these are multiplied
-    # by c > 0, the codes are too. None: there is no such rule, so that norms cannot be folded.
+    # The fields of Plain that scale with a latent: if W_enc and these fields are multiplied by
+    # c > 0, the codes are multiplied by c too. None: there are no such fields, so the norms of the
+    # atoms cannot be moved into the encoder.
     scales: ClassVar[tuple[str, ...] | None] = None
-    # The settings in `own` of Plain that SAELens' cfg.json has by the same names, with defaults:
-    # a bool, a number of 0 or more, or None for a whole number of 1 or more that need not be given.
+    # The settings in Plain.own that SAELens' cfg.json has under the same names, and their defaults:
+    # a bool, a number of 0 or more, or None for an optional whole number of 1 or more.
     settings: ClassVar[Mapping[str, Any]] = {}
     tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec, and no parameter
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
@@ -93,7 +98,7 @@ class Sparse(Bottleneck):
         return (self.latents,)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection and the memory.
+        """Checks the attributes, and declares the projection and the collection `memory`.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -110,10 +115,13 @@ class Sparse(Bottleneck):
             self.controller = Controller(self.l0, self.descent)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> SparseCode:
-        """Encodes features [B, ...] and updates the memory in training; the key is not used.
+        """Encodes features [B, ...] and in training updates the collection `memory`.
+
+        The memory counts the steps since each latent was active, and holds the controller's state.
+        The key is not used.
 
         Raises:
-          UserError: if the decoder's bias or its atoms' norms are needed and it is no Dictionary.
+          UserError: if the decoder's bias or atom norms are needed, but it is not a Dictionary.
         """
         inputs = self.inputs(features, given.decoder)
         code = self.activate(inputs, given.step, given.decoder)
@@ -129,46 +137,50 @@ class Sparse(Bottleneck):
 
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D].
+        """Computes the sparse code of inputs f32[B, D]: the projection and its activation.
 
         Args:
-          inputs: what the kernel multiplies, f32[B, D].
+          inputs: the input of the projection, f32[B, D].
           step: the training step, i32[].
           decoder: the model's decoder, or None.
         """
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain that belong to the activation; by default its bias only.
+        """Returns the fields of Plain that describe the encoder, without W_enc.
+
+        By default these are the activation's name and b_enc.
 
         Args:
           params: the parameters of this bottleneck.
-          memory: the memory of this bottleneck.
-          norms: the atoms' norms, f32[m].
+          memory: the collection `memory` of this bottleneck.
+          norms: the norms of the atoms, f32[m].
         """
         return {"activation": self.kind or type(self), "b_enc": params["encode"]["bias"]}
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns a bottleneck and its parameters that compute the same codes as plain weights."""
+        """Returns a bottleneck and the parameters with which it computes the same codes."""
         return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the fields of Plain that change if (x - a b_dec) W_enc loses a constant.
+        """Returns the fields of Plain that keep the codes equal when pi is lowered by a constant.
+
+        Here pi is (x - b_dec) W_enc or x W_enc, as in `Plain`.
 
         Args:
-          plain: the weights.
-          shift: what must be added to (x - a b_dec) W_enc to give what it was before, f64[m].
+          plain: the weights before the change.
+          shift: the constant by which pi is lowered, f64[m]; the fields must add it again.
         """
         return {"b_enc": np.asarray(plain.needed("b_enc"), np.float64) + shift}
 
     @classmethod
     def encode_plain(cls, plain: Plain, inputs: Array) -> Array:
-        """Computes the codes of plain weights, f32[N, m]; by default from one projection.
+        """Computes the codes of plain weights, f32[N, m]; by default apply_plain(inputs W_enc).
 
         Args:
           plain: the weights.
-          inputs: what W_enc multiplies, f32[N, d].
+          inputs: the inputs, f32[N, d], from which b_dec was already subtracted if needed.
         """
         return cls.apply_plain(plain, inputs @ plain.W_enc)
 
@@ -188,12 +200,13 @@ class Sparse(Bottleneck):
         )
 
     def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
-        """Computes the sparsity penalty whose price the controller may steer, f32[B].
+        """Computes the sparsity penalty whose weight the controller may adjust, f32[B].
 
         Args:
           code: the code of a batch.
-          norms: the atoms' norms, f32[m], with their gradient: a penalty on sizes must see them, or
-            it makes codes small and atoms large instead of codes sparse. None: all are 1.
+          norms: the norms of the atoms, f32[m], through which gradients flow. A penalty on |z| must
+            multiply by them: otherwise small codes with long atoms lower it without being sparse.
+            None: all are 1.
 
         Raises:
           UserError: if the subclass defines no penalty.
@@ -204,14 +217,14 @@ class Sparse(Bottleneck):
         )
 
     def fresh(self) -> dict[str, float]:
-        """Returns the initial values of the parameters that a latent has beside the projection."""
+        """Returns name -> initial value of a latent's parameters other than W_enc and b_enc."""
         return {}
 
     def inputs(self, features: Array, decoder: Any) -> Array:
-        """Returns what the kernel multiplies: the features, minus the decoder's bias if asked.
+        """Returns the input of the projection, f32[B, D]: features, minus b_dec if subtract_bias.
 
         Raises:
-          UserError: if the bias is that of an output of another size.
+          UserError: if the decoder's bias b_dec has another size than the features.
         """
         seen = flatten(features).astype(jnp.float32)
         if not self.subtract_bias:
@@ -240,27 +253,32 @@ class Sparse(Bottleneck):
         return project(inputs, *self.projection(inputs.shape[-1], decoder), self.dtype)
 
     def norms(self, decoder: Any) -> Array | None:
-        """Returns the norms that scale the selection's scores, f32[m]; None: no `score_by_norm`."""
+        """Returns the atom norms that multiply the scores of a selection, f32[m].
+
+        It returns None if `score_by_norm` is False.
+        """
         return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
     def revive(
         self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
     ) -> Subset:
-        """Returns the k largest pre-activations of dead latents, with their signs.
+        """Returns the code of AuxK: each example's k largest pre-activations of dead latents.
 
-        If fewer than k latents are dead, it returns all of them.
+        Negative pre-activations keep their signs. If fewer than k latents are dead, all of them are
+        in the code. All other latents are zero.
 
         Args:
           features: the encoder's output, [B, ...].
           dead: whether each latent is dead, bool[m].
           k: the number of dead latents to keep for each example.
           decoder: the model's decoder.
-          room: the number of latents to compute; dead latents beyond it are ignored. None: all m.
+          room: the most dead latents whose pre-activations are computed; further ones are ignored.
+            None: m.
         """
         inputs = self.inputs(features, decoder)
         kernel, bias = self.projection(inputs.shape[-1], decoder)
         norms = self.norms(decoder)
-        # The dead latents come first; others fill the rest and are masked out below.
+        # The indices of dead latents come first; the other indices are masked out below.
         columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
         held = jnp.take(dead, columns)[None]
         own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
@@ -291,7 +309,7 @@ def weights(decoder: Any, latents: int) -> Any:
     if not isinstance(decoder, LinearDecoder):
         kind = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
         raise UserError(
-            f"this sparse bottleneck reads the bias or the norms of a Dictionary, but was given "
+            f"this sparse bottleneck needs the bias or the norms of a Dictionary, but was given "
             f"{kind}: use it in an Autoencoder whose decoder is a Dictionary"
         )
     return decoder.weights(latents)

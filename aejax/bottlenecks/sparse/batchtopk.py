@@ -23,21 +23,22 @@ from aejax.types import Array
 class BatchTopK(Sparse):
     """Keeps the k B largest of relu(x W + b) over a batch of B (Bussmann et al. 2024, section 3).
 
-    In training the selection is exact: an example may hold any number of the kept latents. In
-    evaluation the code is a JumpReLU with one threshold for all latents, which is a moving average
-    of the smallest score kept in each batch.
+    In training exactly the k B largest values are kept, however they are divided among examples. In
+    evaluation the examples are independent: a value is kept if it is above one threshold for all
+    latents, which is a moving average of the smallest value kept in each training batch.
 
     Attributes:
       latents: the number of latents m.
-      k: active latents per example, averaged over the batch; need not be an integer. A sweep may
-        trace it if `slots` is given.
-      slots: slots per example, averaged over the batch, which determine the cost of a step and
-        bound a traced k; None: k.
+      k: the mean number of active latents per example; it need not be an integer. It may be a
+        traced array if `slots` is given, so that one program can train models with several k.
+      slots: the largest k; the arrays have room for slots * B values, which determines the time of
+        a step. None: k.
       score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
-      rate: the rate of the threshold's moving average, which is over the last 1 / rate steps; at
-        first it is over the last tenth of the steps so far, because an older threshold is too low.
-      from_zero: whether the average starts at 0 instead and is too small at first, as in SAELens.
-      begin: the step at which the average starts; dictionary_learning uses 1000, at rate 0.001.
+      rate: the weight of a new batch in the threshold's moving average. Early batches have a larger
+        weight, about 10 / (number of batches so far), because the threshold grows fast at first.
+      from_zero: whether every batch has the weight `rate` and the average starts at 0, so that it
+        is too small at first, as in SAELens.
+      begin: the step at which the average starts; dictionary_learning uses 1000, with rate 0.001.
     """
 
     latents: int
@@ -94,9 +95,9 @@ class BatchTopK(Sparse):
         return SparseCode(rows, active.astype(jnp.float32))
 
     def _rate(self, step: Any) -> Any:
-        """Returns the weight of this batch in the average: 1 for the first, at last `rate`.
+        """Returns the weight of this batch in the moving average: 1 at first, falling to `rate`.
 
-        The threshold grows fast at first, so that an average over all steps so far would lag.
+        The threshold grows fast at first, so that a mean over all steps so far would be too small.
         """
         if self.from_zero:
             return self.rate
@@ -113,7 +114,7 @@ class BatchTopK(Sparse):
         }
 
     def _count(self, size: int) -> tuple[int | Array, int]:
-        """Returns how many latents a batch of `size` examples keeps, and how many slots it has."""
+        """Returns how many values a batch of `size` examples keeps, and the size of its arrays."""
         if isinstance(self.k, jax.Array):
             if self.slots is None:
                 raise UserError(
@@ -136,18 +137,18 @@ class BatchTopK(Sparse):
 
 
 class Slots(NamedTuple):
-    """C rows of w slots; each example has as many consecutive rows as it needs."""
+    """C rows of w slots, each slot for one latent; an example has as many rows as it needs."""
 
-    indices: Array  # i32[C, w], the latent of each slot
-    used: Array  # bool[C, w], whether the slot holds a chosen latent
+    indices: Array  # i32[C, w], the index of the latent in each slot
+    used: Array  # bool[C, w], False for slots that remain empty
     example: Array  # i32[C], the example of each row, in ascending order
 
 
 def in_rows(found: Found, size: int, room: int) -> Slots:
     """Arranges the chosen latents in rows of w slots, where each row belongs to one example.
 
-    A row costs about as much as two slots, and an example leaves up to w - 1 slots empty. The cost
-    is least when w is about the square root of twice the mean number of latents per example.
+    A row takes about as much time as two slots, and up to w - 1 slots of an example stay empty. The
+    time is least if w is about the square root of twice the mean number of latents per example.
 
     Args:
       found: the chosen latents of all examples, ordered by example.

@@ -16,22 +16,23 @@ from aejax.types import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A sparse z with a fixed number of slots: `values` at `indices`, zero elsewhere.
+    """A sparse z, stored as `values` of the latents `indices`; all other latents are zero.
 
-    Usually each example has one row of k slots. If examples need different numbers of slots
-    (BatchTopK), an example may have several rows, C rows in all, ordered by example.
+    Usually row b holds the k values of example b. In BatchTopK, where examples have different
+    numbers of values, an example may have several rows; there are C rows in all, in the order of
+    the examples.
     """
 
     values: Array  # f32[B, k] or f32[C, k]
     # i32[B, k] or i32[C, k]; an example has no two nonzero values at the same index.
     indices: Array
     latents: int = dataclasses.field(metadata={"static": True})  # m
-    example: Array | None = None  # i32[C], each row's example, ascending; None: one row each
+    example: Array | None = None  # i32[C], the example of each row, ascending; None: row b is of b
     # B, needed if `example` is given.
     size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def per_example(self, parts: Array) -> Array:
-        """Sums f32[C, ...] over each example's rows, f32[B, ...]; with one row each, no change."""
+        """Sums f32[C, ...] over the rows of each example, f32[B, ...]."""
         if self.example is None:
             return parts
         return jax.ops.segment_sum(parts, self.example, self.size, indices_are_sorted=True)
@@ -45,12 +46,12 @@ class Rows:
         return zeros.at[jnp.broadcast_to(rows, self.indices.shape), self.indices].add(self.values)
 
     def combine(self, atoms: Array) -> Array:
-        """Computes dense() @ atoms[m, D] at the cost of the slots only, f32[B, D]."""
+        """Computes dense() @ atoms, f32[B, D], for atoms f32[m, D], from the stored values only."""
         output = decode_rows(self.values.astype(atoms.dtype), self.indices, atoms)
         return self.per_example(output.astype(jnp.float32))
 
     def between(self, low: int, high: int) -> Rows:
-        """Returns the rows with zero values for all latents but low <= i < high."""
+        """Returns the rows with all values set to zero except those of latents low <= i < high."""
         inside = (self.indices >= low) & (self.indices < high)
         return dataclasses.replace(self, values=jnp.where(inside, self.values, 0.0))
 
@@ -58,7 +59,7 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """A z that is zero except at a set of latents, which is the same for all examples."""
+    """A z in which only a set of latents may be nonzero, the same set for all examples."""
 
     values: Array  # f32[B, c]
     columns: Array  # i32[c], the latents, each once
@@ -70,23 +71,24 @@ class Subset:
         return zeros.at[:, self.columns].set(self.values)
 
     def combine(self, atoms: Array) -> Array:
-        """Computes dense() @ atoms[m, D] at the cost of the c latents only, f32[B, D]."""
+        """Computes dense() @ atoms, f32[B, D], for atoms f32[m, D], from the c latents only."""
         own = jnp.take(atoms, self.columns, axis=0)
         values = self.values.astype(atoms.dtype)
         return jnp.matmul(values, own, preferred_element_type=jnp.float32)
 
 
 class SparseCode(NamedTuple):
-    """An overcomplete code of which few latents are active."""
+    """The code of a sparse autoencoder: many latents, few of which are nonzero for one example."""
 
-    z: Array | Rows  # f32[B, m], or rows with a fixed number of slots
-    l0: Array  # f32[B], active latents of each example; carries the gradient of thresholds
-    # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need.
+    z: Array | Rows  # f32[B, m], or only the values that may be nonzero
+    l0: Array  # f32[B], the number of active latents; its gradient reaches JumpReLU's thresholds
+    # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need; else
+    # None.
     pre: Array | None = None
 
     @property
     def latent(self) -> Array | Rows:
-        """Returns z; sparse autoencoders have no prior that gives it a probability."""
+        """Returns z; sparse autoencoders have no prior that would evaluate its density."""
         return self.z
 
     def dense(self) -> Array:
@@ -94,7 +96,7 @@ class SparseCode(NamedTuple):
         return dense(self.z)
 
     def uses(self, valid: Array) -> Array:
-        """Counts the valid examples in which each latent is active, i32[m].
+        """Counts for each latent the valid examples that activate it, i32[m].
 
         Args:
           valid: whether each example counts, bool[B].
@@ -120,7 +122,7 @@ class SparseCode(NamedTuple):
         return self.z.per_example(jnp.sum(values, axis=-1))
 
     def used(self, above: float = 0.0) -> Array:
-        """Returns whether any example has |z| > `above` for each latent, bool[m]."""
+        """Returns for each latent whether |z| > `above` for any example, bool[m]."""
         if not isinstance(self.z, Rows):
             return jnp.any(jnp.abs(self.z) > above, axis=0)
         none = jnp.zeros((self.z.latents,), bool)

@@ -18,8 +18,8 @@ from aejax.types import Array
 class Gated(Sparse):
     """Computes H(x W + b_gate) * relu(exp(r_mag) * x W + b_mag) (Rajamanoharan et al. 2024, eq. 4).
 
-    The projection's bias is b_gate. The step function H passes no gradient, so the terms
-    `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
+    H is the step function, and b_gate is the bias of the projection. H has no gradient, so the
+    terms `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
 
     Attributes:
       latents: the number of latents m.
@@ -46,11 +46,11 @@ class Gated(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32), gate)
 
     def fresh(self) -> dict[str, float]:
-        """Returns the initial magnitude parameters, which make the magnitude equal the gate's."""
+        """Returns the initial r_mag and b_mag, with which the magnitude is relu(x W)."""
         return {"r_mag": 0.0, "b_mag": 0.0}
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain."""
+        """Returns the activation and its weights as fields of `Plain`."""
         own = {name: params[name] for name in ("b_mag", "r_mag")}
         return {"activation": self.kind, "b_gate": params["encode"]["bias"], **own}
 
@@ -63,7 +63,7 @@ class Gated(Sparse):
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns both biases: the magnitude multiplies the projection by exp(r_mag)."""
+        """Returns b_gate and b_mag; the latter gains exp(r_mag) * shift, as r_mag scales pi."""
         gate, bias, scale = (np.asarray(plain.needed(name), np.float64) for name in cls.vectors)
         return {"b_gate": gate + shift, "b_mag": bias + np.exp(scale) * shift}
 

@@ -22,13 +22,13 @@ from aejax.types import Array
 def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
     """Returns z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
 
-    The derivative by the threshold is a kernel estimate, -(theta / eps) rect((z - theta) / eps). It
-    uses z before the jump, because after it the lower half of the window would be empty.
+    The derivative by the threshold is a kernel estimate, -(theta / eps) rect((z - theta) / eps),
+    evaluated at z before it is thresholded: afterwards no z would be just below theta.
 
     Args:
       z: the pre-activations, f32[B, m].
       threshold: theta of each latent, f32[m].
-      bandwidth: eps, the width of the window, a number that a sweep may trace.
+      bandwidth: eps, the width of the window |z - theta| < eps / 2; it may be a traced array.
       to_input: whether to add the same estimate, with the opposite sign, to the derivative by z.
     """
     return jnp.where(z > threshold[None], z, 0.0)
@@ -82,17 +82,22 @@ def window(z: Array, threshold: Array, bandwidth: float) -> Array:
 
 
 class JumpReLU(Sparse):
-    """Computes z H(z - theta), with theta = exp(t) > 0 per latent (Rajamanoharan et al. 2024).
+    """Keeps x W + b where it is above a learned threshold, else 0 (Rajamanoharan et al. 2024).
 
-    The threshold is a float32 parameter whatever the dtype, because near 1 updates of 1e-4 vanish
-    in bfloat16. Inputs should have mean square 1 (`nets.Scale`): at another scale the window may be
-    empty, and then no threshold ever moves. `losses.window` measures this.
+    With pre-activations z = x W + b, the code is z if z > theta, and 0 otherwise. Each latent has a
+    threshold theta = exp(t) with the parameter t.
+
+    A threshold gets a gradient only from pre-activations in the window |z - theta| < eps / 2.
+    Inputs should have mean square 1 (`nets.Scale`): at another scale the window may be empty, and
+    then the thresholds are not trained. `losses.window` is the share of latents in the window.
+    Thresholds are float32 whatever `dtype` is, because bfloat16 would round small updates away.
 
     Attributes:
       latents: the number of latents m.
       threshold: the initial theta.
       bandwidth: eps, the width of the window around theta.
-      to_input: whether the estimate is also passed to the pre-activations (Conerly et al. 2025).
+      to_input: whether the thresholds' gradient estimate is also passed, with the opposite sign, to
+        the pre-activations (Conerly et al. 2025).
       rectified: whether the window is evaluated on relu(z), as in Gemma Scope, instead of z.
     """
 
@@ -133,7 +138,7 @@ class JumpReLU(Sparse):
         return jnp.exp(self.param("log_threshold", start, (self.latents,), jnp.float32))
 
     def window(self, pre: Array) -> Array:
-        """Computes the share of each example's latents in the window, f32[B].
+        """Computes the share of latents with |pre - theta| < eps / 2 for each example, f32[B].
 
         Args:
           pre: the pre-activations, f32[B, m].
@@ -141,7 +146,7 @@ class JumpReLU(Sparse):
         return jnp.mean(window(pre, self.thresholds(), self.bandwidth), axis=-1)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain."""
+        """Returns the activation and its weights as fields of `Plain`."""
         return {
             "activation": self.kind,
             "b_enc": params["encode"]["bias"],

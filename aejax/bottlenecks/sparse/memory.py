@@ -1,4 +1,4 @@
-"""The memory of sparse bottlenecks, which is updated in training only."""
+"""The state of sparse bottlenecks in the collection `memory`, which only training updates."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class Ages(nn.Module):
         """Resets the ages of active latents and increments the others, in training only.
 
         Args:
-          active: whether any example of the batch uses each latent, bool[m]; None: only read.
+          active: whether any example of the batch uses each latent, bool[m]; None: the ages are
+            returned without an update.
 
         Returns:
-          i32[m], the ages after this batch.
+          i32[m], the steps since each latent was last active, after this batch.
         """
         age = self.variable("memory", "age", jnp.zeros, (self.latents,), jnp.int32)
         training = self.is_mutable_collection("memory") and not self.is_initializing()
@@ -38,26 +39,28 @@ class Ages(nn.Module):
 
 
 class Controller(nn.Module):
-    """Adjusts the price of an active latent until the mean L0 reaches a target.
+    """Adjusts the weight of the sparsity penalty, the price, until the mean L0 reaches a target.
 
-    The wanted L0 falls geometrically from its initial value to the target over the first steps,
-    because most latents that a high price silences before they have learned anything never return.
+    Over the first `descent` steps, the wanted L0 falls geometrically from its initial value to the
+    target. A price that is high from the start would silence latents before they have learned
+    anything, and most of these would stay dead.
 
     The price is exp(integral + excess). The excess is a short moving average of log(L0 / wanted),
-    cut to [-1, 1]. The integral sums rate * (excess + damping * (excess - slow excess)), where the
-    slow excess is a longer moving average: while L0 moves towards the wanted value the price stays,
-    so that it does not overshoot while the slowly trained thresholds still follow. For the same
-    reason the integral has a maximum: if the target number of latents costs twice the mean squared
-    norm of what they explain, an empty code is cheaper, so a higher price has no use. The
-    bottleneck does not see the batch's target, so the controller assumes that it has the inputs'
-    mean square. That holds if the target is the input, or if both sides of a transcoder have a
-    `Scale`. All averages are of logarithms, so that one setting suits prices of any size.
+    clipped to [-1, 1]. The integral sums rate * (excess + damping * (excess - slow excess)), where
+    the slow excess is a longer moving average. The damping stops the price from rising further
+    while L0 already moves towards the wanted value, because thresholds follow slowly and L0 would
+    overshoot. For the same reason the integral has a maximum. It is reached when `target` active
+    latents cost twice the mean squared norm of an example; an empty code is then cheaper, so a
+    higher price is useless. The bottleneck does not know the example's target, so the controller
+    assumes that its mean square is that of the input, as it is if the target is the input, or if
+    both sides of a transcoder have a `Scale`. All averages are of logarithms, so that the same
+    settings suit prices of any size.
 
     Attributes:
       target: the L0 to reach, averaged over the batch.
-      descent: steps until the wanted L0 is the target; 0: it is the target from the first step.
-      rate: the integral's gain per step.
-      damping: the weight of the excess's recent change.
+      descent: the number of steps until the wanted L0 is the target; 0: from the first step on.
+      rate: the gain of the integral in one step.
+      damping: the weight of the recent change of the excess, in the formula above.
     """
 
     target: float
@@ -76,7 +79,8 @@ class Controller(nn.Module):
         """Updates the price, in training only.
 
         Args:
-          l0: the number of active latents of each example, f32[B]; None: only read the price.
+          l0: the number of active latents of each example, f32[B]; None: the price is returned
+            without an update.
           inputs: the bottleneck's inputs, f32[B, D]; needed with l0.
           step: the training step, from 0.
           size: the size of an example's target; None: D, the size of the inputs.

@@ -1,4 +1,4 @@
-"""Plain weights: one record that can hold any sparse dictionary of the literature, on raw inputs.
+"""Plain weights: one format for any sparse dictionary of the literature, for unscaled inputs.
 
 The fields have the names that files of other libraries use: W_enc, b_dec, apply_b_dec_to_input.
 Each class of sparse code converts its parameters to these weights (`plain`), computes their codes
@@ -17,15 +17,15 @@ Normalisation: TypeAlias = Literal["none", "layer_norm", "constant_norm_rescale"
 
 
 class Source(NamedTuple):
-    """What a dictionary was trained on, as far as its files say, in the words of those files."""
+    """The model and the hooks whose activations a dictionary was trained on, as its files say."""
 
     model: str | None = None  # the model's name, or the sha256 of its weights
-    reads: str | None = None  # the hook whose values the dictionary encodes
-    writes: str | None = None  # the hook whose values it reconstructs; None: the one that it reads
+    reads: str | None = None  # the hook whose activations the dictionary encodes
+    writes: str | None = None  # the hook whose activations it reconstructs; None: the same hook
 
 
 class Plain(NamedTuple):
-    """The weights of a dictionary; the activation determines the codes.
+    """The weights of a dictionary, and the name of the activation that computes its codes.
 
     Let pi = (x - b_dec) W_enc if `apply_b_dec_to_input`, else x W_enc. The codes then are:
 
@@ -36,9 +36,10 @@ class Plain(NamedTuple):
     gated     relu(exp(r_mag) pi + b_mag) where pi + b_gate is above 0, else 0
     matching_pursuit   atoms chosen one after the other, W_enc = W_dec^T (`kernels.pursuit`)
 
-    The activation of a code defined outside the library is its class, a subclass of `Sparse`. Such
-    a class may use the vector fields in its own way, and keeps what they have no place for in
-    `own`. Folding asks the class how its fields change, by `shift_plain` and `scales`.
+    For a code that is defined outside the library, `activation` is its class, a subclass of
+    `Sparse`. Such a class may use the vector fields in its own way, and stores all else in `own`.
+    Its `shift_plain` and `scales` define how its fields change if a scale of the inputs or the
+    norms of the atoms are folded into the weights.
     """
 
     activation: str | type  # one of the names above, or a class
@@ -55,16 +56,16 @@ class Plain(NamedTuple):
     rescale_acts_by_decoder_norm: bool = False
     apply_b_dec_to_input: bool = False
     W_skip: Array | None = None  # f32[d, d_out], added to the output as x W_skip
-    # Normalises each x by its own statistics and undoes this on the output. "layer_norm" is
-    # (x - mean) / (std + 1e-5), std with ddof 1. A scale of the whole data set is folded into the
-    # weights instead.
+    # How each x is normalised by its own statistics, which is undone on the output. "layer_norm" is
+    # (x - mean) / (std + 1e-5), std with ddof 1. The scale of a whole data set is not stored here
+    # but folded into the weights.
     normalisation: Normalisation = "none"
     # The shape of one output, such as a crosscoder's (layers, size); None: (d_out,).
     shape: tuple[int, ...] | None = None
-    # Arrays and numbers of a class for which the fields above have no place.
+    # Arrays and settings of the activation for which there is no field above.
     own: Mapping[str, Any] = {}
-    # What the dictionary was trained on; None if no file says it. `aejax.language` refuses to
-    # splice a dictionary in at another hook; `_replace(source=None)` makes it forget.
+    # What the dictionary was trained on; None if unknown. `aejax.language` refuses to replace the
+    # activations of another hook by reconstructions; `_replace(source=None)` turns this check off.
     source: Source | None = None
 
     @property
@@ -81,7 +82,7 @@ class Plain(NamedTuple):
         """Returns the value of a field, or of an entry of `own`, that the activation needs.
 
         Raises:
-          UserError: if it is not there.
+          UserError: if there is no entry of this name in `own`, and the field is None or missing.
         """
         value = self.own[name] if name in self.own else getattr(self, name, None)
         if value is None:
@@ -103,7 +104,7 @@ class Plain(NamedTuple):
 
 
 class Architectures(NamedTuple):
-    """The names of one kind of code in SAELens; None: SAELens has no such architecture."""
+    """The names that SAELens gives to models with one activation; None: SAELens has none such."""
 
     sae: str | None = None
     transcoder: str | None = None

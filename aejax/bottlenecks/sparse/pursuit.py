@@ -18,17 +18,18 @@ from aejax.types import Array
 
 
 class MatchingPursuit(Sparse):
-    """Chooses atoms greedily until the residual is small or an atom comes again (SAELens' form).
+    """Chooses atoms greedily until the residual is small or an atom is chosen twice (as SAELens).
 
-    There is no kernel: W_enc is the transpose of W_dec. Inputs and outputs are thus in the same
-    space, and the encoder is `nets.Identity`, because a scale would change the atoms of one of
-    them. Keep the atoms at norm 1 (`dictionaries.unit_rows`): a longer one overshoots.
+    There is no kernel: W_enc is the transpose of W_dec. Inputs and outputs must therefore be in the
+    same space and the encoder must be `nets.Identity`, because after scaling the inputs, atoms of
+    encoder and decoder would differ. Keep the norms of the atoms at 1 (`dictionaries.unit_rows`): a
+    step along a longer atom would go too far.
 
     Attributes:
       latents: the number of latents m.
-      residual_threshold: the norm of the residual below which an example takes no more atoms.
-      max_iterations: the largest number of atoms that an example takes; None: the size of x.
-      stop_on_duplicate_support: whether an example stops after it has taken an atom again.
+      residual_threshold: the norm of the residual below which no more atoms are chosen.
+      max_iterations: the largest number of atoms chosen for an example; None: the size of x.
+      stop_on_duplicate_support: whether to stop when an atom is chosen for the second time.
     """
 
     latents: int
@@ -47,7 +48,7 @@ class MatchingPursuit(Sparse):
     tied = True
 
     def check(self) -> None:
-        """Raises UserError if the threshold is negative, or no atom may be taken."""
+        """Raises UserError if residual_threshold is negative, or max_iterations is below 1."""
         check(self, "residual_threshold", lambda norm: norm >= 0, "a number, 0 or more")
         if self.max_iterations is not None:
             check_count(self, 1, "max_iterations")
@@ -57,8 +58,8 @@ class MatchingPursuit(Sparse):
         atoms = weights(decoder, self.latents).atoms
         if atoms.shape[1] != inputs.shape[1]:
             raise UserError(
-                f"a matching pursuit explains its own input, but reads {inputs.shape[1]} numbers "
-                f"and writes {atoms.shape[1]}: choose another code for a transcoder"
+                f"a matching pursuit reconstructs its input, but x has {inputs.shape[1]} values, "
+                f"and the target {atoms.shape[1]}: choose another bottleneck for a transcoder"
             )
         z = _codes(inputs, atoms, {name: getattr(self, name) for name in self.settings})
         return SparseCode(z, jnp.sum(z != 0, axis=-1).astype(jnp.float32))
@@ -68,7 +69,7 @@ class MatchingPursuit(Sparse):
         return weights(decoder, self.latents).atoms.T, jnp.zeros((self.latents,))
 
     def plain(self, params: Any, memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain."""
+        """Returns the activation and its weights as fields of `Plain`."""
         own = {name: getattr(self, name) for name in self.settings}
         return {"activation": self.kind, "own": own}
 
@@ -80,7 +81,7 @@ class MatchingPursuit(Sparse):
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Raises UserError: the residual is that of the inputs as they are."""
+        """Raises UserError, because encoder and decoder share the atoms and a shift changes one."""
         raise UserError(
             "a matching pursuit cannot be folded with a scale of its inputs, because encoder and "
             "decoder share the atoms: use nets.Identity as the encoder and no scale"

@@ -47,8 +47,8 @@ class AnnealedReLU(Sparse):
     """Computes z = relu(x W + b) for a penalty sum z^p whose p falls in stages (p-annealing).
 
     When p changes, the penalty is multiplied by E[sum z^p_old] / E[sum z^p_new] over that batch, so
-    that its size does not jump (Karvonen et al. 2024, appendix). Each z is multiplied by its atom's
-    norm first, if the decoder is a Dictionary. Train it with `losses.lp`.
+    that its value does not jump (Karvonen et al. 2024, appendix). If the decoder is a Dictionary,
+    each z is first multiplied by the norm of its atom. Train it with `losses.lp`.
 
     Attributes:
       latents: the number of latents m.

@@ -21,13 +21,14 @@ from aejax.types import Array
 
 
 class Largest(Sparse):
-    """Abstract: keeps the k latents of each example with the highest scores.
+    """Base class of codes that keep the k latents of each example with the highest scores.
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
-      k: the number of slots per example.
+      k: the number of latents that are kept for each example.
       score_by_norm: whether scores are multiplied by ||atom||, as if the atoms had norm 1.
-      active: the number of slots that are used, from 1 to k; a sweep may trace it. None: all k.
+      active: how many of the k kept latents may be nonzero, 1 to k; unlike k it may be a traced
+        array, so that one program can train models with several values. None: all k.
     """
 
     latents: int
@@ -57,7 +58,7 @@ class Largest(Sparse):
             check(self, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain, where k is the number of slots that are used."""
+        """Returns the fields of Plain, whose k is `active` if that is given."""
         used = self.k if self.active is None else min(self.k, math.ceil(float(self.active)))
         return {
             "activation": self.kind or type(self),
@@ -90,13 +91,15 @@ class Largest(Sparse):
 
 
 class TopK(Largest):
-    """Keeps the k largest of x W + b and sets negative ones to zero (Gao et al. 2024, equation 4).
+    """Keeps the k largest elements of x W + b, negative ones as zero (Gao et al. 2024, equation 4).
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
-      k: the number of slots per example; fewer are active if fewer pre-activations are positive.
+      k: the number of latents that are kept for each example; fewer are active if fewer
+        pre-activations are positive.
       score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
-      active: the number of slots that are used, from 1 to k; a sweep may trace it. None: all k.
+      active: how many of the k kept latents may be nonzero, 1 to k; unlike k it may be a traced
+        array, so that one program can train models with several values. None: all k.
       recall: the share of the k largest that an approximate selection must find, which is faster
         on TPUs only; None: the selection is exact.
     """
@@ -119,13 +122,14 @@ class TopK(Largest):
 
 
 class AbsTopK(Largest):
-    """Keeps the k of x W + b that are largest in magnitude, with their signs.
+    """Keeps the k elements of x W + b that are largest in magnitude, with their signs.
 
     Attributes:
       latents: the number of latents m.
-      k: the number of active latents per example.
+      k: the number of latents that are kept for each example.
       score_by_norm: whether to select by |x W + b| * ||atom||.
-      active: the number of slots that are used, from 1 to k; a sweep may trace it. None: all k.
+      active: how many of the k kept latents may be nonzero, 1 to k; unlike k it may be a traced
+        array, so that one program can train models with several values. None: all k.
     """
 
     kind = "abstopk"
@@ -147,7 +151,7 @@ class AbsTopK(Largest):
 
 
 def _first(values: Array, active: Any) -> Array:
-    """Zeroes all but the first `active` slots of f32[B, k], which hold the largest scores."""
+    """Sets all but the first `active` columns of f32[B, k] to zero; columns descend by score."""
     if active is None:
         return values
     return jnp.where(jnp.arange(values.shape[1])[None] < active, values, 0.0)

@@ -2,11 +2,11 @@
 
     codes = evaluation.latents(model, variables, data)       # posterior means
     mig_of_means(codes, factors)                             # the MIG of disentanglement_lib
-    mig_of_samples(*posteriors(model, variables, data), factors)     # Chen's MIG, which differs
+    mig_of_samples(*posteriors(model, variables, data), factors)     # the MIG of Chen et al. 2018
     dci(codes, factors).disentanglement
 
-Each metric is a function of numpy arrays and a seed. disentanglement_lib uses all factors; Chen et
-al. 2018 leave out the shape.
+Each metric is a function of numpy arrays and, if it draws at random, a seed. disentanglement_lib
+evaluates all factors of dSprites; Chen et al. 2018 leave out the factor "shape".
 """
 
 from aejax.evaluation.disentanglement.information import mig_of_means, mig_of_samples, modularity

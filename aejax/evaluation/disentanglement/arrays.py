@@ -15,7 +15,7 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Returns codes as f64[N, L], and factors as i64[N, F] with values numbered from 0.
 
     Raises:
-      UserError: if the shapes do not belong together, a code is not finite, there is only one
+      UserError: if the arrays are not [N, L] and [N, F], a code is not finite, there is only one
         factor, or a factor has only one value.
     """
     codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
@@ -43,7 +43,7 @@ def check_counts(**counts: int) -> None:
 
 
 def subset(size: int, most: int, generator: np.random.Generator) -> np.ndarray:
-    """Draws at most `most` of `size` row numbers without replacement, in random order, i64[n]."""
+    """Draws at most `most` of the indices 0 to size - 1, without replacement, i64[n]."""
     return generator.permutation(size)[:most]
 
 
@@ -56,10 +56,10 @@ def gap(scores: np.ndarray) -> np.ndarray:
 
 
 def scikit_learn(module: str) -> Any:
-    """Returns a module of scikit-learn.
+    """Imports a module of scikit-learn and returns it.
 
     Args:
-      module: the name of the module within sklearn.
+      module: the name of the module within sklearn, such as "svm".
 
     Raises:
       UserError: if scikit-learn is not installed.

@@ -13,8 +13,8 @@ def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> f
 
     It is the mean over the factors of (I(z_1; v) - I(z_2; v)) / H(v), where z_1 and z_2 are the two
     latents with the highest mutual information with v. It is 1 for perfect codes of factors with at
-    most `bins` evenly spaced values, and about 0 for independent codes. It is widely used, but
-    differs from `mig_of_samples`, the definition of Chen et al. 2018.
+    most `bins` evenly spaced values, and about 0 for codes that are independent of the factors. It
+    is widely used, but differs from `mig_of_samples`, which follows Chen et al. 2018.
 
     Args:
       codes: f[N, L], the posterior means.
@@ -26,12 +26,13 @@ def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> f
 
 
 def modularity(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> float:
-    """Measures how far each latent depends on one factor (Ridgeway and Mozer 2018, equation 2).
+    """Computes the modularity, which is 1 if each latent depends on one factor only.
 
     It is the mean over the latents of 1 - r / (b (F - 1)), where b is the largest I(z; v)^2 of the
-    latent with any factor and r is the sum over the other factors. Independent codes score above 0
-    if the factors differ in their number of values, because the noise of I(z; v) in histograms
-    grows with that number.
+    latent with any factor and r is the sum of I(z; v)^2 over the other factors (Ridgeway and Mozer
+    2018, equation 2). Even codes that are independent of the factors score above 0 if the factors
+    have different numbers of values, because the noise of I(z; v) in histograms grows with that
+    number.
 
     Args:
       codes: f[N, L], the posterior means.
@@ -64,13 +65,14 @@ def mig_of_samples(
     Args:
       mean: f[N, L], the means of the diagonal Gaussian posteriors of the whole data set.
       log_std: f[N, L], the logarithms of their standard deviations.
-      factors: i[N, F], the factors of variation; Chen et al. leave out the shape.
+      factors: i[N, F], the factors of variation; of dSprites, Chen et al. leave out "shape".
       samples: the largest number of examples to sample, with one draw from each. The cost grows
         with samples * N * L.
       seed: the seed of the draws.
 
     Raises:
-      UserError: if the shapes do not belong together, a number is not finite, or samples < 1.
+      UserError: if the arrays are not [N, L], [N, L] and [N, F], a mean or log_std is not finite,
+        or samples < 1.
     """
     mean, factors = checked(mean, factors)
     log_std = np.asarray(log_std, np.float64)
@@ -100,7 +102,7 @@ def _sampled_information(
       mean: f64[N], the posterior means of the latent.
       log_std: f64[N], the logarithms of the standard deviations.
       factors: i64[N, F], with values numbered from 0.
-      rows: i64[n], the numbers of the examples that were drawn.
+      rows: i64[n], the indices of the examples that were drawn.
     """
     found = np.zeros(factors.shape[1])
     ones = [np.eye(column.max() + 1)[column] for column in factors.T]  # [N, values] each

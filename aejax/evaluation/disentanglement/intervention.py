@@ -20,14 +20,14 @@ def beta_vae_score(
     """Computes the BetaVAE score (Higgins et al. 2017, section 3).
 
     A data point is the mean of |z - z'| over `batch` pairs of examples that agree in one randomly
-    chosen factor. The score is the test accuracy of a logistic regression that predicts this factor
-    from the data point; chance is 1 / F.
+    chosen factor. A logistic regression predicts from the data point which factor was chosen, and
+    the score is its test accuracy; guessing scores 1 / F.
 
     Args:
       codes: f[N, L], the posterior means.
       factors: i[N, F], the factors of a data set in which they vary independently.
       train: the number of data points that the classifier is trained on.
-      test: the number of data points that it is tested on.
+      test: the number of data points that the classifier is tested on.
       batch: the number of pairs per data point.
       seed: the seed of the choice of examples.
     """
@@ -65,10 +65,10 @@ def factor_vae_score(
 ) -> float:
     """Computes the FactorVAE score (Kim and Mnih 2018).
 
-    One factor is held fixed over `batch` examples, and the latent with the smallest variance,
-    relative to its variance over the data, is recorded. On the training points, each latent is
-    assigned the factor that it was recorded with most often. The score is the accuracy of this
-    assignment on the test points; chance is 1 / F.
+    For a data point, `batch` examples are drawn that agree in one randomly chosen factor, and the
+    latent with the smallest variance, relative to its variance over the data, is recorded. On the
+    training points, each latent is assigned the factor with which it was recorded most often. The
+    score is the accuracy of this assignment on the test points; guessing scores 1 / F.
 
     Args:
       codes: f[N, L], the posterior means.
@@ -118,6 +118,6 @@ class _Rows:
         self.starts = [np.cumsum(count) - count for count in self.counts]
 
     def draw(self, k: int, values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Draws one example for each value of factor k: values i64[n] -> row numbers i64[n]."""
+        """Draws one example for each value of factor k: values i64[n] -> example indices i64[n]."""
         place = (generator.random(len(values)) * self.counts[k][values]).astype(np.int64)
         return self.order[self.starts[k][values] + place, k]

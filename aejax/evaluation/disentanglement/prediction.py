@@ -36,8 +36,8 @@ def dci(
       train: the largest number of examples to train the classifiers on, at most two thirds of all.
       test: the largest number of other examples to test them on.
       seed: the seed of the split.
-      classifier: makes a classifier with fit, score and feature_importances_. None makes gradient
-        boosted trees of scikit-scikit_learn, as disentanglement_lib does.
+      classifier: a function that returns a new classifier with fit, score and feature_importances_;
+        None: scikit-learn's gradient boosted trees, as in disentanglement_lib.
     """
     codes, factors = checked(codes, factors)
     make = _boosted_trees if classifier is None else classifier
@@ -63,8 +63,9 @@ def _boosted_trees() -> Any:
 def sap_of_regression(codes: np.ndarray, factors: np.ndarray) -> float:
     """Computes the SAP score as the gap in R^2 between the two best latents (Kumar et al. 2018).
 
-    It is the mean over the factors, whose values are read as numbers, so leave out categorical
-    ones. It is 1 for perfect codes and about 0 for independent ones.
+    The gap is averaged over the factors. Factor values are treated as real numbers, so leave out
+    categorical factors. The score is 1 for perfect codes, and about 0 for codes that do not depend
+    on the factors.
 
     Args:
       codes: f[N, L], the posterior means.
@@ -115,7 +116,7 @@ def sap_of_threshold(
 
 
 def _split(size: int, train: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns row numbers for training and other ones for testing, i64[n] each."""
+    """Returns indices of examples for training and of others for testing, i64[n] each."""
     check_counts(train=train, test=test)
     order = subset(size, size, np.random.default_rng(seed))
     learned = min(train, size * 2 // 3)
@@ -125,8 +126,8 @@ def _split(size: int, train: int, test: int, seed: int) -> tuple[np.ndarray, np.
 def _concentration(importance: np.ndarray) -> float:
     """Returns how far each row is from uniform, as a mean over the rows weighted by their sums.
 
-    A row scores 1 - H(its shares) / log(columns): 1 with a single nonzero entry, 0 if all are
-    equal.
+    The score of a row is 1 - H(row / sum of the row) / log(columns): 1 if only one entry is
+    nonzero, 0 if all entries are equal.
     """
     total, columns = importance.sum(), importance.shape[1]
     if total == 0:

@@ -38,11 +38,11 @@ def image_grid(
     """Draws small images in rows and columns.
 
     Args:
-      images: grey f[R, C, H, W, 1] or colour f[R, C, H, W, 3], in [0, 1]; the place of an image of
-        NaN stays empty.
+      images: grey f[R, C, H, W, 1] or colour f[R, C, H, W, 3], in [0, 1]; where an image is all
+        NaN, nothing is drawn.
       row_labels: R texts at the left of the rows, or none.
       column_labels: C texts above the columns, or none.
-      gap_after: the numbers of the columns that are followed by a wider gap.
+      gap_after: the indices of the columns that are followed by a wider gap.
       tile: the approximate side of one image in CSS pixels; less if the row would not fit.
       theme: the colours.
 
@@ -80,7 +80,7 @@ def layout(
     Args:
       shape: the shape of the images, [R, C, H, W, ...].
       room: the maximum width of the grid, in device pixels.
-      gap_after: the numbers of the columns that are followed by a wider gap.
+      gap_after: the indices of the columns that are followed by a wider gap.
       tile: the approximate side of one image in CSS pixels.
       row: the minimum height of a row in device pixels, which its label needs.
     """
@@ -101,7 +101,7 @@ def layout(
 
 
 def mosaic(images: np.ndarray, place: Layout) -> np.ndarray:
-    """Copies the images to their places in one RGBA array f[height, width, 4], clear between."""
+    """Copies the images into one RGBA array f[height, width, 4], transparent between them."""
     whole = np.zeros((place.height, place.width, 4), np.float32)
     for row, y in enumerate(place.y):
         for column, x in enumerate(place.x):

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 LONGEST = 256  # the longest vector that can be drawn as a strip
-# The colours of zero, positive and negative weights. Colour-blind readers tell orange from blue.
+# The colours of zero, positive and negative weights. Colour-blind readers can distinguish the last
+# two, orange and blue.
 ZERO, ABOVE, BELOW = (0.94, 0.945, 0.95), (0.80, 0.36, 0.0), (0.10, 0.38, 0.70)
 
 
@@ -31,7 +32,7 @@ class Look(NamedTuple):
         return len(self.event) == 2 or (len(self.event) == 3 and self.event[2] in (1, 3))
 
     def pictures(self, values: np.ndarray) -> np.ndarray:
-        """Scales f[..., *event] to [0, 1] and shapes it as images f[..., H, W, C]."""
+        """Scales values f[..., *event] to [0, 1] and reshapes them to images f[..., H, W, C]."""
         scaled = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
         return shaped(scaled, self.event)
 
@@ -39,7 +40,8 @@ class Look(NamedTuple):
 def look(target: np.ndarray) -> Look:
     """Decides how to draw a data set, from some of its targets f[N, *event].
 
-    0 is black and 1 is white if all values lie within [0, 1], else the 1st and 99th percentiles.
+    If all values lie in [0, 1], 0 is black and 1 is white; otherwise the 1st percentile is black
+    and the 99th is white.
     """
     low, high = 0.0, 1.0
     if target.min() < 0 or target.max() > 1:
@@ -48,8 +50,10 @@ def look(target: np.ndarray) -> Look:
 
 
 def shaped(values: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
-    """Shapes f[..., *event] as images f[..., H, W, C]; a vector becomes a strip, 5 times as wide as
-    tall."""
+    """Reshapes f[..., *event] to images f[..., H, W, C].
+
+    A vector becomes a strip that is five times as wide as tall.
+    """
     lead = values.shape[: values.ndim - len(event)]
     if len(event) == 3:
         return values
@@ -60,7 +64,7 @@ def shaped(values: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
 
 
 def signed(values: np.ndarray) -> np.ndarray:
-    """Colours weights: blue below zero, pale grey at zero, orange above.
+    """Converts weights to colour images: blue below zero, pale grey at zero, orange above.
 
     Each of the N weight vectors is scaled by its own largest magnitude.
 

@@ -29,7 +29,7 @@ def curves(
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S]), at most three of them.
       name: the name of the plotted quantity, which becomes the title.
-      log_steps: whether the step axis is logarithmic, which also shows the first steps well.
+      log_steps: whether the step axis is logarithmic, on which the first steps are easier to see.
       theme: the colours.
 
     Returns:
@@ -130,7 +130,7 @@ def bars(
     Args:
       values: f[N].
       name: the name of the plotted quantity, which becomes the title.
-      axis_name: the label of the axis along which the bars stand.
+      axis_name: the label of the horizontal axis.
       marked: bool[N], the bars that are drawn in colour, while the others are grey; None means all.
       theme: the colours.
 

@@ -25,7 +25,7 @@ def scatter(
     Args:
       points: f[N, 2].
       labels: i[N], the class of each point, or None.
-      classes: the names of the classes; by default their numbers are written.
+      classes: the names of the classes; for a class without a name, its index is written.
       axis_names: the labels of the two axes.
       equal: whether both axes have the same scale, so that distances can be compared.
       theme: the colours.
@@ -117,7 +117,7 @@ def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarr
     Args:
       centres: f[n, 2], the centres of the boxes.
       sizes: f[n, 2], their widths and heights.
-      rounds: the maximum number of passes over all pairs; crowded boxes may still overlap then.
+      rounds: the maximum number of passes over all pairs, after which boxes may still overlap.
 
     Returns:
       f[n, 2], the new centres; boxes that overlap nothing are not moved.

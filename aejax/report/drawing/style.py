@@ -30,7 +30,7 @@ class Theme(NamedTuple):
     classes: tuple[str, ...]  # the colours of the points of up to ten classes
 
 
-# Petroff (2021, arXiv:2107.02270): ten colours chosen to be told apart by colour-blind readers.
+# Petroff (2021, arXiv:2107.02270): ten colours that colour-blind readers can distinguish.
 CLASSES = (
     "#3f90da",
     "#ffa90e",
