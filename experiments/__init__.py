@@ -1,4 +1,4 @@
-"""Experiments, one file each: a frozen dataclass of numbers, its data, jobs, figures and page.
+"""Experiments, one file each: its settings, data, models to train, test figures and report page.
 
     python -m experiments                     lists the experiments
     python -m experiments NAME --help         describes an experiment and its flags

@@ -35,13 +35,13 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # a run that has begun handles it itself, by saving
+    except KeyboardInterrupt:  # during training the run itself handles Ctrl-C, by saving
         return 130
     return 0
 
 
 def _modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Finds the modules of a package that hold a command, name -> module; no list is kept."""
+    """Returns name of a command -> module that defines it, for all modules of a package."""
     found = {}
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
@@ -87,7 +87,10 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """Returns the config whose fields flags override, and the arguments without `--preset NAME`."""
+    """Returns the config that `--preset NAME` names, and the arguments without that flag.
+
+    Without the flag it is the default config. The other flags then override fields of the config.
+    """
     given = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--preset"]
     if not given:
         return experiment.config(), arguments

@@ -103,8 +103,12 @@ class Whole(nn.Module):
 
 
 def reason(combination: Combination) -> str | None:
-    """Returns why a combination is refused, or None."""
-    names = set(combination)
+    """Returns why a combination is refused, or None.
+
+    No likelihood is a reason, and some have the names of posteriors.
+    """
+    posterior, prior, _, objective = combination
+    names = {posterior, prior, objective}
     return next((why for parts, why in REFUSED if all(names & part for part in parts)), None)
 
 

@@ -31,7 +31,7 @@ from aejax.errors import UserError
 from aejax.training import steering
 from aejax.training.gathering import gathered
 from aejax.training.progress import Progress
-from aejax.types import Learner, Source, State
+from aejax.types import Batch, Learner, Source, State
 
 GRADIENT = "grad_norm"
 LARGE = 20.0  # nets start with inputs of size 1 in mind
@@ -250,7 +250,8 @@ def _scale(data: Any) -> float | None:
     """Returns the largest size of a number in the first batch, if it is large."""
     try:
         batch = gathered(data, 0, jnp.int32(0)) if isinstance(data, Source) else data
-        largest = float(jnp.max(jnp.abs(batch.x)))
-    except (TypeError, ValueError):  # The input may be a pytree or indices.
+        read = batch.x if isinstance(batch, Batch) else batch
+        largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(read))
+    except (TypeError, ValueError):  # The input may be empty or indices.
         return None
     return largest if largest > LARGE else None

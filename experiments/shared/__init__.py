@@ -1,1 +1,1 @@
-"""Code that several experiments share: training, reports, folders, models and data."""
+"""Code that several experiments share: training, reports, run folders, models and data."""

@@ -1,6 +1,7 @@
-"""The sparse codes that experiments compare at the same L0, from the library's recipes.
+"""The kinds of sparse autoencoder ("codes") that experiments compare at the same L0.
 
-Two codes are not among the recipes: TopK as SAELens scores it, and AbsTopK, which keeps signs.
+All come from the library's recipes but two: TopK that ranks latents as SAELens does, and AbsTopK,
+which keeps the activations of largest absolute value, with their signs.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ Event = tuple[int, ...]
 
 
 class Shape(NamedTuple):
-    """The numbers that all codes of an experiment share."""
+    """The sizes and training settings that all codes of an experiment share."""
 
     event: Event  # the shape of one example
     latents: int  # the number of latents, m
-    room: int  # slots of an example: the largest number of active latents of the sweep
+    room: int  # slots that store an example's active latents: the largest L0 of the sweep
     steps: int  # training steps
     learning_rate: float  # learning rate of Adam, which falls to 0 over the last fifth of the steps
 
 
 def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
-    """Returns name of a code -> a function from the number of active latents to its job.
+    """Returns name of a code -> function from its number of active latents k to its training job.
 
-    That number may be a tracer, so that a sweep trains several numbers in one program.
+    k may be a tracer, so that one compiled program trains a code at several values of k.
     """
     event, m, room = shape.event, shape.latents, shape.room
     numbers: dict[str, Any] = {"steps": shape.steps, "learning_rate": shape.learning_rate}
@@ -68,23 +69,23 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
 
 
 def job(recipe: Recipe) -> Job:
-    """Returns the job that trains a recipe."""
+    """Returns the job that trains a recipe's model with its loss, optimiser and initialisation."""
     return Job(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
 
 
 def swept(make: Callable[[Any], Job], numbers: Sequence[float]) -> Job:
-    """Returns the job that trains a code at several numbers of active latents side by side."""
+    """Returns the job that trains `make(number)` for all `numbers` in one compiled program."""
     return make(numbers[0])._replace(sweep=make, settings=tuple(numbers))
 
 
 def at_each(
     trained: Trained, measure: Callable[[Any, Variables], Mapping[str, Any]]
 ) -> list[dict[str, np.ndarray]]:
-    """Evaluates a trained sweep: a mapping for each setting, with values f64[seeds].
+    """Scores all models of a sweep; returns for each setting name of a score -> f64[seeds].
 
     Args:
       trained: a job with a sweep, after training.
-      measure: (model, variables of one member) -> name -> number.
+      measure: (model, variables of one trained model) -> name of a score -> value.
     """
     job = trained.job
     assert job.sweep is not None
@@ -99,6 +100,6 @@ def at_each(
 
 
 def priced(shape: Shape, price: Any) -> Job:
-    """Returns the job of an L1 code with a fixed price, which may be a tracer."""
+    """Returns the job of a ReLU code whose L1 norm has the fixed weight `price`, maybe a tracer."""
     numbers: dict[str, Any] = {"steps": shape.steps, "learning_rate": shape.learning_rate}
     return job(recipes.relu(shape.event, shape.latents, weight=price, **numbers))

@@ -1,4 +1,4 @@
-"""Running of an experiment: jobs are trained one after another, evaluated and reported."""
+"""Running of an experiment: its models are trained one after another, evaluated and reported."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from experiments.shared.training import Job, Trained, check, summary, table, tra
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
-    """Trains all jobs, evaluates them on the test split, and writes result.json and the report.
+    """Trains and tests all models of an experiment, and writes result.json and the report.
 
-    The run of the first job is the experiment's folder itself; the runs of the other jobs are
-    folders inside it. An interrupted experiment continues from its checkpoints. A finished
-    experiment only prints its result.
+    Each model is trained by a `Job`. The run folder of the first job is the experiment's folder
+    itself; those of the other jobs lie inside it. An interrupted experiment continues from its
+    checkpoints. A finished experiment only prints its result.
 
     Args:
       experiment: the experiment.
-      config: its numbers.
-      place: folders, devices and arithmetic of the run.
+      config: its settings, an instance of `experiment.config`.
+      place: folders, devices and floating-point precision of the run.
 
     Returns:
       The content of result.json.
 
     Raises:
-      UserError: if a number is out of range, the data has changed since the run began, or a folder
-        cannot be used.
+      UserError: if a setting is out of range, the data has changed since the run began, or a
+        folder cannot be used.
     """
     mesh = place.settle()
     out = place.folder(experiment.name)
@@ -83,7 +83,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
 
 
 def described(job: Job, config: Any) -> dict[str, Any]:
-    """Returns the arguments of a run that describe a job's model, or those of all its settings."""
+    """Returns the arguments of `ae.Run` for a job's model, or for all models of its sweep."""
     if job.sweep is None:
         return {"model": job.model}
     sweep = job.sweep
@@ -97,14 +97,14 @@ def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[st
     result: dict[str, Any] = {}
     for name, value in values.items():
         result |= {name: summary(value)} if isinstance(value, Mapping) else summary({name: value})
-    if np.isfinite(own.steps_per_second):  # unknown if one call took all steps
+    if np.isfinite(own.steps_per_second):  # NaN if one call ran all steps
         result |= summary({"steps_per_second": own.steps_per_second})
     hashes = {label: params_sha256(done.state.params) for label, done in trained.items()}
     return run.finish({**result, "parts_sha256": hashes}, own.state)
 
 
 def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
-    """Checks that a continued run has the data that it began with.
+    """Checks that the data is that with which a continued run began.
 
     Raises:
       UserError: if a split has another sha256 than environment.json records.
@@ -121,7 +121,7 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """Formats a result as aligned lines, with the figures of other models below their names."""
+    """Formats a result as aligned lines; figures grouped by model stand below the model's name."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

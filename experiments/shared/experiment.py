@@ -1,4 +1,4 @@
-"""The record that describes an experiment: its numbers, data, jobs, figures and page."""
+"""The record that describes an experiment: settings, data, models to train, figures and page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.shared.place import Place
 from experiments.shared.training import Job, Trained
 
 Splits = tuple[Split, Split, Split]
-Members = Mapping[str, Trained]
+Members = Mapping[str, Trained]  # name of a job -> its trained models, one for each seed
 # Name of a job -> its model and the variables of its first seed.
 Models = dict[str, tuple[Any, Variables]]
 
@@ -32,10 +32,10 @@ class Page(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The results of a finished experiment, for sections of the page that need no model."""
+    """The results of a finished experiment, for those sections of its page that need no model."""
 
     result: Mapping[str, Any]  # the content of result.json
-    histories: Mapping[str, Any]  # name of a job -> its learning curves, aejax.report.history
+    histories: Mapping[str, Any]  # name of a job -> its learning curves (aejax.report.history)
 
 
 def first_curves(histories: Mapping[str, Any]) -> Section:
@@ -44,19 +44,23 @@ def first_curves(histories: Mapping[str, Any]) -> Section:
 
 
 class Experiment(NamedTuple):
-    """An experiment: pure functions of its numbers that make data, jobs, figures and the page."""
+    """An experiment: the class of its settings, and pure functions of these for each stage.
+
+    A job trains one model, with one copy for each seed.
+    """
 
     name: str
-    config: type  # a frozen dataclass of numbers
+    config: type  # a frozen dataclass of settings
     data: Callable[[Any, Place], Splits]  # (config, place) -> train, validation and test
     build: Callable[[Any, tuple[int, ...]], dict[str, Job]]  # (config, shape of an example) -> jobs
-    # (config, trained jobs, splits) -> figure -> f[S], or name of a model -> figure -> f[S]
+    # (config, trained jobs, splits) -> name of a figure -> f[S], a value for each seed, or
+    # name of a model -> such a mapping
     figures: Callable[[Any, Members, Splits], Mapping[str, Any]]
     page: Callable[[Any, Models, Splits], Page]  # (config, models, splits) -> page
-    # (config, results) -> the first sections of the page
+    # (config, results) -> the sections with which the page begins
     findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
     presets: Mapping[str, Any] = {}  # name -> the config with which --preset NAME starts
-    # name of a job -> its learning curves -> their section; by default the first job's alone
+    # (name of a job -> its learning curves) -> their section; by default only the first job's
     curves: Callable[[Mapping[str, Any]], Section] = first_curves
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 

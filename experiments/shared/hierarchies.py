@@ -33,7 +33,7 @@ def model(kind: Kind, event: Event, latents: int, width: int, top: Any) -> ae.Au
       top: the prior of the top level.
 
     Raises:
-      UserError: if the ConvHVAE is asked for examples that are not (height, width, channels).
+      UserError: if `kind` is "convhvae" and `event` is not (height, width, channels).
     """
     likelihood = ae.likelihoods.Bernoulli()
     if kind == "vae":

@@ -21,12 +21,14 @@ def image_data(
     binarise: Literal["dynamic", "static", "none"] | None = "dynamic",
     validation: int | None = None,
 ) -> Data:
-    """Makes the `data` of an experiment: (config, place) -> train, validation and test images.
+    """Returns a function (config, place) -> train, validation and test images.
+
+    It is the field `data` of an `Experiment`.
 
     Args:
-      dataset: the name of the data set; None takes the field `dataset` of the config.
-      binarise: as in `ae.data.images`; None takes the field `binarise` of the config.
-      validation: the number of train examples held out; None takes the default of `ae.data.images`.
+      dataset: the name of the data set; if None, the field `dataset` of the config.
+      binarise: as in `ae.data.images`; if None, the field `binarise` of the config.
+      validation: the number of train examples held out; if None, the default of `ae.data.images`.
     """
 
     def data(config: Any, place: Place) -> Splits:
@@ -42,7 +44,7 @@ def image_data(
 
 
 def labelled(data: Data) -> Data:
-    """Wraps `data` so that data sets without labels 0 to 9 raise a UserError before training."""
+    """Wraps `data` so that data sets without labels from 0 to 9 raise a UserError."""
 
     def checked(config: Any, place: Place) -> Splits:
         splits = data(config, place)

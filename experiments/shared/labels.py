@@ -1,6 +1,7 @@
-"""Conditional generation of digits: draws given a label, and changing a label but not the style.
+"""Conditional generation of digits: sampling given a label, and changing a digit's label.
 
-The style of a digit is measured by the ink and the slant of its picture.
+Changing the label should keep the style of a digit, which is measured by two numbers: the ink (the
+sum of the pixels) and the slant.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from experiments.shared.images import pictures
 
 
 def ink(images: np.ndarray) -> np.ndarray:
-    """Sums the pixels of each image of f[N, H, W, 1], f64[N]."""
+    """Returns the sum of the pixels of each image of f[N, H, W, 1], f64[N]."""
     return images.sum(axis=(1, 2, 3), dtype=np.float64)
 
 
 def slant(images: np.ndarray) -> np.ndarray:
-    """Measures the slant: how many pixels the ink moves right per row upwards, f64[N].
+    """Returns the slant of each image: how many pixels the ink moves right per row up, f64[N].
 
     It is computed from the second moments of the ink of images f[N, H, W, 1].
     """
@@ -43,14 +44,14 @@ def slant(images: np.ndarray) -> np.ndarray:
 
 
 def correlation_within(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-    """Correlates x and y f[N], each as deviations from the mean of its group i[N]."""
+    """Returns the correlation of x and y f[N] after subtracting the mean of each group i[N]."""
     count = np.maximum(np.bincount(groups), 1)
     x, y = (v - (np.bincount(groups, v) / count)[groups] for v in (x, y))
     return float(np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y))))
 
 
 def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -> np.ndarray:
-    """Draws `count` samples for each label and returns their means, f32[10, count, *event]."""
+    """Draws `count` samples for each label; returns pixel means, f32[10, count, *event]."""
 
     def run(bound: Any, key: Key, label: Array) -> Array:
         context = jnp.tile(jax.nn.one_hot(label, 10)[None], (count, 1))
@@ -63,17 +64,17 @@ def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -
 def by_label(
     classifier: recognition.Classifier, draws: np.ndarray, real: np.ndarray, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Scores draws of each label: the share that the classifier recognises, and their diversity.
+    """Scores samples given each label: the share that a classifier recognises, and diversity.
 
     Args:
       classifier: the trained classifier.
-      draws: f32[10, count, *event], samples of each label.
-      real: test images f32[N, *event].
-      labels: their labels i[N].
+      draws: f32[10, count, *event], samples given each label.
+      real: f32[N, *event], test images.
+      labels: i[N], the labels of the test images.
 
     Returns:
-      "label 0" to "label 9" and "total" -> name of a score -> value. Spreads are mean distances
-      between two pictures, of the draws and of the real images.
+      "label 0" to "label 9" and "total" -> name of a score -> value. A spread is the mean distance
+      between two samples, or between two real images where its name ends in "_real".
     """
     rows: dict[str, dict[str, float]] = {}
     shares = []
@@ -113,10 +114,11 @@ def _flat(images: np.ndarray) -> np.ndarray:
 def relabelled(
     model: ae.Autoencoder, variables: Variables, classifier: Any, test: Split, count: int = 1_000
 ) -> dict[str, float]:
-    """Decodes test images given other labels; scores recognition and the style that is kept.
+    """Changes the labels of test images; scores recognition and how far the style is kept.
 
-    The style is ink and slant. Old and new style are correlated within each pair of old and new
-    label, so that the correlations do not measure differences between the digits themselves.
+    `set_label_recognised` is the share of changed images that are recognised as the new label.
+    `ink_kept` and `slant_kept` correlate the style before and after, within each pair of old and
+    new label, so that they do not measure differences between the digits themselves.
     """
     some = test.take(count)
     old = np.asarray(some.labels)
@@ -135,7 +137,7 @@ def relabelled(
 
 
 def relabel(model: ae.Autoencoder, variables: Variables, batch: Batch) -> np.ndarray:
-    """Decodes the pictures of a batch again under each of ten labels, f32[B, 10, *event].
+    """Encodes the images of a batch and decodes them given each label, f32[B, 10, *event].
 
     The flow prior given the true label maps a code to standard normal noise; the prior given the
     new label maps that noise back to a code. The noise is kept rather than the code, because the

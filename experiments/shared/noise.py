@@ -1,4 +1,4 @@
-"""Noise on images: its kinds and levels, and at which levels one model is better than another."""
+"""Noise on images: its types and levels, and at which levels one model is better than another."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ NOISE_SEED = 13  # seed of the noise on test images
 
 
 def noised(split: Split, kind: str, level: float) -> np.ndarray:
-    """Adds noise to the images of a split, the same for every model, f32[N, *event]."""
+    """Returns the images of a split with noise, the same for every model, f32[N, *event]."""
     noise = NOISES[kind](level)
     return np.asarray(noise(jax.random.key(NOISE_SEED), pictures(split)))
 
 
 def row_name(setting: str, kind: str, model: str) -> str:
-    """Returns the name of a row of result.json."""
+    """Returns the name under which result.json holds the errors of a model."""
     return f"{setting}, {kind}: {model}"
 
 
 def job_name(name: str, setting: str, kind: str) -> str:
-    """Returns the name of the job of a model in a setting; "clean" has one job for all noises."""
+    """Returns the name of the job of a model; the setting "clean" has one job for all noises."""
     return f"{name}-clean" if setting == "clean" else f"{name}-{setting}-{kind}"
 
 

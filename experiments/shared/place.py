@@ -1,4 +1,4 @@
-"""Folders, devices and arithmetic of a run; they change nothing but the rounding of its results."""
+"""Folders, devices and precision of a run, which change at most the rounding of its results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.files import writing
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Folders, devices and arithmetic of a run."""
+    """Folders, devices and floating-point precision of a run."""
 
     out: str | None = None  # folder of the run; runs/NAME by default
     data_dir: str | None = None  # folder of prepared data sets; tensorflow-datasets' by default
@@ -49,17 +49,17 @@ class Place:
 
 
 def say(text: str) -> None:
-    """Prints a line; of several processes only the first prints."""
+    """Prints a line; with several processes only the first one prints."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
 
 def prepared(out: str, **counts: int) -> pathlib.Path:
-    """Checks a benchmark's numbers and makes its folder if it does not exist.
+    """Checks the counts of a benchmark, and creates its folder if it does not exist.
 
     Args:
       out: the path of the folder.
-      **counts: name of a flag -> its number.
+      **counts: name of a flag -> its value, at least 1.
 
     Raises:
       UserError: if a number is below 1, or the folder cannot be made.

@@ -1,4 +1,4 @@
-"""Planted data, sparse sums of known directions, and a short training of a recipe on them."""
+"""Planted data (sparse sums of known directions), and a short training of a recipe on such data."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from aejax.dictionaries.recipe import Recipe
 
 
 class Planted(NamedTuple):
-    """A size of planted data, and of the dictionaries that are trained on them."""
+    """The sizes of planted data, and of the dictionaries that are trained on it."""
 
     size: int  # dimensions of a token
     features: int  # number of directions
     probability: float  # the probability with which a direction is on
-    tokens: int  # number of train tokens; as many as HELD more are held out
+    tokens: int  # number of train tokens; HELD further tokens are held out
     latents: int  # latents of a dictionary
-    l0: float  # the number of active latents that is asked for
+    l0: float  # the mean number of active latents that recipes are asked to reach
 
 
 class Tokens(NamedTuple):
-    """Tokens in two layers, which the same features write into in different directions."""
+    """The vectors of tokens in two layers; a feature has another direction in each layer."""
 
     first: np.ndarray  # f32[N, size]
     second: np.ndarray  # f32[N, size]
@@ -56,10 +56,10 @@ def plant(about: Planted, seed: int = 0) -> tuple[Tokens, Tokens]:
 
 
 def as_batch(recipe: Recipe, tokens: Tokens, rows: Any = slice(None)) -> ae.Batch:
-    """Makes the batch that a recipe trains on: an autoencoder's, a crosscoder's or a transcoder's.
+    """Returns the batch for a recipe of an autoencoder, a crosscoder or a transcoder.
 
-    The dictionary's shape and skip connection tell which: (2, size) is a crosscoder, (1, size) a
-    transcoder from the first layer to the second.
+    The recipe is recognised by its decoder's shape: (size,) is an autoencoder of the first layer,
+    (2, size) a crosscoder, and (1, size) a transcoder from the first layer to the second.
     """
     first, second = jnp.asarray(tokens.first)[rows], jnp.asarray(tokens.second)[rows]
     shape = recipe.model.decoder.shape
@@ -74,7 +74,16 @@ def as_batch(recipe: Recipe, tokens: Tokens, rows: Any = slice(None)) -> ae.Batc
 def fitted(
     recipe: Recipe, train: Tokens, steps: int, seeds: int = 1, size: int = 256, seed: int = 0
 ) -> Any:
-    """Trains members of a recipe side by side on the same batches; variables with leaves [S]."""
+    """Trains a recipe with several seeds on the same batches; returns variables, leaves [S, ...].
+
+    Args:
+      recipe: the dictionary and its training.
+      train: the train tokens.
+      steps: the number of steps.
+      seeds: the number of models, S.
+      size: the number of tokens in a batch.
+      seed: the seed of the batches and of the first model.
+    """
     single = ae.learner(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
     learner = ae.seeds(single, seeds, shared_data=True)
     random = np.random.default_rng(seed)
@@ -91,15 +100,15 @@ def fitted(
 
 
 class Held(NamedTuple):
-    """What a member does on held-out tokens."""
+    """The scores of one trained dictionary on held-out tokens."""
 
     l0: float  # mean number of active latents
-    explained: float  # share of the variance that it explains, 1 - FVU
+    explained: float  # explained share of the variance, 1 - FVU
     dead: float  # share of latents that no held-out token activates
 
 
 def measured(recipe: Recipe, variables: Any, tokens: Tokens) -> Held:
-    """Measures one member, with its thresholds as trained."""
+    """Computes the scores of one trained dictionary, with its thresholds as trained."""
     batch = as_batch(recipe, tokens)
 
     @jax.jit

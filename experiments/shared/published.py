@@ -1,8 +1,9 @@
-"""Published results compared with ours in experiments/README.md, and the commands of ours.
+"""Published results that experiments/README.md compares with ours, and the commands for ours.
 
 All are NLLs in nats with K = 5000 importance samples. Where a row of mnist-iwae has two numbers,
-they are from Burda et al. 2016 and from a later implementation; "nbip" marks numbers of the latter
-alone. The rows of image-priors are from the table of Norouzi et al. 2020 (Exemplar VAE).
+the first is from Burda et al. 2016 and the second from a later implementation; a number after
+"nbip" is from that implementation alone. The rows of image-priors are from the table of Norouzi et
+al. 2020 (Exemplar VAE).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A published result, and where ours comes from."""
+    """A published result, and the file and the command of our result."""
 
     model: str  # a description of the model for the table
     published: str  # the published NLL, or two of them

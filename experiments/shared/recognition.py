@@ -1,7 +1,7 @@
-"""A small classifier that judges samples: it recognises them, and its features compare them.
+"""A small image classifier that scores samples, by its predictions and by its features.
 
-It is trained as a job like any other, an autoencoder whose target is the label, on real images
-only. Distances between its features are called classifier distances; they are not FIDs.
+It is trained like the experiment's models: as an autoencoder whose target is the label, on real
+images only. Distances between its features are called classifier distances; they are not FIDs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FEATURES = 64
 class Classifier(NamedTuple):
     """The two outputs of a trained classifier, as functions of images f[B, *event]."""
 
-    features: Features  # -> f[B, FEATURES], the code
-    probabilities: Features  # -> f[B, classes], the probability of each class
+    features: Features  # images -> f[B, FEATURES], the output of the encoder
+    probabilities: Features  # images -> f[B, classes], the probability of each class
 
 
 def job(classes: int, steps: int) -> Job:

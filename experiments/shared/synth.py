@@ -44,7 +44,7 @@ def store(recipe: Recipe, tokens: int, place: Place) -> Splits:
     Args:
       recipe: the true features, and how tokens are drawn from them.
       tokens: the number of train tokens; validation and test have HELD more each.
-      place: names the folder of data sets, under which the store lies.
+      place: its `data_dir` is the folder of data sets, in which the store lies.
     """
     root = default_data_dir() if place.data_dir is None else pathlib.Path(place.data_dir)
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
@@ -62,11 +62,11 @@ def experiment(
     title: str,
     text: str,
 ) -> Experiment:
-    """Makes an experiment that trains sweeps of dictionaries on synthetic activations.
+    """Returns an experiment that trains sweeps of dictionaries on synthetic activations.
 
     Args:
       name: the name of the experiment.
-      config: the dataclass of its numbers, with a field `tokens`.
+      config: the dataclass of its settings, with a field `tokens`.
       recipe: config -> the true features, and how tokens are drawn from them.
       build: (config, shape of a token) -> the jobs.
       title: the title of the page.
@@ -90,7 +90,7 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
     Args:
       model: a sparse autoencoder.
-      variables: the variables of one member.
+      variables: the variables of one trained model.
       test: the test split of a synthetic store.
     """
     truth = truth_of(test)
@@ -107,7 +107,7 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 
 def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Scores each sweep at each setting: "NAME at SETTING" -> score of `judged` -> f64[seeds]."""
+    """Returns "JOB at SETTING" -> name of a score of `judged` -> f64[seeds], for all sweeps."""
     return {
         f"{name} at {setting:g}": row
         for name, done in trained.items()
@@ -120,9 +120,9 @@ def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
 
 
 def findings(finished: Finished) -> list[Any]:
-    """Builds the section on the frontier of all codes.
+    """Builds the section that plots explained variance and MCC of each code against L0.
 
-    Rows of result.json called "CODE at SETTING, LIBRARY" are those of another library.
+    Rows of result.json called "CODE at SETTING, LIBRARY" are the results of another library.
     """
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
@@ -144,7 +144,7 @@ def curves(histories: Mapping[str, Any]) -> Section:
 
 
 def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> list[Any]:
-    """Builds the sections on how often latents are active and on which features atoms found."""
+    """Builds two sections: how often latents are active, and which features atoms have found."""
     densities = {
         name: evaluation.sparsity(model, variables, test).density
         for name, (model, variables) in models.items()

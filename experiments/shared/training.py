@@ -1,4 +1,4 @@
-"""Training of an experiment's job: its learner, batches, validation, and summaries of figures."""
+"""Training of an experiment's job: training function, batches, validation, summaries of results."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ HELD_OUT_SEED = 7  # seed of the draws of that evaluation
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """The numbers that every experiment has; each experiment adds its own."""
+    """The settings that every experiment has; each experiment adds its own."""
 
-    seed: int = 0  # seed of the first member; member i has the seed SEED + i
-    seeds: int = 1  # number of members, which are trained side by side in one program
+    seed: int = 0  # seed of the first model; the others have SEED + 1, SEED + 2, ...
+    seeds: int = 1  # number of models with different seeds, trained together in one program
     steps: int = 5_000  # optimiser steps; a larger number than before continues a finished run
     batch: int = 100  # examples in a batch
     chunk: int = 500  # steps in one compiled call
@@ -40,7 +40,7 @@ class Numbers:
 
 
 class Job(NamedTuple):
-    """One model that an experiment trains, and how it is trained."""
+    """One model that an experiment trains, with a copy for each seed, and how it is trained."""
 
     model: ae.Autoencoder
     objective: ae.Objective
@@ -48,11 +48,11 @@ class Job(NamedTuple):
     draws: int = 1  # number of codes drawn for each example, K
     bound: ae.Bound = ae.bounds.mean
     initialise: Any = ()  # one or several functions, as `ae.learner` takes them
-    average: float | None = None  # decay of the averaged weights, which are evaluated; None: none
+    average: float | None = None  # decay of the moving average of weights to evaluate, if any
     # train split -> a further initialisation that depends on the data; it is applied last.
     start: Callable[[Split], ae.initialise.Initialise] | None = None
     steps: int | None = None  # optimiser steps instead of the config's; not for the first job
-    view: Callable[[Split], Split] = lambda split: split  # changes train and validation for the job
+    view: Callable[[Split], Split] = lambda split: split  # split -> what the job reads of it
     # setting -> job. With a sweep, all settings, each with all seeds, are trained side by side on
     # the same batches (aejax.swept). The job itself is the one of the first setting.
     sweep: Callable[[Any], Job] | None = None
@@ -65,15 +65,15 @@ class Trained(NamedTuple):
     job: Job
     state: ae.State
     variables: Variables  # leaves [S, ...]
-    seeds: int  # the number of members, S; in a sweep the settings times the seeds
+    seeds: int  # the number of models, S; in a sweep the settings times the seeds
     steps_per_second: float  # the result of `speed`
 
 
 def check(config: Any, *positive: str) -> None:
-    """Checks that numbers are at least 1, and that the seed is not negative.
+    """Checks that counts are at least 1, and that the seed is not negative.
 
     Args:
-      config: the experiment's numbers.
+      config: the experiment's settings.
       *positive: the fields to check besides seeds, steps, batch, chunk and log_every.
 
     Raises:
@@ -88,7 +88,11 @@ def check(config: Any, *positive: str) -> None:
 
 
 def learner(job: Job, config: Numbers) -> ae.Learner:
-    """Makes the job's learner, not compiled: a call runs a chunk of steps of all members."""
+    """Returns the job's training function, without jit.
+
+    Each call runs up to `config.chunk` training steps for the models of all seeds, and of all
+    settings of a sweep.
+    """
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
@@ -104,7 +108,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
 
 def streams(job: Job, config: Numbers, split: Split) -> Batches:
-    """Returns the batches of each seed, or those that all members of a sweep share.
+    """Returns train batches: different ones for each seed, or for a sweep the same for all models.
 
     Tokens of an activation store are shuffled in two levels (`TokenBatches`).
     """
@@ -122,12 +126,12 @@ def train(
     mesh: jax.sharding.Mesh | None = None,
     rules: Any = (),
 ) -> Trained:
-    """Trains a job up to `config.steps`, from the newest checkpoint of its run if there is one.
+    """Trains a job up to step `config.steps`, from its run's newest checkpoint if there is one.
 
     Args:
       run: the open run.
       job: the model, and how it is trained.
-      config: the numbers of the experiment.
+      config: the settings of the experiment.
       splits: train, validation and test; test is not used.
       mesh: the devices, or None for one device.
       rules: the shardings of parameters over the mesh.
@@ -144,8 +148,8 @@ def train(
     if int(restored.step) == 0:
         check_start(job, local(compiled.variables(restored)), seen[0].take(config.batch))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):
-        # The steps of a call depend on the machine's speed: validating only at the ends of chunks
-        # makes the validated steps the same everywhere.
+        # The number of steps in a call depends on the machine's speed. Validating only at multiples
+        # of `chunk` steps makes the validated steps the same on every machine.
         ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
         figures = held_out(local(compiled.variables(state))) if ended else {}
         run.log(state, metrics, figures=figures)
@@ -154,15 +158,17 @@ def train(
 
 
 def check_start(job: Job, variables: Variables, examples: Split) -> None:
-    """Checks that thresholds get a gradient: pre-activations must fall into their window.
+    """Checks that enough pre-activations lie close to the thresholds of a sparse bottleneck.
+
+    A threshold gets a gradient only from pre-activations in a window around it.
 
     Args:
       job: the job; only sparse bottlenecks with such a window are checked.
-      variables: the initial variables, leaves [S, ...]; only the first member is checked.
+      variables: the initial variables, leaves [S, ...]; only the first model is checked.
       examples: some train examples.
 
     Raises:
-      UserError: if too few pre-activations do (see `aejax.check_window`).
+      UserError: if too few pre-activations lie in the window (see `aejax.check_window`).
     """
     if isinstance(job.model.bottleneck, Sparse) and job.model.bottleneck.windowed:
         first = jax.tree.map(lambda leaf: leaf[0], variables)
@@ -174,10 +180,10 @@ def _several(initialise: Any) -> tuple[Any, ...]:
 
 
 def speed(folder: pathlib.Path) -> float:
-    """Returns the steps per second, including validation; NaN if one call took all steps.
+    """Returns training steps per second, including validation; NaN if one call ran all steps.
 
-    It is read from the times in metrics.jsonl, and so includes the steps before a restart. It is a
-    median over steps, since a call that compiles, or the first one after a pause, is slower.
+    The rate comes from the times in metrics.jsonl, and so includes the steps before a restart. It
+    is a median over steps, since a call that compiles, or the first one after a pause, is slower.
     """
     found = read(folder)
     times, last = np.unique(found["time"], return_index=True)
@@ -192,7 +198,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """Gathers the variables onto the devices of this process, since each evaluates all of them."""
+    """Gathers variables onto this process's devices, since each process evaluates all models."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
@@ -201,11 +207,11 @@ def local(variables: Variables) -> Variables:
 def watch_held_out(
     job: Job, learner: ae.Learner, split: Split, final: int
 ) -> Callable[[Variables], dict[str, np.ndarray]]:
-    """Makes the validation during training: variables [S, ...] -> name of a figure -> f32[S].
+    """Returns the validation function: variables, leaves [S, ...] -> name of a figure -> f32[S].
 
     The figures are the loss, its terms and those of `evaluation.usage`. The terms have the weights
-    of the step `final`: during a warm-up of the weights the losses of different steps could not be
-    compared, and the smallest would be that of the first step.
+    of the step `final`: if the weights rose during a warm-up, the losses of different steps could
+    not be compared, and the smallest would be that of the first step.
     """
     batch = next(split.batches(len(split)))
     key = jax.random.key(HELD_OUT_SEED)
@@ -246,7 +252,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for name, row in rows.items():
         seeds = len(row["values"])
-        mean, std = float(row["mean"]), float(row["std"])  # NaN stands in JSON as text
+        mean, std = float(row["mean"]), float(row["std"])  # JSON holds NaN as text
         spread = f" ± {std:.3g} over {seeds} seeds" if seeds > 1 else ""
         lines.append(f"  {name:<{width}}  {mean:>12.6g}{spread}")
     return "\n".join(lines)

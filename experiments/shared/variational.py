@@ -1,4 +1,4 @@
-"""Code shared by the experiments with variational autoencoders: nets, figures and page."""
+"""Code shared by the experiments with variational autoencoders: nets, test figures and page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Size = tuple[Net, Event, int, int]  # net, shape of an example, width of the lay
 
 
 def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
-    """Makes an encoder and a decoder; the first stage of `conv` has width / 8 channels.
+    """Returns an encoder and a decoder; the first stage of "conv" has width / 8 channels.
 
     Raises:
       UserError: if `net` is "conv" and examples are not images of at least 8x8 pixels.
@@ -63,7 +63,7 @@ def vae(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
 
 
 def plain(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
-    """Builds the plain autoencoder with the same nets: its code is a point, without a prior."""
+    """Builds an autoencoder with the same nets as `vae`, but a deterministic code and no prior."""
     encoder, decoder = nets(net, event, width)
     return ae.Autoencoder(
         encoder, ae.Point(latents), decoder, likelihood=ae.likelihoods.Bernoulli()
@@ -76,13 +76,13 @@ def pair(
     tx: optax.GradientTransformation,
     rate: ae.Term = ae.losses.kl,
 ) -> dict[str, Job]:
-    """Makes the jobs of a variational autoencoder and of a plain one with the same nets.
+    """Returns the jobs of a variational autoencoder and of a plain one with the same nets.
 
     Args:
-      size: kind of net, shape of an example, width of the layers, number of latents.
+      size: type of net, shape of an example, width of the layers, number of latents.
       beta: the weight of the rate at each step.
       tx: the optimiser of both; weights are averaged over steps.
-      rate: the term of the variational autoencoder that is the rate.
+      rate: the loss term that is the rate (KL) of the variational autoencoder.
     """
     watched = ae.watch(error=ae.losses.squared_error)
     elbo, reconstruction = ae.elbo(beta, rate), ae.reconstruction()
@@ -99,10 +99,12 @@ def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures of each seed: `bounds` for the job "vae", and errors of all jobs.
+    """Computes test figures of each seed: `bounds` of the job "vae", and errors of all jobs.
+
+    The error is the mean square error of reconstructions.
 
     Args:
-      config: the experiment's numbers, with the field `nll_draws`.
+      config: the experiment's settings, with the field `nll_draws`.
       trained: the trained jobs.
       splits: train, validation and test.
     """
@@ -122,7 +124,8 @@ def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
 def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
     """Computes test figures of each seed: the ELBO, its terms, the NLL and the use of latents.
 
-    On grey images a Bernoulli likelihood is not a probability, so the figures are called `bce`.
+    On grey images a Bernoulli likelihood is not a probability, so the NLL is called `bce` and the
+    ELBO `bce_bound`.
 
     Args:
       draws: the number of importance samples of the NLL.
@@ -180,7 +183,7 @@ def named(splits: Splits) -> str:
 
 
 def page(title: str, text: str, models: Models, splits: Splits) -> Page:
-    """Builds the page of the job "vae", compared with the job "plain" if there is one."""
+    """Builds the report page of the job "vae", beside the job "plain" if the experiment has it."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models.get("plain"))
     return Page(title, text, sections)

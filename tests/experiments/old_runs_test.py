@@ -35,12 +35,16 @@ def old(tmp_path_factory):
     return folder
 
 
-def check(variables, file: pathlib.Path) -> None:
-    """Checks that leaves equal those of a file, to the bit on the machine that wrote it."""
+def check(variables, file: pathlib.Path, changed: tuple[str, ...] = ()) -> None:
+    """Checks that leaves equal those of a file, to the bit on the machine that wrote it.
+
+    Leaves named in `changed` are updated by another rule today, and only have to be there.
+    """
     with np.load(file, allow_pickle=False) as kept:
         found = paths(variables)
         assert set(found) == set(kept.files)
-        for name in kept.files:
+        assert set(changed) <= set(kept.files)
+        for name in set(kept.files) - set(changed):
             np.testing.assert_allclose(np.asarray(found[name]), kept[name], rtol=1e-4, atol=1e-6)
 
 
@@ -84,4 +88,6 @@ def test_an_old_run_of_a_script_goes_on(old):
         for state, metrics in ae.loop(learner, restored, batches, 9, progress=False):
             run.log(state, metrics)
             run.save(state)
-    check(ae.load(folder).variables, old / "after" / "sparse.npz")
+    # The average of BatchTopK's threshold followed the first steps too slowly.
+    threshold = "memory/bottleneck/threshold"
+    check(ae.load(folder).variables, old / "after" / "sparse.npz", changed=(threshold,))

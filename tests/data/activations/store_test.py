@@ -175,7 +175,7 @@ class TestFilter:
         found = activations(tmp_path)
         np.testing.assert_array_equal(found.tokens("h")[:], x[kept & ~sink])
         expected = {"masked": (~mask).sum(), "position": (mask & ~kept).sum()}
-        assert found.index.dropped == {**expected, "norm": (kept & sink).sum()}
+        assert found.index.dropped == {**expected, "token": 0, "norm": (kept & sink).sum()}
         assert found.index.offered == mask.size
         assert (kept & sink).sum() > 20
 
@@ -208,7 +208,8 @@ class TestFilter:
                 ):
                     writer.append({"h": x})
                 writer.append({"h": x}, mask=np.arange(100) != 3)
-        assert activations(tmp_path).index.dropped == {"masked": 2, "position": 0, "norm": 20}
+        dropped = {"masked": 2, "position": 0, "token": 0, "norm": 20}
+        assert activations(tmp_path).index.dropped == dropped
 
 
 KILLED = """
@@ -333,7 +334,7 @@ class TestWhole:
             (["appends"], True, "'appends' of the index is True"),
             (["offered"], 2901, "'offered' is 2901"),
             (["dropped"], None, "'dropped' of the index is None"),
-            (["dropped"], {"masked": 0}, "'dropped' of the index is {'masked': 0}"),
+            (["dropped"], {"masked": 0}, "'dropped' of the index is {'masked': 0, 'token': 0}"),
             (["limits"], [1], r"'limits' of the index is \[1\]"),
             (["limits"], {"g": 1.0}, r"'limits' has the hooks \['g'\]"),
             (["settings"], None, "'settings' of the index is None"),
