@@ -132,8 +132,9 @@ def _equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
-    numbers = all(isinstance(value, int | float) for value in (a, b))
-    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return a == b
 
 
 def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
