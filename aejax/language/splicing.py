@@ -56,7 +56,7 @@ def replace(dictionary: Plain, *, reads: str | None = None) -> Edit:
 
 
 def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit:
-    """Returns an edit that changes latents: x becomes x + decode(edit(codes)) - decode(codes).
+    """Returns an edit that adds decode(edit(codes)) - decode(codes) to each value.
 
     Args:
       dictionary: a dictionary trained on values of the hook's width D.

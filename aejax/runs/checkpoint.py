@@ -185,7 +185,7 @@ def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
 
 
 def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    # Orbax refuses arrays of size 0. They are left out, since the manifest holds their shapes.
+    # Orbax refuses arrays of size 0, so they are left out; the manifest records their shapes.
     arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
     try:

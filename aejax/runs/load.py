@@ -138,7 +138,13 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
-    """Returns the step of the checkpoint with the smallest value of a figure."""
+    """Returns the step of the checkpoint in which a validation result is smallest.
+
+    Args:
+      folder: the run's `checkpoints` folder.
+      best: the name of the validation result; True: the only one that there is.
+      step: the argument of `load`, which must be None.
+    """
     if step is not None:
         raise UserError(f"load was given step={step} and best={best!r}: give one of the two")
     names = manifest.figures(folder) if best is True else {str(best)}

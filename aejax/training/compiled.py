@@ -1,4 +1,4 @@
-"""Compiles a learner for the available devices with jit, donated buffers and NamedSharding."""
+"""Compiles a learner (the functions that train a model) for the available devices by jit."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def _check_steering(model: Any, objective: Objective) -> None:
 
 
 def _sticking(objective: Objective) -> list[Any]:
-    """Returns the weights, numbers or schedules, of the ratio terms that stick the landing."""
+    """Returns the weights (numbers or schedules) of the objective's terms rate(stick=True)."""
     weighted = [(w, losses.mark(term)) for w, term in objective.values() if w is not None]
     return [weight for weight, mark in weighted if mark.part == "ratio" and mark.stick]
 
@@ -274,7 +274,7 @@ def _pass(
 
     features, seen = run(memory, key, "features")
     if draws == 1:
-        # A single draw is not vmapped, because vmap would turn lax.cond into a select.
+        # For a single draw vmap is avoided, because it would turn lax.cond into a select.
         drawn, chosen = code(key)
         result, changed = explain(drawn, key)
         return jax.tree.map(lambda a: a[None], result), changed

@@ -36,7 +36,7 @@ from aejax.types import Batch, Learner, Source, State
 GRADIENT = "grad_norm"
 LARGE = 20.0  # inputs above this size often cause NaN, as initial weights assume inputs near 1
 CALL_SECONDS = 5.0  # target duration of one call of the step
-# A call takes at most 8 times the steps of the last one, because early timings are unreliable.
+# A call does at most 8 times as many steps as the last one, because early timings are unreliable.
 GROWTH = 8
 
 

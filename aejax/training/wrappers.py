@@ -1,4 +1,4 @@
-"""Wrappers: each takes a learner and returns a learner, so they can be nested.
+"""Wrappers: functions from a learner (the functions that train a model) to a changed learner.
 
     averaged(learner, 0.999)      evaluates a moving average of the weights
     chunked(learner, 500)         does up to 500 training steps per call of `step`
@@ -6,8 +6,8 @@
     swept(build, settings)        trains models with different settings, such as learning rates
     compiled(learner, mesh)       compiles; it is defined in aejax.training.compiled
 
-One of the models that are trained together is called a member. `seeds(chunked(learner))` and
-`chunked(seeds(learner))` compute the same; the former is faster.
+Wrappers can be nested. Each of several models that are trained together is called a member.
+`seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is faster.
 """
 
 from __future__ import annotations

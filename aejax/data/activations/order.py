@@ -72,8 +72,8 @@ def _start(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> in
 
 def _pool_at(tokens: int, seed: int, epoch: int, inside: int, per_pool: int) -> int:
     """Returns the index of the pool that holds a position in the epoch."""
-    # A short block before the position makes this estimate one too small at most. Pools after the
-    # last one start at N or later, so the result never exceeds the last pool.
+    # If the short block lies before the position, this estimate may be one too small. Pools after
+    # the last one start at N or later, so the result never exceeds the last pool.
     number = inside // (per_pool * BLOCK)
     return number + int(_start(tokens, seed, epoch, number + 1, per_pool) <= inside)
 

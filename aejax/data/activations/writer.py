@@ -96,7 +96,10 @@ class ActivationWriter:
 
     @property
     def appends(self) -> int:
-        """The number of calls of `append` whose tokens are on the disk; continue with this one."""
+        """The number of calls of `append` whose tokens are on the disk.
+
+        A resumed writer must append the same data from this index on.
+        """
         return self.index.appends
 
     def append(

@@ -108,7 +108,7 @@ class Truth:
     """The true dictionary and features of a synthetic store."""
 
     folder: Path  # the folder of the truth, inside that of the store
-    recipe: dict[str, Any]  # the recipe's name and numbers
+    recipe: dict[str, Any]  # the class name and the fields of the recipe
     dictionary: np.ndarray  # f32[G, d], whose rows have norm 1
     tokens: int  # the number of tokens, N
     file_tokens: int  # the number of tokens whose features are in one file
