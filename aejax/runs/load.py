@@ -114,14 +114,14 @@ def _chosen(
     if not named:
         known = ", ".join(str(entry["setting"]) for entry in entries)
         raise UserError(
-            f"{folder} has no members of the setting {setting}: "
+            f"{folder} has no models trained with the setting {setting}: "
             + (f"choose one of {known}" if known else "it is no sweep, so leave out setting")
         )
     members = named[0]["members"]
     if seed is None or not 0 <= seed < len(members):
         raise UserError(
-            f"{folder} has {len(members)} members of the setting {setting}: choose a seed from 0 "
-            f"to {len(members) - 1}"
+            f"{folder} has {len(members)} models trained with the setting {setting}: choose a seed "
+            f"from 0 to {len(members) - 1}"
         )
     return members[seed], named[0]["model"]
 

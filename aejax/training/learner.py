@@ -204,13 +204,14 @@ def _check_steering(model: Any, objective: Objective) -> None:
     steered = [n for n, (w, t) in objective.items() if w is not None and losses.mark(t).steered]
     if target is not None and not steered:
         raise UserError(
-            f"{name} is given a target for L0, but no term of the objective is steered to it: use "
-            "ae.sparse(steered=ae.losses.penalty) or one of ae.recipes, or leave out l0"
+            f"{name} is given a target for L0, but no term of the objective has a weight that is "
+            "adjusted to reach it: use ae.sparse(steered=ae.losses.penalty) or one of ae.recipes, "
+            "or leave out l0"
         )
     if steered and target is None:
         raise UserError(
-            f"the price of the term {steered[0]!r} is steered, but {name} is given no target for "
-            f"L0: give it one, such as {name}(..., l0=32)"
+            f"the weight of the term {steered[0]!r} is adjusted to reach a target L0, but {name} "
+            f"is given no target: give it one, such as {name}(..., l0=32)"
         )
 
 

@@ -33,6 +33,6 @@ def verdict(shares: np.ndarray, label: str = "the run") -> str:
     listed = "" if len(shares) == 1 else f" (members {', '.join(map(str, missed))})"
     side = "above" if worst > 0 else "below"
     return (
-        f"{label} ends {abs(worst):.0%} {side} the L0 that it was steered to{members}{listed}: "
+        f"{label} ends {abs(worst):.0%} {side} its target L0{members}{listed}: "
         "train for more steps, or tell the recipe how many there are by its argument steps"
     )
