@@ -8,9 +8,9 @@ latents, and with the plain ELBO the code carries little information. All remedi
 and steps. The baseline is the same decoder without latents: a code is useful only if it has a lower
 NLL. `nll` is importance-weighted, so it shows when a remedy raises the KL but not the likelihood.
 
-The first command takes 1.3 minutes of training on one CPU core. Expect a code of one nat with the
-plain ELBO, of 2.6 to 4.7 nats with annealing, cycles, free bits and pretraining, and a lower NLL
-with every code than without.
+The first command takes 1.3 minutes of training on one CPU core. Expect a KL of one nat with the
+plain ELBO, and of 2.6 to 4.7 nats with KL annealing, cyclical annealing, free bits and pretraining.
+Every remedy should have a lower NLL than the decoder without latents.
 """
 
 from __future__ import annotations
@@ -46,27 +46,30 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
-    seeds: int = 2  # number of members, which are trained side by side in one program
+    seeds: int = 2  # number of models with different seeds, trained together in one program
     steps: int = 1_000  # optimiser steps
     batch: int = 32  # examples in a batch
     chunk: int = 250  # steps in one compiled call
     dataset: str = "digits"  # name of a data set, or path of a folder of images
-    binarise: Literal["dynamic", "static"] = "dynamic"  # binary pixels at every step, or once
+    binarise: Literal["dynamic", "static"] = "dynamic"  # draw binary pixels at every step, or once
     width: int = 64  # units of the hidden layers of encoder and decoder
     latents: int = 8  # number of latents
     channels: int = 8  # channels of each layer of the PixelCNN
     layers: int = 2  # layers of the PixelCNN
     kernel: int = 5  # width of the PixelCNN's kernels in pixels, an odd number
     conditioning: int = 8  # channels of the feature map through which the PixelCNN reads latents
-    nats: float = 4.0  # nats of KL that free bits do not penalise, and target of capacity
+    nats: float = 4.0  # nats of KL that free-bits does not penalise, and that capacity aims at
     learning_rate: float = 2e-3  # learning rate of Adam
     nll_draws: int = 50  # samples of the importance-weighted NLL
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes a job for each remedy; the plain ELBO is first and the decoder without latents last."""
+    """Returns name -> `Job` (a model and its training) for each remedy.
+
+    The first is the plain ELBO, and the last is the decoder without latents.
+    """
     check(config, "width", "latents", "channels", "layers", "conditioning", "nll_draws")
     tx = optax.adam(config.learning_rate)
 
@@ -87,7 +90,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def remedies(config: Config) -> dict[str, Objective]:
-    """Returns name -> objective of the remedies that keep the decoder unchanged."""
+    """Returns name -> objective, for the plain ELBO and the remedies with the same decoder."""
     half = max(config.steps // 2, 1)
     free = ae.losses.free_bits(config.nats / config.latents)
     late = optax.join_schedules([optax.constant_schedule(w) for w in (0.0, 1.0)], [half])
@@ -128,7 +131,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page of reconstructions; collapsed codes decode to unrelated images."""
+    """Builds the report page of reconstructions; collapsed codes decode to unrelated images."""
     return Page(
         "Posterior collapse and its remedies",
         __doc__ or "",
@@ -137,7 +140,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots KL, mutual information, active units and NLL, with the NLL without latents as line."""
+    """Plots KL, mutual information, active units and NLL, beside the NLL without latents."""
     rows = groups(finished.result)
     level = {"nll": rows.pop(WITHOUT)["nll"].mean}
     values = {

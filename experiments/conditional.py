@@ -6,11 +6,11 @@
 label, are they as varied as real images of that label, and does changing the label keep the style?
 The prior is a flow given the label. With a standard normal prior, codes also encoded the digit, and
 half of the samples showed another digit than their label.
-(b) p(rest | seen quadrants) of Sohn et al. 2015 (two layers of 500 ReLUs, 200 latents, Adam at
-1e-3), compared with the results of Pyro's example: the same test images, and the same cross-entropy
-of grey pixels in nats, summed over the unseen pixels. `bce_bound` is the negative ELBO, which Pyro
-reports for its CVAE; `bce` is importance-weighted. As in the paper our decoder reads the seen
-quadrants too. Test images are not used for early stopping.
+(b) p(unseen quadrants | seen quadrants), the model of Sohn et al. 2015 (two layers of 500 ReLUs,
+200 latents, Adam at 1e-3). It is compared with the results of Pyro's example on the same test
+images, by the same cross-entropy of grey pixels in nats, summed over the unseen pixels. `bce_bound`
+is the negative ELBO, which Pyro reports for its CVAE; `bce` is importance-weighted. As in the paper
+our decoder reads the seen quadrants too. Test images are not used for early stopping.
 
 Training takes 16 minutes on one CPU core. Expect that 98.6 % of samples are recognised (97.6 % for
 the worst label), and 99 % of images with a changed label.
@@ -53,7 +53,7 @@ Model = tuple[Any, Variables]
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
@@ -70,7 +70,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the jobs: the model given labels, the classifier, and the models given quadrants."""
+    """Returns name -> `Job` (a model and its training).
+
+    The models are the one given labels, the classifier, and those given quadrants.
+    """
     check(config, "width", "latents", "classifier_steps", "quadrant_steps", "samples")
     classes = 10
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
@@ -97,7 +100,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Job]:
-    """Makes the jobs that complete images: a deterministic net and a conditional autoencoder."""
+    """Returns two jobs that complete images: a deterministic net and a conditional autoencoder."""
     widths = (config.quadrant_width, config.quadrant_width)
     tx = optax.adam(optax.cosine_decay_schedule(1e-3, config.quadrant_steps))
     likelihood = ae.likelihoods.Bernoulli()
@@ -125,7 +128,7 @@ def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, J
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Scores samples of each label, changed labels, and completions compared with Pyro's."""
+    """Scores samples given labels, images with changed labels, and completions of images."""
     test = splits[2]
     labels = np.asarray(test.labels)
     done, seeds = trained["labels"], trained["labels"].seeds
@@ -179,7 +182,7 @@ def _distortion(model: ae.Autoencoder, variables: Variables, split: Split) -> fl
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page: samples of each label, changed labels and completed images."""
+    """Builds the report page: samples given labels, changed labels and completed images."""
     test = splits[2]
     numbers = varied(test.labels, 10, len(test))
     sections = [_drawn(models["labels"]), _set(models["labels"], test, numbers)]
@@ -243,7 +246,7 @@ def _completions(
 
 
 def _draws(model: Model, batch: Batch, draws: int) -> np.ndarray:
-    """Decodes draws from p(z | seen pixels) to their means, f32[draws, B, *event]."""
+    """Draws from p(z | seen pixels) and decodes to pixel means, f32[draws, B, *event]."""
     count = len(batch.x)
 
     def run(bound: Any, key: Any, context: Array) -> Array:

@@ -12,8 +12,8 @@ denoising  trains to predict the clean image from a noisy one
 The noise is Gaussian, salt and pepper, or masking, with one level during training and many levels
 at test time. All models have the same number of latents and a Gaussian likelihood with one learned
 deviation, so that the plain autoencoder, the VAE and PCA all minimise squared errors. `crossing`
-and `second_crossing` are the levels at which another model and the VAE change ranks; they are blank
-if they do not. The page says in words which model is better on which side.
+and `second_crossing` are the noise levels at which another model and the VAE change ranks, blank if
+there is no such level. The report page says in words which model is better at which levels.
 
 Training takes 21 minutes on one CPU core that had other work as well, and evaluation 2 more. Expect
 the plain autoencoder to beat the VAE at most levels. Expect PCA, fitted to the first 4,000 images,
@@ -74,7 +74,7 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
@@ -87,7 +87,10 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes a job for each model, setting and noise; the setting "clean" has no noise."""
+    """Returns name -> `Job` (a model and its training) for each model, setting and type of noise.
+
+    The setting "clean" trains without noise, so it has one job for each model.
+    """
     check(config, "width", "latents", "tested", "fitted")
     jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
     for kind in NOISES:
@@ -122,7 +125,7 @@ def _job(config: Config, event: tuple[int, ...], name: str, view: Any) -> Job:
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
     """Computes mean square errors against the clean image, and the levels where ranks change.
 
-    There is a row for each setting, noise and model, and an error for each level of noise.
+    It returns a row for each setting, type of noise and model, with an error for each level.
     """
     test = splits[2].take(config.tested)
     clean = pictures(test)
@@ -146,7 +149,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
-    """Computes level of noise -> mean square error of each seed, f64[S]."""
+    """Returns level of noise -> mean square error of each seed, f64[S]."""
     run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:
@@ -159,7 +162,10 @@ def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
-    """Fits PCA to the inputs; for denoising, least squares maps its scores to clean images."""
+    """Returns PCA of the train inputs, and the directions and mean that map scores to images.
+
+    For denoising the map is fitted to the clean images by least squares.
+    """
     clean = pictures(train)
     x = clean if setting == "clean" else noised(train, kind, TRAINED[kind])
     found = evaluation.principal(x, latents)
@@ -176,7 +182,7 @@ def _projected(components: Any, x: np.ndarray) -> np.ndarray:
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots errors over noise levels, and says in words which model is better at which levels."""
+    """Builds the section with a plot and a summary in words of the errors at all noise levels."""
     picture = Picture(
         "errors",
         "The mean square error against the clean test image over the level of noise. A dotted line "
@@ -190,14 +196,14 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 
 
 def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
-    """Says at which levels the VAE is better than each other model, for one setting and noise."""
+    """Returns a sentence that says at which levels the VAE is better than each other model."""
     said = [verdict(differences(result, setting, kind, name), NAMES[name]) for name in OTHERS]
     noise = kind.replace("-", " ").capitalize()
     return f"{noise}, {TITLES[setting]}: the VAE {'; '.join(said)}."
 
 
 def verdict(gaps: Sequence[float], other: str) -> str:
-    """Puts a comparison into words, such as "beats PCA below 0.31 and loses above".
+    """Returns a comparison in words, such as "beats PCA below 0.31 and loses above".
 
     Args:
       gaps: the error of the VAE minus that of the other model, at each of LEVELS.
@@ -256,7 +262,7 @@ def _lines(axes: Any, result: Mapping[str, Any], setting: str, kind: str, theme:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page that shows clean, noisy and denoised test images for each noise."""
+    """Builds the report page: clean, noisy and denoised test images for each type of noise."""
     test = splits[2]
     numbers = varied(test.labels, 10, len(test))
     clean = np.asarray(chosen(test, numbers).target)

@@ -4,8 +4,8 @@
 
 The data are scikit-learn's 1,797 images of 8x8 pixels, binarised again at every step, so nothing is
 downloaded. The model is an MLP 64-256-16-256-64. It takes about 1 minute on 2 CPU cores, and 3 if
-they are shared. Expected on the test split over 5 seeds: ELBO -23.01 +- 0.07, NLL (100 draws)
-22.61 +- 0.02 nats, 16 active units.
+other work runs on them. Expected on the test split over 5 seeds: ELBO -23.01 +- 0.07 nats, NLL
+(100 draws) 22.61 +- 0.02 nats, 16 active units.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
-    seeds: int = 5  # number of members, which are trained side by side in one program
+    seeds: int = 5  # number of models with different seeds, trained together in one program
     batch: int = 128  # examples in a batch
     width: int = 256  # units of each hidden layer
     latents: int = 16  # number of latents
@@ -35,7 +35,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the jobs of the variational autoencoder and of the plain one with the same nets."""
+    """Returns the `Job`s (a model and its training) of the VAE and of a plain autoencoder."""
     check(config, "width", "latents", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
     size: variational.Size = ("mlp", event, config.width, config.latents)

@@ -8,11 +8,12 @@ Pixels have 256 levels, and the likelihood is a mixture of discretised logistics
 frames of a video, so train and test are blocks of time with a gap between them: in a random split
 each test frame would have an almost equal train frame (`nearest_distance` measures how near).
 The baseline `histogram` models each pixel independently by its histogram. The prior is a flow: with
-few images that are modelled sharply, codes are far from standard normal, and most samples from a
+few images and a sharp likelihood, codes are far from standard normal, and most samples from a
 standard normal prior were not faces.
 
-The first command takes two minutes on 2 shared CPU cores. Expect 5.57 bits per dimension, against
-6.47 of the histogram, and samples that are faces but differ from the nearest train images.
+The first command takes two minutes on 2 CPU cores that had other work as well. Expect 5.57 bits per
+dimension, against 6.47 for the histogram, and samples that are faces but differ from the nearest
+train images.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     dataset: str = "frey_faces"  # name of a data set, or path of a folder of images
-    net: variational.Net = "mlp"  # kind of encoder and decoder
+    net: variational.Net = "mlp"  # type of encoder and decoder
     width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
     latents: int = 16  # number of latents
     components: int = 3  # components of each pixel's mixture
@@ -58,7 +59,7 @@ class Config(Numbers):
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Opens train, validation and test with 256 grey levels; images of CelebA are cropped."""
+    """Opens train, validation and test with 256 levels per pixel; crops the images of CelebA."""
     train, validation, test = image_data(binarise="none")(config, place)
     if config.dataset == "celeb_a":
         return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
@@ -66,7 +67,10 @@ def data(config: Config, place: Place) -> Splits:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the jobs of a variational and a plain autoencoder with equal nets and likelihood."""
+    """Returns the `Job`s (a model and its training) of the VAE and of a plain autoencoder.
+
+    They have equal nets and likelihoods.
+    """
     check(config, "width", "latents", "components", "nll_draws")
     mixture = (
         ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture
@@ -87,7 +91,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes bits per dimension and its terms, errors, and distances between test and train."""
+    """Computes test bits per dimension, the rate, errors, and distances from test to train."""
     train, _, test = splits
     own, key = trained["vae"], jax.random.key(TEST_SEED)
     model = own.job.model
@@ -138,7 +142,7 @@ def _levels(split: Split) -> np.ndarray:
 
 
 def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]:
-    """Computes mean L2 distances from test to nearest train example, also for a random split."""
+    """Returns mean L2 distances from test to nearest train image, also for a random split."""
     seen, new = pictures(train.take(rows)), pictures(test.take(2_000))
     both = np.concatenate([seen, new])
     order = np.random.default_rng(0).permutation(len(both))
@@ -152,7 +156,7 @@ def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page: samples, nearest train faces, reconstructions, paths and traversals."""
+    """Builds the report page: samples, nearest train faces, reconstructions, interpolations."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     return Page(f"Faces: {config.dataset}", __doc__ or "", sections)

@@ -7,7 +7,8 @@ which was trained on the same data (classifier distances, not FID). Real validat
 of samples give the best possible score. The plain autoencoder has no prior, so its samples come
 from a Gaussian fitted to its codes. Interpolation: 500 straight paths between the codes of test
 images are compared with cross-fades of the images. Overfitting: the same two models are trained on
-1,000 images, with learning curves of train and validation, and the nearest train image of samples.
+1,000 images; the report shows their train and validation curves, and samples beside the nearest
+train images.
 
 It takes 3 minutes on one CPU core. experiments/README.md has the figures. Expect the classifier to
 recognise 99 % of test images.
@@ -44,24 +45,27 @@ POINTS = 11  # points of a path, including both ends
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 6_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
-    net: variational.Net = "mlp"  # kind of encoder and decoder
+    net: variational.Net = "mlp"  # type of encoder and decoder
     width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
     latents: int = 16  # number of latents
     learning_rate: float = 1e-3  # learning rate of Adam
     warmup: int = 1_000  # steps over which the weight of the rate grows from 0
     classifier_steps: int = 800  # optimiser steps of the classifier
-    few: int = 1_000  # number of train images of the models that overfit
-    few_steps: int = 4_000  # optimiser steps of the models that overfit
+    few: int = 1_000  # number of train images of the models that are meant to overfit
+    few_steps: int = 4_000  # optimiser steps of the models that are meant to overfit
     compared: int = 5_000  # number of samples, and of real images that they are compared with
     paths: int = 500  # number of interpolation paths
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the jobs of the two models, of the same models on few images, and of the classifier."""
+    """Returns name -> `Job` (a model and its training).
+
+    The models are a VAE and a plain autoencoder, both again on few images, and the classifier.
+    """
     check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
@@ -166,7 +170,7 @@ def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots learning curves on train and validation of the models that overfit."""
+    """Plots the train and validation curves of the models on few images, to show overfitting."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         curves = grouped(finished.histories[label])["distortion"]
@@ -185,7 +189,7 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page: all sections for models on all images, samples for those on few images."""
+    """Builds the report page: all sections for models on all images, samples for those on few."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     few = (_few(splits[0], config.few), *splits[1:])

@@ -1,15 +1,16 @@
-"""Flow posteriors at an equal budget: diagonal Gaussian, planar, IAF and orthogonal Sylvester.
+"""Posteriors at an equal budget: diagonal Gaussian, and planar, IAF and Sylvester flows.
 
     python -m experiments image-flows --manual-dir DIR
     python -m experiments image-flows --preset paper       # for accelerators
 
 The data is statically binarised MNIST. All posteriors have the same encoder, decoder, steps,
-batches and seeds, and all flows the same number of flow steps. Published tables (van den Berg et
-al. 2018) train gated convolutional nets with 64 latents for hundreds of epochs, so results of a
-budget of minutes are not comparable with theirs.
+batches and seeds, and all flows have the same number of flow steps. Published tables (van den Berg
+et al. 2018) are from gated convolutional nets with 64 latents, trained for hundreds of epochs, so
+results of a few minutes of training are not comparable with them.
 
-The first command took 5 minutes of CPU. Expect a mean NLL of 107.5 nats for the diagonal posterior,
-107.0 for planar, 106.3 for IAF and 106.1 for Sylvester; three seeds do not separate the last two.
+The first command took 5 minutes of CPU time. Expect a mean NLL of 107.5 nats for the diagonal
+posterior, 107.0 for planar, 106.3 for IAF and 106.1 for Sylvester. With three seeds the difference
+between the last two is not significant.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
-    seeds: int = 3  # number of members, which are trained side by side in one program
+    seeds: int = 3  # number of models with different seeds, trained together in one program
     steps: int = 4_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
     width: int = 200  # units of the hidden layer of the encoder, and of the decoder
@@ -71,7 +72,7 @@ PAPER = Config(
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes a job for each posterior."""
+    """Returns name -> `Job` (a model and its training) for each posterior."""
     check(config, "width", "latents", "flows", "made", "columns", "tested", "nll_draws")
     size, flows = config.latents, config.flows
     posteriors = {
@@ -104,13 +105,13 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page of reconstructions with each posterior."""
+    """Builds the report page of reconstructions with each posterior."""
     sections = [reconstructions_section(models, splits[2])]
     return Page("Posteriors made by flows", __doc__ or "", sections)
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the NLL, the ELBO and its terms of all seeds."""
+    """Plots the NLL, the ELBO, its terms and the gap of each posterior, for all seeds."""
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(finished.result).items()

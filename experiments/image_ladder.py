@@ -4,11 +4,11 @@
     python -m experiments image-ladder --small 4 --large 8 --channels 64 --blocks 4 --remat
 
 This is the ladder VAE of Soenderby et al. 2016 in the residual form of Kingma et al. 2016, on
-dynamically binarised MNIST, with free bits in each level. Published results of such ladders, NLLs
-(1,000 draws) of 79.24, 78.52 and 78.30 at 3, 6 and 12 levels, are from far longer runs on static
-MNIST, so those of `image-priors` are easier to compare with. The first command takes 46 minutes on
-one CPU core that had other work as well, 30 of them training: 10 epochs, NLL (100 draws) 88.90,
-ELBO -93.11, 352 active units.
+dynamically binarised MNIST, with free bits in each level. Published NLLs (1,000 draws) of such
+ladders, 79.24, 78.52 and 78.30 nats with 3, 6 and 12 levels, are from far longer runs on statically
+binarised MNIST, so compare rather with the published results of `image-priors`. The first command
+takes 46 minutes on one CPU core that had other work as well, 30 of them training. Expect after 10
+epochs an NLL (100 draws) of 88.90 nats, an ELBO of -93.11 and 352 active units.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 5_000  # optimiser steps; 5000 are 10 epochs
     chunk: int = 100  # steps in one compiled call
-    dataset: str = "mnist"  # name of an image data set; height and width divide by 4
+    dataset: str = "mnist"  # name of an image data set with height and width divisible by 4
     small: int = 1  # stochastic levels at a quarter of the image's height and width
     large: int = 2  # stochastic levels at half of the image's height and width
     channels: int = 24  # channels of features and trunk
@@ -43,7 +43,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the job of the ladder VAE."""
+    """Returns the `Job` (a model and its training) of the ladder VAE, by its name."""
     check(config, "small", "large", "channels", "latents", "blocks", "nll_draws")
     if len(event) != 3:
         raise ae.UserError(

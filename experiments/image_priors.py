@@ -6,7 +6,8 @@
 The nets are those of Tomczak and Welling 2018: gated layers of 300 units, 40 latents per level, 500
 pseudo-inputs. Of 70,000 images 50,000 are for training, binarised again at every step, 10,000 for
 validation, and 10,000, binarised once, for test. The optimiser is Adam at 5e-4 with batches of 100.
-The weight of the rate grows over the first 5 % of the steps, as in the paper's 100 of 2,000 epochs.
+The weight of the rate grows over the first 5 % of the steps, as it does in the paper over 100 of
+2,000 epochs.
 Unlike in the paper, gradients are not normalised per tensor, log deviations are not clipped, and
 there is no early stopping: averaged weights of the last step are evaluated with K = 5000 draws. The
 convhvae is for accelerators. On one CPU core a step takes seconds; `--tested` and `--nll-draws`
@@ -34,7 +35,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 50_000  # optimiser steps; 50000 are 100 epochs
     chunk: int = 1_000  # steps in one compiled call
@@ -51,7 +52,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the job of the model with its prior."""
+    """Returns the `Job` (a model and its training) of the chosen model and prior, by its name."""
     check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
     vamp = config.prior == "vamp"
     top = ae.priors.Vamp(event, config.pseudo_inputs) if vamp else ae.priors.Standard()

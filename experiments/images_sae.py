@@ -3,10 +3,11 @@
     python -m experiments images-sae --dataset mnist
 
 Images of 784 pixels are encoded by 1,024 latents, of which 16, 32 or 64 are active. The codes of
-`shared/codes.py` are compared at the same L0; the textbook form of L1, with means instead of sums,
-has a fixed price. To see whether a unit can be interpreted, the labels of the 20 examples that
-activate it most are compared. With `--k 32` alone it takes 8 minutes on one CPU core. Expect most
-codes to explain 0.86 to 0.89 of the variance with 32 active latents, and L1 and April 0.57.
+`shared/codes.py` are compared at the same L0. The textbook form of L1, with means instead of sums,
+has a fixed weight of the L1 norm and so an L0 of its own. To see whether a unit can be interpreted,
+the labels of the 20 examples that activate it most are compared. With `--k 32` alone it takes 8
+minutes on one CPU core. Expect most codes to explain 0.86 to 0.89 of the variance with 32 active
+latents, and L1 and April 0.57.
 """
 
 from __future__ import annotations
@@ -47,20 +48,23 @@ JUDGED = 10_000  # number of train examples among which the top examples of unit
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     batch: int = 128  # examples in a batch
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
     latents: int = 1_024  # number of latents of each dictionary
-    k: tuple[int, ...] = (32, 16, 64)  # one or several numbers of active latents, for each code
+    k: tuple[int, ...] = (32, 16, 64)  # numbers of active latents at which each code is trained
     l1_mean: float = 0.3  # weight of mean |z|, added to the mean squared error
     code: int = 64  # number of units of the plain autoencoder's code, and of components of PCA
     learning_rate: float = 1e-3  # learning rate of Adam
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the jobs: the sparse codes, L1 with means, and a plain autoencoder of equal size."""
+    """Returns name -> `Job` (a model and its training).
+
+    The models are the sparse codes, L1 with means, and a plain autoencoder of equal size.
+    """
     check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
     if not config.k or not 1 <= min(config.k) <= max(config.k) <= latents:
@@ -95,7 +99,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures of each job and of PCA, and how far top examples agree on a label."""
+    """Computes test figures and the label agreement of top examples, for each job and for PCA."""
     train, _, test = splits
     judged = train.take(JUDGED)
 
@@ -137,7 +141,7 @@ def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
 
 
 def _units(activations: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Measures how far the top examples of units agree on a label.
+    """Returns how far the top examples of units agree on a label, or {} without labels.
 
     Units with activations of both signs count as two units each, one for each sign.
     """
@@ -171,7 +175,7 @@ def _pixels(split: Any) -> np.ndarray:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page: atoms and densities of all codes, and the sections on the code "topk"."""
+    """Builds the report page: atoms and firing frequencies of all codes, and sections on "topk"."""
     plain = models["plain"]
     sparse = {name: pair for name, pair in models.items() if name != "plain"}
     densities = {
@@ -188,7 +192,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the frontier of codes, plain autoencoder and PCA."""
+    """Plots the results of all codes, the plain autoencoder and PCA against their L0."""
     rows: dict[str, list[Any]] = {}
     for name, row in finished.result.items():
         if isinstance(row, dict) and "explained_variance" in row:

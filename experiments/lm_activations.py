@@ -1,11 +1,11 @@
-"""Collects activations of a language model in a store, and reports their statistics.
+"""Collects activations of a language model in a store on disk, and reports their statistics.
 
     python -m experiments lm-activations models/SmolLM2-135M-Instruct.Q4_1.gguf texts/
 
-It packs texts into rows, runs the model up to the last hook and writes the values at the hooks into
-OUT/store, which `aejax.data.activations.activations` opens. If it is killed and started again, it
-continues with the shard that was being written. report.html shows norms by layer and position,
-attention sinks, kurtosis, and the store's moments.
+It packs texts into rows of tokens, runs the model up to the last hook (a named place in the model)
+and writes the activations at the hooks into OUT/store, which `aejax.data.activations.activations`
+opens. If it is killed and started again, it continues with the file (shard) that was being written.
+report.html shows norms by layer and position, attention sinks, kurtosis, and the store's moments.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def command(
       corpus: brown, wordnet, bible, a folder of text files, or a file of JSON lines.
       out: the folder for the store, result.json and report.html.
       part: the split of the corpus to read.
-      held_out: the labels whose documents are only in `--part shifted`.
+      held_out: the labels whose documents form `--part shifted` and are left out of other parts.
       data_dir: the folder in which the corpus is prepared.
       manual_dir: the folder with the package's files of brown, wordnet or bible.
       hooks: the hooks to read, such as resid_post.15 mlp_out.3.
       length: the number of tokens in a row.
-      rows: the number of rows that go through the model together.
-      together: whether texts follow each other in a row; otherwise a row holds one text.
+      rows: the number of rows in one forward pass.
+      together: whether several texts follow each other in a row; otherwise a row has one text.
       bos: whether the BOS token is put before every text.
-      tokens: the largest number of tokens to read, rounded up to whole passes.
+      tokens: the largest number of tokens to read, rounded up to whole forward passes.
       first_positions: the number of tokens to leave out at the start of each row; the first token
         is usually an attention sink.
-      norm_quantile: leaves out tokens whose norm is above this quantile of the first pass.
+      norm_quantile: leaves out tokens with a norm above this quantile of the first pass's norms.
       dtype: the dtype of the model's products and of the store.
       shard_tokens: the number of tokens in a shard; a kill loses at most the unfinished shard.
       surveyed: the approximate number of tokens for the statistics in the report.

@@ -5,19 +5,19 @@
     python -m experiments mnist-iwae --schedule stages --batch 20 --steps 9774400
 
 The nets are the paper's, with tanh, and the last bias starts at the logits of the mean train image.
-They have layers of 784-200-200-50 units and back. With two stochastic layers they have
-784-200-200-100-100-100-50 and back, and codes are drawn from the bottom up. DReG is only for one
-layer. As in the paper's code, 59,600 images are for training, binarised again at every step. The
-other 400 are evaluated during training and decide nothing. All 10,000 test images are evaluated,
-binarised once.
+The encoder has layers of 784-200-200-50 units, and the decoder the same in reverse. With two
+stochastic layers they have 784-200-200-100-100-100-50 units, and the lower code (100) is drawn
+before the upper one (50). DReG is only for one layer. As in the paper's code, 59,600 images are for
+training, binarised again at every step. The other 400 are evaluated during training, but the result
+does not depend on them. All 10,000 test images are evaluated, binarised once.
 
 The schedule `stages` is the paper's: learning rates from 1e-3 to 1e-4 in 8 stages of 3^i epochs,
 3,280 epochs in all at batch 20, and Adam with epsilon 1e-4. The schedule `falling` is for shorter
 runs: the rate falls to zero along half a cosine, and averaged weights are evaluated.
 
-The first command gives 906 epochs, NLL 86.36, ELBO -90.15, 22 active units, in 27 minutes on 2 CPU
-cores, 23 of them training. experiments/README.md has the results of the other rows, and says
-which were not run.
+The first command trains for 906 epochs; it takes 27 minutes on 2 CPU cores, 23 of them training.
+Expect an NLL of 86.36 nats, an ELBO of -90.15 and 22 active units. experiments/README.md has the
+results of the other rows, and says which were not run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RISE = 1_000  # steps over which the learning rate of `falling` rises from 0
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 270_000  # optimiser steps; 270000 are 906 epochs at batch 200
     batch: int = 200  # examples in a batch
@@ -52,13 +52,13 @@ class Config(Numbers):
     layers: Literal[1, 2] = 1  # number of stochastic layers
     objective: Literal["vae", "iwae", "dreg"] = "vae"  # the bound that training maximises
     draws: int = 1  # number of codes drawn for each example at each step, K
-    schedule: Literal["falling", "stages"] = "falling"  # learning rate over steps
+    schedule: Literal["falling", "stages"] = "falling"  # schedule of the learning rate
     learning_rate: float = 3e-3  # peak learning rate of Adam for `falling`
     nll_draws: int = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the job of the paper's model with one of its objectives."""
+    """Returns the `Job` of the paper's model: the model and its training, as the config says."""
     check(config, "draws", "nll_draws")
     if config.layers == 2 and config.objective == "dreg":
         raise ae.UserError(
@@ -80,7 +80,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def tanh(widths: tuple[int, ...], shape: tuple[int, ...] | None = None) -> Any:
-    """Makes dense layers with tanh, as in the paper."""
+    """Returns dense layers with tanh, as in the paper."""
     return ae.nets.MLP(widths, shape, jnp.tanh)
 
 
@@ -97,7 +97,7 @@ def _objective(config: Config) -> tuple[ae.Objective, ae.Bound]:
 
 
 def rate(config: Config) -> optax.Schedule:
-    """Makes the schedule of the learning rate, step -> number."""
+    """Returns the schedule of the learning rate, step -> rate."""
     if config.schedule == "falling":
         rise = min(RISE, config.steps // 10)
         return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, rise, config.steps)
@@ -108,7 +108,7 @@ def rate(config: Config) -> optax.Schedule:
 
 
 def _start(train: Split) -> Any:
-    """Makes the initialisation that sets the last bias to the logits of the mean train image."""
+    """Returns the initialisation that sets the last bias to the logits of the mean train image."""
     images = train.arrays["image"]
     return ae.initialise.base_rates(np.mean(images, axis=0, dtype=np.float64) / 255)
 

@@ -1,4 +1,4 @@
-"""Six methods that disentangle the factors of sprites, with many seeds each, under ten scores.
+"""Six methods that disentangle the factors of sprites, with many seeds each, and ten scores.
 
     python -m experiments sprites-disentangle --seeds 10
     python -m experiments sprites-disentangle --preset paper       # for accelerators
@@ -6,9 +6,9 @@
 aejax.data.pictures.sprites renders 30,720 binary images of 32x32 pixels from known factors: shape,
 scale, orientation, x and y. The methods beta-VAE, annealed capacity, FactorVAE, DIP-VAE I and II
 and beta-TCVAE have the same nets, steps and data. Scores are computed from posterior means of the
-whole data set. The same scores of shuffled codes show what a code without information gets.
-Ten seeds took 22 minutes on one CPU core that had other work as well, 11 minutes of CPU: beta-TCVAE
-and FactorVAE lead in most scores, annealed capacity comes last in seven of the ten.
+whole data set. The scores of shuffled codes show what a code without information gets. Ten seeds
+took 22 minutes on one CPU core that had other work as well, 11 minutes of CPU time. Expect
+beta-TCVAE and FactorVAE to lead in most scores, and annealed capacity to be last in seven of ten.
 `--preset paper` is the protocol of Locatello et al. 2019: convolutional nets at 64x64 pixels,
 300,000 steps of batch 64, and six strengths of each method with 50 seeds each.
 """
@@ -61,22 +61,22 @@ SHUFFLED = "shuffled codes"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
-    seeds: int = 10  # number of members, which are trained side by side in one program
+    seeds: int = 10  # number of models with different seeds, trained together in one program
     steps: int = 2_500  # optimiser steps
     batch: int = 64  # examples in a batch
     chunk: int = 500  # steps in one compiled call
     log_every: int = 100  # steps between two lines of metrics.jsonl
     dataset: Literal["sprites", "sprites64"] = "sprites"  # images of 32x32 or of 64x64 pixels
-    net: Literal["mlp", "conv"] = "mlp"  # kind of encoder and decoder
+    net: Literal["mlp", "conv"] = "mlp"  # type of encoder and decoder
     width: int = 128  # units of each hidden layer of mlp
     critic: int = 128  # units of each hidden layer of FactorVAE's critic
     critic_layers: int = 3  # number of the critic's hidden layers
     latents: int = 10  # number of latents
     strengths: int = 1  # number of strengths of each method, from 1 to 6
     learning_rate: float = 1e-3  # learning rate of Adam
-    points: int = 1_000  # train points of the classifiers in scores; half as many test them
+    points: int = 1_000  # examples on which scores train classifiers; half as many test these
     draws: int = 200  # samples of each code for the mutual information gap of samples
     trees: Literal["forest", "boosted"] = "forest"  # trees of DCI; disentanglement_lib has boosted
 
@@ -97,7 +97,7 @@ PAPER = Config(
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes a job for each method and strength."""
+    """Returns name -> `Job` (a model and its training) for each method and strength."""
     check(config, "width", "critic", "critic_layers", "latents", "strengths", "points", "draws")
     jobs = {}
     for method, strengths in STRENGTHS.items():
@@ -197,7 +197,7 @@ def scored(
     MIG of samples, as in Chen et al. 2018.
 
     Args:
-      config: the experiment's numbers.
+      config: the experiment's settings.
       mean: f[N, L], the posterior means.
       log_std: f[N, L], the logarithms of the posterior deviations.
       factors: i[N, 5].
@@ -246,7 +246,7 @@ def _members(done: Any) -> Any:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the page of traversals, for each method's first seed."""
+    """Builds the report page of latent traversals, for each method's first seed."""
     shown = {label: models[label] for label in list(models)[:: config.strengths]}
     return Page("Disentangling sprites", __doc__ or "", [traversals_section(shown, splits[2])])
 

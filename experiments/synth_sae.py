@@ -4,7 +4,7 @@
     python -m experiments peers runs/synth-sae --peer-python PATH   # with sae-lens and torch
 
 The data has 512 features of a reduced SynthSAEBench in 64 dimensions, 5.9 of which are active in a
-token on average, and is read from an activation store. Dictionaries have 256 latents. Each code is
+token on average, and is read from an activation store. Dictionaries have 256 latents. Each type is
 trained at three numbers of active latents with three seeds, all nine in one compiled program on the
 same tokens. The second command trains SAELens' SAEs on the same tokens in the same order and adds
 their results. It takes 12 minutes on one CPU core, and 10 for SAELens. Expect these explained
@@ -28,9 +28,9 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
-    seeds: int = 3  # members for each code and L0, which are trained on the same tokens
+    seeds: int = 3  # number of seeds for each code and L0, all trained on the same tokens
     steps: int = 5_000  # optimiser steps
     batch: int = 256  # examples in a batch
     log_every: int = 50  # steps between two lines of metrics.jsonl
@@ -49,7 +49,7 @@ def recipe(config: Config) -> SynthBench:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes a job for each code, swept over the numbers of active latents."""
+    """Returns name -> `Job` (models and their training) for each code, swept over L0."""
     check(config, "tokens", "features", "size", "latents")
     if not config.l0 or not 1 <= min(config.l0) <= max(config.l0) <= config.latents:
         raise ae.UserError(

@@ -24,7 +24,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The numbers of the experiment, each a flag of the command."""
+    """The settings of the experiment, each a flag of the command."""
 
     steps: int = 5_000  # optimiser steps
     batch: int = 256  # examples in a batch
@@ -44,7 +44,7 @@ def recipe(config: Config) -> Superposition:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Makes the jobs: L1 at several weights, other codes at several numbers of active latents."""
+    """Returns name -> `Job` (models and their training): L1 swept over weights, others over L0."""
     check(config, "tokens", "features", "size", "latents")
     if (
         not config.l1

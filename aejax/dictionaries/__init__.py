@@ -1,4 +1,4 @@
-"""Sparse dictionaries: recipes, objectives, and plain weights, folding, editing, resampling."""
+"""Sparse dictionaries: training recipes, objectives, resampling, plain weights and their edits."""
 
 from aejax.dictionaries.editing import frequency, merged, ordered, pruned, recalibrated, taken
 from aejax.dictionaries.folding import fold, unfold

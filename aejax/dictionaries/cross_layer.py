@@ -1,15 +1,15 @@
 """Cross-layer transcoders: a latent that reads at layer l writes at layer l and all later ones.
 
-They are the parts of a crosscoder with some blocks of the weights at zero (Ameisen et al. 2025):
+Such a model is a crosscoder in which some blocks of the weights stay zero (Ameisen et al. 2025):
 
     model = Autoencoder(Scale(), TopK(layers * n, k), Dictionary((layers, d_out), scale=Scale()))
     tx = optax.chain(optax.adam(1e-3), cross_layer.kept(layers))
     start = (standardised(train), cross_layer.started(layers))
     learner(model, sparse(revival=1 / 32), tx, initialise=start)
 
-Inputs are [B, layers, d] and targets [B, layers, d_out], as `store.split(inputs, outputs)` makes
-them of two tuples of hooks. The latents are divided evenly over the layers, in order. `fold` gives
-plain weights, in which the blocks are zero too, so that every other function works on them.
+Inputs are [B, layers, d] and targets [B, layers, d_out], which `store.split(inputs, outputs)`
+returns for two tuples of hooks. The latents are divided evenly over the layers, in order. `fold`
+returns plain weights as for any dictionary; the same blocks are zero in them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aejax.variables import ATOMS, KERNEL, Path, get, put
 
 
 def reads(layers: int, rows: int, latents: int) -> np.ndarray:
-    """Returns which entries of the kernel are free, bool[rows, latents].
+    """Returns which entries of the encoder's kernel may be nonzero, bool[rows, latents].
 
     Args:
       layers: the number of layers.
@@ -44,7 +44,7 @@ def reads(layers: int, rows: int, latents: int) -> np.ndarray:
 
 
 def writes(layers: int, latents: int, columns: int) -> np.ndarray:
-    """Returns which entries of the atoms are free, bool[latents, columns].
+    """Returns which entries of the decoder rows (atoms) may be nonzero, bool[latents, columns].
 
     Args:
       layers: the number of layers.
@@ -59,7 +59,7 @@ def writes(layers: int, latents: int, columns: int) -> np.ndarray:
 
 
 def started(layers: int) -> Initialise:
-    """Returns an initialiser that sets the blocks to zero that a latent neither reads nor writes.
+    """Returns an initialiser that zeroes the weights of layers that a latent may not read or write.
 
     Args:
       layers: the number of layers.
@@ -75,7 +75,9 @@ def started(layers: int) -> Initialise:
 
 
 def kept(layers: int) -> optax.GradientTransformation:
-    """Returns a transformation that leaves these blocks at zero; put it last in a chain.
+    """Returns an optax transformation that keeps the weights that `started` zeroes at zero.
+
+    Put it last in a chain.
 
     Args:
       layers: the number of layers.

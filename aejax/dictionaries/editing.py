@@ -1,12 +1,12 @@
-"""Changes of plain weights after training: thresholds set to an L0, latents left out or merged.
+"""Edits of plain weights after training: thresholds set to reach an L0, latents removed or merged.
 
     plain = recalibrated(plain, x, l0=32)     # 32 latents are active for an example of x
     plain = pruned(plain, x)                  # without the latents that no example of x uses
     plain = merged(plain, above=0.99)         # one latent in place of several that are alike
     plain = ordered(plain, x)                 # the most frequent latent first
 
-Each takes weights and returns weights, and all but `recalibrated` choose and reorder latents by
-`taken`. The examples are an array f32[N, d] or f32[B, T, d], or a split.
+Each function returns new weights; all but `recalibrated` select and reorder latents with `taken`.
+The examples x are an array f32[N, d] or f32[B, T, d], or a split.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def frequency(plain: Plain, x: Any) -> np.ndarray:
       x: the examples.
 
     Raises:
-      UserError: if the examples have another size than the weights read.
+      UserError: if the size of an example is not the input size of the weights.
     """
     used, examples = np.zeros(plain.latents, np.int64), 0
     for rows in _chunks(plain, x):
@@ -45,20 +45,21 @@ def frequency(plain: Plain, x: Any) -> np.ndarray:
 def taken(plain: Plain, latents: Any) -> Plain:
     """Returns the weights of some latents, in the given order.
 
-    A code that selects the k largest keeps k, or as many latents as are left.
+    The k of a code that selects the k largest becomes the number of latents that are left if there
+    are fewer than k.
 
     Args:
       plain: the weights.
-      latents: the numbers of the latents, from 0, each once.
+      latents: the indices of the latents, from 0, each once.
 
     Raises:
-      UserError: if there is no such latent, none is given, or one is given twice.
+      UserError: if no index is given, one is out of range, or one is given twice.
     """
     rows = np.asarray(latents, np.int64).reshape(-1)
     known = len(rows) and 0 <= rows.min() <= rows.max() < plain.latents
     if not known or len(np.unique(rows)) < len(rows):
         raise UserError(
-            f"{len(rows)} latents were chosen of {plain.latents}: give numbers from 0 to "
+            f"{len(rows)} latents were chosen of {plain.latents}: give indices from 0 to "
             f"{plain.latents - 1}, each once"
         )
     fields = {name: plain.needed(name)[rows] for name in kind_of(plain).vectors}
@@ -67,7 +68,7 @@ def taken(plain: Plain, latents: Any) -> Plain:
 
 
 def pruned(plain: Plain, x: Any, least: float = 0.0) -> Plain:
-    """Returns the weights without dead latents: those that hardly any of the examples use.
+    """Returns the weights without latents that are active for at most a share `least` of examples.
 
     The output for these examples stays the same if `least` is 0.
 
@@ -94,22 +95,21 @@ def ordered(plain: Plain, x: Any) -> Plain:
 
 
 def merged(plain: Plain, above: float = 0.99) -> Plain:
-    """Returns the weights with one latent in place of several that are duplicates.
+    """Returns the weights with each group of duplicate latents merged into one latent.
 
     Latents are duplicates if both their encoder columns and their decoder rows have a larger cosine
-    than `above`. The first of them keeps its decoder row; its encoder column and the biases and
-    thresholds in `scales` become the sum over the duplicates, each times the multiple of the kept
-    row that the duplicate's own row is. Where the duplicates are multiples of each other, biases
-    included, the output of codes that select no k stays the same; where a code selects the k
-    largest, a slot becomes free for another latent.
+    than `above`. The first of them keeps its decoder row w. Its encoder column, and its biases and
+    thresholds (the fields that the code's class lists in `scales`), become weighted sums over the
+    duplicates; the weight of a duplicate with decoder row v is <v, w> / <w, w>. If the duplicates
+    are multiples of each other, biases included, this does not change the output. But in a code
+    that selects the k largest, a slot becomes free for another latent.
 
     Args:
       plain: the weights.
       above: the cosine, between 0 and 1.
 
     Raises:
-      UserError: if the class of the code does not say how its codes grow with its weights, or the
-        cosine is out of range.
+      UserError: if the code's class has no `scales`, or the cosine is out of range.
     """
     kind = kind_of(plain)
     if kind.scales is None:
@@ -139,11 +139,11 @@ def merged(plain: Plain, above: float = 0.99) -> Plain:
 def recalibrated(plain: Plain, x: Any, l0: float) -> Plain:
     """Returns JumpReLU weights whose thresholds leave `l0` latents active on average.
 
-    All thresholds are multiplied by one factor. A folded BatchTopK has one threshold for all
-    latents, or one for all in units of the output, so that this sets it; the thresholds that a
-    JumpReLU has learned keep their ratios. The factor is exact: of N examples, the l0 N latents
-    with the largest pre-activation, as a multiple of the threshold, are active. Where no threshold
-    is above 0, all become one number.
+    All thresholds are multiplied by one factor, so the learned thresholds of a JumpReLU keep their
+    ratios; a folded BatchTopK has one threshold for all latents (perhaps in units of the output),
+    which this replaces. The factor is exact: over N examples, the l0 * N pre-activations that are
+    largest relative to their threshold are active. If no threshold is above 0, all latents get the
+    same one.
 
     Args:
       plain: the weights, with the activation jumprelu.
@@ -151,8 +151,8 @@ def recalibrated(plain: Plain, x: Any, l0: float) -> Plain:
       l0: the mean number of active latents to reach.
 
     Raises:
-      UserError: if the activation is another one, or fewer latents than that have a positive
-        pre-activation.
+      UserError: if the activation is not jumprelu, or fewer than `l0` latents have a positive
+        pre-activation on average.
     """
     if plain.activation != "jumprelu":
         raise UserError(
@@ -194,7 +194,7 @@ def _size(plain: Plain) -> tuple[int, tuple[int, ...] | None]:
 
 
 def _chunks(plain: Plain, x: Any) -> Iterator[Any]:
-    """Yields the inputs of the examples, some at a time."""
+    """Yields the inputs of the examples in batches f32[BATCH, ...]."""
     for batch in as_data(x, *_size(plain)).batches(BATCH):
         yield batch.x
 
@@ -205,7 +205,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _first_alike(atoms: np.ndarray, columns: np.ndarray, above: float) -> np.ndarray:
-    """Returns for each latent the first one of which it is a duplicate, i64[m]; else itself.
+    """Returns i64[m]: for each latent the index of the first one that it duplicates, else its own.
 
     Args:
       atoms: f64[m, d_out], rows of norm 1 or 0.
@@ -217,7 +217,7 @@ def _first_alike(atoms: np.ndarray, columns: np.ndarray, above: float) -> np.nda
         part = slice(start, start + ROWS)
         alike = (atoms[part] @ atoms.T > above) & (columns[part] @ columns.T > above)
         for i, row in enumerate(alike, start):
-            if first[i] == i:  # a duplicate of an earlier one collects none of its own
+            if first[i] == i:  # a latent that duplicates an earlier one has no duplicates itself
                 others = np.flatnonzero(row[i + 1 :]) + i + 1
                 first[others[first[others] == others]] = i
     return first

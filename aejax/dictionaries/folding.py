@@ -37,7 +37,7 @@ def fold(model: Any, variables: Variables) -> Plain:
     Args:
       model: an Autoencoder whose encoder is Identity, Scale or Normalise, whose bottleneck is
         sparse and whose decoder is a Dictionary.
-      variables: the {params, memory} of one member (one seed).
+      variables: the {params, memory} of one model, without an axis of seeds.
 
     Raises:
       UserError: if the model is not such a linear dictionary, or if its skip connection reads the
@@ -67,36 +67,36 @@ def fold(model: Any, variables: Variables) -> Plain:
 
 
 def check_member(variables: Variables) -> None:
-    """Checks that the variables are those of one member, not of several seeds.
+    """Checks that the variables are those of one model, not of several seeds.
 
     Raises:
-      UserError: if the atoms have a leading axis of members.
+      UserError: if the atoms have a leading axis of seeds.
     """
     atoms = get(variables, ATOMS)
     if atoms is not None and np.ndim(atoms) > 2:
         raise UserError(
-            f"these are the variables of {np.shape(atoms)[0]} members, but those of one are "
-            "needed: use ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables)"
+            f"these are the variables of {np.shape(atoms)[0]} seeds, but those of one are needed: "
+            "use ae.load(folder, seed=0) or jax.tree.map(lambda leaf: leaf[0], variables)"
         )
 
 
 def input_size(variables: Variables) -> int | None:
-    """Returns how many numbers the encoder reads, d; None if the model is no dictionary.
+    """Returns the encoder's input size d, or None if the model is not a dictionary.
 
     Args:
-      variables: the {params, memory} of one member.
+      variables: the {params, memory} of one model.
     """
     kernel, atoms = get(variables, KERNEL), get(variables, ATOMS)
     if kernel is not None:
         return np.shape(kernel)[0]
-    return None if atoms is None else np.shape(atoms)[1]  # a tied code, which reads the atoms
+    return None if atoms is None else np.shape(atoms)[1]  # a tied code encodes by its atoms
 
 
 def raw_atoms(variables: Variables) -> np.ndarray:
-    """Returns what each latent adds to the output in raw units: the atoms unscaled, f64[m, D].
+    """Returns the decoder rows (atoms) in the units of raw outputs, f64[m, D].
 
     Args:
-      variables: the {params, memory} of one member.
+      variables: the {params, memory} of one model.
 
     Raises:
       UserError: if the decoder has no atoms.
@@ -112,7 +112,7 @@ def raw_atoms(variables: Variables) -> np.ndarray:
 
 
 def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
-    """Rewrites weights that expect (x - mean) * factor as weights that take raw inputs x.
+    """Returns weights for raw inputs x, from weights for the inputs (x - mean) * factor.
 
     The returned weights do not subtract the decoder's bias from the input, because it is folded
     into the encoder's biases.
@@ -135,7 +135,7 @@ def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
 
 
 def _fold_output(plain: Plain, scale: Any, skip: Any) -> Plain:
-    """Rewrites the weights to give raw outputs and to read raw inputs in the skip connection."""
+    """Returns weights with raw outputs and a skip connection from raw inputs, by folding scales."""
     bias = _wide(plain.b_dec)
     kernel = None if plain.W_skip is None else _wide(plain.W_skip)
     if kernel is not None and skip is not None:
@@ -233,7 +233,7 @@ def _times(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 
 def _before(factor: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Turns a kernel f64[D, m] for scaled values into the kernel for raw values."""
+    """Returns the kernel f64[D, m] for raw values, from the kernel for scaled values."""
     if factor.ndim == 2:
         return factor @ kernel
     return kernel * (factor[:, None] if factor.ndim == 1 else factor)

@@ -1,10 +1,10 @@
-"""Objectives of the sparse autoencoder papers, each a mapping of a few named terms.
+"""Objectives of the sparse autoencoder papers, each a mapping name -> (weight, loss term).
 
     objective = objectives.gated(l1=0.1)
     objective = merge(objectives.april(optax.linear_schedule(0.0, 5.0, 10_000)), watch(...))
 
-Terms sum over the event, and the default weights assume data in the paper's own scale: use
-`initialise.mean_square` or `initialise.expected_norm`.
+Terms sum over the values of an example, and the default weights assume data in the paper's own
+scale: use `initialise.mean_square` or `initialise.expected_norm`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def gated(l1: optax.ScalarOrSchedule, detach: bool = True, weighted: bool = Fals
 
     Args:
       l1: the weight of the L1 penalty.
-      detach: whether the gate's reconstruction leaves the decoder untrained; SAELens: False.
-      weighted: whether the L1 penalty is weighted by the atoms' norms; SAELens: True.
+      detach: whether the gate's reconstruction has no gradient in the decoder; False in SAELens.
+      weighted: whether the L1 penalty is weighted by the atoms' norms; True in SAELens.
     """
     terms = {"l1": (l1, losses.gate_l1(weighted)), "gate": (1.0, losses.gate_error(detach))}
     return merge(sparse(), terms)
@@ -74,11 +74,13 @@ def matryoshka(
     revival: optax.ScalarOrSchedule | None = 1 / 32,
     bias: bool = False,
 ) -> Objective:
-    """Returns the error of every prefix of the latents, for BatchTopK (Bussmann et al. 2025).
+    """Returns the reconstruction errors of prefixes of the latents (Bussmann et al. 2025).
+
+    A prefix of length m_i reconstructs with the first m_i latents alone. Use it with BatchTopK.
 
     Args:
       prefixes: the prefix lengths m_1 < ... < m_G = m; `losses.fractions(m)` gives the usual ones.
-      weights: the weight of each prefix; None: 1 / G each; SAELens: 1 each.
+      weights: the weight of each prefix; None: 1 / G each. SAELens uses 1 each.
       revival: the weight of AuxK, which explains the residual of the whole dictionary; None: no
         AuxK.
       bias: whether the bias alone counts as a further prefix, of length 0.

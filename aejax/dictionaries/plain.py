@@ -1,10 +1,10 @@
-"""Functions of plain weights, the one record that can hold any sparse dictionary.
+"""Functions of `Plain`, the record of weights that can represent any sparse dictionary.
 
-    codes = encode(plain, x)               # x f32[N, d] gives f32[N, m], [B, T, d] [B, T, m]
-    y     = decode(plain, codes, x)        # f32[N, d_out]; x is read by a skip connection only
+    codes = encode(plain, x)               # f32[N, m] for x f32[N, d], or [B, T, m] for [B, T, d]
+    y     = decode(plain, codes, x)        # f32[N, d_out]; a skip or normalisation needs x
 
-`aejax.fold(model, variables)` makes a Plain from a trained model, with the input scale and the
-decoder norms folded in; `aejax.unfold(plain)` makes a model from a Plain. Files of other libraries
+`aejax.fold(model, variables)` returns a trained model as a Plain, with the input scale and the
+decoder norms folded in; `aejax.unfold(plain)` returns a Plain as a model. Files of other libraries
 are read into a Plain and written from one, so its fields have the names that those files use:
 W_enc, b_dec, apply_b_dec_to_input.
 """
@@ -57,7 +57,10 @@ def kind_of(plain: Plain) -> type[Sparse]:
 
 
 def inputs(plain: Plain, x: Any) -> Array:
-    """Returns what W_enc multiplies, f32[N, d]: x normalised, minus b_dec where the weights ask.
+    """Returns the encoder's input, which W_enc multiplies, f32[N, d].
+
+    It is x, normalised as `plain.normalisation` says, and minus b_dec if
+    `plain.apply_b_dec_to_input` is set.
 
     Args:
       plain: the weights.
@@ -139,7 +142,9 @@ def reconstruct(plain: Plain, x: Any) -> Array:
 
 
 def output_scale(plain: Plain, x: Array) -> Array:
-    """What the output of each example is multiplied by, f32[B, 1]: 1 without a normalisation.
+    """Returns the factor of each example's output that undoes the input's normalisation, f32[B, 1].
+
+    Without a normalisation the factor is 1.
 
     Args:
       plain: the weights.
@@ -149,7 +154,7 @@ def output_scale(plain: Plain, x: Array) -> Array:
 
 
 def fold_decoder_norms(plain: Plain) -> Plain:
-    """Rewrites the weights so that every atom has norm 1, without changing the output.
+    """Returns weights with the same output in which every atom has norm 1.
 
     Activations are then in units of the output. A latent whose atom is zero adds nothing; its
     pre-activation becomes zero too, so that a top-k selection does not choose it.

@@ -1,11 +1,12 @@
-"""What a recipe is: all that `ae.learner` takes to train one kind of sparse code.
+"""What a recipe is: the arguments with which `ae.learner` trains one type of sparse code.
 
-A recipe stands on four choices that all kinds share. The model centres its data and scales them to
-mean square 1, so that data of any scale train alike. Adam's rate is a share of the size of an
+All recipes share four choices. The model centres its data and scales them to mean square 1, so that
+training does not depend on the scale of the data. Adam's learning rate is a share of the size of an
 atom's entries, and falls to 0 over the last fifth of the steps, if their number is known.
-Thresholds are logarithms, which Adam moves by about its rate in a step whatever the size of the
-data: they have a rate of their own, or they would arrive after tens of thousands of steps. While a
-price is steered, gradients are clipped, because their norms change manyfold.
+Thresholds are trained as logarithms, which Adam changes by about its learning rate in a step,
+whatever the scale of the data. They have a learning rate of their own, or they would need tens of
+thousands of steps. If a controller adjusts the weight of the sparsity penalty ("price") to reach an
+L0, gradients are clipped, because their norms change manyfold.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from aejax.types import Batch, Key, Objective, Term, Variables
 from aejax.variables import KERNEL, get, put
 
 Event = int | Sequence[int]
-# Adam moves an entry by about its rate in a step. An atom of norm 1 has entries of 1 / sqrt(D),
-# and 60 steps in one direction may change them by as much: a rate of 3e-3 at D 32, 6e-4 at 768.
+# The learning rate is RATE / sqrt(D): 3e-3 for D = 32, 6e-4 for D = 768. Adam moves an entry by
+# about its rate in a step, and an atom of norm 1 has entries of about 1 / sqrt(D), so 60 steps in
+# one direction change an entry by about its own size.
 RATE = 1 / 60
 THRESHOLD_RATE = 5e-3  # the learning rate of thresholds, which are logarithms
-CLIP = 1.0  # the largest norm of a steered code's gradient, as in Conerly et al. 2024
+CLIP = 1.0  # the largest norm of the gradient if L0 is steered, as in Conerly et al. 2024
 
 
 class Recipe(NamedTuple):
@@ -49,19 +51,19 @@ class Recipe(NamedTuple):
 
 
 class Training(NamedTuple):
-    """The numbers of the training that a recipe's schedules follow."""
+    """The settings of training on which a recipe's schedules depend."""
 
     steps: int | None  # the number of training steps; None: unknown, so that no rate falls
-    learning_rate: Any  # Adam's, a number that a sweep may trace; None: RATE / sqrt(D)
+    learning_rate: Any  # Adam's learning rate, which a sweep may trace; None: RATE / sqrt(D)
 
     def steered(self, l0: Any) -> dict[str, Any]:
-        """Returns the fields of a bottleneck whose price is steered; {} if l0 is None."""
+        """Returns the bottleneck's arguments that steer the penalty to l0, or {} if l0 is None."""
         if l0 is None:
             return {}
         return {"l0": l0} if self.steps is None else {"l0": l0, "descent": max(self.steps // 2, 1)}
 
     def adam(self, rate: Any) -> optax.GradientTransformation:
-        """Returns Adam at a rate that falls linearly to 0 over the last fifth of known steps."""
+        """Returns Adam; if `steps` is known, its rate falls to 0 over the last fifth of them."""
         if self.steps is None:
             return optax.adam(rate)
         fall = max(self.steps // 5, 1)
@@ -69,10 +71,10 @@ class Training(NamedTuple):
 
 
 def sparsity(name: str, penalty: Term, l0: Any, weight: Any) -> Objective:
-    """Returns a penalty that is steered to L0, or has a fixed weight.
+    """Returns a sparsity penalty whose weight is fixed, or adjusted by a controller to reach l0.
 
     Args:
-      name: the code's name, for the error.
+      name: the recipe's name, for the error message.
       penalty: the sparsity penalty.
       l0: the mean number of active latents to reach, or None.
       weight: the penalty's weight, a number or a schedule, or None.
@@ -84,7 +86,7 @@ def sparsity(name: str, penalty: Term, l0: Any, weight: Any) -> Objective:
         given = "neither" if l0 is None else "both"
         raise UserError(
             f"the recipe {name} was given {given} of l0 and weight: give l0, the mean number of "
-            "active latents to which its price is steered, or weight, a fixed price"
+            "active latents that it should reach, or weight, the fixed weight of its penalty"
         )
     return steer(penalty) if weight is None else {"price": (weight, penalty)}
 
@@ -103,7 +105,7 @@ def recipe(
       code: the bottleneck.
       dictionary: the decoder, without a `scale`, which is added here.
       objective: the loss.
-      training: the numbers that the optimiser follows.
+      training: the number of steps and the learning rate.
       start: the initialisers that follow `standardised`.
       unit: whether the optimiser keeps the atoms at norm 1.
     """
@@ -126,7 +128,7 @@ def recipe(
 
 
 def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Scales the encoder to norm 0.1, with atoms of norm 1 (as the library dictionary_learning).
+    """Initialises the encoder at norm 0.1 beside atoms of norm 1, as dictionary_learning does.
 
     With an encoder of norm 1 the latents of an L1 code start as large as the data, and many end up
     active but tiny.
@@ -135,7 +137,7 @@ def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
 
 
 def _labels(params: Any) -> Any:
-    """Labels the parameters for the two optimisers: "threshold", or "rest"."""
+    """Returns the name of each parameter's optimiser: "threshold" or "rest"."""
 
     def label(path: Any, _: Any) -> str:
         return "threshold" if "threshold" in jax.tree_util.keystr(path[-1:]) else "rest"

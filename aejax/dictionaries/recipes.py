@@ -1,18 +1,20 @@
-"""Recipes: a model, an objective, an optimiser and a start for each kind of sparse code.
+"""Recipes: a model, objective, optimiser and initialisation for each type of sparse code.
 
     recipe = ae.recipes.jumprelu((32,), latents=128, l0=3.0)
     learner = ae.learner(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
 
 `topk`, `batchtopk` and `matryoshka` fix the number of active latents by `k`. All others reach `l0`
-by a price that a controller adjusts in training (see `bottlenecks.sparse.memory.Controller`), or
-have a fixed `weight`. A recipe follows its paper, except for what all recipes share
-(`dictionaries.recipe`), and is a record whose fields may be replaced. All of them take:
+by a penalty whose weight a controller adjusts in training (see
+`bottlenecks.sparse.memory.Controller`), or have a penalty of fixed `weight`. A recipe follows its
+paper, except for what all recipes share (`dictionaries.recipe`), and is a record whose fields may
+be replaced. All recipes have these arguments:
 
     event          the shape of one example, such as (32,), or the number of its values
     latents        the number of latents, m
     steps          the number of training steps, over the last fifth of which the learning rate
-                   falls to 0; None: it stays as it is, and training may go on
-    learning_rate  Adam's; None: 1 / (60 sqrt(D)) for examples of D values, 3e-3 at 32, 6e-4 at 768
+                   falls to 0; None: the rate is constant, for any number of steps
+    learning_rate  Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values, which is
+                   3e-3 for D = 32 and 6e-4 for D = 768
 """
 
 from __future__ import annotations
@@ -40,16 +42,16 @@ def topk(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns TopK with AuxK (Gao et al. 2024).
+    """Returns the recipe of TopK with AuxK (Gao et al. 2024).
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
       k: the number of active latents of each example.
-      active: the number of the k slots that are used, which a sweep may trace; None: all k.
+      active: how many of the k slots are used, which a sweep may trace; None: all k.
       revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     code = TopK(latents, k, active=active)  # pyright: ignore[reportCallIssue]
     return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
@@ -64,16 +66,16 @@ def batchtopk(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns BatchTopK with AuxK (Bussmann et al. 2024).
+    """Returns the recipe of BatchTopK with AuxK (Bussmann et al. 2024).
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      k: the mean number of active latents of the examples of a batch; a sweep may trace it.
+      k: the mean number of active latents of a batch's examples; it may be a tracer, in a sweep.
       slots: the largest k of a sweep; None: k.
       revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
     return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
@@ -89,17 +91,19 @@ def matryoshka(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns BatchTopK whose first latents must explain alone, with AuxK (Bussmann et al. 2025).
+    """Returns the recipe of Matryoshka BatchTopK with AuxK (Bussmann et al. 2025).
+
+    Several prefixes of the latents are trained to reconstruct the input by themselves.
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      k: the mean number of active latents of the examples of a batch; a sweep may trace it.
+      k: the mean number of active latents of a batch's examples; it may be a tracer, in a sweep.
       prefixes: the prefix lengths m_1 < ... < m_G = m; None: `losses.fractions(latents)`.
       slots: the largest k of a sweep; None: k.
       revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     lengths = losses.fractions(latents) if prefixes is None else prefixes
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
@@ -115,15 +119,17 @@ def relu(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the L1 penalty with atoms of norm 1, without resampling (Bricken et al. 2023).
+    """Returns the recipe of ReLU with an L1 penalty and atoms of norm 1 (Bricken et al. 2023).
+
+    Dead latents are not resampled.
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the L1 norm, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("relu", losses.l1, l0, weight))
@@ -138,15 +144,15 @@ def april(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the L1 penalty weighted by the norms of free atoms (Conerly et al. 2024).
+    """Returns the recipe of ReLU with L1 weighted by the norms of free atoms (Conerly et al. 2024).
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the penalty, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("april", losses.weighted_l1, l0, weight))
@@ -162,16 +168,16 @@ def annealed(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the penalty sum z^p, whose p falls from 1 to 0.2 (Karvonen et al. 2024).
+    """Returns the recipe of the penalty sum z^p, p falling from 1 to 0.2 (Karvonen et al. 2024).
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the penalty, instead of l0.
       steps: the number of training steps, of which each stage takes an eighth, but the first a
         quarter; None: 500 steps a stage, but the first 1,000.
-      learning_rate: Adam's learning rate, or None.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     stage = 500 if steps is None else max(steps // 8, 1)
@@ -188,15 +194,15 @@ def gated(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns a gate with an L1 penalty and a magnitude without one (Rajamanoharan et al. 2024).
+    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024).
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of the gate's L1 norm, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     gate: Objective = {"gate": (1.0, losses.gate_error())}
@@ -212,19 +218,20 @@ def jumprelu(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns learned thresholds with a penalty on L0 (Rajamanoharan et al. 2024).
+    """Returns the recipe of JumpReLU, with a penalty on L0 (Rajamanoharan et al. 2024).
 
-    Thresholds start at 1 with a window of width 0.5, and atoms at norm 1: pre-activations then
-    start at their final size, and some of each batch are in the window. The paper's thresholds and
-    window of 1e-3 suit runs of hundreds of thousands of steps.
+    Thresholds start at 1, with gradients from pre-activations in a window of width 0.5 around them,
+    and atoms start at norm 1. Pre-activations then start at about their final size, and some of
+    each batch are in the window. The paper's thresholds and window of 1e-3 suit runs of hundreds of
+    thousands of steps.
 
     Args:
       event: the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("jumprelu", losses.l0, l0, weight))
@@ -240,17 +247,17 @@ def transcoder(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns a dictionary of one layer that explains another (Dunefsky et al. 2024), by JumpReLU.
+    """Returns the recipe of a JumpReLU transcoder (Dunefsky et al. 2024).
 
-    It is trained on batches `Batch(x, target)`.
+    It encodes one layer and explains another; it is trained on batches `Batch(x, target)`.
 
     Args:
-      event: the shape of one target; that of an input is read from the first batch.
+      event: the shape of one target; the shape of an input is read from the first batch.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("transcoder", losses.l0, l0, weight))
@@ -266,17 +273,17 @@ def skip_transcoder(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns a transcoder beside a linear map from input to target (Paulo et al. 2025).
+    """Returns the recipe of a transcoder plus a linear map from the input (Paulo et al. 2025).
 
     It is trained on batches `Batch(x, target, context=x)`.
 
     Args:
-      event: the shape of one target; that of an input is read from the first batch.
+      event: the shape of one target; the shape of an input is read from the first batch.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("skip_transcoder", losses.l0, l0, weight))
@@ -292,19 +299,19 @@ def crosscoder(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns one code that explains several layers (Lindsey et al. 2024), by JumpReLU.
+    """Returns the recipe of one JumpReLU code that explains several layers (Lindsey et al. 2024).
 
     The paper's code is a ReLU with an L1 penalty (`ae.objectives.crosscoder`), which explains far
-    less at few active latents. Each layer has a scale of its own, so that none is lost beside a
-    larger one.
+    less at few active latents. Each layer is scaled separately, so that no layer is neglected
+    because its activations are small.
 
     Args:
       event: (layers, size), the shape of one example.
       latents: the number of latents m.
-      l0: the mean number of active latents to reach; a sweep may trace it.
+      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
       weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps, or None.
-      learning_rate: Adam's learning rate, or None.
+      steps: the number of training steps; None if it is not known.
+      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("crosscoder", losses.l0, l0, weight))
@@ -318,7 +325,7 @@ def _jumping(latents: int, l0: Any, training: Training) -> JumpReLU:
 
 
 def _fixed(event: Event, code: Any, objective: Objective, training: Training) -> Recipe:
-    """Builds the recipe of a code with a fixed number of active latents; its atoms are free."""
+    """Builds the recipe of a code with a fixed number of active latents and atoms of any norm."""
     return recipe(code, Dictionary(event), objective, training, [tied])
 
 

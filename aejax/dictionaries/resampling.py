@@ -1,4 +1,4 @@
-"""A learner wrapper that restarts a dictionary's dead latents at badly explained inputs."""
+"""A wrapper of a training function that restarts dead latents at badly explained inputs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def resampled(
     power: float = 1.0,
     share: float = 0.2,
 ) -> Learner:
-    """Restarts dead latents at regular steps, at inputs of the batch with a large error.
+    """Returns a training function that also restarts dead latents at inputs with a large error.
 
-    For each dead latent an input is drawn with probability proportional to ||residual||^power.
+    It does so every `every` steps. For each dead latent an input of the batch is drawn with
+    probability proportional to ||residual||^power.
     The latent's atom becomes the direction of the input's target, with the mean norm of the living
     atoms. Its encoder column becomes the direction of the input, with `share` times the mean norm
     of the living latents' columns, and its bias becomes 0. A threshold or magnitude parameter
@@ -35,10 +36,10 @@ def resampled(
     `chunked` go around it.
 
     Args:
-      learner: a learner of one member that takes single steps.
+      learner: the training function of one model, without `seeds` or `chunked`.
       model: the Autoencoder that the learner trains, with a sparse bottleneck and a Dictionary.
       every: steps between two resamplings.
-      dead_after: steps of silence after which a latent is dead; None: half of `every`.
+      dead_after: steps without activation after which a latent is dead; None: half of `every`.
       power: exponent of the residual's norm: 1 in dictionary_learning, 2 in the paper.
       share: norm of a restarted encoder column, as a share of the living latents' mean norm.
 

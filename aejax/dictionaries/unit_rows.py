@@ -16,8 +16,9 @@ DICTIONARY = ending(ATOMS)
 
 
 def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
-    """Keeps the rows of chosen parameters at norm 1; put it last in a chain.
+    """Returns an optax transformation that keeps the rows of chosen parameters at norm 1.
 
+    Put it last in a chain.
     Without this a dictionary can make an L1 penalty small by large atoms and small activations
     (Bricken et al. 2023).
 
@@ -34,10 +35,11 @@ def unit_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
 
 
 def tangent_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
-    """Removes from each row's gradient its component along the row; put it first in a chain.
+    """Returns an optax transformation that removes from each row's gradient the part along the row.
 
-    With `unit_rows` that component has no effect on the row, but it would enlarge Adam's second
-    moments. The code of OpenAI and of Marks et al. removes it too: g - <g, w> w.
+    Put it first in a chain. With `unit_rows` that part has no effect on the row, but it would
+    enlarge Adam's second moments. The code of OpenAI and of Marks et al. removes it too: a row w
+    with the gradient g gets g - <g, w> w.
 
     Args:
       pattern: regular expression searched in a parameter's path, such as "decoder/atoms".
@@ -54,7 +56,7 @@ def tangent_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
 def _of_rows(
     pattern: str, change: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> optax.GradientTransformation:
-    """Applies `change(update, parameter)` to the parameters whose path matches the pattern."""
+    """Returns a transformation that applies `change(update, parameter)` to matching parameters."""
 
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()

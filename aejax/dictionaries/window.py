@@ -1,4 +1,4 @@
-"""Checks to run on the host before training starts."""
+"""A check of a JumpReLU model to run before training starts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from aejax.types import Batch, Variables
 
 
 def check_window(model: Any, variables: Variables, batch: Batch, least: float = 1e-5) -> float:
-    """Checks that enough pre-activations lie in JumpReLU's window, and returns their share.
+    """Returns the share of pre-activations in JumpReLU's window, after checking that it is enough.
 
-    If the data's scale does not suit the bandwidth, no pre-activation lies in the window; then the
-    gradient of every threshold is exactly zero and the sparsity coefficient has no effect.
+    A threshold gets a gradient only from pre-activations in a window, of width `bandwidth`, around
+    it. If the data's scale does not suit the bandwidth, no pre-activation lies in the window; then
+    the gradient of every threshold is exactly zero and the sparsity penalty has no effect.
 
     Args:
       model: an Autoencoder with a JumpReLU bottleneck.
       variables: the variables that training starts from.
       batch: some examples.
-      least: the share of (example, latent) pairs that must be exceeded.
+      least: the share of (example, latent) pairs in the window has to be larger than this.
 
     Raises:
       UserError: if the share is not above `least`.

@@ -12,9 +12,10 @@
 | dictionary_learning | config.json, ae.pt |
 | OpenAI | a .pt file |
 
-Every reader returns an `ae.dictionary.Plain`, the weights of a dictionary, which computes what the
-original library computes. A reader raises an error for anything it does not know: no code from a
-file is run, and no tensor is ignored silently.
+Every reader returns an `ae.dictionary.Plain`, the weights of a dictionary, with which
+`ae.dictionary.encode` and `decode` compute what the original library computes. A reader raises an
+error for anything that it does not know: no code from a file is run, and no tensor is ignored
+silently.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class _Machine:
         return items[::-1]
 
     def named(self, *parts: str) -> _Name:
-        """Returns a name if it is one that tensors need, and raises UserError otherwise."""
+        """Returns a function's or class's name if tensors need it; raises UserError otherwise."""
         path = " ".join(parts)
         if path not in _STORAGES and path not in (_DICTIONARY, _TENSOR, _PARAMETER):
             raise UserError(
@@ -198,7 +198,7 @@ class _Machine:
         return _Name(path)
 
     def storage(self, kind: str, of: _Name, key: str, device: str, size: int) -> np.ndarray:
-        """Reads a storage from the archive: the numbers [size] that one or more tensors use."""
+        """Returns a storage from the archive: the flat numbers [size] of one or more tensors."""
         if not isinstance(key, str) or not isinstance(size, int):
             raise ValueError("a storage is not described by a name and a size")
         entry = self.archive.getinfo(f"{self.root}data/{key}")

@@ -36,16 +36,16 @@ class _Trainer(NamedTuple):
 
     size: int  # the dimension of the input, d
     latents: int  # the number of latents, m
-    k: Any  # the number of active latents as it stands in the file, or None
+    k: Any  # the number of active latents as the file has it, not yet checked, or None
     path: pathlib.Path  # the path of the configuration, for error messages
 
 
 def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
-    """Reads one dictionary; a BatchTopK dictionary becomes JumpReLU, as it is used at inference.
+    """Reads one dictionary; BatchTopK becomes JumpReLU, as that library uses it at inference.
 
-    Activations refer to the decoder rows as they are stored. GatedAutoEncoder and
-    JumpReluAutoEncoder of that library multiply their activations by the norms of the rows, and
-    divide by them before decoding; this does not change the reconstruction.
+    The activations are those that multiply the decoder rows as stored. GatedAutoEncoder and
+    JumpReluAutoEncoder of that library return activations times the norms of these rows, and divide
+    by the norms before decoding; the reconstruction is the same.
 
     Args:
       folder: the folder with config.json and ae.pt.
@@ -77,7 +77,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Takes the weights of a class that uses torch.nn.Linear, stored as (outputs, inputs)."""
+    """Converts the matrices of torch.nn.Linear layers, (outputs, inputs), and the output bias."""
     return {
         "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
         "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
@@ -86,13 +86,13 @@ def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
 
 
 def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Takes the weights of a class that uses torch.nn.Linear and has a bias in the encoder."""
+    """Converts the tensors of a class built from torch.nn.Linear layers with an encoder bias."""
     weights = _weights(tensors, of, bias)
     return {**weights, "b_enc": tensors.take("encoder.bias", (of.latents,))}
 
 
 def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
-    """Takes the weights of a class that stores its matrices as (inputs, outputs)."""
+    """Converts the tensors of a class that stores its matrices as (inputs, outputs)."""
     return {
         "W_enc": tensors.take("W_enc", (of.size, of.latents)),
         "W_dec": tensors.take("W_dec", (of.latents, of.size)),
@@ -102,7 +102,7 @@ def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
 
 
 def _k(tensors: Tensors, of: _Trainer) -> int:
-    """Takes k from the file of weights; it must agree with the configuration, if that has one."""
+    """Returns k from the file of weights or the configuration; if both have it, they must agree."""
     if "k" not in tensors:
         return count(of.k, of.latents, "k", of.path)
     k = count(tensors.take_value("k"), of.latents, "k", tensors.path)
@@ -115,7 +115,7 @@ def _k(tensors: Tensors, of: _Trainer) -> int:
 
 
 def _learned_threshold(tensors: Tensors, of: _Trainer) -> Array:
-    """Takes the common threshold of all latents, as f32[m]; it is negative until it is learned."""
+    """Returns the common threshold of all latents as f32[m]; it is negative until it is learned."""
     threshold = tensors.take("threshold", ())
     if threshold < 0:
         raise UserError(
@@ -149,7 +149,7 @@ def _matryoshka(tensors: Tensors, of: _Trainer) -> Plain:
 
 
 def _by_threshold(tensors: Tensors, of: _Trainer, weights: dict[str, Any]) -> Plain:
-    """Makes a JumpReLU of a dictionary trained by BatchTopK, with the threshold it learned."""
+    """Returns a dictionary trained by BatchTopK as JumpReLU, with the threshold that it learned."""
     _k(tensors, of)
     threshold = _learned_threshold(tensors, of)
     return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)

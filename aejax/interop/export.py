@@ -1,11 +1,11 @@
-"""Takes a trained part out of the library, as one file that runs without aejax and without flax.
+"""Exports a trained model, or a part of it, as one file that runs without aejax or flax.
 
     export(model, variables, "decoder.stablehlo")              # jax alone runs it
     export(model, variables, "decoder.onnx", weights="int8")   # onnxruntime; a quarter of the size
     export(model, variables, "all.onnx", part="all", example=batch, threshold=95.0)
     export(model, variables, "decoder.html", example=batch, page=Page("onnxruntime-web"))
 
-| ending | what it is | what is written beside it |
+| ending | what it is | what is written next to it |
 |---|---|---|
 | .stablehlo | a program for `jax.export.deserialize` | run_exported.py |
 | .onnx | a program for onnxruntime | run_exported.py |
@@ -51,24 +51,24 @@ def export(
     threshold: float | None = None,
     page: Page | None = None,
 ) -> list[pathlib.Path]:
-    """Writes a part of a model as one file, and beside it how to use it.
+    """Writes a model, or a part of it, as one file, and next to it a script or table for its use.
 
     Args:
-      model: an Autoencoder, with parts of the library or your own. For the part "dictionary" it
-        may also be an `ae.dictionary.Plain`, which needs no variables.
-      variables: the variables of one member, {params, memory}.
+      model: an Autoencoder, of the library's nets or your own. For the part "dictionary" it may
+        also be an `ae.dictionary.Plain`, which needs no variables.
+      variables: the variables {params, memory} of one model, without an axis of seeds.
       path: the file; its ending chooses the format.
-      part: what leaves: "decoder", "encoder", "all" (both), or "dictionary" (a sparse dictionary as
-        plain weights on raw inputs). Weights that its outputs do not depend on stay out.
+      part: what to export: "decoder", "encoder", "all" (both), or "dictionary" (a sparse dictionary
+        as plain weights on raw inputs). Weights on which no output depends are left out.
       outputs: the names of the outputs to keep, such as ("mean",); () keeps all.
       weights: how matrices are stored; the program computes in float32.
-      example: a batch of raw examples. "encoder" and "all" read its shapes; a model that was
-        trained with a context needs one that has it; a page keeps the codes of its first examples.
+      example: a batch of raw examples. "encoder" and "all" need its shapes; a model that was
+        trained with a context needs its context; a web page stores the codes of its first examples.
       score: for "encoder" and "all", the term that scores x, such as `ae.losses.squared_error`.
         None: for "encoder" the rate, for "all" the negative ELBO of the latent without noise, in
         nats, and the squared error of a model without a likelihood.
       threshold: the score above which the program calls an example anomalous.
-      page: for .html, what the page needs beside the model.
+      page: for .html, the folder of onnxruntime-web, and the title and labels of the page.
 
     Returns:
       The paths of the files, that of `path` first.
@@ -93,7 +93,7 @@ def export(
         files = _files(path, traced, packed, _about(traced, weights, threshold))
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # The program comes last: where it is, all that belongs to it is there, too.
+    # `path` is written last: if it exists, the files that belong to it exist too.
     for name, content in reversed(files.items()):
         write_bytes(path.with_name(name), content)
     return [path.with_name(name) for name in files]
@@ -124,7 +124,7 @@ def _program(
 
 
 def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str, str]:
-    """Returns what a reader of the file should know, name -> text."""
+    """Returns facts about the file that are stored in it, name -> text."""
     limit = {} if threshold is None else {"threshold": f"{threshold:g}"}
     return {"part": traced.name, "weights": weights, **limit, **traced.facts}
 
@@ -132,7 +132,7 @@ def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str
 def _files(
     path: pathlib.Path, traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]
 ) -> dict[str, bytes]:
-    """Returns name -> content of the files of a format but the page, that of `path` first."""
+    """Returns name -> content of the files of any format but .html, with `path` first."""
     if path.suffix == ".safetensors":
         text = table(path.name, packed, about)
         return {path.name: tensors(packed, about), f"{path.stem}.md": text.encode()}

@@ -30,7 +30,7 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
     Args:
       folder: the folder with params.npz (Gemma Scope 1), or with params.safetensors and
         config.json (Gemma Scope 2). The cross-layer dictionaries of Gemma Scope 2, whose weights
-        have three axes, are refused.
+        have three axes, raise an error.
 
     Returns:
       The weights, for inputs that are not normalised.

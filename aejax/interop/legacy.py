@@ -20,7 +20,7 @@ _READ = (
 
 
 def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    """Converts a configuration of any version to the form of version 6.
+    """Converts SAELens' configuration of any version to the form of version 6.
 
     Before version 6, a configuration was flat and often that of the whole training run, and TopK
     was not an architecture but an activation of the architecture "standard".
@@ -104,7 +104,7 @@ def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def check_scaling(tensors: Tensors, latents: int) -> None:
-    """Takes the scaling factors of the latents, which some old files hold; they must be 1.
+    """Checks that the scaling factors of the latents, which some old files hold, are 1.
 
     Raises:
       UserError: if a factor is not 1.

@@ -13,7 +13,7 @@ from aejax.types import Array
 
 
 def load_openai(path: str | os.PathLike[str]) -> Plain:
-    """Reads a TopK autoencoder, which layer-normalises its inputs, or a ReLU autoencoder.
+    """Reads OpenAI's TopK autoencoders, which layer-normalise their inputs, or ReLU autoencoders.
 
     Args:
       path: the .pt file.
@@ -63,7 +63,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
 
 
 def _decoder(tensors: Tensors, latents: int, size: int) -> Array:
-    """Takes the decoder, f32[m, d]; a tied one is stored as the encoder's matrix."""
+    """Returns the decoder, f32[m, d]; a tied decoder is stored as the encoder's matrix."""
     if "decoder.linear.weight" in tensors:
         return tensors.take("decoder.linear.weight", (latents, size))
     return tensors.take("decoder.weight", (size, latents)).T

@@ -44,7 +44,7 @@ _TRANSCODES = {"d_out"}
 
 
 def load_saelens(folder: str | os.PathLike[str]) -> Plain:
-    """Reads an SAE of any of SAELens' architectures that `aejax.dictionary.Plain` can hold.
+    """Reads an SAE of any SAELens architecture that `aejax.dictionary.Plain` can represent.
 
     Args:
       folder: the folder with cfg.json and sae_weights.safetensors. The activations of a hook_z must
@@ -61,14 +61,14 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
     config = modernised(read_config(path), path)
     plain = _checked(config, read_safetensors(folder / _WEIGHTS), path)
     if plain.rescale_acts_by_decoder_norm:
-        # SAELens' activations are multiplied by the norms of W_dec's rows. With rows of norm 1 they
-        # are those of `encode`, and it still selects as it did.
+        # SAELens multiplies activations by the norms of W_dec's rows. Once the norms are folded
+        # into the encoder, `encode` returns the same activations and selects the same latents.
         return fold_decoder_norms(plain)._replace(rescale_acts_by_decoder_norm=True)
     return plain
 
 
 def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
-    """Takes the weights from the tensors of a file, as its configuration describes them.
+    """Converts the tensors of a file to plain weights, as its configuration describes them.
 
     The configuration has the form of version 6. `save_saelens` uses this function too, to check
     what it is about to write.
@@ -93,7 +93,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
         activation=activation,
         W_enc=W_dec.T if W_enc is None else W_enc,
         W_dec=W_dec,
-        # SAELens' tied codes leave b_dec out of the output too, if it is not taken from the input.
+        # For tied codes SAELens adds b_dec to the output only if it subtracts it from the input.
         b_dec=b_dec if subtracts or not kind.tied else jnp.zeros_like(b_dec),
         **{name: tensors.take(name, (latents,)) for name in kind.vectors},  # pyright: ignore[reportArgumentType]
         k=count(config.get("k"), latents, "k", path) if kind.selects else None,
@@ -119,7 +119,7 @@ def save_saelens(
     Args:
       folder: the folder to write; it is created if necessary, and an SAE in it is replaced.
       plain: the weights, as `aejax.fold` returns them.
-      metadata: values that SAELens keeps with the weights, for example model_name, hook_name,
+      metadata: values that SAELens stores with the weights, for example model_name, hook_name,
         hook_name_out (which makes a square dictionary a transcoder), prepend_bos, dataset_path.
         The entry sae_lens_version is always set, to the version whose format is written.
 
@@ -203,7 +203,10 @@ def _switch(config: Mapping[str, Any], name: str, default: bool, path: pathlib.P
 
 
 def _setting(config: Mapping[str, Any], name: str, usual: Any, path: pathlib.Path) -> Any:
-    """Returns a setting of a code, of the kind of its usual value, which is the default."""
+    """Returns an architecture's setting after checking its type; `usual` is its default.
+
+    A setting whose default is None is an integer or None.
+    """
     value = config.get(name, usual)
     if isinstance(usual, bool):
         return _switch(config, name, usual, path)

@@ -45,7 +45,7 @@ class Tensors:
         return name in self._left
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> Array:
-        """Takes a tensor.
+        """Returns a tensor of the file; the same tensor cannot be taken again.
 
         Args:
           name: the name of the tensor in the file.
@@ -91,7 +91,7 @@ class Tensors:
         return jnp.asarray(array)
 
     def take_value(self, name: str) -> Any:
-        """Takes an entry that is not a tensor of floats, such as a number, a string or a dict."""
+        """Returns an entry that is not a tensor of floats: a number, a string or a dict."""
         if name not in self._left:
             raise UserError(f"{self.path} has no entry {name!r}: fetch the file again")
         return self._left.pop(name)
@@ -221,7 +221,7 @@ def entry(config: Mapping[str, Any], name: str, kind: type, path: pathlib.Path) 
 
 
 def source(config: Any, model: str, reads: str, writes: str) -> Source | None:
-    """Returns what a dictionary was trained on, or None if its configuration names no hook.
+    """Returns the model and hooks of a dictionary, or None if its configuration names no hook.
 
     Args:
       config: a configuration; anything but an object is treated like an empty one.
@@ -243,7 +243,7 @@ def check_keys(
     Args:
       config: a configuration, or an object inside one.
       known: the known keys.
-      whose: the kind of thing that has these keys, such as "known trainer", for the error message.
+      whose: what has these keys, such as "known trainer", for the error message.
       path: the path of the configuration, for error messages.
 
     Raises:

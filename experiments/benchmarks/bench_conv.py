@@ -4,8 +4,8 @@
 
 Training steps run in a compiled loop, and inside loops XLA's derivatives of convolutions are slow
 on CPUs (see aejax/kernels/conv.py). A step computes the output of a layer and the gradients of its
-100 images and its kernel. Contestants take turns, and each figure is the median of its rounds. It
-takes 2 minutes on 2 CPU cores.
+100 images and its kernel. aejax and JAX are timed alternately, several times each, and each figure
+is the median. It takes 2 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ SHAPES = {
 
 
 def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> None:
-    """Measures all layers and writes result.json.
+    """Times both implementations of all layers and writes result.json.
 
     Args:
       out: folder for result.json.
-      rounds: number of turns of each contestant.
-      steps: number of steps in the loop of one turn.
+      rounds: how many times each implementation is timed.
+      steps: number of steps in the loop that is timed.
     """
     folder = prepared(out, rounds=rounds, steps=steps)
     result: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
 
 
 def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
-    """Measures the images per second of each contestant."""
+    """Returns name of an implementation ("aejax", "jax") -> images per second."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(IMAGES, shape.size, shape.size, shape.inputs))
     kernel = rng.normal(size=(shape.kernel, shape.kernel, shape.inputs, shape.outputs))
@@ -82,13 +82,13 @@ def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
         for name, call in loops.items():
             began = time.perf_counter()
             jax.block_until_ready(call(start, steps))
-            if turn:  # the first turn compiles and is not counted
+            if turn:  # the first call compiles and is not counted
                 seconds[name].append(time.perf_counter() - began)
     return {name: IMAGES * steps / statistics.median(taken) for name, taken in seconds.items()}
 
 
 def layers(shape: Shape) -> dict[str, Layer]:
-    """Returns name of a contestant -> its implementation of the layer."""
+    """Returns "aejax" and "jax" -> the implementation of the layer."""
     strides = (shape.stride, shape.stride)
     if shape.transposed:
         return {

@@ -1,17 +1,17 @@
-"""An exported decoder beside the original: size, latency, memory, the difference, and the NLL.
+"""An exported decoder compared with the original: size, latency, memory, difference and NLL.
 
     python -m experiments bench-edge runs/digits-vae --peer-python PATH   # torch, onnx, onnxscript
 
 Each row is one file that `interop.export` writes from a finished run, and "PyTorch's ONNX" is the
 same net with the same weights as torch.onnx writes it. Each program runs in a process of its own,
-on one thread in onnxruntime, and they take turns. It needs the extra `onnx`.
+on one thread in onnxruntime, and they are timed alternately. It needs the extra `onnx`.
 
-    kB                    the file
-    ms at 1, ms at 64     a call with 1 and with 64 latents; for each seed the median over rounds
+    kB                    the size of the file
+    ms at 1, ms at 64     a call with a batch of 1 and of 64 latents; the median over rounds
     peak MiB              the largest resident size of the process, with the interpreter
-    largest difference    to the mean that the model itself computes, in float32
+    largest difference    from the means that the model itself computes, in float32
     nll                   on the test split with the weights as they are stored, nats
-    nll lost              the paired difference to float32, in percent
+    nll lost              how much larger the NLL is than with float32 weights, in percent
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ PEERS = pathlib.Path(__file__).parent.parent / "peers"
 STORED = ("float32", "bfloat16", "int8")
 FORMATS = {"StableHLO": "stablehlo", "ONNX": "onnx"}
 TORCH = "PyTorch's ONNX"
-KEY = 11  # of the NLL's draws
+KEY = 11  # seed of the NLL's draws
 DRAWS = 100
-COMPARED = 64  # latents whose means are compared
+COMPARED = 64  # number of latent vectors whose decoded means are compared
 
 
 def command(
@@ -61,15 +61,15 @@ def command(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
-    """Measures, and writes result.json.
+    """Measures all exported files and writes result.json.
 
     Args:
       run_dir: folder of a finished run of a VAE with an MLP of one hidden layer, as digits-vae is.
       out: folder for result.json.
-      rounds: turns of each program.
-      calls: calls in one turn.
-      seeds: members of the run that are measured.
-      peer_python: an interpreter with torch, onnx and onnxscript.
+      rounds: how many times each program is timed.
+      calls: number of calls in one timing.
+      seeds: number of the run's seeds whose models are measured, from the first.
+      peer_python: path of a Python interpreter with torch, onnx and onnxscript.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
     """
@@ -94,7 +94,7 @@ def command(
                 rows.setdefault(name, {}).setdefault(figure, []).append(value)
         result = {name: summary(row) for name, row in rows.items()}
         write_json(folder / "result.json", {**result, "environment": environment()})
-        say(f"member {member} is measured")
+        say(f"the model of seed {member} is measured")
     for name, row in result.items():
         figures = ", ".join(f"{figure} {cell['mean']:.4g}" for figure, cell in row.items())
         say(f"  {name:<20} {figures}")
@@ -108,7 +108,7 @@ def _member(
     calls: int,
     peer_python: str | None,
 ) -> dict[str, dict[str, float]]:
-    """Measures the files of one member: name of a row -> figure -> number."""
+    """Exports and measures the model of one seed; returns name of a file -> figure -> value."""
     files = {}
     for form, ending in FORMATS.items():
         for stored in STORED:
@@ -144,7 +144,7 @@ def _member(
 
 
 def _nlls(model: Any, variables: Any, test: Split) -> dict[str, dict[str, float]]:
-    """Returns the NLL with the decoder's and the encoder's weights as they are stored."""
+    """Returns type of stored weights -> test NLL, and how far it exceeds float32's in percent."""
     leaves, structure = jax.tree.flatten(variables)
     names = list(named(variables))
     each = {}
@@ -166,17 +166,18 @@ def _restored(packed: Packed) -> np.ndarray:
 
 
 def _torch(model: Any, variables: Any, scratch: pathlib.Path, python: str) -> pathlib.Path:
-    """Lets PyTorch write the net as ONNX.
+    """Lets PyTorch write the decoder as ONNX and returns the file's path.
 
     Raises:
-      UserError: if the interpreter cannot, or the decoder is another net than the peer's.
+      UserError: if the interpreter fails, or the decoder is not an MLP with one hidden layer.
     """
     weights = {name: np.asarray(leaf) for name, leaf in named(variables).items()}
     own = {name: leaf for name, leaf in weights.items() if ".decoder." in name}
     if len(own) != 4:
         raise UserError(
-            "the peer writes an MLP with one hidden layer, but this decoder is another net: choose "
-            "a run of digits-vae, or leave out --peer-python"
+            "the program run by --peer-python supports only an MLP decoder with one hidden layer, "
+            "and this run has another decoder: choose a run of digits-vae, or leave out "
+            "--peer-python"
         )
     arrays: dict[str, Any] = {"shape": np.asarray(model.decoder.shape), **own}
     np.savez(scratch / "weights.npz", **arrays)
@@ -194,7 +195,7 @@ def _torch(model: Any, variables: Any, scratch: pathlib.Path, python: str) -> pa
 
 @contextmanager
 def _process(path: pathlib.Path) -> Iterator[Any]:
-    """Runs a program in a process of its own, which waits while the others run."""
+    """Runs an exported program in its own process; yields a function request -> answer."""
     process = subprocess.Popen(
         [sys.executable, str(PEERS / "edge_program.py"), str(path)],
         stdin=subprocess.PIPE,

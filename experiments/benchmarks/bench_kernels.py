@@ -1,11 +1,11 @@
-"""Times all forms of the sparse kernels on this machine, for the table in aejax/kernels/table.py.
+"""Times all implementations (forms) of the sparse kernels, for aejax/kernels/table.py.
 
     python -m experiments bench-kernels
     python -m experiments bench-kernels --batch 2048 --k 32 --m 8192 --size 576
 
 It prints a line for each operation, which can be pasted into the table, and writes result.json.
-Forms take turns, and each figure is the minimum of its rounds. It takes 1 minute on 2 quiet CPU
-cores.
+The forms of an operation are timed alternately, and each figure is the minimum over rounds. It
+takes 1 minute on 2 otherwise idle CPU cores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def command(
       k: number of slots, which are active latents, of an example.
       m: number of latents, which are rows of the decoder.
       size: number of values in a row.
-      rounds: number of turns of each form.
+      rounds: how many times each form is timed.
       skip: forms to leave out, such as "dense" where it does not fit into memory.
     """
     if min(batch, k, m, size, rounds) < 1 or k > m:
@@ -71,7 +71,7 @@ def command(
 
 
 def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Compiles every form of every operation on random numbers: operation -> form -> a call."""
+    """Returns operation -> form -> jitted function that runs it on fixed random arrays."""
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:

@@ -2,12 +2,12 @@
 
     python -m experiments bench-lm --peer-python PATH   # an interpreter with torch and transformers
 
-The shapes are those of SmolLM2-135M; the weights are random, which costs the same. aejax and its
-peer, transformers, take turns: the peer has its own process, which waits while aejax runs. Each
-figure is the median over rounds, and each ratio is the median of the rounds' ratios.
+The shapes are those of SmolLM2-135M; the weights are random, which costs the same. aejax and
+transformers are timed alternately: transformers has its own process, which waits while aejax runs.
+Each figure is the median over rounds, and each ratio is the median of the rounds' ratios.
 
-    read       tokens per second through 15 of 30 layers into an activation store on the disk; the
-               peer computes the same layers but stores nothing
+    read       tokens per second through 15 of 30 layers into an activation store on the disk;
+               transformers computes the same layers but stores nothing
     splice     the seconds of a whole forward pass with a TopK dictionary's reconstruction at
                resid_post.15, divided by those of a pass without an edit
     generate   tokens per second with a cache, 64 new ones after prompts of 64, for 1 and 8 prompts
@@ -68,11 +68,11 @@ def command(
       out: the folder for result.json.
       rows: the number of rows in a pass.
       length: the number of tokens in a row.
-      batches: the number of passes in one turn of `read`.
+      batches: the number of passes in one timing of `read`.
       latents: the number of latents of the dictionary.
       k: the number of active latents of the dictionary.
-      rounds: the number of turns of each side.
-      peer_python: an interpreter that has torch and transformers; without it nothing is compared.
+      rounds: how many times each library is timed.
+      peer_python: path of a Python interpreter with torch and transformers, for the comparison.
     """
     counts = {"rows": rows, "length": length, "batches": batches, "latents": latents, "k": k}
     folder = prepared(out, **counts, rounds=rounds)
@@ -111,7 +111,10 @@ def command(
 def _reading(
     model: Any, variables: Any, store: pathlib.Path, rows: int, length: int, batches: int
 ) -> Turn:
-    """Makes a turn that collects activations into a new store; only its first call compiles."""
+    """Returns a function that collects activations into a new store and returns its seconds.
+
+    Only its first call compiles.
+    """
     read = lm.reader(model, variables, (f"resid_post.{STOP - 1}",))
     rng = np.random.default_rng(0)
     position = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
@@ -141,7 +144,7 @@ def _generating(model: Any, variables: Any, texts: int) -> Turn:
 def _splicing(
     model: Any, variables: Any, rows: int, length: int, latents: int, k: int
 ) -> tuple[Turn, Turn]:
-    """Makes the turns of a pass without an edit and of one with a dictionary's reconstruction."""
+    """Returns two timed functions: a forward pass without an edit, and one with a dictionary."""
     rng = np.random.default_rng(0)
     size = SHAPES["size"]
     atoms = rng.standard_normal((latents, size)).astype(np.float32)
@@ -169,7 +172,7 @@ def _splicing(
 
 
 def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: int) -> Any:
-    """Measures the process's largest size so far, in MiB, after few and after many batches."""
+    """Returns the process's largest resident size in MiB after 4 and after 40 more batches."""
     turn: Any = _reading(model, variables, store, rows, length, 4)
     found = {}
     for count in (4, 40):
@@ -180,7 +183,7 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Measures the tokens per second of both sides in turns, and the median of their ratios."""
+    """Times both libraries alternately; returns tokens per second and the median of the ratios."""
     if peer is None:
         own()
         seconds = [own() for _ in range(rounds)]
@@ -196,10 +199,10 @@ def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[st
 
 
 def _ratio(above: Turn, below: Turn, rounds: int) -> dict[str, Any]:
-    """Times two turns alternately.
+    """Times two functions alternately.
 
-    The ratio is the median over rounds of above / below. On a machine that other work disturbs, the
-    ratio of the fastest turns is the steadier one.
+    `ratio` is the median over rounds of above / below. On a machine with other work `fastest`, the
+    ratio of the shortest times, varies less.
     """
     for turn in (above, below):
         turn()

@@ -5,13 +5,13 @@
 
 It measures tokens per second of whole training steps (forward, AuxK, backward, clipped gradients,
 Adam) at 576 inputs, 32 active latents and batches of 2,048, with and without dead latents. JumpReLU
-does not fix its L0, and has thousands of active latents at the start. Each contestant runs in its
-own process; they take turns, and each figure is the median of its rounds. The lower bound `floor`
-is the time of the encoder's matrix product at the measured rate of such products, plus the time to
-move the optimiser's bytes (parameters and two moments are read and written, gradients are read) at
-the measured copy rate. No program that trains every parameter at every step can be faster. Results
-that the folder already holds are not measured again, so the benchmark can be run in pieces. It
-takes 26 minutes on 2 CPU cores with the peer, at `--rounds 5 --steps 4`.
+does not fix its L0, and has thousands of active latents at the start. Each program runs in its own
+process; they are timed alternately, and each figure is the median over rounds. The lower bound
+`floor` is the time of the encoder's matrix product at the measured rate of such products, plus the
+time to move the optimiser's bytes (parameters and two moments are read and written, gradients are
+read) at the measured copy rate. No program that trains every parameter at every step can be faster.
+Results that the folder already has are not measured again, so the benchmark can be run piece by
+piece. It takes 26 minutes on 2 CPU cores with --peer-python, at `--rounds 5 --steps 4`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from experiments.shared.place import prepared, say
 SIZE, ACTIVE, BATCH = 576, 32, 2048
 DEAD = 0.1  # share of latents that are dead, in the rounds with dead latents
 PEERS = pathlib.Path(__file__).parents[1] / "peers"
-Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> what a contestant measured
+Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> a program's measurements
 
 
 def command(
@@ -57,8 +57,8 @@ def command(
       out: folder for result.json.
       m: numbers of latents, each at least 1024.
       codes: any of topk, batchtopk and jumprelu.
-      rounds: number of turns of each contestant.
-      steps: number of steps in one turn.
+      rounds: how many times each program is timed.
+      steps: number of training steps in one timing.
       peer_python: path of a Python interpreter with sae-lens and torch.
     """
     if min(m, default=0) < 1024:
@@ -82,7 +82,7 @@ def command(
 def compare(
     code: str, latents: int, rounds: int, steps: int, peer: str | None, folder: pathlib.Path
 ) -> dict[str, Any]:
-    """Measures all contestants of one code and size in turns; name -> figures of a contestant."""
+    """Times all programs of one code and size alternately; returns name of a program -> figures."""
     programs = {"learner": (sys.executable, "aejax_sae.py")}
     if peer is not None:
         programs["saelens"] = (peer, "saelens_sae.py")
@@ -121,7 +121,7 @@ def compare(
 
 
 def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """Summarises the turns: the median rate, all rates, and other measurements of the last turn."""
+    """Returns the median rate, the rates of all rounds, and the last round's other measurements."""
     rates = [BATCH * steps / turn["seconds"] for turn in turns]
     rest = {name: value for name, value in turns[-1].items() if name != "seconds"}
     return {"tokens_per_second": statistics.median(rates), "rounds": rates, **rest}
@@ -131,10 +131,10 @@ def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 def contestant(
     name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
 ) -> Iterator[Ask]:
-    """Starts a program in its own process, which waits between its turns.
+    """Starts a program in its own process, which waits while others are timed.
 
     Yields:
-      A function (steps, dead latents) -> the measurements of one turn.
+      A function (steps, dead latents) -> the measurements of one timing.
     """
     shape = {"size": SIZE, "latents": latents, "k": ACTIVE, "batch": BATCH}
     flags = [text for key, value in shape.items() for text in (f"--{key}", str(value))]
@@ -183,7 +183,7 @@ def contestant(
 
 
 def floor(latents: int) -> dict[str, float]:
-    """Measures the lower bound on the seconds of a step, from the machine's rates now."""
+    """Returns a lower bound on the seconds of a step, from the machine's present rates."""
     parameters = 2 * SIZE * latents + SIZE + latents
     product = product_seconds(latents)
     rate = copy_rate()
@@ -195,7 +195,7 @@ def floor(latents: int) -> dict[str, float]:
 
 
 def product_seconds(latents: int) -> float:
-    """Measures the seconds of the encoder's matrix product, the minimum of several."""
+    """Returns the seconds of the encoder's matrix product, the minimum of five."""
     x, kernel = jnp.ones((BATCH, SIZE)), jnp.ones((SIZE, latents))
     product = jax.jit(jnp.matmul)
     product(x, kernel).block_until_ready()
@@ -203,7 +203,7 @@ def product_seconds(latents: int) -> float:
 
 
 def copy_rate() -> float:
-    """Measures bytes read and written per second by copies in memory, on all cores."""
+    """Returns bytes read and written per second by copies in memory, on all cores."""
     cores = os.cpu_count() or 1
     source, target = (np.ones((cores, 2**24), np.float32) for _ in range(2))
     with ThreadPoolExecutor(cores) as pool:
@@ -221,7 +221,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def show(code: str, latents: int, figures: dict[str, Any]) -> None:
-    """Prints a line for each contestant."""
+    """Prints the results of each program."""
     say(f"{code}, {latents} latents")
     for name, row in figures.items():
         if name == "ratios":

@@ -4,9 +4,9 @@
     python -m experiments bench-vae --peer-python PATH   # an interpreter that has pythae 0.1.2
 
 The model is an MLP 784-512-16, trained by Adam with batches of 100 on 60,000 binary images of the
-size of MNIST's. Contestants take turns, and each figure is the median of its rounds. Expected on 2
-quiet CPU cores: the learner is as fast as the hand-written loop (1.00) and 2.6 times as fast as
-pythae. It takes 1 minute, and 2 with the peer.
+size of MNIST's. All programs are timed alternately, and each figure is the median over rounds.
+Expected on 2 otherwise idle CPU cores: the library (`learner`) is as fast as the hand-written loop
+(1.00) and 2.6 times as fast as pythae. It takes 1 minute, and 2 with pythae.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def command(
     chunks: int = 6,
     peer_python: str | None = None,
 ) -> None:
-    """Measures all contestants and writes result.json.
+    """Times all programs and writes result.json.
 
     Args:
       out: folder for result.json.
-      rounds: number of turns of each contestant.
-      chunks: number of calls of 100 steps in one turn.
+      rounds: how many times each program is timed.
+      chunks: number of calls, of 100 steps each, in one timing.
       peer_python: path of a Python interpreter with pythae.
     """
     folder = prepared(out, rounds=rounds, chunks=chunks)
@@ -77,7 +77,7 @@ def command(
 
 
 def learner(train: ae.data.Split, chunks: int) -> Contestant:
-    """Makes the contestant that is the library's learner, as a user calls it."""
+    """Returns the timed function of the library, called as a user calls it."""
     model = ae.Autoencoder(
         ae.nets.MLP((WIDTH,)),
         ae.Gaussian(LATENTS),
@@ -102,7 +102,7 @@ def learner(train: ae.data.Split, chunks: int) -> Contestant:
 
 
 def bare(train: ae.data.Split, chunks: int) -> Contestant:
-    """Makes the contestant that does the same computation in a hand-written scan over steps."""
+    """Returns the timed function of the same computation in a hand-written scan over steps."""
     tx = optax.adam(RATE)
     initial = jax.nn.initializers.lecun_normal()
     keys = jax.random.split(jax.random.key(0), len(PRODUCTS))
@@ -155,7 +155,7 @@ def bare(train: ae.data.Split, chunks: int) -> Contestant:
 
 @contextlib.contextmanager
 def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
-    """Starts pythae's trainer in its own process; yields it as a contestant, or none without it."""
+    """Starts pythae's trainer in its own process; yields {"pythae": timed function}, or {}."""
     if python is None:
         yield {}
         return
@@ -200,7 +200,7 @@ def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
 
 
 def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, Any]]:
-    """Measures contestants in turns, after a warm-up, and returns medians and all rounds."""
+    """Times programs alternately, after a warm-up; returns the median and all rates of each."""
     for contestant in contestants.values():
         contestant()
     measured: dict[str, list[float]] = {name: [] for name in contestants}
@@ -214,7 +214,7 @@ def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dic
 
 
 def matmul_rate() -> float:
-    """Measures this machine's best rate of matrix products over several shapes, in FLOP/s."""
+    """Returns this machine's best rate of matrix products over several shapes, in FLOP/s."""
     best = 0.0
     for rows, inner, columns in [(BATCH, PIXELS, WIDTH), (1024, 1024, 1024), (2048, 2048, 2048)]:
         a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
@@ -238,7 +238,7 @@ def shares(images_per_second: float, peak: float) -> dict[str, float]:
 
 
 def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Returns the learner's speed relative to each other contestant's: the median over rounds."""
+    """Returns the library's speed divided by each other program's: the median over rounds."""
     own = figures["learner"]
     result = {"floor": own["images_per_second"] / figures["floor"]["images_per_second"]}
     for name, row in figures.items():

@@ -1,15 +1,16 @@
-"""Recipes on planted data: does a steered code reach its L0, and what does it explain there?
+"""Recipes on planted data: does each reach the L0 asked for, and what does it explain there?
 
     python -m experiments planted
     python -m experiments planted --size large
 
-Every recipe is trained for 3,000 steps of 256 tokens at its own defaults on sums of random unit
-directions, of which 64 lie in 32 dimensions (small; 3 latents are asked for), or 256 in 128 (large;
-5), at the scales 1, 0.1 and 10 of the data, with three seeds. L0 and explained variance are those
-of held-out tokens, with thresholds as trained. `less TopK` is the explained variance beyond that of
-TopK of the same shape at the same number of latents. Expect every L0
-within 5 % (the skip transcoder: 10 %), and more explained than by TopK, but for the two L1 codes,
-`relu` and `april`. With `--scales 1.0` it takes 5 minutes on a CPU core (small).
+The data are sparse sums of random unit directions. `small` has 64 directions in 32 dimensions, and
+recipes are asked for 3 active latents; `large` has 256 in 128, and they are asked for 5. Every
+recipe is trained with its defaults for 3,000 steps of 256 tokens, with three seeds, on the data
+times 1, 0.1 and 10. L0 and explained variance are those of held-out tokens, with thresholds as
+trained. `less TopK` is the explained variance minus that of TopK of the same shape with the same
+number of active latents. Expect every L0 within 5 % of what was asked for (the skip transcoder:
+10 %), and more explained variance than TopK's, except for the two L1 codes, `relu` and `april`.
+With `--scales 1.0` it takes 5 minutes on a CPU core (small).
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def command(
 
     Args:
       out: folder for result.json.
-      size: which data.
+      size: the size of the data and of the dictionaries.
       steps: number of training steps.
-      seeds: number of members of each recipe.
+      seeds: number of seeds with which each recipe is trained.
       scales: factors by which the data are multiplied.
       only: names of recipes; all by default.
       known: whether recipes are told the number of steps, so that their learning rate falls.

@@ -1,15 +1,15 @@
-"""Sweeps of sparse autoencoders in one program: equality with single runs, and cost.
+"""Sweeps of sparse autoencoders in one compiled program: equality with single runs, and cost.
 
     python -m experiments sae-sweep
 
-Eight members are trained on the same synthetic tokens, swept over the number of active latents
-(TopK, BatchTopK), the weight of L1, or the seed. The first, the middle and the last member are
-compared with a single run of their setting, by the largest relative difference of losses after one
-step and over 200 steps. It should be at most 1e-5 and 1e-4, with Adam at 1e-4, since larger rates
-amplify rounding. The cost is the time of a step of all eight relative to a step of one; eight
-single runs cost 8. Programs take turns, and each figure is the median of its rounds. It takes two
-minutes on 2 CPU cores, where members run one after another: expect differences below 1e-6, and
-costs of 8 or a little less on a quiet machine.
+A sweep trains eight models on the same synthetic tokens, which differ in the number of active
+latents (TopK, BatchTopK), the weight of L1, or the seed. The first, the middle and the last model
+are compared with a single run of their setting, by the largest relative difference of losses after
+one step and over 200 steps. It should be at most 1e-5 and 1e-4, with Adam at 1e-4, since larger
+rates amplify rounding. The cost is the time of a step of all eight divided by that of a step of
+one; eight single runs cost 8. Both are timed alternately, and each figure is the median over
+rounds. It takes two minutes on 2 CPU cores, where the eight models are computed one after another:
+expect differences below 1e-6, and costs of 8 or a little less on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def command(
     steps: int = 20,
     rounds: int = 5,
 ) -> None:
-    """Measures all sweeps and writes result.json.
+    """Compares each sweep with single runs, times both, and writes result.json.
 
     Args:
       out: folder for result.json.
@@ -59,8 +59,8 @@ def command(
       size: number of dimensions of a token.
       latents: number of latents of each dictionary.
       batch: number of tokens in a batch.
-      steps: number of steps in one turn.
-      rounds: number of turns of each program.
+      steps: number of training steps in one timing.
+      rounds: how many times each program is timed.
     """
     if latents < 32:
         raise UserError(
@@ -79,14 +79,14 @@ def command(
         result[name] = summary({figure: np.array([value]) for figure, value in found.items()})
         say(
             f"{name:<10} loss differs by {found['after_1_step']:.1e} after 1 step, "
-            f"{found['over_200_steps']:.1e} over {COMPARED}; 8 members cost "
-            f"{found['cost_of_8']:.2f} solo runs ({found['solo_ms']:.1f} ms a step)"
+            f"{found['over_200_steps']:.1e} over {COMPARED}; 8 models cost "
+            f"{found['cost_of_8']:.2f} single runs ({found['solo_ms']:.1f} ms a step)"
         )
         write_json(folder / "result.json", {**result, "environment": environment()})
 
 
 def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Build]]:
-    """Returns name of a sweep -> (settings f[8], function from a setting to its learner)."""
+    """Returns name of a sweep -> (settings f[8], function from a setting to its `ae.Learner`)."""
     active = jnp.asarray([2, 4, 6, 8, 12, 16, 24, 32])
 
     def one(code: Any, objective: ae.Objective) -> ae.Learner:
@@ -107,14 +107,15 @@ def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Bu
 
 
 def equal(build: Build, settings: Any, batches: TokenBatches) -> dict[str, float]:
-    """Returns the largest relative difference of a member's losses from those of its single run.
+    """Returns the largest relative differences between losses in a sweep and in single runs.
 
-    Only the first, the middle and the last member are compared, since each is a program to compile.
+    Only the first, the middle and the last model are compared, since each single run has to be
+    compiled.
     """
     together = _losses(ae.swept(build, settings), jax.random.key(0), batches)
     first, over = 0.0, 0.0
     for i in (0, MEMBERS // 2, MEMBERS - 1):
-        # Member i has the key of seed i.
+        # Model i of the sweep starts from the key of seed i.
         solo = _losses(build(settings[i]), jax.random.key(i), batches)
         apart = np.abs(together[i] / solo - 1.0)
         first, over = max(first, float(apart[0])), max(over, float(apart.max()))
@@ -132,7 +133,10 @@ def _losses(learner: ae.Learner, key: Any, batches: TokenBatches) -> np.ndarray:
 def cost(
     build: Build, settings: Any, batches: TokenBatches, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Measures, in turns, the milliseconds of a step of one member and of eight in one program."""
+    """Returns the milliseconds of a step of one model and of eight in one program, and the ratio.
+
+    The two programs are timed alternately.
+    """
     programs = {"solo": build(settings[-1]), "swept": ae.swept(build, settings)}
     turns = {name: _turn(learner, batches, steps) for name, learner in programs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -150,7 +154,7 @@ def cost(
 
 
 def _turn(learner: ae.Learner, batches: TokenBatches, steps: int) -> Callable[[], float]:
-    """Returns a function, already compiled, that takes `steps` more steps and returns seconds."""
+    """Returns a compiled function that trains for `steps` more steps and returns its seconds."""
     made = ae.compiled(learner)
     state = made.init(jax.random.key(0), batches[0])
     source = batches.source(0, made.chunk or 1, steps)

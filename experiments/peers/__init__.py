@@ -1,1 +1,1 @@
-"""Programs of benchmarks, each run by an interpreter that has the library that it measures."""
+"""Programs that benchmarks time; each needs a Python interpreter with the library it measures."""

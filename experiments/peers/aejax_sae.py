@@ -1,4 +1,4 @@
-"""The contestant of bench-sae that is aejax's own learner, in its own process like the others."""
+"""Program that bench-sae times: aejax's own training, in a process of its own like the others."""
 
 import importlib.metadata
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _silenced(state, dead):
-    """Returns params and memory in which the first `dead` latents stay dead, and no others are."""
+    """Returns params and the collection `memory` with exactly the first `dead` latents dead."""
     variables = {"params": state.params, "memory": state.memory}
     bias = get(variables, BIAS)
     first = jnp.arange(bias.size) < dead

@@ -1,7 +1,7 @@
-"""A contestant of bench-edge: runs one exported decoder in a process of its own, without aejax.
+"""Program that bench-edge times: an exported decoder in a process of its own, without aejax.
 
-It needs jax for a .stablehlo and onnxruntime for an .onnx: `python edge_program.py FILE`. For each
-line that it reads it prints one line of JSON.
+It needs jax for a .stablehlo and onnxruntime for an .onnx: `python edge_program.py FILE`. It
+answers each line of JSON on standard input with a line of JSON.
 
     {"batch": 64, "calls": 100}   the median seconds of a call, and the process's peak memory
     {"inputs": PATH.npz}          writes the outputs beside it, PATH.out.npz
@@ -47,7 +47,7 @@ def peak():
 
 
 def main():
-    """Answers lines until standard input ends."""
+    """Answers requests until standard input ends."""
     run, shapes = program(pathlib.Path(sys.argv[1]))
     for line in sys.stdin:
         asked = json.loads(line)

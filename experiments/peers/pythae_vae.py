@@ -1,7 +1,7 @@
-"""The contestant of bench-vae that is pythae's own trainer, on a VAE 784-512-16.
+"""Program that bench-vae times: pythae's own trainer on a VAE 784-512-16.
 
-It prints images per second for each line that it reads. It needs an interpreter with pythae and
-PyTorch: `python pythae_vae.py --examples N --batch B`.
+For each line on standard input it trains an epoch and prints the images per second. It needs an
+interpreter with pythae and PyTorch: `python pythae_vae.py --examples N --batch B`.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""The task that all contestants of bench-sae share: its data, its flags, and its protocol.
+"""What all programs that bench-sae times share: the data, the flags and the protocol.
 
-It needs only numpy, since interpreters with other libraries import it too. A contestant first
-prints one line of JSON with the versions of its libraries. Then, for each line of JSON {"steps": n,
-"dead": m} on standard input, it takes n steps with m dead latents and prints its measurements as a
-line of JSON.
+It needs only numpy, since interpreters with other libraries import it too. A program first prints
+one line of JSON with the versions of its libraries. Then, for each line of JSON {"steps": n,
+"dead": m} on standard input, it trains for n steps with m dead latents and prints its measurements
+as a line of JSON.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-BATCHES = 4  # number of batches that contestants cycle through
+BATCHES = 4  # number of batches that each program cycles through
 SILENT = 1_000_000  # number of steps since a dead latent was last active
 BIAS = -2.0  # encoder bias of a dead latent, so low that it stays dead
 
@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
 
 
 def activations(size: int, batch: int) -> np.ndarray:
-    """Makes the data f32[T, B, D]: sparse sums of 4 D directions, scaled to mean square 1.
+    """Returns T = 4 batches f32[T, B, D] of sparse sums of 4 D directions, with mean square 1.
 
     Each example sums about 20 directions with exponentially distributed weights.
     """
@@ -54,7 +54,7 @@ def answer(versions: dict[str, str], run: Callable[[int, int], dict[str, Any]]) 
     for line in sys.stdin:
         wanted = json.loads(line)
         found = run(wanted["steps"], wanted["dead"])
-        # Linux gives kilobytes.
+        # Linux reports ru_maxrss in kilobytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         _say({**found, "peak_bytes": peak})
 

@@ -1,4 +1,4 @@
-"""The contestant of bench-sae that is SAELens' own training step, `SAETrainer.step`.
+"""Program that bench-sae times: SAELens' own training step, `SAETrainer.step`.
 
 It needs an interpreter with sae-lens and PyTorch.
 """

@@ -2,8 +2,9 @@
 
 It is started as `saelens_synth.py FOLDER` by an interpreter with sae-lens and PyTorch. FOLDER holds
 tokens.npy f32[N, d], rows.npy i64[T, B] (the tokens of each step) and task.json. Each SAE is
-written to FOLDER/CODE-SEED as SAELens saves it for inference. Prices are controlled by the same law
-as in aejax (aejax/bottlenecks/sparse/memory.py), so that both libraries are compared at equal L0.
+written to FOLDER/CODE-SEED as SAELens saves it for inference. The weight of the sparsity penalty is
+controlled by the same law as in aejax (aejax/bottlenecks/sparse/memory.py), so that both libraries
+are compared at equal L0.
 """
 
 import importlib.metadata
@@ -20,14 +21,14 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 
 class Price:
-    """A controller of the sparsity coefficient, which brings L0 to `target` active latents."""
+    """A controller of the weight of the sparsity penalty, which brings L0 to `target`."""
 
     def __init__(self, target: float, energy: float, descent: int):
         self.target, self.most, self.descent = target, math.log(2.0 * energy / target), descent
         self.start = self.excess = self.slow = self.integral = 0.0
 
     def after(self, step: int, l0: float) -> float:
-        """Returns the coefficient of the next step, from the L0 of this step."""
+        """Returns the weight for the next step, from the L0 of this step."""
         above = math.log(max(l0, 0.01) / self.target)
         if step == 0:
             self.start = max(above, 0.0)
@@ -41,7 +42,7 @@ class Price:
 
 
 def made(code: str, size: int, task: dict):
-    """Makes an untrained SAE, with SAELens' defaults except for what the task fixes."""
+    """Returns an untrained SAE, with SAELens' defaults except for what the task fixes."""
     shape = {
         "d_in": size,
         "d_sae": task["latents"],
@@ -65,7 +66,7 @@ def made(code: str, size: int, task: dict):
 
 
 def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task: dict):
-    """Trains one SAE and folds its input scale into its weights."""
+    """Trains one SAE and returns it with its input scale folded into its weights."""
     torch.manual_seed(seed)
     sae = made(code, tokens.shape[1], task)
     steps, batch = rows.shape
@@ -83,7 +84,7 @@ def trained(code: str, seed: int, tokens: torch.Tensor, rows: torch.Tensor, task
     trainer.activation_scaler.scaling_factor = scale
     priced = (
         trainer.coefficient_schedulers
-    )  # the coefficient of L1 or L0; none if the code fixes its L0
+    )  # the weight of the L1 or L0 penalty; empty if the code fixes its L0
     energy = float(tokens[:100_000].square().sum(-1).mean()) * scale**2
     price = Price(task["l0"], energy, task["descent"])
     for step in range(steps):

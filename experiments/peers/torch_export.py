@@ -1,7 +1,7 @@
-"""PyTorch's own ONNX file of the decoder that bench-edge measures.
+"""Writes the decoder that bench-edge measures as ONNX, by PyTorch's own exporter.
 
 `python torch_export.py WEIGHTS.npz OUT.onnx` needs torch, onnx and onnxscript. The net is the MLP
-of digits-vae with the same numbers: z -> silu(z W + b) -> sigmoid(h V + c), as an image.
+of digits-vae with the weights given: z -> h = silu(z W + b) -> sigmoid(h V + c), as an image.
 """
 
 import sys
@@ -31,7 +31,7 @@ class Decoder(torch.nn.Module):
 
 
 def main():
-    """Writes the file."""
+    """Reads the weights and writes the ONNX file."""
     with np.load(sys.argv[1], allow_pickle=False) as arrays:
         weights = dict(arrays)
     shape = tuple(int(size) for size in weights.pop("shape"))

@@ -1,4 +1,4 @@
-"""The contestant of bench-sae that is a hand-written TopK autoencoder in PyTorch.
+"""Program that bench-sae times: a hand-written TopK autoencoder in PyTorch.
 
 `embedding_bag` decodes, and AuxK is computed only while latents are dead. It needs an interpreter
 with PyTorch.

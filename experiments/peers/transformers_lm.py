@@ -1,4 +1,4 @@
-"""Runs the tasks of bench-lm with transformers: the same shapes with random weights.
+"""Times the tasks of bench-lm in transformers, on a model of the same shape and random weights.
 
 It reads lines {"task": ..., ...} and answers each with {"seconds": ...}. It needs torch and
 transformers, and is started by bench-lm with an interpreter that has them.

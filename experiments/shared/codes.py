@@ -1,4 +1,4 @@
-"""The kinds of sparse autoencoder ("codes") that experiments compare at the same L0.
+"""The types of sparse autoencoder ("codes") that experiments compare at the same L0.
 
 All come from the library's recipes but two: TopK that ranks latents as SAELens does, and AbsTopK,
 which keeps the activations of largest absolute value, with their signs.
@@ -100,6 +100,6 @@ def at_each(
 
 
 def priced(shape: Shape, price: Any) -> Job:
-    """Returns the job of a ReLU code whose L1 norm has the fixed weight `price`, maybe a tracer."""
+    """Returns the job of a ReLU code with the fixed L1 weight `price`, which may be a tracer."""
     numbers: dict[str, Any] = {"steps": shape.steps, "learning_rate": shape.learning_rate}
     return job(recipes.relu(shape.event, shape.latents, weight=price, **numbers))

@@ -121,7 +121,7 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """Formats a result as aligned lines; figures grouped by model stand below the model's name."""
+    """Formats a result as aligned lines, with the figures of each further model below its name."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

@@ -57,7 +57,7 @@ class Experiment(NamedTuple):
     # name of a model -> such a mapping
     figures: Callable[[Any, Members, Splits], Mapping[str, Any]]
     page: Callable[[Any, Models, Splits], Page]  # (config, models, splits) -> page
-    # (config, results) -> the sections with which the page begins
+    # (config, results) -> the sections with which the report page begins
     findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
     presets: Mapping[str, Any] = {}  # name -> the config with which --preset NAME starts
     # (name of a job -> its learning curves) -> their section; by default only the first job's

@@ -69,7 +69,7 @@ def experiment(
       config: the dataclass of its settings, with a field `tokens`.
       recipe: config -> the true features, and how tokens are drawn from them.
       build: (config, shape of a token) -> the jobs.
-      title: the title of the page.
+      title: the title of the report page.
       text: a description of the experiment; only its first line is shown, below the title.
     """
     return Experiment(

@@ -198,7 +198,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """Gathers variables onto this process's devices, since each process evaluates all models."""
+    """Returns the variables on this process's devices, since each process evaluates all models."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)

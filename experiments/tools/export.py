@@ -1,4 +1,4 @@
-"""Exports a part of a finished run as one file that needs neither aejax nor flax.
+"""Exports a finished run's model, or a part of it, as one file that runs without aejax or flax.
 
     python -m experiments export runs/digits-vae                                # the decoder
     python -m experiments export runs/digits-vae --format onnx --weights int8
@@ -6,8 +6,9 @@
     python -m experiments export runs/digits-vae --format web --runtime ort-web # a page
     python -m experiments export runs/images-sae --part dictionary --format safetensors
 
-It writes RUN_DIR/exported/FORMAT/PART.stablehlo (or .onnx, .safetensors, .html), and beside a
-program run_exported.py, which runs it. `aejax.interop.export` does the same for a model of yours.
+It writes RUN_DIR/exported/FORMAT/PART.stablehlo (or .onnx, .safetensors, .html). Next to a
+.stablehlo or .onnx file it writes run_exported.py, which runs that file. For a model that is not a
+run, call `aejax.interop.export`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from experiments.shared.place import Place, say
 
 Format = Literal["stablehlo", "onnx", "safetensors", "web"]
 ENDINGS = {"web": "html"}
-EXAMPLES = 1_000  # test examples that tell which latents vary most
-SCORED = 500  # validation examples in a batch
+EXAMPLES = 1_000  # number of test examples by which the web page finds the most variable latents
+SCORED = 500  # number of validation examples in a batch
 
 
 def command(
@@ -49,19 +50,19 @@ def command(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
-    """Writes the files.
+    """Exports the chosen part of the run's model.
 
     Args:
       run_dir: folder of a finished run.
-      part: what leaves; the decoder is enough to generate; a dictionary reads raw inputs.
+      part: decoder (enough to generate), encoder, all (both), or dictionary (on raw inputs).
       format: stablehlo runs in jax, onnx in onnxruntime, web in a browser.
       outputs: names of the outputs to keep, such as mean; all by default.
       weights: how matrices are stored.
       out: folder of the files; RUN_DIR/exported/FORMAT by default.
       member: index of one of the run's seeds, from 0.
-      flagged: share of validation examples above the threshold, for the parts encoder and all.
+      flagged: for encoder and all, adds a threshold: this share of validation scores lies above.
       runtime: for web, the folder with the files of onnxruntime-web.
-      sound: for web, samples a second of what the decoder computes.
+      sound: for web, the sample rate in Hz if what the decoder computes is a sound.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
     """
@@ -106,7 +107,7 @@ def command(
 
 
 def _splits(run_dir: pathlib.Path, config: Any, place: Place) -> Splits:
-    """Returns the splits of the run's experiment, as the run's job sees them."""
+    """Returns train, validation and test as the run's model read them (see `Job.view`)."""
     experiment = named(run_dir)
     numbers = experiment.config(**config.__dict__)
     train, validation, test = experiment.data(numbers, place)
@@ -116,7 +117,7 @@ def _splits(run_dir: pathlib.Path, config: Any, place: Place) -> Splits:
 
 
 def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
-    """Returns test examples, the first ones of different classes, and the names of these."""
+    """Returns test examples, of which the first have different classes, and names of the first."""
     kept = evaluation.varied(test.labels, 8, len(test))
     rest = np.setdiff1d(np.arange(min(EXAMPLES, len(test))), kept)
     batch = evaluation.chosen(test, np.concatenate([kept, rest]))
@@ -128,7 +129,7 @@ def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
 
 
 def _needs_context(model: Any, variables: Variables) -> bool:
-    """Whether the decoder cannot be traced from its latents alone."""
+    """Returns whether the decoder can be exported only with an example, which has a context."""
     try:
         parts.decoder(model, variables)
     except UserError:
@@ -139,7 +140,7 @@ def _needs_context(model: Any, variables: Variables) -> bool:
 def _threshold(
     model: Any, variables: Variables, part: str, validation: Split, flagged: float
 ) -> float:
-    """Returns the score that a share of validation examples exceeds."""
+    """Returns the score that the share `flagged` of validation examples exceeds."""
     example = next(validation.take(1).batches(1))
     program = (parts.encoder if part == "encoder" else parts.whole)(model, variables, example)
     run = jax.jit(program.run)

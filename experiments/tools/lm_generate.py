@@ -51,14 +51,14 @@ def command(
       top_p: draws among the fewest likeliest tokens whose probabilities sum to at least this.
       seed: the seed of the draws.
       chat: wraps each prompt as a user's message in the ChatML form that SmolLM2 and Qwen know.
-      hook: the hook to edit, such as resid_post.15.
-      add: a .npy file with a direction f[D] to add there.
+      hook: the activations to edit, such as resid_post.15, the residual stream after block 15.
+      add: a .npy file with a direction f[D] to add to the activations at the hook.
       scale: the factor of that direction.
       dictionary: the folder of a run of a sparse autoencoder, or another library's folder or file.
       latents: the dictionary's latents to set; if none is given, the value at the hook is replaced
         by its reconstruction.
       values: the values of these latents: one for all, or one for each.
-      reads: the hook that the dictionary encodes if it is a transcoder, such as mlp_in.15.
+      reads: for a transcoder, the hook whose activations it encodes, such as mlp_in.15.
     """
     if not prompts:
         raise UserError("there is no prompt: give one or more texts in quotes")
@@ -100,7 +100,7 @@ def _edits(
     values: tuple[float, ...],
     reads: str | None,
 ) -> Mapping[str, Any]:
-    """Makes the edits that the flags ask for."""
+    """Returns hook -> the edit that the flags ask for, or {} if they ask for none."""
     if dictionary is None and (latents or values or reads):
         raise UserError(
             "--latents, --values and --reads need the dictionary: give it by --dictionary"

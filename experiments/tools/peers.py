@@ -1,4 +1,4 @@
-"""Trains SAELens' SAEs on the tokens of a finished synth-sae run and compares them with its own.
+"""Trains SAELens' SAEs on a finished synth-sae run's tokens and compares them with the run's.
 
     python -m experiments peers runs/synth-sae --peer-python PATH
 
@@ -49,11 +49,12 @@ EQUAL = 0.05  # the most that L0 may differ from its target, relative to it, to 
 def command(
     run_dir: pathlib.Path, peer_python: str | None = None, data_dir: str | None = None
 ) -> None:
-    """Trains SAELens' SAEs, unless that is done already, scores them and adds the comparison.
+    """Trains SAELens' SAEs with --peer-python, scores them and adds them to the run's results.
 
     Args:
       run_dir: folder of a finished run of synth-sae.
-      peer_python: path of a Python interpreter with sae-lens and torch; needed the first time.
+      peer_python: path of a Python interpreter with sae-lens and torch, to train SAEs that are not
+        in the folder yet.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
     """
     experiment, place = named(run_dir), Place(data_dir=data_dir)
@@ -88,7 +89,7 @@ def command(
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:
-    """Writes what SAELens trains on: the tokens, the rows of each batch, and the numbers."""
+    """Writes the tokens, the indices of each batch's tokens, and the settings for SAELens."""
     folder.mkdir(exist_ok=True)
     rows = streams(next(iter(jobs.values())), config, splits[0]).rows(0, config.steps)
     np.save(folder / "tokens.npy", np.asarray(splits[0].arrays[HOOK]), allow_pickle=False)
@@ -118,17 +119,17 @@ def _train(python: str, folder: pathlib.Path) -> None:
         ) from error
     if done.returncode:
         raise UserError(
-            f"--peer-python {python} ended with an error, which stands above: check that it has "
+            f"--peer-python {python} ended with the error printed above: check that it has "
             "sae-lens and torch"
         )
 
 
 def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
-    """Computes differences, own figures minus SAELens', with their standard errors as `std`.
+    """Returns differences, aejax's figures minus SAELens', with their standard errors as `std`.
 
     It prints a win or a loss if a difference exceeds one standard error. Where a seed of either
     library is too far from the target L0, it prints that instead, since codes of unequal L0 cannot
-    be compared. The difference of L0 is returned too.
+    be compared. The differences of L0 are returned too.
     """
     found: dict[str, Any] = {}
     for code in CODES:

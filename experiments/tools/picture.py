@@ -1,4 +1,4 @@
-"""Writing of a grid of images as a PNG file into a run's folder of figures."""
+"""Writing of a grid of images as a PNG file into the subfolder `figures` of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aejax.files import write_bytes, writing
 from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 
-LEAST, MOST, WIDTH = 64, 256, 800  # CSS pixels: limits of an image's side, and width of a row
+LEAST, MOST, WIDTH = 64, 256, 800  # CSS pixels: limits of one image's side, and width of a row
 
 
 def drawable(images: np.ndarray) -> bool:

@@ -1,10 +1,10 @@
-"""Draws the pictures of the READMEs from kept results.
+"""Draws the pictures of the READMEs from the files in experiments/results.
 
     python -m experiments pictures
-    python -m experiments pictures --samples runs/conditional   # first keeps samples of this run
+    python -m experiments pictures --samples runs/conditional   # first stores samples of this run
 
-It writes experiments/results/NAME.png: a picture of samples given a label is drawn from NAME.npz,
-and one of frontiers of sparse codes from NAME.json.
+It writes experiments/results/NAME.png. Samples given a label are drawn from NAME.npz, and plots of
+the metrics of sparse codes against their L0 from NAME.json.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def figures() -> dict[str, Any]:
 
 
 def few_colours(png: bytes) -> bytes:
-    """Reduces a picture to a palette of 64 colours, which takes a third of the bytes."""
+    """Returns a PNG with a palette of 64 colours, which has a third of the bytes."""
     image = needs("PIL.Image", "drawing a picture")
     with image.open(io.BytesIO(png)) as picture:
         reduced = picture.convert("RGB").quantize(64, dither=image.Dither.NONE)

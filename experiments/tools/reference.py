@@ -68,10 +68,10 @@ def command(out: pathlib.Path = pathlib.Path("reference")) -> None:
 
 
 def resolve(module: ModuleType) -> None:
-    """Replaces the annotations of a module's records, which are text, by types.
+    """Replaces the annotations of a module's NamedTuples and dataclasses, which are text, by types.
 
-    Python makes a constructor for each record, whose annotations are text. pdoc cannot look these
-    names up: the constructor of a NamedTuple has no module, and that of a dataclass may have
+    Python generates their constructors, whose annotations are text too. pdoc cannot look the names
+    in them up: the constructor of a NamedTuple has no module, and that of a dataclass may have
     inherited fields from another module.
     """
     for cls in vars(module).values():

@@ -25,7 +25,7 @@ from aejax.types import Array, Key, Variables
 from experiments.shared.place import say
 from experiments.tools import picture
 
-GENERATING = ("decoder", "prior", "likelihood")  # the parts of a model that sampling needs
+GENERATING = ("decoder", "prior", "likelihood")  # the submodules of a model that sampling needs
 
 
 def command(
@@ -69,11 +69,11 @@ def draw(
     count: int,
     context: Sequence[float] = (),
 ) -> np.ndarray:
-    """Draws latents from the prior and decodes them to means, f32[count, *event].
+    """Draws latents from the prior and returns the means that they decode to, f32[count, *event].
 
     Args:
       model: a model with a prior.
-      variables: the variables of one member.
+      variables: the variables of one trained model.
       key: the key of the draws.
       count: the number of samples.
       context: the context of all samples; () for none.

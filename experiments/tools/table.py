@@ -29,7 +29,7 @@ PLACE = re.compile(
 
 
 def command(readme: pathlib.Path = pathlib.Path("experiments/README.md")) -> None:
-    """Writes the tables into a file, in place of those that it holds.
+    """Replaces the tables of a Markdown file by new ones.
 
     Args:
       readme: path of the Markdown file.
@@ -45,7 +45,7 @@ def command(readme: pathlib.Path = pathlib.Path("experiments/README.md")) -> Non
 
 
 def filled(text: str) -> str:
-    """Replaces each table of a text by the one made from the results file that it names.
+    """Returns the text with each table replaced by one from the results that its comment names.
 
     Raises:
       UserError: if that file does not exist.
@@ -79,7 +79,7 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def beside(rows: Sequence[Row]) -> str:
-    """Formats published results beside our own as a Markdown table; rows not run say so."""
+    """Formats published results and ours as a Markdown table; a row without ours says "not run"."""
     lines = [
         "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",
@@ -132,7 +132,7 @@ def _parts(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _contests(result: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Finds all speed comparisons in a result: pairs of (its heading, contestant -> its row)."""
+    """Yields each speed comparison in a result: its heading, and name of a program -> its row."""
     rows = {name: row for name, row in result.items() if isinstance(row, dict)}
     contest = {name: row for name, row in rows.items() if _rate(row)}
     if contest:
@@ -146,7 +146,8 @@ def _rate(row: Mapping[str, Any]) -> str:
     return next((name for name in row if name.endswith("s_per_second")), "")
 
 
-# Optional columns of speed tables: heading -> cell of a contestant. Empty columns are left out.
+# Optional columns of speed tables: heading -> function from a program's row to its cell. Columns
+# without cells are left out.
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "with dead latents": lambda row: f"{row['with_dead'][_rate(row)]:,.0f}",
     "dead": lambda row: f"{row['with_dead']['dead']:,}",
@@ -189,7 +190,7 @@ def _words(name: str) -> str:
 
 
 def _number(value: float | str) -> str:
-    value = float(value)  # NaN stands in JSON as text
+    value = float(value)  # JSON holds NaN as text
     if math.isnan(value):
         return ""
     if value and abs(value) < 1e-2:

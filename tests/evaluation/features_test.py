@@ -203,7 +203,7 @@ class TestRecovery:
             lambda: evaluation.sparsity(model, several, Held(TRUTH)),
             lambda: ae.fold(model, several),
         ):
-            with pytest.raises(ae.UserError, match="the variables of 2 members"):
+            with pytest.raises(ae.UserError, match="the variables of 2 seeds"):
                 measure()
 
     @pytest.mark.parametrize("order", [[4, 0, 0, 2], [5, 1, 0, 1, 3, 5, 2, 1]])

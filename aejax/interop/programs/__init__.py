@@ -1,1 +1,1 @@
-"""Programs that leave the library: a trained part with its numbers, in the files of other tools."""
+"""Programs for export: a trained model, or a part of it, with its weights in other tools' files."""

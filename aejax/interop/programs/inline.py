@@ -3,8 +3,8 @@
     closed = jax.make_jaxpr(function)(x)
     evaluate(closed, [x])      # what function(x) computes
 
-Calls inside the function are inlined, also those that only carry derivatives of their own, and
-operations that no result depends on are left out.
+Functions called inside it are inlined, including those with a custom derivative, and operations on
+which no result depends are left out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ def evaluate(
     arguments: list[Any],
     replace: Replace = lambda operation, given: None,
 ) -> list[Any]:
-    """Runs a traced function and returns its flat results.
+    """Runs a traced function and returns a flat list of its results.
 
     Args:
       closed: the traced function.
-      arguments: its flat arguments; `replace` may put other objects than arrays among the values.
-      replace: the operations that are replaced; by default none is.
+      arguments: a flat list of its arguments, which may be other objects than arrays if `replace`
+        handles the operations on them.
+      replace: returns the results of an operation that it replaces; by default it replaces none.
     """
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
@@ -78,5 +79,5 @@ def _run(equation: Any, given: list[Any], replace: Replace) -> list[Any]:
 
 
 def _known(values: list[Any]) -> bool:
-    """Whether all values are numbers that are known while tracing."""
+    """Returns whether all values are scalars that are known while tracing."""
     return all(not isinstance(v, jax.core.Tracer) and np.ndim(v) == 0 for v in values)

@@ -1,13 +1,13 @@
-"""Draws whose random numbers are an input of the program, instead of coming from a key.
+"""Random draws whose uniform numbers are an input of the program, instead of coming from a key.
 
     sample = lambda key, p: jax.random.bernoulli(key, p)
-    columns(sample, p)            # 784: the uniform numbers that one example's draw takes
+    columns(sample, p)            # 784: how many uniform numbers the draw for one example needs
     draw(sample, noise, p)        # with noise f32[B, 784] in [0, 1); no key is left in the program
 
 Each function of `jax.random` that draws floating-point numbers turns random bits into a uniform
 number in [1, 2): it shifts them, puts an exponent before them and reads the result as a float.
 `draw` runs the traced function operation by operation and puts 1 + noise in the place of that
-number. What remains is arithmetic, which every format can hold.
+number. What remains is arithmetic, which every export format supports.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Take: TypeAlias = Callable[[tuple[Any, ...]], Array]  # shape [B, ...] -> unifor
 
 
 class Undrawable(Exception):
-    """A draw that does not turn all its random bits into uniform numbers, one row an example."""
+    """Raised for a draw that cannot be computed from a row of uniform numbers for each example."""
 
 
 class _Key:
-    """Stands for any key, whose place the noise takes."""
+    """A placeholder for any random key; the noise replaces what the key would generate."""
 
 
 class _Bits:
-    """Stands for random bits on their way to a float."""
+    """A placeholder for random bits that are being converted to a float."""
 
     def __init__(self, uniform: Array):
         self.uniform = uniform
@@ -46,14 +46,14 @@ KEY = _Key()
 
 
 def columns(function: Callable[..., Any], *arguments: Any) -> int:
-    """Counts the uniform numbers that one example's draw takes.
+    """Returns how many uniform numbers the draw for one example needs.
 
     Args:
       function: (key, *arguments) -> a pytree of arrays [B, ...].
-      *arguments: arrays or their specs, [B, ...].
+      *arguments: arrays or their specs (shape and dtype), [B, ...].
 
     Raises:
-      Undrawable: if the function does not draw through uniform numbers, one row an example.
+      Undrawable: if the draw cannot be computed from one row of uniform numbers for each example.
     """
     counted = 0
 
@@ -94,7 +94,7 @@ def _run(function: Callable[..., Any], take: Take, arguments: tuple[Any, ...]) -
 
 
 def _replaced(equation: Any, given: list[Any], take: Take) -> list[Any] | None:
-    """Returns the results of an operation on keys or on random bits; None: it is another one."""
+    """Returns the results of an operation on keys or random bits, or None for another operation."""
     name, params = equation.primitive.name, equation.params
     if all(jnp.issubdtype(v.aval.dtype, jax.dtypes.prng_key) for v in equation.outvars):
         return [KEY] * len(equation.outvars)

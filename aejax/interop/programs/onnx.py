@@ -1,4 +1,4 @@
-"""ONNX: a program that onnxruntime runs in Python, in a browser, on a telephone; one file."""
+"""Export as one .onnx file, which onnxruntime runs in Python, in a browser or on a phone."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ OPSET = 21
 
 
 def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
-    """Returns the bytes of one .onnx file, weights included.
+    """Returns a program as the bytes of one .onnx file, which includes the weights.
 
-    Its inputs and outputs have the names of the program's; their first axis is called B.
+    The file's inputs and outputs have the program's names; their first axis is called B.
 
     Raises:
       UserError: if jax2onnx is not installed, or an operation has no form in ONNX.
@@ -38,7 +38,7 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     order, names = list(traced.inputs), list(traced.outputs)
     specs = list(batched(traced.inputs, "B").values())
     try:
-        # Before the conversion, during which jax2onnx replaces functions of jax.numpy by its own.
+        # This runs before the conversion, in which jax2onnx replaces functions of jax.numpy.
         run = mapped(_simplified(traced), packed)
 
         def listed(*values: Any) -> tuple[Any, ...]:
@@ -63,8 +63,8 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
 
 
 def _simplified(traced: Traced) -> Traced:
-    """Returns the program with other operations for those that jax2onnx does not convert."""
-    for _ in range(2):  # what replaces an operation may hold one that is replaced, too
+    """Returns the same program without the operations that jax2onnx does not convert."""
+    for _ in range(2):  # a replacement may itself contain an operation to replace
         run = functools.partial(_evaluate, traced.closed)
         traced = traced._replace(closed=jax.make_jaxpr(run)(*traced.closed.in_avals))
     return traced
@@ -75,10 +75,10 @@ def _evaluate(closed: ClosedJaxpr, *given: Any) -> list[Any]:
 
 
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Replaces an operation.
+    """Returns the results of an operation that is replaced, or None for any other operation.
 
-    Of an operation that the library has in a form for each platform, ONNX gets the default, which
-    runs on platforms without measurements: a single operation.
+    Where the library has an implementation for each platform, ONNX gets the default one, which is a
+    single operation.
     """
     name, params = equation.primitive.name, equation.params
     if name == "platform_index":
@@ -102,7 +102,7 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
 
 
 def _padded(values: Array, filling: Array, sides: Any) -> Array:
-    """Pads by a concatenation; jax2onnx converts no padding of a batch of any size."""
+    """Pads by concatenation, since jax2onnx cannot convert padding with a symbolic batch size."""
     for axis, (low, high, _) in enumerate(sides):
         before, after = (
             jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
@@ -114,7 +114,7 @@ def _padded(values: Array, filling: Array, sides: Any) -> Array:
 
 
 def _is_one_row(given: list[Any], numbers: Any) -> bool:
-    """Whether values are added to single elements of f32[1, m]."""
+    """Returns whether a scatter adds values to single elements of f32[1, m]."""
     whole = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0, 1)
     return whole and given[0].ndim == 2 and given[0].shape[0] == 1 and given[2].ndim == 2
 
@@ -145,7 +145,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Renames values of a graph everywhere; another value that has a new name gives way."""
+    """Renames values of a graph everywhere; a value that has one of the new names gets another."""
     taken = {name for node in graph.node for name in node.output}
     taken |= {value.name for value in graph.initializer}
     moved = {name: f"{name}_inner" for name in taken & set(names.values())}

@@ -1,12 +1,12 @@
-"""The parts of a model as programs: the decoder, the encoder, both, and a folded dictionary.
+"""The exportable parts of a model as programs: decoder, encoder, both, or a folded dictionary.
 
     decoder      z, noise  -> mean, sample, draw      draw is a latent from the prior
     encoder      x         -> z, log_std, score
     all          x         -> z, log_std, mean, score
     dictionary   x         -> z, mean, score          plain weights on raw inputs
 
-A part whose model was trained with a context also has the input `context`. Where there is nothing
-to draw there is no `noise`, and a threshold adds the outputs `threshold` and `anomalous`.
+If the model was trained with a context, the program also has the input `context`. A decoder without
+random draws has no input `noise`. A threshold adds the outputs `threshold` and `anomalous`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ Spec = jax.ShapeDtypeStruct
 
 
 def decoder(model: Any, variables: Variables, example: Batch | None = None) -> Program:
-    """Returns the path from a latent to the likelihood's mean, a sample of it, and the prior.
+    """Returns the program from a latent z to the likelihood's mean and a sample of it.
+
+    If the model has a prior, the program also returns a latent drawn from the prior.
 
     Args:
       model: an Autoencoder.
-      variables: the variables of one member.
-      example: a batch with the context that the model was trained with; None: there was none.
+      variables: the variables of one model, without an axis of seeds.
+      example: a batch with a context; None for a model that was trained without a context.
     """
     latents = _latents(model, variables, example)
     context = _context(example)
@@ -96,13 +98,13 @@ def encoder(
     score: Term | None = None,
     threshold: float | None = None,
 ) -> Program:
-    """Returns the path from x to the latent without noise, and a score of x.
+    """Returns the program from x to its latent without noise and to a score of x.
 
     Args:
       model: an Autoencoder.
-      variables: the variables of one member.
+      variables: the variables of one model, without an axis of seeds.
       example: a batch; only its shapes and dtypes are read.
-      score: the term that scores x; None: the rate in nats if the model has a prior.
+      score: the loss term that is the score; None: the rate in nats, or none without a prior.
       threshold: the score above which x counts as anomalous.
     """
     if score is None and model.prior is not None:
@@ -117,14 +119,14 @@ def whole(
     score: Term | None = None,
     threshold: float | None = None,
 ) -> Program:
-    """Returns the path from x through the latent to the reconstruction, and a score of x.
+    """Returns the program from x to its latent without noise, its reconstruction and a score of x.
 
     Args:
       model: an Autoencoder.
-      variables: the variables of one member.
+      variables: the variables of one model, without an axis of seeds.
       example: a batch; only its shapes and dtypes are read.
-      score: the term that scores x; None: the negative ELBO of the latent without noise, in nats,
-        and for a model without a likelihood the squared error.
+      score: the loss term that is the score; None: the negative ELBO of the latent without noise,
+        in nats, or the squared error of a model without a likelihood.
       threshold: the score above which x counts as anomalous.
     """
     return _reading("all", model, variables, example, score or _negative_elbo, threshold)
@@ -133,12 +135,14 @@ def whole(
 def dictionary(
     model: Any, variables: Variables, example: Batch | None = None, threshold: float | None = None
 ) -> Program:
-    """Returns a sparse dictionary, folded to plain weights: activations, output, squared error.
+    """Returns the program from x to a sparse dictionary's activations, output and squared error.
+
+    Its weights are folded to plain weights on raw inputs.
 
     Args:
       model: a sparse Autoencoder, or an `ae.dictionary.Plain`, whose variables are not read.
-      variables: the variables of one member.
-      example: a batch, whose x has the shape of the inputs; None: f32[B, d].
+      variables: the variables of one model, without an axis of seeds.
+      example: a batch whose x has the shape of the inputs; None: inputs are f32[B, d].
       threshold: the squared error above which x counts as anomalous.
     """
     plain = model if isinstance(model, dictionaries.Plain) else fold(model, variables)
@@ -154,7 +158,7 @@ def dictionary(
         codes = dictionaries.encode(seen, x)
         output = dictionaries.decode(seen, codes, x)
         found = {"z": codes, "mean": output.reshape(inputs["x"].shape) if same else output}
-        if same:  # the target of a transcoder is not at hand
+        if same:  # a transcoder has no error, since its target is not an input
             error = jnp.sum(jnp.square(x - output.reshape(x.shape)), axis=-1)
             found |= _judged(error, threshold)
         return found
@@ -171,7 +175,7 @@ def _reading(
     score: Term | None,
     threshold: float | None,
 ) -> Program:
-    """Returns a path that starts at x."""
+    """Returns a program whose input is x, for `encoder` and `whole`."""
     if threshold is not None and score is None:
         raise UserError(
             "there is a threshold but no score: give the term that scores x, such as "
@@ -281,7 +285,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _examined(variables: Variables, specs: Mapping[str, Spec], predicted: Any, model: Any) -> Any:
-    """Returns what the draws read, as specs of a batch of two."""
+    """Returns the specs (shape and dtype) of what draws read, for a batch of two examples."""
     batch = {name: Spec((2, *spec.shape), spec.dtype) for name, spec in specs.items()}
     with _traceable():
         prediction = jax.eval_shape(lambda v, i: predicted(model.bind(v), i), variables, batch)

@@ -6,7 +6,7 @@
     run({"z": z, "noise": noise})          # {"mean": f32[B, *event], "sample": ..., "draw": ...}
 
 The function is traced for one example and mapped over the examples of a batch. So the batch may
-have any size, also for operations whose form depends on it, and no example depends on another.
+have any size, and no example depends on another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Program(NamedTuple):
     run: Callable[[Any, Arrays], dict[str, Array]]
     weights: Any  # a pytree of arrays; those that no output depends on are not exported
     inputs: Specs  # the inputs of one example, without the batch axis
-    facts: Mapping[str, str] = {}  # what a reader of the file should know, name -> one sentence
+    facts: Mapping[str, str] = {}  # facts to store in the exported file, name -> one sentence
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -49,11 +49,11 @@ class Traced(NamedTuple):
 
     name: str  # the program's name
     facts: Mapping[str, str]
-    closed: ClosedJaxpr  # its arguments are all weights and then all inputs, by sorted names
-    arguments: list[str]  # the names of its arguments
-    weights: dict[str, Array]  # the weights that an output depends on, by name
-    inputs: dict[str, jax.ShapeDtypeStruct]  # such inputs of one example
-    outputs: dict[str, jax.ShapeDtypeStruct]  # with a batch axis of 1, but for constants
+    closed: ClosedJaxpr  # the function of all weights and then all inputs, each sorted by name
+    arguments: list[str]  # the names of the function's arguments
+    weights: dict[str, Array]  # the weights on which an output depends, by name
+    inputs: dict[str, jax.ShapeDtypeStruct]  # the inputs of one example on which one depends
+    outputs: dict[str, jax.ShapeDtypeStruct]  # with a batch axis of 1, except for constants
 
 
 def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
@@ -99,12 +99,12 @@ def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
 
 
 def batched(inputs: Specs, size: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the specs of the inputs for a batch; its size may be symbolic."""
+    """Returns the shapes and dtypes of the inputs for a batch; the batch size may be symbolic."""
     return {n: jax.ShapeDtypeStruct((size, *s.shape), s.dtype) for n, s in inputs.items()}
 
 
 def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], dict[str, Array]]:
-    """Returns the program as a function of its inputs alone, with packed weights inside.
+    """Returns the program as a function of a batch of inputs, with the packed weights as constants.
 
     Args:
       traced: the program.

@@ -1,7 +1,7 @@
 """Runs an exported program; it needs jax and nothing else.
 
-python run_exported.py            # the program beside this file
-python run_exported.py FILE 256   # another one, with 256 examples
+python run_exported.py            # runs the program in the same folder
+python run_exported.py FILE 256   # runs another program, with 256 examples
 """
 
 import pathlib

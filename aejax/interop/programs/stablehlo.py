@@ -1,4 +1,4 @@
-"""StableHLO: a program that jax runs without aejax and without flax, on CPUs, GPUs and TPUs."""
+"""Export as StableHLO, a program that jax runs without aejax or flax on CPUs, GPUs and TPUs."""
 
 from __future__ import annotations
 

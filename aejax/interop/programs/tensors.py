@@ -1,4 +1,4 @@
-"""safetensors: the weights of a part alone, with a table of their names and shapes."""
+"""Export of the weights alone as .safetensors, with a table of their names and shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aejax.interop.tensors import safetensors
 
 
 def tensors(packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
-    """Returns the bytes of a .safetensors file; the scale of NAME is called NAME.scale."""
+    """Returns the bytes of a .safetensors file; the int8 scale of tensor NAME is NAME.scale."""
     arrays: dict[str, np.ndarray] = {}
     for name, one in packed.items():
         arrays[name] = np.ascontiguousarray(one.values)

@@ -1,4 +1,4 @@
-"""A page that runs a decoder in the browser: one HTML file that needs no network and no server."""
+"""A web page that runs a decoder in the browser: one HTML file, without network or server."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from aejax.interop.programs.program import Traced, mapped
 from aejax.interop.programs.weights import Packed
 from aejax.types import Batch, Variables
 
-VERSION = "1.30.0"  # of onnxruntime-web (MIT)
+VERSION = "1.30.0"  # the version of onnxruntime-web (licence: MIT)
 LIBRARY, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-# The files of onnxruntime-web that a page holds, and their sha256.
+# The files of onnxruntime-web that a page contains, and their sha256.
 FILES = {
     LIBRARY: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-SHOWN = 12  # sliders, or switches beside those of a code
-KEPT = 8  # examples whose codes are kept
-WIDE = 3.0  # a slider reaches this far, and further where codes do
+SHOWN = 12  # number of latents with a slider, or for a sparse code with a switch
+KEPT = 8  # number of examples whose codes are stored in the page
+WIDE = 3.0  # sliders range from -WIDE to WIDE, or further if a code does
 
 
 class Page(NamedTuple):
-    """What a page needs beside the model."""
+    """What a web page with a decoder needs besides the model."""
 
     runtime: str | os.PathLike[str]  # the folder with the files of onnxruntime-web
     title: str = "A decoder"
-    names: Sequence[str] = ()  # of the first examples, such as their labels
-    sound: int | None = None  # samples a second; what the decoder computes can then be heard
+    names: Sequence[str] = ()  # names of the first examples, such as their labels
+    sound: int | None = None  # sample rate in Hz if the output is a sound, which is then playable
 
 
 def web(
@@ -52,22 +52,23 @@ def web(
     example: Batch | None,
     page: Page | None,
 ) -> bytes:
-    """Returns the page.
+    """Returns the bytes of the HTML page.
 
-    Its sliders move the latents that vary most over the examples; for a sparse code switches turn
-    latents on and off. It decodes 100 samples of the prior, and paths between two kept codes.
+    Its sliders move the latents that vary most over the examples; for a sparse code, switches turn
+    latents on and off. It also decodes 100 draws from the prior, and paths between the codes of two
+    examples.
 
     Args:
       traced: the decoder as a program.
-      packed: its weights.
+      packed: the decoder's weights.
       model: the model.
-      variables: the variables of one member.
-      example: raw examples; the codes of the first eight are kept.
-      page: the runtime's folder, a title and names.
+      variables: the variables of one model, without an axis of seeds.
+      example: raw examples; the page stores the codes of the first eight.
+      page: the folder of onnxruntime-web, a title and names.
 
     Raises:
-      UserError: if there is no example, no runtime or another version of it, or if the latents of
-        the model are not one vector.
+      UserError: if there is no example, onnxruntime-web is missing or has another version, or the
+        latents of the model are not one vector.
     """
     if page is None:
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
@@ -118,7 +119,7 @@ def _content(
     example: Batch,
     page: Page,
 ) -> dict[str, Any]:
-    """Returns all that the page's script reads, as JSON."""
+    """Returns the data that the page's script reads, ready to be written as JSON."""
     encode = jax.jit(lambda v, batch: dense(model.bind(v).encode(batch)))
     codes = np.asarray(encode(variables, example), np.float32)
     sparse = model.prior is None and (codes == 0).mean() > 0.5
@@ -157,7 +158,7 @@ def _media(event: list[int], sound: int | None) -> str:
 
 
 def _latent(index: int, values: np.ndarray) -> dict[str, float]:
-    """Returns how far a slider goes, and the value that a switch turns on."""
+    """Returns the range of a latent's slider, and the value that its switch sets."""
     on = values[values != 0]
     return {
         "index": index,
@@ -180,7 +181,7 @@ def _runtime(folder: pathlib.Path, name: str) -> bytes:
     """Reads a file of onnxruntime-web.
 
     Raises:
-      UserError: if it is missing, or its sha256 is not that of the version that was tried.
+      UserError: if it is missing, or its sha256 is not that of the tested version.
     """
     path = folder / name
     if not path.is_file():
@@ -197,5 +198,5 @@ def _runtime(folder: pathlib.Path, name: str) -> bytes:
 
 
 def _zipped(content: bytes) -> str:
-    """Returns bytes as text: gzip, which browsers unpack, then base64."""
+    """Returns bytes as base64 text of their gzip compression, which browsers unpack."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""The weights of a program as they are stored: float32, bfloat16, or int8 with channels' scales.
+"""Storage of a program's weights: float32, bfloat16, or int8 with a scale for each channel.
 
 packed = pack({"params.decoder.output.kernel": kernel}, "int8")
 unpack(packed)      # the same names; float32 again, rounded to 255 levels in each channel
@@ -16,21 +16,21 @@ from aejax.errors import UserError
 from aejax.types import Array
 
 Stored: TypeAlias = Literal["float32", "bfloat16", "int8"]
-LEAST = 64  # numbers of the smallest matrix that is stored with fewer bits
+LEAST = 64  # matrices with fewer entries than this stay as they are
 
 
 class Packed(NamedTuple):
     """One array as it is stored."""
 
-    values: np.ndarray  # f32, bf16 or int8 for a matrix of parameters, else as it was
+    values: np.ndarray  # f32, bf16 or int8 for a matrix of parameters, else unchanged
     scale: np.ndarray | None = None  # f32, broadcasts to values: the array is values * scale
 
 
 def pack(weights: Mapping[str, Any], stored: Stored) -> dict[str, Packed]:
-    """Rounds the matrices among the weights.
+    """Returns name -> the array as it is stored; only matrices are rounded.
 
-    Vectors, the memory's statistics and integers stay as they are: they are small, and rounding
-    them costs most.
+    Vectors, integers and running statistics (the collection `memory`) are not rounded: they are
+    small, and rounding them would lose the most accuracy.
 
     Args:
       weights: name -> array; the names of statistics begin with "memory.".
@@ -47,7 +47,7 @@ def pack(weights: Mapping[str, Any], stored: Stored) -> dict[str, Packed]:
 
 
 def unpack(packed: Mapping[str, Packed]) -> dict[str, Array]:
-    """Returns the arrays by name; a traced program does this inside, at each run."""
+    """Returns name -> array, with rounded matrices in float32; a program does this in each run."""
     return {name: _unpacked(one) for name, one in packed.items()}
 
 
