@@ -68,7 +68,7 @@ class Autoencoder(nn.Module):
         if shared := encoding.keys() & decoding.keys():
             name = type(encoding[shared.pop()]).__name__
             raise UserError(
-                f"one {name} stands in the encoder and in the decoder, and Flax would store its "
+                f"one {name} is in both the encoder and the decoder, and Flax would store its "
                 f"parameters under the encoder only: give each of the two its own {name}"
             )
         super().__post_init__()

@@ -134,7 +134,7 @@ def sparse(
 def steer(penalty: Term) -> Objective:
     """Returns a sparsity penalty whose weight a controller adjusts to reach the bottleneck's `l0`.
 
-    The distance from the target `l0` is logged as `off_target`.
+    The relative distance mean(L0) / l0 - 1 from the target is logged as `off_target`.
 
     Args:
       penalty: a term that grows with the size or number of the active latents, such as

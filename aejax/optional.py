@@ -1,4 +1,4 @@
-"""Imports optional packages, or tells the user what to install."""
+"""Imports optional packages; if one is missing, the error says what to install."""
 
 from __future__ import annotations
 

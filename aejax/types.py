@@ -119,7 +119,8 @@ class Learner(NamedTuple):
     """
 
     init: Callable[[Key, Batch], State]
-    step: Callable[[State, Any], tuple[State, Metrics]]  # takes a Batch, or a Source if chunked
+    # Maps (state, Batch), or (state, Source) if `chunk` is given, to the new state and metrics.
+    step: Callable[[State, Any], tuple[State, Metrics]]
     variables: Callable[[State], Variables]  # the variables for evaluation, sampling and export
     # Maps (variables, batch, key, step) to the loss and the value of each term; the loss uses the
     # weights that the schedules have at that step.

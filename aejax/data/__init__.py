@@ -1,4 +1,4 @@
-"""Data sets, their splits, and the batch that each training step receives."""
+"""Data sets, their division into splits, and the batch of each training step."""
 
 from aejax.data import activations, changes
 from aejax.data.arrays import arrays, splits, statistics, table

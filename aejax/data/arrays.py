@@ -5,8 +5,8 @@
     train, _, test = splits(x_train, test=(x_test, y_test))     # as given
     train, validation, test = table(frame, ["age", "dose"], context=["site"], groups="patient")
 
-What is missing, NaN or masked in a `numpy.ma` array, has mask 0: a likelihood does not count it,
-and the encoder sees the mean over train in its place (0 among integers).
+Missing values, which are NaN or masked in a `numpy.ma` array, get mask 0: they do not contribute to
+the likelihood, and the encoder sees the mean over train in their place (0 among integers).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PICTURE_CHANNELS = (1, 3, 4)
 
 
 class Examples(NamedTuple):
-    """The examples of one data set or split, and what belongs to each of them."""
+    """The examples of one data set or split, with their labels, context, weights and groups."""
 
     x: Any  # [N, *event]
-    y: Any = None  # classes, or other numbers that are only evaluated, [N, ...]
+    y: Any = None  # classes or other numbers, [N, ...], which evaluations use but training does not
     context: Any = None  # [N], [N, C] or a mapping of such: integers are classes, floats covariates
-    weights: Any = None  # [N], how much each example counts in the loss
-    groups: Any = None  # [N], examples of one group are never divided
+    weights: Any = None  # [N], factors of each example's loss
+    groups: Any = None  # [N], group labels; all examples of a group go to the same split
 
 
 def arrays(
@@ -54,20 +54,21 @@ def arrays(
 
     Args:
       x: the examples [N, *event]. Floats become f32, and integers stay integers, but uint8 pictures
-        [N, H, W] or [N, H, W, 1, 3 or 4] are divided by 255. NaN and what a `numpy.ma` array masks
-        are missing.
+        [N, H, W] or [N, H, W, 1, 3 or 4] are divided by 255. NaN and masked elements of a
+        `numpy.ma` array are missing values.
       y: classes, or other numbers that belong to the examples, [N, ...]; or None.
       validation: the share (below 1) or the number of examples in the validation split; 0: none.
       test: the share (below 1) or the number of the examples in the test split; 0: none.
       seed: the seed of the random division.
       binarise: "dynamic", "static" or "none", as in `aejax.data.images`.
-      context: what encoder, decoder and prior are told of each example: [N] or [N, C], or a mapping
-        of such arrays, which are concatenated. Integers are classes and become one-hot vectors.
+      context: the values on which encoder, decoder and prior are conditioned: [N] or [N, C], or a
+        mapping of such arrays, which are concatenated. Integers [N] are classes and become one-hot.
       weights: f[N], 0 or more, by which the loss of each example is multiplied; they are scaled to
         a mean of 1 over train.
-      groups: [N]; examples of one group stay in one split.
-      order: "random", or "time": the rows are in order, and the last ones are the test.
-      channels: "first" turns pictures [N, C, H, W] to [N, H, W, C].
+      groups: [N], a group label for each example; all examples of a group go to the same split.
+      order: "random" divides at random; "time" takes the last rows as test, those before them as
+        validation, and the first as train.
+      channels: "first" transposes pictures [N, C, H, W] to [N, H, W, C].
       scale: the stored value that becomes 1.0; None: 255 for uint8 pictures, else 1.
 
     Returns:
@@ -99,11 +100,11 @@ def splits(
     channels: Literal["first", "last"] = "last",
     scale: float | None = None,
 ) -> Given:
-    """Makes splits that are given as such, for example a test set that others use too.
+    """Returns splits of data that is already divided, such as a benchmark with its own test set.
 
     Args:
       train: x [N, *event], a tuple (x, y), or a mapping with x and any of y, context, weights and
-        groups, as `arrays` takes them.
+        groups, in the forms that `arrays` accepts.
       validation: the same, None, or a share or number of examples to take from train at random.
       test: the same as train, or None.
       seed: the seed with which validation is taken from train.
@@ -147,20 +148,20 @@ def table(
     groups: str | None = None,
     **options: Any,
 ) -> Given:
-    """Takes columns of a pandas or polars frame, or of a mapping of arrays, as the examples.
+    """Divides the rows of a pandas or polars frame, or of a mapping of arrays, into three splits.
 
-    The values stay in their units: `statistics(train)` gives `nets.Standardised` and
-    `likelihoods.Standardised` the mean and deviation of each column, so that these travel with the
-    model.
+    The values stay in their units. To standardise them inside the model, give the mean and
+    deviation of each column, `statistics(train)`, to `nets.Standardised` and
+    `likelihoods.Standardised`.
 
     Args:
-      frame: whatever gives a column of N values by its name, as frame["age"].
+      frame: the table, of which frame["age"] returns the column "age", N values.
       columns: the names of the columns that make x, f32[N, columns].
       y: the name of the column of classes.
-      context: the names of the columns that the model is told, as `context` of `arrays`.
+      context: the names of the columns on which the model is conditioned, as `context` of `arrays`.
       weights: the name of the column of weights.
       groups: the name of the column whose equal values stay in one split.
-      **options: as in `arrays`.
+      **options: further arguments of `arrays`.
 
     Raises:
       UserError: if there is no column of a name, a column of x has no numbers, or as in `arrays`.
@@ -188,14 +189,14 @@ def table(
 
 
 class Statistics(NamedTuple):
-    """The mean and standard deviation of each value of an example, in the shape of an example."""
+    """The mean and standard deviation of each element of x, in the shape of one example."""
 
-    mean: Any  # nested tuples of numbers, so that a module may have them as a field
-    std: Any  # 1 where a value does not vary
+    mean: Any  # nested tuples of numbers, which a Linen module may have as a field
+    std: Any  # nested tuples of numbers; 1 where an element does not vary
 
 
 def statistics(split: Split) -> Statistics:
-    """Measures each value of x over the examples of a split, usually train.
+    """Returns the mean and standard deviation of each element of x over a split, usually train.
 
     Missing values are left out.
     """
@@ -232,12 +233,12 @@ def _examples(part: str, data: Any) -> Examples:
 def _stored(
     given: Sequence[Examples], channels: str, scale: float | None
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
-    """Returns the columns to store of each part, and what the splits' `prepare` needs to know."""
+    """Returns the columns to store for each split, and the fields of the splits' `Prepare`."""
     stored = [_columns(one, channels) for one in given]
     x = stored[0]["x"]
     if scale is None:
         scale = 255.0 if x.dtype == np.uint8 and _are_pictures(x.shape) else 1.0
-    # A mask stands in all splits or in none, so that their batches have the same parts.
+    # Either all splits get a mask or none does, so that their batches have the same structure.
     if any("mask" in columns for columns in stored):
         for columns in stored:
             columns.setdefault("mask", np.ones(columns["x"].shape, np.uint8))
@@ -283,7 +284,11 @@ def _columns(given: Examples, channels: str) -> dict[str, np.ndarray]:
 
 
 def _channels_last(x: np.ndarray, channels: str) -> np.ndarray:
-    """Turns pictures whose channels come first, or raises UserError where it was not asked to."""
+    """Moves the channels of pictures to the last axis if channels is "first".
+
+    Raises:
+      UserError: if channels is "last" but x looks like pictures whose channels come first.
+    """
     if channels == "first":
         return np.moveaxis(x, 1, -1)
     if x.ndim == 4 and x.shape[1] in PICTURE_CHANNELS and x.shape[3] not in PICTURE_CHANNELS:
@@ -299,7 +304,7 @@ def _are_pictures(shape: tuple[int, ...]) -> bool:
 
 
 def _contexts(given: Sequence[Examples], names: list[str] | None) -> list[np.ndarray]:
-    """Returns the context of each part, f32[N, C]: classes one-hot, and covariates as they are."""
+    """Returns the context of each split, f32[N, C]: classes one-hot, and covariates unchanged."""
     found: list[list[np.ndarray]] = [[] for _ in given]
     for name in names or [None]:
         of = [one.context if name is None else one.context[name] for one in given]
@@ -363,11 +368,12 @@ def _values(name: str, values: Any, missing: bool = False) -> Any:
     """Returns values [N, ...], floats as f32, masked where they are missing.
 
     Raises:
-      UserError: for other than numbers, an infinity, or missing values where there may be none.
+      UserError: if the values are not numbers, one is infinite, or one is missing although
+        `missing` is False.
     """
     array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.dtype == object:
-        try:  # pandas stores columns with missing values so.
+        try:  # pandas stores columns with missing values as objects.
             array = np.asarray([np.nan if _absent(v) else v for v in array.ravel()], np.float64)
             array = array.reshape(np.shape(values))
         except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Batches: the examples and the noise of step t, as a pure function of (seed, t)."""
+"""Shuffled batches: the batch of step t, with its noise, is a pure function of (seed, t)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from aejax.data.split import Split
 from aejax.errors import UserError
 from aejax.types import Array, Batch, Key, Source
 
-# Folded into the seed's key, so that data and model, which share the seed, have different noise.
+# This number is folded into the seed's key, so that the noise of the data differs from that of the
+# model, which may have the same seed.
 DATA_STREAM = 0x64617461
 
 
@@ -28,8 +29,8 @@ class Batches:
 
     Each epoch is a random permutation of the examples. Batch t consists of positions t * size to
     (t + 1) * size - 1 of all epochs concatenated, so no example is dropped, and a batch may span
-    two epochs. With `seeds` = S there are S independent streams, and stream i has the batches of
-    `Batches(split, size, seed + i)`.
+    two epochs. With `seeds` = S there are S independent streams of batches, for S models that are
+    trained together; stream i has the batches of `Batches(split, size, seed + i)`.
 
         batches = Batches(train, size=128, seed=0)
         batches[7]                    # Batch, leaves [128, ...]
@@ -40,7 +41,7 @@ class Batches:
     size: int  # the batch size, B
     seed: int = 0
     seeds: int | None = None  # the number of streams, S; None for one stream without an S axis
-    # A split of more bytes than this is not kept on the device, but sent there chunk by chunk.
+    # A split of more bytes than this is not kept on the device; its batches are sent when needed.
     resident_limit: int = 2**30
     sharding: Any = None  # the sharding of a split kept on the device; default: the first device
     # (index, count) of this process, which loads its slice of every batch; None asks JAX.
@@ -81,15 +82,15 @@ class Batches:
         return jax.tree.map(lambda leaf: np.take(np.asarray(leaf), self._slice, axis), whole)
 
     def steps(self, epochs: float) -> int:
-        """Returns the number of steps of so many passes through the split, rounded up."""
+        """Returns the number of training steps in `epochs` passes through the split, rounded up."""
         return math.ceil(epochs * len(self.split) / self.size)
 
     def epoch(self, step: int) -> float:
-        """Returns how many passes through the split so many steps are."""
+        """Returns the number of passes through the split in `step` training steps."""
         return step * self.size / len(self.split)
 
     def rows(self, t: int, count: int) -> np.ndarray:
-        """Returns the example numbers of batches t to t + count - 1, i32[(S,) count, B]."""
+        """Returns the indices of the examples in batches t to t + count - 1, i32[(S,) count, B]."""
         at_least(0, "the batch number", t)
         first, many = t * self.size, count * self.size
         members = [self._stream(self.seed + i, first, many) for i in range(self.seeds or 1)]
@@ -97,13 +98,13 @@ class Batches:
         return rows[0] if self.seeds is None else rows
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Returns the example numbers i32[count] of one stream from position `start` on."""
+        """Returns the indices i32[count] of one stream's examples from position `start` on."""
         return stream(len(self.split), seed, start, count)
 
     @functools.cached_property
     def key(self) -> Key:
         """The key of the data's noise, Key[] or Key[S]; batch t uses fold_in(key, t)."""
-        # This is always threefry: under vmap, rbg would use the first stream's key for all.
+        # The keys are always threefry: under vmap, rbg would use the first stream's key for all.
         keys = [
             jax.random.fold_in(jax.random.key(self.seed + i, impl="threefry2x32"), DATA_STREAM)
             for i in range(self.seeds or 1)
@@ -112,9 +113,10 @@ class Batches:
 
     @functools.cached_property
     def resident(self) -> dict[str, Array] | None:
-        """The whole split on the device, leaves [N, ...]; None if it is too large.
+        """The whole split on the device, leaves [N, ...].
 
-        It is also None if there are several processes.
+        It is None if the split is too large or is read from the disk, or if there are several
+        processes.
         """
         arrays = self.split.arrays
         held = sum(array.nbytes for array in arrays.values())
@@ -140,13 +142,13 @@ class Batches:
         Args:
           t: the first step.
           chunk: the number of batches in the source, T.
-          limit: the step to stop before, so that the run's steps need not be a multiple of T.
+          limit: the number of steps of the run; batches of step `limit` and later are not counted.
 
         Returns:
-          A Source whose batch i equals `self[t + i]` to the bit. If the split is resident on the
+          A Source whose batch i is bitwise equal to `self[t + i]`. If the whole split is on the
           device, the arrays are the whole split and rows is i32[T, B] or i32[S, T, B]; otherwise
-          the arrays are the stacked batches, leaves [T, B, ...] or [S, T, B, ...], of which each
-          process has its slice of B.
+          the arrays are the stacked batches, leaves [T, B, ...] or [S, T, B, ...], and each process
+          has its slice of B.
 
         Raises:
           UserError: if t or chunk is out of range.
@@ -166,12 +168,16 @@ class Batches:
         )
 
     def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
-        """Returns this process' slice (b of B) of T batches: leaves [T, b, ...], [S, T, b, ...]."""
+        """Reads T = chunk batches, of each the b of B examples that this process loads.
+
+        Returns:
+          Leaves [T, b, ...] or [S, T, b, ...].
+        """
         return self.split.rows(self.rows(t, chunk)[..., self._slice])
 
     @functools.cached_property
     def _slice(self) -> np.ndarray:
-        """The places in a batch that this process loads, i64[b]."""
+        """The indices, within a batch, of the examples that this process loads, i64[b]."""
         index, processes = self._process
         share = self.size // processes
         return np.arange(index * share, (index + 1) * share)

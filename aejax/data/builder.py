@@ -15,10 +15,10 @@ from aejax.optional import needs
 
 
 class NamedDataset(NamedTuple):
-    """A data set that has a name: the class that prepares it, and the origin of its files."""
+    """A named data set: the class that prepares it, and the origin of its files."""
 
     builder: type  # a tfds builder class
-    # Returns where the files came from; it is called after they were read, when that is known.
+    # A function that returns where the files came from, which is known only after they were read.
     origin: Callable[[], str]
 
 
@@ -29,7 +29,7 @@ def builder(
     splits: Mapping[str, Iterable[Mapping[str, Any]]],
     **metadata: Any,
 ) -> type:
-    """Makes a tfds builder class, version 1.0.0, for a data set that tfds does not have.
+    """Returns a tfds builder class, version 1.0.0, for a data set that tfds does not have.
 
     Args:
       dataset: the name of the data set and of its folder.
@@ -66,11 +66,11 @@ def builder(
 
 
 def adapted(stock: Any, splits: Callable[[Any], Mapping[str, Any]]) -> type:
-    """Makes a copy of a tfds builder class that reads its examples in another way.
+    """Returns a subclass of a tfds builder class that gets its examples from another function.
 
     Args:
-      stock: a builder class of tfds; its name and version are kept.
-      splits: a function from the builder to the (key, example) pairs of each split, in order.
+      stock: a builder class of tfds; the subclass has its name and version.
+      splits: a function from the builder to split name -> its (key, example) pairs, in order.
     """
 
     class Adapted(stock, skip_registration=True):  # pyright: ignore
@@ -88,7 +88,7 @@ def examples(images: np.ndarray, **labels: np.ndarray) -> Iterator[dict[str, Any
 
     Args:
       images: the pictures, u8[N, H, W].
-      **labels: integers [N] by the name of their field, one for each picture.
+      **labels: field name -> an integer for each picture, [N].
     """
     image = needs("PIL.Image", "preparing pictures")
     for pixels, *values in zip(images, *labels.values(), strict=True):

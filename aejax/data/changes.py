@@ -1,7 +1,7 @@
-"""Changes of a batch: they replace its input, its target or its context.
+"""Changes: functions that replace a batch's input, target or context.
 
-A change is a hashable function (key, batch, arrays) -> Batch that is applied after the split's
-`prepare`; `arrays` are the stored columns of the batch.
+A change is a hashable function (key, batch, arrays) -> Batch that is applied to each batch of a
+split; `arrays` are the stored arrays of the batch's examples.
 
     changed(train, Labels(10))                  the context is the label, one-hot
     changed(train, Attributes(shape=3))         the context is a known factor, one-hot
@@ -31,17 +31,17 @@ Noise: TypeAlias = Callable[[Key, Array], Array]  # adds noise to values f32[B, 
 
 @runtime_checkable
 class Checked(Protocol):
-    """A change that can only be applied to some data sets."""
+    """A change that checks whether it can be applied to a data set."""
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if the change cannot be applied to a split with these arrays."""
+        """Raises UserError if the change cannot be applied to a split with the given arrays."""
 
 
 def changed(split: Split, *changes: Any) -> Split:
-    """Returns a split with more changes, applied in the given order after those it already has.
+    """Returns a split to whose batches further changes are applied, in the given order.
 
-    In training the noise of a change depends on the step. In evaluation it is fixed as long as the
-    batch size is the same.
+    They are applied after the changes that the split already has. In training the noise of a change
+    depends on the step. In evaluation it is the same each time, for the same batch size.
 
     Args:
       split: the split to change.
@@ -66,7 +66,7 @@ def changed(split: Split, *changes: Any) -> Split:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Makes the label the context, one-hot, f32[B, classes]."""
+    """Sets the context to the label as a one-hot vector, f32[B, classes]."""
 
     classes: int
 
@@ -81,7 +81,7 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Attributes:
-    """Makes known factors the context: one one-hot vector each, concatenated in the given order.
+    """Sets the context to known factors, as one-hot vectors concatenated in the given order.
 
     An example is Attributes(shape=3, scale=4) for sprites, whose context is f32[B, 7].
     """
@@ -96,7 +96,7 @@ class Attributes:
         object.__setattr__(self, "values", tuple(values.items()))
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if the data has more values of a factor."""
+        """Raises UserError if a factor has more values in the data than was given."""
         for name, count in self.values:
             _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
@@ -119,7 +119,7 @@ class Attributes:
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """Makes the label the target, i32[B], as a classifier needs."""
+    """Sets the target to the label, i32[B], so that the model becomes a classifier."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch."""
@@ -128,11 +128,11 @@ class Classify:
 
 @dataclasses.dataclass(frozen=True)
 class Quadrants:
-    """Makes some quadrants of a picture the context and predicts the others (Sohn et al. 2015).
+    """Sets the context to some quadrants of a picture; the others are predicted (Sohn et al. 2015).
 
     With `seen` = 1 the context is the lower left quadrant, with 2 the left half, with 3 everything
     but the lower right quadrant, as in Pyro's example; the other pixels of the context are 0. The
-    likelihood counts only the unseen pixels. The input stays the whole picture, for a posterior.
+    mask restricts the likelihood to the unseen pixels. The encoder's input stays the whole picture.
     """
 
     seen: int  # 1, 2 or 3
@@ -156,7 +156,7 @@ class Quadrants:
 
 @dataclasses.dataclass(frozen=True)
 class InputToo:
-    """Makes the input the context too, which a skip connection and `nets.Normalise` read."""
+    """Sets the context to the input, which a skip connection and `nets.Normalise` read."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch."""
@@ -165,7 +165,7 @@ class InputToo:
 
 @dataclasses.dataclass(frozen=True)
 class ContextOnly:
-    """Makes the context the input, so that the encoder sees nothing else; removes the context."""
+    """Replaces the input by the context, the encoder's only input then, and removes the context."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch whose context is an array."""
@@ -174,7 +174,7 @@ class ContextOnly:
 
 @dataclasses.dataclass(frozen=True)
 class Corrupted:
-    """Adds noise to the input and, if `clean` is False, makes the noisy input the target too."""
+    """Adds noise to the input and, if `clean` is False, uses the noisy input as the target too."""
 
     noise: Noise
     clean: bool = True  # whether the target stays without noise

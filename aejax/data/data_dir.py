@@ -1,8 +1,8 @@
-"""The folder in which data sets are prepared, completely or not at all, by one process at a time.
+"""The folder of prepared data sets, in which one process at a time prepares a new one.
 
 with locked_workspace(data_dir) as workspace:  # a temporary folder inside data_dir
     ...                                        # build inside it, then rename the result into place
-newest(data_dir, "mnist", "aejax.npz")         # that file of the newest version, or None
+newest(data_dir, "mnist", "aejax.npz")         # the file's path in the newest version, or None
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def locked_workspace(
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(data_dir, wait=True)
         try:
-            # No other process is at work while this one holds the lock, so what is found here
-            # was left behind by a process that was killed.
+            # While this process holds the lock no other one prepares data, so any workspace that
+            # exists here was left behind by a process that was killed.
             for stale in data_dir.glob(".preparing-*"):
                 shutil.rmtree(stale)
             with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as workspace:

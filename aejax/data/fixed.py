@@ -1,4 +1,4 @@
-"""Data in memory that is no split: a plain array or one batch, to be evaluated as it is."""
+"""Lets evaluations read a plain array or a single batch in the same way as a split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.types import Batch
 
 @runtime_checkable
 class Data(Protocol):
-    """Examples in a fixed order; `aejax.data.Split` is one."""
+    """Examples in a fixed order, such as an `aejax.data.Split`."""
 
     def __len__(self) -> int: ...
 
@@ -27,7 +27,7 @@ class Data(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """The examples of one batch, in their order."""
+    """The examples of one batch, in the batch's order."""
 
     batch: Batch
 
@@ -42,17 +42,17 @@ class Fixed:
 
 
 def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = None) -> Data:
-    """Returns examples that an evaluation can go through.
+    """Converts data to an object over whose batches an evaluation can iterate.
 
     Args:
-      data: a split; or an array [N, *event], which is both input and target; or a Batch, where
-        input, target or context differ.
-      size: how many numbers one example has. An array may then have several axes of examples, as
-        [B, T, d], each of whose vectors is one example. None: the first axis counts the examples.
+      data: a split; or an array [N, *event], which is both input and target; or a Batch, if input,
+        target or context differ.
+      size: the number of elements of one example. An array may then have several batch axes, as
+        [B, T, d], where each vector [d] is one example. None: only the first axis is a batch axis.
       event: the shape of one example, if it has several axes; see `events.batch_axes`.
 
     Raises:
-      UserError: if it is none of these, or the examples have another size.
+      UserError: if the data is none of these, or its examples have another size.
     """
     if isinstance(data, Data):
         return data
@@ -68,7 +68,7 @@ def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = 
 
 
 def _array(data: Any) -> Any:
-    """Returns an array of numbers with two axes or more."""
+    """Returns the data as an array, after checking that it is numeric and has two axes or more."""
     values = np.asarray(data) if hasattr(data, "__array__") or isinstance(data, list) else None
     if values is None or values.ndim < 2 or values.dtype.kind == "O":
         what = type(data).__name__ if values is None else f"shape {values.shape}"

@@ -1,4 +1,4 @@
-"""The mean, scale and norm of vectors, accumulated exactly over any number of them."""
+"""The mean, variance and mean norm of vectors, accumulated over any number of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROWS = 4096
 
 
 class Moments(NamedTuple):
-    """Statistics of tokens that can be merged without cancellation, however large the mean is."""
+    """Statistics of tokens; merging two of them is accurate however large the mean is."""
 
     tokens: int  # the number of tokens
     mean: np.ndarray  # f64[d]
@@ -42,7 +42,7 @@ def empty(size: int) -> Moments:
 
 
 def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
-    """Returns moments with rows [n, d] of any float dtype added, computed in float64."""
+    """Updates moments with further rows [n, d], of any float dtype, and returns the new ones."""
     for start in range(0, len(rows), ROWS):
         x = rows[start : start + ROWS].astype(np.float64)
         mean = x.mean(axis=0)
@@ -53,11 +53,14 @@ def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
 
 
 def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tuple[Moments, ...]:
-    """Returns moments with examples [N, *event] added, one for each layer of [N, layers, size].
+    """Updates moments with further examples and returns the new ones.
 
     Args:
-      moments: those of earlier examples; None: there are none.
-      values: the examples.
+      moments: the moments of earlier examples; None: there are none.
+      values: the examples, [N, *event].
+
+    Returns:
+      The moments of each layer of examples [N, layers, size], or of all other examples one.
     """
     layers = values.shape[1] if values.ndim == 3 else 1
     parts = np.moveaxis(values.reshape(len(values), layers, -1), 1, 0)
@@ -66,14 +69,14 @@ def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tu
 
 
 def agree(a: Moments, b: Moments) -> bool:
-    """Returns whether two moments agree to rounding, as those of the same tokens do."""
+    """Returns whether two moments are equal up to rounding, as those of the same tokens are."""
     x, y = (np.append(m.mean, [m.mean_norm, m.scale]) for m in (a, b))
     # The tolerance is relative to the size of a token, since single elements may be near zero.
     return bool(np.allclose(x, y, rtol=0.0, atol=1e-9 * (b.mean_norm + b.scale)))
 
 
 def merged(a: Moments, b: Moments) -> Moments:
-    """Returns the moments of two sets of tokens together (Chan et al. 1983)."""
+    """Returns the moments of the union of two sets of tokens (Chan et al. 1983)."""
     tokens = a.tokens + b.tokens
     if tokens == 0:
         return a

@@ -1,4 +1,4 @@
-"""An .npz file of arrays and a description of them, whose content is checked by its sha256."""
+"""Writes and reads .npz files that hold arrays, a description and the arrays' sha256."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any])
     Args:
       path: the path of the .npz file.
       arrays: the arrays by name; no array may be called "about".
-      about: the description, whose values JSON can hold; "sha256" is added to it.
+      about: the description, a mapping of JSON values, to which the arrays' "sha256" is added.
 
     Raises:
       OSError: if the disk is full or the folder cannot be written; an older file stays as it was.

@@ -1,4 +1,4 @@
-"""The order of the examples: one seeded permutation per epoch, concatenated without an end."""
+"""The order of the examples in training: a seeded permutation for each epoch, without an end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
     Args:
       examples: the number of examples, N.
       seed: the seed, 0 or more.
-      epoch: the number of the epoch, counted from 0.
+      epoch: the index of the epoch, from 0.
 
     Returns:
       A permutation of 0 to N - 1, i32[N], read-only.
@@ -27,7 +27,7 @@ def permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def stream(examples: int, seed: int, start: int, count: int) -> np.ndarray:
-    """Returns a section of the endless stream of example numbers, epoch after epoch.
+    """Returns consecutive entries of the endless sequence of example indices, epoch after epoch.
 
     Args:
       examples: the number of examples, N.
@@ -36,7 +36,7 @@ def stream(examples: int, seed: int, start: int, count: int) -> np.ndarray:
       count: the number of positions.
 
     Returns:
-      Example numbers, i32[count].
+      Indices of examples, i32[count].
     """
     first, last = start // examples, (start + count - 1) // examples
     pieces = [permutation(examples, seed, epoch) for epoch in range(first, last + 1)]

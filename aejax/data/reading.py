@@ -1,4 +1,4 @@
-"""Reading data sets that do not fit in memory: in parallel by grain, and one chunk in advance."""
+"""Reads data sets that do not fit in memory: examples in parallel, and batches in advance."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
 
     Args:
       reader: the reader of the data set.
-      indices: the example numbers, i32[...].
+      indices: the indices of the examples, i32[...].
 
     Returns:
       The arrays by name, leaves [..., *event], in the order of the indices.
@@ -76,7 +76,7 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads examples by one call for each batch, the last axis of the indices."""
+    """Reads examples by one call `reader.many` for each batch, indices[..., :]."""
     batches = [reader.many(batch) for batch in indices.reshape((-1, indices.shape[-1]))]
     return {
         name: np.concatenate([batch[name] for batch in batches]).reshape(
@@ -87,14 +87,14 @@ def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def reopen(folder: Path, splits: Sequence[str]) -> Reader:
-    """Opens a data set that was prepared earlier, its splits concatenated in the given order."""
+    """Opens a prepared data set as one reader of its splits, concatenated in the given order."""
     tfds = needs("tensorflow_datasets", "reading a data set that does not fit memory")
     sources = tfds.builder_from_directory(str(folder)).as_data_source()
     return Chained([sources[split] for split in splits])
 
 
 class Ahead:
-    """Reads the next chunk in a background thread while the device works on the current one.
+    """Reads the batches of the next steps in a thread while the device trains on earlier ones.
 
     Attributes:
       read: a function from (t, chunk) to the arrays of the batches t to t + chunk - 1.
@@ -105,7 +105,10 @@ class Ahead:
         self._waiting: tuple[tuple[int, int], Future] | None = None
 
     def __call__(self, t: int, chunk: int, limit: int | None) -> Any:
-        """Returns `read(t, chunk)` and starts reading the next chunk if it begins before limit."""
+        """Returns read(t, chunk) and starts reading read(t + chunk, chunk) in the background.
+
+        Nothing is read in the background if t + chunk is `limit` or more.
+        """
         waiting, self._waiting = self._waiting, None
         hit = waiting is not None and waiting[0] == (t, chunk)
         arrays = waiting[1].result() if waiting and hit else self.read(t, chunk)
@@ -122,6 +125,6 @@ class Ahead:
             except BaseException as error:  # raised again in the thread that asks for the result
                 future.set_exception(error)
 
-        # A daemon thread, so that a run that ends early does not wait for a chunk it will not use.
+        # A daemon thread lets a run that ends early exit without waiting for unused batches.
         threading.Thread(target=work, daemon=True).start()
         return future

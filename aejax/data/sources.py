@@ -2,10 +2,10 @@
 
     train, validation, test = source(dataset, validation=0.1, test=held_out)
 
-Whatever has `__len__` and `__getitem__` is a data set. An example is an array, a tuple (x, y) or a
-mapping of arrays by name. Batches are read in a background thread, a chunk ahead of the training,
-and batch t is the same function of (seed, t) as for arrays. A data set with PyTorch's batched
-`__getitems__(indices)` is read a batch at a time, which is much faster than one example a call.
+A data set is any object with `__len__` and `__getitem__`. An example is an array, a tuple (x, y) or
+a mapping of arrays by name. Batches are read in a background thread before training needs them, and
+batch t is the same function of (seed, t) as for arrays. If the data set has PyTorch's batched
+`__getitems__(indices)`, each call reads a batch, which is much faster than reading single examples.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from aejax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Items:
-    """Some examples of a data set of another library, as a `Reader`."""
+    """A `Reader` of some examples of a data set of another library."""
 
     dataset: Any
-    rows: np.ndarray  # i64[N], the numbers of the examples
+    rows: np.ndarray  # i64[N], the indices of the examples in the data set
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,11 +38,11 @@ class Items:
 
     @property
     def batched(self) -> bool:
-        """Whether the data set reads many examples in one call."""
+        """Whether the data set can read several examples in one call."""
         return hasattr(self.dataset, "__getitems__")
 
     def many(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads the examples i[n] in one call, leaves [n, *event]."""
+        """Reads the examples with the given indices, i[n], in one call; leaves [n, *event]."""
         examples = self.dataset.__getitems__(self.rows[indices].tolist())
         if isinstance(examples, Mapping) or (
             isinstance(examples, tuple) and len(examples[0]) == len(indices)
@@ -63,24 +63,25 @@ def source(
     scale: float = 1.0,
     seed: int = 0,
 ) -> tuple[Split, Split | None, Split | None]:
-    """Makes splits of random-access data sets, which are read during training.
+    """Returns splits of random-access data sets, whose examples are read during training.
 
     Args:
       train: a data set with `__len__` and `__getitem__`.
-      validation: another one, None, or a share (below 1) or number of examples of train, which are
-        taken at random.
-      test: the same.
+      validation: another data set; or a share (below 1) or number of examples to take from train at
+        random; or None for no such split.
+      test: a data set, a share, a number or None, as for validation.
       field: the name of the array that becomes x, where an example is a mapping.
       scale: the stored value that becomes 1.0, such as 255 for 8-bit pictures.
       seed: the seed with which shares are taken from train.
 
     Returns:
       Three splits, of which validation and test may be None. Labels are not read in advance, so
-      `split.labels` is None. The fingerprint covers the number of examples, the first and the last.
+      `split.labels` is None. The fingerprint is a hash of only the number of examples, the first
+      example and the last.
 
     Raises:
-      UserError: if a data set has no length or no item access, or no array `field`, or if the
-        shares leave train empty.
+      UserError: if a data set has no length or no access by index, if its examples have no array
+        `field`, or if validation and test leave no example for train.
     """
     examples = len(_checked("train", train))
     order, taken = permutation(examples, seed, 0), 0
@@ -135,7 +136,7 @@ def _checked(part: str, dataset: Any) -> Any:
 
 
 def named(example: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of an example by name: a tuple's are x, y, and extra_0 and so on."""
+    """Returns the arrays of an example by name; those of a tuple are named x, y, extra_0, ..."""
     if isinstance(example, Mapping):
         return {name: np.asarray(value) for name, value in example.items()}
     if isinstance(example, Sequence) and not isinstance(example, str):

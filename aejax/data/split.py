@@ -1,4 +1,4 @@
-"""Split: the examples of one split of a data set (train, validation or test), and their origin."""
+"""One split of a data set (train, validation or test): its examples and their origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.data.reading import Reader, gather
 from aejax.errors import UserError
 from aejax.types import Batch, Key
 
-# The seed of an evaluation's noise if no key is given; it is fixed, so results are reproducible.
+# The fixed seed of the noise in an evaluation that is given no key, so results are reproducible.
 EVALUATION_SEED = 20_131_220
 FACTOR = "label_"  # the prefix of the names of columns that hold known factors of variation
 
@@ -37,13 +37,13 @@ class Split:
     fingerprint: str  # sha256 over the content, independent of the file format
     # "dynamic", "static" or "none"; it decides whether results are called nll or bce.
     binarised: str = "none"
-    binarise_seed: int | None = None  # the seed of the draws made once, None if there are none
+    binarise_seed: int | None = None  # the seed of pixels that are drawn only once; None: no such
     classes: tuple[str, ...] = ()  # the names of the labels, if they have names
     origin: str = ""  # where the files came from and whether their content was verified
     reader: Reader | None = None  # None if all examples are in `arrays`
-    # The moments that a store keeps of all its tokens, of which this split may be a part.
+    # The moments of all tokens of the activation store, of which this split may be a part.
     stored_moments: Mapping[str, tuple[Moments, ...]] | None = None
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for `provenance`
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further provenance entries
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -52,7 +52,7 @@ class Split:
 
     @functools.cached_property
     def event(self) -> tuple[int, ...]:
-        """The shape of one x, without the batch axis."""
+        """The shape of one example's x, without the batch axis."""
         first = self.rows(np.zeros(1, np.int32))
         prepared = jax.eval_shape(self.prepare, jax.random.key(0), first)
         return prepared.x.shape[1:]
@@ -82,10 +82,11 @@ class Split:
 
     @functools.cached_property
     def moments(self) -> Mapping[str, tuple[Moments, ...]]:
-        """The exact moments of x, target and context, by these names.
+        """The mean, variance and mean norm of x, target and context, by these names.
 
-        Each is a tuple with one entry, or with one for each layer of examples [layers, size]. They
-        are those of the whole store, where there is one, else computed from all examples.
+        Each value is a tuple with one entry, or with one for each layer of examples [layers, size].
+        For a split of an activation store they are those of the whole store; otherwise they are
+        computed from all examples.
         """
         if self.stored_moments is not None:
             return self.stored_moments
@@ -99,14 +100,14 @@ class Split:
 
     @property
     def transcodes(self) -> bool:
-        """Whether the target is another hook of a store than the input."""
+        """Whether input and target are different hooks, so that the model is a transcoder."""
         return getattr(self.prepare, "transcodes", False)
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns stored examples by their numbers.
+        """Returns the stored examples with the given indices.
 
         Args:
-          indices: example numbers from 0 to N - 1, i32[...].
+          indices: indices of examples, from 0 to N - 1, i32[...].
 
         Returns:
           The stored arrays by name, leaves [..., *event].
@@ -183,17 +184,17 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def check_support(split: Split, support: tuple[float, float], rows: int = 4096) -> None:
-    """Checks that a likelihood is defined for all targets; a Bernoulli, for one, needs [0, 1].
+    """Checks that all targets lie in a likelihood's support, such as [0, 1] for a Bernoulli.
 
     A split that is read from the disk during training is not checked.
 
     Args:
       split: the split to train on.
       support: the smallest and largest value for which the likelihood is defined.
-      rows: the number of examples to check together.
+      rows: the number of examples to check at a time.
 
     Raises:
-      UserError: if a target lies outside; it names the first such example and its value.
+      UserError: if a target lies outside; the message names the first such example and its value.
     """
     if split.reader is not None:
         return
@@ -213,7 +214,7 @@ def check_support(split: Split, support: tuple[float, float], rows: int = 4096) 
 
 
 def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[int, float] | None:
-    """Returns the first row of x [N, ...] with a value outside [low, high], and it, or None."""
+    """Returns (row, value) of the first value of x [N, ...] outside [low, high], or None."""
     if x.size == 0 or (x.min() >= low and x.max() <= high):
         return None
     flat = x.reshape(len(x), -1)
@@ -224,7 +225,7 @@ def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[i
 
 
 def first_not_finite(x: np.ndarray) -> int | None:
-    """Returns the first row of x [N, ...] that holds NaN or an infinity, or None."""
+    """Returns the index of the first row of x [N, ...] that holds NaN or an infinity, or None."""
     if x.dtype.kind != "f" or np.isfinite(x.sum(dtype=np.float64)):
         return None
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)

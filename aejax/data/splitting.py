@@ -1,4 +1,4 @@
-"""Dividing a data set into three splits, and binarising what is binarised only once."""
+"""Divides a data set into three splits, and binarises those whose pixels are drawn only once."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ def divide(
     groups: np.ndarray | None = None,
     ordered: bool = False,
 ) -> list[dict[str, np.ndarray]]:
-    """Divides examples at random into train and other splits; each keeps the examples' order.
+    """Divides examples into train and other splits; within a split they keep their order.
 
     Args:
       columns: the arrays of the data set by name, [N, ...].
       name: the name of the data set, for error messages.
-      shares: the share (below 1) or the number of the examples that each other split gets.
+      shares: split name -> its share (below 1) or number of the examples; train gets the rest.
       seed: the seed of the random division.
-      ordered: whether the splits are blocks of the examples' order in place of random ones.
-      groups: group numbers i32[N] of examples that stay together, or None. A group that no longer
-        fits into a split goes to another one or to train, so a split may get less than its share.
+      ordered: whether the splits are consecutive blocks of examples, instead of random ones.
+      groups: an integer for each example, i32[N]; examples with equal integers go to the same
+        split. None: no groups. A group that does not fit into the rest of a split goes to another
+        one or to train, so a split may get less than its share.
 
     Returns:
       The columns of train, then those of the splits in `shares`.
@@ -78,7 +79,7 @@ def divide(
 
 
 def _whole_groups(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Returns the example numbers of each split, without dividing a group.
+    """Returns the indices of each split's examples, without dividing a group.
 
     If every group has one example, the result is the same as without groups.
     """
@@ -107,16 +108,16 @@ def splits(
     reader: Reader | None = None,
     content: str | None = None,
 ) -> Splits:
-    """Makes the three splits of a data set, binarised as requested.
+    """Returns the three splits of a data set, binarised as requested.
 
     Args:
       name: the name of the data set.
       parts: the columns [N, ...] of train, validation and test; with a reader they hold `row`
-        i32[N], the example numbers in the reader.
+        i32[N], the indices of the examples in the reader.
       field: the name of the column, or of the reader's array, that becomes x.
       scale: the stored value that becomes 1.0.
-      binarise: "dynamic" draws train again at every step and the other two once; "static" draws
-        all three once; "none" draws nothing.
+      binarise: "dynamic" draws the pixels of train anew at every step and those of the other two
+        once; "static" draws all three once; "none" draws nothing.
       classes: the names of the labels.
       origin: where the data came from.
       reader: the reader of a data set that does not fit in memory, or None.
@@ -156,7 +157,9 @@ def splits_of(
     content: str | None = None,
     **prepare: Any,
 ) -> dict[str, Split]:
-    """Makes the splits of some of the PARTS by name; the other arguments are those of `splits`.
+    """Returns split name -> Split for some of train, validation and test.
+
+    The arguments are those of `splits`, but `parts` is split name -> its columns.
 
     Args:
       **prepare: further fields of `Prepare`.
@@ -200,10 +203,10 @@ def splits_of(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chosen:
-    """Some examples of a reader, whose pixels are drawn once if `stream` is given."""
+    """A reader of some examples of another reader, binarised with a fixed seed if wanted."""
 
     reader: Reader
-    rows: np.ndarray  # i32[N], example numbers in the reader
+    rows: np.ndarray  # i32[N], the indices of the examples in `reader`
     field: str  # the name of the array that is binarised
     scale: float  # the stored value that becomes 1.0
     stream: tuple[int, ...] | None  # the random stream of the draws, or None to draw nothing
@@ -224,7 +227,7 @@ def drawn(x: np.ndarray, scale: float, stream: tuple[int, ...]) -> np.ndarray:
     Args:
       x: stored values from 0 to scale, [...].
       scale: the stored value that becomes 1.0.
-      stream: the random stream: the number of the split and, for a single example, its number.
+      stream: the random stream: the index of the split and, for a single example, its index.
 
     Returns:
       Zeros and ones, u8[...], with mean x / scale (accurate to 2^-32).

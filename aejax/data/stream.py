@@ -1,10 +1,11 @@
-"""Batches of an iterator, which has no access by number.
+"""Batches of an iterator, whose examples can only be read in order, not by index.
 
     batches = Stream(make, length=50_000, size=128)      # make() starts the iterator from the front
     for state, metrics in ae.loop(learner, state, batches, epochs=10): ...
 
-The iterator decides the order: batch t is a function of t only as far as `make()` always gives the
-same examples in the same order. A run that resumes reads again what comes before its step.
+The examples are used in the iterator's order, so a run is reproducible only if `make()` always
+yields the same examples in the same order. A run that resumes at step t first reads and discards
+the examples of the steps before t.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from aejax.types import Batch, Key, Source
 
 
 class Stream:
-    """The endless sequence of batches that an iterator gives, epoch after epoch.
+    """The endless sequence of batches of an iterator's examples, epoch after epoch.
 
-    Batches are read in a background thread, a chunk ahead of the training. Members of `seeds` share
-    the stream, so give these shared_data=True.
+    Batches are read in a background thread before training needs them. Models that `ae.seeds`
+    trains together must share the stream: ae.seeds(learner, n, shared_data=True).
 
     Args:
-      make: a function that starts the iterator; an example is an array, a tuple (x, y) or a mapping
-        of arrays by name.
+      make: a function that returns a new iterator over the examples; an example is an array, a
+        tuple (x, y) or a mapping of arrays by name.
       length: the number of examples of one pass.
       size: the batch size, B.
       seed: the seed of the noise that preparing a batch may draw.
@@ -78,7 +79,7 @@ class Stream:
         return jax.random.fold_in(jax.random.key(self.seed, impl="threefry2x32"), DATA_STREAM)
 
     def steps(self, epochs: float) -> int:
-        """Returns the number of steps of so many passes through the examples, rounded up."""
+        """Returns the number of training steps in `epochs` passes, rounded up."""
         return math.ceil(epochs * self.length / self.size)
 
     def __getitem__(self, t: int) -> Batch:
@@ -87,7 +88,7 @@ class Stream:
         return self.prepare(jax.random.fold_in(self.key, t), arrays)
 
     def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
-        """Returns the batches t to t + chunk - 1, of which those before `limit` count."""
+        """Returns a Source of batches t to t + chunk - 1; those before `limit` are used."""
         count = chunk if limit is None else max(0, min(chunk, limit - t))
         arrays = self._ahead(t, chunk, limit)
         return Source(arrays, None, self.key, jnp.asarray(count, jnp.int32), self.prepare)

@@ -1,4 +1,4 @@
-"""Prepare: the function that turns stored rows of a data set into a Batch on the device."""
+"""Converts the stored arrays of some examples to a Batch, on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aejax.types import Array, Batch, Key
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Scales one array of a data set to x and, if `draws` is set, binarises it at random.
+    """The function that turns stored arrays into a Batch: it scales, and may binarise, one array.
 
     Two instances with equal fields are equal and hash alike, so a program is compiled once.
     """
@@ -38,7 +38,7 @@ class Prepare:
           arrays: the stored arrays of the batch, leaves [B, ...].
 
         Returns:
-          A Batch whose x and target are one array [B, *event], after all changes were applied.
+          A Batch whose x and target are the same array [B, *event] before `changes` are applied.
 
         Raises:
           ValueError: if x must be drawn and there is no key.
@@ -47,8 +47,8 @@ class Prepare:
         if self.integers:
             x = stored.astype(jnp.int32)
         elif not self.draws:
-            # A compiler may turn a division by a constant into a product, and a compiled batch
-            # would then differ from this one in the last bit; so this is a product at once.
+            # XLA may compile a division by a constant as a product, whose last bit differs; so the
+            # code multiplies, and compiled and uncompiled batches are equal.
             x = stored.astype(jnp.float32) * np.float32(1.0 / self.scale)
         elif key is None:
             raise ValueError(

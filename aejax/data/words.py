@@ -1,7 +1,7 @@
 """Random 64-bit words that are the same on every machine and with every version of numpy.
 
-numpy guarantees the raw stream of a bit generator across versions, but not the results of its
-shuffles and distributions; aejax therefore makes those itself, here and in `synthetic.random`.
+numpy guarantees that the raw output of a bit generator is the same in all versions, but not its
+shuffles and distributions; aejax therefore computes those itself, here and in `synthetic.random`.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ def random_words(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:
 
 
 def shuffled(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:
-    """Returns 0 to count - 1 in random order, i64[count]; for seed, stream see `random_words`."""
+    """Returns 0 to count - 1 in random order, i64[count]; `random_words` explains the arguments."""
     return np.argsort(random_words(seed, stream, count), kind="stable")

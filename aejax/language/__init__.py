@@ -1,4 +1,4 @@
-"""Language models in Flax: runs them, reads their activations, and edits these.
+"""Language models in Flax: runs them, reads their activations, and edits their activations.
 
     from aejax import language as lm
 
@@ -9,9 +9,9 @@
     edits = {"resid_post.15": lm.add(direction)}
     made = lm.generate(model, variables, prompts, count=8, edits=edits)
 
-`config` and `llama` hold the model, `taps` its hooks; `gguf`, `huggingface`, `weights` and
-`tokenizer` read files; `generation` continues prompts; `reading`, `packing` and `live` collect
-activations; `edits` and `splicing` change them.
+The modules `config` and `llama` define the model and `taps` its hooks; `gguf`, `huggingface`,
+`weights` and `tokenizer` read files; `generation` continues prompts; `reading`, `packing` and
+`live` collect activations; `edits` and `splicing` change activations during a forward pass.
 """
 
 from aejax.language.config import Config

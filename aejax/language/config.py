@@ -1,4 +1,4 @@
-"""The numbers of a decoder-only transformer: one record for the Llama family and for Gemma 3."""
+"""The sizes and options of a decoder-only transformer of the Llama family or Gemma 3."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class Config:
 
     The defaults of the options are Llama's. Qwen 2.5 adds biases to queries, keys and values.
     Gemma 3 adds norms of queries and keys, norms after attention and MLP, GeGLU, a scaled
-    embedding, and local layers, which see a window of positions and have their own rotary base.
+    embedding, and local layers, whose attention reaches back only a window of positions and whose
+    rotary embedding has its own base.
     """
 
     vocabulary: int  # V, the number of tokens
@@ -30,20 +31,20 @@ class Config:
     query_bias: bool = False  # whether queries, keys and values have biases
     query_norm: bool = False  # whether queries and keys pass through a norm within each head
     post_norm: bool = False  # whether the outputs of attention and MLP pass through a norm
-    activation: Literal["silu", "gelu"] = "silu"  # of the MLP's gate; gelu is the tanh formula
+    activation: Literal["silu", "gelu"] = "silu"  # the activation of the MLP's gate; gelu by tanh
     embedding_scale: float = 1.0  # multiplies the embeddings of the input, but not the head
     query_scale: float | None = None  # multiplies the attention scores; None: head_size ** -0.5
     rope_base: float = 1e4  # the rotary base of global layers
     rope_factors: tuple[float, ...] = ()  # divisors of the head_size / 2 frequencies; (): all are 1
     local: tuple[bool, ...] = ()  # whether each layer is local; (): all layers are global
     local_rope_base: float = 1e4  # the rotary base of local layers
-    window: int = 0  # the number of positions that a local layer sees, including its own
+    window: int = 0  # how many positions a token attends to in a local layer, including its own
 
     def __post_init__(self):
-        """Checks that the fields agree.
+        """Checks that the fields do not contradict each other.
 
         Raises:
-          UserError: if they do not; it names the field.
+          UserError: if they do; the message names the field.
         """
         if self.heads % self.kv_heads:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Edits: pure functions that replace the value at a hook; they pass through jit as pytrees.
+"""Edits: pure functions that replace the activations at a hook, a named place in the model.
 
     edits = {"resid_post.15": add(4.0 * direction)}
     edits = {"mlp_out.3": zero(), "resid_mid.7": mean(store.hook("resid_mid.7").moments.mean)}
@@ -9,11 +9,13 @@
     generate(model, variables, prompts, count=32, edits=edits)
 
 An edit is called as edit(value, position), with the value f[B, P, ...] at the hook and the position
-i32[B, P] of each token in its text (-1 for padding). The position tells it where a token stands in
-generation with a cache too. Any pure function is an edit. If it is called as
-function(*arrays, value, position), write `jax.tree_util.Partial(function, *arrays)`: the arrays are
-then inputs of the compiled program, so other arrays of the same shape need no compiling. The edits
-that use a dictionary are in `splicing`.
+i32[B, P] of each token in its text (-1 for padding). When text is generated with a cache, a pass
+sees only the new token, and the position is still that in the whole text.
+
+Any pure function (value, position) -> value can be an edit. If it needs arrays of its own, define
+function(*arrays, value, position) and use the edit `jax.tree_util.Partial(function, *arrays)`,
+which is a pytree: the arrays are inputs of the compiled program, which therefore is not compiled
+again for other arrays of the same shapes. The edits that use a dictionary are in `splicing`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from aejax.types import Array
 
 
 def add(direction: Any) -> Edit:
-    """Adds a direction to every token.
+    """Returns an edit that adds a direction to every token's value.
 
     Args:
       direction: f[D], or f[B, 1, D] with one direction for each text.
@@ -39,12 +41,12 @@ def add(direction: Any) -> Edit:
 
 
 def zero() -> Edit:
-    """Replaces every value by 0 (zero ablation)."""
+    """Returns an edit that replaces every value by 0 (zero ablation)."""
     return Partial(_zero)
 
 
 def mean(value: Any) -> Edit:
-    """Replaces the values of all tokens by one value (mean ablation).
+    """Returns an edit that replaces the values of all tokens by one value (mean ablation).
 
     Args:
       value: f[D], such as the mean over a data set.
@@ -53,11 +55,13 @@ def mean(value: Any) -> Edit:
 
 
 def patch(value: Any) -> Edit:
-    """Replaces each value by that of another run at the same position (activation patching).
+    """Returns an edit that inserts the values of another forward pass (activation patching).
+
+    Each token's value is replaced by the other pass' value at the same position.
 
     Args:
-      value: the values that the other run had at this hook, f[B, Q, D] or f[1, Q, D], without
-        padding. Tokens at position Q and later keep their values.
+      value: the values of the other pass at this hook, f[B, Q, D], or f[1, Q, D] for all texts,
+        without padding. Tokens at position Q and later keep their values.
     """
     return Partial(_patch, jnp.asarray(value))
 
@@ -65,19 +69,19 @@ def patch(value: Any) -> Edit:
 def only(
     edit: Edit, *, texts: Sequence[int] | None = None, positions: Sequence[int] | None = None
 ) -> Edit:
-    """Applies an edit to some tokens only; all others keep their values to the bit.
+    """Returns an edit that changes some tokens only; the others keep bitwise the same values.
 
     Args:
       edit: the edit to apply.
-      texts: the rows of the batch to edit, counted from 0; None: all.
-      positions: the positions to edit in each text, counted from 0; None: all.
+      texts: the indices of the batch's texts to edit, from 0; None: all texts.
+      positions: the positions of the tokens to edit in each text, from 0; None: all positions.
     """
     chosen = [None if v is None else jnp.asarray(v, jnp.int32) for v in (texts, positions)]
     return Partial(_only, edit, *chosen)
 
 
 def chain(*edits: Edit) -> Edit:
-    """Applies several edits, one after the other."""
+    """Returns an edit that applies several edits, one after the other."""
     return Partial(_chain, edits)
 
 
@@ -97,7 +101,7 @@ def _mean(mean: Array, value: Array, position: Array) -> Array:
 
 
 def _wide(vector: Array, value: Array) -> Array:
-    """Returns a vector f[D] as f[1, 1, D], and vectors for each text, f[B, 1, D], unchanged."""
+    """Reshapes a vector f[D] to f[1, 1, D]; one vector per text, f[B, 1, D], stays unchanged."""
     given = vector[None, None] if vector.ndim == 1 else vector
     whole = given.ndim == value.ndim == 3 and given.shape[2] == value.shape[2]
     if not whole or given.shape[0] not in (1, value.shape[0]) or given.shape[1] != 1:

@@ -5,8 +5,8 @@
     made.tokens                                         # i32[B, 32]
     generate(..., choose=Sampling(temperature=0.8, top_p=0.9), edits={"resid_post.15": add(v)})
 
-The prompts go through the model in one pass; each further pass makes one token for every text. The
-edits act in all passes.
+The first forward pass processes the whole prompts; each further pass generates one token for every
+text. The edits are applied in all passes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from aejax.language.llama import Transformer, empty_cache
 from aejax.language.taps import Edit, Taps, wrapped
 from aejax.types import Array, Key, Variables
 
-# A function (key, logits f32[V]) -> i32[] that chooses the next token of one text. It is hashable,
-# since a program is compiled for each such function.
+# A function (key, logits f32[V]) -> i32[] that chooses the next token of one text. It must be
+# hashable, because `generate` is compiled once for each such function.
 Choose = Callable[[Key, Array], Array]
 
 
@@ -46,11 +46,11 @@ class Generated(NamedTuple):
 
 
 def padded(texts: Sequence[Sequence[int]], side: Literal["left", "right"] = "left") -> Prompts:
-    """Pads the tokens of several texts to one array.
+    """Pads the tokens of several texts to equal length and returns them as `Prompts`.
 
     Args:
       texts: the tokens of each text, at least 1.
-      side: the side of the padding, which changes results only by rounding.
+      side: the side of the padding; the choice changes the model's results only by rounding.
 
     Raises:
       UserError: if there is no text, or a text has no token.
@@ -70,14 +70,14 @@ def padded(texts: Sequence[Sequence[int]], side: Literal["left", "right"] = "lef
 
 
 def greedy(key: Key, logits: Array) -> Array:
-    """Chooses the likeliest token, i32[]; the key is not used."""
+    """Returns the token with the largest logit, i32[]; the key is not used."""
     del key
     return jnp.argmax(logits).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Draws tokens from softmax(logits / temperature), or from its likeliest tokens only.
+    """Draws tokens from softmax(logits / temperature), optionally among the likeliest tokens only.
 
     Attributes:
       temperature: a number above 0; lower ones favour the likeliest tokens more.
@@ -91,10 +91,10 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self):
-        """Checks the numbers.
+        """Checks the fields.
 
         Raises:
-          UserError: if one is out of range; it names that one.
+          UserError: if a field is out of range; the message names it.
         """
         if not self.temperature > 0:
             raise UserError(
@@ -131,18 +131,18 @@ def generate(
     ends: Sequence[int] = (),
     edits: Mapping[str, Edit] | None = None,
 ) -> Generated:
-    """Continues prompts; it is compiled once for each shape.
+    """Generates tokens that continue prompts; it is compiled once for each shape of the prompts.
 
     Args:
       model: the transformer.
       variables: its variables.
       prompts: the prompts, as `padded` returns them.
-      key: the key of the draws; token i of text b uses fold_in(fold_in(key, i), b). None is enough
-        for `greedy`.
+      key: the key of the draws: new token i of text b is drawn with fold_in(fold_in(key, i), b).
+        None is allowed for `greedy`, which draws nothing.
       count: the largest number of tokens to make for each prompt.
       choose: `greedy`, a `Sampling`, or any hashable function (key, logits f32[V]) -> i32[].
       ends: the tokens that end a text.
-      edits: hook -> edit; the edits act in every pass.
+      edits: hook -> the edit that every pass applies there.
 
     Returns:
       The new tokens.

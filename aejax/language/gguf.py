@@ -1,10 +1,10 @@
-"""Reads GGUF files, llama.cpp's format, of every quantisation that the package gguf knows.
+"""Reads GGUF files, llama.cpp's format, in every quantisation that the package gguf supports.
 
     model, variables = load_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")
 
-The field `general.architecture` must be llama, qwen2 or gemma3. These files differ from Hugging
-Face's in two ways: llama.cpp interleaves the rotary pairs of Llama's queries and keys, which this
-reader undoes, and it adds 1 to the weights of Gemma's norms, which is the form of this model too.
+The field `general.architecture` must be llama, qwen2 or gemma3. The tensors differ from those in
+Hugging Face's files in two ways: llama.cpp interleaves the rotary pairs of Llama's queries and
+keys, which this reader undoes, and it stores Gemma's norm weights plus 1, as `Transformer` does.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Fields:
         self.path, self.reader = path, reader
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Returns the value of a key, a number, a string or a list; `default` if it is missing."""
+        """Returns a key's value (a number, string or list), or `default` if the key is missing."""
         field = self.reader.get_field(name)
         return default if field is None else field.contents()
 
@@ -62,7 +62,7 @@ class Fields:
         """Returns the value of a key that the file must have.
 
         Raises:
-          UserError: if it is missing, has another type, or is an integer below 1.
+          UserError: if the value is missing, is of another type than `kind`, or an integer below 1.
         """
         value = self.get(name)
         if kind is float and isinstance(value, int):
@@ -143,7 +143,7 @@ def _dequantised(path: pathlib.Path, tensor: Any) -> np.ndarray:
 
 
 def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
-    """Makes the model's Config from the file's fields."""
+    """Returns the model's Config, read from the file's fields."""
     family = fields.need("general.architecture", str)
     if family not in ARCHITECTURES:
         raise UserError(
@@ -203,7 +203,10 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
 
 
 def gemma3(size: int, layers: int, window: int, every: int = 6) -> dict[str, Any]:
-    """Returns the Config fields in which Gemma 3 differs; every sixth layer is global."""
+    """Returns the Config fields whose values in Gemma 3 differ from the defaults.
+
+    Every sixth layer is global; all others are local.
+    """
     return {
         "query_norm": True,
         "post_norm": True,

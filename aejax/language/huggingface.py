@@ -1,9 +1,9 @@
-"""Reads Hugging Face's folders: config.json and safetensors, in one file or in several shards.
+"""Reads models in Hugging Face's format: a folder with config.json and safetensors files.
 
     model, variables = load_huggingface("models/gemma-3-270m")
 
-The entry `model_type` must be llama, qwen2 or gemma3_text. The keys of config.json may be those of
-transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters).
+The entry `model_type` of config.json must be llama, qwen2 or gemma3_text. Its keys may be those of
+the package transformers in version 4 (rope_theta, rope_scaling) or 5 (rope_parameters).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _NAMES = (
     ("blocks_#/mlp/up/kernel", _LAYER + "mlp.up_proj.weight"),
     ("blocks_#/mlp/down/kernel", _LAYER + "mlp.down_proj.weight"),
 )
-# Gemma has other names for the norms around attention and MLP.
+# In Gemma's files the norms around attention and MLP have these names.
 _GEMMA = (
     ("blocks_#/attention_post_norm/weight", _LAYER + "post_attention_layernorm.weight"),
     ("blocks_#/mlp_norm/weight", _LAYER + "pre_feedforward_layernorm.weight"),
     ("blocks_#/mlp_post_norm/weight", _LAYER + "post_feedforward_layernorm.weight"),
 )
 FAMILIES = ("llama", "qwen2", "gemma3_text")
-# Options that would change the forward pass and that `Transformer` does not have.
+# Options that change the forward pass and that `Transformer` does not support.
 _REFUSED = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -84,7 +84,7 @@ def load_huggingface(
 
 
 def _places(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns the file that holds each tensor, by the tensor's name.
+    """Returns tensor name -> the file that holds the tensor.
 
     Raises:
       UserError: if there are no weights, or the index names a file or a tensor that is missing.
@@ -122,7 +122,7 @@ def _names(path: pathlib.Path) -> list[str]:
 
 
 def _tensor(path: pathlib.Path, name: str) -> np.ndarray:
-    """Reads one tensor f32[...], so that a shard is never in memory as a whole."""
+    """Reads one tensor of a file as f32[...], without reading the file's other tensors."""
     array = _reading(path, lambda file: file.get_tensor(name))
     if not (array.dtype.kind == "f" or array.dtype == jnp.bfloat16):
         raise UserError(
@@ -142,7 +142,7 @@ def _reading(path: pathlib.Path, what: Any) -> Any:
 
 
 def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
-    """Makes the model's Config from config.json."""
+    """Returns the model's Config, read from the content of config.json."""
     family = data.get("model_type")
     if family not in FAMILIES:
         raise UserError(
@@ -206,7 +206,7 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
 
 
 def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path) -> Any:
-    """Returns whether each layer is local, a tuple of bools; () if none is."""
+    """Returns a tuple of bools, whether each layer is local; () if no layer is."""
     kinds = data.get("layer_types")
     if kinds is None and gemma:
         every = data.get("sliding_window_pattern", 6)
@@ -225,7 +225,7 @@ def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path
 
 
 def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]:
-    """Returns the entries about rotary positions, for global and for local layers."""
+    """Returns the rotary options by kind of layer: "full_attention" and "sliding_attention"."""
     both = ("full_attention", "sliding_attention")
     found = data.get("rope_parameters")
     if isinstance(found, Mapping):
@@ -251,8 +251,8 @@ def _factors(rope: Mapping[str, Any], head: int, path: pathlib.Path) -> tuple[fl
             f"{path} scales its rotary positions by {shown(kind)}: this reader knows only "
             "'default', 'linear' and 'llama3'"
         )
-    # Llama 3.1 stretches long wavelengths by the factor, keeps short ones, and interpolates between
-    # the two.
+    # Llama 3.1 divides the frequencies of long wavelengths by the factor, keeps those of short
+    # ones, and interpolates in between.
     base, factor = float(rope["rope_theta"]), float(rope["factor"])
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     context, factors = float(rope["original_max_position_embeddings"]), []

@@ -1,12 +1,12 @@
-"""The layers of a block: norm, attention with rotary positions, gated MLP.
+"""The layers of a transformer's block: norm, attention with rotary positions, gated MLP.
 
 Letters in shapes: B texts, P tokens of each in this pass, S slots that hold keys (those P tokens,
 or all slots of a cache), D the width of the residual stream, H query heads, K key and value heads,
 h the size of a head.
 
 Every token has a position in its text, counted from 0; padding has position -1. A token attends to
-all tokens whose position is neither -1 nor after its own. This one rule serves texts of one length,
-padding on either side, and slots of a cache that are still empty.
+all tokens whose position is neither -1 nor greater than its own. This one rule covers causal
+attention, padding on either side, and slots of a cache that are still empty.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from aejax.language.taps import Tap
 from aejax.types import Array
 
 PADDING = -1  # the position of padding
-FEW = 32  # up to so many rows the left factor of a product is the kernel
+FEW = 32  # `product` computes W x^T instead of x W^T if x has at most this many rows
 
 
 class Scene(NamedTuple):
-    """The arrays that all blocks of one pass share."""
+    """The arrays that all blocks of one forward pass share."""
 
     position: Array  # i32[B, P], the position of each token in its text
     slots: Array  # i32[B, S], the position of the token in each slot
-    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], the cos and sin of `tables`
-    used: Array | None  # i32[], the cache's slot for this pass' first token; None: no cache
+    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], cos and sin of the rotary angles; see `tables`
+    used: Array | None  # i32[], index of the cache slot of this pass' first token; None: no cache
 
 
 class Norm(nn.Module):
@@ -68,14 +68,14 @@ class Dense(nn.Module):
 
 
 def product(x: Array, kernel: Array, dtype: Any = None) -> Array:
-    """Computes x W^T, f[..., m], of rows f[..., n] and a kernel W, f[m, n], as model files hold it.
+    """Computes x W^T, f[..., m].
 
-    In generation x has a row for each text. XLA on CPUs repacks the right factor of every product,
-    which costs more than the product if x has few rows, so there the kernel is the left factor.
+    In generation x has only one row for each text. XLA on CPUs repacks the right factor of every
+    product, which takes longer than the product itself if x has few rows; W x^T is then faster.
 
     Args:
-      x: the rows.
-      kernel: the weights.
+      x: the rows, f[..., n].
+      kernel: the weights W, f[m, n], in the layout of model files.
       dtype: the dtype of the result and of the sums; None means that of x.
     """
     how: Any = {"preferred_element_type": dtype}
@@ -87,7 +87,7 @@ def product(x: Array, kernel: Array, dtype: Any = None) -> Array:
 
 
 def _trailing(vector: Array, like: Array) -> Array:
-    """Returns the vector with the rank of another array, [1, ..., 1, n], to broadcast with it."""
+    """Reshapes a vector [n] to [1, ..., 1, n], with as many axes as `like` has."""
     return vector.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
@@ -101,7 +101,18 @@ class Attention(nn.Module):
     def __call__(
         self, x: Array, local: Any, kept: Any, scene: Scene, tap: Tap
     ) -> tuple[Array, Any]:
-        """Returns the output f[B, P, D], and the cache's (keys, values) with this pass' added."""
+        """Computes the attention of one block.
+
+        Args:
+          x: the normalised residual stream, f[B, P, D].
+          local: 1 for a local layer, 0 for a global one.
+          kept: this block's (keys, values) in the cache, or None.
+          scene: the arrays that all blocks share.
+          tap: the function that reads and edits the values at this block's hooks.
+
+        Returns:
+          The output f[B, P, D], and `kept` with this pass' keys and values written to it.
+        """
         c, (B, P, _) = self.config, x.shape
 
         def heads(name: str, count: int) -> Array:
@@ -123,7 +134,7 @@ class Attention(nn.Module):
             v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
             kept = k, v
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
-        # The rows of the queries that share a head of keys, [B, K, G * P, h].
+        # Queries that share a head of keys become rows of one matrix, [B, K, (H / K) * P, h].
         q = q.reshape(B, c.kv_heads, -1, c.head_size)
         scores = jnp.einsum("bkqh,bksh->bkqs", q, k, preferred_element_type=jnp.float32) * scale
         scores = scores.reshape(B, c.heads, P, -1)
@@ -155,7 +166,8 @@ class MLP(nn.Module):
 def tables(config: Config, position: Array) -> Array:
     """Computes the cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, h / 2].
 
-    The first kind is for global layers; a model with local layers has a second kind for these.
+    Entry 0 of the first axis is for global layers; entry 1, if the model has local layers, is for
+    these.
     """
     exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
     factors = jnp.asarray(config.rope_factors or (1.0,) * exponents.size, jnp.float32)
@@ -163,12 +175,12 @@ def tables(config: Config, position: Array) -> Array:
     if any(config.local):
         frequencies.append(1.0 / config.local_rope_base**exponents)
     angles = position[None, ..., None, None] * jnp.stack(frequencies)[:, None, None, None]
-    # The barrier keeps XLA from computing the angles anew wherever they are used.
+    # The barrier keeps XLA from recomputing the angles wherever they are used.
     return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1))
 
 
 def rotated(x: Array, rope: Array) -> Array:
-    """Rotates the elements i and i + h / 2 of every head, as a pair, by their angle.
+    """Applies the rotary embedding: rotates the pair of elements i and i + h / 2 of every head.
 
     Args:
       x: the queries or keys, f[B, P, heads, h].

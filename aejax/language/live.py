@@ -1,12 +1,12 @@
-"""Training on activations without a store: a split whose activations are computed when read.
+"""Training on activations that are not stored on disk but computed when a batch needs them.
 
     split = live(read, rows, {"resid_post.15": 576}, "resid_post.15", passes=16, ...)
     batches = TokenBatches(split, size=2_048, seed=0, pool=65_536, resident_limit=0)
 
-`TokenBatches` shuffles such a split like a store on the disk: first blocks of neighbouring tokens
-over the whole corpus, then the tokens within a pool of blocks. Batch t is therefore a function of
-(seed, t), and a run resumes without a saved buffer. Memory holds the token ids of the corpus and
-the activations of two pools.
+`TokenBatches` shuffles such a split like a store on the disk: it shuffles blocks of neighbouring
+tokens over the whole corpus, then the tokens within each group of `pool` tokens, called a pool.
+Batch t is therefore a function of (seed, t), and a run resumes without a saved buffer. Memory holds
+the token ids of the corpus and the activations of two pools.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from aejax.language.reading import Read
 
 
 class Live:
-    """The activations of all rows of a corpus; memory holds those of the last used rows only."""
+    """The activations of a corpus, computed on demand, with a cache of the last used rows."""
 
     def __init__(self, read: Read, rows: Packed, passes: int, first_positions: int):
-        """Prepares reading; the model does not run yet.
+        """Stores the arguments; the model runs only when activations are requested.
 
         Args:
           read: the function that `reader` returned; each of its values is [B, P, d].
-          rows: the rows of the whole corpus.
-          passes: the number of rows that go through the model together.
+          rows: the tokenised rows of the whole corpus.
+          passes: the number of rows in one forward pass.
           first_positions: the number of tokens to leave out at the start of every row, because they
-            are attention sinks.
+            may be attention sinks.
         """
         self.read, self.rows, self.passes = read, rows, passes
         self.where = np.flatnonzero(rows.position.reshape(-1) >= first_positions)
@@ -56,17 +56,17 @@ class Live:
 
     @property
     def tokens(self) -> int:
-        """N, the number of tokens, without padding and the first positions."""
+        """The number of tokens N, not counting padding and the first positions of the rows."""
         return len(self.where)
 
     def reserve(self, tokens: int) -> None:
-        """Makes room in memory for the rows of at least so many tokens."""
-        # The factor 2 is for the rows that a block of tokens shares with its neighbours.
+        """Enlarges the cache so that it holds the rows of at least `tokens` tokens."""
+        # The factor 2 allows for rows whose tokens belong to two neighbouring blocks.
         mean = self.tokens / len(self.rows.tokens)
         self._most = max(self._most, int(2 * tokens / mean) + 2 * self.passes)
 
     def gather(self, hook: str, flat: np.ndarray) -> np.ndarray:
-        """Returns a hook's values [n, d] for the tokens with the numbers `flat`, i64[n]."""
+        """Returns a hook's values [n, d] for the tokens with the indices `flat`, i64[n]."""
         row, column = np.divmod(self.where[flat], self.rows.tokens.shape[1])
         order = np.argsort(row, kind="stable")
         needed, starts = np.unique(row[order], return_index=True)
@@ -93,7 +93,7 @@ class Live:
 
 
 class LiveTokens:
-    """The values at one hook of a `Live`, which can be indexed like an array [N, d]."""
+    """The values at one hook, for tokens `start` to `stop` - 1, indexed like an array [N, d]."""
 
     ndim = 2
 
@@ -111,11 +111,11 @@ class LiveTokens:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def reserve(self, tokens: int) -> None:
-        """Makes room in memory for the rows of at least so many tokens."""
+        """Enlarges the cache so that it holds the rows of at least `tokens` tokens."""
         self.source.reserve(tokens)
 
     def __getitem__(self, indices: Any) -> np.ndarray:
-        """Returns the values [..., d] of the tokens with the given numbers, integers [...]."""
+        """Returns the values [..., d] of the tokens with the given indices, a slice or int[...]."""
         if isinstance(indices, slice):
             indices = np.arange(*indices.indices(len(self)))
         wanted = np.asarray(indices, np.int64)
@@ -138,21 +138,21 @@ def live(
     first_positions: int = 0,
     passes: int = 16,
 ) -> Split:
-    """Makes a split of a corpus' tokens, whose activations are computed during training.
+    """Returns a split of a corpus' tokens, whose activations are computed during training.
 
     Args:
-      read: the function that `reader` returned; it must read the hooks of x and target.
-      batches: all batches that `packs` makes of the corpus.
-      x: the hook whose values the encoder sees; several for a crosscoder.
-      target: the hook whose values are reconstructed; None means x, another hook makes a
-        transcoder.
-      context: the hook or hooks whose values the decoder sees too, x for a skip transcoder; None
-        means none.
+      read: the function that `reader` returned; it must read all hooks of x, target and context.
+      batches: all batches that `packs` yields for the corpus.
+      x: the hook whose values the encoder reads; several hooks for a crosscoder.
+      target: the hook whose values are reconstructed, for a transcoder another hook than x; None
+        means x.
+      context: the hook or hooks whose values the decoder reads besides z: x for a skip transcoder;
+        None means none.
       provenance: the model, corpus and packing, and all else that the values depend on, as JSON
         values.
       first_positions: the number of tokens to leave out at the start of every row; 1 leaves out an
         attention sink.
-      passes: the number of rows that go through the model together.
+      passes: the number of rows in one forward pass.
 
     Returns:
       A Split for `TokenBatches`. Give `TokenBatches` a `resident_limit` below the size of the

@@ -5,8 +5,8 @@
     passed = model.apply(variables, tokens, taps=Taps(reads=("resid_post.15",)), method="hidden")
     passed.seen["resid_post.15"]                                  # f32[B, P, D]
 
-Each block reads the residual stream through a norm and adds to it, first by attention and then by
-an MLP. The names at the lines are its hooks:
+In each block first attention and then an MLP read the residual stream through a norm and add their
+output to it. The names in the diagram are the block's hooks:
 
     resid_pre ──┬─► norm ──► attention ──► attn_out ──(+)──► resid_mid
                 └──────────────────────────────────────┘
@@ -62,12 +62,12 @@ class Passed(NamedTuple):
     """The results of a pass through the blocks."""
 
     x: Array  # f[B, P, D], the residual stream after the last block and the final norm
-    seen: dict[str, Array]  # hook -> its value, for the hooks in Taps.reads
-    cache: Cache | None  # the cache with this pass' tokens added; None: there was no cache
+    seen: dict[str, Array]  # hook -> the value there, for the hooks in Taps.reads
+    cache: Cache | None  # the cache with this pass' tokens added; None: no cache was given
 
 
 class Block(nn.Module):
-    """Attention and an MLP; each reads the residual stream through a norm and adds to it."""
+    """One transformer block: attention and an MLP, each added to the residual stream."""
 
     config: Config
     dtype: Any
@@ -109,8 +109,8 @@ class Transformer(nn.Module):
       config: the model's sizes and options.
       dtype: the dtype of the matrix products and the residual stream; norms, softmax and logits are
         float32.
-      scan: whether one block is scanned over parameters that are stacked along [layers, ...], so
-        that compiling takes only as long as for one block. `weights.stacked` stacks them.
+      scan: whether the blocks run as a `scan` over parameters that are stacked along a first axis
+        of layers (by `weights.stacked`), so that compiling takes only as long as for one block.
     """
 
     config: Config
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
     scan: bool = False
 
     def setup(self) -> None:
-        """Makes the embedding, the blocks, the final norm and, unless it is tied, the head."""
+        """Declares the embedding, the blocks, the final norm and, unless it is tied, the head."""
         c = self.config
         self.embedding = self.param(
             "embedding", nn.initializers.normal(0.02), (c.vocabulary, c.size), self.dtype
@@ -130,7 +130,7 @@ class Transformer(nn.Module):
             self.unembed = Dense(c.vocabulary, self.dtype)
 
     def __call__(self, tokens: Array, position: Array | None = None, taps: Taps = NO_TAPS) -> Array:
-        """Returns the logits of each next token, f32[B, P, V].
+        """Computes the logits of the token that follows each token, f32[B, P, V].
 
         Args:
           tokens: i32[B, P].
@@ -141,7 +141,7 @@ class Transformer(nn.Module):
         return self.head(self.hidden(tokens, position, taps=taps).x)
 
     def head(self, x: Array) -> Array:
-        """Maps residual streams after the final norm, f[..., D], to logits f32[..., V]."""
+        """Maps the residual stream after the final norm, f[..., D], to logits f32[..., V]."""
         if not self.config.tied:
             return self.unembed(x).astype(jnp.float32)
         return product(x, self.embedding, jnp.float32)
@@ -158,8 +158,8 @@ class Transformer(nn.Module):
         Args:
           tokens: i32[B, P].
           position: the position of each token in its text, i32[B, P]; None means 0 to P - 1.
-          cache: the keys and values of the earlier tokens, with free slots for these; None: there
-            are no earlier tokens, and no cache is made.
+          cache: the keys and values of the earlier tokens, with empty slots for those of this pass;
+            None: there are no earlier tokens, and no cache is returned.
           taps: the hooks to read, and the edits at hooks.
 
         Raises:
@@ -185,7 +185,7 @@ class Transformer(nn.Module):
         return Passed(self.norm(x), {hook: seen[hook] for hook in taps.reads}, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
-        """Runs all blocks; returns x, the values read, and the cache's keys and values."""
+        """Runs all blocks; returns (x, hook -> value, the cache's new keys and values)."""
         c, blocks = self.config, cast(Any, self.blocks)
         local = [int(value) for value in c.local] or [0] * c.layers
 
@@ -210,7 +210,7 @@ class Transformer(nn.Module):
         return *carry, kept
 
     def _shapes(self, x: Array, scene: Scene) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the shape and dtype of the value at each hook, by the hook's name."""
+        """Returns hook name (without layer) -> the shape and dtype of the value there."""
         B, P, S = *scene.position.shape, scene.slots.shape[1]
         pattern = jax.ShapeDtypeStruct((B, self.config.heads, P, S), jnp.float32)
         stream = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -218,13 +218,13 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) -> Cache:
-    """Makes an empty cache with room for `slots` tokens of each of `texts` texts."""
+    """Returns an empty cache with `slots` slots for tokens of each of `texts` texts."""
     shape = (texts, config.kv_heads, slots, config.head_size)
     if scan:
         keys: Any = jnp.zeros((config.layers, *shape), dtype)
     else:
         keys = tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
-    # The values need their own arrays, since one buffer cannot be donated twice.
+    # The values get arrays of their own, because one buffer cannot be donated twice.
     values = jax.tree.map(jnp.zeros_like, keys)
     return Cache(keys, values, jnp.full((texts, slots), PADDING), jnp.zeros((), jnp.int32))
 

@@ -18,7 +18,7 @@ from aejax.types import Variables
 
 
 class LanguageModel(NamedTuple):
-    """A model with its variables and its tokenizer: all that is needed to run it on texts."""
+    """A model with its variables and its tokenizer."""
 
     model: Transformer
     variables: Variables
@@ -41,10 +41,12 @@ def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
 
 
 def fingerprint(path: str | pathlib.Path) -> str:
-    """Returns the sha256 of a GGUF file, or one over those of a folder's safetensors files.
+    """Returns a sha256 that identifies a model's weights, as 64 hexadecimal digits.
+
+    It is the sha256 of the GGUF file, or for a folder a sha256 of those of its safetensors files.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: if there is no file or folder at the path.
     """
     path = _existing(path)
     if path.is_file():
@@ -54,7 +56,7 @@ def fingerprint(path: str | pathlib.Path) -> str:
 
 
 def _existing(path: str | pathlib.Path) -> pathlib.Path:
-    """Returns the path, or raises UserError if there is nothing."""
+    """Returns the path with ~ expanded, or raises UserError if nothing is there."""
     path = pathlib.Path(path).expanduser()
     if not path.exists():
         raise UserError(

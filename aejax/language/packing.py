@@ -1,4 +1,4 @@
-"""Packs texts into rows of tokens of one length: concatenated, or with one text in each row.
+"""Packs texts into rows of equally many tokens: concatenated, or with one text in each row.
 
 for packed in packs(tokenizer, texts, Packing(length=128), rows=16): ...
 """
@@ -23,7 +23,7 @@ class Encoder(Protocol):
 
     @property
     def bos(self) -> int | None:
-        """The token that begins a text, or None."""
+        """The id of the token that begins a text, or None."""
         ...
 
     def encode_batch(self, texts: list[str], /) -> list[list[int]]:
@@ -33,13 +33,13 @@ class Encoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """The rules by which texts become rows.
+    """How texts are packed into rows.
 
     Attributes:
       length: P, the number of tokens in a row.
-      together: whether texts follow each other in a row without a gap, so that tokens attend across
-        texts. Otherwise each row holds tokens of one text; a long text fills several rows, and
-        padding fills the rest of a row.
+      together: whether texts follow each other in a row without a gap, so that tokens attend to
+        earlier texts. Otherwise each row holds tokens of one text; a long text fills several rows,
+        and padding fills the rest of a row.
       bos: whether the BOS token is put before every text.
     """
 
@@ -62,20 +62,20 @@ class Packed(NamedTuple):
 
     tokens: np.ndarray  # i32[R, P], 0 for padding
     position: np.ndarray  # i32[R, P], counted from 0 in each row; -1 for padding
-    text: np.ndarray  # i32[R, P], the number of each token's text; -1 for padding
+    text: np.ndarray  # i32[R, P], the index of each token's text in the corpus; -1 for padding
 
 
 def packs(
     tokenizer: Encoder, texts: Iterable[str], packing: Packing, rows: int, start: int = 0
 ) -> Iterator[Packed]:
-    """Yields batches of rows, all of one shape; memory holds one batch and a few texts.
+    """Tokenises texts and yields batches of rows, [rows, P]; memory holds one batch and few texts.
 
     Args:
       tokenizer: the model's tokenizer.
-      texts: the texts, in order; those without a token are left out.
-      packing: the rules by which they become rows.
+      texts: the texts, in order; texts without a token are left out.
+      packing: how the texts are packed into rows.
       rows: R, the number of rows in a batch; the last batch is filled with rows of padding.
-      start: the number of batches to skip at the start, because they were read before.
+      start: the number of batches to skip, for a caller that has already processed them.
 
     Raises:
       UserError: if there is no token at all, or `packing.bos` is set and the tokenizer has no BOS
@@ -100,7 +100,7 @@ def packs(
 def _rows(
     tokenizer: Encoder, texts: Iterable[str], packing: Packing
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (tokens i32[n], text i32[n]) of each row, where n is at most the row's length."""
+    """Yields for each row its tokens and the indices of their texts, i32[n] each, with n <= P."""
     length = packing.length
     held = np.zeros((2, 0), np.int32)
     for number, ids in enumerate(_encoded(tokenizer, texts, packing.bos)):

@@ -1,4 +1,4 @@
-"""Reads the values at hooks, in one pass that stops after the last of them.
+"""Reads the activations at hooks, in a forward pass that stops after the last of these hooks.
 
 read = reader(model, variables, ("resid_post.3", "mlp_out.15"))
 read(tokens)["mlp_out.15"]                                   # f[B, P, D]
@@ -39,22 +39,25 @@ def reader(
     edits: Mapping[str, Edit] | None = None,
     then: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
 ) -> Read:
-    """Makes a compiled function that reads hooks; blocks after the last hook do not run.
+    """Returns a compiled function from tokens to the values at hooks.
+
+    Blocks after the last hook do not run.
 
     Args:
       model: the transformer.
       variables: its variables.
       hooks: the hooks to read, such as ("resid_post.15",).
-      edits: hook -> edit, applied in the same pass.
-      then: a pure function {hook: value} -> {name: array}, compiled into the same program; it may
-        compute the latents of several dictionaries. None: the function returns the values.
+      edits: hook -> the edit that the pass applies there.
+      then: a pure function {hook: value} -> {name: array} that is applied to the values in the same
+        compiled program, for example to encode them by several dictionaries. None: the values
+        themselves are returned.
 
     Returns:
       A function (tokens i32[B, P], position i32[B, P] = 0 to P - 1) -> {hook: f[B, P, ...]}, or
       the result of `then`.
 
     Raises:
-      UserError: if no hook is given, or one does not exist.
+      UserError: if no hook is given, or a hook does not exist.
     """
     layers = model.config.layers
     reads = checked(hooks, layers)
@@ -62,7 +65,7 @@ def reader(
         raise UserError("no hook is given to read: name one or more, such as resid_post.3")
     depth = Taps(reads=reads).depth(layers)
     short, kept = shortened(model, variables, depth)
-    # An edit in a block after the last read would change nothing that is read.
+    # Edits in blocks after the last hook to read are dropped; they cannot change what is read.
     near = {hook: e for hook, e in wrapped(edits).items() if parse(hook, layers).layer < depth}
     taps = Taps(near, reads)
 
@@ -85,19 +88,19 @@ def collect(
     shard_tokens: int = 2**18,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Index:
-    """Writes the values at hooks into an activation store.
+    """Computes the values at hooks for a whole corpus and writes them to an activation store.
 
-    If it is killed and started again, it continues with the first batch that no shard holds, and
-    the store ends with the same content. Memory holds two batches, however large the corpus is.
+    If the process is killed and started again, it continues with the first batch that is not in a
+    written shard, and the finished store has the same content. Memory holds two batches.
 
     Args:
       read: the function that `reader` returned; each of its values is [B, P, d].
-      batches: a function of a number n that yields the batches from number n on; it must yield the
-        same batches each time.
+      batches: a function of an index n that yields the corpus' batches from index n on; it must
+        yield the same batches each time.
       folder: the folder of the store.
       provenance: the model, corpus and packing, and all else that the batches depend on, as JSON
         values.
-      filter: the tokens to leave out besides padding.
+      filter: which tokens to leave out besides padding; None: no others.
       dtype: the dtype of the store, "float32", "float16" or "bfloat16"; None keeps that of the
         values.
       shard_tokens: the number of tokens in a shard.

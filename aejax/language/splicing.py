@@ -1,21 +1,21 @@
-"""Dictionaries in a language model: edits that reconstruct a value or change its latents.
+"""Sparse dictionaries in a language model: edits that reconstruct activations or change latents.
 
-    replace(dictionary)                          # the hook's value becomes its reconstruction
-    clamp(dictionary, latents=[17], values=8.0)  # a latent is set
-    scale(dictionary, latents=[17], factor=0.0)  # a latent is switched off
-    latents(dictionary, value)                   # f32[B, P, m] of values f[B, P, D]
+    replace(dictionary)                          # replaces values by their reconstructions
+    clamp(dictionary, latents=[17], values=8.0)  # sets latent 17 to 8.0
+    scale(dictionary, latents=[17], factor=0.0)  # sets latent 17 to zero
+    latents(dictionary, value)                   # encodes f[B, P, D] to f32[B, P, m]
 
-A dictionary is the `Plain` of any trained or loaded sparse autoencoder, which takes raw inputs. An
-edit of latents computes x + decode(edited) - decode(original) as x + (edited - original) W_dec: the
-bias, a skip connection and the dictionary's own error cancel, and an edit that changes no latent
-adds exactly zero.
+A dictionary is a `Plain`, the weights of any trained or loaded sparse autoencoder in a form that
+takes unscaled inputs. An edit of latents computes x + decode(edited) - decode(original) as
+x + (edited - original) W_dec: the bias, a skip connection and the reconstruction error cancel, and
+an edit that changes no latent adds exactly zero.
 
-A transcoder reads one hook and writes another. Its edit is placed at the hook that it writes:
+A transcoder reads the values of one hook and predicts those of another, at which its edit belongs:
 
-    edits = {"mlp_out.3": replace(transcoder, reads="mlp_in.3")}   # takes the place of the MLP
+    edits = {"mlp_out.3": replace(transcoder, reads="mlp_in.3")}   # replaces the MLP
 
-If a dictionary states what it was trained on (`Plain.source`), `reads` is not needed, and the
-dictionary is refused at any other hook.
+If a dictionary records the hooks that it was trained on (`Plain.source`), `reads` is not needed,
+and an edit with it at any other hook is refused.
 """
 
 from __future__ import annotations
@@ -40,27 +40,28 @@ Change: TypeAlias = Callable[[Array, Array], Array]
 
 
 def replace(dictionary: Plain, *, reads: str | None = None) -> Edit:
-    """Replaces each value by the dictionary's reconstruction of it.
+    """Returns an edit that replaces each value by its reconstruction.
 
     Args:
-      dictionary: a dictionary of values of the hook's width.
-      reads: the hook whose values the dictionary encodes. None means the edited hook, or, if the
-        dictionary states that it is a transcoder, the hook that it was trained to read.
+      dictionary: a dictionary trained on values of the hook's width D.
+      reads: the hook whose values the dictionary encodes. None means the hook that it was trained
+        to read, if this is recorded in `dictionary.source`, and otherwise the edited hook.
 
     Raises:
-      UserError: if the dictionary states that it was trained to read another hook than `reads`.
+      UserError: if the record says that the dictionary was trained to read another hook than
+        `reads`.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Replace(form), weights, _places(dictionary, reads))
 
 
 def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit:
-    """Applies a pure function to the latents: x + decode(edit(codes)) - decode(codes).
+    """Returns an edit that adds decode(edit(codes)) - decode(codes) to each value.
 
     Args:
-      dictionary: a dictionary of values of the hook's width.
-      edit: a function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such as
-        Partial.
+      dictionary: a dictionary trained on values of the hook's width D.
+      edit: a pure function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such
+        as Partial.
       reads: as for `replace`.
 
     Raises:
@@ -73,11 +74,11 @@ def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit
 def clamp(
     dictionary: Plain, latents: Sequence[int], values: Any, *, reads: str | None = None
 ) -> Edit:
-    """Sets latents to fixed values, whether they are active or not.
+    """Returns an edit that sets latents to fixed values, whether they are active or not.
 
     Args:
-      dictionary: a dictionary of values of the hook's width.
-      latents: the indices of the latents, counted from 0.
+      dictionary: a dictionary trained on values of the hook's width D.
+      latents: the indices of the latents to set, from 0.
       values: one value for all of them, or one for each.
       reads: as for `replace`.
 
@@ -91,11 +92,11 @@ def clamp(
 def scale(
     dictionary: Plain, latents: Sequence[int], factor: Any, *, reads: str | None = None
 ) -> Edit:
-    """Multiplies latents by fixed factors; a factor of 0 switches a latent off.
+    """Returns an edit that multiplies latents by fixed factors; a factor of 0 ablates a latent.
 
     Args:
-      dictionary: a dictionary of values of the hook's width.
-      latents: the indices of the latents, counted from 0.
+      dictionary: a dictionary trained on values of the hook's width D.
+      latents: the indices of the latents to scale, from 0.
       factor: one factor for all of them, or one for each.
       reads: as for `replace`.
 
@@ -127,10 +128,11 @@ def _check_width(verb: str, size: int, value: Any) -> None:
 
 
 class Places(NamedTuple):
-    """The hooks of a dictionary in a model."""
+    """The hook that a dictionary reads, and the hook at which its edit is allowed."""
 
-    reads: Any  # None: the edited hook; another is an At, which a pass replaces by its f[B, P, D]
-    writes: MadeFor | None  # None: any hook of the right width
+    # None: the edited hook. Another hook is an At, which a pass replaces by the value f[B, P, D].
+    reads: Any
+    writes: MadeFor | None  # None: the edit is allowed at any hook of the right width
 
 
 OTHERWISE = (
@@ -160,7 +162,7 @@ def _rows(value: Array) -> Array:
 def _columns(
     dictionary: Plain, latents: Sequence[int], numbers: Any, reads: str | None, how: Any
 ) -> Edit:
-    """Makes an edit of a few latents, which reads only their rows of the decoder."""
+    """Returns an edit of a few latents, which multiplies by their rows of the decoder only."""
     columns = np.asarray(latents, np.int64).reshape(-1)
     for column in columns.tolist():
         if not 0 <= column < dictionary.latents:
@@ -189,14 +191,14 @@ def _scale(codes: Array, factors: Array) -> Array:
     return codes * factors[None]
 
 
-# A Plain has arrays (its weights), which are inputs of a compiled program, and other fields (its
-# form), which are static: another form is compiled anew. The weights are a Plain that has None in
-# place of those fields.
+# To pass through jit, a Plain is split in two. Its arrays (the weights, a Plain with None in place
+# of all other fields) are inputs of the compiled program. Its other fields (the form) are static: a
+# program is compiled for each form.
 Form: TypeAlias = tuple[Any, tuple[Any, ...]]
 
 
 def _taken_apart(dictionary: Plain) -> tuple[Form, Plain]:
-    """Divides a dictionary into its hashable form and its weights."""
+    """Splits a dictionary into its form, which is hashable, and its weights."""
 
     def fixed(value: Any) -> Any:
         return None if hasattr(value, "ndim") else value
@@ -210,7 +212,7 @@ def _taken_apart(dictionary: Plain) -> tuple[Form, Plain]:
 
 
 def _together(form: Form, weights: Plain) -> Plain:
-    """Puts a dictionary together again."""
+    """Joins the form and the weights that `_taken_apart` returned to a dictionary."""
     return jax.tree.map(
         lambda fixed, array: array if fixed is None else fixed,
         jax.tree.unflatten(*form),
@@ -220,7 +222,7 @@ def _together(form: Form, weights: Plain) -> Plain:
 
 
 def _read(dictionary: Plain, places: Places, value: Array) -> Array:
-    """Returns the rows f32[N, d] that the dictionary encodes where it writes `value`."""
+    """Returns the rows f32[N, d] that the dictionary encodes: those of `value`, or of its At."""
     read = value if places.reads is None else places.reads
     if isinstance(read, At):
         raise UserError(f"this edit reads {read.hook}, so it works only in the pass of a model")
@@ -279,6 +281,6 @@ class _Columns:
 
 
 def _added(dictionary: Plain, rows: Array, value: Array, difference: Array) -> Array:
-    """Adds a difference of reconstructions f32[N, D], after scaling it as each row's output is."""
+    """Adds a difference of reconstructions f32[N, D] to a value, converted to the value's units."""
     scaled = difference * output_scale(dictionary, rows)
     return (value + scaled.reshape(value.shape)).astype(value.dtype)

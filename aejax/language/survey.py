@@ -20,7 +20,7 @@ SINK = 10.0
 
 
 class Sink(NamedTuple):
-    """A token that is an attention sink at one position of its row."""
+    """A token id that is an attention sink at one position of a row."""
 
     token: int  # the token's id
     position: int  # the position in the row
@@ -44,10 +44,10 @@ class Survey(NamedTuple):
 
 
 def survey(model: Transformer, variables: Variables, batches: Iterable[Packed]) -> Survey:
-    """Computes the statistics from resid_post of every block.
+    """Computes statistics of the residual stream after every block.
 
-    Kurtosis and gamma are computed within each batch and averaged over batches. Memory holds the
-    values of all blocks for one batch.
+    Kurtosis and gamma are computed within each batch and averaged over batches. Memory must hold
+    the residual streams of all blocks for one batch.
 
     Args:
       model: the transformer.

@@ -9,9 +9,9 @@
     resid_post.L    f[B, P, D]     the residual stream after block L
 
 Every block passes each of these values through `tap(name, value)` and continues with the result.
-The tap first edits the value and then reads it, so a read sees the edited value. The number of a
-scanned block is known only at run time, so its tap compares it with the hook's layer there; for
-unrolled blocks this happens while tracing.
+The tap first edits the value and then reads it, so the value that is read is the edited one. If the
+blocks are scanned, a block's index is known only at run time, and the tap compares it with the
+hook's layer then; for unrolled blocks this happens during tracing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Edit: TypeAlias = Callable[[Array, Array], Array]
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class At:
-    """Stands in an edit for the value at another hook, which the pass has reached before.
+    """A placeholder, among an edit's arguments, for the value at an earlier hook of the same pass.
 
     The edit Partial(function, At("mlp_in.3")) calls function(value at mlp_in.3, value, position).
     """
@@ -48,7 +48,7 @@ class At:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class MadeFor:
-    """Stands in an edit and names the only hook at which the edit is allowed."""
+    """A mark, among an edit's arguments, that names the only hook at which the edit is allowed."""
 
     hook: str
     otherwise: str  # the end of the error's sentence: what to do at another hook
@@ -63,7 +63,7 @@ class Hook(NamedTuple):
     """One hook of one block: `str(Hook("mlp_out", 3))` is "mlp_out.3"."""
 
     name: str  # one of HOOKS
-    layer: int  # the block's number, counted from 0
+    layer: int  # the index of the block, from 0
 
     def __str__(self) -> str:
         return f"{self.name}.{self.layer}"
@@ -126,23 +126,24 @@ class Taps:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The hooks whose values are kept on the way: the reads, and those that edits ask for."""
+        """The hooks whose values the pass stores: those in `reads` and those of At in edits."""
         asked = (at.hook for edit in self.edits.values() for at in _found(edit, At))
         return tuple(dict.fromkeys((*self.reads, *asked)))
 
     def at(self, layer: int | Array, position: Array, seen: Mapping[str, Array]) -> Tap:
-        """Makes the tap of one block.
+        """Returns the tap of one block.
 
         Args:
-          layer: the block's number; it is traced if blocks are scanned.
+          layer: the index of the block; it is traced if blocks are scanned.
           position: the position of each token in its text, i32[B, P].
-          seen: the values read so far; if blocks are scanned, it has an entry for every read.
+          seen: hook -> the value stored so far; if blocks are scanned, with an entry for every hook
+            in `kept`.
         """
         return Tap(self, layer, position, dict(seen))
 
 
 class Tap:
-    """One block's function `tap(name, value)`, which edits a value and stores reads in `seen`."""
+    """One block's function `tap(name, value)`: it edits a value and may store it in `seen`."""
 
     def __init__(self, taps: Taps, layer: int | Array, position: Array, seen: dict[str, Array]):
         self.taps, self.layer, self.position, self.seen = taps, layer, position, seen
@@ -184,18 +185,18 @@ class Tap:
             self.seen[hook] = jnp.where(here, value, self.seen[hook])
 
     def _here(self, hook: str) -> bool | Array:
-        """Returns whether the hook is in this block; a traced bool if blocks are scanned."""
+        """Returns whether the hook is in this block; the bool is traced if blocks are scanned."""
         return self.layer == int(hook.rpartition(".")[2])
 
 
 def _found(edit: Edit, kind: type) -> list[Any]:
-    """Returns the parts of an edit that are of a kind: At or MadeFor."""
+    """Returns the leaves of an edit that are instances of a class, At or MadeFor."""
     leaves = jax.tree.leaves(edit, is_leaf=lambda part: isinstance(part, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
 
 def _filled(edit: Edit, seen: Mapping[str, Array]) -> Edit:
-    """Returns an edit with the values that its parts of kind At stand for."""
+    """Returns an edit in which each At is replaced by the value at its hook."""
 
     def value(part: Any) -> Any:
         return seen[part.hook] if isinstance(part, At) else part
@@ -204,12 +205,12 @@ def _filled(edit: Edit, seen: Mapping[str, Array]) -> Edit:
 
 
 def _order(hook: Hook) -> tuple[int, int]:
-    """Returns what sorts hooks in the order in which a pass reaches them."""
+    """Returns a sort key that orders hooks as a forward pass reaches them."""
     return hook.layer, HOOKS.index(hook.name)
 
 
 def _same(hook: str) -> str:
-    """Returns one name for the two hooks between neighbouring blocks, which have one value."""
+    """Returns a hook, but "resid_post.L-1" for "resid_pre.L", because both have the same value."""
     name, _, layer = hook.rpartition(".")
     if name == "resid_pre" and layer.isdigit() and int(layer):
         return f"resid_post.{int(layer) - 1}"
@@ -217,9 +218,9 @@ def _same(hook: str) -> str:
 
 
 def wrapped(edits: Mapping[str, Edit] | None) -> dict[str, Edit]:
-    """Returns the edits as pytrees.
+    """Returns the edits as pytrees that can pass through jit.
 
-    A bare function becomes a Partial. Programs are then compiled once for each function object.
+    A bare function becomes a Partial; a program is compiled once for each function object.
     """
     given = (edits or {}).items()
     leaf = jax.tree_util.all_leaves
@@ -229,19 +230,19 @@ def wrapped(edits: Mapping[str, Edit] | None) -> dict[str, Edit]:
 def apart(value: Array) -> Array:
     """Returns the same value, but keeps XLA from fusing the code before a hook with that after it.
 
-    The code before and after then computes the same bits whether or not the hook is used. A barrier
-    is enough except on CPUs: there a product before the barrier and a sum after it would still
-    become one fused multiply-add, which rounds once, unless a selection stands between them.
+    The results are then bitwise the same whether or not the hook is used. On CPUs a barrier alone
+    does not suffice: XLA would still turn a product before it and a sum after it into one fused
+    multiply-add, which rounds differently, so the value also passes through a `where`.
     """
     value = jax.lax.optimization_barrier(value)
     return jnp.where(jnp.isnan(value), jnp.nan, value)
 
 
 def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
-    """Makes zeros for every read, which a scan carries until the hook's block replaces them.
+    """Returns hook -> zeros, the initial values of the hooks that a scan over blocks will read.
 
     Args:
-      taps: the taps of the pass.
+      taps: the edits and reads of the pass.
       shapes: the hook's name, without its layer -> jax.ShapeDtypeStruct of its value.
     """
     of = {hook: shapes[hook.rpartition(".")[0]] for hook in taps.kept}
@@ -252,6 +253,6 @@ def checked(hooks: Iterable[str], layers: int) -> tuple[str, ...]:
     """Returns the hooks in their written form, after checking that each exists.
 
     Raises:
-      UserError: if one does not exist; it names the first of these.
+      UserError: if a hook does not exist; the message names the first such hook.
     """
     return tuple(str(parse(hook, layers)) for hook in hooks)

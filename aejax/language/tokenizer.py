@@ -1,10 +1,10 @@
-"""Tokenizers: they turn texts into tokens and back, and come from GGUF files or Hugging Face's.
+"""Tokenizers of language models, read from GGUF files or Hugging Face folders.
 
     tokenizer = load_tokenizer("SmolLM2-135M-Instruct.Q4_1.gguf")     # or a folder
     tokenizer.encode("Hello, world!")        # [19556, 28, 905, 17]
 
-The package `tokenizers` does the work. A GGUF file holds its vocabulary and the name of its rule
-for splitting texts, from which this module builds the same tokenizer.
+The tokenizers are those of the package `tokenizers`. A GGUF file holds only the vocabulary and the
+name of the rule by which texts are split; this module builds the tokenizer from both.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from aejax.interop.tensors import read_config, reason
 from aejax.language.gguf import Fields, open_gguf
 from aejax.optional import needs
 
-# llama.cpp's names of the rules that split a text before its bytes are merged. The first set splits
-# digits from each other; the dictionary below gives the other rules as patterns.
+# llama.cpp's names of the rules that split a text before its bytes are merged. The rules in this
+# set split a number into single digits; _PATTERNS holds the others as regular expressions.
 _DIGITS_ALONE = {"smollm", "starcoder", "refact", "command-r"}
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
@@ -35,12 +35,12 @@ _SPECIAL = {3, 4}  # GGUF's types of special tokens: control, and defined by the
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Turns texts into tokens and back.
+    """Converts texts to token ids and back.
 
     Attributes:
       inner: the tokenizer of the package `tokenizers`.
-      bos: the token that begins a text, or None.
-      ends: the tokens that end a text.
+      bos: the id of the token that begins a text, or None.
+      ends: the ids of the tokens that end a text.
       adds_bos: whether the model was trained with `bos` before every text.
       template: the Jinja template of the model's chats, or None.
     """
@@ -53,11 +53,14 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """V, the number of tokens."""
+        """The size V of the vocabulary, including added tokens."""
         return self.inner.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text, without BOS; <|im_start|> in it becomes that token."""
+        """Returns the token ids of a text, without BOS.
+
+        A special token that is written out in the text, such as <|im_start|>, becomes that token.
+        """
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -65,11 +68,11 @@ class Tokenizer:
         return [row.ids for row in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        """Returns the text of tokens; special tokens are left out unless `special` is True."""
+        """Converts token ids to text; special tokens are left out unless `special` is True."""
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=not special)
 
     def token(self, token: int) -> str:
-        """Returns one token as it reads inside a text, such as " the" with its space."""
+        """Returns the text of one token, such as " the" with its leading space."""
         return self.inner.decode([int(token)], skip_special_tokens=False)
 
 
@@ -143,7 +146,7 @@ def _of_gguf(path: pathlib.Path) -> Tokenizer:
     inner = builders[kind](library, fields, tokens)
     types = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
     special = [t for t, type in zip(tokens, types, strict=False) if type in _SPECIAL]
-    # `special=True` keeps these tokens whole wherever they stand in a text.
+    # With `special=True` the tokenizer never splits these tokens where they occur in a text.
     inner.add_special_tokens(
         [library.AddedToken(t, special=True, normalized=False) for t in special]
     )
@@ -182,7 +185,7 @@ def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
 
 
 def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
-    """Builds SentencePiece's BPE, as in Gemma; the scores give the order of the merges."""
+    """Builds a SentencePiece BPE tokenizer, as Gemma's; merges are ordered by the file's scores."""
     scores = fields.need("tokenizer.ggml.scores", list)
     numbers = {token: i for i, token in enumerate(tokens)}
     merges = []

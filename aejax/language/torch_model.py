@@ -1,4 +1,4 @@
-"""Reads the activations of a PyTorch model, for the same `collect` and the same store.
+"""Reads the activations of a PyTorch model, so that `collect` can write them to a store.
 
 read = torch_reader(model, {"blocks.6": "transformer.h.6"})       # extra `hf`
 collect(read, batches, "activations/gpt2", provenance={...})
@@ -19,10 +19,10 @@ from aejax.optional import needs
 
 
 def torch_reader(module: Any, places: Mapping[str, str]) -> Read:
-    """Makes a function for `collect` that runs a PyTorch model and reads its modules' outputs.
+    """Returns a function, for `collect`, from tokens to the outputs of a PyTorch model's modules.
 
     Args:
-      module: a model of transformers, which is called as module(input_ids, attention_mask=...).
+      module: a model of the package transformers, called as module(input_ids, attention_mask=...).
       places: the name of a hook in the store -> the dotted name of a submodule; the submodule's
         output, or the first of its outputs, is f[B, P, d].
 

@@ -1,12 +1,11 @@
-"""Trained dictionaries, with the record of the hook and the model that they were trained on.
+"""Reads trained dictionaries together with the record of the model and hook they were trained on.
 
     dictionary = load_dictionary("runs/my-sae")      # or another library's folder or file
     check_model(dictionary, "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     dictionary.source                                # Source(model, reads, writes)
 
-The record of a run is in its environment.json, where `run.environment(data=split.provenance())`
-writes it. The files of other libraries have records in their own words, which `hook_name`
-translates.
+A run's record is in its environment.json, written by `run.environment(data=split.provenance())`.
+Other libraries name hooks differently in their records; `hook_name` translates their names.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from aejax.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT
 from aejax.runs.load import load
 from aejax.variables import ATOMS, get
 
-# Names of hooks -> ours: our own, TransformerLens' and SAELens', Gemma Scope's, and those of
-# dictionary_learning. Only hooks whose values are equal in both.
+# Patterns of the hook names of aejax, TransformerLens and SAELens, Gemma Scope and
+# dictionary_learning, each with aejax's name for the hook. Only hooks with equal values are listed.
 _NAMES = (
     (rf"({'|'.join(HOOKS)})\.(\d+)", r"\1.\2"),
     (r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)", r"\2.\1"),
@@ -44,10 +43,10 @@ _NAMES = (
 
 
 def hook_name(name: str) -> str | None:
-    """Translates a hook's name from the words of a known library into ours.
+    """Translates a hook's name in another library, such as TransformerLens, to aejax's name.
 
     Returns:
-      The name, such as "resid_post.15"; None if it is in no known words, so that it says nothing.
+      The name, such as "resid_post.15"; None if no known library has such a name.
     """
     for pattern, ours in _NAMES:
         if found := re.fullmatch(pattern, name):
@@ -60,7 +59,7 @@ def load_dictionary(path: str | pathlib.Path, seed: int = 0) -> Plain:
 
     Args:
       path: the folder of a run of a sparse autoencoder, or another library's folder or file.
-      seed: the member of a run with seeds.
+      seed: the index of the dictionary to read if the run trained several together (`aejax.seeds`).
 
     Raises:
       UserError: if there is no such dictionary, or its files are damaged.
@@ -76,13 +75,13 @@ def load_dictionary(path: str | pathlib.Path, seed: int = 0) -> Plain:
 
 
 def _recorded(run: pathlib.Path) -> Source | None:
-    """Returns what a run records of the activations that it was trained on."""
+    """Returns the model and hooks whose activations a run was trained on, if it recorded them."""
     path = run / ENVIRONMENT
     data: Any = read_json(path).get("data") if path.is_file() else None
     first = data[0] if isinstance(data, list) and data else data
     about = first.get("activations") if isinstance(first, Mapping) else None
     if not isinstance(about, Mapping) or not isinstance(about.get("x"), str):
-        return None  # no activations, or those of several hooks, as for a crosscoder
+        return None  # The run used no activations, or those of several hooks, as a crosscoder does.
     provenance = about.get("provenance")
     model = provenance.get("model") if isinstance(provenance, Mapping) else None
     model = model.get("sha256") if isinstance(model, Mapping) else model
@@ -92,10 +91,10 @@ def _recorded(run: pathlib.Path) -> Source | None:
 
 
 def check_model(dictionary: Plain, path: str | pathlib.Path) -> None:
-    """Refuses a dictionary whose record names the weights of another model.
+    """Checks by sha256 that a dictionary was trained on the activations of a given model.
 
     Args:
-      dictionary: the dictionary; it is not checked if its record has no sha256 of a model.
+      dictionary: the dictionary; it passes if its record has no sha256 of a model.
       path: the model's GGUF file or folder.
 
     Raises:

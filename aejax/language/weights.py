@@ -1,7 +1,8 @@
-"""Makes a transformer's variables from the named tensors of any file format.
+"""Builds a transformer's variables from the named tensors of any file format.
 
-A reader (`gguf`, `huggingface`) makes a Config and an `Archive`. `assemble` asks the model which
-parameters it has, looks each one up by its name in the file, and refuses tensors that are left.
+The modules `gguf` and `huggingface` read a Config and an `Archive` from their files. `assemble`
+looks up each of the model's parameters by its name in the file, and refuses tensors that no
+parameter uses.
 
     model, variables = assemble(config, archive, dtype=jnp.float32)
     variables = stacked(variables)          # for Transformer(scan=True); `unstacked` undoes it
@@ -25,10 +26,11 @@ from aejax.language.llama import Transformer
 
 
 class Archive(NamedTuple):
-    """The named tensors of one model."""
+    """Access to the named tensors in the files of one model."""
 
     path: pathlib.Path  # the file or folder, which every error names
-    # Parameter -> tensor, such as "blocks_#/mlp/up/kernel" -> "blk.#.ffn_up"; # is the layer.
+    # Parameter name -> tensor name, such as "blocks_#/mlp/up/kernel" -> "blk.#.ffn_up.weight",
+    # where # stands for the index of the layer.
     names: dict[str, str]
     there: set[str]  # the names of the tensors that the file holds
     read: Callable[[str], np.ndarray]  # a tensor's name -> f[...]; matrices are [out, in]
@@ -38,7 +40,7 @@ class Archive(NamedTuple):
 def assemble(
     config: Config, archive: Archive, dtype: Any = jnp.float32
 ) -> tuple[Transformer, dict[str, Any]]:
-    """Makes the model and its variables, in the form with unrolled blocks.
+    """Returns the model and its variables, with separate parameters for each block (not scanned).
 
     Args:
       config: the model's sizes and options.
@@ -46,8 +48,8 @@ def assemble(
       dtype: the dtype of the matrix products and the weights; norms stay float32.
 
     Raises:
-      UserError: if a tensor is missing, is left over, has another shape, or holds NaN or an
-        infinity.
+      UserError: if a tensor is missing, is used by no parameter, has another shape, or holds NaN or
+        an infinity.
     """
     model = Transformer(config, dtype)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
@@ -92,7 +94,7 @@ def _checked(archive: Archive, name: str, wanted: Any) -> jax.Array:
 
 
 def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns the parameter -> tensor pairs of the parameters that a model of this config has."""
+    """Keeps the (parameter name, tensor name) pairs whose parameter exists under this config."""
     absent = []
     if config.tied:
         absent.append("unembed/")
@@ -106,7 +108,7 @@ def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def stacked(variables: Any) -> dict[str, Any]:
-    """Stacks the variables of unrolled blocks to [layers, ...], for `Transformer(scan=True)`."""
+    """Stacks the parameters of all blocks to [layers, ...], as `Transformer(scan=True)` needs."""
     params = dict(variables["params"])
     count = sum(name.startswith("blocks_") for name in params)
     blocks = [params.pop(f"blocks_{i}") for i in range(count)]
@@ -115,7 +117,7 @@ def stacked(variables: Any) -> dict[str, Any]:
 
 
 def unstacked(variables: Any) -> dict[str, Any]:
-    """Divides the stacked variables of scanned blocks into those of unrolled blocks."""
+    """Splits stacked parameters [layers, ...] into those of each block; undoes `stacked`."""
     params = dict(variables["params"])
     blocks = params.pop("blocks")
     for i in range(len(jax.tree.leaves(blocks)[0])):

@@ -1,15 +1,16 @@
-"""How the model calls a net: with the context if the net takes one, and told whether it trains.
+"""How the model calls a net: it passes the context if the net takes one, and the training mode.
 
-Any Linen module is a net, and needs neither a context nor a flag of its own:
+Any Linen module can be an encoder or decoder; it needs neither an argument for the context nor one
+for the training mode:
 
     nn.Sequential([nn.Dense(64), nn.BatchNorm(), nn.relu, nn.Dropout(0.1), nn.Dense(16)])
 
-Flax's layers ask by an argument whether they train: BatchNorm by `use_running_average`, Dropout by
-`deterministic`, SpectralNorm by `update_stats`. `call` gives each such argument that is still open,
-in the net itself also one with a default, because the model is who calls the net:
+Flax's layers learn the training mode from an argument: BatchNorm from `use_running_average`,
+Dropout from `deterministic`, SpectralNorm from `update_stats`. `call` sets each such argument that
+the layer has not been given; those of the net itself it sets even if they have a default:
 
-    def __call__(self, values, train=False): ...         # the model says train=True in training
-    def __call__(self, values, context=None): ...        # the model gives the batch's context
+    def __call__(self, values, train=False): ...         # the model passes train=True in training
+    def __call__(self, values, context=None): ...        # the model passes the batch's context
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from flax.errors import ScopeParamShapeError
 
 from aejax.errors import UserError
 
-# The names by which nets and layers ask whether they train, and the answer of a net that does.
+# The names of arguments that state the training mode, and their values during training.
 FLAGS = {
     "train": True,
     "training": True,
@@ -40,9 +41,10 @@ FLAGS = {
 
 
 def training(module: nn.Module) -> bool:
-    """Returns whether a net trains: its memory is mutable, and there is a key for its noise.
+    """Returns whether a net is called in training, not in evaluation.
 
-    A net of your own may ask this in its `__call__`, where it needs to know.
+    This is so if its collection "memory" is mutable and a random key is available. A net of your
+    own may call this function in its `__call__`.
     """
     if module.is_initializing() or not module.is_mutable_collection("memory"):
         return False
@@ -53,16 +55,17 @@ def call(net: Any, values: Any, context: Any = None) -> Any:
     """Calls a net with values and, if it takes one, the context.
 
     Args:
-      net: a Linen module, or a function, of values alone or of (values, context). It takes the
-        context if it has an argument of that name, or a second one without a default.
-      values: what the net reads, [B, ...].
+      net: a Linen module or a function, of values alone or of (values, context). It is given the
+        context if it has an argument of that name, or a second argument without a default.
+      values: the net's input, [B, ...].
       context: the batch's context.
     """
     first = _first(net)
     parameters = _parameters(first)
     arguments, named = (values,), {}
     if _takes_context(parameters, context):
-        # By place, as a contract's second argument may have any name, unless it stands elsewhere.
+        # The context is passed by position, because the second argument may have any name; if an
+        # argument called "context" comes later, it is passed by name.
         if "context" in list(parameters)[2:]:
             named = {"context": context}
         else:
@@ -81,7 +84,7 @@ def _tell(
     named: dict[str, Any],
     context: Any,
 ) -> Any:
-    """Intercepts the calls of the layers within a net, and fills the flags that are still open."""
+    """Intercepts the calls of a net's layers, and sets those arguments of FLAGS not yet given."""
     module = context.module
     if context.method_name != "__call__":
         return method(*arguments, **named)
@@ -98,13 +101,13 @@ def _tell(
 
 
 def _is_bridge(net: Any) -> bool:
-    """Returns whether a net is an NNX module behind Flax's own bridge to Linen."""
+    """Returns whether a net is an NNX module wrapped by Flax's own bridge to Linen."""
     bridge = sys.modules.get("flax.nnx.bridge")
     return bridge is not None and isinstance(net, bridge.ToLinen)
 
 
 def _nnx_call(trains: bool) -> Callable[..., Any]:
-    """Returns the call of an NNX module, which keeps the mode of training in its attributes."""
+    """Returns a function that sets an NNX module's training mode, an attribute, and calls it."""
 
     def call(module: Any, *arguments: Any, **named: Any) -> Any:
         module.train() if trains else module.eval()
@@ -115,12 +118,12 @@ def _nnx_call(trains: bool) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
-    """Says which part got values of another shape than its parameters were made for.
+    """Turns Flax's error for parameters of a wrong shape into one that names the module.
 
     Args:
-      role: what the part is in the model, such as "encoder".
-      part: the module that is called within the block.
-      values: what it is called with, [B, ...].
+      role: the role of the module in the model, such as "encoder".
+      part: the module that is called inside the `with` block.
+      values: the input of the call, [B, ...].
       context: the context of the call.
 
     Raises:
@@ -151,7 +154,10 @@ def _shapes(values: Any) -> str:
 
 
 def check_net(net: Any, role: str) -> str | None:
-    """Returns what is wrong with a net as a part of a model, in one sentence; None: nothing."""
+    """Returns a sentence that says why a net cannot be used in a model, or None if it can.
+
+    A net cannot be used if it contains an nnx.Module.
+    """
     nnx = sys.modules.get("flax.nnx")
     for part in _within(net):
         if nnx is not None and isinstance(part, nnx.Module):
@@ -165,7 +171,7 @@ def check_net(net: Any, role: str) -> str | None:
 
 
 def _within(net: Any) -> list[Any]:
-    """Lists a net and what stands in its fields, lists and tuples."""
+    """Returns a list of a net and, recursively, of the values in its fields, lists and tuples."""
     if isinstance(net, list | tuple):
         return [part for item in net for part in _within(item)]
     if not isinstance(net, nn.Module):
@@ -175,7 +181,7 @@ def _within(net: Any) -> list[Any]:
 
 
 def _first(net: Any) -> Any:
-    """Returns the part of a net that reads its arguments: of a Sequential its first layer."""
+    """Returns the module that receives a net's arguments: in a Sequential the first layer."""
     if isinstance(net, nn.Sequential) and net.layers:
         return _first(net.layers[0])
     return net.nnx_class if _is_bridge(net) else net
@@ -203,7 +209,7 @@ def _parameters(net: Any) -> dict[str, inspect.Parameter]:
         function = net.__call__
     try:
         found = dict(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # Some functions written in C do not tell.
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
         return {}
     found.pop("self", None)
     return found

@@ -68,7 +68,7 @@ class Conv(nn.Module):
 
 
 class Deconv(nn.Module):
-    """Decodes to images in the stages of `Conv` reversed, each doubling height and width.
+    """Decodes to images by the stages of `Conv` in reverse order; each doubles height and width.
 
     Attributes:
       shape: (height, width, ...), the shape of one output, with any height and width. The further

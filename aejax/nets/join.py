@@ -1,4 +1,4 @@
-"""Nets in parallel: several that read the same input, and one that reads several outputs."""
+"""Combines nets: several that read the same input, and one that reads the outputs of several."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Joined(nn.Module):
     """Applies one net to several arrays, each of which first passes through its own net.
 
     Attributes:
-      parts: one net for each array of (values, context), in that order; None: the array is passed
-        on unchanged.
+      parts: one net for each array in the pytree (values, context), in that order; None: the array
+        is passed on unchanged.
       net: the net that reads the flattened, concatenated outputs of the parts.
     """
 

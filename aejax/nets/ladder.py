@@ -1,6 +1,6 @@
-"""The nets of a ladder VAE: bottom-up features and one deterministic top-down trunk.
+"""The nets of a ladder VAE: a bottom-up encoder and a deterministic top-down path, the trunk.
 
-    up     x -> features_L -> ... -> features_1              LadderEncoder, finest first
+    up     x -> features_L -> ... -> features_1              LadderEncoder, largest image first
     down   state_1 -> z_1 -> state_2 -> z_2 -> ... -> image  LadderTrunk, then LadderOutput
 
 Each level's latent is an image of a few channels at the level's size. The trunk's state determines
@@ -211,7 +211,7 @@ class LadderOutput(nn.Module):
 
 
 def residuals(count: int, remat: bool, name: str) -> list[Any]:
-    """Returns residual blocks; with remat the backward pass recomputes each of them."""
+    """Returns `count` residual blocks; with remat, the backward pass recomputes them."""
     block: Any = nn.remat(Residual) if remat else Residual
     return [block(nn.elu, None, name=f"{name}_{i}") for i in range(count)]
 

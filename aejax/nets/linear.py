@@ -25,7 +25,7 @@ class Identity(nn.Module):
 
 
 class Weights(NamedTuple):
-    """A dictionary's parameters, in its scaled units."""
+    """A dictionary's parameters, which apply before `Dictionary.scale` converts the output."""
 
     atoms: Array  # W_dec, f32[m, D]
     bias: Array  # b_dec, f32[D]
@@ -37,13 +37,13 @@ class Dictionary(nn.Module):
 
     W_dec and b_dec are its parameters `atoms` and `bias`.
 
-    The decoder takes a dense z f32[B, m] or a sparse record such as `Rows`, which combines the
-    atoms of its active latents only (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms
-    + bias is in scaled units, and the scale converts it to the target's units.
+    The decoder takes an array z f32[B, m], or a sparse record such as `Rows`, which sums the atoms
+    of its active latents only (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms +
+    bias is said to be in scaled units, and the scale converts it to the target's units.
 
     Attributes:
-      shape: the number of units of one example's output, or its shape; (layers, size) makes a
-        crosscoder.
+      shape: the number of elements of one example's output, or its shape, such as (layers, size)
+        for a crosscoder.
       norm: the norm of each atom before training; directions are uniform on the sphere.
       dtype: the dtype of the computation; parameters and output stay float32.
       scale: a `Scale`, or a `Normalise`, that converts the output to the target's units; None: no
@@ -76,7 +76,7 @@ class Dictionary(nn.Module):
         return jnp.matmul(z.astype(dtype), atoms, preferred_element_type=jnp.float32)
 
     def offset(self, latents: int, context: Any = None) -> Array:
-        """Computes the output without any latent, in scaled units: the bias and skip connection.
+        """Computes the output for z = 0, in scaled units: the bias plus the skip connection.
 
         Args:
           latents: the number of latents m.

@@ -1,4 +1,4 @@
-"""The normalisation of each example by its own statistics, as a module of the model."""
+"""Normalises each example by its own statistics, and undoes this on the output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aejax.types import Array
 
 
 class Normalised(NamedTuple):
-    """Examples after a normalisation, and what undoes it: x * scale + shift."""
+    """Normalised examples, and the scale and shift that undo it: x * scale + shift."""
 
     x: Array  # f32[B, d]
     shift: Array  # f32[B, 1]
@@ -44,8 +44,8 @@ class Normalise(nn.Module):
     """Normalises each example by its own statistics, or undoes this on the output.
 
     As an encoder it normalises the input. As `Dictionary(scale=Normalise())` it multiplies the
-    output by the input's scale and adds its shift, which it takes from the batch's context: make
-    batches as Batch(x, target, context=x).
+    output by the input's scale and adds the input's shift. It computes both from the input, which
+    must therefore be the batch's context: Batch(x, target, context=x).
 
     Attributes:
       how: "layer_norm" or "constant_norm_rescale"; see `normalised`.
@@ -59,7 +59,7 @@ class Normalise(nn.Module):
         return normalised(flat, self.how).x.reshape(values.shape)
 
     def measure(self, differences: Array, context: Any = None) -> Array:
-        """Converts differences f32[B, D] of raw values to normalised units; the shift cancels."""
+        """Divides differences f32[B, D] of raw values by the scale; the shift cancels in them."""
         return differences / self._of(context).scale
 
     def restore(self, scaled: Array, context: Any = None) -> Array:

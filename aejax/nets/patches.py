@@ -30,7 +30,7 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
-        """Maps [B, places, width] to the same shape."""
+        """Maps [B, patches, width] to the same shape."""
         width = values.shape[-1]
         drop = nn.Dropout(self.dropout, deterministic=not training(self))
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")
@@ -78,7 +78,7 @@ class PatchEncoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """Decodes z by a transformer whose places are the patches of the picture.
+    """Decodes z by a transformer with one position for each patch of the picture.
 
     Attributes:
       shape: (height, width, ...), the shape of one output; further axes are channels.
@@ -117,7 +117,7 @@ class PatchDecoder(nn.Module):
 
 
 def _places(module: nn.Module, places: int, width: int) -> Array:
-    """Returns a learned vector for each place, f32[1, places, width]."""
+    """Returns the learned position embeddings, f32[1, places, width]."""
     return module.param("places", nn.initializers.normal(0.02), (1, places, width))
 
 

@@ -1,4 +1,4 @@
-"""Recurrent nets of sequences."""
+"""Recurrent nets for sequences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class GRU(nn.Module):
 
 
 class GRUDecoder(nn.Module):
-    """Decodes z to a sequence: each step of a gated recurrent unit sees z and its own number.
+    """Decodes z to a sequence by a gated recurrent unit.
+
+    The input of step t is z and the position of t in the sequence, a number from -1 to 1.
 
     Attributes:
       shape: (T, ...), the shape of one output.

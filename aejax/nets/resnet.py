@@ -1,4 +1,4 @@
-"""A residual encoder of images with group norm, whose examples do not depend on each other."""
+"""A residual encoder of images with group norm, which treats each example independently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class NormedResidual(nn.Module):
 
     Attributes:
       width: the number of channels of the output.
-      groups: the largest number of groups of the norm; fewer where they do not divide the channels.
+      groups: the number of groups of the norm; where it does not divide the channels, the largest
+        smaller number that does.
       activation: the activation before each convolution.
       dtype: the dtype of the computation; parameters stay float32.
     """
@@ -61,7 +62,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Maps [B, H, W, C] to [B, widths[-1] + size of the context], averaged over places."""
+        """Maps [B, H, W, C] to [B, widths[-1] + size of the context], averaged over pixels."""
         hidden = values
         for i, width in enumerate(self.widths):
             down = Convolution(width, (3, 3), 1 if i == 0 else 2, dtype=self.dtype, name=f"in_{i}")

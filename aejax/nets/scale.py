@@ -1,4 +1,4 @@
-"""The scaling of data as a module of the model, so that a sparse autoencoder sees scaled data."""
+"""Scales data inside the model, so that a sparse autoencoder sees standardised values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class Statistics(NamedTuple):
 
 
 class Scale(nn.Module):
-    """Computes (values - mean) * factor with statistics from the memory, which checkpoints keep.
+    """Computes (values - mean) * factor with statistics stored in the collection "memory".
 
-    As an encoder it scales what the bottleneck sees; as `Dictionary(scale=Scale())` it converts the
+    As an encoder it scales the bottleneck's input; as `Dictionary(scale=Scale())` it converts the
     output back to the target's units. Both are the identity until `initialise.standardised` sets
-    them from data: the encoder's from x, the dictionary's from the target. Neither is trained.
+    their statistics from data, the encoder's from x and the dictionary's from the target.
+    Statistics are saved in checkpoints and not trained.
     """
 
     def __call__(self, values: Array, context: Any = None) -> Array:
@@ -35,7 +36,7 @@ class Scale(nn.Module):
         return multiply(flat - statistics.mean[None], statistics.factor).reshape(values.shape)
 
     def measure(self, differences: Array, context: Any = None) -> Array:
-        """Converts differences f32[B, D] of raw values to scaled units; the mean cancels."""
+        """Scales differences f32[B, D] of raw values; the mean cancels in them."""
         return multiply(differences, self.statistics(differences.shape[-1]).factor)
 
     def restore(self, scaled: Array, context: Any = None) -> Array:

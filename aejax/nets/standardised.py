@@ -1,4 +1,4 @@
-"""A net that sees its values standardised by fixed statistics, which are part of the model."""
+"""A net whose input is standardised by fixed statistics, which are fields of the model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from aejax.types import Array
 class Standardised(nn.Module):
     """Applies a net to (values - mean) / std.
 
-    The statistics are fields, so that config.json and whoever loads the model have them:
+    The statistics are fields of the module, so they are stored in config.json with the model:
 
         encoder = Standardised(MLP((64,)), *ae.data.statistics(train))
 
     Attributes:
       net: the net that is applied to the standardised values.
-      mean: the mean of each value, nested tuples in the shape of one example, or one number.
-      std: the standard deviation of each value, above 0, in the same shape.
+      mean: the mean of each element, as nested tuples in the shape of one example, or one number.
+      std: the standard deviation of each element, above 0, in the same form.
     """
 
     net: nn.Module

@@ -36,7 +36,7 @@ class UDecoder(nn.Module):
         """Maps [B, ...] to f32[B, *shape]."""
         height, width, *channels = self.shape
         count, shrink = math.prod(channels), 2 ** (len(self.widths) - 1)
-        # The U needs sizes that halve; what is too much is cut at the end.
+        # A U-Net needs sizes that can be halved repeatedly; the excess is cropped at the end.
         tall, wide = (shrink * math.ceil(side / shrink) for side in (height, width))
         hidden = join_context(flatten(values), context)
         hidden = nn.Dense(tall * wide * self.widths[0], dtype=self.dtype, name="dense")(hidden)

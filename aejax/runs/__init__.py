@@ -1,1 +1,1 @@
-"""The folder of a run: writes and reads its config, checkpoints, metrics and result."""
+"""Writes and reads the folder of a training run: config, checkpoints, metrics and result."""

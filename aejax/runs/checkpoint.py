@@ -1,11 +1,11 @@
-"""Checkpoints: each holds the whole state at one step, protected by sha256 hashes.
+"""Checkpoints: each stores the whole training state at one step, with sha256 hashes of its files.
 
 A checkpoint is a folder `checkpoints/<step>`. Its `arrays/` is written by orbax, with one folder
 for each leaf. Its `manifest.json` holds the sha256 of each leaf (over its path, dtype, shape and
 bytes), of each file, and of itself. A checkpoint is written to a hidden folder and appears by one
 rename, so a killed process leaves all earlier checkpoints intact.
 
-    leaves = host_leaves(state)               # copies: the next step donates the state's buffers
+    leaves = host_leaves(state)               # copies, because the next step reuses the buffers
     write(folder, 500, leaves)
     checkpoint = newest(folder)               # the newest undamaged one; warns of damaged ones
     state = fill(template, checkpoint.leaves) # on the template's devices, with its key types
@@ -42,7 +42,7 @@ class Checkpoint(NamedTuple):
 
     step: int
     leaves: Mapping[str, Leaf]  # maps a path ("params/encoder/...") to its leaf
-    figures: Mapping[str, float]  # validation figures at this step, from which `best` is chosen
+    figures: Mapping[str, float]  # name -> validation result at this step; `best` compares these
 
 
 def write(
@@ -58,8 +58,8 @@ def write(
       folder: the run's `checkpoints` folder.
       step: the number of steps taken.
       leaves: the leaves of the state, as `host_leaves` returns them.
-      figures: validation figures at this step.
-      before_commit: is called when everything is on the disk, right before the rename.
+      figures: name -> validation result at this step.
+      before_commit: a function that is called when everything is on the disk, before the rename.
 
     Raises:
       UserError: if the disk is full or the folder cannot be written; earlier checkpoints stay
@@ -103,8 +103,8 @@ def read(
     Args:
       folder: the run's `checkpoints` folder.
       step: one of `steps(folder)`.
-      keep: tells by path which leaves to read. The files of other leaves are not read and may be
-        missing.
+      keep: a function of a leaf's path that returns whether to read the leaf. The files of other
+        leaves are not read and may be missing.
 
     Raises:
       Damaged: if a file or a leaf differs from what was written.
@@ -137,18 +137,18 @@ def newest(
     keep: Callable[[str], bool] = lambda path: True,
     step: int | None = None,
 ) -> Checkpoint | None:
-    """Reads the newest undamaged checkpoint, with a warning for each damaged one that is skipped.
+    """Reads the newest undamaged checkpoint, and warns of each damaged one that it skips.
 
     Args:
       folder: the run's `checkpoints` folder.
-      keep: tells by path which leaves to read.
-      step: the only step to read; None tries all, newest first.
+      keep: a function of a leaf's path that returns whether to read the leaf.
+      step: the step of the only checkpoint to try; None tries all, newest first.
 
     Returns:
       The checkpoint, or None if the folder has no checkpoint at all.
 
     Raises:
-      UserError: if there are checkpoints but all are damaged, or there is none of `step`.
+      UserError: if there are checkpoints but all are damaged, or no checkpoint is of step `step`.
     """
     found = steps(folder)
     if step is not None and step not in found:
@@ -172,12 +172,12 @@ def newest(
 
 
 def _orbax_name(path: str) -> str:
-    """Returns a leaf's folder name; folders are not nested, so each leaf has its own files."""
+    """Returns the name of a leaf's folder: its path with dots, so that no folder holds another."""
     return path.replace("/", ".")
 
 
 def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    """Raises the OSError of a full disk early, before orbax's threads meet it with tracebacks."""
+    """Raises the OSError of a full disk early, before orbax's threads fail with tracebacks."""
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
     if shutil.disk_usage(folder).free < needed:
@@ -185,7 +185,7 @@ def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
 
 
 def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    # Orbax refuses arrays of size 0. They are left out, since the manifest holds their shapes.
+    # Orbax refuses arrays of size 0, so they are left out; the manifest records their shapes.
     arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
     try:

@@ -1,4 +1,4 @@
-"""config.json: the description of a run, which every start compares with the current code.
+"""config.json: the description of a run, which is compared with the code whenever the run starts.
 
     record = describe(config, experiment="digits-vae", model=model, objective=objective)
     compare(read_json(path), record, may_change=("data_dir",))     # UserError names what differs
@@ -22,7 +22,7 @@ from aejax.runs.leaves import kinds, misfit
 from aejax.runs.model_json import to_json
 from aejax.types import Objective
 
-MISSING = object()  # stands for a value that only one of two records has
+MISSING = object()  # marks a value that only the other of two compared records has
 # A schedule is code and cannot be stored, so its values at these steps are stored and compared.
 SCHEDULE_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
@@ -34,14 +34,15 @@ def describe(
     objective: Objective | None = None,
     settings: Any = None,
 ) -> dict[str, Any]:
-    """Returns the record that config.json holds, before the state of the run is known.
+    """Returns the content of config.json without the entries that depend on the training state.
 
     Args:
       config: a dataclass or mapping of numbers and strings.
-      experiment: the name of the experiment, by which commands on the folder find its code.
-      model: the model, which `aejax.runs.model_json` describes; with settings, setting -> model.
+      experiment: the name of the experiment, by which later commands find its code.
+      model: the model, which `aejax.runs.model_json` converts to JSON; if settings are given, a
+        function from one setting to its model.
       objective: the loss as a mapping from a name to (weight, term).
-      settings: the settings of a sweep, a pytree with leaves [S]; None: there is none.
+      settings: the settings of a sweep (`aejax.swept`), a pytree with leaves [S]; None: no sweep.
 
     Raises:
       UserError: if config is no dataclass or mapping, or one of its fields cannot be written as
@@ -72,11 +73,14 @@ def describe(
 
 
 def swept_models(build: Any, settings: Any) -> dict[str, Any]:
-    """Describes the members of a sweep: {"0": {"setting", "members", "model"}, "1": ...}.
+    """Describes a sweep: {"0": {"setting": ..., "members": [...], "model": ...}, "1": ...}.
+
+    There is one entry for each distinct setting. Its "members" are the indices in 0 to S - 1 of the
+    models that are trained with this setting.
 
     Args:
       build: a function from one setting to its model; None: the models are not described.
-      settings: a pytree with leaves [S]. Members of equal settings share one entry.
+      settings: a pytree with leaves [S].
     """
     leaves, tree = jax.tree.flatten(settings)
     rows = list(zip(*(np.asarray(leaf).tolist() for leaf in leaves), strict=True))
@@ -105,7 +109,7 @@ def compare(
 
     Args:
       old: the content of config.json.
-      new: a record of `describe` or `with_state`; sections that are None are not compared.
+      new: what `describe` or `with_state` returned; entries that are None are not compared.
       may_change: fields of config that may differ. The field `steps` may always grow.
 
     Returns:
@@ -163,7 +167,7 @@ def _term(weight: Any, term: Any) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields the innermost places where two pieces of JSON differ, as (path, old, new)."""
+    """Yields (path, old value, new value) for each innermost entry in which two JSONs differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             inner = f"{path}.{name}" if path else name

@@ -19,7 +19,7 @@ WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "de
 
 
 def environment() -> dict[str, Any]:
-    """Returns what this process computes with: versions, devices, precision, command and commit."""
+    """Returns the versions, devices, precision, command line and git commit of this process."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),

@@ -19,13 +19,15 @@ CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
-    """The JSON files of one run, which are compared with the current code before they are written.
+    """Reads, compares and writes the JSON files of one run.
+
+    The recorded config is compared with that of the current code before anything is written.
 
     Args:
       path: the run's folder.
       record: the description of the run that `aejax.runs.config.describe` returns.
       may_change: fields of config whose change causes a warning instead of an error.
-      writes: whether this process writes; True in exactly one process of a run.
+      writes: whether this process writes files; True in exactly one of a run's processes.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class RunFolder:
             warnings.warn(f"{self.path}: {words}", stacklevel=3)
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Writes config.json; fields that are None in this record keep their recorded value.
+        """Writes config.json; an entry that is None in `record` keeps its value in the file.
 
-        It is called once there is a state, so that a start that failed does not fix the config.
+        It is called only when the training state exists, so that after a start that failed the
+        config may still be changed.
         """
         if not self._writes:
             return
@@ -102,7 +105,7 @@ class RunFolder:
             write_json(self.path / CONFIG, self.record)
 
     def add_facts(self, **facts: Any) -> None:
-        """Adds facts to environment.json, or keeps them until `write_environment` writes it."""
+        """Adds entries to environment.json, at once or when this process first writes the file."""
         self._facts |= as_json(facts)
         if self._environment_written:
             self.write_environment()
@@ -110,7 +113,8 @@ class RunFolder:
     def write_environment(self) -> None:
         """Writes environment.json.
 
-        It warns of differences from the last start, whose record stays in the file.
+        If the environment differs from that of the last start, it warns, and moves the old
+        environment to the list "earlier" in the file.
         """
         if not self._writes:
             return
@@ -131,7 +135,7 @@ class RunFolder:
         write_json(path, {**now, **kept, **self._facts} | ({"earlier": earlier} if earlier else {}))
 
     def result(self) -> dict[str, Any] | None:
-        """Returns the result if the run has finished with the requested steps, or else None."""
+        """Returns the content of result.json, or None if the run has not done all its steps."""
         path = self.path / RESULT
         if not self.resumed or not path.exists():
             return None

@@ -1,7 +1,7 @@
-"""The leaves of a state on the host: copies them from devices, hashes them, and puts them back.
+"""Copies the leaves of a state from devices to the host, hashes them, and puts them back.
 
 leaves = host_leaves(state)                  # {"params/encoder/Dense_0/kernel": Leaf, ...}
-misfit(kinds(state), kinds(other))           # None, or a phrase that says how the two differ
+misfit(kinds(state), kinds(other))           # None, or a phrase with the first difference
 state = fill(template, leaves)               # on the template's devices, with its key types
 params_sha256(state.params)                  # 64 hexadecimal digits
 """
@@ -25,7 +25,7 @@ class Leaf(NamedTuple):
     key: str | None = None  # the implementation of a typed key, for example "threefry2x32"
 
     def record(self, path: str) -> dict[str, Any]:
-        """Returns the leaf's entry in a manifest: shape, dtype, key, and the sha256 of all of it.
+        """Returns the leaf's entry in a checkpoint's manifest: shape, dtype, key and sha256.
 
         The sha256 covers the path, shape, dtype, key and bytes.
         """
@@ -39,7 +39,7 @@ class Leaf(NamedTuple):
         return kind | {"sha256": digest.hexdigest()}
 
     def kind(self) -> list[Any]:
-        """Returns [dtype or key implementation, *shape], as `kinds` does."""
+        """Returns [dtype or key implementation, *shape], such as ["float32", 3, 4]."""
         if self.key is None:
             return [str(self.array.dtype), *self.array.shape]
         return [f"key<{self.key}>", *self.array.shape[:-1]]
@@ -70,7 +70,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host_leaves(tree: Any) -> dict[str, Leaf]:
-    """Copies every leaf to the host, where the copy survives the donation of the device's buffer.
+    """Copies every leaf to the host; the copies stay valid when the device's buffers are donated.
 
     Every process of a run must call it, because it gathers leaves that are sharded over processes.
     """
@@ -89,7 +89,7 @@ def host_leaves(tree: Any) -> dict[str, Leaf]:
 
 
 def kinds(tree: Any) -> dict[str, list[Any]]:
-    """Returns the kind of each leaf: path -> [dtype or key implementation, *shape]."""
+    """Returns path -> [dtype or key implementation, *shape] for each leaf of a tree."""
     return {
         path: [
             f"key<{jax.random.key_impl(leaf)}>" if _is_key(leaf) else str(np.dtype(leaf.dtype)),
@@ -100,11 +100,11 @@ def kinds(tree: Any) -> dict[str, list[Any]]:
 
 
 def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) -> str | None:
-    """Returns how two trees differ, as a phrase that names one leaf, or None if they are equal.
+    """Returns a phrase that names the first leaf in which two trees differ, or None if none does.
 
     Args:
-      expected: the `kinds` of the current code's state.
-      found: the `kinds` that were recorded.
+      expected: the result of `kinds` for the current code's state.
+      found: the result of `kinds` that was recorded.
     """
     for path in found:
         if path not in expected:
@@ -118,10 +118,10 @@ def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) ->
 
 
 def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
-    """Replaces the leaves of a template, keeping its tree, devices and shardings.
+    """Returns a tree with the structure, devices and shardings of a template and other values.
 
     Args:
-      template: a state that `misfit` finds equal in kind; its values are not used.
+      template: a state whose leaves have the same paths, dtypes and shapes as `leaves`.
       leaves: leaves by path, as `host_leaves` returns them.
     """
     treedef = jax.tree.structure(template)

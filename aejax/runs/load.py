@@ -23,15 +23,16 @@ from aejax.types import Variables
 from aejax.variables import FURTHER, unpacked
 
 PARAMS, MEMORY = "params/", "memory/"
-# `averaged` stores (inner, average) as the state's `opt`, and evaluation uses the average.
+# `averaged` stores (optimiser state, averaged parameters) as the state's `opt`; evaluation uses the
+# averaged parameters.
 AVERAGE = "opt/1/"
 
 
 class Opened(NamedTuple):
-    """The content of a run's folder, ready for `model.apply(variables, ...)`."""
+    """A run's model, variables and config: `model.apply(variables, ...)` runs the trained model."""
 
     model: Any
-    variables: Variables  # leaves have a leading S if the run had seeds and none was chosen
+    variables: Variables  # leaves have a leading S if S models were trained and none was chosen
     config: Any  # a frozen dataclass with the recorded fields
 
 
@@ -45,29 +46,30 @@ def load(
     parts: Sequence[str] | None = None,
     model: Any = None,
 ) -> Opened:
-    """Loads the model, variables and config of a run; it runs no code from the folder.
+    """Loads the model, variables and config of a run; no code from the folder is executed.
 
     Args:
       folder: the run's folder.
-      seed: the member of a run with seeds, counted from 0; None loads all, with a leading S.
-      setting: the setting of a swept run, such as 5.0 or {"l0": 5.0}, among whose members `seed`
-        then counts; the model is that setting's. None: `seed` counts all members.
+      seed: the index, from 0, of one of the S models that `aejax.seeds` or `aejax.swept` trained
+        together; None loads all of them, with a leading axis S.
+      setting: for a run of `aejax.swept`, one of its settings, such as 5.0 or {"l0": 5.0}. `seed`
+        is then an index among the models trained with this setting. None: among all models.
       step: the step of the checkpoint to load; None loads the newest undamaged one.
-      best: whether to load the checkpoint whose validation figure is the smallest, which
-        `Run(..., best=name)` keeps; or the name of the figure, if the run has several.
-      parts: the only parts of the model to load, for example ("decoder", "prior"), which suffices
-        for sampling. The files of other parts may be missing.
+      best: True loads the checkpoint with the smallest validation result, which
+        `Run(..., best=name)` keeps; a name chooses among several validation results.
+      parts: the names of the model's modules to load, for example ("decoder", "prior"), which
+        suffices for sampling; None loads all. The files of other modules may be missing.
       model: the run's model; it is required if the run was made without one, or if the model has
         parts from outside aejax.
 
     Returns:
-      (model, variables, config). The variables are those that evaluation uses: averaged weights if
-      the run has them.
+      (model, variables, config). If the run averaged its weights (`aejax.averaged`), the variables
+      hold the averages.
 
     Raises:
       UserError: if the folder is no run or has no such seed or setting, if all checkpoints are
-        damaged, if the given model is not the recorded one, or if the model cannot be made again
-        from its description.
+        damaged, if the given model is not the recorded one, or if the model cannot be rebuilt from
+        its description in config.json.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
@@ -103,7 +105,7 @@ def load(
 def _chosen(
     folder: pathlib.Path, record: dict[str, Any], seed: int | None, setting: Any
 ) -> tuple[int | None, Any]:
-    """Returns the member of all members, and the description of its model."""
+    """Returns the index of the chosen model among all S models, and its description in JSON."""
     entries = list((record.get("sweep") or {}).values())
     if setting is None:
         own = [entry["model"] for entry in entries if seed in entry["members"]]
@@ -112,14 +114,14 @@ def _chosen(
     if not named:
         known = ", ".join(str(entry["setting"]) for entry in entries)
         raise UserError(
-            f"{folder} has no members of the setting {setting}: "
+            f"{folder} has no models trained with the setting {setting}: "
             + (f"choose one of {known}" if known else "it is no sweep, so leave out setting")
         )
     members = named[0]["members"]
     if seed is None or not 0 <= seed < len(members):
         raise UserError(
-            f"{folder} has {len(members)} members of the setting {setting}: choose a seed from 0 "
-            f"to {len(members) - 1}"
+            f"{folder} has {len(members)} models trained with the setting {setting}: choose a seed "
+            f"from 0 to {len(members) - 1}"
         )
     return members[seed], named[0]["model"]
 
@@ -136,7 +138,13 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
-    """Returns the step of the checkpoint with the smallest value of a figure."""
+    """Returns the step of the checkpoint in which a validation result is smallest.
+
+    Args:
+      folder: the run's `checkpoints` folder.
+      best: the name of the validation result; True: the only one that there is.
+      step: the argument of `load`, which must be None.
+    """
     if step is not None:
         raise UserError(f"load was given step={step} and best={best!r}: give one of the two")
     names = manifest.figures(folder) if best is True else {str(best)}
@@ -154,7 +162,10 @@ def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
 
 
 def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
-    """Raises UserError for a model that differs from the recorded one in what both describe."""
+    """Raises UserError if a field has different values in a model and in the recorded model.
+
+    A field that only one of the two has is ignored.
+    """
     for field, before, after in differences(recorded, as_json(to_json(model)), "model"):
         if MISSING not in (before, after):
             raise UserError(

@@ -1,8 +1,9 @@
-"""Loggers: they receive the lines of metrics.jsonl as these are written.
+"""Loggers: functions that receive each line of metrics.jsonl when it is written.
 
     Run(folder, config, loggers=[TensorBoard("logs/digits"), WeightsAndBiases("digits")])
 
-A logger is a function (step, {name: value}); a value is a number, f64[S] for S seeds, or f64[S, L].
+A logger is a function (step, {name: value}). A value is a number, f64[S] with one number for each
+of S models trained together, or f64[S, L] with one for each of their latents.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ class TensorBoard:
     """Writes event files for TensorBoard, with tensorboardX (the extra `logs`).
 
     Args:
-      folder: where the event files go.
+      folder: the folder to which the event files are written.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.writer: Any = needs("tensorboardX", "TensorBoard").SummaryWriter(str(folder))
 
     def __call__(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes one line; each seed and latent has a curve of its own."""
+        """Writes the metrics of one step; each model and each latent gets a curve of its own."""
         for name, value in flat(values).items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
 
 class WeightsAndBiases:
-    """Logs to Weights & Biases, by default offline: `wandb sync` uploads later (the extra `logs`).
+    """Logs to Weights & Biases (the extra `logs`), by default offline for a later `wandb sync`.
 
     Args:
       project: the project's name.
@@ -49,12 +50,12 @@ class WeightsAndBiases:
         self.run: Any = wandb.init(project=project, mode=mode, **options)
 
     def __call__(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Logs one line."""
+        """Logs the metrics of one step."""
         self.run.log(flat(values), step=step)
 
 
 def flat(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Names each number of a line: "loss", "loss/0" for a seed, "kl/0/3" for its latent."""
+    """Flattens arrays to named numbers: "loss", "loss/0" (seed 0), "kl/0/3" (seed 0, latent 3)."""
     found = {}
     for name, value in values.items():
         for place, number in np.ndenumerate(np.asarray(value, np.float64)):

@@ -1,4 +1,4 @@
-"""The checkpoints of a folder: lists them, reads their manifests, and removes old ones."""
+"""Lists the checkpoints of a folder, reads their manifests, and removes old ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 
 
 class Damaged(Exception):
-    """The error for a checkpoint that is not what was written; it names the file or leaf."""
+    """The error for a checkpoint whose content has changed; the message names the file or leaf."""
 
 
 def steps(folder: pathlib.Path) -> list[int]:
@@ -55,9 +55,9 @@ def read_manifest(place: pathlib.Path) -> dict[str, Any]:
 
 
 def best_figure(folder: pathlib.Path, figure: str) -> tuple[int, float] | None:
-    """Returns the step with the smallest value of a figure, and that value, or None.
+    """Returns (step, value) of the checkpoint in which a validation result is smallest.
 
-    It is None if no undamaged checkpoint has the figure.
+    It returns None if no undamaged checkpoint has a validation result of this name.
     """
     carried = {}
     for step in steps(folder):
@@ -71,7 +71,7 @@ def best_figure(folder: pathlib.Path, figure: str) -> tuple[int, float] | None:
 
 
 def figures(folder: pathlib.Path) -> set[str]:
-    """Returns the names of the figures that the undamaged checkpoints have."""
+    """Returns the names of all validation results that the undamaged checkpoints hold."""
     names: set[str] = set()
     for step in steps(folder):
         try:
@@ -82,12 +82,12 @@ def figures(folder: pathlib.Path) -> set[str]:
 
 
 def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
-    """Removes all checkpoints but the newest few and the one with the smallest figure `best`.
+    """Removes all checkpoints but the newest `keep` and the one whose `best` is smallest.
 
     Args:
       folder: the run's `checkpoints` folder.
       keep: how many of the newest checkpoints to keep.
-      best: the name of a validation figure, or None.
+      best: the name of a validation result; None: only the newest checkpoints are kept.
     """
     found = best_figure(folder, best) if best else None
     with writing(folder):
@@ -97,7 +97,7 @@ def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
 
 
 def remove(folder: pathlib.Path, step: int) -> None:
-    """Removes a checkpoint, after hiding it, so that a partly removed one never looks damaged."""
+    """Removes a checkpoint; it is renamed first, so that no partly removed one remains visible."""
     place, hidden = folder / str(step), folder / f".{step}.old"
     if place.exists():
         shutil.rmtree(hidden, ignore_errors=True)
@@ -106,7 +106,7 @@ def remove(folder: pathlib.Path, step: int) -> None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Renames all checkpoints after `step`, which were found damaged, to `damaged-<step>`."""
+    """Renames all checkpoints of later steps than `step`, which are damaged, to damaged-<step>."""
     with writing(folder):
         for damaged in steps(folder):
             if damaged > step:

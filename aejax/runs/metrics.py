@@ -61,11 +61,11 @@ class MetricsFile:
         Args:
           first: the step of the first entry.
           metrics: a mapping from a name to f32[n] or f32[S, n], on the host.
-          every: only multiples of `every` get a line, except that a step with figures always gets
-            one.
+          every: only steps that are multiples of `every` get a line; a step with figures always
+            gets one.
           loggers: functions (step, {name: value}) that receive the same lines.
-          figures: a mapping from a name to a number, f32[S] or f32[S, L], measured after the last
-            of the n steps.
+          figures: name -> validation result, a number, f32[S] or f32[S, L], measured after the
+            last of the n steps.
 
         Raises:
           UserError: if the disk is full; the file is then as it was before the call.
@@ -156,7 +156,7 @@ def _step(line: bytes) -> int | None:
 
 
 def _cells(values: np.ndarray) -> list[str]:
-    """Converts f32[..., n] to n pieces of JSON: a number, a list of S, or S lists of L."""
+    """Converts f32[n], f32[S, n] or f32[S, L, n] to n JSON strings: numbers or (nested) lists."""
     return [_cell(value) for value in np.moveaxis(values, -1, 0).tolist()]
 
 
@@ -165,5 +165,5 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Formats a number with nine digits, which restore a float32 exactly; NaN becomes a string."""
+    """Formats a number with nine digits, enough to restore a float32 exactly; NaN as a string."""
     return f"{value:.9g}" if math.isfinite(value) else json.dumps(as_json(value))

@@ -1,10 +1,11 @@
-"""Converts a model to JSON and back; the JSON holds names and numbers, never code.
+"""Converts a model to JSON and back; the JSON contains names and numbers, never code.
 
     to_json(MLP((256,)))     {"class": "aejax.nets.mlp.MLP", "fields": {"widths": [256], ...}}
-    from_json(...)           MLP((256,)), made only of classes of aejax and known jax functions
+    from_json(...)           MLP((256,)), built only of classes of aejax and known jax functions
 
-A part that is not a dataclass is written as {"opaque": its name}. It can be compared with the
-current code, but neither it nor a class from outside aejax can be made again.
+A field's value that is no dataclass, dtype or known function is written as {"opaque": its name}.
+Such a value, like a class from outside aejax, can be compared with the current code but not be
+rebuilt.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ def _part_to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(data: Any) -> Any:
-    """Makes a model again from the description that `to_json` returned.
+    """Rebuilds a model from the JSON that `to_json` returned.
 
     Raises:
-      UserError: if the description names a class from outside aejax, an unknown field, or a part
-        that cannot be made again.
+      UserError: if the JSON names a class from outside aejax, an unknown field, or a value that
+        cannot be rebuilt.
     """
     if isinstance(data, list):
         return tuple(from_json(item) for item in data)
@@ -92,7 +93,7 @@ def from_json(data: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     found = {}
     for field in dataclasses.fields(value):
-        # A Linen module's `parent` only says where it is bound, and its `name` is usually None.
+        # A Linen module's `parent` is the module that holds it, and its `name` is usually None.
         if field.name == "parent" or not field.init:
             continue
         content = getattr(value, field.name, None)

@@ -1,4 +1,4 @@
-"""Records a jax.profiler trace of a few chunks, which can be opened in Perfetto or XProf."""
+"""Records a jax.profiler trace of a few calls of the training step, for Perfetto or XProf."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import pathlib
 
 import jax
 
-CHUNKS = range(1, 4)  # the chunks to trace, counted from 0; chunk 0 is left out, as it compiles
+# The indices of the calls of the training step to trace; call 0 is left out because it compiles.
+CHUNKS = range(1, 4)
 
 
 class Trace:
-    """Traces the chunks CHUNKS of a run, or does nothing if no trace is wanted."""
+    """Traces the calls of the training step whose indices are in CHUNKS, if a trace is wanted."""
 
     def __init__(self, folder: pathlib.Path, wanted: bool):
         self._folder, self._wanted = folder, wanted
         self._seen, self._running = 0, False
 
     def chunk(self) -> None:
-        """Counts a finished chunk, and starts or ends the trace accordingly."""
+        """Counts a finished call, and starts or ends the trace when its index is reached."""
         self._seen += 1
         if self._wanted and self._seen == CHUNKS.start:
             jax.profiler.start_trace(str(self._folder))

@@ -4,12 +4,13 @@
         state = run.restore(learner.init(key, batches[0]))       # resumes where the run stopped
         for state, metrics in loop(learner, state, batches, steps=config.steps):
             run.log(state, metrics)
-            run.save(state)                                      # writes if it is time
+            run.save(state)                    # writes a checkpoint every 10 seconds
         run.finish({"elbo": -90.1}, state)
 
-A killed run that is started again with the same command ends in the same bits as one that was
-never killed; a finished run has its `run.result` and trains no further. The folder holds
-config.json, environment.json, metrics.jsonl, checkpoints/ and, when finished, result.json.
+A killed run that is started again with the same command ends with bitwise the same parameters as
+one that was never killed. A finished run that is started again sets `run.result` and does not train
+further. The folder holds config.json, environment.json, metrics.jsonl, checkpoints/ and, when the
+run has finished, result.json.
 """
 
 from __future__ import annotations
@@ -44,23 +45,23 @@ class Run:
 
     Args:
       folder: the run's folder, created if needed; a folder that holds something else is refused.
-      config: a dataclass or mapping of numbers and strings. Its field `steps`, if any, may grow
-        from start to start; all other fields must stay the same.
-      experiment: the name of the experiment, by which commands on the folder find its code.
-      model: the model, described in config.json so that `aejax.load` can make it again. Without it,
-        `load` needs the model as an argument. With settings it is a function from one setting to
-        its model.
+      config: a dataclass or mapping of numbers and strings. When a run is started again, its field
+        `steps`, if any, may be larger than before; all other fields must be the same.
+      experiment: the name of the experiment, by which later commands find its code.
+      model: the model, which is recorded in config.json so that `aejax.load` can rebuild it.
+        Without it, `load` needs the model as an argument. If settings are given, a function from
+        one setting to its model.
       objective: the loss, whose names and weights are recorded and compared at each start.
-      settings: the settings of `aejax.swept`, a pytree with leaves [S], which config.json records
-        so that `aejax.load` gives each member its own model.
-      best: the name of a validation figure; the checkpoint where it is smallest is kept.
-      checkpoint_seconds: seconds between two checkpoints.
+      settings: the settings of `aejax.swept`, a pytree with leaves [S]. They are recorded in
+        config.json so that `aejax.load` can rebuild the model of each setting.
+      best: the name of a validation result; the checkpoint where it is smallest is kept.
+      checkpoint_seconds: the time between two checkpoints, in seconds.
       keep: how many of the newest checkpoints to keep.
       log_every: the number of steps between two lines of metrics.jsonl.
       may_change: fields of config whose change causes a warning instead of an error.
       loggers: functions (step, {name: value}) that receive the lines of metrics.jsonl, such as
         those of `aejax.runs.loggers`.
-      profile: whether to write a jax.profiler trace of three chunks to `profile/`.
+      profile: whether to write a jax.profiler trace of three calls of the step to `profile/`.
 
     Raises:
       UserError: on entering, if the folder belongs to another run, is locked by another process, or
@@ -119,11 +120,12 @@ class Run:
         """Returns the state of the newest undamaged checkpoint, or `state` if there is none.
 
         Args:
-          state: the result of `learner.init`, whose tree, devices and key implementation are used.
+          state: the result of `learner.init`; the restored state has its structure, devices and
+            implementation of random keys.
 
         Raises:
-          UserError: if all checkpoints are damaged, or the code no longer fits the recorded run; no
-            file has been changed.
+          UserError: if all checkpoints are damaged, or the config or the state's arrays differ from
+            those recorded in the folder; in both cases no file has been changed.
         """
         record = with_state(self._record, state)
         if self._writes:
@@ -152,12 +154,12 @@ class Run:
     def log(
         self, state: State, metrics: Mapping[str, Any], figures: Mapping[str, Any] | None = None
     ) -> None:
-        """Appends one line to metrics.jsonl for each step of the call that ended at `state.step`.
+        """Appends to metrics.jsonl a line for each training step since the last call of `log`.
 
         Args:
           state: the state that `loop` yielded.
           metrics: the metrics that `loop` yielded: name -> f32[n] or f32[S, n].
-          figures: validation figures measured now: name -> a number, f32[S] or f32[S, L]. They are
+          figures: validation results of this state: name -> a number, f32[S] or f32[S, L]. They are
             written to the line of the last step.
 
         Raises:
@@ -176,9 +178,9 @@ class Run:
         self._metrics.append(first, metrics, self._every, figures, self._loggers)
 
     def figures(self, name: str) -> np.ndarray:
-        """Returns the values of a figure that were logged so far, f64[n, ...].
+        """Returns all values of a validation result that `log` has written, f64[n, ...].
 
-        A resumed run has those of the steps before the restored one.
+        In a resumed run these include the values from before the restored step.
         """
         column = read(self.folder).get(name) if (self.folder / NAME).exists() else None
         if column is None:
@@ -186,16 +188,16 @@ class Run:
         return column[~np.isnan(column.reshape((len(column), -1))).all(axis=1)]
 
     def save(self, state: State, figures: Mapping[str, Any] | None = None) -> None:
-        """Writes a checkpoint in the background if it is time, and ends the process after a signal.
+        """Writes a checkpoint in the background if one is due, and exits if a signal has arrived.
 
-        It is time when `checkpoint_seconds` have passed, at the last step, and after SIGTERM or
-        SIGINT. A state with the smallest figure `best` so far is also written, two seconds or more
-        after the last checkpoint.
+        A checkpoint is due when `checkpoint_seconds` have passed, at the last step, and after
+        SIGTERM or SIGINT. A state with the smallest validation result `best` so far is also
+        written, but not within two seconds of the last checkpoint.
 
         Args:
           state: the state that `loop` yielded.
-          figures: validation figures of this state, each a number or f32[S], of which the mean
-            counts.
+          figures: name -> validation result of this state, a number or f32[S], of which the mean is
+            compared.
 
         Raises:
           UserError: if the disk is full, or a parameter is not finite.
@@ -220,18 +222,18 @@ class Run:
             raise SystemExit(self._stop.status)
 
     def environment(self, **facts: Any) -> None:
-        """Adds facts to environment.json, such as the content hash of the data."""
+        """Adds entries to environment.json, such as data=the content hash of the data."""
         self._files.add_facts(**facts)
 
     def finish(self, result: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """Writes result.json, after which the same command trains no further.
+        """Writes result.json, which marks the run as finished: a later start does not train.
 
         Args:
-          result: the results, made of numbers, strings, arrays, lists and mappings.
+          result: the results: a mapping of numbers, strings, arrays, lists and mappings.
           state: the final state; it is saved, and its params_sha256 is added to the result.
 
         Returns:
-          The content of result.json, which is also `run.result` from now on and at later starts.
+          The content of result.json, which `run.result` also holds, now and at later starts.
         """
         self._stop.polled = True
         whole = as_json(result) | {"steps": self._steps}
@@ -270,7 +272,10 @@ class Run:
 
 
 def _agreed(due: bool, stop: int) -> tuple[bool, int]:
-    """Agrees across processes on `due` and `stop`, because gathering a state is collective."""
+    """Returns whether any process has `due`, and the largest `stop` of all processes.
+
+    All processes must decide alike, because each takes part in gathering the state.
+    """
     if jax.process_count() == 1:
         return due, stop
     votes = multihost_utils.process_allgather(np.array([int(due), stop], np.int32))

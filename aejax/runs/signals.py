@@ -14,16 +14,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """Handles signals: remembers one during training, and ends the process at any other time."""
+    """Handles SIGTERM and SIGINT: during training it only records the signal, else it exits."""
 
     def __init__(self):
-        self.received: int | None = None
+        self.received: int | None = None  # the number of the signal that has arrived
         self.polled = False  # True while the training loop checks `received` after every call
         self._before: dict[int, Any] = {}
 
     @property
     def status(self) -> int:
-        """The exit status by the convention of shells: 143 for SIGTERM, 130 for SIGINT."""
+        """The process' exit status, 128 + signal as in shells: SIGTERM 143, SIGINT 130."""
         return 128 + (self.received or 0)
 
     def install(self) -> None:

@@ -17,17 +17,17 @@ from aejax.runs.leaves import Leaf, host_leaves
 from aejax.types import State
 
 Copy: TypeAlias = tuple[int, Mapping[str, Leaf], Mapping[str, float]]  # step, leaves, figures
-BEST_SECONDS = 2.0  # least time from a checkpoint to one that is written only for being the best
+BEST_SECONDS = 2.0  # the shortest time from a checkpoint to one written only as the best so far
 
 
 class Writer:
-    """Writes one checkpoint at a time; errors in the background are raised at the next call.
+    """Writes one checkpoint at a time in a thread, whose errors the next method call raises.
 
     Args:
       folder: the run's `checkpoints` folder.
       keep: how many of the newest checkpoints to keep.
-      best: the name of a validation figure; the checkpoint with its smallest value is kept too.
-      before_commit: is called in the background right before a checkpoint appears.
+      best: the name of a validation result; the checkpoint with its smallest value is kept too.
+      before_commit: a function that the thread calls right before a checkpoint becomes visible.
       writes: whether this process writes; the other processes only help to gather the state.
     """
 
@@ -49,26 +49,31 @@ class Writer:
         self.step: int | None = None  # the step of the newest checkpoint, written or being written
 
     def resume(self, step: int | None) -> None:
-        """Starts the clock of `due`, after the checkpoint of `step`, or none, was restored."""
+        """Starts the clock of `due`.
+
+        Args:
+          step: the step of the checkpoint that was restored; None: none was.
+        """
         self.step, self._begun = step, time.monotonic()
         found = manifest.best_figure(self._folder, self._best) if self._best else None
         self._best_value = None if found is None else found[1]
 
     def due(self, seconds: float) -> bool:
-        """Returns whether this process should start a checkpoint now.
+        """Returns whether this process should start to write a checkpoint now.
 
-        It should if it is the writer, is not writing, and the last checkpoint is `seconds` old.
+        This is so if the process writes files, no write is running, and the last one began
+        `seconds` ago or earlier.
         """
         idle = self._future is None or self._future.done()
         return self._writes and idle and time.monotonic() - self._begun >= seconds
 
     def better(self, figures: Mapping[str, float]) -> bool:
-        """Returns whether the figure `best` is the smallest so far."""
+        """Returns whether the validation result `best` in `figures` is the smallest so far."""
         value = figures.get(self._best or "")
         return value is not None and (self._best_value is None or value < self._best_value)
 
     def start(self, state: State, figures: Mapping[str, float]) -> None:
-        """Copies a state to the host and starts to write it, after waiting for the last write.
+        """Waits for the last write, then copies a state to the host and starts to write it.
 
         Raises:
           UserError: if a parameter is not finite, or if the last checkpoint could not be written.

@@ -1,1 +1,1 @@
-"""Training: the learner, the wrappers around it, and the loop that runs it."""
+"""Training: the learner (the functions that train a model), its wrappers, and the training loop."""

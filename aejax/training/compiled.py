@@ -1,4 +1,4 @@
-"""Compiles a learner for the available devices with jit, donated buffers and NamedSharding."""
+"""Compiles a learner (the functions that train a model) for the available devices by jit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aejax.variables import AGE, ATOMS, BIAS, KERNEL, ending
 
 # Each rule is a regular expression that is searched in a leaf's path, and the PartitionSpec of the
 # leaf's trailing axes. A path looks like params/decoder/atoms. The paths of the optimiser's moments
-# end in the same words, so one rule serves a parameter and its moments.
+# end in the same names, so one rule applies to a parameter and its moments.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 # These rules shard the latents of a sparse autoencoder over the mesh axis "model".
@@ -52,15 +52,17 @@ def mesh(**axes: int) -> Mesh:
 
 
 def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> Learner:
-    """Compiles a learner's `init`, `step` and `evaluate`; `step` donates the state it is given.
+    """Returns the learner with `init`, `step` and `evaluate` compiled by jit.
+
+    `step` donates its state: the given state's buffers are reused and must not be read afterwards.
 
     Args:
-      learner: a learner with all its other wrappers; this one must be the outermost.
-      mesh: the devices. The mesh axis "data" shards every batch, `rules` shard the leaves that they
-        name, and all other leaves are replicated. None uses the default device. With several
-        processes, each process passes its own slice of every batch.
-      rules: pairs of a path regex and the PartitionSpec of the trailing axes. The first rule whose
-        regex matches a leaf applies; axes that the mesh lacks are ignored.
+      learner: a learner to which all other wrappers were applied; this one must be the outermost.
+      mesh: the devices. Batches are sharded over the mesh axis "data", leaves that match a rule
+        as the rule states, and all other leaves are replicated. None uses the default device. With
+        several processes, each process passes its own slice of every batch.
+      rules: pairs of a regular expression for a leaf's path and the PartitionSpec of the leaf's
+        trailing axes. The first rule that matches applies; axes that the mesh lacks are ignored.
 
     Raises:
       UserError: if a mesh axis shards nothing; on the first call, if the mesh does not divide the
@@ -78,7 +80,7 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
     programs: dict[str, Any] = {}
 
     def init(key: Key, batch: Batch) -> State:
-        # A single key comes with one batch for all seeds; stacked keys come with stacked batches.
+        # One key comes with one batch for all S models, S keys with S stacked batches.
         batch = place_data.batch(batch, place_data.lead if key.ndim else 0)
         key = _put(key, NamedSharding(mesh, PartitionSpec()))
         layout = state_layout(jax.eval_shape(learner.init, key, batch), mesh, rules)
@@ -141,14 +143,14 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
         return leaf
     is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     if is_key and not sharding.is_fully_addressable:
-        # device_put cannot move typed keys to the devices of other processes, only numbers.
+        # device_put cannot move typed keys to the devices of other processes, only their data.
         data = jax.device_put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return jax.device_put(leaf, sharding)
 
 
 class _Placement:
-    """Places batches and sources on the mesh; a resident data set is moved there only once."""
+    """Places batches and sources on the mesh; a data set that stays there is moved only once."""
 
     def __init__(self, mesh: Mesh, learner: Learner):
         self.mesh = mesh

@@ -1,4 +1,4 @@
-"""Takes single batches out of a `Source` on the device, inside a compiled chunk of steps."""
+"""Extracts single batches from a `Source`, inside a compiled loop over training steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aejax.types import Array, Batch, Source
 
 
 def gathered(source: Source, i: Array | int, step: Array) -> Batch:
-    """Gathers batch i of a source and prepares it for the training step `step`.
+    """Extracts batch i of a source and prepares it for the training step `step`.
 
     Args:
       source: the source, which holds T batches.
@@ -19,7 +19,7 @@ def gathered(source: Source, i: Array | int, step: Array) -> Batch:
       step: i32[], the training step, which determines the random draws of the preparation.
 
     Returns:
-      A Batch with leaves [B, ...], or [S, B, ...] if each member has its own stream of data.
+      A Batch with leaves [B, ...], or [S, B, ...] if each of S models has its own batches.
     """
 
     def one(arrays: Any, rows: Array | None, key: Array) -> Batch:

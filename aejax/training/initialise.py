@@ -1,7 +1,7 @@
 """Initialisers that set parameters from other parameters or from data before training starts.
 
-Each is a function (variables, batch, key) -> variables and is passed to `aejax.learner`. A sequence
-of them is applied in order: `initialise=(standardised(), tied)`.
+An initialiser is a function (variables, batch, key) -> variables, given to `aejax.learner`. Several
+are applied in order: `initialise=(standardised(), tied)`.
 """
 
 from __future__ import annotations
@@ -38,38 +38,42 @@ Form = Callable[[Array], tuple[Array, Array]]
 def tied(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets the encoder of a sparse autoencoder to the transpose of its decoder, W_enc = W_dec^T.
 
-    This is the usual start of sparse autoencoders: each latent then responds to the direction of
-    its own decoder row.
+    This is how sparse autoencoders are usually initialised: each latent then responds to the
+    direction of its own decoder row.
     """
     return put(variables, KERNEL, get(variables, ATOMS).T)
 
 
 def mean_square(centred: Array) -> tuple[Array, Array]:
-    """Scales data so that the mean square over examples and dimensions is 1.
+    """Returns the factor that makes the mean square of centred data 1, and its inverse, f32[] each.
 
-    The default window of JumpReLU assumes this scale.
+    The mean is over examples and dimensions. JumpReLU's default window, the width of its
+    pseudo-derivative, assumes this scale.
     """
     root = jnp.sqrt(jnp.mean(jnp.square(centred)))
     return 1.0 / _positive(root), _positive(root)
 
 
 def expected_norm(centred: Array) -> tuple[Array, Array]:
-    """Scales data so that E||x|| = sqrt(D), as weights of L1 terms assume (Conerly et al. 2024)."""
+    """Returns the factor that makes the mean norm sqrt(D), and its inverse, f32[] each.
+
+    Published weights of L1 terms assume this scale (Conerly et al. 2024).
+    """
     mean = jnp.mean(jnp.linalg.norm(centred, axis=-1)) / centred.shape[-1] ** 0.5
     return 1.0 / _positive(mean), _positive(mean)
 
 
 def unscaled(centred: Array) -> tuple[Array, Array]:
-    """Leaves the scale of the data as it is, so that `standardised` only removes the mean."""
+    """Returns the factor 1 and its inverse, so that `standardised` only removes the mean."""
     return jnp.ones(()), jnp.ones(())
 
 
 def whitening(epsilon: float = 1e-3) -> Form:
-    """Returns a scaling that makes the values uncorrelated with variance 1 (ZCA whitening).
+    """Returns a form for `standardised` that makes dimensions uncorrelated with variance 1 (ZCA).
 
     Args:
-      epsilon: a fraction of the mean variance that is added to each eigenvalue of the covariance.
-        It keeps directions in which the data hardly varies from being amplified to noise.
+      epsilon: a fraction of the mean variance that is added to each eigenvalue of the covariance,
+        so that directions in which the data hardly varies are not amplified to noise.
     """
 
     def whitening(centred: Array) -> tuple[Array, Array]:
@@ -93,18 +97,18 @@ def standardised(
     connection from the context.
 
     Args:
-      examples: a split, whose exact moments are taken (`Split.moments`: those that a store keeps of
-        all its tokens, else computed here from all examples); or a batch of some thousands of
-        examples; None uses the first training batch.
-      form: the scaling: `mean_square`, `expected_norm`, `unscaled` or `whitening()`. Moments are
-        enough for `mean_square` and `unscaled` alone.
+      examples: the data. A split: its exact mean and variance are used (`Split.moments`), which an
+        activation store has recorded and which are otherwise computed from all examples. A batch of
+        some thousands of examples: its statistics are used. None: the first training batch.
+      form: the scaling: `mean_square`, `expected_norm`, `unscaled` or `whitening()`. With a split
+        only `mean_square` and `unscaled` are possible.
       centre: whether to remove the mean; latents die if a large mean is kept.
-      layers: whether to scale each layer of data [B, layers, size] separately. None: where examples
-        have two axes, as those of a crosscoder have. With one scale for all layers, one whose
-        norms are small would hardly count.
+      layers: whether to scale each layer of data [B, layers, size] separately. With one scale for
+        all, a layer with small norms would hardly influence the loss. None: True if examples have
+        two axes, as a crosscoder's do.
 
     Raises:
-      UserError: if a split is given with a form that needs more than moments.
+      UserError: if a split is given with a form that its mean and variance do not determine.
     """
     moments = examples.moments if isinstance(examples, Split) else None
     if moments is not None and form not in (mean_square, unscaled):
@@ -139,8 +143,8 @@ def standardised(
 def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
     """Returns an initialiser that sets the decoder's last bias to the logit of the data's mean.
 
-    The decoder then starts at the base rates of the data and need not learn them (Burda et al.
-    2016). It requires a Bernoulli likelihood and a decoder that ends in a dense layer, such as
+    The decoder's mean output is then that of the data before training starts (Burda et al. 2016).
+    This requires a Bernoulli likelihood and a decoder that ends in a dense layer, such as
     `nets.MLP`.
 
     Args:
@@ -165,7 +169,7 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 
 
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets b_dec, the dictionary's bias, to the geometric median of the target, in its scale.
+    """Sets b_dec, the dictionary's bias, to the geometric median of the (scaled) target.
 
     The median is computed by 100 steps of Weiszfeld's algorithm, as in the code of OpenAI and of
     Marks et al.
@@ -202,16 +206,16 @@ def layered(norm: float = 0.08) -> Initialise:
 
 
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
-    """Sets W_dec, the dictionary's atoms, to zero: a common start of transcoders (sparsify)."""
+    """Sets W_dec, the dictionary's atoms, to zero, as the library sparsify does for transcoders."""
     return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
 
 
 def matched(model: Any) -> Initialise:
-    """Returns an initialiser that rescales the sparse encoder to match the norms of the targets.
+    """Returns an initialiser that rescales the encoder so that the output has the target's norm.
 
-    It equates the mean norms of the output and of the target, both without the bias (Gao et al.
-    2024). This is exact where the code is positively homogeneous in the kernel, as for ReLU and
-    TopK with a zero encoder bias.
+    The mean norms of the output and of the target, each minus the decoder's bias, become equal on
+    the first batch (Gao et al. 2024). This is exact if scaling the encoder's kernel scales the code
+    by the same factor, as for ReLU and TopK with a zero encoder bias.
 
     Args:
       model: the Autoencoder to which the variables belong.
@@ -236,7 +240,7 @@ def matched(model: Any) -> Initialise:
 def _from_moments(
     moments: Sequence[Moments], form: Form, centre: bool, layers: bool | None
 ) -> dict[str, Array]:
-    """Returns what `_statistics` returns, from the exact moments of each layer, in float64."""
+    """Computes the statistics of a `Scale` from the exact moments of each layer, in float64."""
     mean = np.concatenate([m.mean for m in moments])
     sizes = np.asarray([len(m.mean) for m in moments])
     variance = np.asarray([m.scale**2 for m in moments])

@@ -1,4 +1,4 @@
-"""The learner: a model, an objective and an optimiser combined into a record of pure functions.
+"""The learner: the pure functions that train a model on an objective by an optimiser.
 
 features = encoder(x)                         is computed once for all draws
 codes    = bottleneck(features, key_k)        is drawn K times
@@ -46,27 +46,27 @@ def learner(
     bound: Bound = bounds.mean,
     initialise: Initialise | Sequence[Initialise] = (),
 ) -> Learner:
-    """Returns a learner for one model: the functions init, step, variables and evaluate.
+    """Returns a Learner, the functions that train one model: init, step, variables and evaluate.
 
     Args:
       model: an `Autoencoder`, or any module with the methods features, code and explain.
       objective: the loss as a mapping from a name to (weight, term).
       tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does.
       draws: K, the number of codes that are drawn for each example.
-      bound: how the K values of the log-ratio are reduced to one cost.
-      initialise: one or more functions (variables, batch, key) -> variables that are applied after
-        init.
+      bound: how the log-ratios of the K draws are reduced to one cost per example (`ae.bounds`).
+      initialise: one or more functions (variables, batch, key) -> variables that are applied to the
+        model's initial variables, such as those of `ae.initialise`.
 
     Returns:
-      A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm` and the unweighted mean of
-      each term, and `learning_rate` under optax.inject_hyperparams. Its `evaluate` returns the loss
-      and the terms, and does not change the memory.
+      A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm`, the mean of each term
+      without its weight, and, if tx uses optax.inject_hyperparams, `learning_rate`. Its `evaluate`
+      returns the loss and the terms' means, and does not change the collection "memory".
 
     Raises:
-      UserError: if draws < 1, or 1 under a bound of several draws, if tx is not an optimiser, if
-        the objective has no term or lacks a weight, if the bound cannot use a term, or if only one
-        of bottleneck and objective steers L0. The returned functions raise it for an rbg key with
-        several draws.
+      UserError: if draws < 1, if draws is 1 and the bound needs several, if tx is not an optimiser,
+        if the objective has no term or a term has no weight, if the bound cannot use a term, or if
+        the bottleneck has a target `l0` but no term of the objective reaches it, or vice versa. The
+        returned functions raise it for an rbg key if draws > 1.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(
@@ -87,7 +87,8 @@ def learner(
         params_key, noise_key, initialise_key, run_key = jax.random.split(key, 4)
 
         def touch(model: nn.Module, batch: Batch) -> None:
-            # Init runs the terms too, because only they call priors, critics and pseudo-inputs.
+            # The terms are evaluated too, so that modules which only they call, such as priors and
+            # critics, get their parameters.
             total(objective, model, model(batch, noise_key, 0))
 
         variables = nn.meta.unbox(nn.init(touch, model)(_rngs(params_key), batch))
@@ -137,9 +138,9 @@ def learner(
 
 
 def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
-    """Returns the loss and each term's mean without its factor, f32[], from a Total of f32[K, B].
+    """Returns the loss and the mean of each term without its weight, f32[], from f32[K, B].
 
-    The examples of a batch count by their weights, f32[B], if it has any.
+    If the batch has weights f32[B], each example's values are multiplied by its weight.
     """
 
     def mean(values: Array) -> Array:
@@ -153,7 +154,7 @@ def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array
 
 
 def _rate(opt: Any) -> dict[str, Array]:
-    """Returns the learning rate where the optimiser's state has it, by optax.inject_hyperparams."""
+    """Returns {"learning_rate": f32[]} if optax.inject_hyperparams stored it in the state."""
     found = optax.tree.get_all_with_path(opt, "learning_rate")
     rates = [value for _, value in found if isinstance(value, jax.Array) and value.ndim == 0]
     return {"learning_rate": jnp.asarray(rates[0])} if len(rates) == 1 else {}
@@ -203,18 +204,19 @@ def _check_steering(model: Any, objective: Objective) -> None:
     steered = [n for n, (w, t) in objective.items() if w is not None and losses.mark(t).steered]
     if target is not None and not steered:
         raise UserError(
-            f"{name} is given a target for L0, but no term of the objective is steered to it: use "
-            "ae.sparse(steered=ae.losses.penalty) or one of ae.recipes, or leave out l0"
+            f"{name} is given a target for L0, but no term of the objective has a weight that is "
+            "adjusted to reach it: use ae.sparse(steered=ae.losses.penalty) or one of ae.recipes, "
+            "or leave out l0"
         )
     if steered and target is None:
         raise UserError(
-            f"the price of the term {steered[0]!r} is steered, but {name} is given no target for "
-            f"L0: give it one, such as {name}(..., l0=32)"
+            f"the weight of the term {steered[0]!r} is adjusted to reach a target L0, but {name} "
+            f"is given no target: give it one, such as {name}(..., l0=32)"
         )
 
 
 def _sticking(objective: Objective) -> list[Any]:
-    """Returns the weights, numbers or schedules, of the ratio terms that stick the landing."""
+    """Returns the weights (numbers or schedules) of the objective's terms rate(stick=True)."""
     weighted = [(w, losses.mark(term)) for w, term in objective.values() if w is not None]
     return [weight for weight, mark in weighted if mark.part == "ratio" and mark.stick]
 
@@ -227,9 +229,9 @@ def _check_key(key: Key, draws: int) -> None:
 
 
 def _rngs(key: Key) -> dict[str, Any]:
-    """Returns the named keys of networks that draw: Dropout's, and "params" for all other names.
+    """Returns the random keys that layers such as Dropout draw from, by their Flax names.
 
-    A name's key is derived only when a layer draws from it.
+    Every name but "dropout" and "default" falls back on the key "params".
     """
     return {"params": key, **{name: LazyRng.create(key, name) for name in ("dropout", "default")}}
 
@@ -247,7 +249,8 @@ def _pass(
 ) -> tuple[Total, Any]:
     """Runs K draws through bottleneck, decoder and terms.
 
-    The memory passes through features, code and explain in turn, as in one call of the model.
+    The methods features, code and explain run in turn, and each gets the memory that the one before
+    it returned, as in one call of the model.
 
     Returns:
       A Total of f32[K, B], and the new memory.
@@ -266,19 +269,19 @@ def _pass(
 
     def explain(code: Any, key: Key) -> tuple[Total, Any]:
         forward, changed = run(chosen, key, "explain", features, code, step, key)
-        # The bound model is immutable and holds the memory from before the step, so no term can
-        # change what another term measures.
+        # The terms read an immutable model with the memory from before the step, so no term can
+        # change the value of another.
         return total(objective, model.bind(unpacked(params, memory)), forward), changed
 
     features, seen = run(memory, key, "features")
     if draws == 1:
-        # A single draw is not vmapped, because vmap would turn lax.cond into a select.
+        # For a single draw vmap is avoided, because it would turn lax.cond into a select.
         drawn, chosen = code(key)
         result, changed = explain(drawn, key)
         return jax.tree.map(lambda a: a[None], result), changed
 
     keys = jax.random.split(key, draws)
-    # Draw 0's memory is kept, because an average of codebooks or ages would be meaningless.
+    # The memory of draw 0 is kept, because an average over draws of counters would be meaningless.
     codes, memories = jax.vmap(code)(keys)
     chosen = jax.tree.map(lambda a: a[0], memories)
     result, memories = jax.vmap(explain)(codes, keys)
@@ -300,7 +303,7 @@ def _pass(
 def _tap(
     regrade: Callable[[Array, Array], Array], codes: Any, stuck: Array, draws: int, size: int
 ) -> tuple[Any, Array]:
-    """Returns the codes unchanged, and zeros f32[K, B] whose cotangent is the bound's own weight.
+    """Returns the codes unchanged, and zeros f32[K, B]; it changes only the codes' gradient.
 
     The zeros are added to the cost, so the backward pass sees the weight w that the bound gives
     each draw. It then multiplies the cotangent of the codes by regrade(w) / w (Tucker et al. 2019,

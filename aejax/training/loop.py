@@ -1,12 +1,12 @@
-"""The training loop: a generator that yields (state, metrics) after each call of the step.
+"""The training loop: a generator that yields (state, metrics) after each call of learner.step.
 
     for state, metrics in loop(learner, state, batches, steps=5_000):
         run.log(state, metrics)
         run.save(state)
 
-A yielded state is valid until the next pair is requested, because the next step donates its
-buffers. No metrics are copied to the host during a call; they are read once when it ends. A loop
-whose learner was steered to a number of active latents and ends more than a tenth off it warns.
+A yielded state is valid only until the next pair is requested, because the next call reuses its
+buffers. Metrics are copied to the host once, when a call ends. If a sparse autoencoder's number of
+active latents (L0) is more than a tenth off its target when the loop ends, the loop warns.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from aejax.training.progress import Progress
 from aejax.types import Batch, Learner, Source, State
 
 GRADIENT = "grad_norm"
-LARGE = 20.0  # nets start with inputs of size 1 in mind
+LARGE = 20.0  # inputs above this size often cause NaN, as initial weights assume inputs near 1
 CALL_SECONDS = 5.0  # target duration of one call of the step
-# A call takes at most 8 times the steps of the last one, because early timings are unreliable.
+# A call does at most 8 times as many steps as the last one, because early timings are unreliable.
 GROWTH = 8
 
 
@@ -89,16 +89,18 @@ def loop(
     """Trains until `steps` steps have been taken in total, including those before a restore.
 
     Args:
-      learner: the learner. With `chunk` T, a call takes 1 step at first and then as many of the
-        remaining steps of the chunk as fit into CALL_SECONDS; calls always end at the multiples of
-        T. Without `chunk`, every call takes one step.
+      learner: the learner. If it was wrapped by `chunked(learner, T)`, the first call of its step
+        does 1 training step, and later calls do as many as fit into CALL_SECONDS, but end at each
+        multiple of T. Otherwise every call does one training step.
       state: the state to start from; a compiled learner donates its buffers.
-      batches: an object where `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source. A
-        single stream is split into S streams for a learner of S seeds that do not share data.
+      batches: an object where `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source,
+        such as `ae.data.Batches`. If the learner trains S models on different batches, each gets a
+        stream of its own.
       steps: the step to stop at; give either this or `epochs`.
       epochs: the number of passes through the data to stop after.
       progress: whether to draw a progress bar; None draws one if stderr is a terminal.
-      stop: is asked after each call of the step whether to end now, such as a `Patience`.
+      stop: a function without arguments that is called after each call of the step; training ends
+        if it returns True. A `Patience` is such a function.
 
     Returns:
       An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
@@ -155,7 +157,7 @@ def _loop(learner, state, batches, steps, progress, stop):
 
 
 def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Adds how far L0 is off its target, f[n] or f[n, S], and drops what no longer counts."""
+    """Appends new values of the metric `off_target`, and drops calls before the last TAIL steps."""
     if steering.METRIC not in metrics:
         return late
     late = [*late, metrics[steering.METRIC].T]
@@ -165,7 +167,7 @@ def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.nda
 
 
 class _Pace:
-    """Chooses the number of steps per call from measured times.
+    """Chooses the number of training steps of each call from the durations of earlier calls.
 
     Checkpoints and signals wait for the end of a call, so no call should take long.
     """
@@ -174,14 +176,14 @@ class _Pace:
         self._next, self._most, self._compiled = 1, most, False
 
     def count(self) -> int:
-        """Returns the number of steps of the next call, the same in all processes of a run."""
+        """Returns the number of steps for the next call, the same in all processes of a run."""
         if self._most == 1 or jax.process_count() == 1:
             return self._next
         return int(multihost_utils.broadcast_one_to_all(np.int32(self._next)))
 
     @contextlib.contextmanager
     def taking(self, count: int) -> Iterator[None]:
-        """Times one call, ignoring the first one, whose time includes compilation."""
+        """Times one call; the first is ignored, because its time includes compilation."""
         begun = time.monotonic()
         yield
         seconds = time.monotonic() - begun
@@ -191,14 +193,14 @@ class _Pace:
 
 
 def _limited(chunk: Any, first: int, count: int) -> Any:
-    """Limits a chunk to `count` batches from batch `first` on; a single batch stays as it is."""
+    """Sets a Source to use its batches first to first + count - 1; returns a Batch unchanged."""
     if not isinstance(chunk, Source):
         return chunk
     return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
-    """Gives each member its own stream of batches, unless the members share one."""
+    """Returns batches with a stream for each of the learner's S models, unless they share one."""
     if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
         raise UserError(
             "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "
@@ -218,7 +220,7 @@ def _streams(learner: Learner, batches: Any) -> Any:
 
 
 def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str, np.ndarray]:
-    """Copies the last `count` steps' metrics, f32[n] or f32[S, n], to the host; waits for them."""
+    """Waits for the metrics of the call's `count` steps and copies them, f32[n] or f32[S, n]."""
     host = jax.device_get(dict(metrics))
     if learner.chunk is None:
         return {name: np.asarray(values)[..., None] for name, values in host.items()}
@@ -228,8 +230,8 @@ def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str
 def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: Any) -> None:
     """Raises NonFinite at the first step whose loss or gradient norm is not finite.
 
-    A term that is only watched may be infinite. At step 0 the error tells of a large scale of the
-    data, which is the usual cause there.
+    A term with weight None may be infinite. At step 0 the error mentions the scale of the data if
+    it is large, because this is the usual cause.
     """
     checked = [name for name in ("loss", GRADIENT) if name in metrics]
     bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in checked}  # [S, n]
@@ -247,7 +249,7 @@ def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: An
 
 
 def _scale(data: Any) -> float | None:
-    """Returns the largest size of a number in the first batch, if it is large."""
+    """Returns the largest absolute value in x of the first batch if it exceeds LARGE, else None."""
     try:
         batch = gathered(data, 0, jnp.int32(0)) if isinstance(data, Source) else data
         read = batch.x if isinstance(batch, Batch) else batch

@@ -35,7 +35,7 @@ class Progress:
                 progress.TimeRemainingColumn(),
                 progress.TextColumn("{task.fields[loss]}"),
                 console=Console(stderr=True),
-                auto_refresh=False,  # The bar is drawn once a call, not ten times a second.
+                auto_refresh=False,  # The bar is redrawn after each call, not ten times a second.
             )
             self._bar.start()
             self._task = self._bar.add_task(

@@ -1,16 +1,16 @@
-"""Steering: whether a run ends at the number of active latents that it was steered to."""
+"""Checks whether a run has reached the target number of active latents (L0) when it ends."""
 
 from __future__ import annotations
 
 import numpy as np
 
-METRIC = "off_target"  # `losses.off_target`, which every steered objective watches
-TAIL = 10  # the number of last steps over which L0 is averaged: few, or a swing is not seen
-MOST = 0.1  # a run whose mean L0 differs from its target by more than this share has missed it
+METRIC = "off_target"  # the logged value of `losses.off_target`, mean(L0) / target - 1
+TAIL = 10  # the number of last steps over which L0 is averaged; more would hide an oscillation
+MOST = 0.1  # a run has missed its target if its mean L0 differs by more than this share
 
 
 def off(values: np.ndarray) -> np.ndarray:
-    """Returns by which share each member's L0 differs from its target at the end, f[S].
+    """Returns each model's relative difference of L0 from its target over the last steps, f[S].
 
     Args:
       values: the metric METRIC of the last steps, f[n] or f[n, S].
@@ -19,7 +19,7 @@ def off(values: np.ndarray) -> np.ndarray:
 
 
 def verdict(shares: np.ndarray, label: str = "the run") -> str:
-    """Returns a sentence on the members that missed their target, "" if none has.
+    """Returns a warning that lists the models which missed their target L0, or "" if none has.
 
     Args:
       shares: the result of `off`, f[S].
@@ -33,6 +33,6 @@ def verdict(shares: np.ndarray, label: str = "the run") -> str:
     listed = "" if len(shares) == 1 else f" (members {', '.join(map(str, missed))})"
     side = "above" if worst > 0 else "below"
     return (
-        f"{label} ends {abs(worst):.0%} {side} the L0 that it was steered to{members}{listed}: "
+        f"{label} ends {abs(worst):.0%} {side} its target L0{members}{listed}: "
         "train for more steps, or tell the recipe how many there are by its argument steps"
     )

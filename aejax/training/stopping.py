@@ -1,4 +1,4 @@
-"""Early stopping: ends a training whose validation figure no longer falls.
+"""Early stopping: ends a training whose validation result has stopped improving.
 
 patience = Patience(5, past=run.figures("nll"))
 for state, metrics in loop(learner, state, batches, steps=50_000, stop=patience):
@@ -21,13 +21,15 @@ from aejax.checks import at_least
 
 
 class Patience:
-    """Whether a figure has not fallen to a new least value for a number of measurements.
+    """A stopping rule: training ends when a validation result has not improved for some time.
+
+    A result improves if it falls below the smallest one so far.
 
     Args:
-      measurements: how many measurements in a row may bring no new least value.
-      past: the figures measured before a resume, from the first on, so that a resumed run stops
-        where one that was never killed does.
-      least_change: by how much a value must be below the least one to count as new.
+      measurements: the number of measurements in a row without improvement after which to stop.
+      past: all results from before a restart, in order, so that a resumed run stops at the same
+        step as one that was never interrupted.
+      least_change: by how much a result must fall below the smallest one to be an improvement.
     """
 
     def __init__(self, measurements: int, past: Iterable[Any] = (), least_change: float = 0.0):
@@ -38,9 +40,11 @@ class Patience:
             self.see(value)
 
     def see(self, value: Any) -> bool:
-        """Notes a measured figure, a number or f32[S] whose mean counts; tells if it is the best.
+        """Records a validation result and returns whether it is an improvement.
 
-        A value that is not finite counts as no new best.
+        Args:
+          value: the result, a number, or f32[S], of which the mean is used. A value that is not
+            finite is no improvement.
         """
         number = float(np.mean(value))
         better = number < self.best - self.least_change

@@ -1,11 +1,12 @@
-"""Wrappers: each takes a learner and returns a learner, so they can be nested.
+"""Wrappers: functions from a learner (the functions that train a model) to a changed learner.
 
     averaged(learner, 0.999)      evaluates a moving average of the weights
-    chunked(learner, 500)         takes up to 500 steps per call, with data gathered on the device
-    seeds(learner, 5)             trains five members side by side
-    swept(build, settings)        trains members that differ in numbers, such as learning rates
+    chunked(learner, 500)         does up to 500 training steps per call of `step`
+    seeds(learner, 5)             trains five models with different seeds in one program
+    swept(build, settings)        trains models with different settings, such as learning rates
     compiled(learner, mesh)       compiles; it is defined in aejax.training.compiled
 
+Wrappers can be nested. Each of several models that are trained together is called a member.
 `seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is faster.
 """
 
@@ -24,13 +25,14 @@ from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Vari
 
 
 def averaged(learner: Learner, decay: float = 0.999) -> Learner:
-    """Evaluates an exponential moving average of the parameters; training itself is unchanged.
+    """Returns a learner that also keeps an exponential moving average of the parameters.
 
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon
+    `variables` returns the average, so evaluation and export use it; training is unchanged. The
+    decay at step t is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon
     forgotten.
 
     Args:
-      learner: the learner of single steps.
+      learner: a learner whose calls of `step` do one training step, that is, before `chunked`.
       decay: the decay of the average per step, 0 <= decay < 1.
 
     Raises:
@@ -61,7 +63,7 @@ def averaged(learner: Learner, decay: float = 0.999) -> Learner:
 
 
 def successors(key: Key, n: int) -> Key:
-    """Returns Key[n]: for key = jax.random.key(s) the keys jax.random.key(s + i) for i < n.
+    """Returns Key[n]; for key = jax.random.key(s) these are jax.random.key(s + i), i < n.
 
     Raises:
       UserError: if the key is of the rbg implementation, which under vmap draws from the first key
@@ -74,11 +76,12 @@ def successors(key: Key, n: int) -> Key:
 
 
 def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
-    """Trains n members side by side; every field of the State except `step` has a leading S = n.
+    """Returns a learner that trains n models with different seeds, the members, in one program.
 
-    Member i of a run with seed s equals, up to rounding, the single run with seed s + i, including
-    its order of data. `init` takes either one key, whose successors become the members' keys, and
-    one batch; or keys Key[S] and a batch with a leading S.
+    Every field of the State except `step` gets a leading axis S = n. Member i of a run with seed s
+    equals, up to rounding, a single run with seed s + i, including the order of its data. `init`
+    takes either one key, jax.random.key(s), and one batch; or keys Key[S] and a batch with a
+    leading S.
 
     Args:
       learner: the learner of one member, chunked or not.
@@ -94,20 +97,21 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
 
 
 def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = True) -> Learner:
-    """Trains one member for each setting, in one compiled program and on one stream of batches.
+    """Returns a learner that trains one model for each setting, the members, in one program.
 
-    Member i equals, up to rounding, the learner that `build` makes of setting i. A setting may
-    change whatever the program takes as a number, but never a shape: the weight of a term, a
-    learning rate, `TopK.active`, `BatchTopK.k`, or the `l0` to which a sparsity weight is steered.
+    Member i equals, up to rounding, a model trained by `build` of setting i. Settings may
+    differ in numbers that do not change the shape of an array: the weight of a term, a learning
+    rate, `TopK.active`, `BatchTopK.k`, or a bottleneck's target `l0`.
 
         settings = {"l1": jnp.geomspace(0.1, 10.0, 8)}
         learner = swept(lambda s: ae.learner(model, ae.sparse(l1=s["l1"]), tx), settings)
 
-    `init` takes one key, whose successors become the members' keys, or keys Key[S], which may
-    repeat.
+    `init` takes one key jax.random.key(s), from which member i gets jax.random.key(s + i), or keys
+    Key[S], which may repeat.
 
     Args:
-      build: makes the learner of one member, chunked or not, from one setting with leaves [].
+      build: a function from one setting, with leaves [], to the learner of one member, chunked or
+        not.
       settings: a pytree of numbers with leaves [S].
       shared_data: whether all members see the same batches; if False, each has its own, as in
         `seeds`.
@@ -133,9 +137,9 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Builds a learner of n members, of which each is built from its setting during tracing.
+    """Returns a learner of n members, each of which `build` makes from its setting during tracing.
 
-    `mapped` is `_members` or `_by_platform`: it maps the step of one member over all of them.
+    `mapped` is `_members` or `_by_platform`, which turns the step of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
@@ -163,7 +167,7 @@ def _side_by_side(
         return call(settings, state)
 
     def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
-        # Members are evaluated one after another, which needs the memory of a single one.
+        # Members are evaluated one after another, so that memory for one is enough.
         def one(member: Any) -> Metrics:
             return build(member[0]).evaluate(member[1], batch, key, step)
 
@@ -173,7 +177,7 @@ def _side_by_side(
 
 
 def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """Maps the function of one member over n members; for n = 1 it only adds and removes the axis.
+    """Maps the function of one member over n by vmap; for n = 1 it only adds and removes the axis.
 
     On CPUs, a batched matrix product of one member runs at three quarters of the speed of an
     unbatched one.
@@ -189,11 +193,11 @@ def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) 
 
 
 def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """Maps over members as `_members` does, but sequentially on CPUs.
+    """Maps over members by vmap as `_members` does, but one after another on CPUs.
 
-    There 8 vmapped dictionaries cost as much as 11 single ones, measured on 2 cores at d 64 to 256,
-    m 512 to 2048 and batches of 512 to 1024 (`sae-sweep`). Models of small matrix products differ:
-    for them `seeds` gains by batching on CPUs too.
+    On CPUs 8 sparse dictionaries under vmap take as long as 11 single ones, measured on 2 cores at
+    d 64 to 256, m 512 to 2048 and batches of 512 to 1024 (`sae-sweep`). Models with small matrix
+    products are faster under vmap on CPUs too, so `seeds` uses it everywhere.
     """
     if n == 1:
         return _members(function, n, in_axes, out_axes)
@@ -224,7 +228,7 @@ def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a)
 def _data_axes(data: Batch | Source, shared: bool) -> Any:
     """Returns the vmap axes of a batch or source.
 
-    In a source with a resident data set, only rows and key have a leading S.
+    In a source that holds a whole data set, only rows and key have a leading S.
     """
     if shared or isinstance(data, Batch):
         return None if shared else 0
@@ -236,15 +240,15 @@ def _data_axes(data: Batch | Source, shared: bool) -> Any:
 
 
 def chunked(learner: Learner, t: int) -> Learner:
-    """Takes up to t steps per call: `step(state, source)` gathers the batches on the device.
+    """Returns a learner whose calls step(state, source) do up to t training steps each.
 
-    One compiled program serves every number of steps up to t, so the bits of a run do not depend on
-    how its steps are divided into calls. The metrics are f32[T], or f32[S, T] with seeds. Only the
-    entries of the `source.count` batches from `source.first` on are set; the others are zeros to be
-    discarded.
+    The batches are gathered on the device. One compiled program does any number of steps up to t,
+    so results are bitwise the same however the steps are divided into calls. The metrics are
+    f32[T], or f32[S, T] with seeds; entries `source.first` to `source.first + source.count - 1` are
+    set, and all others are zero.
 
     Args:
-      learner: the learner of single steps.
+      learner: a learner whose calls of `step` do one training step each.
       t: T, the largest number of steps of one call.
 
     Raises:

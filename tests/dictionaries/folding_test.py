@@ -474,6 +474,6 @@ class TestResampled:
 def test_one_scale_in_encoder_and_decoder_is_refused(place):
     """Flax would store its memory under the encoder only, and folding would lack a scale."""
     scale = ae.nets.Scale()
-    with pytest.raises(ae.UserError, match="one Scale stands in the encoder and in the decoder"):
+    with pytest.raises(ae.UserError, match="one Scale is in both the encoder and the decoder"):
         ae.Autoencoder(scale, ae.ReLU(8), ae.nets.Dictionary(4, **{place: scale}))
     ae.Autoencoder(scale, ae.ReLU(8), ae.nets.Dictionary(4, **{place: ae.nets.Scale()}))

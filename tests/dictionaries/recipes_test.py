@@ -146,7 +146,7 @@ def test_half_of_steering_is_refused():
 
     with pytest.raises(ae.UserError, match="JumpReLU is given a target for L0, but no term"):
         ae.learner(model(ae.JumpReLU(8, l0=3)), ae.sparse(l1=0.1), tx)
-    with pytest.raises(ae.UserError, match="'price' is steered, but ReLU is given no target"):
+    with pytest.raises(ae.UserError, match=r"'price' is adjusted .* but ReLU is given no target"):
         ae.learner(model(ae.ReLU(8)), ae.sparse(steered=losses.penalty), tx)
     ae.learner(model(ae.ReLU(8, l0=3)), ae.sparse(steered=losses.penalty), tx)
 
@@ -164,7 +164,7 @@ def test_a_run_that_misses_its_target_says_so(tmp_path):
         state = run.restore(learner.init(jax.random.key(0), batches[0]))
         trained = ae.loop(learner, state, batches, steps=4, progress=False)
         run.log(*next(trained))
-        with pytest.warns(UserWarning, match=r"above the L0 .* in 2 of 2 members \(members 0, 1\)"):
+        with pytest.warns(UserWarning, match=r"its target L0 in 2 of 2 members \(members 0, 1\)"):
             list(trained)
     columns = {"jumprelu": logged.read(tmp_path / "run")}
     assert "ends" in report.steering_verdict(columns)

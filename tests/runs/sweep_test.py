@@ -53,9 +53,9 @@ def test_a_member_has_its_own_number_of_active_latents(run, setting, seed, membe
 def test_an_unknown_setting_is_named(run):
     """Fails if a neighbour is loaded instead."""
     folder, *_ = run
-    with pytest.raises(ae.UserError, match=r"no members of the setting 3: choose one of 2.0, 5.0"):
+    with pytest.raises(ae.UserError, match=r"trained with the setting 3: choose one of 2.0, 5.0"):
         ae.load(folder, setting=3, seed=0)
-    with pytest.raises(ae.UserError, match="2 members of the setting 5: choose a seed from 0 to 1"):
+    with pytest.raises(ae.UserError, match=r"2 models trained with the setting 5: .* from 0 to 1"):
         ae.load(folder, setting=5, seed=2)
 
 

@@ -1,4 +1,4 @@
-"""Activations of another model, kept in a store on the disk that may be larger than memory."""
+"""Activations of another model, stored in a folder on the disk that may be larger than memory."""
 
 from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.filter import TokenFilter

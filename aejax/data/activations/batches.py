@@ -15,15 +15,17 @@ from aejax.data.batches import Batches
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenBatches(Batches):
-    """The endless sequence of batches of a store's split, shuffled in two levels.
+    """The endless sequence of batches of a split of an activation store.
 
-    It differs from `aejax.data.Batches` only in the order, see `aejax.data.activations.order`. A
-    split of up to `resident_limit` bytes is kept on the device. From a larger one, each chunk of
-    batches is read and sent to the device while the previous chunk is trained on, and memory holds
-    two pools. The order is the same in both cases: batch t is a function of (seed, t) and `pool`.
+    It differs from `aejax.data.Batches` only in the order of the tokens: blocks of neighbouring
+    tokens are shuffled first, and then the tokens within each group of blocks, called a pool; see
+    `aejax.data.activations.order`. A split of up to `resident_limit` bytes is kept on the device.
+    From a larger one, the batches of the next training steps are read and sent to the device while
+    the model trains on earlier ones, and memory holds two pools. The order is the same in both
+    cases: batch t is a function of (seed, t) and `pool`.
 
     Attributes:
-      pool: the number of tokens to shuffle together; `pool_tokens` is the rounded number.
+      pool: the number of tokens in a pool, which is rounded to whole blocks (`pool_tokens`).
     """
 
     pool: int = 65_536
@@ -37,7 +39,7 @@ class TokenBatches(Batches):
 
     @property
     def pool_tokens(self) -> int:
-        """The number of tokens that are shuffled together: whole blocks, and at most all tokens."""
+        """The number of tokens in a pool: `pool` in whole blocks, but at most all tokens."""
         return pool_tokens(len(self.split), self.pool)
 
     def provenance(self) -> dict[str, Any]:
@@ -46,7 +48,7 @@ class TokenBatches(Batches):
         return {**self.split.provenance(), "pool_tokens": self.pool_tokens, "pool_share": share}
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Returns the token numbers i64[count] of one stream from position `start` on."""
+        """Returns the indices i64[count] of one stream's tokens from position `start` on."""
         return stream(len(self.split), seed, start, count, self.pool)
 
     def _stacked(self, t: int, chunk: int) -> Any:

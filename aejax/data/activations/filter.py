@@ -1,4 +1,4 @@
-"""Token filters: they drop and count attention sinks, the few tokens with very large norms."""
+"""Token filters: they keep tokens such as attention sinks, whose norms are huge, out of a store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from aejax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenFilter:
-    """The tokens that a writer does not store.
+    """States which tokens an `ActivationWriter` does not store.
 
-    Limits of the norm are computed once, from the first append, and kept in the index; a token is
-    dropped if its norm exceeds the smaller limit at any hook.
+    The largest norm to keep is computed for each hook from the first append, and stored in the
+    store's index; a token is dropped if its norm exceeds this limit at any hook. If both
+    norm_quantile and norm_median are given, the smaller limit applies.
 
     Attributes:
       first_positions: the number of tokens to drop at the start of each sequence, such as 1 for a
@@ -46,9 +47,10 @@ class TokenFilter:
             )
 
     def settings(self) -> dict[str, object]:
-        """Returns the attributes for the index; those that older stores lack only if they are set.
+        """Returns the attributes as a mapping, which the store's index records.
 
-        The index compares them when a store is continued.
+        They are compared when a store is continued. Attributes that older stores lack are included
+        only if they differ from their defaults.
         """
         older = ("first_positions", "norm_quantile")
         return {
@@ -61,7 +63,7 @@ class TokenFilter:
         """Returns the largest norm to keep for each hook, or {} if the norm has no limit.
 
         Args:
-          rows: hook -> [n, d], the tokens of the first append that no other reason drops.
+          rows: hook -> [n, d], the tokens of the first append that the other attributes keep.
 
         Raises:
           UserError: if there are too few tokens to compute the quantile or the median.
@@ -91,7 +93,7 @@ def norm(rows: np.ndarray) -> np.ndarray:
 
 
 def above(limit: Mapping[str, float], rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns which tokens exceed the limit of the norm at any hook, bool[n].
+    """Returns bool[n], whether each token's norm exceeds the limit at one or more hooks.
 
     Args:
       limit: hook -> the largest norm to keep.

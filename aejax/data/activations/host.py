@@ -1,4 +1,4 @@
-"""Conversion of activations of any array library to checked numpy rows."""
+"""Converts activations from any array library to numpy rows, and checks them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ def host_rows(
       mask: True for tokens to keep, bool [n] or [B, P], or None.
       positions: positions in the sequence, integers [n] or [B, P], or None; for [B, P, d] the
         default is 0 to P - 1.
-      columns: further integers of the tokens by name, [n] or [B, P]; [B] gives one to all tokens
-        of a sequence.
+      columns: name -> an integer for each token, [n] or [B, P], or one for each sequence, [B].
       what: the name of the append, for error messages.
 
     Returns:
-      hook -> [n, d] in the given dtype, and {"mask": bool[n], "position": i64[n]}, each None if it
-      is not known, and the columns, i64[n] each.
+      A pair: hook -> [n, d] in the given dtype; and {"mask": bool[n] or None, "position": i64[n] or
+      None} together with the columns, i64[n] each.
 
     Raises:
       UserError: if there is no hook, shapes do not match, or a dtype is not supported.
@@ -77,7 +76,7 @@ def host_rows(
 
 
 def as_numpy(values: Any) -> np.ndarray:
-    """Converts an array of any library to numpy; bfloat16 becomes that of ml_dtypes.
+    """Converts an array of any library to numpy; bfloat16 becomes ml_dtypes.bfloat16.
 
     A torch tensor is detached and moved to the CPU. numpy cannot convert torch's bfloat16, so JAX
     converts it through DLPack, without a copy.
@@ -97,11 +96,11 @@ def check_finite(rows: np.ndarray, what: str, why: str = "NaN or an infinity") -
 
     Args:
       rows: the rows.
-      what: what the rows are, for the error message.
-      why: what a row that is not finite holds, for the error message.
+      what: the name of the rows, for the error message.
+      why: the reason that the error message states: "token 3 of WHAT holds WHY".
 
     Raises:
-      UserError: if a row holds NaN or an infinity; it names the first such token.
+      UserError: if a row holds NaN or an infinity; the message names the first such token.
     """
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
@@ -116,7 +115,7 @@ def stored(rows: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
     """Converts finite rows [n, d] to the dtype of the store.
 
     Raises:
-      UserError: if a value is too large for the dtype; it names the token.
+      UserError: if a value is too large for the dtype; the message names the token.
     """
     if rows.dtype == dtype:
         return rows

@@ -2,7 +2,7 @@
 
 A store is a folder with `index.json` and shards. A shard has one raw file per hook, little-endian
 and row-major [tokens, d], which any program can read: `np.memmap(file, dtype, "r").reshape(-1, d)`.
-After those stands one file per column, int32 [tokens], such as the tokens' ids and documents.
+It also has one file per column, int32 [tokens]; columns are integers such as the tokens' ids.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ _SHARD = {
 
 
 class Hook(NamedTuple):
-    """One place in the network from which activations were taken."""
+    """The record of one hook, a place in the network whose activations are stored."""
 
     name: str
     size: int  # the number of elements of an activation, d
     dtype: str  # one of DTYPES
-    moments: Moments  # the mean, scale and norm of the stored tokens
+    moments: Moments  # the mean, variance and mean norm of the stored tokens
 
     @property
     def row(self) -> int:
@@ -81,7 +81,7 @@ class Hook(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Consecutive tokens of a store, in one file per hook."""
+    """Consecutive tokens of a store, in one file per hook and column."""
 
     tokens: int  # the number of tokens
     files: tuple[str, ...]  # the file names, in the order of the hooks and then of the columns
@@ -99,7 +99,7 @@ class Index:
     offered: int = 0  # the number of tokens in those calls, including dropped ones
     # The number of dropped tokens for each reason in REASONS.
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    # The largest norm that is kept for each hook; empty if the filter has no norm_quantile.
+    # The largest norm that is kept for each hook; empty if the filter does not limit norms.
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     # The arguments of the writer: provenance, filter, shard_tokens, dtype.
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -112,7 +112,7 @@ class Index:
 
     @property
     def rows(self) -> list[int]:
-        """The bytes of one token in each file of a shard."""
+        """The number of bytes of one token in each file of a shard, in the order of the files."""
         return [hook.row for hook in self.hooks] + [COLUMN.itemsize] * len(self.columns)
 
 
@@ -180,7 +180,7 @@ def check_files(folder: Path, index: Index) -> None:
     """Checks that every file of the shards exists and has the right size.
 
     Raises:
-      UserError: if a file is missing or has another size; it names the file.
+      UserError: if a file is missing or has another size; the message names the file.
     """
     for shard in index.shards:
         for row, name in zip(index.rows, shard.files, strict=True):
@@ -194,7 +194,7 @@ def check_files(folder: Path, index: Index) -> None:
 
 
 def _complete(read: Any) -> None:
-    """Adds what indices of stores without columns did not have."""
+    """Adds the fields that index.json of older stores, which had no columns, does not have."""
     if isinstance(read, dict):
         read.setdefault("columns", [])
         if isinstance(read.get("dropped"), dict):

@@ -1,13 +1,13 @@
-"""Shuffling more tokens than fit in memory: first blocks over the store, then tokens in a pool.
+"""The order of a store's tokens in training, shuffled although they do not fit in memory.
 
     epoch      a permutation of all blocks of 256 tokens, determined by (seed, epoch)
     pool       256 consecutive blocks of that permutation: 65,536 tokens, read into memory
     batch      the next tokens of a permutation of the pool, determined by (seed, epoch, pool)
 
-No state is kept: position p of the stream is a function of (seed, p), so batch t is a function of
-(seed, t), and a run resumes without restoring a buffer. Every token occurs once per epoch, and the
-epochs are concatenated. The tokens of a block are always in the same pool. If the pool holds all
-tokens, the order is a uniform permutation.
+The endless sequence of tokens, epoch after epoch, is called the stream. Its token at position p is
+a function of (seed, p), so batch t is a function of (seed, t), and a run resumes without restoring
+a buffer. Every token occurs once per epoch. The tokens of a block are always in the same pool. If
+one pool holds all tokens, the order is a uniform permutation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aejax.data.words import shuffled
 
 
 def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndarray:
-    """Returns a section of the endless stream of token numbers.
+    """Returns the indices of the tokens at consecutive positions of the stream.
 
     Args:
       tokens: the number of tokens, N.
@@ -32,7 +32,7 @@ def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndar
       pool: the number of tokens to shuffle together, rounded down to whole blocks.
 
     Returns:
-      Token numbers, i64[count].
+      The tokens' indices in the store, i64[count].
     """
     pieces, position, stop = [np.empty(0, np.int64)], start, start + count
     per_pool = blocks_of(pool)
@@ -48,7 +48,7 @@ def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndar
 
 
 def blocks_of(pool: int) -> int:
-    """Returns the number of blocks in a pool of so many tokens, 1 or more."""
+    """Returns the number of whole blocks in `pool` tokens, but 1 or more."""
     return max(1, pool // BLOCK)
 
 
@@ -59,7 +59,7 @@ def pool_tokens(tokens: int, pool: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _short(tokens: int, seed: int, epoch: int) -> int:
-    """Returns the place, in the epoch's order, of the store's last block, which may be short."""
+    """Returns where, in the epoch's order of blocks, the store's last, maybe short, block is."""
     order = permutation(-(-tokens // BLOCK), seed, epoch)
     return int(np.flatnonzero(order == len(order) - 1)[0])
 
@@ -71,17 +71,18 @@ def _start(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> in
 
 
 def _pool_at(tokens: int, seed: int, epoch: int, inside: int, per_pool: int) -> int:
-    """Returns the number of the pool that holds a position in the epoch."""
-    # A short block before the position makes this estimate one too small at most. Pools after the
-    # last one start at N or later, so the result never exceeds the last pool.
+    """Returns the index of the pool that holds a position in the epoch."""
+    # If the short block lies before the position, this estimate may be one too small. Pools after
+    # the last one start at N or later, so the result never exceeds the last pool.
     number = inside // (per_pool * BLOCK)
     return number + int(_start(tokens, seed, epoch, number + 1, per_pool) <= inside)
 
 
-# The cache holds several pools because each of the streams (`seeds`) is in its own pool.
+# The cache holds several pools, because models trained together with different seeds (`seeds`) each
+# read from a pool of their own.
 @functools.lru_cache(maxsize=32)
 def _pool(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> np.ndarray:
-    """Returns the token numbers of one pool in shuffled order, i64[n], read-only."""
+    """Returns the indices of one pool's tokens in shuffled order, i64[n], read-only."""
     order = permutation(-(-tokens // BLOCK), seed, epoch)
     blocks = order[number * per_pool : (number + 1) * per_pool].astype(np.int64)
     inside = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)

@@ -16,12 +16,12 @@ from aejax.files import sync, writing
 
 
 class _File(NamedTuple):
-    """A file of the shard: that of a hook, with the moments of its tokens, or of a column."""
+    """A file of the shard, which holds the activations of a hook or the integers of a column."""
 
-    name: str  # the hook or the column
+    name: str  # the name of the hook or column
     file: BinaryIO
     digest: Any
-    moments: Moments | None  # None for a column
+    moments: Moments | None  # the moments of the hook's tokens; None for a column
 
 
 class Pending:
@@ -48,7 +48,7 @@ class Pending:
         dropped: Mapping[str, int],
         offered: int,
     ) -> None:
-        """Writes the rows of one append.
+        """Adds the tokens of one append to the shard's files.
 
         Args:
           rows: hook -> [n, d], in the dtype of the store.

@@ -1,9 +1,9 @@
-"""Activations: an opened store of activations, and its tokens as splits for training.
+"""Opens a store of activations and returns its tokens as splits for training.
 
 store = activations("activations/gpt2")
 train, validation, test = store.splits("blocks.6")
 batches = TokenBatches(train, size=2048, seed=0)       # for aejax.loop
-start = standardised(train)                            # by the exact moments of the whole store
+start = standardised(train)                            # uses the mean and scale of the whole store
 quiet = store.norms("blocks.6") < 10 * np.median(store.norms("blocks.6"))
 late = store.column("position") > 0                    # integers that were stored with the tokens
 train, validation, test = store.splits("blocks.6", where=quiet & late)
@@ -45,22 +45,22 @@ Hooks: TypeAlias = str | tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class FromHooks:
-    """Turns rows of hooks into a Batch.
+    """The function that turns the activations of hooks into a Batch.
 
     Two instances with equal fields are equal and hash alike, so a program is compiled once.
     """
 
-    x: Hooks  # what the encoder sees
-    target: Hooks  # what the decoder predicts
-    context: Hooks | None = None  # what the decoder sees too, as a skip connection does
+    x: Hooks  # the hooks that the encoder reads
+    target: Hooks  # the hooks that the decoder predicts
+    context: Hooks | None = None  # the hooks that the decoder reads besides z, if any
 
     @property
     def transcodes(self) -> bool:
-        """Whether the decoder predicts other hooks than the encoder sees."""
+        """Whether the decoder predicts other hooks than the encoder reads."""
         return self.target != self.x
 
     def __call__(self, key: Key | None, arrays: Mapping[str, Array]) -> Batch:
-        """Makes x, target and context, f32[B, d] or f32[B, hooks, d], from leaves [B, d]."""
+        """Returns a Batch whose arrays are f32[B, d] or f32[B, hooks, d], from leaves [B, d]."""
         x = _joined(arrays, self.x)
 
         def other(hooks: Hooks) -> Array:
@@ -111,7 +111,7 @@ class Activations:
         return Tokens(files, found.size, DTYPES[found.dtype])
 
     def column(self, name: str) -> np.ndarray:
-        """Returns a column of all tokens, i32[N], such as "token", "document" or "position".
+        """Returns the integers stored for all tokens under a name such as "document", i32[N].
 
         Raises:
           UserError: if the store has no column of that name.
@@ -146,14 +146,14 @@ class Activations:
         """Returns the tokens start to stop - 1 as a Split.
 
         Args:
-          x: the hook that the encoder sees, or several hooks for a crosscoder.
+          x: the hook that the encoder reads, or several hooks for a crosscoder.
           target: the hook or hooks to predict; by default x, for a transcoder another hook.
-          context: the hook or hooks that the decoder sees too: x for a skip transcoder and for
-            weights that normalise each input. By default none.
-          where: bool[N], the tokens of the store to take; by default all. `start` and `stop` then
-            count among these.
-          start: the first token.
-          stop: the token to stop before; by default the end of the store.
+          context: the hook or hooks that the decoder reads besides z: x for a skip transcoder and
+            for a dictionary that normalises each input. By default none.
+          where: bool[N], whether to include each token of the store; by default all are included.
+            `start` and `stop` are then indices among the included tokens.
+          start: the index of the first token.
+          stop: the index after the last token; by default the end of the store.
           part: the name of the split, such as "train".
 
         Returns:
@@ -161,7 +161,7 @@ class Activations:
 
         Raises:
           UserError: if a hook is unknown, hooks to be stacked differ in size, there is no token
-            between start and stop, or `where` has not one bool for each token.
+            between start and stop, or `where` does not have one bool for each token.
         """
         rows = None if where is None else self._chosen(where)
         count = len(self) if rows is None else len(rows)
@@ -212,14 +212,14 @@ class Activations:
     ) -> tuple[Split, Split, Split]:
         """Divides the store into train, validation and test, each made of consecutive tokens.
 
-        The tokens are not shuffled first, so that the texts of the three splits are different
-        (but for one text at each border).
+        The tokens are not shuffled first, so that the three splits contain different texts (except
+        for one text at each border).
 
         Args:
-          x: the hook that the encoder sees, or several hooks for a crosscoder.
+          x: the hook that the encoder reads, or several hooks for a crosscoder.
           target: the hook or hooks to predict; by default x, for a transcoder another hook.
-          context: the hook or hooks that the decoder sees too, x for a skip transcoder.
-          where: bool[N], the tokens of the store to take; by default all.
+          context: the hook or hooks that the decoder reads besides z: x for a skip transcoder.
+          where: bool[N], whether to include each token of the store; by default all are included.
           validation: the share (below 1) or the number of the tokens, which follow those of train.
           test: the share (below 1) or the number of the tokens, the last ones of the store.
 
@@ -242,7 +242,7 @@ class Activations:
         return made[0], made[1], made[2]
 
     def _chosen(self, where: Any) -> np.ndarray:
-        """Returns the numbers of the tokens for which `where` is True, i64[n]."""
+        """Returns the indices of the tokens for which `where` is True, i64[n]."""
         chosen = np.asarray(where)
         if chosen.dtype != bool or chosen.shape != (len(self),):
             raise UserError(
@@ -255,7 +255,7 @@ class Activations:
         """Checks every shard against its hash and moments, which reads the whole store.
 
         Raises:
-          UserError: if a file differs; it names the first one.
+          UserError: if a file differs; the message names the first one.
         """
         check_files(self.folder, self.index)
         for shard in self.index.shards:
@@ -265,8 +265,8 @@ class Activations:
                         f"{self.folder / name} is damaged (its sha256 differs): restore it, or "
                         "delete the store and write it again"
                     )
-        # The hashes do not cover the index: with an edited dtype, the same bytes would be read as
-        # other numbers. The moments reveal that.
+        # The hashes do not cover the index: if its dtype was edited, the same bytes would be read
+        # as other numbers. Comparing the moments detects this.
         for hook in self.index.hooks:
             tokens, found = self.tokens(hook.name), empty(hook.size)
             with np.errstate(all="ignore"):  # bytes read in a wrong dtype may overflow
@@ -286,10 +286,10 @@ def _hooks(hooks: str | Sequence[str] | None) -> Any:
 
 
 def facts(x: Hooks, target: Hooks, provenance: Any) -> dict[str, Any]:
-    """Returns what environment.json records of a split of activations.
+    """Returns the entries of environment.json that describe a split of activations.
 
     Args:
-      x: the hook or hooks that the encoder sees.
+      x: the hook or hooks that the encoder reads.
       target: the hook or hooks to predict.
       provenance: the model and data from which the activations came, as JSON values.
     """

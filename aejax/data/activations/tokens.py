@@ -1,4 +1,4 @@
-"""Tokens: the shards of one hook as an array [N, d] that is never read into memory completely."""
+"""The tokens of one hook as an array [N, d] whose rows are read from the shards when indexed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# The number of tokens that are mapped together; the shuffled order keeps them in one pool.
+# The number of tokens in a block, which is memory-mapped as a whole. The shuffled order of training
+# uses the tokens of a block close to each other.
 BLOCK = 256
 # Linux allows 65,530 memory maps per process, and other libraries need some of them.
 MOST_MAPS = 2**14
-# On a CPU, XLA uses an array without a copy if its address is a multiple of so many bytes.
+# On a CPU, XLA uses an array without a copy if its address is a multiple of this number of bytes.
 ALIGNMENT = 64
 
 
@@ -31,13 +32,13 @@ class Tokens:
       shape: (N, d).
       dtype: the dtype of the stored elements.
       paths: the files of all shards, even if this array covers only some of their tokens.
-      first: the number, among the tokens of all shards, of this array's first token.
+      first: the index of this array's first token among the tokens of all shards.
     """
 
     ndim = 2
 
     def __init__(self, files: Sequence[tuple[Path, int]], size: int, dtype: np.dtype):
-        """Describes the shards; files are opened when rows are read.
+        """Stores where the shards are; files are opened only when rows are read.
 
         Args:
           files: the path and the number of tokens of each shard, in order.
@@ -72,11 +73,11 @@ class Tokens:
         return self.read(0, len(self)).astype(dtype or self.dtype, copy=False)
 
     def reserve(self, tokens: int) -> None:
-        """Allows the blocks of so many tokens, those of the pools in use, to stay mapped."""
+        """Allows the blocks of up to `tokens` tokens to stay memory-mapped at a time."""
         self._most = min(MOST_MAPS, max(self._most, -(-tokens // BLOCK) + 1))
 
     def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Reads rows by their numbers.
+        """Reads the rows with the given indices.
 
         Args:
           indices: integers from 0 to N - 1, [...], or a slice.
@@ -95,8 +96,8 @@ class Tokens:
         flat = wanted.reshape(-1)
         rows = self._empty(len(flat))
         with self._lock:
-            # A shuffled order runs through one pool after another, so one part of the indices
-            # needs the blocks of only a few pools.
+            # In the shuffled order of training, nearby indices belong to the same few blocks, so
+            # each piece of the indices needs only few blocks.
             piece = max(1, self._most // 2) * BLOCK
             for start in range(0, len(flat), piece):
                 self._gather(flat[start : start + piece], rows[start : start + piece])
@@ -116,13 +117,13 @@ class Tokens:
         return content.view(self.dtype).reshape(tokens, self.shape[1])
 
     def _gather(self, flat: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows [n, d] with the tokens whose numbers are flat i64[n]."""
+        """Fills rows [n, d] with the tokens whose indices are flat i64[n]."""
         blocks = flat // BLOCK
         order = np.argsort(blocks, kind="stable")
         needed, starts = np.unique(blocks[order], return_index=True)
         if len(needed) > self._most:
-            # The indices need more blocks than may be mapped, as without `reserve`; so the rows
-            # are read from the files directly.
+            # The indices need more blocks than may be mapped (without `reserve` none may be), so
+            # the rows are read from the files directly.
             self._read_runs(flat, np.arange(len(flat)), rows)
             return
         for block, where in zip(needed.tolist(), np.split(order, starts[1:]), strict=True):
@@ -154,7 +155,7 @@ class Tokens:
             self._read(int(flat[run[0]]), rows[run[0] : run[-1] + 1])
 
     def _read(self, start: int, rows: np.ndarray) -> None:
-        """Fills the contiguous rows [n, d] with the n tokens from number start on."""
+        """Fills the contiguous rows [n, d] with the n tokens from index `start` on."""
         start, done = start + self.first, 0
         content = rows.view(np.uint8).reshape(-1).data
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -167,11 +168,11 @@ class Tokens:
 
 
 class Selected:
-    """Some of the tokens of one hook, as an array [N, d] that is never read into memory completely.
+    """Some of the tokens of one hook, as an array [N, d] whose rows are read when indexed.
 
     Attributes:
       tokens: the tokens of the hook.
-      rows: the numbers of the chosen tokens in ascending order, i64[N].
+      rows: the indices of the chosen tokens in ascending order, i64[N].
       shape: (N, d).
       dtype: the dtype of the stored elements.
     """
@@ -191,7 +192,7 @@ class Selected:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        # Read in order, because single tokens would be read one at a time.
+        # Large blocks are read in order, which is faster than reading the tokens one by one.
         parts = [np.empty((0, self.shape[1]), self.dtype)]
         for start in range(0, len(self.tokens), BLOCK * BLOCK):
             first, last = np.searchsorted(self.rows, [start, start + BLOCK * BLOCK])
@@ -201,18 +202,18 @@ class Selected:
         return np.concatenate(parts).astype(dtype or self.dtype, copy=False)
 
     def reserve(self, tokens: int) -> None:
-        """Allows the blocks that hold so many chosen tokens to stay mapped."""
+        """Allows the blocks of about `tokens` chosen tokens to stay memory-mapped at a time."""
         self.tokens.reserve(-(-tokens * len(self.tokens) // max(1, len(self))))
 
     def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Reads rows by their numbers among the chosen tokens; see `Tokens`."""
+        """Reads rows by their indices among the chosen tokens; see `Tokens`."""
         if isinstance(indices, slice):
             return self.tokens[self.rows[indices]]
         return self.tokens[self.rows[_numbers(indices, len(self))]]
 
 
 def _numbers(indices: Any, tokens: int) -> np.ndarray:
-    """Returns token numbers i64[...] after checking that they are integers from 0 to N - 1."""
+    """Returns indices as i64[...] after checking that they are integers from 0 to N - 1."""
     wanted = np.asarray(indices)
     # A mask read as integers would give tokens 0 and 1, and a tuple would index more axes.
     if isinstance(indices, tuple) or (wanted.size and wanted.dtype.kind not in "iu"):

@@ -1,10 +1,11 @@
-"""Writing a store of activations append by append, so that a killed writer can be resumed.
+"""Writes a store of activations, append by append; a writer that was killed can be resumed.
 
 with ActivationWriter(folder, provenance={"model": "gpt2", "revision": "e7da7f2"}) as writer:
     for i in range(writer.appends, len(texts)):        # continues after what is on the disk
         writer.append({"blocks.6": model(texts[i])})   # numpy, JAX or torch, [B, P, d]
 
-Integers may stand beside them, which tell later what each token is:
+`columns` stores integers for each token next to its activations, such as its id, so that the token
+can be identified later:
 
         writer.append({"blocks.6": values}, columns={"token": ids, "document": numbers})
 """
@@ -39,11 +40,11 @@ from aejax.files import as_json, lock_folder, unlock, writing
 class ActivationWriter:
     """Appends the activations of the same tokens at one or several hooks to a store.
 
-    An existing store is continued: a half-written one after the last append that is on the disk, a
-    complete one after its end. Only one process at a time can write a store.
+    An existing store is continued after the last append that is on the disk. Only one process at a
+    time can write a store.
 
     Attributes:
-      index: the index of what is on the disk so far.
+      index: the record of the hooks, shards and tokens that are on the disk so far.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class ActivationWriter:
           folder: the folder of the store.
           provenance: the source of the activations, such as model, revision and data set, as JSON
             values.
-          filter: the tokens not to store; by default all are stored.
+          filter: which tokens not to store; by default all are stored.
           dtype: "float32", "float16" or "bfloat16"; by default the dtype of the first append
             (float64 becomes float32).
-          shard_tokens: a shard ends with the append with which it has so many tokens or more.
+          shard_tokens: the number of tokens in a shard; the append that reaches it ends the shard.
 
         Raises:
           UserError: if the store was begun with other arguments, another process is writing it, or
@@ -95,7 +96,10 @@ class ActivationWriter:
 
     @property
     def appends(self) -> int:
-        """The number of calls of `append` whose tokens are on the disk; continue with this one."""
+        """The number of calls of `append` whose tokens are on the disk.
+
+        A resumed writer must append the same data from this index on.
+        """
         return self.index.appends
 
     def append(
@@ -113,13 +117,12 @@ class ActivationWriter:
           mask: bool [n] or [B, P], False for tokens not to store, such as padding.
           positions: the tokens' positions in their sequence, integers [n] or [B, P]; by default 0
             to P - 1.
-          columns: integers to store beside the tokens by name, such as {"token": ids, "document":
-            numbers}, [n] or [B, P]; [B] gives all tokens of a sequence the same. With them the
-            positions, where they are known, are stored as the column "position". Each append needs
-            the same columns.
+          columns: name -> an integer for each token, [n] or [B, P], or for each sequence, [B], such
+            as {"token": ids, "document": numbers}. If columns are given, known positions are stored
+            too, as the column "position". Each append needs the same columns.
 
         Raises:
-          UserError: if shapes, hooks or dtypes do not match, a token that mask and position keep
+          UserError: if shapes, hooks or dtypes do not match, a token that mask and filter keep
             holds NaN or an infinity, or the disk is full. Nothing of this append is stored then.
         """
         if self._lock is None:
@@ -147,8 +150,8 @@ class ActivationWriter:
                 )
             others = ~np.isin(ids, self.filter.tokens)
             rows, place = _keep(rows, place, others, dropped, "token")
-        # This follows the mask, since padding may hold anything, and precedes the filter of norms,
-        # which would drop an infinity without an error.
+        # This check comes after the mask, because padding may hold anything, and before the filter
+        # by norm, which would drop an infinity without an error.
         for name, values in rows.items():
             check_finite(values, f"append {call}, hook {name!r}")
         limits = self._pending.limits if self._pending else self.index.limits
@@ -203,7 +206,7 @@ class ActivationWriter:
         self.close()
 
     def _begun(self, settings: dict[str, Any]) -> Index:
-        """Returns the checked index of an existing store, or that of a new one."""
+        """Returns the index of an existing store after checking it, or writes that of a new one."""
         for left in self.folder.glob(".*.partial"):
             left.unlink()
         if not (self.folder / FILE).exists():
@@ -249,7 +252,11 @@ class ActivationWriter:
         return known if begun else brought
 
     def _dtype(self, name: str, values: np.ndarray) -> np.dtype:
-        """Returns the dtype to store; without an explicit one, raises if it would change."""
+        """Returns the dtype to store.
+
+        Raises:
+          UserError: if no dtype was requested and the values' dtype is not that stored before.
+        """
         known = {hook.name: hook.dtype for hook in self._pending.hooks} if self._pending else {}
         own = "float32" if values.dtype == np.float64 else values.dtype.name
         wanted = self.dtype or known.get(name, own)
@@ -269,14 +276,14 @@ class ActivationWriter:
 
 
 def _keep(rows, place, kept, dropped, reason):
-    """Selects the tokens that are kept, and adds the number of the others to dropped[reason].
+    """Returns rows and place with the kept tokens only, and counts the others in dropped[reason].
 
     Args:
       rows: hook -> [n, d].
       place: {"mask": ..., "position": ...} and the columns, each [n] or None.
       kept: bool[n], or None to keep all tokens.
       dropped: reason -> the number of dropped tokens.
-      reason: why the others are dropped.
+      reason: the reason for which the other tokens are dropped, one of REASONS.
     """
     if kept is None or kept.all():
         return rows, place

@@ -1,7 +1,7 @@
 """Data sets of pictures, prepared by builders of tensorflow-datasets or read from a folder.
 
-A data set with a name has a function `(name, manual_dir, folder) -> NamedDataset` in one file, and
-an entry in `NAMED`. All other names are those of tensorflow-datasets, which need no entry.
+Each data set of aejax's own has a function (name, manual_dir, folder) -> NamedDataset, which
+`NAMED` lists. All other names are those of tensorflow-datasets.
 """
 
 from aejax.data.pictures import builders, faces, sprites

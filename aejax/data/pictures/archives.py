@@ -1,4 +1,4 @@
-"""Downloading and unpacking the original files of a data set for a tfds builder.
+"""Downloads and unpacks the original files of a data set for a tfds builder.
 
 "Upstream" is the publisher of a data set. Nothing here needs TensorFlow.
 """
@@ -39,7 +39,11 @@ class Archives:
         return self._manual_dir
 
     def download(self, urls: Any) -> Any:
-        """Fetches files; returns `urls`, a tree of lists and mappings, with paths for its URLs."""
+        """Downloads every URL in `urls`, a tree of lists and mappings.
+
+        Returns:
+          The same tree with each URL replaced by the path of its file.
+        """
 
         def one(url: Any) -> Path:
             url = getattr(url, "url", url)  # tfds.download.Resource has an attribute `url`
@@ -52,10 +56,10 @@ class Archives:
         return _mapped(one, urls)
 
     def verified(self, times: Mapping[str, int | None]) -> bool:
-        """Returns whether all requested files have upstream's content.
+        """Returns whether all requested files have the content that upstream published.
 
         Args:
-          times: the argument `time` of `is_upstream` for each file name.
+          times: file name -> the time in upstream's gzip header, or None; see `is_upstream`.
         """
         return bool(self.used) and all(
             url in self._known
@@ -64,15 +68,19 @@ class Archives:
         )
 
     def extract(self, paths: Any) -> Any:
-        """Unpacks zip and tar files; returns the tree `paths` with folders in their place."""
+        """Unpacks every zip and tar file in `paths`, a tree of lists and mappings.
+
+        Returns:
+          The same tree with each path replaced by the folder of the unpacked files.
+        """
         return _mapped(self._extracted, paths)
 
     def download_and_extract(self, urls: Any) -> Any:
-        """Downloads and unpacks; returns the tree `urls` with folders in the place of URLs."""
+        """Downloads and unpacks every URL in `urls`; returns the tree with folders for URLs."""
         return self.extract(self.download(urls))
 
     def iter_archive(self, path: Path) -> Iterator[tuple[str, io.BytesIO]]:
-        """Yields the name and content of each file in a zip or tar file, in its order.
+        """Yields the name and content of each file in a zip or tar file, in stored order.
 
         Raises:
           UserError: if the file is damaged, or neither a zip nor a tar file.

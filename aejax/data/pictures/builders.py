@@ -1,4 +1,4 @@
-"""Named data sets of pictures: digits, those in the format of MNIST, and stock ones of tfds."""
+"""Named data sets of pictures: digits, those in MNIST's file format, and any other of tfds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.optional import needs
 
 
 def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None) -> NamedDataset:
-    """Makes scikit-learn's 1,797 digits (the test set of UCI's Optical Recognition of Digits)."""
+    """Returns scikit-learn's 1,797 digits (the test set of UCI's Optical Recognition of Digits)."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     found = needs("sklearn.datasets", f"preparing {name}").load_digits()
     made = builder(
@@ -33,15 +33,21 @@ class Idx(NamedTuple):
     """A data set of 28x28 pictures in four files of MNIST's idx format."""
 
     counts: Mapping[str, int] = {"train": 60_000, "t10k": 10_000}
-    # The times in upstream's gzip headers; they identify files whose header was rewritten.
+    # The times in upstream's gzip headers, by which files with a rewritten header are recognised.
     times: Mapping[str, int] = {}
 
     def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-        """Adapts the builder of tfds to files that this class reads; name and version are kept."""
+        """Returns the data set: tfds' builder, with examples that this class reads from the files.
+
+        Args:
+          name: the name of the data set in tfds.
+          manual_dir: a folder with the upstream files, or None to download them.
+          folder: the folder for downloaded files.
+        """
         tfds = needs("tensorflow_datasets", f"preparing {name}")
         stock = tfds.builder_cls(name)
         archives = Archives(manual_dir, folder, stock.url_infos)
-        # All four files are read before anything is written, so that a damaged file stops early.
+        # All four files are read before anything is written, so a damaged file raises here.
         splits = {
             "train": self._read(archives, stock.URL, "train"),
             "test": self._read(archives, stock.URL, "t10k"),
@@ -75,7 +81,7 @@ IDX = {
 
 
 def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) -> NamedDataset:
-    """Makes any other image data set of tensorflow-datasets with its own builder.
+    """Returns an image data set of tensorflow-datasets, which its own builder prepares.
 
     Args:
       name: the name of the data set in tensorflow-datasets.

@@ -17,10 +17,10 @@ LFW = 100  # the first 100 pictures of lfw_subset are faces, the others are not
 
 
 def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Makes Brendan Frey's video of a face, 1,965 frames of 28x20 pixels, from --manual-dir.
+    """Returns Brendan Frey's video of a face, 1,965 frames of 28x20 pixels, read from manual_dir.
 
-    Consecutive frames are almost equal, so the splits are blocks of time, and `blocks` leaves out
-    the frames at the borders of held-out blocks.
+    Consecutive frames are almost equal, so the splits are made of blocks of time, and `blocks`
+    leaves out the frames at the borders of validation and test blocks.
 
     Raises:
       UserError: if no folder was given, or its file is missing or damaged.
@@ -40,7 +40,7 @@ def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset
 
 
 def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Makes the 100 faces, 25x25 pixels, that scikit-image's lfw_subset contains."""
+    """Returns the 100 faces, 25x25 pixels, that scikit-image's lfw_subset contains."""
     data = needs("skimage.data", f"preparing {name}")
     # The values are averages over three channels, so they are rounded to the nearest level.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
@@ -48,7 +48,7 @@ def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset
 
 
 def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarray]:
-    """Divides a video into blocks of time; every fifth is test data, every tenth validation data.
+    """Divides a video into blocks of time: one in five is test data, one in ten validation data.
 
     Args:
       frames: the number of frames in the video.
@@ -57,7 +57,7 @@ def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarr
         they resemble neighbouring train frames.
 
     Returns:
-      Frame numbers of "train", "validation" and "test", i64[n] each, in order.
+      {"train": ..., "validation": ..., "test": ...}: the indices of each split's frames, i64[n].
 
     Raises:
       UserError: if a block would be empty.
@@ -98,7 +98,7 @@ def _frames(path: Path) -> np.ndarray:
 
 
 def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
-    """Makes a data set of grey pictures u8[N, H, W] without labels from the pictures per split."""
+    """Returns a data set of grey pictures without labels; parts is split -> u8[N, H, W]."""
     features = needs("tensorflow_datasets", f"preparing {dataset}").features
     shape = (*next(iter(parts.values())).shape[1:], 1)
     splits = {part: examples(images) for part, images in parts.items()}

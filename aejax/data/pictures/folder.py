@@ -1,4 +1,4 @@
-"""A folder of pictures, whose subfolders, if there are any, are the classes."""
+"""Reads a folder of pictures, whose subfolders, if there are any, are the classes."""
 
 from __future__ import annotations
 

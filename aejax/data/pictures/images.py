@@ -1,4 +1,4 @@
-"""Train, validation and test splits of pictures: a named data set, or a folder."""
+"""Loads a named data set or a folder of pictures as train, validation and test splits."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ def images(
 
     Args:
       name_or_folder: the name of a data set, or a folder.
-      binarise: "dynamic" draws the train split's pixels from a Bernoulli again at every step, and
+      binarise: "dynamic" draws the train split's pixels from a Bernoulli anew at every step, and
         those of validation and test once with a fixed seed; "static" draws all three splits once;
         "none" keeps the grey values.
-      data_dir: the folder where the data set is prepared; by default that of tensorflow-datasets.
+      data_dir: the folder of prepared data sets; by default that of tensorflow-datasets.
       manual_dir: a folder with the upstream files; if it is given, nothing is downloaded.
-      validation: the share (below 1) or the number of the train examples that become the validation
-        split. By default this is the data set's own validation split; without one, as many
-        examples as the test split has, but at most a fifth of train; without a test split, a tenth.
+      validation: the share (below 1) or the number of train examples that become the validation
+        split. By default the data set's own validation split is used. If it has none, as many
+        train examples are taken as the test split has, but at most a fifth; if it has no test split
+        either, a tenth.
       seed: the seed of the random division, also for the test split if the data set has none.
 
     Returns:
@@ -67,7 +68,7 @@ def _prepared(
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
 ) -> Prepared:
-    """Returns the data set, which is prepared now if it was not yet."""
+    """Reads the data set, after preparing it if that was not done before."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
     if path:
@@ -84,7 +85,7 @@ def _prepared(
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Makes the columns of train, validation and test from the splits that a data set has."""
+    """Returns the columns of train, validation and test, dividing the data set's own splits."""
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Writing a data set of pictures into the data folder, completely or not at all."""
+"""Prepares a data set of pictures: writes it into the data folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aejax.optional import needs
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
-    """Prepares a data set: in the format array_record, and as .npz for `store.read_prepared`.
+    """Writes a data set to data_dir, in the format array_record and as .npz, and returns it.
 
     Args:
       name: a name in `aejax.data.pictures.NAMED`, or an image data set of tensorflow-datasets.
@@ -57,7 +57,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
 
 
 def _adopted(name: str, folder: Path) -> Prepared:
-    """Reads a data set that tfds itself has prepared, and adds the .npz if it can be written."""
+    """Reads a data set that tfds itself has prepared, and writes its .npz if the folder allows."""
     tfds = needs("tensorflow_datasets", f"reading {name}, which is prepared as array_record only,")
     with quiet_tfds():
         builder = tfds.builder_from_directory(str(folder))
@@ -68,7 +68,7 @@ def _adopted(name: str, folder: Path) -> Prepared:
 
 
 def _built(name: str, made: NamedDataset, workspace: Path) -> Any:
-    """Runs the builder inside the workspace and returns it."""
+    """Prepares a data set inside the workspace and returns the tfds builder that did it."""
     config = {"config": name.partition("/")[2]} if "/" in name else {}
     try:
         builder = made.builder(data_dir=str(workspace), file_format="array_record", **config)

@@ -1,9 +1,10 @@
 """Sprites: rendered binary pictures of one shape each, whose five factors are known exactly.
 
-The data set resembles dSprites (Matthey et al. 2017) but differs in two ways. The orientation stays
-in an interval in which no shape repeats itself, so a code with one latent per factor exists; in
-dSprites a square or an ellipse looks the same after part of a full turn. And no factor has more
-than 20 values, so that a histogram of 20 bins can distinguish them.
+The data set resembles dSprites (Matthey et al. 2017) but differs in two ways. First, orientations
+range from 0 to 90 degrees, within which no shape looks the same twice, so that a code with one
+latent per factor exists; in dSprites a square or an ellipse looks the same after part of a full
+turn. Second, no factor has more than 20 values, so that a histogram of 20 bins can distinguish
+them.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
 
 
 def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Makes the data set of one of GRIDS; it needs neither files nor a folder."""
+    """Returns the data set of one of GRIDS; manual_dir and folder are not used."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]
     columns = [f"label_{factor}" for factor in FACTORS]
@@ -76,7 +77,7 @@ def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedData
 
 
 def _sprite(grid: Grid, kind: str, scale: int, orientation: int) -> np.ndarray:
-    """Renders a sprite in the middle of u8[width, width]: 255 where it covers a pixel's centre."""
+    """Renders a sprite as u8[width, width]: 255 where it covers a pixel's centre, 0 elsewhere."""
     points = np.arange(grid.width) - (grid.width - 1) / 2
     size = grid.width / 2 * (1 + scale / (grid.scales - 1)) / 2
     angle = math.radians(90 * orientation / (grid.orientations - 1))

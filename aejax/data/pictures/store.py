@@ -1,4 +1,4 @@
-"""A prepared data set as one .npz file beside its array_record files, read with numpy alone."""
+"""Writes and reads a prepared data set as one .npz file, for which numpy alone is enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "aejax.npz"
 
 
 class Prepared(NamedTuple):
-    """A data set with its own splits, before the division into train, validation and test."""
+    """A data set with the splits of its publisher, before the division into three splits."""
 
     name: str
     columns: dict[str, dict[str, np.ndarray]]  # split -> image u8[N, H, W, C], label i32[N]
@@ -22,7 +22,7 @@ class Prepared(NamedTuple):
     classes: tuple[str, ...]  # the names of the labels
     origin: str  # where the files came from and whether their content was verified
     # A reader of all examples, if the data set does not fit in memory; the columns then hold `row`
-    # i32[N], the example numbers in the reader, instead of `image`.
+    # i32[N], the indices of the examples in the reader, instead of `image`.
     reader: Reader | None = None
     content: str | None = None  # sha256 over all examples of the reader
 

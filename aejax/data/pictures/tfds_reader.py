@@ -1,4 +1,4 @@
-"""Reading the data set of a prepared tfds builder: into arrays, or as a reader if it is large."""
+"""Reads the data set of a prepared tfds builder: into arrays, or as a reader if it is large."""
 
 from __future__ import annotations
 

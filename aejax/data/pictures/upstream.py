@@ -1,4 +1,4 @@
-"""Original ("upstream") files of a data set: finding, downloading, verifying and reading them."""
+"""Finds, downloads, verifies and reads the original ("upstream") files of a data set."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# A download is given up after so many seconds without an answer.
+# The number of seconds without an answer after which a download is given up.
 PATIENCE = 30
 
 
 def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, folder: Path) -> Path:
-    """Finds an upstream file in manual_dir, or downloads it if no manual_dir is given.
+    """Finds an upstream file in manual_dir, or downloads it to folder if manual_dir is None.
 
     Args:
       url: the address of the file.

@@ -35,7 +35,7 @@ def directions(seed: int, stream: tuple[int, ...], features: int, size: int) -> 
 def correlated_draws(
     seed: int, stream: tuple[int, ...], probability: np.ndarray, factor: np.ndarray, rows: int
 ) -> np.ndarray:
-    """Draws correlated Bernoulli variables, by a Gaussian copula of low rank.
+    """Draws correlated activations of features (Bernoulli) by a Gaussian copula of low rank.
 
     Feature i is active if factor_i . g + sqrt(1 - ||factor_i||^2) e_i exceeds the normal quantile
     of 1 - probability_i, where g and e are standard normal and all features of a token share g.
@@ -50,8 +50,8 @@ def correlated_draws(
       rows: the number of tokens, n.
 
     Returns:
-      Positive numbers f64[n, G]. A feature is active if its number is below 1. Given that it is
-      active, the number is uniform on (0, 1), so it can be used as a second, independent draw.
+      Positive values f64[n, G]. A feature is active if its value is below 1. Given that it is
+      active, the value is uniform on (0, 1), so it can be used as a second, independent draw.
     """
     given = probability[None, :]
     if factor.shape[1]:
@@ -66,7 +66,7 @@ def correlated_draws(
 def factors(
     seed: int, stream: tuple[int, ...], features: int, rank: int, scale: float
 ) -> np.ndarray:
-    """Draws the factors for `correlated_draws`: normal f64[G, rank], of length sqrt(0.99) at most.
+    """Draws `factor` of `correlated_draws`: normal f64[G, rank], rows of norm <= sqrt(0.99).
 
     Args:
       seed: the seed, 0 or more.

@@ -1,13 +1,14 @@
-"""Synthetic activations in an activation store, with their true features in a folder inside it.
+"""Makes an activation store of synthetic activations, and stores their true features with it.
 
     store, truth = synthetic(folder, Superposition(features=64, size=24), tokens=100_000)
     train, validation, test = store.splits(HOOK, validation=0.05, test=0.05)
     truth.dictionary                     # f32[G, d], whose rows have norm 1
     truth.features(95_000, 100_000)      # f32[5000, G], the features of tokens 95,000 to 99,999
-    truth_of(test).features(0, 5_000)    # the same, counted from the first token of the split
+    truth_of(test).features(0, 5_000)    # the same features, indexed within the split
 
-A recipe is a frozen dataclass of numbers. Its methods `dictionary()`, `constant()` and `block(i)`
-are pure functions of these numbers, so any block of tokens can be made again on any machine.
+A recipe, such as `Superposition`, is a frozen dataclass of numbers that defines the distribution of
+the tokens. Its methods `dictionary()`, `constant()` and `block(i)` are pure functions of these
+numbers, so any block of tokens can be computed again on any machine.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from aejax.files import as_json, read_json, replacing, write_bytes, write_json, 
 HOOK = "synthetic"
 FOLDER = "truth"
 ABOUT = "recipe.json"
-# The number of tokens in a block of a recipe; another number would give other tokens.
+# The number of tokens in a block of a recipe; changing it would change the tokens that are drawn.
 ROWS = 4096
 # The number of blocks in one append to the store, and in one file of features.
 BLOCKS = 16
@@ -53,11 +54,11 @@ class Active(NamedTuple):
     """The active features of n tokens, concatenated token by token."""
 
     counts: np.ndarray  # i32[n], the number of active features of each token
-    indices: np.ndarray  # i32[sum of counts], the numbers of the active features
+    indices: np.ndarray  # i32[sum of counts], the indices of the active features
     values: np.ndarray  # f32[sum of counts], their activations, above zero
 
     def dense(self, features: int) -> np.ndarray:
-        """Returns the activations of all G = features features, f32[n, G]."""
+        """Returns the activations of all features, f32[n, G], where G = `features`."""
         full = np.zeros((len(self.counts), features), np.float32)
         full[np.repeat(np.arange(len(self.counts)), self.counts), self.indices] = self.values
         return full
@@ -70,7 +71,7 @@ class Active(NamedTuple):
 
 
 class Recipe(Protocol):
-    """A model of synthetic activations, as a frozen dataclass of numbers."""
+    """A distribution of synthetic activations, as a frozen dataclass of its parameters."""
 
     @property
     def features(self) -> int:
@@ -82,7 +83,7 @@ class Recipe(Protocol):
         ...
 
     def constant(self) -> np.ndarray:
-        """Returns what is added to every token, f32[d]."""
+        """Returns the constant vector that is added to every token, f32[d]."""
         ...
 
     def block(self, number: int) -> Active:
@@ -91,7 +92,7 @@ class Recipe(Protocol):
 
 
 def sparse(dense: np.ndarray) -> Active:
-    """Returns the entries above zero of dense activations [n, G]."""
+    """Converts activations [n, G] to a record of their entries above zero."""
     rows, columns = np.nonzero(dense > 0)
     counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
     return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
@@ -107,7 +108,7 @@ class Truth:
     """The true dictionary and features of a synthetic store."""
 
     folder: Path  # the folder of the truth, inside that of the store
-    recipe: dict[str, Any]  # the recipe's name and numbers
+    recipe: dict[str, Any]  # the class name and the fields of the recipe
     dictionary: np.ndarray  # f32[G, d], whose rows have norm 1
     tokens: int  # the number of tokens, N
     file_tokens: int  # the number of tokens whose features are in one file
@@ -148,18 +149,18 @@ class Truth:
 def synthetic(
     folder: str | Path, recipe: Recipe, tokens: int, dtype: str = "float32"
 ) -> tuple[Activations, Truth]:
-    """Makes a store of synthetic activations, or opens it if it was made before.
+    """Writes a store of synthetic activations, or opens it if it exists.
 
-    A call that was killed is continued by the next one, and the result is the same to the bit.
+    If a call was killed, the next one continues it, and the result is bitwise the same.
 
     Args:
       folder: the folder of the store; its subfolder `truth` holds the true features.
-      recipe: the model of the activations: `Superposition`, `SynthBench` or another one.
+      recipe: the distribution of the activations: `Superposition`, `SynthBench` or another one.
       tokens: the number of tokens, N.
       dtype: the dtype of the store; the truth is always f32.
 
     Returns:
-      The store, which has the single hook HOOK, and its truth.
+      The store, which has the single hook HOOK, and its true dictionary and features.
 
     Raises:
       UserError: if the folder holds other data or cannot be written.
@@ -177,7 +178,7 @@ def synthetic(
         kept = {**about, "file_tokens": size, "dictionary_sha256": sha256}
         hashes = _hashes(beside / ABOUT)[: writer.appends]
         write_json(beside / ABOUT, {**kept, "features_sha256": hashes})
-        # A file without a recorded hash is made again, because its reader could not verify it.
+        # A file without a recorded hash is written again, because it could not be verified later.
         for i in range(len(hashes), -(-tokens // size)):
             stop = min(tokens, (i + 1) * size)
             blocks = range(i * BLOCKS, -(-stop // ROWS))
@@ -196,10 +197,10 @@ def synthetic(
 
 
 def truth(folder: str | Path) -> Truth:
-    """Opens the truth of a store that `synthetic` made.
+    """Opens the true dictionary and features of a store that `synthetic` wrote.
 
     Raises:
-      UserError: if the truth is missing or damaged.
+      UserError: if they are missing or damaged.
     """
     beside = Path(folder).expanduser() / FOLDER
     about = _described(beside / ABOUT)
@@ -232,10 +233,10 @@ class SplitTruth(NamedTuple):
 
 
 def truth_of(split: Split) -> SplitTruth:
-    """Opens the truth of a split of a synthetic store.
+    """Opens the true dictionary and features of a split of a synthetic store.
 
     Raises:
-      UserError: if the split is not of a synthetic store, or the truth is missing or damaged.
+      UserError: if the split is not of a synthetic store, or they are missing or damaged.
     """
     tokens = split.arrays.get(HOOK)
     if not isinstance(tokens, Tokens):
@@ -289,7 +290,10 @@ def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
 
 
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """Makes a whole block of tokens f32[ROWS, d], since a product's bits depend on its shape."""
+    """Computes a whole block of tokens, f32[ROWS, d].
+
+    Blocks always have ROWS tokens, because the rounding of a matrix product depends on its shape.
+    """
     return active.dense(len(dictionary)) @ dictionary + constant
 
 

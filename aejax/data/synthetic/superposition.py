@@ -25,8 +25,9 @@ class Superposition:
       active: the mean number of active features of a token.
       decay: the ratio of the probabilities of feature i + 1 and feature i.
       rank: the rank of the correlations; 0 makes the features independent.
-      correlation: the standard deviation of an entry of the copula's factors; on average a share
-        rank * correlation^2 of a feature's variance in the copula is common to all features.
+      correlation: the standard deviation of an entry of the copula's factors (low-rank loadings);
+        rank * correlation^2 is the mean share of a feature's variance that all features have in
+        common.
       seed: the seed, 0 or more.
     """
 
@@ -64,7 +65,7 @@ class Superposition:
         return directions(self.seed, (0,), self.features, self.size).astype(np.float32)
 
     def constant(self) -> np.ndarray:
-        """Returns zeros f32[d], since nothing is added to the tokens."""
+        """Returns zeros f32[d], because no constant is added to the tokens."""
         return np.zeros(self.size, np.float32)
 
     def block(self, number: int) -> Active:

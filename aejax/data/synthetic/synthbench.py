@@ -16,15 +16,17 @@ class SynthBench:
     """The data of SynthSAEBench (Chanin and Garriga-Alonso 2026, arXiv 2602.14687).
 
     The defaults are small enough for a CPU. The published SynthSAEBench-16k (`published()`) has
-    16,384 features, size 768, 128 roots, and otherwise the same numbers; here a token of it has
-    34.8 active features (published: about 34). In the model, features fire by a Gaussian copula of
-    low rank with Zipf probabilities. A child is silenced if its parent is silent, and of the firing
-    children of a parent one, drawn at random, stays; children fire more often before that to
-    compensate. Magnitudes are normal and cut at zero.
+    16,384 features, size 768, 128 roots, and otherwise the same settings; with them this class
+    draws 34.8 active features per token (published: about 34).
+
+    Which features are active is drawn from a Gaussian copula of low rank with Zipf probabilities.
+    Features form trees: a child is set inactive if its parent is inactive, and of the active
+    children of one parent only one, chosen at random, stays active. To compensate, children are
+    drawn active with a higher probability. Magnitudes are normal, with negative ones set to zero.
 
     Attributes:
-      features: the number of features, G, from the most to the least frequent; in this order they
-        fill the trees level by level.
+      features: the number of features, G. Feature 0 is the most frequent; in this order the
+        features fill the trees level by level.
       size: the dimension of a token, d.
       exponent: the exponent of Zipf's law, which gives a feature's probability by its rank.
       most: the probability of the most frequent feature to be active.
@@ -97,16 +99,19 @@ class SynthBench:
         return cls(features, size, **zipf, **alone, **magnitudes, offset=1.0, seed=seed)
 
     def probability(self) -> np.ndarray:
-        """Returns the probability of each feature to be active, f64[G], by Zipf's law.
+        """Returns the intended probability of each feature to be active, f64[G], by Zipf's law.
 
-        The hierarchy realises it only approximately, see `fires`.
+        With a hierarchy the actual probabilities are only close to these; see `fires`.
         """
         power = np.arange(1, self.features + 1, dtype=np.float64) ** -self.exponent
         share = (power - power[-1]) / max(power[0] - power[-1], 1e-12)
         return self.least + (self.most - self.least) * share
 
     def levels(self) -> list[tuple[range, range]]:
-        """Returns (parents, children) of each level; a parent's children are consecutive."""
+        """Returns (indices of parents, indices of children) for each level of the trees.
+
+        The children of one parent have consecutive indices.
+        """
         found, level = [], range(min(self.roots, self.features))
         for _ in range(self.depth):
             stop = min(self.features, level.stop + len(level) * self.branching)
@@ -115,10 +120,10 @@ class SynthBench:
         return [(parents, children) for parents, children in found if children]
 
     def fires(self) -> np.ndarray:
-        """Returns the probability of each feature to fire before the hierarchy silences any.
+        """Returns the probability with which each feature is drawn active, f64[G], at most 0.99.
 
-        A child's probability is divided by p(parent) and multiplied by 1 + the mean number of
-        siblings that fire with it, to compensate for the silencing; f64[G], at most 0.99.
+        The hierarchy then sets some features inactive. To compensate, a child's probability is
+        divided by p(parent) and multiplied by 1 + the mean number of siblings active with it.
         """
         p = self.probability()
         raised = p.copy()
@@ -132,7 +137,7 @@ class SynthBench:
     def dictionary(self) -> np.ndarray:
         """Returns the features' directions, f32[G, d]: unit rows, made more orthogonal."""
         rows = directions(self.seed, (0,), self.features, self.size)
-        # This step size cannot overshoot, by the largest eigenvalue of the matrix of overlaps.
+        # The step size is below the limit set by the largest eigenvalue of the overlap matrix.
         rate = 0.25 / (1.0 + np.sqrt(self.features / self.size)) ** 2
         for _ in range(self.orthogonal_steps):
             overlap = rows @ rows.T
@@ -142,7 +147,7 @@ class SynthBench:
         return rows.astype(np.float32)
 
     def constant(self) -> np.ndarray:
-        """Returns what is added to every token, f32[d]: a random direction of norm `offset`."""
+        """Returns the vector that is added to every token, f32[d], of norm `offset`."""
         return (self.offset * directions(self.seed, (5,), 1, self.size)[0]).astype(np.float32)
 
     def block(self, number: int) -> Active:
@@ -164,13 +169,14 @@ class SynthBench:
 def _gate(
     on: np.ndarray, drawn: np.ndarray, parents: range, children: range, branching: int
 ) -> None:
-    """Silences, in place, children of silent parents, and all but one child of a firing parent.
+    """Sets children of inactive parents inactive, and all but one child of each active parent.
 
     Args:
-      on: which features fire, bool[n, G]; it is final for the parents of this level.
-      drawn: f64[n, G] from `correlated_draws`; the firing child with the largest draw stays.
-      parents: the features of one level.
-      children: their children, `branching` for each parent in turn; the last may have fewer.
+      on: bool[n, G], whether each feature is active, changed in place; the parents' are final.
+      drawn: f64[n, G] from `correlated_draws`; the active child with the largest value stays.
+      parents: the indices of the features of one level.
+      children: the indices of their children, `branching` for each parent in turn; the last parent
+        may have fewer.
       branching: the number of children of a parent.
     """
     rows, count = len(on), len(children)

@@ -1,6 +1,6 @@
 """Text data sets: corpora of documents, which may have labels, divided document by document.
 
-A named corpus has a function `source(manual_dir)` in one file, and an entry in `NAMED`.
+Each named corpus has a module with a function `source(manual_dir)`, which `NAMED` lists.
 """
 
 from aejax.data.text import bible, brown, wordnet

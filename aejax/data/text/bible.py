@@ -25,7 +25,7 @@ VERSE = re.compile(r" +(?P<verse>[0-9]+) (?P<text>.*)")
 
 
 def source(manual_dir: Path | None) -> Source:
-    """Describes the text that the program `bible` writes, at whatever line length.
+    """Returns the Source of the text that the program `bible` writes, with lines of any length.
 
     Args:
       manual_dir: the folder that holds kjv.txt.
@@ -77,8 +77,8 @@ def _documents(path: Path) -> Iterator[Grouped]:
 
 
 def _chapter(book: str, chapter: int, verses: list[str]) -> Grouped:
-    # A line break replaces one or two blanks, so runs of blanks become one: then the text does
-    # not depend on the line length.
+    # The program breaks lines at one or two blanks; every run of white space becomes one blank, so
+    # that the text does not depend on the line length.
     text = "\n".join(" ".join(verse.split()) for verse in verses)
     return Document(f"{book} {chapter}", text, book), ()
 

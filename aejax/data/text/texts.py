@@ -1,4 +1,4 @@
-"""Train, validation and test splits of texts: a named corpus, a folder of files, or JSON lines."""
+"""Loads a named corpus, a folder of files or JSON lines as train, validation and test splits."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def texts(
 
     Args:
       name_or_path: the name of a corpus, a folder, or a file that ends in .jsonl or .ndjson.
-      data_dir: the folder where the corpus is prepared; by default that of tensorflow-datasets.
+      data_dir: the folder of prepared data sets; by default that of tensorflow-datasets.
       manual_dir: the folder with the files of a named corpus, needed until it is prepared.
-      validation: the share (below 1) or the number of the documents in the validation split; it
-        gets fewer if whole groups do not fill it exactly.
+      validation: the share (below 1) or the number of the documents in the validation split, which
+        gets fewer if documents that belong together do not fill it exactly.
       test: the share or the number of the documents in the test split, likewise.
       held_out: labels whose documents are kept out of the three splits and returned as `shifted`, a
         test set from another distribution. Other documents of the same groups are not used at all.
@@ -90,7 +90,7 @@ def _prepared(
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
 ) -> Path:
-    """Returns the folder of the prepared corpus, which is prepared now if it was not yet."""
+    """Returns the folder of the prepared corpus, after preparing it if that was not done before."""
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     root = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
     if name in NAMED and not isinstance(name_or_path, Path):
@@ -112,7 +112,7 @@ def _prepared(
 
 
 def _held_out(index: Index, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the numbers i32 of the documents to divide, and of those with a held-out label."""
+    """Returns the indices of the documents to divide, and of those with a held-out label, i32."""
     rows = np.arange(len(index.groups), dtype=np.int32)
     if not labels:
         return rows, rows[:0]
@@ -131,5 +131,5 @@ def _held_out(index: Index, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 
 
 def _fingerprint(content: str, rows: np.ndarray) -> str:
-    """Returns the sha256 over the corpus' hash and the numbers of the documents in the split."""
+    """Returns the sha256 over the corpus' hash and the indices of the split's documents."""
     return hashlib.sha256(content.encode() + rows.astype("<i4").tobytes()).hexdigest()
