@@ -131,7 +131,10 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of reconstructions; collapsed codes decode to unrelated images."""
+    """Builds the report page of reconstructions.
+
+    A model whose code has collapsed reconstructs images that are unrelated to its inputs.
+    """
     return Page(
         "Posterior collapse and its remedies",
         __doc__ or "",

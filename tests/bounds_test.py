@@ -238,6 +238,7 @@ def test_miwae_trains_as_the_bounds_it_joins():
         chex.assert_trees_all_close(left[0], right[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dreg_is_the_quieter_after_training():
     """On a model trained by IWAE, dreg's gradient has less than half of IWAE's variance.
 

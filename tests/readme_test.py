@@ -136,6 +136,7 @@ def test_a_part_leaves_as_the_page_says(here):
     assert (here / "out" / "run_exported.py").exists()
 
 
+@pytest.mark.slow
 def test_a_dictionary_is_made_saved_and_changed_as_the_page_says(here):
     """Fails if a name that the page uses is not reachable from `ae`."""
     names = run_all("aejax/dictionaries/README.md")

@@ -37,7 +37,7 @@ class Moments(NamedTuple):
 
 
 def empty(size: int) -> Moments:
-    """Returns the moments of zero tokens of dimension d = size."""
+    """Returns the moments before any token is added, for tokens of d = size numbers."""
     return Moments(0, np.zeros(size), 0.0, 0.0)
 
 

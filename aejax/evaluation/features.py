@@ -192,7 +192,7 @@ def recovery(
 
 
 def _features(features: Any) -> Callable[[int, int], np.ndarray]:
-    """Returns features as a function (start, stop) -> f[stop - start, G] of token indices."""
+    """Returns a function of (start, stop): the G features of tokens start to stop - 1, f[n, G]."""
     if callable(features):
         return features  # pyright: ignore[reportReturnType]
     rows = np.asarray(features)

@@ -99,7 +99,8 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
       generated: f[M, D].
 
     Raises:
-      UserError: as in `frechet_distance`.
+      UserError: if a set has fewer than 2 examples or numbers that are not finite, or if the sets
+        differ in D.
     """
     real, generated = _checked(real, generated, least=2)
 
@@ -143,8 +144,8 @@ def precision_recall(
 def spread(features: np.ndarray) -> float:
     """Returns the mean distance between two different examples, from features f[N, D].
 
-    It is large for varied examples and small for copies of a few prototypes, which the confidence
-    of a classifier cannot distinguish.
+    It is large for varied examples and small for copies of a few prototypes. The confidence of a
+    classifier cannot tell the two apart.
     """
     features, _ = _checked(features, features, least=2)
     total = sum(float(np.sqrt(squares(rows, features)).sum()) for rows in _blocks(features))

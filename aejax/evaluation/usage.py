@@ -29,12 +29,12 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
 
     Args:
       bound: a model bound to its variables. Without a prior or a random code the result is empty.
-      batch: examples on which the model was not trained; only the first EXAMPLES are used.
+      batch: examples on which the model was not trained; only the first 1,000 are used.
       key: the key of one draw per example.
 
     Returns:
       A mapping with the following entries.
-      active_units: f32[], the number of latents whose posterior mean has a variance above ACTIVE
+      active_units: f32[], the number of latents whose posterior mean has a variance above 0.01
         (Burda et al. 2016, section 5.2).
       kl_per_dimension: f32[L], nats, if the prior has it in closed form.
       mutual_information: f32[], nats, if the posterior's density can be evaluated at any latent,

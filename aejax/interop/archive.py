@@ -188,7 +188,11 @@ class _Machine:
         return items[::-1]
 
     def named(self, *parts: str) -> _Name:
-        """Returns a function's or class's name if tensors need it; raises UserError otherwise."""
+        """Returns the name of a function or class that an archive of tensors may name.
+
+        Raises:
+          UserError: for any other name.
+        """
         path = " ".join(parts)
         if path not in _STORAGES and path not in (_DICTIONARY, _TENSOR, _PARAMETER):
             raise UserError(

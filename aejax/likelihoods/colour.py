@@ -116,7 +116,7 @@ class ColourLogisticMixture(Likelihood):
         return drawn
 
     def _read(self, prediction: Array) -> _Mixture:
-        """Splits the prediction f32[B, H, W, 10 C] into the mixture's parameters."""
+        """Splits the prediction f32[B, H, W, 10 C] into the parameters of C mixture components."""
         count = self.components
         logits, rest = prediction[..., :count], prediction[..., count:]
         rest = rest.reshape((*rest.shape[:-1], 3, 3, count))

@@ -126,7 +126,8 @@ class LadderHead(nn.Module):
 
         Args:
           values: the level's features, f32[B, h, w, channels].
-          context: the pair (state of the trunk, context); only the state is read.
+          context: a pair: the state of the top-down network at this level, and the batch's context.
+            Only the state is used.
         """
         state, _ = context
         hidden = Convolution(self.channels, (3, 3), name="joined")(

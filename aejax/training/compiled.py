@@ -58,9 +58,9 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
 
     Args:
       learner: a learner to which all other wrappers were applied; this one must be the outermost.
-      mesh: the devices. Batches are sharded over the mesh axis "data", leaves that match a rule
-        as the rule states, and all other leaves are replicated. None uses the default device. With
-        several processes, each process passes its own slice of every batch.
+      mesh: the devices. Batches are sharded over the mesh axis "data". An array of the state whose
+        path matches a rule is sharded as that rule states; all others are replicated. None uses the
+        default device. With several processes, each process passes its own slice of every batch.
       rules: pairs of a regular expression for a leaf's path and the PartitionSpec of the leaf's
         trailing axes. The first rule that matches applies; axes that the mesh lacks are ignored.
 

@@ -29,7 +29,7 @@ NOISE_SEED = 13  # seed of the noise on test images
 
 
 def noised(split: Split, kind: str, level: float) -> np.ndarray:
-    """Returns the images of a split with noise, the same for every model, f32[N, *event]."""
+    """Adds fixed noise, the same for every model, to the images of a split; f32[N, *event]."""
     noise = NOISES[kind](level)
     return np.asarray(noise(jax.random.key(NOISE_SEED), pictures(split)))
 

@@ -104,6 +104,7 @@ def test_weights_are_unbiased_however_few_the_temperatures():
             assert abs(weight.mean() - 1) < 4 * error
 
 
+@pytest.mark.slow
 def test_weights_are_unbiased_where_the_steps_are_tuned():
     """E w = p(x) within three standard errors, although the first step is bad and a short walk
     tunes it.

@@ -48,6 +48,7 @@ def check(variables, file: pathlib.Path, changed: tuple[str, ...] = ()) -> None:
             np.testing.assert_allclose(np.asarray(found[name]), kept[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_old_run_of_an_experiment_goes_on_reports_and_samples(old, digits):
     """Fails if a class that config.json names, or a leaf of the state, has another path."""
     folder = old / "digits"

@@ -734,6 +734,7 @@ def deviation(one, other):
 class TestDraws:
     """Tests of K draws under a bound."""
 
+    @pytest.mark.slow
     def test_dreg_has_the_gradient_of_iwae_in_expectation(self):
         """They agree within 3 standard errors.
 
@@ -784,6 +785,7 @@ class TestDraws:
         _, metrics = gradient(objective, choice, LabelledGaussian())(jax.random.key(1))
         assert -2 <= float(metrics["sign"]) <= 2
 
+    @pytest.mark.slow
     def test_the_mean_over_draws_lowers_the_variance_alone(self):
         """Independent draws divide the variance by K. Fails if all draws share one key."""
         one = moments((ae.elbo(rate=SAMPLED), {}), 4000)["encoder"]

@@ -151,7 +151,7 @@ class AbsTopK(Largest):
 
 
 def _first(values: Array, active: Any) -> Array:
-    """Sets all but the first `active` columns of f32[B, k] to zero; columns descend by score."""
+    """Keeps the first `active` columns of values f32[B, k], sorted by score; the others are 0."""
     if active is None:
         return values
     return jnp.where(jnp.arange(values.shape[1])[None] < active, values, 0.0)

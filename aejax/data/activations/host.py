@@ -23,11 +23,11 @@ def host_rows(
       positions: positions in the sequence, integers [n] or [B, P], or None; for [B, P, d] the
         default is 0 to P - 1.
       columns: name -> an integer for each token, [n] or [B, P], or one for each sequence, [B].
-      what: the name of the append, for error messages.
+      what: what the caller appends, as error messages name it.
 
     Returns:
-      A pair: hook -> [n, d] in the given dtype; and {"mask": bool[n] or None, "position": i64[n] or
-      None} together with the columns, i64[n] each.
+      A pair of mappings: hook -> its tokens [n, d], whose dtype is kept; and "mask" -> bool[n] or
+      None, "position" -> i64[n] or None, and each column's name -> i64[n].
 
     Raises:
       UserError: if there is no hook, shapes do not match, or a dtype is not supported.

@@ -55,8 +55,8 @@ MARKS = "osD^vPX<>*hpd"  # the marks of the points of lines
 def line_look(place: int, theme: Theme) -> tuple[str, str]:
     """Returns the colour and the mark of a line, by its place in the legend.
 
-    Fourteen lines have fourteen colours. The numbers of colours and marks have no common divisor,
-    so that 182 lines differ in at least one of them.
+    There are 14 colours and 13 marks. These numbers have no common divisor, so that 182 lines
+    differ in their colour or their mark.
     """
     colours = (*theme.classes, theme.ink, "#2a9d5c", "#d45087", "#5b7f00")
     return colours[place % len(colours)], MARKS[place % len(MARKS)]
