@@ -189,6 +189,7 @@ def test_a_closed_form_of_ones_own_is_the_mean_of_the_sampled_rate():
     """A VampPrior takes the posterior too. Fails if the closed form is not used."""
     # Parameters are small, so that the scales of the posteriors are near 1.
     _, _, test = ae.data.arrays(0.2 * counts())
+    assert test is not None
     model = build(Laplace(L), Peaked())
     batch = next(test.batches(8))
     variables = model.init(KEY, batch)

@@ -29,12 +29,9 @@ from experiments.shared.place import say
 # The modules with pages. `import aejax` loads the first; users import the others by name.
 MODULES = (
     "aejax",
-    "aejax.data.activations",
     "aejax.data.synthetic.store",
     "aejax.data.synthetic.superposition",
     "aejax.data.synthetic.synthbench",
-    "aejax.dictionaries",
-    "aejax.interop",
     "aejax.report",
     "aejax.runs",
     "aejax.training",

@@ -93,10 +93,21 @@ class SynthBench:
           size: the dimension of a token, d.
           seed: the seed, 0 or more.
         """
-        zipf = {"exponent": 1.0, "most": 0.3, "least": 0.01}
-        alone = {"roots": 0, "rank": 0, "orthogonal_steps": 0}
-        magnitudes = {"large": 1.0, "small": 1.0, "spread": 0.0}
-        return cls(features, size, **zipf, **alone, **magnitudes, offset=1.0, seed=seed)
+        return cls(
+            features,
+            size,
+            exponent=1.0,
+            most=0.3,
+            least=0.01,
+            roots=0,
+            rank=0,
+            orthogonal_steps=0,
+            large=1.0,
+            small=1.0,
+            spread=0.0,
+            offset=1.0,
+            seed=seed,
+        )
 
     def probability(self) -> np.ndarray:
         """Returns the intended probability of each feature to be active, f64[G], by Zipf's law.

@@ -9,13 +9,14 @@ import sys
 import time
 
 import numpy as np
-import onnxruntime
 
 TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
 def main(arguments):
     """Runs the program on random inputs and prints what it computes."""
+    import onnxruntime
+
     here = pathlib.Path(__file__).parent
     path = pathlib.Path(arguments[0]) if arguments else next(iter(sorted(here.glob("*.onnx"))))
     count = int(arguments[1]) if len(arguments) > 1 else 64
