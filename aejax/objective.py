@@ -152,7 +152,7 @@ class Total(NamedTuple):
 
 
 def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
-    """Evaluates every term, each with its own key, and sums those whose weight is not None.
+    """Evaluates every term, each with its own key, and returns the weighted sums of those with one.
 
     A term's key depends on its name only, so adding a term does not change another's noise.
 

@@ -48,7 +48,7 @@ def topk(
       event: the shape of one example.
       latents: the number of latents m.
       k: the number of active latents of each example.
-      active: how many of the k slots are used, which a sweep may trace; None: all k.
+      active: the number of active latents, at most k, which may be a tracer in a sweep; None: k.
       revival: the weight of AuxK, which revives dead latents.
       steps: the number of training steps; None if it is not known.
       learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.

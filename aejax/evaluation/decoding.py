@@ -21,7 +21,7 @@ SIZE = 500  # examples per batch
 
 
 class Latents(NamedTuple):
-    """The noiseless codes of some examples, such as posterior means, and each latent's activity."""
+    """The noiseless codes of some examples, and how much each latent varies or costs."""
 
     mean: np.ndarray  # f[N, L], the latents without noise
     activity: np.ndarray  # f[L], the mean KL of each latent in nats, or the variance of `mean`

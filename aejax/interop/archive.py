@@ -141,10 +141,10 @@ class _Machine:
         self.memo[len(self.memo) if slot is None else slot] = self.stack[-1]
 
     def group(self, items: list[Any]) -> None:
-        """Pushes a tuple: a storage, the arguments of a call, or a shape inside those.
+        """Pushes the items onto the stack as a tuple, which may contain tuples of integers.
 
-        Deeper nesting is refused, since a few bytes could describe a structure that takes forever
-        to traverse.
+        Tensors need no other tuples. Deeper nesting is refused, since a few bytes could describe a
+        structure that takes forever to traverse.
         """
         inner = [number for item in items if type(item) is tuple for number in item]
         if len(items) > _LONGEST or not all(type(number) is int for number in inner):

@@ -125,7 +125,10 @@ class ColourLogisticMixture(Likelihood):
 
 
 def _follow(mixture: _Mixture, seen: Array) -> Array:
-    """Computes the means f32[B, H, W, 3, C] given the channels f32[B, H, W, 3] in [-1, 1]."""
+    """Computes the mean of each channel in each of C components, f32[B, H, W, 3, C].
+
+    It depends on the earlier channels of the same pixel, f32[B, H, W, 3] in [-1, 1].
+    """
     return _follow_each(mixture, jnp.broadcast_to(seen[..., None], mixture.means.shape))
 
 

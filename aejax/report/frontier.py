@@ -138,7 +138,7 @@ def density_section(densities: Mapping[str, np.ndarray]) -> Section:
 def frontier(
     panels: Mapping[str, Series], peers: Mapping[str, Series], theme: Theme = LIGHT
 ) -> Any:
-    """Plots a panel for each score, with a line through the points of each code.
+    """Plots each score over L0 in a panel of its own, with a line for each kind of sparse code.
 
     Args:
       panels: score -> code -> Points.

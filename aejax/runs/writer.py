@@ -49,10 +49,10 @@ class Writer:
         self.step: int | None = None  # the step of the newest checkpoint, written or being written
 
     def resume(self, step: int | None) -> None:
-        """Starts the clock of `due`.
+        """Starts the timer by which `due` decides when the next checkpoint is written.
 
         Args:
-          step: the step of the checkpoint that was restored; None: none was.
+          step: the step of the restored checkpoint; None if no checkpoint was restored.
         """
         self.step, self._begun = step, time.monotonic()
         found = manifest.best_figure(self._folder, self._best) if self._best else None

@@ -193,7 +193,7 @@ class _Pace:
 
 
 def _limited(chunk: Any, first: int, count: int) -> Any:
-    """Sets a Source to use its batches first to first + count - 1; returns a Batch unchanged."""
+    """Restricts a Source to `count` batches, of which the first is `first`; keeps a Batch."""
     if not isinstance(chunk, Source):
         return chunk
     return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))

@@ -36,7 +36,7 @@ def command(
     rounds: int = 8,
     skip: tuple[str, ...] = (),
 ) -> None:
-    """Times all forms, prints the lines and writes result.json.
+    """Times every implementation (form) of the kernels, prints a line for each, writes result.json.
 
     Args:
       out: folder for result.json.

@@ -183,7 +183,7 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Times both libraries alternately; returns tokens per second and the median of the ratios."""
+    """Times both libraries alternately; returns tokens per second and the ratio own / peer."""
     if peer is None:
         own()
         seconds = [own() for _ in range(rounds)]

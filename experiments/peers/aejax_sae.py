@@ -1,4 +1,4 @@
-"""Program that bench-sae times: aejax's own training, in a process of its own like the others."""
+"""The program that bench-sae times for aejax, in a separate process as for other libraries."""
 
 import importlib.metadata
 

@@ -1,4 +1,4 @@
-"""Writes the decoder that bench-edge measures as ONNX, by PyTorch's own exporter.
+"""Exports to ONNX, with PyTorch's own exporter, the decoder that bench-edge measures.
 
 `python torch_export.py WEIGHTS.npz OUT.onnx` needs torch, onnx and onnxscript. The net is the MLP
 of digits-vae with the weights given: z -> h = silu(z W + b) -> sigmoid(h V + c), as an image.

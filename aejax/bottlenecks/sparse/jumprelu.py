@@ -22,8 +22,9 @@ from aejax.types import Array
 def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
     """Returns z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
 
-    The derivative by the threshold is a kernel estimate, -(theta / eps) rect((z - theta) / eps),
-    evaluated at z before it is thresholded: afterwards no z would be just below theta.
+    The derivative with respect to the threshold theta is a kernel estimate with bandwidth eps:
+    -theta / eps where |z - theta| < eps / 2, else 0. It is evaluated at z before it is thresholded,
+    because afterwards no z would be just below theta.
 
     Args:
       z: the pre-activations, f32[B, m].
@@ -53,8 +54,9 @@ jump.defvjp(_jump_forward, _jump_backward)
 def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -> Array:
     """Returns 1 where z is above the threshold, else 0, f32[B, m]; its sum over latents is L0.
 
-    The derivative by the threshold is -(1 / eps) rect((z - theta) / eps) (Rajamanoharan et al.
-    2024, equation 12). The derivative by z is 0, or with `to_input` the opposite of that estimate.
+    The derivative with respect to the threshold is estimated as -1 / bandwidth where
+    |z - threshold| < bandwidth / 2, else 0 (Rajamanoharan et al. 2024, equation 12). That with
+    respect to z is 0 or, with `to_input`, the negative of this estimate.
     """
     return (z > threshold[None]).astype(z.dtype)
 

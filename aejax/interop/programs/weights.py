@@ -47,7 +47,10 @@ def pack(weights: Mapping[str, Any], stored: Stored) -> dict[str, Packed]:
 
 
 def unpack(packed: Mapping[str, Packed]) -> dict[str, Array]:
-    """Returns name -> array, with rounded matrices in float32; a program does this in each run."""
+    """Returns name -> array, with rounded matrices converted back to float32.
+
+    An exported program makes this conversion in every call.
+    """
     return {name: _unpacked(one) for name, one in packed.items()}
 
 
