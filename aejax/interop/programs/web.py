@@ -73,9 +73,7 @@ def web(
     if page is None:
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
     if example is None:
-        raise UserError(
-            "a web page contains the codes of some examples: give them as `example`"
-        )
+        raise UserError("a web page contains the codes of some examples: give them as `example`")
     _check(traced)
     library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in (LIBRARY, WASM))
     content = _content(traced, packed, model, variables, example, page)
