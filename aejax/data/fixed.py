@@ -71,9 +71,9 @@ def _array(data: Any) -> Any:
     """Returns the data as an array, after checking that it is numeric and has two axes or more."""
     values = np.asarray(data) if hasattr(data, "__array__") or isinstance(data, list) else None
     if values is None or values.ndim < 2 or values.dtype.kind == "O":
-        what = type(data).__name__ if values is None else f"shape {values.shape}"
+        what = f"type {type(data).__name__}" if values is None else f"shape {values.shape}"
         raise UserError(
-            f"an evaluation got {what} as its data: give an array [N, ...] of numbers, a Batch, "
+            f"an evaluation cannot read data of {what}: give an array [N, ...] of numbers, a Batch "
             "or a split, as in train, validation, test = ae.data.arrays(x)"
         )
     return values

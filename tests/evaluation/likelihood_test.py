@@ -304,6 +304,6 @@ def test_targets_that_the_likelihood_cannot_explain_are_refused(exact, evaluate)
 @pytest.mark.parametrize("data", [{"x": np.zeros((1, 12))}, "digits"])
 def test_data_that_is_no_split_and_no_array_is_refused(exact, data):
     """Fails if its batches are asked for first."""
-    said = f"got {type(data).__name__} as its data"
+    said = f"cannot read data of type {type(data).__name__}"
     with pytest.raises(ae.UserError, match=said):
         evaluation.reconstruction(exact.model, exact.variables, data)

@@ -73,7 +73,7 @@ def test_evaluations_take_arrays_and_batches():
     for nll, code in zip(found[1:], codes[1:], strict=True):
         np.testing.assert_array_equal(nll, found[0])
         np.testing.assert_array_equal(code, codes[0])
-    with pytest.raises(ae.UserError, match=r"an evaluation got shape \(2,\) as its data"):
+    with pytest.raises(ae.UserError, match=r"cannot read data of shape \(2,\)"):
         evaluation.nll(model, variables, [1, 2], KEY)
 
 

@@ -15,7 +15,7 @@ TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)"
 
 def main(arguments):
     """Runs the program on random inputs and prints what it computes."""
-    import onnxruntime
+    import onnxruntime  # here, so that the API reference can read this file without it
 
     here = pathlib.Path(__file__).parent
     path = pathlib.Path(arguments[0]) if arguments else next(iter(sorted(here.glob("*.onnx"))))
