@@ -105,17 +105,17 @@ def reconstruction() -> Objective:
 
 def sparse(
     l1: optax.ScalarOrSchedule | None = None,
-    revival: optax.ScalarOrSchedule | None = None,
+    auxk: optax.ScalarOrSchedule | None = None,
     steered: Term | None = None,
     dead_after: int = 1000,
     error: Term = losses.scaled_error,
 ) -> Objective:
-    """Returns a sparse autoencoder's objective: an error, a sparsity penalty and AuxK revival.
+    """Returns a sparse autoencoder's objective: an error, a sparsity penalty and AuxK.
 
     Args:
       l1: the weight of the L1 norm; None: no L1 term, as for bottlenecks with a fixed number of
         active latents.
-      revival: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: none.
+      auxk: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: none.
       steered: a sparsity penalty whose weight a controller adjusts until the mean number of active
         latents equals the bottleneck's `l0`, such as `losses.penalty`; None: no such term.
       dead_after: the number of steps without firing after which a latent counts as dead.
@@ -125,8 +125,8 @@ def sparse(
     terms: dict[str, tuple[Any, Term]] = {"error": (1.0, error)}
     if l1 is not None:
         terms["l1"] = (l1, losses.l1)
-    if revival is not None:
-        terms["revival"] = (revival, losses.revival(after=dead_after))
+    if auxk is not None:
+        terms["auxk"] = (auxk, losses.auxk(after=dead_after))
     watched = watch(l0=losses.l0, dead=losses.dead(dead_after))
     return merge(terms, watched, {} if steered is None else steer(steered))
 

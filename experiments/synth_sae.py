@@ -40,7 +40,7 @@ class Config(Numbers):
     least: float = 0.01  # probability of the rarest feature
     latents: int = 256  # latents of each dictionary
     l0: tuple[int, ...] = (3, 2, 4)  # numbers of active latents; SAELens is compared at the first
-    learning_rate: float = 1e-3  # learning rate of Adam
+    learning_rate: float | None = None  # Adam's learning rate; None: the default of the recipes
 
 
 def recipe(config: Config) -> SynthBench:

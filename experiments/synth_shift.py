@@ -65,7 +65,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
         scale = ae.nets.Scale
         code = ae.TopK(config.latents, config.k)  # pyright: ignore[reportCallIssue]
         model = ae.Autoencoder(scale(), code, ae.nets.Dictionary(event, scale=scale()))
-        objective = ae.merge(ae.sparse(revival=1 / 32), ae.watch(gamma=ae.losses.gamma))
+        objective = ae.merge(ae.sparse(auxk=1 / 32), ae.watch(gamma=ae.losses.gamma))
         start = (ae.standardised(centre=centre), ae.tied)
         return Job(model, objective, optax.adam(config.learning_rate), initialise=start)
 

@@ -35,7 +35,7 @@ class Config(Numbers):
     latents: int = 512  # latents of each dictionary
     l1: tuple[float, ...] = (1.0, 0.3, 3.0)  # weights of the L1 norm
     l0: tuple[int, ...] = (5, 3, 8)  # numbers of active latents of the other codes
-    learning_rate: float = 1e-3  # learning rate of Adam
+    learning_rate: float | None = None  # Adam's learning rate; None: the default of the recipes
 
 
 def recipe(config: Config) -> Superposition:

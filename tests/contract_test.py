@@ -15,11 +15,24 @@ import pytest
 
 import aejax as ae
 from aejax.bottlenecks import GaussianCode, LevelsCode, Rows, Sparse
+from aejax.contracts import NOTHING
 from aejax.dictionaries import plain as dictionary
 from aejax.normal import LOG_2PI
 
 B, D, L, M = 6, 8, 4, 32
 DRAWS = 20_000
+
+
+class Pursuit(ae.MatchingPursuit):
+    """Matching pursuit beside the dictionary whose atoms it reads, which has atoms of norm 1."""
+
+    def setup(self):
+        super().setup()
+        self.dictionary = ae.nets.Dictionary(D, norm=1.0)
+
+    def __call__(self, features, key, given=NOTHING):
+        return super().__call__(features, key, given._replace(decoder=self.dictionary))
+
 
 BOTTLENECKS = {
     "Point": ae.Point(L),
@@ -36,6 +49,7 @@ BOTTLENECKS = {
     "JumpReLU": ae.JumpReLU(M),
     "AnnealedReLU": ae.AnnealedReLU(M),
     "JumpReLU-steered": ae.JumpReLU(M, l0=3.0, to_input=True),
+    "MatchingPursuit": Pursuit(M, residual_threshold=0.5),
     "FullGaussian": ae.FullGaussian(L),
     "Planar": ae.Planar(L, flows=2),
     "InverseAutoregressive": ae.InverseAutoregressive(L, flows=2, widths=(12,)),
@@ -419,8 +433,10 @@ class TestBottleneck:
                 continue
             params, norms = variables["params"], jnp.ones(M)
             fields = module.plain(params, variables.get("memory", {}), norms)
+            atoms = params["dictionary"]["atoms"] if module.tied else jnp.eye(M)
+            kernel = atoms.T if module.tied else params["encode"]["kernel"]
             plain = dictionary.Plain(
-                W_enc=params["encode"]["kernel"], W_dec=jnp.eye(M), b_dec=jnp.zeros(M), **fields
+                W_enc=kernel, W_dec=atoms, b_dec=jnp.zeros(atoms.shape[1]), **fields
             )
             if module.dtype is None:
                 expected = dictionary.encode(plain, features())

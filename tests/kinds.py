@@ -85,7 +85,7 @@ KINDS = {
     "sae-topk": Kind(dictionary(ae.TopK(128, 8)), ae.sparse(dead_after=5), {"initialise": ae.tied}),
     "sae-nested": Kind(
         scaled(ae.BatchTopK(128, 8, score_by_norm=True)),
-        ae.sparse(revival=1 / 32, dead_after=5, error=ae.losses.prefix_error((16, 128))),
+        ae.sparse(auxk=1 / 32, dead_after=5, error=ae.losses.prefix_error((16, 128))),
         {"initialise": (ae.standardised(), ae.tied)},
     ),
     "sae-jumprelu": Kind(

@@ -5,11 +5,12 @@ Such a model is a crosscoder in which some blocks of the weights stay zero (Amei
     model = Autoencoder(Scale(), TopK(layers * n, k), Dictionary((layers, d_out), scale=Scale()))
     tx = optax.chain(optax.adam(1e-3), cross_layer.kept(layers))
     start = (standardised(train), cross_layer.started(layers))
-    learner(model, sparse(revival=1 / 32), tx, initialise=start)
+    learner(model, sparse(auxk=1 / 32), tx, initialise=start)
 
 Inputs are [B, layers, d] and targets [B, layers, d_out], which `store.split(inputs, outputs)`
 returns for two tuples of hooks. The latents are divided evenly over the layers, in order. `fold`
-returns plain weights as for any dictionary; the same blocks are zero in them.
+returns plain weights as for any dictionary; the same blocks are zero in them. Products with the
+kernel include its zeros, so that the encoder of L layers computes L times what its blocks need.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def jumprelu(
 def matryoshka(
     prefixes: Sequence[int],
     weights: Sequence[float] | None = None,
-    revival: optax.ScalarOrSchedule | None = 1 / 32,
+    auxk: optax.ScalarOrSchedule | None = 1 / 32,
     bias: bool = False,
 ) -> Objective:
     """Returns the reconstruction errors of prefixes of the latents (Bussmann et al. 2025).
@@ -81,11 +81,11 @@ def matryoshka(
     Args:
       prefixes: the prefix lengths m_1 < ... < m_G = m; `losses.fractions(m)` gives the usual ones.
       weights: the weight of each prefix; None: 1 / G each. SAELens uses 1 each.
-      revival: the weight of AuxK, which explains the residual of the whole dictionary; None: no
+      auxk: the weight of AuxK, which explains the residual of the whole dictionary; None: no
         AuxK.
       bias: whether the bias alone counts as a further prefix, of length 0.
     """
-    return sparse(revival=revival, error=losses.prefix_error(prefixes, weights, bias))
+    return sparse(auxk=auxk, error=losses.prefix_error(prefixes, weights, bias))
 
 
 def crosscoder(l1: optax.ScalarOrSchedule = 2.0) -> Objective:

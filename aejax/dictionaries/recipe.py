@@ -112,9 +112,8 @@ def recipe(
     steps = training.steps
     if steps is not None and not sensible(steps, lambda n: whole(n) and n >= 1):
         raise UserError(f"the recipe has steps = {steps}: give a number of 1 or more, or None")
-    event, rate = dictionary.shape, training.learning_rate
-    if rate is None:
-        rate = RATE / math.prod((event,) if isinstance(event, int) else event) ** 0.5
+    rate = training.learning_rate
+    rate = default_rate(dictionary.shape) if rate is None else rate
     rates: dict[Any, Any] = {
         "threshold": training.adam(THRESHOLD_RATE),
         "rest": training.adam(rate),
@@ -125,6 +124,11 @@ def recipe(
     tx = optax.chain(tx, unit_rows()) if unit else tx
     model = Autoencoder(Scale(), code, dictionary.clone(scale=Scale()))
     return Recipe(model, objective, tx, (standardised(), *start))
+
+
+def default_rate(event: Event) -> float:
+    """Returns the learning rate of recipes for examples of shape `event`, RATE / sqrt(D)."""
+    return RATE / math.prod((event,) if isinstance(event, int) else event) ** 0.5
 
 
 def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:

@@ -3,14 +3,19 @@
     recipe = ae.recipes.jumprelu((32,), latents=128, l0=3.0)
     learner = ae.learner(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
 
-`topk`, `batchtopk` and `matryoshka` fix the number of active latents by `k`. All others reach `l0`
-by a penalty whose weight a controller adjusts in training (see
-`bottlenecks.sparse.memory.Controller`), or have a penalty of fixed `weight`. A recipe follows its
-paper, except for what all recipes share (`dictionaries.recipe`), and is a record whose fields may
-be replaced. All recipes have these arguments:
+A recipe follows its paper, except for what all recipes share (`dictionaries.recipe`), and is a
+record whose fields may be replaced. Arguments that mean the same in all recipes:
 
-    event          the shape of one example, such as (32,), or the number of its values
+    event          the shape of one example, such as (32,), or the number of its values; for a
+                   transcoder, whose inputs may have another shape, that of one target
     latents        the number of latents, m
+    k              the number of active latents, on which topk, batchtopk and matryoshka are fixed;
+                   for the last two it is the mean over a batch, and may be traced in a sweep
+    auxk           the weight of AuxK, a loss that revives dead latents; None: no such loss
+    l0             the mean number of active latents, which all other recipes reach by a penalty
+                   whose weight a controller adjusts in training (see
+                   `bottlenecks.sparse.memory.Controller`); it may be traced in a sweep
+    weight         the fixed weight of that penalty, instead of l0
     steps          the number of training steps, over the last fifth of which the learning rate
                    falls to 0; None: the rate is constant, for any number of steps
     learning_rate  Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values, which is
@@ -30,7 +35,7 @@ from aejax.objective import merge, sparse
 from aejax.training.initialise import layered, tied
 from aejax.types import Objective
 
-REVIVAL = 1 / 32  # the weight of AuxK (Gao et al. 2024)
+AUXK = 1 / 32  # the weight of AuxK (Gao et al. 2024)
 
 
 def topk(
@@ -38,23 +43,17 @@ def topk(
     latents: int,
     k: int,
     active: Any = None,
-    revival: Any = REVIVAL,
+    auxk: Any = AUXK,
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
     """Returns the recipe of TopK with AuxK (Gao et al. 2024).
 
     Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      k: the number of active latents of each example.
       active: the number of active latents, at most k, which may be a tracer in a sweep; None: k.
-      revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     code = TopK(latents, k, active=active)  # pyright: ignore[reportCallIssue]
-    return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
+    return _fixed(event, code, sparse(auxk=auxk), Training(steps, learning_rate))
 
 
 def batchtopk(
@@ -62,23 +61,17 @@ def batchtopk(
     latents: int,
     k: Any,
     slots: int | None = None,
-    revival: Any = REVIVAL,
+    auxk: Any = AUXK,
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
     """Returns the recipe of BatchTopK with AuxK (Bussmann et al. 2024).
 
     Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      k: the mean number of active latents of a batch's examples; it may be a tracer, in a sweep.
       slots: the largest k of a sweep; None: k.
-      revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
-    return _fixed(event, code, sparse(revival=revival), Training(steps, learning_rate))
+    return _fixed(event, code, sparse(auxk=auxk), Training(steps, learning_rate))
 
 
 def matryoshka(
@@ -87,7 +80,7 @@ def matryoshka(
     k: Any,
     prefixes: Sequence[int] | None = None,
     slots: int | None = None,
-    revival: Any = REVIVAL,
+    auxk: Any = AUXK,
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
@@ -96,18 +89,12 @@ def matryoshka(
     Several prefixes of the latents are trained to reconstruct the input by themselves.
 
     Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      k: the mean number of active latents of a batch's examples; it may be a tracer, in a sweep.
       prefixes: the prefix lengths m_1 < ... < m_G = m; None: `losses.fractions(latents)`.
       slots: the largest k of a sweep; None: k.
-      revival: the weight of AuxK, which revives dead latents.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     lengths = losses.fractions(latents) if prefixes is None else prefixes
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
-    objective = sparse(revival=revival, error=losses.prefix_error(lengths))
+    objective = sparse(auxk=auxk, error=losses.prefix_error(lengths))
     return _fixed(event, code, objective, Training(steps, learning_rate))
 
 
@@ -121,15 +108,9 @@ def relu(
 ) -> Recipe:
     """Returns the recipe of ReLU with an L1 penalty and atoms of norm 1 (Bricken et al. 2023).
 
-    Dead latents are not resampled.
-
-    Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of the L1 norm, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
+    Dead latents are not resampled. At few active latents it explains far less than other codes,
+    because the penalty that makes the code sparse also shrinks it; `annealed` and `gated` were made
+    against that.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("relu", losses.l1, l0, weight))
@@ -146,13 +127,7 @@ def april(
 ) -> Recipe:
     """Returns the recipe of ReLU with L1 weighted by the norms of free atoms (Conerly et al. 2024).
 
-    Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of the penalty, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
+    As in `relu`, the penalty shrinks the code.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("april", losses.weighted_l1, l0, weight))
@@ -171,13 +146,8 @@ def annealed(
     """Returns the recipe of the penalty sum z^p, p falling from 1 to 0.2 (Karvonen et al. 2024).
 
     Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of the penalty, instead of l0.
       steps: the number of training steps, of which each stage takes an eighth, but the first a
         quarter; None: 500 steps a stage, but the first 1,000.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     stage = 500 if steps is None else max(steps // 8, 1)
@@ -194,16 +164,7 @@ def gated(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024).
-
-    Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of the gate's L1 norm, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
-    """
+    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024)."""
     training = Training(steps, learning_rate)
     gate: Objective = {"gate": (1.0, losses.gate_error())}
     objective = merge(sparse(), gate, sparsity("gated", losses.gate_l1(), l0, weight))
@@ -224,14 +185,6 @@ def jumprelu(
     and atoms start at norm 1. Pre-activations then start at about their final size, and some of
     each batch are in the window. The paper's thresholds and window of 1e-3 suit runs of hundreds of
     thousands of steps.
-
-    Args:
-      event: the shape of one example.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("jumprelu", losses.l0, l0, weight))
@@ -250,14 +203,6 @@ def transcoder(
     """Returns the recipe of a JumpReLU transcoder (Dunefsky et al. 2024).
 
     It encodes one layer and explains another; it is trained on batches `Batch(x, target)`.
-
-    Args:
-      event: the shape of one target; the shape of an input is read from the first batch.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("transcoder", losses.l0, l0, weight))
@@ -276,14 +221,6 @@ def skip_transcoder(
     """Returns the recipe of a transcoder plus a linear map from the input (Paulo et al. 2025).
 
     It is trained on batches `Batch(x, target, context=x)`.
-
-    Args:
-      event: the shape of one target; the shape of an input is read from the first batch.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("skip_transcoder", losses.l0, l0, weight))
@@ -307,11 +244,6 @@ def crosscoder(
 
     Args:
       event: (layers, size), the shape of one example.
-      latents: the number of latents m.
-      l0: the mean number of active latents to reach; it may be a tracer, in a sweep.
-      weight: the fixed weight of L0, instead of l0.
-      steps: the number of training steps; None if it is not known.
-      learning_rate: Adam's learning rate; None: 1 / (60 sqrt(D)) for examples of D values.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("crosscoder", losses.l0, l0, weight))

@@ -25,7 +25,7 @@ class Sparsity(NamedTuple):
     explained_variance: float  # 1 is perfect, 0 is predicting the mean
     l0: float  # mean number of active latents per example
     dead: float  # share of the latents that are active for no example
-    density: np.ndarray  # f64[m], firing frequency: the share of examples that use each latent
+    frequency: np.ndarray  # f64[m], the share of examples that use each latent
     examples: int  # N; `dead` depends on it
     fvu: float  # 1 - explained_variance, the fraction of variance unexplained
     cosine: float  # mean cosine of target and prediction
@@ -34,11 +34,6 @@ class Sparsity(NamedTuple):
     # f64[layers], the FVU of each layer if a target is [layers, size], as for a crosscoder; else
     # None. In the FVU of all layers together, a layer with small norms hardly counts.
     fvu_layers: np.ndarray | None = None
-
-    @property
-    def frequency(self) -> np.ndarray:
-        """The firing frequency of each latent, f64[m]; another name of `density`."""
-        return self.density
 
 
 class Variance(NamedTuple):
@@ -97,7 +92,7 @@ def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -
         explained_variance=sums.explained(),
         l0=l0 / examples,
         dead=dead,
-        density=used / examples,
+        frequency=used / examples,
         examples=examples,
         fvu=1.0 - sums.explained(),
         cosine=alike.mean_cosine(),

@@ -31,7 +31,7 @@ class TopExamples(NamedTuple):
     zero. Only `top_examples` sorts the K examples, with the largest activation first.
     """
 
-    density: np.ndarray  # f64[M], the share of examples for which the unit is active
+    frequency: np.ndarray  # f64[M], the share of examples for which the unit is active
     top: np.ndarray  # i[M, K], the indices of the examples with the largest activations
     strength: np.ndarray  # f[M, K], the activations of these examples; 0 where not active
     l0: np.ndarray  # i[N], the number of active units of each example
@@ -133,8 +133,8 @@ def top_examples(
         counts = counts + np.asarray(active, np.int64)
         l0.append(np.asarray(each))
         start += len(each)
-    density = np.asarray(counts) / start
-    return TopExamples(density, np.asarray(index), np.asarray(strength), np.concatenate(l0))
+    frequency = np.asarray(counts) / start
+    return TopExamples(frequency, np.asarray(index), np.asarray(strength), np.concatenate(l0))
 
 
 def agreement(found: TopExamples, labels: np.ndarray) -> Units:
@@ -157,15 +157,15 @@ def agreement(found: TopExamples, labels: np.ndarray) -> Units:
         mean_entropy=float(entropy[judged].mean()) if some else float("nan"),
         agree=float(np.mean(counts[judged].max(axis=-1) == top)) if some else float("nan"),
         judged=int(judged.sum()),
-        rare=int(np.sum((found.density > 0) & ~judged)),
-        dead=int(np.sum(found.density == 0)),
+        rare=int(np.sum((found.frequency > 0) & ~judged)),
+        dead=int(np.sum(found.frequency == 0)),
     )
 
 
 def most_used(found: TopExamples, n: int) -> np.ndarray:
     """Returns the indices of the n units that are active most often, i[n], without dead units."""
-    order = np.argsort(-found.density, kind="stable")
-    return order[found.density[order] > 0][:n]
+    order = np.argsort(-found.frequency, kind="stable")
+    return order[found.frequency[order] > 0][:n]
 
 
 def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from aejax.losses.matryoshka import fractions, prefix_error
 from aejax.losses.quantisation import codes_used, commitment, perplexity
 from aejax.losses.rate import capacity, free_bits, kl, rate
 from aejax.losses.reconstruction import distortion, squared_error
-from aejax.losses.revival import ghost, residual_norm, residual_variance, revival
+from aejax.losses.revival import auxk, ghost, residual_norm, residual_variance
 from aejax.losses.scaled import normalised_error, scaled_error, unexplained
 from aejax.losses.sparsity import (
     dead,
@@ -44,6 +44,7 @@ from aejax.losses.sparsity import (
 
 __all__ = [
     "Mark",
+    "auxk",
     "capacity",
     "codes_used",
     "commitment",
@@ -84,7 +85,6 @@ __all__ = [
     "relative_l0",
     "residual_norm",
     "residual_variance",
-    "revival",
     "scaled_error",
     "squared_error",
     "tanh_l0",

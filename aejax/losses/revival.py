@@ -40,7 +40,7 @@ def residual_norm(target: Array) -> Array:
     return jnp.sum(jnp.square(target), axis=-1)
 
 
-def revival(
+def auxk(
     k: int | None = None,
     after: int = 1000,
     share: bool = True,
@@ -74,10 +74,10 @@ def revival(
     """
     if k is not None and k < 1:
         raise UserError(
-            f"revival has k = {k}, the number of dead latents it uses: give 1 or more, or None"
+            f"auxk has k = {k}, the number of dead latents it uses: give 1 or more, or None"
         )
 
-    def revival(model: Any, forward: Forward) -> Array:
+    def auxk(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
         dead, decoder = ages(model) > after, dictionary(model)
         error = jax.lax.stop_gradient(residual(model, forward))
@@ -110,7 +110,7 @@ def revival(
         wanted = sum(any_member(count > limit).astype(jnp.int32) for limit in (0, *rooms[:-1]))
         return switch(wanted, branches)
 
-    return revival
+    return auxk
 
 
 def ghost(after: int = 1000) -> Term:

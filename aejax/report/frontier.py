@@ -105,20 +105,20 @@ def limits(series: Series) -> tuple[float, float]:
     return float(near.min()), float(near.max())
 
 
-def density_section(densities: Mapping[str, np.ndarray]) -> Section:
+def frequency_section(frequencies: Mapping[str, np.ndarray]) -> Section:
     """Builds the section on how often latents are active, with a histogram for each code.
 
     Args:
-      densities: code -> f[m], the firing frequency of each latent, in [0, 1].
+      frequencies: code -> f[m], the firing frequency of each latent, in [0, 1].
     """
     pictures = []
-    for label, density in densities.items():
-        alive = density[density > 0]
+    for label, frequency in frequencies.items():
+        alive = frequency[frequency > 0]
         pictures.append(
             Picture(
-                f"density-{label}",
+                f"frequency-{label}",
                 f"{label}: the share of test examples for which a latent is active (logarithmic). "
-                f"{density.size - alive.size:,} of {density.size:,} latents are never active.",
+                f"{frequency.size - alive.size:,} of {frequency.size:,} latents are never active.",
                 partial(
                     plots.histogram,
                     values=alive,

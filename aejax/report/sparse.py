@@ -60,13 +60,13 @@ def sparse_sections(
 
 
 def atoms_section(
-    models: Mapping[str, Variables], densities: Mapping[str, np.ndarray], split: Split
+    models: Mapping[str, Variables], frequencies: Mapping[str, np.ndarray], split: Split
 ) -> list[Section]:
     """Builds the section that shows the most used atoms of several dictionaries, one row for each.
 
     Args:
       models: label -> the variables of one model, without a leading axis of seeds.
-      densities: label -> f[m], the firing frequency of each latent, in [0, 1].
+      frequencies: label -> f[m], the firing frequency of each latent, in [0, 1].
       split: the split whose examples decide how an atom is drawn.
 
     Returns:
@@ -78,9 +78,9 @@ def atoms_section(
     columns = 4 if seen.strips else 14
     rows = []
     for label, variables in models.items():
-        density = densities[label]
-        order = np.argsort(-density, kind="stable")[:columns]
-        order = order[density[order] > 0]
+        frequency = frequencies[label]
+        order = np.argsort(-frequency, kind="stable")[:columns]
+        order = order[frequency[order] > 0]
         drawn = signed(shaped(raw_atoms(variables)[order].reshape(-1, *seen.event), seen.event))
         row = np.full((columns, *drawn.shape[1:]), np.nan, np.float32)
         row[: len(order)] = drawn
@@ -178,7 +178,7 @@ def _units(
     examples[strength <= 0] = np.nan
     drawn = signed(shaped(atoms[order].reshape(-1, *seen.event), seen.event))
     grid = np.concatenate([drawn[:, None], examples], axis=1)
-    notes = notes or [f"{100 * found.density[i]:.1f} %" for i in order]
+    notes = notes or [f"{100 * found.frequency[i]:.1f} %" for i in order]
     labels = [f"unit {i}\n{note}" for i, note in zip(order, notes, strict=True)]
     draw = partial(plots.image_grid, images=grid, row_labels=labels, gap_after=(0,), tile=50)
     return Picture(name, caption, draw)
@@ -197,13 +197,13 @@ def _majority(labels: np.ndarray, entropy: float, classes: tuple[str, ...]) -> s
 
 
 def _activity(found: TopExamples) -> Section:
-    alive = found.density[found.density > 0]
-    dead = found.density.size - alive.size
-    density = Picture(
-        "density",
+    alive = found.frequency[found.frequency > 0]
+    dead = found.frequency.size - alive.size
+    frequency = Picture(
+        "frequency",
         f"The firing frequency of each unit: the share of the first {len(found.l0):,} train "
-        f"examples for which it is active (logarithmic). {dead:,} of {found.density.size:,} units "
-        "are dead, that is active for none of these examples, and are not shown.",
+        f"examples for which it is active (logarithmic). {dead:,} of {found.frequency.size:,} "
+        "units are dead, that is active for none of these examples, and are not shown.",
         partial(
             plots.histogram,
             values=alive,
@@ -221,5 +221,5 @@ def _activity(found: TopExamples) -> Section:
     return Section(
         "Sparsity",
         "Few units should be active for one example, and few should never be active.",
-        [density, l0],
+        [frequency, l0],
     )

@@ -23,6 +23,8 @@ from aejax.runs.model_json import to_json
 from aejax.types import Objective
 
 MISSING = object()  # marks a value that only the other of two compared records has
+# Terms that have another name in older records -> their name today.
+RENAMED = {"revival": "auxk"}
 # A schedule is code and cannot be stored, so its values at these steps are stored and compared.
 SCHEDULE_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
@@ -133,6 +135,7 @@ def compare(
                 )
         else:
             raise _refused(words)
+    old = with_names_of_today(old, new)
     longer = was.get("steps") != now.get("steps")
     for section in ("experiment", "class", "objective", "model", "sweep", "metrics", "prng"):
         if old.get(section) is None or new.get(section) is None:
@@ -148,6 +151,19 @@ def compare(
         if difference is not None:
             raise _refused(difference)
     return changed
+
+
+def with_names_of_today(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames terms and metrics of an old record that have another name in the current code."""
+    found = dict(old)
+    for was, now in RENAMED.items():
+        terms, known = old.get("objective"), new.get("objective")
+        if terms and known and was in terms and was not in known:
+            found["objective"] = {now if name == was else name: terms[name] for name in terms}
+        names, known = old.get("metrics"), new.get("metrics")
+        if names and known and was in names and was not in known:
+            found["metrics"] = sorted(now if name == was else name for name in names)
+    return found
 
 
 def _refused(words: str) -> UserError:

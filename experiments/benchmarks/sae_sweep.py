@@ -97,7 +97,7 @@ def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Bu
             ae.learner(model, objective, optax.adam(CAREFUL), initialise=start), chunk
         )
 
-    revived = ae.sparse(revival=1 / 32)
+    revived = ae.sparse(auxk=1 / 32)
     return {
         "topk": (active, lambda k: one(ae.TopK(latents, 32, active=k), revived)),  # pyright: ignore[reportCallIssue]
         "batchtopk": (active, lambda k: one(ae.BatchTopK(latents, k, 32), revived)),  # pyright: ignore[reportCallIssue]

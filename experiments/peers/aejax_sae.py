@@ -24,7 +24,7 @@ def main() -> None:
     if task.code == "jumprelu":
         objective = ae.merge(ae.sparse(), {"price": (1.0, ae.losses.l0)})
     else:
-        objective = ae.sparse(revival=1.0)
+        objective = ae.sparse(auxk=1.0)
     clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-4))
     single = ae.learner(model, objective, clipped, initialise=ae.initialise.tied)
     learner = ae.compiled(ae.chunked(single, sae_task.BATCHES))

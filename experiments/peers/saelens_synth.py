@@ -25,6 +25,7 @@ class Price:
 
     def __init__(self, target: float, energy: float, descent: int):
         self.target, self.most, self.descent = target, math.log(2.0 * energy / target), descent
+        self.least = self.most - math.log(2000.0)
         self.start = self.excess = self.slow = self.integral = 0.0
 
     def after(self, step: int, l0: float) -> float:
@@ -33,11 +34,13 @@ class Price:
         if step == 0:
             self.start = max(above, 0.0)
         left = max(1.0 - step / self.descent, 0.0)
+        if self.integral <= self.least:
+            self.start = max(min(self.start, above / max(left, 1e-3)), 0.0)
         now = min(max(above - left * self.start, -2.0), 2.0)
         self.excess = 0.9 * self.excess + 0.1 * now
         self.slow = 0.995 * self.slow + 0.005 * now
-        push = self.excess + 2.0 * (self.excess - self.slow)
-        self.integral = min(self.integral + 0.01 * push, self.most)
+        push = self.excess + 5.0 * (self.excess - self.slow)
+        self.integral = min(max(self.integral + 0.01 * push, self.least), self.most)
         return math.exp(self.integral + min(max(self.excess, -1.0), 1.0))
 
 

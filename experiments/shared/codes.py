@@ -27,7 +27,7 @@ class Shape(NamedTuple):
     latents: int  # the number of latents, m
     room: int  # slots that store an example's active latents: the largest L0 of the sweep
     steps: int  # training steps
-    learning_rate: float  # learning rate of Adam, which falls to 0 over the last fifth of the steps
+    learning_rate: float | None = None  # Adam's learning rate; None: the recipes' default
 
 
 def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
@@ -44,9 +44,9 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
     def batched(make: Callable[..., Recipe]) -> Callable[[Any], Job]:
         return lambda k: job(make(event, m, k, slots=room, **numbers))
 
-    def largest(kind: Callable[..., Any] = ae.TopK, revival: float = 1 / 32, **options: Any) -> Any:
+    def largest(kind: Callable[..., Any] = ae.TopK, auxk: float = 1 / 32, **options: Any) -> Any:
         def make(k: Any) -> Job:
-            made = recipes.topk(event, m, room, active=k, revival=revival, **numbers)
+            made = recipes.topk(event, m, room, active=k, auxk=auxk, **numbers)
             code = kind(m, room, active=k, **options)
             return job(made._replace(model=made.model.clone(bottleneck=code)))
 
@@ -56,7 +56,7 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
         "topk": largest(),
         # SAELens' form of TopK ranks latents by the norm of what they add to the reconstruction
         # rather than by activation, and gives AuxK the weight 1.
-        "topk-by-norm": largest(revival=1.0, score_by_norm=True),
+        "topk-by-norm": largest(auxk=1.0, score_by_norm=True),
         "batchtopk": batched(recipes.batchtopk),
         "matryoshka": batched(recipes.matryoshka),
         "jumprelu": steered(recipes.jumprelu),

@@ -20,7 +20,7 @@ from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery
 from aejax.report import Picture, Section
 from aejax.report.drawing.plots import scatter
-from aejax.report.frontier import density_section, frontier_section
+from aejax.report.frontier import frequency_section, frontier_section
 from aejax.report.side_by_side import side_by_side_section
 from aejax.types import Variables
 from experiments.shared.codes import at_each
@@ -145,11 +145,11 @@ def curves(histories: Mapping[str, Any]) -> Section:
 
 def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> list[Any]:
     """Builds two sections: how often latents are active, and which features atoms have found."""
-    densities = {
-        name: evaluation.sparsity(model, variables, test).density
+    frequencies = {
+        name: evaluation.sparsity(model, variables, test).frequency
         for name, (model, variables) in models.items()
     }
-    return [density_section(densities), _found(models, test)]
+    return [frequency_section(frequencies), _found(models, test)]
 
 
 def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 import aejax as ae
 from aejax import interop, losses
 from aejax.data.synthetic.store import HOOK
+from aejax.dictionaries.recipe import default_rate
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
 from experiments.peers import __path__ as scripts
@@ -100,7 +101,7 @@ def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: 
         "l0": config.l0[0],
         "latents": config.latents,
         "prefixes": list(losses.fractions(config.latents)),
-        "learning_rate": config.learning_rate,
+        "learning_rate": config.learning_rate or default_rate(splits[0].event),
         "decay_steps": config.steps // 5,
         "descent": max(config.steps // 2, 1),
     }

@@ -66,7 +66,7 @@ def trained(x, y, layers, steps=2_000):
     rate = optax.linear_schedule(3e-3, 0.0, steps)
     tx = optax.chain(optax.adam(rate), cross_layer.kept(layers))
     start = (ae.standardised(), cross_layer.started(layers))
-    objective = ae.sparse(revival=1 / 32, dead_after=200)
+    objective = ae.sparse(auxk=1 / 32, dead_after=200)
     learner = ae.learner(model, objective, tx, initialise=start)
     train, held = slice(0, -2_000), slice(-2_000, None)
     init, step = jax.jit(learner.init), jax.jit(learner.step)

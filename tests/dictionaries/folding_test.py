@@ -251,13 +251,13 @@ class TestScale:
         start = (ae.standardised(), ae.tied)
         losses = []
         for factor in (1.0, 10.0):
-            objective = ae.sparse(revival=1 / 32, dead_after=1)
+            objective = ae.sparse(auxk=1 / 32, dead_after=1)
             learner = ae.learner(model, objective, optax.adam(1e-2), initialise=start)
             batch = ae.Batch(factor * x, factor * x)
             state, step = learner.init(jax.random.key(0), batch), jax.jit(learner.step)
             for _ in range(5):
                 state, metrics = step(state, batch)
-            losses.append((metrics["loss"], metrics["revival"]))
+            losses.append((metrics["loss"], metrics["auxk"]))
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
         assert losses[0][1] > 0
 

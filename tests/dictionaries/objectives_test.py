@@ -93,7 +93,7 @@ def test_a_nested_dictionary_pays_a_third_for_each_of_three_prefixes_and_revives
     aux = auxk(pre, atoms, lefts[-1], D // 2, pre)
     value, _ = loss(made, variables, ae.objectives.matryoshka((4, 12, M)))
     np.testing.assert_allclose(value, (errors + aux / 32).mean(), rtol=1e-5)
-    value, _ = loss(made, variables, ae.objectives.matryoshka((4, 12, M), (1, 2, 3), revival=None))
+    value, _ = loss(made, variables, ae.objectives.matryoshka((4, 12, M), (1, 2, 3), auxk=None))
     weighted = sum(w * np.square(left).sum(1) for w, left in zip((1, 2, 3), lefts, strict=True))
     np.testing.assert_allclose(value, weighted.mean(), rtol=1e-5)
 
@@ -108,7 +108,7 @@ def test_dead_latents_are_selected_by_the_size_of_what_they_add():
     x, pre, atoms, _ = numbers(variables)
     prediction = np.asarray(made.apply(variables, batch()).prediction, np.float64)
     bound = made.bind(variables)
-    found = losses.revival(k=2)(bound, bound(batch()))
+    found = losses.auxk(k=2)(bound, bound(batch()))
     size = np.linalg.norm(atoms, axis=1)
     by_norm = auxk(pre, atoms, prediction - x, 2, pre * size)
     np.testing.assert_allclose(found, by_norm, rtol=1e-4)

@@ -68,7 +68,7 @@ def test_figures_do_not_depend_on_the_chunk(bottleneck):
     assert 0.9 < small.explained_variance < 0.995
     assert small.explained_variance == pytest.approx(large.explained_variance, abs=1e-9)
     assert (small.l0, small.dead) == (large.l0, large.dead)
-    np.testing.assert_array_equal(small.density, large.density)
+    np.testing.assert_array_equal(small.frequency, large.frequency)
 
 
 def test_merged_chunks_are_exact_about_a_large_mean():
@@ -111,7 +111,7 @@ def test_density_l0_and_dead_latents_are_counted():
         }
         params = {**variables["params"], "bottleneck": {"encode": encode}}
         found = evaluation.sparsity(model, {**variables, "params": params}, data, batch=4)
-        np.testing.assert_allclose(found.density, expected, rtol=1e-12)
+        np.testing.assert_allclose(found.frequency, expected, rtol=1e-12)
         assert found.l0 == pytest.approx(2.0)
         assert found.dead == 0.25
         assert found.examples == 11
@@ -137,7 +137,7 @@ def test_evaluation_neither_reads_the_batch_nor_writes_the_memory():
     found = evaluation.sparsity(model, variables, data, batch=5)
     assert threshold > 0
     assert found.l0 * 20 == np.sum(score > threshold) == 199
-    np.testing.assert_allclose(found.density, np.mean(score > threshold, axis=0))
+    np.testing.assert_allclose(found.frequency, np.mean(score > threshold, axis=0))
     jax.tree.map(np.testing.assert_array_equal, before, variables["memory"])
 
 

@@ -87,7 +87,7 @@ def test_units_are_those_of_the_whole_code(bottleneck):
     found = top_examples(model, variables, train, n=90, top=4, batch=32)
     batch = examples.chosen(train, np.arange(90))
     z = np.asarray(model.apply(variables, batch, method="posterior").dense())
-    np.testing.assert_allclose(found.density, (z > 0).mean(axis=0))
+    np.testing.assert_allclose(found.frequency, (z > 0).mean(axis=0))
     np.testing.assert_array_equal(found.l0, (z > 0).sum(axis=1))
     np.testing.assert_allclose(found.strength, -np.sort(-z, axis=0)[:4].T, atol=1e-6)
     for unit in range(12):

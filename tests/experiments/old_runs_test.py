@@ -78,7 +78,7 @@ def test_an_old_run_of_a_script_goes_on(old):
     assert opened.model == model
     x = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
     train, _, _ = ae.data.arrays(x, validation=4, test=4)
-    objective = ae.sparse(revival=1 / 32, dead_after=2)
+    objective = ae.sparse(auxk=1 / 32, dead_after=2)
     start = (ae.standardised(), ae.tied)
     learner = ae.learner(model, objective, optax.adam(1e-2), initialise=start)
     learner = ae.compiled(ae.chunked(learner, 3))

@@ -35,7 +35,7 @@ needs_sae_lens = pytest.mark.skipif(
 M, WINDOW = reference.LATENTS, reference.WINDOW
 SUBTRACTS = {"subtract_bias": True}  # the default of SAELens
 ERROR = {"error": (1.0, losses.scaled_error)}
-AUXK = {"auxk": (1.0, losses.revival(after=WINDOW))}
+AUXK = {"auxk": (1.0, losses.auxk(after=WINDOW))}
 BANDWIDTH = reference.JUMP["jumprelu_bandwidth"]
 
 

@@ -98,7 +98,7 @@ def test_the_april_loss_is_invariant_to_the_size_of_atoms():
 
 
 @pytest.mark.parametrize("form", [ae.initialise.mean_square, ae.initialise.whitening()])
-@pytest.mark.parametrize("term", [losses.revival(k=3), losses.revival(bias=True), losses.ghost()])
+@pytest.mark.parametrize("term", [losses.auxk(k=3), losses.auxk(bias=True), losses.ghost()])
 def test_dead_latents_are_not_taught_what_a_mask_leaves_out(term, form):
     """Masked elements may have any value. Fails if the residual is compared without the mask."""
     scale = ae.nets.Scale()
@@ -137,7 +137,7 @@ class TestRevival:
         """
         for bottleneck in (ae.TopK(M, K), ae.BatchTopK(M, K), ae.TopK(M, K, score_by_norm=True)):
             made, variables = start(bottleneck, self.DEAD)
-            grads = gradient(made, variables, losses.revival(k=3))
+            grads = gradient(made, variables, losses.auxk(k=3))
             touched = np.any(np.asarray(grads["bottleneck"]["encode"]["kernel"]) != 0, axis=0)
             assert set(np.flatnonzero(touched)) == set(self.DEAD)
             assert set(np.flatnonzero(grads["bottleneck"]["encode"]["bias"])) == set(self.DEAD)
@@ -168,19 +168,17 @@ class TestRevival:
         cut = np.square(np.maximum(kept, 0) @ atoms - error).sum(1)
         norm = np.square(error + bias).sum(1)
         variants = {
-            "saelens": (losses.revival(k), share * signed),
+            "saelens": (losses.auxk(k), share * signed),
             "openai": (
-                losses.revival(
-                    k, share=False, divide=losses.residual_norm, bias=True, rectify=True
-                ),
+                losses.auxk(k, share=False, divide=losses.residual_norm, bias=True, rectify=True),
                 cut / norm,
             ),
             "dictionary_learning": (
-                losses.revival(k, share=False, divide=losses.residual_variance, rectify=True),
+                losses.auxk(k, share=False, divide=losses.residual_variance, rectify=True),
                 cut / variance,
             ),
             "sparsify": (
-                losses.revival(k, divide=losses.residual_variance, rectify=True),
+                losses.auxk(k, divide=losses.residual_variance, rectify=True),
                 share * cut / variance,
             ),
         }
@@ -193,7 +191,7 @@ class TestRevival:
         made, variables = start(ae.TopK(M, K), self.DEAD)
         variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
         without, grads = (
-            gradient(made, variables, losses.revival(len(self.DEAD), bias=b)) for b in (False, True)
+            gradient(made, variables, losses.auxk(len(self.DEAD), bias=b)) for b in (False, True)
         )
         x = np.asarray(data().x, np.float64)
         params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
@@ -210,7 +208,7 @@ class TestRevival:
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, without
         )
 
-    @pytest.mark.parametrize("term", [losses.revival(), losses.ghost()], ids=["revival", "ghost"])
+    @pytest.mark.parametrize("term", [losses.auxk(), losses.ghost()], ids=["auxk", "ghost"])
     def test_it_is_a_branch_not_taken_while_none_is_dead(self, term):
         """It holds in a sweep too. Fails if the branch becomes a select, as vmap makes of a mapped
         flag.
@@ -248,7 +246,7 @@ class TestRevival:
         )
         assert not any(np.any(leaf[0]) for leaf in jax.tree.leaves(grads))
 
-    @pytest.mark.parametrize("term", [losses.revival(), losses.ghost()], ids=["revival", "ghost"])
+    @pytest.mark.parametrize("term", [losses.auxk(), losses.ghost()], ids=["auxk", "ghost"])
     def test_a_branch_not_taken_writes_no_array_of_the_batch(self, term):
         """The branch returns only gradients of parameters. Fails if `switch` is `lax.switch`.
 
@@ -453,6 +451,29 @@ def test_the_price_rests_while_l0_is_where_it_is_wanted():
     np.testing.assert_array_less(prices(few)[101:], 1.0)
 
 
+def test_a_price_without_influence_does_not_fall_further():
+    """L0 falls to 4 by itself, far below the wanted value, and then stays above the target of 3.
+
+    Fails if the price has no minimum, or if the wanted value ignores that L0 has fallen: the price
+    then still waits when the descent is over, and takes thousands of steps to come back.
+    """
+    inputs = jnp.full((4, 16), 1.0)
+    controller = Controller(3.0, descent=1_000)
+
+    def after(memory, given):
+        step, l0 = given
+        price, changed = controller.apply(memory, jnp.full(4, l0), inputs, step, mutable=["memory"])
+        return changed, price
+
+    steps = np.arange(1_200)
+    l0 = np.maximum(40.0 * 0.9**steps, 4.0).astype(np.float32)
+    start = controller.init(jax.random.key(0))
+    _, prices = jax.lax.scan(after, start, (jnp.asarray(steps), jnp.asarray(l0)))
+    highest = 2.0 * 16.0 / 3.0
+    assert float(jnp.min(prices)) > highest / 2_000 * np.exp(-1.0) * 0.999
+    assert float(prices[1_000]) > 0.1 * highest
+
+
 STEERED = {
     "April": (ae.ReLU(64, l0=6), ae.sparse(steered=losses.weighted_l1)),
     "L1": (ae.ReLU(64, l0=6), ae.sparse(steered=losses.l1)),
@@ -555,7 +576,7 @@ DENSE = {
     "prefixes": losses.prefix_error((8, M)),
     "gate": losses.gate_l1(weighted=True),
     "gate's error": losses.gate_error(),
-    "revival": losses.revival(),
+    "auxk": losses.auxk(),
     "ghost": losses.ghost(),
     "norms": losses.weighted_l1,
 }
@@ -570,7 +591,7 @@ def test_a_term_about_atoms_refuses_another_decoder(name):
         value(made, variables, DENSE[name])
 
 
-AGELESS = {"dead": losses.dead(), "revival": losses.revival(), "ghost": losses.ghost()}
+AGELESS = {"dead": losses.dead(), "auxk": losses.auxk(), "ghost": losses.ghost()}
 
 
 @pytest.mark.parametrize("name", AGELESS)
@@ -584,5 +605,5 @@ def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
 
 def test_revival_by_no_latent_is_refused():
     """Fails if k is compared only with None: a share of 0 latents divides by zero."""
-    with pytest.raises(ae.UserError, match="revival has k = 0, the number of dead"):
-        losses.revival(k=0)
+    with pytest.raises(ae.UserError, match="auxk has k = 0, the number of dead"):
+        losses.auxk(k=0)

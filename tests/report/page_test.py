@@ -211,7 +211,7 @@ def test_sparse_sections(tmp_path, labels):
     parts = splits(labels)
     model = ae.Autoencoder(ae.nets.Identity(), ae.TopK(40, 2), ae.nets.Dictionary((SIDE, SIDE, 1)))
     sections = report.sparse_sections(model, fresh(model, parts[0]), parts)
-    expected = {"reconstructions", "atoms", "units-most-used", "density", "l0"}
+    expected = {"reconstructions", "atoms", "units-most-used", "frequency", "l0"}
     telling = {"units-most-telling"} if labels else set()
     assert expected <= names(sections) <= expected | telling
     assert report.write(tmp_path, "t", sections).exists()

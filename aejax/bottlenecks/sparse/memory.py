@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.types import Array
+
+SPAN = 2000.0  # the ratio of the largest price to the smallest
 
 
 class Ages(nn.Module):
@@ -51,10 +54,14 @@ class Controller(nn.Module):
     while L0 already moves towards the wanted value, because thresholds follow slowly and L0 would
     overshoot. For the same reason the integral has a maximum. It is reached when `target` active
     latents cost twice the mean squared norm of an example; an empty code is then cheaper, so a
-    higher price is useless. The bottleneck does not know the example's target, so the controller
-    assumes that its mean square is that of the input, as it is if the target is the input, or if
-    both sides of a transcoder have a `Scale`. All averages are of logarithms, so that the same
-    settings suit prices of any size.
+    higher price is useless. The minimum of the integral is lower by log(SPAN): such a price has no
+    influence, and an integral that fell further would only have to rise again. It is reached if L0
+    falls below the wanted value by itself; from then on the wanted value falls from the present L0.
+
+    The bottleneck does not know the example's target, so the controller assumes that its mean
+    square is that of the input, as it is if the target is the input, or if both sides of a
+    transcoder have a `Scale`. All averages are of logarithms, so that the same settings suit prices
+    of any size.
 
     Attributes:
       target: the L0 to reach, averaged over the batch.
@@ -98,16 +105,20 @@ class Controller(nn.Module):
             above = jnp.log(jnp.maximum(jnp.mean(l0), 0.01) / self.target)
             above = jax.lax.stop_gradient(above)
             t = jnp.asarray(step, jnp.float32)
-            start.value = jnp.where(t == 0, jnp.maximum(above, 0.0), start.value)
-            share = jnp.clip(1.0 - t / jnp.maximum(self.descent, 1), 0.0, 1.0)
-            left = jnp.where(jnp.asarray(self.descent) > 0, share, 0.0)
-            now = jnp.clip(above - left * start.value, -2.0, 2.0)
-            excess.value = 0.9 * excess.value + 0.1 * now
-            slow.value = 0.995 * slow.value + 0.005 * now
-            push = excess.value + self.damping * (excess.value - slow.value)
             energy = jnp.mean(jnp.sum(jnp.square(inputs), axis=-1)) + 1e-12
             if size is not None and size != inputs.shape[-1]:
                 energy = energy * (size / inputs.shape[-1])
             most = jnp.log(2.0 * jax.lax.stop_gradient(energy) / self.target)
-            integral.value = jnp.minimum(integral.value + self.rate * push, most)
+            least = most - math.log(SPAN)
+            share = jnp.clip(1.0 - t / jnp.maximum(self.descent, 1), 0.0, 1.0)
+            left = jnp.where(jnp.asarray(self.descent) > 0, share, 0.0)
+            begun = jnp.where(t == 0, above, start.value)
+            # At its minimum the price has no influence: the wanted L0 falls from the present one.
+            here = jnp.minimum(begun, above / jnp.maximum(left, 1e-3))
+            start.value = jnp.maximum(jnp.where(integral.value <= least, here, begun), 0.0)
+            now = jnp.clip(above - left * start.value, -2.0, 2.0)
+            excess.value = 0.9 * excess.value + 0.1 * now
+            slow.value = 0.995 * slow.value + 0.005 * now
+            push = excess.value + self.damping * (excess.value - slow.value)
+            integral.value = jnp.clip(integral.value + self.rate * push, least, most)
         return jnp.exp(integral.value + jnp.clip(excess.value, -1.0, 1.0))
