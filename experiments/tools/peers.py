@@ -43,7 +43,7 @@ CODES = {
     "gated": "gated",
     "april": "standard",
 }
-JUDGED = ("explained_variance", "mcc")
+JUDGED = {"explained_variance": 1, "mcc": 1, "f1": 1, "dead": -1}  # -1: less is better
 EQUAL = 0.05  # the most that L0 may differ from its target, relative to it, to count as equal
 
 
@@ -128,21 +128,25 @@ def _train(python: str, folder: pathlib.Path) -> None:
 def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
     """Returns differences, aejax's figures minus SAELens', with their standard errors as `std`.
 
-    It prints a win or a loss if a difference exceeds one standard error. Where a seed of either
-    library is too far from the target L0, it prints that instead, since codes of unequal L0 cannot
-    be compared. The differences of L0 are returned too.
+    Both libraries train on the same batches for a seed, so the differences are paired by seed. It
+    prints a win or a loss if a mean difference exceeds two standard errors. Where the mean L0 of
+    either library is too far from the target, it prints that instead, since codes of unequal L0
+    cannot be compared. The differences of L0 are returned too.
     """
     found: dict[str, Any] = {}
     for code in CODES:
         own, other = result[f"{code} at {l0}"], result[f"{code} at {l0}, SAELens"]
         cells = found[f"{code} less SAELens"] = {}
-        off = max(np.max(np.abs(np.divide(row["l0"]["values"], l0) - 1.0)) for row in (own, other))
+        off = max(abs(row["l0"]["mean"] / l0 - 1.0) for row in (own, other))
         for name in ("l0", *JUDGED):
             apart = np.subtract(own[name]["values"], other[name]["values"])
-            mean = own[name]["mean"] - other[name]["mean"]
-            error = float(np.hypot(own[name]["std"], other[name]["std"]) / len(apart) ** 0.5)
+            mean, count = float(np.mean(apart)), len(apart)
+            error = float(np.std(apart, ddof=1) / count**0.5) if count > 1 else float("nan")
             cells[name] = {"mean": mean, "std": error, "values": apart.tolist()}
-            verdict = "a loss" if mean < -error else "a win" if mean > error else "a tie"
+            better = mean * JUDGED.get(name, 1)
+            verdict = "a tie"
+            if abs(mean) > 2.0 * error:
+                verdict = "a win" if better > 0 else "a loss"
             verdict = f"not at equal L0 ({off:.0%} off)" if off > EQUAL else verdict
             if name in JUDGED:
                 say(f"{code:<12} {name:<18} {mean:+.4f} ± {error:.4f}, {verdict}")

@@ -27,6 +27,17 @@ def row(l0, value, std=0.3):
     }
 
 
+def judged(l0, value, dead=0.1, seeds=np.arange(4.0)):
+    """The figures of four seeds, of which each is 1 above the one before."""
+
+    def cell(mean):
+        values = mean + seeds - seeds.mean()
+        return {"mean": mean, "std": float(np.std(values, ddof=1)), "values": values.tolist()}
+
+    figures = {name: cell(value) for name in ("explained_variance", "mcc", "f1")}
+    return {"l0": {"mean": l0, "std": 0.0, "values": [l0] * 4}, **figures, "dead": cell(dead)}
+
+
 def test_points_rise_and_bars_are_standard_errors():
     """Fails if rows keep the order of the settings, or the deviation is not divided by sqrt(9)."""
     found = points([row(4.0, 0.5), row(2.0, 0.3), row(8.0, 0.9)], "explained_variance")
@@ -73,21 +84,28 @@ def test_codes_are_told_apart_and_one_outlier_squeezes_no_axis():
 
 
 def test_a_difference_is_measured_by_its_own_standard_error(capsys):
-    """0.06 +- sqrt(0.3^2 + 0.3^2) / 3 = 0.141 is a tie; fails if the errors are not added."""
+    """The seeds of both libraries are paired, and fewer dead latents are better.
+
+    Gated loses 0.3 at each seed, a loss whatever the spread over seeds; the seeds of April run the
+    other way, so that its 0.3 is less than two standard errors of 1.29. Fails if differences are
+    not paired by seed, if one standard error counts, or if dead latents count as a win.
+    """
     result = {}
     for code in CODES:
-        result[f"{code} at 3"] = row(3.0, 0.50)
-        result[f"{code} at 3, SAELens"] = row(3.0, 0.50 + 0.3 * (code == "gated"))
+        result[f"{code} at 3"] = judged(3.0, 0.5, dead=0.4 if code == "jumprelu" else 0.1)
+        result[f"{code} at 3, SAELens"] = judged(3.0, 0.5 + 0.3 * (code == "gated"))
+    result["april at 3, SAELens"] = judged(3.0, 0.8, seeds=np.arange(4.0)[::-1])
     found = compared(result, 3)
     assert found["gated less SAELens"]["explained_variance"]["mean"] == pytest.approx(-0.3)
-    assert found["topk-by-norm less SAELens"]["mcc"]["std"] == pytest.approx(0.3 * 2**0.5 / 3)
+    errors = [found[f"{code} less SAELens"]["mcc"]["std"] for code in ("gated", "april")]
+    np.testing.assert_allclose(errors, [0.0, np.std(2 * np.arange(4), ddof=1) / 2], atol=1e-12)
     text = capsys.readouterr().out
-    assert text.count("a loss") == 2
-    assert text.count("a tie") == 10
-    result["gated at 3"]["l0"]["values"][4] = 3.2
+    assert text.count("a loss") == 4
+    assert text.count("a win") == 0
+    assert text.count("a tie") == 4 * len(CODES) - 4
+    result["gated at 3"]["l0"]["mean"] = 3.2
     found = compared(result, 3)
-    assert capsys.readouterr().out.count("not at equal L0 (7% off)") == 2
-    assert found["gated less SAELens"]["l0"]["mean"] == 0.0
+    assert capsys.readouterr().out.count("not at equal L0 (7% off)") == 4
 
 
 def test_settings_come_in_order_with_all_their_seeds():
