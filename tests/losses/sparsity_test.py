@@ -455,7 +455,7 @@ def test_a_price_without_influence_does_not_fall_further():
     """L0 falls to 4 by itself, far below the wanted value, and then stays above the target of 3.
 
     Fails if the price has no minimum, or if the wanted value ignores that L0 has fallen: the price
-    then still waits when the descent is over, and takes thousands of steps to come back.
+    is then 0.005 at step 600 (here 1.7), because it waits for the planned course.
     """
     inputs = jnp.full((4, 16), 1.0)
     controller = Controller(3.0, descent=1_000)
@@ -471,7 +471,7 @@ def test_a_price_without_influence_does_not_fall_further():
     _, prices = jax.lax.scan(after, start, (jnp.asarray(steps), jnp.asarray(l0)))
     highest = 2.0 * 16.0 / 3.0
     assert float(jnp.min(prices)) > highest / 2_000 * np.exp(-1.0) * 0.999
-    assert float(prices[1_000]) > 0.1 * highest
+    assert float(prices[600]) > 1.0
 
 
 STEERED = {
