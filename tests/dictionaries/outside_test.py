@@ -137,7 +137,7 @@ def test_its_run_is_opened_with_the_model_alone(whole):
     Fails if the error does not say what to do.
     """
     folder, variables = whole
-    with pytest.raises(ae.UserError, match=r"SoftThreshold cannot be made again .* model="):
+    with pytest.raises(ae.UserError, match=r"SoftThreshold cannot be rebuilt .* model="):
         ae.load(folder)
     opened = ae.load(folder, model=made())
     assert equal(opened.variables["params"], variables["params"])
