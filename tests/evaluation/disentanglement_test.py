@@ -294,7 +294,7 @@ def test_votes_are_judged_by_other_points():
 @pytest.mark.parametrize(
     ("codes", "factors", "said"),
     [
-        (PERFECT[:5], FACTORS, "do not belong together"),
+        (PERFECT[:5], FACTORS, "for the same N examples"),
         (PERFECT * np.nan, FACTORS, "NaN or infinite"),
         (PERFECT, FACTORS * [1, 0, 1], "factor 1 has only one value"),
         (PERFECT, FACTORS[:, :1], "only one factor"),
