@@ -1,4 +1,4 @@
-"""environment.json: the software and devices of a run; a later start warns if they differ."""
+"""environment.json: the software and the devices of a run; a start warns if they have changed."""
 
 from __future__ import annotations
 
@@ -86,5 +86,5 @@ def _commit(folder: pathlib.Path) -> str | None:
             [*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None  # git is not installed or does not answer.
+        return None  # git is not installed or did not answer in time.
     return found.stdout.strip() or None
