@@ -222,7 +222,7 @@ def test_a_shape_of_more_axes_than_arrays_have(tmp_path):
 def test_many_marks(tmp_path):
     """Fails if each mark is searched from the bottom of the stack, which takes minutes here."""
     cases.write_archive(tmp_path / "a.pt", b"\x80\x02" + b")" * 50_000 + b"(t" * 50_000 + b".")
-    with pytest.raises(UserError, match=r"a\.pt holds a tuple instead of a state dictionary"):
+    with pytest.raises(UserError, match=r"a\.pt contains a tuple instead of a state dictionary"):
         read_torch(tmp_path / "a.pt")
 
 
