@@ -11,8 +11,8 @@ An encoder is any Linen module that maps (x, context) to features, and a decoder
 that maps (z, context) to a prediction.
 
 A code, the output of a bottleneck, is a record, usually a `NamedTuple`, without a base class. The
-protocol `Code` lists the fields that every code has; the protocols after it list what only some
-codes have, for which `isinstance(code, DiagonalCode)` tests.
+protocol `Code` lists the attributes that every code has. The protocols after it, such as
+`DiagonalCode`, list the attributes of some codes; `isinstance(code, DiagonalCode)` tests for them.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Bottleneck(nn.Module, abc.ABC):
         """
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
-        """Converts a latent, as the prior draws it, to the decoder's input z; they often agree."""
+        """Converts a latent, as the prior draws it, to the decoder's input z; by default equal."""
         return latent
 
 
@@ -215,7 +215,14 @@ class TrunkPrior(Protocol):
         ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
-        """Returns the trunk's state below the level with this index (0: the top) and latent z."""
+        """Returns the trunk's state below a level.
+
+        Args:
+          level: the index of the level; 0 is the top.
+          state: the trunk's state above the level.
+          z: the latent of the level, f32[B, L].
+          context: the batch's context.
+        """
         ...
 
 

@@ -121,8 +121,14 @@ class Autoencoder(nn.Module):
     ) -> Forward:
         """Decodes a code and returns the Forward that the loss terms read.
 
-        Targets that are NaN where the mask is 0 are missing values, which are replaced by 0. The
-        arguments are those of `code`, and the code that it returns.
+        Targets that are NaN where the mask is 0 are missing values, which are replaced by 0.
+
+        Args:
+          batch: the batch that was encoded.
+          features: the output of `features`.
+          code: the output of `code`.
+          step: the training step, i32[].
+          key: the key of the code's noise, from which loss terms get their keys.
         """
         prediction = self.decode(code.z, batch.context)
         self._check_shape(prediction, batch.target)

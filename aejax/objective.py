@@ -121,7 +121,7 @@ def sparse(
         such term.
       steered: a sparsity penalty whose weight a controller adjusts until the mean number of active
         latents equals the bottleneck's `l0`, such as `losses.penalty`; None: no such term.
-      dead_after: the number of steps without firing after which a latent counts as dead.
+      dead_after: the number of steps without activation after which a latent is dead.
       error: the error term: `losses.scaled_error`, `losses.unexplained`,
         `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.
     """

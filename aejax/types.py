@@ -36,7 +36,7 @@ Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32
 
 
 class Batch(NamedTuple):
-    """The model's input and the target that it must explain."""
+    """The model's input and the target that it must reconstruct."""
 
     x: Array  # f32[B, *event], the encoder's input
     # [B, *event'], what the model reconstructs: x, except in denoising models and transcoders.
@@ -139,7 +139,7 @@ class Learner(NamedTuple):
     # The largest number of training steps in one call of `step`. If it is given, the call takes a
     # Source of several batches, and the metrics have a last axis T.
     chunk: int | None = None
-    shared_data: bool = False  # whether all S models see the same batches
+    shared_data: bool = False  # whether all S models are trained on the same batches
     support: tuple[float, float] | None = None  # the range of targets that the likelihood accepts
     # Whether the bottleneck subtracts the decoder's bias from its input. A transcoder must not do
     # so, because its inputs and outputs differ.
@@ -152,8 +152,8 @@ class Source:
     """The batches of the next T training steps, which run in one call.
 
     The batches are either given by the indices of their rows in a data set that is on the device,
-    or stacked in arrays; `aejax.training.gathering` extracts batch i on the device. If each of S
-    models sees batches of its own, `key` has a leading axis S, and so has `rows` or, if the batches
+    or stacked in arrays; `aejax.training.gathering` extracts batch i on the device. If S models are
+    trained on different batches, `key` has a leading axis S, and so has `rows` or, if the batches
     are stacked, every leaf of `arrays`.
     """
 

@@ -47,7 +47,7 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 2  # number of models with different seeds, trained together in one program
     steps: int = 1_000  # optimiser steps
@@ -97,7 +97,7 @@ def remedies(config: Config) -> dict[str, Objective]:
     free = ae.losses.free_bits(config.nats / config.latents)
     late = optax.join_schedules([optax.constant_schedule(w) for w in (0.0, 1.0)], [half])
     explained: Objective = {"distortion": (1.0, ae.losses.distortion)}
-    told = ae.watch(kl=ae.losses.kl)  # logs the KL where the loss has another term
+    told = ae.watch(kl=ae.losses.kl)  # logs the KL if the loss has another term instead
     return {
         "elbo": ae.elbo(),
         # Bowman et al. 2016, section 3.1.

@@ -53,7 +53,7 @@ Model = tuple[Any, Variables]
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9

@@ -76,7 +76,7 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images

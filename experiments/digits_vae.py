@@ -22,7 +22,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 5  # number of models with different seeds, trained together in one program
     batch: int = 128  # examples in a batch

@@ -44,7 +44,7 @@ CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     dataset: str = "frey_faces"  # name of a data set, or path of a folder of images

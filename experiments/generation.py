@@ -45,7 +45,7 @@ POINTS = 11  # points of a path, including both ends
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 6_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9

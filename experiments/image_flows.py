@@ -42,7 +42,7 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 3  # number of models with different seeds, trained together in one program
     steps: int = 4_000  # optimiser steps

@@ -27,7 +27,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 5_000  # optimiser steps; 5000 are 10 epochs
     chunk: int = 100  # steps in one compiled call

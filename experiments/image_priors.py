@@ -16,7 +16,7 @@ there, but less exact.
 
 On one CPU core `--model vae --prior standard --seeds 3 --steps 20000 --learning-rate 1e-3
 --nll-draws 500` took 10 minutes of training and reached an NLL of 88.37 +- 0.16.
-experiments/README.md has all rows.
+experiments/README.md has the results of all models.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 50_000  # optimiser steps; 50000 are 100 epochs
     chunk: int = 1_000  # steps in one compiled call

@@ -48,7 +48,7 @@ JUDGED = 10_000  # number of train examples among which the top examples of unit
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     batch: int = 128  # examples in a batch

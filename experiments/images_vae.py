@@ -25,7 +25,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images

@@ -45,7 +45,7 @@ RISE = 1_000  # steps over which the learning rate of `falling` rises from 0
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 270_000  # optimiser steps; 270000 are 906 epochs with batches of 200
     batch: int = 200  # examples in a batch

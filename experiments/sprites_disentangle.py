@@ -63,7 +63,7 @@ SHUFFLED = "shuffled codes"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 10  # number of models with different seeds, trained together in one program
     steps: int = 2_500  # optimiser steps

@@ -29,7 +29,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 3  # number of seeds for each code and L0, all trained on the same tokens
     steps: int = 5_000  # optimiser steps

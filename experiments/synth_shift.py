@@ -32,7 +32,7 @@ SILENCE = 1_000  # number of steps without activation after which a latent is si
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 5_000  # optimiser steps
     batch: int = 2_048  # examples in a batch

@@ -25,7 +25,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 5_000  # optimiser steps
     batch: int = 256  # examples in a batch

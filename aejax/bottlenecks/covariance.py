@@ -66,7 +66,7 @@ class FullGaussian(VectorBottleneck):
     def __call__(
         self, features: Array, key: Key | None, given: Given = NOTHING
     ) -> FullGaussianCode:
-        """Draws a code from q(z | features) for features [B, ...]; if key is None, z = location."""
+        """Draws the code of features [B, ...]; if key is None, z is the location."""
         count = self.latents
         rows, columns = np.tril_indices(count, -1)
         statistics = nn.Dense(2 * count + len(rows), name="statistics")(

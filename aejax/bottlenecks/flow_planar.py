@@ -1,4 +1,4 @@
-"""Planar flows: each step moves z along u by an amount that depends on z along w."""
+"""Planar flows: each step moves z along a vector u, by an amount that depends on w z."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from aejax.types import Array, Key
 
 
 class LatticeCode(NamedTuple):
-    """Quantised points, with their indices in the lattice, which is all combinations of levels."""
+    """Quantised points with their indices in the lattice, the set of all combinations of levels."""
 
     z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; gradients pass the rounding unchanged
     indices: Array  # i32[B, *positions], the index of each point, from 0
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
+        """Returns the indices, i32[B, *positions], of which a prior would be a distribution."""
         return self.indices
 
 

@@ -24,7 +24,7 @@ class VectorCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
+        """Returns the indices, i32[B, *positions], of which a prior would be a distribution."""
         return self.indices
 
 
@@ -62,7 +62,7 @@ class VectorQuantised(Bottleneck):
         return tuple(self.positions)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection and the collection `memory`.
+        """Checks the attributes, and declares the projection and the running averages.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -104,7 +104,13 @@ class VectorQuantised(Bottleneck):
         return self.last.value
 
     def _remember(self, rows: Array, indices: Array, key: Key | None) -> None:
-        """Updates `memory` with encoded vectors f32[R, size] and their nearest indices i32[R]."""
+        """Updates the running averages in the collection `memory`.
+
+        Args:
+          rows: the encoded vectors of a batch, f32[R, size].
+          indices: the index of the codebook vector that is nearest to each, i32[R].
+          key: the key with which the replacements of dead vectors are drawn.
+        """
         new = jnp.zeros((self.codes,)).at[indices].add(1.0)
         # The codebook is not initialised when it quantises the first batch, so the choices of that
         # batch are not counted.

@@ -40,7 +40,7 @@ class Detection(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """How many of the true features a dictionary has found."""
+    """Scores of how well a dictionary has found the true features."""
 
     mcc: float  # mean |cosine| over a one-to-one matching
     mmcs: float  # mean over the features of the largest cosine with any latent

@@ -24,7 +24,7 @@ from aejax.types import Array, Batch, Forward, Key, Variables
 
 
 class Elbo(NamedTuple):
-    """The evidence lower bound in nats and its parts: elbo = -(rate + distortion)."""
+    """The evidence lower bound and its two terms, in nats: elbo = -(rate + distortion)."""
 
     elbo: np.ndarray  # f32[N], -(rate + distortion)
     rate: np.ndarray  # f32[N], KL(q(z | x) || p(z))

@@ -1,4 +1,4 @@
-"""Measures how much of the data a sparse code explains, and with how many latents."""
+"""How well a sparse code reconstructs the data, and with how many latents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aejax.types import Array, Batch, Variables
 
 
 class Sparsity(NamedTuple):
-    """The measures of a sparse code over N examples."""
+    """The results of evaluating a sparse code on N examples."""
 
     explained_variance: float  # 1 is perfect, 0 is predicting the mean
     l0: float  # mean number of active latents per example
@@ -42,7 +42,7 @@ class Sparsity(NamedTuple):
 
 
 class Variance(NamedTuple):
-    """Sums over examples from which the explained variance is computed, in float64."""
+    """Statistics of a set of examples, from which the explained variance is computed."""
 
     weight: np.ndarray  # f64[D], the number of examples, or the sum of their masks
     mean: np.ndarray  # f64[D], the mean of the target

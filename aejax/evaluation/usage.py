@@ -41,8 +41,8 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
       mutual_information: f32[], nats, if the posterior's density can be computed at any latent,
         as it cannot for flows. It is I(x; z) over the examples, which is at most the logarithm of
         their number (Hoffman and Johnson 2016).
-      mutual_information_of_top: f32[], nats, for the top level of a top-down hierarchy, in place of
-        mutual_information.
+      mutual_information_of_top: f32[], nats, instead of mutual_information if the latents are a
+        hierarchy that is drawn from the top down; it is I(x; z) of the top level.
     """
     if bound.prior is None:
         return {}

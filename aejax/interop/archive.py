@@ -116,7 +116,7 @@ class _Machine:
             if operation.name == "STOP":
                 return self.stack.pop()
             self.step(operation.name, argument)
-        raise EOFError("the program has no end")
+        raise EOFError("its pickle does not end with STOP")
 
     def step(self, name: str, argument: Any) -> None:
         """Executes one operation."""
@@ -152,7 +152,7 @@ class _Machine:
         """
         inner = [number for item in items if type(item) is tuple for number in item]
         if len(items) > _LONGEST or not all(type(number) is int for number in inner):
-            raise ValueError("a tuple holds more than a tensor needs")
+            raise ValueError("a tuple contains more than tensors need")
         self.stack.append(tuple(items))
 
     def update(self, items: list[Any]) -> None:

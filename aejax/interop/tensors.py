@@ -139,7 +139,7 @@ def safetensors() -> Any:
 
 
 def read_npz(path: pathlib.Path) -> Tensors:
-    """Reads all arrays of an .npz file; arrays of Python objects raise an error, unread.
+    """Reads all arrays of an .npz file; arrays of Python objects are not unpickled.
 
     Raises:
       UserError: if the file is missing or damaged, or contains Python objects.

@@ -16,7 +16,7 @@ from aejax.types import Array
 
 
 class Timing(NamedTuple):
-    """The times of all implementations of an operation at one shape, each the least of several."""
+    """The times of all implementations of an operation at one shape, minima of several runs."""
 
     shape: tuple[int, ...]  # (B, k, m, D), or (B, k, m) for `largest`
     milliseconds: Mapping[str, float]  # name of an implementation -> its time

@@ -1,4 +1,4 @@
-"""Nested (Matryoshka) dictionaries: every prefix of the latents must explain the target alone."""
+"""Nested (Matryoshka) dictionaries: each prefix of the latents must reconstruct the target."""
 
 from __future__ import annotations
 

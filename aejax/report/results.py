@@ -60,7 +60,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
-    """Returns name of a model -> its figures, for entries that are mappings of other entries."""
+    """Returns name of a model -> name of a result -> Figure, for entries that are mappings."""
     read = (
         (name, figures(entry))
         for name, entry in results.items()

@@ -123,13 +123,13 @@ def read(
         except OSError as error:
             raise Damaged(f"{name} cannot be read: {error.strerror}") from error
         if found != expected:
-            raise Damaged(f"{name} is not what was written (its sha256 differs)")
+            raise Damaged(f"{name} has changed since it was written (its sha256 differs)")
     arrays = _read_arrays(place / ARRAYS, kept)
     leaves = {}
     for path, record in kept.items():
         leaves[path] = Leaf(arrays[path], record["key"])
         if leaves[path].record(path) != record:
-            raise Damaged(f"leaf {path} is not what was written (its sha256 differs)")
+            raise Damaged(f"leaf {path} has changed since it was written (its sha256 differs)")
     return Checkpoint(manifest["step"], leaves, manifest["figures"])
 
 

@@ -79,7 +79,10 @@ def _version(name: str) -> str | None:
 
 
 def _commit(folder: pathlib.Path) -> str | None:
-    """Returns the commit that is checked out, followed by "+changes" if files differ from it."""
+    """Returns the git commit of a folder, followed by "+changes" if its files have been changed.
+
+    It returns None if the folder is not in a git repository.
+    """
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(

@@ -48,9 +48,9 @@ def read_manifest(place: pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{MANIFEST} is not what was written") from error
+        raise Damaged(f"{MANIFEST} has changed since it was written") from error
     if not whole:
-        raise Damaged(f"{MANIFEST} is not what was written (its sha256 differs)")
+        raise Damaged(f"{MANIFEST} has changed since it was written (its sha256 differs)")
     return manifest
 
 

@@ -233,7 +233,8 @@ class Run:
           state: the final state; it is saved, and its params_sha256 is added to the result.
 
         Returns:
-          The content of result.json, which is also the value of `run.result`, at later starts too.
+          The content of result.json. It is also the value of `run.result`, both now and when the
+          run is started again.
         """
         self._stop.polled = True
         whole = as_json(result) | {"steps": self._steps}

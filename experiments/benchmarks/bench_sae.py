@@ -127,7 +127,10 @@ def compare(
 
 
 def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """Returns the median of the rates, all rates, and the other measurements of the last round."""
+    """Returns the median rate in tokens per second, the rate of each round, and other results.
+
+    The other results, such as losses, are those of the last round.
+    """
     rates = [BATCH * steps / turn["seconds"] for turn in turns]
     rest = {name: value for name, value in turns[-1].items() if name != "seconds"}
     return {"tokens_per_second": statistics.median(rates), "rounds": rates, **rest}

@@ -1,6 +1,7 @@
-"""Trains a job of an experiment: its training function, its batches, and validation.
+"""Training of a job, which is one model of an experiment with its objective and optimiser.
 
-It also summarises the results of several seeds.
+This file makes its training function, its batches and its validation function, and summarises the
+results of several seeds.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Job(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A job after training."""
+    """A job and its trained models."""
 
     job: Job
     state: ae.State

@@ -202,7 +202,7 @@ def test_where_none_is_whole_nothing_is_touched(folder):
         path.write_text("{}")
     before = contents(folder)
     with (
-        pytest.warns(UserWarning, match=r"manifest.json is not what was written"),
+        pytest.warns(UserWarning, match=r"manifest.json has changed since it was written"),
         pytest.raises(UserError, match="all checkpoints are damaged"),
     ):
         start(folder)

@@ -106,7 +106,7 @@ class Sparse(Bottleneck):
         return (self.latents,)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection and the collection `memory`.
+        """Checks the attributes, and declares the projection, the ages and the controller.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -123,10 +123,10 @@ class Sparse(Bottleneck):
             self.controller = Controller(self.l0, self.descent)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> SparseCode:
-        """Encodes features [B, ...] and in training updates the collection `memory`.
+        """Encodes features [B, ...]; in training it also updates the collection `memory`.
 
-        The memory stores the number of steps since each latent was last active, and the state of
-        the controller. The key is not used.
+        This variable collection stores the number of steps since each latent was last active, and
+        the state of the controller. The key is not used.
 
         Raises:
           UserError: if the decoder's bias or atom norms are needed, but it is not a Dictionary.

@@ -56,7 +56,7 @@ class Gated(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns the bottleneck and its parameters."""
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights."""
         own = {name: plain.needed(name) for name in ("b_mag", "r_mag")}
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
         return module, {**plain.projection("b_gate"), **own}

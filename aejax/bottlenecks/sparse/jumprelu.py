@@ -159,7 +159,7 @@ class JumpReLU(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns the bottleneck and its parameters.
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights.
 
         A threshold of 0 or less becomes the smallest positive float, because the parameter is the
         logarithm of the threshold.

@@ -88,7 +88,7 @@ class AnnealedReLU(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
     def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
-        """Computes the rescaled sum (z ||atom||)^p with the current stage's p, f32[B]."""
+        """Computes the sum of (z ||atom||)^p with the p of the current stage, rescaled, f32[B]."""
         memory, z = self.variables["memory"], code.dense()
         p = jnp.asarray(self.powers, jnp.float32)[memory["stage"]]
         z = z if norms is None else z * norms[None]

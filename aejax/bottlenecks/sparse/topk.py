@@ -70,7 +70,7 @@ class Largest(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns the bottleneck and its parameters."""
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights."""
         how: dict[str, Any] = {
             "k": plain.needed("k"),
             "score_by_norm": plain.rescale_acts_by_decoder_norm,

@@ -17,7 +17,7 @@ from aejax.optional import needs
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
-    """Writes a data set to data_dir, in the format array_record and as .npz, and returns it.
+    """Writes a data set to data_dir, in tfds' format array_record and as .npz, and returns it.
 
     Args:
       name: a name in `aejax.data.pictures.NAMED`, or an image data set of tensorflow-datasets.

@@ -63,7 +63,7 @@ def curves(
 
 
 def _short_tick_labels(axis: Any) -> None:
-    """Labels only the powers of ten on a logarithmic axis, as 1, 10, 100, 1k, ...."""
+    """Labels only the powers of ten on a logarithmic axis, in a short form such as 100 or 1k."""
     axis.set_major_formatter(lambda value, _: compact(value))
     axis.set_minor_formatter(lambda *_: "")
 

@@ -63,7 +63,7 @@ def line_look(place: int, theme: Theme) -> tuple[str, str]:
 
 
 def canvas(width: float, height: float, theme: Theme) -> Any:
-    """Makes an empty figure.
+    """Returns an empty figure.
 
     Args:
       width: the width in inches.
