@@ -184,7 +184,7 @@ def test_a_class_without_a_formula_says_what_to_define():
 
     weights = {"W_enc": jnp.eye(2), "W_dec": jnp.eye(2), "b_dec": jnp.zeros(2)}
     for activation, said in (
-        (Silent, "Silent does not define .* define apply_plain"),
+        (Silent, "Silent does not define .* define its method apply_plain"),
         ("softish", "no sparse code is called 'softish': set the activation to one of .*relu"),
     ):
         with pytest.raises(ae.UserError, match=said):

@@ -119,7 +119,7 @@ class TestDetection:
         pairs = nearest(ATOMS, TRUTH)
         with pytest.raises(ae.UserError, match="no tokens"):
             detection([], pairs)
-        with pytest.raises(ae.UserError, match="codes of 3 tokens, features of 2"):
+        with pytest.raises(ae.UserError, match="codes of 3 tokens but the features of 2"):
             detection([(self.CODES[:3], self.FEATURES[:2])], pairs)
 
 
