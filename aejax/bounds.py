@@ -136,8 +136,8 @@ def piwae(groups: int) -> Bound:
         share = jax.nn.softmax(jax.nn.logsumexp(grouped, axis=1), axis=0)
         within = jax.nn.softmax(grouped, axis=1)
         # If all weights of a group were rounded to zero in float32, their ratios, which `regrade`
-        # needs, would be lost. The lower limit _LEAST preserves them, and it changes the gradient
-        # of iwae by a factor of about 1e-20 only.
+        # needs, would be lost. The lower limit _LEAST preserves them, and the relative change of
+        # iwae's gradient is only about 1e-20.
         weight = (jnp.maximum(share, _LEAST)[:, None] * within).reshape(cost.shape)
         value = _importance_weighted(jax.lax.stop_gradient(cost))
         return value + jnp.sum(weight * (cost - jax.lax.stop_gradient(cost)), axis=0)

@@ -40,7 +40,7 @@ class Config(Numbers):
     size: int = 64  # dimensions of a token
     least: float = 0.01  # probability of the rarest feature
     latents: int = 256  # latents of each dictionary
-    l0: tuple[int, ...] = (3, 2, 4)  # numbers of active latents; SAELens has only the first
+    l0: tuple[int, ...] = (3, 2, 4)  # numbers of active latents; SAELens is trained for the first
     learning_rate: float = 1e-3  # learning rate of Adam
 
 

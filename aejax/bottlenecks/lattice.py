@@ -24,7 +24,7 @@ class LatticeCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, i32[B, *positions], of which a prior would be a distribution."""
+        """Returns the indices, i32[B, *positions], which are the variable that a prior models."""
         return self.indices
 
 

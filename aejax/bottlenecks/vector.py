@@ -24,7 +24,7 @@ class VectorCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, i32[B, *positions], of which a prior would be a distribution."""
+        """Returns the indices, i32[B, *positions], which are the variable that a prior models."""
         return self.indices
 
 
@@ -146,8 +146,8 @@ def nearest(vectors: Array, codebook: Array) -> Array:
       codebook: f32[codes, size].
     """
     rows = vectors.reshape((math.prod(vectors.shape[:-1]), vectors.shape[-1]))
-    # By default accelerators round both factors to bfloat16, with which another vector could seem
-    # nearest.
+    # By default accelerators round both factors to bfloat16, after which another vector could seem
+    # to be the nearest.
     product = jnp.matmul(rows, codebook.T, precision="highest")
     distance = jnp.sum(jnp.square(codebook), axis=-1)[None] - 2.0 * product
     return jnp.argmin(distance, axis=-1).astype(jnp.int32).reshape(vectors.shape[:-1])

@@ -33,8 +33,10 @@ class Pairs(NamedTuple):
 class Detection(NamedTuple):
     """For each pair, how well the activity of the latent predicts the activity of its feature."""
 
-    precision: np.ndarray  # f64[P], share of the latent's tokens in which the feature is active
-    recall: np.ndarray  # f64[P], share of the feature's tokens in which the latent is active
+    # f64[P], of the tokens in which the latent is active, the share in which the feature is.
+    precision: np.ndarray
+    # f64[P], of the tokens in which the feature is active, the share in which the latent is.
+    recall: np.ndarray
     f1: np.ndarray  # f64[P], the harmonic mean of precision and recall
     examples: int  # N, the number of tokens
 
@@ -143,7 +145,7 @@ def detection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], pairs: Pairs) -> 
         present += np.sum(real, axis=0)
         examples += len(codes)
     if examples == 0:
-        raise UserError("there are no tokens to detect features in: give one chunk or more")
+        raise UserError("there are no tokens to evaluate: give one chunk of tokens or more")
     share = both / np.maximum(fired, 1), both / np.maximum(present, 1)
     return Detection(*share, 2.0 * both / np.maximum(fired + present, 1), examples)
 

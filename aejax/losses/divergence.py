@@ -69,7 +69,9 @@ def mmd(kernel: Kernel | None = None) -> Term:
     def mmd(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
         if forward.key is None:
-            raise UserError("mmd draws from the prior, but there is no key: evaluate with a key")
+            raise UserError(
+                "the term mmd draws from the prior, but there is no key: call the model with a key"
+            )
         drawn = model.sample_latent(forward.key, size, forward.batch.context)
         return jnp.full((size,), discrepancy(joined(forward.code.latent), joined(drawn), kernel))
 

@@ -1,4 +1,4 @@
-"""Times all implementations (forms) of the sparse kernels, for aejax/kernels/table.py.
+"""Times all implementations of the sparse kernels, for the table in aejax/kernels/table.py.
 
     python -m experiments bench-kernels
     python -m experiments bench-kernels --batch 2048 --k 32 --m 8192 --size 576

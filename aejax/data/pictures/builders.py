@@ -48,8 +48,8 @@ class Idx(NamedTuple):
         tfds = needs("tensorflow_datasets", f"preparing {name}")
         stock = tfds.builder_cls(name)
         archives = Archives(manual_dir, folder, stock.url_infos)
-        # All four files are read before anything is written, so that a damaged file raises an error
-        # before.
+        # All four files are read before anything is written, so that nothing is written if one of
+        # them is damaged.
         splits = {
             "train": self._read(archives, stock.URL, "train"),
             "test": self._read(archives, stock.URL, "t10k"),

@@ -48,7 +48,7 @@ def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset
 
 
 def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarray]:
-    """Divides a video into blocks of time: every fifth is for test, and one in ten for validation.
+    """Divides a video into blocks of time: one in five is for test, one in ten for validation.
 
     Args:
       frames: the number of frames in the video.

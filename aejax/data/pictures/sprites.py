@@ -101,7 +101,10 @@ def _ellipse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns which points lie in the heart (x^2 + y^2 - 1)^3 <= x^2 y^3, scaled to norm 1."""
+    """Returns which points lie in a heart, scaled to fit into the unit circle.
+
+    The heart is the set (x^2 + y^2 - 1)^3 <= x^2 y^3.
+    """
     x, y = 1.25 * x, 1.25 * y + 0.1
     return (np.square(x) + np.square(y) - 1) ** 3 <= np.square(x) * y**3
 

@@ -1,4 +1,7 @@
-"""Reads the data set of a prepared tfds builder into memory or, if it is large, by example."""
+"""Reads the data set of a prepared tfds builder.
+
+A small data set is read into memory, and a large one is read from the disk example by example.
+"""
 
 from __future__ import annotations
 

@@ -307,8 +307,8 @@ def _read(path: Path, sha256: str) -> Active:
         ) from error
 
 
-# The modification time is an argument, so that the cache has no outdated content if the file is
-# written again.
+# The modification time is an argument, so that a file that was written again is read again instead
+# of being taken from the cache.
 @functools.lru_cache(maxsize=4)
 def _held(path: Path, time: int, sha256: str) -> Active:
     del time
