@@ -1,4 +1,4 @@
-"""Planar flows: each step moves z along a vector u, by an amount that depends on w z."""
+"""Planar flows: each step moves z along a vector u, as a function of the inner product w z."""
 
 from __future__ import annotations
 

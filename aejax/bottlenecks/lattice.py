@@ -104,9 +104,10 @@ class FiniteScalarQuantised(Bottleneck):
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
 
     def _basis(self, ndim: int) -> np.ndarray:
-        """Returns the factor of each coordinate's level in the index, i32[1, ..., len(levels)].
+        """Returns the place value of each coordinate, i32[1, ..., len(levels)].
 
-        As in a positional numeral system, it is the product of the preceding numbers of levels.
+        The index of a point is the sum over the coordinates of level * place value, as in a
+        positional numeral system.
         """
         basis = np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
         return basis.reshape((*(1,) * (ndim - 1), -1))

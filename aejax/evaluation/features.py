@@ -69,7 +69,8 @@ def cosines(dictionary: np.ndarray, truth: np.ndarray) -> np.ndarray:
     a, b = np.asarray(dictionary, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:
         raise UserError(
-            f"the dictionary has shape {a.shape} and the truth {b.shape}: give [m, d] and [G, d]"
+            f"the dictionary has shape {a.shape} and the true directions {b.shape}: give [m, d] "
+            "and [G, d]"
         )
     return _unit(a) @ _unit(b).T
 

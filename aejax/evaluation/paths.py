@@ -39,7 +39,7 @@ def paths(frames: np.ndarray, probabilities: Features, real: np.ndarray) -> Path
     count, points = frames.shape[:2]
     if points < 3:
         raise UserError(
-            f"a path of {points} points has none between its ends: give paths of 3 or more points"
+            f"a path of {points} points has no points between its ends: give 3 or more points"
         )
     between = frames[:, 1:-1].reshape(-1, *frames.shape[2:])
     confidence = taken(probabilities, between).max(axis=-1).reshape(count, -1)

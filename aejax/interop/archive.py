@@ -211,7 +211,7 @@ class _Machine:
             raise ValueError("a storage is not described by a name and a size")
         entry = self.archive.getinfo(f"{self.root}data/{key}")
         if kind != "storage" or entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"storage {key} is compressed or of another kind")
+            raise ValueError(f"storage {key} is compressed or has an unknown type")
         numbers = np.frombuffer(self.archive.read(entry), _STORAGES[of.path])
         if len(numbers) != size:
             raise ValueError(f"storage {key} has {len(numbers)} numbers instead of {size}")

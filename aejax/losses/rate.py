@@ -49,7 +49,7 @@ def rate(stick: bool = False) -> Term:
 
 
 def capacity(limit: optax.ScalarOrSchedule) -> Term:
-    """Returns the term |KL - C|, which moves the KL towards C (Burgess et al. 2018, equation 8).
+    """Returns the term |KL - C|, which keeps the KL near C (Burgess et al. 2018, equation 8).
 
     The KL is averaged over the batch before it is compared with C, as in disentanglement_lib, and
     the value is repeated for all examples, f32[B]. The weight of the term is the paper's gamma:

@@ -83,7 +83,7 @@ class TestMatching:
         assert mmcs(ATOMS, TRUTH) == pytest.approx(cosine.max(axis=1).mean(), rel=1e-12)
 
     def test_shapes_that_do_not_belong_together(self):
-        with pytest.raises(ae.UserError, match=r"\(7, 4\) and the truth \(5, 3\)"):
+        with pytest.raises(ae.UserError, match=r"\(7, 4\) and the true directions \(5, 3\)"):
             matched(ATOMS, TRUTH[:, :3])
 
 

@@ -26,9 +26,10 @@ class Superposition:
       active: the mean number of active features of a token.
       decay: the ratio of the probabilities of feature i + 1 and feature i.
       rank: the rank of the correlations; 0 makes the features independent.
-      correlation: the standard deviation of an entry of the copula's loadings f64[G, rank]; of the
-        variance of a feature's Gaussian variable, rank * correlation^2 is on average due to the
-        variables that all features share.
+      correlation: the standard deviation of an entry of the copula's loadings f64[G, rank]. A
+        feature is active if its Gaussian variable exceeds a threshold; the mean share of this
+        variable's variance that is due to variables common to all features is
+        rank * correlation^2.
       seed: the seed, 0 or more.
     """
 

@@ -99,7 +99,7 @@ def mig_of_samples(
 def _sampled_information(
     z: np.ndarray, mean: np.ndarray, log_std: np.ndarray, factors: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Returns I(z; v) of one latent with each factor in nats, f64[F].
+    """Returns the mutual information of one latent with each factor in nats, f64[F].
 
     Args:
       z: f64[n], draws of the latent, one for each of the examples `rows`.
@@ -125,7 +125,7 @@ def _sampled_information(
 
 
 def _histogram_information(codes: np.ndarray, factors: np.ndarray, bins: int) -> np.ndarray:
-    """Returns I(z; v) of each latent with each factor in nats, f64[L, F]."""
+    """Returns the mutual information of each latent with each factor in nats, f64[L, F]."""
     if bins < 2:
         raise UserError(f"bins is {bins}, but a histogram needs at least 2: give 2 or more")
     found = np.zeros((codes.shape[1], factors.shape[1]))

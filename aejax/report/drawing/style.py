@@ -78,8 +78,8 @@ def canvas(width: float, height: float, theme: Theme) -> Any:
     """
     agg = needs("matplotlib.backends.backend_agg", "drawing a figure")
     make = needs("matplotlib.figure", "drawing a figure").Figure
-    # Matplotlib truncates sizes to whole pixels. The addition of 1e-3 prevents that a rounding
-    # error removes a pixel.
+    # Matplotlib truncates sizes to whole pixels. Without the addition of 1e-3, a rounding error
+    # could remove a pixel.
     inches = [(round(side * DPI) + 1e-3) / DPI for side in (width, height)]
     figure = make(figsize=inches, dpi=DPI, facecolor=theme.paper)
     agg.FigureCanvasAgg(figure)
