@@ -156,7 +156,7 @@ def frontier(
     Args:
       panels: score -> code -> Points.
       peers: score -> code -> Points of another library's models, drawn as hollow marks.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

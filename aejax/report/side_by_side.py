@@ -66,7 +66,7 @@ def lines_over_steps(series: Mapping[str, Curve], name: str, theme: Theme = LIGH
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S], of which the mean is drawn).
       name: the name of the plotted quantity, which becomes the title.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

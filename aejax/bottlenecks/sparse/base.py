@@ -188,7 +188,7 @@ class Sparse(Bottleneck):
         """Computes the codes of plain weights, f32[N, m]; by default apply_plain(inputs W_enc).
 
         Args:
-          plain: the weights.
+          plain: the plain weights.
           inputs: the inputs, f32[N, d], from which b_dec was already subtracted if needed.
         """
         return cls.apply_plain(plain, inputs @ plain.W_enc)
@@ -198,7 +198,7 @@ class Sparse(Bottleneck):
         """Computes the codes of plain weights, f32[B, m].
 
         Args:
-          plain: the weights.
+          plain: the plain weights.
           pre: the input times W_enc, f32[B, m], before any bias of the encoder is added.
 
         Raises:

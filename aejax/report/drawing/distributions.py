@@ -31,7 +31,7 @@ def distributions(
       names: score -> title of its panel; the panels are drawn in this order.
       level: score -> a reference value, which is drawn as a dashed line.
       level_name: the legend entry of the dashed lines.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

@@ -44,7 +44,7 @@ def image_grid(
       column_labels: C texts above the columns, or none.
       gap_after: the indices of the columns that are followed by a wider gap.
       tile: the approximate width of an image in CSS pixels; it is reduced if a row does not fit.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

@@ -30,7 +30,7 @@ def curves(
       series: label -> (steps i[n], values f[n] or f[n, S]), at most three of them.
       name: the name of the plotted quantity, which becomes the title.
       log_steps: whether the step axis is logarithmic, which makes the first steps easier to see.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -90,7 +90,7 @@ def histogram(
       name: the name of what is counted, which becomes the title.
       axis_name: the label of the axis of values.
       shares: whether the values are fractions in (0, 1]; their axis is logarithmic, in percent.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -132,7 +132,7 @@ def bars(
       name: the name of the plotted quantity, which becomes the title.
       axis_name: the label of the horizontal axis.
       marked: bool[N], whether each bar is drawn in colour and not in grey; None: all are.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

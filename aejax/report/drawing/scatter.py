@@ -28,7 +28,7 @@ def scatter(
       classes: the names of the classes; for a class without a name, its index is written.
       axis_names: the labels of the two axes.
       equal: whether both axes have the same scale, so that distances can be compared.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

@@ -68,7 +68,7 @@ def canvas(width: float, height: float, theme: Theme) -> Any:
     Args:
       width: the width in inches.
       height: the height in inches.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure with the Agg backend.
@@ -92,7 +92,7 @@ def panel(figure: Any, margins: tuple[float, float, float, float], theme: Theme)
     Args:
       figure: a matplotlib Figure.
       margins: the space left free at the left, right, bottom and top, in inches.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Axes.
