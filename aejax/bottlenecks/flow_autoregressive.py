@@ -51,7 +51,7 @@ class MADE(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
-        """Maps z f32[B, L] and features f32[B, D] to two arrays f32[B, L]."""
+        """Maps z f32[B, L] and features f32[B, D] to the two outputs, both f32[B, L]."""
         count = z.shape[-1]
         degrees, hidden = tuple(range(1, count + 1)), z
         for i, width in enumerate(self.widths):

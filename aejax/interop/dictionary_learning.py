@@ -77,7 +77,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Converts the matrices of torch.nn.Linear layers, (outputs, inputs), and the output bias."""
+    """Returns W_enc, W_dec and b_dec, from the matrices (outputs, inputs) of torch.nn.Linear."""
     return {
         "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
         "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
@@ -86,13 +86,13 @@ def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
 
 
 def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Converts the tensors of a class built from torch.nn.Linear layers with an encoder bias."""
+    """Returns the weights of a class of torch.nn.Linear layers whose encoder has a bias."""
     weights = _weights(tensors, of, bias)
     return {**weights, "b_enc": tensors.take("encoder.bias", (of.latents,))}
 
 
 def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
-    """Converts the tensors of a class that stores its matrices as (inputs, outputs)."""
+    """Returns the weights of a class that stores its matrices as (inputs, outputs)."""
     return {
         "W_enc": tensors.take("W_enc", (of.size, of.latents)),
         "W_dec": tensors.take("W_dec", (of.latents, of.size)),

@@ -58,7 +58,7 @@ def paths(tree: Any) -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns leaves by path into nested dicts: {"params": {"encoder": {"kernel": leaf}}}."""
+    """Returns leaves by path as nested dicts, {"params": {"encoder": {"kernel": leaf}}}."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
