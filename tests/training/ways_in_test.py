@@ -94,7 +94,7 @@ def test_epochs_are_steps():
     state = learner.init(KEY, given[0])
     done = [int(after.step) for after, _ in ae.loop(learner, state, given, epochs=0.3)]
     assert done[-1] == 3
-    with pytest.raises(ae.UserError, match="give only one of them"):
+    with pytest.raises(ae.UserError, match="give one of the two"):
         ae.loop(learner, state, given, 3, epochs=1)
 
 
