@@ -72,7 +72,7 @@ CLOSED = {"closed", "free-bits", "capacity"}
 # than one row applies, the first does, in the order in which a pass reaches them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
-    ((VECTORS, OF_LEVELS), "does not suit latents of shape .* use priors the"),
+    ((VECTORS, OF_LEVELS), "does not suit latents of shape .* use priors"),
     ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "does not suit latents of shape .* use priors"),
     ((CLOSED, {"UpwardLevels"}), "UpwardCode .* has no closed form: use losses.rate"),
     ((CLOSED, FLOWS | {"FullGaussian"}), "has no closed form: use losses.rate()"),
