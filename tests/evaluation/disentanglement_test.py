@@ -310,7 +310,7 @@ def test_refusals(codes, factors, said):
     [
         (metrics.factor_vae_score, {"test": 0}, "test is 0"),
         (metrics.beta_vae_score, {"batch": 0}, "batch is 0"),
-        (metrics.beta_vae_score, {"train": 1}, "train=1"),
+        (metrics.beta_vae_score, {"train": 1}, "train is 1"),
         (metrics.dci, {"test": 0}, "test is 0"),
         (metrics.sap_of_threshold, {"train": -1}, "train is -1"),
     ],
