@@ -1,6 +1,7 @@
 """Tests of packing, of collecting into a store, and of training on live activations."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -151,6 +152,17 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
     with pytest.raises(UserError, match=r"trained on another model than .*model\.gguf \(sha256"):
         check_model(found, weights)
     check_model(found._replace(source=None), weights)
+    with pytest.raises(UserError, match="is a run without seeds: leave out seed=0"):
+        load_dictionary(run.folder, 0)
+    # A run of two dictionaries opens by a seed only; the second one has twice the weights.
+    pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)._replace(step=state.step)
+    pair = pair._replace(params=jax.tree.map(lambda a: jnp.stack([a, 2 * a]), state.params))
+    with ae.Run(tmp_path / "pair", {"steps": 8}, model=model) as run:
+        run.restore(pair)
+        run.save(pair)
+    with pytest.raises(UserError, match=r"has 2 dictionaries, .* choose one by a seed from 0"):
+        load_dictionary(run.folder)
+    np.testing.assert_array_equal(load_dictionary(run.folder, 1).W_dec, 2 * ends[0])
 
 
 def test_what_cannot_be_read_live_is_refused():

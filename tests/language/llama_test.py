@@ -112,10 +112,11 @@ def test_padding_on_either_side_changes_nothing():
 def test_few_and_many_rows_give_the_same_products():
     """The kernel is the left or the right factor."""
     rng = np.random.default_rng(0)
-    kernel = rng.standard_normal((5, 7)).astype(np.float32)
+    kernel = rng.standard_normal((2, 5, 7)).astype(np.float32)
     for rows in (FEW, FEW + 1):
         x = rng.standard_normal((rows, 1, 7)).astype(np.float32)
-        np.testing.assert_allclose(product(x, kernel), x @ kernel.T, atol=1e-5)
+        wanted = np.einsum("rpn,kmn->rpkm", x, kernel)
+        np.testing.assert_allclose(product(x, kernel), wanted, atol=1e-5)
 
 
 def test_bfloat16_is_near_float32():
@@ -140,11 +141,11 @@ def test_the_rules_shard_every_matrix():
         for path, leaf in traverse_util.flatten_dict(layout["params"]).items()
         if any(leaf.spec)
     }
-    # Seven matrices and three biases in each block, the embedding and the head.
-    assert len(spec) == 10 * cases.LAYERS + 2
-    block = "blocks_0/attention"
-    assert spec[f"{block}/query/kernel"] == PartitionSpec("model", None)
-    assert spec[f"{block}/out/kernel"] == PartitionSpec(None, "model")
+    # Four matrices and a bias in each block, the embedding and the head.
+    assert len(spec) == 5 * cases.LAYERS + 2
+    assert spec["blocks_0/attention/qkv/kernel"] == PartitionSpec("model", None)
+    assert spec["blocks_0/attention/out/kernel"] == PartitionSpec(None, "model")
+    assert spec["blocks_0/mlp/gate_up/kernel"] == PartitionSpec(None, "model", None)
     assert spec["embedding"] == PartitionSpec("model", None)
 
 
@@ -177,9 +178,8 @@ def test_two_devices_compute_what_one_does(monkeypatch):
     apart, largest, halves = json.loads(kinds.output(kinds.python("-c", SHARDED)))
     assert apart < 1e-5
     assert largest > 0.1
-    # Each block has seven matrices and three biases; then come embedding, head and the dictionary's
-    # three.
-    assert halves == 10 * cases.LAYERS + 2 + 3
+    # Each block has four matrices and a bias; then come embedding, head and the dictionary's three.
+    assert halves == 5 * cases.LAYERS + 2 + 3
 
 
 def test_numbers_that_do_not_belong_together_are_refused():
