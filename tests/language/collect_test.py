@@ -12,7 +12,7 @@ from aejax.data.activations import TokenBatches, TokenFilter, activations
 from aejax.errors import UserError
 from aejax.language.live import live
 from aejax.language.load import fingerprint
-from aejax.language.packing import Packing, packs
+from aejax.language.packing import Packed, Packing, packs
 from aejax.language.reading import collect, reader
 from aejax.language.trained import check_model, load_dictionary
 from tests.language import cases
@@ -103,6 +103,14 @@ def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
         )
     with pytest.raises(UserError, match="begun with provenance"):
         collect(read, again, tmp_path / "cut", **{**how, "provenance": {"model": "other"}})
+
+
+def test_a_collection_that_cannot_begin_leaves_nothing(tmp_path):
+    read = reader(*cases.model(scan=True), HOOKS)
+    long = Packed(*[np.zeros((2, 49), np.int32)] * 3)
+    with pytest.raises(UserError, match=r"texts of 49 tokens are longer than .* 48"):
+        collect(read, lambda start: [long], tmp_path / "store", provenance={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path):
