@@ -52,44 +52,44 @@ class Norm(nn.Module):
 class Dense(nn.Module):
     """A linear layer: x W^T, plus a bias if `bias` is set."""
 
-    features: tuple[int, ...]  # the shape of the output for one row
+    features: int
     dtype: Any
     bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Maps f[..., n] to f[..., *features]."""
-        start = nn.initializers.lecun_normal(-1, range(len(self.features)))
-        shape = *self.features, x.shape[-1]
+        """Maps f[..., n] to f[..., features]."""
+        shape, start = (self.features, x.shape[-1]), nn.initializers.lecun_normal(-1, -2)
         y = product(x, self.param("kernel", start, shape, self.dtype))
         if not self.bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros_init(), self.features, self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[:1], self.dtype)
         return y + _trailing(bias, y)
 
 
 def product(x: Array, kernel: Array, dtype: Any = None) -> Array:
-    """Computes x W^T, f[..., *m].
+    """Computes x W^T, f[..., m].
 
     In generation x has only one row for each text. XLA on CPUs repacks the right factor of every
     product, which takes longer than the product itself if x has few rows; W x^T is then faster.
 
     Args:
       x: the rows, f[..., n].
-      kernel: the weights W, f[*m, n], in the layout of model files.
+      kernel: the weights W, f[m, n], in the layout of model files.
       dtype: the dtype of the result and of the sums; None means that of x.
     """
-    how: Any = {"axes": (-1, -1), "preferred_element_type": dtype}
+    how: Any = {"preferred_element_type": dtype}
     rows = math.prod(x.shape[:-1])
     if rows > FEW:
-        return jnp.tensordot(x, kernel, **how)
-    y = jnp.tensordot(kernel, x.reshape(rows, -1), **how)
-    return jnp.moveaxis(y, -1, 0).reshape(*x.shape[:-1], *kernel.shape[:-1])
+        return jnp.einsum("...n,mn->...m", x, kernel, **how)
+    y = jnp.einsum("mn,rn->mr", kernel, x.reshape(rows, -1), **how)
+    # Without the barrier XLA would exchange the factors again and drop the transposition.
+    return jax.lax.optimization_barrier(y).T.reshape(*x.shape[:-1], -1)
 
 
-def _trailing(array: Array, like: Array) -> Array:
-    """Puts axes of size 1 before those of an array, so that it has as many axes as `like`."""
-    return array.reshape((1,) * (like.ndim - array.ndim) + array.shape)
+def _trailing(vector: Array, like: Array) -> Array:
+    """Reshapes a vector [n] to [1, ..., 1, n], with as many axes as `like` has."""
+    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 class Attention(nn.Module):
@@ -118,7 +118,7 @@ class Attention(nn.Module):
 
         # One product gives, for each head of keys, its G queries, its key and its value.
         width = (c.heads + 2 * c.kv_heads) * c.head_size
-        rows = Dense((width,), self.dtype, c.query_bias, name="qkv")(x)
+        rows = Dense(width, self.dtype, c.query_bias, name="qkv")(x)
         rows = rows.reshape(B, P, c.kv_heads, G + 2, c.head_size)
         q, k, v = jnp.split(rows, (G, G + 1), axis=3)
         if c.query_norm:
@@ -145,7 +145,7 @@ class Attention(nn.Module):
         pattern = tap("attn_pattern", pattern).astype(self.dtype)
         mixed = pattern.reshape(B, c.kv_heads, -1, pattern.shape[-1]) @ v
         mixed = mixed.reshape(B, c.heads, P, -1).transpose(0, 2, 1, 3).reshape(B, P, -1)
-        return Dense((c.size,), self.dtype, name="out")(mixed), kept
+        return Dense(c.size, self.dtype, name="out")(mixed), kept
 
 
 class MLP(nn.Module):
@@ -159,9 +159,10 @@ class MLP(nn.Module):
         """Maps f[B, P, D] to f[B, P, D]."""
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
-        both = Dense((2, c.hidden), self.dtype, name="gate_up")(x)
+        both = Dense(2 * c.hidden, self.dtype, name="gate_up")(x)
+        both = both.reshape(*x.shape[:-1], c.hidden_groups, 2, -1)
         hidden = activation(both[..., 0, :]) * both[..., 1, :]
-        return Dense((c.size,), self.dtype, name="down")(hidden)
+        return Dense(c.size, self.dtype, name="down")(hidden.reshape(*x.shape[:-1], -1))
 
 
 def tables(config: Config, position: Array) -> Array:

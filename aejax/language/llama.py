@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         self.blocks = blocks if self.scan else [Block(c, self.dtype) for _ in range(c.layers)]
         self.norm = Norm(c.epsilon)
         if not c.tied:
-            self.unembed = Dense((c.vocabulary,), self.dtype)
+            self.unembed = Dense(c.vocabulary, self.dtype)
 
     def __call__(self, tokens: Array, position: Array | None = None, taps: Taps = NO_TAPS) -> Array:
         """Computes the logits of the token that follows each token, f32[B, P, V].

@@ -58,7 +58,7 @@ def assemble(
         parts = _parts(config, path, wanted.shape)
         names = {part: _tensor(archive, part) for part in parts.shapes}
         arrays = [_checked(archive, names[part], parts.shapes[part]) for part in names]
-        params[path] = jnp.asarray(parts.joined(arrays).reshape(wanted.shape), wanted.dtype)
+        params[path] = jnp.asarray(parts.joined(arrays), wanted.dtype)
         left -= set(names.values())
     if left:
         raise UserError(
@@ -80,7 +80,7 @@ class _Parts(NamedTuple):
     """The tensors of a file that make up one parameter."""
 
     shapes: dict[str, tuple[int, ...]]  # path, as in Archive.names -> the tensor's shape
-    groups: int = 1  # each tensor is cut into so many pieces, which take turns in the parameter
+    groups: int  # each tensor is cut into so many pieces, which take turns in the parameter
 
     def joined(self, arrays: list[np.ndarray]) -> np.ndarray:
         """Joins the tensors along their first axis."""
@@ -96,13 +96,15 @@ def _parts(config: Config, path: str, shape: tuple[int, ...]) -> _Parts:
     parameter for each of the two groups, because one product is faster than several.
     """
     if "/qkv/" in path:
+        whole, groups = "qkv", config.kv_heads
         heads = {"query": config.heads, "key": config.kv_heads, "value": config.kv_heads}
         rows = {name: count * config.head_size for name, count in heads.items()}
-        shapes = {path.replace("qkv", name): (n, *shape[1:]) for name, n in rows.items()}
-        return _Parts(shapes, config.kv_heads)
-    if "/gate_up/" in path:
-        return _Parts({path.replace("gate_up", name): shape[1:] for name in ("gate", "up")})
-    return _Parts({path: shape})
+    elif "/gate_up/" in path:
+        whole, groups = "gate_up", config.hidden_groups
+        rows = {"gate": config.hidden, "up": config.hidden}
+    else:
+        return _Parts({path: shape}, 1)
+    return _Parts({path.replace(whole, name): (n, *shape[1:]) for name, n in rows.items()}, groups)
 
 
 def _checked(archive: Archive, name: str, shape: tuple[int, ...]) -> np.ndarray:
