@@ -25,8 +25,8 @@ from aejax.optional import needs
 from aejax.types import Array
 
 OPSET = 21
-# Giles (2010), "Approximating the erfinv function", table 1, for w = -log(1 - x^2) below and from 5.
-CENTRAL = (
+# Giles (2010), "Approximating the erfinv function", table 1: polynomials of w = -log(1 - x^2).
+CENTRAL = (  # of w - 2.5 for w < 5
     2.81022636e-08,
     3.43273939e-07,
     -3.5233877e-06,
@@ -37,7 +37,7 @@ CENTRAL = (
     0.246640727,
     1.50140941,
 )
-TAIL = (
+TAIL = (  # of sqrt(w) - 3 for larger w
     -0.000200214257,
     0.000100950558,
     0.00134934322,
@@ -106,26 +106,26 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
     single operation.
     """
     name, params = equation.primitive.name, equation.params
-    if name == "platform_index":
-        return [np.int32(len(params["platforms"]) - 1)]
-    if name == "convolve":
-        images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
-        return [jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))]
     if name.startswith("random_"):
         raise NotImplementedError(f"{name}, which draws random numbers inside the program")
-    if name == "erf_inv":
-        return [_erf_inv(given[0])]
-    if name == "stack":
+    result = None
+    if name == "platform_index":
+        result = np.int32(len(params["platforms"]) - 1)
+    elif name == "convolve":
+        images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
+        result = jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))
+    elif name == "erf_inv":
+        result = _erf_inv(given[0])
+    elif name == "stack":
         axis = params.get("axis", params.get("dimension"))
-        return [jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)]
-    if name == "pad" and all(
+        result = jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)
+    elif name == "pad" and all(
         min(sides) >= 0 and not sides[2] for sides in params["padding_config"]
     ):
-        return [_padded(given[0], given[1], params["padding_config"])]
-    if name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
-        row, indices, values = given
-        return [_spread(row, indices, values)]
-    return None
+        result = _padded(given[0], given[1], params["padding_config"])
+    elif name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
+        result = _spread(*given)
+    return None if result is None else [result]
 
 
 def _erf_inv(x: Array) -> Array:

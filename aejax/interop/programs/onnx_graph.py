@@ -85,6 +85,9 @@ def _bias(product: Any, addition: Any, known: Mapping[str, Any]) -> None:
         return
     if len(bias.dims) == 1 or (len(bias.dims) == 2 and bias.dims[0] == 1):
         product.input[2] = bias.name
+        for attribute in product.attribute:
+            if attribute.name == "beta":  # jax2onnx writes 0
+                attribute.f = 1.0
         product.output[0], addition.output[0] = addition.output[0], f"{addition.output[0]}_unused"
 
 

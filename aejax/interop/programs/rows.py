@@ -12,25 +12,70 @@ is mapped by `jax.vmap`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from aejax.interop.programs.inline import bind, called, evaluate
 from aejax.types import Array
 
 # Operations that compute each entry from the entries at the same place.
-BY_ENTRY = frozenset(
-    (
-        "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil convert_element_type copy "
-        "cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le "
-        "lgamma log log1p logistic lt max min mul ne neg nextafter not or pow reduce_precision rem "
-        "round rsqrt sign sin sinh sqrt square stop_gradient sub tan tanh xor"
-    ).split()
-)
-REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or")
+# fmt: off
+BY_ENTRY = {
+    "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt",
+    "ceil", "convert_element_type", "copy", "cos", "cosh", "div", "eq", "erf", "erf_inv",
+    "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le",
+    "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter",
+    "not", "or", "pow", "reduce_precision", "rem", "round", "rsqrt", "sign", "sin", "sinh",
+    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"
+}
+# fmt: on
+
+
+def _outside(field: str) -> Callable[[Any, list[bool]], bool]:
+    """Returns whether the first axis is none of the axes that a parameter names."""
+    return lambda params, rows: 0 not in np.atleast_1d(params[field])
+
+
+def _product(params: Any, rows: list[bool]) -> bool:
+    (summed, _), (left, right) = params["dimension_numbers"]
+    if all(rows):
+        return left[:1] == right[:1] == (0,)
+    return rows[0] and 0 not in summed and not left
+
+
+def _convolution(params: Any, rows: list[bool]) -> bool:
+    numbers = params["dimension_numbers"]
+    first = numbers.lhs_spec[0] == numbers.out_spec[0] == 0
+    return rows == [True, False] and first and params["batch_group_count"] == 1
+
+
+# Operations that may leave the first axis alone: name -> whether they do, by their parameters and,
+# for each argument, whether it has the batch as its first axis.
+LEAVES_FIRST: dict[str, Callable[[Any, list[bool]], bool]] = {
+    **{f"reduce_{kind}": _outside("axes") for kind in ("sum", "max", "min", "prod", "and", "or")},
+    "argmax": _outside("axes"),
+    "argmin": _outside("axes"),
+    "concatenate": lambda params, rows: all(rows) and params["dimension"] != 0,
+    "conv_general_dilated": _convolution,
+    "dot_general": _product,
+    "pad": lambda params, rows: rows == [True, False] and params["padding_config"][0] == (0, 0, 0),
+    "select_n": lambda params, rows: all(rows),
+    "split": _outside("axis"),
+    "squeeze": _outside("dimensions"),
+    "transpose": lambda params, rows: params["permutation"][0] == 0,
+}
+# Operations with a parameter that gives the size of the first axis: name -> that parameter, and
+# whether they leave the axis alone otherwise.
+SIZED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "broadcast_in_dim": ("shape", lambda params: params["broadcast_dimensions"][:1] == (0,)),
+    "reshape": ("new_sizes", lambda params: params["dimensions"] is None),
+    "slice": ("limit_indices", lambda params: (params["strides"] or (1,))[0] == 1),
+}
 
 
 class Rows(NamedTuple):
@@ -93,43 +138,11 @@ def _changed(equation: Any, given: list[Any]) -> dict[str, Any] | None:
     if any(row and shape[:1] != (1,) for shape, row in zip(shapes, rows, strict=True)):
         return None
     size = next(value.array.shape[0] for value in given if isinstance(value, Rows))
-    if name == "reshape" and params["dimensions"] is None:
-        return {"new_sizes": (size, *params["new_sizes"][1:])}
-    if name == "broadcast_in_dim" and params["broadcast_dimensions"][:1] == (0,):
-        return {"shape": (size, *params["shape"][1:])}
-    if name == "slice" and (params["strides"] or (1,))[0] == 1:
-        return {"limit_indices": (size, *params["limit_indices"][1:])}
-    if name in BY_ENTRY and all(not s or len(s) == len(results[0]) for s in shapes):
-        return {}
-    return {} if _leaves_first_axis(name, params, rows) else None
-
-
-def _leaves_first_axis(name: str, params: dict[str, Any], rows: list[bool]) -> bool:
-    """Returns whether an operation computes each entry along the first axis from that entry alone.
-
-    Args:
-      name: the operation's name.
-      params: its parameters, which do not name the size of the axis.
-      rows: for each argument, whether it has this axis.
-    """
-    if name in (*REDUCTIONS, "argmax", "argmin"):
-        return 0 not in params["axes"]
-    if name == "dot_general":
-        (summed, _), (left, right) = params["dimension_numbers"]
-        if all(rows):
-            return left[:1] == right[:1] == (0,)
-        return rows[0] and 0 not in summed and not left
-    if name == "conv_general_dilated":
-        numbers = params["dimension_numbers"]
-        first = numbers.lhs_spec[0] == numbers.out_spec[0] == 0
-        return rows == [True, False] and first and params["batch_group_count"] == 1
-    if name == "pad":
-        return rows == [True, False] and params["padding_config"][0] == (0, 0, 0)
-    if name in ("concatenate", "select_n"):
-        return all(rows) and params.get("dimension") != 0
-    axes = {
-        "transpose": lambda: params["permutation"][0] == 0,
-        "squeeze": lambda: 0 not in params["dimensions"],
-        "split": lambda: params["axis"] != 0,
-    }
-    return name in axes and axes[name]()
+    if name in SIZED:
+        field, allowed = SIZED[name]
+        return {field: (size, *params[field][1:])} if allowed(params) else None
+    if name in BY_ENTRY:
+        apart = all(not shape or len(shape) == len(results[0]) for shape in shapes)
+    else:
+        apart = name in LEAVES_FIRST and LEAVES_FIRST[name](params, rows)
+    return {} if apart else None
