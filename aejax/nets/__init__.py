@@ -16,6 +16,7 @@ from aejax.nets.scale import Scale
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 from aejax.nets.unet import UDecoder
+from aejax.nets.wave import WaveDecoder, WaveEncoder
 
 __all__ = [
     "GRU",
@@ -44,6 +45,8 @@ __all__ = [
     "Transposed",
     "TransposedConvolution",
     "UDecoder",
+    "WaveDecoder",
+    "WaveEncoder",
     "ladder",
     "training",
 ]
