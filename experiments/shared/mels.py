@@ -43,8 +43,11 @@ def plain(sizes: Sizes) -> ae.Autoencoder:
 
 def _model(sizes: Sizes, bottleneck: Any, prior: Any) -> ae.Autoencoder:
     width = sizes.width
-    encoder = ae.nets.Conv((width, 2 * width, 4 * width), 16 * width)
-    decoder = ae.nets.Deconv((sizes.frames, sizes.bands, 1), (4 * width, 2 * width, width))
+    widths, smooth = (width, 2 * width, 4 * width), jax.nn.silu
+    encoder = ae.nets.Strided((*widths, widths[-1]), (4,) * 4, 16 * width, smooth)
+    decoder = ae.nets.Transposed(
+        (sizes.frames, sizes.bands, 1), widths[::-1], features=16 * width, activation=smooth
+    )
     likelihood = ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(), *SCALE)
     return ae.Autoencoder(
         ae.nets.Standardised(encoder, *SCALE), bottleneck, decoder, prior, likelihood

@@ -119,5 +119,5 @@ def test_priors_of_real_numbers_and_of_codes_are_not_confused():
         learner = ae.learner(
             model(bottleneck, prior), ae.elbo(rate=ae.losses.rate()), optax.sgd(0.1)
         )
-        with pytest.raises(UserError, match="pair priors.Codes with VectorQuantised"):
+        with pytest.raises(UserError, match="Codes with VectorQuantised"):
             learner.init(jax.random.key(0), ae.Batch(x, x))

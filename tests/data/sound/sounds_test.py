@@ -93,7 +93,7 @@ def test_twice_the_padding_gives_the_same_figures(folder):
 
 def test_another_rate_is_refused_or_resampled_and_recorded(folder):
     write(folder / "low" / "fast.wav", tone(1_600, 440.0, 16_000), 16_000)
-    with pytest.raises(UserError, match="fast.wav has 16000 Hz, but .* has 8000"):
+    with pytest.raises(UserError, match=r"fast.wav has 16000 Hz, but .* has 8000"):
         ae.data.sounds(folder)
     train, validation, test = ae.data.sounds(folder, rate=8_000)
     assert train.provenance()["resampled from 16000 Hz"] == 1
