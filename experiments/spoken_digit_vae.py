@@ -20,8 +20,9 @@ from aejax import evaluation
 from aejax.data import Split
 from aejax.data.sound.changes import before
 from aejax.evaluation.principal import principal, project, rebuild
+from aejax.report import Section
 from aejax.sound import Mel
-from experiments.shared import mels, recognition, spoken
+from experiments.shared import mels, recognition, spoken, spoken_page
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place, say
 from experiments.shared.training import Job, Numbers, check
@@ -64,8 +65,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     sizes = mels.Sizes(-(-event[0] // MEL.hop), MEL.bands, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    held_out = None if config.held_out is None else _index(config.held_out)
-    view = mels.view(MEL, spoken.Given(held_out))
+    view = mels.view(MEL, _given(config))
     rest = {"average": 0.998, "view": view}
     watched = ae.watch(squared_error=ae.losses.squared_error)
     plain = ae.merge(ae.reconstruction(), watched)
@@ -76,9 +76,9 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     }
 
 
-def _index(speaker: str) -> int | None:
-    names = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-    return names.index(speaker) if speaker in names else None
+def _given(config: Config) -> spoken.Given:
+    held_out = config.held_out
+    return spoken.Given(spoken.NAMES.index(held_out) if held_out in spoken.NAMES else None)
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
@@ -171,8 +171,75 @@ def _swapped(
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page."""
-    return Page("Spoken digits", __doc__ or "", [])
+    """Builds the report page, with players: draws, reconstructions, paths and swaps."""
+    train, _, test = splits
+    model, variables = models["vae"]
+    asked = spoken.prompts(train, 2, test.event[0])
+    drawn = mels.means(model, variables, jax.random.key(SAMPLE_SEED), asked.context)
+    shown = spoken.some(test, spoken.of_each_digit(test))
+    view = mels.view(MEL, _given(config))
+    batch, lengths = next(view(shown).batches(len(shown))), shown.arrays["length"]
+    rebuilt = {
+        "Griffin-Lim of its mel": np.asarray(batch.x),
+        "VAE": evaluation.decoding.reconstruct(model, variables, batch),
+        "plain": evaluation.decoding.reconstruct(*models["plain"], batch),
+    }
+    kinds = {name: mels.sounds(MEL, spectra, lengths) for name, spectra in rebuilt.items()}
+    sections = [
+        spoken_page.samples(mels.sounds(MEL, drawn, asked.length), asked, MEL.rate),
+        spoken_page.side_by_side({"recording": spoken.waves(shown), **kinds}, shown, MEL.rate),
+        _paths(model, variables, batch, shown),
+        *_swaps(model, variables, batch, shown),
+    ]
+    return Page("Spoken digits", __doc__ or "", sections)
+
+
+def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section:
+    """Shows the way between the codes of recordings 0 and 3, and of 1 and 7."""
+    shares, lengths = np.linspace(0.0, 1.0, 6), np.asarray(shown.arrays["length"])
+    pairs = ((0, 3), (1, 7))
+    ends = [jax.tree.map(lambda a, i=i: a[np.asarray(i)], batch) for i in zip(*pairs, strict=True)]
+    clips = []
+    for row, (i, j) in zip(mels.between(model, variables, *ends, shares), pairs, strict=True):
+        size = np.round((1 - shares) * lengths[i] + shares * lengths[j]).astype(np.int32)
+        made = mels.sounds(MEL, row, size)
+        way = f"of the way from {spoken.described(shown, i)} to {spoken.described(shown, j)}"
+        clips += [
+            spoken_page.clip(
+                f"path-{i}-{j}-{k}", f"{100 * share:.0f} % {way}", made[k], size[k], MEL.rate
+            )
+            for k, share in enumerate(shares)
+        ]
+    text = "Codes and contexts move along a straight line in the noise of the prior's flow."
+    return Section("Between two recordings", text, clips=clips)
+
+
+def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Section]:
+    """Shows a recording as every speaker, and another as every digit."""
+    sections = []
+    titles = {"speaker": "Another speaker", "digit": "Another digit"}
+    for row, (what, size) in enumerate((("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS))):
+        one = jax.tree.map(lambda a, i=row, n=size: np.repeat(a[i : i + 1], n, axis=0), batch)
+        new = {name: np.full(size, shown.factors[name][row]) for name in ("digit", "speaker")}
+        new[what] = np.arange(size)
+        context = np.asarray(spoken.prompt(**new))
+        context = np.concatenate([context, np.asarray(one.context)[:, -1:]], axis=1)
+        length = np.full(size, shown.arrays["length"][row])
+        made = mels.sounds(MEL, mels.recoded(model, variables, one, context), length)
+        names = spoken.NAMES if what == "speaker" else range(spoken.DIGITS)
+        clips = [
+            spoken_page.clip(
+                f"{what}-{k}",
+                f"{spoken.described(shown, row)} as {name}",
+                made[k],
+                length[k],
+                MEL.rate,
+            )
+            for k, name in enumerate(names)
+        ]
+        text = f"The code of one recording, decoded with every {what} as the context."
+        sections.append(Section(titles[what], text, clips=clips))
+    return sections
 
 
 EXPERIMENT = Experiment(

@@ -54,8 +54,7 @@ class WaveNet(nn.Module):
             inner = nn.Dense(2 * self.channels, name=f"layer_{i}")(hidden)
             inner = _gate(inner + self._given(f"layer_{i}", frames))
             hidden = hidden + nn.Dense(self.channels, name=f"output_{i}")(inner)
-        zeros = nn.initializers.zeros_init()
-        return linear + nn.Dense(self.outputs, kernel_init=zeros, name="output")(nn.silu(hidden))
+        return linear + nn.Dense(self.outputs, name="output")(nn.silu(hidden))
 
     def _given(self, name: str, frames: Array) -> Array:
         """Projects the frames once, f32[B, F, 1, 2 channels], for all samples of each."""

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.data import Split, changed
+from aejax.data.sound import spoken_digit
 from aejax.data.sound.changes import Spectrogram
+from aejax.data.split import fingerprint
 from aejax.evaluation.generation import frechet_distance, spread
 from aejax.sound import Mel, stft_distance
 from aejax.types import Batch, Key
@@ -23,7 +25,8 @@ from experiments.shared import recognition
 from experiments.shared.mels import features_of, spectrograms
 from experiments.shared.training import Job
 
-DIGITS, SPEAKERS = 10, 6
+NAMES = spoken_digit.SPEAKERS  # the speakers, by index
+DIGITS, SPEAKERS = 10, len(NAMES)
 PROMPT_SEED = 16  # seed of the digits, speakers and durations of samples
 
 
@@ -107,6 +110,25 @@ class Hearing(NamedTuple):
     def heard(self, sounds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Returns the spectrograms that the classifiers read of sounds f32[N, T]."""
         return spectrograms(self.mel, sounds, lengths)
+
+
+def of_each_digit(split: Split) -> np.ndarray:
+    """Returns the index of one recording of each digit, by speakers in turn, i64[DIGITS]."""
+    digit, speaker = split.factors["digit"], split.factors["speaker"]
+    there = np.unique(speaker)
+    wanted = [(d, there[d % len(there)]) for d in range(DIGITS)]
+    return np.asarray([np.flatnonzero((digit == d) & (speaker == s))[0] for d, s in wanted])
+
+
+def some(split: Split, rows: np.ndarray) -> Split:
+    """Returns a split of some of the recordings."""
+    arrays = split.rows(rows)
+    return dataclasses.replace(split, arrays=arrays, fingerprint=fingerprint(arrays))
+
+
+def described(split: Split, i: int) -> str:
+    """Returns what a recording is, such as "7 by theo"."""
+    return f"{split.factors['digit'][i]} by {NAMES[split.factors['speaker'][i]]}"
 
 
 def waves(split: Split) -> np.ndarray:
