@@ -36,13 +36,13 @@ SECONDS = 1.024  # 8,192 samples; of the 3,000 recordings 17 in train are longer
 class Config(Numbers):
     """The settings of the experiment, each a flag of the command."""
 
-    steps: int = 3_000  # optimiser steps
+    steps: int = 2_000  # optimiser steps
     batch: int = 32  # examples in a batch
     width: int = 16  # channels of the first convolution
     latents: int = 16  # number of latents
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     warmup: int = 500  # steps over which the weight of the rate grows from 0
-    classifier_steps: int = 800  # optimiser steps of each classifier
+    classifier_steps: int = 600  # optimiser steps of each classifier
     held_out: str | None = None  # a speaker who is the test split; None: recordings 0 to 4 of all
     nll_draws: int = 100  # samples of the importance-weighted NLL
     samples: int = 100  # samples drawn of each digit

@@ -46,7 +46,7 @@ class Config(Numbers):
     reach: int = 128  # samples before a sample that the decoder reads
     conditioning: int = 24  # numbers that the decoder is given for each code
     learning_rate: float = 3e-3  # learning rate of Adam, which falls to 0
-    classifier_steps: int = 800  # optimiser steps of each classifier
+    classifier_steps: int = 600  # optimiser steps of each classifier
     samples: int = 50  # samples drawn of each digit
 
 

@@ -111,6 +111,7 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     """Computes the KL of each latent in closed form, f32[B, L]."""
     _check_prior(model)
     _check_random(forward.code)
+    _check_codes(model.prior, forward.code)
     values = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     if values is None:
         raise TypeError(
@@ -125,8 +126,7 @@ def _check_random(code: Any) -> None:
     if not isinstance(code, RandomCode):
         raise UserError(
             f"the rate needs a code that is drawn from q(z | x), and {type(code).__name__} is "
-            "not: use the objective reconstruction(), and for codes of a codebook fit a prior to "
-            "their indices afterwards"
+            "not: use the objective reconstruction(), or sparse() for a sparse code"
         )
 
 

@@ -70,6 +70,7 @@ def test_a_draw_has_the_probabilities_of_log_prob(made):
     assert abs(found.mean() - entropy) < 4 * found.std() / n**0.5
 
 
+@pytest.mark.slow
 def test_bits_of_a_known_noise_are_its_entropy():
     """A linear predictor learns x_t = rounded (0.9 x_{t-1} + noise) up to 0.01 bits a sample.
 
