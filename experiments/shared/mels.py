@@ -11,7 +11,8 @@ import numpy as np
 
 import aejax as ae
 from aejax.data import Split, changed
-from aejax.data.sound.changes import Duration, Spectrogram
+from aejax.data.sound import changes
+from aejax.data.sound.changes import Duration
 from aejax.evaluation.generation import taken
 from aejax.sound import Mel
 from aejax.types import Array, Batch, Key, Variables
@@ -63,7 +64,7 @@ def objective(beta: Any) -> ae.Objective:
 
 def view(mel: Mel, *context: Any) -> Callable[[Split], Split]:
     """Returns a function that gives a split's spectrograms, with context and duration."""
-    return lambda split: changed(split, Spectrogram(mel), *context, Duration())
+    return lambda split: changed(changes.spectrograms(split, mel), *context, Duration())
 
 
 def spectrograms(mel: Mel, sounds: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.data import Split, changed
+from aejax.data.sound import changes as sound_changes
 from aejax.data.sound import spoken_digit
-from aejax.data.sound.changes import Spectrogram
 from aejax.data.split import fingerprint
 from aejax.evaluation.generation import frechet_distance, spread
 from aejax.sound import Mel, stft_distance
@@ -66,7 +66,9 @@ def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
     """Returns the jobs of the two classifiers, of spectrograms."""
     return {
         name: recognition.job(classes, steps)._replace(
-            view=lambda split, name=name: changed(split, Spectrogram(mel), Column(name))
+            view=lambda split, name=name: changed(
+                sound_changes.spectrograms(split, mel), Column(name)
+            )
         )
         for name, classes in (("digit", DIGITS), ("speaker", SPEAKERS))
     }

@@ -1,44 +1,45 @@
-"""Changes of batches of sounds: masks, log-mel spectrograms, companding, durations.
+"""Changes of batches of sounds: masks, companding, durations; and spectrograms instead of sounds.
 
-changed(train, Spectrogram(Mel()), Attributes(digit=10, speaker=6), Duration())
+changed(spectrograms(train, Mel()), Attributes(digit=10, speaker=6), Duration())
 changed(train, Companded(256))
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from aejax.data.sound.files import SCALE
+from aejax.data.split import Split, fingerprint
+from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
 from aejax.sound.companding import mu_law
 from aejax.sound.mel import Mel
 from aejax.types import Array, Batch, Key
 
+ROWS = 200  # sounds whose spectrograms are computed at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """Sets the mask to 1 within each recording and to 0 after its end, f32[B, T, 1]."""
+    """Sets the mask to 1 within each recording and to 0 after its end, f32[B, T, 1, ...].
+
+    A frame of `hop` samples is within it if the frame's first sample is.
+    """
+
+    hop: int = 1
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of sounds f32[B, T, 1]."""
-        mask = before(_length(arrays), batch.target.shape[1])
-        return batch._replace(mask=mask[..., None])
-
-
-@dataclasses.dataclass(frozen=True)
-class Spectrogram:
-    """Replaces sounds by log-mel spectrograms f32[B, frames, bands, 1], as input and target."""
-
-    mel: Mel
-
-    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch; the mask counts frames that begin before the end."""
-        x = self.mel.log_mel(batch.x[..., 0])[..., None]
-        mask = before(self.mel.frames(_length(arrays)), x.shape[1])
-        return batch._replace(x=x, target=x, mask=mask[..., None, None])
+        """Applies the change to one batch of sounds or spectrograms f32[B, T, ...]."""
+        shape = batch.target.shape
+        mask = before(-(-_column(arrays, "length") // self.hop), shape[1])
+        return batch._replace(mask=mask.reshape((*shape[:2], *(1,) * (len(shape) - 2))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +63,40 @@ class Duration:
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch whose context is an array or None."""
-        share = _length(arrays)[:, None] / jnp.float32(jnp.shape(arrays["sound"])[1])
+        share = _column(arrays, "share")[:, None]
         own = [] if batch.context is None else [batch.context]
         return batch._replace(context=jnp.concatenate([*own, share], axis=-1))
+
+
+@functools.lru_cache(maxsize=8)
+def spectrograms(split: Split, mel: Mel) -> Split:
+    """Returns a split of log-mel spectrograms f32[B, frames, bands, 1] in place of sounds.
+
+    They are computed once, here, because in each step they would cost as much as a small net.
+
+    Args:
+      split: a split of `ae.data.sounds`; the changes that it has are kept.
+      mel: the spectrogram.
+
+    Raises:
+      UserError: if the split holds no sounds.
+    """
+    arrays = dict(split.arrays)
+    sound = np.asarray(_column(arrays, "sound"))[..., 0]
+    del arrays["sound"]
+    compute = jax.jit(mel.log_mel)
+    parts = [
+        np.asarray(compute(sound[start : start + ROWS].astype(np.float32) / np.float32(SCALE)))
+        for start in range(0, len(sound), ROWS)
+    ]
+    arrays["mel"] = np.concatenate(parts)[..., None]
+    prepare = split.prepare
+    assert isinstance(prepare, Prepare)
+    changes = (Ended(mel.hop) if isinstance(old, Ended) else old for old in prepare.changes)
+    prepare = dataclasses.replace(prepare, field="mel", scale=1.0, changes=tuple(changes))
+    return dataclasses.replace(
+        split, arrays=arrays, prepare=prepare, fingerprint=fingerprint(arrays)
+    )
 
 
 def before(end: Array, size: int) -> Array:
@@ -72,7 +104,7 @@ def before(end: Array, size: int) -> Array:
     return (jnp.arange(size)[None] < end[:, None]).astype(jnp.float32)
 
 
-def _length(arrays: Mapping[str, Any]) -> Array:
-    if "length" not in arrays:
+def _column(arrays: Mapping[str, Any], name: str) -> Array:
+    if name not in arrays:
         raise UserError("these examples are no sounds: take them from ae.data.sounds")
-    return jnp.asarray(arrays["length"])
+    return jnp.asarray(arrays[name])

@@ -61,7 +61,8 @@ def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarr
       seconds: the length to pad to; longer recordings are cut. None: that of the longest.
 
     Returns:
-      `sound` i16[N, T, 1], `length` i32[N], the labels; and the number of recordings cut.
+      `sound` i16[N, T, 1], `length` i32[N], `share` f32[N] (length / T), the labels; and the
+      number of recordings cut.
 
     Raises:
       UserError: if `seconds` is no time of a sample or more.
@@ -75,4 +76,5 @@ def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarr
         row[: len(samples), 0] = samples[:size]
     lengths = np.asarray([min(len(samples), size) for samples in found.sounds], np.int32)
     cut = sum(len(samples) > size for samples in found.sounds)
-    return {"sound": sound, "length": lengths, **found.columns}, cut
+    share = (lengths / size).astype(np.float32)
+    return {"sound": sound, "length": lengths, "share": share, **found.columns}, cut

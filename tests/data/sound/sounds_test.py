@@ -14,7 +14,7 @@ import aejax as ae
 from aejax import UserError
 from aejax.data import changed
 from aejax.data.sound import spoken_digit
-from aejax.data.sound.changes import Companded, Duration, Spectrogram
+from aejax.data.sound.changes import Companded, Duration, spectrograms
 from aejax.sound import Mel
 
 soundfile = pytest.importorskip("soundfile")
@@ -74,8 +74,8 @@ def test_twice_the_padding_gives_the_same_figures(folder):
     batches = []
     for seconds in (210 / 8_000, 420 / 8_000):
         split, _, _ = ae.data.sounds(folder, seconds=seconds)
-        views = changed(split, Spectrogram(MEL)), changed(split, Companded(256), Duration())
-        batches.append([jax.jit(view.prepare)(None, dict(split.arrays)) for view in views])
+        views = spectrograms(split, MEL), changed(split, Companded(256), Duration())
+        batches.append([jax.jit(view.prepare)(None, dict(view.arrays)) for view in views])
     for short, long in zip(*batches, strict=True):
         size = short.target.shape[1]
         shape = short.target.shape
@@ -156,6 +156,8 @@ def test_folders_without_sounds_and_unknown_names_are_refused(tmp_path):
     pictures, _, _ = ae.data.arrays(np.zeros((20, 8, 1), np.float32))
     with pytest.raises(UserError, match="are no sounds"):
         next(changed(pictures, Duration()).batches(4))
+    with pytest.raises(UserError, match="are no sounds"):
+        spectrograms(pictures, MEL)
 
 
 def test_spoken_digit_is_prepared_once_and_divided_by_recording_and_by_speaker(tmp_path):
