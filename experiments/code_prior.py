@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 import aejax as ae
 from aejax import evaluation
@@ -56,37 +55,6 @@ class Config(Numbers):
     samples: int = 100  # samples drawn for each label
 
 
-class Patches(nn.Module):
-    """Encodes images f32[B, 28, 28, 1] to f32[B, 7, 7, channels]; it does not see the label."""
-
-    channels: int
-
-    @nn.compact
-    def __call__(self, values: Array) -> Array:
-        """Applies two strided convolutions and one that mixes neighbours."""
-        hidden = values - 0.5
-        for i in range(2):
-            hidden = ae.nets.Convolution(self.channels, (4, 4), 2, name=f"down_{i}")(hidden)
-            hidden = nn.silu(hidden)
-        return ae.nets.Convolution(self.channels, (3, 3), name="mix")(hidden)
-
-
-class Pixels(nn.Module):
-    """Decodes f32[B, 7, 7, C] to logits f32[B, 28, 28, 1]; it does not see the label."""
-
-    channels: int
-
-    @nn.compact
-    def __call__(self, values: Array) -> Array:
-        """Applies a convolution and two transposed ones."""
-        mix = ae.nets.Convolution(self.channels, (3, 3), name="mix")
-        hidden = nn.silu(mix(values))
-        for i, width in enumerate((self.channels, 1)):
-            up = ae.nets.TransposedConvolution(width, (4, 4), (2, 2), name=f"up_{i}")
-            hidden = up(hidden if i == 0 else nn.silu(hidden))
-        return hidden
-
-
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`: the two autoencoders and the classifier.
 
@@ -109,14 +77,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     jobs = {}
     for kind in KINDS:
         model = ae.Autoencoder(
-            Patches(config.channels),
+            ae.nets.SpatialEncoder((config.channels, config.channels)),
             bottlenecks[kind],
-            Pixels(2 * config.channels),
+            ae.nets.SpatialDecoder(event, (2 * config.channels, config.channels)),
             ae.priors.Codes(CODES, config.width, config.layers),
             ae.likelihoods.Bernoulli(),
         )
-        view = partial(_labelled)
-        jobs[kind] = Job(model, objectives[kind], tx, view=view)
+        jobs[kind] = Job(model, objectives[kind], tx, view=_labelled)
     return {**jobs, "classifier": recognition.job(10, config.classifier_steps)}
 
 

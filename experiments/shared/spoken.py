@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import aejax as ae
 from aejax.data import Split, changed
 from aejax.data.sound import changes as sound_changes
 from aejax.data.sound import spoken_digit
@@ -22,7 +23,7 @@ from aejax.evaluation.generation import frechet_distance, spread
 from aejax.sound import Mel, stft_distance
 from aejax.types import Batch, Key
 from experiments.shared import recognition
-from experiments.shared.mels import features_of, spectrograms
+from experiments.shared.mels import SCALE, features_of, spectrograms
 from experiments.shared.training import Job
 
 NAMES = spoken_digit.SPEAKERS  # the speakers, by index
@@ -64,14 +65,17 @@ def prompt(digit: Any, speaker: Any, held_out: int | None = None) -> jax.Array:
 
 def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
     """Returns the jobs of the two classifiers, of spectrograms."""
-    return {
-        name: recognition.job(classes, steps)._replace(
+    jobs = {}
+    for name, classes in (("digit", DIGITS), ("speaker", SPEAKERS)):
+        job = recognition.job(classes, steps)
+        scaled = ae.nets.Standardised(job.model.encoder, *SCALE)
+        jobs[name] = job._replace(
+            model=job.model.clone(encoder=scaled),
             view=lambda split, name=name: changed(
                 sound_changes.spectrograms(split, mel), Column(name)
-            )
+            ),
         )
-        for name, classes in (("digit", DIGITS), ("speaker", SPEAKERS))
-    }
+    return jobs
 
 
 class Prompts(NamedTuple):
