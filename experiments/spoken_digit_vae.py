@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -123,7 +124,7 @@ def _measured(
     real, lengths = spoken.waves(test), np.asarray(test.arrays["length"])
     batch = next(seen.batches(len(seen)))
     x = np.asarray(batch.x)
-    inside = np.asarray(before(MEL.frames(lengths), x.shape[1]))[..., None, None]
+    inside = np.asarray(before(MEL.frames(jnp.asarray(lengths)), x.shape[1]))[..., None, None]
     rebuilt = {
         "vae": evaluation.decoding.reconstruct(job.model, variables, batch),
         "plain": evaluation.decoding.reconstruct(plain_job.model, plain_variables, batch),
@@ -161,7 +162,8 @@ def _swapped(
         turn = 1 + np.arange(len(test)) % (size - 1)  # every other one as often
         new = {"digit": digit, "speaker": speaker}
         new[what] = (new[what] + turn) % size
-        context = np.concatenate([np.asarray(spoken.prompt(**new)), share], axis=1)
+        asked = np.asarray(spoken.prompt(new["digit"], new["speaker"]))
+        context = np.concatenate([asked, share], axis=1)
         made = mels.sounds(MEL, mels.recoded(job.model, variables, batch, context), lengths)
         heard = hearing.heard(made, lengths)
         for name in ("digit", "speaker"):
@@ -198,9 +200,12 @@ def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section
     """Shows the way between the codes of recordings 0 and 3, and of 1 and 7."""
     shares, lengths = np.linspace(0.0, 1.0, 6), np.asarray(shown.arrays["length"])
     pairs = ((0, 3), (1, 7))
-    ends = [jax.tree.map(lambda a, i=i: a[np.asarray(i)], batch) for i in zip(*pairs, strict=True)]
+    first, second = (
+        jax.tree.map(lambda a, i=i: a[np.asarray(i)], batch) for i in zip(*pairs, strict=True)
+    )
     clips = []
-    for row, (i, j) in zip(mels.between(model, variables, *ends, shares), pairs, strict=True):
+    found = mels.between(model, variables, first, second, shares)
+    for row, (i, j) in zip(found, pairs, strict=True):
         size = np.round((1 - shares) * lengths[i] + shares * lengths[j]).astype(np.int32)
         made = mels.sounds(MEL, row, size)
         way = f"of the way from {spoken.described(shown, i)} to {spoken.described(shown, j)}"
@@ -222,7 +227,7 @@ def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Se
         one = jax.tree.map(lambda a, i=row, n=size: np.repeat(a[i : i + 1], n, axis=0), batch)
         new = {name: np.full(size, shown.factors[name][row]) for name in ("digit", "speaker")}
         new[what] = np.arange(size)
-        context = np.asarray(spoken.prompt(**new))
+        context = np.asarray(spoken.prompt(new["digit"], new["speaker"]))
         context = np.concatenate([context, np.asarray(one.context)[:, -1:]], axis=1)
         length = np.full(size, shown.arrays["length"][row])
         made = mels.sounds(MEL, mels.recoded(model, variables, one, context), length)

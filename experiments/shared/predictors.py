@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from aejax.data import Split
@@ -43,14 +44,14 @@ def linear(train: Levels, test: Levels, order: int) -> float:
         weights, own = None, []
         for part in (train, test):
             x = part.values / (SIZE - 1.0)
-            x = np.asarray(expand(x)) if waves else 2.0 * x - 1.0
+            x = np.asarray(expand(jnp.asarray(x)), np.float64) if waves else 2.0 * x - 1.0
             padded = np.pad(x, ((0, 0), (order, 0)))
             past = np.lib.stride_tricks.sliding_window_view(padded, order, axis=1)[:, :-1]
             past, now = past[part.inside], x[part.inside]
             if weights is None:
                 weights = np.linalg.solve(past.T @ past + 1e-9 * np.eye(order), past.T @ now)
             guess = past @ weights
-            guess = np.asarray(mu_law(guess)) if waves else 0.5 * (guess + 1.0)
+            guess = np.asarray(mu_law(jnp.asarray(guess))) if waves else 0.5 * (guess + 1.0)
             level = np.clip(np.round(guess * (SIZE - 1)), 0, SIZE - 1).astype(np.int64)
             own.append(part.values[part.inside] - level + SIZE)
         costs.append((_cost(own[0], own[0], 2 * SIZE), _cost(own[0], own[1], 2 * SIZE)))

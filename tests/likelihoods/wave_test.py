@@ -46,30 +46,6 @@ def test_a_sample_depends_on_the_samples_before_it_and_on_its_frame_alone(made):
     assert np.array_equal(np.flatnonzero(moved), np.arange(4, 8))
 
 
-def test_a_draw_has_the_probabilities_of_log_prob(made):
-    """The mean of log p over draws is that of draws weighed by p.
-
-    Fails if a draw shifts its past by one, or reads another frame than log_prob does.
-    """
-    variables, prediction, _ = made
-    n = 4_000
-    wide = jnp.broadcast_to(prediction[:1, :1], (n, 1, 2))
-    drawn = jax.jit(lambda k: WAVE.apply(variables, k, wide, method="sample"))(jax.random.key(1))
-    assert drawn.shape == (n, 4, 1)
-    log_prob = jax.jit(lambda t, p: WAVE.apply(variables, p, t, method="log_prob"))
-    grid = np.arange(LEVELS) / (LEVELS - 1)
-    every = np.stack(np.meshgrid(*[grid] * 4, indexing="ij"), -1).reshape(-1, 4, 1)
-    every = every.astype(np.float32)
-    exact = np.concatenate(
-        [log_prob(part, jnp.broadcast_to(prediction[:1, :1], (len(part), 1, 2)))
-         for part in np.split(every, 16)]
-    ).astype(np.float64)  # fmt: skip
-    assert abs(np.exp(exact).sum() - 1.0) < 1e-4
-    entropy = np.sum(np.exp(exact) * exact)
-    found = np.asarray(log_prob(drawn, wide), np.float64)
-    assert abs(found.mean() - entropy) < 4 * found.std() / n**0.5
-
-
 @pytest.mark.slow
 def test_bits_of_a_known_noise_are_its_entropy():
     """A linear predictor learns x_t = rounded (0.9 x_{t-1} + noise) up to 0.01 bits a sample.

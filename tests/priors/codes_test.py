@@ -66,6 +66,7 @@ def model(bottleneck, prior):
     )
 
 
+@pytest.mark.slow
 def test_the_rate_trains_the_prior_alone():
     """The indices carry no gradient. Fails if the rate moves encoder or decoder."""
     x = np.random.default_rng(0).integers(0, 2, (8, 6)).astype(np.float32)

@@ -56,7 +56,7 @@ def test_more_bands_than_the_frames_resolve_are_refused():
         sound.mel_filterbank(8_000, 64, 40)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 8])
+@pytest.mark.parametrize("iterations", [1, 8])
 def test_griffin_lim_equals_librosas(iterations):
     """Fails without momentum, and with momentum that is not divided by 1 + momentum."""
     with jax.enable_x64(True):

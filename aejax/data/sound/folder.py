@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,9 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
             raise UserError(f"{path} holds nothing but silence at {own} Hz: remove it")
         sounds.append(samples)
     final = next(iter(rates)) if rate is None else rate
-    facts = {f"resampled from {old} Hz": n for old, n in sorted(rates.items()) if old != final}
+    facts: dict[str, Any] = {
+        f"resampled from {old} Hz": n for old, n in sorted(rates.items()) if old != final
+    }
     if facts:
         facts["resampler"] = f"soxr {needs('soxr', 'resampling').__version__}, HQ"
     if mixed:
