@@ -62,7 +62,7 @@ def test_a_spectrogram_shows_a_tone_at_its_height():
 
 def test_two_sounds_of_one_name_are_refused_before_anything_is_written(tmp_path):
     section = report.Section("Heard", clips=[clip(), clip()])
-    with pytest.raises(UserError, match="sounds are called 'tone'"):
+    with pytest.raises(UserError, match="sounds are named 'tone'"):
         report.write(tmp_path / "run", "sounds", [section])
     assert not (tmp_path / "run").exists()
 
