@@ -42,7 +42,7 @@ class Code(Protocol):
 
 @runtime_checkable
 class RandomCode(Code, Protocol):
-    """A code that is drawn from q(z | x)."""
+    """A code drawn from q(z | x), or a quantised code, to which q gives probability 1."""
 
     def log_q(self, stick: bool = False) -> Array:
         """Computes log q(z | x) at the draw, f32[B], in nats.
@@ -184,6 +184,8 @@ class Prior(nn.Module, abc.ABC):
 
     # Whether a latent is a tuple with one array for each level of a hierarchy.
     of_levels: ClassVar[bool] = False
+    # Whether a latent holds the integer indices of codes, as that of a quantised bottleneck does.
+    of_codes: ClassVar[bool] = False
 
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:

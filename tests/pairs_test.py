@@ -23,7 +23,7 @@ from flax import linen as nn
 import aejax as ae
 from aejax import bounds, losses
 from aejax.events import joined
-from tests.contract_test import BOTTLENECKS, LIKELIHOODS, PRIORS, B, L, contexts, fitting
+from tests.contract_test import BOTTLENECKS, LIKELIHOODS, PRIORS, B, L, contexts, fitting, is_drawn
 
 STEPS = 3
 
@@ -267,5 +267,5 @@ def test_every_random_bottleneck_is_a_posterior_here():
             lambda k, x: module.init_with_output(k, x, k)[0], jax.random.key(0), x
         )
 
-    random = {name for name, m in BOTTLENECKS.items() if hasattr(code(m), "log_q")}
+    random = {name for name, m in BOTTLENECKS.items() if is_drawn(code(m))}
     assert random == set(POSTERIORS)

@@ -27,6 +27,14 @@ class LatticeCode(NamedTuple):
         """Returns the indices, i32[B, *positions], which are the variable that a prior models."""
         return self.indices
 
+    def log_q(self, stick: bool = False) -> Array:
+        """Returns zeros, f32[B]: the indices are certain given x, so their probability is 1.
+
+        Args:
+          stick: ignored, since q has no parameters that receive a gradient.
+        """
+        return jnp.zeros(self.indices.shape[:1])
+
 
 class FiniteScalarQuantised(Bottleneck):
     """Finite scalar quantisation (FSQ): each coordinate is squashed by tanh and rounded to a level.

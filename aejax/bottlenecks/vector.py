@@ -27,6 +27,14 @@ class VectorCode(NamedTuple):
         """Returns the indices, i32[B, *positions], which are the variable that a prior models."""
         return self.indices
 
+    def log_q(self, stick: bool = False) -> Array:
+        """Returns zeros, f32[B]: the indices are certain given x, so their probability is 1.
+
+        Args:
+          stick: ignored, since q has no parameters that receive a gradient.
+        """
+        return jnp.zeros(self.indices.shape[:1])
+
 
 class VectorQuantised(Bottleneck):
     """Replaces each encoded vector by the nearest codebook vector (VQ-VAE).

@@ -41,6 +41,7 @@ from aejax.losses.sparsity import (
     weighted_l1,
     window,
 )
+from aejax.losses.spectral import spectral
 
 __all__ = [
     "Mark",
@@ -86,6 +87,7 @@ __all__ = [
     "residual_variance",
     "revival",
     "scaled_error",
+    "spectral",
     "squared_error",
     "tanh_l0",
     "total_correlation",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -43,6 +44,7 @@ def rate(stick: bool = False) -> Term:
         _check_prior(model)
         _check_random(forward.code)
         latent, context = forward.code.latent, forward.batch.context
+        _check_codes(model.prior, forward.code)
         return forward.code.log_q(stick) - model.prior.log_prob(latent, context, model.posterior)
 
     return rate
@@ -110,6 +112,7 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     """Computes the KL of each latent in closed form, f32[B, L]."""
     _check_prior(model)
     _check_random(forward.code)
+    _check_codes(model.prior, forward.code)
     values = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     if values is None:
         raise TypeError(
@@ -124,8 +127,20 @@ def _check_random(code: Any) -> None:
     if not isinstance(code, RandomCode):
         raise UserError(
             f"the rate needs a code that is drawn from q(z | x), and {type(code).__name__} is "
-            "not: use the objective reconstruction(), and for codes of a codebook fit a prior to "
-            "their indices afterwards"
+            "not: use the objective reconstruction(), or sparse() for a sparse code"
+        )
+
+
+def _check_codes(prior: Any, code: Any) -> None:
+    """Raises UserError if the prior is one of indices and the latent is real, or vice versa."""
+    leaf = jax.tree.leaves(code.latent)[0]
+    whole = bool(jnp.issubdtype(leaf.dtype, jnp.integer))
+    if whole != prior.of_codes:
+        kind = "the indices of codes" if whole else "real numbers"
+        raise UserError(
+            f"the latent of a {type(code).__name__} holds {kind}, to which the prior "
+            f"{type(prior).__name__} gives no probability: pair priors.Codes with VectorQuantised "
+            "and FiniteScalarQuantised, and other priors with other bottlenecks"
         )
 
 

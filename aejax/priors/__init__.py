@@ -5,6 +5,7 @@ form, use the objective elbo(rate=losses.rate()), which estimates the KL from dr
 latents needs the encoder only if the prior is `Vamp`.
 """
 
+from aejax.priors.codes import Codes
 from aejax.priors.conditional import Conditional
 from aejax.priors.flow import Flow
 from aejax.priors.levels import Ladder, Levels
@@ -12,4 +13,4 @@ from aejax.priors.mixture import Mixture
 from aejax.priors.standard import Standard
 from aejax.priors.vamp import Vamp
 
-__all__ = ["Conditional", "Flow", "Ladder", "Levels", "Mixture", "Standard", "Vamp"]
+__all__ = ["Codes", "Conditional", "Flow", "Ladder", "Levels", "Mixture", "Standard", "Vamp"]

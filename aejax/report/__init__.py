@@ -12,6 +12,7 @@ plots and tables into HTML.
 """
 
 from aejax.evaluation.decoding import member
+from aejax.report.clips import Clip
 from aejax.report.collapse import collapse_section, verdict
 from aejax.report.curve import history
 from aejax.report.page import Picture, Section, Table
@@ -25,6 +26,7 @@ from aejax.report.variational import (
 from aejax.report.writing import curves_section, write
 
 __all__ = [
+    "Clip",
     "Picture",
     "Section",
     "Table",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aejax.report.clips import Clip, players
 from aejax.report.css import CSS
 from aejax.report.drawing.style import DARK, DENSITY, LIGHT, png
 from aejax.report.results import by_group, by_seed, figures, groups, notes, together
@@ -34,12 +35,13 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the report page: a title, then optional text, pictures and a table."""
+    """A section of the report page: a title, then optional text, pictures, sounds and a table."""
 
     title: str
     text: str = ""  # paragraphs, separated by empty lines
     figures: Sequence[Picture] = ()  # the plots
     table: Table | None = None
+    clips: Sequence[Clip] = ()  # sounds, each with its spectrogram and a player
 
 
 class Drawn(NamedTuple):
@@ -82,7 +84,7 @@ def render(
       environment: the versions and the machine: field -> value, which may be a nested mapping.
 
     Returns:
-      HTML without scripts, in which all text is escaped and all pictures are embedded.
+      HTML without scripts, in which all text is escaped, and pictures and sounds are embedded.
     """
     parts = [f"<header><h1>{_text(title)}</h1>"]
     if summary:
@@ -139,6 +141,8 @@ def _section(i: int, section: Section, drawn: Mapping[str, Drawn]) -> str:
     if section.figures:
         inner = "".join(_figure(drawn[picture.name]) for picture in section.figures)
         parts.append(f'<div class="figures">{inner}</div>')
+    if section.clips:
+        parts.append(players(section.clips))
     if section.table is not None:
         parts.append(_table(section.table))
     return "".join(parts) + "</section>"

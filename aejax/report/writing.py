@@ -1,4 +1,4 @@
-"""Writes a report, figures/*.png and report.html; each file is replaced atomically."""
+"""Writes a report: figures/*.png, sounds/*.wav and report.html; each is replaced atomically."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
+from aejax.report.clips import Clip, wav
 from aejax.report.curve import Curve, History, grouped
 from aejax.report.drawing import plots
 from aejax.report.page import Picture, Section, draw, render
@@ -51,7 +52,7 @@ def write(
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Draws all plots, and writes them to figures/*.png and the report page to report.html.
+    """Draws all plots, and writes figures/*.png, sounds/*.wav and the page, report.html.
 
     Args:
       directory: the folder to write to, usually that of a run; it is created if it does not exist.
@@ -68,18 +69,24 @@ def write(
       The path of report.html.
 
     Raises:
-      UserError: if the folder cannot be written, if matplotlib is not installed, or if a picture's
-        name is malformed or used twice.
+      UserError: if the folder cannot be written, if matplotlib is not installed, or if the name of
+        a picture or sound is malformed or used twice.
     """
     directory = Path(directory)
     pictures = [picture for section in sections for picture in section.figures]
-    _check(pictures)
+    clips = [clip for section in sections for clip in section.clips]
+    _check([*pictures, *clips])
     with writing(directory):
         (directory / "figures").mkdir(parents=True, exist_ok=True)
     drawn = {}
     for picture in pictures:
         drawn[picture.name] = draw(picture)
         write_bytes(directory / "figures" / f"{picture.name}.png", drawn[picture.name].light)
+    if clips:
+        with writing(directory):
+            (directory / "sounds").mkdir(exist_ok=True)
+    for clip in clips:
+        write_bytes(directory / "sounds" / f"{clip.name}.wav", wav(clip))
     page = render(title, sections, drawn, summary, results, config, environment)
     path = directory / "report.html"
     write_bytes(path, page.encode())
@@ -147,13 +154,15 @@ def _last(parts: Mapping[str, Curve]) -> int:
     return max((int(steps[-1]) for steps, _ in parts.values() if len(steps)), default=0)
 
 
-def _check(pictures: Sequence[Picture]) -> None:
-    names = [picture.name for picture in pictures]
+def _check(shown: Sequence[Picture | Clip]) -> None:
+    names = [each.name for each in shown]
     for name in names:
         if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
             raise UserError(
-                f"the picture name {name!r} cannot be the name of a file: use lower-case letters, "
-                "digits and hyphens, beginning with a letter or digit"
+                f"the name {name!r} of a picture or sound cannot be the name of a file: use "
+                "lower-case letters, digits and hyphens, beginning with a letter or digit"
             )
         if names.count(name) > 1:
-            raise UserError(f"two pictures are named {name!r}: give each picture a different name")
+            raise UserError(
+                f"two pictures or sounds are named {name!r}: give each a different name"
+            )
