@@ -1,0 +1,280 @@
+"""What a dictionary of a language model is measured by, and what it is compared with.
+
+Every row of the result is one way to read or rebuild the activations at a hook: a trained
+dictionary, an untrained one, principal components, or the raw neurons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import aejax as ae
+from aejax import evaluation
+from aejax import language as lm
+from aejax.evaluation.absorption import absorption
+from aejax.evaluation.probing import probe
+from aejax.evaluation.recovered import recovered
+from aejax.evaluation.sparsity import merged, variance
+from aejax.evaluation.uniqueness import shared
+from aejax.language.token_losses import TokenLosses, spliced, token_losses, unless
+from experiments.shared.experiment import Members, Splits
+from experiments.shared.lm import SINK, Labelled, LanguageNumbers, rows_of
+from experiments.shared.place import say
+from experiments.shared.spelling import Spelled, spelled
+
+CHUNK = 4_096  # tokens that are encoded at a time
+PROBED = 8_192  # words that fit a probe of parts of speech, and as many that score it
+FEWEST = 50  # the fewest words of a part of speech in each of the two
+CONTEXT = 32  # tokens whose mean activations are one example of a topic
+FEWEST_CONTEXTS = 20  # the fewest contexts of a topic in each of the two
+WORDS = 1_560  # words of the first-letter task, half of which fit its probes
+COUNTS = (1, 2, 5, 16)  # numbers of latents of the sparse probes
+RANK = 32  # the number of principal components
+COMPONENTS = 100_000  # train tokens from which they are computed
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One way to read the activations at a hook, and, if it can, to rebuild those of a hook."""
+
+    encode: Callable[[np.ndarray], np.ndarray]  # f32[n, D] -> f32[n, M]
+    rebuild: Callable[[np.ndarray], np.ndarray] | None  # f32[n, D] -> f32[n, D']; None: it cannot
+    rows: np.ndarray | None  # f[M, D'], the decoder's rows; None: there are none
+    splice: Any = None  # the replacement in the language model (aejax.language.token_losses)
+
+
+def of_dictionary(plain: ae.dictionary.Plain, hook: str) -> Reading:
+    """Returns the reading of a dictionary that encodes the values at a hook."""
+    encode = jax.jit(lambda x: ae.dictionary.encode(plain, x))
+    rebuild = jax.jit(lambda x: ae.dictionary.reconstruct(plain, x))
+    return Reading(
+        lambda x: np.asarray(encode(x)),
+        lambda x: np.asarray(rebuild(x)),
+        np.asarray(plain.W_dec),
+        spliced(plain, hook),
+    )
+
+
+def of_components(x: np.ndarray, hook: str, rank: int = RANK) -> Reading:
+    """Returns the reading of the principal components of activations f32[N, D]."""
+    found = evaluation.principal(x, rank)
+    mean, directions = (jnp.asarray(a, jnp.float32) for a in (found.mean, found.directions))
+
+    def splice(seen: Any) -> Any:
+        rows = seen[hook] - mean[None, None]
+        return (rows @ directions.T) @ directions + mean[None, None]
+
+    return Reading(
+        lambda x: evaluation.project(found, x).astype(np.float32),
+        lambda x: evaluation.rebuild(found, evaluation.project(found, x)).astype(np.float32),
+        found.directions,
+        splice,
+    )
+
+
+NEURONS = Reading(lambda x: x, None, None)
+
+
+def untrained(job: Any, train: ae.data.Split, seed: int) -> ae.dictionary.Plain:
+    """Returns the dictionary of a job before its first step, with the scale of the data."""
+    single = ae.learner(job.model, job.objective, job.tx, initialise=job.initialise)
+    batch = next(train.take(CHUNK).batches(CHUNK))
+    state = jax.jit(single.init)(jax.random.key(1_000 + seed), batch)
+    return ae.fold(job.model, single.variables(state))
+
+
+def readings(trained: Members, train: ae.data.Split, hook: str) -> dict[str, list[Reading]]:
+    """Returns name of a row -> its readings, one for each seed."""
+    found: dict[str, list[Reading]] = {}
+    for name, done in trained.items():
+        members = evaluation.each(done.variables, done.seeds)
+        found[name] = [of_dictionary(ae.fold(done.job.model, v), hook) for v in members]
+    name, done = next(iter(trained.items()))
+    found[f"{name}, untrained"] = [
+        of_dictionary(untrained(done.job, train, seed), hook) for seed in range(done.seeds)
+    ]
+    x = np.concatenate([np.asarray(b.x) for b in train.take(COMPONENTS).batches(CHUNK)])
+    found[f"{RANK} principal components"] = [of_components(x, hook)]
+    found["raw neurons"] = [NEURONS]
+    return found
+
+
+def judged(
+    config: LanguageNumbers, found: Mapping[str, Sequence[Reading]], splits: Splits, hook: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns name of a row -> name of a figure -> f64[seeds]."""
+    net, variables, tokenizer = lm.load(config.model)
+    fit, test = rows_of(splits[1]), rows_of(splits[2])
+    words = spelled(net, variables, tokenizer, hook, WORDS, config.length)
+    say(f"spelling: {words.accuracy:.1%} of {words.words} first letters are right")
+    losses = measured_losses(config, net, variables, test, found, splits[0], hook)
+    result: dict[str, dict[str, np.ndarray]] = {}
+    dense = probes(NEURONS, fit, test, hook, (None,))
+    for name, members in found.items():
+        rows = []
+        for seed, reading in enumerate(members):
+            row = fidelity(reading, test, hook)
+            if reading.splice is not None:
+                row |= lost(losses, f"{name} {seed}", test)
+            row |= probes(reading, fit, test, hook, COUNTS)
+            for figure, all_ in dense.items():
+                few = row.get(figure.replace("all", str(COUNTS[-1])), np.nan)
+                row[figure.replace("all", f"{COUNTS[-1]}_of_dense")] = few / all_
+            if reading.rows is not None:
+                row |= letters(reading, words)
+            rows.append(row)
+            say(f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in row.items())}")
+        result[name] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        if len(members) > 1 and members[0].rows is not None:
+            pairs = [shared(a.rows, b.rows).share for a in members for b in members if a is not b]
+            result[name]["shared_over_seeds"] = np.array(pairs)
+    whole = {**dense, "first_letters_right": words.accuracy}
+    result["dense probe"] = {name: np.array([value]) for name, value in whole.items()}
+    return result
+
+
+def fidelity(reading: Reading, test: Labelled, hook: str) -> dict[str, float]:
+    """Returns L0, explained variance and dead share over test tokens without sinks."""
+    x = test.values(hook)[test.kept]
+    used, active, sums = 0, 0.0, None
+    for start in range(0, len(x), CHUNK):
+        some = x[start : start + CHUNK]
+        codes = reading.encode(some)
+        used = used + np.count_nonzero(codes, axis=0)
+        active += np.count_nonzero(codes)
+        if reading.rebuild is not None:
+            own = variance(some, reading.rebuild(some))
+            sums = own if sums is None else merged(sums, own)
+    row = {"l0": active / len(x), "dead": float(np.mean(np.equal(used, 0)))}
+    return row if sums is None else {**row, "explained_variance": sums.explained()}
+
+
+def measured_losses(
+    config: LanguageNumbers,
+    net: lm.Transformer,
+    variables: Any,
+    test: Labelled,
+    found: Mapping[str, Sequence[Reading]],
+    train: ae.data.Split,
+    hook: str,
+) -> TokenLosses:
+    """Measures the model's losses with each reading spliced in, with sinks replaced and kept.
+
+    The names of the losses end in " + sinks" where the values of sinks are replaced too.
+    """
+    mean = jnp.asarray(train.moments["target"][0].mean, jnp.float32)
+    limit = SINK * float(np.median(test.store.norms(hook)))
+    plain: dict[str, Any] = {
+        "zero": lambda seen: jnp.zeros_like(seen[hook]),
+        "mean": lambda seen: jnp.broadcast_to(mean[None, None], seen[hook].shape),
+    }
+    for name, members in found.items():
+        for seed, reading in enumerate(members):
+            if reading.splice is not None:
+                plain[f"{name} {seed}"] = reading.splice
+    replaced = {name: unless(r, hook, limit, 1) for name, r in plain.items()}
+    replaced |= {f"{name} + sinks": r for name, r in plain.items()}
+    return token_losses(net, variables, test.packed(config.evaluated), hook, replaced)
+
+
+def lost(losses: TokenLosses, name: str, test: Labelled) -> dict[str, float]:
+    """Returns the shares of cross-entropy and KL that a spliced dictionary recovers.
+
+    Without sinks their values stay and their predictions do not count; with sinks all are replaced
+    and count.
+    """
+    own = test.kept[: len(losses.position), :-1] & (losses.position >= 0)
+    found: dict[str, float] = {}
+    for end, suffix, counted in (
+        ("", "", own),
+        (" + sinks", "_with_sinks", losses.position >= 0),
+    ):
+        clean, spliced_ = losses.nll["clean"], losses.nll[name + end]
+        by = {
+            other: recovered(clean, spliced_, losses.nll[other + end], counted)
+            for other in ("zero", "mean")
+        }
+        kl = recovered(
+            np.zeros_like(clean), losses.kl[name + end], losses.kl["zero" + end], counted
+        )
+        found |= {
+            f"ce_recovered{suffix}": by["zero"].share,
+            f"ce_recovered_of_mean{suffix}": by["mean"].share,
+            f"kl_recovered{suffix}": kl.share,
+            f"nats_lost{suffix}": by["zero"].lost,
+        }
+        if not suffix:
+            found["nats_lost_error"] = by["zero"].lost_error
+    return found
+
+
+def probes(
+    reading: Reading, fit: Labelled, test: Labelled, hook: str, counts: Sequence[int | None]
+) -> dict[str, float]:
+    """Returns the balanced accuracy of probes of parts of speech and of topics.
+
+    Each probe reads `count` of the reading's units; None: all.
+    """
+    found: dict[str, float] = {}
+    if fit.tags:
+        (x, y), (other, truth) = (_words(reading, part, hook) for part in (fit, test))
+        for k in counts:
+            score = probe(x, y, other, truth, k, FEWEST).accuracy
+            found[f"speech_{'all' if k is None else k}"] = score
+    if fit.topics:
+        (x, y), (other, truth) = (_contexts(reading, part, hook) for part in (fit, test))
+        for k in counts:
+            score = probe(x, y, other, truth, k, FEWEST_CONTEXTS).accuracy
+            found[f"topic_{'all' if k is None else k}"] = score
+    return found
+
+
+def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns activations f32[n, M] and parts of speech i32[n] of some words, always the same."""
+    there = np.flatnonzero((part.kept & (part.tag >= 0)).reshape(-1))
+    chosen = np.sort(np.random.default_rng(0).permutation(there)[:PROBED])
+    x = part.values(hook).reshape(-1, part.values(hook).shape[-1])[chosen]
+    return _encoded(reading, x), part.tag.reshape(-1)[chosen]
+
+
+def _contexts(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean activations f32[n, M] and topics i32[n] of contexts within one document."""
+    x, length = part.values(hook), part.token.shape[1] // CONTEXT * CONTEXT
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        return values[:, :length].reshape(-1, CONTEXT, *values.shape[2:])
+
+    kept, document, topic = cut(part.kept), cut(part.document), cut(part.topic)
+    whole = np.flatnonzero((document == document[:, :1]).all(axis=1) & kept.any(axis=1))
+    means = []
+    for start in range(0, len(whole), CHUNK // CONTEXT):
+        some = whole[start : start + CHUNK // CONTEXT]
+        codes = reading.encode(cut(x)[some].reshape(-1, x.shape[-1]))
+        codes = codes.reshape(len(some), CONTEXT, -1) * kept[some][..., None]
+        means.append(codes.sum(axis=1) / kept[some].sum(axis=1)[:, None])
+    return np.concatenate(means), topic[whole, 0]
+
+
+def letters(reading: Reading, words: Spelled) -> dict[str, float]:
+    """Returns the absorption of first letters, and how well they can be read."""
+    assert reading.rows is not None
+    train = np.arange(len(words.x)) % 2 == 0
+    codes = _encoded(reading, words.x)
+    found = absorption(words.x, words.letters, codes, reading.rows, train)
+    return {
+        "absorption": found.full,
+        "letters_measured": float(len(found.letters)),
+        "letter_f1_dense": found.probe,
+        "letter_f1_latents": found.latents,
+    }
+
+
+def _encoded(reading: Reading, x: np.ndarray) -> np.ndarray:
+    parts = [reading.encode(x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
+    return np.concatenate(parts)
