@@ -46,7 +46,8 @@ def shared(first: np.ndarray, second: np.ndarray, same: float = SAME) -> Shared:
     if not -1.0 <= same <= 1.0:
         raise UserError(f"same is {same}, but it is a cosine: give a number from -1 to 1")
     cosine = cosines(first, second)
-    rows, columns = linear_sum_assignment(cosine, maximize=True)
+    # A pair of opposite rows counts as 0, or it could cost another latent its perfect match.
+    rows, columns = linear_sum_assignment(np.maximum(cosine, 0.0), maximize=True)
     match, found = np.full(len(cosine), -1), np.full(len(cosine), np.nan)
     match[rows], found[rows] = columns, cosine[rows, columns]
     share = float(np.sum(np.nan_to_num(found, nan=-np.inf) >= same) / len(cosine))

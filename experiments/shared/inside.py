@@ -18,7 +18,7 @@ import aejax as ae
 from aejax import evaluation
 from aejax import language as lm
 from aejax.evaluation.absorption import absorption
-from aejax.evaluation.probing import probe
+from aejax.evaluation.probing import enough, probe
 from aejax.evaluation.recovered import recovered
 from aejax.evaluation.sparsity import merged, variance
 from aejax.evaluation.uniqueness import shared
@@ -33,7 +33,6 @@ PROBED = 8_192  # words that fit a probe of parts of speech, and as many that sc
 FEWEST = 50  # the fewest words of a part of speech in each of the two
 CONTEXT = 32  # tokens whose mean activations are one example of a topic
 FEWEST_CONTEXTS = 20  # the fewest contexts of a topic in each of the two
-WORDS = 1_560  # words of the first-letter task, half of which fit its probes
 COUNTS = (1, 2, 5, 16)  # numbers of latents of the sparse probes
 RANK = 32  # the number of principal components
 COMPONENTS = 100_000  # train tokens from which they are computed
@@ -111,8 +110,10 @@ def judged(
     """Returns name of a row -> name of a figure -> f64[seeds]."""
     net, variables, tokenizer = lm.load(config.model)
     fit, test = rows_of(splits[1]), rows_of(splits[2])
-    words = spelled(net, variables, tokenizer, hook, WORDS, config.length)
-    say(f"spelling: {words.accuracy:.1%} of {words.words} first letters are right")
+    words = None
+    if config.words:
+        words = spelled(net, variables, tokenizer, hook, config.words, config.length)
+        say(f"spelling: {words.accuracy:.1%} of {words.words} first letters are right")
     losses = measured_losses(config, net, variables, test, found, splits[0], hook)
     result: dict[str, dict[str, np.ndarray]] = {}
     dense = probes(NEURONS, fit, test, hook, (None,))
@@ -126,7 +127,7 @@ def judged(
             for figure, all_ in dense.items():
                 few = row.get(figure.replace("all", str(COUNTS[-1])), np.nan)
                 row[figure.replace("all", f"{COUNTS[-1]}_of_dense")] = few / all_
-            if reading.rows is not None:
+            if reading.rows is not None and words is not None:
                 row |= letters(reading, words)
             rows.append(row)
             say(f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in row.items())}")
@@ -134,7 +135,7 @@ def judged(
         if len(members) > 1 and members[0].rows is not None:
             pairs = [shared(a.rows, b.rows).share for a in members for b in members if a is not b]
             result[name]["shared_over_seeds"] = np.array(pairs)
-    whole = {**dense, "first_letters_right": words.accuracy}
+    whole = dense if words is None else {**dense, "first_letters_right": words.accuracy}
     result["dense probe"] = {name: np.array([value]) for name, value in whole.items()}
     return result
 
@@ -219,19 +220,21 @@ def probes(
 ) -> dict[str, float]:
     """Returns the balanced accuracy of probes of parts of speech and of topics.
 
-    Each probe reads `count` of the reading's units; None: all.
+    Each probe reads `count` of the reading's units; None: all. If no part of speech, or no topic,
+    has enough examples, its figures are left out.
     """
     found: dict[str, float] = {}
-    if fit.tags:
-        (x, y), (other, truth) = (_words(reading, part, hook) for part in (fit, test))
+    for name, fewest, examples in (
+        ("speech", FEWEST, _words),
+        ("topic", FEWEST_CONTEXTS, _contexts),
+    ):
+        (x, y), (other, truth) = (examples(reading, part, hook) for part in (fit, test))
+        if not len(enough(y[y >= 0], truth[truth >= 0], fewest)):
+            continue
         for k in counts:
-            score = probe(x, y, other, truth, k, FEWEST).accuracy
-            found[f"speech_{'all' if k is None else k}"] = score
-    if fit.topics:
-        (x, y), (other, truth) = (_contexts(reading, part, hook) for part in (fit, test))
-        for k in counts:
-            score = probe(x, y, other, truth, k, FEWEST_CONTEXTS).accuracy
-            found[f"topic_{'all' if k is None else k}"] = score
+            if k is None or k <= x.shape[1]:
+                score = probe(x, y, other, truth, k, fewest).accuracy
+                found[f"{name}_{'all' if k is None else k}"] = score
     return found
 
 

@@ -54,6 +54,7 @@ class LanguageNumbers(Numbers):
     labelled: int = 65_536  # validation tokens that fit probes and rules, and as many test tokens
     evaluated: int = 16_384  # test tokens on which the losses of the language model are measured
     length: int = 128  # tokens in a row
+    words: int = 1_560  # words of the first-letter task, half of which fit its probes; 0: no task
 
 
 def data(
@@ -73,6 +74,8 @@ def data(
       context: the hook that the decoder reads besides z; None: none.
     """
     check(config, "tokens", "labelled", "evaluated", "length")
+    if config.words < 0:
+        raise UserError(f"--words is {config.words}: give 0 or more")
     if not config.corpora:
         raise UserError("--corpora is empty: name one corpus or more, such as brown")
     hooks = tuple(dict.fromkeys(hook for hook in (x, target) if hook is not None))
