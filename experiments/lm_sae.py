@@ -37,6 +37,7 @@ from experiments.shared.experiment import (
     Splits,
     first_curves,
 )
+from experiments.shared.place import Place
 from experiments.shared.training import Job, check
 
 POSITIONS = (1, 2, 3, 4, 8, 16, 32, 64, 127)  # the positions in a row whose variance is shown
@@ -50,6 +51,12 @@ class Config(lm.LanguageNumbers):
     latents: int = 4_608  # latents of each dictionary
     l0: int = 32  # active latents of a token
     kinds: tuple[str, ...] = ("topk", "batchtopk", "jumprelu", "matryoshka")  # the dictionaries
+
+
+def data(config: Config, place: Place) -> Splits:
+    """Opens the activations; the settings are checked first, because collecting takes long."""
+    build(config, (1,))
+    return lm.data(config, place, config.hook)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -74,8 +81,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
     """Measures all dictionaries and what they are compared with."""
-    found = inside.readings(trained, splits[0], config.hook)
-    return inside.judged(config, found, splits, config.hook)
+    hooks = inside.Hooks(config.hook, config.hook)
+    return inside.judged(config, inside.readings(trained, splits[0], hooks), splits, hooks)
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
@@ -133,7 +140,7 @@ def curves(histories: Mapping[str, Any]) -> Section:
 EXPERIMENT = Experiment(
     name="lm-sae",
     config=Config,
-    data=lambda config, place: lm.data(config, place, config.hook),
+    data=data,
     build=build,
     figures=figures,
     page=page,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +38,25 @@ RANK = 32  # the number of principal components
 COMPONENTS = 100_000  # train tokens from which they are computed
 
 
+class Hooks(NamedTuple):
+    """The hook whose values are read, and the one whose values are rebuilt from them."""
+
+    reads: str
+    writes: str  # the same hook, but for a transcoder
+
+    @property
+    def same(self) -> bool:
+        """Whether the values that are read are also rebuilt."""
+        return self.reads == self.writes
+
+
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """One way to read the activations at a hook, and, if it can, to rebuild those of a hook."""
 
     encode: Callable[[np.ndarray], np.ndarray]  # f32[n, D] -> f32[n, M]
-    rebuild: Callable[[np.ndarray], np.ndarray] | None  # f32[n, D] -> f32[n, D']; None: it cannot
-    rows: np.ndarray | None  # f[M, D'], the decoder's rows; None: there are none
+    rebuild: Callable[[np.ndarray], np.ndarray] | None  # f32[n, D] -> f32[n, E]; None: it cannot
+    rows: np.ndarray | None  # f[M, E], the decoder's rows; None: there are none
     splice: Any = None  # the replacement in the language model (aejax.language.token_losses)
 
 
@@ -88,8 +100,27 @@ def untrained(job: Any, train: ae.data.Split, seed: int) -> ae.dictionary.Plain:
     return ae.fold(job.model, single.variables(state))
 
 
-def readings(trained: Members, train: ae.data.Split, hook: str) -> dict[str, list[Reading]]:
+def of_map(x: np.ndarray, y: np.ndarray, hook: str) -> Reading:
+    """Returns the reading of the linear map that predicts y f32[N, E] from x f32[N, D] best."""
+    mean, other = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
+    centred = x - mean[None]
+    square = centred.T @ centred
+    ridge = 1e-4 * np.trace(square) / len(square) * np.eye(len(square))
+    kernel = np.linalg.solve(square + ridge, centred.T @ (y - other[None])).astype(np.float32)
+    offset = (other - mean @ kernel).astype(np.float32)
+
+    def rebuild(x: Any) -> Any:
+        return x @ kernel + offset
+
+    def splice(seen: Any) -> Any:
+        return seen[hook] @ jnp.asarray(kernel) + jnp.asarray(offset)[None, None]
+
+    return Reading(rebuild, rebuild, None, splice)
+
+
+def readings(trained: Members, train: ae.data.Split, hooks: Hooks) -> dict[str, list[Reading]]:
     """Returns name of a row -> its readings, one for each seed."""
+    hook = hooks.reads
     found: dict[str, list[Reading]] = {}
     for name, done in trained.items():
         members = evaluation.each(done.variables, done.seeds)
@@ -98,29 +129,34 @@ def readings(trained: Members, train: ae.data.Split, hook: str) -> dict[str, lis
     found[f"{name}, untrained"] = [
         of_dictionary(untrained(done.job, train, seed), hook) for seed in range(done.seeds)
     ]
-    x = np.concatenate([np.asarray(b.x) for b in train.take(COMPONENTS).batches(CHUNK)])
-    found[f"{RANK} principal components"] = [of_components(x, hook)]
+    batches = list(train.take(COMPONENTS).batches(CHUNK))
+    x, y = (np.concatenate([np.asarray(getattr(b, k)) for b in batches]) for k in ("x", "target"))
+    if hooks.same:
+        found[f"{RANK} principal components"] = [of_components(x, hook)]
+    else:
+        found["linear map"] = [of_map(x, y, hook)]
     found["raw neurons"] = [NEURONS]
     return found
 
 
 def judged(
-    config: LanguageNumbers, found: Mapping[str, Sequence[Reading]], splits: Splits, hook: str
+    config: LanguageNumbers, found: Mapping[str, Sequence[Reading]], splits: Splits, hooks: Hooks
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns name of a row -> name of a figure -> f64[seeds]."""
+    hook = hooks.reads
     net, variables, tokenizer = lm.load(config.model)
     fit, test = rows_of(splits[1]), rows_of(splits[2])
     words = None
-    if config.words:
+    if config.words and hooks.same:  # else the rows are no directions of what is read
         words = spelled(net, variables, tokenizer, hook, config.words, config.length)
         say(f"spelling: {words.accuracy:.1%} of {words.words} first letters are right")
-    losses = measured_losses(config, net, variables, test, found, splits[0], hook)
+    losses = measured_losses(config, net, variables, test, found, splits[0], hooks)
     result: dict[str, dict[str, np.ndarray]] = {}
     dense = probes(NEURONS, fit, test, hook, (None,))
     for name, members in found.items():
         rows = []
         for seed, reading in enumerate(members):
-            row = fidelity(reading, test, hook)
+            row = fidelity(reading, test, hooks)
             if reading.splice is not None:
                 row |= lost(losses, f"{name} {seed}", test)
             row |= probes(reading, fit, test, hook, COUNTS)
@@ -140,9 +176,10 @@ def judged(
     return result
 
 
-def fidelity(reading: Reading, test: Labelled, hook: str) -> dict[str, float]:
+def fidelity(reading: Reading, test: Labelled, hooks: Hooks) -> dict[str, float]:
     """Returns L0, explained variance and dead share over test tokens without sinks."""
-    x = test.values(hook)[test.kept]
+    x = test.values(hooks.reads)[test.kept]
+    target = x if hooks.same else test.values(hooks.writes)[test.kept]
     used, active, sums = 0, 0.0, None
     for start in range(0, len(x), CHUNK):
         some = x[start : start + CHUNK]
@@ -150,7 +187,7 @@ def fidelity(reading: Reading, test: Labelled, hook: str) -> dict[str, float]:
         used = used + np.count_nonzero(codes, axis=0)
         active += np.count_nonzero(codes)
         if reading.rebuild is not None:
-            own = variance(some, reading.rebuild(some))
+            own = variance(target[start : start + CHUNK], reading.rebuild(some))
             sums = own if sums is None else merged(sums, own)
     row = {"l0": active / len(x), "dead": float(np.mean(np.equal(used, 0)))}
     return row if sums is None else {**row, "explained_variance": sums.explained()}
@@ -163,12 +200,13 @@ def measured_losses(
     test: Labelled,
     found: Mapping[str, Sequence[Reading]],
     train: ae.data.Split,
-    hook: str,
+    hooks: Hooks,
 ) -> TokenLosses:
     """Measures the model's losses with each reading spliced in, with sinks replaced and kept.
 
     The names of the losses end in " + sinks" where the values of sinks are replaced too.
     """
+    hook = hooks.writes
     mean = jnp.asarray(train.moments["target"][0].mean, jnp.float32)
     limit = SINK * float(np.median(test.store.norms(hook)))
     plain: dict[str, Any] = {
@@ -181,7 +219,8 @@ def measured_losses(
                 plain[f"{name} {seed}"] = reading.splice
     replaced = {name: unless(r, hook, limit, 1) for name, r in plain.items()}
     replaced |= {f"{name} + sinks": r for name, r in plain.items()}
-    return token_losses(net, variables, test.packed(config.evaluated), hook, replaced)
+    batches = test.packed(config.evaluated)
+    return token_losses(net, variables, batches, hook, replaced, reads=(hooks.reads,))
 
 
 def lost(losses: TokenLosses, name: str, test: Labelled) -> dict[str, float]:

@@ -74,6 +74,11 @@ def data(
       context: the hook that the decoder reads besides z; None: none.
     """
     check(config, "tokens", "labelled", "evaluated", "length")
+    if config.labelled < config.length:
+        raise UserError(
+            f"--labelled is {config.labelled}, which is fewer tokens than one row of "
+            f"{config.length}: give more"
+        )
     if config.words < 0:
         raise UserError(f"--words is {config.words}: give 0 or more")
     if not config.corpora:
@@ -211,8 +216,7 @@ def _label(
     rows = min(len(columns["token"]), config.labelled) // config.length
     if rows < 1:
         raise UserError(
-            f"{corpus.name} has fewer tokens than one row of {config.length}: make --length or "
-            "--labelled fit it"
+            f"{corpus.name} has fewer tokens than one row of {config.length}: give a larger corpus"
         )
     shaped = {
         name: values[: rows * config.length].reshape(rows, config.length)
