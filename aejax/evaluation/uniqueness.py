@@ -1,6 +1,6 @@
 """Which latents two dictionaries, trained with different seeds, have in common.
 
-    found = shared(a.W_dec, b.W_dec)
+    found = shared_latents(a.W_dec, b.W_dec)
     found.share            # the share of the first dictionary's latents that the second has too
 
 After Paulo and Belrose 2025, "Sparse autoencoders trained on the same data learn different
@@ -29,7 +29,7 @@ class Shared(NamedTuple):
     match: np.ndarray  # i64[m], the index of the match in the second dictionary; -1 if it has none
 
 
-def shared(first: np.ndarray, second: np.ndarray, same: float = SAME) -> Shared:
+def shared_latents(first: np.ndarray, second: np.ndarray, same: float = SAME) -> Shared:
     """Matches the decoder rows of two dictionaries one to one.
 
     Args:

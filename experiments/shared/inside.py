@@ -21,7 +21,7 @@ from aejax.evaluation.absorption import absorption
 from aejax.evaluation.probing import enough, probe
 from aejax.evaluation.recovered import recovered
 from aejax.evaluation.sparsity import merged, variance
-from aejax.evaluation.uniqueness import shared
+from aejax.evaluation.uniqueness import shared_latents
 from aejax.language.token_losses import TokenLosses, spliced, token_losses, unless
 from experiments.shared.experiment import Members, Splits
 from experiments.shared.lm import SINK, Labelled, LanguageNumbers, rows_of
@@ -169,7 +169,9 @@ def judged(
             say(f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in row.items())}")
         result[name] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
         if len(members) > 1 and members[0].rows is not None:
-            pairs = [shared(a.rows, b.rows).share for a in members for b in members if a is not b]
+            pairs = [
+                shared_latents(a.rows, b.rows).share for a in members for b in members if a is not b
+            ]
             result[name]["shared_over_seeds"] = np.array(pairs)
     whole = dense if words is None else {**dense, "first_letters_right": words.accuracy}
     result["dense probe"] = {name: np.array([value]) for name, value in whole.items()}

@@ -8,7 +8,7 @@ from aejax.errors import UserError
 from aejax.evaluation.absorption import absorption
 from aejax.evaluation.logistic import balanced_accuracy, logistic
 from aejax.evaluation.probing import best_columns, probe
-from aejax.evaluation.uniqueness import shared
+from aejax.evaluation.uniqueness import shared_latents
 
 RNG = np.random.default_rng(0)
 
@@ -113,14 +113,14 @@ def test_latents_are_shared_up_to_their_order():
     rows = np.linalg.qr(RNG.normal(size=(12, 12)))[0]
     order = RNG.permutation(12)
     other = 3.0 * rows[order]
-    found = shared(rows, other)
+    found = shared_latents(rows, other)
     assert (found.share, found.unique) == (1.0, 0.0)
     np.testing.assert_array_equal(order[found.match], np.arange(12))
     np.testing.assert_allclose(found.cosine, 1.0)
     other[np.flatnonzero(order == 5)] *= -1.0
-    assert shared(rows, other).share == pytest.approx(11 / 12)
-    assert shared(rows[[0, 0, 1]], rows).share == pytest.approx(2 / 3)
-    few = shared(rows, rows[:4])
+    assert shared_latents(rows, other).share == pytest.approx(11 / 12)
+    assert shared_latents(rows[[0, 0, 1]], rows).share == pytest.approx(2 / 3)
+    few = shared_latents(rows, rows[:4])
     assert few.share == pytest.approx(4 / 12)
     assert np.isnan(few.cosine[4:]).all()
 
@@ -140,4 +140,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="no letter has 10 words"):
         absorption(x[:9], np.zeros(9, int), x[:9], np.eye(10), np.arange(9) > 4)
     with pytest.raises(UserError, match="same is 2"):
-        shared(x, x, same=2)
+        shared_latents(x, x, same=2)
