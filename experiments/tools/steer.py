@@ -36,7 +36,7 @@ LABELS = "features/labels.json"  # the rules that lm-features wrote
 
 def command(
     run: pathlib.Path,
-    latent: tuple[int, ...],
+    latent: tuple[int, ...] = (),
     prompt: tuple[str, ...] = (),
     strength: float = 8.0,
     ablate: bool = False,
