@@ -33,7 +33,7 @@ from experiments.shared.place import Place, say
 from experiments.shared.training import Numbers, check
 
 ROWS = 16  # the number of rows in one forward pass
-SHARD = 2**15  # tokens in a file of the train store: a kill loses at most these
+SHARD = 2**13  # tokens in a file of a store: a kill loses at most these
 SINK = 10.0  # a token is an attention sink if its norm exceeds this multiple of the median norm
 # What is stored with each token of the validation and test stores: indices, or -1 for none.
 LABELS = ("token", "document", "tag", "topic", "place")
@@ -222,7 +222,8 @@ def _label(
         name: values[: rows * config.length].reshape(rows, config.length)
         for name, values in columns.items()
     }
-    with ActivationWriter(folder, provenance={**plan, **names}) as writer:
+    about = {**plan, **names}
+    with ActivationWriter(folder, provenance=about, shard_tokens=SHARD) as writer:
         if writer.index.complete:
             return
         for start in range(writer.appends * ROWS, rows, ROWS):
