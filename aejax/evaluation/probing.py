@@ -6,7 +6,8 @@
 
 After Gurnee et al. 2023 and SAEBench: for each class against all others, the k columns whose means
 differ most between the two are chosen on the train examples, and a logistic regression of these
-columns is scored on the test examples by balanced accuracy, for which chance is 0.5.
+columns is scored on the test examples by balanced accuracy, for which chance is 0.5. A probe of all
+columns would fit noise, so its ridge penalty is chosen on a quarter of the train examples.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.evaluation.logistic import balanced_accuracy, logistic
+from aejax.evaluation.logistic import RIDGE, balanced_accuracy, logistic
 
+RIDGES = (1.0, 30.0, 1e3, 3e4)  # the penalties of which that of a dense probe is chosen
+TUNED = 6  # the number of classes on which it is chosen, the most frequent ones
 FEWEST = 20  # the fewest examples of a class, in train and in test, for which it is probed
 
 
@@ -28,6 +31,7 @@ class Probe(NamedTuple):
     each: np.ndarray  # f64[C], the balanced accuracy of each class
     classes: np.ndarray  # i64[C], the labels that are probed: those with enough examples
     columns: tuple[np.ndarray, ...]  # for each class the chosen columns, the best first
+    ridge: float  # the factor of the ridge penalty
 
 
 def probe(
@@ -63,14 +67,32 @@ def probe(
     classes = enough(train_labels, test_labels, fewest)
     if not len(classes):
         raise UserError(f"no class has {fewest} examples in train and in test: give more examples")
+    ridge = RIDGE if k is not None else _ridge(train, train_labels, classes)
     each, chosen = [], []
     for label in classes:
         y = train_labels == label
         columns = np.arange(train.shape[1]) if k is None else best_columns(train, y, k)
-        fit = logistic(train[:, columns], y)
+        fit = logistic(train[:, columns], y, ridge)
         each.append(balanced_accuracy(fit.score(test[:, columns]) > 0, test_labels == label))
         chosen.append(columns)
-    return Probe(float(np.mean(each)), np.array(each), classes, tuple(chosen))
+    return Probe(float(np.mean(each)), np.array(each), classes, tuple(chosen), ridge)
+
+
+def _ridge(x: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:
+    """Returns the penalty that scores best on the last quarter of the train examples."""
+    fitted = np.arange(len(x)) < len(x) * 3 // 4
+    counts = np.bincount(labels, minlength=int(classes.max()) + 1)
+    common = classes[np.argsort(-counts[classes], kind="stable")][:TUNED]
+    scores = []
+    for ridge in RIDGES:
+        each = []
+        for label in common:
+            y = labels == label
+            if len({*y[fitted].tolist()}) == 2:
+                fit = logistic(x[fitted], y[fitted], ridge)
+                each.append(balanced_accuracy(fit.score(x[~fitted]) > 0, y[~fitted]))
+        scores.append(np.nanmean(each) if not np.all(np.isnan(each)) else 0.0)
+    return RIDGES[int(np.argmax(scores))]
 
 
 def enough(train_labels: np.ndarray, test_labels: np.ndarray, fewest: int) -> np.ndarray:

@@ -71,6 +71,24 @@ def test_probes_find_the_planted_columns():
     assert best_columns(x, labels == 0, 2)[0] == 3
 
 
+def test_a_dense_probe_does_not_fit_noise():
+    """Fails if the ridge penalty of a probe of all columns is not chosen."""
+    rng = np.random.default_rng(0)
+
+    def drawn(n=240):
+        labels = rng.integers(0, 2, n)
+        x = rng.normal(size=(n, 200))
+        x[:, 0] += 2.0 * labels
+        return x, labels
+
+    (x, y), (other, truth) = drawn(), drawn(2_000)
+    found = probe(x, y, other, truth)
+    assert found.ridge > 1.0
+    one = logistic(x, y == 1)
+    weak = balanced_accuracy(one.score(other) > 0, truth == 1)
+    assert found.accuracy > weak + 0.02
+
+
 def words(n=800):
     """Letter 0 has the latent 0, which latent 3 absorbs for a quarter of its words.
 

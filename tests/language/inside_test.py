@@ -7,6 +7,7 @@ import pytest
 
 from aejax.errors import UserError
 from aejax.language.edits import add
+from aejax.language.generation import Sampling, generate, padded
 from aejax.language.promoted import promoted
 from aejax.language.steering import Effect, at_perplexity, effect
 from aejax.language.taps import Taps
@@ -35,21 +36,26 @@ def test_effects_are_those_of_the_edited_model():
     prompts = cases.tokens(4, 5).tolist()
     words = np.arange(cases.VOCABULARY) < 8
     key = jax.random.key(3)
-    clean = effect(model, variables, prompts, {}, words, key=key, count=6)
-    assert clean.kl == pytest.approx(0.0, abs=1e-6)
     row = 3.0 * np.random.default_rng(1).normal(size=cases.SIZE)
-    found = effect(model, variables, prompts, {HOOK: add(row)}, words, key=key, count=6)
-    logs = [
-        np.asarray(jax.nn.log_softmax(model.apply(variables, jnp.asarray(prompts), taps=taps)))
-        for taps in (Taps(), Taps({HOOK: add(row)}))
-    ]
-    a, b = (log[:, -1] for log in logs)
+    how = {"key": key, "count": 6}
+    # A direction of zeros changes nothing, and shares its compiled programs with the other one.
+    clean = effect(model, variables, prompts, {HOOK: add(0.0 * row)}, words, **how)
+    assert clean.kl == pytest.approx(0.0, abs=1e-6)
+    edits = {HOOK: add(row)}
+    found = effect(model, variables, prompts, edits, words, **how)
+    run = jax.jit(lambda tokens, taps: model.apply(variables, tokens, taps=taps))
+    tokens = jnp.asarray(prompts)
+    logs = [jax.nn.log_softmax(run(tokens, taps)[:, -1]) for taps in (Taps(), Taps(edits))]
+    a, b = (np.asarray(log) for log in logs)
     assert found.kl == pytest.approx(np.mean(np.sum(np.exp(a) * (a - b), axis=1)), rel=1e-3)
     assert found.mass == pytest.approx(np.exp(b)[:, words].sum(axis=1).mean(), rel=1e-4)
     assert found.kl > 0.1
-    assert found.perplexity > clean.perplexity
-    again = effect(model, variables, prompts, {HOOK: add(row)}, words, key=key, count=6)
-    assert again == found
+    made = generate(model, variables, padded(prompts), choose=Sampling(), edits=edits, **how).tokens
+    assert found.rate == pytest.approx(words[np.asarray(made)].mean())
+    whole = np.concatenate([prompts, made], axis=1)
+    log = np.asarray(jax.nn.log_softmax(run(jnp.asarray(whole[:, :-1]), Taps())))
+    nll = -np.take_along_axis(log, whole[:, 1:, None], axis=2)[:, -6:]
+    assert found.perplexity == pytest.approx(np.exp(nll.mean()), rel=1e-4)
     with pytest.raises(UserError, match=r"lengths \[2, 5\]"):
         effect(model, variables, [[1, 2], prompts[0]], {}, words, key=key)
     with pytest.raises(UserError, match="class of words has shape"):
