@@ -17,30 +17,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 import aejax as ae
-from aejax import evaluation, recipes
+from aejax import recipes
 from aejax.errors import UserError
-from aejax.evaluation.recovered import explained_by_position
-from aejax.report import Section, Table
-from aejax.report.frontier import density_section, frontier_section
-from aejax.report.side_by_side import side_by_side_section
-from experiments.shared import inside, lm
+from experiments.shared import inside, inside_page, lm
 from experiments.shared.codes import job
-from experiments.shared.experiment import (
-    Experiment,
-    Finished,
-    Members,
-    Models,
-    Page,
-    Splits,
-    first_curves,
-)
+from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place
 from experiments.shared.training import Job, check
-
-POSITIONS = (1, 2, 3, 4, 8, 16, 32, 64, 127)  # the positions in a row whose variance is shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,54 +71,11 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
     """Builds the report page."""
-    densities = {
-        name: evaluation.sparsity(model, variables, splits[2]).density
-        for name, (model, variables) in models.items()
-    }
-    sections = [by_position(config, models, splits), density_section(densities)]
+    sections = [
+        inside_page.by_position(config.hook, models, splits[2]),
+        inside_page.densities(models, splits[2]),
+    ]
     return Page(f"Dictionaries of {config.hook}", __doc__ or "", sections)
-
-
-def by_position(config: Config, models: Models, splits: Splits) -> Section:
-    """Builds the table of the variance that each dictionary explains at positions in a row."""
-    test = lm.rows_of(splits[2])
-    x = test.values(config.hook)
-    position = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])[test.kept]
-    shown = [p for p in POSITIONS if p < x.shape[1]]
-    rows = []
-    for name, (model, variables) in models.items():
-        reading = inside.of_dictionary(ae.fold(model, variables), config.hook)
-        assert reading.rebuild is not None
-        values = x[test.kept]
-        found = explained_by_position(values, reading.rebuild(values), position)
-        rows.append((name, *(f"{found[p]:.3f}" for p in shown)))
-    return Section(
-        "Explained variance by position",
-        "The variance of the activations at one position in the row of tokens that each "
-        "dictionary explains, without attention sinks.",
-        table=Table(("", *(f"position {p}" for p in shown)), rows),
-    )
-
-
-def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots explained variance and recovered cross-entropy against the number of active latents."""
-    names = ("explained_variance", "ce_recovered")
-    rows = {
-        name: [row]
-        for name, row in finished.result.items()
-        if isinstance(row, dict) and all(figure in row for figure in names)
-    }
-    text = (
-        "The variance of test activations that each row explains, and the share of the language "
-        "model's cross-entropy that it recovers against zero ablation."
-    )
-    return [frontier_section(rows, {}, names, text)]
-
-
-def curves(histories: Mapping[str, Any]) -> Section:
-    """Plots the learning curves of all dictionaries side by side."""
-    section = side_by_side_section(histories, " over seeds")
-    return first_curves(histories) if section is None else section
 
 
 EXPERIMENT = Experiment(
@@ -144,7 +85,7 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    findings=findings,
-    curves=curves,
+    findings=inside_page.findings,
+    curves=inside_page.curves,
     rules=ae.dictionary_rules,
 )

@@ -18,11 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import aejax as ae
-from aejax import evaluation, recipes
+from aejax import recipes
 from aejax.errors import UserError
-from aejax.report.frontier import density_section
-from experiments import lm_sae
-from experiments.shared import inside, lm
+from experiments.shared import inside, inside_page, lm
 from experiments.shared.codes import job
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place
@@ -72,12 +70,8 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
     """Builds the report page."""
-    densities = {
-        name: evaluation.sparsity(model, variables, splits[2]).density
-        for name, (model, variables) in models.items()
-    }
     title = f"Transcoders of the MLP of layer {config.layer}"
-    return Page(title, __doc__ or "", [density_section(densities)])
+    return Page(title, __doc__ or "", [inside_page.densities(models, splits[2])])
 
 
 EXPERIMENT = Experiment(
@@ -87,7 +81,7 @@ EXPERIMENT = Experiment(
     build=build,
     figures=figures,
     page=page,
-    findings=lm_sae.findings,  # type: ignore[arg-type]
-    curves=lm_sae.curves,
+    findings=inside_page.findings,
+    curves=inside_page.curves,
     rules=ae.dictionary_rules,
 )
