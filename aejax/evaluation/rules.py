@@ -165,7 +165,7 @@ def frequencies(word: np.ndarray) -> np.ndarray:
 
 
 def spoken(rule: Rule, names: Mapping[str, Sequence[str]], most: int = 6) -> str:
-    """Writes a rule in words, such as "word: the, a" or "part of speech: nn, nns".
+    """Writes a rule in words, such as "word: the · a" or "part of speech: nn · nns".
 
     Args:
       rule: the rule.
@@ -182,7 +182,7 @@ def spoken(rule: Rule, names: Mapping[str, Sequence[str]], most: int = 6) -> str
     known = names.get(rule.attribute)
     shown = [str(v) if known is None else known[v] for v in rule.values[:most]]
     more = f" and {len(rule.values) - most} more" if len(rule.values) > most else ""
-    return f"{titles[rule.attribute]}: {', '.join(shown)}{more}"
+    return f"{titles[rule.attribute]}: {' · '.join(shown)}{more}"
 
 
 def _attribute(tokens: Tokens, name: str) -> np.ndarray:

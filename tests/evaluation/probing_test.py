@@ -77,9 +77,7 @@ def test_a_dense_probe_does_not_fit_noise():
 
     def drawn(n=240):
         labels = rng.integers(0, 2, n)
-        x = rng.normal(size=(n, 200))
-        x[:, 0] += 2.0 * labels
-        return x, labels
+        return rng.normal(size=(n, 200)) + 0.2 * labels[:, None], labels
 
     (x, y), (other, truth) = drawn(), drawn(2_000)
     found = probe(x, y, other, truth)

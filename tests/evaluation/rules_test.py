@@ -99,9 +99,9 @@ def test_the_score_of_a_half_right_rule_is_known():
 
 def test_rules_are_written_in_words_and_misfits_refused():
     names = {"word": [f"w{i}" for i in range(9)]}
-    assert spoken(Rule("word", (3, 1), 1.0), names) == "word: w3, w1"
+    assert spoken(Rule("word", (3, 1), 1.0), names) == "word: w3 · w1"
     many = Rule("word", tuple(range(8)), 1.0)
-    assert spoken(many, names, most=2) == "word: w0, w1 and 6 more"
+    assert spoken(many, names, most=2) == "word: w0 · w1 and 6 more"
     assert spoken(Rule("place", (0,), 1.0), names) == "place in the sentence: 0"
     tokens = corpus(0)
     active = firings([codes(tokens, 0)])
