@@ -48,7 +48,7 @@ def record(latents=40, rows=20, length=32, vocabulary=300):
     found = profiles(active, np.arange(flat.size) % length, rng.normal(size=(latents, 8)))
     effects = Effects(*rng.integers(0, vocabulary, (2, latents, 5)))
     labels = [Label(f"word: {word(j)}", "a rule", 0.9) for j in range(latents - 1)] + [None]
-    probes = {"nn": rng.random(latents), "vb": np.linspace(0, 1, latents)}
+    probes = {"nn": rng.random(latents), "vb": np.arange(latents) / 8.0}
     made = feature_record(
         "Latents <of> a test", "about", tokens, word, active, found, effects, labels, probes
     )
