@@ -283,8 +283,8 @@ def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.
     """Returns activations f32[n, M] and parts of speech i32[n] of some words, always the same."""
     there = np.flatnonzero((part.kept & (part.tag >= 0)).reshape(-1))
     chosen = np.sort(np.random.default_rng(0).permutation(there)[:PROBED])
-    x = part.values(hook).reshape(-1, part.values(hook).shape[-1])[chosen]
-    return _encoded(reading, x), part.tag.reshape(-1)[chosen]
+    x = part.values(hook)
+    return _encoded(reading, x.reshape(-1, x.shape[-1])[chosen]), part.tag.reshape(-1)[chosen]
 
 
 def _contexts(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:

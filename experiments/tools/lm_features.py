@@ -98,7 +98,10 @@ def command(
         tokens = [opened.tokenizer.encode(word) for word in entry.get("words", [])]
         score = stated(active[1], latent, columns[1], tokens)
         shown[latent] = Label(entry["label"], f"read from {labels.name}", score)  # type: ignore
-    effects = promoted(opened.model, opened.variables, np.asarray(plain.W_dec))
+    rows = np.asarray(plain.W_dec)
+    effects = None
+    if not opened.writes.startswith("mlp_in"):  # all other hooks hold what the stream is made of
+        effects = Effects(*promoted(opened.model, opened.variables, rows))
     record = feature_record(
         f"Latents of {run.name} at {hook}",
         f"{plain.latents:,} latents on {test.token.size:,} tokens of test documents; "
@@ -106,8 +109,8 @@ def command(
         test.token,
         opened.tokenizer.token,
         active[1],
-        profiles(active[1], test.place.reshape(-1), np.asarray(plain.W_dec)),
-        Effects(*effects) if opened.writes.startswith("resid") else None,
+        profiles(active[1], test.place.reshape(-1), rows),
+        effects,
         shown,
         speech_probes(active[1], test),
     )
