@@ -84,6 +84,9 @@ def command(
         result[name] = summary(found, detection(found, own[1], columns[1]))
     for name, row in result.items():
         _say(name, row)
+        if name != "trained":
+            row["trained_above"] = above(result["trained"]["random_scores"], row["random_scores"])
+            say(f"a random trained latent scores above one of these in {row['trained_above']:.1%}")
     names = {
         "word": [_shown(opened.tokenizer.token(t)) for t in range(opened.tokenizer.size)],
         "speech": fit.tags,
@@ -165,6 +168,12 @@ def summary(rules: Sequence[Rule | None], scores: np.ndarray) -> dict[str, Any]:
         "judged": int(np.sum(~np.isnan(scores))),
         "units": len(filled),
     }
+
+
+def above(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the share of pairs in which the first score is larger; a tie counts half."""
+    apart = np.sign(np.asarray(first)[:, None] - np.asarray(second)[None])
+    return float(0.5 + 0.5 * apart.mean())
 
 
 def _say(name: str, row: dict[str, Any]) -> None:
