@@ -61,7 +61,8 @@ def recovered(
     used = rows > 0
     apart = (sums - lost * rows)[used]
     error = np.sqrt(np.sum(np.square(apart)) * used.sum() / max(used.sum() - 1, 1)) / rows.sum()
-    return Recovered(share, *means, lost, float(error), int(counted.sum()))
+    clean_, spliced_, ablated_ = means
+    return Recovered(share, clean_, spliced_, ablated_, lost, float(error), int(counted.sum()))
 
 
 def explained_by_position(

@@ -168,10 +168,9 @@ def judged(
             rows.append(row)
             say(f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in row.items())}")
         result[name] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-        if len(members) > 1 and members[0].rows is not None:
-            pairs = [
-                shared_latents(a.rows, b.rows).share for a in members for b in members if a is not b
-            ]
+        decoders = [reading.rows for reading in members if reading.rows is not None]
+        if len(decoders) > 1:
+            pairs = [shared_latents(a, b).share for a in decoders for b in decoders if a is not b]
             result[name]["shared_over_seeds"] = np.array(pairs)
     whole = dense if words is None else {**dense, "first_letters_right": words.accuracy}
     result["dense probe"] = {name: np.array([value]) for name, value in whole.items()}

@@ -105,7 +105,7 @@ def command(
     for i, text in enumerate(prompt):
         say(f"{text!r}")
         for name, texts in zip(("without", "with"), made, strict=True):
-            row = texts.tokens[i][: int(texts.lengths[i])]
+            row = np.asarray(texts.tokens[i])[: int(texts.lengths[i])].tolist()
             say(f"  {name + ':':<9}{opened.tokenizer.decode(row)!r}")
 
 
