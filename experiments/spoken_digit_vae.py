@@ -2,7 +2,17 @@
 
     python -m experiments spoken-digit-vae --manual-dir FOLDER --seeds 3
 
-FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers.
+FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers. The
+variational autoencoder models log-mel spectrograms given digit, speaker and duration; Griffin-Lim
+turns them into sounds. Classifiers of digit and speaker, trained on real recordings alone, judge
+the sounds: samples, and test recordings whose speaker or digit was changed. `--held-out theo` keeps
+a speaker for the test split. The page plays all of them.
+
+One seed took 33 minutes at the lowest priority of 2 busy CPU cores. Expect from it: classifiers
+98.0 % (digit) and 99.7 % (speaker) on test; 94.8 % of samples are recognised (84 % of the worst
+digit), with 0.95 of the spread of real ones; a changed speaker keeps the digit in 96.7 % and is
+named as the new speaker in 96.7 %; NLL 678.6 nats with 16 active units. "griffin-lim of the true
+mel" bounds what any model of these spectrograms can sound like.
 """
 
 from __future__ import annotations
@@ -37,16 +47,17 @@ SECONDS = 1.024  # 8,192 samples; of the 3,000 recordings 17 in train are longer
 class Config(Numbers):
     """The settings of the experiment, each a flag of the command."""
 
-    steps: int = 2_000  # optimiser steps
+    steps: int = 1_500  # optimiser steps
     batch: int = 32  # examples in a batch
+    chunk: int = 300  # steps in one compiled call
     width: int = 16  # channels of the first convolution
     latents: int = 16  # number of latents
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     warmup: int = 500  # steps over which the weight of the rate grows from 0
-    classifier_steps: int = 600  # optimiser steps of each classifier
+    classifier_steps: int = 800  # optimiser steps of each classifier
     held_out: str | None = None  # a speaker who is the test split; None: recordings 0 to 4 of all
     nll_draws: int = 100  # samples of the importance-weighted NLL
-    samples: int = 100  # samples drawn of each digit
+    samples: int = 50  # samples drawn of each digit
 
 
 def data(config: Config, place: Place) -> Splits:

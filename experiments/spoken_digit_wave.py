@@ -2,7 +2,16 @@
 
     python -m experiments spoken-digit-wave --manual-dir FOLDER --seeds 3
 
-FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers.
+FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers. One-
+dimensional convolutions encode a sound as one of 200 FSQ codes for every 128 samples. A transformer
+learns the prior over the codes given digit, speaker and duration. The decoder draws the sound
+sample by sample, as mu-law levels. `bits_per_sample` is the bound that counts the codes under their
+prior.
+
+A short run of one seed (`--steps 800 --batch 8 --chunk 100 --samples 20`, 8 minutes on 2 busy CPU
+cores) has 5.35 bits per sample, of which 0.02 are codes. The same decoder without latents has 5.49,
+a linear predictor of order 16 has 5.97 and a histogram 7.21. So short a run
+does not say words: 13 % of its samples and 20 % of its reconstructions are recognised.
 """
 
 from __future__ import annotations
@@ -39,7 +48,7 @@ CODES = (8, 5, 5)  # levels of each coordinate of a code
 class Config(Numbers):
     """The settings of the experiment, each a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
+    steps: int = 6_000  # optimiser steps
     batch: int = 12  # examples in a batch
     chunk: int = 250  # steps in one compiled call
     channels: int = 32  # channels of the autoregressive decoder
