@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
-from aejax.normal import LOG_2PI
+from aejax.normal import LOG_2PI, bounded
 from aejax.types import Array, Key
 
 
@@ -55,25 +55,25 @@ class FullGaussianCode(NamedTuple):
 
 
 class FullGaussian(VectorBottleneck):
-    """Draws z = location + cholesky @ noise, with noise ~ N(0, 1).
+    """Draws z = location + cholesky @ noise, with noise ~ N(0, I).
 
-    See Kingma and Welling 2019, section 2.5.1. L (L + 3) / 2 statistics are linear in the features:
-    the location, the logarithm of the Cholesky factor's diagonal, and the entries below the
-    diagonal.
+    See Kingma and Welling 2019, section 2.5.1. A linear layer maps the features to L (L + 3) / 2
+    values: the location, the logarithm of the Cholesky factor's diagonal, and the factor's entries
+    below the diagonal.
     """
 
     @nn.compact
     def __call__(
         self, features: Array, key: Key | None, given: Given = NOTHING
     ) -> FullGaussianCode:
-        """Draws the code of features [B, ...]; without a key z is the location."""
+        """Draws the code of features [B, ...]; if key is None, z is the location."""
         count = self.latents
         rows, columns = np.tril_indices(count, -1)
         statistics = nn.Dense(2 * count + len(rows), name="statistics")(
             flatten(features).astype(jnp.float32)
         )
         location, log_diagonal, below = jnp.split(statistics, (count, 2 * count), axis=-1)
-        cholesky = jnp.exp(log_diagonal)[..., None] * jnp.eye(count)[None]
+        cholesky = jnp.exp(bounded(log_diagonal))[..., None] * jnp.eye(count)[None]
         cholesky = cholesky.at[:, rows, columns].set(below)
         code = FullGaussianCode(location, location, cholesky)
         return code if key is None else code._replace(z=code.redraw(key))

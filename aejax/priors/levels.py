@@ -11,16 +11,15 @@ from flax import linen as nn
 
 from aejax.contracts import Prior, TopDownCode
 from aejax.errors import UserError
-from aejax.normal import normal_kl, normal_log_prob
+from aejax.normal import mean_and_log_std, normal_kl, normal_log_prob
 from aejax.priors.standard import Standard
 from aejax.types import Array, Batch, Key
 
 # The mean and the log standard deviation of a level, both f32[B, L].
-Statistics = tuple[Array, Array]
 
 
 class Levels(Prior):
-    """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., with Gaussian levels below the top.
+    """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., whose levels below the top are Gaussian.
 
     It is the prior of Burda et al. 2016; with a VampPrior as `top`, it is that of the HVAE (Tomczak
     and Welling 2018), and the bottleneck must be `bottlenecks.Levels`, which draws the top first.
@@ -28,7 +27,7 @@ class Levels(Prior):
     Attributes:
       nets: one net for each level but the top. A net is called with (the level directly above,
         (the tuple of the levels above that one, context)) and returns f32[B, 2 L], the means
-        followed by the log deviations.
+        followed by the log standard deviations.
       top: the prior of the first level.
     """
 
@@ -45,7 +44,7 @@ class Levels(Prior):
         self._check(len(z))
         value = self.top.log_prob(z[0], context, of_top(posterior))
         for i, net in enumerate(self.nets, 1):
-            density = normal_log_prob(z[i], *_split(_read(net, z[:i], context)))
+            density = normal_log_prob(z[i], *mean_and_log_std(_read(net, z[:i], context)))
             value = value + jnp.sum(density, axis=-1)
         return value
 
@@ -57,13 +56,14 @@ class Levels(Prior):
         keys = jax.random.split(key, len(shape))
         z = (self.top.sample(keys[0], n, shape[0], context, of_top(posterior)),)
         for net, noise in zip(self.nets, keys[1:], strict=True):
-            z = (*z, normal(noise, *_split(_read(net, z, context))))
+            z = (*z, normal(noise, *mean_and_log_std(_read(net, z, context))))
         return z
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
         """Computes the KL of each latent given the levels drawn above it, f32[B, sum of L_l].
 
-        It returns None if the KL of the top has no closed form, or if the code is not top-down.
+        It returns None if the KL of the top level has no closed form, or if the posterior was not
+        drawn from the top level down (`contracts.TopDownCode`).
         """
         if not isinstance(code, TopDownCode):
             return None
@@ -73,7 +73,7 @@ class Levels(Prior):
             return None
         z = code.latent
         below = [
-            normal_kl(level.mean, level.log_std, *_split(_read(net, z[:i], context)))
+            normal_kl(level.mean, level.log_std, *mean_and_log_std(_read(net, z[:i], context)))
             for i, (net, level) in enumerate(zip(self.nets, code.levels[1:], strict=True), 1)
         ]
         return jnp.concatenate([top, *below], axis=-1)
@@ -93,13 +93,14 @@ class Levels(Prior):
 class Ladder(Prior):
     """The prior p(z_1) p(z_2 | z_1) ... of a ladder VAE, with a deterministic trunk.
 
-    The trunk is a net whose state is updated by each level from the top down. The bottleneck
-    `bottlenecks.Levels` computes each level from the trunk's state too, and the input of the
-    decoder is the last state (Soenderby et al. 2016; Kingma et al. 2016, section 5).
+    The trunk is a net with a state, which is updated with the latent of each level, from the top
+    down. The posterior (`bottlenecks.Levels`) computes each level from the trunk's state and the
+    features, and the decoder's input is the last state (Soenderby et al. 2016; Kingma et al. 2016,
+    section 5).
 
     Attributes:
       trunk: a module such as `nets.LadderTrunk`, with the methods start(n, context) -> state,
-        statistics(level, state) -> f32[B, 2 L] (the means followed by the log deviations) and
+        statistics(level, state) -> f32[B, 2 L] (means followed by log standard deviations) and
         advance(level, state, z) -> state.
     """
 
@@ -118,7 +119,7 @@ class Ladder(Prior):
         """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l]."""
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
-            density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
+            density = normal_log_prob(level, *mean_and_log_std(self.trunk.statistics(i, state)))
             value = value + jnp.sum(density, axis=-1)
             if i + 1 < len(z):
                 state = self.advance(i, state, level)
@@ -130,7 +131,7 @@ class Ladder(Prior):
         """Draws n latents, a tuple of levels f32[n, L_l] from the top down."""
         state, z = self.start(n, context), []
         for i, noise in enumerate(jax.random.split(key, len(shape))):
-            z.append(normal(noise, *_split(self.trunk.statistics(i, state))))
+            z.append(normal(noise, *mean_and_log_std(self.trunk.statistics(i, state))))
             if i + 1 < len(shape):
                 state = self.advance(i, state, z[-1])
         return tuple(z)
@@ -138,28 +139,29 @@ class Ladder(Prior):
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
         """Computes the KL of each latent given the levels drawn above it, f32[B, sum of L_l].
 
-        It returns None if the code is not top-down.
+        It returns None if the posterior was not drawn from the top level down
+        (`contracts.TopDownCode`).
         """
         if not isinstance(code, TopDownCode):
             return None
         state, each = self.start(code.levels[0].z.shape[0], context), []
         for i, level in enumerate(code.levels):
-            each.append(
-                normal_kl(level.mean, level.log_std, *_split(self.trunk.statistics(i, state)))
-            )
+            mean, log_std = mean_and_log_std(self.trunk.statistics(i, state))
+            each.append(normal_kl(level.mean, level.log_std, mean, log_std))
             if i + 1 < len(code.levels):
                 state = self.advance(i, state, level.z)
         return jnp.concatenate(each, axis=-1)
 
 
 def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
-    """Returns a function from a Batch to the code of the top level, for a VampPrior as the top.
+    """Returns a function from a Batch to the top level's code, which a VampPrior as the top needs.
 
     Args:
-      posterior: a function from a Batch to the code of all levels, or None, which is returned.
+      posterior: a function from a Batch to the code of all levels; None: None is returned.
 
     Raises:
-      UserError: when the function is called, if the code is not top-down.
+      UserError: when the function is called, if the posterior was not drawn from the top level
+        down (`contracts.TopDownCode`).
     """
     if posterior is None:
         return None
@@ -177,15 +179,13 @@ def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
 
 
 def normal(key: Key, mean: Array, log_std: Array) -> Array:
-    """Draws from N(mean, std^2), f32[B, L]."""
+    """Draws from N(mean, exp(log_std)^2), f32[B, L], for mean and log_std f32[B, L]."""
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
 
 def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
-    """Calls the net of a level with the levels above it; the nearest is the first argument."""
+    """Calls the net of a level with the levels above it, and returns its output, f32[B, 2 L].
+
+    The nearest of these levels is the first argument; the others are a tuple.
+    """
     return net(above[-1], (tuple(above[:-1]), context))
-
-
-def _split(statistics: Array) -> Statistics:
-    mean, log_std = jnp.split(statistics, 2, axis=-1)
-    return mean, log_std
