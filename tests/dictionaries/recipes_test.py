@@ -99,14 +99,15 @@ def test_thresholds_and_prices_are_what_makes_jumprelu_arrive():
     """A share of the way. Fails if thresholds have the rate of the rest, or atoms grow freely."""
     recipe = recipes.jumprelu(700, 64, l0=3.0)
     batch = ae.Batch(jnp.ones((4, 700)), jnp.ones((4, 700)))
-    params = recipe.model.init(jax.random.key(0), batch)["params"]
-    updates, _ = recipe.tx.update(jax.tree.map(jnp.ones_like, params), recipe.tx.init(params))
+    params = jax.jit(recipe.model.init)(jax.random.key(0), batch)["params"]
+    ones, start = jax.tree.map(jnp.ones_like, params), recipe.tx.init(params)
+    updates, _ = jax.jit(recipe.tx.update)(ones, start)
     moved = jax.tree.map(lambda leaf: float(jnp.max(jnp.abs(leaf))), updates)
     assert moved["bottleneck"]["log_threshold"] == pytest.approx(5e-3, rel=1e-3)
     assert moved["decoder"]["atoms"] == pytest.approx(1 / (60 * 700**0.5), rel=1e-3)
     unit = recipes.relu(700, 64, l0=3.0)
-    params = unit.model.init(jax.random.key(0), batch)["params"]
-    updates, _ = unit.tx.update(params, unit.tx.init(params), params)
+    params = jax.jit(unit.model.init)(jax.random.key(0), batch)["params"]
+    updates, _ = jax.jit(unit.tx.update)(params, unit.tx.init(params), params)
     norms = jnp.linalg.norm(optax.apply_updates(params, updates)["decoder"]["atoms"], axis=-1)
     np.testing.assert_allclose(norms, 1.0, rtol=1e-5)
 
@@ -117,10 +118,10 @@ def test_a_known_number_of_steps_ends_at_a_rate_of_zero():
     code = recipe.model.bottleneck
     assert (code.descent, code.begin, code.every) == (40, 20, 10)
     params = {"decoder": {"atoms": jnp.full((16, 8), 8**-0.5)}}
-    state, moved = recipe.tx.init(params), []
+    state, update, moved = recipe.tx.init(params), jax.jit(recipe.tx.update), []
     for t in range(81):
         gradient = {"decoder": {"atoms": jnp.cos(jnp.arange(128.0) + t).reshape(16, 8)}}
-        updates, state = recipe.tx.update(gradient, state, params)
+        updates, state = update(gradient, state, params)
         moved.append(float(jnp.max(jnp.abs(updates["decoder"]["atoms"]))))
     assert moved[60] > 1e-3
     assert moved[80] < 1e-6
@@ -180,8 +181,10 @@ def test_a_run_that_misses_its_target_says_so(tmp_path):
         warnings.simplefilter("error")
         steps = optax.sgd(0.0)
         calm = ae.learner(recipe.model, ae.sparse(steered=losses.l0), steps)
-        first = calm.init(jax.random.key(0), batches[0])
-        l0 = float(recipe.model.apply(calm.variables(first), batches[0]).code.l0.mean())
+        first = jax.jit(calm.init)(jax.random.key(0), batches[0])
+        code = jax.jit(recipe.model.apply)(calm.variables(first), batches[0]).code
+        l0 = float(code.l0.mean())
         code = dataclasses.replace(recipe.model.bottleneck, l0=l0)
         calm = ae.learner(recipe.model.clone(bottleneck=code), ae.sparse(steered=losses.l0), steps)
+        calm = ae.compiled(calm)
         list(ae.loop(calm, calm.init(jax.random.key(0), batches[0]), [batches[0]] * 2, steps=2))
