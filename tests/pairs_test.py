@@ -73,8 +73,8 @@ CLOSED = {"closed", "free-bits", "capacity"}
 # than one row applies, the first does, in the order in which a pass reaches them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
-    ((VECTORS, OF_LEVELS), "does not suit latents of shape .* pair the"),
-    ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "does not suit latents of shape .* pair"),
+    ((VECTORS, OF_LEVELS), "does not suit latents of shape .* use priors"),
+    ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "does not suit latents of shape .* use priors"),
     ((CLOSED, {"UpwardLevels"}), "UpwardCode .* has no closed form: use losses.rate"),
     ((CLOSED, FLOWS | {"FullGaussian"}), "has no closed form: use losses.rate()"),
     (
@@ -84,7 +84,7 @@ REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"stl", "dreg"}, FLOWS), "a flow's log q cannot stick the landing"),
     (({"stl", "dreg"}, set(HIERARCHIES)), "a hierarchy cannot stick the landing"),
     (({"UpwardLevels"}, {"Levels-vamp"}), "posterior .* of the top level, which UpwardCode does"),
-    (({"Vamp"}, FLOWS), "needs a posterior whose density is known at any latent"),
+    (({"Vamp"}, FLOWS), "needs a posterior whose density can be computed at any latent"),
     (
         ({"tc", "dip-i", "dip-ii"}, FLOWS | {"FullGaussian"} | set(HIERARCHIES)),
         r"reads code\.(mean|log_std), which (Flow|FullGaussian|Levels|Upward)Code does not have",

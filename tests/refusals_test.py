@@ -66,8 +66,8 @@ def another_event():
 REFUSED = {
     "rank": (
         pictures_without_channels,
-        "the encoder Conv gives shape (2, 16) for x of shape (8, 28, 28), whose first axis is the "
-        "batch",
+        "the encoder Conv returns shape (2, 16) for x of shape (8, 28, 28), whose first axis is "
+        "the batch",
     ),
     "event": (
         another_event,

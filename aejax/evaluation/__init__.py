@@ -1,7 +1,8 @@
-"""Evaluation: pure functions (model, variables, data, key) that measure a trained model on data.
+"""Evaluation: pure functions (model, variables, data, key) that evaluate a trained model on data.
 
-Functions that draw no random numbers take no key. Each function compiles once per model; if several
-models were trained together by `seeds`, call it once for each (`over_seeds`), without recompiling.
+Functions that draw no random numbers have no argument key. Each function compiles once per model.
+If several models were trained together by `seeds`, use `over_seeds` to call a function for each of
+them without recompiling it.
 """
 
 from aejax.evaluation import decoding, disentanglement, generation

@@ -1,4 +1,4 @@
-"""The rate, which is the cost of the code under the prior in nats, and its variants."""
+"""The rate, which is the KL of the posterior from the prior in nats, and its variants."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def rate(stick: bool = False) -> Term:
     """Returns the term log q(z | x) - log p(z) at the drawn z, f32[B]; its expectation is the KL.
 
     Args:
-      stick: whether q's parameters receive gradients through z only ("sticking the landing",
-        Roeder et al. 2017). The gradient is unbiased for the bounds `mean`, `dreg` and `piwae`.
+      stick: whether gradients reach the parameters of q through z only ("sticking the landing",
+        Roeder et al. 2017). Gradients are unbiased with the bounds `mean`, `dreg` and `piwae`.
     """
 
     @ratio(stick=stick)
@@ -49,7 +49,7 @@ def rate(stick: bool = False) -> Term:
 
 
 def capacity(limit: optax.ScalarOrSchedule) -> Term:
-    """Returns the term |KL - C|, which pulls the KL towards C (Burgess et al. 2018, equation 8).
+    """Returns the term |KL - C|, which keeps the KL near C (Burgess et al. 2018, equation 8).
 
     The KL is averaged over the batch before it is compared with C, as in disentanglement_lib, and
     the value is repeated for all examples, f32[B]. The weight of the term is the paper's gamma:
@@ -74,9 +74,9 @@ def capacity(limit: optax.ScalarOrSchedule) -> Term:
 def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
     """Returns the free-bits term sum_g max(nats, mean_B KL_g), repeated for all examples, f32[B].
 
-    A group of latents whose mean KL is below `nats` receives no gradient to lower it (Kingma et al.
-    2016, equation 15). The value is not a KL, because every group contributes at least `nats`: log
-    the KL too, with watch(kl=kl).
+    A group of latents whose mean KL is below `nats` gets no gradient from this term (Kingma et al.
+    2016, equation 15). The value is larger than the KL if a group is below `nats`, so log the KL
+    too, with watch(kl=kl).
 
     Args:
       nats: the KL up to which a group is not penalised.
@@ -98,7 +98,8 @@ def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
         values = _per_dimension(model, forward)
         means = jnp.mean(values, axis=0)
         if groups is not None:
-            # A sum instead of a matrix product, because accelerators round products to bfloat16.
+            # This is a sum instead of a matrix product, because accelerators round the factors of
+            # matrix products to bfloat16.
             means = jnp.sum(means[:, None] * _membership(groups, means.shape[0]), axis=0)
         return jnp.full(values.shape[:1], jnp.sum(jnp.maximum(means, nats)))
 

@@ -6,8 +6,9 @@
     ]
     write("runs/digits", "digits-vae", sections, summary="...", results=results)
 
-Here `plain` is a model without a prior that is shown for comparison. `aejax.evaluation` computes
-arrays, `drawing` plots them, and `page` turns plots and tables into HTML.
+Here `plain` is a model without a prior and its variables, whose reconstructions and latents are
+shown for comparison. `aejax.evaluation` computes arrays, `drawing` plots them, and `page` turns
+plots and tables into HTML.
 """
 
 from aejax.evaluation.decoding import member
