@@ -72,7 +72,7 @@ CLOSED = {"closed", "free-bits", "capacity"}
 # (parts, reason): a combination that has one part of each set is refused with these words. If more
 # than one row applies, the first does, in the order in which a pass reaches them.
 REFUSED: list[tuple[tuple[set[str], ...], str]] = [
-    (({"dreg", "piwae"}, {"Ladder"}), "made of the prior's own trunk"),
+    (({"dreg", "piwae"}, {"Ladder"}), "Ladder shares its layers with the posterior, so this bound"),
     ((VECTORS, OF_LEVELS), "does not suit latents of shape .* use priors"),
     ((set(HIERARCHIES), set(PRIORS) - OF_LEVELS), "does not suit latents of shape .* use priors"),
     ((CLOSED, {"UpwardLevels"}), "UpwardCode .* has no closed form: use losses.rate"),
@@ -87,7 +87,7 @@ REFUSED: list[tuple[tuple[set[str], ...], str]] = [
     (({"Vamp"}, FLOWS), "needs a posterior whose density can be computed at any latent"),
     (
         ({"tc", "dip-i", "dip-ii"}, FLOWS | {"FullGaussian"} | set(HIERARCHIES)),
-        r"reads code\.(mean|log_std), which (Flow|FullGaussian|Levels|Upward)Code does not have",
+        r"reads code\.(mean|log_std), which a (Flow|FullGaussian|Levels|Upward)Code does not have",
     ),
 ]
 
