@@ -25,7 +25,7 @@ FILE = FOLDER / f"jax-{'.'.join(jax.__version__.split('.')[:2])}.json"
 
 def losses(kind: str, steps: int = STEPS) -> np.ndarray:
     """The losses f32[steps] of one kind."""
-    learner = ae.compiled(ae.chunked(kinds.learner(kind, 1e-2), 60))
+    learner = kinds.compiled(ae.chunked(kinds.learner(kind, 1e-2), 60))
     state = learner.init(jax.random.key(1), kinds.batch())
     state, found = kinds.train(learner, state, steps)
     assert int(state.step) == steps

@@ -13,6 +13,7 @@ import pytest
 
 import aejax as ae
 from aejax import evaluation
+from tests import kinds
 from tests.evaluation.cases import Held
 
 KEY = jax.random.key(3)
@@ -190,17 +191,9 @@ def batch():
 
 
 def moved(model, batch):
-    """Changes the variables from their start, at which a ladder's prior is the standard normal."""
-    objective = ae.elbo(rate=ae.losses.rate())
-    init = jax.jit(ae.learner(model, objective, optax.sgd(0.0)).init)
-    state = init(jax.random.key(0), batch)
-    generator = np.random.default_rng(1)
-    return {
-        "params": jax.tree.map(
-            lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape).astype(np.float32),
-            state.params,
-        )
-    }
+    """Returns variables that are not those of the start, at which a ladder's prior is N(0, 1)."""
+    learner = ae.learner(model, ae.elbo(rate=ae.losses.rate()), optax.sgd(0.0))
+    return {"params": kinds.begun(learner, batch).params}
 
 
 def test_a_context_moves_a_ladder_s_samples_and_its_posterior(batch):
@@ -338,9 +331,8 @@ def test_the_gradient_reaches_every_part_under_a_bound(name, batch):
     bound = {"draws": 2, "bound": ae.bounds.iwae}
     objective = ae.elbo(rate=ae.losses.rate())
     learner = ae.learner(MODELS[name], objective, optax.sgd(1.0), **bound)
-    state = jax.jit(learner.init)(jax.random.key(0), batch)
-    # Variables are moved from the start, at which a residual block's second convolution is zero.
-    state = state._replace(params=moved(MODELS[name], batch)["params"])
+    # Not as a learner starts: a residual block's second convolution is zero there.
+    state = kinds.begun(learner, batch)
     after, metrics = jax.jit(learner.step)(state, batch)
     assert np.isfinite(metrics["loss"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(

@@ -190,8 +190,9 @@ def test_a_crosscoder_is_the_same_parts_with_another_axis():
         penalty = f @ jnp.sum(jnp.linalg.norm(atoms, axis=-1), axis=-1)
         return jnp.mean(jnp.sum(jnp.square(x - output), axis=(1, 2)) + 2.0 * penalty)
 
-    value, (d_encoder, d_atoms) = jax.value_and_grad(loss, argnums=(0, 1))(encoder, atoms)
-    new, metrics = learner.step(state, batch)
+    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    value, (d_encoder, d_atoms) = both(encoder, atoms)
+    new, metrics = jax.jit(learner.step)(state, batch)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     moved = new.params["decoder"]["atoms"] - state.params["decoder"]["atoms"]
     scale = float(jnp.max(jnp.abs(d_atoms)))

@@ -50,7 +50,7 @@ CASES = {
         image_priors.EXPERIMENT,
         image_priors.Config(model="convhvae", latents=3, width=8, pseudo_inputs=4),
     ),
-    "image-ladder": (image_ladder.EXPERIMENT, image_ladder.Config(channels=4, remat=True)),
+    "image-ladder": (image_ladder.EXPERIMENT, image_ladder.Config(large=1, channels=4, remat=True)),
     "images-sae": (images_sae.EXPERIMENT, images_sae.Config(latents=64, k=(4,), code=8)),
     "sprites-disentangle": (
         sprites_disentangle.EXPERIMENT,
@@ -90,13 +90,8 @@ def main(capsys, *arguments) -> tuple[int, str]:
     return status, captured.out + captured.err
 
 
-# Their nets and bounds are those of the kinds that interop/export_test.py lowers.
-ALIKE = ("digits-vae", "images-vae", "images-vae-conv", "mnist-iwae")
-MARKS = {name: pytest.mark.slow for name in ALIKE}
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in CASES])
-def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
+def abstract(name):
+    """Yields the step of each job of an experiment, and the shapes of its arguments."""
     experiment, config = CASES[name]
     config = dataclasses.replace(config, seeds=2, chunk=4, batch=4)
     images = np.zeros((20, 16, 16, 1), np.float32)
@@ -108,11 +103,30 @@ def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
         batches = streams(job, config, train)
         state = jax.eval_shape(trained.init, keys, batches[0])
-        platforms = ("cpu", "cuda", "tpu")
-        exported = jax.export.export(jax.jit(trained.step), platforms=platforms)(
-            state, batches.source(0, 4)
-        )
-        assert exported.platforms == platforms
+        yield trained.step, (state, batches.source(0, 4))
+
+
+# Their nets and bounds are those of the kinds that interop/export_test.py lowers.
+ALIKE = ("digits-vae", "images-vae", "images-vae-conv", "mnist-iwae")
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n not in (*ALIKE, "images-sae")])
+def test_every_step_is_traced_from_its_first_state(name):
+    """Fails if an experiment does not fit the parts that it is made of."""
+    for step, (state, source) in abstract(name):
+        after, metrics = jax.eval_shape(step, state, source)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert metrics["loss"].shape == (2, 4)
+
+
+# By default those of the sparse codes alone, which have kernels of their own.
+@pytest.mark.parametrize(
+    "name", [n if n == "images-sae" else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
+def test_every_compiled_step_lowers_for_cpu_gpu_and_tpu(name):
+    platforms = ("cpu", "cuda", "tpu")
+    for step, given in abstract(name):
+        assert jax.export.export(jax.jit(step), platforms=platforms)(*given).platforms == platforms
 
 
 def test_a_run_leaves_all_that_it_promises(finished):

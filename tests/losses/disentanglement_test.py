@@ -142,7 +142,7 @@ def moved(objective, names):
     """Returns which parts change in one step of gradient descent."""
     whole = ae.merge(objective, ae.watch(**{n: t for n, (_, t) in FACTOR.items()}))
     learner = ae.learner(factor_model(), whole, optax.sgd(0.1))
-    state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
+    state = kinds.begun(learner, kinds.batch())
     after, _ = jax.jit(learner.step)(state, kinds.batch())
     changed = {
         part: any(kinds.raw(a) != kinds.raw(b) for a, b in [(state.params[part], value)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -301,7 +303,7 @@ def test_prefixes_are_dictionaries_of_their_own(bottleneck):
     """
     made, variables = start(bottleneck)
     variables["params"]["decoder"]["bias"] = jnp.linspace(-1.0, 1.0, D)
-    forward, _ = made.apply(variables, data(), mutable=["memory"])
+    forward, _ = jax.jit(functools.partial(made.apply, mutable=["memory"]))(variables, data())
     z = np.asarray(forward.code.dense())
     decoder = jax.tree.map(np.asarray, variables["params"]["decoder"])
     x = np.asarray(data().x)

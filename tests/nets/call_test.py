@@ -58,15 +58,8 @@ def learner(model, draws: int = 1) -> ae.Learner:
     )
 
 
-def jitted(learner: ae.Learner) -> ae.Learner:
-    """Compiled without donating the state, so that a test may step twice from one."""
-    return learner._replace(
-        init=jax.jit(learner.init), step=jax.jit(learner.step), evaluate=jax.jit(learner.evaluate)
-    )
-
-
 def trained(model, draws: int = 1, steps: int = STEPS) -> ae.State:
-    chunk = ae.compiled(ae.chunked(learner(model, draws), steps))
+    chunk = kinds.compiled(ae.chunked(learner(model, draws), steps))
     return kinds.train(chunk, chunk.init(jax.random.key(0), kinds.batch()), steps)[0]
 
 
@@ -133,7 +126,7 @@ class TestBatchNorm:
     def test_with_several_draws_the_decoder_keeps_that_of_draw_0(self):
         """Against the codes of the step's own keys. Fails if draws are averaged, or the last."""
         model = variational()
-        one = jitted(learner(model, draws=3))
+        one = kinds.compiled(learner(model, draws=3))
         state = one.init(jax.random.key(0), kinds.batch())
         after, _ = one.step(state, kinds.batch())
         key = jax.random.split(jax.random.fold_in(state.key, 0), 3)[0]
@@ -165,11 +158,11 @@ class TestBatchNorm:
     def test_wrappers_compute_what_single_steps_do(self):
         """Seeds, averages and chunks to 1e-6, running averages included."""
         model = variational()
-        one = jitted(learner(model))
+        one = kinds.compiled(learner(model))
         state = one.init(jax.random.key(1), kinds.batch())
         for t in range(STEPS):
             state, _ = one.step(state, kinds.batch(t, seed=1))
-        many = ae.compiled(ae.chunked(ae.seeds(ae.averaged(one, 0.9), 2), STEPS))
+        many = kinds.compiled(ae.chunked(ae.seeds(ae.averaged(one, 0.9), 2), STEPS))
         start = many.init(jax.random.key(0), kinds.batch())
         found, _ = kinds.train(many, start, STEPS, [0, 1])
         member = jax.tree.map(lambda leaf: leaf[1], (found.params, found.memory))
@@ -186,7 +179,7 @@ class TestBatchNorm:
     def test_a_killed_run_resumes_to_the_bit(self, tmp_path):
         """Also `load`, with all parts and with one. Fails if running averages stay at home."""
         model = variational()
-        chunk = ae.compiled(ae.chunked(learner(model), 2))
+        chunk = kinds.compiled(ae.chunked(learner(model), 2))
         straight = kinds.train(chunk, chunk.init(jax.random.key(0), kinds.batch()), 6)[0]
         for stop in (4, 6):
             with ae.Run(tmp_path / "run", {"steps": 6}) as run:
@@ -206,7 +199,7 @@ class TestDropout:
         """The decoder drops half of its features: differently each step and draw."""
         decoder = nn.Sequential([nn.Dropout(0.5), nn.Dense(64), pictures])
         model = variational(nn.Sequential([flat, nn.Dense(16)]), decoder)
-        one = jitted(learner(model))
+        one = kinds.compiled(learner(model))
         state = one.init(jax.random.key(0), kinds.batch())
         assert state.memory == {}
         later = state._replace(step=state.step + 1)
@@ -218,7 +211,8 @@ class TestDropout:
             nn.Sequential([lambda z: z, nn.Dense(64), pictures]),
         )
         found = one.evaluate(one.variables(state), kinds.batch(), key, step)
-        right = jitted(learner(without)).evaluate(one.variables(state), kinds.batch(), key, step)
+        evaluate = kinds.compiled(learner(without)).evaluate
+        right = evaluate(one.variables(state), kinds.batch(), key, step)
         assert found["loss"] == right["loss"]
 
     def test_draws_drop_different_units(self):
@@ -231,7 +225,7 @@ class TestDropout:
 
         terms = {"mask": (1.0, ae.losses.ratio()(lambda model, f: flat(f.prediction).sum(-1)))}
         difference = ae.Bound(lambda cost: jnp.abs(cost[0] - cost[1]))
-        one = jitted(
+        one = kinds.compiled(
             ae.learner(
                 variational(decoder=Mask()), terms, optax.sgd(0.0), draws=2, bound=difference
             )
@@ -244,7 +238,7 @@ def test_spectral_norm_finds_the_largest_singular_value():
     """Power iteration over the steps, against numpy. Fails if its vectors never move."""
     encoder = nn.Sequential([flat, nn.SpectralNorm(nn.Dense(16))])
     one = ae.learner(variational(encoder), ae.elbo(), optax.sgd(0.0))
-    chunk = ae.compiled(ae.chunked(one, 60))
+    chunk = kinds.compiled(ae.chunked(one, 60))
     state = kinds.train(chunk, chunk.init(jax.random.key(0), kinds.batch()), 60)[0]
     stats = state.memory["@batch_stats"]["encoder"]["layers_1"]
     kernel = state.params["encoder"]["layers_1"]["layer_instance"]["kernel"]
@@ -269,7 +263,7 @@ class TestNNX:
     def test_a_bridged_module_trains(self):
         """Its parameters change, its averages are numpy's, its noise is that of the step."""
         model = variational(nnx.bridge.to_linen(Encoder, 16))
-        one = jitted(learner(model))
+        one = kinds.compiled(learner(model))
         start = one.init(jax.random.key(0), kinds.batch())
         state = trained(model)
         moved = np.abs(

@@ -153,7 +153,8 @@ def test_the_context_changes_what_a_net_computes(net):
     x = normal(B, 4, 4, 1)
     labels = jnp.asarray([0, 1, 2, 0, 1])
     context = {"label": jax.nn.one_hot(labels, 3), "attribute": normal(B, 2, seed=1)}
-    variables, apply = jax.jit(net.init)(jax.random.key(0), x, context), jax.jit(net.apply)
+    variables = kinds.numbers(jax.eval_shape(net.init, jax.random.key(0), x, context))
+    apply = jax.jit(net.apply)
     output = apply(variables, x, context)
     for name, value in context.items():
         other = {**context, name: value + 1}
@@ -178,7 +179,7 @@ def test_bfloat16_computes_with_float32_parameters(name):
     """Fails if parameters have the dtype, or if a layer does not get it."""
     x = normal(B, 4, 4, 1) if name in IMAGES else normal(B, 16)
     whole, half = HALF[name](None), HALF[name](jnp.bfloat16)
-    variables = jax.jit(half.init)(jax.random.key(0), x)
+    variables = kinds.numbers(jax.eval_shape(half.init, jax.random.key(0), x))
     for leaf in jax.tree.leaves(variables):
         assert leaf.dtype == jnp.float32
     exact, rounded = (jax.jit(net.apply)(variables, x) for net in (whole, half))
@@ -215,7 +216,7 @@ def test_training_in_bfloat16_stays_close_to_float32(kind):
             )
             objective = ae.sparse()
         base = ae.learner(model, objective, optax.adam(3e-3))
-        learner = ae.compiled(ae.chunked(base, 30))
+        learner = kinds.compiled(ae.chunked(base, 30))
         state = learner.init(jax.random.key(0), kinds.batch())
         state, losses[dtype] = kinds.train(learner, state, 30)
         floats = (state.params, state.opt)

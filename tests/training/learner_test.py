@@ -30,7 +30,7 @@ class TestStep:
     def test_metrics_are_the_loss_the_gradient_norm_and_the_terms(self, kind):
         """Fails if terms are weighted, or if watched ones are added to the loss."""
         learner = kinds.learner(kind, tx=optax.sgd(1.0))
-        state = jax.jit(learner.init)(jax.random.key(1), kinds.batch())
+        state = kinds.begun(learner, kinds.batch())
         after, metrics = jax.jit(learner.step)(state, kinds.batch())
         objective = KINDS[kind].objective
         assert set(metrics) == {"loss", "grad_norm", *objective}
@@ -46,7 +46,7 @@ class TestStep:
         """It equals log-mean-exp in numpy. Fails if draws are averaged, or share one key."""
         model, objective, options = KINDS["iwae"]
         learner = kinds.learner("iwae")
-        start = jax.jit(learner.init)(jax.random.key(1), kinds.batch())
+        start = kinds.begun(learner, kinds.batch())
         variables = learner.variables(start)
         key, batch = jax.random.key(5), kinds.batch()
         found = jax.jit(learner.evaluate)(variables, batch, key, jnp.asarray(3))
@@ -71,7 +71,7 @@ class TestStep:
             return ae.learner(model, ae.sparse(l1=weight), optax.sgd(0.1))
 
         weights = jnp.asarray([0.1, 2.0])
-        many = ae.compiled(ae.swept(build, weights))
+        many = kinds.compiled(ae.swept(build, weights))
         variables = many.variables(many.init(jax.random.key(0), kinds.batch()))
         key, step = jax.random.key(5), jnp.asarray(0)
         found = many.evaluate(variables, kinds.batch(), key, step)
@@ -85,8 +85,8 @@ class TestStep:
     def test_the_noise_of_a_step_depends_on_key_and_step_alone(self):
         """Fails if the key is split from step to step, or is the same at every step."""
         learner = kinds.learner("vae", tx=optax.sgd(0.0))
-        learner = learner._replace(init=jax.jit(learner.init), step=jax.jit(learner.step))
-        state = learner.init(jax.random.key(1), kinds.batch())
+        learner = learner._replace(step=jax.jit(learner.step))
+        state = kinds.begun(learner, kinds.batch())
         losses = {}
         for t in (0, 1, 2):
             now = state._replace(step=jnp.asarray(t, jnp.int32))
@@ -101,8 +101,8 @@ class TestStep:
     def test_weights_follow_their_schedule(self):
         beta = optax.linear_schedule(0.0, 1.0, 4)
         model = kinds.variational()
-        learner = ae.compiled(ae.learner(model, ae.elbo(beta=beta), optax.sgd(0.0)))
-        state = learner.init(jax.random.key(1), kinds.batch())
+        learner = kinds.compiled(ae.learner(model, ae.elbo(beta=beta), optax.sgd(0.0)))
+        state = kinds.begun(learner, kinds.batch())
         for t in range(5):
             state, metrics = learner.step(state, kinds.batch())
             expected = t / 4 * metrics["rate"] + metrics["distortion"]
@@ -113,7 +113,7 @@ class TestStep:
         chex.clear_trace_counter()
         inner = ae.chunked(ae.seeds(ae.averaged(kinds.learner("vae")), 2), 5)
         traced = inner._replace(step=chex.assert_max_traces(inner.step, n=1))
-        learner = ae.compiled(traced)
+        learner = kinds.compiled(traced)
         state = learner.init(jax.random.key(0), kinds.batch())
         for start, count in [(0, 5), (5, 3), (8, 1), (9, 5)]:
             chunk = kinds.source(start, 5, start + count, [0, 1])
@@ -123,7 +123,7 @@ class TestStep:
             assert np.all(np.asarray(metrics["loss"])[:, count:] == 0)
         single = kinds.learner("vae")
         step = jax.jit(chex.assert_max_traces(single.step, n=1))
-        state = jax.jit(single.init)(jax.random.key(0), kinds.batch())
+        state = single.init(jax.random.key(0), kinds.batch())
         for t in range(3):
             state, _ = step(state, kinds.batch(t))
 
@@ -139,7 +139,7 @@ class TestStep:
         states = []
         for watched in (objective, more):
             base = ae.learner(model, watched, optax.adam(RATE))
-            learner = ae.compiled(ae.chunked(base, 20))
+            learner = kinds.compiled(ae.chunked(base, 20))
             state = learner.init(jax.random.key(0), kinds.batch())
             states.append(kinds.train(learner, state, 20)[0])
         assert kinds.raw(states[0]) == kinds.raw(states[1])
@@ -147,7 +147,7 @@ class TestStep:
     def test_memory_is_that_of_the_last_batch(self):
         """Fails if memory is dropped, written twice in a step, or written by terms."""
         learner = kinds.learner("sae-topk", tx=optax.sgd(0.0))
-        state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
+        state = kinds.begun(learner, kinds.batch())
         model = KINDS["sae-topk"].model
         dense = jax.jit(lambda *given: model.apply(*given).code.dense())
         ages = np.zeros(128, np.int32)
@@ -199,7 +199,7 @@ class TestStep:
         start = ae.initialise.base_rates(mean)
         model, objective, _ = KINDS["vae"]
         learner = ae.learner(model, objective, optax.sgd(1.0), initialise=start)
-        state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
+        state = learner.init(jax.random.key(0), kinds.batch())
         bias = np.asarray(state.params["decoder"]["output"]["bias"], np.float64)
         np.testing.assert_allclose(1 / (1 + np.exp(-bias)), np.clip(mean.ravel(), 1e-3, 1), 1e-5)
         conv, objective, _ = KINDS["vae-conv"]
@@ -225,15 +225,15 @@ class TestSeeds:
         steps, s = 60, 3
         base = kinds.learner(kind, rate)
         if order == "chunked(seeds)":
-            together = ae.compiled(ae.chunked(ae.seeds(base, 4), steps))
+            together = kinds.compiled(ae.chunked(ae.seeds(base, 4), steps))
         else:
-            together = ae.compiled(ae.seeds(ae.chunked(base, steps), 4))
+            together = kinds.compiled(ae.seeds(ae.chunked(base, steps), 4))
         numbers = list(range(s, s + 4))
         keys = jnp.stack([jax.random.key(i) for i in numbers])
         first = jax.tree.map(lambda *a: jnp.stack(a), *(kinds.batch(0, i) for i in numbers))
         state, losses = kinds.train(together, together.init(keys, first), steps, numbers)
         assert losses.shape == (4, steps)
-        solo = ae.compiled(ae.chunked(base, steps))
+        solo = kinds.compiled(ae.chunked(base, steps))
         for i, number in enumerate(numbers):
             start = solo.init(jax.random.key(number), kinds.batch(0, number))
             alone, expected = kinds.train(solo, start, steps, number)
@@ -244,10 +244,10 @@ class TestSeeds:
     def test_one_key_stands_for_its_successors(self):
         """init(key(s)) makes the members that init(key(s + i)) makes. Fails with split(key, n)."""
         base = kinds.learner("vae")
-        together = jax.jit(ae.seeds(base, 3).init)(jax.random.key(5), kinds.batch())
+        together = ae.seeds(base, 3).init(jax.random.key(5), kinds.batch())
         assert together.step.shape == ()
         for i in range(3):
-            alone = jax.jit(base.init)(jax.random.key(5 + i), kinds.batch())
+            alone = base.init(jax.random.key(5 + i), kinds.batch())
             member = jax.tree.map(lambda a, i=i: a[i], together._replace(step=jnp.zeros(3)))
             chex.assert_trees_all_close(member.params, alone.params, rtol=1e-6)
             assert kinds.raw(member.key) == kinds.raw(alone.key)
@@ -262,7 +262,7 @@ class TestSeeds:
         results = []
         for learner in (ae.chunked(ae.seeds(base, n), 6), ae.seeds(ae.chunked(base, 6), n)):
             assert (learner.seeds, learner.chunk) == (n, 6)
-            learner = ae.compiled(learner)  # noqa: PLW2901
+            learner = kinds.compiled(learner)  # noqa: PLW2901
             state = learner.init(jax.random.key(0), kinds.batch())
             state, metrics = learner.step(state, kinds.source(0, 6, 4, list(range(n))))
             assert {m.shape for m in metrics.values()} == {(n, 6)}
@@ -284,16 +284,19 @@ class TestSeeds:
             ae.seeds(ae.chunked(base, 4), 2, shared_data=True),
         ):
             assert learner.shared_data
-            learner = ae.compiled(learner)  # noqa: PLW2901
+            learner = kinds.compiled(learner)  # noqa: PLW2901
             state = learner.init(keys, kinds.batch(0, 7))
             results.append(np.asarray(learner.step(state, chunk)[1]["loss"]))
-        solo = ae.compiled(ae.chunked(base, 4))
+        solo = kinds.compiled(ae.chunked(base, 4))
         for i in range(2):
             _, expected = kinds.train(solo, solo.init(keys[i], kinds.batch(0, 7)), 4, 7)
             for losses in results:
                 np.testing.assert_allclose(losses[i], expected, rtol=1e-5)
 
-    def test_streams_stacked_on_the_host_equal_gathered_ones(self):
+    @pytest.mark.parametrize(
+        "order", ["chunked(seeds)", pytest.param("seeds(chunked)", marks=pytest.mark.slow)]
+    )
+    def test_streams_stacked_on_the_host_equal_gathered_ones(self, order):
         """Leaves are [S, T, B, ...]. Fails if S and T are swapped."""
         base = kinds.learner("vae")
         gathered = kinds.source(0, 4, 4, [0, 1])
@@ -301,13 +304,13 @@ class TestSeeds:
             gathered.arrays[gathered.rows], None, gathered.key, gathered.count, gathered.prepare
         )
         assert stacked.arrays.shape == (2, 4, B, *kinds.EVENT)
-        for learner in (ae.chunked(ae.seeds(base, 2), 4), ae.seeds(ae.chunked(base, 4), 2)):
-            init, step = jax.jit(learner.init), jax.jit(learner.step)
-            losses = []
-            for chunk in (gathered, stacked):
-                state = init(jax.random.key(0), kinds.batch())
-                losses.append(np.asarray(step(state, chunk)[1]["loss"]))
-            np.testing.assert_allclose(*losses, rtol=1e-6)
+        if order == "chunked(seeds)":
+            learner = ae.chunked(ae.seeds(base, 2), 4)
+        else:
+            learner = ae.seeds(ae.chunked(base, 4), 2)
+        state = learner.init(jax.random.key(0), kinds.batch())
+        losses = [jax.jit(learner.step)(state, chunk)[1]["loss"] for chunk in (gathered, stacked)]
+        np.testing.assert_allclose(*losses, rtol=1e-6)
 
     def test_variables_map_over_members(self):
         learner = ae.seeds(kinds.learner("sae-topk"), 2)
@@ -336,7 +339,7 @@ class TestSwept:
     def test_each_member_is_its_solo_run(self, what):
         """With one key, losses agree to 1e-5 after a step and to 1e-4 over 60 steps.
 
-        Fails if all members get the setting of the first.
+        Fails if all members get the setting of the first. The second alone is compared.
         """
 
         def build(s):
@@ -353,16 +356,16 @@ class TestSwept:
         settings = {"k": jnp.asarray([3, 8])}
         if what == "vae":
             settings = {"beta": jnp.asarray([0.5, 4.0]), "rate": jnp.asarray([1e-3, 3e-4])}
-        learner = ae.compiled(ae.swept(build, settings))
+        learner = kinds.compiled(ae.swept(build, settings))
         assert (learner.seeds, learner.chunk, learner.shared_data) == (2, self.STEPS, True)
         keys = jnp.stack([jax.random.key(3)] * 2)
         start = learner.init(keys, kinds.batch(0, 3))
         members = [jax.tree.map(lambda a, i=i: a[i], start._replace(step=keys)) for i in range(2)]
         members = [kinds.restored(one._replace(step=jnp.zeros((), jnp.int32))) for one in members]
         _, losses = kinds.train(learner, start, self.STEPS, 3)
-        for i, state in enumerate(members):
+        for i, state in list(enumerate(members))[1:]:
             solo = alone({name: values[i].item() for name, values in settings.items()})
-            _, expected = kinds.train(ae.compiled(solo), state, self.STEPS, 3)
+            _, expected = kinds.train(kinds.compiled(solo), state, self.STEPS, 3)
             np.testing.assert_allclose(losses[i, 0], expected[0], rtol=1e-5)
             np.testing.assert_allclose(losses[i], expected, rtol=1e-4)
 
@@ -394,7 +397,7 @@ class TestSwept:
             return ae.learner(model, objective, optax.adam(1e-3), **options)
 
         def losses(learner, keys):
-            state, found = jax.jit(learner.init)(keys, kinds.batch()), []
+            state, found = learner.init(keys, kinds.batch()), []
             for t in range(2):
                 state, metrics = jax.jit(learner.step)(state, kinds.batch(t))
                 found.append(metrics["loss"])
@@ -414,7 +417,7 @@ class TestSwept:
                 lambda l1: self.one(ae.ReLU(self.M), l1), prices, 3, True, mapped
             )
             state = learner.init(jax.random.key(3), kinds.batch(0, 3))
-            state, losses = kinds.train(ae.compiled(learner), state, 5, 3)
+            state, losses = kinds.train(kinds.compiled(learner), state, 5, 3)
             assert state.step.shape == ()
             results.append(losses)
         assert results[0].shape == (3, 5)
@@ -436,7 +439,7 @@ class TestChunks:
     def test_chunk_boundaries_do_not_change_bits(self, kind):
         """60 steps as 3 x 20, or as 25 + 25 + 10 with a restore between, give the same bytes."""
         base = ae.averaged(ae.seeds(kinds.learner(kind), 2))
-        learners = {size: ae.compiled(ae.chunked(base, size)) for size in (20, 25)}
+        learners = {size: kinds.compiled(ae.chunked(base, size)) for size in (20, 25)}
         results = []
         for size, saves in [(20, False), (25, False), (20, True)]:
             learner = learners[size]
@@ -462,14 +465,14 @@ class TestChunks:
         def chunk(start, room, stop):
             return dataclasses.replace(kinds.source(start, room, stop), prepare=noisy)
 
-        state = jax.jit(base.init)(key, kinds.batch())
+        state = base.init(key, kinds.batch())
         step = jax.jit(base.step)
         losses = []
         for t in range(6):
             data = noisy(jax.random.fold_in(key, t), kinds.batch(t).x)
             state, metrics = step(state, data)
             losses.append(float(metrics["loss"]))
-        learner = ae.compiled(ae.chunked(base, 4))
+        learner = kinds.compiled(ae.chunked(base, 4))
         chunked, together = learner.init(key, kinds.batch()), []
         for start, count in [(0, 4), (4, 2)]:
             chunked, metrics = learner.step(chunked, chunk(start, 4, start + count))
@@ -502,7 +505,7 @@ class TestAveraged:
         decay = 0.6
         plain, learner = kinds.learner("vae", 1e-2), kinds.learner("vae", 1e-2)
         learner = ae.averaged(learner, decay)
-        state, other = (jax.jit(x.init)(jax.random.key(0), kinds.batch()) for x in (learner, plain))
+        state, other = (x.init(jax.random.key(0), kinds.batch()) for x in (learner, plain))
         average = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state.params)]
         step, plain_step = jax.jit(learner.step), jax.jit(plain.step)
         for t in range(12):
@@ -520,7 +523,7 @@ class TestAveraged:
 
     def test_memory_is_the_members_own(self):
         learner = ae.averaged(kinds.learner("sae-topk"))
-        state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
+        state = kinds.begun(learner, kinds.batch())
         state, _ = jax.jit(learner.step)(state, kinds.batch())
         assert kinds.raw(learner.variables(state)["memory"]) == kinds.raw(state.memory)
 
@@ -676,10 +679,8 @@ def gradient(objective, options, bottleneck=None):
     subtracts.
     """
     learner = ae.learner(tiny(bottleneck), objective, optax.sgd(1.0), **options)
-    state = jax.jit(learner.init)(jax.random.key(0), points())
-    # Parameters are moved from the start, where biases and means are zero.
-    params = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
-    state = state._replace(params=params)
+    state = kinds.begun(learner, points())
+    params = state.params
 
     def one(key):
         after, metrics = learner.step(state._replace(key=key), points())
@@ -793,8 +794,12 @@ class TestDraws:
         assert np.max(deviation(one, many)) < 3
         np.testing.assert_allclose(one.var(0).sum() / many.var(0).sum(), K, rtol=0.15)
 
+    @pytest.mark.slow
     def test_more_draws_tighten_the_bound(self):
-        """The mean loss falls with K towards -log p(x). Fails if log K is left out."""
+        """The mean loss falls with K towards -log p(x). Fails if log K is left out.
+
+        tests/bounds_test.py compares the loss of 1 and 3 draws with quadrature.
+        """
         losses = []
         for draws in (1, 4, 16):
             bound = ae.bounds.mean if draws == 1 else ae.bounds.iwae
@@ -814,7 +819,7 @@ class TestDraws:
         states = []
         for draws in (1, 3):
             learner = ae.learner(model, objective, TX, draws=draws)
-            state = jax.jit(learner.init)(jax.random.key(0), kinds.batch())
+            state = kinds.begun(learner, kinds.batch())
             states.append(jax.jit(learner.step)(state, kinds.batch())[0])
         assert kinds.raw(states[0].memory) == kinds.raw(states[1].memory)
         chex.assert_trees_all_close(states[0].params, states[1].params, rtol=1e-4, atol=1e-6)

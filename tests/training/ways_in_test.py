@@ -22,7 +22,7 @@ def batches(size=32):
 
 def test_patience_stops_and_the_best_state_is_loaded(tmp_path):
     """A figure that rises after its third measurement, in a run that is resumed once in between."""
-    learner = ae.compiled(kinds.learner("plain"))
+    learner = kinds.compiled(kinds.learner("plain"))
     values, kept = [3.0, 2.0, 1.0, 1.5, 1.2, 1.1, 0.5], {}
     for first, last in ((0, 4), (4, 6)):
         with ae.Run(tmp_path, {"steps": 7}, best="nll", checkpoint_seconds=0.0) as run:
@@ -51,7 +51,7 @@ def test_a_plateau_lowers_the_rate():
     """Fails if the loss does not reach the transformation."""
     plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=1.0)
     tx = optax.chain(optax.sgd(0.0), plateau)
-    learner = ae.compiled(ae.chunked(kinds.learner("plain", tx=tx), 6))
+    learner = kinds.compiled(ae.chunked(kinds.learner("plain", tx=tx), 6))
     state = learner.init(KEY, kinds.batch())
     state, _ = kinds.train(learner, state, 6)
     assert float(optax.tree.get(state.opt, "scale")) < 0.5
@@ -61,7 +61,7 @@ def test_a_plateau_lowers_the_rate():
 def test_the_learning_rate_stands_in_the_metrics():
     schedule = optax.linear_schedule(1e-2, 0.0, 10)
     tx = optax.inject_hyperparams(optax.adam)(schedule)
-    learner = ae.compiled(ae.seeds(kinds.learner("plain", tx=tx), 2, shared_data=True))
+    learner = kinds.compiled(ae.seeds(kinds.learner("plain", tx=tx), 2, shared_data=True))
     state = learner.init(KEY, kinds.batch())
     for t in range(3):
         state, found = learner.step(state, kinds.batch())
@@ -75,9 +75,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
     parts = ae.learner(
         kinds.plain(), ae.reconstruction(), optax.MultiSteps(optax.sgd(1.0), every_k_schedule=2)
     )
-    start = jax.jit(whole.init)(KEY, kinds.batch())
+    start = whole.init(KEY, kinds.batch())
     right = jax.jit(whole.step)(start, ae.Batch(x, x))[0]
-    state, step = jax.jit(parts.init)(KEY, kinds.batch()), jax.jit(parts.step)
+    state, step = parts.init(KEY, kinds.batch()), jax.jit(parts.step)
     for half in (x[:16], x[16:]):
         state, _ = step(state, ae.Batch(half, half))
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(right.params), strict=True):
@@ -88,7 +88,7 @@ def test_epochs_are_steps():
     given = batches(30)
     assert given.steps(2) == 18  # 512 examples of 256, in batches of 30
     assert given.epoch(18) == pytest.approx(540 / 256)
-    learner = ae.compiled(kinds.learner("plain"))
+    learner = kinds.compiled(kinds.learner("plain"))
     state = learner.init(KEY, given[0])
     taken = [
         (int(after.step), m["epoch"]) for after, m in ae.loop(learner, state, given, epochs=0.3)
@@ -126,7 +126,7 @@ def test_an_error_at_step_0_tells_of_the_scale():
     x = np.random.default_rng(0).normal(size=(64, 3)) * [10, 30, 1e15]
     train = ae.data.splits(x, None)[0]
     model = kinds.variational(ae.likelihoods.LearnedGaussian(), event=(3,))
-    learner = ae.compiled(ae.learner(model, ae.elbo(), optax.adam(1e-3)))
+    learner = kinds.compiled(ae.learner(model, ae.elbo(), optax.adam(1e-3)))
     given = ae.data.Batches(train, 32)
     said = r"at step 0 .*: x holds numbers up to \S+, .* standardise them"
     with pytest.raises(ae.NonFinite, match=said):
@@ -136,7 +136,7 @@ def test_an_error_at_step_0_tells_of_the_scale():
 def test_loggers_see_the_lines_of_the_metrics(tmp_path):
     """Names and numbers of metrics.jsonl, seeds apart. Fails if figures or the step are lost."""
     seen = []
-    learner = ae.compiled(ae.chunked(ae.seeds(kinds.learner("plain"), 2), 3))
+    learner = kinds.compiled(ae.chunked(ae.seeds(kinds.learner("plain"), 2), 3))
     with ae.Run(
         tmp_path, {"steps": 3}, loggers=[lambda step, values: seen.append((step, values))]
     ) as run:

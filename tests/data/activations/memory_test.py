@@ -37,7 +37,7 @@ def many_shards(folder) -> int:
         name = f"h-{i:05d}.bin"
         os.link(folder / shard["files"][0], folder / name)
         index["shards"].append({**shard, "files": [name]})
-    index["tokens"] = SHARDS * TOKENS
+    index["tokens"] = index["offered"] = SHARDS * TOKENS
     path.write_text(json.dumps(index))
     return SHARDS * x.nbytes
 
