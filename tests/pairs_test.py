@@ -23,12 +23,8 @@ from flax import linen as nn
 import aejax as ae
 from aejax import bounds, losses
 from aejax.events import joined
-<<<<<<< HEAD
-from tests.contract_test import BOTTLENECKS, LIKELIHOODS, PRIORS, B, L, contexts, fitting, is_drawn
-=======
 from tests import kinds
-from tests.contract_test import BOTTLENECKS, LIKELIHOODS, PRIORS, B, L, contexts, fitting
->>>>>>> suite
+from tests.contract_test import BOTTLENECKS, LIKELIHOODS, PRIORS, B, L, contexts, fitting, is_drawn
 
 STEPS = 3
 

@@ -108,21 +108,15 @@ def test_dead_latents_are_selected_by_the_size_of_what_they_add():
     decoder = variables["params"]["decoder"]
     decoder["atoms"] = decoder["atoms"] * sizes
     x, pre, atoms, _ = numbers(variables)
-<<<<<<< HEAD
-    prediction = np.asarray(made.apply(variables, batch()).prediction, np.float64)
-    bound = made.bind(variables)
-    found = losses.auxk(k=2)(bound, bound(batch()))
-=======
 
     @jax.jit
     def both(variables):
         bound = made.bind(variables)
         forward = bound(batch())
-        return forward.prediction, losses.revival(k=2)(bound, forward)
+        return forward.prediction, losses.auxk(k=2)(bound, forward)
 
     prediction, found = both(variables)
     prediction = np.asarray(prediction, np.float64)
->>>>>>> suite
     size = np.linalg.norm(atoms, axis=1)
     by_norm = auxk(pre, atoms, prediction - x, 2, pre * size)
     np.testing.assert_allclose(found, by_norm, rtol=1e-4)

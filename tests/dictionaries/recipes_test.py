@@ -63,7 +63,6 @@ def test_the_recipes_defaults_suit_the_planted_table(name):
     recipe = made(name, SMALL, None)
     fit, found = fitting(recipe, 3_000, seeds=3), []
     for scale in (0.1, 1.0, 10.0):
-<<<<<<< HEAD
         variables = fit(scaled(train, scale))
         for i in range(3):
             own = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
@@ -71,16 +70,6 @@ def test_the_recipes_defaults_suit_the_planted_table(name):
     l0 = np.reshape([one.l0 for one in found], (3, 3)).mean(axis=1)
     near = 0.08 if name == "relu" else 0.05  # its runs differ by 7 %, whatever the scale
     np.testing.assert_allclose(l0, SMALL.l0, rtol=near)
-=======
-        own = [Tokens(*(scale * part for part in tokens)) for tokens in (train, held)]
-        variables = jax.tree.map(lambda leaf: leaf[0], fitted(recipe, own[0], 3_000))
-        found.append(measured(recipe, variables, own[1]))
-    # The price steers what is trained on; on held-out data four codes have more active latents.
-    near = {"skip_transcoder": 0.15, "crosscoder": 0.06, "relu": 0.07, "april": 0.07}.get(
-        name, 0.05
-    )
-    np.testing.assert_allclose([one.l0 for one in found], SMALL.l0, rtol=near)
->>>>>>> suite
     if name not in ("relu", "april"):
         topk = made("topk", SMALL, None)
         decoder = recipe.model.decoder
@@ -107,7 +96,6 @@ def test_a_recipe_does_not_see_the_scale_of_its_data():
 
 def test_thresholds_and_prices_are_what_makes_jumprelu_arrive():
     """A share of the way. Fails if thresholds have the rate of the rest, or atoms grow freely."""
-<<<<<<< HEAD
 
     def moved(recipe) -> tuple[Any, Any]:
         """The parameters after one step, and by how much the step moved them."""
@@ -127,21 +115,6 @@ def test_thresholds_and_prices_are_what_makes_jumprelu_arrive():
     assert far["decoder"]["atoms"] == pytest.approx(1 / (60 * 40**0.5), rel=1e-3)
     after, _ = moved(recipes.relu(40, 16, l0=3.0))
     np.testing.assert_allclose(np.linalg.norm(after["decoder"]["atoms"], axis=-1), 1, rtol=1e-5)
-=======
-    recipe = recipes.jumprelu(700, 64, l0=3.0)
-    batch = ae.Batch(jnp.ones((4, 700)), jnp.ones((4, 700)))
-    params = jax.jit(recipe.model.init)(jax.random.key(0), batch)["params"]
-    ones, start = jax.tree.map(jnp.ones_like, params), recipe.tx.init(params)
-    updates, _ = jax.jit(recipe.tx.update)(ones, start)
-    moved = jax.tree.map(lambda leaf: float(jnp.max(jnp.abs(leaf))), updates)
-    assert moved["bottleneck"]["log_threshold"] == pytest.approx(5e-3, rel=1e-3)
-    assert moved["decoder"]["atoms"] == pytest.approx(1 / (60 * 700**0.5), rel=1e-3)
-    unit = recipes.relu(700, 64, l0=3.0)
-    params = jax.jit(unit.model.init)(jax.random.key(0), batch)["params"]
-    updates, _ = jax.jit(unit.tx.update)(params, unit.tx.init(params), params)
-    norms = jnp.linalg.norm(optax.apply_updates(params, updates)["decoder"]["atoms"], axis=-1)
-    np.testing.assert_allclose(norms, 1.0, rtol=1e-5)
->>>>>>> suite
 
 
 def test_a_known_number_of_steps_ends_at_a_rate_of_zero():
@@ -150,7 +123,6 @@ def test_a_known_number_of_steps_ends_at_a_rate_of_zero():
     code = recipe.model.bottleneck
     assert (code.descent, code.begin, code.every) == (40, 20, 10)
     params = {"decoder": {"atoms": jnp.full((16, 8), 8**-0.5)}}
-<<<<<<< HEAD
 
     def step(state, t):
         gradient = {"decoder": {"atoms": jnp.cos(jnp.arange(128.0) + t).reshape(16, 8)}}
@@ -159,13 +131,6 @@ def test_a_known_number_of_steps_ends_at_a_rate_of_zero():
 
     start = recipe.tx.init(params)
     moved = np.asarray(jax.jit(lambda: jax.lax.scan(step, start, jnp.arange(81.0))[1])())
-=======
-    state, update, moved = recipe.tx.init(params), jax.jit(recipe.tx.update), []
-    for t in range(81):
-        gradient = {"decoder": {"atoms": jnp.cos(jnp.arange(128.0) + t).reshape(16, 8)}}
-        updates, state = update(gradient, state, params)
-        moved.append(float(jnp.max(jnp.abs(updates["decoder"]["atoms"]))))
->>>>>>> suite
     assert moved[60] > 1e-3
     assert moved[80] < 1e-6
 
@@ -220,17 +185,3 @@ def test_a_run_that_misses_its_target_says_so(tmp_path):
     far = {**near, "validation_off_target": np.full((20, 2), [0.02, -0.3])}
     assert "30% below" in report.steering_verdict({"far": far})
     assert report.steering_section({"free": {"step": np.arange(4)}}) is None
-<<<<<<< HEAD
-=======
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        steps = optax.sgd(0.0)
-        calm = ae.learner(recipe.model, ae.sparse(steered=losses.l0), steps)
-        first = jax.jit(calm.init)(jax.random.key(0), batches[0])
-        code = jax.jit(recipe.model.apply)(calm.variables(first), batches[0]).code
-        l0 = float(code.l0.mean())
-        code = dataclasses.replace(recipe.model.bottleneck, l0=l0)
-        calm = ae.learner(recipe.model.clone(bottleneck=code), ae.sparse(steered=losses.l0), steps)
-        calm = ae.compiled(calm)
-        list(ae.loop(calm, calm.init(jax.random.key(0), batches[0]), [batches[0]] * 2, steps=2))
->>>>>>> suite
