@@ -74,7 +74,7 @@ dreg = {"draws": 5, "bound": ae.Bound(ae.bounds.iwae.reduce, lambda w, _: jnp.sq
 
 KINDS = {
     "vae": Kind(variational(), ae.elbo()),
-    "vae-learned": Kind(variational(ae.likelihoods.LearnedGaussian()), ae.elbo()),
+    "vae-learned": Kind(variational(ae.likelihoods.LearnedGaussian(start=1.0)), ae.elbo()),
     "vae-conv": Kind(convolutional(), ae.elbo()),
     "iwae": Kind(variational(), ae.elbo(rate=ae.losses.rate()), iwae),
     "dreg": Kind(variational(), ae.elbo(rate=ae.losses.rate(stick=True)), dreg),

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
-from aejax.normal import LOG_2PI
+from aejax.normal import LOG_2PI, bounded
 from aejax.types import Array, Key
 
 
@@ -73,7 +73,7 @@ class FullGaussian(VectorBottleneck):
             flatten(features).astype(jnp.float32)
         )
         location, log_diagonal, below = jnp.split(statistics, (count, 2 * count), axis=-1)
-        cholesky = jnp.exp(log_diagonal)[..., None] * jnp.eye(count)[None]
+        cholesky = jnp.exp(bounded(log_diagonal))[..., None] * jnp.eye(count)[None]
         cholesky = cholesky.at[:, rows, columns].set(below)
         code = FullGaussianCode(location, location, cholesky)
         return code if key is None else code._replace(z=code.redraw(key))

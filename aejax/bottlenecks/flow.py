@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from aejax.errors import UserError
 from aejax.events import flatten
-from aejax.normal import normal_log_prob
+from aejax.normal import mean_and_log_std, normal_log_prob
 from aejax.types import Array, Key
 
 
@@ -65,7 +65,7 @@ class Base(nn.Module):
     def __call__(self, features: Array, key: Key | None) -> FlowCode:
         """Draws z from the base Gaussian, before any step; if key is None, z is the mean."""
         statistics = nn.Dense(2 * self.latents, name="statistics")(features)
-        location, log_scale = jnp.split(statistics, 2, axis=-1)
+        location, log_scale = mean_and_log_std(statistics)
         base = location
         if key is not None:
             base = base + jnp.exp(log_scale) * jax.random.normal(key, base.shape)

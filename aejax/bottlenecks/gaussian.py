@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from aejax.contracts import NOTHING, Given, VectorBottleneck
 from aejax.events import flatten
-from aejax.normal import LOG_2PI, normal_log_prob
+from aejax.normal import LOG_2PI, mean_and_log_std, normal_log_prob
 from aejax.types import Array, Key
 
 
@@ -55,7 +55,8 @@ class GaussianCode(NamedTuple):
 class Gaussian(VectorBottleneck):
     """Draws z = mean + exp(log_std) * noise, with noise ~ N(0, I).
 
-    A linear layer maps the features to the mean and log_std (Kingma and Welling 2014, section 2.4).
+    A linear layer maps the features to the mean and log_std (Kingma and Welling 2014, section 2.4),
+    except that a log_std outside [-10, 4] is bounded softly; see `aejax.normal.bounded`.
     """
 
     @nn.compact
@@ -71,9 +72,9 @@ def drawn(statistics: Array, key: Key | None) -> GaussianCode:
     """Draws a code from a diagonal Gaussian; if key is None, z is the mean.
 
     Args:
-      statistics: f32[B, 2 L], the means followed by the log standard deviations.
+      statistics: f32[B, 2 L], the means followed by the log standard deviations, which are bounded here.
       key: the random key of the draw, or None.
     """
-    mean, log_std = jnp.split(statistics, 2, axis=-1)
+    mean, log_std = mean_and_log_std(statistics)
     code = GaussianCode(mean, mean, log_std)
     return code if key is None else code._replace(z=code.redraw(key))

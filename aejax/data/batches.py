@@ -53,6 +53,7 @@ class Batches:
                 f"Batches needs one Split, not a {type(self.split).__name__}: choose one of the "
                 "three in train, validation, test = aejax.data.arrays(x)"
             )
+        self.split.check_not_empty()
         at_least(1, "the batch size", self.size)
         if self.size > len(self.split):
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +47,7 @@ class Chained:
 
 
 def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads examples in parallel with grain's threads.
+    """Reads examples in parallel, in threads that read neighbouring parts of the indices.
 
     Args:
       reader: the reader of the data set.
@@ -55,18 +55,16 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
 
     Returns:
       The arrays by name, leaves [..., *event], in the order of the indices.
-
-    Raises:
-      UserError: if grain is not installed.
     """
     if getattr(reader, "batched", False):
         return _in_batches(reader, indices)
-    grain = needs("grain", "reading a data set that does not fit memory")
-    flat = indices.reshape(-1)
-    chosen = grain.MapDataset.source(flat).map(lambda index: dict(reader[int(index)]))
-    threads = max(1, min(THREADS, len(flat)))
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    examples = list(chosen.to_iter_dataset(options))
+    parts = np.array_split(indices.reshape(-1), min(THREADS, indices.size))
+
+    def read(part: np.ndarray) -> list[Mapping[str, Any]]:
+        return [reader[int(index)] for index in part]
+
+    with ThreadPoolExecutor(len(parts)) as threads:
+        examples = [example for part in threads.map(read, parts) for example in part]
     return {
         name: np.stack([example[name] for example in examples]).reshape(
             *indices.shape, *np.shape(examples[0][name])

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from aejax.data.order import permutation
-from aejax.data.split import Split
+from aejax.data.split import Split, fingerprint
+from aejax.data.splitting import PARTS, Splits
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
 
@@ -62,7 +63,7 @@ def source(
     field: str = "x",
     scale: float = 1.0,
     seed: int = 0,
-) -> tuple[Split, Split | None, Split | None]:
+) -> Splits:
     """Returns splits of random-access data sets, whose examples are read during training.
 
     Args:
@@ -75,9 +76,9 @@ def source(
       seed: the seed with which shares are taken from train.
 
     Returns:
-      Three splits, of which validation and test may be None. Labels are not read in advance, so
-      `split.labels` is None. The fingerprint is a hash of only the number of examples, the first
-      example and the last.
+      Three splits. Validation and test have no examples if None, or 0, was given. Labels are not
+      read in advance, so `split.labels` is None. The fingerprint is a hash of only the number of
+      examples, the first example and the last.
 
     Raises:
       UserError: if a data set has no length or no access by index, if its examples have no array
@@ -102,7 +103,18 @@ def source(
     rows = np.sort(order[taken:]) if taken else np.arange(examples)
     parts["train"] = Items(train, rows)
     made = {part: _split(part, items, field, scale) for part, items in parts.items()}
-    return made["train"], made.get("validation"), made.get("test")
+    first = parts["train"][0].items()
+    none = {name: np.zeros((0, *value.shape), value.dtype) for name, value in first}
+    for part in PARTS:
+        if part not in made:
+            made[part] = dataclasses.replace(
+                made["train"],
+                name=f"source/{part}",
+                arrays=none,
+                fingerprint=fingerprint(none),
+                reader=None,
+            )
+    return made["train"], made["validation"], made["test"]
 
 
 def _split(part: str, items: Items, field: str, scale: float) -> Split:

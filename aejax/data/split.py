@@ -28,7 +28,7 @@ class Split:
     If the examples fit in memory, `arrays` holds them all: for pictures `image` u8[N, H, W, C] and
     perhaps `label` i32[N], or `label_*` for several known factors; for a user's own arrays `x`
     f32[N, *event] and perhaps `y`. Otherwise `reader` reads one example at a time, and `arrays`
-    holds only the labels.
+    holds only the labels. A split for which the user asked for no examples has the length 0.
     """
 
     name: str  # the names of the data set and the split, such as "mnist/train"
@@ -53,7 +53,7 @@ class Split:
     @functools.cached_property
     def event(self) -> tuple[int, ...]:
         """The shape of one example's x, without the batch axis."""
-        first = self.rows(np.zeros(1, np.int32))
+        first = self.rows(np.zeros(min(1, len(self)), np.int32))
         prepared = jax.eval_shape(self.prepare, jax.random.key(0), first)
         return prepared.x.shape[1:]
 
@@ -127,14 +127,23 @@ class Split:
           A Batch with leaves [B, ...]; batch i is prepared with the key fold_in(key, i).
 
         Raises:
-          UserError: if size is below 1.
+          UserError: if the split has no examples, or size is below 1.
         """
+        self.check_not_empty()
         if size < 1:
             raise UserError(f"the batch size for {self.name} is {size}: give 1 or more")
         key = jax.random.key(EVALUATION_SEED, impl="threefry2x32") if key is None else key
         for i, start in enumerate(range(0, len(self), size)):
             indices = np.arange(start, min(start + size, len(self)), dtype=np.int32)
             yield self.prepare(jax.random.fold_in(key, i), self.rows(indices))
+
+    def check_not_empty(self) -> None:
+        """Raises UserError if the split has no examples, because none were asked for."""
+        if not len(self):
+            raise UserError(
+                f"{self.name} has no examples, because none were asked for: give a share or a "
+                f"number of examples as {self.name.rpartition('/')[2]}="
+            )
 
     def take(self, n: int) -> Split:
         """Returns a Split of the first n examples, or of all if there are fewer.

@@ -107,6 +107,7 @@ def splits(
     origin: str = "arrays",
     reader: Reader | None = None,
     content: str | None = None,
+    **prepare: Any,
 ) -> Splits:
     """Returns the three splits of a data set, binarised as requested.
 
@@ -122,6 +123,7 @@ def splits(
       origin: where the data came from.
       reader: the reader of a data set that does not fit in memory, or None.
       content: sha256 over all examples of the reader.
+      **prepare: further fields of `Prepare`.
 
     Returns:
       Train, validation and test.
@@ -129,46 +131,10 @@ def splits(
     Raises:
       UserError: if `binarise` has another value.
     """
-    named: dict[str, Mapping[str, np.ndarray]] = dict(zip(PARTS, parts, strict=True))
-    made = splits_of(
-        name,
-        named,
-        field=field,
-        scale=scale,
-        binarise=binarise,
-        classes=classes,
-        origin=origin,
-        reader=reader,
-        content=content,
-    )
-    return made["train"], made["validation"], made["test"]
-
-
-def splits_of(
-    name: str,
-    parts: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    field: str,
-    scale: float,
-    binarise: Binarise,
-    classes: tuple[str, ...] = (),
-    origin: str = "arrays",
-    reader: Reader | None = None,
-    content: str | None = None,
-    **prepare: Any,
-) -> dict[str, Split]:
-    """Returns split name -> Split for some of train, validation and test.
-
-    The arguments are those of `splits`, but `parts` is split name -> its columns.
-
-    Args:
-      **prepare: further fields of `Prepare`.
-    """
     if binarise not in ("dynamic", "static", "none"):
         raise UserError(f"binarise is {binarise!r}: give 'dynamic', 'static' or 'none'")
-    made = {}
-    for part, columns in parts.items():
-        i = PARTS.index(part)
+    made = []
+    for i, (part, columns) in enumerate(zip(PARTS, parts, strict=True)):
         once = binarise == "static" or (binarise == "dynamic" and part != "train")
         stream = (i,) if once else None
         if reader is None:
@@ -182,23 +148,25 @@ def splits_of(
             sha256 = hashlib.sha256(
                 f"{content} {fingerprint({'row': columns['row']})} {stream}".encode()
             ).hexdigest()
-        made[part] = Split(
-            name=f"{name}/{part}",
-            arrays=arrays,
-            prepare=Prepare(
-                field=field,
-                scale=1.0 if once else scale,
-                draws=binarise == "dynamic" and not once,
-                **prepare,
-            ),
-            fingerprint=sha256,
-            binarised=binarise,
-            binarise_seed=BINARISE_SEED if once else None,
-            classes=classes,
-            origin=origin,
-            reader=chosen,
+        made.append(
+            Split(
+                name=f"{name}/{part}",
+                arrays=arrays,
+                prepare=Prepare(
+                    field=field,
+                    scale=1.0 if once else scale,
+                    draws=binarise == "dynamic" and not once,
+                    **prepare,
+                ),
+                fingerprint=sha256,
+                binarised=binarise,
+                binarise_seed=BINARISE_SEED if once else None,
+                classes=classes,
+                origin=origin,
+                reader=chosen,
+            )
         )
-    return made
+    return made[0], made[1], made[2]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ them without recompiling it.
 """
 
 from aejax.evaluation import decoding, disentanglement, generation
+from aejax.evaluation.absorption import Absorption, absorption
 from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
 from aejax.evaluation.batches import Data, each, means, over_seeds
 from aejax.evaluation.chains import Walk
@@ -19,14 +20,19 @@ from aejax.evaluation.decomposition import (
 )
 from aejax.evaluation.examples import Nearest, chosen, nearest, undrawn, varied
 from aejax.evaluation.features import Recovery, recovery
+from aejax.evaluation.firings import Firings, firings
 from aejax.evaluation.generation import Quality, quality
 from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
 from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
 from aejax.evaluation.names import figure_name
 from aejax.evaluation.paths import Paths, paths
 from aejax.evaluation.principal import Plane, Principal, plane, principal, project, rebuild
+from aejax.evaluation.probing import Probe, probe
+from aejax.evaluation.profiles import Profile, profiles
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction
+from aejax.evaluation.recovered import Recovered, explained_by_position, recovered
 from aejax.evaluation.sparsity import Sparsity, sparsity
+from aejax.evaluation.uniqueness import Shared, shared_latents
 from aejax.evaluation.units import (
     TopExamples,
     Units,
@@ -39,6 +45,7 @@ from aejax.evaluation.units import (
 from aejax.evaluation.usage import collapsed, usage
 
 __all__ = [
+    "Absorption",
     "ActiveUnits",
     "Annealed",
     "Bidirectional",
@@ -46,19 +53,25 @@ __all__ = [
     "Data",
     "Decomposition",
     "Elbo",
+    "Firings",
     "Nearest",
     "Nll",
     "Paths",
     "Plane",
     "Posteriors",
     "Principal",
+    "Probe",
+    "Profile",
     "Quality",
     "Reconstruction",
+    "Recovered",
     "Recovery",
+    "Shared",
     "Sparsity",
     "TopExamples",
     "Units",
     "Walk",
+    "absorption",
     "active_units",
     "agreement",
     "annealed",
@@ -71,7 +84,9 @@ __all__ = [
     "disentanglement",
     "each",
     "elbo",
+    "explained_by_position",
     "figure_name",
+    "firings",
     "generation",
     "kl_per_dimension",
     "latents",
@@ -85,11 +100,15 @@ __all__ = [
     "plane",
     "posteriors",
     "principal",
+    "probe",
+    "profiles",
     "project",
     "quality",
     "rebuild",
     "reconstruction",
+    "recovered",
     "recovery",
+    "shared_latents",
     "signed",
     "sparsity",
     "top_examples",

@@ -13,10 +13,11 @@ from aejax.checks import check, check_positive, sensible
 from aejax.contracts import Likelihood
 from aejax.errors import UserError
 from aejax.events import sum_events
-from aejax.normal import normal_log_prob
+from aejax.normal import bounded, normal_log_prob
 from aejax.types import Array, Key
 
 Shape = tuple[int, ...]
+TINY = 1e-6  # the smallest initial value of a learned deviation above its floor
 
 
 class Gaussian(Likelihood):
@@ -55,16 +56,18 @@ class LearnedGaussian(Likelihood):
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
-      start: the standard deviation before training, which must be above the floor.
+      start: the standard deviation before training, which must be above the floor. None: the root
+        mean square of the errors of the first predictions, over the batch that initialises the
+        learner, so that targets in any unit have a moderate loss at the first step.
     """
 
     floor: float = 1e-3
-    start: float = 1.0
+    start: float | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError unless 0 <= floor < start."""
-        apart = self.start - self.floor
-        if not sensible(self.floor, lambda floor: floor >= 0) or not sensible(
+        apart = 1.0 if self.start is None else self.start - self.floor
+        if not sensible(self.floor, lambda floor: 0 <= floor < math.inf) or not sensible(
             apart, lambda apart: 0 < apart < math.inf
         ):
             raise UserError(
@@ -73,18 +76,30 @@ class LearnedGaussian(Likelihood):
             )
         super().__post_init__()
 
-    def setup(self) -> None:
-        """Declares the one parameter, the logarithm of std - floor."""
-        constant = nn.initializers.constant(jnp.log(self.start - self.floor))
-        self.raw_std = self.param("raw_std", constant, ())
-
     def std(self) -> Array:
         """Returns the current standard deviation, f32[]."""
-        return self.floor + jnp.exp(self.raw_std)
+        return self.floor + jnp.exp(self._raw_std())
+
+    @nn.compact
+    def _raw_std(self, error: Array | None = None, mask: Array | None = None) -> Array:
+        """Returns the one parameter, log(std - floor), which may start from the first errors."""
+
+        def initial(key: Key) -> Array:
+            if self.start is not None:
+                return jnp.log(jnp.asarray(self.start - self.floor, jnp.float32))
+            if error is None:
+                return jnp.zeros(())
+            seen = jnp.ones_like(error) if mask is None else jnp.broadcast_to(mask, error.shape)
+            squares = jnp.where(seen > 0, jnp.square(error), 0.0)
+            mean = jnp.sum(squares) / jnp.maximum(jnp.sum(seen > 0), 1)
+            return jnp.log(jnp.maximum(jnp.sqrt(mean) - self.floor, max(self.floor, TINY)))
+
+        return self.param("raw_std", initial)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Computes the log-density of the target, summed over the event, f32[B]."""
-        log_std = jnp.broadcast_to(jnp.log(self.std()), prediction.shape)
+        std = self.floor + jnp.exp(self._raw_std(target - prediction, mask))
+        log_std = jnp.broadcast_to(jnp.log(std), prediction.shape)
         return sum_events(normal_log_prob(target, prediction, log_std), mask)
 
     def mean(self, prediction: Array) -> Array:
@@ -100,7 +115,8 @@ class HeteroscedasticGaussian(Likelihood):
     """A Gaussian with a predicted standard deviation for each element.
 
     The last axis of the prediction has two entries, the mean and raw, with std = floor + exp(raw).
-    The floor keeps the density bounded, as in `LearnedGaussian`.
+    The floor keeps the density bounded, as in `LearnedGaussian`, and a raw outside [-10, 10] is
+    bounded softly, so that its exponential does not overflow; see `aejax.normal.bounded`.
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
@@ -119,7 +135,7 @@ class HeteroscedasticGaussian(Likelihood):
 
     def std(self, prediction: Array) -> Array:
         """Returns the standard deviation of each element, f32[B, *event]."""
-        return self.floor + jnp.exp(prediction[..., 1])
+        return self.floor + jnp.exp(bounded(prediction[..., 1], -10.0, 10.0))
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Computes the log-density, f32[B], of f32[B, *event] given f32[B, *event, 2]."""

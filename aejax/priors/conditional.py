@@ -12,7 +12,7 @@ from flax import linen as nn
 from aejax.contracts import DiagonalCode, Prior
 from aejax.errors import UserError
 from aejax.events import join_context
-from aejax.normal import normal_kl, normal_log_prob
+from aejax.normal import mean_and_log_std, normal_kl, normal_log_prob
 from aejax.types import Array, Key
 
 
@@ -75,5 +75,4 @@ class Conditional(Prior):
             hidden = self.activation(nn.Dense(width, name=f"hidden_{i}")(hidden))
         zeros = nn.initializers.zeros_init()
         output = nn.Dense(2 * latents, kernel_init=zeros, name="output")(hidden)
-        mean, log_std = jnp.split(output, 2, axis=-1)
-        return mean, log_std
+        return mean_and_log_std(output)

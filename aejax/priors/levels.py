@@ -11,12 +11,11 @@ from flax import linen as nn
 
 from aejax.contracts import Prior, TopDownCode
 from aejax.errors import UserError
-from aejax.normal import normal_kl, normal_log_prob
+from aejax.normal import mean_and_log_std, normal_kl, normal_log_prob
 from aejax.priors.standard import Standard
 from aejax.types import Array, Batch, Key
 
 # The mean and the log standard deviation of a level, both f32[B, L].
-Statistics = tuple[Array, Array]
 
 
 class Levels(Prior):
@@ -45,7 +44,7 @@ class Levels(Prior):
         self._check(len(z))
         value = self.top.log_prob(z[0], context, of_top(posterior))
         for i, net in enumerate(self.nets, 1):
-            density = normal_log_prob(z[i], *_split(_read(net, z[:i], context)))
+            density = normal_log_prob(z[i], *mean_and_log_std(_read(net, z[:i], context)))
             value = value + jnp.sum(density, axis=-1)
         return value
 
@@ -57,7 +56,7 @@ class Levels(Prior):
         keys = jax.random.split(key, len(shape))
         z = (self.top.sample(keys[0], n, shape[0], context, of_top(posterior)),)
         for net, noise in zip(self.nets, keys[1:], strict=True):
-            z = (*z, normal(noise, *_split(_read(net, z, context))))
+            z = (*z, normal(noise, *mean_and_log_std(_read(net, z, context))))
         return z
 
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
@@ -74,7 +73,7 @@ class Levels(Prior):
             return None
         z = code.latent
         below = [
-            normal_kl(level.mean, level.log_std, *_split(_read(net, z[:i], context)))
+            normal_kl(level.mean, level.log_std, *mean_and_log_std(_read(net, z[:i], context)))
             for i, (net, level) in enumerate(zip(self.nets, code.levels[1:], strict=True), 1)
         ]
         return jnp.concatenate([top, *below], axis=-1)
@@ -120,7 +119,7 @@ class Ladder(Prior):
         """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l]."""
         state, value = self.start(z[0].shape[0], context), jnp.zeros(z[0].shape[0])
         for i, level in enumerate(z):
-            density = normal_log_prob(level, *_split(self.trunk.statistics(i, state)))
+            density = normal_log_prob(level, *mean_and_log_std(self.trunk.statistics(i, state)))
             value = value + jnp.sum(density, axis=-1)
             if i + 1 < len(z):
                 state = self.advance(i, state, level)
@@ -132,7 +131,7 @@ class Ladder(Prior):
         """Draws n latents, a tuple of levels f32[n, L_l] from the top down."""
         state, z = self.start(n, context), []
         for i, noise in enumerate(jax.random.split(key, len(shape))):
-            z.append(normal(noise, *_split(self.trunk.statistics(i, state))))
+            z.append(normal(noise, *mean_and_log_std(self.trunk.statistics(i, state))))
             if i + 1 < len(shape):
                 state = self.advance(i, state, z[-1])
         return tuple(z)
@@ -147,9 +146,8 @@ class Ladder(Prior):
             return None
         state, each = self.start(code.levels[0].z.shape[0], context), []
         for i, level in enumerate(code.levels):
-            each.append(
-                normal_kl(level.mean, level.log_std, *_split(self.trunk.statistics(i, state)))
-            )
+            mean, log_std = mean_and_log_std(self.trunk.statistics(i, state))
+            each.append(normal_kl(level.mean, level.log_std, mean, log_std))
             if i + 1 < len(code.levels):
                 state = self.advance(i, state, level.z)
         return jnp.concatenate(each, axis=-1)
@@ -191,8 +189,3 @@ def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
     The nearest of these levels is the first argument; the others are a tuple.
     """
     return net(above[-1], (tuple(above[:-1]), context))
-
-
-def _split(statistics: Array) -> Statistics:
-    mean, log_std = jnp.split(statistics, 2, axis=-1)
-    return mean, log_std

@@ -45,7 +45,7 @@ def history(path: str | os.PathLike) -> dict[str, Curve]:
     steps = columns["step"]
     curves = {}
     for name, values in columns.items():
-        if name in ("step", "time") or values.ndim > 2:
+        if name in ("step", "time", "epoch") or values.ndim > 2:
             continue
         there = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
         curves[name] = (steps[there], values[there])

@@ -36,7 +36,7 @@ from aejax.runs.metrics import NAME, MetricsFile, read
 from aejax.runs.profile import Trace
 from aejax.runs.signals import Stop, command
 from aejax.runs.writer import Writer
-from aejax.training.loop import NonFinite
+from aejax.training.loop import EPOCH, NonFinite
 from aejax.types import Objective, State
 
 
@@ -169,7 +169,7 @@ class Run:
         if not self._writes:
             return
         if self._nothing_logged:
-            record = {**self._files.record, "metrics": sorted(metrics)}
+            record = {**self._files.record, "metrics": sorted(set(metrics) - {EPOCH})}
             compare(self._files.record, record)
             self._files.update(record)
             self._nothing_logged = False

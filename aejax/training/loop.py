@@ -34,6 +34,7 @@ from aejax.training.progress import Progress
 from aejax.types import Batch, Learner, Source, State
 
 GRADIENT = "grad_norm"
+EPOCH = "epoch"  # the metric that the loop adds to those of the learner
 LARGE = 20.0  # inputs above this size often cause NaN, as initial weights assume inputs near 1
 CALL_SECONDS = 5.0  # target duration of one call of the step
 # A call does at most 8 times as many steps as the last one, because early timings are unreliable.
@@ -104,7 +105,8 @@ def loop(
 
     Returns:
       An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
-      steps that end at `state.step`.
+      steps that end at `state.step`. Besides those of the learner there is `epoch` f64[n], the
+      passes through the data after each step, if the batches tell them.
 
     Raises:
       UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
@@ -147,6 +149,8 @@ def _loop(learner, state, batches, steps, progress, stop):
                 state, metrics = learner.step(state, _limited(chunk, done - start, count))
                 host = _on_host(metrics, learner, done - start, count)
             _check(host, done, first_seed, chunk)
+            if hasattr(batches, "epoch"):
+                host[EPOCH] = np.array([batches.epoch(done + i + 1) for i in range(count)])
             done += count
             bar.move(done, float(np.mean(host["loss"][..., -1])))
             late = _late(late, host)

@@ -83,18 +83,23 @@ def batch_of(split):
     return next(split.batches(len(split)))
 
 
-def test_integers_stay_integers():
+def test_integers_stay_integers(capsys):
     """Categorical reads them; pictures of bytes are scaled. Fails if all become f32."""
     x = np.arange(60).reshape(20, 3) % 4
     train = arrays(x)[0]
     assert batch_of(train).target.dtype == np.int32
     pictures = np.full((20, 4, 4), 255, np.uint8)
+    assert capsys.readouterr().err == ""
     for shape in ((20, 4, 4), (20, 4, 4, 1)):
-        batch = batch_of(arrays(pictures.reshape(shape))[0])
+        train = arrays(pictures.reshape(shape))[0]
+        batch = batch_of(train)
         assert batch.x.dtype == np.float32
         assert batch.x.max() == 1.0
+        assert train.provenance()["divided_by"] == 255
+        assert "divided by 255: give scale=1.0 to keep" in capsys.readouterr().err
     kept = batch_of(arrays(pictures, scale=1.0)[0])
     assert kept.x.dtype == np.int32
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_missing_has_mask_0():
@@ -103,7 +108,6 @@ def test_what_is_missing_has_mask_0():
     masked = np.ma.MaskedArray(x.copy(), x == 7)
     masked[1, 0] = np.nan
     parts = arrays(masked, validation=0, test=0)
-    assert parts[1] is parts[2] is None
     batch = batch_of(parts[0])
     wanted = np.ones((20, 3))
     wanted[2, 1] = wanted[1, 0] = 0
@@ -138,11 +142,26 @@ def test_given_splits_are_taken_as_they_are():
     assert [len(part) for part in (train, validation, test)] == [36, 4, 40]
     assert test.arrays["x"].min() == 100
     alone, none, fixed = splits(x, None, {"x": x[:3]})
-    assert (len(alone), none, len(fixed)) == (40, None, 3)
+    assert (len(alone), len(none), len(fixed)) == (40, 0, 3)
     with pytest.raises(UserError, match="test has the columns"):
         splits(x, None, (x, np.zeros(40, int)))
     with pytest.raises(UserError, match=r"train is a mapping of \['image'\]"):
         splits({"image": x})
+
+
+def test_a_split_that_was_not_asked_for_has_no_examples():
+    """It has a shape, and whoever reads examples from it is told. Fails if it is None."""
+    x = np.random.default_rng(0).random((20, 3)).astype(np.float32)
+    given = [
+        arrays(x, np.arange(20), validation=0, binarise="dynamic"),
+        splits({"x": x, "context": np.arange(20) % 2}, None),
+        source(Rows(20, batched=False)),
+    ]
+    for _, none, _ in given:
+        assert (len(none), none.event, len(none.fingerprint)) == (0, (3,), 64)
+        for read in (lambda s: next(s.batches(8)), lambda s: ae.data.Batches(s, 8)):
+            with pytest.raises(UserError, match=r"/validation has no .* as validation="):
+                read(none)
 
 
 def test_contexts_of_classes_and_covariates():
@@ -185,6 +204,46 @@ def test_a_table_by_column_names():
     np.testing.assert_allclose(std, [seen.std(), frame["dose"].std()], rtol=1e-5)
     with pytest.raises(UserError, match="no column 'weight': choose from age, dose, site"):
         table(frame, ["weight"])
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_a_table_of_a_data_frame(package):
+    """Integers, nulls, booleans and names of groups of the real packages, where they are installed.
+
+    Fails if a null is read as a number, or if the error of the package reaches the user.
+    """
+    frames = pytest.importorskip(package)
+    missing = [i % 4 == 1 for i in range(20)]
+    columns = {
+        "age": [None if gone else 20 + i for i, gone in enumerate(missing)],
+        "dose": np.linspace(-5.0, 5.0, 20),
+        "smokes": [i % 2 == 0 for i in range(20)],
+        "site": [i % 3 for i in range(20)],
+        "patient": [f"patient {i // 2}" for i in range(20)],
+    }
+    frame = frames.DataFrame(columns)
+    names = ["age", "dose", "smokes"]
+    train, validation, test = table(
+        frame, names, y="site", context=["site", "dose"], groups="patient", validation=4, test=4
+    )
+    assert [len(part) for part in (train, validation, test)] == [12, 4, 4]
+    found = [batch_of(part) for part in (train, validation, test)]
+    x, mask, context = (
+        np.concatenate([np.asarray(getattr(batch, name)) for batch in found])
+        for name in ("x", "mask", "context")
+    )
+    row = np.round((x[:, 1] + 5.0) * 1.9).astype(int)  # the number of each example in the frame
+    assert sorted(row) == list(range(20))
+    np.testing.assert_array_equal(mask[:, 0], 1 - np.asarray(missing)[row])
+    np.testing.assert_array_equal(x[mask[:, 0] == 1, 0], 20 + row[mask[:, 0] == 1])
+    np.testing.assert_array_equal(x[:, 2], row % 2 == 0)
+    np.testing.assert_array_equal(context[:, :3], np.eye(3)[row % 3])
+    patients = [set(part // 2) for part in np.split(row, [12, 16])]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 10
+    with pytest.raises(UserError, match="no column 'weight'"):
+        table(frame, ["weight"])
+    with pytest.raises(UserError, match=r"patient has dtype .*: give .* numbers .*categories"):
+        table(frame, ["patient"])
 
 
 class Rows:

@@ -7,6 +7,7 @@ import pytest
 
 from aejax import likelihoods, priors
 from aejax.errors import UserError
+from aejax.normal import bounded
 
 stats = pytest.importorskip("scipy.stats")
 EVENT = (3, 2)
@@ -115,6 +116,34 @@ def test_learned_deviation_is_bounded_below():
         jax.random.key(0), prediction, prediction, method="log_prob"
     )
     assert likelihoods.LearnedGaussian(start=0.7).apply(params, method="std") == pytest.approx(0.7)
+
+
+def test_learned_deviation_starts_from_the_first_errors():
+    """Missing elements are left out. Fails if the prediction, a mask or the floor is forgotten."""
+    target, prediction = 50 * _normal(0, 4, 3) + 20, _normal(1, 4, 3)
+    mask = np.ones((4, 3), np.float32)
+    mask[1, 2], target[1, 2] = 0, 1e6
+    likelihood = likelihoods.LearnedGaussian()
+    params = likelihood.init(jax.random.key(0), prediction, target, mask, method="log_prob")
+    errors = (target - prediction)[mask == 1]
+    wanted = pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-5)
+    assert likelihood.apply(params, method="std") == wanted
+    params = likelihood.init(jax.random.key(0), target, target, method="log_prob")
+    assert likelihood.apply(params, method="std") == pytest.approx(2e-3)
+
+
+def test_predicted_log_deviations_are_bounded_softly():
+    """Unchanged to the bit within the range, and never flat or infinite outside."""
+    inside = np.random.default_rng(0).uniform(-10, 4, 1000).astype(np.float32)
+    assert (np.asarray(bounded(jnp.asarray(inside))) == inside).all()
+    outside = jnp.asarray([-1e30, -1e3, -11.0, 5.0, 1e3, 1e30])
+    wanted = [-10 - np.log1p(1e30), -10 - np.log(991), -10 - np.log(2)]
+    wanted += [4 + np.log(2), 4 + np.log(997), 4 + np.log1p(1e30)]
+    np.testing.assert_allclose(bounded(outside), wanted, rtol=1e-6)
+    slope = jax.vmap(jax.grad(bounded))(jnp.asarray([-1e3, -11.0, 0.5, 5.0, 1e3]))
+    np.testing.assert_allclose(slope, [1 / 991, 1 / 2, 1, 1 / 2, 1 / 997], rtol=1e-5)
+    prediction = jnp.asarray([[[0.0, 300.0]]])
+    assert np.isfinite(likelihoods.HeteroscedasticGaussian().log_prob(prediction, jnp.ones((1, 1))))
 
 
 def test_learned_deviation_is_fitted_by_its_gradient():

@@ -143,6 +143,19 @@ def test_parts_of_ones_own_have_to_be_given(tmp_path):
     same(load(tmp_path, model=model).variables, variables)
 
 
+def test_another_model_than_the_recorded_one_is_refused(tmp_path):
+    """Its arrays may fit, so that nothing else would tell. Fails if the models are not compared."""
+    variables = train(tmp_path, ae.learner(build(), ae.elbo(), optax.adam(0.1)), model=build())
+    same(load(tmp_path, model=build()).variables, variables)
+    for other, said in (
+        (build().clone(bottleneck=ae.Gaussian(3)), "bottleneck.latents was 2 and is 3"),
+        (build().clone(bottleneck=ae.Point(2)), "bottleneck.class was .*Gaussian' and is .*Point'"),
+        (build(activation=nn.tanh), r"decoder.activation\S* was .*relu' and is .*tanh'"),
+    ):
+        with pytest.raises(UserError, match=f"was trained with another model: model.{said}"):
+            load(tmp_path, model=other)
+
+
 def test_folders_that_do_not_open(tmp_path):
     with pytest.raises(UserError, match=r"holds no run, because it has no config.json"):
         load(tmp_path)

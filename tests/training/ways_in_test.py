@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,15 +90,40 @@ def test_epochs_are_steps():
     assert given.epoch(18) == pytest.approx(540 / 256)
     learner = ae.compiled(kinds.learner("plain"))
     state = learner.init(KEY, given[0])
-    done = [int(after.step) for after, _ in ae.loop(learner, state, given, epochs=0.3)]
-    assert done[-1] == 3
+    taken = [
+        (int(after.step), m["epoch"]) for after, m in ae.loop(learner, state, given, epochs=0.3)
+    ]
+    assert taken[-1][0] == 3
+    np.testing.assert_allclose(np.concatenate([m for _, m in taken]), 30 / 256 * np.arange(1, 4))
     with pytest.raises(ae.UserError, match="give one of the two"):
         ae.loop(learner, state, given, 3, epochs=1)
 
 
+def test_columns_in_their_own_units_train():
+    """Deviations 10, 30 and 100, without Standardised, to the order of the data's entropy, 12 nats.
+
+    Without the bound of the log deviations the first loss is above 1e16 or infinite. If the
+    likelihood starts from a deviation of 1, the loss is 1,600 after as many steps.
+    """
+    random, sizes = np.random.default_rng(0), np.array([10.0, 30.0, 100.0])
+    shared, own = random.normal(size=(2_000, 1)), random.normal(size=(2_000, 3))
+    train = ae.data.splits((0.95**0.5 * shared + 0.05**0.5 * own) * sizes, None)[0]
+    model = kinds.variational(ae.likelihoods.LearnedGaussian(), event=(3,))
+    steps = 1_000
+    learner = ae.compiled(ae.chunked(ae.learner(model, ae.elbo(), optax.adam(1e-3)), steps))
+    given = ae.data.Batches(train, 100)
+    state, found = learner.init(KEY, given[0]), []
+    for _, seen in ae.loop(learner, state, given, steps):
+        found.append(seen["loss"])
+    losses = np.concatenate(found)
+    assert np.isfinite(losses).all()
+    assert losses[0] < 1e7
+    assert np.mean(losses[-100:]) < 300
+
+
 def test_an_error_at_step_0_tells_of_the_scale():
-    """Columns of deviation 10, 30 and 100, not standardised."""
-    x = np.random.default_rng(0).normal(size=(64, 3)) * [10, 30, 10_000]
+    """Columns so large that the gradient overflows."""
+    x = np.random.default_rng(0).normal(size=(64, 3)) * [10, 30, 1e15]
     train = ae.data.splits(x, None)[0]
     model = kinds.variational(ae.likelihoods.LearnedGaussian(), event=(3,))
     learner = ae.compiled(ae.learner(model, ae.elbo(), optax.adam(1e-3)))
@@ -123,18 +146,31 @@ def test_loggers_see_the_lines_of_the_metrics(tmp_path):
     lines = metrics.read(tmp_path)
     assert [step for step, _ in seen] == [0, 1, 2]
     np.testing.assert_allclose([v["loss"] for _, v in seen], lines["loss"], rtol=1e-6)
+    np.testing.assert_allclose(lines["epoch"], 32 / 256 * np.arange(1, 4))
     assert seen[2][1]["nll"] == 5.0
     named = loggers.flat({"loss": np.arange(2.0), "kl": np.ones((2, 1)), "nll": np.float64(3)})
     assert named == {"loss/0": 0.0, "loss/1": 1.0, "kl/0/0": 1.0, "kl/1/0": 1.0, "nll": 3.0}
 
 
-def test_tensorboard_writes_what_it_is_given(tmp_path):
+def test_tensorboard_reads_what_a_run_has_logged(tmp_path):
+    """TensorBoard's own reader finds each metric of each seed at its step."""
     pytest.importorskip("tensorboardX")
-    logger = loggers.TensorBoard(tmp_path)
-    logger(3, {"loss": np.float64(1.5)})
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = loggers.TensorBoard(tmp_path / "events")
+    learner = ae.compiled(ae.chunked(ae.seeds(kinds.learner("plain"), 2), 3))
+    with ae.Run(tmp_path / "run", {"steps": 3}, loggers=[logger]) as run:
+        state = run.restore(learner.init(KEY, batches()[0]))
+        for after, found in ae.loop(learner, state, batches(), 3):
+            run.log(after, found, {"nll": 5.0})
     logger.writer.close()
-    (file,) = tmp_path.iterdir()
-    assert re.search(b"loss", file.read_bytes())
+    read = events.EventAccumulator(str(tmp_path / "events")).Reload()
+    lines = metrics.read(tmp_path / "run")
+    for seed in (0, 1):
+        curve = read.Scalars(f"loss/{seed}")
+        assert [point.step for point in curve] == [0, 1, 2]
+        np.testing.assert_allclose([p.value for p in curve], lines["loss"][:, seed], rtol=1e-6)
+    assert [point.value for point in read.Scalars("nll")][-1] == 5.0
+    assert [point.value for point in read.Scalars("epoch")] == [0.125, 0.25, 0.375]
 
 
 def test_weights_and_biases_logs_offline(tmp_path):

@@ -1,0 +1,66 @@
+"""Splits of the rows of a table, by the names of its columns.
+
+train, validation, test = table(frame, ["age", "dose"], context=["site"], groups="patient")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aejax.data.arrays import arrays
+from aejax.data.columns import values_of
+from aejax.data.splitting import Splits
+from aejax.errors import UserError
+
+
+def table(
+    frame: Any,
+    columns: Sequence[str],
+    *,
+    y: str | None = None,
+    context: Sequence[str] = (),
+    weights: str | None = None,
+    groups: str | None = None,
+    **options: Any,
+) -> Splits:
+    """Divides the rows of a pandas or polars frame, or of a mapping of arrays, into three splits.
+
+    The values stay in their units. To standardise them inside the model, give the mean and
+    deviation of each column, `statistics(train)`, to `nets.Standardised` and
+    `likelihoods.Standardised`.
+
+    Args:
+      frame: the table, of which frame["age"] returns the column "age", N values.
+      columns: the names of the columns that make x, f32[N, columns].
+      y: the name of the column of classes.
+      context: the names of the columns on which the model is conditioned, as `context` of `arrays`.
+      weights: the name of the column of weights.
+      groups: the name of the column whose equal values stay in one split.
+      **options: further arguments of `arrays`.
+
+    Raises:
+      UserError: if there is no column of a name, a column of x has no numbers, or as in `arrays`.
+    """
+
+    def column(name: str) -> Any:
+        try:
+            return frame[name]
+        except (KeyError, ValueError, TypeError, LookupError) as error:
+            known = ", ".join(map(str, getattr(frame, "columns", frame)))
+            raise UserError(f"the table has no column {name!r}: choose from {known}") from error
+        except Exception as error:  # polars has an error of its own
+            raise UserError(f"the table has no column {name!r}: {error}") from error
+
+    values = [values_of(name, column(name), missing=True) for name in columns]
+    x = np.ma.stack([np.ma.asarray(one).astype(np.float32) for one in values], axis=1)
+    return arrays(
+        x,
+        None if y is None else column(y),
+        context={name: column(name) for name in context} or None,
+        weights=None if weights is None else column(weights),
+        groups=None if groups is None else column(groups),
+        **options,
+    )
