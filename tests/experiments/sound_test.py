@@ -40,4 +40,4 @@ def test_a_folder_of_sounds_trains_and_its_page_plays(tmp_path, capsys):
     assert commands.main(["sounds-vae", "--dataset", "", "--out", str(tmp_path / "none")]) == 2
     assert "give it by --dataset" in capsys.readouterr().err
     assert commands.main(["digits-vae", "--out", str(out), "--data-dir", str(tmp_path)]) == 2
-    assert "sounds-vae" in capsys.readouterr().err
+    assert "holds a run with another config" in capsys.readouterr().err
