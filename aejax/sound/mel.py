@@ -96,7 +96,8 @@ class Mel:
         """
         filters = self._filters()
         mel = jnp.exp(log_mel)
-        mel = jnp.where(mel > self.floor * (1 + 1e-6), mel, 0.0)
+        # Below the floor only a range is known; on real recordings its middle sounds closest.
+        mel = jnp.where(mel > self.floor * (1 + 1e-6), mel, 0.5 * self.floor)
         product = functools.partial(jnp.matmul, precision="highest")
         wanted, gram = product(mel, filters), product(filters.T, filters)
 
