@@ -1,6 +1,17 @@
 """aejax: autoencoders as pure functions in JAX and Flax, with one training function for all."""
 
-from aejax import bounds, contracts, data, evaluation, interop, likelihoods, losses, nets, priors
+from aejax import (
+    bounds,
+    contracts,
+    data,
+    evaluation,
+    interop,
+    likelihoods,
+    losses,
+    nets,
+    priors,
+    sound,
+)
 from aejax import dictionaries as dictionary
 from aejax.bottlenecks import (
     AbsTopK,
@@ -100,6 +111,7 @@ __all__ = [
     "reconstruction",
     "resampled",
     "seeds",
+    "sound",
     "sparse",
     "standardised",
     "swept",

@@ -1,18 +1,20 @@
 """Bounds: how the log-ratios of K draws are reduced to one cost.
 
-The cost of a draw is c[k, b] = log q(z_k | x_b) - log p(x_b, z_k). If the objective's ratio terms
-sum to just that, every bound here is an upper bound of -log p(x_b).
+The cost of a draw is c[k, b], the weighted sum of the objective's terms that are marked by
+`losses.ratio`. If it equals log q(z_k | x_b) - log p(x_b, z_k), as for an ELBO with beta = 1, then
+every bound here is an upper bound of -log p(x_b). The importance weight of a draw is exp(-c[k, b]).
 
-    bound         value                                gradient of the encoder
-    mean          the negative ELBO                    exact gradient of the value
-    iwae          -log of the mean weight              exact gradient of the value
-    miwae(M)      mean of M iwae's of K / M draws      exact gradient of the value
-    ciwae(beta)   beta * mean + (1 - beta) * iwae      exact gradient of the value
-    dreg          equal to iwae                        iwae's with lower variance; needs
-                                                       rate(stick=True)
-    piwae(M)      equal to iwae                        equal to that of miwae(M)
+    bound         value                                gradient for the encoder
+    mean          the negative ELBO                    the gradient of the value
+    iwae          -log of the mean importance weight   the gradient of the value
+    miwae(M)      the mean of iwae over M groups of    the gradient of the value
+                  K / M draws
+    ciwae(beta)   beta * mean + (1 - beta) * iwae      the gradient of the value
+    dreg          the value of iwae                    an estimate of iwae's gradient with lower
+                                                       variance, which needs rate(stick=True)
+    piwae(M)      the value of iwae                    the gradient of miwae(M)
 
-"Sticking the landing" is not a bound of its own: it is `mean` with rate(stick=True).
+"Sticking the landing" is not a separate bound: it is `mean` with rate(stick=True).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from aejax.checks import sensible, whole
 from aejax.errors import UserError
 from aejax.types import Array, Bound
 
-# The smallest total weight of a group of draws; without it, float32 would round the group to 0.
+# The smallest share of the total weight that a group of draws may have. A smaller share could be
+# rounded to 0 in float32.
 _LEAST = 1e-20
 
 
@@ -45,16 +48,16 @@ iwae = Bound(_importance_weighted)
 
 
 def _doubly(weight: Array, stuck: Array) -> Array:
-    """Computes the doubly reparameterised weights of the gradient through the codes.
+    """Computes the weights of the doubly reparameterised gradient through the codes.
 
-    With the cost beta log q + ..., the gradient through the parameters of log q, E[w beta d log q],
-    equals -E[beta w (1 - w) dc/dz dz] (Tucker et al. 2019, appendix A, where beta is 1). A
-    rate(stick=True) of weight beta omits this gradient. Adding it to the weight w of the path
-    through z gives (1 - beta) w + beta w^2.
+    If log q has the weight beta in the cost c, the gradient through the parameters of log q is
+    E[w beta d log q], which equals -E[beta w (1 - w) dc/dz dz] (Tucker et al. 2019, appendix A, for
+    beta = 1). The term rate(stick=True) omits it. The gradient through z has the weight w. The sum
+    of both is the gradient through z with the weight (1 - beta) w + beta w^2, which is returned.
 
     Args:
-      weight: w, f32[..., K, B], normalised over the draws that the bound averages in a logarithm.
-      stuck: beta, f32[], the weight of the terms rate(stick=True); 0 returns w unchanged.
+      weight: w, f32[..., K, B], the importance weights, normalised to sum 1 over K.
+      stuck: beta, f32[], the weight of the term rate(stick=True); if it is 0, w is returned.
     """
     return weight * ((1.0 - stuck) + stuck * weight)
 
@@ -64,9 +67,9 @@ dreg = Bound(_importance_weighted, _doubly, sticks=True)
 
 
 def miwae(groups: int) -> Bound:
-    """Returns the mean of the importance-weighted bounds of M groups (Rainforth et al. 2018).
+    """Returns the mean of the iwae bounds of M groups of draws (Rainforth et al. 2018).
 
-    Each group has K / M of the draws, so miwae(1) is iwae and miwae(K) is the mean.
+    Each group has K / M of the draws, so miwae(1) equals iwae, and miwae(K) equals `mean`.
 
     Args:
       groups: the number of groups M, which must divide K.
@@ -97,7 +100,7 @@ def ciwae(beta: float) -> Bound:
       A Bound.
 
     Raises:
-      UserError: if beta is outside [0, 1], because the sum then is not a bound.
+      UserError: if beta is outside [0, 1], because the sum is then not a bound.
     """
     if not sensible(beta, lambda beta: 0.0 <= beta <= 1.0):
         raise UserError(f"ciwae has beta = {beta}: give a number from 0 to 1")
@@ -109,13 +112,13 @@ def ciwae(beta: float) -> Bound:
 
 
 def piwae(groups: int) -> Bound:
-    """Returns iwae of all draws for the decoder and miwae(groups) for the encoder.
+    """Returns the bound that trains the decoder as iwae and the encoder as miwae(groups).
 
-    The value is iwae's. The gradient through the codes, which trains the encoder, is that of
-    miwae(groups), whose signal-to-noise ratio does not fall as K grows (Rainforth et al. 2018).
-    With rate(stick=True) this gradient takes its doubly reparameterised form, which has the same
-    expectation. The density of a VampPrior depends on the encoder too, through the posteriors of
-    its pseudo-inputs; this part of the encoder's gradient is iwae's.
+    The value is that of iwae. The gradient through the codes, which trains the encoder, is that of
+    miwae(groups), whose signal-to-noise ratio does not fall as K grows with a fixed K / M
+    (Rainforth et al. 2018). With rate(stick=True) this gradient is doubly reparameterised, which
+    does not change its expectation. The density of a VampPrior depends on the encoder too, through
+    the posteriors of its pseudo-inputs; that part of the encoder's gradient is the one of iwae.
 
     Args:
       groups: the number of groups M, which must divide K.
@@ -132,8 +135,9 @@ def piwae(groups: int) -> Bound:
         grouped = _grouped(-jax.lax.stop_gradient(cost), groups)
         share = jax.nn.softmax(jax.nn.logsumexp(grouped, axis=1), axis=0)
         within = jax.nn.softmax(grouped, axis=1)
-        # The gradient is iwae's to 20 digits. In a group whose weights would all round to zero in
-        # float32, the lower limit _LEAST keeps the ratios of the weights, which `regrade` needs.
+        # If all weights of a group were rounded to zero in float32, their ratios, which `regrade`
+        # needs, would be lost. The lower limit _LEAST preserves them, and the relative change of
+        # iwae's gradient is only about 1e-20.
         weight = (jnp.maximum(share, _LEAST)[:, None] * within).reshape(cost.shape)
         value = _importance_weighted(jax.lax.stop_gradient(cost))
         return value + jnp.sum(weight * (cost - jax.lax.stop_gradient(cost)), axis=0)
@@ -152,11 +156,11 @@ def _check_groups(groups: int) -> None:
 
 
 def _grouped(values: Array, groups: int) -> Array:
-    """Groups neighbouring draws: reshapes f32[K, B] to f32[M, K / M, B]."""
+    """Divides the draws into M groups: reshapes f32[K, B] to f32[M, K / M, B]."""
     draws, size = values.shape
     if draws % groups:
         raise UserError(
-            f"{draws} draws do not make {groups} equal groups: choose a number of draws that "
-            f"{groups} divides"
+            f"{draws} draws cannot be divided into {groups} equal groups: choose a number of draws "
+            f"that is a multiple of {groups}"
         )
     return values.reshape((groups, draws // groups, size))

@@ -1,4 +1,4 @@
-"""Checks of numbers that a user gave: a number out of range raises UserError."""
+"""Checks of the arguments that a user gave to a module; an invalid one raises UserError."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aejax.types import Key
 
 
 def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> None:
-    """Checks the value of a module's attribute; a traced value is not known yet and passes.
+    """Checks the value of a module's attribute; a traced value, which is unknown, is not checked.
 
     Args:
       part: the module whose attribute is checked, such as a bottleneck.
-      name: the attribute's name; the value None fails, so do not check optional attributes.
+      name: the attribute's name; if its value is None, the check fails.
       holds: a function that returns whether a value is valid.
       wanted: the valid values in words, for the message "give ...".
 
@@ -30,7 +30,7 @@ def check(part: Any, name: str, holds: Callable[[Any], Any], wanted: str) -> Non
 
 
 def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
-    """Returns holds(value); for None it returns False, and for a traced value True."""
+    """Returns holds(value), or False if the value is None, or True if the value is traced."""
     if isinstance(value, jax.core.Tracer):
         return True
     # Inside a traced function the comparison of a jax array would return a tracer instead of a
@@ -42,8 +42,8 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
 def check_not_rbg(key: Key, refusal: str) -> None:
     """Raises UserError with the given message for an rbg key.
 
-    Under vmap over keys, jax's rbg generator uses the first key for all of them, so the models that
-    are trained together with different keys would all draw the same noise.
+    Under vmap over keys, jax's rbg generator uses the first key for all of them. Models that are
+    trained together with one key each would therefore all draw the same noise.
     """
     if "rbg" in str(jax.random.key_impl(key)):
         raise UserError(refusal)
@@ -60,7 +60,7 @@ def check_count(part: Any, least: int, *names: str) -> None:
         check(part, name, lambda n: whole(n) and n >= least, f"a whole number, {least} or more")
 
 
-READS = "x has {} numbers per example, but the weights read {}"
+READS = "x has {} values per example, but the weights read {}"
 
 
 def check_size(
@@ -78,7 +78,7 @@ def check_size(
       name: the name of its parameter.
       axis: the axis of the parameter whose length must equal `size`.
       size: the size of the module's input; None: nothing is checked.
-      message: the error, with a first {} for the input's size and a second {} for the parameter's.
+      message: the error message, with a {} for the input's size and a {} for the parameter's size.
       collection: the collection that holds the parameter.
 
     Raises:
@@ -87,7 +87,7 @@ def check_size(
     held = module.get_variable(collection, name)
     if held is not None and size is not None and held.shape[axis] != size:
         said = message.format(size, held.shape[axis])
-        raise UserError(f"{said}: pass data of the size that this model was made with")
+        raise UserError(f"{said}: pass data of the size with which this model was initialised")
 
 
 def at_least(least: int, what: str, number: int) -> None:

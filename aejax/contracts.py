@@ -1,17 +1,18 @@
 """The contracts: what a bottleneck, a code, a prior and a likelihood must define.
 
 A model's bottleneck, prior and likelihood are Linen modules that derive from a class of this file.
-These classes define common defaults, so a new module defines only what differs.
+These classes define common defaults, so a new module defines only what differs, for example:
 
     class Laplace(Bottleneck):      shape, __call__(features, key, given) -> a code
     class Wide(Prior):              log_prob, sample; kl if it has a closed form
     class Poisson(Likelihood):      log_prob, mean, sample; shape and support if they differ
 
-An encoder is any Linen module (x, context) -> features, a decoder any (z, context) -> prediction.
+An encoder is any Linen module that maps (x, context) to features, and a decoder any Linen module
+that maps (z, context) to a prediction.
 
 A code, the output of a bottleneck, is a record, usually a `NamedTuple`, without a base class. The
-protocol `Code` lists the fields that every code has; the protocols after it list what only some
-codes have, for which `isinstance(code, DiagonalCode)` tests.
+protocol `Code` lists the attributes that every code has. The protocols after it, such as
+`DiagonalCode`, list the attributes of some codes; `isinstance(code, DiagonalCode)` tests for them.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ class Code(Protocol):
 
     @property
     def z(self) -> Any:
-        """Returns what the decoder sees, [B, ...]."""
+        """Returns the decoder's input, [B, ...]."""
         ...
 
     @property
     def latent(self) -> Any:
-        """Returns the variable whose density the prior models, [B, *shape]: z, or code indices."""
+        """Returns the variable that the prior models, [B, *shape]: z, or the indices of codes."""
         ...
 
 
 @runtime_checkable
 class RandomCode(Code, Protocol):
-    """A draw from q(z | x)."""
+    """A code drawn from q(z | x), or a quantised code, to which q gives probability 1."""
 
     def log_q(self, stick: bool = False) -> Array:
         """Computes log q(z | x) at the draw, f32[B], in nats.
@@ -58,7 +59,7 @@ class RandomCode(Code, Protocol):
 
 @runtime_checkable
 class DensityCode(RandomCode, Protocol):
-    """A draw from a posterior whose density is known at any latent, not only at the draw."""
+    """A draw from a posterior whose density can be computed at any latent, not only at the draw."""
 
     def log_prob(self, values: Array) -> Array:
         """Computes log q(values_n | x_b) for all pairs (n, b), f32[N, B], from values f32[N, L]."""
@@ -73,7 +74,8 @@ class DensityCode(RandomCode, Protocol):
 class DiagonalCode(RandomCode, Protocol):
     """A draw from N(mean, exp(log_std)^2).
 
-    A code with fields `mean` and `log_std` counts as one, so other codes must not have both.
+    Every code with the fields `mean` and `log_std` is treated as one, so codes with another
+    distribution must not have both fields.
     """
 
     @property
@@ -93,17 +95,17 @@ class TopDownCode(RandomCode, Protocol):
 
     @property
     def levels(self) -> Sequence[DiagonalCode]:
-        """Returns the levels from the top down; the first depends on x only."""
+        """Returns the codes of the levels from the top down; the first depends on x only."""
         ...
 
 
 @runtime_checkable
 class BottomUpCode(RandomCode, Protocol):
-    """A draw from a hierarchy: one level is drawn given x, and all others given that level."""
+    """A draw from a hierarchy of which one level is drawn given x, and the others given it."""
 
     @property
     def whole(self) -> RandomCode:
-        """Returns the level drawn given x; the others depend on x only through this level."""
+        """Returns the code of the level drawn given x, through which all others depend on x."""
         ...
 
 
@@ -112,7 +114,10 @@ class Codebook(Protocol):
     """A bottleneck that counts how often each of its codes is chosen."""
 
     def usage(self) -> Array:
-        """Returns how often each code was chosen in the last full window of steps, f32[codes]."""
+        """Returns how often each code was chosen in the last complete window of steps, f32[codes].
+
+        A window is a fixed number of training steps.
+        """
         ...
 
 
@@ -120,7 +125,7 @@ class Given(NamedTuple):
     """What a bottleneck may read besides the features; most bottlenecks read none of it."""
 
     step: Array | int = 0  # i32[], the training step
-    context: Any = None  # the batch's context, a pytree with leading B
+    context: Any = None  # the batch's context, a pytree whose leaves have a leading axis B
     prior: Prior | None = None  # the model's prior, whose layers a ladder's posterior shares
     decoder: Any = None  # the model's decoder, whose atoms a sparse bottleneck may read
 
@@ -131,8 +136,8 @@ NOTHING = Given()
 class Bottleneck(nn.Module, abc.ABC):
     """Abstract: the module that turns the encoder's features into a code.
 
-    A bottleneck behaves as in training (updates running statistics, for example) if and only if the
-    variable collection "memory" is mutable.
+    A bottleneck behaves as in training, and updates running statistics for example, if and only if
+    the variable collection "memory" is mutable.
     """
 
     @property
@@ -146,12 +151,12 @@ class Bottleneck(nn.Module, abc.ABC):
 
         Args:
           features: the encoder's output, [B, ...].
-          key: the key of the noise; None: no noise, so that a Gaussian's z is its mean.
+          key: the key of the noise; None: no noise is added, so that a Gaussian's z is its mean.
           given: the training step, the batch's context, and the model's prior and decoder.
         """
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
-        """Converts a latent drawn from the prior to the decoder's input z; by default unchanged."""
+        """Converts a latent, as the prior draws it, to the decoder's input z; by default equal."""
         return latent
 
 
@@ -179,6 +184,8 @@ class Prior(nn.Module, abc.ABC):
 
     # Whether a latent is a tuple with one array for each level of a hierarchy.
     of_levels: ClassVar[bool] = False
+    # Whether a latent holds the integer indices of codes, as that of a quantised bottleneck does.
+    of_codes: ClassVar[bool] = False
 
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:
@@ -199,10 +206,10 @@ class Prior(nn.Module, abc.ABC):
 
 @runtime_checkable
 class TrunkPrior(Protocol):
-    """A hierarchical prior with a deterministic top-down path, shared by posterior and decoder.
+    """A hierarchical prior with a deterministic net, the trunk, which the posterior shares.
 
-    This path, the trunk, computes a state below each level from the state above it and the level's
-    latent.
+    From the top level down, the trunk computes the state below each level from the state above it
+    and the level's latent. The last state is the decoder's input.
     """
 
     def start(self, n: int, context: Any = None) -> Any:
@@ -210,20 +217,27 @@ class TrunkPrior(Protocol):
         ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
-        """Returns the trunk's state below the level with this index (0: the top) and latent z."""
+        """Returns the trunk's state below a level.
+
+        Args:
+          level: the index of the level; 0 is the top.
+          state: the trunk's state above the level.
+          z: the latent of the level, f32[B, L].
+          context: the batch's context.
+        """
         ...
 
 
 class Likelihood(nn.Module, abc.ABC):
     """Abstract: the distribution of the target given the decoder's output, the prediction."""
 
-    support: ClassVar[tuple[float, float] | None] = None  # range of targets; None: real numbers
-    binary: ClassVar[bool] = False  # whether only the targets 0 and 1 have a probability
+    support: ClassVar[tuple[float, float] | None] = None  # range of targets; None: any number
+    binary: ClassVar[bool] = False  # whether targets must be 0 or 1
 
     def shape(self, event: Sequence[int]) -> tuple[int, ...]:
         """Returns the shape of one example's prediction for a target of shape `event`.
 
-        By default the prediction has one number for each element of the target.
+        By default the prediction has one value for each element of the target.
         """
         return tuple(event)
 

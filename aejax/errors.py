@@ -1,8 +1,8 @@
-"""The exception for a user's bad input, which commands print without a traceback."""
+"""The exception that is raised when a user's input is wrong."""
 
 
 class UserError(ValueError):
-    """Bad input. The message says what was wrong, where, and what to do.
+    """The user's input is wrong. The message says what was wrong, where, and what to do.
 
-    Commands print the message and exit with status 2.
+    Commands print the message without a traceback and exit with status 2.
     """

@@ -1,4 +1,4 @@
-"""Sums, flattens and joins event axes: all axes of an array after the batch axis."""
+"""Functions that sum, flatten and join event axes, which are all axes after the batch axis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_batch(data: Any) -> Batch:
 
     Args:
       data: a Batch, which is returned unchanged; an array f32[N, *event], which becomes both x and
-        target; or a split, all of whose examples become one batch.
+        target; or a split, whose examples all become one batch.
     """
     if isinstance(data, Batch):
         return data
@@ -51,8 +51,8 @@ def as_batch(data: Any) -> Batch:
 def without_missing(batch: Batch) -> Batch:
     """Replaces missing targets, which are NaN where the mask is 0, by 0.
 
-    Multiplying by the mask would not remove them, because NaN times 0 is NaN, in the sum and in its
-    gradient. Other targets are not changed.
+    Multiplying by the mask would not remove them, because NaN times 0 is NaN, both in the loss and
+    in its gradient. Other targets are not changed.
     """
     target, mask = batch.target, batch.mask
     if mask is None or not jnp.issubdtype(target.dtype, jnp.floating):
@@ -64,8 +64,8 @@ def without_missing(batch: Batch) -> Batch:
 def is_dense(z: Any) -> bool:
     """Returns whether z is an array, as opposed to a sparse record such as `Rows`.
 
-    A sparse record has `dense() -> f32[B, m]`, `latents`, `combine(atoms) -> f32[B, D]` and
-    `between(low, high)`; see `aejax.bottlenecks.sparse`.
+    A sparse record stores only the values of z that may be nonzero; see
+    `aejax.bottlenecks.sparse.code`.
     """
     return isinstance(z, jax.Array | np.ndarray)
 
@@ -83,8 +83,8 @@ def flatten(values: Any) -> Array:
     """
     if isinstance(values, tuple):
         raise UserError(
-            f"this net takes one array but was given a tuple of {len(values)}, such as the levels "
-            "of a hierarchy: put nets.Joined around this net"
+            f"this net takes one array, but was given a tuple of {len(values)} arrays, such as the "
+            "levels of a hierarchy: put nets.Joined around this net"
         )
     values = dense(values)
     return values.reshape((values.shape[0], -1))
@@ -93,15 +93,15 @@ def flatten(values: Any) -> Array:
 def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str) -> int:
     """Returns how many leading axes of an array are batch axes, if an example has `size` elements.
 
-    An example may have one axis, as in [N, size] and [B, T, size], or several, as a crosscoder's
-    [layers, size of a layer]. If the last axes have the shape `event`, they are the example's;
-    otherwise the example has the fewest last axes whose sizes multiply to `size`.
+    An example may have one axis, as in [N, size] and [B, T, size], or several, as in a crosscoder's
+    [N, layers, size of a layer]. If the last axes have the shape `event`, they are the axes of an
+    example. Otherwise these are the fewest last axes whose sizes multiply to `size`.
 
     Args:
       values: an array with one or more batch axes, followed by the axes of one example.
       size: the number of elements of one example.
       event: the shape that an example probably has; None: no such shape is known.
-      whose: the subject and verb before the size in the error message: "these weights read".
+      whose: the words before the size in the error message, such as "these weights read".
 
     Raises:
       UserError: if no choice of last axes has `size` elements; the message states both sizes.
@@ -116,7 +116,7 @@ def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str
             return first
     last = math.prod(shape[1:]) if len(shape) == 2 else shape[-1] if shape else 0
     raise UserError(
-        f"x has {last} numbers per example, but {whose} {size}: pass inputs of the size that the "
+        f"x has {last} values per example, but {whose} {size}: pass inputs of the size that the "
         f"weights were trained on, [N, {size}] or [B, T, {size}] instead of {list(shape)}"
     )
 

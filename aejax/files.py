@@ -1,6 +1,6 @@
 """Writing files safely: atomic replacement, one writer per folder, and readable disk errors.
 
-write_json(folder / "result.json", {"elbo": -90.1})   # afterwards the old file or the new one
+write_json(folder / "result.json", {"elbo": -90.1})   # a crash leaves the old or the new file
 with writing(folder):                                  # an OSError becomes a UserError
     ...
 lock = lock_folder(folder)                             # held until unlock(lock) or process exit
@@ -39,7 +39,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Waits until a file, or a folder's list of entries, is on the disk (safe from a power cut)."""
+    """Waits until a file, or the list of entries of a folder, is stored permanently on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -52,7 +52,7 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a temporary file that replaces `path` by one rename once the block has ended.
 
     Raises:
-      OSError: if the disk is full or the folder cannot be written; the old file stays as it was.
+      OSError: if the disk is full or the folder cannot be written; the old file is not changed.
     """
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -70,7 +70,7 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file completely or not at all.
 
     Raises:
-      UserError: if the disk is full or the folder cannot be written; the old file stays as it was.
+      UserError: if the disk is full or the folder cannot be written; the old file is not changed.
     """
     with writing(path), replacing(path) as file:
         file.write(content)
@@ -98,7 +98,7 @@ def as_json(data: Any) -> Any:
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:
-    """Writes `as_json(data)` as indented JSON, completely or not at all."""
+    """Writes `data` as indented JSON, completely or not at all; `as_json` converts it first."""
     text = json.dumps(as_json(data), indent=2, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
@@ -108,7 +108,7 @@ def read_json(path: pathlib.Path, whose: str = "run") -> Any:
 
     Args:
       path: the path of the file.
-      whose: the kind of folder that has such a file, such as "run", for the error if it is missing.
+      whose: what a folder with such a file is called in error messages, such as "run".
 
     Raises:
       UserError: if the file is missing, cannot be read, is not JSON, or is nested too deeply.
@@ -116,7 +116,9 @@ def read_json(path: pathlib.Path, whose: str = "run") -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no {whose}: it has no {path.name}") from error
+        raise UserError(
+            f"{path.parent} holds no {whose}, because it has no {path.name}: give another folder"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it or remove it") from error
 

@@ -1,4 +1,4 @@
-"""The model: its encoder, bottleneck, decoder, prior and likelihood, and the order they run in.
+"""The model: its five modules, and the order in which they are called.
 
 training    x -> features -> code -> prediction
 encoding    x -> features -> code
@@ -32,8 +32,8 @@ class Autoencoder(nn.Module):
       bottleneck: maps (features, key, given) to a Code; it determines the kind of autoencoder.
       decoder: maps (z, context), or z alone, to a prediction.
       prior: the distribution of the latents; None for standard and sparse autoencoders.
-      likelihood: the distribution of the target given the prediction; None: the prediction is
-        compared with the target directly.
+      likelihood: the distribution of the target given the prediction; None: the prediction itself
+        is the expected target.
       parts: name -> a further module whose parameters a loss term needs, such as a critic.
 
     Raises:
@@ -49,7 +49,7 @@ class Autoencoder(nn.Module):
     parts: Mapping[str, nn.Module] = flax.core.FrozenDict()
 
     def __post_init__(self) -> None:
-        """Checks the classes of the five modules, and that encoder and decoder share no module."""
+        """Checks the modules' classes, and that encoder and decoder have no module in common."""
         for part, contract in (
             (self.bottleneck, Bottleneck),
             (self.prior, Prior),
@@ -58,7 +58,7 @@ class Autoencoder(nn.Module):
             if part is not None and not isinstance(part, contract):
                 kind, name = contract.__name__, type(part).__name__
                 raise UserError(
-                    f"the {kind.lower()} of this model is a {name}, which is no {kind}: derive "
+                    f"the {kind.lower()} of this model is a {name}, which is not a {kind}: derive "
                     f"{name} from aejax.contracts.{kind}, which lists what it must define"
                 )
         for role in ("encoder", "decoder"):
@@ -87,21 +87,21 @@ class Autoencoder(nn.Module):
         return self.explain(batch, features, code, step, key)
 
     def features(self, batch: Batch) -> Any:
-        """Computes the encoder's output; it uses no key, so K draws of a code can share it."""
+        """Computes the encoder's output; it is deterministic, so K draws of a code can share it."""
         with fitting("encoder", self.encoder, batch.x, batch.context):
             features = call(self.encoder, batch.x, batch.context)
         seen = jnp.shape(jax.tree.leaves(batch.x)[0])
         for leaf in jax.tree.leaves(features):
             if jnp.shape(leaf)[:1] != seen[:1]:
                 raise UserError(
-                    f"the encoder {type(self.encoder).__name__} gives shape {jnp.shape(leaf)} for "
-                    f"x of shape {seen}, whose first axis is the batch: give x the axes "
-                    "that the encoder reads, such as [B, height, width, channels] for pictures"
+                    f"the encoder {type(self.encoder).__name__} returns shape {jnp.shape(leaf)} "
+                    f"for x of shape {seen}, whose first axis is the batch: give x the axes that "
+                    "the encoder expects, such as [B, height, width, channels] for pictures"
                 )
         return features
 
     def code(self, batch: Batch, features: Any, key: Key | None, step: Array | int = 0) -> Any:
-        """Passes features through the bottleneck and returns its Code.
+        """Returns the Code that the bottleneck computes from features.
 
         Args:
           batch: the batch that the features were computed from.
@@ -121,7 +121,14 @@ class Autoencoder(nn.Module):
     ) -> Forward:
         """Decodes a code and returns the Forward that the loss terms read.
 
-        Targets that are NaN where the mask is 0 are missing values and are replaced by 0.
+        Targets that are NaN where the mask is 0 are missing values, which are replaced by 0.
+
+        Args:
+          batch: the batch that was encoded.
+          features: the output of `features`.
+          code: the output of `code`.
+          step: the training step, i32[].
+          key: the key of the code's noise, from which loss terms get their keys.
         """
         prediction = self.decode(code.z, batch.context)
         self._check_shape(prediction, batch.target)
@@ -142,7 +149,7 @@ class Autoencoder(nn.Module):
             return call(self.decoder, z, context)
 
     def lift(self, latent: Any, context: Any = None) -> Any:
-        """Converts a latent, as the prior draws it, to the z that the decoder sees."""
+        """Converts a latent, as the prior draws it, to the decoder's input z."""
         return self.bottleneck.lift(latent, Given(context=context, prior=self.prior))
 
     def mean(self, prediction: Any) -> Array:
@@ -182,7 +189,7 @@ class Autoencoder(nn.Module):
         return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
 
     def _check_latents(self) -> None:
-        """Checks latent sizes, and that prior and bottleneck are both flat or both hierarchical."""
+        """Checks the latents' shape, and that prior and bottleneck are both hierarchical or not."""
         shape, name = self.bottleneck.shape, type(self.bottleneck).__name__
         if any(size < 1 or not whole(size) for size in jax.tree.leaves(shape)):
             raise UserError(
@@ -192,12 +199,12 @@ class Autoencoder(nn.Module):
         if self.prior is not None and levels != self.prior.of_levels:
             raise UserError(
                 f"the prior {type(self.prior).__name__} does not suit latents of shape {shape}, "
-                f"which the bottleneck {name} has: pair the bottlenecks Levels and UpwardLevels "
-                "with priors.Levels or priors.Ladder, and other bottlenecks with other priors"
+                f"which the bottleneck {name} has: use priors.Levels or priors.Ladder with the "
+                "bottlenecks Levels and UpwardLevels, and other priors with other bottlenecks"
             )
 
     def _check_shape(self, prediction: Any, target: Array) -> None:
-        """Raises UserError unless the decoder's output has the shape that the likelihood reads."""
+        """Raises UserError unless the decoder's output has the shape that the likelihood needs."""
         event = tuple(target.shape[1:])
         wanted = event if self.likelihood is None else self.likelihood.shape(event)
         if not isinstance(prediction, jax.Array):
@@ -206,14 +213,14 @@ class Autoencoder(nn.Module):
             return
         reader = type(self.likelihood).__name__ if self.likelihood is not None else "the target"
         raise UserError(
-            f"the decoder {type(self.decoder).__name__} gives shape {prediction.shape}, but "
+            f"the decoder {type(self.decoder).__name__} returns shape {prediction.shape}, but "
             f"{reader} needs {(target.shape[0], *wanted)} for a target of shape {target.shape}: "
             "change the decoder's shape"
         )
 
 
 def _modules(part: Any) -> dict[int, nn.Module]:
-    """Returns a module and, recursively, the modules in its fields, as id(module) -> module."""
+    """Returns id(module) -> module for a module and, recursively, the modules in its fields."""
     if not isinstance(part, nn.Module):
         return {}
     found = {id(part): part}

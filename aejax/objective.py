@@ -1,10 +1,10 @@
-"""Objectives: a loss is a mapping from a name to (weight, term).
+"""Objectives: a loss is a mapping from the name of each term to (weight, term).
 
-Losses are composed by merging mappings, as optimisers are composed by chaining transformations:
+Losses are composed by merging such mappings:
 
     vae     = elbo()                                             # rate + distortion
     beta    = elbo(beta=optax.linear_schedule(0.0, 4.0, 1_000))  # KL warm-up to beta = 4
-    cycles  = elbo(beta=cyclical(10_000))                        # KL warm-up, again and again
+    cycles  = elbo(beta=cyclical(10_000))                        # repeated KL warm-up
     watched = merge(beta, watch(error=losses.squared_error))     # logged, not added to the loss
     custom  = merge(elbo(), {"smooth": (0.1, my_term)})          # my_term(model, forward) -> f32[B]
 """
@@ -38,7 +38,9 @@ def merge(*objectives: Objective) -> Objective:
     for objective in objectives:
         repeated = sorted(merged.keys() & objective.keys())
         if repeated:
-            raise UserError(f"two objectives name a term {repeated[0]!r}: rename one of them")
+            raise UserError(
+                f"two of the merged objectives have a term named {repeated[0]!r}: rename one"
+            )
         merged.update(objective)
     return merged
 
@@ -80,11 +82,11 @@ def cyclical(
       UserError: if period < 1, ramp is outside (0, 1] or cycles < 1.
     """
     if period < 1:
-        raise UserError(f"period is {period}, but a cycle takes 1 step or more: give 1 or more")
+        raise UserError(f"period is {period}, but a cycle has 1 step or more: give 1 or more")
     if not 0.0 < ramp <= 1.0:
-        raise UserError(f"ramp is {ramp}, but it is a share of the cycle: give one in (0, 1]")
+        raise UserError(f"ramp is {ramp}, but it is a share of the cycle: give a number in (0, 1]")
     if cycles is not None and cycles < 1:
-        raise UserError(f"cycles is {cycles}: give 1 or more, or None for no end")
+        raise UserError(f"cycles is {cycles}: give 1 or more, or None for infinitely many cycles")
 
     def schedule(step: Array) -> Array:
         step = jnp.asarray(step)
@@ -110,15 +112,16 @@ def sparse(
     dead_after: int = 1000,
     error: Term = losses.scaled_error,
 ) -> Objective:
-    """Returns a sparse autoencoder's objective: an error, a sparsity penalty and AuxK revival.
+    """Returns the objective of a sparse autoencoder: an error, a sparsity penalty and AuxK.
 
     Args:
       l1: the weight of the L1 norm; None: no L1 term, as for bottlenecks with a fixed number of
         active latents.
-      revival: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: none.
+      revival: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: no
+        such term.
       steered: a sparsity penalty whose weight a controller adjusts until the mean number of active
         latents equals the bottleneck's `l0`, such as `losses.penalty`; None: no such term.
-      dead_after: the number of steps without firing after which a latent counts as dead.
+      dead_after: the number of steps without activation after which a latent is dead.
       error: the error term: `losses.scaled_error`, `losses.unexplained`,
         `losses.normalised_error`, or `losses.prefix_error(...)` for nested dictionaries.
     """
@@ -132,9 +135,10 @@ def sparse(
 
 
 def steer(penalty: Term) -> Objective:
-    """Returns a sparsity penalty whose weight a controller adjusts to reach the bottleneck's `l0`.
+    """Returns an objective with a sparsity penalty whose weight a controller adjusts.
 
-    The relative distance mean(L0) / l0 - 1 from the target is logged as `off_target`.
+    The controller makes the mean L0 reach the bottleneck's target `l0`. The relative deviation
+    mean(L0) / l0 - 1 from the target is logged as `off_target`.
 
     Args:
       penalty: a term that grows with the size or number of the active latents, such as
@@ -144,17 +148,18 @@ def steer(penalty: Term) -> Objective:
 
 
 class Total(NamedTuple):
-    """An objective, evaluated on one forward pass."""
+    """The values of an objective for one forward pass."""
 
-    ratio: Array  # f32[B], weighted sum of the terms of the log-ratio
-    penalty: Array  # f32[B], weighted sum of all other terms
-    values: dict[str, Array]  # name -> f32[B], unweighted
+    ratio: Array  # f32[B], the weighted sum of the terms marked by `losses.ratio`
+    penalty: Array  # f32[B], the weighted sum of all other terms
+    values: dict[str, Array]  # name -> f32[B], the unweighted value of each term
 
 
 def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
-    """Evaluates every term, each with its own key, and returns the weighted sums of those with one.
+    """Evaluates every term with its own key, and returns the values and their weighted sums.
 
-    A term's key depends on its name only, so adding a term does not change another's noise.
+    A term with the weight None is not in the sums. A term's key depends on its name only, so adding
+    a term does not change the noise of another.
 
     Raises:
       TypeError: if a term reads a field that the code or bottleneck lacks, or returns a wrong

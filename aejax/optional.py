@@ -1,4 +1,4 @@
-"""Imports optional packages; if one is missing, the error says what to install."""
+"""Imports optional packages; if one is missing, the error message says what to install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 from aejax.errors import UserError
 
-# Maps the name of a module to the packages to install, where the names differ.
+# The packages to install for a module, for modules that have another name than their package.
 PACKAGES = {
     "PIL": "pillow",
     "jax2onnx": "jax2onnx==0.13.0 onnxruntime",  # newer versions require an older orbax

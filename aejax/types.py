@@ -1,9 +1,9 @@
-"""The types that all of aejax shares; this file defines records and computes nothing.
+"""The types that all modules of aejax share; this file defines records and computes nothing.
 
-Read top to bottom, this file is an overview of aejax. Data becomes a `Batch`. A model turns a batch
-into a `Forward`. An `Objective` is a mapping of named, weighted loss terms, functions of a
-`Forward`. A `Learner` is the record of pure functions that train a model: it is made from a model,
-an objective and an optimiser.
+It is also an overview of aejax. Data becomes a `Batch`. A model turns a batch into a `Forward`. An
+`Objective` is a mapping of named, weighted loss terms, which are functions of a `Forward`. A
+`Learner` holds the pure functions that train a model; it is made from a model, an objective and an
+optimiser.
 
     batch   = batches[0]                            # a pure function of (seed, step)
     forward = model.apply(variables, batch, key)
@@ -25,26 +25,29 @@ import optax
 from flax import linen as nn
 
 Array: TypeAlias = jax.Array
-Key: TypeAlias = jax.Array  # made by jax.random.key; a function consumes its argument named key
+Key: TypeAlias = jax.Array  # made by jax.random.key; do not use a key again after passing it on
 Params: TypeAlias = Any
-# The variables that change without a gradient: the collection "memory" (a codebook's running
-# averages, each latent's steps since it fired) and, packed into it by
-# `aejax.variables.remembered`, further collections such as BatchNorm's running averages.
+# The variables that change without a gradient: those of the collection "memory", such as a
+# codebook's running averages, and those of further collections, such as BatchNorm's running
+# averages, which `aejax.variables.remembered` packs into the same mapping.
 Memory: TypeAlias = Any
 Variables: TypeAlias = Mapping[str, Any]  # {"params": ..., "memory": ...} and further collections
 Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32[S, T]
 
 
 class Batch(NamedTuple):
-    """The model's input and the target that it must explain."""
+    """The model's input and the target that it must reconstruct."""
 
-    x: Array  # f32[B, *event], what the encoder sees
-    target: Array  # [B, *event'], what the model reconstructs: x unless denoising or transcoding
-    context: Any = None  # pytree with leading B; encoder, bottleneck, decoder and prior receive it
+    x: Array  # f32[B, *event], the encoder's input
+    # [B, *event'], what the model reconstructs: x, except in denoising models and transcoders.
+    target: Array
+    # What the model is conditioned on, such as labels: a pytree whose leaves have a leading axis B.
+    # Encoder, bottleneck, decoder and prior receive it.
+    context: Any = None
     # Broadcasts to target and multiplies its elements' log-probabilities before they are summed
     # over the event. A target may be NaN where the mask is 0.
     mask: Array | None = None
-    weight: Array | None = None  # f32[B], multiplies each example's loss; None: all weights are 1
+    weight: Array | None = None  # f32[B], the weight of each example's loss; None: all are 1
 
 
 class Forward(NamedTuple):
@@ -52,15 +55,16 @@ class Forward(NamedTuple):
 
     batch: Batch
     features: Any  # the encoder's output
-    code: Any  # the bottleneck's Code, of which the decoder has read only code.z
+    code: Any  # the bottleneck's Code; the decoder's input was code.z
     prediction: Any  # the decoder's output: the likelihood's parameters, such as logits
-    step: Array  # i32[], the training step, which weights and schedules read
-    key: Key | None  # the key of one draw; None: no noise
+    step: Array  # i32[], the training step, on which scheduled weights depend
+    key: Key | None  # the key of the noise of this draw; None: there is no noise
 
 
-# A term is a pure function of the bound model and its forward pass. It returns f32[B], in nats per
-# example (squared error for sparse codes). The terms marked by `losses.ratio`, with weights 1, sum
-# to log q(z | x) - log p(x, z), which a bound reduces over its K draws. Other terms are penalties.
+# A loss term is a pure function of the bound model and its forward pass. It returns f32[B], in nats
+# per example (for sparse autoencoders, in squared units of the data). In an ELBO with weights of 1,
+# the terms marked by `losses.ratio` sum to log q(z | x) - log p(x, z), which a bound combines over
+# K draws of z. Other terms are penalties.
 Term: TypeAlias = Callable[[nn.Module, Forward], Array]
 
 # Maps a name to (weight, term). A term with weight None is logged but not added to the loss.
@@ -71,9 +75,8 @@ Objective: TypeAlias = Mapping[str, tuple[optax.ScalarOrSchedule | None, Term]]
 class LinearDecoder(Protocol):
     """A decoder that computes z @ atoms + bias, such as `nets.Dictionary`.
 
-    A `Scale` may convert this sum to the target's units. The values before this conversion are said
-    to be in scaled units. Sparse bottlenecks and their loss terms read the atoms and use scaled
-    units.
+    A `Scale` may convert this sum to the target's units. Values before this conversion are in
+    scaled units, which sparse bottlenecks and their loss terms use.
     """
 
     def weights(self, latents: int, inputs: int | None = None) -> Any:
@@ -87,29 +90,33 @@ class LinearDecoder(Protocol):
     def finish(self, output: Array, context: Any = None) -> Array:
         """Converts f32[B, D] from scaled units to f32[B, *shape] in the target's units.
 
-        The context is the batch's, from which a decoder may take the scale of each example.
+        The context is that of the batch; it may contain the scale of each example.
         """
         ...
 
 
 class Bound(NamedTuple):
-    """How a bound on -log p(x) reduces the log-ratios of K draws to one cost per example."""
+    """A bound on -log p(x): how the costs of K draws are reduced to one cost per example.
 
-    reduce: Callable[[Array], Array]  # maps the cost f32[K, B] to f32[B]
-    # Replaces the bound's own weights f32[K, B] in the gradient that flows back through the codes.
-    # Its second argument is the total weight f32[] of the terms rate(stick=True).
+    The cost of a draw is the weighted sum of the terms marked by `losses.ratio`.
+    """
+
+    reduce: Callable[[Array], Array]  # maps the costs f32[K, B] to f32[B]
+    # Maps the weights that `reduce` gives the draws in the gradient, f32[K, B], to those to use
+    # instead in the gradient that flows back through the codes. The second argument is the total
+    # weight f32[] of the terms rate(stick=True). None: the weights are not replaced.
     regrade: Callable[[Array, Array], Array] | None = None
-    sticks: bool = False  # whether the bound requires the objective's term rate(stick=True)
+    sticks: bool = False  # whether the bound requires the term rate(stick=True) in the objective
 
 
 class State(NamedTuple):
-    """The state of training: all that the next training step needs besides its batch."""
+    """The state of training: everything that the next training step needs besides its batch."""
 
-    step: Array  # i32[], the number of steps taken, which is the same for all seeds
-    key: Key  # the run's key; step t draws from fold_in(key, t)
+    step: Array  # i32[], the number of completed steps, which is the same for all seeds
+    key: Key  # the run's key; the noise of step t is drawn with fold_in(key, t)
     params: Params
     memory: Memory
-    opt: optax.OptState
+    opt: optax.OptState  # the optimiser's state
 
 
 class Learner(NamedTuple):
@@ -118,21 +125,24 @@ class Learner(NamedTuple):
     The wrappers in `aejax.training`, such as `seeds`, take a Learner and return a changed one.
     """
 
-    init: Callable[[Key, Batch], State]
-    # Maps (state, Batch), or (state, Source) if `chunk` is given, to the new state and metrics.
+    init: Callable[[Key, Batch], State]  # initialises the model from a key and a batch
+    # Runs one training step, or several if `chunk` is given. It maps (state, Batch), or (state,
+    # Source) if `chunk` is given, to the new state and metrics.
     step: Callable[[State, Any], tuple[State, Metrics]]
     variables: Callable[[State], Variables]  # the variables for evaluation, sampling and export
-    # Maps (variables, batch, key, step) to the loss and the value of each term; the loss uses the
-    # weights that the schedules have at that step.
+    # Maps (variables, batch, key, step) to the loss and the value of each term; scheduled weights
+    # have their values at that step.
     evaluate: Callable[[Variables, Batch, Key, Array], Metrics]
-    seeds: int | None = None  # S; if given, all fields of State but step have a leading axis S
-    # The largest number of training steps in one call of `step`. If it is given, `step` takes a
+    # S, the number of models trained together; if it is given, all fields of State but `step` have
+    # a leading axis S. None: one model.
+    seeds: int | None = None
+    # The largest number of training steps in one call of `step`. If it is given, the call takes a
     # Source of several batches, and the metrics have a last axis T.
     chunk: int | None = None
-    shared_data: bool = False  # whether all S models see the same batches
+    shared_data: bool = False  # whether all S models are trained on the same batches
     support: tuple[float, float] | None = None  # the range of targets that the likelihood accepts
-    # Whether the bottleneck subtracts the decoder's bias from its input, which a transcoder, whose
-    # input and output differ, must not do.
+    # Whether the bottleneck subtracts the decoder's bias from its input. A transcoder must not do
+    # so, because its inputs and outputs differ.
     subtracts_bias: bool = False
 
 
@@ -141,18 +151,21 @@ class Learner(NamedTuple):
 class Source:
     """The batches of the next T training steps, which run in one call.
 
-    The batches are either given by the indices of their rows in a data set on the device, or
-    stacked in arrays; `aejax.training.gathering` extracts batch i on the device. If each of S
-    models sees batches of its own, `key` has a leading axis S, and so has `rows` (data set on the
-    device) or every leaf (stacked batches).
+    The batches are either given by the indices of their rows in a data set that is on the device,
+    or stacked in arrays; `aejax.training.gathering` extracts batch i on the device. If S models are
+    trained on different batches, `key` has a leading axis S, and so has `rows` or, if the batches
+    are stacked, every leaf of `arrays`.
     """
 
-    # The data set, leaves [N, ...], if rows is given; else batches [T, B, ...] or [S, T, B, ...].
+    # If `rows` is given, the data set with leaves [N, ...]; else the stacked batches, with leaves
+    # [T, B, ...] or [S, T, B, ...].
     arrays: Any
-    rows: Array | None  # i32[T, B] or i32[S, T, B]
-    key: Key  # the data's key, Key[] or Key[S]; the noise of step t comes from fold_in(key, t)
-    count: Array  # i32[], how many of the T batches to take, from `first` on
-    # A function that turns the arrays of one batch into a Batch, on the device. It must be
-    # hashable, so that an equal function does not cause a retrace.
+    rows: Array | None  # i32[T, B] or i32[S, T, B], the rows of each batch; None: stacked batches
+    # The key of random changes of the data, Key[] or Key[S]; step t uses fold_in(key, t).
+    key: Key
+    count: Array  # i32[], how many of the T batches to use, starting with batch `first`
+    # Turns a key and the arrays of one batch into a Batch, on the device. It must be hashable, so
+    # that an equal function does not cause a recompilation.
     prepare: Callable[[Key, Any], Batch] = dataclasses.field(metadata={"static": True})
-    first: Array | int = 0  # i32[], index of the first batch to use: calls may share one Source
+    # i32[], the index of the first batch to use, so that several calls can use the same arrays.
+    first: Array | int = 0

@@ -1,8 +1,8 @@
 """The paths of a dictionary's weights in a model's variables, and functions on paths.
 
-A path is a tuple of names, from the collection downwards, in `variables`, which are
-{"params": ..., "memory": ...} and further collections of the nets, such as BatchNorm's
-{"batch_stats": ...}.
+A model's variables are nested mappings, {"params": ..., "memory": ...} and further collections of
+its nets, such as BatchNorm's {"batch_stats": ...}. A path is the tuple of names that leads to an
+entry, and its first name is the collection.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Path: TypeAlias = tuple[str, ...]
 # These paths hold in an Autoencoder with a sparse bottleneck and the decoder `nets.Dictionary`.
 KERNEL = ("params", "bottleneck", "encode", "kernel")  # W_enc, f32[D, m]
 BIAS = ("params", "bottleneck", "encode", "bias")  # b_enc, f32[m]
-AGE = ("memory", "bottleneck", "ages", "age")  # i32[m], steps since each latent last fired
+AGE = ("memory", "bottleneck", "ages", "age")  # i32[m], steps since each latent was last active
 ATOMS = ("params", "decoder", "atoms")  # W_dec, f32[m, D]
 OFFSET = ("params", "decoder", "bias")  # b_dec, f32[D]
 SKIP = ("params", "decoder", "skip_kernel")  # W_skip, f32[D_in, D], only with a skip connection
-# A net `Scale` stores a mapping with mean, factor and inverse at each of these paths.
+# The net `Scale` stores a mapping {"mean": ..., "factor": ..., "inverse": ...} at each of these.
 INPUT_SCALE = ("memory", "encoder")
 OUTPUT_SCALE = ("memory", "decoder", "scale")
 SKIP_SCALE = ("memory", "decoder", "skip")
@@ -45,26 +45,26 @@ def put(tree: Any, path: Path, value: Any) -> Any:
 
 
 def nested(path: Path, value: Any) -> Any:
-    """Returns nested mappings with a single entry, at the path."""
+    """Returns nested mappings whose only entry is `value`, at the path."""
     return value if not path else {path[0]: nested(path[1:], value)}
 
 
 def ending(path: Path) -> str:
-    """Returns a regular expression that matches every leaf path ending in the path's names.
+    """Returns a regular expression that matches slash-separated paths that end like this path.
 
-    The collection, the first name, is left out, so that the expression matches a parameter and also
-    the optimiser's moments of that parameter.
+    The collection is left out, so that the expression matches a parameter and also the optimiser's
+    moments of that parameter.
     """
     return "/".join(map(re.escape, path[1:])) + "$"
 
 
-# `State.memory` holds the collection "memory" and every further collection but "params"; the names
-# of the further collections get this prefix.
+# `State.memory` holds the collection "memory" and every further collection but "params". The names
+# of the further collections have this prefix there.
 FURTHER = "@"
 
 
 def remembered(variables: Any) -> dict[str, Any]:
-    """Packs all collections but "params" into one mapping, the field `memory` of a State."""
+    """Returns all collections but "params" in one mapping, the field `memory` of a State."""
     further = {name: kept for name, kept in variables.items() if name not in ("params", "memory")}
     return {**variables.get("memory", {}), **{FURTHER + n: kept for n, kept in further.items()}}
 

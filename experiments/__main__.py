@@ -35,13 +35,13 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # during training the run itself handles Ctrl-C, by saving
+    except KeyboardInterrupt:  # not raised in training, where Ctrl-C makes the run save and stop
         return 130
     return 0
 
 
 def _modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Returns name of a command -> module that defines it, for all modules of a package."""
+    """Returns name of a command -> the module that defines it, for all modules of a package."""
     found = {}
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
@@ -87,9 +87,9 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """Returns the config that `--preset NAME` names, and the arguments without that flag.
+    """Returns the config of the preset in `--preset NAME`, and the arguments without that flag.
 
-    Without the flag it is the default config. The other flags then override fields of the config.
+    Without the flag, the config is the default one. The remaining flags override its fields.
     """
     given = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--preset"]
     if not given:
@@ -101,7 +101,7 @@ def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
     if name not in experiment.presets:
         known = ", ".join(experiment.presets) or "none"
         raise UserError(
-            f"--preset {name}: {experiment.name} has no such preset: choose one of its presets "
+            f"{experiment.name} has no preset {name!r} for --preset: choose one of its presets "
             f"({known})"
         )
     return experiment.presets[name], [*arguments[: given[0]], *rest]

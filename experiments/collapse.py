@@ -3,10 +3,11 @@
     python -m experiments collapse
     python -m experiments collapse --dataset mnist --manual-dir DIR
 
-An autoregressive decoder sees the pixels before each pixel, so it can explain an image without
-latents, and with the plain ELBO the code carries little information. All remedies use the same nets
-and steps. The baseline is the same decoder without latents: a code is useful only if it has a lower
-NLL. `nll` is importance-weighted, so it shows when a remedy raises the KL but not the likelihood.
+An autoregressive decoder predicts each pixel from the pixels before it, so it can model images
+without latents, and with the plain ELBO the code carries little information. All remedies use the
+same nets and the same number of steps. The baseline is the same decoder without latents: a code is
+useful only if the NLL is lower with it. `nll` is importance-weighted, so that it shows whether a
+remedy raises only the KL and not the likelihood.
 
 The first command takes 1.3 minutes of training on one CPU core. Expect a KL of one nat with the
 plain ELBO, and of 2.6 to 4.7 nats with KL annealing, cyclical annealing, free bits and pretraining.
@@ -46,7 +47,7 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 2  # number of models with different seeds, trained together in one program
     steps: int = 1_000  # optimiser steps
@@ -59,8 +60,8 @@ class Config(Numbers):
     channels: int = 8  # channels of each layer of the PixelCNN
     layers: int = 2  # layers of the PixelCNN
     kernel: int = 5  # width of the PixelCNN's kernels in pixels, an odd number
-    conditioning: int = 8  # channels of the feature map through which the PixelCNN reads latents
-    nats: float = 4.0  # nats of KL that free-bits does not penalise, and that capacity aims at
+    conditioning: int = 8  # channels of the feature map that the PixelCNN receives from the latents
+    nats: float = 4.0  # KL in nats that free-bits does not penalise, and the target of capacity
     learning_rate: float = 2e-3  # learning rate of Adam
     nll_draws: int = 50  # samples of the importance-weighted NLL
 
@@ -68,7 +69,7 @@ class Config(Numbers):
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training) for each remedy.
 
-    The first is the plain ELBO, and the last is the decoder without latents.
+    The first job is the plain ELBO, and the last one the decoder without latents.
     """
     check(config, "width", "latents", "channels", "layers", "conditioning", "nll_draws")
     tx = optax.adam(config.learning_rate)
@@ -83,7 +84,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
         _model(config, event, pixels(*each)) for each in (size, (size[0], 1, 3), (0, *size[1:]))
     )
     jobs = {name: Job(model, terms, tx) for name, terms in remedies(config).items()}
-    # A decoder that sees only the pixels next to each pixel (Chen et al. 2017, section 3.2).
+    # A decoder that predicts each pixel from neighbouring pixels only (Chen et al. 2017, section
+    # 3.2).
     jobs["near-pixels"] = Job(near, ae.elbo(), tx)
     jobs[WITHOUT] = Job(alone, ae.elbo(), tx)
     return jobs
@@ -95,7 +97,7 @@ def remedies(config: Config) -> dict[str, Objective]:
     free = ae.losses.free_bits(config.nats / config.latents)
     late = optax.join_schedules([optax.constant_schedule(w) for w in (0.0, 1.0)], [half])
     explained: Objective = {"distortion": (1.0, ae.losses.distortion)}
-    told = ae.watch(kl=ae.losses.kl)  # logs the KL where the loss has another term
+    told = ae.watch(kl=ae.losses.kl)  # logs the KL if the loss has another term instead
     return {
         "elbo": ae.elbo(),
         # Bowman et al. 2016, section 3.1.
@@ -104,13 +106,13 @@ def remedies(config: Config) -> dict[str, Objective]:
         "cyclical": ae.elbo(cyclical(max(config.steps // 4, 1))),
         # Kingma et al. 2016, appendix C.8.
         "free-bits": ae.merge(ae.elbo(rate=free), told),
-        # An autoencoder first, then free bits (Li et al. 2019, without their reset).
+        # Li et al. 2019, without resetting the decoder: first an autoencoder, then free bits.
         "pretraining": ae.merge(ae.elbo(late, free), told),
-        # Burgess et al. 2018: the KL is pulled towards a number of nats.
+        # Burgess et al. 2018: the distance of the KL from a number of nats is penalised.
         "capacity": ae.merge(
             {"capacity": (CAPACITY_WEIGHT, ae.losses.capacity(config.nats))}, explained, told
         ),
-        # Zhao et al. 2019 with alpha = 1: only the aggregate posterior is matched to the prior.
+        # Zhao et al. 2019 with alpha = 1: only the aggregate posterior has to match the prior.
         "infovae": ae.merge({"mmd": (MMD_WEIGHT, ae.losses.mmd())}, explained, told),
     }
 
@@ -123,7 +125,7 @@ def _model(config: Config, event: tuple[int, ...], likelihood: Any) -> ae.Autoen
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes KL, mutual information, active units and NLL of each job and seed."""
+    """Computes the KL, mutual information, active units and NLL of each job and seed."""
     return {
         label: variational.bounds(config.nll_draws, done, splits[2])
         for label, done in trained.items()
@@ -143,7 +145,10 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots KL, mutual information, active units and NLL, beside the NLL without latents."""
+    """Plots the KL, mutual information, active units and NLL of each remedy.
+
+    A line marks the NLL of the decoder without latents.
+    """
     rows = groups(finished.result)
     level = {"nll": rows.pop(WITHOUT)["nll"].mean}
     values = {

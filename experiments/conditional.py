@@ -5,12 +5,12 @@
 (a) p(x | label): does a classifier that was trained on real images recognise 1,000 samples of each
 label, are they as varied as real images of that label, and does changing the label keep the style?
 The prior is a flow given the label. With a standard normal prior, codes also encoded the digit, and
-half of the samples showed another digit than their label.
-(b) p(unseen quadrants | seen quadrants), the model of Sohn et al. 2015 (two layers of 500 ReLUs,
-200 latents, Adam at 1e-3). It is compared with the results of Pyro's example on the same test
-images, by the same cross-entropy of grey pixels in nats, summed over the unseen pixels. `bce_bound`
-is the negative ELBO, which Pyro reports for its CVAE; `bce` is importance-weighted. As in the paper
-our decoder reads the seen quadrants too. Test images are not used for early stopping.
+half of the samples showed a digit that was not their label.
+(b) p(unseen quadrants | seen quadrants): the model of Sohn et al. 2015 (two layers of 500 ReLUs,
+200 latents, Adam at 1e-3) is compared with the results of Pyro's example on the same test images.
+Both are evaluated by the cross-entropy of grey pixels in nats, summed over the unseen pixels.
+`bce_bound` is the negative ELBO, which Pyro reports for its CVAE; `bce` is importance-weighted. As
+in the paper, the decoder has the seen quadrants as an input. There is no early stopping.
 
 Training takes 16 minutes on one CPU core. Expect that 98.6 % of samples are recognised (97.6 % for
 the worst label), and 99 % of images with a changed label.
@@ -43,9 +43,9 @@ from experiments.shared.place import say
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
-# Number of seen quadrants -> which ones they are.
+# Number of seen quadrants -> a description of them.
 SEEN = {1: "lower left", 2: "left half", 3: "all but the lower right"}
-# Number of seen quadrants -> results of Pyro's examples/cvae on MNIST: its baseline net, its CVAE.
+# Number of seen quadrants -> the results of Pyro's examples/cvae on MNIST: (baseline net, CVAE).
 PYRO = {1: (100.4, 71.8), 2: (61.9, 51.0), 3: (25.4, 24.2)}
 
 Model = tuple[Any, Variables]
@@ -53,7 +53,7 @@ Model = tuple[Any, Variables]
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
@@ -100,7 +100,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Job]:
-    """Returns two jobs that complete images: a deterministic net and a conditional autoencoder."""
+    """Returns two jobs that complete images: a deterministic net and a conditional VAE."""
     widths = (config.quadrant_width, config.quadrant_width)
     tx = optax.adam(optax.cosine_decay_schedule(1e-3, config.quadrant_steps))
     likelihood = ae.likelihoods.Bernoulli()
@@ -128,7 +128,7 @@ def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, J
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Scores samples given labels, images with changed labels, and completions of images."""
+    """Computes scores of samples given labels, images with changed labels, and completions."""
     test = splits[2]
     labels = np.asarray(test.labels)
     done, seeds = trained["labels"], trained["labels"].seeds
@@ -150,7 +150,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _completed(config: Config, trained: Members, test: Split, seen: int) -> dict[str, Any]:
-    """Computes cross-entropies of the unseen pixels, in nats per image, and adds Pyro's results."""
+    """Returns the cross-entropies of the unseen pixels in nats per image, with Pyro's results."""
     net, cvae = trained[f"net-{seen}"], trained[f"cvae-{seen}"]
     key = jax.random.key(TEST_SEED)
     say(f"{seen} quadrants seen: {config.quadrant_draws} draws for {len(test):,} images")
@@ -246,7 +246,7 @@ def _completions(
 
 
 def _draws(model: Model, batch: Batch, draws: int) -> np.ndarray:
-    """Draws from p(z | seen pixels) and decodes to pixel means, f32[draws, B, *event]."""
+    """Draws latents from p(z | seen pixels) and returns decoded means, f32[draws, B, *event]."""
     count = len(batch.x)
 
     def run(bound: Any, key: Any, context: Array) -> Array:

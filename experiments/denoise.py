@@ -2,23 +2,25 @@
 
     python -m experiments denoise
 
-There are three settings. All are evaluated by the mean square error of the reconstruction of a
-noisy test image against the clean image:
+There are three settings:
 
-clean      trains on clean images
-noisy      trains to reconstruct noisy images and never sees a clean one
-denoising  trains to predict the clean image from a noisy one
+clean      models are trained on clean images
+noisy      models are trained to reconstruct noisy images, without any clean ones
+denoising  models are trained to predict the clean image from a noisy one
 
-The noise is Gaussian, salt and pepper, or masking, with one level during training and many levels
-at test time. All models have the same number of latents and a Gaussian likelihood with one learned
-deviation, so that the plain autoencoder, the VAE and PCA all minimise squared errors. `crossing`
-and `second_crossing` are the noise levels at which another model and the VAE change ranks, blank if
-there is no such level. The report page says in words which model is better at which levels.
+All are evaluated by the mean square error between the clean test image and the reconstruction of
+the noisy one. The noise is Gaussian, salt and pepper, or masking, with one level during training
+and many levels at test time. All models have the same number of latents and a Gaussian likelihood
+with one learned standard deviation, so that the plain autoencoder, the VAE and PCA all minimise
+squared errors. `crossing` and `second_crossing` are the noise levels at which the VAE and another
+model change ranks; they are blank if there is no such level. The report page says which model is
+better at which levels.
 
-Training takes 21 minutes on one CPU core that had other work as well, and evaluation 2 more. Expect
-the plain autoencoder to beat the VAE at most levels. Expect PCA, fitted to the first 4,000 images,
-to beat both after clean training at high levels of Gaussian noise or of salt and pepper; with
-masking the plain autoencoder beats PCA. experiments/README.md has the errors.
+Training takes 21 minutes on one shared CPU core, and evaluation 2 more. Expect the plain
+autoencoder to have lower errors than the VAE at most levels. In the setting `clean`, expect PCA,
+fitted to the first 4,000 images, to have the lowest errors at high levels of Gaussian noise or of
+salt and pepper, and the plain autoencoder to have lower errors than PCA with masking.
+experiments/README.md has the errors.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
@@ -83,13 +85,13 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 300  # steps over which the weight of the rate grows from 0
     tested: int = 2_000  # number of test images
-    fitted: int = 4_000  # number of train images for PCA; the nets train on all
+    fitted: int = 4_000  # number of train images for PCA; the nets are trained on all
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training) for each model, setting and type of noise.
 
-    The setting "clean" trains without noise, so it has one job for each model.
+    The setting "clean" has one job for each model, because it has no noise during training.
     """
     check(config, "width", "latents", "tested", "fitted")
     jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
@@ -123,9 +125,9 @@ def _job(config: Config, event: tuple[int, ...], name: str, view: Any) -> Job:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes mean square errors against the clean image, and the levels where ranks change.
+    """Computes mean square errors from the clean image, and the levels where ranks change.
 
-    It returns a row for each setting, type of noise and model, with an error for each level.
+    The result has a row for each setting, type of noise and model, with an error for each level.
     """
     test = splits[2].take(config.tested)
     clean = pictures(test)
@@ -162,9 +164,9 @@ def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
-    """Returns PCA of the train inputs, and the directions and mean that map scores to images.
+    """Returns the PCA of the train inputs, and the matrix and mean that map scores to images.
 
-    For denoising the map is fitted to the clean images by least squares.
+    In the setting "denoising", this map is fitted to the clean images by least squares.
     """
     clean = pictures(train)
     x = clean if setting == "clean" else noised(train, kind, TRAINED[kind])
@@ -182,7 +184,7 @@ def _projected(components: Any, x: np.ndarray) -> np.ndarray:
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Builds the section with a plot and a summary in words of the errors at all noise levels."""
+    """Builds the section with a plot and a description of the errors at all noise levels."""
     picture = Picture(
         "errors",
         "The mean square error against the clean test image over the level of noise. A dotted line "
@@ -203,7 +205,7 @@ def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
 
 
 def verdict(gaps: Sequence[float], other: str) -> str:
-    """Returns a comparison in words, such as "beats PCA below 0.31 and loses above".
+    """Returns a comparison of two models, such as "beats PCA below 0.31 and loses above".
 
     Args:
       gaps: the error of the VAE minus that of the other model, at each of LEVELS.
@@ -221,7 +223,10 @@ def verdict(gaps: Sequence[float], other: str) -> str:
 
 
 def error_plots(result: Mapping[str, Any], theme: Theme = LIGHT) -> Any:
-    """Plots errors: a row for each setting, a column for each noise, a line for each model."""
+    """Plots errors over noise levels, with a row of panels for each setting.
+
+    A row has a panel for each type of noise, and a panel has a line for each model.
+    """
     width, height = 8.9, 7.4
     figure = canvas(width, height, theme)
     wide, tall, left, bottom = 2.42, 1.72, 0.55, 0.5

@@ -6,14 +6,13 @@
 
 Pixels have 256 levels, and the likelihood is a mixture of discretised logistics. Frey's faces are
 frames of a video, so train and test are blocks of time with a gap between them: in a random split
-each test frame would have an almost equal train frame (`nearest_distance` measures how near).
-The baseline `histogram` models each pixel independently by its histogram. The prior is a flow: with
-few images and a sharp likelihood, codes are far from standard normal, and most samples from a
-standard normal prior were not faces.
+each test frame would be almost equal to a train frame (`nearest_distance` is the distance to the
+nearest one). The baseline `histogram` models each pixel independently by its histogram. The prior
+is a flow: with few images and a likelihood of small variance, the distribution of codes differs
+much from a standard normal, and most samples from a standard normal prior were not faces.
 
-The first command takes two minutes on 2 CPU cores that had other work as well. Expect 5.57 bits per
-dimension, against 6.47 for the histogram, and samples that are faces but differ from the nearest
-train images.
+The first command takes two minutes on 2 shared CPU cores. Expect 5.57 bits per dimension, compared
+with 6.47 for the histogram, and samples that are faces but differ from the nearest train images.
 """
 
 from __future__ import annotations
@@ -45,21 +44,21 @@ CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     dataset: str = "frey_faces"  # name of a data set, or path of a folder of images
     net: variational.Net = "mlp"  # type of encoder and decoder
     width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
     latents: int = 16  # number of latents
-    components: int = 3  # components of each pixel's mixture
+    components: int = 3  # number of logistics in each pixel's mixture
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 500  # steps over which the weight of the rate grows from 0
     nll_draws: int = 100  # samples of the importance-weighted NLL
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Opens train, validation and test with 256 levels per pixel; crops the images of CelebA."""
+    """Returns the splits, with 256 levels per pixel; images of CelebA are cropped."""
     train, validation, test = image_data(binarise="none")(config, place)
     if config.dataset == "celeb_a":
         return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
@@ -91,7 +90,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test bits per dimension, the rate, errors, and distances from test to train."""
+    """Computes test results: bits per dimension, rate, errors, and distances to train images."""
     train, _, test = splits
     own, key = trained["vae"], jax.random.key(TEST_SEED)
     model = own.job.model
@@ -128,7 +127,10 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
-    """Returns the bits per dimension of independent histograms of pixels, smoothed by one count."""
+    """Returns the bits per dimension of the baseline, independent histograms of all pixels.
+
+    One is added to each count of a histogram.
+    """
     seen, new = (_levels(split.take(rows)) for split in (train, test))
     counts = np.ones((seen.shape[1], 256))
     np.add.at(counts, (np.arange(seen.shape[1])[None], seen), 1.0)
@@ -142,7 +144,10 @@ def _levels(split: Split) -> np.ndarray:
 
 
 def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]:
-    """Returns mean L2 distances from test to nearest train image, also for a random split."""
+    """Returns the mean L2 distance from a test image to the nearest train image.
+
+    The second entry is this distance after a random division of the same images.
+    """
     seen, new = pictures(train.take(rows)), pictures(test.take(2_000))
     both = np.concatenate([seen, new])
     order = np.random.default_rng(0).permutation(len(both))
@@ -156,7 +161,7 @@ def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: samples, nearest train faces, reconstructions, interpolations."""
+    """Builds the page: samples, their nearest train faces, reconstructions and interpolations."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     return Page(f"Faces: {config.dataset}", __doc__ or "", sections)

@@ -3,15 +3,15 @@
     python -m experiments generation
 
 Quality: 5,000 samples are compared with 5,000 test images by the features of a small classifier,
-which was trained on the same data (classifier distances, not FID). Real validation images in place
-of samples give the best possible score. The plain autoencoder has no prior, so its samples come
-from a Gaussian fitted to its codes. Interpolation: 500 straight paths between the codes of test
-images are compared with cross-fades of the images. Overfitting: the same two models are trained on
-1,000 images; the report shows their train and validation curves, and samples beside the nearest
-train images.
+which was trained on the same data, so the distances are not FIDs. The scores of real validation
+images, used instead of samples, show what the best samples would get. The plain autoencoder has no
+prior, so its samples come from a Gaussian fitted to its codes. Interpolation: 500 straight paths
+between the codes of test images are compared with cross-fades of the images. Overfitting: the same
+two models are trained on 1,000 images; the report shows their train and validation curves, and
+samples next to the nearest train images.
 
-It takes 3 minutes on one CPU core. experiments/README.md has the figures. Expect the classifier to
-recognise 99 % of test images.
+The experiment takes 3 minutes on one CPU core. experiments/README.md has its results. Expect the
+classifier to recognise 99 % of test images.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ POINTS = 11  # points of a path, including both ends
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 6_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
@@ -64,7 +64,8 @@ class Config(Numbers):
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training).
 
-    The models are a VAE and a plain autoencoder, both again on few images, and the classifier.
+    The models are a VAE and a plain autoencoder, each trained on all images and on few images, and
+    the classifier.
     """
     check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
@@ -79,12 +80,12 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _few(split: Split, count: int) -> Split:
-    """Keeps the first `count` examples of the train split, and all of other splits."""
+    """Returns the first `count` examples of a train split, and any other split unchanged."""
     return split.take(count) if split.name.endswith("/train") else split
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Scores samples and paths, and computes errors and distances that show overfitting."""
+    """Computes scores of samples and paths, and errors and distances that show overfitting."""
     train, validation, test = splits
     seeds = trained["vae"].seeds
     count = min(config.compared, len(test), len(validation))
@@ -127,7 +128,7 @@ def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.nda
 def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Scores decoded straight lines between codes of test images, and cross-fades of the images."""
+    """Computes scores of decoded lines between codes of test images, and of their cross-fades."""
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
     start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
@@ -170,7 +171,7 @@ def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots the train and validation curves of the models on few images, to show overfitting."""
+    """Plots the train and validation curves of the models that are trained on few images."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         curves = grouped(finished.histories[label])["distortion"]
@@ -189,7 +190,10 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: all sections for models on all images, samples for those on few."""
+    """Builds the report page.
+
+    It has all sections for the models trained on all images, and samples of those trained on few.
+    """
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])
     few = (_few(splits[0], config.few), *splits[1:])

@@ -1,4 +1,4 @@
-"""Posteriors at an equal budget: diagonal Gaussian, and planar, IAF and Sylvester flows.
+"""Posteriors trained for equally many steps: diagonal Gaussian, planar, IAF and Sylvester flows.
 
     python -m experiments image-flows --manual-dir DIR
     python -m experiments image-flows --preset paper       # for accelerators
@@ -8,9 +8,9 @@ batches and seeds, and all flows have the same number of flow steps. Published t
 et al. 2018) are from gated convolutional nets with 64 latents, trained for hundreds of epochs, so
 results of a few minutes of training are not comparable with them.
 
-The first command took 5 minutes of CPU time. Expect a mean NLL of 107.5 nats for the diagonal
-posterior, 107.0 for planar, 106.3 for IAF and 106.1 for Sylvester. With three seeds the difference
-between the last two is not significant.
+The first command takes 5 minutes of CPU time. Expect a mean NLL of 107.5 nats for the diagonal
+posterior, 107.0 for planar flows, 106.3 for IAF and 106.1 for Sylvester flows. With three seeds the
+difference between the last two is not significant.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 3  # number of models with different seeds, trained together in one program
     steps: int = 4_000  # optimiser steps
@@ -54,8 +54,8 @@ class Config(Numbers):
     columns: int = 8  # rank of each step of the Sylvester flow
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 1_000  # steps over which the weight of the rate grows from 0
-    tested: int = 1_000  # number of test examples; the first ones are taken
-    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables take 5000
+    tested: int = 1_000  # number of test examples to evaluate, starting with the first
+    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables use 5000
 
 
 PAPER = Config(
@@ -83,7 +83,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     }
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
-    # The rate is sampled for all posteriors, since only the diagonal one has a closed-form KL.
+    # The rate of all posteriors is estimated from draws, because only the diagonal one has a KL in
+    # closed form.
     objective = ae.elbo(beta, ae.losses.rate())
     encoder, decoder = variational.nets("mlp", event, config.width)
     prior, likelihood = ae.priors.Standard(), ae.likelihoods.Bernoulli()
@@ -95,7 +96,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures of each posterior, and `gap`, which is -ELBO - NLL."""
+    """Computes the test results of each posterior, and `gap`, which is -ELBO - NLL."""
     test = splits[2].take(config.tested)
     result = {}
     for label, done in trained.items():
@@ -111,7 +112,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the NLL, the ELBO, its terms and the gap of each posterior, for all seeds."""
+    """Plots the NLL, the ELBO, its terms and the gap of each posterior and seed."""
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(finished.result).items()

@@ -1,14 +1,15 @@
-"""A ladder VAE of any depth: residual nets, with one trunk for prior, posterior and decoder.
+"""A ladder VAE with any number of levels, made of residual nets.
 
     python -m experiments image-ladder
     python -m experiments image-ladder --small 4 --large 8 --channels 64 --blocks 4 --remat
 
-This is the ladder VAE of Soenderby et al. 2016 in the residual form of Kingma et al. 2016, on
-dynamically binarised MNIST, with free bits in each level. Published NLLs (1,000 draws) of such
-ladders, 79.24, 78.52 and 78.30 nats with 3, 6 and 12 levels, are from far longer runs on statically
-binarised MNIST, so compare rather with the published results of `image-priors`. The first command
-takes 46 minutes on one CPU core that had other work as well, 30 of them training. Expect after 10
-epochs an NLL (100 draws) of 88.90 nats, an ELBO of -93.11 and 352 active units.
+This is the ladder VAE of Soenderby et al. 2016 with the residual nets of Kingma et al. 2016: prior,
+posterior and decoder share a deterministic net, the trunk. It is trained on dynamically binarised
+MNIST, with free bits in each level. Published NLLs (1,000 draws) of such ladders, 79.24, 78.52 and
+78.30 nats with 3, 6 and 12 levels, are from far longer runs on statically binarised MNIST; the
+published results of `image-priors` are easier to compare with. The first command takes 46 minutes
+on one shared CPU core, 30 of them training. Expect after 10 epochs an NLL (100 draws) of 88.90
+nats, an ELBO of -93.11 nats and 352 active units.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 5_000  # optimiser steps; 5000 are 10 epochs
     chunk: int = 100  # steps in one compiled call
@@ -39,11 +40,11 @@ class Config(Numbers):
     remat: bool = False  # recompute blocks in the backward pass, which saves memory
     free_nats: float = 0.5  # nats of each level's KL that are not penalised
     learning_rate: float = 2e-3  # constant learning rate of Adam; weights are averaged
-    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables take 1000
+    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables use 1000
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the `Job` (a model and its training) of the ladder VAE, by its name."""
+    """Returns {"vae": the `Job`, that is the ladder VAE and its training}."""
     check(config, "small", "large", "channels", "latents", "blocks", "nll_draws")
     if len(event) != 3:
         raise ae.UserError(

@@ -1,21 +1,22 @@
-"""Standard normal prior against VampPrior, for VAEs of one level, two, and two with convolutions.
+"""Standard normal prior compared with VampPrior, for VAEs with one or two levels of latents.
 
     python -m experiments image-priors --model hvae --prior vamp
     python -m experiments image-priors --model convhvae --prior vamp --dataset fashion_mnist
 
-The nets are those of Tomczak and Welling 2018: gated layers of 300 units, 40 latents per level, 500
-pseudo-inputs. Of 70,000 images 50,000 are for training, binarised again at every step, 10,000 for
-validation, and 10,000, binarised once, for test. The optimiser is Adam at 5e-4 with batches of 100.
-The weight of the rate grows over the first 5 % of the steps, as it does in the paper over 100 of
-2,000 epochs.
-Unlike in the paper, gradients are not normalised per tensor, log deviations are not clipped, and
-there is no early stopping: averaged weights of the last step are evaluated with K = 5000 draws. The
-convhvae is for accelerators. On one CPU core a step takes seconds; `--tested` and `--nll-draws`
-make its figures cheaper there, but less exact.
+The nets are those of Tomczak and Welling 2018: gated layers of 300 units, 40 latents per level, and
+500 pseudo-inputs. Of 70,000 images, 50,000 are for training, binarised anew at every step, 10,000
+for validation, and 10,000, binarised once, for test. The optimiser is Adam at 5e-4 with batches of
+100. The weight of the rate increases over the first 5 % of the steps, as it does in the paper over
+100 of 2,000 epochs.
+Unlike in the paper, gradients are not normalised per tensor, log standard deviations are not
+clipped, and there is no early stopping: averaged weights of the last step are evaluated with
+K = 5000 draws. The model convhvae, with convolutions, is for accelerators. On one CPU core its
+steps take seconds each; smaller values of `--tested` and `--nll-draws` make its evaluation faster
+there, but less exact.
 
 On one CPU core `--model vae --prior standard --seeds 3 --steps 20000 --learning-rate 1e-3
 --nll-draws 500` took 10 minutes of training and reached an NLL of 88.37 +- 0.16.
-experiments/README.md has all rows.
+experiments/README.md has the results of all models.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 50_000  # optimiser steps; 50000 are 100 epochs
     chunk: int = 1_000  # steps in one compiled call
@@ -48,11 +49,11 @@ class Config(Numbers):
     pseudo_inputs: int = 500  # number of pseudo-inputs of the VampPrior
     learning_rate: float = 5e-4  # constant learning rate of Adam; weights are averaged
     nll_draws: int = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
-    tested: int = 10_000  # number of test examples; the first ones are taken
+    tested: int = 10_000  # number of test examples to evaluate, starting with the first
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the `Job` (a model and its training) of the chosen model and prior, by its name."""
+    """Returns {"vae": the `Job`, that is the chosen model and prior with their training}."""
     check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
     vamp = config.prior == "vamp"
     top = ae.priors.Vamp(event, config.pseudo_inputs) if vamp else ae.priors.Standard()
@@ -66,7 +67,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes the test figures on the first `tested` examples, and the number of epochs."""
+    """Computes test results on the first `tested` examples, and the number of epochs."""
     splits = (*splits[:2], splits[2].take(config.tested))
     return variational.figures_and_epochs(config, trained, splits)
 

@@ -1,13 +1,13 @@
-"""All sparse codes on images, compared with a plain autoencoder of equal size and with PCA.
+"""All sparse autoencoders on images, compared with a dense one of equal size and with PCA.
 
     python -m experiments images-sae --dataset mnist
 
-Images of 784 pixels are encoded by 1,024 latents, of which 16, 32 or 64 are active. The codes of
-`shared/codes.py` are compared at the same L0. The textbook form of L1, with means instead of sums,
-has a fixed weight of the L1 norm and so an L0 of its own. To see whether a unit can be interpreted,
-the labels of the 20 examples that activate it most are compared. With `--k 32` alone it takes 8
-minutes on one CPU core. Expect most codes to explain 0.86 to 0.89 of the variance with 32 active
-latents, and L1 and April 0.57.
+Images of 784 pixels are encoded by 1,024 latents, of which 16, 32 or 64 are active. The sparse
+codes of `shared/codes.py` are compared at the same L0. The textbook objective with L1, which has
+means instead of sums, has a fixed weight of the L1 norm, and therefore another L0. To see whether a
+unit can be interpreted, the labels of the 20 examples that activate it most are compared. With only
+`--k 32`, the experiment takes 8 minutes on one CPU core. Expect most codes to explain 0.86 to 0.89
+of the variance with 32 active latents, and L1 and April 0.57.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ JUDGED = 10_000  # number of train examples among which the top examples of unit
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     batch: int = 128  # examples in a batch
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
     latents: int = 1_024  # number of latents of each dictionary
-    k: tuple[int, ...] = (32, 16, 64)  # numbers of active latents at which each code is trained
+    k: tuple[int, ...] = (32, 16, 64)  # numbers of active latents for which each code is trained
     l1_mean: float = 0.3  # weight of mean |z|, added to the mean squared error
     code: int = 64  # number of units of the plain autoencoder's code, and of components of PCA
     learning_rate: float = 1e-3  # learning rate of Adam
@@ -84,8 +84,8 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     textbook = ae.Autoencoder(
         ae.nets.Identity(), ae.ReLU(latents), ae.nets.Dictionary(event, norm=1.0)
     )
-    # The plain autoencoder has 2 * width * (pixels + code) weights: width makes this equal to the
-    # 2 * pixels * latents weights of a dictionary and its encoder.
+    # The plain autoencoder has 2 * width * (pixels + code) weights. The width is chosen so that
+    # this is the number of weights of a dictionary and its encoder, 2 * pixels * latents.
     width = round(pixels * latents / (pixels + config.code))
     plain = ae.Autoencoder(
         ae.nets.MLP((width,)), ae.Point(config.code), ae.nets.MLP((width,), shape=event)
@@ -99,7 +99,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures and the label agreement of top examples, for each job and for PCA."""
+    """Computes test results and the label agreement of top examples, for each job and for PCA."""
     train, _, test = splits
     judged = train.take(JUDGED)
 
@@ -141,9 +141,9 @@ def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
 
 
 def _units(activations: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Returns how far the top examples of units agree on a label, or {} without labels.
+    """Returns scores of how well the labels of units' top examples agree; {} if labels is None.
 
-    Units with activations of both signs count as two units each, one for each sign.
+    A unit with activations of both signs counts as two units, one for each sign.
     """
     if labels is None:
         return {}
@@ -175,7 +175,7 @@ def _pixels(split: Any) -> np.ndarray:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: atoms and firing frequencies of all codes, and sections on "topk"."""
+    """Builds the report page: atoms and firing frequencies of all codes, and details of "topk"."""
     plain = models["plain"]
     sparse = {name: pair for name, pair in models.items() if name != "plain"}
     densities = {

@@ -5,8 +5,8 @@
     python -m experiments images-vae --dataset mnist --bound iwae --draws 5
 
 The data is any image data set, given by its name in tensorflow-datasets, or a folder of images,
-given by its path. The first command takes about 6 minutes on 2 CPU cores that had other work as
-well. Expected on MNIST's test split: ELBO -96.5 nats, NLL (100 draws) 92.3 nats, 32 active units.
+given by its path. The first command takes about 6 minutes on 2 shared CPU cores. Expect on MNIST's
+test split an ELBO of -96.5 nats, an NLL (100 draws) of 92.3 nats, and 32 active units.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 20_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
-    # draw binary pixels at every step, once, or never; figures on grey images are named bce
+    # draw binary pixels at every step, once, or never; the NLL of grey images is named bce
     binarise: Literal["dynamic", "static", "none"] = "dynamic"
     net: variational.Net = "mlp"  # type of encoder and decoder
     width: int = 512  # units of each hidden layer; conv starts with WIDTH / 8 channels
@@ -39,7 +39,7 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # constant learning rate of Adam; weights are averaged
     beta: float = 1.0  # weight of the rate; the loss is a bound only if it is 1
     warmup: int = 2_000  # steps over which beta grows from 0
-    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables take 5000
+    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables use 5000
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -47,7 +47,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     check(config, "width", "latents", "draws", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
     size = (config.net, event, config.width, config.latents)
-    # IWAE needs the rate of each draw; the closed-form KL averages over draws.
+    # IWAE needs the rate at each draw, but the KL in closed form is an expectation over draws.
     rate = ae.losses.kl if config.bound == "elbo" else ae.losses.rate()
     bound = {"elbo": ae.bounds.mean, "iwae": ae.bounds.iwae}[config.bound]
     jobs = variational.pair(size, beta, optax.adam(config.learning_rate), rate)

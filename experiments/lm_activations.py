@@ -2,10 +2,11 @@
 
     python -m experiments lm-activations models/SmolLM2-135M-Instruct.Q4_1.gguf texts/
 
-It packs texts into rows of tokens, runs the model up to the last hook (a named place in the model)
-and writes the activations at the hooks into OUT/store, which `aejax.data.activations.activations`
-opens. If it is killed and started again, it continues with the file (shard) that was being written.
-report.html shows norms by layer and position, attention sinks, kurtosis, and the store's moments.
+The command packs texts into rows of tokens, and runs the model up to the last hook; a hook is a
+named place in the model. It writes the activations at the hooks to OUT/store, which
+`aejax.data.activations.activations` opens. If it is killed and started again, it continues with the
+file (shard) that was being written. Its report.html shows norms by layer and position, attention
+sinks, kurtosis, and the mean and scale of the stored activations.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def command(
       tokens: the largest number of tokens to read, rounded up to whole forward passes.
       first_positions: the number of tokens to leave out at the start of each row; the first token
         is usually an attention sink.
-      norm_quantile: leaves out tokens with a norm above this quantile of the first pass's norms.
+      norm_quantile: tokens with a norm above this quantile of the norms in the first forward pass
+        are left out.
       dtype: the dtype of the model's products and of the store.
       shard_tokens: the number of tokens in a shard; a kill loses at most the unfinished shard.
       surveyed: the approximate number of tokens for the statistics in the report.
@@ -78,12 +80,13 @@ def command(
     sources = texts(corpus, data_dir=data_dir, manual_dir=manual_dir, held_out=held_out)
     chosen = getattr(sources, part)
     if chosen is None:
-        raise UserError("--part shifted needs the labels to hold out: give them by --held-out")
+        raise UserError("--part shifted needs the labels of its documents: give them by --held-out")
     net, variables, tokenizer = lm.load(model, dtype)
     read = lm.reader(net, variables, hooks)
     if any(hook.startswith("attn_pattern") for hook in hooks):
         raise UserError(
-            "a store cannot hold attn_pattern, which has no vector for each token: give other hooks"
+            "attn_pattern cannot be stored, because it has no vector for each token: give other "
+            "hooks"
         )
     most = -(-tokens // (rows * length))
 
@@ -133,7 +136,7 @@ def command(
 
 
 def _appends(store: pathlib.Path) -> int:
-    """Returns the number of passes that the store already holds."""
+    """Returns the number of forward passes whose activations are already in the store."""
     return read_index(store).appends if (store / FILE).is_file() else 0
 
 

@@ -1,23 +1,25 @@
-"""The table of Burda et al. 2016 on dynamically binarised MNIST: NLLs with K = 5000 draws.
+"""The models in the table of Burda et al. 2016: VAE and IWAE on dynamically binarised MNIST.
 
     python -m experiments mnist-iwae --layers 1 --objective vae --draws 1
     python -m experiments mnist-iwae --layers 2 --objective iwae --draws 50 --steps 20000
     python -m experiments mnist-iwae --schedule stages --batch 20 --steps 9774400
 
-The nets are the paper's, with tanh, and the last bias starts at the logits of the mean train image.
-The encoder has layers of 784-200-200-50 units, and the decoder the same in reverse. With two
-stochastic layers they have 784-200-200-100-100-100-50 units, and the lower code (100) is drawn
-before the upper one (50). DReG is only for one layer. As in the paper's code, 59,600 images are for
-training, binarised again at every step. The other 400 are evaluated during training, but the result
-does not depend on them. All 10,000 test images are evaluated, binarised once.
+The result is the NLL, estimated with K = 5000 draws. As in the paper, the nets have tanh, and the
+last bias is initialised to the logits of the mean train image. The encoder has layers of
+784-200-200-50 units, and the decoder the same in reverse. With two stochastic layers they have
+784-200-200-100-100-100-50 units, and the lower code (100) is drawn before the upper one (50). The
+objective dreg supports only one stochastic layer. As in the paper's code, 59,600 images are for
+training, binarised anew at every step. The other 400 are evaluated during training, but the result
+does not depend on them. All 10,000 test images, binarised once, are evaluated.
 
-The schedule `stages` is the paper's: learning rates from 1e-3 to 1e-4 in 8 stages of 3^i epochs,
-3,280 epochs in all at batch 20, and Adam with epsilon 1e-4. The schedule `falling` is for shorter
-runs: the rate falls to zero along half a cosine, and averaged weights are evaluated.
+The schedule `stages` is that of the paper: learning rates from 1e-3 to 1e-4 in 8 stages of 3^i
+epochs, 3,280 epochs in all with batches of 20, and Adam with epsilon 1e-4. The schedule `falling`
+is for shorter runs: the learning rate falls to zero along half a cosine, and averaged weights are
+evaluated.
 
 The first command trains for 906 epochs; it takes 27 minutes on 2 CPU cores, 23 of them training.
-Expect an NLL of 86.36 nats, an ELBO of -90.15 and 22 active units. experiments/README.md has the
-results of the other rows, and says which were not run.
+Expect an NLL of 86.36 nats, an ELBO of -90.15 nats and 22 active units. experiments/README.md has
+the results for the other rows of the table, and says which were not run.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ RISE = 1_000  # steps over which the learning rate of `falling` rises from 0
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 270_000  # optimiser steps; 270000 are 906 epochs at batch 200
+    steps: int = 270_000  # optimiser steps; 270000 are 906 epochs with batches of 200
     batch: int = 200  # examples in a batch
     chunk: int = 2_000  # steps in one compiled call
     log_every: int = 100  # steps between two lines of metrics.jsonl
@@ -58,7 +60,7 @@ class Config(Numbers):
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the `Job` of the paper's model: the model and its training, as the config says."""
+    """Returns {"vae": the `Job`, that is the paper's model with its training}."""
     check(config, "draws", "nll_draws")
     if config.layers == 2 and config.objective == "dreg":
         raise ae.UserError(
@@ -87,7 +89,7 @@ def tanh(widths: tuple[int, ...], shape: tuple[int, ...] | None = None) -> Any:
 def _objective(config: Config) -> tuple[ae.Objective, ae.Bound]:
     watched = ae.watch(error=ae.losses.squared_error)
     if config.objective == "vae":
-        # Two layers that are drawn from the bottom up have no KL in closed form.
+        # Two stochastic layers that are drawn from the bottom up have no KL in closed form.
         rate = ae.losses.kl if config.layers == 1 else ae.losses.rate()
         return ae.merge(ae.elbo(rate=rate), watched), ae.bounds.mean
     dreg = config.objective == "dreg"
@@ -101,14 +103,15 @@ def rate(config: Config) -> optax.Schedule:
     if config.schedule == "falling":
         rise = min(RISE, config.steps // 10)
         return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, rise, config.steps)
-    # The stages end after 1, 4, 13, ... of 3,280 epochs; with other steps, in proportion.
+    # In the paper the stages end after 1, 4, 13, ... of 3,280 epochs. With another number of steps,
+    # they end after the same shares of it.
     ends = [round((3**i - 1) / (3**STAGES - 1) * config.steps) for i in range(1, STAGES)]
     rates = [1e-4 * round(10 ** (1 - i / (STAGES - 1)), 1) for i in range(STAGES)]
     return optax.join_schedules([optax.constant_schedule(each) for each in rates], ends)
 
 
 def _start(train: Split) -> Any:
-    """Returns the initialisation that sets the last bias to the logits of the mean train image."""
+    """Returns an initialisation, which sets the last bias to the logits of the mean train image."""
     images = train.arrays["image"]
     return ae.initialise.base_rates(np.mean(images, axis=0, dtype=np.float64) / 255)
 

@@ -5,12 +5,13 @@
 
 aejax.data.pictures.sprites renders 30,720 binary images of 32x32 pixels from known factors: shape,
 scale, orientation, x and y. The methods beta-VAE, annealed capacity, FactorVAE, DIP-VAE I and II
-and beta-TCVAE have the same nets, steps and data. Scores are computed from posterior means of the
-whole data set. The scores of shuffled codes show what a code without information gets. Ten seeds
-took 22 minutes on one CPU core that had other work as well, 11 minutes of CPU time. Expect
-beta-TCVAE and FactorVAE to lead in most scores, and annealed capacity to be last in seven of ten.
-`--preset paper` is the protocol of Locatello et al. 2019: convolutional nets at 64x64 pixels,
-300,000 steps of batch 64, and six strengths of each method with 50 seeds each.
+and beta-TCVAE have the same nets, data and number of steps. Scores are computed from posterior
+means of the whole data set. The scores of shuffled codes are those of a code without information.
+Ten seeds take 22 minutes on one shared CPU core, 11 of them CPU time. Expect beta-TCVAE and
+FactorVAE to be the best methods by most scores, and annealed capacity to be the worst by seven of
+ten. `--preset paper` is the protocol of Locatello et al. 2019: convolutional nets, images of 64x64
+pixels, 300,000 steps with batches of 64, and six regularisation strengths of each method with 50
+seeds each.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import TEST_SEED
 
 GAMMA = 1000.0  # weight of the term of annealed capacity (Burgess et al. 2018)
-# The regularisation strengths of the protocol; with `--strengths 1` the third one is used.
+# The regularisation strengths of the protocol of Locatello et al. 2019; with `--strengths 1` only
+# the third one is used.
 STRENGTHS = {
     "beta-vae": (1.0, 2.0, 4.0, 6.0, 8.0, 16.0),  # beta
     "annealed": (5.0, 10.0, 25.0, 50.0, 75.0, 100.0),  # nats of capacity at the end of annealing
@@ -61,7 +63,7 @@ SHUFFLED = "shuffled codes"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 10  # number of models with different seeds, trained together in one program
     steps: int = 2_500  # optimiser steps
@@ -78,7 +80,7 @@ class Config(Numbers):
     learning_rate: float = 1e-3  # learning rate of Adam
     points: int = 1_000  # examples on which scores train classifiers; half as many test these
     draws: int = 200  # samples of each code for the mutual information gap of samples
-    trees: Literal["forest", "boosted"] = "forest"  # trees of DCI; disentanglement_lib has boosted
+    trees: Literal["forest", "boosted"] = "forest"  # trees of DCI; disentanglement_lib: boosted
 
 
 PAPER = Config(
@@ -110,7 +112,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def objective(method: str, strength: float, config: Config) -> Objective:
-    """Returns the objective of a method: the ELBO with the method's regulariser."""
+    """Returns the objective of a method with a regularisation strength."""
     if method == "beta-vae":
         return ae.elbo(beta=strength)
     if method == "annealed":
@@ -142,7 +144,7 @@ def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[A
     if adversarial:
         hidden = (config.critic,) * config.critic_layers
         parts = {"critic": ae.nets.MLP(hidden, shape=(1,), activation=jax.nn.leaky_relu)}
-        # The critic's Adam has shorter averages (Kim and Mnih 2018, appendix A).
+        # The moving averages of the critic's Adam are shorter (Kim and Mnih 2018, appendix A).
         quick = optax.adam(config.learning_rate, b1=0.5, b2=0.9)
         tx = optax.multi_transform({"critic": quick, "vae": tx}, _side)
     model = ae.Autoencoder(
@@ -157,7 +159,7 @@ def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[A
 
 
 def _side(params: Any) -> Any:
-    """Labels parameters by their optimiser: those of the critic "critic", all others "vae"."""
+    """Returns the label of each parameter's optimiser: "critic" for the critic's, else "vae"."""
     return {part: "critic" if part == "parts_critic" else "vae" for part in params}
 
 
@@ -193,14 +195,14 @@ def scored(
 ) -> dict[str, float]:
     """Computes all scores from the posteriors of the whole data set and its factors.
 
-    Two scores leave out the factor shape: the SAP of regression, since shape has no order, and the
-    MIG of samples, as in Chen et al. 2018.
+    Two scores leave out the factor "shape": `sap_of_regression`, because shapes have no order, and
+    `mig_of_samples`, as in Chen et al. 2018.
 
     Args:
       config: the experiment's settings.
       mean: f[N, L], the posterior means.
-      log_std: f[N, L], the logarithms of the posterior deviations.
-      factors: i[N, 5].
+      log_std: f[N, L], the logarithms of the posterior standard deviations.
+      factors: i[N, 5], the factors of variation.
     """
     points = {"train": config.points, "test": config.points // 2}
     dci = scores.dci(mean, factors, **points, classifier=_forest(config))
@@ -221,7 +223,10 @@ def scored(
 
 
 def _forest(config: Config) -> Callable[[], Any] | None:
-    """Returns a factory of random forests for DCI, as in its paper, or None for boosted trees."""
+    """Returns a function that makes a random forest for DCI, or None for boosted trees.
+
+    The paper of DCI uses random forests.
+    """
     if config.trees == "boosted":
         return None
     from sklearn.ensemble import RandomForestClassifier
@@ -236,7 +241,7 @@ def _stacked(splits: Splits) -> np.ndarray:
 
 
 def _codes(model: Any, variables: Variables, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
-    """Returns means and log deviations of the posteriors of the whole data set, f32[N, L] each."""
+    """Returns the means and log_stds of the posteriors of the whole data set, f32[N, L] each."""
     found = [evaluation.posteriors(model, variables, split, batch=2048) for split in splits]
     return np.concatenate([p.mean for p in found]), np.concatenate([p.log_std for p in found])
 

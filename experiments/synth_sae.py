@@ -1,14 +1,15 @@
-"""All sparse codes on activations with known features: explained variance, features found.
+"""All sparse autoencoders on activations with known features: how well do they find these?
 
     python -m experiments synth-sae
     python -m experiments peers runs/synth-sae --peer-python PATH   # with sae-lens and torch
 
-The data has 512 features of a reduced SynthSAEBench in 64 dimensions, 5.9 of which are active in a
-token on average, and is read from an activation store. Dictionaries have 256 latents. Each type is
-trained at three numbers of active latents with three seeds, all nine in one compiled program on the
-same tokens. The second command trains SAELens' SAEs on the same tokens in the same order and adds
-their results. It takes 12 minutes on one CPU core, and 10 for SAELens. Expect these explained
-variances (and mean correlations with the true features, MCC) at 3 active latents: L1
+The data is that of a reduced SynthSAEBench with 512 features in 64 dimensions, 5.9 of which are
+active in a token on average; it is read from an activation store. Dictionaries have 256 latents.
+Each type is trained for three numbers of active latents with three seeds, and these nine models are
+trained in one compiled program on the same tokens. The second command trains SAELens' SAEs on the
+same tokens in the same order and adds their results. The first command takes 12 minutes on one CPU
+core, and the second 10. Expect with 3 active latents these explained variances (and mean
+correlations with the true features, MCC): L1
 0.38 (0.55), April 0.62 (0.57), annealed 0.73 (0.65), TopK by norm 0.81 (0.66), AbsTopK 0.82 (0.60),
 Matryoshka 0.83 (0.66), TopK 0.84 (0.62), BatchTopK 0.86 (0.66), Gated 0.86 (0.67), JumpReLU 0.88
 (0.67). This is the order of the literature, L1 < Gated ~ TopK <= BatchTopK ~ JumpReLU, except that
@@ -28,7 +29,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     seeds: int = 3  # number of seeds for each code and L0, all trained on the same tokens
     steps: int = 5_000  # optimiser steps
@@ -39,7 +40,7 @@ class Config(Numbers):
     size: int = 64  # dimensions of a token
     least: float = 0.01  # probability of the rarest feature
     latents: int = 256  # latents of each dictionary
-    l0: tuple[int, ...] = (3, 2, 4)  # numbers of active latents; SAELens is compared at the first
+    l0: tuple[int, ...] = (3, 2, 4)  # numbers of active latents; SAELens is trained for the first
     learning_rate: float = 1e-3  # learning rate of Adam
 
 
@@ -49,7 +50,7 @@ def recipe(config: Config) -> SynthBench:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns name -> `Job` (models and their training) for each code, swept over L0."""
+    """Returns name -> `Job` (models and their training) for each code; a job sweeps over L0."""
     check(config, "tokens", "features", "size", "latents")
     if not config.l0 or not 1 <= min(config.l0) <= max(config.l0) <= config.latents:
         raise ae.UserError(

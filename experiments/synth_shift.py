@@ -1,12 +1,12 @@
-"""Data whose mean is 20 times its deviation: latents die unless the mean is subtracted.
+"""Data whose mean is 20 times its standard deviation: most latents die unless it is subtracted.
 
     python -m experiments synth-shift
 
 The data has the features of synth-sae, and a constant is added to every token so that ||mean|| /
-||std|| = 20. TopK with 32 of 512 latents and AuxK is trained twice: with the mean subtracted, which
-is the default, and without. `silent` is the share of latents that were not active in the last 1,000
-steps. It takes 11 minutes on 2 CPU cores that had other work as well. Expect a `silent` of 0 % with
-the mean subtracted, and of 92 % without.
+||std|| = 20. A TopK with 32 of 512 latents active and the AuxK loss is trained twice: with the mean
+subtracted, which is the default, and without. `silent` is the share of latents that were not active
+in the last 1,000 steps. The experiment takes 11 minutes on 2 shared CPU cores. Expect `silent` to
+be 0 % with the mean subtracted, and 92 % without.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from experiments.shared import synth
 from experiments.shared.experiment import Members, Splits
 from experiments.shared.training import Job, Numbers, check
 
-SILENCE = 1_000  # steps without activation after which a latent counts as silent
+SILENCE = 1_000  # number of steps without activation after which a latent is silent
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 5_000  # optimiser steps
     batch: int = 2_048  # examples in a batch
     tokens: int = 400_000  # number of train tokens
     features: int = 512  # number of true features
     size: int = 64  # dimensions of a token
-    latents: int = 512  # latents of each dictionary, 8 for each dimension
+    latents: int = 512  # latents of each dictionary; 512 are 8 for each dimension
     k: int = 32  # number of active latents
     gamma: float = 20.0  # ||mean|| / ||std|| of the data
     learning_rate: float = 1e-3  # learning rate of Adam
 
 
 def recipe(config: Config) -> SynthBench:
-    """Returns the description of the data, with a mean `gamma` times the standard deviation."""
+    """Returns the description of data whose mean is `gamma` times its standard deviation."""
     made = SynthBench(config.features, config.size, least=0.01)
     tokens = made.block(0).dense(config.features) @ made.dictionary()
     offset = round(config.gamma * float(np.linalg.norm(tokens.std(axis=0))), 1)
@@ -73,7 +73,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes the share of silent latents and the test figures of each job."""
+    """Computes the share of silent latents and the test results of each job."""
 
     def one(model: Any, variables: Variables) -> dict[str, Any]:
         ages = np.asarray(get(variables, AGE))

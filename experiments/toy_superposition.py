@@ -1,13 +1,14 @@
-"""Toy superposition: do sparse codes find 512 features in 256 dimensions?
+"""Toy superposition: do sparse autoencoders find 512 features in 256 dimensions?
 
     python -m experiments toy-superposition
 
 The data is that of Sharkey, Braun and Millidge (2022): 512 correlated features, some far more
-common than others, and 5 of them active in a token on average. The first job is the paper's
-experiment: L1 with unit atoms, at several weights of the L1 norm. TopK, BatchTopK and JumpReLU are
-trained at several numbers of active latents for comparison. MMCS is the paper's score: the mean
-over features of the largest cosine with an atom. It takes 5 minutes on one CPU core. Expect an MMCS
-of 0.87 for L1 at weight 1 and for BatchTopK at 5, and of 0.88 for JumpReLU at 5.
+common than others, of which on average 5 are active in a token. The first job is the paper's
+experiment: L1 with atoms of norm 1, for several weights of the L1 norm. For comparison, TopK,
+BatchTopK and JumpReLU are trained for several numbers of active latents. MMCS is the paper's score:
+the mean over features of the largest cosine with an atom. The experiment takes 5 minutes on one CPU
+core. Expect an MMCS of 0.87 for L1 with weight 1 and for BatchTopK with 5 active latents, and of
+0.88 for JumpReLU with 5.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from experiments.shared.training import Job, Numbers, check
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 5_000  # optimiser steps
     batch: int = 256  # examples in a batch
@@ -44,7 +45,10 @@ def recipe(config: Config) -> Superposition:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns name -> `Job` (models and their training): L1 swept over weights, others over L0."""
+    """Returns name -> `Job` (models and their training) for each code.
+
+    The job of L1 sweeps over weights of the L1 norm, and the others over L0.
+    """
     check(config, "tokens", "features", "size", "latents")
     if (
         not config.l1

@@ -281,8 +281,8 @@ def test_missing_values_are_left_out_by_the_mask_even_as_nan():
         (lambda: bounds.piwae(-1), "groups = -1"),
         (lambda: bounds.miwae(2.5), "groups = 2.5"),
         (lambda: bounds.ciwae(1.5), "beta = 1.5"),
-        (lambda: bounds.miwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
-        (lambda: bounds.piwae(5).reduce(cost()), "12 draws do not make 5 equal groups"),
+        (lambda: bounds.miwae(5).reduce(cost()), "12 draws cannot be divided into 5 equal groups"),
+        (lambda: bounds.piwae(5).reduce(cost()), "12 draws cannot be divided into 5 equal groups"),
     ],
 )
 def test_refusals(act, said):

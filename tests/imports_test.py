@@ -26,7 +26,7 @@ PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "boun
 ROWS: list[set[str]] = [
     {"types", "errors"},
     {"checks", "contracts", "events", "files", "normal", "optional", "variables"},
-    {"kernels"},
+    {"kernels", "sound"},
     PARTS,
     {"model", "objective"},
     {"training"},
@@ -44,7 +44,18 @@ FLAX = {"types", "contracts", "losses", "model", "training"}
 FLAX |= {"nets", "bottlenecks", "priors", "likelihoods", "language"}
 
 HEAVY = ["tensorflow_datasets", "tensorflow", "grain", "array_record", "matplotlib", "sklearn"]
-HEAVY += ["PIL", "tyro", "rich", "safetensors", "torch", "transformers", "gguf", "tokenizers"]
+HEAVY += [
+    "soundfile",
+    "soxr",
+    "PIL",
+    "tyro",
+    "rich",
+    "safetensors",
+    "torch",
+    "transformers",
+    "gguf",
+    "tokenizers",
+]
 
 
 def room(path: pathlib.Path) -> str:

@@ -160,7 +160,7 @@ def test_a_part_of_ones_own_goes_all_the_way(kind, splits, tmp_path):
     trained(tmp_path / "run", 4)
     assert same(trained(tmp_path / "run", 8).params, whole.params)
 
-    with pytest.raises(ae.UserError, match=r"outside_parts_test.* cannot be made again"):
+    with pytest.raises(ae.UserError, match=r"outside_parts_test.* cannot be rebuilt"):
         ae.load(tmp_path / "run")
     variables = ae.load(tmp_path / "run", model=model).variables
     assert same(variables["params"], whole.params)

@@ -66,8 +66,8 @@ def another_event():
 REFUSED = {
     "rank": (
         pictures_without_channels,
-        "the encoder Conv gives shape (2, 16) for x of shape (8, 28, 28), whose first axis is the "
-        "batch",
+        "the encoder Conv returns shape (2, 16) for x of shape (8, 28, 28), whose first axis is "
+        "the batch",
     ),
     "event": (
         another_event,
@@ -86,7 +86,8 @@ REFUSED = {
     ),
     "codebook": (
         codebook_under_a_standard_prior,
-        "the rate needs a code that is drawn from q(z | x), and VectorCode is not",
+        "the latent of a VectorCode holds the indices of codes, to which the prior Standard gives "
+        "no probability: pair priors.Codes with VectorQuantised",
     ),
     "draws": (one_draw, "this bound reduces several draws, but draws is 1"),
     "mesh": (idle_axis, "nothing is sharded over the mesh axis 'batch', so its 4 devices"),

@@ -1,7 +1,8 @@
 """Bottlenecks: modules that turn the encoder's features into a code.
 
-The code is what the decoder decodes, with what the loss needs, such as a posterior's parameters.
-`aejax.contracts` defines what a bottleneck (`Bottleneck`) and a code (`Code`) must have.
+A code holds the latent z that the decoder decodes and what the loss needs, such as the parameters
+of the posterior. `aejax.contracts` defines which attributes and methods a bottleneck (`Bottleneck`)
+and a code (`Code`) must have.
 """
 
 from aejax.bottlenecks.covariance import FullGaussian, FullGaussianCode

@@ -55,18 +55,18 @@ class FullGaussianCode(NamedTuple):
 
 
 class FullGaussian(VectorBottleneck):
-    """Draws z = location + cholesky @ noise, with noise ~ N(0, 1).
+    """Draws z = location + cholesky @ noise, with noise ~ N(0, I).
 
-    See Kingma and Welling 2019, section 2.5.1. L (L + 3) / 2 statistics are linear in the features:
-    the location, the logarithm of the Cholesky factor's diagonal, and the entries below the
-    diagonal.
+    See Kingma and Welling 2019, section 2.5.1. A linear layer maps the features to L (L + 3) / 2
+    values: the location, the logarithm of the Cholesky factor's diagonal, and the factor's entries
+    below the diagonal.
     """
 
     @nn.compact
     def __call__(
         self, features: Array, key: Key | None, given: Given = NOTHING
     ) -> FullGaussianCode:
-        """Draws the code of features [B, ...]; without a key z is the location."""
+        """Draws the code of features [B, ...]; if key is None, z is the location."""
         count = self.latents
         rows, columns = np.tril_indices(count, -1)
         statistics = nn.Dense(2 * count + len(rows), name="statistics")(

@@ -1,10 +1,11 @@
 """Code shared by the normalising-flow posteriors: the base Gaussian, the steps and their code.
 
-    base  ~ N(location, exp(log_scale)^2)          the parameters are linear in the features
+    base  ~ N(location, exp(log_scale)^2)          a linear layer computes both from the features
     z     = step_T(... step_1(base))               each step is invertible, given the features
     log q = log N(base) - sum of the steps' log |det dz / dbase|  (Rezende and Mohamed 2015, eq. 7)
 
-A step is a Linen module (z, features) -> (z', log|det|), f32[B, L] and f32[B].
+A step is a Linen module that is called with (z, features) and returns the transformed z',
+f32[B, L], and log |det dz' / dz|, f32[B].
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from aejax.types import Array, Key
 
 
 class FlowCode(NamedTuple):
-    """A draw z from q(z | x), with all that log q(z | x) needs; at other z it is not known."""
+    """A draw z from q(z | x), with the values from which log q(z | x) of this z is computed.
+
+    The density of another z cannot be computed, because the steps have no inverse here.
+    """
 
     z: Array  # f32[B, L]
     base: Array  # f32[B, L], the draw from the base Gaussian, the input of the first step
@@ -40,8 +44,8 @@ class FlowCode(NamedTuple):
         """Computes log q(z | x), f32[B].
 
         Raises:
-          UserError: if stick is True. "Sticking the landing" (Roeder et al. 2017) needs log q as a
-            function of z while the steps are constant, and so the inverse of the steps.
+          UserError: if stick is True. "Sticking the landing" (Roeder et al. 2017) differentiates
+            log q with respect to z only, for which the steps would have to be inverted.
         """
         if stick:
             raise UserError(
@@ -53,13 +57,13 @@ class FlowCode(NamedTuple):
 
 
 class Base(nn.Module):
-    """The diagonal Gaussian that a flow starts from; its parameters are linear in the features."""
+    """The diagonal Gaussian that a flow starts from; a linear layer computes its parameters."""
 
     latents: int
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None) -> FlowCode:
-        """Draws from the base Gaussian: a FlowCode without steps. If key is None, z is the mean."""
+        """Draws z from the base Gaussian, before any step; if key is None, z is the mean."""
         statistics = nn.Dense(2 * self.latents, name="statistics")(features)
         location, log_scale = mean_and_log_std(statistics)
         base = location
@@ -73,9 +77,9 @@ def flow(base: Base, steps: Sequence[Any], features: Array, key: Key | None) -> 
 
     Args:
       base: the base Gaussian.
-      steps: modules (z, features) -> (z', log|det|).
+      steps: modules that map (z, features) to (z', log |det dz' / dz|), applied in this order.
       features: the encoder's output, [B, ...].
-      key: the random key of the draw; None: the mean of the base Gaussian is transformed.
+      key: the random key of the draw; None: the steps transform the mean of the base Gaussian.
     """
     features = flatten(features).astype(jnp.float32)
     code = base(features, key)

@@ -1,4 +1,4 @@
-"""Inverse autoregressive flows: the shift and scale of a latent depend on earlier latents."""
+"""Inverse autoregressive flows: each latent is shifted and scaled as a function of earlier ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MADE(nn.Module):
     The masks are those of MADE (Germain et al. 2015).
 
     Attributes:
-      widths: sizes of the hidden layers; the features are inputs of each of these layers.
+      widths: sizes of the hidden layers; the features are an additional input of each of them.
       activation: the activation after each hidden layer.
     """
 
@@ -51,11 +51,12 @@ class MADE(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, features: Array) -> tuple[Array, Array]:
-        """Maps z f32[B, L] and features f32[B, D] to two arrays f32[B, L]."""
+        """Maps z f32[B, L] and features f32[B, D] to the two outputs, both f32[B, L]."""
         count = z.shape[-1]
         degrees, hidden = tuple(range(1, count + 1)), z
         for i, width in enumerate(self.widths):
-            # Degrees cycle through 1 to L - 1: no output could use a unit that depends on all L.
+            # Degrees cycle through 1 to L - 1, because no output may use a unit that depends on
+            # all L latents.
             new = tuple(j % max(count - 1, 1) + 1 for j in range(width))
             hidden = MaskedDense(degrees, new, name=f"hidden_{i}")(hidden)
             hidden = hidden + nn.Dense(width, use_bias=False, name=f"features_{i}")(features)
@@ -72,9 +73,9 @@ class MADE(nn.Module):
 class AutoregressiveStep(nn.Module):
     """One step of the flow: computes s z + (1 - s) m, then reverses the order of the latents.
 
-    The shift m and the gate s = sigmoid(a + 1) are computed by a net in which m and a of a latent
-    depend on earlier latents (Kingma et al. 2016, equations 13 and 14). Because of the offset 1, s
-    is initially close to 1, as section 4 advises.
+    A masked net computes the shift m and the gate s = sigmoid(a + 1) of each latent from the
+    features and the earlier latents only (Kingma et al. 2016, equations 13 and 14). Because of the
+    offset 1, s is initially close to 1, as section 4 of the paper advises.
     """
 
     widths: Sequence[int]
@@ -106,7 +107,7 @@ class InverseAutoregressive(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """Draws the code of features [B, ...]; without a key there is no noise."""
+        """Draws the code of features [B, ...]; without a key the steps transform the base mean."""
         check_count(self, 0, "flows")
         whole_widths = all(whole(width) and width >= 1 for width in self.widths)
         check(self, "widths", lambda _: whole_widths, "whole numbers, 1 or more")

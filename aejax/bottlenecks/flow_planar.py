@@ -1,4 +1,4 @@
-"""Planar flows: each step moves z along u by an amount that depends on z along w."""
+"""Planar flows: each step moves z along a vector u, as a function of the inner product w z."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aejax.types import Array, Key
 
 
 class PlanarStep(nn.Module):
-    """One step of the flow: z + u tanh(w z + b), where u, w and b are linear in the features.
+    """One step of the flow: z + u tanh(w z + b); a linear layer maps features to u, w and b.
 
     Source: Rezende and Mohamed 2015, equation 10.
     """
@@ -47,7 +47,7 @@ class Planar(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """Draws the code of features [B, ...]; without a key there is no noise."""
+        """Draws the code of features [B, ...]; without a key the steps transform the base mean."""
         check_count(self, 0, "flows")
         steps = [PlanarStep(name=f"flow_{i}") for i in range(self.flows)]
         return flow(Base(self.latents, name="base"), steps, features, key)

@@ -17,8 +17,9 @@ class SylvesterStep(nn.Module):
     """One step of the flow: z + Q R tanh(R' Q^T z + b) (van den Berg et al. 2018, equation 13).
 
     Q f32[L, M] has orthonormal columns; R and R' f32[M, M] are upper triangular with diagonals in
-    (-1, 1). All of them depend on the features. Q comes from a QR decomposition. The paper's
-    iteration yields orthonormal columns, which the determinant assumes, only when it has converged.
+    (-1, 1). All of them are computed from the features. Q comes from a QR decomposition instead of
+    the paper's iteration, whose columns are orthonormal, as the determinant assumes, only once it
+    has converged.
 
     Attributes:
       columns: M, the number of directions.
@@ -35,10 +36,11 @@ class SylvesterStep(nn.Module):
         start = nn.initializers.constant(np.eye(count, columns, dtype=np.float32).reshape(-1))
         directions = nn.Dense(count * columns, bias_init=start, name="directions")(features)
         q = jnp.linalg.qr(directions.reshape((size, count, columns)))[0]
-        # One matrix holds R above its diagonal and R', transposed, below it.
+        # One matrix stores R above its diagonal and the transpose of R' below it.
         both = nn.Dense(columns * columns, name="triangles")(features)
         both = both.reshape((size, columns, columns))
-        # The factor 0.999 keeps the diagonals from 1 and -1, where the determinant rounds to 0.
+        # The factor 0.999 keeps the diagonals away from 1 and -1, where the determinant could be
+        # rounded to 0.
         diagonals = 0.999 * jnp.tanh(nn.Dense(2 * columns, name="diagonals")(features))
         first, second = jnp.split(diagonals, 2, axis=-1)
         eye = jnp.eye(columns)[None]
@@ -48,13 +50,14 @@ class SylvesterStep(nn.Module):
         along = jnp.sum(q * z[..., None], axis=1)
         height = jnp.tanh(jnp.sum(r_inner * along[:, None, :], axis=-1) + b)
         move = jnp.sum(r * height[:, None, :], axis=-1)
-        # Equation 14: the determinant of a triangular matrix, whose factors are all positive.
+        # By equation 14, the determinant is that of a triangular matrix: the product of 1 + slope,
+        # whose factors are all positive.
         slope = (1.0 - jnp.square(height)) * first * second
         return z + jnp.sum(q * move[:, None, :], axis=-1), jnp.sum(jnp.log1p(slope), axis=-1)
 
 
 class Sylvester(VectorBottleneck):
-    """A diagonal Gaussian, transformed by orthogonal Sylvester flows that depend on the features.
+    """A diagonal Gaussian, transformed by Sylvester flows whose parameters depend on the features.
 
     Attributes:
       latents: the number of latents L.
@@ -67,7 +70,7 @@ class Sylvester(VectorBottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> FlowCode:
-        """Draws the code of features [B, ...]; without a key there is no noise.
+        """Draws the code of features [B, ...]; without a key the steps transform the base mean.
 
         Raises:
           UserError: if columns is not between 1 and the number of latents.

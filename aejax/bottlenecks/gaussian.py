@@ -53,15 +53,15 @@ class GaussianCode(NamedTuple):
 
 
 class Gaussian(VectorBottleneck):
-    """Draws z = mean + exp(log_std) * noise, noise ~ N(0, 1).
+    """Draws z = mean + exp(log_std) * noise, with noise ~ N(0, I).
 
-    The mean and log_std are linear in the features (Kingma and Welling 2014, section 2.4), except
-    that a log_std outside [-10, 4] is bounded softly; see `aejax.normal.bounded`.
+    A linear layer maps the features to the mean and log_std (Kingma and Welling 2014, section 2.4),
+    except that a log_std outside [-10, 4] is bounded softly; see `aejax.normal.bounded`.
     """
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> GaussianCode:
-        """Draws the code of features [B, ...]; without a key z is the mean."""
+        """Draws the code of features [B, ...]; if key is None, z is the mean."""
         statistics = nn.Dense(2 * self.latents, name="statistics")(
             flatten(features).astype(jnp.float32)
         )
@@ -69,9 +69,11 @@ class Gaussian(VectorBottleneck):
 
 
 def drawn(statistics: Array, key: Key | None) -> GaussianCode:
-    """Draws a code from f32[B, 2 L], the means followed by the log_stds, which are then bounded.
+    """Draws a code from a diagonal Gaussian; if key is None, z is the mean.
 
-    If key is None, z is the mean.
+    Args:
+      statistics: f32[B, 2 L], the means followed by the log standard deviations, which are bounded here.
+      key: the random key of the draw, or None.
     """
     mean, log_std = mean_and_log_std(statistics)
     code = GaussianCode(mean, mean, log_std)

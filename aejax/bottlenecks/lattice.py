@@ -17,22 +17,31 @@ from aejax.types import Array, Key
 
 
 class LatticeCode(NamedTuple):
-    """Points of a lattice, the grid of all combinations of levels, with their indices."""
+    """Quantised points with their indices in the lattice, the set of all combinations of levels."""
 
     z: Array  # f32[B, *positions, len(levels)], in [-1, 1]; gradients pass the rounding unchanged
     indices: Array  # i32[B, *positions], the index of each point, from 0
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
+        """Returns the indices, i32[B, *positions], which are the variable that a prior models."""
         return self.indices
+
+    def log_q(self, stick: bool = False) -> Array:
+        """Returns zeros, f32[B]: the indices are certain given x, so their probability is 1.
+
+        Args:
+          stick: ignored, since q has no parameters that receive a gradient.
+        """
+        return jnp.zeros(self.indices.shape[:1])
 
 
 class FiniteScalarQuantised(Bottleneck):
     """Finite scalar quantisation (FSQ): each coordinate is squashed by tanh and rounded to a level.
 
-    The gradient passes the rounding unchanged (straight-through). The codes are all combinations of
-    levels, so it needs no learned codebook and no commitment term (Mentzer et al. 2024, section 3).
+    The gradient passes the rounding unchanged (straight-through). Every combination of levels is a
+    code, so neither a learned codebook nor a commitment term is needed (Mentzer et al. 2024,
+    section 3).
 
     Attributes:
       levels: the number of levels of each coordinate, 2 to 1,000; (8, 5, 5, 5) gives 1,000 codes.
@@ -57,7 +66,8 @@ class FiniteScalarQuantised(Bottleneck):
         """Checks the levels and declares the projection.
 
         Raises:
-          UserError: if a number of levels is not from 2 to 1000, or the indices do not fit int32.
+          UserError: if a coordinate has fewer than 2 or more than 1000 levels, or if the largest
+            index does not fit int32.
         """
         # With more than 1000 levels, the margin of 1e-3 in `__call__` would exceed half a level.
         if not self.levels or min(self.levels) < 2 or max(self.levels) > 1000:
@@ -78,11 +88,12 @@ class FiniteScalarQuantised(Bottleneck):
         levels = np.asarray(self.levels, np.float32)
         # The range extends slightly beyond the outermost levels, so that tanh can reach these.
         half = (levels - 1.0) * (1.0 + 1e-3) / 2.0
-        # The levels are the integers from -(levels // 2) on, so an even number of them is centred
-        # at -0.5.
+        # The levels are consecutive integers that start at -(levels // 2), so the centre of an
+        # even number of them is -0.5.
         offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
-        # The shift maps 0 to a level. With 2 levels, all values near 0 would then have the same
-        # level, so there the threshold between the levels is at 0 instead.
+        # The shift makes an encoded value of 0 fall on a level. A coordinate with 2 levels has no
+        # shift, so that the threshold between its levels is at 0; otherwise all values near 0 would
+        # have the same level.
         shift = np.where(levels == 2, 0.0, np.arctanh(offset / half)).astype(np.float32)
         around = (1,) * (encoded.ndim - 1)
         half, offset, shift = (a.reshape((*around, -1)) for a in (half, offset, shift))
@@ -101,6 +112,10 @@ class FiniteScalarQuantised(Bottleneck):
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
 
     def _basis(self, ndim: int) -> np.ndarray:
-        """Returns each coordinate's place value in the index, i32[1, ..., len(levels)]."""
+        """Returns the place value of each coordinate, i32[1, ..., len(levels)].
+
+        The index of a point is the sum over the coordinates of level * place value, as in a
+        positional numeral system.
+        """
         basis = np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
         return basis.reshape((*(1,) * (ndim - 1), -1))

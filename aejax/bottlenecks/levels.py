@@ -26,7 +26,7 @@ from aejax.types import Array, Key
 class LevelsCode(NamedTuple):
     """A draw from q(z_1 | x) q(z_2 | x, z_1) ..., diagonal Gaussians given the levels above."""
 
-    levels: tuple[GaussianCode, ...]  # from the top down
+    levels: tuple[GaussianCode, ...]  # the codes of the levels, from the top down
     z: Any  # the decoder's input: the tuple of all levels, or the last state of the prior's trunk
 
     @property
@@ -50,7 +50,7 @@ class UpwardCode(NamedTuple):
     (`contracts.TopDownCode`), and the KL that they compute for each level would be wrong here.
     """
 
-    steps: tuple[GaussianCode, ...]  # from the top down
+    steps: tuple[GaussianCode, ...]  # the codes of the levels, from the top down
     z: Any  # the decoder's input: the lowest level, f32[B, L_L]
 
     @property
@@ -76,9 +76,9 @@ class Levels(Bottleneck):
     """Draws from q(z_1 | x) q(z_2 | x, z_1) ..., top level first, as the HVAE and ladder VAEs do.
 
     Each net is called with (features, (state, context)) and returns f32[B, 2 L_l], the means
-    followed by the log deviations. The state is the tuple of the levels above. But if the prior has
-    a deterministic trunk (`priors.Ladder`, Soenderby et al. 2016), it is the state of the trunk,
-    which posterior and prior then share.
+    followed by the log standard deviations. The state is the tuple of the z of the levels above.
+    But if the prior has a deterministic trunk, a net that posterior and prior share
+    (`priors.Ladder`, Soenderby et al. 2016), the state is that of the trunk.
 
     Attributes:
       latents: the sizes L_l of the levels, from the top down.
@@ -96,10 +96,11 @@ class Levels(Bottleneck):
 
     @nn.compact
     def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> LevelsCode:
-        """Draws the levels; without a key each level is its mean given the means above.
+        """Draws all levels; if key is None, each level is its mean given the means above.
 
         Raises:
-          UserError: if there is not one net, and one entry of a tuple of features, for each level.
+          UserError: if the number of nets, or of entries of a tuple of features, is not the number
+            of levels.
         """
         count = len(self.latents)
         each = features if isinstance(features, tuple) else (features,) * count
@@ -131,8 +132,8 @@ class UpwardLevels(Bottleneck):
     Attributes:
       latents: the sizes L_l of the levels, from the top down.
       nets: one net for each level but the lowest, from the top down. A net is called with (the
-        level below, context) and returns f32[B, 2 L_l], the means followed by the log deviations.
-        The means and log deviations of the lowest level are linear in the features.
+        level below, context) and returns f32[B, 2 L_l], the means followed by the log standard
+        deviations. The lowest level has a linear layer of the features instead of a net.
     """
 
     latents: Sequence[int]
@@ -145,7 +146,7 @@ class UpwardLevels(Bottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> UpwardCode:
-        """Draws the levels; without a key each level is its mean given the mean below.
+        """Draws all levels; if key is None, each level is its mean given the mean below.
 
         Raises:
           UserError: if there is not one net for each level but the lowest.
@@ -196,11 +197,20 @@ def _advance(level: int, state: Any, z: Array, given: Given) -> Any:
 
 
 def _drawn(statistics: Array, latents: int, key: Key | None) -> GaussianCode:
-    """Draws a level from its means and log deviations f32[B, 2 L]; without a key z is the mean."""
+    """Draws the code of one level; if key is None, z is the mean.
+
+    Args:
+      statistics: f32[B, 2 L], the means followed by the log standard deviations.
+      latents: the level's size L.
+      key: the random key of the draw, or None.
+
+    Raises:
+      UserError: if the statistics have another shape.
+    """
     if statistics.shape[1:] != (2 * latents,):
         raise UserError(
             f"the net of a level with {latents} latents returns shape {statistics.shape[1:]}, but "
-            f"must return ({2 * latents},), the means followed by the log deviations: change its "
-            "shape"
+            f"must return ({2 * latents},), the means followed by the log standard deviations: "
+            "change the output shape of that net"
         )
     return drawn(statistics, key)

@@ -19,7 +19,7 @@ class PointCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns z, the value whose density a prior, if any, evaluates, f32[B, L]."""
+        """Returns z, f32[B, L], the value at which a prior evaluates its density."""
         return self.z
 
 

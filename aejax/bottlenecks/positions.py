@@ -42,7 +42,12 @@ class Positions(nn.Module):
 
 
 def check_indices(part: Any, latent: Array) -> None:
-    """Raises UserError unless the latents are integers, which index the codes."""
+    """Raises UserError unless the latents are integers, because they are indices of codes.
+
+    Args:
+      part: the bottleneck, whose class name the message contains.
+      latent: the array to check.
+    """
     if not jnp.issubdtype(latent.dtype, jnp.integer):
         raise UserError(
             f"the latents of {type(part).__name__} are integer indices of codes, but these have "
@@ -51,5 +56,5 @@ def check_indices(part: Any, latent: Array) -> None:
 
 
 def straight_through(encoded: Array, quantised: Array) -> Array:
-    """Returns `quantised`, with its gradient passed to `encoded` instead (Bengio et al. 2013)."""
+    """Returns `quantised`, whose gradient flows to `encoded` unchanged (Bengio et al. 2013)."""
     return jax.lax.stop_gradient(quantised) + (encoded - jax.lax.stop_gradient(encoded))

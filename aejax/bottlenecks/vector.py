@@ -24,19 +24,27 @@ class VectorCode(NamedTuple):
 
     @property
     def latent(self) -> Array:
-        """Returns the indices, whose probability a prior would evaluate, i32[B, *positions]."""
+        """Returns the indices, i32[B, *positions], which are the variable that a prior models."""
         return self.indices
+
+    def log_q(self, stick: bool = False) -> Array:
+        """Returns zeros, f32[B]: the indices are certain given x, so their probability is 1.
+
+        Args:
+          stick: ignored, since q has no parameters that receive a gradient.
+        """
+        return jnp.zeros(self.indices.shape[:1])
 
 
 class VectorQuantised(Bottleneck):
     """Replaces each encoded vector by the nearest codebook vector (VQ-VAE).
 
     See van den Oord et al. 2017. The gradient passes the replacement unchanged (straight-through).
-    The codebook is not a parameter but in the collection `memory`: each of its vectors is a moving
-    average of the encoded vectors that were nearest to it (appendix A.1). It is updated in training
-    only, after the batch was quantised. A codebook vector that is hardly ever chosen is dead and
-    restarts at an encoded vector of the batch (Dhariwal et al. 2020, section 3). At first all
-    vectors are dead, so the first batch initialises them.
+    The codebook is not a parameter. It is stored in the variable collection `memory`, and each of
+    its vectors is a moving average of the encoded vectors that were nearest to it (appendix A.1).
+    It is updated in training only, after the batch was quantised. A codebook vector that is hardly
+    ever chosen is dead, and is replaced by an encoded vector of the batch (Dhariwal et al. 2020,
+    section 3). At first all vectors are dead, so the first batch initialises them.
 
     Attributes:
       codes: the number of vectors in the codebook.
@@ -44,9 +52,9 @@ class VectorQuantised(Bottleneck):
       positions: the shape of one example's grid of vectors. Features [B, *positions, channels] are
         projected at each position; features of any other shape are flattened and projected.
       decay: the factor by which the moving averages decay in each step.
-      restart: a vector is dead if the moving average of how often it is chosen is at most this
-        share of the average if all vectors were chosen equally often.
-      window: the number of steps over which usage is counted; an epoch is a good choice.
+      restart: a vector is dead if the moving average of how often a batch chooses it is at most
+        `restart` times what it would be if all vectors were chosen equally often.
+      window: the number of steps over which `usage` counts choices; an epoch is a good choice.
     """
 
     codes: int
@@ -62,7 +70,7 @@ class VectorQuantised(Bottleneck):
         return tuple(self.positions)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection and the collection `memory`.
+        """Checks the attributes, and declares the projection and the running averages.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -79,7 +87,7 @@ class VectorQuantised(Bottleneck):
         self.steps = self.variable("memory", "steps", zeros, (), jnp.int32)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> VectorCode:
-        """Quantises features [B, ...]; the key only draws where dead vectors restart."""
+        """Quantises features [B, ...]; the key only draws the replacements of dead vectors."""
         encoded = self.encode(features)
         indices = nearest(encoded, self.codebook())
         z = straight_through(encoded, self.lift(indices))
@@ -100,13 +108,20 @@ class VectorQuantised(Bottleneck):
         return jnp.where(set_already, self.sums.value / jnp.where(set_already, counts, 1.0), 0.0)
 
     def usage(self) -> Array:
-        """Returns how often each vector was chosen in the last full window of steps, f32[codes]."""
+        """Returns how often each vector was chosen in the last complete window, f32[codes]."""
         return self.last.value
 
     def _remember(self, rows: Array, indices: Array, key: Key | None) -> None:
-        """Updates `memory` with encoded vectors f32[R, size] and their nearest indices i32[R]."""
+        """Updates the running averages in the collection `memory`.
+
+        Args:
+          rows: the encoded vectors of a batch, f32[R, size].
+          indices: the index of the codebook vector that is nearest to each, i32[R].
+          key: the key with which the replacements of dead vectors are drawn.
+        """
         new = jnp.zeros((self.codes,)).at[indices].add(1.0)
-        # The first batch meets an uninitialised codebook, so its choices do not count.
+        # The codebook is not initialised when it quantises the first batch, so the choices of that
+        # batch are not counted.
         new = jnp.where(jnp.any(self.counts.value > 0), new, 0.0)
         moved = jnp.zeros((self.codes, self.size)).at[indices].add(rows)
         counts = self.decay * self.counts.value + (1.0 - self.decay) * new
@@ -116,7 +131,7 @@ class VectorQuantised(Bottleneck):
         dead = counts <= self.restart * even
         if key is not None:
             rows = jax.random.permutation(key, rows)
-        # The n-th dead vector restarts at the n-th row; if rows are too few, they are reused.
+        # The n-th dead vector is replaced by the n-th row; if rows are too few, they are reused.
         turn = (jnp.cumsum(dead) - 1) % rows.shape[0]
         self.counts.value = jnp.where(dead, even, counts)
         self.sums.value = jnp.where(dead[:, None], even * jnp.take(rows, turn, axis=0), sums)
@@ -131,15 +146,16 @@ class VectorQuantised(Bottleneck):
 def nearest(vectors: Array, codebook: Array) -> Array:
     """Returns the index of the nearest row of codebook f32[codes, size] to each vector, i32[...].
 
-    It compares ||v - c||^2 without the term ||v||^2, which does not depend on c, so that one matrix
-    product suffices.
+    The distance ||v - c||^2 is compared without the term ||v||^2, which does not depend on c, so
+    that one matrix product computes all distances.
 
     Args:
       vectors: f32[..., size].
       codebook: f32[codes, size].
     """
     rows = vectors.reshape((math.prod(vectors.shape[:-1]), vectors.shape[-1]))
-    # By default accelerators round both factors to bfloat16 and would miss the nearest vector.
+    # By default accelerators round both factors to bfloat16, after which another vector could seem
+    # to be the nearest.
     product = jnp.matmul(rows, codebook.T, precision="highest")
     distance = jnp.sum(jnp.square(codebook), axis=-1)[None] - 2.0 * product
     return jnp.argmin(distance, axis=-1).astype(jnp.int32).reshape(vectors.shape[:-1])

@@ -5,6 +5,7 @@ from aejax.data.arrays import arrays, splits
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
+from aejax.data.sound.sounds import sounds
 from aejax.data.sources import source
 from aejax.data.split import Split
 from aejax.data.statistics import statistics
@@ -21,6 +22,7 @@ __all__ = [
     "changed",
     "changes",
     "images",
+    "sounds",
     "source",
     "splits",
     "statistics",

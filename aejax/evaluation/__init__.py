@@ -1,10 +1,12 @@
-"""Evaluation: pure functions (model, variables, data, key) that measure a trained model on data.
+"""Evaluation: pure functions (model, variables, data, key) that evaluate a trained model on data.
 
-Functions that draw no random numbers take no key. Each function compiles once per model; if several
-models were trained together by `seeds`, call it once for each (`over_seeds`), without recompiling.
+Functions that draw no random numbers have no argument key. Each function compiles once per model.
+If several models were trained together by `seeds`, use `over_seeds` to call a function for each of
+them without recompiling it.
 """
 
 from aejax.evaluation import decoding, disentanglement, generation
+from aejax.evaluation.absorption import Absorption, absorption
 from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
 from aejax.evaluation.batches import Data, each, means, over_seeds
 from aejax.evaluation.chains import Walk
@@ -18,14 +20,19 @@ from aejax.evaluation.decomposition import (
 )
 from aejax.evaluation.examples import Nearest, chosen, nearest, undrawn, varied
 from aejax.evaluation.features import Recovery, recovery
+from aejax.evaluation.firings import Firings, firings
 from aejax.evaluation.generation import Quality, quality
 from aejax.evaluation.latents import ActiveUnits, active_units, kl_per_dimension, latents
 from aejax.evaluation.likelihood import Elbo, Nll, elbo, nll
 from aejax.evaluation.names import figure_name
 from aejax.evaluation.paths import Paths, paths
 from aejax.evaluation.principal import Plane, Principal, plane, principal, project, rebuild
+from aejax.evaluation.probing import Probe, probe
+from aejax.evaluation.profiles import Profile, profiles
 from aejax.evaluation.reconstruction import Reconstruction, reconstruction
+from aejax.evaluation.recovered import Recovered, explained_by_position, recovered
 from aejax.evaluation.sparsity import Sparsity, sparsity
+from aejax.evaluation.uniqueness import Shared, shared_latents
 from aejax.evaluation.units import (
     TopExamples,
     Units,
@@ -38,6 +45,7 @@ from aejax.evaluation.units import (
 from aejax.evaluation.usage import collapsed, usage
 
 __all__ = [
+    "Absorption",
     "ActiveUnits",
     "Annealed",
     "Bidirectional",
@@ -45,19 +53,25 @@ __all__ = [
     "Data",
     "Decomposition",
     "Elbo",
+    "Firings",
     "Nearest",
     "Nll",
     "Paths",
     "Plane",
     "Posteriors",
     "Principal",
+    "Probe",
+    "Profile",
     "Quality",
     "Reconstruction",
+    "Recovered",
     "Recovery",
+    "Shared",
     "Sparsity",
     "TopExamples",
     "Units",
     "Walk",
+    "absorption",
     "active_units",
     "agreement",
     "annealed",
@@ -70,7 +84,9 @@ __all__ = [
     "disentanglement",
     "each",
     "elbo",
+    "explained_by_position",
     "figure_name",
+    "firings",
     "generation",
     "kl_per_dimension",
     "latents",
@@ -84,11 +100,15 @@ __all__ = [
     "plane",
     "posteriors",
     "principal",
+    "probe",
+    "profiles",
     "project",
     "quality",
     "rebuild",
     "reconstruction",
+    "recovered",
     "recovery",
+    "shared_latents",
     "signed",
     "sparsity",
     "top_examples",

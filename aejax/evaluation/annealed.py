@@ -1,9 +1,10 @@
 """Estimates log p(x) without the encoder, by annealed importance sampling.
 
-A chain moves latents from the prior to the posterior through p(z) p(x | z)^b, where b rises from 0
-to 1, by Hamiltonian Monte Carlo. Its weights bound log p(x) from below. For data that the model
-itself generated, the latents are known, and a chain in the reverse direction bounds log p(x) from
-above (bidirectional Monte Carlo).
+By Hamiltonian Monte Carlo, a chain moves latents from the prior to the posterior through densities
+proportional to p(z) p(x | z)^b, where b rises from 0 to 1. The logarithm of its mean importance
+weight is in expectation a lower bound of log p(x). For data that the model itself generated, the
+latents are known, and chains in the reverse direction give an upper bound (bidirectional Monte
+Carlo).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Annealed(NamedTuple):
 
 
 class Bidirectional(NamedTuple):
-    """Bounds of log p(x), in nats, from both sides, for data that the model generated."""
+    """A lower and an upper bound of log p(x), in nats, for data that the model generated."""
 
     target: np.ndarray  # [N, *event], the data
     lower: np.ndarray  # f32[N], in expectation at most log p(x)
@@ -40,7 +41,10 @@ class Bidirectional(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """The mean of upper - lower, in nats; in expectation, no bound is further off than this."""
+        """Returns the mean of upper - lower, in nats.
+
+        In expectation the error of either bound is at most this gap.
+        """
         return float(np.mean(np.asarray(self.upper, np.float64) - self.lower))
 
 
@@ -55,8 +59,8 @@ def annealed(
 ) -> Annealed:
     """Estimates log p(x) by annealed importance sampling (Neal 2001; Wu et al. 2017).
 
-    Separate chains tune the step sizes, which are then fixed: a chain that adapts its own step size
-    does not leave its distribution invariant, and its weights would not bound log p(x).
+    Separate chains tune the step sizes, which are then fixed, because a chain that adapts its own
+    step size does not leave its distribution invariant, so its weights give no bound of log p(x).
 
     Args:
       model: a model with a prior that can be sampled, a likelihood, and real-valued latents.
@@ -106,7 +110,7 @@ def bidirectional(
     """
     _check(model, key, walk)
     if examples < 1:
-        raise UserError(f"examples is {examples}: draw 1 or more")
+        raise UserError(f"examples is {examples}: give 1 or more")
     drawing, moving = jax.random.split(key)
     static, index = Static(model), jnp.arange(examples)
     batch, z = _drawn(static, variables, drawing, examples, context)
@@ -182,7 +186,7 @@ def _upper(
 
 
 def _keys(key: Key, index: Array) -> Any:
-    """Returns an example's keys: for tuning, initial latents, chains `up` and chains `down`."""
+    """Returns the keys of an example: for tuning, the initial latents, `up` and `down`."""
     return jax.random.split(jax.random.fold_in(key, index), 4)
 
 

@@ -1,4 +1,4 @@
-"""Runs evaluations over data in batches of one size, and over models trained by `seeds`."""
+"""Applies functions to all data in batches of equal size, and to each model trained by `seeds`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = 256  # examples per block of `in_blocks`
 
 
 class Static:
-    """A model as a static argument of jit: equal models share one compiled program.
+    """Makes a model usable as a static argument of jit, so that equal models share one program.
 
     A model that cannot be hashed, for example because an attribute is a list, equals only itself.
     """
@@ -44,7 +44,7 @@ class Static:
 
 
 class FullBatch(NamedTuple):
-    """One batch of an evaluation, which always has the full size."""
+    """One batch of an evaluation; the last one is padded to the size of the others."""
 
     batch: Batch  # leaves [B, ...]
     index: Array  # i32[B], the indices of the examples in the data
@@ -52,7 +52,7 @@ class FullBatch(NamedTuple):
 
 
 def full_batches(data: Any, size: int) -> Iterator[FullBatch]:
-    """Yields all examples in order, in batches of one size, so that programs compile only once.
+    """Yields all examples in order, in batches of equal size, so that programs compile only once.
 
     Args:
       data: a split, an array [N, *event], or a Batch (see `aejax.data.fixed`).
@@ -62,7 +62,7 @@ def full_batches(data: Any, size: int) -> Iterator[FullBatch]:
       UserError: if `data` is none of these or has no examples, or if size < 1.
     """
     if size < 1:
-        raise UserError(f"the evaluation's batch is {size}: give 1 or more examples")
+        raise UserError(f"batch is {size}, the number of examples at a time: give 1 or more")
     data = as_data(data)
     if len(data) < 1:
         raise UserError("there are no examples to evaluate: give a split that is not empty")
@@ -76,10 +76,10 @@ def full_batches(data: Any, size: int) -> Iterator[FullBatch]:
 
 
 def in_blocks(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Applies a function to blocks of ROWS examples, whatever B is.
+    """Applies a function to consecutive blocks of ROWS examples of a batch of any size B.
 
-    The rounding of a float32 matrix product depends on its shape. Blocks of one size make the
-    results independent of B.
+    The rounding of a float32 matrix product depends on its shape. Because all blocks have the same
+    size, the results do not depend on B.
 
     Args:
       function: a function of the arrays, with leaves [ROWS, ...], and of a bool[ROWS] that is False
@@ -111,10 +111,10 @@ def _padded(batch: Batch, count: int, size: int) -> Batch:
 
 
 def collect(function: Callable[[Batch, Array], Any], data: Data, size: int) -> Any:
-    """Applies a function (batch, index) -> leaves [B, ...] to all data, in batches of one size.
+    """Applies a function to all data in batches of equal size, and concatenates the results.
 
     Args:
-      function: a function of a Batch and of the indices i32[B] of its examples.
+      function: maps a Batch and the indices i32[B] of its examples to a pytree of leaves [B, ...].
       data: N examples: a split, an array [N, *event], or a Batch.
       size: B, the number of examples at a time.
 
@@ -134,7 +134,7 @@ def each(variables: Variables, seeds: int | None) -> Iterator[Variables]:
 
     Args:
       variables: variables with leaves [S, ...], or those of a single model if seeds is None.
-      seeds: S, or None.
+      seeds: the number of models S, or None.
     """
     if seeds is None:
         yield variables
@@ -152,7 +152,7 @@ def over_seeds(
       function: a function of the variables of one model, for example
         `lambda v: nll(model, v, test, key, draws=100)`.
       variables: variables with leaves [S, ...], or those of a single model if seeds is None.
-      seeds: S, or None.
+      seeds: the number of models S, or None.
 
     Returns:
       The results of the function, as numpy arrays [S, ...], where S = 1 if seeds is None.
@@ -162,7 +162,7 @@ def over_seeds(
 
 
 def means(record: Any) -> dict[str, np.ndarray]:
-    """Averages each field of a result over the examples.
+    """Returns the mean of each field of a result over the examples.
 
     Args:
       record: a named tuple of arrays [N] or [S, N], such as Elbo.

@@ -20,12 +20,12 @@ _RATE = 0.1
 class Walk(NamedTuple):
     """The settings of the Hamiltonian Monte Carlo chains of annealed importance sampling.
 
-    With more chains, temperatures or leapfrog steps the bounds are tighter and take longer.
+    More chains, temperatures or leapfrog steps make the bounds tighter and take longer.
     """
 
-    chains: int = 16  # chains for each example
-    temperatures: int = 500  # intermediate distributions between prior and posterior
-    leapfrogs: int = 10  # leapfrog steps of one proposal
+    chains: int = 16  # the number of chains for each example
+    temperatures: int = 500  # T, the number of moves of a chain, each at a higher temperature
+    leapfrogs: int = 10  # the number of leapfrog steps of one proposal
     step: float = 0.1  # the initial size of a leapfrog step, which is then adapted
     accept: float = 0.65  # the acceptance rate to which the step size is adapted
 
@@ -42,7 +42,7 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
     """Returns the densities of a batch that holds one example.
 
     Raises:
-      UserError: from `draw`, if the latents are not real numbers.
+      UserError: when `draw` is called, if the latents are not real numbers.
     """
     bound = model.bind(variables)
     many: Batch = jax.tree.map(lambda a: jnp.repeat(a, chains, axis=0), without_missing(batch))
@@ -67,7 +67,10 @@ def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Dens
 
 
 def temperatures(count: int) -> np.ndarray:
-    """Returns temperatures from 0 to 1, densest at both ends, f32[count + 1] (Wu et al. 2017)."""
+    """Returns temperatures from 0 to 1, f32[count + 1], which are densest near both ends.
+
+    The temperature is the exponent b of p(z) p(x | z)^b (Wu et al. 2017).
+    """
     squashed = 1.0 / (1.0 + np.exp(-np.linspace(-4.0, 4.0, count + 1)))
     return ((squashed - squashed[0]) / (squashed[-1] - squashed[0])).astype(np.float32)
 
@@ -75,8 +78,8 @@ def temperatures(count: int) -> np.ndarray:
 def tuned(density: Density, walk: Walk, key: Key) -> Array:
     """Returns the leapfrog step size at each temperature, f32[T], found by adaptive chains.
 
-    These chains start from separate draws, because step sizes that depended on the starting points
-    of the weighted chains would bias their weights.
+    These chains start from draws of their own, because step sizes that depend on the starting
+    points of the chains `up` would bias the weights of those chains.
     """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
@@ -116,8 +119,8 @@ def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Ar
 def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
     """Runs the chains from posterior draws to the prior; their mean weight estimates 1 / p(x).
 
-    This is the reverse of `up`: at each temperature the chain moves first, and then its weight is
-    updated (Grosse et al. 2015).
+    The order of operations is the reverse of that in `up`: at each temperature the chain moves
+    first, and then its weight is updated (Grosse et al. 2015).
 
     Returns:
       The log-weights f32[C].
@@ -142,7 +145,7 @@ def _path(walk: Walk, key: Key, steps: Array) -> tuple[Array, Array, Array, Key]
 def _move(
     density: Density, walk: Walk, key: Key, z: Any, temperature: Array, step: Array
 ) -> tuple[Any, Array]:
-    """Moves each chain by one Metropolis-adjusted proposal.
+    """Proposes a move of each chain by Hamiltonian dynamics, and accepts or rejects it.
 
     Returns:
       The new latents, and the mean acceptance probability f32[].

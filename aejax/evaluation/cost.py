@@ -1,4 +1,4 @@
-"""Estimates how long an importance-weighted NLL will take, to print this before it is computed."""
+"""Estimates how long an importance-weighted NLL takes, to print the time before it is computed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aejax.types import Variables
 
 
 class Cost(NamedTuple):
-    """The estimated cost of an importance-weighted NLL."""
+    """The cost of an importance-weighted NLL; its string is a sentence to print."""
 
     examples: int  # N, the number of examples
     draws: int  # K, the number of draws for each example
@@ -39,7 +39,7 @@ def nll_cost(
 ) -> Cost:
     """Estimates how long `nll` takes for one model, by timing a few groups of draws.
 
-    It compiles the program that `nll` runs, so `nll` need not compile it again.
+    It compiles the program that `nll` runs, so that `nll` does not compile it again.
 
     Args:
       model: as in `nll`.

@@ -1,7 +1,8 @@
 """Reconstructions, samples, interpolations and traversals of a trained model.
 
-All functions are pure and return arrays. `variables` are those of one model. If S models were
-trained together by `seeds`, so that leaves are [S, ...], `member(variables, 0)` selects the first.
+All functions are pure. Their argument `variables` holds the variables of one model. If S models
+were trained together by `seeds`, so that leaves are [S, ...], `member(variables, i)` selects those
+of model i.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SIZE = 500  # examples per batch
 
 
 class Latents(NamedTuple):
-    """The noiseless codes of some examples, and how much each latent varies or costs."""
+    """The codes of N examples without noise, and a measure of how much each latent is used."""
 
     mean: np.ndarray  # f[N, L], the latents without noise
     activity: np.ndarray  # f[L], the mean KL of each latent in nats, or the variance of `mean`
@@ -30,7 +31,7 @@ class Latents(NamedTuple):
 
 
 def member(variables: Variables, i: int) -> Variables:
-    """Selects the variables of model i from those of S models, whose leaves are [S, ...]."""
+    """Returns the variables of model i, given those of S models, whose leaves are [S, ...]."""
     return jax.tree.map(lambda leaf: leaf[i], variables)
 
 
@@ -46,7 +47,7 @@ def reconstruct(model: Any, variables: Variables, batch: Batch) -> np.ndarray:
 def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = None) -> np.ndarray:
     """Draws n latents from the prior and returns the means that the decoder predicts, f[n, *event].
 
-    Neither the encoder nor the parameters of the bottleneck are used.
+    The parameters of the encoder and the bottleneck are not used.
 
     Raises:
       UserError: if the model has no prior.
@@ -59,7 +60,7 @@ def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = N
 
 
 def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Latents:
-    """Returns the noiseless codes of the first n examples, and how active each latent is.
+    """Returns the codes of the first n examples without noise, and how active each latent is.
 
     Args:
       model: a model with codes f32[B, L], or levels of such codes, which are concatenated.
@@ -69,7 +70,7 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
 
     Returns:
       Latents. The activity is the mean KL from the prior if the KL has a closed form, and otherwise
-      the variance of the noiseless code over the examples.
+      the variance of the codes over the examples.
     """
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
@@ -95,7 +96,7 @@ def latent(model: Any, variables: Variables, batch: Batch) -> Any:
 
 
 def parted(shape: Any, latent: Array) -> Any:
-    """Splits a latent f[B, L] into the levels of a hierarchical model.
+    """Splits a latent f[B, L] of a hierarchical model into a tuple of levels f[B, L_l].
 
     The latent of any other model is returned unchanged.
 
@@ -152,7 +153,7 @@ def traverse(
     values: np.ndarray,
     context: Any = None,
 ) -> np.ndarray:
-    """Decodes copies of a latent in each of which one dimension is set to another value.
+    """Decodes copies of one latent; in each copy, one dimension is set to another value.
 
     Args:
       model: a model with latents f32[B, L], or levels of such latents.
@@ -181,7 +182,7 @@ def fitted_samples(
 ) -> np.ndarray:
     """Draws n codes from a Gaussian fitted to `codes` f[N, L] and decodes them: f[n, *event].
 
-    This is how an autoencoder without a prior can generate samples (Ghosh et al. 2020).
+    In this way an autoencoder without a prior can generate samples (Ghosh et al. 2020).
     """
     noise = np.asarray(jax.random.normal(key, (n, codes.shape[1])), np.float64)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(codes, rowvar=False)))
@@ -206,7 +207,7 @@ def generated(
 def _between(start: Any, end: Any, share: Array) -> Any:
     """Returns (1 - t) start + t end for each t of share f[T]: leaves [P, ...] -> [P T, ...].
 
-    Leaves that are not floats cannot be interpolated and keep the values of the start.
+    Leaves that are not floats cannot be interpolated, so the values of `start` are repeated.
     """
 
     def mix(a: Array, b: Array) -> Array:
@@ -221,5 +222,5 @@ def _between(start: Any, end: Any, share: Array) -> Any:
 
 
 def _jit(model: Any, run: Any) -> Any:
-    """Compiles run(bound model, argument) to a function of (variables, argument)."""
+    """Returns the compiled function of (variables, argument) for run(bound model, argument)."""
     return jax.jit(lambda variables, value: model.apply(variables, value, method=run))

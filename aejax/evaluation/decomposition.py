@@ -2,8 +2,8 @@
 
     E KL(q(z | x) || p(z)) = I(x; z) + TC(z) + sum_j [log q(z_j) - log p(z_j)]
 
-Here q(z) is the exact mean of the posteriors of all N examples; only the expectation over z is
-estimated, from draws (Hoffman and Johnson 2016; Chen et al. 2018, equation 2).
+Here q(z) is the mean of the posteriors of all N examples, without an approximation. Only the
+expectation over z is estimated, from draws (Hoffman and Johnson 2016; Chen et al. 2018, eq. 2).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def decomposition(
     Args:
       model: a model with a prior, and a posterior that is a diagonal Gaussian.
       variables: the variables of one model, without a leading axis of seeds.
-      data: N examples (a split, an array or a Batch), the mean of whose posteriors is q(z).
+      data: N examples (a split, an array or a Batch); q(z) is the mean of their posteriors.
       key: the key of the draws.
       draws: the number of codes drawn for each example.
       batch: the number of examples at a time; memory grows with batch * N * L.
@@ -83,7 +83,7 @@ def decomposition(
     if draws < 1:
         raise UserError(f"draws is {draws}: give 1 or more")
     if model.prior is None:
-        raise UserError("a model without a prior has no KL to decompose: give Autoencoder one")
+        raise UserError("a model without a prior has no KL to decompose: give Autoencoder a prior")
     all_posteriors = posteriors(model, variables, data, batch=batch)
     evaluate = functools.partial(_terms, Static(model), variables, all_posteriors)
 
@@ -137,6 +137,6 @@ def _check(code: Any) -> None:
     """Raises UserError for a code that is not a diagonal Gaussian."""
     if not isinstance(code, DiagonalCode):
         raise UserError(
-            f"this measure needs the marginal density of each latent, which a "
-            f"{type(code).__name__} does not have: use it for diagonal Gaussian posteriors"
+            f"this function needs the marginal density of each latent, which a "
+            f"{type(code).__name__} does not have: use a model with a diagonal Gaussian posterior"
         )

@@ -24,17 +24,19 @@ class Nearest(NamedTuple):
 def chosen(split: Split, indices: np.ndarray) -> Batch:
     """Returns the examples of a split with the given indices as one Batch, leaves [n, ...].
 
-    If the split is prepared at random, such as by binarisation, a fixed key is used.
+    If the split changes examples at random, for example by binarisation, a fixed key is used.
     """
     key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
     return split.prepare(key, split.rows(np.asarray(indices)))
 
 
 def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
-    """Returns the indices of min(n, N) examples, such that consecutive ones cycle through classes.
+    """Returns the indices of min(n, N) examples, i64[...], whose classes take turns.
+
+    The first examples of each class come first, then the second ones, and so on.
 
     Args:
-      labels: i[N], or None, which selects the first n examples.
+      labels: i[N], the classes of the examples; None: the first n examples are selected.
       n: the number of examples to select.
       examples: N, the number of examples in the data.
     """
@@ -42,7 +44,7 @@ def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
         return np.arange(min(n, examples))
     order = np.argsort(labels, kind="stable")
     counts = np.unique(labels, return_counts=True)[1]
-    # Sorts by the rank of each example within its class, and then by class.
+    # The examples are sorted by their rank within their class, and then by class.
     place = np.empty(examples, np.int64)
     place[order] = np.concatenate([np.arange(count) for count in counts])
     return np.lexsort((labels, place))[:n]

@@ -25,22 +25,24 @@ from aejax.types import Array, Batch, Variables
 class Pairs(NamedTuple):
     """Pairs of a latent and the feature with which it is compared."""
 
-    latents: np.ndarray  # i64[P], the indices of the latents, rows of the dictionary
-    features: np.ndarray  # i64[P], the indices of the features, rows of the truth
+    latents: np.ndarray  # i64[P], the indices of the latents in the dictionary
+    features: np.ndarray  # i64[P], the indices of the features in the truth
     cosine: np.ndarray  # f64[P], the signed cosine of the two directions
 
 
 class Detection(NamedTuple):
-    """For each pair, how well the latent, as a detector, predicts that its feature is active."""
+    """For each pair, how well the activity of the latent predicts the activity of its feature."""
 
-    precision: np.ndarray  # f64[P], share of the latent's firings at which the feature is active
-    recall: np.ndarray  # f64[P], share of the feature's activations at which the latent fires
+    # f64[P], of the tokens in which the latent is active, the share in which the feature is.
+    precision: np.ndarray
+    # f64[P], of the tokens in which the feature is active, the share in which the latent is.
+    recall: np.ndarray
     f1: np.ndarray  # f64[P], the harmonic mean of precision and recall
     examples: int  # N, the number of tokens
 
 
 class Recovery(NamedTuple):
-    """How many of the true features a dictionary has found."""
+    """Scores of how well a dictionary has found the true features."""
 
     mcc: float  # mean |cosine| over a one-to-one matching
     mmcs: float  # mean over the features of the largest cosine with any latent
@@ -67,20 +69,21 @@ def cosines(dictionary: np.ndarray, truth: np.ndarray) -> np.ndarray:
     a, b = np.asarray(dictionary, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:
         raise UserError(
-            f"the dictionary has shape {a.shape} and the truth {b.shape}: give [m, d] and [G, d]"
+            f"the dictionary has shape {a.shape} and the true directions {b.shape}: give [m, d] "
+            "and [G, d]"
         )
     return _unit(a) @ _unit(b).T
 
 
 def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
-    """Matches latents with features one to one, with the largest sum of |cosine| (Hungarian).
+    """Matches latents with features one to one, so that the sum of |cosine| is largest.
 
     Args:
       dictionary: f[m, d], one latent per row.
       truth: f[G, d], one feature per row.
 
     Returns:
-      Pairs, with P = min(m, G) in the order of the latents; what has no partner is left out.
+      P = min(m, G) pairs in the order of the latents; the other latents or features are left out.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -92,8 +95,8 @@ def matched(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
 def nearest(dictionary: np.ndarray, truth: np.ndarray) -> Pairs:
     """Pairs each latent with the feature of largest |cosine|; a feature may have several latents.
 
-    SynthSAEBench computes precision, recall and F1 of these P = m pairs, whereas `recovery` uses
-    those of `matched`.
+    SynthSAEBench computes precision, recall and F1 of these P = m pairs, but `recovery` computes
+    them of the pairs of `matched`.
     """
     cosine = cosines(dictionary, truth)
     features = np.argmax(np.abs(cosine), axis=1)
@@ -107,7 +110,7 @@ def mcc(pairs: Pairs) -> float:
 
 
 def mmcs(dictionary: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the mean max cosine similarity (MMCS) of features and latents (Sharkey et al. 2022).
+    """Returns the mean maximum cosine similarity (MMCS) of Sharkey et al. 2022.
 
     It is the mean over the features of the largest signed cosine with any latent.
     """
@@ -121,20 +124,20 @@ def detection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], pairs: Pairs) -> 
     are integers, so the result does not depend on how the tokens are divided into chunks.
 
     Args:
-      chunks: for each chunk of n tokens, their codes f[n, m] (a latent is active if not zero) and
-        their features f[n, G] (active if above zero).
+      chunks: for each chunk, a group of n tokens, their codes f[n, m] (a latent is active if it is
+        not zero) and their features f[n, G] (a feature is active if it is above zero).
       pairs: the pairs of latents and features.
 
     Raises:
-      UserError: if there is no chunk, or a chunk has different numbers of codes and of features.
+      UserError: if there is no chunk, or if a chunk has different numbers of codes and features.
     """
     both, fired, present = (np.zeros(len(pairs.latents), np.int64) for _ in range(3))
     examples = 0
     for codes, features in chunks:
         if len(codes) != len(features):
             raise UserError(
-                f"a chunk has codes of {len(codes)} tokens, features of {len(features)}: give the "
-                "codes and features of the same tokens"
+                f"a chunk has the codes of {len(codes)} tokens but the features of "
+                f"{len(features)}: give the codes and features of the same tokens"
             )
         on = np.asarray(codes)[:, pairs.latents] != 0
         real = np.asarray(features)[:, pairs.features] > 0
@@ -143,7 +146,7 @@ def detection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], pairs: Pairs) -> 
         present += np.sum(real, axis=0)
         examples += len(codes)
     if examples == 0:
-        raise UserError("there are no tokens to detect features in: give one chunk or more")
+        raise UserError("there are no tokens to evaluate: give one chunk of tokens or more")
     share = both / np.maximum(fired, 1), both / np.maximum(present, 1)
     return Detection(*share, 2.0 * both / np.maximum(fired + present, 1), examples)
 
@@ -167,8 +170,8 @@ def recovery(
       truth: f[G, d], the directions of the features.
       features: the features of the tokens, f[N, G] or f[B, T, G]; or a function (start, stop) ->
         f[stop - start, G] that returns the features of tokens start to stop - 1.
-      dictionary: f[m, d], the directions to compare with the truth; None uses the decoder's atoms,
-        in the scale of the data.
+      dictionary: f[m, d], the directions to compare with the truth; None: the decoder's atoms, in
+        the units of the data.
       batch: the number of tokens at a time.
 
     Raises:
@@ -192,7 +195,7 @@ def recovery(
 
 
 def _features(features: Any) -> Callable[[int, int], np.ndarray]:
-    """Returns a function of (start, stop): the G features of tokens start to stop - 1, f[n, G]."""
+    """Returns a function (start, stop) -> the features of tokens start to stop - 1, f[n, G]."""
     if callable(features):
         return features  # pyright: ignore[reportReturnType]
     rows = np.asarray(features)

@@ -1,4 +1,4 @@
-"""Compares reconstructions with targets by angle, norm and shrinkage, summed in float64."""
+"""Compares the angles and norms of reconstructions with those of targets, in float64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 
 
 class Fidelity(NamedTuple):
-    """Sums over examples, f64[] each; the sums of several sets of examples can be added."""
+    """Sums over examples, each f64[]; the sums of several sets of examples can be added.
+
+    Here x is a target and x_hat its reconstruction.
+    """
 
     examples: float  # the number of examples with a nonzero target
     cosine: float  # the sum of cosines of x and x_hat, 0 where x_hat is zero
@@ -17,7 +20,7 @@ class Fidelity(NamedTuple):
     product: float  # the sum of <x, x_hat>
 
     def mean_cosine(self) -> float:
-        """Returns the mean cosine between target and prediction, or NaN without an example."""
+        """Returns the mean cosine between x and x_hat, or NaN if there is no example."""
         return self.cosine / self.examples if self.examples else float("nan")
 
     def l2_ratio(self) -> float:

@@ -1,7 +1,7 @@
-"""Compares generated examples with real ones, by features that a function computes of both.
+"""Compares generated examples with real ones, using features that a given function computes.
 
-The caller chooses the function, which returns f[N, D]. The Fréchet and kernel distances are FID and
-KID only with the features of Inception, not with those of another classifier.
+The Fréchet distance is the FID, and the kernel distance the KID, only if the features are those of
+the Inception classifier.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Quality(NamedTuple):
 
     frechet: float  # squared Fréchet distance of two Gaussians fitted to the features
     kernel: float  # squared maximum mean discrepancy, unbiased, so it may be slightly negative
-    precision: float  # share of generated examples within the estimated manifold of real ones
-    recall: float  # share of real examples within the estimated manifold of generated ones
+    precision: float  # share of generated examples in the estimated manifold of real ones
+    recall: float  # share of real examples in the estimated manifold of generated ones
     spread: float  # mean distance between two generated examples
 
 
@@ -55,7 +55,7 @@ def quality(
 
 
 def taken(features: Features, examples: np.ndarray, batch: int = 500) -> np.ndarray:
-    """Computes the features of all examples f[N, *event], in batches, f64[N, D]."""
+    """Returns the features of all examples f[N, *event], f64[N, D], computed in batches."""
     parts = [
         np.asarray(features(examples[start : start + batch]), np.float64)
         for start in range(0, len(examples), batch)
@@ -99,7 +99,7 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
       generated: f[M, D].
 
     Raises:
-      UserError: if a set has fewer than 2 examples or numbers that are not finite, or if the sets
+      UserError: if a set has fewer than 2 examples, if a feature is not finite, or if the sets
         differ in D.
     """
     real, generated = _checked(real, generated, least=2)
@@ -144,8 +144,8 @@ def precision_recall(
 def spread(features: np.ndarray) -> float:
     """Returns the mean distance between two different examples, from features f[N, D].
 
-    It is large for varied examples and small for copies of a few prototypes. The confidence of a
-    classifier cannot tell the two apart.
+    It is large for varied examples and small for copies of a few prototypes. A classifier's
+    confidence does not distinguish these cases.
     """
     features, _ = _checked(features, features, least=2)
     total = sum(float(np.sqrt(squares(rows, features)).sum()) for rows in _blocks(features))
@@ -174,13 +174,13 @@ def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns squared distances between rows, f[N, M]; identical rows have distance exactly 0."""
     found = np.sum(np.square(x), axis=1)[:, None] + np.sum(np.square(y), axis=1)[None]
     found -= 2.0 * (x @ y.T)
-    # Without a floor, rounding would give identical rows a distance of about 1e-8 of their norms.
+    # Rounding can give identical rows a small nonzero distance, so small distances are set to 0.
     floor = 64 * np.finfo(found.dtype).eps * np.max(found, initial=0.0)
     return np.where(found > floor, found, 0.0)
 
 
 def _covered(queries: np.ndarray, members: np.ndarray, neighbours: int) -> float:
-    """Returns the share of queries in the set that `members` cover (see `precision_recall`)."""
+    """Returns the share of queries in the region that `members` cover (see `precision_recall`)."""
 
     def reach(rows: np.ndarray) -> np.ndarray:
         # Entry 0 is the distance of the point to itself.
@@ -211,13 +211,16 @@ def _checked(real: Any, generated: Any, least: int) -> tuple[np.ndarray, np.ndar
     first, second = (np.asarray(x) for x in (real, generated))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise UserError(
-            f"features of shape {first.shape} and {second.shape} do not belong together: give "
-            "[N, D] and [M, D], with the same D"
+            f"features of shape {first.shape} and {second.shape} cannot be compared: give [N, D] "
+            "and [M, D], with the same D"
         )
     if min(len(first), len(second)) < least:
         raise UserError(
             f"{len(first)} and {len(second)} examples are too few: give {least} or more of each"
         )
     if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
-        raise UserError("some features are NaN or infinite: check the examples and the feature map")
+        raise UserError(
+            "some features are NaN or infinite: check the examples and the function that computes "
+            "the features"
+        )
     return first, second

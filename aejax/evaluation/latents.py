@@ -23,7 +23,7 @@ class ActiveUnits(NamedTuple):
 
 
 def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -> np.ndarray:
-    """Returns each example's noiseless code: the posterior mean, or the sparse code with its zeros.
+    """Returns each example's code without noise: the posterior mean, or the dense sparse code.
 
     Args:
       model: any Autoencoder.
@@ -40,7 +40,7 @@ def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -
 def kl_per_dimension(
     model: Any, variables: Variables, data: Data, key: Key, *, batch: int = 500
 ) -> np.ndarray:
-    """Returns the closed-form KL of each latent, averaged over the examples.
+    """Returns the KL of each latent, computed in closed form and averaged over the examples.
 
     Args:
       model: a model whose prior has a closed-form KL for its code.
@@ -54,11 +54,11 @@ def kl_per_dimension(
       f64[L], in nats.
 
     Raises:
-      UserError: if there is no prior, or no closed form.
+      UserError: if there is no prior, or if the KL has no closed form.
     """
     check_key(key)
     if model.prior is None:
-        raise UserError("a model without a prior has no KL: give Autoencoder one")
+        raise UserError("a model without a prior has no KL: give Autoencoder a prior")
     values = collect(functools.partial(_kl, Static(model), variables, key), data, batch)
     return np.asarray(np.mean(values, axis=0, dtype=np.float64))
 
@@ -66,13 +66,15 @@ def kl_per_dimension(
 def active_units(
     model: Any, variables: Variables, data: Data, *, threshold: float = 1e-2, batch: int = 500
 ) -> ActiveUnits:
-    """Counts the latents whose posterior mean varies with x (Burda et al. 2016, section 5.2).
+    """Returns the number of latents whose posterior mean varies with x, and their variances.
+
+    See Burda et al. 2016, section 5.2.
 
     Args:
       model: any Autoencoder.
       variables: the variables of one model, without a leading axis of seeds.
       data: N examples: a split, an array [N, *event], or a Batch.
-      threshold: the least variance of the posterior mean of an active latent.
+      threshold: a latent is active if the variance of its posterior mean exceeds this value.
       batch: the number of examples at a time.
     """
     means = latents(model, variables, data, batch=batch)
@@ -98,7 +100,8 @@ def _kl(static: Static, variables: Variables, key: Key, batch: Batch, index: Arr
         if values is None:
             raise UserError(
                 f"the KL of {type(code).__name__} under {type(bound.prior).__name__} has no "
-                "closed form per dimension: use elbo, which samples the rate"
+                "closed form per dimension: use evaluation.elbo, which estimates the rate from "
+                "draws"
             )
         return values[0]
 

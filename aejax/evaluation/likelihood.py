@@ -1,7 +1,7 @@
 """The likelihood of data under a model: the ELBO, and -log p(x) by importance weighting.
 
 Each draw of each example has its own key, fold_in(fold_in(key, example), draw). A result therefore
-depends neither on `batch` nor on `group`, and the first K draws are the same for every larger K.
+depends neither on `batch` nor on `group`, and a larger K only adds draws to those of a smaller K.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aejax.types import Array, Batch, Forward, Key, Variables
 
 
 class Elbo(NamedTuple):
-    """The evidence lower bound in nats and its parts: elbo = -(rate + distortion)."""
+    """The evidence lower bound and its two terms, in nats: elbo = -(rate + distortion)."""
 
     elbo: np.ndarray  # f32[N], -(rate + distortion)
     rate: np.ndarray  # f32[N], KL(q(z | x) || p(z))
@@ -32,7 +32,7 @@ class Elbo(NamedTuple):
 
 
 class Nll(NamedTuple):
-    """An estimate of -log p(x), which is too large in expectation, but less so for more draws."""
+    """An estimate of -log p(x); in expectation it is too large, and less so with more draws."""
 
     nll: np.ndarray  # f32[N], nats
     effective_sample_size: np.ndarray  # f32[N], from 1 (a single draw has all the weight) to K
@@ -96,8 +96,8 @@ def nll(
       key: the key of the draws.
       draws: K, the number of importance samples; published tables usually use 5000.
       batch: the number of examples at a time.
-      group: the number of draws at a time. Memory grows with batch * group, never with K. On CPUs,
-        more than about a thousand rows at a time exceed the cache and are slower.
+      group: the number of draws at a time. Memory grows with batch * group, not with K. On CPUs, a
+        batch * group above about a thousand exceeds the cache and is slower.
 
     Returns:
       Nll, with the effective sample size (sum w)^2 / sum w^2 of the K weights.
@@ -136,8 +136,8 @@ def check(model: Any, key: Key, draws: int, group: int) -> None:
     for part in ("prior", "likelihood"):
         if getattr(model, part) is None:
             raise UserError(
-                f"a model without a {part} gives data no probability: evaluate it with "
-                "reconstruction, or give Autoencoder one"
+                f"a model without a {part} does not define p(x): evaluate it with "
+                f"evaluation.reconstruction, or give Autoencoder a {part}"
             )
 
 
@@ -153,7 +153,7 @@ def importance(
 ) -> tuple[Array, Array]:
     """Returns -log mean w and (sum w)^2 / sum w^2 of each example's weights w, f32[B] each.
 
-    No shape depends on the number of draws K, so one compiled program serves every K, and its
+    No shape depends on the number of draws K, so the program is compiled once for every K, and its
     memory does not grow with K.
     """
 
@@ -163,7 +163,7 @@ def importance(
         largest, first, second = sums
         number = i * group + jnp.arange(group)
         rate, distortion = forwards(number, _sampled_rate)
-        # The last group may contain more draws than are left; the surplus gets weight 0.
+        # The last group may contain draws beyond the number `draws`; these get weight 0.
         log_weight = jnp.where((number < draws)[None], -(rate + distortion), -jnp.inf)
         new = jnp.maximum(largest, jnp.max(log_weight, axis=1))
         weight, shrink = jnp.exp(log_weight - new[:, None]), jnp.exp(largest - new)
@@ -244,7 +244,8 @@ def _sampled_rate(model: Any, forward: Forward) -> Array:
     if not isinstance(forward.code, RandomCode):
         raise UserError(
             f"a {type(forward.code).__name__} has no density q(z | x), so the model has no ELBO "
-            "and no NLL: evaluate it with reconstruction, or use a random bottleneck"
+            "and no NLL: evaluate it with evaluation.reconstruction, or use a bottleneck that "
+            "draws z, such as Gaussian"
         )
     return losses.rate()(model, forward)
 

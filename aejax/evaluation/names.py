@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from aejax.contracts import Likelihood
 
-# For grey values x, p^x (1 - p)^(1 - x) is not a normalised density, so it is no likelihood.
+# For grey values x, p^x (1 - p)^(1 - x) is not a normalised density, so it is not a likelihood.
 GREY = {"nll": "bce", "elbo": "bce_bound"}
 
 
 def figure_name(figure: str, binarised: str, likelihood: Likelihood | None) -> str:
     """Returns the name under which to report a result, such as "bce" instead of "nll".
 
-    For grey targets in (0, 1) a Bernoulli likelihood gives a cross-entropy and no NLL.
+    For grey targets in (0, 1), a Bernoulli "likelihood" is a cross-entropy and not an NLL.
 
     Args:
       figure: "nll", "elbo", or any other name, which is returned unchanged.

@@ -1,4 +1,4 @@
-"""Measures how smooth decoded paths between examples are, and how realistic their points are."""
+"""Measures how smooth and how realistic decoded paths between two examples are."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ class Paths(NamedTuple):
     """
 
     step_ratio: np.ndarray  # f64[P], the largest step / the mean step; 1 if all steps are equal
-    confidence: np.ndarray  # f64[P], the classifier's largest probability, mean over inner points
-    least_confidence: np.ndarray  # f64[P], the least such probability of an inner point
-    distance: np.ndarray  # f64[P], L2 to the nearest real example, mean over inner points
+    # f64[P], the classifier's largest class probability, averaged over the inner points.
+    confidence: np.ndarray
+    least_confidence: np.ndarray  # f64[P], the smallest such probability of an inner point
+    # f64[P], the L2 distance to the nearest real example, averaged over the inner points.
+    distance: np.ndarray
 
 
 def paths(frames: np.ndarray, probabilities: Features, real: np.ndarray) -> Paths:
-    """Computes the evenness of decoded paths, and how realistic their inner points are.
+    """Computes how even the steps of decoded paths are, and how realistic their inner points are.
 
     Args:
       frames: f[P, T, *event], T points of each path in order, including both ends.
-      probabilities: the class probabilities of an independent classifier, f[B, *event] ->
-        f[B, classes].
+      probabilities: a function that returns the class probabilities of an independent classifier,
+        f[B, *event] -> f[B, classes].
       real: f[N, *event], real examples; the ends of the paths should not be among them.
 
     Raises:
-      UserError: if the paths have no point between their ends, or if a path does not move.
+      UserError: if the paths have no inner point, or if all points of a path are equal.
     """
     count, points = frames.shape[:2]
     if points < 3:
         raise UserError(
-            f"a path of {points} points has none between its ends: give paths of 3 or more points"
+            f"a path of {points} points has no points between its ends: give 3 or more points"
         )
     between = frames[:, 1:-1].reshape(-1, *frames.shape[2:])
     confidence = taken(probabilities, between).max(axis=-1).reshape(count, -1)
@@ -51,10 +53,10 @@ def step_ratio(frames: np.ndarray) -> np.ndarray:
     """Returns the largest L2 step divided by the mean step of each path: f[P, T, *event] -> f64[P].
 
     Raises:
-      UserError: if a path does not move.
+      UserError: if all points of a path are equal.
     """
     flat = np.asarray(frames, np.float64).reshape(*frames.shape[:2], -1)
     steps = np.linalg.norm(np.diff(flat, axis=1), axis=-1)
     if not np.all(steps.sum(axis=1) > 0):
-        raise UserError("all points of a path are equal, so it does not move: give different ends")
+        raise UserError("all points of a path are equal: give paths with different ends")
     return steps.max(axis=1) / steps.mean(axis=1)

@@ -25,11 +25,11 @@ class Plane(NamedTuple):
     """Points projected onto a plane."""
 
     points: np.ndarray  # f[N, 2], the projected points
-    share: float  # the share of the variance that the plane keeps
+    share: float  # the share of the points' variance that lies in the plane
 
 
 def principal(x: np.ndarray, latents: int) -> Principal:
-    """Computes principal components by a singular value decomposition.
+    """Computes the leading principal components of data by a singular value decomposition.
 
     Args:
       x: [N, *event], the data.
@@ -50,13 +50,13 @@ def principal(x: np.ndarray, latents: int) -> Principal:
 
 
 def project(components: Principal, x: np.ndarray) -> np.ndarray:
-    """Returns the scores of data [N, *event] along the components, f64[N, L]."""
+    """Returns the coordinates of data [N, *event] along the components, f64[N, L]."""
     flat = np.asarray(x, np.float64).reshape(len(x), -1)
     return (flat - components.mean) @ components.directions.T
 
 
 def rebuild(components: Principal, scores: np.ndarray) -> np.ndarray:
-    """Reconstructs data, f64[N, D], from scores f[N, L] along the components."""
+    """Reconstructs data, f64[N, D], from coordinates f[N, L] along the components."""
     return scores @ components.directions + components.mean
 
 

@@ -1,4 +1,4 @@
-"""Measures the error of reconstructions without noise."""
+"""The error of reconstructions, computed without noise in the code."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""SAEBench's `core` measures, with its mistakes, to compare with its published tables.
+"""The `core` measures of SAEBench, including its mistakes, to compare with its published tables.
 
 Correct measures are in aejax.evaluation.sparsity. SAEBench's explained variance divides by a wrong
-total: for data of 64 dimensions with mean 3 and standard deviation 0.3, predicting the mean scores
-0.9885 instead of 0. All of these measures depend on how the tokens are divided into batches.
+total variance: for data of 64 dimensions with mean 3 and standard deviation 0.3, predicting the
+mean scores 0.9885 instead of 0. All of these measures depend on how the tokens are divided into
+batches.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class SAEBench(NamedTuple):
     saebench_mse: float  # mean over tokens of ||e||^2 divided by the size of the token's batch
     saebench_cossim: float  # mean cosine; NaN if any reconstruction is zero
     saebench_l2_ratio: float  # mean over tokens of ||x_hat|| / ||x||
-    saebench_relative_reconstruction_bias: float  # mean over the batches of each batch's ratio
+    # Mean over the batches of E||x_hat||^2 / E<x, x_hat>, computed in each batch.
+    saebench_relative_reconstruction_bias: float
 
 
 def saebench(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> SAEBench:
@@ -35,7 +37,8 @@ def saebench(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> SAEBench:
     Raises:
       UserError: if there is no batch.
     """
-    tokens: list[np.ndarray] = []  # per batch f64[B, 4]: legacy, error, cosine, ratio
+    # For each batch f64[B, 4]: legacy explained variance, squared error, cosine and norm ratio.
+    tokens: list[np.ndarray] = []
     means: list[tuple[float, ...]] = []
     for target, prediction in batches:
         x, y = np.asarray(target, np.float64), np.asarray(prediction, np.float64)

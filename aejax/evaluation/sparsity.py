@@ -1,4 +1,4 @@
-"""Measures how much of the data a sparse code explains, and with how many latents."""
+"""How well a sparse code reconstructs the data, and with how many latents."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from aejax.types import Array, Batch, Variables
 
 
 class Sparsity(NamedTuple):
-    """The measures of a sparse code over N examples."""
+    """The results of evaluating a sparse code on N examples."""
 
     explained_variance: float  # 1 is perfect, 0 is predicting the mean
     l0: float  # mean number of active latents per example
     dead: float  # share of the latents that are active for no example
-    density: np.ndarray  # f64[m], firing frequency: the share of examples that use each latent
-    examples: int  # N; `dead` depends on it
+    density: np.ndarray  # f64[m], the share of examples for which each latent is active
+    examples: int  # N; with more examples, fewer latents are dead
     fvu: float  # 1 - explained_variance, the fraction of variance unexplained
     cosine: float  # mean cosine of target and prediction
     l2_ratio: float  # mean ||x_hat|| / ||x||
     relative_bias: float  # E||x_hat||^2 / E<x, x_hat>: below 1 if reconstructions are too short
-    # f64[layers], the FVU of each layer if a target is [layers, size], as for a crosscoder; else
-    # None. In the FVU of all layers together, a layer with small norms hardly counts.
+    # f64[layers], the FVU of each layer if a target has shape [layers, size], as for a crosscoder;
+    # else None. The FVU of all layers together hardly depends on layers with small norms.
     fvu_layers: np.ndarray | None = None
 
     @property
     def frequency(self) -> np.ndarray:
-        """The firing frequency of each latent, f64[m]; another name of `density`."""
+        """Returns the firing frequency of each latent, f64[m], which is the field `density`."""
         return self.density
 
 
 class Variance(NamedTuple):
-    """Sums over examples from which the explained variance is computed, in float64."""
+    """Statistics of a set of examples, from which the explained variance is computed."""
 
     weight: np.ndarray  # f64[D], the number of examples, or the sum of their masks
     mean: np.ndarray  # f64[D], the mean of the target
@@ -55,7 +55,7 @@ class Variance(NamedTuple):
         return 1.0 - float(self.residual.sum()) / total if total > 0 else float("nan")
 
     def unexplained(self, layers: int) -> np.ndarray:
-        """Returns the FVU of each layer, f64[layers], for targets of `layers` equally long rows."""
+        """Returns the FVU of each layer, f64[layers], for targets [layers, size], flattened."""
         parts = (np.reshape(sums, (layers, -1)).sum(axis=1) for sums in (self.residual, self.total))
         residual, total = parts
         return np.where(total > 0, residual / np.where(total > 0, total, 1.0), np.nan)
@@ -64,8 +64,8 @@ class Variance(NamedTuple):
 def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -> Sparsity:
     """Computes explained variance, L0, dead latents and other measures of a sparse autoencoder.
 
-    Differences and sums are computed in float64 on the host, so that neither the batch size nor a
-    large mean of the data affects the results.
+    Differences and sums are computed in float64 on the host, so that the results depend neither on
+    the batch size nor, by cancellation, on a large mean of the data.
 
     Args:
       model: a model whose code is a SparseCode.
@@ -108,7 +108,7 @@ def sparsity(model: Any, variables: Variables, data: Any, *, batch: int = 500) -
 
 
 def tokens(data: Any, model: Any, variables: Variables) -> Data:
-    """Returns data as examples of the model's input size: every vector of an array is one example.
+    """Returns data as examples of the model's input size; each vector of an array is one example.
 
     Args:
       data: a split, an array f[N, d] or f[B, T, d], or a Batch.
@@ -123,7 +123,7 @@ def tokens(data: Any, model: Any, variables: Variables) -> Data:
 def variance(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Variance:
-    """Computes the sums of squares for the explained variance over B examples, in float64.
+    """Computes, in float64, the sums over B examples that the explained variance needs.
 
     Args:
       target: [B, *event].
@@ -143,7 +143,10 @@ def variance(
 
 
 def merged(a: Variance, b: Variance) -> Variance:
-    """Merges the sums over two sets of examples, accurately for large means (Chan et al. 1983)."""
+    """Combines the sums over two sets of examples (Chan et al. 1983).
+
+    The result is accurate even if the mean is large.
+    """
     weight = a.weight + b.weight
     share = b.weight / np.where(weight > 0, weight, 1.0)
     apart = b.mean - a.mean
@@ -165,8 +168,8 @@ def _pass(
 ) -> tuple[Array, Array, Array]:
     """Returns predictions f32[B, *event], how often each latent is active i32[m], and L0 f32[B].
 
-    They are computed in blocks of one size, so that they do not depend on B: without blocks, mean
-    norms differed in the ninth digit between batches of 7 and of 4096.
+    They are computed in blocks of equal size, so that they do not depend on B. Without blocks, mean
+    norms of batches of 7 and of 4096 differed in the ninth digit.
     """
     count = valid.shape[0]
 
@@ -184,7 +187,7 @@ def _block(bound: Any, batch: Batch, valid: Array) -> tuple[Array, Array, Array]
     code = forward.code
     if not isinstance(code, SparseCode):
         raise UserError(
-            f"a {type(code).__name__} has no l0, so it is no sparse code: evaluate this model with "
-            "reconstruction and active_units"
+            f"a {type(code).__name__} has no l0, so it is not a sparse code: evaluate this model "
+            "with evaluation.reconstruction and evaluation.active_units"
         )
     return bound.mean(forward.prediction), code.uses(valid), code.l0

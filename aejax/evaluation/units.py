@@ -1,4 +1,4 @@
-"""Relates units (latents) to labels: how often each is active, and for examples of which label.
+"""Relates units (latents) to labels: how often a unit is active, and for examples of which label.
 
     units(latents(sae, variables, test), test.labels)                # latents of a sparse code
     units(signed(latents(absolute, variables, test)), test.labels)   # latents of either sign
@@ -27,8 +27,9 @@ TOP = 20  # the number of top examples whose labels are compared for each unit
 class TopExamples(NamedTuple):
     """How often each of M units is active for N examples, and its K strongest examples.
 
-    Under `units` a unit is active if its value is above zero, and under `top_examples` if it is not
-    zero. Only `top_examples` sorts the K examples, with the largest activation first.
+    If the function `units` computed it, a unit is active if its value is above zero, and the K
+    examples are not sorted. If `top_examples` computed it, a unit is active if its value is not
+    zero, and the K examples are sorted by activation, largest first.
     """
 
     density: np.ndarray  # f64[M], the share of examples for which the unit is active
@@ -40,8 +41,8 @@ class TopExamples(NamedTuple):
 class Units(NamedTuple):
     """How well the labels of each unit's K strongest examples agree.
 
-    Units that are active for fewer than K examples are not judged: they have no entropy and label,
-    and do not count in the means.
+    Units that are active for fewer than K examples are not judged: they have no entropy and no
+    label, and the means leave them out.
     """
 
     entropy: np.ndarray  # f64[M], nats, the entropy of the K examples' labels; NaN if not judged
@@ -70,8 +71,8 @@ def units(activations: np.ndarray, labels: np.ndarray, *, top: int = TOP) -> Uni
     activations, labels = np.asarray(activations), np.asarray(labels)
     if activations.ndim != 2 or labels.shape != activations.shape[:1]:
         raise UserError(
-            f"activations of shape {activations.shape} and labels of shape {labels.shape} do not "
-            "belong together: give [N, M] and [N], for the same N examples"
+            f"activations have shape {activations.shape} and labels {labels.shape}: give [N, M] "
+            "and [N], for the same N examples"
         )
     if not 1 <= top <= len(labels):
         raise UserError(
@@ -102,13 +103,13 @@ def top_examples(
       model: a model whose code has `dense() -> f32[B, M]`.
       variables: the variables of one model, without a leading axis of seeds.
       split: the split that holds the examples.
-      n: the number of examples, from the first on, to run through the model.
+      n: the number of examples to encode, starting with the first.
       top: K, the number of top examples to keep for each unit.
       batch: the number of examples at a time.
     """
 
     def run(model: Any, batch: Batch) -> Array:
-        # A signed unit is strongly active if it is far below zero, too.
+        # A unit of either sign is also strongly active if it is far below zero.
         return jnp.abs(model.posterior(batch).dense())
 
     @jax.jit
@@ -181,8 +182,8 @@ def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
 def signed(activations: np.ndarray) -> np.ndarray:
     """Splits each unit that can be negative into a positive and a negative unit.
 
-    Where a unit is 0, both are 0. The units of a dense autoencoder are never 0, so subtract their
-    means first: `signed(centred(activations))`.
+    Where a unit is 0, both are 0. The units of a dense autoencoder have nonzero means, so subtract
+    these first: `signed(centred(activations))`.
 
     Args:
       activations: f[N, M], the values of the units.
@@ -194,5 +195,5 @@ def signed(activations: np.ndarray) -> np.ndarray:
 
 
 def centred(activations: np.ndarray) -> np.ndarray:
-    """Subtracts each unit's mean from f[N, M]; a sparse code must keep its zeros instead."""
+    """Returns f[N, M] minus the mean of each unit; do not use it for sparse codes with zeros."""
     return activations - np.mean(activations, axis=0, dtype=np.float64)

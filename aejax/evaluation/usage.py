@@ -1,8 +1,8 @@
 """Measures whether a model uses its latents, and decides whether its posterior has collapsed.
 
-A strong decoder may explain x without the code. The posterior then equals the prior and the code
-carries no information about x (posterior collapse, Bowman et al. 2016), which the loss alone does
-not reveal. Every training run of a variational model logs these measures.
+A strong decoder may model x without the code. The posterior then equals the prior, and the code
+carries no information about x (posterior collapse, Bowman et al. 2016). The loss alone does not
+reveal this, so every training run of a variational model logs these measures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aejax.types import Array, Batch, Key
 
 ACTIVE = 1e-2  # a unit is active if the variance of its posterior mean is larger
 LEAST = 0.1  # nats; a code whose mutual information with x is below this has collapsed
-EXAMPLES = 1_000  # the number of examples used; mutual information is at most its logarithm
+EXAMPLES = 1_000  # the number of examples used; its logarithm is the largest mutual information
 
 
 def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
@@ -28,20 +28,21 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
     The function is pure and can be traced, so jax.vmap can map it over models.
 
     Args:
-      bound: a model bound to its variables. Without a prior or a random code the result is empty.
+      bound: a model bound to its variables. If it has no prior, or its code is not drawn at random,
+        the result is empty.
       batch: examples on which the model was not trained; only the first 1,000 are used.
       key: the key of one draw per example.
 
     Returns:
       A mapping with the following entries.
       active_units: f32[], the number of latents whose posterior mean has a variance above 0.01
-        (Burda et al. 2016, section 5.2).
+        (Burda et al. 2016, section 5.2), or for quantised codes of positions whose index has.
       kl_per_dimension: f32[L], nats, if the prior has it in closed form.
-      mutual_information: f32[], nats, if the posterior's density can be evaluated at any latent,
-        which is not so for flows. It is I(x; z) over the examples, which is at most the logarithm
-        of their number (Hoffman and Johnson 2016).
-      mutual_information_of_top: f32[], nats, for the top level of a top-down hierarchy, in place of
-        mutual_information.
+      mutual_information: f32[], nats, if the posterior's density can be computed at any latent,
+        as it cannot for flows. It is I(x; z) over the examples, which is at most the logarithm of
+        their number (Hoffman and Johnson 2016).
+      mutual_information_of_top: f32[], nats, instead of mutual_information if the latents are a
+        hierarchy that is drawn from the top down; it is I(x; z) of the top level.
     """
     if bound.prior is None:
         return {}
@@ -70,7 +71,7 @@ def _information(code: Any) -> Array:
     def aggregate(z: Array) -> Array:
         return jax.nn.logsumexp(code.log_prob(z[None])[0])
 
-    # Draws are processed one at a time, because all pairs would take B^2 L floats per model.
+    # Draws are processed one at a time, because all pairs would need memory for B^2 L floats.
     joint = jax.lax.map(aggregate, code.z) - jnp.log(jnp.float32(code.z.shape[0]))
     return code.log_q() - joint
 
@@ -78,8 +79,8 @@ def _information(code: Any) -> Array:
 def collapsed(figures: Mapping[str, Any]) -> np.ndarray:
     """Returns for each of S models whether its posterior has collapsed, bool[S].
 
-    A code has collapsed if its mutual information is below LEAST nats or, if that is not in
-    `figures`, if it has no active unit. The result is empty if `figures` has neither.
+    A posterior has collapsed if its mutual information is below LEAST nats or, if that is not in
+    `figures`, if it has no active unit. The result is empty if `figures` has neither entry.
 
     Args:
       figures: the result of `usage`, with entries f[S] or f[].

@@ -13,9 +13,8 @@
 | OpenAI | a .pt file |
 
 Every reader returns an `ae.dictionary.Plain`, the weights of a dictionary, with which
-`ae.dictionary.encode` and `decode` compute what the original library computes. A reader raises an
-error for anything that it does not know: no code from a file is run, and no tensor is ignored
-silently.
+`ae.dictionary.encode` and `decode` compute what the original library computes. A reader runs no
+code from a file, and it raises an error for every setting or tensor that it does not know.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _FILES: dict[str, Callable[[pathlib.Path], Plain]] = {
 
 
 def load(path: str | os.PathLike[str]) -> Plain:
-    """Reads a sparse autoencoder in any known format, recognised by the file names.
+    """Reads a sparse autoencoder in any known format, which is recognised by the file names.
 
     Args:
       path: the folder of one autoencoder, or its file of weights.
@@ -65,7 +64,8 @@ def load(path: str | os.PathLike[str]) -> Plain:
       The weights, f32, for inputs that are not normalised beforehand.
 
     Raises:
-      UserError: if no format is recognised, or the files are damaged or hold something unknown.
+      UserError: if no format is recognised, or if the files are damaged or contain something
+        unknown.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -83,5 +83,6 @@ def load(path: str | os.PathLike[str]) -> Plain:
         raise UserError(f"there is no file or folder {path}: check the path")
     raise UserError(
         f"{path} is not an autoencoder in a known format: give a folder with one of "
-        f"{', '.join(_FILES)}, or a .pt file; other pickles are not read since they may run code"
+        f"{', '.join(_FILES)}, or a .pt file; other pickle files are not read, since they may run "
+        "code"
     )

@@ -1,9 +1,9 @@
-"""A reader of PyTorch's .pt files that imports and calls nothing that a file names.
+"""A reader of PyTorch's .pt files that does not import or call anything that a file names.
 
-A file of torch.save is a zip archive. `data.pkl` in it is a pickle, that is, a program for a stack
-machine, which describes the tensors; `data/0`, `data/1`, ... are their bytes. A pickle may call any
-function of any module. The machine below only knows the few operations that tensors need, never
-looks up a name, and raises an error for every other operation.
+A file of torch.save is a zip archive. It contains `data.pkl`, a pickle that describes the tensors,
+and `data/0`, `data/1`, ..., their bytes. A pickle is a program for a stack machine, and it may call
+any function of any module. The machine below supports only the few operations that tensors need,
+never looks up a name, and raises an error for every other operation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DICTIONARY = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 
-# Operations that push a value from the program, a constant, or an empty container.
+# Operations that push a value from the program, a constant, or an empty container onto the stack.
 _LITERALS = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"),
 )
@@ -54,7 +54,7 @@ _MARK = _Name("mark")
 
 
 def read_torch(path: pathlib.Path) -> dict[str, Any]:
-    """Reads the dictionary in a file of torch.save; tensors become numpy arrays.
+    """Reads the state dictionary in a file of torch.save; tensors become numpy arrays.
 
     Args:
       path: a file in the format of PyTorch 1.6 (July 2020) and later.
@@ -63,8 +63,8 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
       name -> array, number, string or dictionary, as saved.
 
     Raises:
-      UserError: if the file is damaged, is not a file of torch.save, or holds more than tensors,
-        numbers, strings and dictionaries.
+      UserError: if the file is damaged, is not a file of torch.save, or contains anything but
+        tensors, numbers, strings and dictionaries.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -79,7 +79,7 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
                 archive.read(root + "byteorder") != b"little"
             ):
                 raise UserError(
-                    f"{path} has big-endian tensors, which are not read: save it again on a "
+                    f"{path} has big-endian tensors, which are not supported: save it again on a "
                     "little-endian machine"
                 )
             result = _Machine(path, archive, root).run(archive.read(programs[0]))
@@ -88,7 +88,7 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
     except zipfile.BadZipFile as error:
         raise UserError(
             f"{path} is not a complete file of torch.save ({reason(error)}): fetch it again if it "
-            "is damaged; other pickles are not read, since they may run code"
+            "is damaged; other pickle files are not read, since they may run code"
         ) from error
     except MALFORMED as error:
         raise UserError(
@@ -96,8 +96,8 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
         ) from error
     if not isinstance(result, dict) or not all(isinstance(name, str) for name in result):
         raise UserError(
-            f"{path} holds a {type(result).__name__} instead of a state dictionary: save the state "
-            "dictionary alone"
+            f"{path} contains a {type(result).__name__} instead of a state dictionary: save only "
+            "the state dictionary"
         )
     return result
 
@@ -116,7 +116,7 @@ class _Machine:
             if operation.name == "STOP":
                 return self.stack.pop()
             self.step(operation.name, argument)
-        raise EOFError("the program has no end")
+        raise EOFError("its pickle does not end with STOP")
 
     def step(self, name: str, argument: Any) -> None:
         """Executes one operation."""
@@ -132,34 +132,38 @@ class _Machine:
             _OPERATIONS[name](self, argument)
         elif name not in ("PROTO", "FRAME"):
             raise UserError(
-                f"{self.path} does more than describe tensors (operation {name}), so it was not "
-                "run: save the state dictionary alone"
+                f"{self.path} contains more than tensors (the pickle operation {name}), so it was "
+                "not run: save only the state dictionary"
             )
 
     def put(self, slot: int | None) -> None:
-        """Stores the top of the stack in the memo, in the given slot or in the next one."""
+        """Stores the item on top of the stack in the memo, the pickle's table of items.
+
+        Args:
+          slot: the index in the memo; None: the next one.
+        """
         self.memo[len(self.memo) if slot is None else slot] = self.stack[-1]
 
     def group(self, items: list[Any]) -> None:
         """Pushes the items onto the stack as a tuple, which may contain tuples of integers.
 
-        Tensors need no other tuples. Deeper nesting is refused, since a few bytes could describe a
-        structure that takes forever to traverse.
+        Tensors need no other tuples. Deeper nesting raises an error, since a few bytes could
+        describe a structure that takes forever to traverse.
         """
         inner = [number for item in items if type(item) is tuple for number in item]
         if len(items) > _LONGEST or not all(type(number) is int for number in inner):
-            raise ValueError("a tuple holds more than a tensor needs")
+            raise ValueError("a tuple contains more than tensors need")
         self.stack.append(tuple(items))
 
     def update(self, items: list[Any]) -> None:
-        """Sets alternating keys and values in the dictionary on top of the stack."""
+        """Adds items, alternately keys and values, to the dictionary on top of the stack."""
         for key in items[::2]:
             # The type is checked before the key is hashed: hashing a deep tuple overflows the
             # interpreter's stack, and integers can be chosen so that all hashes collide.
             if not isinstance(key, str):
                 raise UserError(
                     f"{self.path} has a dictionary whose key is {shown(key)}, but the names of "
-                    "tensors are strings: save the state dictionary alone"
+                    "tensors are strings: save only the state dictionary"
                 )
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
@@ -168,27 +172,27 @@ class _Machine:
         self.stack[-1].extend(items)
 
     def reduce(self) -> None:
-        """Replaces function and arguments on top of the stack by the result of `call`."""
+        """Replaces the function and arguments on top of the stack by the result of `call`."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(arguments) is not tuple:
             raise ValueError("a function is called without a tuple of arguments")
         self.stack.append(self.call(function, arguments))
 
     def take(self, many: int) -> list[Any]:
-        """Pops the last `many` items."""
+        """Pops and returns the last `many` items of the stack, in the order of the stack."""
         items = self.stack[-many:]
         del self.stack[-many:]
         return items
 
     def above_mark(self) -> list[Any]:
-        """Pops all items above the last mark, and the mark."""
+        """Pops the last mark and all items above it, and returns these items."""
         items = []
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
 
     def named(self, *parts: str) -> _Name:
-        """Returns the name of a function or class that an archive of tensors may name.
+        """Returns the name of a function or class, if files of tensors use it.
 
         Raises:
           UserError: for any other name.
@@ -196,25 +200,25 @@ class _Machine:
         path = " ".join(parts)
         if path not in _STORAGES and path not in (_DICTIONARY, _TENSOR, _PARAMETER):
             raise UserError(
-                f"{self.path} names {path.replace(' ', '.')!r:.60}, which tensors do not need, so "
-                "it was not run: save the state dictionary alone"
+                f"{self.path} uses {path.replace(' ', '.')!r:.60}, which tensors do not need, so "
+                "it was not run: save only the state dictionary"
             )
         return _Name(path)
 
     def storage(self, kind: str, of: _Name, key: str, device: str, size: int) -> np.ndarray:
-        """Returns a storage from the archive: the flat numbers [size] of one or more tensors."""
+        """Returns a storage of the archive, a flat array [size] that several tensors may share."""
         if not isinstance(key, str) or not isinstance(size, int):
             raise ValueError("a storage is not described by a name and a size")
         entry = self.archive.getinfo(f"{self.root}data/{key}")
         if kind != "storage" or entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"storage {key} is compressed or of another kind")
+            raise ValueError(f"storage {key} is compressed or has an unknown type")
         numbers = np.frombuffer(self.archive.read(entry), _STORAGES[of.path])
         if len(numbers) != size:
             raise ValueError(f"storage {key} has {len(numbers)} numbers instead of {size}")
         return numbers
 
     def call(self, function: _Name, arguments: tuple[Any, ...]) -> Any:
-        """Returns what one of the three known functions would return, without calling it."""
+        """Returns the result of one of the three known functions, without calling it."""
         if function.path == _DICTIONARY and arguments == ():
             return {}
         if function.path == _PARAMETER:
@@ -224,7 +228,7 @@ class _Machine:
         numbers, offset, shape, strides = arguments[:4]
         if type(shape) is not tuple or type(strides) is not tuple:
             raise ValueError("a tensor's shape or strides are not a tuple")
-        # With a stride of 0 a short storage could stand for a huge tensor, so the size is checked;
+        # With a stride of 0, a short storage could describe a huge tensor, so the size is checked;
         # numpy checks that the last element is inside the storage.
         if min((*shape, *strides, offset, 0)) < 0 or math.prod(shape) > len(numbers):
             raise ValueError(f"a tensor of shape {shape} exceeds its storage")

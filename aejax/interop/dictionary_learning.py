@@ -16,8 +16,8 @@ from aejax.interop.tensors import Tensors, check_keys, count, entry, read_config
 from aejax.types import Array
 
 _READ = {"dict_class", "activation_dim", "dict_size", "k"}
-# Keys that do not change what is computed: those of training and of the activations' source, for
-# all versions of all trainers. `norm_factor` was multiplied into the biases when they were saved.
+# Keys that do not change what is computed, because they describe training or the source of the
+# activations, in all versions of all trainers. The biases in a file already contain `norm_factor`.
 _INERT = {
     *("trainer_class", "lr", "steps", "seed", "device", "warmup_steps", "decay_start"),
     *("layer", "lm_name", "wandb_name", "submodule_name", "norm_factor"),
@@ -36,16 +36,16 @@ class _Trainer(NamedTuple):
 
     size: int  # the dimension of the input, d
     latents: int  # the number of latents, m
-    k: Any  # the number of active latents as the file has it, not yet checked, or None
+    k: Any  # the number of active latents, as in the file and not checked, or None
     path: pathlib.Path  # the path of the configuration, for error messages
 
 
 def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
-    """Reads one dictionary; BatchTopK becomes JumpReLU, as that library uses it at inference.
+    """Reads one dictionary; BatchTopK becomes JumpReLU, as in inference with that library.
 
-    The activations are those that multiply the decoder rows as stored. GatedAutoEncoder and
-    JumpReluAutoEncoder of that library return activations times the norms of these rows, and divide
-    by the norms before decoding; the reconstruction is the same.
+    For the classes GatedAutoEncoder and JumpReluAutoEncoder, that library multiplies activations by
+    the norms of the decoder rows, and divides them by these norms before decoding. The returned
+    weights compute the activations without this factor, and the same reconstruction.
 
     Args:
       folder: the folder with config.json and ae.pt.
@@ -54,8 +54,8 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
       The weights.
 
     Raises:
-      UserError: if a file is missing or damaged, holds more than tensors, or is of an unknown
-        class.
+      UserError: if a file is missing or damaged or contains more than tensors, or if the class of
+        the dictionary is unknown.
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
@@ -77,7 +77,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Converts the matrices of torch.nn.Linear layers, (outputs, inputs), and the output bias."""
+    """Returns W_enc, W_dec and b_dec, from the matrices (outputs, inputs) of torch.nn.Linear."""
     return {
         "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
         "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
@@ -86,13 +86,13 @@ def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
 
 
 def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Converts the tensors of a class built from torch.nn.Linear layers with an encoder bias."""
+    """Returns the weights of a class of torch.nn.Linear layers whose encoder has a bias."""
     weights = _weights(tensors, of, bias)
     return {**weights, "b_enc": tensors.take("encoder.bias", (of.latents,))}
 
 
 def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
-    """Converts the tensors of a class that stores its matrices as (inputs, outputs)."""
+    """Returns the weights of a class that stores its matrices as (inputs, outputs)."""
     return {
         "W_enc": tensors.take("W_enc", (of.size, of.latents)),
         "W_dec": tensors.take("W_dec", (of.latents, of.size)),
@@ -102,7 +102,11 @@ def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
 
 
 def _k(tensors: Tensors, of: _Trainer) -> int:
-    """Returns k from the file of weights or the configuration; if both have it, they must agree."""
+    """Returns k, from the file of weights or the configuration.
+
+    Raises:
+      UserError: if k is in neither of them, is not a valid number, or differs between them.
+    """
     if "k" not in tensors:
         return count(of.k, of.latents, "k", of.path)
     k = count(tensors.take_value("k"), of.latents, "k", tensors.path)
@@ -115,7 +119,11 @@ def _k(tensors: Tensors, of: _Trainer) -> int:
 
 
 def _learned_threshold(tensors: Tensors, of: _Trainer) -> Array:
-    """Returns the common threshold of all latents as f32[m]; it is negative until it is learned."""
+    """Returns the common threshold of all latents as f32[m].
+
+    Raises:
+      UserError: if it is negative, as it is before the step at which training begins to learn it.
+    """
     threshold = tensors.take("threshold", ())
     if threshold < 0:
         raise UserError(
@@ -135,7 +143,7 @@ def _april(tensors: Tensors, of: _Trainer) -> Plain:
 
 def _topk(tensors: Tensors, of: _Trainer) -> Plain:
     weights = _linear(tensors, of, "b_dec")
-    tensors.drop("threshold")  # the library's encode() selects the k largest and does not use it
+    tensors.drop("threshold")  # not needed, because encode() of that library selects the k largest
     return Plain("topk", **weights, k=_k(tensors, of), apply_b_dec_to_input=True)
 
 
@@ -149,7 +157,7 @@ def _matryoshka(tensors: Tensors, of: _Trainer) -> Plain:
 
 
 def _by_threshold(tensors: Tensors, of: _Trainer, weights: dict[str, Any]) -> Plain:
-    """Returns a dictionary trained by BatchTopK as JumpReLU, with the threshold that it learned."""
+    """Returns the JumpReLU with the threshold that the training of a BatchTopK has learned."""
     _k(tensors, of)
     threshold = _learned_threshold(tensors, of)
     return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)

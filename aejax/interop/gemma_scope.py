@@ -1,4 +1,4 @@
-"""A reader of Gemma Scope 1 (params.npz) and 2 (params.safetensors), which are JumpReLU."""
+"""A reader of the JumpReLU dictionaries of Gemma Scope 1 and 2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aejax.interop.tensors import (
     source,
 )
 
-# The known keys of config.json; the hook points, the model and L0 only describe the source.
+# The known keys of config.json. The hook points, the model and L0 do not affect the computation.
 _KEYS = (
     *("architecture", "type", "width", "affine_connection", "l0"),
     *("model_name", "hf_hook_point_in", "hf_hook_point_out"),
@@ -30,13 +30,13 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
     Args:
       folder: the folder with params.npz (Gemma Scope 1), or with params.safetensors and
         config.json (Gemma Scope 2). The cross-layer dictionaries of Gemma Scope 2, whose weights
-        have three axes, raise an error.
+        have three axes, are not supported.
 
     Returns:
       The weights, for inputs that are not normalised.
 
     Raises:
-      UserError: if a file is missing or damaged, or holds something else.
+      UserError: if a file is missing or damaged, or contains something else.
     """
     folder = pathlib.Path(folder)
     if (folder / "params.npz").is_file():

@@ -1,4 +1,4 @@
-"""Conversion of SAELens' configurations from before version 6 to the form of version 6."""
+"""Conversion of configurations that SAELens wrote before version 6 to those of version 6."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.interop.tensors import Tensors, check_keys, entry, shown
 
-# The keys that the forward pass needs; all others describe the SAE's source and training.
+# The keys that the forward pass may need; all other keys describe the SAE's source and training.
 _READ = (
     *("architecture", "d_in", "d_sae", "dtype", "device", "metadata"),
     *("apply_b_dec_to_input", "normalize_activations", "reshape_activations"),
@@ -20,20 +20,20 @@ _READ = (
 
 
 def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    """Converts SAELens' configuration of any version to the form of version 6.
+    """Returns SAELens' configuration of any version as one of version 6.
 
-    Before version 6, a configuration was flat and often that of the whole training run, and TopK
-    was not an architecture but an activation of the architecture "standard".
+    Before version 6, a configuration was not nested and often contained the settings of the whole
+    training run, and TopK was not an architecture but an activation of the architecture "standard".
 
     Args:
       config: the content of the file.
       path: the path of the file, for error messages.
 
     Returns:
-      The configuration in the form of version 6.
+      The configuration as version 6 would write it.
 
     Raises:
-      UserError: if the activation, one of its arguments, or a scaling is not known.
+      UserError: if the activation or one of its arguments is not known, or if latents are scaled.
     """
     if _major(config) >= 6:
         return config
@@ -41,8 +41,8 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     fresh.setdefault("architecture", "standard")
     architecture = entry(fresh, "architecture", str, path)
     selects = architecture in ("topk", "abstopk")
-    # A configuration of version 6 that lacks the version is recognised by its architecture; it
-    # names no activation.
+    # A configuration of version 6 may lack its version. It then has an architecture but no
+    # activation, so the activation follows from the architecture.
     default = "topk" if selects else "relu"
     activation = config.get("activation_fn_str", config.get("activation_fn", default))
     if activation not in ("relu", "topk"):
@@ -75,7 +75,7 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
 
 
 def _selection(config: Mapping[str, Any], architecture: str, path: pathlib.Path) -> dict[str, Any]:
-    """Returns the entries of version 6 that describe a TopK."""
+    """Returns the entries that describe a TopK in a configuration of version 6."""
     given = config.get("activation_fn_kwargs")
     arguments = entry(config, "activation_fn_kwargs", dict, path) if given else {}
     if architecture in ("standard", "topk"):
@@ -91,7 +91,10 @@ def _selection(config: Mapping[str, Any], architecture: str, path: pathlib.Path)
 
 
 def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
-    """Returns "topk", or "abstopk" for what SAELens' reader of sparsify's files calls signed."""
+    """Returns "abstopk" if the arguments set "signed", and otherwise "topk".
+
+    SAELens' reader of sparsify's files sets "signed" for codes that keep their signs.
+    """
     check_keys(arguments, ("k", "signed", "postact_fn"), "known topk of SAELens", path)
     signed = "signed" in arguments and entry(arguments, "signed", bool, path)
     wanted = "Identity" if signed else "ReLU"
@@ -104,7 +107,7 @@ def _signed(arguments: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def check_scaling(tensors: Tensors, latents: int) -> None:
-    """Checks that the scaling factors of the latents, which some old files hold, are 1.
+    """Checks that the scaling factors of the latents, which some old files contain, are 1.
 
     Raises:
       UserError: if a factor is not 1.
@@ -116,7 +119,7 @@ def check_scaling(tensors: Tensors, latents: int) -> None:
 
 
 def _major(config: Mapping[str, Any]) -> int:
-    """Returns the major version that wrote the configuration, or 0 if none is stated."""
+    """Returns SAELens' major version in a configuration, or 0 if there is none."""
     metadata = config.get("metadata")
     version = config.get("sae_lens_version")
     if not version and isinstance(metadata, Mapping):

@@ -22,12 +22,12 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
       The weights.
 
     Raises:
-      UserError: if the file is missing or damaged, holds more than tensors, or has another
+      UserError: if the file is missing or damaged, contains more than tensors, or has another
         activation.
     """
     path = pathlib.Path(path)
     tensors = Tensors(path, read_torch(path))
-    # These are statistics of training that the forward pass does not need.
+    # The forward pass does not need these statistics of training.
     tensors.drop("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
     activation = tensors.take_value("activation") if "activation" in tensors else "ReLU"
     state = (
@@ -42,7 +42,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
         )
     if activation == "TopK":
         if not isinstance(state, dict):
-            raise UserError(f"'activation_state_dict' in {path} is {shown(state)}, but must hold k")
+            raise UserError(f"'activation_state_dict' in {path} is {shown(state)}, but must have k")
         after = state.get("postact_fn", "ReLU")
         if not isinstance(after, str) or after != "ReLU":
             raise UserError(f"'postact_fn' in {path} is {shown(after)}, but only 'ReLU' is known")
@@ -55,7 +55,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
         b_enc=tensors.take("latent_bias", (latents,)),
         k=k,
         apply_b_dec_to_input=True,
-        # OpenAI's code normalises the inputs exactly if the activation is TopK.
+        # OpenAI's code normalises the inputs if and only if the activation is TopK.
         normalisation="layer_norm" if k else "none",
     )
     tensors.close()
@@ -63,7 +63,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
 
 
 def _decoder(tensors: Tensors, latents: int, size: int) -> Array:
-    """Returns the decoder, f32[m, d]; a tied decoder is stored as the encoder's matrix."""
+    """Returns the decoder, f32[m, d], which is the encoder's matrix if the weights are tied."""
     if "decoder.linear.weight" in tensors:
         return tensors.take("decoder.linear.weight", (latents, size))
     return tensors.take("decoder.weight", (size, latents)).T

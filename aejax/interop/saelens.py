@@ -1,4 +1,7 @@
-"""A reader and a writer of SAELens' cfg.json and sae_weights.safetensors; it reads all versions."""
+"""A reader and a writer of SAELens' cfg.json and sae_weights.safetensors.
+
+The reader supports the files of all versions.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
       The weights.
 
     Raises:
-      UserError: if a file is missing or damaged, or holds something unknown.
+      UserError: if a file is missing or damaged, or contains something unknown.
     """
     folder = pathlib.Path(folder)
     path = folder / _CONFIG
@@ -70,7 +73,7 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
 def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
     """Converts the tensors of a file to plain weights, as its configuration describes them.
 
-    The configuration has the form of version 6. `save_saelens` uses this function too, to check
+    The configuration must be one of version 6. `save_saelens` calls this function too, to check
     what it is about to write.
 
     Raises:
@@ -93,7 +96,8 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
         activation=activation,
         W_enc=W_dec.T if W_enc is None else W_enc,
         W_dec=W_dec,
-        # For tied codes SAELens adds b_dec to the output only if it subtracts it from the input.
+        # If the weights are tied, SAELens adds b_dec to the output only if it also subtracts b_dec
+        # from the input.
         b_dec=b_dec if subtracts or not kind.tied else jnp.zeros_like(b_dec),
         **{name: tensors.take(name, (latents,)) for name in kind.vectors},  # pyright: ignore[reportArgumentType]
         k=count(config.get("k"), latents, "k", path) if kind.selects else None,
@@ -117,17 +121,18 @@ def save_saelens(
     outputs with several axes are flattened.
 
     Args:
-      folder: the folder to write; it is created if necessary, and an SAE in it is replaced.
+      folder: the folder to write to; it is created if necessary, and an SAE in it is replaced.
       plain: the weights, as `aejax.fold` returns them.
       metadata: values that SAELens stores with the weights, for example model_name, hook_name,
         hook_name_out (which makes a square dictionary a transcoder), prepend_bos, dataset_path.
         The entry sae_lens_version is always set, to the version whose format is written.
 
     Raises:
-      UserError: if SAELens has no such architecture, the weights do not match each other or hold
-        NaN, or the folder cannot be written.
+      UserError: if SAELens has no such architecture, if the shapes of the weights do not match or
+        values are NaN, or if the folder cannot be written.
     """
-    # The caller cannot choose the version, since SAELens reads files of older ones differently.
+    # The caller cannot choose the version, because SAELens reads files of older versions in another
+    # way.
     metadata = {**(metadata or {}), "sae_lens_version": "6.0.0"}
     for field in ("W_enc", "W_dec"):
         _shaped(plain, field, None)
@@ -151,7 +156,7 @@ def save_saelens(
         "device": "cpu",
         "apply_b_dec_to_input": plain.apply_b_dec_to_input,
         "normalize_activations": plain.normalisation,
-        # SAELens receives the values of such a hook with an axis of heads and flattens them itself.
+        # SAELens receives the activations of a hook_z with an axis of heads, and flattens them.
         "reshape_activations": "hook_z" if _is_per_head(metadata) else "none",
         "metadata": metadata,
     }
@@ -173,7 +178,7 @@ def save_saelens(
 
 
 def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool]:
-    """Returns the architecture's row of _ARCHITECTURES, and checks the configuration's keys.
+    """Returns the entry of _ARCHITECTURES for a configuration, after checking its keys.
 
     Raises:
       UserError: if the architecture or a key is unknown.
@@ -203,9 +208,13 @@ def _switch(config: Mapping[str, Any], name: str, default: bool, path: pathlib.P
 
 
 def _setting(config: Mapping[str, Any], name: str, usual: Any, path: pathlib.Path) -> Any:
-    """Returns an architecture's setting after checking its type; `usual` is its default.
+    """Returns the value of an architecture's setting after checking its type.
 
-    A setting whose default is None is an integer or None.
+    Args:
+      config: the configuration.
+      name: the name of the setting.
+      usual: its default. If the default is None, the value must be an integer or None.
+      path: the path of the configuration, for error messages.
     """
     value = config.get(name, usual)
     if isinstance(usual, bool):
@@ -218,16 +227,16 @@ def _setting(config: Mapping[str, Any], name: str, usual: Any, path: pathlib.Pat
 
 
 def _check_tied(plain: Plain) -> None:
-    """Raises UserError if the weights of a tied code are not those that SAELens would read."""
+    """Raises UserError if SAELens would compute something else with these tied weights."""
     if not np.array_equal(np.transpose(plain.W_enc), plain.W_dec):
         raise UserError(
             f"W_enc of these {plain.called} weights is not the transpose of W_dec, which SAELens "
-            "reads in its place: set W_enc to W_dec.T"
+            "uses instead of W_enc: set W_enc to W_dec.T"
         )
     if not plain.apply_b_dec_to_input and np.any(np.asarray(plain.b_dec) != 0):
         raise UserError(
-            f"SAELens adds b_dec of {plain.called} weights to the output only if it subtracts it "
-            "from the input: set apply_b_dec_to_input, or b_dec to 0"
+            f"SAELens adds b_dec of {plain.called} weights to the output only if it also subtracts "
+            "b_dec from the input: set apply_b_dec_to_input to True, or b_dec to 0"
         )
 
 
@@ -242,7 +251,7 @@ def _normalisation(config: Mapping[str, Any], transcodes: bool, path: pathlib.Pa
 
 
 def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
-    """Returns SAELens' name of the architecture, and equivalent weights in the form it needs."""
+    """Returns equivalent weights that SAELens can represent, and the name of their architecture."""
     (size, latents), output = plain.W_enc.shape, plain.W_dec.shape[1]
     skips = plain.W_skip is not None
     transcodes = transcodes or skips or size != output
@@ -257,18 +266,19 @@ def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
         return plain, name
     if plain.normalisation != "none":
         raise UserError(
-            f"SAELens has no {what} that undoes {plain.normalisation} on its output, so these "
-            "weights cannot be saved for it"
+            f"SAELens has no {what} that reverses the normalisation {plain.normalisation} on its "
+            "output, so these weights cannot be saved for it"
         )
     if plain.apply_b_dec_to_input:
-        # SAELens' transcoders never subtract b_dec, so that is done by the encoder's bias.
+        # SAELens' transcoders never subtract b_dec from the input, so the subtraction is folded
+        # into the encoder's bias.
         bias = _shaped(plain, "b_enc", (latents,)) - _shaped(plain, "b_dec", (size,)) @ plain.W_enc
         plain = plain._replace(b_enc=bias, apply_b_dec_to_input=False)
     return plain, name
 
 
 def _shaped(plain: Plain, name: str, shape: tuple[int, ...] | None) -> Any:
-    """Returns a field after checking its shape, or, if `shape` is None, that it is a matrix."""
+    """Returns a field after checking its shape; if `shape` is None, it must be a matrix."""
     value = plain.needed(name)
     if np.ndim(value) != 2 if shape is None else np.shape(value) != shape:
         wanted = "(d, m)" if shape is None else shape
@@ -283,11 +293,11 @@ def _is_per_head(metadata: Mapping[str, Any]) -> bool:
 
 
 def _write(folder: pathlib.Path, weights: bytes, config: Mapping[str, Any]) -> None:
-    """Replaces the two files of a folder so that it never holds files of two different SAEs.
+    """Replaces the two files of a folder so that it never contains files of two different SAEs.
 
-    The large file is written under another name first, so a full disk leaves the old SAE intact.
-    Then cfg.json is deleted, the weights are renamed, and the new cfg.json is written last: a
-    folder without cfg.json does not count as an SAE.
+    The large file is written under another name first, so that the old SAE is kept if the disk is
+    full. Then cfg.json is deleted, the weights are renamed, and the new cfg.json is written last. A
+    folder without cfg.json cannot be read as an SAE.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.interop.tensors import check_keys, count, entry, read_config, read_safetensors, shown
 
-# Keys that do not change what is computed: those of training and of the dictionary's source.
+# Keys that do not change what is computed, because they describe the training of the dictionary.
 _INERT = {"normalize_decoder", "multi_topk", "lookup_max_order", "gram_table_hash"}
 _READ = {
     *("d_in", "activation", "expansion_factor", "num_latents", "k"),
@@ -30,14 +30,15 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
       The weights.
 
     Raises:
-      UserError: if a file is missing or damaged, or the configuration holds something unknown.
+      UserError: if a file is missing or damaged, or if the configuration has something unknown.
     """
     folder = pathlib.Path(folder)
     path = folder / "cfg.json"
     config = read_config(path)
     _check(config, path)
     size = entry(config, "d_in", int, path)
-    # If num_latents is 0 or missing, as in the oldest files, expansion_factor gives the number.
+    # If num_latents is 0 or missing, as in the oldest files, the number of latents is the size of
+    # the input times expansion_factor.
     latents = config.get("num_latents") or size * entry(config, "expansion_factor", int, path)
     latents = count(latents, None, "num_latents", path)
     transcodes = bool(config.get("transcode", False))
@@ -60,13 +61,13 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raises UserError for a key or value whose effect on the computation is not known."""
+    """Raises UserError for an unknown key or value, and for a model that is not supported."""
     check_keys(config, _INERT | _READ | _REFUSED, "known sparsify coder", path)
     for name in sorted(_REFUSED):
         if config.get(name, False):
             raise UserError(
-                f"{name!r} is set in {path}, which is not supported: such a coder needs more than "
-                "the activations as its input"
+                f"{name!r} is set in {path}, which is not supported: such a dictionary needs other "
+                "inputs besides the activations"
             )
     for name in ("signed", "skip_connection", "transcode"):
         if name in config:

@@ -1,4 +1,4 @@
-"""The named tensors of one file, which are checked one by one until none is left over."""
+"""The named tensors of one file: each is checked when it is taken, and none may be left over."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tensors:
     """The tensors of one file, each of which is taken once, by its name in that file.
 
     Attributes:
-      path: the path of the file, which every error names.
+      path: the path of the file, for error messages.
     """
 
     def __init__(self, path: pathlib.Path, arrays: Mapping[str, Any]):
@@ -49,20 +49,20 @@ class Tensors:
 
         Args:
           name: the name of the tensor in the file.
-          shape: the shape that it must have, or None for a matrix of any shape.
+          shape: the shape that the tensor must have; None: it must be a matrix of any shape.
 
         Returns:
           The tensor, f32[shape].
 
         Raises:
-          UserError: if the tensor is missing, has another shape, or holds something else than
-            finite numbers (a "threshold" may be infinite).
+          UserError: if the tensor is missing, has another shape, or contains anything but finite
+            numbers (a "threshold" may be infinite).
         """
         if name not in self._left:
             there = f"{sorted(self._left)!r:.200}"
             raise UserError(
                 f"{self.path} has no tensor {name!r} (it has {there}): fetch the file again, or "
-                "one of this architecture"
+                "give a file of this architecture"
             )
         array = self._left.pop(name)
         if not isinstance(array, np.ndarray) or not (
@@ -82,7 +82,7 @@ class Tensors:
             )
         with np.errstate(over="ignore"):
             array = np.asarray(array, np.float32)
-        # A latent with an infinite threshold is switched off; any other infinity means damage.
+        # A latent with an infinite threshold is never active. Any other infinity is an error.
         if np.isnan(array).any() or (name != "threshold" and np.isinf(array).any()):
             raise UserError(
                 f"{name!r} in {self.path} is damaged, since it holds NaN or infinity: fetch the "
@@ -91,7 +91,7 @@ class Tensors:
         return jnp.asarray(array)
 
     def take_value(self, name: str) -> Any:
-        """Returns an entry that is not a tensor of floats: a number, a string or a dict."""
+        """Returns an entry of the file that is not a tensor: a number, a string or a dict."""
         if name not in self._left:
             raise UserError(f"{self.path} has no entry {name!r}: fetch the file again")
         return self._left.pop(name)
@@ -102,11 +102,11 @@ class Tensors:
             self._left.pop(name, None)
 
     def close(self) -> None:
-        """Raises UserError if the file holds an entry that was neither taken nor dropped."""
+        """Raises UserError if the file has an entry that was neither taken nor dropped."""
         if self._left:
             raise UserError(
-                f"{self.path} holds {sorted(self._left)[0]!r:.60}, which is unknown for this "
-                "architecture, so the weights cannot be used: without it they may compute "
+                f"{self.path} has an entry {sorted(self._left)[0]!r:.60}, which is unknown for "
+                "this architecture, so the weights cannot be used: without it they may compute "
                 "something else"
             )
 
@@ -129,7 +129,7 @@ def read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def safetensors() -> Any:
-    """Imports the package `safetensors` and its module for numpy.
+    """Imports the package `safetensors` and its module for numpy, and returns the package.
 
     Raises:
       UserError: if the package is not installed.
@@ -139,10 +139,10 @@ def safetensors() -> Any:
 
 
 def read_npz(path: pathlib.Path) -> Tensors:
-    """Reads all arrays of an .npz file; arrays of Python objects are refused without unpickling.
+    """Reads all arrays of an .npz file; arrays of Python objects are not unpickled.
 
     Raises:
-      UserError: if the file is missing or damaged, or holds Python objects.
+      UserError: if the file is missing or damaged, or contains Python objects.
     """
 
     def load(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -153,10 +153,10 @@ def read_npz(path: pathlib.Path) -> Tensors:
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON file that holds one object.
+    """Reads a JSON file whose content is one object.
 
     Raises:
-      UserError: if the file is missing or damaged, or holds something else.
+      UserError: if the file is missing or damaged, or contains something else.
     """
 
     def load(path: pathlib.Path) -> dict[str, Any]:
@@ -184,9 +184,10 @@ def reason(error: Exception) -> str:
 
 
 def shown(value: Any) -> str:
-    """Describes a value from an untrusted file for an error message: the value, or only its type.
+    """Returns a description of a value from an untrusted file, for an error message.
 
-    A container is never formatted, since its repr may be endless or too deep for the interpreter.
+    It contains the value only if that is short. A container is never formatted, because its repr
+    may be endless, or nested too deeply for the interpreter.
     """
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype.name}"
@@ -224,10 +225,10 @@ def source(config: Any, model: str, reads: str, writes: str) -> Source | None:
     """Returns the model and hooks of a dictionary, or None if its configuration names no hook.
 
     Args:
-      config: a configuration; anything but an object is treated like an empty one.
+      config: a configuration; anything but a mapping is treated like an empty one.
       model: the key of the model's name.
-      reads: the key of the hook that the dictionary reads.
-      writes: the key of the hook that it writes, which only a transcoder has.
+      reads: the key of the hook whose activations the dictionary encodes.
+      writes: the key of the hook whose activations it reconstructs, which only a transcoder has.
     """
     given = config if isinstance(config, Mapping) else {}
     found = [given.get(key) for key in (model, reads, writes)]
@@ -238,12 +239,12 @@ def source(config: Any, model: str, reads: str, writes: str) -> Source | None:
 def check_keys(
     config: Mapping[str, Any], known: Iterable[str], whose: str, path: pathlib.Path
 ) -> None:
-    """Checks that a configuration has only known keys, since others may change what is computed.
+    """Checks that a configuration has only known keys, because others may change what is computed.
 
     Args:
-      config: a configuration, or an object inside one.
+      config: a configuration, or a mapping inside one.
       known: the known keys.
-      whose: what has these keys, such as "known trainer", for the error message.
+      whose: the thing that the keys belong to, such as "known trainer", for the error message.
       path: the path of the configuration, for error messages.
 
     Raises:
@@ -258,7 +259,7 @@ def check_keys(
 
 
 def count(value: Any, most: int | None, name: str, path: pathlib.Path) -> int:
-    """Returns a count as an int; a file may hold it as a number or as a tensor of one integer.
+    """Returns a count as an int; in the file it may be a number or a tensor of one integer.
 
     Args:
       value: the value in the file.

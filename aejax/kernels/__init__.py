@@ -1,1 +1,1 @@
-"""Faster forms of the few expensive operations that XLA compiles badly."""
+"""Faster implementations of the few expensive operations for which XLA's programs are slow."""

@@ -1,4 +1,7 @@
-"""Exact selection of the largest values of a whole batch, without a sort or a limit per row."""
+"""Exact selection of the largest values of a whole batch, without a sort.
+
+A row may contain any number of the selected values.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,11 @@ def largest_of_batch(
 ) -> Found:
     """Finds the `count` largest values above zero of (product + bias) * norms over all rows.
 
-    The columns of a row are divided into groups of MEMBERS, and the groups into groups of groups,
-    while there are at least twice as many groups as `room`. Each of the `count` largest values lies
-    in one of the `count` groups with the largest maxima. So the search starts at the coarsest
-    groups and then examines only the members of the groups found. Ties are broken arbitrarily.
+    The columns of a row are divided into groups of MEMBERS, and these groups into larger groups of
+    MEMBERS groups, as long as there are at least twice as many groups as `room`. Each of the
+    `count` largest values is in one of the `count` groups with the largest maxima. The search
+    therefore starts with the largest groups, and then examines only the content of the groups
+    found. Ties are broken arbitrarily.
 
     Args:
       product: f32[B, m].
@@ -41,7 +45,7 @@ def largest_of_batch(
       room: n, the size of the returned arrays.
 
     Returns:
-      Found, without a gradient.
+      The positions of the values; they have no gradient.
     """
     product, bias, norms = jax.lax.stop_gradient((product, bias, norms))
     score = product + bias[None]
@@ -67,7 +71,7 @@ def largest_of_batch(
 def chosen(values: Array, count: Array | int) -> Array:
     """Returns a mask of the `count` largest values above zero; the first of tied values are chosen.
 
-    NaN is chosen first, so that divergence stays visible in the result.
+    NaN is chosen first, so that it stays visible in the result if training diverges.
 
     Args:
       values: f32[n, c], not negative.
@@ -86,16 +90,19 @@ def chosen(values: Array, count: Array | int) -> Array:
     def counted() -> Array:
         return jnp.searchsorted(jnp.cumsum(tied.ravel()), room).astype(jnp.int32)
 
-    # Counting the ties in order would take longer than all other steps here, and ties are rare.
+    # Ties are rare, and counting them in order would take longer than all other operations here.
     many = any_member(jnp.sum(tied) > room)
     return above | (tied & (place <= jax.lax.cond(many, counted, lambda: last)))
 
 
 def kth_largest(values: Array, k: int | Array) -> Array:
-    """Finds the k-th largest of all values, f32[], by bisection on their bits, without a sort.
+    """Returns the k-th largest of all values, f32[], found by bisection without a sort.
+
+    The bisection is over the bits of the result, because nonnegative floats have the same order as
+    the integers with the same bits.
 
     Args:
-      values: f32 of any shape, not negative; the bits of such floats have the floats' order.
+      values: f32 of any shape, not negative.
       k: 1 or more; the result is 0 if there are fewer than k values.
     """
     flat = _padded(values.astype(jnp.float32), 256)
@@ -112,12 +119,13 @@ def kth_largest(values: Array, k: int | Array) -> Array:
 def positions(mask: Array, size: int) -> tuple[Array, Array]:
     """Returns the flat indices where a mask is true, in ascending order.
 
-    On CPUs this takes a tenth of the time of `jnp.flatnonzero`. It packs 32 elements into a word,
-    finds the word of each index by the cumulative count of set bits, and the bit by bisection.
+    On CPUs this takes a tenth of the time of `jnp.flatnonzero`. Each 32 elements are packed into a
+    word. The word of the i-th set bit is found from the cumulative number of set bits, and its
+    position in the word by bisection.
 
     Args:
       mask: bool, of any shape.
-      size: the number of indices to return; further ones are left out.
+      size: the largest number of indices to return; further ones are left out.
 
     Returns:
       The indices i32[size] and their count i32[]. Indices beyond the count are arbitrary but in
@@ -136,7 +144,12 @@ def positions(mask: Array, size: int) -> tuple[Array, Array]:
 
 
 def _bit(words: Array, rank: Array) -> Array:
-    """Returns the position of each word's rank-th set bit, counted from 0 at the lowest, i32[n]."""
+    """Returns the position of a set bit in each of n words, i32[n]; the lowest bit has position 0.
+
+    Args:
+      words: the words, u32[n].
+      rank: i32[n], which of the set bits of each word is wanted, from 0 for the lowest.
+    """
     place = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):
         low = words & jnp.uint32((1 << half) - 1)

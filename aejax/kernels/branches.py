@@ -1,4 +1,4 @@
-"""A `lax.switch` whose branches take almost no time, forward or backward, unless they are taken."""
+"""A `lax.switch` in which branches that are not taken cost almost nothing, also when derived."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from aejax.types import Array
 def switch(index: Array | int, branches: Sequence[Callable[[], Array]]) -> Array:
     """Runs one branch, as `lax.switch` does, and recomputes it in the backward pass.
 
-    The derivative of `lax.switch` saves the intermediate results of every branch and fills those of
-    branches not taken with zeros, which for AuxK takes a tenth of the time of a step. Here only the
-    closed-over values are saved, so a branch that is not taken costs only zeros as their gradients.
+    The derivative of `lax.switch` saves the intermediate results of every branch, with zeros for
+    branches that are not taken; for the AuxK loss, this takes a tenth of the time of a training
+    step. Here only the values that the branches close over are saved.
 
     Args:
-      index: the index of the branch, i32[]. Under vmap it must not be batched (use `any_member`),
-        because vmap would then run all branches and select among the results.
+      index: the index of the branch, i32[]. Under vmap it must not be batched, because vmap would
+        then run all branches and select among the results; `members.any_member` helps with this.
       branches: functions without arguments that close over their inputs and return arrays of the
         same shape.
     """

@@ -1,12 +1,13 @@
 """Convolutions of images whose derivatives are as fast inside a loop as outside.
 
-On CPUs, XLA converts a convolution to the order of axes that its fast routine needs, but only in a
-program's outermost computation. In the body of a loop, such as a loop over training steps, the
-derivatives that JAX generates use a slower routine (jax 0.10 to 0.12; `bench-conv` measures the
-difference). The derivatives here use that order from the start. The fast routine also supports
-neither grouped convolutions nor dilated images. So on CPUs the convolutions of several models that
-`seeds` trains together run one after the other, and a convolution of a dilated image is split into
-phases without zeros. On other platforms the models share one grouped convolution.
+On CPUs, XLA has a fast convolution routine that needs a certain order of axes. XLA converts a
+convolution to this order only outside loops. Inside a loop, such as a loop over training steps, the
+derivatives that JAX generates have another order and use a slower routine (jax 0.10 to 0.12; the
+command `bench-conv` measures the difference). The derivatives in this module have the required
+order. The fast routine supports neither grouped convolutions nor dilated images. On CPUs the
+convolutions of several models that `seeds` trains together therefore run one after the other, and a
+convolution of a dilated image is split into several convolutions without the inserted zeros. On
+other platforms the models share one grouped convolution.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Axis(NamedTuple):
     """How a kernel moves along the height or the width of an image."""
 
     stride: int
-    padding: tuple[int, int]  # before and after
-    spread: int  # the image's dilation: 2 inserts a zero between two pixels
+    padding: tuple[int, int]  # the number of zeros before and after the image
+    spread: int  # the image's dilation: 2 inserts a zero between neighbouring pixels
     dilation: int  # the kernel's dilation
 
 
@@ -51,11 +52,11 @@ def convolve(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """Computes `jax.lax.conv_general_dilated`, in a faster form if there is one.
+    """Computes `jax.lax.conv_general_dilated` with fast derivatives.
 
-    Without a faster form, it calls that function: for other ranks or orders of axes, several groups
-    of channels, empty arrays, and arrays on a manual or explicit mesh. The result supports forward
-    and reverse differentiation of any order.
+    For other ranks or orders of axes, several groups of channels, empty arrays, and arrays on a
+    manual or explicit mesh it calls that function itself. The result can be differentiated any
+    number of times, in forward and reverse mode.
 
     Args:
       images: [B, H, W, I].
@@ -92,8 +93,8 @@ def convolve(
         padding = jax.lax.padtype_to_pads(images.shape[1:3], extents, strides, padding)
     pads = [(int(before), int(after)) for before, after in padding]
     window = tuple(itertools.starmap(Axis, zip(strides, pads, spread, dilation, strict=True)))
-    # The default is read here, because a context manager that sets it has ended when the primitive
-    # is lowered.
+    # The default precision is read here. When the primitive is lowered, a context manager that sets
+    # it may already have ended.
     precision = precision or jax.config.jax_default_matmul_precision
     return _conv.bind(images[None], kernel[None], window=window, precision=precision)[0]
 
@@ -160,10 +161,11 @@ def _in_turn(images: Array, kernels: Array, **how: Any) -> Array:
 
 
 def by_phases(images: Array, kernel: Array, window: Window, precision: Any) -> Array:
-    """Convolves the images of one model as the primitive does, dilated images in phases.
+    """Convolves the images of one model; convolutions of dilated images are split into phases.
 
-    If the dilation of the image is a, then for every a-th output only every a-th row of the kernel
-    meets pixels and not inserted zeros. A phase computes every a-th output with these rows.
+    If the dilation of the image is a, only every a-th row of the kernel is multiplied by pixels and
+    not by inserted zeros, and these rows are the same for every a-th output. A phase is the
+    convolution with these rows, which computes every a-th output.
 
     Args:
       images: [B, H, W, I].
@@ -186,7 +188,7 @@ def by_phases(images: Array, kernel: Array, window: Window, precision: Any) -> A
         first = (before - phase) % step
         rows = kernel[(slice(None),) * along + (slice(first, None, step),)]
         low = (before - phase - first) // step
-        # All phases have the same number of outputs; the surplus is cropped below.
+        # All phases have the same number of outputs; superfluous outputs are cropped below.
         high = -(-count // step) - 1 + rows.shape[along] - low - images.shape[1 + along]
         part = Axis(1, (low, high), 1, 1)
         phases.append(
@@ -209,7 +211,7 @@ def _shape(images: Any, kernels: Any, **how: Any) -> Any:
 def _to_images(
     cotangent: Array, images: Any, kernels: Array, window: Window, precision: Any
 ) -> Array:
-    """Convolves the cotangent with the kernel, which is rotated and has its channels swapped."""
+    """Returns the gradient for the images, the cotangent convolved with the rotated kernel."""
     back = []
     for axis, inner, outer, size in _extents(window, images.aval, cotangent, kernels):
         before = size - 1 - axis.padding[0]
@@ -222,7 +224,10 @@ def _to_images(
 def _to_kernels(
     cotangent: Array, images: Array, kernels: Any, window: Window, precision: Any
 ) -> Array:
-    """Convolves the images with the cotangent; the examples act as input channels."""
+    """Returns the gradient for the kernels, the images convolved with the cotangent.
+
+    In this convolution the examples of the batch are the input channels.
+    """
     back = []
     for axis, inner, outer, size in _extents(window, images, cotangent, kernels.aval):
         before = axis.padding[0]
@@ -236,7 +241,10 @@ def _to_kernels(
 def _extents(
     window: Window, images: Any, outputs: Any, kernels: Any
 ) -> Iterator[tuple[Axis, int, int, int]]:
-    """Yields each axis with the extents of images, outputs and kernels, including dilation."""
+    """Yields for height and width: the axis, and the extents of images, outputs and kernels.
+
+    The extents include the zeros that dilation inserts.
+    """
     for i, axis in enumerate(window):
         yield (
             axis,
@@ -251,10 +259,10 @@ def _extent(size: int, step: int) -> int:
 
 
 def _batched(arguments: Any, axes: Any, **how: Any) -> tuple[Array, int]:
-    """Folds a vmapped axis into the axis S, or into the batch or the output channels.
+    """Defines vmap of the convolution: merges the vmapped axis into an existing axis.
 
-    If only the images have the vmapped axis, it is folded into the batch; if only the kernels have
-    it, into the output channels.
+    If both arguments have the vmapped axis, it becomes part of the axis S; if only the images have
+    it, of the batch; if only the kernels have it, of the output channels.
     """
     (images, kernels), (of_images, of_kernels) = arguments, axes
     if of_kernels is None:

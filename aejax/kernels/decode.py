@@ -1,4 +1,7 @@
-"""Decoding from k rows of a dictionary; forward and backward read only k rows per example."""
+"""Decoding of sparse codes, which reads only k rows of the dictionary for each example.
+
+The backward pass reads only these rows too.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ def decode_rows(values: Array, indices: Array, atoms: Array) -> Array:
     Sums are computed in float32 and then rounded once to the dtype of the values.
 
     Args:
-      values: f32[B, k], or bf16.
-      indices: i32[B, k], rows of `atoms`, which may repeat.
-      atoms: f32[m, D], or bf16.
+      values: f32[B, k] or bf16[B, k].
+      indices: i32[B, k], the indices of rows of `atoms`, which may repeat.
+      atoms: f32[m, D] or bf16[m, D].
 
     Returns:
-      f32[B, D], in the dtype of the values.
+      [B, D], in the dtype of the values.
     """
     return combine(values, indices, atoms).astype(values.dtype)
 

@@ -22,7 +22,7 @@ def encode_topk(
     dtype: Any = None,
     recall: float | None = None,
 ) -> tuple[Array, Array]:
-    """Computes the k largest of x W + b in each row, in descending order of their scores.
+    """Finds the k entries of each row of x W + b with the highest scores, highest first.
 
     Args:
       x: f32[B, D].
@@ -30,13 +30,13 @@ def encode_topk(
       bias: b, f32[m]; -inf excludes a latent.
       k: the number of latents to select.
       norms: f32[m], positive: the scores are (x W + b) * norms; None: the scores are x W + b.
-      dtype: the dtype of the product's factors, which is summed in float32; None: float32.
-      recall: the share of the k largest that must be found (see `select.largest`); None: all.
+      dtype: the dtype of the factors of x W, which is summed in float32; None: float32.
+      recall: the expected share of the k largest that is found (see `select.largest`); None: all.
 
     Returns:
       The values f32[B, k] of x W + b, and their indices i32[B, k].
     """
-    # The backward pass goes through `encode_at` only.
+    # Gradients flow through `encode_at` only, not through this product of all latents.
     product = project(jax.lax.stop_gradient(x), jax.lax.stop_gradient(kernel), dtype)
     indices = largest(product, bias, norms, k, recall)
     taken = jnp.take_along_axis(product, indices, axis=1, mode="promise_in_bounds")
@@ -44,7 +44,7 @@ def encode_topk(
 
 
 def project(x: Array, kernel: Array, dtype: Any = None) -> Array:
-    """Computes x W, f32[B, m], with factors in `dtype` and sums in float32."""
+    """Computes x W, f32[B, m]; the factors have `dtype`, and sums are in float32."""
     dtype = dtype or jnp.float32
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
@@ -56,7 +56,7 @@ def encode_at(
     """Adds b to x W at chosen latents; the backward pass computes only with these latents.
 
     Args:
-      taken: x W at the chosen latents, f32[B, k]; gradients go to x and kernel instead of to it.
+      taken: x W at the chosen latents, f32[B, k]; gradients flow to x and kernel, not to `taken`.
       x: f32[B, D].
       kernel: W, f32[D, m].
       bias: b, f32[m].

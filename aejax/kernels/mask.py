@@ -13,8 +13,8 @@ from aejax.types import Array
 def mask_of_largest(values: Array, k: int) -> Array:
     """Returns a mask of the k largest values of each row; the first of tied values are chosen.
 
-    The k-th largest value is found by bisection on the bits of floats, with one count of the row
-    for each bit. For k of a few hundred this takes a third of the time of a partial sort.
+    The k-th largest value is found by bisection over its bits; each bit needs one pass over the
+    row. For k of a few hundred this takes a third of the time of a partial sort.
 
     Args:
       values: f32[B, c], without NaN.
@@ -29,7 +29,7 @@ def mask_of_largest(values: Array, k: int) -> Array:
     smallest = jnp.full((values.shape[0],), jnp.iinfo(jnp.int32).min)
 
     def add_bit(i: Array, found: Array) -> Array:
-        # The first addition, of the sign bit, wraps around to zero.
+        # The first addition, of the sign bit, overflows to zero.
         tried = found + (jnp.int32(1) << (31 - i))
         return jnp.where(counts(order, tried[:, None]) >= k, tried, found)
 
@@ -46,7 +46,7 @@ def mask_of_largest(values: Array, k: int) -> Array:
 
 
 def counts(values: Array, least: Array) -> Array:
-    """Counts the values of each row that are not below `least`, i32[n].
+    """Returns the number of values in each row that are at least `least`, i32[n].
 
     Groups of columns are first summed in int8, which on CPUs takes a sixth of the time of a sum in
     int32.
@@ -67,6 +67,6 @@ _SLICES = 32  # at most 127, so that an int8 can hold the sum of this many ones
 
 
 def _ordered(values: Array) -> Array:
-    """Converts floats to integers, i32, that have the same order."""
+    """Returns integers i32 of the same shape that have the same order as the floats."""
     bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)

@@ -1,4 +1,7 @@
-"""A condition shared by all vmapped models, so that `lax.cond` stays a branch under vmap."""
+"""A condition that is the same for all models that vmap maps over.
+
+With such a condition `lax.cond` runs only one of its branches, also under vmap.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from aejax.types import Array
 def any_member(flag: Array) -> Array:
     """Returns whether the flag is True for any of the models that vmap maps over, bool[].
 
-    Under vmap a `lax.cond` on a batched flag becomes a select that computes both branches. The
-    result here is not batched, so `lax.cond` stays a branch, taken by all models if one needs it.
+    Under vmap, a `lax.cond` whose condition is batched computes both branches and selects one of
+    the results. The result of this function is not batched, so only one branch is run: all models
+    take the branch that one of them needs.
 
     Args:
       flag: the flag of one model, bool[].

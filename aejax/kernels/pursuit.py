@@ -1,4 +1,4 @@
-"""Matching pursuit: a code that is built greedily, one atom after the other."""
+"""Matching pursuit: a sparse code that is built greedily, one atom after the other."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from aejax.types import Array
 
 
 class _Path(NamedTuple):
-    """The steps that all examples have taken so far."""
+    """The result of the steps so far, for all examples."""
 
     count: Array  # i32[], the number of steps so far
     codes: Array  # f32[B, m]
     residual: Array  # f32[B, D], x minus codes @ atoms
-    done: Array  # bool[B]
+    done: Array  # bool[B], whether each example needs no further step
     indices: Array  # i32[B, steps], the atom that each step chose
-    values: Array  # f32[B, steps], what it added to the code; 0 for an example that is done
+    values: Array  # f32[B, steps], the value that each step added; 0 if the example was done
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -42,7 +42,7 @@ def pursue(
       repeats: whether an example continues after an atom was chosen for the second time.
 
     Returns:
-      f32[B, m], zero or positive.
+      The codes, f32[B, m], which are not negative.
     """
     return _walk(x, atoms, threshold, steps, repeats).codes
 
@@ -87,7 +87,10 @@ def _forward(x, atoms, threshold, steps, repeats):
 
 
 def _backward(threshold, steps, repeats, saved, cotangent):
-    """Goes through the steps backwards, and rebuilds each step's residual from the next one's."""
+    """Differentiates the steps in reverse order.
+
+    The residual before each step is recomputed from the residual after it.
+    """
     count, residual, indices, values, atoms = saved
 
     def step(state):

@@ -1,11 +1,12 @@
-"""Three products with a few rows of a table for each example, each implemented in several forms.
+"""Three products that use only k rows of a table for each example, such as k atoms.
 
     combine   out[b]    = sum_j values[b, j] * table[indices[b, j]]      f32[B, D]
     match     out[b, j] = <vectors[b], table[indices[b, j]]>             f32[B, k]
     spread    out[i]    = sum of values[b, j] * vectors[b] over indices[b, j] = i     f32[m, D]
 
-The gradients of each product are the other two. All sums are in float32. `aejax.kernels.table`
-chooses the form that was fastest in benchmarks.
+The gradients of each product are given by the other two. All sums are in float32. Each product has
+several implementations (forms), of which `aejax.kernels.table` chooses the one that was fastest in
+benchmarks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import jax.numpy as jnp
 from aejax.kernels.table import chosen
 from aejax.types import Array
 
-_TOGETHER = 32  # how far the loop over slots is unrolled; more would only slow compilation
+# How many iterations of the loop over j are unrolled; more would only slow down compilation.
+_TOGETHER = 32
 
 
 def combine(values: Array, indices: Array, table: Array) -> Array:
@@ -39,11 +41,11 @@ def combine(values: Array, indices: Array, table: Array) -> Array:
 
 
 def match(vectors: Array, indices: Array, table: Array) -> Array:
-    """Computes the inner products of each example's vector with its rows of the table.
+    """Computes the inner products of each example's vector with k rows of the table.
 
     Args:
       vectors: [B, D].
-      indices: rows of the table, i32[B, k].
+      indices: the indices of rows of the table, i32[B, k].
       table: [m, D].
 
     Returns:
@@ -58,7 +60,7 @@ def spread(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
 
     Args:
       values: [B, k].
-      indices: rows of the result, i32[B, k], which may repeat.
+      indices: the indices of rows of the result, i32[B, k], which may repeat.
       vectors: [B, D].
       rows: the number of rows m of the result.
 
@@ -73,8 +75,8 @@ def spread(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
 def transposed(table: Array) -> Array:
     """Returns a contiguous copy of table.T.
 
-    On CPUs XLA would otherwise fuse the transpose into each operation that uses it, three in an
-    optimiser, whose strided reads take several times as long as one copy.
+    On CPUs XLA would otherwise fuse the transpose into each operation that uses it, of which an
+    optimiser has three. The strided reads of these operations take several times as long as a copy.
 
     Args:
       table: [m, D].
@@ -84,7 +86,8 @@ def transposed(table: Array) -> Array:
     """
 
     def once(table: Array) -> Array:
-        # XLA does not fuse across the end of a branch, and a flat result has only one layout.
+        # The copy is made in a branch of a condition, because XLA does not fuse operations across
+        # the end of a branch. It is flattened there, because a flat array has only one layout.
         rows, columns = table.shape
         true = jax.lax.optimization_barrier(jnp.ones((), bool))
         flat = jax.lax.cond(
@@ -103,7 +106,7 @@ def _taken(table: Array, indices: Array) -> Array:
 
 
 def _combine_slots(values: Array, indices: Array, table: Array) -> Array:
-    """Sums slot by slot into [B, D]; a gather of all slots would write [B, k, D]."""
+    """Adds the summands j one after the other, without an array [B, k, D] of all summands."""
 
     def add(total: Array, slot: Any) -> tuple[Array, None]:
         value, index = slot
@@ -115,7 +118,7 @@ def _combine_slots(values: Array, indices: Array, table: Array) -> Array:
 
 
 def _combine_dense(values: Array, indices: Array, table: Array) -> Array:
-    """Multiplies the dense code by the table, which suits many slots and few rows."""
+    """Multiplies the dense code by the table, which is fast if k is large and m is small."""
     code = _dense(values, indices, table.shape[0])
     return jnp.matmul(code, table.astype(jnp.float32))
 
@@ -144,7 +147,7 @@ def _match_slots(vectors: Array, indices: Array, table: Array) -> Array:
 
 
 def _match_dense(vectors: Array, indices: Array, table: Array) -> Array:
-    """Multiplies the vectors by the whole table and keeps k columns."""
+    """Multiplies the vectors by the whole table, and keeps k products of each example."""
     product = jnp.matmul(vectors.astype(jnp.float32), table.astype(jnp.float32).T)
     return jnp.take_along_axis(product, indices, axis=-1)
 
@@ -156,7 +159,7 @@ def _match_flat(vectors: Array, indices: Array, table: Array) -> Array:
 
 
 def _spread_examples(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
-    """Computes a few examples at a time, so that their rows stay in the cache."""
+    """Adds the products of a few examples at a time, so that their rows stay in the cache."""
     together = math.gcd(values.shape[0], 4)
 
     def add(total: Array, examples: Any) -> tuple[Array, None]:
@@ -198,7 +201,8 @@ def _dense(values: Array, indices: Array, rows: int) -> Array:
     return zeros.at[example, indices].add(values.astype(jnp.float32), mode="promise_in_bounds")
 
 
-# The first form of each product, a single operation, runs on backends without measurements.
+# The implementations of each product. The first one, a single operation, runs on backends without
+# benchmark results.
 COMBINE = {"flat": _combine_flat, "slots": _combine_slots, "dense": _combine_dense}
 MATCH = {
     "flat": _match_flat,

@@ -1,4 +1,4 @@
-"""Exact top-k of each row: several implementations (forms), of which the fastest one runs."""
+"""Exact top-k of each row: several implementations, of which the fastest is chosen."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def largest(
 ) -> Array:
     """Returns the indices of the k largest of (product + bias) * norms in each row, largest first.
 
-    The form "whole" chooses the lowest index among ties; the other forms break ties arbitrarily.
+    Ties are broken arbitrarily, except that the implementation "whole" chooses the lowest index.
 
     Args:
       product: f32[B, m].
       bias: f32[m]; -inf excludes a column.
       norms: f32[m], positive; None: all 1.
       k: the number of indices, at most m.
-      recall: the share of the k largest that `lax.approx_max_k` must find, which is faster on TPUs
-        only; None: the selection is exact.
+      recall: the expected share of the k largest that `lax.approx_max_k` finds; it is faster than
+        exact selection on TPUs only. None: the selection is exact.
 
     Returns:
-      i32[B, k], without a gradient.
+      i32[B, k]; it has no gradient.
     """
     product, bias = jax.lax.stop_gradient((product, bias))
     norms = jnp.ones_like(bias) if norms is None else jax.lax.stop_gradient(norms)
@@ -40,7 +40,7 @@ def largest(
 
 
 def forms_for(columns: int, k: int) -> dict:
-    """Returns name -> implementation, for those that work for this number of columns and k."""
+    """Returns name -> implementation, for all that support this number of columns and k."""
     forms = {"any order of ties": _unstable} if STABLE_IS_ASKED_FOR else {}
     forms["whole"] = _whole
     for members in MEMBERS:
@@ -50,9 +50,9 @@ def forms_for(columns: int, k: int) -> dict:
     return forms
 
 
-MEMBERS = (8, 16, 32, 64)
-# Whether `lax.top_k` has the argument `is_stable`, which is new in jax 0.11. On GPUs its fast
-# algorithms need is_stable=False, because they do not keep the order of ties.
+MEMBERS = (8, 16, 32, 64)  # the group sizes for which there is an implementation
+# Whether `lax.top_k` has the argument `is_stable`, which jax 0.11 added. On GPUs its fast
+# algorithms need is_stable=False, because they do not preserve the order of ties.
 STABLE_IS_ASKED_FOR = "is_stable" in inspect.signature(jax.lax.top_k).parameters
 
 
@@ -66,11 +66,11 @@ def _unstable(product: Array, bias: Array, norms: Array, k: int) -> Array:
 
 
 def _grouped(product: Array, bias: Array, norms: Array, k: int, members: int) -> Array:
-    """Finds the k groups with the largest maxima, then the k largest members of these groups.
+    """Finds the k groups of columns with the largest maxima, then the k largest values in these.
 
-    A row's k largest values lie in the k groups with the largest maxima. With w members in a group,
-    column j m / w + g is member j of group g; this order allows vector operations to compute all
-    maxima in one pass.
+    The k largest values of a row are in the k groups with the largest maxima. If a group has w
+    columns, group g has the columns j m / w + g for j = 0, ..., w - 1, so that vector operations
+    can compute all maxima in one pass.
     """
     size, columns = product.shape
     groups = columns // members
@@ -89,7 +89,7 @@ def _grouped(product: Array, bias: Array, norms: Array, k: int, members: int) ->
 
 
 def _front(values: Array, k: int) -> tuple[Array, Array]:
-    """Computes lax.top_k of f32[B, G], by groups of 8 if there are at least k such groups."""
+    """Returns lax.top_k of f32[B, G], computed by groups of 8 if there are k or more groups."""
     size, columns = values.shape
     groups = columns // 8
     if columns % 8 or groups < k:
@@ -106,15 +106,15 @@ def _front(values: Array, k: int) -> tuple[Array, Array]:
 
 
 def _merge(top: Array, held: Array, column: Array, k: int) -> Array:
-    """Returns the columns of the k largest of `held`, by lax.top_k with the maxima placed first.
+    """Returns the columns of the k largest of `held`.
 
-    On CPUs `lax.top_k` keeps a heap of k values and replaces the smallest of them. If the groups'
-    maxima come first, few are replaced, which is several times faster than any other order.
+    On CPUs `lax.top_k` keeps a heap of the k largest values so far. If the maxima of the groups
+    come first, few of them are replaced later, which is several times faster than any other order.
 
     Args:
-      top: the groups' maxima, f32[B, k], largest first.
-      held: the groups' members, f32[B, k, w].
-      column: the members' columns, i32[B, k, w].
+      top: the maxima of k groups, f32[B, k], largest first.
+      held: the values in these groups, f32[B, k, w].
+      column: the columns of these values, i32[B, k, w].
       k: the number of columns to return.
 
     Returns:

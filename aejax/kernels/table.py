@@ -1,6 +1,6 @@
-"""Chooses the fastest implementation (form) of an operation from a table of benchmark results.
+"""Chooses the fastest implementation (form) of an operation by a table of benchmark results.
 
-Nothing is timed at run time.
+Nothing is timed when a program runs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from aejax.types import Array
 
 
 class Timing(NamedTuple):
-    """The time of each form of one operation at one shape, each the least of several runs."""
+    """The times of all implementations of an operation at one shape, minima of several runs."""
 
     shape: tuple[int, ...]  # (B, k, m, D), or (B, k, m) for `largest`
-    milliseconds: Mapping[str, float]  # name of a form -> its time
+    milliseconds: Mapping[str, float]  # name of an implementation -> its time
 
 
-# Maps a backend and an operation to rows that `python -m experiments bench-kernels` wrote (jax
-# 0.10.2; 2 cores of a Xeon with AVX-512, and of an EPYC for `largest` up to k = 64). The machine
-# was shared, so times are comparable within a row only. Only CPUs were measured; other backends run
-# the first form of each operation, which is one XLA operation.
+# Backend -> operation -> the rows that `python -m experiments bench-kernels` wrote (jax 0.10.2; 2
+# cores of a Xeon with AVX-512, and of an EPYC for `largest` up to k = 64). The machine was shared,
+# so only the times in one row are comparable. There are results of CPUs only; other backends run
+# the first implementation of each operation, which is one XLA operation.
 MEASURED: dict[str, dict[str, list[Timing]]] = {
     "cpu": {
         "combine": [
@@ -90,16 +90,16 @@ MEASURED: dict[str, dict[str, list[Timing]]] = {
 def chosen(
     operation: str, shape: tuple[int, ...], forms: Mapping[str, Callable[..., Any]], *args: Array
 ) -> Any:
-    """Runs the form that was fastest on the backend at the nearest measured shape.
+    """Runs the implementation that was fastest on the backend at the nearest measured shape.
 
-    The form is chosen for the platform that the program is lowered to, so an export for another
-    platform contains that platform's form.
+    It is chosen for the platform that the program is lowered to, so that an export for another
+    platform contains the implementation for that platform.
 
     Args:
       operation: the operation's name in `MEASURED`.
       shape: the sizes of this call, in the order of `Timing.shape`.
-      forms: name -> function of the arguments; the first form runs on backends that `MEASURED` does
-        not contain.
+      forms: name -> implementation, a function of the arguments; the first one runs on backends
+        that `MEASURED` does not contain.
       *args: the arguments, arrays.
     """
     branches = {
@@ -110,13 +110,13 @@ def chosen(
 
 @functools.cache
 def fastest(backend: str, operation: str, shape: tuple[int, ...], names: tuple[str, ...]) -> str:
-    """Returns the name of the form with the least time at the nearest measured shape.
+    """Returns the name of the implementation that is fastest at the nearest measured shape.
 
     Args:
       backend: a key of `MEASURED`, such as "cpu".
       operation: a key of `MEASURED[backend]`, such as "combine".
       shape: the sizes of the call, in the order of `Timing.shape`.
-      names: the names of the forms that are possible at this shape.
+      names: the names of the implementations that support this shape.
     """
     rows = MEASURED.get(backend, {}).get(operation, [])
     rows = [row for row in rows if row.milliseconds.keys() & set(names)]

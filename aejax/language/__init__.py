@@ -11,9 +11,11 @@
 
 The modules `config` and `llama` define the model and `taps` its hooks; `gguf`, `huggingface`,
 `weights` and `tokenizer` read files; `generation` continues prompts; `reading`, `packing` and
-`live` collect activations; `edits` and `splicing` change activations during a forward pass.
+`live` collect activations; `edits` and `splicing` change activations during a forward pass;
+`token_losses`, `promoted` and `steering` measure what dictionaries and edits do to the model.
 """
 
+from aejax.language.alignment import Aligned, align
 from aejax.language.config import Config
 from aejax.language.edits import add, chain, mean, only, patch, zero
 from aejax.language.generation import Generated, Prompts, Sampling, generate, greedy, padded
@@ -21,10 +23,13 @@ from aejax.language.live import live
 from aejax.language.llama import Cache, Transformer, empty_cache, language_rules, shortened
 from aejax.language.load import LanguageModel, fingerprint, load
 from aejax.language.packing import Packed, Packing, packs
+from aejax.language.promoted import Promoted, promoted
 from aejax.language.reading import collect, reader
 from aejax.language.splicing import change, clamp, latents, replace, scale
+from aejax.language.steering import Effect, at_perplexity, effect
 from aejax.language.survey import Survey, survey
 from aejax.language.taps import HOOKS, At, Taps
+from aejax.language.token_losses import TokenLosses, spliced, token_losses, unless
 from aejax.language.tokenizer import Tokenizer, load_tokenizer
 from aejax.language.torch_model import torch_reader
 from aejax.language.trained import check_model, load_dictionary
@@ -32,25 +37,32 @@ from aejax.language.weights import stacked, unstacked
 
 __all__ = [
     "HOOKS",
+    "Aligned",
     "At",
     "Cache",
     "Config",
+    "Effect",
     "Generated",
     "LanguageModel",
     "Packed",
     "Packing",
+    "Promoted",
     "Prompts",
     "Sampling",
     "Survey",
     "Taps",
+    "TokenLosses",
     "Tokenizer",
     "Transformer",
     "add",
+    "align",
+    "at_perplexity",
     "chain",
     "change",
     "check_model",
     "clamp",
     "collect",
+    "effect",
     "empty_cache",
     "fingerprint",
     "generate",
@@ -66,13 +78,17 @@ __all__ = [
     "packs",
     "padded",
     "patch",
+    "promoted",
     "reader",
     "replace",
     "scale",
     "shortened",
+    "spliced",
     "stacked",
     "survey",
+    "token_losses",
     "torch_reader",
+    "unless",
     "unstacked",
     "zero",
 ]

@@ -31,7 +31,7 @@ class Scene(NamedTuple):
 
     position: Array  # i32[B, P], the position of each token in its text
     slots: Array  # i32[B, S], the position of the token in each slot
-    rope: Array  # f32[kinds, 2, B, P, 1, h / 2], cos and sin of the rotary angles; see `tables`
+    rope: Array  # f32[kinds, 2, B, P, 1, 1, h / 2], cos and sin of the rotary angles; see `tables`
     used: Array | None  # i32[], index of the cache slot of this pass' first token; None: no cache
 
 
@@ -50,7 +50,7 @@ class Norm(nn.Module):
 
 
 class Dense(nn.Module):
-    """A linear layer: x W, plus a bias if `bias` is set."""
+    """A linear layer: x W^T, plus a bias if `bias` is set."""
 
     features: int
     dtype: Any
@@ -83,7 +83,8 @@ def product(x: Array, kernel: Array, dtype: Any = None) -> Array:
     if rows > FEW:
         return jnp.einsum("...n,mn->...m", x, kernel, **how)
     y = jnp.einsum("mn,rn->mr", kernel, x.reshape(rows, -1), **how)
-    return y.T.reshape(*x.shape[:-1], -1)
+    # Without the barrier XLA would exchange the factors again and drop the transposition.
+    return jax.lax.optimization_barrier(y).T.reshape(*x.shape[:-1], -1)
 
 
 def _trailing(vector: Array, like: Array) -> Array:
@@ -113,36 +114,37 @@ class Attention(nn.Module):
         Returns:
           The output f[B, P, D], and `kept` with this pass' keys and values written to it.
         """
-        c, (B, P, _) = self.config, x.shape
+        c, (B, P, _), G = self.config, x.shape, self.config.heads // self.config.kv_heads
 
-        def heads(name: str, count: int) -> Array:
-            flat = Dense(count * c.head_size, self.dtype, c.query_bias, name=name)(x)
-            return flat.reshape(B, P, count, c.head_size)
-
-        def by_head(x: Array) -> Array:
-            return x.transpose(0, 2, 1, 3)  # [B, heads, P, h]
-
-        q, k, v = heads("query", c.heads), heads("key", c.kv_heads), heads("value", c.kv_heads)
+        # One product gives, for each head of keys, its G queries, its key and its value.
+        width = (c.heads + 2 * c.kv_heads) * c.head_size
+        rows = Dense(width, self.dtype, c.query_bias, name="qkv")(x)
+        rows = rows.reshape(B, P, c.kv_heads, G + 2, c.head_size)
+        q, k, v = jnp.split(rows, (G, G + 1), axis=3)
         if c.query_norm:
             q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
         rope = scene.rope[local]
-        q, k, v = by_head(rotated(q, rope)), by_head(rotated(k, rope)), by_head(v)
+        q, k = rotated(q, rope), rotated(k, rope)
+        # CPUs multiply by keys fastest if the slots are their last axis.
+        q = q.transpose(0, 2, 3, 1, 4).reshape(B, c.kv_heads, G * P, c.head_size)
+        k = k.transpose(0, 2, 3, 4, 1).reshape(B, c.kv_heads, c.head_size, P)
+        v = v.transpose(0, 2, 3, 1, 4).reshape(B, c.kv_heads, P, c.head_size)
         if kept is not None:
             assert scene.used is not None
-            start = (0, 0, scene.used, 0)
-            k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), start)
-            v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), start)
-            kept = k, v
+            used = scene.used
+            k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), (0, 0, 0, used))
+            v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), (0, 0, used, 0))
+            # Without the barrier XLA fuses this write with each of its readers and, for each of
+            # them, copies the whole cache in every pass.
+            k, v = kept = jax.lax.optimization_barrier((k, v))
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
-        # Queries that share a head of keys become rows of one matrix, [B, K, (H / K) * P, h].
-        q = q.reshape(B, c.kv_heads, -1, c.head_size)
-        scores = jnp.einsum("bkqh,bksh->bkqs", q, k, preferred_element_type=jnp.float32) * scale
+        scores = jnp.einsum("bkqh,bkhs->bkqs", q, k, preferred_element_type=jnp.float32) * scale
         scores = scores.reshape(B, c.heads, P, -1)
         seen = visible(scene, local, c.window)[:, None]
         pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
         pattern = tap("attn_pattern", pattern).astype(self.dtype)
         mixed = pattern.reshape(B, c.kv_heads, -1, pattern.shape[-1]) @ v
-        mixed = by_head(mixed.reshape(B, c.heads, P, -1)).reshape(B, P, -1)
+        mixed = mixed.reshape(B, c.heads, P, -1).transpose(0, 2, 1, 3).reshape(B, P, -1)
         return Dense(c.size, self.dtype, name="out")(mixed), kept
 
 
@@ -157,14 +159,14 @@ class MLP(nn.Module):
         """Maps f[B, P, D] to f[B, P, D]."""
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
-        gate = activation(Dense(c.hidden, self.dtype, name="gate")(x))
-        return Dense(c.size, self.dtype, name="down")(
-            gate * Dense(c.hidden, self.dtype, name="up")(x)
-        )
+        both = Dense(2 * c.hidden, self.dtype, name="gate_up")(x)
+        both = both.reshape(*x.shape[:-1], c.hidden_groups, 2, -1)
+        hidden = activation(both[..., 0, :]) * both[..., 1, :]
+        return Dense(c.size, self.dtype, name="down")(hidden.reshape(*x.shape[:-1], -1))
 
 
 def tables(config: Config, position: Array) -> Array:
-    """Computes the cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, h / 2].
+    """Computes the cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, 1, h / 2].
 
     Entry 0 of the first axis is for global layers; entry 1, if the model has local layers, is for
     these.
@@ -174,7 +176,8 @@ def tables(config: Config, position: Array) -> Array:
     frequencies = [1.0 / (config.rope_base**exponents * factors)]
     if any(config.local):
         frequencies.append(1.0 / config.local_rope_base**exponents)
-    angles = position[None, ..., None, None] * jnp.stack(frequencies)[:, None, None, None]
+    angles = position[None, ..., None] * jnp.stack(frequencies)[:, None, None]
+    angles = angles[:, :, :, None, None]
     # The barrier keeps XLA from recomputing the angles wherever they are used.
     return jax.lax.optimization_barrier(jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1))
 
@@ -183,8 +186,8 @@ def rotated(x: Array, rope: Array) -> Array:
     """Applies the rotary embedding: rotates the pair of elements i and i + h / 2 of every head.
 
     Args:
-      x: the queries or keys, f[B, P, heads, h].
-      rope: the cosines and sines of the angles, f32[2, B, P, 1, h / 2].
+      x: the queries or keys, f[B, P, K, heads, h].
+      rope: the cosines and sines of the angles, f32[2, B, P, 1, 1, h / 2].
     """
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = rope

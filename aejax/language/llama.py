@@ -39,8 +39,8 @@ NO_TAPS = Taps()
 # Rules for aejax.training.compiled.state_layout. They divide the heads, the MLP's hidden units, the
 # vocabulary and the latents of spliced dictionaries over the mesh axis "model".
 language_rules: Sequence[tuple[str, PartitionSpec]] = (
-    (r"(query|key|value|gate|up|unembed)/kernel$", PartitionSpec("model", None)),
-    (r"(query|key|value)/bias$", PartitionSpec("model")),
+    (r"(qkv|gate_up|unembed)/kernel$", PartitionSpec("model", None)),
+    (r"qkv/bias$", PartitionSpec("model")),
     (r"(out|down)/kernel$", PartitionSpec(None, "model")),
     (r"embedding$", PartitionSpec("model", None)),
     (r"W_enc$", PartitionSpec(None, "model")),
@@ -52,8 +52,8 @@ language_rules: Sequence[tuple[str, PartitionSpec]] = (
 class Cache(NamedTuple):
     """The keys and values of the tokens so far."""
 
-    keys: Any  # one f[B, K, S, h] for each block; if blocks are scanned, f[layers, B, K, S, h]
-    values: Any  # has the form of `keys`
+    keys: Any  # one f[B, K, h, S] for each block; if blocks are scanned, f[layers, B, K, h, S]
+    values: Any  # one f[B, K, S, h] for each block; if blocks are scanned, f[layers, B, K, S, h]
     position: Array  # i32[B, S], the position of the token in each slot; -1 if the slot is empty
     used: Array  # i32[], the number of slots that are written
 
@@ -219,13 +219,14 @@ class Transformer(nn.Module):
 
 def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) -> Cache:
     """Returns an empty cache with `slots` slots for tokens of each of `texts` texts."""
-    shape = (texts, config.kv_heads, slots, config.head_size)
-    if scan:
-        keys: Any = jnp.zeros((config.layers, *shape), dtype)
-    else:
-        keys = tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
-    # The values get arrays of their own, because one buffer cannot be donated twice.
-    values = jax.tree.map(jnp.zeros_like, keys)
+
+    def empty(*shape: int) -> Any:
+        shape = texts, config.kv_heads, *shape
+        if scan:
+            return jnp.zeros((config.layers, *shape), dtype)
+        return tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
+
+    keys, values = empty(config.head_size, slots), empty(slots, config.head_size)
     return Cache(keys, values, jnp.full((texts, slots), PADDING), jnp.zeros((), jnp.int32))
 
 

@@ -30,7 +30,7 @@ _PATTERNS = {
     "llama-bpe": _WORDS % r"\p{N}{1,3}",
     "qwen2": _WORDS % r"\p{N}",
 }
-_SPECIAL = {3, 4}  # GGUF's types of special tokens: control, and defined by the user
+_CONTROL, _USER = 3, 4  # GGUF's types of special tokens, and of others that are never split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,11 +145,12 @@ def _of_gguf(path: pathlib.Path) -> Tokenizer:
     tokens = fields.need("tokenizer.ggml.tokens", list)
     inner = builders[kind](library, fields, tokens)
     types = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
-    special = [t for t, type in zip(tokens, types, strict=False) if type in _SPECIAL]
-    # With `special=True` the tokenizer never splits these tokens where they occur in a text.
-    inner.add_special_tokens(
-        [library.AddedToken(t, special=True, normalized=False) for t in special]
-    )
+    # Tokens of both types are never split where they occur in a text. `decode` leaves out special
+    # ones, but keeps tokens such as Gemma's newline, which is of the other type.
+    for wanted in (_CONTROL, _USER):
+        held = [t for t, type in zip(tokens, types, strict=False) if type == wanted]
+        options = {"special": wanted == _CONTROL, "normalized": False}
+        inner.add_tokens([library.AddedToken(token, **options) for token in held])
     ends = {fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")}
     ends |= {inner.token_to_id("<end_of_turn>")} if kind == "llama" else set()
     return Tokenizer(

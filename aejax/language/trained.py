@@ -54,23 +54,29 @@ def hook_name(name: str) -> str | None:
     return None
 
 
-def load_dictionary(path: str | pathlib.Path, seed: int = 0) -> Plain:
+def load_dictionary(path: str | pathlib.Path, seed: int | None = None) -> Plain:
     """Reads the weights of a trained dictionary, and what it was trained on.
 
     Args:
       path: the folder of a run of a sparse autoencoder, or another library's folder or file.
-      seed: the index of the dictionary to read if the run trained several together (`aejax.seeds`).
+      seed: which dictionary to read if the run trained several together (`aejax.seeds`), from 0.
 
     Raises:
-      UserError: if there is no such dictionary, or its files are damaged.
+      UserError: if there is no such dictionary, its files are damaged, or `seed` is missing for a
+        run of several, or given for another one.
     """
     path = pathlib.Path(path).expanduser()
     if not ((path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()):
+        if seed is not None:
+            raise UserError(f"{path} holds one dictionary only: leave out seed={seed}")
         return interop.load(path)
-    opened = load(path)
+    opened = load(path, seed=seed)
     atoms = get(opened.variables, ATOMS)
     if atoms is not None and np.ndim(atoms) == 3:  # [S, m, D]
-        opened = load(path, seed=seed)
+        raise UserError(
+            f"{path} has {len(atoms)} dictionaries, one for each seed: choose one by a seed from 0 "
+            f"to {len(atoms) - 1}"
+        )
     return fold(opened.model, opened.variables)._replace(source=_recorded(path))
 
 

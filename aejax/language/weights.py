@@ -30,7 +30,7 @@ class Archive(NamedTuple):
 
     path: pathlib.Path  # the file or folder, which every error names
     # Parameter name -> tensor name, such as "blocks_#/mlp/up/kernel" -> "blk.#.ffn_up.weight",
-    # where # stands for the index of the layer.
+    # where # stands for the index of the layer. See `_parts` for parameters of several tensors.
     names: dict[str, str]
     there: set[str]  # the names of the tensors that the file holds
     read: Callable[[str], np.ndarray]  # a tensor's name -> f[...]; matrices are [out, in]
@@ -55,14 +55,11 @@ def assemble(
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     left, params = archive.there - archive.ignored, {}
     for path, wanted in traverse_util.flatten_dict(shapes["params"], sep="/").items():
-        name = _tensor(archive, path)
-        if name not in archive.there:
-            raise UserError(
-                f"{archive.path} has no tensor {name!r}: the file is incomplete, or its "
-                "architecture is not the one that it states; fetch it again"
-            )
-        left.discard(name)
-        params[path] = _checked(archive, name, wanted)
+        parts = _parts(config, path, wanted.shape)
+        names = {part: _tensor(archive, part) for part in parts.shapes}
+        arrays = [_checked(archive, names[part], parts.shapes[part]) for part in names]
+        params[path] = jnp.asarray(parts.joined(arrays), wanted.dtype)
+        left -= set(names.values())
     if left:
         raise UserError(
             f"{archive.path} holds the tensor {sorted(left)[0]!r:.80}, which this architecture "
@@ -79,18 +76,55 @@ def _tensor(archive: Archive, path: str) -> str:
     return archive.names[path.replace(layer[0], "blocks_#/")].replace("#", layer[1])
 
 
-def _checked(archive: Archive, name: str, wanted: Any) -> jax.Array:
+class _Parts(NamedTuple):
+    """The tensors of a file that make up one parameter."""
+
+    shapes: dict[str, tuple[int, ...]]  # path, as in Archive.names -> the tensor's shape
+    groups: int  # each tensor is cut into so many pieces, which take turns in the parameter
+
+    def joined(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """Joins the tensors along their first axis."""
+        pieces = [array.reshape(self.groups, -1, *array.shape[1:]) for array in arrays]
+        whole = np.concatenate(pieces, axis=1)
+        return whole.reshape(-1, *whole.shape[2:])
+
+
+def _parts(config: Config, path: str, shape: tuple[int, ...]) -> _Parts:
+    """Returns the tensors that make up a parameter of the given path and shape.
+
+    Files hold queries, keys and values apart, and also the MLP's gate and up. `Transformer` has one
+    parameter for each of the two groups, because one product is faster than several.
+    """
+    if "/qkv/" in path:
+        whole, groups = "qkv", config.kv_heads
+        heads = {"query": config.heads, "key": config.kv_heads, "value": config.kv_heads}
+        rows = {name: count * config.head_size for name, count in heads.items()}
+    elif "/gate_up/" in path:
+        whole, groups = "gate_up", config.hidden_groups
+        rows = {"gate": config.hidden, "up": config.hidden}
+    else:
+        return _Parts({path: shape}, 1)
+    return _Parts({path.replace(whole, name): (n, *shape[1:]) for name, n in rows.items()}, groups)
+
+
+def _checked(archive: Archive, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Reads a tensor; raises UserError if it is missing, has another shape, or is not finite."""
+    if name not in archive.there:
+        raise UserError(
+            f"{archive.path} has no tensor {name!r}: the file is incomplete, or its "
+            "architecture is not the one that it states; fetch it again"
+        )
     array = archive.read(name)
-    if array.shape != wanted.shape:
+    if array.shape != shape:
         raise UserError(
             f"the tensor {name!r} in {archive.path} has shape {array.shape} instead of "
-            f"{wanted.shape}: it does not fit the model's configuration"
+            f"{shape}: it does not fit the model's configuration"
         )
     if not np.isfinite(array).all():
         raise UserError(
             f"the tensor {name!r} in {archive.path} holds NaN or an infinity: fetch the file again"
         )
-    return jnp.asarray(np.ascontiguousarray(array), wanted.dtype)
+    return array
 
 
 def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:

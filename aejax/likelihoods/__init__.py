@@ -13,6 +13,7 @@ from aejax.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, Learne
 from aejax.likelihoods.logistic import DiscretisedLogistic, LogisticMixture, bits_per_dimension
 from aejax.likelihoods.pixelcnn import PixelCNN
 from aejax.likelihoods.standardised import Standardised
+from aejax.likelihoods.wave import Wave
 
 __all__ = [
     "Bernoulli",
@@ -25,5 +26,6 @@ __all__ = [
     "LogisticMixture",
     "PixelCNN",
     "Standardised",
+    "Wave",
     "bits_per_dimension",
 ]

@@ -1,8 +1,8 @@
-"""Terms: pure functions (bound model, forward) -> f32[B], one value per example.
+"""Loss terms: pure functions (bound model, forward) -> f32[B], one value per example.
 
-An objective is a weighted sum of terms. A summand of log p(x, z) - log q(z | x) is marked by the
-decorator `ratio`, so that a bound such as IWAE can combine these summands over several draws of z.
-A term without this mark is a penalty, which is averaged over the draws.
+An objective is a weighted sum of terms. Terms that are summands of log q(z | x) - log p(x, z) are
+marked by the decorator `ratio`, so that a bound such as IWAE can combine them over several draws of
+z. A term without this mark is a penalty, which is averaged over the draws.
 """
 
 from aejax.losses.disentanglement import (
@@ -41,6 +41,7 @@ from aejax.losses.sparsity import (
     weighted_l1,
     window,
 )
+from aejax.losses.spectral import spectral
 
 __all__ = [
     "Mark",
@@ -86,6 +87,7 @@ __all__ = [
     "residual_variance",
     "revival",
     "scaled_error",
+    "spectral",
     "squared_error",
     "tanh_l0",
     "total_correlation",

@@ -1,12 +1,12 @@
-"""Terms that depend on the aggregate posterior q(z) of a batch: beta-TCVAE, DIP-VAE, FactorVAE.
+"""Loss terms of the aggregate posterior q(z), for beta-TCVAE, DIP-VAE and FactorVAE.
 
     beta-TCVAE    merge(elbo(rate=rate()), {"tc": (beta - 1, total_correlation(examples=N))})
-    its summands  mutual_information(N) + total_correlation(N) + dimension_wise_kl(N) = rate
+                  because rate = mutual_information(N) + total_correlation(N) + dimension_wise_kl(N)
     FactorVAE     merge(elbo(), {"tc": (gamma, density_ratio()), "critic": (1.0, critic())})
     DIP-VAE-I     merge(elbo(), {"dip": (10.0, dip_i())})
 
-The critic of FactorVAE is an MLP of shape (1,) in the model's `parts`; optax.multi_transform can
-give it its own learning rate.
+The critic of FactorVAE is an MLP with output shape (1,), stored in the model's `parts`. Use
+optax.multi_transform to give it its own learning rate.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def dimension_wise_kl(examples: int) -> Term:
 def stratified_weights(batch: int, examples: int) -> Array:
     """Returns log W, f32[B, B], in the estimate log q(z_i) = log sum_j W[i, j] q(z_i | x_j).
 
-    W[i, i] is exactly 1 / N, because x_i is one of the N examples. The B - 1 others represent the
-    remaining N - 1 examples and share their weight evenly. (Chen et al. 2018, appendix C.2, give
-    one of the others a different weight. The expectation is the same, but only even weights become
-    1 / N each if the batch is the whole data set.)
+    W[i, i] is exactly 1 / N, because x_i is one of the N examples. The other B - 1 examples of the
+    batch represent the remaining N - 1 examples, so each has the weight (N - 1) / (N (B - 1)).
+    Chen et al. 2018, appendix C.2, give one of them another weight. The expectation is the same,
+    but only with equal weights is every weight 1 / N if the batch is the whole data set.
 
     Raises:
       UserError: if the batch has one example, or more than N.
@@ -102,7 +102,7 @@ def _aggregate(code: Any, examples: int) -> tuple[Array, Array]:
 
 
 def dip_i(ratio: float = 10.0) -> Term:
-    """Returns the term of DIP-VAE-I, which pulls the posterior means' covariance C to the identity.
+    """Returns the term of DIP-VAE-I, which makes the posterior means' covariance C the identity.
 
     Its value is sum_{i != j} C_ij^2 + ratio sum_i (C_ii - 1)^2 (Kumar et al. 2018, equation 6),
     repeated for all examples, f32[B]. Its weight in an objective is the paper's lambda_od.
@@ -118,9 +118,10 @@ def dip_i(ratio: float = 10.0) -> Term:
 
 
 def dip_ii(ratio: float = 1.0) -> Term:
-    """Returns the term of DIP-VAE-II, which pulls the covariance of q(z) to the identity, f32[B].
+    """Returns the term of DIP-VAE-II, which makes the covariance of q(z) the identity, f32[B].
 
-    It is `dip_i` with C = Cov(mean) + E[diag(variance)] (Kumar et al. 2018, equation 7).
+    Its value is that of `dip_i` with C = Cov(mean) + E[diag(variance)] (Kumar et al. 2018,
+    equation 7).
 
     Args:
       ratio: lambda_d / lambda_od, the weight of the diagonal relative to the off-diagonal sum.
@@ -147,9 +148,10 @@ def _off_identity(covariance: Array, ratio: float, forward: Forward) -> Array:
 
 
 def density_ratio(part: str = "critic") -> Term:
-    """Returns FactorVAE's total correlation, log q(z) - sum_j log q(z_j) by its critic, f32[B].
+    """Returns FactorVAE's total correlation term, f32[B].
 
-    The gradient reaches the encoder but not the critic (Kim and Mnih 2018, equation 3).
+    The critic's logit estimates log q(z) - sum_j log q(z_j). The gradient flows to the encoder but
+    not to the critic (Kim and Mnih 2018, equation 3).
 
     Args:
       part: the critic's name in the model's `parts`, its dictionary of additional modules.
@@ -162,11 +164,11 @@ def density_ratio(part: str = "critic") -> Term:
 
 
 def critic(part: str = "critic") -> Term:
-    """Returns FactorVAE's critic loss: the cross-entropy of codes against permuted codes, f32[B].
+    """Returns the loss of FactorVAE's critic, f32[B], in nats.
 
-    Permuted codes are the codes of the same batch, each dimension permuted independently, as in
-    disentanglement_lib. The loss is in nats. Its gradient reaches the critic but not the encoder
-    (Kim and Mnih 2018, algorithm 2).
+    It is the cross-entropy of classifying codes and permuted codes. Permuted codes are the codes of
+    the same batch, with each dimension permuted independently, as in disentanglement_lib. The
+    gradient flows to the critic but not to the encoder (Kim and Mnih 2018, algorithm 2).
 
     Args:
       part: the critic's name in the model's `parts`, its dictionary of additional modules.

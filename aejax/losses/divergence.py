@@ -1,8 +1,8 @@
-"""Terms that pull the aggregate posterior towards the prior: the maximum mean discrepancy (MMD).
+"""The maximum mean discrepancy (MMD), a divergence between the aggregate posterior and the prior.
 
 WAE-MMD    merge(reconstruction(), {"mmd": (10.0, mmd())})
 InfoVAE    {"rate": (1 - alpha, kl), "distortion": (1.0, distortion), "mmd": (weight, mmd())}
-           where the paper's weight is alpha + lambda - 1
+           where weight = alpha + lambda - 1 in the symbols of the paper
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Kernel = Callable[[Array, int], Array]
 def inverse_multiquadric(
     scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), std: float = 1.0
 ) -> Kernel:
-    """Returns the kernel sum_s C s / (C s + d^2) with C = 2 L std^2, for L latents at distance d.
+    """Returns the kernel sum_s C s / (C s + d^2) with C = 2 L std^2, for codes at distance d.
 
-    Source: Tolstikhin et al. 2018, section 4.
+    L is the number of latents. Source: Tolstikhin et al. 2018, section 4.
 
     Args:
-      scales: the scales s that are summed over.
+      scales: the scales s of the summands.
       std: the prior's standard deviation in each dimension.
     """
 
@@ -40,10 +40,10 @@ def inverse_multiquadric(
 
 
 def gaussian_kernel(width: float = 1.0) -> Kernel:
-    """Returns the kernel exp(-d^2 / (width L)), for L latents at distance d.
+    """Returns the kernel exp(-d^2 / (width L)) for codes at distance d, with L latents.
 
-    With width = L it is the kernel of the code of InfoVAE (Zhao et al. 2017), which averages
-    squared distances over the L latents and then divides by L once more.
+    With width = L it is the kernel in the published program of InfoVAE (Zhao et al. 2017), which
+    averages squared distances over the L latents and then divides by L once more.
     """
 
     def kernel(squares: Array, latents: int) -> Array:
@@ -53,7 +53,7 @@ def gaussian_kernel(width: float = 1.0) -> Kernel:
 
 
 def mmd(kernel: Kernel | None = None) -> Term:
-    """Returns the term "squared MMD between the B codes of a batch and B prior samples", f32[B].
+    """Returns the squared MMD between the B codes of a batch and B prior samples as a term, f32[B].
 
     The value is the unbiased estimate (Gretton et al. 2012, equation 3; Tolstikhin et al. 2018,
     algorithm 2), which may be negative. It is repeated for all examples.
@@ -69,7 +69,9 @@ def mmd(kernel: Kernel | None = None) -> Term:
     def mmd(model: Any, forward: Forward) -> Array:
         size = forward.batch.target.shape[0]
         if forward.key is None:
-            raise UserError("mmd draws from the prior, but there is no key: evaluate with a key")
+            raise UserError(
+                "the term mmd draws from the prior, but there is no key: call the model with a key"
+            )
         drawn = model.sample_latent(forward.key, size, forward.batch.context)
         return jnp.full((size,), discrepancy(joined(forward.code.latent), joined(drawn), kernel))
 

@@ -1,4 +1,4 @@
-"""Keeps the parameters of a module constant in a term, as adversarial objectives need."""
+"""Stops the gradients of a module's parameters in a loss term, as adversarial objectives need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax
 
 
 def frozen(module: Any) -> Callable[..., Any]:
-    """Returns a function that calls a module without gradients for the module's variables.
+    """Returns a function that calls a module with its variables held constant.
 
-    Gradients still flow to the arguments of the call.
+    Gradients flow to the arguments of the call only, not to the module's variables.
 
     Args:
       module: a submodule of the bound model that a term receives, such as model.parts["critic"].
@@ -22,7 +22,7 @@ def frozen(module: Any) -> Callable[..., Any]:
 
     def apply(*arguments: Any) -> Any:
         if module.is_initializing():
-            # The parameters may not exist yet, and initialisation computes no gradient.
+            # During initialisation the parameters may not exist yet, and no gradient is computed.
             return module(*arguments)
         unbound, variables = module.unbind()
         return unbound.apply(jax.lax.stop_gradient(variables), *arguments)

@@ -31,13 +31,12 @@ def gate_l1(weighted: bool = False) -> Term:
 def gate_error(detach: bool = True) -> Term:
     """Returns the term ||target - (relu(gate) atoms + bias)||^2, f32[B], in scaled units.
 
-    These are the units in which the decoder's `Scale`, if any, gives the data mean square 1.
-
-    If the decoder has a skip connection, it is added to the prediction, as the bias is.
+    In scaled units the data has mean square 1, if the decoder has a `Scale`. The output of a skip
+    connection, if the decoder has one, is added to the prediction, as the bias is.
 
     Args:
-      detach: whether to stop the gradient to the decoder (Rajamanoharan et al. 2024, equation 8);
-        in SAELens this term trains the decoder too.
+      detach: whether to stop the gradient to the decoder (Rajamanoharan et al. 2024, equation 8).
+        SAELens does not stop it, so there this term trains the decoder too.
     """
 
     def gate_error(model: Any, forward: Forward) -> Array:

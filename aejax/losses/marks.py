@@ -1,4 +1,4 @@
-"""Marks: attributes of a term that say how bounds and training must treat it."""
+"""Marks: attributes of a loss term that tell bounds and training how to treat it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from aejax.types import Term
 
 
 class Mark(NamedTuple):
-    """How a bound may treat a term, and whether a controller adjusts the term's weight.
+    """How a bound may treat a term, and whether a controller adjusts the term's weight."""
 
-    The log-ratio is log p(x, z) - log q(z | x).
-    """
-
-    part: str = "penalty"  # "ratio": a summand of the log-ratio; "penalty": averaged over draws
-    sampled: bool = True  # False: an expectation in closed form, which only the ELBO may use
-    stick: bool = False  # True: no gradient through the parameters of log q, only through z
+    # "ratio": a summand of log q(z | x) - log p(x, z); "penalty": averaged over draws of z.
+    part: str = "penalty"
+    # Whether the term is evaluated at a draw of z; False: it is an expectation in closed form,
+    # which only the ELBO may use.
+    sampled: bool = True
+    stick: bool = False  # True: gradients flow through z only, not the parameters of log q
     steered: bool = False  # True: a controller adjusts its weight to reach the bottleneck's `l0`
 
 
 def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
-    """Returns a decorator that marks a term as a summand of log p(x, z) - log q(z | x).
+    """Returns a decorator that marks a term as a summand of log q(z | x) - log p(x, z).
 
     Args:
       sampled: whether the term is evaluated at a draw of z; False: it is an expectation over z.
@@ -36,5 +36,5 @@ def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
 
 
 def mark(term: Term) -> Mark:
-    """Returns the `Mark` of a term; a term without one counts as a penalty."""
+    """Returns the `Mark` of a term; a term without one is a penalty."""
     return getattr(term, "mark", Mark())

@@ -1,4 +1,4 @@
-"""Nested (Matryoshka) dictionaries: every prefix of the latents must explain the target alone."""
+"""Nested (Matryoshka) dictionaries: each prefix of the latents must reconstruct the target."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from aejax.losses.scaled import residual
 from aejax.losses.sparsity import dictionary
 from aejax.types import Array, Forward, Term
 
-# The prefixes of dictionary_learning as fractions of m: the cumulative sums of 1/32, 1/16, 1/8, 1/4
-# and the rest.
+# The prefix lengths of the library dictionary_learning as fractions of the number of latents: the
+# cumulative sums of 1/32, 1/16, 1/8, 1/4 and the rest.
 FRACTIONS = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
 
 
@@ -26,15 +26,15 @@ def prefix_error(
     """Returns the weighted sum of the squared errors of the dictionary's prefixes, f32[B].
 
     The term is sum_j w_j ||y - (z[:m_j] atoms[:m_j] + bias)||^2 in the decoder's scaled units
-    (Bussmann et al. 2025, equation 5). If the decoder has a skip connection, it is added to every
-    prefix, as the bias is. The last prefix is the whole dictionary, so this term replaces the
-    reconstruction error.
+    (Bussmann et al. 2025, equation 5). The output of a skip connection, if the decoder has one, is
+    added to every prediction, as the bias is. The last prefix is the whole dictionary, so use this
+    term instead of a reconstruction error.
 
     Args:
       prefixes: the prefix lengths m_1 < ... < m_G = m.
       weights: the weights w_j; None: equal weights that sum to 1 (in SAELens each weight is 1).
-      bias: whether to add a first prefix without latents, m_0 = 0, as in the authors' code; it has
-        a weight too.
+      bias: whether to add a first prefix without latents, m_0 = 0, which predicts the bias, as in
+        the authors' code; `weights` must then start with its weight.
 
     Raises:
       UserError: if the prefixes do not increase from 1 or more to m, or if the number of weights

@@ -1,4 +1,4 @@
-"""Terms of quantised codes: commitment, and how much of the codebook is in use.
+"""Loss terms and metrics of quantised codes: commitment, and how much of the codebook is used.
 
 VQ-VAE    merge(reconstruction(), {"commitment": (0.25, commitment)},
                 watch(used=codes_used, perplexity=perplexity))
@@ -27,19 +27,20 @@ def commitment(model: Any, forward: Forward) -> Array:
 
 
 def codes_used(model: Any, forward: Forward) -> Array:
-    """Computes the share of codebook vectors chosen in the last full window of steps, f32[B].
+    """Computes the share of codebook vectors chosen in the last complete window of steps, f32[B].
 
-    The value is repeated for all examples; it is 0 until the first window is full.
+    The value is repeated for all examples. It is 0 until the first window is complete.
     """
     counts = _usage(model)
     return jnp.full((forward.batch.target.shape[0],), jnp.mean(counts > 0))
 
 
 def perplexity(model: Any, forward: Forward) -> Array:
-    """Computes the exponential of the entropy of code usage, repeated for all examples, f32[B].
+    """Computes the perplexity of code usage, repeated for all examples, f32[B].
 
-    Usage is counted over the last full window of steps. A codebook of that many vectors, all used
-    equally often, would have the same entropy. The value is 1 until the first window is full.
+    It is exp(H) for the entropy H of the frequencies with which codebook vectors were chosen in the
+    last complete window of steps. If n vectors are chosen equally often, it is n. The value is 1
+    until the first window is complete.
     """
     counts = _usage(model)
     share = counts / jnp.maximum(jnp.sum(counts), 1.0)
@@ -48,7 +49,7 @@ def perplexity(model: Any, forward: Forward) -> Array:
 
 
 def _usage(model: Any) -> Array:
-    """Returns how often each code was chosen in the last full window of steps, f32[codes]."""
+    """Returns how often each code was chosen in the last complete window of steps, f32[codes]."""
     if not isinstance(model.bottleneck, Codebook):
         raise UserError(
             f"{type(model.bottleneck).__name__} does not count how often each code is chosen: use "

@@ -1,4 +1,4 @@
-"""The rate, which is the cost of the code under the prior in nats, and its variants."""
+"""The rate, which is the KL of the posterior from the prior in nats, and its variants."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -34,8 +35,8 @@ def rate(stick: bool = False) -> Term:
     """Returns the term log q(z | x) - log p(z) at the drawn z, f32[B]; its expectation is the KL.
 
     Args:
-      stick: whether q's parameters receive gradients through z only ("sticking the landing",
-        Roeder et al. 2017). The gradient is unbiased for the bounds `mean`, `dreg` and `piwae`.
+      stick: whether gradients reach the parameters of q through z only ("sticking the landing",
+        Roeder et al. 2017). Gradients are unbiased with the bounds `mean`, `dreg` and `piwae`.
     """
 
     @ratio(stick=stick)
@@ -43,13 +44,14 @@ def rate(stick: bool = False) -> Term:
         _check_prior(model)
         _check_random(forward.code)
         latent, context = forward.code.latent, forward.batch.context
+        _check_codes(model.prior, forward.code)
         return forward.code.log_q(stick) - model.prior.log_prob(latent, context, model.posterior)
 
     return rate
 
 
 def capacity(limit: optax.ScalarOrSchedule) -> Term:
-    """Returns the term |KL - C|, which pulls the KL towards C (Burgess et al. 2018, equation 8).
+    """Returns the term |KL - C|, which keeps the KL near C (Burgess et al. 2018, equation 8).
 
     The KL is averaged over the batch before it is compared with C, as in disentanglement_lib, and
     the value is repeated for all examples, f32[B]. The weight of the term is the paper's gamma:
@@ -74,9 +76,9 @@ def capacity(limit: optax.ScalarOrSchedule) -> Term:
 def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
     """Returns the free-bits term sum_g max(nats, mean_B KL_g), repeated for all examples, f32[B].
 
-    A group of latents whose mean KL is below `nats` receives no gradient to lower it (Kingma et al.
-    2016, equation 15). The value is not a KL, because every group contributes at least `nats`: log
-    the KL too, with watch(kl=kl).
+    A group of latents whose mean KL is below `nats` gets no gradient from this term (Kingma et al.
+    2016, equation 15). The value is larger than the KL if a group is below `nats`, so log the KL
+    too, with watch(kl=kl).
 
     Args:
       nats: the KL up to which a group is not penalised.
@@ -98,7 +100,8 @@ def free_bits(nats: float, groups: Sequence[int] | None = None) -> Term:
         values = _per_dimension(model, forward)
         means = jnp.mean(values, axis=0)
         if groups is not None:
-            # A sum instead of a matrix product, because accelerators round products to bfloat16.
+            # This is a sum instead of a matrix product, because accelerators round the factors of
+            # matrix products to bfloat16.
             means = jnp.sum(means[:, None] * _membership(groups, means.shape[0]), axis=0)
         return jnp.full(values.shape[:1], jnp.sum(jnp.maximum(means, nats)))
 
@@ -109,6 +112,7 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     """Computes the KL of each latent in closed form, f32[B, L]."""
     _check_prior(model)
     _check_random(forward.code)
+    _check_codes(model.prior, forward.code)
     values = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     if values is None:
         raise TypeError(
@@ -123,8 +127,20 @@ def _check_random(code: Any) -> None:
     if not isinstance(code, RandomCode):
         raise UserError(
             f"the rate needs a code that is drawn from q(z | x), and {type(code).__name__} is "
-            "not: use the objective reconstruction(), and for codes of a codebook fit a prior to "
-            "their indices afterwards"
+            "not: use the objective reconstruction(), or sparse() for a sparse code"
+        )
+
+
+def _check_codes(prior: Any, code: Any) -> None:
+    """Raises UserError if the prior is one of indices and the latent is real, or vice versa."""
+    leaf = jax.tree.leaves(code.latent)[0]
+    whole = bool(jnp.issubdtype(leaf.dtype, jnp.integer))
+    if whole != prior.of_codes:
+        kind = "the indices of codes" if whole else "real numbers"
+        raise UserError(
+            f"the latent of a {type(code).__name__} holds {kind}, to which the prior "
+            f"{type(prior).__name__} gives no probability: pair priors.Codes with VectorQuantised "
+            "and FiniteScalarQuantised, and other priors with other bottlenecks"
         )
 
 

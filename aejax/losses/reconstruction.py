@@ -25,6 +25,6 @@ def distortion(model: nn.Module, forward: Forward) -> Array:
 
 
 def squared_error(model: nn.Module, forward: Forward) -> Array:
-    """Computes ||target - mean of the prediction||^2, f32[B], in squared units of the target."""
+    """Computes ||target - predicted mean||^2, f32[B], in squared units of the target."""
     batch = forward.batch
     return sum_events(jnp.square(batch.target - model.mean(forward.prediction)), batch.mask)

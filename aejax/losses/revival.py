@@ -1,6 +1,6 @@
-"""Terms that revive dead latents: AuxK and ghost gradients.
+"""Loss terms that revive dead latents: AuxK and ghost gradients.
 
-They skip their computation while no latent is dead.
+While no latent is dead, they are zero and skip their computation.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ Division = Callable[[Array], Array]
 
 
 def residual_variance(target: Array) -> Array:
-    """Computes the variance of the residual f32[B, D] over the batch, summed over D, f32[B].
+    """Computes the variance of a residual f32[B, D] over the batch, summed over D, f32[B].
 
-    The value is repeated for all examples. dictionary_learning (Marks et al.) divides AuxK by it.
+    The value is repeated for all examples. The library dictionary_learning (Marks et al.) divides
+    AuxK by it.
     """
     centred = target - jnp.mean(target, axis=0, keepdims=True)
     return jnp.full((target.shape[0],), jnp.mean(jnp.sum(jnp.square(centred), axis=-1)))
 
 
 def residual_norm(target: Array) -> Array:
-    """Computes the squared norm of each example's residual f32[B, D], f32[B].
+    """Computes the squared norm of each example's residual, f32[B], for residuals f32[B, D].
 
     Gao et al. 2024 divide AuxK by it.
     """
@@ -50,24 +51,23 @@ def revival(
 ) -> Term:
     """Returns the term AuxK, which trains dead latents to reconstruct the residual, f32[B].
 
-    For each example, the k dead latents with the largest pre-activations are decoded, and the term
-    is ||sg(e) - their sum||^2 in the decoder's scaled units, where e is the residual and sg stops
-    the gradient (Gao et al. 2024, A.2). It trains the atoms and encoder columns of these latents.
-    Nothing is computed while no latent is dead (if several models train together: no latent of any
-    model).
+    For each example, let e be the residual, and e_hat the sum of the atoms of the k dead latents
+    with the largest pre-activations, weighted by these. The term is ||sg(e) - e_hat||^2 in the
+    decoder's scaled units, where sg stops the gradient (Gao et al. 2024, A.2). It trains the atoms
+    and encoder columns of these latents. Nothing is computed while no latent is dead or, if several
+    models are trained together, while no model has a dead latent.
 
     Args:
       k: the number of dead latents used for each example; None: half of the residual's size D, but
         at most all m latents.
       after: the number of steps without activation after which a latent is dead.
-      share: whether to multiply the term by min(dead / k, 1), so that it counts less while fewer
-        than k latents are dead.
+      share: whether to multiply the term by min(n / k, 1), where n is the number of dead latents.
       divide: the function of the residual that the squared error is divided by: `residual_norm`
         (OpenAI), `residual_variance` (dictionary_learning, sparsify), or None.
-      bias: whether to add the decoder's bias to the residual, as a constant, and to the sum of the
-        dead latents (OpenAI). `divide` then receives residual + bias, and the bias is trained too.
-      rectify: whether negative values of dead latents become zero, as in most libraries; a latent
-        that is negative for every input then gets no gradient and stays dead.
+      bias: whether to add the decoder's bias to e, without a gradient, and to e_hat, with one, as
+        OpenAI does. `divide` then receives e + bias.
+      rectify: whether negative pre-activations become zero, as in most libraries; a latent whose
+        pre-activation is negative for every input then gets no gradient and stays dead.
 
     Raises:
       UserError: if k is less than 1.
@@ -98,12 +98,12 @@ def revival(
                 cost = jnp.where(scale > 0, cost / jnp.where(scale > 0, scale, 1.0), 0.0)
             if share:
                 cost = cost * jnp.minimum(jnp.sum(dead) / slots, 1.0)
-            # If several models train together, this runs for all if one has a dead latent; the
-            # factor sets the cost of the others to 0.
+            # If several models are trained together, this runs for all of them if one has a dead
+            # latent. The factor any(dead) makes the term 0 for the others.
             return cost * jnp.any(dead)
 
-        # The time of a branch grows with `room`, the most dead latents that it can handle. Room for
-        # an eighth of all latents suffices for most runs.
+        # The time of a branch grows with `room`, the largest number of dead latents that it can
+        # handle. In most runs at most an eighth of all latents are dead.
         rooms = sorted({max(slots, dead.shape[0] // 8), dead.shape[0]})
         branches = [lambda: jnp.zeros((size,)), *(functools.partial(explain, r) for r in rooms)]
         count = jnp.sum(dead)
@@ -114,11 +114,12 @@ def revival(
 
 
 def ghost(after: int = 1000) -> Term:
-    """Returns the term "ghost gradients", which trains dead latents to reconstruct the residual.
+    """Returns the "ghost gradients" term, which trains dead latents to reconstruct the residual.
 
-    The dead latents have the values exp(pre-activation). Their decoded sum is rescaled to half the
-    norm of each example's residual, and the term, f32[B], is rescaled to the example's squared
-    error. No gradient flows through these two scales (Jermyn et al. 2024).
+    The dead latents have the values exp(pre-activation). Their reconstruction of the residual is
+    rescaled to half the norm of each example's residual, and the value of the term, f32[B], is
+    rescaled to the example's squared error. No gradient flows through these two scale factors
+    (Jermyn et al. 2024).
 
     Args:
       after: the number of steps without activation after which a latent is dead.

@@ -22,8 +22,8 @@ def residual(model: Any, forward: Forward) -> Array:
 def masked(model: Any, values: Array, batch: Batch) -> Array:
     """Applies the batch's mask to values f32[B, D] in the decoder's scaled units.
 
-    The mask is defined on raw values, which whitening mixes, so the values are converted to raw
-    units, masked and converted back.
+    The mask has an entry for each element of the raw target, but a whitened value is a mixture of
+    these elements. The values are therefore converted to raw units, masked and converted back.
     """
     if batch.mask is None:
         return values
@@ -38,7 +38,7 @@ def scaled_error(model: Any, forward: Forward) -> Array:
 
 
 def normalised_error(model: Any, forward: Forward) -> Array:
-    """Computes ||y - y_hat||^2 / ||y||^2 of each example, f32[B] (code of Gao et al. 2024).
+    """Computes ||y - y_hat||^2 / ||y||^2, f32[B], as the code of Gao et al. 2024 does.
 
     Values are in the decoder's scaled units, so y is centred if the decoder has a `Scale`. Every
     example has the same weight, whatever its norm.
@@ -68,7 +68,8 @@ def unexplained(model: Any, forward: Forward) -> Array:
 def _measure(model: Any, difference: Array, batch: Batch) -> Array:
     """Masks a difference of raw values and converts it to the decoder's scaled units, f32[B, D]."""
     if batch.mask is not None:
-        # The square root, because the squared error is to be weighted by the mask.
+        # The difference is multiplied by the square root of the mask, because the mask is a weight
+        # of the squared error.
         difference = difference * jnp.sqrt(jnp.broadcast_to(batch.mask, difference.shape))
     if isinstance(model.decoder, LinearDecoder):
         return model.decoder.measure(difference, batch.context)

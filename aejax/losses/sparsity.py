@@ -29,8 +29,8 @@ def weighted_l1(model: Any, forward: Forward) -> Array:
 def layered_l1(model: Any, forward: Forward) -> Array:
     """Computes the L1 penalty of a crosscoder, sum_i |z_i| sum_l ||atom_i in layer l||, f32[B].
 
-    The target is [B, layers, size]; the norm of an atom is computed in each layer, and the norms
-    are summed over the layers (Lindsey et al. 2024).
+    The target has shape [B, layers, size], and an atom has one norm for each layer (Lindsey et al.
+    2024).
     """
     atoms = dictionary(model).weights(model.bottleneck.latents).atoms
     lengths = safe_norm(atoms.reshape((-1, *forward.batch.target.shape[1:])))
@@ -59,7 +59,7 @@ def tanh_l0(scale: float = 4.0) -> Term:
 
 
 def quadratic_l0(target: float) -> Term:
-    """Returns the term (2 / target) (L0 - target)^2 of each example, f32[B] (Gemma Scope 2)."""
+    """Returns the term (2 / target) (L0 - target)^2, f32[B], of Gemma Scope 2."""
     _check_target(target)
 
     def quadratic_l0(model: Any, forward: Forward) -> Array:
@@ -69,9 +69,9 @@ def quadratic_l0(target: float) -> Term:
 
 
 def relative_l0(target: float) -> Term:
-    """Returns the term (L0 / target - 1)^2, with the batch's mean L0, as in dictionary_learning.
+    """Returns the term (mean L0 / target - 1)^2, as in dictionary_learning.
 
-    Its value is repeated for all examples, f32[B].
+    The mean is taken over the batch, and the value is repeated for all examples, f32[B].
     """
     _check_target(target)
 
@@ -85,7 +85,10 @@ def relative_l0(target: float) -> Term:
 def lp(model: Any, forward: Forward) -> Array:
     """Computes the penalty of AnnealedReLU, a rescaled sum of (z ||atom||)^p, f32[B].
 
-    The power p is that of the current stage of training.
+    The power p depends on the stage of training.
+
+    Raises:
+      UserError: if the bottleneck is not an AnnealedReLU.
     """
     if not model.bottleneck.powers:
         raise UserError("lp needs a bottleneck that changes p in stages: use AnnealedReLU")
@@ -93,10 +96,10 @@ def lp(model: Any, forward: Forward) -> Array:
 
 
 def pre_activation(model: Any, forward: Forward) -> Array:
-    """Computes sum_i relu(theta_i - pre_i) ||atom_i||, f32[B], to keep JumpReLU's latents alive.
+    """Computes sum_i relu(theta_i - pre_i) ||atom_i||, f32[B].
 
-    Minimising it raises the pre-activations that are below their threshold theta_i. Its weight
-    should be small; Conerly et al. 2025 use 3e-6.
+    Minimising it raises the pre-activations that are below their thresholds theta_i, which keeps
+    JumpReLU's latents alive. Give it a small weight; Conerly et al. 2025 use 3e-6.
     """
     _check_window(model, "pre_activation")
     below = jax.nn.relu(model.bottleneck.thresholds()[None] - forward.code.pre)
@@ -116,10 +119,10 @@ def penalty(model: Any, forward: Forward) -> Array:
 
 
 def priced(penalty: Term) -> Term:
-    """Returns the term price * penalty, whose price is adjusted to reach the bottleneck's `l0`.
+    """Returns the term coefficient * penalty, whose coefficient is adjusted to reach a target L0.
 
-    The price is the sparsity coefficient, so the weight of the term in an objective must be 1. A
-    controller changes the price after every batch (see `bottlenecks.sparse.memory.Controller`).
+    The target is the bottleneck's `l0`. A controller changes the coefficient after every batch (see
+    `bottlenecks.sparse.memory.Controller`), so the weight of the term in an objective must be 1.
     """
 
     def priced(model: Any, forward: Forward) -> Array:
@@ -132,18 +135,18 @@ def priced(penalty: Term) -> Term:
 
 
 def off_target(model: Any, forward: Forward) -> Array:
-    """Computes L0 / target - 1 of the batch's mean L0 and the bottleneck's target `l0`, f32[B].
+    """Computes mean L0 / target - 1, where the target is the bottleneck's `l0`, f32[B].
 
-    The value is repeated for all examples.
+    The mean is taken over the batch, and the value is repeated for all examples.
     """
     target = _target(model)
     return jnp.full(forward.code.l0.shape, jnp.mean(forward.code.l0) / target - 1.0)
 
 
 def dead(after: int = 1000) -> Term:
-    """Returns the term "share of dead latents", f32[B]; its value is repeated for all examples.
+    """Returns the share of dead latents as a term, f32[B]; its value is repeated for all examples.
 
-    A latent is dead if no example has activated it for more than `after` training steps.
+    A latent is dead if it has not been active for more than `after` training steps.
     """
 
     def dead(model: Any, forward: Forward) -> Array:
@@ -156,8 +159,8 @@ def dead(after: int = 1000) -> Term:
 def window(model: Any, forward: Forward) -> Array:
     """Computes the share of latents whose JumpReLU threshold gets a gradient, f32[B].
 
-    These are the latents whose pre-activation is within the bandwidth of the threshold. If the
-    share stays at zero, the thresholds are not trained.
+    These are the latents whose pre-activation differs from the threshold by less than half the
+    bandwidth. If the share stays at zero, the thresholds are not trained.
     """
     _check_window(model, "window")
     return model.bottleneck.window(forward.code.pre)
@@ -167,7 +170,7 @@ def gamma(model: Any, forward: Forward) -> Array:
     """Returns ||mean|| / ||std|| of the data that initialised the encoder's `Scale`, f32[B].
 
     The value is repeated for all examples. If it is large, subtract the mean of the data before
-    training, because many latents die otherwise.
+    training; otherwise many latents die.
     """
     found = get(model.encoder.variables, ("memory", "gamma"))
     if found is None:
@@ -184,14 +187,14 @@ def ages(model: Any) -> Array:
     The current batch is not counted.
 
     Raises:
-      UserError: if the bottleneck does not count silent steps.
+      UserError: if the bottleneck does not count the steps in which a latent is inactive.
     """
     found = get(model.bottleneck.variables, ("memory", "ages", "age"))
     if found is None:
         raise UserError(
-            "a dead latent is one that was silent for many steps, but a "
-            f"{type(model.bottleneck).__name__} counts no silent steps: use a sparse bottleneck, "
-            "such as TopK"
+            "a dead latent is one that was inactive for many steps, but a "
+            f"{type(model.bottleneck).__name__} does not count these steps: use a sparse "
+            "bottleneck, such as TopK"
         )
     return found
 
@@ -216,7 +219,7 @@ def norms(model: Any) -> Array:
 
 
 def safe_norm(values: Array) -> Array:
-    """Computes the norm over the last axis, with gradient 0 instead of NaN at zero vectors."""
+    """Computes the norm over the last axis; its gradient at a zero vector is 0 instead of NaN."""
     squares = jnp.sum(jnp.square(values), axis=-1)
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)

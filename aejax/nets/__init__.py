@@ -13,9 +13,11 @@ from aejax.nets.patches import PatchDecoder, PatchEncoder
 from aejax.nets.recurrent import GRU, GRUDecoder
 from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
+from aejax.nets.spatial import SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 from aejax.nets.unet import UDecoder
+from aejax.nets.wave import WaveDecoder, WaveEncoder
 
 __all__ = [
     "GRU",
@@ -39,11 +41,15 @@ __all__ = [
     "PatchEncoder",
     "ResNet",
     "Scale",
+    "SpatialDecoder",
+    "SpatialEncoder",
     "Standardised",
     "Strided",
     "Transposed",
     "TransposedConvolution",
     "UDecoder",
+    "WaveDecoder",
+    "WaveEncoder",
     "ladder",
     "training",
 ]

@@ -1,10 +1,11 @@
-"""Priors: the distributions of the latents before an input is seen.
+"""Priors: the distributions p(z) of the latents.
 
-`aejax.contracts.Prior` defines what a prior must have. If the KL to a prior has no closed form, use
-the objective elbo(rate=losses.rate()), which samples the KL. Only `Vamp` needs the encoder to
-sample.
+`aejax.contracts.Prior` defines which methods a prior must have. If the KL to a prior has no closed
+form, use the objective elbo(rate=losses.rate()), which estimates the KL from draws of z. Sampling
+latents needs the encoder only if the prior is `Vamp`.
 """
 
+from aejax.priors.codes import Codes
 from aejax.priors.conditional import Conditional
 from aejax.priors.flow import Flow
 from aejax.priors.levels import Ladder, Levels
@@ -12,4 +13,4 @@ from aejax.priors.mixture import Mixture
 from aejax.priors.standard import Standard
 from aejax.priors.vamp import Vamp
 
-__all__ = ["Conditional", "Flow", "Ladder", "Levels", "Mixture", "Standard", "Vamp"]
+__all__ = ["Codes", "Conditional", "Flow", "Ladder", "Levels", "Mixture", "Standard", "Vamp"]

@@ -1,4 +1,4 @@
-"""The prior of a conditional model: a Gaussian whose parameters are a net of the context."""
+"""The prior of a conditional model: a Gaussian whose parameters a net computes from the context."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from aejax.types import Array, Key
 class Conditional(Prior):
     """The Gaussian p(z | context) = N(mean(context), std(context)^2) (Sohn et al. 2015).
 
-    A net computes mean and std from the context. Before training the prior is the standard normal.
+    An MLP computes mean and std from the context. Before training the prior is the standard normal.
 
     Attributes:
-      widths: sizes of the hidden layers; () means a linear map, which suffices for one-hot labels.
+      widths: sizes of the hidden layers; (): a linear map, which suffices for one-hot labels.
       activation: the activation after each hidden layer.
     """
 
@@ -30,7 +30,7 @@ class Conditional(Prior):
     activation: Callable[[Array], Array] = nn.relu
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z | context), f32[B], in nats, for z f32[B, L] and a context of B rows.
+        """Computes log p(z | context), f32[B], in nats, for z f32[B, L] and a context [B, ...].
 
         Raises:
           UserError: if there is no context, or its number of rows is not B.

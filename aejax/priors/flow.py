@@ -1,4 +1,4 @@
-"""A normalising flow of affine couplings as a prior; samples are as fast as densities."""
+"""A normalising flow of affine couplings as a prior; sampling takes as long as evaluating log p."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from aejax.events import join_context
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
 
-# The largest log-scale of a coupling: a factor e^2 per layer is enough, and a larger one could
-# overflow through several layers.
+# The largest log-scale of a coupling. A factor of e^2 per coupling is enough, and the product of
+# larger factors over several couplings could overflow.
 LIMIT = 2.0
 
 
@@ -40,8 +40,9 @@ class Coupling(nn.Module):
     def __call__(self, values: Array, context: Any) -> tuple[Array, Array]:
         """Computes the shift and the log-scale of values f32[B, L], both f32[B, L].
 
-        Both depend only on the half of the latents for which they are 0. That half does not change,
-        so the same shift and scale can be computed afterwards: the coupling is invertible.
+        Both are 0 for one half of the latents, which the coupling does not change, and depend only
+        on that half. They can therefore be computed from the coupling's output too, so that the
+        coupling can be inverted.
         """
         count = values.shape[-1]
         changed = jnp.asarray(np.arange(count) % 2 == int(self.odd), values.dtype)[None]
@@ -58,8 +59,8 @@ class Flow(Prior):
     """A standard normal transformed by affine couplings, known as RealNVP (Dinh et al. 2017).
 
     If there is a context, it is an input of each coupling, and the prior is p(z | context). The KL
-    has no closed form, so use elbo(rate=losses.rate()). A flow as the prior can replace a flow as
-    the posterior: for autoregressive flows, Chen et al. 2017 show that the two are equivalent.
+    has no closed form, so use elbo(rate=losses.rate()). Instead of the prior, the posterior can be
+    a flow; for autoregressive flows, Chen et al. 2017 show that both choices are equivalent.
 
     Attributes:
       couplings: the number of couplings, which alternate between the two halves of the latents.

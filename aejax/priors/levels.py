@@ -19,7 +19,7 @@ from aejax.types import Array, Batch, Key
 
 
 class Levels(Prior):
-    """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., with Gaussian levels below the top.
+    """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., whose levels below the top are Gaussian.
 
     It is the prior of Burda et al. 2016; with a VampPrior as `top`, it is that of the HVAE (Tomczak
     and Welling 2018), and the bottleneck must be `bottlenecks.Levels`, which draws the top first.
@@ -27,7 +27,7 @@ class Levels(Prior):
     Attributes:
       nets: one net for each level but the top. A net is called with (the level directly above,
         (the tuple of the levels above that one, context)) and returns f32[B, 2 L], the means
-        followed by the log deviations.
+        followed by the log standard deviations.
       top: the prior of the first level.
     """
 
@@ -62,7 +62,8 @@ class Levels(Prior):
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
         """Computes the KL of each latent given the levels drawn above it, f32[B, sum of L_l].
 
-        It returns None if the KL of the top has no closed form, or if the code is not top-down.
+        It returns None if the KL of the top level has no closed form, or if the posterior was not
+        drawn from the top level down (`contracts.TopDownCode`).
         """
         if not isinstance(code, TopDownCode):
             return None
@@ -92,13 +93,14 @@ class Levels(Prior):
 class Ladder(Prior):
     """The prior p(z_1) p(z_2 | z_1) ... of a ladder VAE, with a deterministic trunk.
 
-    The trunk is a net whose state is updated by each level from the top down. The bottleneck
-    `bottlenecks.Levels` computes each level from the trunk's state too, and the input of the
-    decoder is the last state (Soenderby et al. 2016; Kingma et al. 2016, section 5).
+    The trunk is a net with a state, which is updated with the latent of each level, from the top
+    down. The posterior (`bottlenecks.Levels`) computes each level from the trunk's state and the
+    features, and the decoder's input is the last state (Soenderby et al. 2016; Kingma et al. 2016,
+    section 5).
 
     Attributes:
       trunk: a module such as `nets.LadderTrunk`, with the methods start(n, context) -> state,
-        statistics(level, state) -> f32[B, 2 L] (the means followed by the log deviations) and
+        statistics(level, state) -> f32[B, 2 L] (means followed by log standard deviations) and
         advance(level, state, z) -> state.
     """
 
@@ -137,7 +139,8 @@ class Ladder(Prior):
     def kl(self, code: Any, context: Any = None, posterior: Any = None) -> Array | None:
         """Computes the KL of each latent given the levels drawn above it, f32[B, sum of L_l].
 
-        It returns None if the code is not top-down.
+        It returns None if the posterior was not drawn from the top level down
+        (`contracts.TopDownCode`).
         """
         if not isinstance(code, TopDownCode):
             return None
@@ -151,13 +154,14 @@ class Ladder(Prior):
 
 
 def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
-    """Returns a function from a Batch to the code of the top level, for a VampPrior as the top.
+    """Returns a function from a Batch to the top level's code, which a VampPrior as the top needs.
 
     Args:
-      posterior: a function from a Batch to the code of all levels, or None, which is returned.
+      posterior: a function from a Batch to the code of all levels; None: None is returned.
 
     Raises:
-      UserError: when the function is called, if the code is not top-down.
+      UserError: when the function is called, if the posterior was not drawn from the top level
+        down (`contracts.TopDownCode`).
     """
     if posterior is None:
         return None
@@ -175,10 +179,13 @@ def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
 
 
 def normal(key: Key, mean: Array, log_std: Array) -> Array:
-    """Draws from N(mean, std^2), f32[B, L]."""
+    """Draws from N(mean, exp(log_std)^2), f32[B, L], for mean and log_std f32[B, L]."""
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
 
 def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
-    """Calls the net of a level with the levels above it; the nearest is the first argument."""
+    """Calls the net of a level with the levels above it, and returns its output, f32[B, 2 L].
+
+    The nearest of these levels is the first argument; the others are a tuple.
+    """
     return net(above[-1], (tuple(above[:-1]), context))

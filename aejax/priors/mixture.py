@@ -17,7 +17,7 @@ from aejax.types import Array, Key
 
 
 class Mixture(Prior):
-    """The prior sum_k weight_k N(mean_k, std_k^2) with learned weights, means and deviations.
+    """The prior sum_k weight_k N(mean_k, std_k^2), whose weights, means and stds are learned.
 
     The Gaussians are diagonal (Dilokthanakul et al. 2017). The KL has no closed form, so use
     elbo(rate=losses.rate()). The context is ignored.
@@ -47,7 +47,7 @@ class Mixture(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws n latents, f32[n, *shape]: for each a component, then a point from it."""
+        """Draws n latents, f32[n, *shape]: first each latent's component, then its value."""
         choice_key, noise_key = jax.random.split(key)
         logits, mean, log_std = self._parameters(shape[-1])
         chosen = jax.random.categorical(choice_key, logits, shape=(n,))
@@ -56,7 +56,7 @@ class Mixture(Prior):
 
     @nn.compact
     def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
-        """Returns the logits f32[C], and the means and log deviations, both f32[C, L]."""
+        """Returns the logits of the weights, f32[C], and the means and log_stds, both f32[C, L]."""
         zeros = nn.initializers.zeros_init()
         size = (self.components, latents)
         return (

@@ -18,9 +18,9 @@ from aejax.types import Array, Batch, Key
 class Vamp(Prior):
     """The prior p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k.
 
-    See Tomczak and Welling 2018, equation 9. The pseudo-inputs are parameters. Whatever the number
-    of latents, log_prob and sample encode all K pseudo-inputs once, so both need the encoder. The
-    KL has no closed form, so use elbo(rate=losses.rate()).
+    See Tomczak and Welling 2018, equation 9. The pseudo-inputs are parameters. Each call of
+    log_prob or sample encodes all K pseudo-inputs, so both need the encoder. The KL has no closed
+    form, so use elbo(rate=losses.rate()).
 
     Attributes:
       event: the shape of one input x.
@@ -62,8 +62,8 @@ class Vamp(Prior):
         """Computes log p(z), f32[B], in nats, for z f32[B, L].
 
         Raises:
-          UserError: if posterior is None, if there is a context, or if the posterior's density is
-            known only at its own draws, as for flows.
+          UserError: if posterior is None, if there is a context, or if the density of the posterior
+            can be computed only at its own draws, as for flows.
         """
         each = self._code(context, posterior).log_prob(z)
         return jax.nn.logsumexp(each, axis=-1) - math.log(self.pseudo_inputs)
@@ -71,7 +71,7 @@ class Vamp(Prior):
     def sample(
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
-        """Draws n latents, f32[n, *shape]: for each a pseudo-input, then a point of its posterior.
+        """Draws n latents, f32[n, *shape], each from the posterior of a random pseudo-input.
 
         Raises:
           UserError: in the same cases as `log_prob`.
@@ -90,7 +90,11 @@ class Vamp(Prior):
             )
 
     def _code(self, context: Any, posterior: Any) -> DensityCode:
-        """Computes the code of the pseudo-inputs, with leaves [K, ...]."""
+        """Computes the code of the pseudo-inputs, whose leaves have a leading axis K.
+
+        Raises:
+          UserError: in the same cases as `log_prob`.
+        """
         if posterior is None:
             raise UserError(
                 "a VampPrior needs the model's posterior: use it in an Autoencoder, or pass "
@@ -105,7 +109,8 @@ class Vamp(Prior):
         code = posterior(Batch(inputs, inputs))
         if not isinstance(code, DensityCode):
             raise UserError(
-                "a VampPrior needs a posterior whose density is known at any latent, which "
-                f"{type(code).__name__} does not have: use the bottleneck Gaussian or FullGaussian"
+                "a VampPrior needs a posterior whose density can be computed at any latent, but "
+                f"{type(code).__name__} has no such density: use the bottleneck Gaussian or "
+                "FullGaussian"
             )
         return code

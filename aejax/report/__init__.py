@@ -6,11 +6,13 @@
     ]
     write("runs/digits", "digits-vae", sections, summary="...", results=results)
 
-Here `plain` is a model without a prior that is shown for comparison. `aejax.evaluation` computes
-arrays, `drawing` plots them, and `page` turns plots and tables into HTML.
+Here `plain` is a model without a prior and its variables, whose reconstructions and latents are
+shown for comparison. `aejax.evaluation` computes arrays, `drawing` plots them, and `page` turns
+plots and tables into HTML.
 """
 
 from aejax.evaluation.decoding import member
+from aejax.report.clips import Clip
 from aejax.report.collapse import collapse_section, verdict
 from aejax.report.curve import history
 from aejax.report.page import Picture, Section, Table
@@ -24,6 +26,7 @@ from aejax.report.variational import (
 from aejax.report.writing import curves_section, write
 
 __all__ = [
+    "Clip",
     "Picture",
     "Section",
     "Table",

@@ -1,4 +1,4 @@
-"""Posterior collapse: the warning and the table in a report that show it."""
+"""Posterior collapse: the warning and the table about it on the report page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from aejax.evaluation.usage import ACTIVE, LEAST, collapsed
 from aejax.report.page import Section, Table
 from aejax.report.results import number, spoken
 
-PREFIX = "validation_"  # in metrics.jsonl, this precedes the names of results of evaluation.usage
+PREFIX = "validation_"  # the prefix that results of evaluation.usage have in metrics.jsonl
 # The columns of one run's metrics.jsonl: name -> f[n], f[n, S] or f[n, S, L].
 Columns = Mapping[str, np.ndarray]
 
 
 def last(columns: Columns) -> dict[str, np.ndarray]:
-    """Returns the last logged results of `evaluation.usage`, f[S] or f[S, L]; {} without any."""
+    """Returns name -> f[S] or f[S, L], the last logged results of `evaluation.usage`.
+
+    If no results were logged, it returns {}.
+    """
     found = {}
     names = ("mutual_information", "mutual_information_of_top", "active_units", "kl_per_dimension")
     for name in names:
@@ -28,7 +31,7 @@ def last(columns: Columns) -> dict[str, np.ndarray]:
 
 
 def verdict(runs: Mapping[str, Columns]) -> str:
-    """Returns a warning for each trained model whose posterior has collapsed, "" if none has.
+    """Returns a warning for each trained model whose posterior has collapsed; "" if none has.
 
     Args:
       runs: name of a model -> the columns of its metrics.jsonl.
@@ -52,17 +55,20 @@ def verdict(runs: Mapping[str, Columns]) -> str:
 
 
 def _of(which: np.ndarray) -> str:
-    """Names the seeds that are True in bool[S], in brackets; "" for a run of one seed."""
+    """Returns a text in brackets that lists the seeds that are True in bool[S].
+
+    For a run with one seed it returns "".
+    """
     members = np.flatnonzero(which)
     listed = ", ".join(map(str, members))
     return "" if len(which) == 1 else f" ({len(members)} of {len(which)} seeds: {listed})"
 
 
 def collapse_section(runs: Mapping[str, Columns]) -> Section | None:
-    """Builds the section on how much information the codes carry, with a row per model and seed.
+    """Builds the section on how much information the codes carry about x.
 
-    It begins with a warning if a posterior has collapsed. The result is None if no model has a
-    random code.
+    Its table has a row for each model and seed, and it begins with a warning if a posterior has
+    collapsed. The result is None if `evaluation.usage` was logged for no model.
 
     Args:
       runs: name of a model -> the columns of its metrics.jsonl.

@@ -23,6 +23,9 @@ a:hover{text-decoration:underline}
 figure{margin:0;max-width:100%;width:max(var(--w),320px)}
 figure img{display:block;max-width:100%;height:auto;border-radius:2px}
 figcaption{margin-top:8px;font-size:14px;line-height:1.5;color:var(--muted);max-width:46em}
+.clips{display:flex;flex-wrap:wrap;gap:22px 26px;align-items:flex-end;margin-top:18px}
+.clip{width:190px}.clip img{image-rendering:pixelated;max-width:100%}
+.clip audio{display:block;width:100%;height:32px;margin-top:6px}.clip figcaption{margin-top:4px}
 .scroll{overflow-x:auto;margin-top:14px}
 table{border-collapse:collapse;font-size:14.5px;line-height:1.45;
 font-variant-numeric:tabular-nums lining-nums}

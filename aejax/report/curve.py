@@ -1,4 +1,4 @@
-"""Learning curves: the metrics of a run, averaged to as many points as a plot can show."""
+"""Learning curves: the metrics of a run, averaged so that a plot can show all points."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Line(NamedTuple):
-    """A curve with at most as many points as a plot shows."""
+    """A curve of n points to plot, each of which averages several logged steps."""
 
     steps: np.ndarray  # f[n], the steps, counted from 1, averaged over the steps of a point
     mean: np.ndarray  # f[n], the mean over seeds
@@ -33,8 +33,9 @@ def history(path: str | os.PathLike) -> dict[str, Curve]:
       path: the run's folder, or its metrics.jsonl.
 
     Returns:
-      name of a metric -> (steps i64[n], values f64[n] or f64[n, S]). Each curve has only the steps
-      at which its metric was logged. Metrics with more axes, such as a KL per latent, are left out.
+      name of a metric -> (steps i64[n], values f64[n] or f64[n, S]). A curve contains only those
+      steps at which its metric was logged. Metrics with more axes, such as a KL per latent, are
+      left out.
 
     Raises:
       UserError: if the folder has no metrics, or a line of metrics.jsonl is not JSON.
@@ -56,7 +57,8 @@ def binned(curve: Curve, log_steps: bool = True, bins: int = 160) -> Line:
 
     Args:
       curve: steps i[n] and values f[n] or f[n, S].
-      log_steps: whether the bins are equally wide on a logarithmic axis rather than a linear one.
+      log_steps: whether the bins are equally wide on a logarithmic axis; otherwise they are equally
+        wide on a linear axis.
       bins: the maximum number of points.
 
     Returns:
@@ -82,8 +84,9 @@ def grouped(history: History) -> dict[str, dict[str, Curve]]:
       history: name of a logged metric, with or without the prefix of a split -> curve.
 
     Returns:
-      metric without prefix -> split, or "training batches" where there is no prefix -> curve.
-      The loss comes first and the gradient norm last.
+      name of a metric without a prefix -> name of a split -> curve. A metric that was logged
+      without a prefix is found under "training batches". The loss comes first and the gradient norm
+      last.
     """
     found: dict[str, dict[str, Curve]] = {}
     for name, curve in history.items():

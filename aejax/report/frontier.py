@@ -1,4 +1,8 @@
-"""Comparison of sparse codes: plots of scores, such as explained variance, against L0."""
+"""Comparison of sparse autoencoders: plots of scores, such as explained variance, against L0.
+
+A code is here one kind of sparse bottleneck, such as TopK, which was trained for several values of
+L0.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ NAMES = {
 
 
 class Points(NamedTuple):
-    """One score of one kind of sparse code, for P models in increasing order of L0."""
+    """One score of P models with the same code, in increasing order of L0."""
 
     l0: np.ndarray  # f[P], the measured mean number of active latents
     value: np.ndarray  # f[P], the mean of the score over seeds
@@ -33,7 +37,13 @@ Series = Mapping[str, Points]
 
 
 def points(rows: Sequence[Mapping[str, Any]], name: str) -> Points:
-    """Reads the score `name` of one code from rows {"l0": ..., name: {"mean", "std", "values"}}."""
+    """Returns the points of one score of one code.
+
+    Args:
+      rows: the results of the code's models, each {"l0": result, name: result, ...}, where a result
+        is {"mean": ..., "std": ..., "values": [per seed]}.
+      name: the name of the score.
+    """
     count = [max(len(row[name]["values"]), 1) for row in rows]
     made = [
         [float(row["l0"]["mean"]) for row in rows],
@@ -53,10 +63,10 @@ def frontier_section(
     """Builds the section that plots scores against L0, with one panel for each score.
 
     Args:
-      codes: name of a code -> its rows of result.json, one for each number of active latents.
-      peers: name of a code -> such rows for another library's implementation of the same code,
-        which are drawn with hollow marks.
-      names: the scores to plot, such as `explained_variance`.
+      codes: name of a code -> its rows of result.json (see `points`), one for each value of L0.
+      peers: name of a code -> such rows of another library's implementation of the same code, which
+        are drawn with hollow marks.
+      names: the scores to plot, such as "explained_variance".
       text: the paragraph above the plots.
     """
     own, others = (
@@ -75,7 +85,10 @@ def frontier_section(
 
 
 def _beyond(panels: Mapping[str, Series]) -> str:
-    """Lists the points that lie outside the axes, for the caption; "" if there are none."""
+    """Returns a sentence for the caption that lists the points outside the axes.
+
+    If there are no such points, it returns "".
+    """
     said = []
     for name, series in panels.items():
         low, high = limits(series)
@@ -95,8 +108,8 @@ def name_of(score: str) -> str:
 def limits(series: Series) -> tuple[float, float]:
     """Returns the range of values that an axis shows, without outliers.
 
-    An outlier is a value below the first quartile, or above the third, by more than 1.5 times the
-    distance between these quartiles, as in a box plot.
+    As in a box plot, an outlier is a value that is below the first quartile or above the third
+    quartile by more than 1.5 times the distance between these quartiles.
     """
     values = np.concatenate([each.value for each in series.values()])
     first, third = np.quantile(values, [0.25, 0.75])
@@ -138,19 +151,19 @@ def density_section(densities: Mapping[str, np.ndarray]) -> Section:
 def frontier(
     panels: Mapping[str, Series], peers: Mapping[str, Series], theme: Theme = LIGHT
 ) -> Any:
-    """Plots each score over L0 in a panel of its own, with a line for each kind of sparse code.
+    """Plots each score against L0 in a separate panel, with a line for each code.
 
     Args:
       panels: score -> code -> Points.
-      peers: score -> code -> Points of another library, drawn as hollow marks without lines.
-      theme: the colours.
+      peers: score -> code -> Points of another library's models, drawn as hollow marks.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
     """
     count = len(panels)
     labels = list(next(iter(panels.values())))
-    columns = min(len(labels), 4 * count)  # columns of the legend: a panel has room for four labels
+    columns = min(len(labels), 4 * count)  # four labels of the legend fit under each panel
     tall = 0.24 * -(-len(labels) // columns) + 0.1
     figure = canvas(WIDTH * count, 3.6 + tall, theme)
     width = figure.get_size_inches()[0] / count
@@ -181,7 +194,7 @@ def frontier(
 
 
 def _number_axis(axes: Any) -> None:
-    """Makes the axis of active latents logarithmic if they span more than a factor of 3."""
+    """Makes the axis of L0 logarithmic if its largest value is more than 3 times the smallest."""
     from matplotlib import ticker
 
     low, high = axes.get_xlim()

@@ -1,4 +1,7 @@
-"""Report sections on stored activations of a language model, to read before training on them."""
+"""Report sections that describe stored activations of a language model.
+
+Read them before you train a dictionary on the activations.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from aejax.language.survey import SINK, Survey
 from aejax.report.drawing.heat import heat
 from aejax.report.page import Picture, Section, Table
 
-SHOWN = 12  # the largest number of sinks in the table
+SHOWN = 12  # the largest number of attention sinks in the table
 
 
 def activation_sections(survey: Survey, index: Index, word: Callable[[int], str]) -> list[Section]:
-    """Builds sections on norms by layer and position, attention sinks, layers and the store.
+    """Builds the sections on norms, attention sinks, layers and the activation store.
 
     Args:
       survey: the statistics of the model's residual stream.
-      index: the index of the store, which has the moments of its activations.
+      index: the index of the activation store, with the mean and scale of its activations.
       word: a function that returns the text of a token index.
     """
     return [_norms(survey), _sinks(survey, word), _layers(survey), _store(index)]

@@ -1,4 +1,4 @@
-"""Plots of the latent space: where examples lie in it, and how much information each latent has."""
+"""Plots of the latent space: the codes of examples, and the KL of each latent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def latents(models: Mapping[str, Latents], test: Split) -> Section:
 
     Args:
       models: name of a model -> its codes of test examples. Models without a KL have no KL plot.
-      test: the split of these examples, from which the names of the classes are taken.
+      test: the test split, which has the names of the classes.
     """
     pictures = [_plane(name, codes, test.classes) for name, codes in models.items()]
     pictures += [_activity(name, codes) for name, codes in models.items() if codes.nats]
@@ -31,7 +31,7 @@ def latents(models: Mapping[str, Latents], test: Split) -> Section:
 
 
 def _activity(name: str, codes: Latents) -> Picture:
-    """Makes the picture that shows the KL of each latent as a bar."""
+    """Returns the picture that shows the KL of each latent as a bar."""
     active = codes.mean.var(axis=0) > ACTIVE
     order = np.argsort(-codes.activity, kind="stable")
     rest = "" if active.all() else "; grey latents follow the prior and carry no information"
@@ -51,7 +51,10 @@ def _activity(name: str, codes: Latents) -> Picture:
 
 
 def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
-    """Makes the picture of the codes in two dimensions: latents, or principal components."""
+    """Returns the picture of the codes in a plane.
+
+    The axes are the two latents or, if there are more, the first two principal components.
+    """
     size = codes.mean.shape[1]
     noise = np.random.default_rng(0).uniform(-0.35, 0.35, len(codes.mean))
     if size == 1:
@@ -84,5 +87,5 @@ def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
 
 
 def slug(name: str) -> str:
-    """Returns a name in lower case, with hyphens instead of spaces, for the name of a file."""
+    """Returns the part of a file name for a model's name: lower case, with hyphens for spaces."""
     return name.lower().replace(" ", "-")

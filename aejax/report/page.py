@@ -1,4 +1,4 @@
-"""The report page: sections of text, pictures and tables as one self-contained HTML file."""
+"""The report page, report.html: sections of text, pictures and tables in one HTML file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aejax.report.clips import Clip, players
 from aejax.report.css import CSS
 from aejax.report.drawing.style import DARK, DENSITY, LIGHT, png
 from aejax.report.results import by_group, by_seed, figures, groups, notes, together
 
-WIDE = 480  # CSS pixels above which a picture scrolls on a narrow screen instead of shrinking
+# The width in CSS pixels above which a picture scrolls on a narrow screen instead of shrinking.
+WIDE = 480
 
 
 class Picture(NamedTuple):
@@ -25,7 +27,7 @@ class Picture(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the report page; columns of numbers only are aligned at the right."""
+    """A table of the report page; columns that contain only numbers are right-aligned."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -33,12 +35,13 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the report page: a title, then optional text, pictures and a table."""
+    """A section of the report page: a title, then optional text, pictures, sounds and a table."""
 
     title: str
     text: str = ""  # paragraphs, separated by empty lines
     figures: Sequence[Picture] = ()  # the plots
     table: Table | None = None
+    clips: Sequence[Clip] = ()  # sounds, each with its spectrogram and a player
 
 
 class Drawn(NamedTuple):
@@ -47,14 +50,14 @@ class Drawn(NamedTuple):
     picture: Picture
     light: bytes  # the PNG file of the light theme
     dark: bytes  # the PNG file of the dark theme
-    width: int  # in CSS pixels
+    width: int  # the width in CSS pixels
     height: int  # the height in CSS pixels
 
 
 def draw(picture: Picture) -> Drawn:
     """Draws a picture in the light and in the dark theme."""
     light, dark = (png(picture.draw(theme=theme)) for theme in (LIGHT, DARK))
-    # The header of a PNG file holds width and height at these offsets.
+    # The header of a PNG file stores the width and the height at these offsets.
     width, height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))
     return Drawn(picture, light, dark, round(width / DENSITY), round(height / DENSITY))
 
@@ -77,11 +80,11 @@ def render(
       summary: one sentence below the title.
       results: name of a result, such as "nll" -> {"mean": ..., "std": ..., "values": [per seed]} or
         a number; or name of another model -> a mapping of its results, for comparison.
-      config: field -> value, which may be a nested mapping.
-      environment: field -> value, which may be a nested mapping.
+      config: the run's configuration: field -> value, which may be a nested mapping.
+      environment: the versions and the machine: field -> value, which may be a nested mapping.
 
     Returns:
-      HTML without scripts, in which all text is escaped and all pictures are embedded.
+      HTML without scripts, in which all text is escaped, and pictures and sounds are embedded.
     """
     parts = [f"<header><h1>{_text(title)}</h1>"]
     if summary:
@@ -109,7 +112,7 @@ def render(
 
 
 def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns nested fields as rows of (dotted name, value as text), such as (model.latents, 2)."""
+    """Returns (dotted name, value) of all nested fields as text, such as ("model.latents", "2")."""
     rows = []
     for name, value in fields.items():
         if isinstance(value, Mapping) and value:
@@ -122,7 +125,7 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    """Returns the HTML tables of result.json: the model's own results, then those of others."""
+    """Returns the HTML tables of result.json: the results of the model, then those of others."""
     parts = []
     if own := figures(results):
         parts.append(_table(Table(*by_seed(own), notes(own)), classes="results"))
@@ -138,6 +141,8 @@ def _section(i: int, section: Section, drawn: Mapping[str, Drawn]) -> str:
     if section.figures:
         inner = "".join(_figure(drawn[picture.name]) for picture in section.figures)
         parts.append(f'<div class="figures">{inner}</div>')
+    if section.clips:
+        parts.append(players(section.clips))
     if section.table is not None:
         parts.append(_table(section.table))
     return "".join(parts) + "</section>"
@@ -160,7 +165,7 @@ def _figure(drawn: Drawn) -> str:
 
 
 def _table(table: Table, as_text: bool = False, classes: str = "") -> str:
-    """Returns the HTML of a table; with `as_text`, numbers too are aligned at the left."""
+    """Returns the HTML of a table; if `as_text` is True, numbers are left-aligned too."""
     numeric = [
         not as_text and all(_is_number(row[i]) for row in table.rows)
         for i in range(len(table.header))

@@ -1,4 +1,7 @@
-"""Tables of result.json as text, with as many digits as the deviation over seeds justifies."""
+"""Converts result.json to tables of text.
+
+The number of digits of a result depends on its standard deviation over seeds.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ import numpy as np
 from aejax.bottlenecks import sparse
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
-# A word that is a class of sparse code, such as topk, is spelled as the class is.
+# The spelling of words that are not written in lower case: acronyms, and names of sparse codes,
+# such as TopK for topk.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name != name.capitalize()
 }
 # In result.json, numbers that are not finite are written as these strings (see `aejax.files`).
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-# Explanations of results whose name also stands elsewhere on the page, for other examples.
+# Explanations of results whose names appear elsewhere on the page with another meaning.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",
     "largest_kl": "largest KL: the largest KL of a latent, as the mean over all test examples",
@@ -25,7 +29,7 @@ NOTES = {
 
 
 class Figure(NamedTuple):
-    """One result of result.json, such as the NLL, over all seeds."""
+    """One result in result.json, such as the NLL, of all seeds."""
 
     mean: float  # the mean over seeds
     std: float  # the standard deviation over seeds; 0 for one seed
@@ -33,7 +37,10 @@ class Figure(NamedTuple):
 
     @property
     def digits(self) -> int:
-        """The number of decimals to show two digits of `std`, or four of the values if it is 0."""
+        """Returns the number of decimals that shows two significant digits of `std`.
+
+        If `std` is 0, it shows four significant digits of the largest value.
+        """
         if self.std > 0 and math.isfinite(self.std):
             return max(0, 1 - math.floor(math.log10(self.std)))
         finite = [abs(value) for value in (self.mean, *self.values) if math.isfinite(value)]
@@ -44,16 +51,16 @@ class Figure(NamedTuple):
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Returns name -> Figure for entries {"mean", "std", "values"} and for single numbers.
+    """Returns name -> Figure for all entries that are single numbers or have mean, std and values.
 
-    All other entries are left out.
+    Other entries are left out.
     """
     read = ((name, _figure(entry)) for name, entry in results.items())
     return {name: figure for name, figure in read if figure is not None}
 
 
 def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
-    """Returns name -> figures for entries that are mappings, such as results of another model."""
+    """Returns name of a model -> name of a result -> Figure, for entries that are mappings."""
     read = (
         (name, figures(entry))
         for name, entry in results.items()
@@ -63,7 +70,7 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 
 
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
-    """Splits rows into tables; a row that shares no column with the current table begins a new one.
+    """Splits rows into tables: a row that shares no column with the current table starts a new one.
 
     Args:
       rows: name of a row -> column -> cell, in order.
@@ -80,7 +87,7 @@ def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[st
 
 
 def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
-    """Returns a table with a row for each result: its mean, deviation and the value of each seed.
+    """Returns a table with a row for each result: its mean, its std and the value of each seed.
 
     Args:
       found: name of a result -> Figure, at least one.
@@ -92,7 +99,8 @@ def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
     columns: list[list[str]] = [[] for _ in range(2 + members)]
     for figure in found.values():
         missing = [math.nan] * (members - len(figure.values))
-        # Counts are written without decimals for each seed, even if their mean has some.
+        # The values of the seeds are written without decimals if they are whole numbers, even if
+        # their mean is not.
         whole = all(value.is_integer() for value in figure.values)
         for i, value in enumerate([figure.mean, figure.std, *figure.values, *missing]):
             columns[i].append(number(value, 0 if whole and i > 1 else figure.digits))
@@ -109,7 +117,7 @@ def by_seed(found: Mapping[str, Figure]) -> tuple[list[str], list[list[str]]]:
 
 
 def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list[list[str]]]:
-    """Returns a table with a row for each model: the means and deviations of its results.
+    """Returns a table with a row for each model: the means and stds of its results.
 
     Args:
       found: name of a model -> name of a result -> Figure; at least one model.
@@ -132,15 +140,15 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """Returns the explanations in NOTES of these results, as sentences."""
+    """Returns the explanations that NOTES has for the results with these names, as sentences."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 
 def _digits(column: Sequence[Figure]) -> int:
-    """Returns the number of decimals of a column, one for all cells, so that points align.
+    """Returns the number of decimals of all cells of a column.
 
-    Every deviation has at least two digits; if there is no deviation, the largest value has four
-    digits and the smallest two.
+    Every standard deviation shows at least two significant digits. If all of them are 0, the
+    largest value shows at least four significant digits, and the smallest at least two.
     """
     spread = [figure.digits for figure in column if figure.std > 0]
     if spread:
@@ -152,7 +160,7 @@ def _digits(column: Sequence[Figure]) -> int:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Pads numbers with digit-wide and point-wide spaces, so that their decimal points align."""
+    """Returns numbers padded with spaces as wide as digits and points, to align their points."""
     tails = [len(cell.partition(".")[2]) for cell in cells]
     point = any("." in cell for cell in cells)
     return [
@@ -162,20 +170,20 @@ def aligned(cells: Sequence[str]) -> list[str]:
 
 
 def number(value: float, digits: int) -> str:
-    """Writes a number with this many decimals; "" if it is not finite."""
+    """Returns a number as text with `digits` decimals; "" if it is not finite."""
     if not math.isfinite(value):
         return ""
-    # A real minus sign is as wide as a digit; a hyphen is not.
+    # A minus sign is used instead of a hyphen, because it is as wide as a digit.
     return f"{value:,.{digits}f}".replace("-", "\u2212")
 
 
 def spoken(name: str) -> str:
-    """Spells a name for readers: active_units -> active units, nll -> NLL, l1-mean -> L1 mean."""
+    """Returns the name to display: active_units -> active units, nll -> NLL, l1-mean -> L1 mean."""
     return " ".join(SPELLINGS.get(word, word) for word in name.replace("-", "_").split("_"))
 
 
 def _figure(entry: Any) -> Figure | None:
-    """Returns an entry as a Figure, or None if it has another form.
+    """Returns an entry as a Figure, or None if it is neither a number nor a mapping with a mean.
 
     A seed's value that is not a number becomes NaN.
     """
@@ -189,7 +197,7 @@ def _figure(entry: Any) -> Figure | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Returns whether a value of result.json is a number, or the text of one that is not finite."""
+    """Returns whether a value in result.json is a number, or a string in NOT_FINITE."""
     if isinstance(value, str):
         return value in NOT_FINITE
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

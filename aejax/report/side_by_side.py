@@ -1,4 +1,4 @@
-"""Learning curves of several codes in one plot for each metric."""
+"""Learning curves of several models: one plot for each metric, with a line for each model."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from aejax.report.page import Picture, Section
 from aejax.report.results import spoken
 from aejax.report.writing import MEANINGS
 
-# The metrics that codes with different objectives have in common, in the order of their plots.
+# The metrics that models with different objectives have in common, in the order of their plots.
 COMMON = ("error", "squared_error", "l0", "off_target", "dead", "grad_norm")
 
 
 def side_by_side_section(
     histories: Mapping[str, History], members: str = "", names: Sequence[str] = COMMON
 ) -> Section | None:
-    """Builds the section with a plot for each metric, in which each code has a line.
+    """Builds the section with a plot for each metric, in which each sparse code has a line.
 
     The result is None if there is no metric to plot.
 
     Args:
       histories: name of a code -> the learning curves of its run.
-      members: the end of the captions "... mean", such as " over seeds".
-      names: the metrics to plot; one that fewer than two codes logged is left out.
+      members: what the captions say after "mean", such as " over seeds".
+      names: the metrics to plot; metrics that fewer than two codes logged are left out.
     """
     pictures = []
     for name in names:
@@ -61,12 +61,12 @@ def side_by_side_section(
 
 
 def lines_over_steps(series: Mapping[str, Curve], name: str, theme: Theme = LIGHT) -> Any:
-    """Plots values over steps, a line for each series.
+    """Plots values over steps, with a line for each series.
 
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S], of which the mean is drawn).
       name: the name of the plotted quantity, which becomes the title.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

@@ -1,4 +1,4 @@
-"""The report sections on a sparse autoencoder: its dictionary, and what its units respond to."""
+"""The report sections on a sparse autoencoder: its dictionary, and what activates its units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aejax.report.results import spoken
 from aejax.report.variational import Model, examples, reconstructions
 from aejax.types import Key, Variables
 
-EXAMPLES = 12  # the number of top examples shown beside each unit
+EXAMPLES = 12  # the number of strongest examples shown next to each unit
 
 
 def sparse_sections(
@@ -34,8 +34,8 @@ def sparse_sections(
     Args:
       model: an `Autoencoder` with a sparse bottleneck and a `Dictionary` as its decoder.
       variables: the variables of one model, without a leading axis of seeds.
-      splits: train, validation and test; each unit is shown with the examples that activate it most
-        among the first 10,000 of train.
+      splits: the train, validation and test splits; each unit is shown with the examples that
+        activate it most among the first 10,000 training examples.
       key: not used, because nothing here is random.
       plain: another autoencoder and its variables, whose reconstructions are shown for comparison.
 
@@ -67,7 +67,7 @@ def atoms_section(
     Args:
       models: label -> the variables of one model, without a leading axis of seeds.
       densities: label -> f[m], the firing frequency of each latent, in [0, 1].
-      split: the split whose examples decide how an atom is drawn.
+      split: a split of the data; an atom is drawn as an image of the shape of its examples.
 
     Returns:
       One section, or none if examples cannot be drawn as images.
@@ -167,7 +167,7 @@ def _units(
     train: Split,
     seen: Look,
 ) -> Picture:
-    """Makes a picture with a row for each unit: its atom, then its strongest examples."""
+    """Returns a picture with a row for each unit: its atom, then its strongest examples."""
     count = EXAMPLES if not seen.strips else 3
     top, strength = found.top[order, :count], found.strength[order, :count]
     count = top.shape[1]

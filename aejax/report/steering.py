@@ -31,7 +31,7 @@ def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
 
 
 def steering_verdict(runs: Mapping[str, Columns]) -> str:
-    """Returns a sentence for each run that missed its target L0, or "" if no run has.
+    """Returns a sentence for each run that missed its target L0; "" if there is no such run.
 
     A run misses the target if L0 differs from it by more than a tenth.
     """
@@ -40,7 +40,7 @@ def steering_verdict(runs: Mapping[str, Columns]) -> str:
 
 
 def steering_section(runs: Mapping[str, Columns]) -> Section | None:
-    """Builds the section on steered runs; None if no run was steered.
+    """Builds the section on steered runs; the result is None if no run was steered.
 
     Args:
       runs: name of a run -> the columns of its metrics.jsonl.

@@ -18,7 +18,7 @@ from aejax.report.latents import latents, slug
 from aejax.report.page import Picture, Section
 from aejax.types import Batch, Key, Variables
 
-RANGE = 2.5  # traversals move a latent from -RANGE to RANGE
+RANGE = 2.5  # traversals vary a latent from -RANGE to RANGE
 Model = tuple[Any, Variables]  # a model and its variables, without a leading axis of seeds
 
 
@@ -35,8 +35,8 @@ def variational_sections(
       model: an `Autoencoder`. Without a prior, its samples come from a Gaussian fitted to its
         codes.
       variables: the variables of one model, without a leading axis of seeds.
-      splits: train, validation and test.
-      key: the key of the samples.
+      splits: the train, validation and test splits.
+      key: the random key of the samples.
       plain: an autoencoder without a prior and its variables, which is shown for comparison.
 
     Returns:
@@ -73,7 +73,7 @@ def variational_sections(
 
 
 def examples(test: Split) -> tuple[Batch, Look]:
-    """Returns the test examples of all classes that a report shows, and how to draw them."""
+    """Returns the test examples that a report shows, from all classes, and how to draw them."""
     some = chosen(test, varied(test.labels, 14, len(test)))
     seen = look(np.asarray(some.target))
     if seen.strips:
@@ -159,7 +159,7 @@ def _nearest(draws: dict[str, np.ndarray], train: Split, seen: Look) -> Section:
 
 
 def reconstructions(models: dict[str, Model], shown: Batch, seen: Look) -> Section:
-    """Builds the section that shows test examples above each model's reconstructions."""
+    """Builds the section that shows test examples and each model's reconstructions below them."""
     rows = [seen.pictures(np.asarray(shown.target))]
     rows += [seen.pictures(decoding.reconstruct(*each, shown)) for each in models.values()]
     labels = ["input", *(name.replace(" ", "\n") for name in models)]
@@ -202,7 +202,8 @@ def _traversals(
     labels, where = [f"{v:+.1f}".replace("-", "−") if v else "0" for v in values], values
     unit = "from −2.5 to +2.5"
     if not codes.nats:
-        # Without a KL there is no standard normal prior whose scale the latents follow.
+        # Without a KL the latents do not follow a standard normal prior, so that the range of a
+        # traversal depends on their mean and standard deviation over the examples.
         centre, scale = codes.mean.mean(axis=0)[order], codes.mean.std(axis=0)[order]
         where = centre[:, None] + scale[:, None] * values
         unit = "from −2.5 to +2.5 standard deviations about its mean"
@@ -235,7 +236,7 @@ def _traversals(
 
 
 def reconstructions_section(models: dict[str, Model], test: Split) -> Section:
-    """Builds the section that shows test examples above the reconstructions of several models.
+    """Builds the section that shows test examples and several models' reconstructions below them.
 
     Args:
       models: name -> a model and its variables, without a leading axis of seeds.
@@ -245,12 +246,12 @@ def reconstructions_section(models: dict[str, Model], test: Split) -> Section:
 
 
 def traversals_section(models: dict[str, Model], test: Split) -> Section:
-    """Builds the section with a picture for each model that shows what its latents control.
+    """Builds the section that shows for each model how its latents change the decoded picture.
 
     Args:
       models: name -> a model with a prior, whose code is a vector, and its variables, without a
         leading axis of seeds.
-      test: the test split, of images; all traversals start at the code of its first example.
+      test: the test split, of images; all traversals start from the code of its first example.
     """
     shown, seen = examples(test)
     pictures = []
@@ -263,9 +264,9 @@ def traversals_section(models: dict[str, Model], test: Split) -> Section:
 
 
 def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int = 15) -> Picture:
-    """Makes the picture of the decoded latent plane of a model with two latents."""
+    """Returns the picture of decoded points on a grid in the plane of a model's two latents."""
     line = np.linspace(-RANGE, RANGE, side, dtype=np.float32)
-    # The first latent grows to the right, the second upwards, as in the picture of the codes.
+    # The first latent increases to the right, and the second upwards, as in the plot of the codes.
     plane = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
     repeated = jax.tree.map(lambda a: np.repeat(a, side * side, axis=0), context)
     means = seen.pictures(decoding.decode(model, variables, plane, repeated))
@@ -278,5 +279,5 @@ def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int =
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Reshapes images [N, H, W, C] to rows [N // columns, columns, H, W, C]."""
+    """Arranges images [N, H, W, C] in full rows, [N // columns, columns, H, W, C]."""
     return images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])

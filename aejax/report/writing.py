@@ -1,4 +1,4 @@
-"""Writing of a report: figures/*.png and report.html, each of them atomically."""
+"""Writes a report: figures/*.png, sounds/*.wav and report.html; each is replaced atomically."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
+from aejax.report.clips import Clip, wav
 from aejax.report.curve import Curve, History, grouped
 from aejax.report.drawing import plots
 from aejax.report.page import Picture, Section, draw, render
 from aejax.report.results import spoken
 
-WINDOW = 1_000  # the default number of steps without activation after which a unit counts as dead
-# Metrics that fall on training batches and rise on validation when a model overfits.
+WINDOW = 1_000  # the default number of steps without activation after which a unit is dead
+# Metrics that fall on training batches and rise on validation data when a model overfits.
 FITTED = {"loss", "distortion", "error", "squared_error"}
-# Explanations of the curves of the library's own terms.
+# Explanations of the learning curves of the library's loss terms.
 MEANINGS = {
     "loss": "the weighted sum of the terms, which training minimises",
     "distortion": "the reconstruction error, −log p(x | z), in nats",
@@ -51,35 +52,41 @@ def write(
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Draws all plots, and writes them to figures/*.png and the report page to report.html.
+    """Draws all plots, and writes figures/*.png, sounds/*.wav and the page, report.html.
 
     Args:
-      directory: where to write, usually a run's folder; it is created if it does not exist.
+      directory: the folder to write to, usually that of a run; it is created if it does not exist.
       title: the experiment's name.
       sections: the sections of the page, in order.
       summary: one sentence below the title.
       results: the tables of the page, as in result.json: name of a result, such as "nll" ->
         {"mean": ..., "std": ..., "values": [per seed]} or a number; or name of another model ->
         a mapping of its results, for comparison. Other entries are left out.
-      config: field -> value, which may be a nested mapping.
-      environment: field -> value, which may be a nested mapping.
+      config: the run's configuration: field -> value, which may be a nested mapping.
+      environment: the versions and the machine: field -> value, which may be a nested mapping.
 
     Returns:
       The path of report.html.
 
     Raises:
-      UserError: if the folder cannot be written, matplotlib is not installed, or a picture's name
-        is malformed or used twice.
+      UserError: if the folder cannot be written, if matplotlib is not installed, or if the name of
+        a picture or sound is malformed or used twice.
     """
     directory = Path(directory)
     pictures = [picture for section in sections for picture in section.figures]
-    _check(pictures)
+    clips = [clip for section in sections for clip in section.clips]
+    _check([*pictures, *clips])
     with writing(directory):
         (directory / "figures").mkdir(parents=True, exist_ok=True)
     drawn = {}
     for picture in pictures:
         drawn[picture.name] = draw(picture)
         write_bytes(directory / "figures" / f"{picture.name}.png", drawn[picture.name].light)
+    if clips:
+        with writing(directory):
+            (directory / "sounds").mkdir(exist_ok=True)
+    for clip in clips:
+        write_bytes(directory / "sounds" / f"{clip.name}.wav", wav(clip))
     page = render(title, sections, drawn, summary, results, config, environment)
     path = directory / "report.html"
     write_bytes(path, page.encode())
@@ -87,7 +94,7 @@ def write(
 
 
 def curves_section(history: History, log_steps: bool = True) -> Section:
-    """Builds the section of learning curves, with the range over seeds as a band.
+    """Builds the section of learning curves; a band shows the range over seeds.
 
     Args:
       history: name of a metric -> (steps i[n], values f[n] or f[n, S]); `validation_loss` is drawn
@@ -134,23 +141,28 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
 
 
 def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Keeps the first curve of dead units: they are counted in training, so all are the same."""
+    """Returns only the first of the curves of dead units.
+
+    Dead units are counted in training only, so the curves of all splits are equal.
+    """
     first = next(iter(parts))
     return {first: parts[first]}
 
 
 def _last(parts: Mapping[str, Curve]) -> int:
-    """Returns the last step of all curves."""
+    """Returns the largest step of any curve; 0 if there is none."""
     return max((int(steps[-1]) for steps, _ in parts.values() if len(steps)), default=0)
 
 
-def _check(pictures: Sequence[Picture]) -> None:
-    names = [picture.name for picture in pictures]
+def _check(shown: Sequence[Picture | Clip]) -> None:
+    names = [each.name for each in shown]
     for name in names:
         if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
             raise UserError(
-                f"the picture name {name!r} cannot name a file: use lower-case letters, digits and "
-                "hyphens, beginning with a letter or digit"
+                f"the name {name!r} of a picture or sound cannot be the name of a file: use "
+                "lower-case letters, digits and hyphens, beginning with a letter or digit"
             )
         if names.count(name) > 1:
-            raise UserError(f"two pictures are called {name!r}: give each its own name")
+            raise UserError(
+                f"two pictures or sounds are named {name!r}: give each a different name"
+            )

@@ -1,1 +1,1 @@
-"""Writes and reads the folder of a training run: config, checkpoints, metrics and result."""
+"""Writes and reads the folder of a training run: its config, checkpoints, metrics and result."""

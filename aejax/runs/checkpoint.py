@@ -1,16 +1,16 @@
 """Checkpoints: each stores the whole training state at one step, with sha256 hashes of its files.
 
-A checkpoint is a folder `checkpoints/<step>`. Its `arrays/` is written by orbax, with one folder
-for each leaf. Its `manifest.json` holds the sha256 of each leaf (over its path, dtype, shape and
-bytes), of each file, and of itself. A checkpoint is written to a hidden folder and appears by one
-rename, so a killed process leaves all earlier checkpoints intact.
+A checkpoint is a folder `checkpoints/<step>`. Orbax writes its subfolder `arrays/`, which has one
+folder for each leaf of the state. Its file `manifest.json` stores the sha256 of each leaf (over its
+path, dtype, shape and bytes), of each file, and of the manifest. A checkpoint is written to a
+hidden folder, which is then renamed, so that a killed process leaves no partial checkpoint.
 
     leaves = host_leaves(state)               # copies, because the next step reuses the buffers
     write(folder, 500, leaves)
     checkpoint = newest(folder)               # the newest undamaged one; warns of damaged ones
-    state = fill(template, checkpoint.leaves) # on the template's devices, with its key types
+    state = fill(template, checkpoint.leaves) # has the devices and key types of the template
 
-The hashes are needed because orbax does not notice a flipped byte in an array's file. No other
+The hashes are needed because orbax does not notice a changed byte in the file of an array. No other
 module uses orbax.
 """
 
@@ -34,11 +34,11 @@ from aejax.runs.leaves import Leaf
 from aejax.runs.manifest import MANIFEST, Damaged, encode, read_manifest, remove, steps
 
 ARRAYS = "arrays"
-LEAF_OVERHEAD = 4096  # estimated bytes on the disk per leaf, besides its array
+LEAF_OVERHEAD = 4096  # the estimated number of bytes on the disk per leaf, besides its array
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read and verified against its hashes."""
+    """The content of a checkpoint, verified by its hashes."""
 
     step: int
     leaves: Mapping[str, Leaf]  # maps a path ("params/encoder/...") to its leaf
@@ -56,14 +56,15 @@ def write(
 
     Args:
       folder: the run's `checkpoints` folder.
-      step: the number of steps taken.
+      step: the number of completed steps.
       leaves: the leaves of the state, as `host_leaves` returns them.
       figures: name -> validation result at this step.
-      before_commit: a function that is called when everything is on the disk, before the rename.
+      before_commit: a function that is called when everything is on the disk, just before the
+        checkpoint is renamed to its final name.
 
     Raises:
-      UserError: if the disk is full or the folder cannot be written; earlier checkpoints stay
-        intact.
+      UserError: if the disk is full or the folder cannot be written; earlier checkpoints are not
+        changed.
     """
     hidden = folder / f".{step}.tmp"
     with writing(folder):
@@ -86,7 +87,7 @@ def write(
             for path in [*hidden.rglob("*"), hidden]:
                 sync(path)
             before_commit()
-            # A damaged checkpoint of the same step may still be there; this one replaces it.
+            # If there is a damaged checkpoint of the same step, this one replaces it.
             remove(folder, step)
             os.rename(hidden, folder / str(step))
             sync(folder)
@@ -102,7 +103,7 @@ def read(
 
     Args:
       folder: the run's `checkpoints` folder.
-      step: one of `steps(folder)`.
+      step: the step of the checkpoint, one of `steps(folder)`.
       keep: a function of a leaf's path that returns whether to read the leaf. The files of other
         leaves are not read and may be missing.
 
@@ -122,13 +123,13 @@ def read(
         except OSError as error:
             raise Damaged(f"{name} cannot be read: {error.strerror}") from error
         if found != expected:
-            raise Damaged(f"{name} is not what was written (its sha256 differs)")
+            raise Damaged(f"{name} has changed since it was written (its sha256 differs)")
     arrays = _read_arrays(place / ARRAYS, kept)
     leaves = {}
     for path, record in kept.items():
         leaves[path] = Leaf(arrays[path], record["key"])
         if leaves[path].record(path) != record:
-            raise Damaged(f"leaf {path} is not what was written (its sha256 differs)")
+            raise Damaged(f"leaf {path} has changed since it was written (its sha256 differs)")
     return Checkpoint(manifest["step"], leaves, manifest["figures"])
 
 
@@ -142,19 +143,19 @@ def newest(
     Args:
       folder: the run's `checkpoints` folder.
       keep: a function of a leaf's path that returns whether to read the leaf.
-      step: the step of the only checkpoint to try; None tries all, newest first.
+      step: the step of the only checkpoint to read; None: all are tried, newest first.
 
     Returns:
       The checkpoint, or None if the folder has no checkpoint at all.
 
     Raises:
-      UserError: if there are checkpoints but all are damaged, or no checkpoint is of step `step`.
+      UserError: if there are checkpoints but all are damaged, or if `step` has no checkpoint.
     """
     found = steps(folder)
     if step is not None and step not in found:
         raise UserError(
-            f"{folder} has no checkpoint of step {step}; it has those of the steps {found}: choose "
-            "one of them"
+            f"{folder} has no checkpoint of step {step}, only checkpoints of the steps {found}: "
+            "choose one of them"
         )
     reasons = []
     for candidate in found if step is None else [step]:
@@ -165,19 +166,19 @@ def newest(
             warnings.warn(f"{reasons[-1]}; trying the one before it", stacklevel=2)
     if reasons:
         raise UserError(
-            f"no checkpoint is whole ({'; '.join(reasons)}); nothing was changed: restore the "
+            f"all checkpoints are damaged ({'; '.join(reasons)}); nothing was changed: restore the "
             "folder from a copy, or start a new run in another folder"
         )
     return None
 
 
 def _orbax_name(path: str) -> str:
-    """Returns the name of a leaf's folder: its path with dots, so that no folder holds another."""
+    """Returns the name of a leaf's folder, which is its path with dots instead of slashes."""
     return path.replace("/", ".")
 
 
 def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    """Raises the OSError of a full disk early, before orbax's threads fail with tracebacks."""
+    """Raises the OSError of a full disk before orbax's threads print their own tracebacks."""
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
     if shutil.disk_usage(folder).free < needed:
@@ -185,13 +186,13 @@ def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
 
 
 def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    # Orbax refuses arrays of size 0, so they are left out; the manifest records their shapes.
+    # Orbax cannot write arrays of size 0, so they are left out; the manifest stores their shapes.
     arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
     try:
         handler.save(place, args=ocp.args.PyTreeSave(arrays))  # pyright: ignore[reportArgumentType]
     except ValueError as error:
-        # tensorstore hides the operating system's error code inside its message.
+        # The error of tensorstore contains the operating system's error code only in its message.
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
             raise

@@ -1,7 +1,7 @@
-"""config.json: the description of a run, which is compared with the code whenever the run starts.
+"""config.json: the description of a run, which is compared with the code at each start.
 
     record = describe(config, experiment="digits-vae", model=model, objective=objective)
-    compare(read_json(path), record, may_change=("data_dir",))     # UserError names what differs
+    compare(read_json(path), record, may_change=("data_dir",))     # the error names what differs
 
 Errors name fields by their path: config.latents, objective.rate.weight, model.bottleneck.latents.
 """
@@ -22,7 +22,7 @@ from aejax.runs.leaves import kinds, misfit
 from aejax.runs.model_json import to_json
 from aejax.types import Objective
 
-MISSING = object()  # marks a value that only the other of two compared records has
+MISSING = object()  # the value of an entry that only the other of two compared records has
 # A schedule is code and cannot be stored, so its values at these steps are stored and compared.
 SCHEDULE_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
@@ -40,13 +40,13 @@ def describe(
       config: a dataclass or mapping of numbers and strings.
       experiment: the name of the experiment, by which later commands find its code.
       model: the model, which `aejax.runs.model_json` converts to JSON; if settings are given, a
-        function from one setting to its model.
+        function that returns the model of one setting.
       objective: the loss as a mapping from a name to (weight, term).
       settings: the settings of a sweep (`aejax.swept`), a pytree with leaves [S]; None: no sweep.
 
     Raises:
-      UserError: if config is no dataclass or mapping, or one of its fields cannot be written as
-        JSON.
+      UserError: if config is neither a dataclass nor a mapping, or if one of its fields cannot be
+        written as JSON.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields, name = dataclasses.asdict(config), type(config).__name__
@@ -73,13 +73,13 @@ def describe(
 
 
 def swept_models(build: Any, settings: Any) -> dict[str, Any]:
-    """Describes a sweep: {"0": {"setting": ..., "members": [...], "model": ...}, "1": ...}.
+    """Returns the description of a sweep, with one entry for each distinct setting.
 
-    There is one entry for each distinct setting. Its "members" are the indices in 0 to S - 1 of the
-    models that are trained with this setting.
+    It is {"0": {"setting": ..., "members": [...], "model": ...}, "1": ...}. The list "members"
+    contains the indices, from 0 to S - 1, of the models that are trained with this setting.
 
     Args:
-      build: a function from one setting to its model; None: the models are not described.
+      build: a function that returns the model of one setting; None: the models are not described.
       settings: a pytree with leaves [S].
     """
     leaves, tree = jax.tree.flatten(settings)
@@ -96,7 +96,10 @@ def swept_models(build: Any, settings: Any) -> dict[str, Any]:
 
 
 def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
-    """Adds the PRNG implementation and the dtypes and shapes of a state's arrays to a record."""
+    """Returns the record with two more entries, "prng" and "tree".
+
+    The first is the state's PRNG implementation, the second the dtypes and shapes of its arrays.
+    """
     tree = kinds(state)
     keys = [kind[0] for kind in tree.values() if kind[0].startswith("key<")]
     return {**record, "prng": keys[0][4:-1] if keys else None, "tree": tree}
@@ -110,10 +113,11 @@ def compare(
     Args:
       old: the content of config.json.
       new: what `describe` or `with_state` returned; entries that are None are not compared.
-      may_change: fields of config that may differ. The field `steps` may always grow.
+      may_change: the names of fields of config that may differ. The field `steps` may always
+        increase.
 
     Returns:
-      One phrase for each field of may_change that differs.
+      A list with a phrase "FIELD was OLD and is NEW" for each field of may_change that differs.
 
     Raises:
       UserError: if anything else differs; the error names the field, its old and its new value.
@@ -128,8 +132,8 @@ def compare(
         elif name == "steps" and _number(before) and _number(after):
             if after < before:
                 raise UserError(
-                    f"steps was {before} and is {after}, but the steps of a run cannot decrease: "
-                    "give at least as many, or choose another folder"
+                    f"steps was {before} and is {after}, but the number of steps of a run cannot "
+                    "decrease: give at least as many, or choose another folder"
                 )
         else:
             raise _refused(words)
@@ -139,8 +143,8 @@ def compare(
             continue
         for field, before, after in differences(old[section], new[section], section):
             schedule = ".schedule" in field and _number(before) and _number(after)
-            # Schedules may depend on the number of steps, which may grow, and another device may
-            # compute slightly different values.
+            # The values of a schedule may differ for two reasons: it may depend on the number of
+            # steps, which may increase, and another device may compute slightly different values.
             if not (schedule and (longer or math.isclose(before, after, rel_tol=1e-4))):
                 raise _refused(f"{field} was {_words(before)} and is {_words(after)}")
     if old.get("tree") and new.get("tree"):
@@ -167,7 +171,7 @@ def _term(weight: Any, term: Any) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (path, old value, new value) for each innermost entry in which two JSONs differ."""
+    """Yields (path, old value, new value) for each innermost entry that differs in two records."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             inner = f"{path}.{name}" if path else name

@@ -1,4 +1,4 @@
-"""environment.json: the software and devices of a run; a later start warns if they differ."""
+"""environment.json: the software and the devices of a run; a start warns if they have changed."""
 
 from __future__ import annotations
 
@@ -79,12 +79,15 @@ def _version(name: str) -> str | None:
 
 
 def _commit(folder: pathlib.Path) -> str | None:
-    """Returns the commit that is checked out, followed by "+changes" if files differ from it."""
+    """Returns the git commit of a folder, followed by "+changes" if its files have been changed.
+
+    It returns None if the folder is not in a git repository.
+    """
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
             [*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None  # git is not installed or does not answer.
+        return None  # git is not installed or did not answer in time.
     return found.stdout.strip() or None

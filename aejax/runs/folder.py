@@ -1,4 +1,4 @@
-"""The folder of a run: locks it, and writes its config, environment and result as JSON."""
+"""The folder of a run: functions that lock it, and write its config, environment and result."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class RunFolder:
     Args:
       path: the run's folder.
       record: the description of the run that `aejax.runs.config.describe` returns.
-      may_change: fields of config whose change causes a warning instead of an error.
-      writes: whether this process writes files; True in exactly one of a run's processes.
+      may_change: the fields of config whose change causes a warning instead of an error.
+      writes: whether this process writes files; it is True in exactly one process of a run.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class RunFolder:
         """Creates the folder and locks it, so that no other process writes to it.
 
         Raises:
-          UserError: if the folder holds something else or a run with another config, or if another
-            process has locked it.
+          UserError: if the folder contains files of something else or a run with another config, or
+            if another process has locked it.
         """
         if not self._writes:
             yield
@@ -62,8 +62,8 @@ class RunFolder:
             foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
             if foreign and CONFIG not in foreign:
                 raise UserError(
-                    f"{self.path} is no run (it holds {sorted(foreign)[0]} but no {CONFIG}): "
-                    "choose an empty or a new folder"
+                    f"{self.path} is not the folder of a run (it holds {sorted(foreign)[0]} but no "
+                    f"{CONFIG}): choose an empty or a new folder"
                 )
             self.resumed = CONFIG in foreign
             if self.resumed and self._has_progress():
@@ -74,7 +74,7 @@ class RunFolder:
             unlock(lock)
 
     def _has_progress(self) -> bool:
-        """Returns whether a checkpoint or a result exists; until then the config may change."""
+        """Returns whether there is a checkpoint or a result; until then the config may change."""
         reached = any(p.name.isdigit() for p in (self.path / CHECKPOINTS).glob("*"))
         return reached or (self.path / RESULT).exists()
 
@@ -82,7 +82,7 @@ class RunFolder:
         """Compares a record that includes the state with config.json, and warns of allowed changes.
 
         Raises:
-          UserError: if the code no longer fits the recorded run; nothing has been written.
+          UserError: if the code does not fit the recorded run; nothing has been written then.
         """
         if not (self.resumed and self._has_progress()):
             return
@@ -90,10 +90,10 @@ class RunFolder:
             warnings.warn(f"{self.path}: {words}", stacklevel=3)
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Writes config.json; an entry that is None in `record` keeps its value in the file.
+        """Writes config.json; where an entry of `record` is None, the file keeps its value.
 
-        It is called only when the training state exists, so that after a start that failed the
-        config may still be changed.
+        It is called only after the training state was created, so that the config may still be
+        changed if the first start failed.
         """
         if not self._writes:
             return
@@ -135,7 +135,7 @@ class RunFolder:
         write_json(path, {**now, **kept, **self._facts} | ({"earlier": earlier} if earlier else {}))
 
     def result(self) -> dict[str, Any] | None:
-        """Returns the content of result.json, or None if the run has not done all its steps."""
+        """Returns the content of result.json, or None if the run has not done all its steps yet."""
         path = self.path / RESULT
         if not self.resumed or not path.exists():
             return None

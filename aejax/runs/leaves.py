@@ -1,8 +1,8 @@
 """Copies the leaves of a state from devices to the host, hashes them, and puts them back.
 
 leaves = host_leaves(state)                  # {"params/encoder/Dense_0/kernel": Leaf, ...}
-misfit(kinds(state), kinds(other))           # None, or a phrase with the first difference
-state = fill(template, leaves)               # on the template's devices, with its key types
+misfit(kinds(state), kinds(other))           # None, or a phrase that names the first difference
+state = fill(template, leaves)               # has the devices and key types of the template
 params_sha256(state.params)                  # 64 hexadecimal digits
 """
 
@@ -58,7 +58,7 @@ def paths(tree: Any) -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns leaves by path into nested dicts: {"params": {"encoder": {"kernel": leaf}}}."""
+    """Returns leaves by path as nested dicts, {"params": {"encoder": {"kernel": leaf}}}."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
@@ -70,9 +70,10 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host_leaves(tree: Any) -> dict[str, Leaf]:
-    """Copies every leaf to the host; the copies stay valid when the device's buffers are donated.
+    """Returns path -> a copy of the leaf on the host, for every leaf of a tree.
 
-    Every process of a run must call it, because it gathers leaves that are sharded over processes.
+    The copies stay valid when the next training step overwrites the device's buffers. Every process
+    of a run must call this function, because it gathers leaves that are sharded over processes.
     """
     keys = {
         path: str(jax.random.key_impl(leaf)) if _is_key(leaf) else None
@@ -100,7 +101,7 @@ def kinds(tree: Any) -> dict[str, list[Any]]:
 
 
 def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) -> str | None:
-    """Returns a phrase that names the first leaf in which two trees differ, or None if none does.
+    """Returns a phrase that names the first leaf in which two trees differ; None if they agree.
 
     Args:
       expected: the result of `kinds` for the current code's state.
@@ -118,7 +119,7 @@ def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) ->
 
 
 def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
-    """Returns a tree with the structure, devices and shardings of a template and other values.
+    """Returns a tree with the structure, devices and shardings of a template, but given values.
 
     Args:
       template: a state whose leaves have the same paths, dtypes and shapes as `leaves`.
@@ -153,7 +154,8 @@ def _fetch(leaf: Any) -> np.ndarray:
         if not leaf.is_fully_replicated:
             return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
         leaf = leaf.addressable_data(0)
-    # Copies: on CPUs the host's view aliases the device buffer, which the next step overwrites.
+    # A copy is needed because on CPUs np.asarray returns a view of the device's buffer, which the
+    # next step overwrites.
     return np.array(leaf, copy=True)
 
 

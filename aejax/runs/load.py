@@ -29,11 +29,12 @@ AVERAGE = "opt/1/"
 
 
 class Opened(NamedTuple):
-    """A run's model, variables and config: `model.apply(variables, ...)` runs the trained model."""
+    """The model, variables and config of a run: `model.apply(variables, ...)` runs the model."""
 
     model: Any
-    variables: Variables  # leaves have a leading S if S models were trained and none was chosen
-    config: Any  # a frozen dataclass with the recorded fields
+    # Leaves have a leading axis S if S models were trained together and none was chosen.
+    variables: Variables
+    config: Any  # a frozen dataclass with the fields of the recorded config
 
 
 def load(
@@ -51,25 +52,27 @@ def load(
     Args:
       folder: the run's folder.
       seed: the index, from 0, of one of the S models that `aejax.seeds` or `aejax.swept` trained
-        together; None loads all of them, with a leading axis S.
-      setting: for a run of `aejax.swept`, one of its settings, such as 5.0 or {"l0": 5.0}. `seed`
-        is then an index among the models trained with this setting. None: among all models.
-      step: the step of the checkpoint to load; None loads the newest undamaged one.
-      best: True loads the checkpoint with the smallest validation result, which
-        `Run(..., best=name)` keeps; a name chooses among several validation results.
-      parts: the names of the model's modules to load, for example ("decoder", "prior"), which
-        suffices for sampling; None loads all. The files of other modules may be missing.
-      model: the run's model; it is required if the run was made without one, or if the model has
-        parts from outside aejax.
+        together; None: all of them are loaded, with a leading axis S.
+      setting: for a run of `aejax.swept`, one of its settings, such as 5.0 or {"l0": 5.0}; `seed`
+        is then an index among the models that were trained with this setting. None: `seed` is an
+        index among all models.
+      step: the step of the checkpoint to load; None: the newest undamaged one.
+      best: True: the checkpoint with the smallest validation result is loaded, which
+        `Run(..., best=name)` keeps. If checkpoints have several validation results, give the name
+        of one.
+      parts: the names of the model's modules to load, for example ("decoder", "prior") to draw
+        samples; None: all. The files of other modules may be missing.
+      model: the run's model; it is required if the `Run` was not given the model, or if the model
+        has modules from outside aejax.
 
     Returns:
       (model, variables, config). If the run averaged its weights (`aejax.averaged`), the variables
       hold the averages.
 
     Raises:
-      UserError: if the folder is no run or has no such seed or setting, if all checkpoints are
-        damaged, if the given model is not the recorded one, or if the model cannot be rebuilt from
-        its description in config.json.
+      UserError: if the folder is not that of a run, has no such seed or setting, or has only
+        damaged checkpoints, if the given model is not the recorded one, or if the model cannot be
+        rebuilt from its description in config.json.
     """
     folder = pathlib.Path(folder)
     record = read_json(folder / CONFIG)
@@ -87,16 +90,16 @@ def load(
         step = _best_step(folder / CHECKPOINTS, best, step)
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
-        raise UserError(f"{folder} has no checkpoint yet: let the run train until it writes one")
+        raise UserError(f"{folder} has no checkpoint yet: train until the run has written one")
     leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
     members = _members(record)
     if seed is not None:
         if members is None:
-            raise UserError(f"{folder} is a run without seeds: leave out seed={seed}")
+            raise UserError(f"{folder} holds one model, not several seeds: leave out seed={seed}")
         if not 0 <= seed < members:
             raise UserError(
-                f"{folder} has {members} seeds: seed {seed} is none of them, so choose one from 0 "
-                f"to {members - 1}"
+                f"{folder} has no seed {seed}: choose one of its {members} seeds, from 0 to "
+                f"{members - 1}"
             )
         leaves = {path: leaf[seed] for path, leaf in leaves.items()}
     return Opened(model, _variables(leaves), _config(record))
@@ -115,7 +118,7 @@ def _chosen(
         known = ", ".join(str(entry["setting"]) for entry in entries)
         raise UserError(
             f"{folder} has no models trained with the setting {setting}: "
-            + (f"choose one of {known}" if known else "it is no sweep, so leave out setting")
+            + (f"choose one of {known}" if known else "it is not a sweep, so leave out setting")
         )
     members = named[0]["members"]
     if seed is None or not 0 <= seed < len(members):
@@ -127,7 +130,7 @@ def _chosen(
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Compares two settings, whose numbers may have been rounded to float32."""
+    """Returns whether two settings are equal, up to the rounding of numbers to float32."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     if isinstance(a, list) and isinstance(b, list):
@@ -142,22 +145,24 @@ def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
 
     Args:
       folder: the run's `checkpoints` folder.
-      best: the name of the validation result; True: the only one that there is.
-      step: the argument of `load`, which must be None.
+      best: the name of the validation result; True: the only one that the checkpoints have.
+      step: the argument `step` of `load`, which must be None.
     """
     if step is not None:
-        raise UserError(f"load was given step={step} and best={best!r}: give one of the two")
+        raise UserError(f"load was given step={step} and best={best!r}: give only one of them")
     names = manifest.figures(folder) if best is True else {str(best)}
     if len(names) != 1:
         raise UserError(
-            f"the checkpoints of {folder} have {'several' if names else 'no'} validation figures"
+            f"the checkpoints of {folder} have {'several' if names else 'no'} validation results"
             + (f" ({', '.join(sorted(names))}): give best the name of one" if names else "")
-            + ("" if names else ": give run.save(state, figures) some, or leave best out")
+            + ("" if names else ": pass them to run.save(state, figures), or leave out best")
         )
     name = names.pop()
     found = manifest.best_figure(folder, name)
     if found is None:
-        raise UserError(f"no checkpoint of {folder} has the figure {name!r}: choose another one")
+        raise UserError(
+            f"no checkpoint of {folder} has the validation result {name!r}: choose another one"
+        )
     return found[0]
 
 
@@ -170,7 +175,7 @@ def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
         if MISSING not in (before, after):
             raise UserError(
                 f"{folder} was trained with another model: {field} was {before!r} and is "
-                f"{after!r}; give the recorded model, or none where load can make it"
+                f"{after!r}; give the recorded model, or leave out model if load can rebuild it"
             )
 
 

@@ -2,8 +2,8 @@
 
     Run(folder, config, loggers=[TensorBoard("logs/digits"), WeightsAndBiases("digits")])
 
-A logger is a function (step, {name: value}). A value is a number, f64[S] with one number for each
-of S models trained together, or f64[S, L] with one for each of their latents.
+A logger is a function that is called with (step, {name: value}). A value is a number, f64[S] with
+one number for each of S models trained together, or f64[S, L] with one for each of their latents.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ class TensorBoard:
         self.writer: Any = needs("tensorboardX", "TensorBoard").SummaryWriter(str(folder))
 
     def __call__(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes the metrics of one step; each model and each latent gets a curve of its own."""
+        """Writes the metrics of one step; each model and each latent gets a separate curve."""
         for name, value in flat(values).items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
 
 class WeightsAndBiases:
-    """Logs to Weights & Biases (the extra `logs`), by default offline for a later `wandb sync`.
+    """Logs to Weights & Biases (the extra `logs`).
+
+    By default it logs offline; the command `wandb sync` can upload the logs later.
 
     Args:
       project: the project's name.
@@ -55,7 +57,7 @@ class WeightsAndBiases:
 
 
 def flat(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Flattens arrays to named numbers: "loss", "loss/0" (seed 0), "kl/0/3" (seed 0, latent 3)."""
+    """Returns arrays as named numbers: "loss", "loss/0" (seed 0), "kl/0/3" (seed 0, latent 3)."""
     found = {}
     for name, value in values.items():
         for place, number in np.ndenumerate(np.asarray(value, np.float64)):

@@ -1,4 +1,4 @@
-"""Lists the checkpoints of a folder, reads their manifests, and removes old ones."""
+"""Lists the checkpoints in a folder, reads their manifests, and removes old checkpoints."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MANIFEST = "manifest.json"
 
 
 class Damaged(Exception):
-    """The error for a checkpoint whose content has changed; the message names the file or leaf."""
+    """A checkpoint differs from what was written; the message names the file or the leaf."""
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-    """Returns the steps that have a checkpoint, damaged or not, newest first."""
+    """Returns the steps of all checkpoints, damaged ones too, newest first."""
     if not folder.is_dir():
         return []
     return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
-    """Returns the bytes of a manifest's file, which include a sha256 of the manifest."""
+    """Returns the content of a manifest file, which includes the sha256 of the manifest."""
     body = json.dumps(manifest, indent=1, sort_keys=True)
     proof = hashlib.sha256(body.encode()).hexdigest()
     return json.dumps({"manifest": manifest, "sha256": proof}, indent=1, sort_keys=True).encode()
@@ -39,7 +39,7 @@ def read_manifest(place: pathlib.Path) -> dict[str, Any]:
       place: the folder of the checkpoint.
 
     Raises:
-      Damaged: if the manifest is missing, or differs by a byte from what was written.
+      Damaged: if the manifest is missing, or differs from what was written.
     """
     try:
         found = (place / MANIFEST).read_bytes()
@@ -48,9 +48,9 @@ def read_manifest(place: pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{MANIFEST} is not what was written") from error
+        raise Damaged(f"{MANIFEST} has changed since it was written") from error
     if not whole:
-        raise Damaged(f"{MANIFEST} is not what was written (its sha256 differs)")
+        raise Damaged(f"{MANIFEST} has changed since it was written (its sha256 differs)")
     return manifest
 
 
@@ -71,7 +71,7 @@ def best_figure(folder: pathlib.Path, figure: str) -> tuple[int, float] | None:
 
 
 def figures(folder: pathlib.Path) -> set[str]:
-    """Returns the names of all validation results that the undamaged checkpoints hold."""
+    """Returns the names of all validation results in the undamaged checkpoints."""
     names: set[str] = set()
     for step in steps(folder):
         try:
@@ -82,7 +82,7 @@ def figures(folder: pathlib.Path) -> set[str]:
 
 
 def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
-    """Removes all checkpoints but the newest `keep` and the one whose `best` is smallest.
+    """Removes all checkpoints but the newest ones and the one with the smallest `best`.
 
     Args:
       folder: the run's `checkpoints` folder.
@@ -97,7 +97,10 @@ def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
 
 
 def remove(folder: pathlib.Path, step: int) -> None:
-    """Removes a checkpoint; it is renamed first, so that no partly removed one remains visible."""
+    """Removes a checkpoint.
+
+    It is renamed to a hidden folder first, so that a killed process leaves no partial checkpoint.
+    """
     place, hidden = folder / str(step), folder / f".{step}.old"
     if place.exists():
         shutil.rmtree(hidden, ignore_errors=True)
@@ -106,7 +109,7 @@ def remove(folder: pathlib.Path, step: int) -> None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Renames all checkpoints of later steps than `step`, which are damaged, to damaged-<step>."""
+    """Renames all checkpoints of steps after `step`, which are damaged, to damaged-<their step>."""
     with writing(folder):
         for damaged in steps(folder):
             if damaged > step:
@@ -116,7 +119,7 @@ def set_aside(folder: pathlib.Path, step: int) -> None:
 
 
 def clean(folder: pathlib.Path) -> None:
-    """Removes the hidden folders of killed writers; the caller must hold the folder's lock."""
+    """Removes hidden folders that killed processes left; the caller must hold the folder's lock."""
     if folder.is_dir():
         for path in folder.glob(".*.*"):
             shutil.rmtree(path, ignore_errors=True)

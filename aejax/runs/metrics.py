@@ -1,4 +1,4 @@
-"""metrics.jsonl: a file with one JSON line per step; this module alone writes and reads it.
+"""Writes and reads metrics.jsonl, a file with one line of JSON for each logged step.
 
 file = MetricsFile(folder / "metrics.jsonl")
 file.resume(500)                                   # drops the lines of step 500 and later
@@ -25,9 +25,9 @@ NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """The writer of one metrics.jsonl.
+    """Writes one metrics.jsonl.
 
-    A failed write leaves no partial line, and `resume` removes one that a killed process left.
+    If a write fails, no partial line remains; `resume` removes a partial line of a killed process.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -61,14 +61,13 @@ class MetricsFile:
         Args:
           first: the step of the first entry.
           metrics: a mapping from a name to f32[n] or f32[S, n], on the host.
-          every: only steps that are multiples of `every` get a line; a step with figures always
-            gets one.
+          every: only steps that are multiples of `every` get a line, and a step with `figures`.
           loggers: functions (step, {name: value}) that receive the same lines.
-          figures: name -> validation result, a number, f32[S] or f32[S, L], measured after the
-            last of the n steps.
+          figures: name -> validation result after the last of the n steps: a number, f32[S] or
+            f32[S, L].
 
         Raises:
-          UserError: if the disk is full; the file is then as it was before the call.
+          UserError: if the disk is full; the file is not changed then.
         """
         count = np.shape(next(iter(metrics.values())))[-1]
         now = f"{time.time():.3f}"
@@ -121,11 +120,11 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
       folder: the run's folder.
 
     Returns:
-      "step" as i64[n], and each name as f64[n], f64[n, S] or f64[n, S, L], with NaN where a line
-      lacks the name.
+      A mapping from "step" to i64[n], and from each metric's name to f64[n], f64[n, S] or
+      f64[n, S, L], with NaN for lines without this metric.
 
     Raises:
-      UserError: if the folder has no metrics, or a line is no JSON.
+      UserError: if the folder has no metrics, or if a line is not JSON.
     """
     path = pathlib.Path(folder) / NAME
     try:
@@ -136,7 +135,7 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{path} holds a line that is no JSON ({error}): remove that line"
+            f"{path} has a line that is not JSON ({error}): remove that line"
         ) from error
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     columns = {}
@@ -165,5 +164,5 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Formats a number with nine digits, enough to restore a float32 exactly; NaN as a string."""
+    """Returns a number as JSON with nine digits, which restore a float32; NaN as a string."""
     return f"{value:.9g}" if math.isfinite(value) else json.dumps(as_json(value))

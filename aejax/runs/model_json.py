@@ -1,10 +1,10 @@
-"""Converts a model to JSON and back; the JSON contains names and numbers, never code.
+"""Converts a model to JSON and back; the JSON contains only names and numbers, no code.
 
     to_json(MLP((256,)))     {"class": "aejax.nets.mlp.MLP", "fields": {"widths": [256], ...}}
-    from_json(...)           MLP((256,)), built only of classes of aejax and known jax functions
+    from_json(...)           MLP((256,)), built only from classes of aejax and known jax functions
 
-A field's value that is no dataclass, dtype or known function is written as {"opaque": its name}.
-Such a value, like a class from outside aejax, can be compared with the current code but not be
+A value that is not a dataclass, dtype or known function is written as {"opaque": its name}. Such a
+value, like a class from outside aejax, can be compared with the current code, but it cannot be
 rebuilt.
 """
 
@@ -37,7 +37,7 @@ FUNCTIONS = {
 
 
 def to_json(value: Any) -> Any:
-    """Describes a model, or the value of any of its fields, as JSON."""
+    """Returns a model, or the value of one of its fields, as JSON."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -65,7 +65,7 @@ def from_json(data: Any) -> Any:
     """Rebuilds a model from the JSON that `to_json` returned.
 
     Raises:
-      UserError: if the JSON names a class from outside aejax, an unknown field, or a value that
+      UserError: if the JSON contains a class from outside aejax, an unknown field, or a value that
         cannot be rebuilt.
     """
     if isinstance(data, list):
@@ -93,7 +93,7 @@ def from_json(data: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     found = {}
     for field in dataclasses.fields(value):
-        # A Linen module's `parent` is the module that holds it, and its `name` is usually None.
+        # The field `parent` of a Linen module is the enclosing module, and `name` is usually None.
         if field.name == "parent" or not field.init:
             continue
         content = getattr(value, field.name, None)
@@ -126,6 +126,6 @@ def _class(name: Any) -> Any:
 
 def _cannot(name: Any) -> UserError:
     return UserError(
-        f"the model's part {name} cannot be made again from its description, which works only for "
-        "aejax's own classes: build the model yourself and give it as load(folder, model=...)"
+        f"the model's part {name} cannot be rebuilt from its description, because only aejax's own "
+        "classes can: build the model yourself and give it as load(folder, model=...)"
     )

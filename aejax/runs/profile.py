@@ -1,4 +1,7 @@
-"""Records a jax.profiler trace of a few calls of the training step, for Perfetto or XProf."""
+"""Records a jax.profiler trace of a few training calls, which Perfetto and XProf can show.
+
+A call of the training function runs one or several training steps.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import pathlib
 
 import jax
 
-# The indices of the calls of the training step to trace; call 0 is left out because it compiles.
+# The indices of the calls to trace; call 0 is not traced, because it compiles the program.
 CHUNKS = range(1, 4)
 
 
 class Trace:
-    """Traces the calls of the training step whose indices are in CHUNKS, if a trace is wanted."""
+    """Records a trace of the calls whose indices are in CHUNKS, if `wanted` is True."""
 
     def __init__(self, folder: pathlib.Path, wanted: bool):
         self._folder, self._wanted = folder, wanted

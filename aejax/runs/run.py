@@ -1,4 +1,4 @@
-"""Run: the folder of one training run, written so that a kill at any moment loses little.
+"""Run: writes the folder of a training run, from which a killed run can resume.
 
     with Run("runs/digits", config) as run:
         state = run.restore(learner.init(key, batches[0]))       # resumes where the run stopped
@@ -7,10 +7,10 @@
             run.save(state)                    # writes a checkpoint every 10 seconds
         run.finish({"elbo": -90.1}, state)
 
-A killed run that is started again with the same command ends with bitwise the same parameters as
-one that was never killed. A finished run that is started again sets `run.result` and does not train
-further. The folder holds config.json, environment.json, metrics.jsonl, checkpoints/ and, when the
-run has finished, result.json.
+If a run is killed and started again with the same command, its final parameters are bitwise equal
+to those of a run that was never killed. If a finished run is started again, `run.result` is set,
+and the run does not train further. The folder contains config.json, environment.json,
+metrics.jsonl, checkpoints/ and, when the run has finished, result.json.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Run:
     """The folder of a training run, locked by this process for the duration of the `with` block.
 
     Args:
-      folder: the run's folder, created if needed; a folder that holds something else is refused.
+      folder: the run's folder, which is created if it does not exist.
       config: a dataclass or mapping of numbers and strings. When a run is started again, its field
-        `steps`, if any, may be larger than before; all other fields must be the same.
+        `steps`, if there is one, may be larger than before; all other fields must be the same.
       experiment: the name of the experiment, by which later commands find its code.
       model: the model, which is recorded in config.json so that `aejax.load` can rebuild it.
-        Without it, `load` needs the model as an argument. If settings are given, a function from
-        one setting to its model.
+        Without it, `load` needs the model as an argument. If settings are given, a function that
+        returns the model of one setting.
       objective: the loss, whose names and weights are recorded and compared at each start.
       settings: the settings of `aejax.swept`, a pytree with leaves [S]. They are recorded in
         config.json so that `aejax.load` can rebuild the model of each setting.
-      best: the name of a validation result; the checkpoint where it is smallest is kept.
+      best: the name of a validation result; the checkpoint in which it is smallest is kept.
       checkpoint_seconds: the time between two checkpoints, in seconds.
       keep: how many of the newest checkpoints to keep.
       log_every: the number of steps between two lines of metrics.jsonl.
@@ -64,8 +64,8 @@ class Run:
       profile: whether to write a jax.profiler trace of three calls of the step to `profile/`.
 
     Raises:
-      UserError: on entering, if the folder belongs to another run, is locked by another process, or
-        cannot be written.
+      UserError: on entering, if the folder belongs to another run or contains something else, is
+        locked by another process, or cannot be written.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Run:
         self._best, self._seconds, self._keep = best, checkpoint_seconds, keep
         self._every, self._may_change = log_every, may_change
         self._loggers = loggers
-        self._writes = jax.process_index() == 0  # Only one of several processes writes files.
+        self._writes = jax.process_index() == 0  # only one of several processes writes files
         self._metrics = MetricsFile(self.folder / NAME)
         self._trace = Trace(self.folder / "profile", profile and self._writes)
         self._nothing_logged = True  # whether no metrics have been logged since this start
@@ -124,8 +124,8 @@ class Run:
             implementation of random keys.
 
         Raises:
-          UserError: if all checkpoints are damaged, or the config or the state's arrays differ from
-            those recorded in the folder; in both cases no file has been changed.
+          UserError: if all checkpoints are damaged, or if the config or the state's arrays differ
+            from those recorded in the folder; no file is changed then.
         """
         record = with_state(self._record, state)
         if self._writes:
@@ -136,7 +136,7 @@ class Run:
             if difference is not None:
                 raise UserError(
                     f"{self._checkpoints / str(found.step)} does not fit the code: {difference}; "
-                    "restore the code that wrote it, or choose another folder"
+                    "use the code that wrote the checkpoint, or choose another folder"
                 )
             state = fill(state, found.leaves)
         step = 0 if found is None else found.step
@@ -190,14 +190,14 @@ class Run:
     def save(self, state: State, figures: Mapping[str, Any] | None = None) -> None:
         """Writes a checkpoint in the background if one is due, and exits if a signal has arrived.
 
-        A checkpoint is due when `checkpoint_seconds` have passed, at the last step, and after
-        SIGTERM or SIGINT. A state with the smallest validation result `best` so far is also
-        written, but not within two seconds of the last checkpoint.
+        A checkpoint is due when `checkpoint_seconds` have passed since the last one, at the last
+        step, and after SIGTERM or SIGINT. A state with the smallest validation result `best` so far
+        is also written, but not within two seconds of the last checkpoint.
 
         Args:
           state: the state that `loop` yielded.
-          figures: name -> validation result of this state, a number or f32[S], of which the mean is
-            compared.
+          figures: name -> validation result of this state, a number or f32[S]; the results of two
+            states are compared by their means over S.
 
         Raises:
           UserError: if the disk is full, or a parameter is not finite.
@@ -222,7 +222,7 @@ class Run:
             raise SystemExit(self._stop.status)
 
     def environment(self, **facts: Any) -> None:
-        """Adds entries to environment.json, such as data=the content hash of the data."""
+        """Adds entries to environment.json, such as data="...", a hash of the data."""
         self._files.add_facts(**facts)
 
     def finish(self, result: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
@@ -233,7 +233,8 @@ class Run:
           state: the final state; it is saved, and its params_sha256 is added to the result.
 
         Returns:
-          The content of result.json, which `run.result` also holds, now and at later starts.
+          The content of result.json. It is also the value of `run.result`, both now and when the
+          run is started again.
         """
         self._stop.polled = True
         whole = as_json(result) | {"steps": self._steps}
@@ -260,7 +261,7 @@ class Run:
                 print(f"stopped; this goes on: {command()}", flush=True)
 
     def _newest(self) -> checkpoint.Checkpoint | None:
-        """Reads the newest undamaged checkpoint, which process 0 chooses for all processes."""
+        """Returns the newest undamaged checkpoint, which process 0 chooses for all processes."""
         found = checkpoint.newest(self._checkpoints) if self._writes else None
         if jax.process_count() == 1:
             return found
@@ -272,9 +273,9 @@ class Run:
 
 
 def _agreed(due: bool, stop: int) -> tuple[bool, int]:
-    """Returns whether any process has `due`, and the largest `stop` of all processes.
+    """Returns whether `due` is True in any process, and the largest `stop` of all processes.
 
-    All processes must decide alike, because each takes part in gathering the state.
+    All processes must make the same decision, because all of them take part in gathering the state.
     """
     if jax.process_count() == 1:
         return due, stop

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first one asks a run to save and stop, a second one stops it at once."""
+"""SIGTERM and SIGINT: the first one makes a run save and stop, a second one stops it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """Handles SIGTERM and SIGINT: during training it only records the signal, else it exits."""
+    """Handles SIGTERM and SIGINT: during training it records the signal, otherwise it exits."""
 
     def __init__(self):
         self.received: int | None = None  # the number of the signal that has arrived
@@ -23,16 +23,16 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """The process' exit status, 128 + signal as in shells: SIGTERM 143, SIGINT 130."""
+        """Returns the exit status 128 + signal, as shells do: 143 for SIGTERM, 130 for SIGINT."""
         return 128 + (self.received or 0)
 
     def install(self) -> None:
-        """Installs handlers for both signals in the main thread; Python allows no other thread."""
+        """Installs the handlers of both signals, if this is the main thread, as Python requires."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
     def restore(self) -> None:
-        """Restores the handlers that were there before `install`."""
+        """Restores the handlers that `install` replaced."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
@@ -43,7 +43,8 @@ class Stop:
         self.received = number
         if not self.polled:
             raise SystemExit(self.status)
-        # os.write is used because the signal may have interrupted a print, which is not reentrant.
+        # The signal may have interrupted a print, which cannot be called again before it returns,
+        # so os.write is used.
         name = signal.Signals(number).name
         os.write(2, f"\n{name}: saving after this call; send it again to stop at once\n".encode())
 

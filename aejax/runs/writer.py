@@ -1,4 +1,4 @@
-"""The background writer of checkpoints: training continues while one is being written."""
+"""The background writer of checkpoints: training continues while a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from aejax.runs.leaves import Leaf, host_leaves
 from aejax.types import State
 
 Copy: TypeAlias = tuple[int, Mapping[str, Leaf], Mapping[str, float]]  # step, leaves, figures
-BEST_SECONDS = 2.0  # the shortest time from a checkpoint to one written only as the best so far
+# The shortest time between a checkpoint and the next one that is only written because it is the
+# best so far.
+BEST_SECONDS = 2.0
 
 
 class Writer:
-    """Writes one checkpoint at a time in a thread, whose errors the next method call raises.
+    """Writes one checkpoint at a time in a thread; the next method call raises the thread's errors.
 
     Args:
       folder: the run's `checkpoints` folder.
       keep: how many of the newest checkpoints to keep.
       best: the name of a validation result; the checkpoint with its smallest value is kept too.
-      before_commit: a function that the thread calls right before a checkpoint becomes visible.
-      writes: whether this process writes; the other processes only help to gather the state.
+      before_commit: a function that the thread calls just before a checkpoint gets its final name.
+      writes: whether this process writes files; other processes only take part in gathering the
+        state.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class Writer:
         self._best_value = None if found is None else found[1]
 
     def due(self, seconds: float) -> bool:
-        """Returns whether this process should start to write a checkpoint now.
+        """Returns whether this process should write a checkpoint now.
 
-        This is so if the process writes files, no write is running, and the last one began
-        `seconds` ago or earlier.
+        It should if the process writes files, no checkpoint is being written, and the last write
+        began at least `seconds` ago.
         """
         idle = self._future is None or self._future.done()
         return self._writes and idle and time.monotonic() - self._begun >= seconds
@@ -79,7 +82,7 @@ class Writer:
           UserError: if a parameter is not finite, or if the last checkpoint could not be written.
         """
         if self.better(figures):
-            self._held = None  # The held state is no longer the best.
+            self._held = None  # the held state is no longer the best
         self.wait()
         if int(state.step) != self.step or figures:
             self._submit(self._copied(state, figures))
@@ -96,7 +99,7 @@ class Writer:
         """Waits until all states that were started or held are on the disk.
 
         Raises:
-          UserError: if one could not be written.
+          UserError: if a state could not be written.
         """
         while self._future is not None or self._held is not None:
             if self._future is None:
@@ -106,7 +109,7 @@ class Writer:
                 future.result()
 
     def poll(self) -> None:
-        """Raises any error of the background thread, and writes a held state if it is time."""
+        """Raises any error of the background thread, and writes a held state if it is due."""
         if self._future is not None and self._future.done():
             future, self._future = self._future, None
             future.result()
@@ -139,7 +142,7 @@ class Writer:
 
 
 def _check_finite(step: int, leaves: Mapping[str, Leaf]) -> None:
-    """Raises UserError for a parameter that is not finite, which must not replace a good state."""
+    """Raises UserError if a parameter is not finite, so that no good checkpoint is replaced."""
     for path, leaf in leaves.items():
         if not path.startswith("params/") or not jnp.issubdtype(leaf.array.dtype, jnp.inexact):
             continue

@@ -1,1 +1,1 @@
-"""Benchmarks: the library's speed, compared with other libraries and with the machine's limits."""
+"""Benchmarks of the library's speed, compared with other libraries and limits of the machine."""

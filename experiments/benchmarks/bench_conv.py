@@ -2,10 +2,10 @@
 
     python -m experiments bench-conv
 
-Training steps run in a compiled loop, and inside loops XLA's derivatives of convolutions are slow
-on CPUs (see aejax/kernels/conv.py). A step computes the output of a layer and the gradients of its
-100 images and its kernel. aejax and JAX are timed alternately, several times each, and each figure
-is the median. It takes 2 minutes on 2 CPU cores.
+Training steps run in a compiled loop, and inside loops the derivatives of JAX's convolutions are
+slow on CPUs (see aejax/kernels/conv.py). A step computes the output of a layer, and the gradients
+for its 100 images and its kernel. aejax and JAX are timed alternately, several times each, and each
+result is the median. The benchmark takes 2 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
     """Times both implementations of all layers and writes result.json.
 
     Args:
-      out: folder for result.json.
+      out: the folder for result.json.
       rounds: how many times each implementation is timed.
-      steps: number of steps in the loop that is timed.
+      steps: the number of steps in the loop that is timed.
     """
     folder = prepared(out, rounds=rounds, steps=steps)
     result: dict[str, Any] = {}
@@ -82,13 +82,13 @@ def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
         for name, call in loops.items():
             began = time.perf_counter()
             jax.block_until_ready(call(start, steps))
-            if turn:  # the first call compiles and is not counted
+            if turn:  # the first call, which compiles, is not counted
                 seconds[name].append(time.perf_counter() - began)
     return {name: IMAGES * steps / statistics.median(taken) for name, taken in seconds.items()}
 
 
 def layers(shape: Shape) -> dict[str, Layer]:
-    """Returns "aejax" and "jax" -> the implementation of the layer."""
+    """Returns the implementations of a layer: {"aejax": function, "jax": function}."""
     strides = (shape.stride, shape.stride)
     if shape.transposed:
         return {
@@ -104,7 +104,10 @@ def layers(shape: Shape) -> dict[str, Layer]:
 
 
 def loop(layer: Layer) -> Callable[[Any, int], Any]:
-    """Returns a compiled loop of gradient steps on the mean square of the layer's output."""
+    """Returns a compiled function that takes gradient steps on the mean square of the output.
+
+    It maps (images and kernel, number of steps) to the new images and kernel.
+    """
 
     def step(_: Any, both: Any) -> Any:
         slopes = jax.grad(lambda both: jnp.mean(jnp.square(layer(*both))))(both)

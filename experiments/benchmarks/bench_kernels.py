@@ -1,11 +1,11 @@
-"""Times all implementations (forms) of the sparse kernels, for aejax/kernels/table.py.
+"""Times all implementations of the sparse kernels, for the table in aejax/kernels/table.py.
 
     python -m experiments bench-kernels
     python -m experiments bench-kernels --batch 2048 --k 32 --m 8192 --size 576
 
-It prints a line for each operation, which can be pasted into the table, and writes result.json.
-The forms of an operation are timed alternately, and each figure is the minimum over rounds. It
-takes 1 minute on 2 otherwise idle CPU cores.
+The benchmark prints a line for each operation, which can be pasted into the table, and writes
+result.json. The implementations of an operation are timed alternately, and each time is the minimum
+over rounds. It takes 1 minute on 2 otherwise idle CPU cores.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def command(
     rounds: int = 8,
     skip: tuple[str, ...] = (),
 ) -> None:
-    """Times every implementation (form) of the kernels, prints a line for each, writes result.json.
+    """Times every implementation of each kernel, prints the times, and writes result.json.
 
     Args:
-      out: folder for result.json.
-      batch: number of examples.
-      k: number of slots, which are active latents, of an example.
-      m: number of latents, which are rows of the decoder.
-      size: number of values in a row.
-      rounds: how many times each form is timed.
-      skip: forms to leave out, such as "dense" where it does not fit into memory.
+      out: the folder for result.json.
+      batch: the number of examples.
+      k: the number of active latents of an example.
+      m: the number of latents, which is that of rows of the decoder.
+      size: the number of values in a row.
+      rounds: how many times each implementation is timed.
+      skip: implementations to leave out, such as "dense" if it does not fit into memory.
     """
     if min(batch, k, m, size, rounds) < 1 or k > m:
         raise UserError(
@@ -71,7 +71,7 @@ def command(
 
 
 def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Returns operation -> form -> jitted function that runs it on fixed random arrays."""
+    """Returns operation -> name of an implementation -> a call of it on fixed random arrays."""
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
@@ -99,7 +99,7 @@ def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable
 
 
 def turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Returns the minimum seconds of each call over all rounds, compilation not counted."""
+    """Returns the minimum time of each call over all rounds in seconds, without compilation."""
     least = {name: float("inf") for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():

@@ -25,7 +25,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ SHAPES = {
 STOP = 15  # the number of blocks that `read` runs
 PROMPT, NEW = 64, 64  # the tokens of a prompt, and those that follow it
 PEER = pathlib.Path(__file__).parent.parent / "peers" / "transformers_lm.py"
+Measure = Literal["read", "generate", "splice", "memory"]
 Turn = Callable[[], float]  # runs a task once and returns its seconds
 
 
@@ -60,9 +61,10 @@ def command(
     latents: int = 8_192,
     k: int = 32,
     rounds: int = 5,
+    only: tuple[Measure, ...] = ("read", "generate", "splice", "memory"),
     peer_python: str | None = None,
 ) -> None:
-    """Runs all measurements and writes result.json.
+    """Runs the measurements and writes result.json.
 
     Args:
       out: the folder for result.json.
@@ -72,6 +74,7 @@ def command(
       latents: the number of latents of the dictionary.
       k: the number of active latents of the dictionary.
       rounds: how many times each library is timed.
+      only: the measurements to make.
       peer_python: path of a Python interpreter with torch and transformers, for the comparison.
     """
     counts = {"rows": rows, "length": length, "batches": batches, "latents": latents, "k": k}
@@ -92,19 +95,22 @@ def command(
             write_json(folder / "result.json", {**result, "environment": environment()})
             say(f"{name:<12} {_line(result[name])}")
 
-        turn = _reading(model, variables, folder / "store", rows, length, batches)
-        read = {"task": "read", "rows": rows, "length": length}
-        add("read", turn, rows * length * batches, batches, **read)
-        for texts in (1, 8):
+        if "read" in only:
+            turn = _reading(model, variables, folder / "store", rows, length, batches)
+            read = {"task": "read", "rows": rows, "length": length}
+            add("read", turn, rows * length * batches, batches, **read)
+        for texts in (1, 8) if "generate" in only else ():
             turn = _generating(model, variables, texts)
             asked = {"task": "generate", "rows": texts, "length": PROMPT, "count": NEW}
             add(f"generate-{texts}", turn, texts * NEW, 1, **asked)
-    clean, spliced = _splicing(model, variables, rows, length, latents, k)
-    result["splice"] = _ratio(spliced, clean, rounds)
-    ratio, fastest = (result["splice"][name] for name in ("ratio", "fastest"))
-    say(f"splice       {ratio:.3f} of the clean pass ({fastest:.3f} by the fastest turns)")
-    result["memory"] = _memory(model, variables, folder / "store", rows, length)
-    say(f"memory       {result['memory']}")
+    if "splice" in only:
+        clean, spliced = _splicing(model, variables, rows, length, latents, k)
+        result["splice"] = _ratio(spliced, clean, rounds)
+        ratio, fastest = (result["splice"][name] for name in ("ratio", "fastest"))
+        say(f"splice       {ratio:.3f} of the clean pass ({fastest:.3f} by the fastest turns)")
+    if "memory" in only:
+        result["memory"] = _memory(model, variables, folder / "store", rows, length)
+        say(f"memory       {result['memory']}")
     write_json(folder / "result.json", {**result, "environment": environment()})
 
 

@@ -3,15 +3,16 @@
     python -m experiments bench-sae
     python -m experiments bench-sae --peer-python PATH   # an interpreter with sae-lens and torch
 
-It measures tokens per second of whole training steps (forward, AuxK, backward, clipped gradients,
-Adam) at 576 inputs, 32 active latents and batches of 2,048, with and without dead latents. JumpReLU
-does not fix its L0, and has thousands of active latents at the start. Each program runs in its own
-process; they are timed alternately, and each figure is the median over rounds. The lower bound
-`floor` is the time of the encoder's matrix product at the measured rate of such products, plus the
-time to move the optimiser's bytes (parameters and two moments are read and written, gradients are
-read) at the measured copy rate. No program that trains every parameter at every step can be faster.
-Results that the folder already has are not measured again, so the benchmark can be run piece by
-piece. It takes 26 minutes on 2 CPU cores with --peer-python, at `--rounds 5 --steps 4`.
+The benchmark measures tokens per second in whole training steps (forward, AuxK, backward, clipped
+gradients, Adam) with 576 inputs, 32 active latents and batches of 2,048, with and without dead
+latents. JumpReLU does not fix its L0, and has thousands of active latents at the start. Each
+program runs in its own process; they are timed alternately, and each result is the median over
+rounds. The lower bound `floor` is the time of the encoder's matrix product plus the time to copy
+the bytes that the optimiser reads and writes (parameters and two moments are read and written,
+gradients are read), both at rates that are measured on the same machine. No program that trains
+every parameter at every step can be faster. Results that are already in the folder are not measured
+again, so the benchmark can be run in parts. It takes 26 minutes on 2 CPU cores with --peer-python
+and `--rounds 5 --steps 4`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from aejax.runs.environment import environment
 from experiments.shared.place import prepared, say
 
 SIZE, ACTIVE, BATCH = 576, 32, 2048
-DEAD = 0.1  # share of latents that are dead, in the rounds with dead latents
-PEERS = pathlib.Path(__file__).parents[1] / "peers"
+DEAD = 0.1  # share of latents that are dead in the rounds with dead latents
+PEERS = pathlib.Path(__file__).parents[1] / "peers"  # the programs that are timed
 Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> a program's measurements
 
 
@@ -51,15 +52,16 @@ def command(
     steps: int = 8,
     peer_python: str | None = None,
 ) -> None:
-    """Measures all codes and sizes, and writes result.json.
+    """Times all codes and numbers of latents, and writes result.json.
 
     Args:
-      out: folder for result.json.
-      m: numbers of latents, each at least 1024.
-      codes: any of topk, batchtopk and jumprelu.
+      out: the folder for result.json.
+      m: the numbers of latents, each at least 1024.
+      codes: one or more of topk, batchtopk and jumprelu.
       rounds: how many times each program is timed.
-      steps: number of training steps in one timing.
-      peer_python: path of a Python interpreter with sae-lens and torch.
+      steps: the number of training steps in one timing.
+      peer_python: the path of a Python interpreter with sae-lens and torch; without it, only aejax
+        is timed.
     """
     if min(m, default=0) < 1024:
         raise UserError(
@@ -82,7 +84,11 @@ def command(
 def compare(
     code: str, latents: int, rounds: int, steps: int, peer: str | None, folder: pathlib.Path
 ) -> dict[str, Any]:
-    """Times all programs of one code and size alternately; returns name of a program -> figures."""
+    """Times all programs with one code and number of latents alternately.
+
+    Returns:
+      name of a program -> its results.
+    """
     programs = {"learner": (sys.executable, "aejax_sae.py")}
     if peer is not None:
         programs["saelens"] = (peer, "saelens_sae.py")
@@ -98,7 +104,7 @@ def compare(
         }
         turns: dict[str, dict[str, list[Any]]] = {n: {d: [] for d in dead} for n in asks}
         floors = []
-        for ask in asks.values():  # a warm-up: compilation and first access to memory
+        for ask in asks.values():  # these calls compile and access the memory for the first time
             for count in dead.values():
                 ask(1, count)
         for _ in range(rounds):
@@ -121,7 +127,10 @@ def compare(
 
 
 def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """Returns the median rate, the rates of all rounds, and the last round's other measurements."""
+    """Returns the median rate in tokens per second, the rate of each round, and other results.
+
+    The other results, such as losses, are those of the last round.
+    """
     rates = [BATCH * steps / turn["seconds"] for turn in turns]
     rest = {name: value for name, value in turns[-1].items() if name != "seconds"}
     return {"tokens_per_second": statistics.median(rates), "rounds": rates, **rest}
@@ -131,7 +140,7 @@ def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 def contestant(
     name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
 ) -> Iterator[Ask]:
-    """Starts a program in its own process, which waits while others are timed.
+    """Starts a program in a process, which waits while other programs are timed.
 
     Yields:
       A function (steps, dead latents) -> the measurements of one timing.
@@ -159,13 +168,13 @@ def contestant(
             ) from error
 
         def answer() -> dict[str, Any]:
-            # Other lines are messages that a library prints.
+            # The result is a line of JSON; libraries may print other lines.
             for line in process.stdout or ():
                 if line.startswith("{"):
                     return json.loads(line)
             raise UserError(
-                f"{name} ended without a result: {log} holds what it printed; for a peer, check "
-                "that --peer-python has sae-lens and torch"
+                f"{name} ended without a result, and {log} has its messages: check that the "
+                "interpreter --peer-python, if it was given, has sae-lens and torch"
             )
 
         def ask(steps: int, dead: int) -> dict[str, Any]:
@@ -183,7 +192,7 @@ def contestant(
 
 
 def floor(latents: int) -> dict[str, float]:
-    """Returns a lower bound on the seconds of a step, from the machine's present rates."""
+    """Returns a lower bound of the time of a step in seconds, and the rates that it is based on."""
     parameters = 2 * SIZE * latents + SIZE + latents
     product = product_seconds(latents)
     rate = copy_rate()
@@ -195,7 +204,7 @@ def floor(latents: int) -> dict[str, float]:
 
 
 def product_seconds(latents: int) -> float:
-    """Returns the seconds of the encoder's matrix product, the minimum of five."""
+    """Returns the time of the encoder's matrix product in seconds, the minimum of five."""
     x, kernel = jnp.ones((BATCH, SIZE)), jnp.ones((SIZE, latents))
     product = jax.jit(jnp.matmul)
     product(x, kernel).block_until_ready()
@@ -203,7 +212,7 @@ def product_seconds(latents: int) -> float:
 
 
 def copy_rate() -> float:
-    """Returns bytes read and written per second by copies in memory, on all cores."""
+    """Returns how many bytes per second a copy in memory reads and writes, on all cores."""
     cores = os.cpu_count() or 1
     source, target = (np.ones((cores, 2**24), np.float32) for _ in range(2))
     with ThreadPoolExecutor(cores) as pool:

@@ -1,15 +1,16 @@
-"""Sweeps of sparse autoencoders in one compiled program: equality with single runs, and cost.
+"""Sweeps of sparse autoencoders in one compiled program, compared with single runs.
 
     python -m experiments sae-sweep
 
 A sweep trains eight models on the same synthetic tokens, which differ in the number of active
 latents (TopK, BatchTopK), the weight of L1, or the seed. The first, the middle and the last model
-are compared with a single run of their setting, by the largest relative difference of losses after
-one step and over 200 steps. It should be at most 1e-5 and 1e-4, with Adam at 1e-4, since larger
-rates amplify rounding. The cost is the time of a step of all eight divided by that of a step of
-one; eight single runs cost 8. Both are timed alternately, and each figure is the median over
-rounds. It takes two minutes on 2 CPU cores, where the eight models are computed one after another:
-expect differences below 1e-6, and costs of 8 or a little less on an otherwise idle machine.
+are compared with a single run of their setting. The largest relative difference of their losses
+should be at most 1e-5 after one step, and at most 1e-4 over 200 steps. The learning rate of Adam is
+1e-4 for this comparison, because larger rates amplify rounding. The cost of a sweep is the time of
+a step of all eight models divided by that of a step of one; eight single runs cost 8. Both are
+timed alternately, and each result is the median over rounds. The benchmark takes two minutes on 2
+CPU cores, where the eight models are computed one after another. Expect differences below 1e-6, and
+costs of 8 or a little less on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from experiments.shared import synth
 from experiments.shared.place import Place, prepared, say
 from experiments.shared.training import summary
 
-MEMBERS = 8
-COMPARED = 200  # steps over which losses are compared
-# Learning rate of Adam where losses are compared. At larger rates, rounding that swaps the k-th
-# latent lets two runs differ by 1e-3 within 200 steps.
+MEMBERS = 8  # the number of models in a sweep
+COMPARED = 200  # the number of steps over which losses are compared
+# The learning rate of Adam when losses are compared. With larger rates, a rounding error may change
+# which latent is the k-th largest, and two runs then differ by 1e-3 within 200 steps.
 CAREFUL = 1e-4
 Build = Callable[[Any], ae.Learner]
 
@@ -54,17 +55,17 @@ def command(
     """Compares each sweep with single runs, times both, and writes result.json.
 
     Args:
-      out: folder for result.json.
-      data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
-      size: number of dimensions of a token.
-      latents: number of latents of each dictionary.
-      batch: number of tokens in a batch.
-      steps: number of training steps in one timing.
+      out: the folder for result.json.
+      data_dir: the folder of prepared data sets; by default that of tensorflow-datasets.
+      size: the number of dimensions of a token.
+      latents: the number of latents of each dictionary.
+      batch: the number of tokens in a batch.
+      steps: the number of training steps in one timing.
       rounds: how many times each program is timed.
     """
     if latents < 32:
         raise UserError(
-            f"--latents is {latents}: give 32 or more, since up to 32 latents are active"
+            f"--latents is {latents}: give 32 or more, because up to 32 latents are active"
         )
     folder = prepared(out, size=size, batch=batch, steps=steps, rounds=rounds)
     tokens = max(50_000, batch)
@@ -86,7 +87,10 @@ def command(
 
 
 def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Build]]:
-    """Returns name of a sweep -> (settings f[8], function from a setting to its `ae.Learner`)."""
+    """Returns name of a sweep -> (settings f[8], a function from a setting to its `ae.Learner`).
+
+    A Learner is the record of pure functions that train a model.
+    """
     active = jnp.asarray([2, 4, 6, 8, 12, 16, 24, 32])
 
     def one(code: Any, objective: ae.Objective) -> ae.Learner:
@@ -133,9 +137,9 @@ def _losses(learner: ae.Learner, key: Any, batches: TokenBatches) -> np.ndarray:
 def cost(
     build: Build, settings: Any, batches: TokenBatches, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Returns the milliseconds of a step of one model and of eight in one program, and the ratio.
+    """Returns the time of a step of one model, and of eight in one program, in milliseconds.
 
-    The two programs are timed alternately.
+    The ratio of the two times is returned too. The two programs are timed alternately.
     """
     programs = {"solo": build(settings[-1]), "swept": ae.swept(build, settings)}
     turns = {name: _turn(learner, batches, steps) for name, learner in programs.items()}
@@ -154,7 +158,7 @@ def cost(
 
 
 def _turn(learner: ae.Learner, batches: TokenBatches, steps: int) -> Callable[[], float]:
-    """Returns a compiled function that trains for `steps` more steps and returns its seconds."""
+    """Returns a function that trains for `steps` more steps and returns the seconds it took."""
     made = ae.compiled(learner)
     state = made.init(jax.random.key(0), batches[0])
     source = batches.source(0, made.chunk or 1, steps)

@@ -1,4 +1,4 @@
-"""Running of an experiment: its models are trained one after another, evaluated and reported."""
+"""Runs an experiment: trains its models one after another, evaluates them and writes the report."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from experiments.shared.training import Job, Trained, check, summary, table, tra
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     """Trains and tests all models of an experiment, and writes result.json and the report.
 
-    Each model is trained by a `Job`. The run folder of the first job is the experiment's folder
-    itself; those of the other jobs lie inside it. An interrupted experiment continues from its
-    checkpoints. A finished experiment only prints its result.
+    A `Job` is a model and its training. The run folder of the first job is the experiment's folder,
+    and those of the other jobs are subfolders of it. An interrupted experiment continues from its
+    checkpoints. If the experiment has finished before, its result is only printed.
 
     Args:
       experiment: the experiment.
@@ -36,12 +36,12 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
       The content of result.json.
 
     Raises:
-      UserError: if a setting is out of range, the data has changed since the run began, or a
+      UserError: if a setting is out of range, if the data has changed since the run began, or if a
         folder cannot be used.
     """
     mesh = place.settle()
     out = place.folder(experiment.name)
-    check(config)  # fails before data are prepared, which can take long
+    check(config)  # raises an error before data are prepared, which can take long
     splits = experiment.data(config, place)
     jobs = experiment.build(config, splits[0].event)
     if config.batch > len(splits[0]):
@@ -92,7 +92,7 @@ def described(job: Job, config: Any) -> dict[str, Any]:
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes result.json with the mean, standard deviation and values per seed of each figure."""
+    """Writes result.json with the mean, the std and the values of all seeds of each result."""
     own = next(iter(trained.values()))
     result: dict[str, Any] = {}
     for name, value in values.items():
@@ -104,7 +104,7 @@ def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[st
 
 
 def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
-    """Checks that the data is that with which a continued run began.
+    """Checks that the data of a continued run has not changed.
 
     Raises:
       UserError: if a split has another sha256 than environment.json records.
@@ -121,7 +121,7 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """Formats a result as aligned lines, with the figures of each further model below its name."""
+    """Returns a result as aligned lines of text; results of further models follow their names."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

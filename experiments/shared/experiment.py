@@ -1,4 +1,4 @@
-"""The record that describes an experiment: settings, data, models to train, figures and page."""
+"""The record that describes an experiment: settings, data, models, test results and page."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def first_curves(histories: Mapping[str, Any]) -> Section:
 
 
 class Experiment(NamedTuple):
-    """An experiment: the class of its settings, and pure functions of these for each stage.
+    """An experiment: the class of its settings, and one pure function of these for each stage.
 
-    A job trains one model, with one copy for each seed.
+    A `Job` is a model and its training; it trains one copy of the model for each seed.
     """
 
     name: str
     config: type  # a frozen dataclass of settings
-    data: Callable[[Any, Place], Splits]  # (config, place) -> train, validation and test
+    data: Callable[[Any, Place], Splits]  # (config, place) -> train, validation and test splits
     build: Callable[[Any, tuple[int, ...]], dict[str, Job]]  # (config, shape of an example) -> jobs
-    # (config, trained jobs, splits) -> name of a figure -> f[S], a value for each seed, or
-    # name of a model -> such a mapping
+    # (config, trained jobs, splits) -> the test results: name of a result -> f[S], a value for each
+    # seed, or name of a model -> such a mapping
     figures: Callable[[Any, Members, Splits], Mapping[str, Any]]
     page: Callable[[Any, Models, Splits], Page]  # (config, models, splits) -> page
-    # (config, results) -> the sections with which the report page begins
+    # (config, results) -> the first sections of the report page
     findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
-    presets: Mapping[str, Any] = {}  # name -> the config with which --preset NAME starts
-    # (name of a job -> its learning curves) -> their section; by default only the first job's
+    presets: Mapping[str, Any] = {}  # name -> the config that --preset NAME selects
+    # (name of a job -> its learning curves) -> the section on them; by default on the first job's
     curves: Callable[[Mapping[str, Any]], Section] = first_curves
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 
@@ -69,7 +69,8 @@ def named(folder: pathlib.Path) -> Experiment:
     """Returns the experiment that wrote a run's folder.
 
     Raises:
-      UserError: if the folder is not a run, or was written by a script or an unknown experiment.
+      UserError: if the folder is not that of a run, or if a script or an unknown experiment wrote
+        it.
     """
     name = read_json(folder / "config.json").get("experiment")
     if name is None:

@@ -12,13 +12,14 @@ from aejax.errors import UserError
 
 Event = tuple[int, ...]
 Kind = Literal["vae", "hvae", "convhvae"]
-# Gated convolutions of the ConvHVAE as (channels, kernel, stride), for the encoder of each level.
+# The gated convolutions of the ConvHVAE, (channels, kernel, stride), in the encoder of the top
+# level, and in that of the level below.
 TOP = ((32, 7, 1), (32, 3, 2), (64, 5, 1), (64, 3, 2), (6, 3, 1))
 BELOW = ((32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (6, 3, 1))
 
 
 def gated(widths: tuple[int, ...], shape: Event | None = None) -> Any:
-    """Returns gated dense layers: half of the units of a layer gate the other half."""
+    """Returns an MLP of gated dense layers: half of a layer's outputs gate the other half."""
     return ae.nets.MLP(tuple(2 * width for width in widths), shape, jax.nn.glu)
 
 

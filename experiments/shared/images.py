@@ -23,12 +23,13 @@ def image_data(
 ) -> Data:
     """Returns a function (config, place) -> train, validation and test images.
 
-    It is the field `data` of an `Experiment`.
+    The function can be the field `data` of an `Experiment`.
 
     Args:
-      dataset: the name of the data set; if None, the field `dataset` of the config.
-      binarise: as in `ae.data.images`; if None, the field `binarise` of the config.
-      validation: the number of train examples held out; if None, the default of `ae.data.images`.
+      dataset: the name of the data set; None: the field `dataset` of the config.
+      binarise: as in `ae.data.images`; None: the field `binarise` of the config.
+      validation: the number of train examples that become the validation split; None: the default
+        of `ae.data.images`.
     """
 
     def data(config: Any, place: Place) -> Splits:
@@ -44,7 +45,7 @@ def image_data(
 
 
 def labelled(data: Data) -> Data:
-    """Wraps `data` so that data sets without labels from 0 to 9 raise a UserError."""
+    """Returns `data`, changed so that data sets without labels from 0 to 9 raise a UserError."""
 
     def checked(config: Any, place: Place) -> Splits:
         splits = data(config, place)

@@ -1,7 +1,7 @@
 """Conditional generation of digits: sampling given a label, and changing a digit's label.
 
-Changing the label should keep the style of a digit, which is measured by two numbers: the ink (the
-sum of the pixels) and the slant.
+If the label of a digit is changed, its style should stay the same. The style is measured by two
+numbers, the ink (the sum of the pixels) and the slant.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def ink(images: np.ndarray) -> np.ndarray:
 
 
 def slant(images: np.ndarray) -> np.ndarray:
-    """Returns the slant of each image: how many pixels the ink moves right per row up, f64[N].
+    """Returns the slant of each image, f64[N]: the shift to the right per row upwards, in pixels.
 
-    It is computed from the second moments of the ink of images f[N, H, W, 1].
+    It is computed from the second moments of the pixel values of images f[N, H, W, 1].
     """
     weights = images[..., 0].astype(np.float64)
     total = np.maximum(weights.sum(axis=(1, 2)), 1e-9)
@@ -44,14 +44,20 @@ def slant(images: np.ndarray) -> np.ndarray:
 
 
 def correlation_within(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-    """Returns the correlation of x and y f[N] after subtracting the mean of each group i[N]."""
+    """Returns the correlation of x and y within groups: the mean of each group is subtracted.
+
+    Args:
+      x: f[N].
+      y: f[N].
+      groups: i[N], the group of each entry.
+    """
     count = np.maximum(np.bincount(groups), 1)
     x, y = (v - (np.bincount(groups, v) / count)[groups] for v in (x, y))
     return float(np.sum(x * y) / np.sqrt(np.sum(np.square(x)) * np.sum(np.square(y))))
 
 
 def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -> np.ndarray:
-    """Draws `count` samples for each label; returns pixel means, f32[10, count, *event]."""
+    """Draws `count` latents given each label and returns decoded means, f32[10, count, *event]."""
 
     def run(bound: Any, key: Key, label: Array) -> Array:
         context = jnp.tile(jax.nn.one_hot(label, 10)[None], (count, 1))
@@ -64,7 +70,7 @@ def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -
 def by_label(
     classifier: recognition.Classifier, draws: np.ndarray, real: np.ndarray, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Scores samples given each label: the share that a classifier recognises, and diversity.
+    """Computes for each label the share of samples that a classifier recognises, and diversity.
 
     Args:
       classifier: the trained classifier.
@@ -74,7 +80,7 @@ def by_label(
 
     Returns:
       "label 0" to "label 9" and "total" -> name of a score -> value. A spread is the mean distance
-      between two samples, or between two real images where its name ends in "_real".
+      between two samples or, if its name ends in "_real", between two real images.
     """
     rows: dict[str, dict[str, float]] = {}
     shares = []
@@ -114,11 +120,12 @@ def _flat(images: np.ndarray) -> np.ndarray:
 def relabelled(
     model: ae.Autoencoder, variables: Variables, classifier: Any, test: Split, count: int = 1_000
 ) -> dict[str, float]:
-    """Changes the labels of test images; scores recognition and how far the style is kept.
+    """Changes the labels of test images, and computes scores of the changed images.
 
-    `set_label_recognised` is the share of changed images that are recognised as the new label.
-    `ink_kept` and `slant_kept` correlate the style before and after, within each pair of old and
-    new label, so that they do not measure differences between the digits themselves.
+    The score `set_label_recognised` is the share of changed images that are recognised as the new
+    label. `ink_kept` and `slant_kept` are the correlations of the style before and after the
+    change. They are computed within each pair of old and new label, so that differences between
+    the digits themselves do not matter.
     """
     some = test.take(count)
     old = np.asarray(some.labels)
@@ -139,9 +146,9 @@ def relabelled(
 def relabel(model: ae.Autoencoder, variables: Variables, batch: Batch) -> np.ndarray:
     """Encodes the images of a batch and decodes them given each label, f32[B, 10, *event].
 
-    The flow prior given the true label maps a code to standard normal noise; the prior given the
-    new label maps that noise back to a code. The noise is kept rather than the code, because the
-    code itself depends on the label.
+    The flow prior given the true label maps a code to standard normal noise, and the prior given
+    the new label maps this noise back to a code. The code itself cannot be used, because it depends
+    on the label.
     """
 
     def run(bound: Any, batch: Batch) -> Array:

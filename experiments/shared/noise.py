@@ -24,30 +24,33 @@ NOISES: dict[str, Any] = {
 TRAINED = {"gaussian": 0.4, "salt-and-pepper": 0.3, "masking": 0.5}
 # The levels of noise at test time: standard deviations, or shares of the pixels.
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
-OTHERS = ("plain", "flow", "pca")  # the models that the VAE is compared with
+OTHERS = ("plain", "flow", "pca")  # the models with which the VAE is compared
 NOISE_SEED = 13  # seed of the noise on test images
 
 
 def noised(split: Split, kind: str, level: float) -> np.ndarray:
-    """Adds fixed noise, the same for every model, to the images of a split; f32[N, *event]."""
+    """Returns the images of a split with noise that is the same for every model, f32[N, *event]."""
     noise = NOISES[kind](level)
     return np.asarray(noise(jax.random.key(NOISE_SEED), pictures(split)))
 
 
 def row_name(setting: str, kind: str, model: str) -> str:
-    """Returns the name under which result.json holds the errors of a model."""
+    """Returns the name of the entry in result.json that has the errors of a model."""
     return f"{setting}, {kind}: {model}"
 
 
 def job_name(name: str, setting: str, kind: str) -> str:
-    """Returns the name of the job of a model; the setting "clean" has one job for all noises."""
+    """Returns the name of the job that trains a model.
+
+    In the setting "clean", one job is tested with all types of noise.
+    """
     return f"{name}-clean" if setting == "clean" else f"{name}-{setting}-{kind}"
 
 
 def denoiser(model: ae.Autoencoder) -> Callable[[Variables, Any], Array]:
     """Returns a compiled function (variables, noisy images) -> their reconstructions.
 
-    Codes are not sampled: the model adds no noise of its own.
+    Codes are not drawn from the posterior, so that the model itself adds no noise.
     """
 
     def run(bound: Any, x: Array) -> Array:
@@ -57,13 +60,13 @@ def denoiser(model: ae.Autoencoder) -> Callable[[Variables, Any], Array]:
 
 
 def differences(rows: Mapping[str, Any], setting: str, kind: str, other: str) -> list[float]:
-    """Returns error of the VAE minus error of `other` at each level; negative if the VAE wins."""
+    """Returns the error of the VAE minus that of `other` at each level of noise."""
     own, its = (rows[row_name(setting, kind, name)] for name in ("vae", other))
     return [mean(own[f"{level:g}"]) - mean(its[f"{level:g}"]) for level in LEVELS]
 
 
 def crossings(gaps: Sequence[float]) -> list[float]:
-    """Returns the levels at which differences change sign, by linear interpolation in LEVELS."""
+    """Returns the levels of noise at which differences change sign, by linear interpolation."""
     found = []
     for i in range(1, len(LEVELS)):
         if gaps[i - 1] * gaps[i] < 0:
@@ -73,5 +76,5 @@ def crossings(gaps: Sequence[float]) -> list[float]:
 
 
 def mean(value: Any) -> float:
-    """Returns the mean over seeds of a figure, given as an array or as read from result.json."""
+    """Returns the mean over seeds of a result, given as an array or as an entry of result.json."""
     return float(value["mean"]) if isinstance(value, Mapping) else float(np.mean(value))

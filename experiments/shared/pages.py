@@ -1,4 +1,4 @@
-"""Writing of a finished run's report from the files in its folder."""
+"""Writes the report of a finished run from the files in its folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.shared.place import Place, say
 def report_if_possible(
     experiment: Experiment, config: Any, out: pathlib.Path, splits: Splits
 ) -> None:
-    """Writes the report if matplotlib is installed; with several processes only the first does."""
+    """Writes the report if matplotlib is installed; if there are several processes, one writes."""
     if jax.process_index() != 0:
         return
     if importlib.util.find_spec("matplotlib") is None:

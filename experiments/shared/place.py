@@ -1,4 +1,4 @@
-"""Folders, devices and precision of a run, which change at most the rounding of its results."""
+"""The folders, devices and precision of a run, which affect at most the rounding of its results."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Place:
 
     out: str | None = None  # folder of the run; runs/NAME by default
     data_dir: str | None = None  # folder of prepared data sets; tensorflow-datasets' by default
-    manual_dir: str | None = None  # folder with a data set's raw files; then nothing is downloaded
+    manual_dir: str | None = None  # folder with a data set's raw files, instead of a download
     mesh: str | None = None  # number of devices along each axis, such as data=8 or data=4,model=2
     # precision of matrix products
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     deterministic: bool = True  # use only GPU operations that give the same bits every time
     distributed: bool = False  # join the other processes of the cluster (jax.distributed)
-    profile: bool = False  # write a trace of jax.profiler into the run's folder
+    profile: bool = False  # write a trace of jax.profiler to the run's folder
 
     def folder(self, name: str) -> pathlib.Path:
         """Returns the run's folder: `out`, or runs/NAME for the experiment's name."""
         return pathlib.Path(self.out if self.out is not None else f"runs/{name}").expanduser()
 
     def settle(self) -> jax.sharding.Mesh | None:
-        """Configures JAX, before its first computation, and returns the mesh or None.
+        """Configures JAX, which must not have computed anything yet; returns the mesh or None.
 
         Raises:
-          UserError: if the mesh cannot be read or does not fit the devices.
+          UserError: if the mesh cannot be parsed or does not fit the devices.
         """
         flag = "--xla_gpu_deterministic_ops=true"
         if self.deterministic and flag not in os.environ.get("XLA_FLAGS", ""):
@@ -49,7 +49,7 @@ class Place:
 
 
 def say(text: str) -> None:
-    """Prints a line; with several processes only the first one prints."""
+    """Prints a line; if there are several processes, only the first one prints."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
@@ -62,7 +62,7 @@ def prepared(out: str, **counts: int) -> pathlib.Path:
       **counts: name of a flag -> its value, at least 1.
 
     Raises:
-      UserError: if a number is below 1, or the folder cannot be made.
+      UserError: if a count is below 1, or the folder cannot be created.
     """
     for name, value in counts.items():
         if value < 1:
@@ -74,7 +74,7 @@ def prepared(out: str, **counts: int) -> pathlib.Path:
 
 
 def _join() -> None:
-    """Joins the other processes, found through the cluster or through environment variables.
+    """Joins the other processes of a cluster, or those that environment variables describe.
 
     Raises:
       UserError: if JAX finds no other processes.

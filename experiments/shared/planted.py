@@ -1,4 +1,4 @@
-"""Planted data (sparse sums of known directions), and a short training of a recipe on such data."""
+"""Planted data, which are sparse sums of known directions, and short trainings on such data."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from aejax.dictionaries.recipe import Recipe
 class Planted(NamedTuple):
     """The sizes of planted data, and of the dictionaries that are trained on it."""
 
-    size: int  # dimensions of a token
-    features: int  # number of directions
-    probability: float  # the probability with which a direction is on
-    tokens: int  # number of train tokens; HELD further tokens are held out
-    latents: int  # latents of a dictionary
-    l0: float  # the mean number of active latents that recipes are asked to reach
+    size: int  # the dimension of a token
+    features: int  # the number of features, each of which has a direction
+    probability: float  # the probability that a feature is active
+    tokens: int  # the number of train tokens; HELD further tokens are held out
+    latents: int  # the number of latents of a dictionary
+    l0: float  # the target for the mean number of active latents
 
 
 class Tokens(NamedTuple):
-    """The vectors of tokens in two layers; a feature has another direction in each layer."""
+    """The activations of N tokens in two layers; a feature has one direction in each layer."""
 
     first: np.ndarray  # f32[N, size]
     second: np.ndarray  # f32[N, size]
 
 
-HELD = 10_000  # number of tokens on which L0 and explained variance are measured
+HELD = 10_000  # the number of held-out tokens, with which dictionaries are evaluated
 SMALL = Planted(size=32, features=64, probability=0.05, tokens=20_000, latents=128, l0=3.0)
 LARGE = Planted(size=128, features=256, probability=0.02, tokens=200_000, latents=512, l0=5.0)
 
@@ -38,8 +38,8 @@ LARGE = Planted(size=128, features=256, probability=0.02, tokens=200_000, latent
 def plant(about: Planted, seed: int = 0) -> tuple[Tokens, Tokens]:
     """Draws train and held-out tokens.
 
-    Each feature has a random unit direction in each layer, is on with its probability, and has a
-    magnitude of 1 +- 0.3 (normal) when it is.
+    The direction of each feature in each layer is a random unit vector. A token is the sum of the
+    directions of its active features, each multiplied by a draw from N(1, 0.3^2).
     """
     random = np.random.default_rng(seed)
     directions = random.normal(size=(2, about.features, about.size))
@@ -56,10 +56,11 @@ def plant(about: Planted, seed: int = 0) -> tuple[Tokens, Tokens]:
 
 
 def as_batch(recipe: Recipe, tokens: Tokens, rows: Any = slice(None)) -> ae.Batch:
-    """Returns the batch for a recipe of an autoencoder, a crosscoder or a transcoder.
+    """Returns tokens as a batch for a recipe of an autoencoder, a crosscoder or a transcoder.
 
-    The recipe is recognised by its decoder's shape: (size,) is an autoencoder of the first layer,
-    (2, size) a crosscoder, and (1, size) a transcoder from the first layer to the second.
+    A recipe is a dictionary and its training. Its type is recognised by the decoder's output shape:
+    (size,) for an autoencoder of the first layer, (2, size) for a crosscoder, and (1, size) for a
+    transcoder from the first layer to the second.
     """
     first, second = jnp.asarray(tokens.first)[rows], jnp.asarray(tokens.second)[rows]
     shape = recipe.model.decoder.shape
@@ -74,7 +75,7 @@ def as_batch(recipe: Recipe, tokens: Tokens, rows: Any = slice(None)) -> ae.Batc
 def fitted(
     recipe: Recipe, train: Tokens, steps: int, seeds: int = 1, size: int = 256, seed: int = 0
 ) -> Any:
-    """Trains a recipe with several seeds on the same batches; returns variables, leaves [S, ...].
+    """Trains the models of several seeds on the same batches; returns variables [S, ...].
 
     Args:
       recipe: the dictionary and its training.
@@ -108,7 +109,7 @@ class Held(NamedTuple):
 
 
 def measured(recipe: Recipe, variables: Any, tokens: Tokens) -> Held:
-    """Computes the scores of one trained dictionary, with its thresholds as trained."""
+    """Computes the scores of one trained dictionary."""
     batch = as_batch(recipe, tokens)
 
     @jax.jit

@@ -1,9 +1,9 @@
-"""Published results that experiments/README.md compares with ours, and the commands for ours.
+"""Published results to which experiments/README.md compares ours, and the commands for ours.
 
-All are NLLs in nats with K = 5000 importance samples. Where a row of mnist-iwae has two numbers,
-the first is from Burda et al. 2016 and the second from a later implementation; a number after
-"nbip" is from that implementation alone. The rows of image-priors are from the table of Norouzi et
-al. 2020 (Exemplar VAE).
+All are NLLs in nats with K = 5000 importance samples. If a row of mnist-iwae has two numbers, the
+first is from Burda et al. 2016 and the second from a later implementation, called "nbip"; a number
+after "nbip" is from that implementation only. The rows of image-priors are from the table of
+Norouzi et al. 2020 (Exemplar VAE).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A small image classifier that scores samples, by its predictions and by its features.
 
-It is trained like the experiment's models: as an autoencoder whose target is the label, on real
-images only. Distances between its features are called classifier distances; they are not FIDs.
+Like the experiment's models it is trained as an autoencoder, but on real images only, and its
+target is the label. Distances between its features are called classifier distances; they are not
+FIDs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aejax.evaluation.generation import Features
 from aejax.types import Array, Batch, Variables
 from experiments.shared.training import Job
 
-FEATURES = 64
+FEATURES = 64  # the number of features of an image
 
 
 class Classifier(NamedTuple):
@@ -29,7 +30,7 @@ class Classifier(NamedTuple):
 
 
 def job(classes: int, steps: int) -> Job:
-    """Returns the job of a classifier with two strided convolutions and dense layers."""
+    """Returns the `Job` that trains a classifier with two strided convolutions and dense layers."""
     model = ae.Autoencoder(
         ae.nets.Conv((16, 32), 128),
         ae.Point(FEATURES),
@@ -68,6 +69,6 @@ def reader(model: ae.Autoencoder, variables: Variables) -> Classifier:
 
 
 def recognised(classifier: Classifier, images: np.ndarray, labels: Any) -> np.ndarray:
-    """Returns whether the likeliest class of each image f[N, *event] is its label, bool[N]."""
+    """Returns whether the most probable class of each image f[N, *event] is its label, bool[N]."""
     chosen = ae.evaluation.generation.taken(classifier.probabilities, images).argmax(axis=-1)
     return chosen == np.asarray(labels)

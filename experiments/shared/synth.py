@@ -35,16 +35,16 @@ from experiments.shared.experiment import (
 from experiments.shared.place import Place
 from experiments.shared.training import Job
 
-HELD = 20_000  # number of tokens of the validation split, and of the test split
+HELD = 20_000  # number of tokens in the validation split, and in the test split
 
 
 def store(recipe: Recipe, tokens: int, place: Place) -> Splits:
-    """Opens a synthetic store as train, validation and test; writes it if it does not exist.
+    """Returns the splits of a synthetic activation store, which is written if it does not exist.
 
     Args:
       recipe: the true features, and how tokens are drawn from them.
-      tokens: the number of train tokens; validation and test have HELD more each.
-      place: its `data_dir` is the folder of data sets, in which the store lies.
+      tokens: the number of train tokens; validation and test have HELD tokens each.
+      place: its `data_dir` is the folder that contains the store.
     """
     root = default_data_dir() if place.data_dir is None else pathlib.Path(place.data_dir)
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
@@ -86,7 +86,7 @@ def experiment(
 
 
 def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
-    """Scores one dictionary: the variance it explains, and how well it found the true features.
+    """Returns scores of one dictionary: explained variance, and how well it found the features.
 
     Args:
       model: a sparse autoencoder.
@@ -107,7 +107,10 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 
 def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Returns "JOB at SETTING" -> name of a score of `judged` -> f64[seeds], for all sweeps."""
+    """Returns "JOB at SETTING" -> name of a score -> f64[seeds], for all jobs and settings.
+
+    The scores are those of `judged`.
+    """
     return {
         f"{name} at {setting:g}": row
         for name, done in trained.items()
@@ -122,7 +125,7 @@ def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
 def findings(finished: Finished) -> list[Any]:
     """Builds the section that plots explained variance and MCC of each code against L0.
 
-    Rows of result.json called "CODE at SETTING, LIBRARY" are the results of another library.
+    Entries of result.json with the name "CODE at SETTING, LIBRARY" are results of another library.
     """
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
@@ -144,7 +147,7 @@ def curves(histories: Mapping[str, Any]) -> Section:
 
 
 def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> list[Any]:
-    """Builds two sections: how often latents are active, and which features atoms have found."""
+    """Returns two sections: how often latents are active, and which features atoms have found."""
     densities = {
         name: evaluation.sparsity(model, variables, test).density
         for name, (model, variables) in models.items()
@@ -153,7 +156,7 @@ def model_sections(models: Mapping[str, tuple[Any, Variables]], test: Any) -> li
 
 
 def _found(models: Mapping[str, tuple[Any, Variables]], test: Any) -> Any:
-    """Builds the section that plots the cosine of feature and matched atom against frequency."""
+    """Builds the section that plots the cosine of a feature and its atom against its frequency."""
     truth = truth_of(test)
     common = (truth.features(0, len(test)) > 0).mean(axis=0)
     pictures = []

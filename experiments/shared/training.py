@@ -1,4 +1,8 @@
-"""Training of an experiment's job: training function, batches, validation, summaries of results."""
+"""Training of a job, which is one model of an experiment with its objective and optimiser.
+
+This file makes its training function, its batches and its validation function, and summarises the
+results of several seeds.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from aejax.runs.metrics import read
 from aejax.types import Array, Variables
 
 HELD_OUT = 2_000  # number of validation examples that are evaluated during training
-HELD_OUT_SEED = 7  # seed of the draws of that evaluation
+HELD_OUT_SEED = 7  # seed of the draws in this evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,25 +52,26 @@ class Job(NamedTuple):
     draws: int = 1  # number of codes drawn for each example, K
     bound: ae.Bound = ae.bounds.mean
     initialise: Any = ()  # one or several functions, as `ae.learner` takes them
-    average: float | None = None  # decay of the moving average of weights to evaluate, if any
+    # Decay of the moving average of the weights, which is evaluated; None: there is no average.
+    average: float | None = None
     # train split -> a further initialisation that depends on the data; it is applied last.
     start: Callable[[Split], ae.initialise.Initialise] | None = None
     steps: int | None = None  # optimiser steps instead of the config's; not for the first job
-    view: Callable[[Split], Split] = lambda split: split  # split -> what the job reads of it
-    # setting -> job. With a sweep, all settings, each with all seeds, are trained side by side on
-    # the same batches (aejax.swept). The job itself is the one of the first setting.
+    view: Callable[[Split], Split] = lambda split: split  # changes the splits for this job
+    # setting -> job. If it is given, the models of all settings and seeds are trained together on
+    # the same batches (aejax.swept), and this job is that of the first setting.
     sweep: Callable[[Any], Job] | None = None
     settings: tuple[float, ...] = ()  # the settings of the sweep
 
 
 class Trained(NamedTuple):
-    """A job after training."""
+    """A job and its trained models."""
 
     job: Job
     state: ae.State
     variables: Variables  # leaves [S, ...]
-    seeds: int  # the number of models, S; in a sweep the settings times the seeds
-    steps_per_second: float  # the result of `speed`
+    seeds: int  # the number of models, S; in a sweep the number of settings times that of seeds
+    steps_per_second: float  # as `speed` returns it
 
 
 def check(config: Any, *positive: str) -> None:
@@ -108,9 +113,9 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
 
 def streams(job: Job, config: Numbers, split: Split) -> Batches:
-    """Returns train batches: different ones for each seed, or for a sweep the same for all models.
+    """Returns the train batches, which differ between seeds; in a sweep all models have the same.
 
-    Tokens of an activation store are shuffled in two levels (`TokenBatches`).
+    Tokens of an activation store are shuffled in two stages (see `TokenBatches`).
     """
     stored = any(isinstance(array, Tokens | Selected) for array in split.arrays.values())
     kind = TokenBatches if stored else Batches
@@ -126,10 +131,10 @@ def train(
     mesh: jax.sharding.Mesh | None = None,
     rules: Any = (),
 ) -> Trained:
-    """Trains a job up to step `config.steps`, from its run's newest checkpoint if there is one.
+    """Trains a job up to step `config.steps`, starting from the run's newest checkpoint, if any.
 
     Args:
-      run: the open run.
+      run: the run, which has been entered by `with`.
       job: the model, and how it is trained.
       config: the settings of the experiment.
       splits: train, validation and test; test is not used.
@@ -148,8 +153,8 @@ def train(
     if int(restored.step) == 0:
         check_start(job, local(compiled.variables(restored)), seen[0].take(config.batch))
     for state, metrics in ae.loop(compiled, restored, batches, config.steps):
-        # The number of steps in a call depends on the machine's speed. Validating only at multiples
-        # of `chunk` steps makes the validated steps the same on every machine.
+        # The number of steps in a call depends on the machine's speed. Validation takes place only
+        # after multiples of `chunk` steps, which are the same steps on every machine.
         ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
         figures = held_out(local(compiled.variables(state))) if ended else {}
         run.log(state, metrics, figures=figures)
@@ -158,7 +163,7 @@ def train(
 
 
 def check_start(job: Job, variables: Variables, examples: Split) -> None:
-    """Checks that enough pre-activations lie close to the thresholds of a sparse bottleneck.
+    """Checks that enough pre-activations are close to the thresholds of a sparse bottleneck.
 
     A threshold gets a gradient only from pre-activations in a window around it.
 
@@ -168,7 +173,7 @@ def check_start(job: Job, variables: Variables, examples: Split) -> None:
       examples: some train examples.
 
     Raises:
-      UserError: if too few pre-activations lie in the window (see `aejax.check_window`).
+      UserError: if too few pre-activations are in the window (see `aejax.check_window`).
     """
     if isinstance(job.model.bottleneck, Sparse) and job.model.bottleneck.windowed:
         first = jax.tree.map(lambda leaf: leaf[0], variables)
@@ -182,8 +187,8 @@ def _several(initialise: Any) -> tuple[Any, ...]:
 def speed(folder: pathlib.Path) -> float:
     """Returns training steps per second, including validation; NaN if one call ran all steps.
 
-    The rate comes from the times in metrics.jsonl, and so includes the steps before a restart. It
-    is a median over steps, since a call that compiles, or the first one after a pause, is slower.
+    The rate is computed from the times in metrics.jsonl, so it includes steps before a restart. It
+    is a median over steps, because a call that compiles or that follows a pause is slower.
     """
     found = read(folder)
     times, last = np.unique(found["time"], return_index=True)
@@ -198,7 +203,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """Returns the variables on this process's devices, since each process evaluates all models."""
+    """Returns the variables as arrays of this process, which evaluates all models."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
@@ -207,11 +212,11 @@ def local(variables: Variables) -> Variables:
 def watch_held_out(
     job: Job, learner: ae.Learner, split: Split, final: int
 ) -> Callable[[Variables], dict[str, np.ndarray]]:
-    """Returns the validation function: variables, leaves [S, ...] -> name of a figure -> f32[S].
+    """Returns the validation function: variables, leaves [S, ...] -> name of a result -> f32[S].
 
-    The figures are the loss, its terms and those of `evaluation.usage`. The terms have the weights
-    of the step `final`: if the weights rose during a warm-up, the losses of different steps could
-    not be compared, and the smallest would be that of the first step.
+    The results are the loss, its terms and those of `evaluation.usage`. The terms have the weights
+    of the step `final`, so that the losses of different steps can be compared: with weights that
+    increase during a warm-up, the smallest loss would be that of the first step.
     """
     batch = next(split.batches(len(split)))
     key = jax.random.key(HELD_OUT_SEED)
@@ -234,7 +239,7 @@ def watch_held_out(
 
 
 def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Summarises name -> f[S] as name -> {"mean", "std", "values"}, as result.json holds it.
+    """Returns name -> {"mean", "std", "values"}, as in result.json, for name -> f[S].
 
     "std" is the sample standard deviation over seeds, with divisor S - 1; it is 0 for one seed.
     """
@@ -247,12 +252,12 @@ def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Formats figures of `summary` as aligned lines: name, mean and standard deviation."""
+    """Returns results of `summary` as aligned lines of text: name, mean and standard deviation."""
     width = max(map(len, rows), default=0)
     lines = []
     for name, row in rows.items():
         seeds = len(row["values"])
-        mean, std = float(row["mean"]), float(row["std"])  # JSON holds NaN as text
+        mean, std = float(row["mean"]), float(row["std"])  # in JSON, NaN is a string
         spread = f" ± {std:.3g} over {seeds} seeds" if seeds > 1 else ""
         lines.append(f"  {name:<{width}}  {mean:>12.6g}{spread}")
     return "\n".join(lines)

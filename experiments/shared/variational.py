@@ -1,4 +1,4 @@
-"""Code shared by the experiments with variational autoencoders: nets, test figures and page."""
+"""Code shared by the experiments with variational autoencoders: nets, test results and page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from experiments.shared.experiment import Members, Models, Page, Splits
 from experiments.shared.place import say
 from experiments.shared.training import Job, Trained
 
-TEST_SEED = 11  # seed of the draws for figures on the test split
-SEEN = 1_000  # number of test examples over which mutual information is computed
-SAMPLE_SEED = 12  # seed of the samples on the page
+TEST_SEED = 11  # seed of the draws for results on the test split
+SEEN = 1_000  # number of test examples from which mutual information is computed
+SAMPLE_SEED = 12  # seed of the samples on the report page
 
 Event = tuple[int, ...]
 Net = Literal["mlp", "conv"]
@@ -29,14 +29,14 @@ Size = tuple[Net, Event, int, int]  # net, shape of an example, width of the lay
 
 
 def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
-    """Returns an encoder and a decoder; the first stage of "conv" has width / 8 channels.
+    """Returns an encoder and a decoder; the first layer of "conv" has width / 8 channels.
 
     Raises:
       UserError: if `net` is "conv" and examples are not images of at least 8x8 pixels.
     """
     if net == "mlp":
-        # A smooth activation, so that runs on different numbers of devices agree: with ReLU, units
-        # that rounding moves across the kink let them differ by 1e-4 within 200 steps.
+        # The activation is smooth, so that runs on different numbers of devices agree. With ReLU,
+        # units whose sign changes by rounding make such runs differ by 1e-4 within 200 steps.
         smooth = jax.nn.silu
         decoder = ae.nets.MLP((width,), shape=event, activation=smooth)
         return ae.nets.MLP((width,), activation=smooth), decoder
@@ -63,7 +63,7 @@ def vae(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
 
 
 def plain(net: Net, event: Event, width: int, latents: int) -> ae.Autoencoder:
-    """Builds an autoencoder with the same nets as `vae`, but a deterministic code and no prior."""
+    """Builds an autoencoder with the nets of `vae`, but with a deterministic code and no prior."""
     encoder, decoder = nets(net, event, width)
     return ae.Autoencoder(
         encoder, ae.Point(latents), decoder, likelihood=ae.likelihoods.Bernoulli()
@@ -82,7 +82,7 @@ def pair(
       size: type of net, shape of an example, width of the layers, number of latents.
       beta: the weight of the rate at each step.
       tx: the optimiser of both; weights are averaged over steps.
-      rate: the loss term that is the rate (KL) of the variational autoencoder.
+      rate: the term for the rate (KL) of the variational autoencoder.
     """
     watched = ae.watch(error=ae.losses.squared_error)
     elbo, reconstruction = ae.elbo(beta, rate), ae.reconstruction()
@@ -99,7 +99,7 @@ def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test figures of each seed: `bounds` of the job "vae", and errors of all jobs.
+    """Computes test results of each seed: `bounds` of the job "vae", and errors of all jobs.
 
     The error is the mean square error of reconstructions.
 
@@ -122,7 +122,7 @@ def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
 
 
 def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
-    """Computes test figures of each seed: the ELBO, its terms, the NLL and the use of latents.
+    """Computes test results of each seed: the ELBO, its terms, the NLL and the use of latents.
 
     On grey images a Bernoulli likelihood is not a probability, so the NLL is called `bce` and the
     ELBO `bce_bound`.
@@ -161,7 +161,7 @@ def bounds(draws: int, trained: Trained, test: Split) -> dict[str, Any]:
 
 
 def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
-    """Returns whether the prior gives the KL of the model's posterior in closed form."""
+    """Returns whether the KL of the model's posterior from the prior has a closed form."""
 
     def kl(variables: Variables, batch: ae.Batch) -> Any:
         bound = model.bind(variables)
@@ -172,18 +172,18 @@ def _has_closed_kl(model: Any, variables: Variables, test: Any) -> bool:
 
 
 def figures_and_epochs(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes `figures` and `epochs`, the number of passes over the train split."""
+    """Returns the results of `figures`, and `epochs`, the number of passes over the train split."""
     epochs = config.steps * config.batch / len(splits[0])
     return {**figures(config, trained, splits), "epochs": epochs}
 
 
 def named(splits: Splits) -> str:
-    """Returns the name of the data set; for a folder of images, the folder's name without path."""
+    """Returns the name of the data set; for a folder of images, this is the folder's name."""
     return splits[0].name.rpartition("/")[0]
 
 
 def page(title: str, text: str, models: Models, splits: Splits) -> Page:
-    """Builds the report page of the job "vae", beside the job "plain" if the experiment has it."""
+    """Builds the report page of the job "vae", compared with the job "plain" if there is one."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models.get("plain"))
     return Page(title, text, sections)

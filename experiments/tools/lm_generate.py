@@ -36,6 +36,7 @@ def command(
     add: pathlib.Path | None = None,
     scale: float = 1.0,
     dictionary: pathlib.Path | None = None,
+    dictionary_seed: int | None = None,
     latents: tuple[int, ...] = (),
     values: tuple[float, ...] = (),
     reads: str | None = None,
@@ -55,6 +56,7 @@ def command(
       add: a .npy file with a direction f[D] to add to the activations at the hook.
       scale: the factor of that direction.
       dictionary: the folder of a run of a sparse autoencoder, or another library's folder or file.
+      dictionary_seed: for a run that trained several dictionaries, the seed of the one to use.
       latents: the dictionary's latents to set; if none is given, the value at the hook is replaced
         by its reconstruction.
       values: the values of these latents: one for all, or one for each.
@@ -66,7 +68,7 @@ def command(
         raise UserError(
             "--top-k and --top-p have no effect at temperature 0: give --temperature above 0 too"
         )
-    edits = _edits(model, hook, add, scale, dictionary, latents, values, reads)
+    edits = _edits(model, hook, add, scale, dictionary, dictionary_seed, latents, values, reads)
     net, variables, tokenizer = lm.load(model)
     given = lm.padded([_tokens(tokenizer, prompt, chat) for prompt in prompts])
     choose: Any = lm.greedy if temperature == 0 else lm.Sampling(temperature, top_k, top_p)
@@ -96,14 +98,16 @@ def _edits(
     add: pathlib.Path | None,
     scale: float,
     dictionary: pathlib.Path | None,
+    dictionary_seed: int | None,
     latents: tuple[int, ...],
     values: tuple[float, ...],
     reads: str | None,
 ) -> Mapping[str, Any]:
     """Returns hook -> the edit that the flags ask for, or {} if they ask for none."""
-    if dictionary is None and (latents or values or reads):
+    if dictionary is None and (latents or values or reads or dictionary_seed is not None):
         raise UserError(
-            "--latents, --values and --reads need the dictionary: give it by --dictionary"
+            "--dictionary-seed, --latents, --values and --reads need a dictionary: give it by "
+            "--dictionary"
         )
     if add is None and dictionary is None:
         if hook is not None:
@@ -117,7 +121,7 @@ def _edits(
     if add is not None:
         found.append(lm.add(scale * _direction(add)))
     if dictionary is not None:
-        plain = lm.load_dictionary(dictionary)
+        plain = lm.load_dictionary(dictionary, dictionary_seed)
         lm.check_model(plain, model)
         if latents and not values:
             raise UserError("--latents needs the values to set the latents to: give --values")

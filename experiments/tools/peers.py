@@ -69,7 +69,7 @@ def command(
     folder = run_dir / "peers"
     if peer_python is not None:
         prepare(folder, experiment.build(config, splits[0].event), config, splits)
-        _train(peer_python, folder)
+        train_peer(peer_python, folder)
     elif not (folder / "versions.json").exists():
         raise UserError(
             f"{folder} holds no trained SAEs yet: give --peer-python the path of a Python "
@@ -107,7 +107,12 @@ def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: 
     write_json(folder / "task.json", task)
 
 
-def _train(python: str, folder: pathlib.Path) -> None:
+def train_peer(python: str, folder: pathlib.Path) -> None:
+    """Trains the SAEs that a folder's task.json names, in another Python interpreter.
+
+    Raises:
+      UserError: if the interpreter cannot be started, or ends with an error.
+    """
     script = pathlib.Path(scripts[0]) / "saelens_synth.py"
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:

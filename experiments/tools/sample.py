@@ -25,7 +25,8 @@ from aejax.types import Array, Key, Variables
 from experiments.shared.place import say
 from experiments.tools import picture
 
-GENERATING = ("decoder", "prior", "likelihood")  # the submodules of a model that sampling needs
+# The modules of a model that sampling needs; a bottleneck may hold a codebook.
+GENERATING = ("bottleneck", "decoder", "prior", "likelihood")
 
 
 def command(

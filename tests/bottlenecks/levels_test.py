@@ -384,7 +384,7 @@ REFUSED = {
     ),
     "a decoder of one value": (
         hvae().clone(decoder=MLP((8,), EVENT)),
-        "takes one array but was given a tuple of 2, .*: put nets.Joined around this net",
+        "takes one array, but was given a tuple of 2 arrays, .*: put nets.Joined around this net",
     ),
     "a VampPrior of another event": (
         hvae(ae.priors.Vamp((9, *EVENT), 5)),

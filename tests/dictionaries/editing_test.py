@@ -69,15 +69,15 @@ class TestArrays:
 
     def test_both_widths_are_said(self):
         weights = plain()
-        with pytest.raises(ae.UserError, match="x has 7 numbers per example, but these weights re"):
+        with pytest.raises(ae.UserError, match="x has 7 values per example, but these weights re"):
             ae.dictionary.encode(weights, np.ones((2, 3, 7)))
         with pytest.raises(ae.UserError, match=r"codes have 7 latents, but these weights have 20"):
             ae.dictionary.decode(weights, np.ones((2, 7)))
         model, variables = ae.unfold(weights)
         x = jnp.ones((2, 7))
-        with pytest.raises(ae.UserError, match="x has 7 numbers per example, but the weights rea"):
+        with pytest.raises(ae.UserError, match="x has 7 values per example, but the weights rea"):
             model.apply(variables, ae.Batch(x, x))
-        with pytest.raises(ae.UserError, match="x has 7 numbers per example, but the model reads"):
+        with pytest.raises(ae.UserError, match="x has 7 values per example, but the model reads"):
             ae.evaluation.sparsity(model, variables, np.ones((4, 5, 7)))
         with pytest.raises(ae.UserError, match="has 7 latents, but the dictionary has 20"):
             model.apply(variables, x, method="decode")
@@ -264,7 +264,7 @@ class TestPursuit:
         assert l0 == pytest.approx(float(jnp.mean(expected.code.l0)), rel=1e-6)
         scaled = ae.Autoencoder(ae.nets.Scale(), code, ae.nets.Dictionary(D))
         start = scaled.init(jax.random.key(0), batch)
-        with pytest.raises(ae.UserError, match="cannot be folded with a scale"):
+        with pytest.raises(ae.UserError, match="a scale of the inputs cannot be folded"):
             ae.fold(scaled, start)
 
 

@@ -125,7 +125,7 @@ def test_an_atom_of_norm_zero_takes_no_place(activation):
 def test_inputs_of_another_size_are_refused():
     """Fails if only the matrix product raises an error."""
     plain = dictionary.Plain("relu", jnp.eye(3), jnp.eye(3), jnp.zeros(3), jnp.zeros(3))
-    with pytest.raises(ae.UserError, match="x has 2 numbers per example, but these weights read 3"):
+    with pytest.raises(ae.UserError, match="x has 2 values per example, but these weights read 3"):
         dictionary.reconstruct(plain, jnp.ones((4, 2)))
 
 

@@ -137,7 +137,7 @@ def test_its_run_is_opened_with_the_model_alone(whole):
     Fails if the error does not say what to do.
     """
     folder, variables = whole
-    with pytest.raises(ae.UserError, match=r"SoftThreshold cannot be made again .* model="):
+    with pytest.raises(ae.UserError, match=r"SoftThreshold cannot be rebuilt .* model="):
         ae.load(folder)
     opened = ae.load(folder, model=made())
     assert equal(opened.variables["params"], variables["params"])
@@ -184,7 +184,7 @@ def test_a_class_without_a_formula_says_what_to_define():
 
     weights = {"W_enc": jnp.eye(2), "W_dec": jnp.eye(2), "b_dec": jnp.zeros(2)}
     for activation, said in (
-        (Silent, "Silent does not define .* define apply_plain"),
+        (Silent, "Silent does not define .* define its method apply_plain"),
         ("softish", "no sparse code is called 'softish': set the activation to one of .*relu"),
     ):
         with pytest.raises(ae.UserError, match=said):

@@ -294,7 +294,7 @@ def test_votes_are_judged_by_other_points():
 @pytest.mark.parametrize(
     ("codes", "factors", "said"),
     [
-        (PERFECT[:5], FACTORS, "do not belong together"),
+        (PERFECT[:5], FACTORS, "for the same N examples"),
         (PERFECT * np.nan, FACTORS, "NaN or infinite"),
         (PERFECT, FACTORS * [1, 0, 1], "factor 1 has only one value"),
         (PERFECT, FACTORS[:, :1], "only one factor"),
@@ -310,7 +310,7 @@ def test_refusals(codes, factors, said):
     [
         (metrics.factor_vae_score, {"test": 0}, "test is 0"),
         (metrics.beta_vae_score, {"batch": 0}, "batch is 0"),
-        (metrics.beta_vae_score, {"train": 1}, "train=1"),
+        (metrics.beta_vae_score, {"train": 1}, "train is 1"),
         (metrics.dci, {"test": 0}, "test is 0"),
         (metrics.sap_of_threshold, {"train": -1}, "train is -1"),
     ],

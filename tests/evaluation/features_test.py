@@ -83,7 +83,7 @@ class TestMatching:
         assert mmcs(ATOMS, TRUTH) == pytest.approx(cosine.max(axis=1).mean(), rel=1e-12)
 
     def test_shapes_that_do_not_belong_together(self):
-        with pytest.raises(ae.UserError, match=r"\(7, 4\) and the truth \(5, 3\)"):
+        with pytest.raises(ae.UserError, match=r"\(7, 4\) and the true directions \(5, 3\)"):
             matched(ATOMS, TRUTH[:, :3])
 
 
@@ -119,7 +119,7 @@ class TestDetection:
         pairs = nearest(ATOMS, TRUTH)
         with pytest.raises(ae.UserError, match="no tokens"):
             detection([], pairs)
-        with pytest.raises(ae.UserError, match="codes of 3 tokens, features of 2"):
+        with pytest.raises(ae.UserError, match="codes of 3 tokens but the features of 2"):
             detection([(self.CODES[:3], self.FEATURES[:2])], pairs)
 
 

@@ -145,7 +145,7 @@ def test_all_figures_of_examples():
 @pytest.mark.parametrize(
     ("real", "generated", "named"),
     [
-        (np.zeros((5, 2)), np.zeros((5, 3)), "do not belong together"),
+        (np.zeros((5, 2)), np.zeros((5, 3)), "cannot be compared"),
         (np.zeros((5, 2)), np.zeros((1, 2)), "too few"),
         (np.full((5, 2), np.nan), np.zeros((5, 2)), "NaN or infinite"),
     ],
@@ -171,7 +171,7 @@ class TestPaths:
         jump = np.repeat([0.0, 1.0], [2, 3])[:, None] * np.ones(3)
         double = np.array([0.0, 1.0, 2.0, 3.0, 5.0])[:, None] * np.ones(3)
         np.testing.assert_allclose(step_ratio(np.stack([even, jump, double])), [1, 4, 2 / 1.25])
-        with pytest.raises(ae.UserError, match="does not move"):
+        with pytest.raises(ae.UserError, match="all points of a path are equal"):
             step_ratio(np.zeros((1, 3, 2)))
 
     def test_ends_do_not_count(self):

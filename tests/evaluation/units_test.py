@@ -72,7 +72,7 @@ def test_dead_everywhere_is_no_number():
 
 
 def test_shapes_that_do_not_belong_together_are_refused():
-    with pytest.raises(ae.UserError, match="do not belong together"):
+    with pytest.raises(ae.UserError, match="for the same N examples"):
         evaluation.units(np.zeros((3, 2)), np.zeros(4, int))
     with pytest.raises(ae.UserError, match="top is 20"):
         evaluation.units(np.zeros((3, 2)), np.zeros(3, int))

@@ -220,7 +220,7 @@ def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, caps
         assert status == 2
         assert words in " ".join(said.split())
         assert not (tmp_path / "bad").exists()
-    assert "is no run" in main(capsys, "export", tmp_path)[1]
+    assert "holds no run" in main(capsys, "export", tmp_path)[1]
 
 
 def test_onnxruntime_web_is_taken_from_the_registry_s_package(tmp_path, capsys):

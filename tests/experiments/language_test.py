@@ -42,7 +42,7 @@ def texts(tmp_path):
     return folder
 
 
-def test_activations_leave_a_store_and_a_report(model, texts, tmp_path, capsys):
+def test_activations_leave_a_store_and_a_report(model, texts, tmp_path, capsys, coarse):
     """Fails if sinks are stored, or if a second call reads again."""
     flags = ["--hooks", "resid_post.0", "mlp_out.1", "--length", "8", "--rows", "4"]
     flags += ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]

@@ -388,4 +388,4 @@ def test_what_is_no_autoencoder(tmp_path):
     refuses(tmp_path, "known format")
     refuses(tmp_path / "nothing", "no file or folder")
     (tmp_path / "weights.pkl").write_bytes(b"\x80\x04N.")
-    refuses(tmp_path / "weights.pkl", "pickles")
+    refuses(tmp_path / "weights.pkl", "pickle files")

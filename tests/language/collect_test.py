@@ -1,6 +1,9 @@
 """Tests of packing, of collecting into a store, and of training on live activations."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,13 +14,19 @@ from aejax.data.activations import TokenBatches, TokenFilter, activations
 from aejax.errors import UserError
 from aejax.language.live import live
 from aejax.language.load import fingerprint
-from aejax.language.packing import Packing, packs
+from aejax.language.packing import Packed, Packing, packs
 from aejax.language.reading import collect, reader
 from aejax.language.trained import check_model, load_dictionary
 from tests.language import cases
 
 TEXTS = ["abcde", "", "fghijklmnop", "qrs", *("abcdefghij" * 3 for _ in range(40))]
 HOOKS = ("resid_post.0", "mlp_out.1")
+
+
+@functools.cache
+def read():
+    """Makes one reader for all tests, so that it is compiled once."""
+    return reader(*cases.model(scan=True), HOOKS)
 
 
 def packed(packing=None, rows=4, start=0, texts=TEXTS):
@@ -69,39 +78,45 @@ class Killed(Exception):
 
 def test_a_killed_collection_goes_on_and_ends_with_the_same_content(tmp_path):
     """Fails if a batch is lost or repeated, or if a hook gets the rows of another."""
-    read = reader(*cases.model(scan=True), HOOKS)
     how = {
         "provenance": {"model": "tiny"},
         "filter": TokenFilter(first_positions=1),
         "shard_tokens": 60,
     }
-    index = collect(read, lambda start: packed(start=start), tmp_path / "whole", **how)
+    index = collect(read(), lambda start: packed(start=start), tmp_path / "whole", **how)
 
     def stop(done):
         if done == 17:
             raise Killed
 
     with pytest.raises(Killed):
-        collect(read, lambda s: packed(start=s), tmp_path / "cut", progress=stop, **how)
+        collect(read(), lambda s: packed(start=s), tmp_path / "cut", progress=stop, **how)
     begun = []
 
     def again(start):
         begun.append(start)
         return packed(start=start)
 
-    assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
+    assert collect(read(), again, tmp_path / "cut", **how).shards == index.shards
     assert 0 < begun[0] < 17
-    assert collect(read, again, tmp_path / "cut", **how).shards == index.shards
+    assert collect(read(), again, tmp_path / "cut", **how).shards == index.shards
     assert len(begun) == 1  # a finished store is not changed
     store = activations(tmp_path / "cut")
     batch = next(packed())
-    wanted = read(batch.tokens, batch.position)
+    wanted = read()(batch.tokens, batch.position)
     for hook in HOOKS:
         np.testing.assert_array_equal(
             store.tokens(hook).read(0, 28), np.asarray(wanted[hook])[:, 1:].reshape(28, -1)
         )
     with pytest.raises(UserError, match="begun with provenance"):
-        collect(read, again, tmp_path / "cut", **{**how, "provenance": {"model": "other"}})
+        collect(read(), again, tmp_path / "cut", **{**how, "provenance": {"model": "other"}})
+
+
+def test_a_collection_that_cannot_begin_leaves_nothing(tmp_path):
+    long = Packed(*[np.zeros((2, 49), np.int32)] * 3)
+    with pytest.raises(UserError, match=r"texts of 49 tokens are longer than .* 48"):
+        collect(read(), lambda start: [long], tmp_path / "store", provenance={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path):
@@ -109,13 +124,12 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
 
     Fails if rows are put into wrong places.
     """
-    read = reader(*cases.model(scan=True), HOOKS)
     hooks, weights = ("resid_post.0", "mlp_out.1"), tmp_path / "model.gguf"
     weights.write_bytes(b"weights")
     about = {"model": {"sha256": fingerprint(weights)}}
-    split = live(read, packed(), *hooks, provenance=about, first_positions=1, passes=4)
+    split = live(read(), packed(), *hooks, provenance=about, first_positions=1, passes=4)
     collect(
-        read,
+        read(),
         lambda start: packed(start=start),
         tmp_path / "store",
         provenance=about,
@@ -128,34 +142,42 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
     for t in (7, 0, 30, 7):
         for a, b in zip(fresh[t][:2], there[t][:2], strict=True):
             np.testing.assert_array_equal(a, b)
+    # The steps of a chunk, as a training loop gets them.
+    chunks = [batches.source(4, 4).arrays for batches in (fresh, there)]
+    jax.tree.map(np.testing.assert_array_equal, *chunks)
     model = ae.Autoencoder(ae.nets.Identity(), ae.TopK(24, 4), ae.nets.Dictionary(cases.SIZE))
-    learner = ae.compiled(ae.chunked(ae.learner(model, ae.sparse(), optax.adam(1e-3)), 4))
-    ends = []
-    for batches in (fresh, there):
-        state = learner.init(jax.random.key(0), batches[0])
-        *_, (state, metrics) = ae.loop(learner, state, batches, 8, progress=False)
-        ends.append(np.asarray(state.params["decoder"]["atoms"]))
-    np.testing.assert_array_equal(*ends)
+    learner = ae.learner(model, ae.sparse(), optax.adam(1e-3))
+    state = jax.jit(learner.init)(jax.random.key(0), fresh[0])
+    atoms = np.asarray(state.params["decoder"]["atoms"])
     # The run of such a transcoder knows its hooks and its model.
     for data in (split.provenance(), [stored.provenance()]):
         with ae.Run(tmp_path / f"run-{type(data).__name__}", {"steps": 8}, model=model) as run:
             run.restore(state)
             run.environment(data=data)
-            run.log(state, metrics)
             run.save(state)
         found = load_dictionary(run.folder)
-        np.testing.assert_array_equal(found.W_dec, ends[0])
+        np.testing.assert_array_equal(found.W_dec, atoms)
         assert found.source == Source(about["model"]["sha256"], *hooks)
     check_model(found, weights)
     weights.write_bytes(b"other weights")
     with pytest.raises(UserError, match=r"trained on another model than .*model\.gguf \(sha256"):
         check_model(found, weights)
     check_model(found._replace(source=None), weights)
+    with pytest.raises(UserError, match="is a run without seeds: leave out seed=0"):
+        load_dictionary(run.folder, 0)
+    # A run of two dictionaries opens by a seed only; the second one has twice the weights.
+    pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)._replace(step=state.step)
+    pair = pair._replace(params=jax.tree.map(lambda a: jnp.stack([a, 2 * a]), state.params))
+    with ae.Run(tmp_path / "pair", {"steps": 8}, model=model) as run:
+        run.restore(pair)
+        run.save(pair)
+    with pytest.raises(UserError, match=r"has 2 dictionaries, .* choose one by a seed from 0"):
+        load_dictionary(run.folder)
+    np.testing.assert_array_equal(load_dictionary(run.folder, 1).W_dec, 2 * atoms)
 
 
 def test_what_cannot_be_read_live_is_refused():
-    read = reader(*cases.model(scan=True), HOOKS)
     with pytest.raises(UserError, match=r"'resid_pre.1' is not read: .*resid_post.0 are"):
-        live(read, packed(), "resid_pre.1", provenance={})
+        live(read(), packed(), "resid_pre.1", provenance={})
     with pytest.raises(UserError, match="no token is left"):
-        live(read, packed(), "mlp_out.1", provenance={}, first_positions=8)
+        live(read(), packed(), "mlp_out.1", provenance={}, first_positions=8)

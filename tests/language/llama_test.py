@@ -140,11 +140,11 @@ def test_the_rules_shard_every_matrix():
         for path, leaf in traverse_util.flatten_dict(layout["params"]).items()
         if any(leaf.spec)
     }
-    # Seven matrices and three biases in each block, the embedding and the head.
-    assert len(spec) == 10 * cases.LAYERS + 2
-    block = "blocks_0/attention"
-    assert spec[f"{block}/query/kernel"] == PartitionSpec("model", None)
-    assert spec[f"{block}/out/kernel"] == PartitionSpec(None, "model")
+    # Four matrices and a bias in each block, the embedding and the head.
+    assert len(spec) == 5 * cases.LAYERS + 2
+    assert spec["blocks_0/attention/qkv/kernel"] == PartitionSpec("model", None)
+    assert spec["blocks_0/attention/out/kernel"] == PartitionSpec(None, "model")
+    assert spec["blocks_0/mlp/gate_up/kernel"] == PartitionSpec("model", None)
     assert spec["embedding"] == PartitionSpec("model", None)
 
 
@@ -177,9 +177,8 @@ def test_two_devices_compute_what_one_does(monkeypatch):
     apart, largest, halves = json.loads(kinds.output(kinds.python("-c", SHARDED)))
     assert apart < 1e-5
     assert largest > 0.1
-    # Each block has seven matrices and three biases; then come embedding, head and the dictionary's
-    # three.
-    assert halves == 10 * cases.LAYERS + 2 + 3
+    # Each block has four matrices and a bias; then come embedding, head and the dictionary's three.
+    assert halves == 5 * cases.LAYERS + 2 + 3
 
 
 def test_numbers_that_do_not_belong_together_are_refused():

@@ -9,7 +9,7 @@ from aejax.language.tokenizer import load_tokenizer
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[language]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 
-NORMAL, CONTROL, BYTE = 1, 3, 6
+NORMAL, CONTROL, USER, BYTE = 1, 3, 4, 6
 
 
 def written(path, model, tokens, types, **more):
@@ -59,17 +59,21 @@ def test_bytes_are_merged_within_the_pieces_of_the_rule(pre, wanted, tmp_path):
 def test_pieces_are_merged_by_their_scores(tmp_path):
     """In "abc" the pair bc has the better score. Fails if merges are ordered by token.
 
-    Characters without a piece become bytes.
+    Characters without a piece become bytes. Gemma's newline is defined by the user, but not
+    special, so a decoded text keeps it.
     """
     pieces = ["<s>", "</s>", "<unk>", "a", "b", "c", "▁", "ab", "bc", "▁a", "<0xC3>", "<0xA9>"]
-    scores = [0, 0, 0, -9, -9, -9, -9, -3, -2, -1, 0, 0]
-    types = [CONTROL] * 2 + [2] + [NORMAL] * 7 + [BYTE] * 2
+    pieces.append("\n")
+    scores = [0, 0, 0, -9, -9, -9, -9, -3, -2, -1, 0, 0, 0]
+    types = [CONTROL] * 2 + [2] + [NORMAL] * 7 + [BYTE] * 2 + [USER]
     how = {"scores": [float(s) for s in scores], "prefix": False}
     found = load_tokenizer(written(tmp_path / "t.gguf", "llama", pieces, types, **how))
     assert found.encode("abc") == [3, 8]
     assert found.encode("b abc") == [4, 9, 8]
     assert found.encode("é") == [10, 11]
-    assert found.decode([4, 9, 8, 10, 11]) == "b abcé"
+    assert found.decode([0, 4, 9, 8, 10, 11]) == "b abcé"
+    assert found.encode("a\nbc") == [3, 12, 8]
+    assert found.decode([3, 12, 8]) == "a\nbc"
 
 
 def test_an_unknown_tokenizer_is_refused(tmp_path):

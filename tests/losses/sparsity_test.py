@@ -578,7 +578,7 @@ def test_a_term_about_dead_latents_refuses_a_code_that_counts_none(name):
     """Fails with KeyError: 'memory' if ages are read of a bottleneck that has none."""
     made = ae.Autoencoder(ae.nets.Identity(), ae.Point(M), ae.nets.Dictionary(D))
     variables = made.init(jax.random.key(0), data())
-    with pytest.raises(ae.UserError, match="a Point counts no silent steps: use a sparse"):
+    with pytest.raises(ae.UserError, match="a Point does not count these steps: use a sparse"):
         value(made, variables, AGELESS[name])
 
 

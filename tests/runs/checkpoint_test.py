@@ -130,7 +130,7 @@ def test_none_whole_is_an_error_that_touches_nothing(folder):
     before = contents(folder)
     with (
         pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(UserError, match=r"no checkpoint is whole .*20 is damaged.*10 is damaged"),
+        pytest.raises(UserError, match=r"checkpoints are damaged .*20 is damaged.*10 is damaged"),
     ):
         checkpoint.newest(folder)
     assert contents(folder) == before

@@ -172,7 +172,7 @@ def test_one_process_at_a_time(folder):
 def test_folders_that_are_no_run(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mother.txt").write_text("Dear mother")
-    with pytest.raises(UserError, match=r"letters is no run \(it holds mother.txt"):
+    with pytest.raises(UserError, match=r"letters is not the folder of a run \(it holds m"):
         start(tmp_path / "letters")
     with pytest.raises(UserError, match=r"cannot write .*mother.txt/run: Not a directory"):
         start(tmp_path / "letters" / "mother.txt" / "run")
@@ -202,8 +202,8 @@ def test_where_none_is_whole_nothing_is_touched(folder):
         path.write_text("{}")
     before = contents(folder)
     with (
-        pytest.warns(UserWarning, match=r"manifest.json is not what was written"),
-        pytest.raises(UserError, match="no checkpoint is whole"),
+        pytest.warns(UserWarning, match=r"manifest.json has changed since it was written"),
+        pytest.raises(UserError, match="all checkpoints are damaged"),
     ):
         start(folder)
     assert contents(folder) == before

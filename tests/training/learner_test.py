@@ -603,7 +603,7 @@ REFUSALS = {
         lambda: start(kinds.variational(latents=2.5), ae.elbo()),  # pyright: ignore[reportArgumentType]
         "the bottleneck Gaussian has latents of shape (2.5,)",
     ),
-    "shape": (narrow, "MLP gives shape (32, 7, 8, 1), but Bernoulli needs (32, 8, 8, 1)"),
+    "shape": (narrow, "MLP returns shape (32, 7, 8, 1), but Bernoulli needs (32, 8, 8, 1)"),
 }
 
 

@@ -43,7 +43,7 @@ def test_patience_stops_and_the_best_state_is_loaded(tmp_path):
     assert kinds.raw(best.variables) == kept[3]
     newest = ae.load(tmp_path, model=kinds.plain())
     assert kinds.raw(newest.variables) == kept[6]
-    with pytest.raises(ae.UserError, match=r"no checkpoint of .* has the figure 'elbo'"):
+    with pytest.raises(ae.UserError, match=r"no checkpoint of .* has the validation result 'elbo'"):
         ae.load(tmp_path, model=kinds.plain(), best="elbo")
 
 

@@ -1,7 +1,8 @@
 """The bottlenecks of sparse autoencoders: many latents, of which few are active for one example.
 
-`code` holds their output, `memory` their state, `plain` the record of their weights, and `base` the
-class that they derive from. Each other file holds the activations of one family.
+The module `code` defines their output, `memory` their state, `plain` the format to which they
+convert their weights, and `base` the class from which they derive. Each other module defines the
+sparse bottlenecks of one family.
 """
 
 from aejax.bottlenecks.sparse.base import Sparse

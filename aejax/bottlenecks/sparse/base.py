@@ -1,4 +1,7 @@
-"""The base class of all sparse bottlenecks: a projection, an activation, and counts of silence."""
+"""The base class of all sparse bottlenecks: a projection, an activation, and counts of inactivity.
+
+A latent that no example has activated for many steps is dead.
+"""
 
 from __future__ import annotations
 
@@ -46,24 +49,28 @@ class Sparse(Bottleneck):
     """Base class of sparse bottlenecks; a subclass defines its activation by `activate`.
 
     To add a new sparse code, write one subclass, in the library or outside it, that defines
-    `activate`. Define the following too if they apply. To convert a trained dictionary to plain
-    weights (`Plain`, as other libraries store them): `apply_plain`, and, if the class has fields or
-    parameters beside a kernel and a bias, `plain` and `from_plain`; `shift_plain`, if subtracting a
-    constant from the inputs changes other fields than `b_enc`; `scales`, if the norms of the atoms
-    may be moved into the encoder. To train it to a target L0: `penalty`. To resample dead latents,
-    if a latent has parameters beside its column of the kernel and its bias: `fresh`.
+    `activate`. Some features need further definitions:
+
+    - To convert a trained dictionary to plain weights (`Plain`, the format of other libraries),
+      define `apply_plain`. Also define `plain` and `from_plain` if the class has fields or
+      parameters besides a kernel and a bias, `shift_plain` if subtracting a constant from the
+      inputs changes fields other than `b_enc`, and `scales` if the norms of the atoms may be moved
+      into the encoder.
+    - To train it to a target L0, define `penalty`.
+    - To resample dead latents whose parameters are more than a column of the kernel and a bias,
+      define `fresh`.
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
       subtract_bias: whether to subtract the decoder's bias from the input before the projection:
         (x - b_dec) W_enc + b_enc. It must be False in a transcoder, where b_dec is a bias of the
         output and not of the input.
-      l0: the target for the mean number of active latents; a controller adjusts the weight of the
-        sparsity penalty (`losses.priced`) to reach it. None: there is no controller.
+      l0: the target for the mean number of active latents per example; a controller adjusts the
+        weight of the sparsity penalty (`losses.priced`) to reach it. None: there is no controller.
       descent: the number of training steps over which the controller lowers L0 to that target; a
         fifth of all steps works well.
-      alive_above: a latent counts as active in a step, so that it is not dead, if its |z| is above
-        this for some example; OpenAI uses 1e-3 (Gao et al. 2024).
+      alive_above: a step counts as one in which a latent was active if its |z| exceeds this value
+        for at least one example; OpenAI uses 1e-3 (Gao et al. 2024).
       dtype: the dtype of the projection's product; parameters and z stay float32.
     """
 
@@ -74,18 +81,19 @@ class Sparse(Bottleneck):
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
 
-    # The value of `activation` in Plain; "": it is the class itself.
+    # The value of the field `activation` in Plain; "": the value is the class itself.
     kind: ClassVar[str] = ""
-    saelens: ClassVar[Architectures] = Architectures()  # the names in SAELens' files
-    vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that it needs
-    # The fields of Plain that scale with a latent: if W_enc and these fields are multiplied by
-    # c > 0, the codes are multiplied by c too. None: there are no such fields, so the norms of the
-    # atoms cannot be moved into the encoder.
+    saelens: ClassVar[Architectures] = Architectures()  # its names in files of SAELens
+    vectors: ClassVar[tuple[str, ...]] = ("b_enc",)  # the fields f32[m] of Plain that must be set
+    # The fields of Plain that scale with a latent: if a latent's column of W_enc and its entries of
+    # these fields are multiplied by c > 0, its values are multiplied by c too. None: there are no
+    # such fields, so the norms of the atoms cannot be moved into the encoder.
     scales: ClassVar[tuple[str, ...] | None] = None
-    # The settings in Plain.own that SAELens' cfg.json has under the same names, and their defaults:
-    # a bool, a number of 0 or more, or None for an optional whole number of 1 or more.
+    # The settings in Plain.own that a cfg.json of SAELens stores under the same names, with their
+    # defaults. The default also determines which values are valid: a bool for a bool, a number of 0
+    # or more for a number, and None or a whole number of 1 or more for None.
     settings: ClassVar[Mapping[str, Any]] = {}
-    tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec, and no parameter
+    tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec instead of a parameter
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
     windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`
     # Defaults of fields that only some subclasses have.
@@ -98,7 +106,7 @@ class Sparse(Bottleneck):
         return (self.latents,)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection and the collection `memory`.
+        """Checks the attributes, and declares the projection, the ages and the controller.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -115,10 +123,10 @@ class Sparse(Bottleneck):
             self.controller = Controller(self.l0, self.descent)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> SparseCode:
-        """Encodes features [B, ...] and in training updates the collection `memory`.
+        """Encodes features [B, ...]; in training it also updates the collection `memory`.
 
-        The memory counts the steps since each latent was active, and holds the controller's state.
-        The key is not used.
+        This variable collection stores the number of steps since each latent was last active, and
+        the state of the controller. The key is not used.
 
         Raises:
           UserError: if the decoder's bias or atom norms are needed, but it is not a Dictionary.
@@ -137,7 +145,7 @@ class Sparse(Bottleneck):
 
     @abc.abstractmethod
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the sparse code of inputs f32[B, D]: the projection and its activation.
+        """Projects inputs f32[B, D], applies the activation, and returns the sparse code.
 
         Args:
           inputs: the input of the projection, f32[B, D].
@@ -146,9 +154,9 @@ class Sparse(Bottleneck):
         """
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain that describe the encoder, without W_enc.
+        """Returns name -> value of the fields of Plain that describe the encoder, without W_enc.
 
-        By default these are the activation's name and b_enc.
+        By default these are `activation` and `b_enc`.
 
         Args:
           params: the parameters of this bottleneck.
@@ -159,18 +167,19 @@ class Sparse(Bottleneck):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns a bottleneck and the parameters with which it computes the same codes."""
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights."""
         return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the fields of Plain that keep the codes equal when pi is lowered by a constant.
+        """Returns the fields of Plain that compensate a constant subtracted from pi.
 
-        Here pi is (x - b_dec) W_enc or x W_enc, as in `Plain`.
+        Here pi is (x - b_dec) W_enc or x W_enc, as in `Plain`. With the returned fields the codes
+        are the same as before the subtraction.
 
         Args:
           plain: the weights before the change.
-          shift: the constant by which pi is lowered, f64[m]; the fields must add it again.
+          shift: the constant that is subtracted from pi, f64[m].
         """
         return {"b_enc": np.asarray(plain.needed("b_enc"), np.float64) + shift}
 
@@ -179,7 +188,7 @@ class Sparse(Bottleneck):
         """Computes the codes of plain weights, f32[N, m]; by default apply_plain(inputs W_enc).
 
         Args:
-          plain: the weights.
+          plain: the plain weights.
           inputs: the inputs, f32[N, d], from which b_dec was already subtracted if needed.
         """
         return cls.apply_plain(plain, inputs @ plain.W_enc)
@@ -189,14 +198,15 @@ class Sparse(Bottleneck):
         """Computes the codes of plain weights, f32[B, m].
 
         Args:
-          plain: the weights.
+          plain: the plain weights.
           pre: the input times W_enc, f32[B, m], before any bias of the encoder is added.
 
         Raises:
           UserError: if the subclass does not define it.
         """
         raise UserError(
-            f"{cls.__name__} does not define the codes of its plain weights: define apply_plain"
+            f"{cls.__name__} does not define how codes are computed from plain weights: define its "
+            "method apply_plain"
         )
 
     def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
@@ -205,7 +215,7 @@ class Sparse(Bottleneck):
         Args:
           code: the code of a batch.
           norms: the norms of the atoms, f32[m], through which gradients flow. A penalty on |z| must
-            multiply by them: otherwise small codes with long atoms lower it without being sparse.
+            multiply by them; otherwise smaller z with longer atoms lower it without being sparser.
             None: all are 1.
 
         Raises:
@@ -221,7 +231,9 @@ class Sparse(Bottleneck):
         return {}
 
     def inputs(self, features: Array, decoder: Any) -> Array:
-        """Returns the input of the projection, f32[B, D]: features, minus b_dec if subtract_bias.
+        """Returns the input of the projection, f32[B, D]: the features, or features - b_dec.
+
+        The decoder's bias b_dec is subtracted if `subtract_bias` is True.
 
         Raises:
           UserError: if the decoder's bias b_dec has another size than the features.
@@ -232,9 +244,9 @@ class Sparse(Bottleneck):
         bias = weights(decoder, self.latents).bias
         if bias.shape[0] != seen.shape[1]:
             raise UserError(
-                f"{type(self).__name__} has subtract_bias, but the input has {seen.shape[1]} "
-                f"numbers and the output's bias {bias.shape[0]}: give a transcoder "
-                "subtract_bias=False"
+                f"{type(self).__name__} has subtract_bias=True, but an input has {seen.shape[1]} "
+                f"values and the decoder's bias {bias.shape[0]}: set subtract_bias=False in a "
+                "transcoder, whose inputs and outputs differ"
             )
         return seen - bias[None]
 
@@ -253,27 +265,27 @@ class Sparse(Bottleneck):
         return project(inputs, *self.projection(inputs.shape[-1], decoder), self.dtype)
 
     def norms(self, decoder: Any) -> Array | None:
-        """Returns the atom norms that multiply the scores of a selection, f32[m].
+        """Returns the norms of the atoms, f32[m], by which selection scores are multiplied.
 
-        It returns None if `score_by_norm` is False.
+        It returns None if `score_by_norm` is False, because scores are then not multiplied.
         """
         return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
     def revive(
         self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
     ) -> Subset:
-        """Returns the code of AuxK: each example's k largest pre-activations of dead latents.
+        """Returns the code of AuxK: the k largest pre-activations of dead latents of each example.
 
-        Negative pre-activations keep their signs. If fewer than k latents are dead, all of them are
-        in the code. All other latents are zero.
+        AuxK is a loss that revives dead latents. Negative pre-activations keep their signs, and all
+        other latents are zero. If at most k latents are dead, the code holds all of them.
 
         Args:
           features: the encoder's output, [B, ...].
           dead: whether each latent is dead, bool[m].
           k: the number of dead latents to keep for each example.
           decoder: the model's decoder.
-          room: the most dead latents whose pre-activations are computed; further ones are ignored.
-            None: m.
+          room: the largest number of dead latents whose pre-activations are computed; further dead
+            latents are ignored. None: m.
         """
         inputs = self.inputs(features, decoder)
         kernel, bias = self.projection(inputs.shape[-1], decoder)
@@ -296,12 +308,12 @@ class Sparse(Bottleneck):
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
-    """Computes inputs W + b, f32[B, m], with factors in `dtype` and sums in float32."""
+    """Computes inputs W + b, f32[B, m]; the factors have `dtype`, and sums are in float32."""
     return encode.project(inputs, kernel, dtype) + bias[None]
 
 
 def weights(decoder: Any, latents: int) -> Any:
-    """Returns the atoms and the bias of the decoder.
+    """Returns the weights of the decoder, with the fields `atoms` and `bias`.
 
     Raises:
       UserError: if the decoder is not a Dictionary.
@@ -309,8 +321,8 @@ def weights(decoder: Any, latents: int) -> Any:
     if not isinstance(decoder, LinearDecoder):
         kind = "no decoder" if decoder is None else f"a {type(decoder).__name__}"
         raise UserError(
-            f"this sparse bottleneck needs the bias or the norms of a Dictionary, but was given "
-            f"{kind}: use it in an Autoencoder whose decoder is a Dictionary"
+            f"this sparse bottleneck needs the bias or the atom norms of a Dictionary, but was "
+            f"given {kind}: use it in an Autoencoder whose decoder is a Dictionary"
         )
     return decoder.weights(latents)
 
@@ -318,7 +330,7 @@ def weights(decoder: Any, latents: int) -> Any:
 def atom_norms(decoder: Any, latents: int) -> Array:
     """Computes the atoms' norms, f32[m], at least 1e-12.
 
-    They carry no gradient, because they only order the latents.
+    Gradients through them are stopped, because they only determine which latents are selected.
     """
     norms = jnp.linalg.norm(weights(decoder, latents).atoms, axis=-1)
     return jax.lax.stop_gradient(jnp.maximum(norms, 1e-12))

@@ -1,4 +1,4 @@
-"""BatchTopK: a batch of B examples shares k B active latents; evaluation uses a threshold."""
+"""BatchTopK: a batch of B examples has k B active latents in all; evaluation uses a threshold."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class BatchTopK(Sparse):
       latents: the number of latents m.
       k: the mean number of active latents per example; it need not be an integer. It may be a
         traced array if `slots` is given, so that one program can train models with several k.
-      slots: the largest k; the arrays have room for slots * B values, which determines the time of
-        a step. None: k.
+      slots: an upper bound of k; the arrays have room for slots * B values, and this size, not k,
+        determines the time of a step. None: k.
       score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
       rate: the weight of a new batch in the threshold's moving average. Early batches have a larger
         weight, about 10 / (number of batches so far), because the threshold grows fast at first.
-      from_zero: whether every batch has the weight `rate` and the average starts at 0, so that it
-        is too small at first, as in SAELens.
+      from_zero: whether every batch has the weight `rate` and the average starts at 0, as in
+        SAELens; the threshold is then too small at first.
       begin: the step at which the average starts; dictionary_learning uses 1000, with rate 0.001.
     """
 
@@ -60,7 +60,7 @@ class BatchTopK(Sparse):
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]: Rows in training, else a dense z f32[B, m]."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` in training, else f32[B, m]."""
         threshold = self.variable("memory", "threshold", jnp.zeros, (), jnp.float32)
         norms = self.norms(decoder)
         kernel, bias = self.encode(inputs.shape[-1])
@@ -97,7 +97,8 @@ class BatchTopK(Sparse):
     def _rate(self, step: Any) -> Any:
         """Returns the weight of this batch in the moving average: 1 at first, falling to `rate`.
 
-        The threshold grows fast at first, so that a mean over all steps so far would be too small.
+        The threshold grows fast at first, so a mean with equal weights over all steps so far would
+        be too small.
         """
         if self.from_zero:
             return self.rate
@@ -105,7 +106,10 @@ class BatchTopK(Sparse):
         return jnp.maximum(10.0 / (before + 10.0), self.rate)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain, with the score threshold as a pre-activation threshold."""
+        """Returns the fields of Plain, which are those of JumpReLU.
+
+        The threshold of scores is converted to one threshold of pre-activations for each latent.
+        """
         threshold = jnp.full((self.latents,), memory["threshold"])
         return {
             "activation": JumpReLU.kind,
@@ -118,8 +122,8 @@ class BatchTopK(Sparse):
         if isinstance(self.k, jax.Array):
             if self.slots is None:
                 raise UserError(
-                    "BatchTopK has a traced k, but no slots, whose number is a shape: give the "
-                    f"largest k as slots, as in BatchTopK({self.latents}, k, slots=32)"
+                    "BatchTopK has a traced k but no slots, so the shape of its arrays is unknown: "
+                    f"give the largest k as slots, as in BatchTopK({self.latents}, k, slots=32)"
                 )
             return jnp.round(self.k * size).astype(jnp.int32), self.slots * size
         count = round(self.k * size)
@@ -137,7 +141,7 @@ class BatchTopK(Sparse):
 
 
 class Slots(NamedTuple):
-    """C rows of w slots, each slot for one latent; an example has as many rows as it needs."""
+    """C rows of w slots; a slot holds one chosen latent, and an example fills one or more rows."""
 
     indices: Array  # i32[C, w], the index of the latent in each slot
     used: Array  # bool[C, w], False for slots that remain empty
@@ -147,19 +151,20 @@ class Slots(NamedTuple):
 def in_rows(found: Found, size: int, room: int) -> Slots:
     """Arranges the chosen latents in rows of w slots, where each row belongs to one example.
 
-    A row takes about as much time as two slots, and up to w - 1 slots of an example stay empty. The
-    time is least if w is about the square root of twice the mean number of latents per example.
+    The width w is a compromise: processing a row costs about as much time as two slots, and up to
+    w - 1 slots of each example stay empty. The time is least if w is about the square root of twice
+    the mean number of latents per example.
 
     Args:
       found: the chosen latents of all examples, ordered by example.
       size: the number of examples B.
-      room: the capacity of `found`.
+      room: the length of the arrays in `found`, the largest number of chosen latents.
     """
     width = 2 ** max(0, round(math.log2(2 * room / size) / 2))
     rows = min(room, (room + size * (width - 1)) // width)  # enough for the worst batch
-    rows = -(-rows // 8) * 8  # a multiple of 8, for even blocks of rows
+    rows = -(-rows // 8) * 8  # rounded up to a multiple of 8, so that blocks of 8 rows are full
 
-    # Entries beyond `count` are not chosen; they are given to an example past the last.
+    # Entries beyond `count` were not chosen; they get the index of an example that does not exist.
     owner = jnp.where(jnp.arange(room) < found.count, found.row, size)
     ends = jnp.searchsorted(owner, jnp.arange(size, dtype=jnp.int32), side="right")
     begins = jnp.concatenate([jnp.zeros((1,), ends.dtype), ends[:-1]])
@@ -167,7 +172,7 @@ def in_rows(found: Found, size: int, room: int) -> Slots:
     last = jnp.cumsum(needed)
     row = jnp.arange(rows, dtype=jnp.int32)
     example = jnp.searchsorted(last, row, side="right").astype(jnp.int32)
-    example = jnp.minimum(example, size - 1)  # for the unused rows at the end
+    example = jnp.minimum(example, size - 1)  # unused rows at the end need a valid index too
     before = jnp.take(last - needed, example)
     entry = jnp.take(begins, example) + width * (row - before)
     entry = entry[:, None] + jnp.arange(width, dtype=jnp.int32)[None]

@@ -1,4 +1,4 @@
-"""Sparse codes: rows of a few active latents, or dense arrays that are mostly zero."""
+"""Representations of a sparse code: the values of a few active latents, or a dense array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.types import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A sparse z, stored as `values` of the latents `indices`; all other latents are zero.
+    """A sparse z: the `values` of the latents with the given `indices`; all others are zero.
 
     Usually row b holds the k values of example b. In BatchTopK, where examples have different
     numbers of values, an example may have several rows; there are C rows in all, in the order of
@@ -24,11 +24,12 @@ class Rows:
     """
 
     values: Array  # f32[B, k] or f32[C, k]
-    # i32[B, k] or i32[C, k]; an example has no two nonzero values at the same index.
+    # i32[B, k] or i32[C, k]; the nonzero values of an example have different indices.
     indices: Array
     latents: int = dataclasses.field(metadata={"static": True})  # m
-    example: Array | None = None  # i32[C], the example of each row, ascending; None: row b is of b
-    # B, needed if `example` is given.
+    # i32[C], the example of each row, in ascending order; None: row b belongs to example b.
+    example: Array | None = None
+    # The number of examples B, which must be set if `example` is.
     size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def per_example(self, parts: Array) -> Array:
@@ -59,10 +60,10 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """A z in which only a set of latents may be nonzero, the same set for all examples."""
+    """A z in which only c of the m latents may be nonzero, the same ones for all examples."""
 
     values: Array  # f32[B, c]
-    columns: Array  # i32[c], the latents, each once
+    columns: Array  # i32[c], the indices of these latents, without repetition
     latents: int = dataclasses.field(metadata={"static": True})  # m
 
     def dense(self) -> Array:
@@ -80,10 +81,10 @@ class Subset:
 class SparseCode(NamedTuple):
     """The code of a sparse autoencoder: many latents, few of which are nonzero for one example."""
 
-    z: Array | Rows  # f32[B, m], or only the values that may be nonzero
+    z: Array | Rows  # a dense array f32[B, m], or only the values that may be nonzero
     l0: Array  # f32[B], the number of active latents; its gradient reaches JumpReLU's thresholds
-    # f32[B, m], the pre-activations of Gated's gate or of JumpReLU, which some terms need; else
-    # None.
+    # f32[B, m], the pre-activations of JumpReLU or of the gate of Gated, which some loss terms
+    # need; None for other bottlenecks.
     pre: Array | None = None
 
     @property
@@ -96,10 +97,10 @@ class SparseCode(NamedTuple):
         return dense(self.z)
 
     def uses(self, valid: Array) -> Array:
-        """Counts for each latent the valid examples that activate it, i32[m].
+        """Returns the number of valid examples in which each latent is active, i32[m].
 
         Args:
-          valid: whether each example counts, bool[B].
+          valid: whether each example is valid, bool[B]; invalid ones are padding.
         """
         if not isinstance(self.z, Rows):
             return jnp.sum((self.z != 0) & valid[:, None], axis=0, dtype=jnp.int32)

@@ -18,8 +18,8 @@ from aejax.types import Array
 class Gated(Sparse):
     """Computes H(x W + b_gate) * relu(exp(r_mag) * x W + b_mag) (Rajamanoharan et al. 2024, eq. 4).
 
-    H is the step function, and b_gate is the bias of the projection. H has no gradient, so the
-    terms `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
+    H is the Heaviside step function, and b_gate is the bias of the projection. The gradient of H is
+    zero, so the terms `losses.gate_l1` and `losses.gate_error` are needed to train the gate.
 
     Attributes:
       latents: the number of latents m.
@@ -46,7 +46,7 @@ class Gated(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32), gate)
 
     def fresh(self) -> dict[str, float]:
-        """Returns the initial r_mag and b_mag, with which the magnitude is relu(x W)."""
+        """Returns the initial r_mag and b_mag; with these values the magnitude is relu(x W)."""
         return {"r_mag": 0.0, "b_mag": 0.0}
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
@@ -56,14 +56,14 @@ class Gated(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns the bottleneck and its parameters."""
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights."""
         own = {name: plain.needed(name) for name in ("b_mag", "r_mag")}
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
         return module, {**plain.projection("b_gate"), **own}
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns b_gate and b_mag; the latter gains exp(r_mag) * shift, as r_mag scales pi."""
+        """Returns b_gate + shift and b_mag + exp(r_mag) * shift."""
         gate, bias, scale = (np.asarray(plain.needed(name), np.float64) for name in cls.vectors)
         return {"b_gate": gate + shift, "b_mag": bias + np.exp(scale) * shift}
 
@@ -74,7 +74,7 @@ class Gated(Sparse):
         return jnp.where(pre + gate > 0, nn.relu(jnp.exp(scale) * pre + bias), 0.0)
 
     def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
-        """Computes the L1 norm of the gate, weighted by the atoms' norms, f32[B]."""
+        """Computes the L1 norm of relu(gate), weighted by the atoms' norms, f32[B]."""
         assert code.pre is not None
         gate = nn.relu(code.pre)
         return jnp.sum(gate if norms is None else gate * norms[None], axis=-1)

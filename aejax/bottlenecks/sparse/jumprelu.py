@@ -23,14 +23,15 @@ def jump(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) -
     """Returns z where z is above the threshold, else 0 (Rajamanoharan et al. 2024, equation 4).
 
     The derivative with respect to the threshold theta is a kernel estimate with bandwidth eps:
-    -theta / eps where |z - theta| < eps / 2, else 0. It is evaluated at z before it is thresholded,
-    because afterwards no z would be just below theta.
+    -theta / eps where |z - theta| < eps / 2, else 0. The estimate uses z before thresholding,
+    because after it no value lies just below theta.
 
     Args:
       z: the pre-activations, f32[B, m].
       threshold: theta of each latent, f32[m].
       bandwidth: eps, the width of the window |z - theta| < eps / 2; it may be a traced array.
-      to_input: whether to add the same estimate, with the opposite sign, to the derivative by z.
+      to_input: whether to add the same estimate, with the opposite sign, to the derivative with
+        respect to z.
     """
     return jnp.where(z > threshold[None], z, 0.0)
 
@@ -55,8 +56,8 @@ def above(z: Array, threshold: Array, bandwidth: float, to_input: bool = False) 
     """Returns 1 where z is above the threshold, else 0, f32[B, m]; its sum over latents is L0.
 
     The derivative with respect to the threshold is estimated as -1 / bandwidth where
-    |z - threshold| < bandwidth / 2, else 0 (Rajamanoharan et al. 2024, equation 12). That with
-    respect to z is 0 or, with `to_input`, the negative of this estimate.
+    |z - threshold| < bandwidth / 2, else 0 (Rajamanoharan et al. 2024, equation 12). The derivative
+    with respect to z is 0 or, if `to_input` is True, the negative of this estimate.
     """
     return (z > threshold[None]).astype(z.dtype)
 
@@ -78,7 +79,8 @@ above.defvjp(_above_forward, _above_backward)
 def window(z: Array, threshold: Array, bandwidth: float) -> Array:
     """Returns 1 where |z - theta| < eps / 2, else 0, f32[B, m].
 
-    Only pre-activations in this window give the threshold a gradient.
+    The gradient of a threshold theta comes only from pre-activations z in this window. The
+    `bandwidth` is eps.
     """
     return (jnp.abs((z - threshold[None]) / bandwidth) < 0.5).astype(z.dtype)
 
@@ -157,9 +159,10 @@ class JumpReLU(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns the bottleneck and its parameters.
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights.
 
-        A threshold of 0 or less becomes the smallest positive float, because it is kept as a log.
+        A threshold of 0 or less becomes the smallest positive float, because the parameter is the
+        logarithm of the threshold.
         """
         threshold = jnp.maximum(plain.needed("threshold"), jnp.finfo(jnp.float32).tiny)
         module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
@@ -167,10 +170,10 @@ class JumpReLU(Sparse):
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
-        """Computes relu(p) where p = pre + b_enc is above the threshold, else 0."""
+        """Returns relu(pre + b_enc) where pre + b_enc is above the threshold, else 0, f32[B, m]."""
         bias, threshold = (plain.needed(name)[None] for name in cls.vectors)
         return jnp.where(pre + bias > threshold, nn.relu(pre + bias), 0.0)
 
     def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
-        """Returns the number of active latents, f32[B], whose gradient trains the thresholds."""
+        """Returns L0, the number of active latents, f32[B]; its gradient trains the thresholds."""
         return code.l0

@@ -1,4 +1,7 @@
-"""The state of sparse bottlenecks in the collection `memory`, which only training updates."""
+"""The state of sparse bottlenecks, stored in the variable collection `memory`.
+
+Only training steps update it.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ class Ages(nn.Module):
         """Resets the ages of active latents and increments the others, in training only.
 
         Args:
-          active: whether any example of the batch uses each latent, bool[m]; None: the ages are
-            returned without an update.
+          active: whether each latent is active for any example of the batch, bool[m]; None: the
+            ages are returned without an update.
 
         Returns:
           i32[m], the steps since each latent was last active, after this batch.
@@ -39,26 +42,27 @@ class Ages(nn.Module):
 
 
 class Controller(nn.Module):
-    """Adjusts the weight of the sparsity penalty, the price, until the mean L0 reaches a target.
+    """Adjusts the weight of the sparsity penalty until the mean L0 reaches a target.
 
-    Over the first `descent` steps, the wanted L0 falls geometrically from its initial value to the
-    target. A price that is high from the start would silence latents before they have learned
-    anything, and most of these would stay dead.
+    This weight, the sparsity coefficient, is called the price here. Over the first `descent` steps,
+    the wanted L0 falls geometrically from its initial value to the target. A price that is high
+    from the start would silence latents before they have learned anything, and most of these would
+    stay dead.
 
     The price is exp(integral + excess). The excess is a short moving average of log(L0 / wanted),
     clipped to [-1, 1]. The integral sums rate * (excess + damping * (excess - slow excess)), where
     the slow excess is a longer moving average. The damping stops the price from rising further
-    while L0 already moves towards the wanted value, because thresholds follow slowly and L0 would
-    overshoot. For the same reason the integral has a maximum. It is reached when `target` active
-    latents cost twice the mean squared norm of an example; an empty code is then cheaper, so a
-    higher price is useless. The bottleneck does not know the example's target, so the controller
-    assumes that its mean square is that of the input, as it is if the target is the input, or if
-    both sides of a transcoder have a `Scale`. All averages are of logarithms, so that the same
-    settings suit prices of any size.
+    while L0 already moves towards the wanted value: thresholds follow the price slowly, so L0 would
+    overshoot otherwise. For the same reason the integral has a maximum, which is the price at which
+    `target` active latents cost twice the mean squared norm of an example. An empty code is cheaper
+    at that price, so a higher one is useless. The bottleneck does not know the model's targets, so
+    the controller assumes that their mean square is that of the inputs, as it is if the targets are
+    the inputs, or if both sides of a transcoder have a `Scale`. All averages are of logarithms, so
+    that the same settings suit prices of any magnitude.
 
     Attributes:
       target: the L0 to reach, averaged over the batch.
-      descent: the number of steps until the wanted L0 is the target; 0: from the first step on.
+      descent: the number of steps until the wanted L0 is the target; 0: it is from the first step.
       rate: the gain of the integral in one step.
       damping: the weight of the recent change of the excess, in the formula above.
     """
@@ -94,7 +98,7 @@ class Controller(nn.Module):
         integral = self.variable("memory", "integral", jnp.zeros, (), jnp.float32)
         training = self.is_mutable_collection("memory") and not self.is_initializing()
         if training and l0 is not None and inputs is not None:
-            # L0 is at least 0.01 here, so that the logarithm is finite if no latent is active.
+            # The mean L0 is replaced by 0.01 if it is smaller, so that the logarithm is finite.
             above = jnp.log(jnp.maximum(jnp.mean(l0), 0.01) / self.target)
             above = jax.lax.stop_gradient(above)
             t = jnp.asarray(step, jnp.float32)

@@ -1,8 +1,9 @@
-"""Plain weights: one format for any sparse dictionary of the literature, for unscaled inputs.
+"""Plain weights: one format for the weights of any sparse dictionary of the literature.
 
-The fields have the names that files of other libraries use: W_enc, b_dec, apply_b_dec_to_input.
-Each class of sparse code converts its parameters to these weights (`plain`), computes their codes
-(`apply_plain`) and converts them back to parameters (`from_plain`).
+They apply to raw inputs, without a scale. The fields have the names that files of other libraries
+use, such as W_enc, b_dec and apply_b_dec_to_input. Each class of sparse bottleneck converts its
+parameters to these weights (`plain`), computes codes with them (`apply_plain`) and converts them
+back to parameters (`from_plain`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Normalisation: TypeAlias = Literal["none", "layer_norm", "constant_norm_rescale"
 
 
 class Source(NamedTuple):
-    """The model and the hooks whose activations a dictionary was trained on, as its files say."""
+    """The language model and the hooks whose activations a dictionary was trained on."""
 
     model: str | None = None  # the model's name, or the sha256 of its weights
     reads: str | None = None  # the hook whose activations the dictionary encodes
@@ -36,14 +37,14 @@ class Plain(NamedTuple):
     gated     relu(exp(r_mag) pi + b_mag) where pi + b_gate is above 0, else 0
     matching_pursuit   atoms chosen one after the other, W_enc = W_dec^T (`kernels.pursuit`)
 
-    For a code that is defined outside the library, `activation` is its class, a subclass of
-    `Sparse`. Such a class may use the vector fields in its own way, and stores all else in `own`.
-    Its `shift_plain` and `scales` define how its fields change if a scale of the inputs or the
-    norms of the atoms are folded into the weights.
+    For a bottleneck that is defined outside the library, `activation` is its class, a subclass of
+    `Sparse`. Such a class may give the vector fields any meaning, and stores everything else in
+    `own`. Its `shift_plain` and `scales` define how its fields change when a scale of the inputs or
+    the norms of the atoms are folded into the weights.
     """
 
     activation: str | type  # one of the names above, or a class
-    W_enc: Array  # f32[d, m]; a crosscoder's layers are flattened, d = layers * size
+    W_enc: Array  # f32[d, m]; in a crosscoder the layers are flattened: d = layers * size
     W_dec: Array  # f32[m, d_out]
     b_dec: Array  # f32[d_out]
     b_enc: Array | None = None  # f32[m]; None for gated
@@ -56,13 +57,13 @@ class Plain(NamedTuple):
     rescale_acts_by_decoder_norm: bool = False
     apply_b_dec_to_input: bool = False
     W_skip: Array | None = None  # f32[d, d_out], added to the output as x W_skip
-    # How each x is normalised by its own statistics, which is undone on the output. "layer_norm" is
-    # (x - mean) / (std + 1e-5), std with ddof 1. The scale of a whole data set is not stored here
-    # but folded into the weights.
+    # How each x is normalised by its own statistics; the output is transformed back. "layer_norm"
+    # is (x - mean) / (std + 1e-5), where std divides by d - 1. The scale of a whole data set is not
+    # stored here but folded into the weights.
     normalisation: Normalisation = "none"
     # The shape of one output, such as a crosscoder's (layers, size); None: (d_out,).
     shape: tuple[int, ...] | None = None
-    # Arrays and settings of the activation for which there is no field above.
+    # Arrays and settings of the activation that have no field above.
     own: Mapping[str, Any] = {}
     # What the dictionary was trained on; None if unknown. `aejax.language` refuses to replace the
     # activations of another hook by reconstructions; `_replace(source=None)` turns this check off.
@@ -75,7 +76,7 @@ class Plain(NamedTuple):
 
     @property
     def called(self) -> str:
-        """Returns the activation's name, for messages."""
+        """Returns the activation's name for use in messages."""
         return getattr(self.activation, "__name__", str(self.activation))
 
     def needed(self, name: str) -> Any:
@@ -104,7 +105,7 @@ class Plain(NamedTuple):
 
 
 class Architectures(NamedTuple):
-    """The names that SAELens gives to models with one activation; None: SAELens has none such."""
+    """SAELens' names of the models with one activation; None: SAELens has no such model."""
 
     sae: str | None = None
     transcoder: str | None = None

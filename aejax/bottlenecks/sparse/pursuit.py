@@ -1,4 +1,4 @@
-"""The sparse code of matching pursuit, whose encoder is the dictionary itself."""
+"""The bottleneck of matching pursuit, which encodes with the atoms of the decoder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from aejax.types import Array
 class MatchingPursuit(Sparse):
     """Chooses atoms greedily until the residual is small or an atom is chosen twice (as SAELens).
 
-    There is no kernel: W_enc is the transpose of W_dec. Inputs and outputs must therefore be in the
-    same space and the encoder must be `nets.Identity`, because after scaling the inputs, atoms of
-    encoder and decoder would differ. Keep the norms of the atoms at 1 (`dictionaries.unit_rows`): a
-    step along a longer atom would go too far.
+    The encoder has no parameters: W_enc is the transpose of W_dec. Inputs and outputs must
+    therefore be in the same space, and the encoder must be `nets.Identity`, because if the inputs
+    were scaled, encoder and decoder would need different atoms. Keep the norms of the atoms at 1
+    (`dictionaries.unit_rows`), because a greedy step along a longer atom would overshoot.
 
     Attributes:
       latents: the number of latents m.
@@ -65,7 +65,7 @@ class MatchingPursuit(Sparse):
         return SparseCode(z, jnp.sum(z != 0, axis=-1).astype(jnp.float32))
 
     def projection(self, size: int, decoder: Any) -> tuple[Array, Array]:
-        """Returns the transposed atoms and no bias."""
+        """Returns the transposed atoms, f32[D, m], and a bias of zeros, f32[m]."""
         return weights(decoder, self.latents).atoms.T, jnp.zeros((self.latents,))
 
     def plain(self, params: Any, memory: Any, norms: Array) -> dict[str, Any]:
@@ -75,16 +75,17 @@ class MatchingPursuit(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, Mapping[str, Any]]:
-        """Returns the bottleneck, which has no parameters."""
+        """Returns a bottleneck with the settings of `plain`, and {}, as it has no parameters."""
         own = {name: plain.own.get(name, usual) for name, usual in cls.settings.items()}
         return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input, **own), {}
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Raises UserError, because encoder and decoder share the atoms and a shift changes one."""
+        """Raises UserError, because there is no encoder bias that could compensate the shift."""
         raise UserError(
-            "a matching pursuit cannot be folded with a scale of its inputs, because encoder and "
-            "decoder share the atoms: use nets.Identity as the encoder and no scale"
+            "a scale of the inputs cannot be folded into the weights of a matching pursuit, "
+            "because encoder and decoder share the atoms: use nets.Identity as the encoder and no "
+            "scale"
         )
 
     @classmethod
@@ -94,6 +95,6 @@ class MatchingPursuit(Sparse):
 
 
 def _codes(x: Array, atoms: Array, own: Mapping[str, Any]) -> Array:
-    """Computes the codes of x f32[B, D], f32[B, m], with the given settings."""
+    """Computes the codes f32[B, m] of x f32[B, D] with the settings `own`."""
     how = own["residual_threshold"], own["max_iterations"], not own["stop_on_duplicate_support"]
     return jnp.asarray(pursue(x, atoms, *how))

@@ -1,4 +1,4 @@
-"""Sparse codes with a ReLU, which a penalty on the activations makes sparse."""
+"""ReLU bottlenecks; a penalty on the activations makes their codes sparse."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ReLU(Sparse):
 class AnnealedReLU(Sparse):
     """Computes z = relu(x W + b) for a penalty sum z^p whose p falls in stages (p-annealing).
 
-    When p changes, the penalty is multiplied by E[sum z^p_old] / E[sum z^p_new] over that batch, so
-    that its value does not jump (Karvonen et al. 2024, appendix). If the decoder is a Dictionary,
+    When p changes, the penalty is multiplied by E[sum z^p_old] / E[sum z^p_new] of that batch, so
+    that its value is continuous (Karvonen et al. 2024, appendix). If the decoder is a Dictionary,
     each z is first multiplied by the norm of its atom. Train it with `losses.lp`.
 
     Attributes:
@@ -63,7 +63,7 @@ class AnnealedReLU(Sparse):
     every: int = 1000
 
     def check(self) -> None:
-        """Raises UserError unless all powers and the steps of a stage are positive."""
+        """Raises UserError unless all `powers` and `every` are positive."""
         stages = "the p of one stage or more, each above 0"
         check(self, "powers", lambda powers: len(powers) and min(powers) > 0, stages)
         check_positive(self, "every")
@@ -88,7 +88,7 @@ class AnnealedReLU(Sparse):
         return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
     def penalty(self, code: SparseCode, norms: Array | None = None) -> Array:
-        """Computes the rescaled sum (z ||atom||)^p with the current stage's p, f32[B]."""
+        """Computes the sum of (z ||atom||)^p with the p of the current stage, rescaled, f32[B]."""
         memory, z = self.variables["memory"], code.dense()
         p = jnp.asarray(self.powers, jnp.float32)[memory["stage"]]
         z = z if norms is None else z * norms[None]
@@ -100,10 +100,10 @@ class AnnealedReLU(Sparse):
 
 
 def power_sum(z: Array, p: Array) -> Array:
-    """Computes the sum of z^p over the active latents, f32[B]; silent latents get no gradient.
+    """Computes the sum of z^p over the active latents, f32[B]; inactive ones get no gradient.
 
-    Silent latents are masked before the power, because for p < 1 the derivative of z^p at zero is
-    infinite, and infinity times zero is NaN.
+    Inactive latents are masked before the power is computed, because for p < 1 the derivative of
+    z^p at zero is infinite, and infinity times zero is NaN.
     """
     active = z > 0
     return jnp.sum(jnp.where(active, jnp.power(jnp.where(active, z, 1.0), p), 0.0), axis=-1)

@@ -1,4 +1,4 @@
-"""Sparse codes with k latents per example: TopK, and AbsTopK, which keeps signs."""
+"""Bottlenecks that keep k latents of each example: TopK, and AbsTopK, which keeps signs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aejax.types import Array
 
 
 class Largest(Sparse):
-    """Base class of codes that keep the k latents of each example with the highest scores.
+    """Base class of bottlenecks that keep the k latents of each example with the highest scores.
 
     Attributes:
       latents: the number of latents m, usually many times the size of x.
@@ -47,18 +47,19 @@ class Largest(Sparse):
         if isinstance(k, jax.Array):
             name = type(self).__name__
             raise UserError(
-                f"{name} has a traced k, but k is a shape, which a sweep cannot change: give the "
-                f"largest k as a number, and sweep active, as in {name}({latents}, 32, active=k)"
+                f"{name} has a traced k, but k is the size of an array, which cannot vary in one "
+                "program: give the largest k as a number, and sweep active, as in "
+                f"{name}({latents}, 32, active=k)"
             )
         wanted = f"a whole number from 1 to {latents}, its latents"
         check(self, "k", lambda k: whole(k) and 1 <= k <= latents, wanted)
         if self.active is not None:
-            check(self, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, its slots")
+            check(self, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, which is its k")
         if self.recall is not None:
             check(self, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain, whose k is `active` if that is given."""
+        """Returns the fields of Plain; its k is `active`, rounded up, unless that is None."""
         used = self.k if self.active is None else min(self.k, math.ceil(float(self.active)))
         return {
             "activation": self.kind or type(self),
@@ -69,7 +70,7 @@ class Largest(Sparse):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns the bottleneck and its parameters."""
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights."""
         how: dict[str, Any] = {
             "k": plain.needed("k"),
             "score_by_norm": plain.rescale_acts_by_decoder_norm,
@@ -100,8 +101,8 @@ class TopK(Largest):
       score_by_norm: whether to select by (x W + b) * ||atom||, as if the atoms had norm 1.
       active: how many of the k kept latents may be nonzero, 1 to k; unlike k it may be a traced
         array, so that one program can train models with several values. None: all k.
-      recall: the share of the k largest that an approximate selection must find, which is faster
-        on TPUs only; None: the selection is exact.
+      recall: the expected share of the k largest that an approximate selection finds; it is faster
+        than exact selection on TPUs only. None: the selection is exact.
     """
 
     recall: float | None = None
@@ -110,7 +111,7 @@ class TopK(Largest):
     saelens = Architectures("topk")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D], with z as Rows of k slots."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` with k values per example."""
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -137,7 +138,7 @@ class AbsTopK(Largest):
     signed = True
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D], with z as Rows of k slots of either sign."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` with k values of either sign each."""
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
@@ -151,7 +152,10 @@ class AbsTopK(Largest):
 
 
 def _first(values: Array, active: Any) -> Array:
-    """Keeps the first `active` columns of values f32[B, k], sorted by score; the others are 0."""
+    """Sets all but the first `active` columns of values f32[B, k] to 0.
+
+    The columns are sorted by score, highest first.
+    """
     if active is None:
         return values
     return jnp.where(jnp.arange(values.shape[1])[None] < active, values, 0.0)

@@ -12,6 +12,7 @@ can be identified later:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -203,7 +204,15 @@ class ActivationWriter:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None and self._lock is not None:
             self.finish()
+        elif self._lock is not None and self._pending is None and self.index.appends == 0:
+            self._forget()
         self.close()
+
+    def _forget(self) -> None:
+        """Deletes the index of a store to which nothing was appended, and its folder if empty."""
+        (self.folder / FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _begun(self, settings: dict[str, Any]) -> Index:
         """Returns the index of an existing store after checking it, or writes that of a new one."""

@@ -1,7 +1,7 @@
-"""Data sets of pictures, prepared by builders of tensorflow-datasets or read from a folder.
+"""Data sets of pictures, prepared by builders of tensorflow-datasets (tfds) or read from a folder.
 
-Each data set of aejax's own has a function (name, manual_dir, folder) -> NamedDataset, which
-`NAMED` lists. All other names are those of tensorflow-datasets.
+Data sets that aejax itself defines are listed in `NAMED`: name -> a function of (name, manual_dir,
+folder) that returns a NamedDataset. All other names are those of tensorflow-datasets.
 """
 
 from aejax.data.pictures import builders, faces, sprites

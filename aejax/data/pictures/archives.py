@@ -30,7 +30,11 @@ class Archives:
 
     @property
     def manual_dir(self) -> Path:
-        """The folder with files that cannot be downloaded automatically."""
+        """Returns the folder with files that cannot be downloaded automatically.
+
+        Raises:
+          UserError: if no folder was given.
+        """
         if self._manual_dir is None:
             raise UserError(
                 "this data set cannot be downloaded automatically: get its files from their "
@@ -59,7 +63,8 @@ class Archives:
         """Returns whether all requested files have the content that upstream published.
 
         Args:
-          times: file name -> the time in upstream's gzip header, or None; see `is_upstream`.
+          times: file name -> the time stamp in the header of upstream's gzip file, or None; see
+            `is_upstream`.
         """
         return bool(self.used) and all(
             url in self._known
@@ -76,7 +81,11 @@ class Archives:
         return _mapped(self._extracted, paths)
 
     def download_and_extract(self, urls: Any) -> Any:
-        """Downloads and unpacks every URL in `urls`; returns the tree with folders for URLs."""
+        """Downloads and unpacks the file of every URL in `urls`, a tree of lists and mappings.
+
+        Returns:
+          The same tree with each URL replaced by the folder of the unpacked files.
+        """
         return self.extract(self.download(urls))
 
     def iter_archive(self, path: Path) -> Iterator[tuple[str, io.BytesIO]]:
@@ -109,8 +118,8 @@ class Archives:
             target = (folder / name).resolve()
             if not target.is_relative_to(folder.resolve()):
                 raise UserError(
-                    f"{path} holds {name!r}, which would be written outside its folder, so the "
-                    "file is not unpacked: get it from a source that you trust"
+                    f"{path} contains a file {name!r}, which would be written outside the folder "
+                    "of this archive, so it is not unpacked: get it from a source that you trust"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.getvalue())

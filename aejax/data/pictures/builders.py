@@ -1,4 +1,4 @@
-"""Named data sets of pictures: digits, those in MNIST's file format, and any other of tfds."""
+"""The data sets digits, mnist, fashion_mnist and kmnist, and all image data sets of tfds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.optional import needs
 
 
 def digits(name: str, manual_dir: Path | None = None, folder: Path | None = None) -> NamedDataset:
-    """Returns scikit-learn's 1,797 digits (the test set of UCI's Optical Recognition of Digits)."""
+    """Returns scikit-learn's 1,797 digits, the test set of UCI's Optical Recognition of Digits."""
     features = needs("tensorflow_datasets", f"preparing {name}").features
     found = needs("sklearn.datasets", f"preparing {name}").load_digits()
     made = builder(
@@ -33,11 +33,12 @@ class Idx(NamedTuple):
     """A data set of 28x28 pictures in four files of MNIST's idx format."""
 
     counts: Mapping[str, int] = {"train": 60_000, "t10k": 10_000}
-    # The times in upstream's gzip headers, by which files with a rewritten header are recognised.
+    # The time stamps in the headers of upstream's gzip files. With them, copies of the files whose
+    # header was rewritten are recognised.
     times: Mapping[str, int] = {}
 
     def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-        """Returns the data set: tfds' builder, with examples that this class reads from the files.
+        """Returns the data set, which tfds' builder prepares from examples that this class reads.
 
         Args:
           name: the name of the data set in tfds.
@@ -47,7 +48,8 @@ class Idx(NamedTuple):
         tfds = needs("tensorflow_datasets", f"preparing {name}")
         stock = tfds.builder_cls(name)
         archives = Archives(manual_dir, folder, stock.url_infos)
-        # All four files are read before anything is written, so a damaged file raises here.
+        # All four files are read before anything is written, so that nothing is written if one of
+        # them is damaged.
         splits = {
             "train": self._read(archives, stock.URL, "train"),
             "test": self._read(archives, stock.URL, "t10k"),
@@ -67,8 +69,8 @@ class Idx(NamedTuple):
         labels = read_idx(paths["labels"], (self.counts[part],))
         if labels.max() > 9:
             raise UserError(
-                f"{paths['labels']} holds the label {labels.max()}, but labels are 0 to 9: fetch "
-                "the file again"
+                f"{paths['labels']} has a label {labels.max()}, but labels are 0 to 9: fetch the "
+                "file again"
             )
         return examples(images, label=labels)
 

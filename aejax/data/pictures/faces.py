@@ -13,17 +13,17 @@ from aejax.errors import UserError
 from aejax.optional import needs
 
 FREY = "frey_faces.npz"
-LFW = 100  # the first 100 pictures of lfw_subset are faces, the others are not
+LFW = 100  # the number of faces in lfw_subset, which come before its other pictures
 
 
 def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
     """Returns Brendan Frey's video of a face, 1,965 frames of 28x20 pixels, read from manual_dir.
 
-    Consecutive frames are almost equal, so the splits are made of blocks of time, and `blocks`
+    Consecutive frames are almost equal, so each split consists of blocks of time, and `blocks`
     leaves out the frames at the borders of validation and test blocks.
 
     Raises:
-      UserError: if no folder was given, or its file is missing or damaged.
+      UserError: if no folder was given, or if its file is missing or damaged.
     """
     if manual_dir is None:
         raise UserError(
@@ -42,13 +42,13 @@ def frey_faces(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset
 def lfw_subset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
     """Returns the 100 faces, 25x25 pixels, that scikit-image's lfw_subset contains."""
     data = needs("skimage.data", f"preparing {name}")
-    # The values are averages over three channels, so they are rounded to the nearest level.
+    # The values are averages over three channels, so they are rounded to the nearest integer.
     images = np.round(255.0 * data.lfw_subset()[:LFW]).astype(np.uint8)
     return _made(name, "Faces of many people.", {"train": images}, "scikit-image")
 
 
 def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarray]:
-    """Divides a video into blocks of time: one in five is test data, one in ten validation data.
+    """Divides a video into blocks of time: one in five is for test, one in ten for validation.
 
     Args:
       frames: the number of frames in the video.
@@ -78,7 +78,7 @@ def _frames(path: Path) -> np.ndarray:
     """Reads the frames u8[N, H, W] of an .npz file.
 
     Raises:
-      UserError: if the file is missing, is damaged or holds something else.
+      UserError: if the file is missing or damaged, or if it contains something else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -98,7 +98,14 @@ def _frames(path: Path) -> np.ndarray:
 
 
 def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
-    """Returns a data set of grey pictures without labels; parts is split -> u8[N, H, W]."""
+    """Returns a data set of grey pictures without labels.
+
+    Args:
+      dataset: the name of the data set.
+      about: its description.
+      parts: name of a split -> its pictures, u8[N, H, W].
+      origin: where the pictures come from.
+    """
     features = needs("tensorflow_datasets", f"preparing {dataset}").features
     shape = (*next(iter(parts.values())).shape[1:], 1)
     splits = {part: examples(images) for part, images in parts.items()}

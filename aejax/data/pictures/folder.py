@@ -1,4 +1,4 @@
-"""Reads a folder of pictures, whose subfolders, if there are any, are the classes."""
+"""Reads a folder of pictures; if it has subfolders, each of them is a class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from aejax.errors import UserError
 from aejax.optional import needs
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-# Pillow's modes with 8 bits of grey, and those with 8 bits per channel, which are read as RGB.
+# Pillow's modes of grey pictures, and its modes of colour pictures, which are converted to RGB. All
+# of them have at most 8 bits per channel.
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
 
@@ -28,8 +29,8 @@ def read_folder(folder: Path) -> Prepared:
       subfolders.
 
     Raises:
-      UserError: if the folder does not exist or holds no pictures, a picture cannot be read, or
-        sizes differ.
+      UserError: if the folder does not exist or holds no pictures, if a picture cannot be read, or
+        if the pictures have different sizes.
     """
     paths = _paths(folder)
     headers = [_header(path) for path in paths]
@@ -55,7 +56,11 @@ def read_folder(folder: Path) -> Prepared:
 
 
 def _paths(folder: Path) -> list[Path]:
-    """Returns the sorted paths of all pictures, which lie either in the folder or in subfolders."""
+    """Returns the sorted paths of all pictures, either in the folder itself or in subfolders.
+
+    Raises:
+      UserError: if there is no folder or no picture, or if there are pictures in both places.
+    """
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder}: give the name of a data set, or a folder of pictures"

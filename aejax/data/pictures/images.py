@@ -22,7 +22,7 @@ def images(
     validation: float | None = None,
     seed: int = 0,
 ) -> Splits:
-    """Loads a data set of pictures, divided into train, validation and test.
+    """Loads a data set of pictures, divided into train, validation and test splits.
 
     "digits" (scikit-learn's 1,797 digits of 8x8 pixels) and "sprites" need no network. "mnist",
     "fashion_mnist" and "kmnist" are downloaded, or read from `manual_dir`. Other names are those
@@ -30,23 +30,23 @@ def images(
 
     Args:
       name_or_folder: the name of a data set, or a folder.
-      binarise: "dynamic" draws the train split's pixels from a Bernoulli anew at every step, and
-        those of validation and test once with a fixed seed; "static" draws all three splits once;
-        "none" keeps the grey values.
+      binarise: "dynamic": the pixels of the train split are drawn from a Bernoulli anew at every
+        step, and those of validation and test once with a fixed seed; "static": the pixels of all
+        three splits are drawn once; "none": the pixels keep their grey values.
       data_dir: the folder of prepared data sets; by default that of tensorflow-datasets.
       manual_dir: a folder with the upstream files; if it is given, nothing is downloaded.
       validation: the share (below 1) or the number of train examples that become the validation
-        split. By default the data set's own validation split is used. If it has none, as many
-        train examples are taken as the test split has, but at most a fifth; if it has no test split
-        either, a tenth.
-      seed: the seed of the random division, also for the test split if the data set has none.
+        split. By default the data set's own validation split is used. If it has none, the
+        validation split has as many train examples as the test split has, but at most a fifth of
+        all; if there is no test split either, it has a tenth.
+      seed: the seed of the random division into splits.
 
     Returns:
       Three splits with arrays `image` u8[N, H, W, C] and, if there are classes, `label` i32[N].
 
     Raises:
-      UserError: if the name is unknown, files are missing or damaged, data_dir cannot be written,
-        or pictures differ in size.
+      UserError: if the name is unknown, if files are missing or damaged, if data_dir cannot be
+        written, or if pictures differ in size.
     """
     prepared = _prepared(name_or_folder, data_dir, manual_dir)
     parts = _three(prepared, validation, seed)
@@ -68,7 +68,7 @@ def _prepared(
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
 ) -> Prepared:
-    """Reads the data set, after preparing it if that was not done before."""
+    """Returns the data set, and prepares it first if that was not done before."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
     if path:
@@ -85,7 +85,7 @@ def _prepared(
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Returns the columns of train, validation and test, dividing the data set's own splits."""
+    """Returns the columns of train, validation and test; it divides the data set's own splits."""
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Prepares a data set of pictures: writes it into the data folder, completely or not at all."""
+"""Prepares a data set of pictures: writes it to the data folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aejax.optional import needs
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
-    """Writes a data set to data_dir, in the format array_record and as .npz, and returns it.
+    """Writes a data set to data_dir, in tfds' format array_record and as .npz, and returns it.
 
     Args:
       name: a name in `aejax.data.pictures.NAMED`, or an image data set of tensorflow-datasets.
@@ -28,8 +28,8 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
       The data set.
 
     Raises:
-      UserError: if the name is unknown, files are missing or damaged, data_dir cannot be written,
-        or a package is missing.
+      UserError: if the name is unknown, if files are missing or damaged, if data_dir cannot be
+        written, or if a package is missing.
     """
     stock = newest(data_dir, name, "dataset_info.json")
     if stock is not None:
@@ -57,7 +57,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
 
 
 def _adopted(name: str, folder: Path) -> Prepared:
-    """Reads a data set that tfds itself has prepared, and writes its .npz if the folder allows."""
+    """Reads a data set that tfds itself has prepared, and if possible writes its .npz."""
     tfds = needs("tensorflow_datasets", f"reading {name}, which is prepared as array_record only,")
     with quiet_tfds():
         builder = tfds.builder_from_directory(str(folder))
@@ -68,7 +68,12 @@ def _adopted(name: str, folder: Path) -> Prepared:
 
 
 def _built(name: str, made: NamedDataset, workspace: Path) -> Any:
-    """Prepares a data set inside the workspace and returns the tfds builder that did it."""
+    """Prepares a data set inside the folder `workspace`, and returns the tfds builder of it.
+
+    Raises:
+      UserError: if it is not a data set of pictures or could not be prepared, or if a package is
+        missing.
+    """
     config = {"config": name.partition("/")[2]} if "/" in name else {}
     try:
         builder = made.builder(data_dir=str(workspace), file_format="array_record", **config)

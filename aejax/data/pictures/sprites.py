@@ -1,10 +1,10 @@
 """Sprites: rendered binary pictures of one shape each, whose five factors are known exactly.
 
 The data set resembles dSprites (Matthey et al. 2017) but differs in two ways. First, orientations
-range from 0 to 90 degrees, within which no shape looks the same twice, so that a code with one
-latent per factor exists; in dSprites a square or an ellipse looks the same after part of a full
-turn. Second, no factor has more than 20 values, so that a histogram of 20 bins can distinguish
-them.
+range from 0 to 90 degrees, and no shape looks the same at two of them, so that a code with one
+latent per factor is possible. In dSprites a square or an ellipse looks the same at several
+orientations. Second, no factor has more than 20 values, so that a histogram of 20 bins can
+distinguish them.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Grid(NamedTuple):
     """The number of values of each factor; every combination of values is one picture."""
 
     side: int  # the height and width of a picture, in pixels
-    scales: int  # the number of sizes, evenly from half the largest sprite to the largest
-    orientations: int  # the number of angles, evenly from 0 to 90 degrees, both included
-    positions: int  # the number of positions in either direction
+    scales: int  # the number of sizes, evenly spaced from half the largest sprite to the largest
+    orientations: int  # the number of angles, evenly spaced from 0 to 90 degrees, both included
+    positions: int  # the number of positions along x, and along y
     step: int  # the distance between neighbouring positions, in pixels
 
     @property
     def width(self) -> int:
-        """The height and width in pixels of the largest sprite that fits at every position."""
+        """Returns the height and width in pixels of the largest sprite that fits everywhere."""
         return self.side - self.step * (self.positions - 1)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of values of each of FACTORS."""
+        """Returns the number of values of each of FACTORS."""
         return (len(SHAPES), self.scales, self.orientations, self.positions, self.positions)
 
 
@@ -101,7 +101,10 @@ def _ellipse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns which points lie in (x^2 + y^2 - 1)^3 <= x^2 y^3, scaled into the unit circle."""
+    """Returns which points lie in a heart, scaled to fit into the unit circle.
+
+    The heart is the set (x^2 + y^2 - 1)^3 <= x^2 y^3.
+    """
     x, y = 1.25 * x, 1.25 * y + 0.1
     return (np.square(x) + np.square(y) - 1) ** 3 <= np.square(x) * y**3
 

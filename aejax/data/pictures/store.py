@@ -1,4 +1,4 @@
-"""Writes and reads a prepared data set as one .npz file, for which numpy alone is enough."""
+"""Writes and reads a prepared data set as one .npz file, which needs only numpy."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ class Prepared(NamedTuple):
     """A data set with the splits of its publisher, before the division into three splits."""
 
     name: str
-    columns: dict[str, dict[str, np.ndarray]]  # split -> image u8[N, H, W, C], label i32[N]
-    scale: float  # the stored value that becomes 1.0
+    # Name of a split -> name of a column -> its array: image u8[N, H, W, C] and label i32[N].
+    columns: dict[str, dict[str, np.ndarray]]
+    scale: float  # the stored value of a pixel that corresponds to 1.0
     classes: tuple[str, ...]  # the names of the labels
     origin: str  # where the files came from and whether their content was verified
-    # A reader of all examples, if the data set does not fit in memory; the columns then hold `row`
-    # i32[N], the indices of the examples in the reader, instead of `image`.
+    # A reader of all examples, if the data set does not fit in memory. Instead of `image`, the
+    # columns then contain `row` i32[N], the indices of the examples in the reader.
     reader: Reader | None = None
-    content: str | None = None  # sha256 over all examples of the reader
+    content: str | None = None  # the sha256 of all examples of the reader
 
 
 def write_prepared(path: Path, prepared: Prepared) -> None:
-    """Writes a data set to `path` in the form that `read_prepared` reads."""
+    """Writes a data set to `path`, an .npz file that `read_prepared` can read."""
     about = {
         "name": prepared.name,
         "scale": prepared.scale,
@@ -49,7 +50,7 @@ def read_prepared(path: Path) -> Prepared:
       The data set.
 
     Raises:
-      UserError: if the file is damaged: it cannot be read, or its content has another sha256.
+      UserError: if the file cannot be read or its content has another sha256.
     """
     arrays, about = npz.load(path)
     columns: dict[str, dict[str, np.ndarray]] = {}

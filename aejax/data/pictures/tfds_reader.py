@@ -1,4 +1,7 @@
-"""Reads the data set of a prepared tfds builder: into arrays, or as a reader if it is large."""
+"""Reads the data set of a prepared tfds builder.
+
+A small data set is read into memory, and a large one is read from the disk example by example.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ BLOCK = 1024  # the number of examples that are read together
 
 
 def contents(name: str, builder: Any, origin: str) -> Prepared:
-    """Reads the data set of a prepared tfds builder once, from the first to the last example.
+    """Reads the data set of a tfds builder, in one pass over its examples.
 
     Args:
       name: the name of the data set.
-      builder: a tfds builder that is prepared in a format with random access.
+      builder: a tfds builder whose data set was prepared in a format with random access.
       origin: where the files came from.
 
     Returns:
@@ -31,8 +34,8 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
       Known factors of variation, such as the features label_* of dsprites, are columns i32[N].
 
     Raises:
-      UserError: if there are no pictures, pictures differ in size, or the format has no random
-        access.
+      UserError: if there are no pictures, if pictures differ in size, or if the format has no
+        random access.
     """
     sources = _sources(name, builder)
     features = builder.info.features
@@ -96,6 +99,6 @@ def _sources(name: str, builder: Any) -> dict[str, Any]:
 
 
 def _examples(source: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields all examples in order; reading them in blocks is faster than one by one."""
+    """Yields all examples in order; it reads them in blocks, which is faster than one by one."""
     for start in range(0, len(source), BLOCK):
         yield from source.__getitems__(list(range(start, min(start + BLOCK, len(source)))))

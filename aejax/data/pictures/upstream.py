@@ -15,7 +15,7 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# The number of seconds without an answer after which a download is given up.
+# A download fails if the server does not answer for this number of seconds.
 PATIENCE = 30
 
 
@@ -69,20 +69,20 @@ def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, fold
 
 
 def is_upstream(path: Path, sha256: str, time: int | None) -> bool:
-    """Returns whether a file equals upstream's, apart from a rewritten gzip header.
+    """Returns whether a file is that of upstream; its gzip header may have been rewritten.
 
     Args:
       path: the path of a file that `fetch` returned.
       sha256: the sha256 of upstream's file.
-      time: the time in upstream's gzip header, or None if it is not known.
+      time: the time stamp in the header of upstream's gzip file, or None if it is not known.
     """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() == sha256:
         return True
     if time is None or not content.startswith(b"\x1f\x8b\x08\x00"):
         return False
-    # Linux distributions compress with `gzip -n`, which drops name and time from the header (RFC
-    # 1952); upstream's header is reconstructed here before the content is hashed.
+    # Linux distributions compress files with `gzip -n`, which removes the name and the time from
+    # the header (RFC 1952). Upstream's header is therefore reconstructed before the hash is taken.
     name = path.name.removesuffix(".gz").encode()
     header = content[:3] + b"\x08" + struct.pack("<I", time) + content[8:10] + name + b"\0"
     return hashlib.sha256(header + content[10:]).hexdigest() == sha256
@@ -99,7 +99,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
       The array, u8[shape].
 
     Raises:
-      UserError: if the file is damaged or holds something else.
+      UserError: if the file is damaged or contains something else.
 
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section file formats.
     """
@@ -109,7 +109,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} is damaged ({error}): fetch it again") from error
-    magic = bytes([0, 0, 8, len(shape)])  # 8: unsigned bytes
+    magic = bytes([0, 0, 8, len(shape)])  # 8 is the code of the type u8
     if content[:4] != magic:
         raise UserError(
             f"{path} is not an idx file of {len(shape)} axes: it starts with {content[:4].hex()} "

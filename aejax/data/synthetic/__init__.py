@@ -1,1 +1,1 @@
-"""Synthetic activations whose true features (dictionary and activity) are known."""
+"""Synthetic activations, whose true dictionary and true feature activations are known."""

@@ -12,7 +12,7 @@ def uniform(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.nd
 
     Args:
       seed: the seed, 0 or more.
-      stream: integers that identify one of the seed's streams, which are independent of each other.
+      stream: integers that identify one of the independent streams of numbers of this seed.
       shape: the shape of the result.
     """
     words = random_words(seed, stream, int(np.prod(shape)))
@@ -20,14 +20,17 @@ def uniform(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.nd
 
 
 def normal(seed: int, stream: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Draws standard normal numbers f64[shape], by inverting the distribution function."""
+    """Draws standard normal numbers f64[shape] as the quantiles of uniform numbers.
+
+    The arguments are those of `uniform`.
+    """
     from scipy.special import ndtri
 
     return ndtri(uniform(seed, stream, shape))
 
 
 def directions(seed: int, stream: tuple[int, ...], features: int, size: int) -> np.ndarray:
-    """Draws unit vectors f64[features, size], uniform on the sphere."""
+    """Draws unit vectors f64[features, size], uniformly distributed on the sphere."""
     draws = normal(seed, stream, (features, size))
     return draws / np.linalg.norm(draws, axis=1, keepdims=True)
 
@@ -35,12 +38,12 @@ def directions(seed: int, stream: tuple[int, ...], features: int, size: int) -> 
 def correlated_draws(
     seed: int, stream: tuple[int, ...], probability: np.ndarray, factor: np.ndarray, rows: int
 ) -> np.ndarray:
-    """Draws correlated activations of features (Bernoulli) by a Gaussian copula of low rank.
+    """Draws which features are active, with correlations given by a Gaussian copula of low rank.
 
     Feature i is active if factor_i . g + sqrt(1 - ||factor_i||^2) e_i exceeds the normal quantile
     of 1 - probability_i, where g and e are standard normal and all features of a token share g.
-    Given g the features are independent, so only their probabilities given g are computed, and e
-    is never drawn.
+    Given g, the features are independent. Their probabilities given g are therefore computed, and e
+    is not drawn.
 
     Args:
       seed: the seed, 0 or more.
@@ -66,14 +69,16 @@ def correlated_draws(
 def factors(
     seed: int, stream: tuple[int, ...], features: int, rank: int, scale: float
 ) -> np.ndarray:
-    """Draws `factor` of `correlated_draws`: normal f64[G, rank], rows of norm <= sqrt(0.99).
+    """Draws the argument `factor` of `correlated_draws`, normal numbers f64[G, rank].
+
+    Rows with a norm above sqrt(0.99) are shortened to this norm.
 
     Args:
       seed: the seed, 0 or more.
       stream: integers that identify one of the seed's streams.
       features: the number of features, G.
       rank: the rank of the correlations.
-      scale: the standard deviation of an entry before long rows are shortened.
+      scale: the standard deviation of an entry before rows are shortened.
     """
     draws = scale * normal(seed, stream, (features, rank)) if rank else np.zeros((features, 0))
     length = np.linalg.norm(draws, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Makes an activation store of synthetic activations, and stores their true features with it.
+"""Writes an activation store of synthetic activations, together with their true features.
 
     store, truth = synthetic(folder, Superposition(features=64, size=24), tokens=100_000)
     train, validation, test = store.splits(HOOK, validation=0.05, test=0.05)
@@ -8,7 +8,7 @@
 
 A recipe, such as `Superposition`, is a frozen dataclass of numbers that defines the distribution of
 the tokens. Its methods `dictionary()`, `constant()` and `block(i)` are pure functions of these
-numbers, so any block of tokens can be computed again on any machine.
+numbers, so that any block of tokens can be computed again on any machine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ FOLDER = "truth"
 ABOUT = "recipe.json"
 # The number of tokens in a block of a recipe; changing it would change the tokens that are drawn.
 ROWS = 4096
-# The number of blocks in one append to the store, and in one file of features.
+# The number of blocks that are appended to the store at a time, and that one file of features has.
 BLOCKS = 16
-# The check of each field of recipe.json.
+# Field of recipe.json -> the function that checks its value.
 _FIELDS = {
     "recipe": json_fields.table,
     "tokens": json_fields.positive_count,
@@ -75,7 +75,7 @@ class Recipe(Protocol):
 
     @property
     def features(self) -> int:
-        """The number of features, G."""
+        """Returns the number of features, G."""
         ...
 
     def dictionary(self) -> np.ndarray:
@@ -87,19 +87,19 @@ class Recipe(Protocol):
         ...
 
     def block(self, number: int) -> Active:
-        """Draws the features of tokens number * ROWS to (number + 1) * ROWS - 1."""
+        """Draws the active features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         ...
 
 
 def sparse(dense: np.ndarray) -> Active:
-    """Converts activations [n, G] to a record of their entries above zero."""
+    """Returns the entries above zero of activations [n, G]."""
     rows, columns = np.nonzero(dense > 0)
     counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
     return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
 
 
 def joined(parts: list[Active]) -> Active:
-    """Concatenates the tokens of several records."""
+    """Returns the active features of the tokens of all records, concatenated."""
     return Active(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -151,7 +151,7 @@ def synthetic(
 ) -> tuple[Activations, Truth]:
     """Writes a store of synthetic activations, or opens it if it exists.
 
-    If a call was killed, the next one continues it, and the result is bitwise the same.
+    If a call was killed, the next one continues its work, and the store is bitwise the same.
 
     Args:
       folder: the folder of the store; its subfolder `truth` holds the true features.
@@ -178,13 +178,13 @@ def synthetic(
         kept = {**about, "file_tokens": size, "dictionary_sha256": sha256}
         hashes = _hashes(beside / ABOUT)[: writer.appends]
         write_json(beside / ABOUT, {**kept, "features_sha256": hashes})
-        # A file without a recorded hash is written again, because it could not be verified later.
+        # Files whose hash was not recorded are written again, because they could not be verified.
         for i in range(len(hashes), -(-tokens // size)):
             stop = min(tokens, (i + 1) * size)
             blocks = range(i * BLOCKS, -(-stop // ROWS))
             made = [recipe.block(number) for number in blocks]
             held = joined(made).between(0, stop - i * size)
-            # The truth is written first, so that every token in the store has its truth.
+            # The features are written first, so that every token in the store has its features.
             file = io.BytesIO()
             np.savez(file, allow_pickle=False, **held._asdict())
             write_bytes(beside / _file(i), file.getvalue())
@@ -200,7 +200,7 @@ def truth(folder: str | Path) -> Truth:
     """Opens the true dictionary and features of a store that `synthetic` wrote.
 
     Raises:
-      UserError: if they are missing or damaged.
+      UserError: if files are missing or damaged.
     """
     beside = Path(folder).expanduser() / FOLDER
     about = _described(beside / ABOUT)
@@ -208,7 +208,7 @@ def truth(folder: str | Path) -> Truth:
     if len(hashes) != -(-tokens // size):
         raise UserError(
             f"{beside / ABOUT} lists {len(hashes)} files of {size} tokens, too few for {tokens} "
-            "tokens: call `synthetic` with the same arguments, which makes the others"
+            "tokens: call `synthetic` with the same arguments, which writes the other files"
         )
     try:
         dictionary = np.load(beside / "dictionary.npy", allow_pickle=False)
@@ -228,7 +228,8 @@ class SplitTruth(NamedTuple):
     """The true dictionary and features of one split of a synthetic store."""
 
     dictionary: np.ndarray  # f32[G, d], whose rows have norm 1
-    # Maps (start, stop), counted from the split's first token, to f32[stop - start, G].
+    # Maps (start, stop) to the features of tokens start to stop - 1 of the split,
+    # f32[stop - start, G].
     features: Callable[[int, int], np.ndarray]
 
 
@@ -236,15 +237,15 @@ def truth_of(split: Split) -> SplitTruth:
     """Opens the true dictionary and features of a split of a synthetic store.
 
     Raises:
-      UserError: if the split is not of a synthetic store, or they are missing or damaged.
+      UserError: if the split is not of a synthetic store, or if files are missing or damaged.
     """
     tokens = split.arrays.get(HOOK)
     if not isinstance(tokens, Tokens):
         raise UserError(
             f"{split.name} is not a split of a synthetic store, so its true features are not "
-            "known: give a split of a store that `synthetic` made"
+            "known: give a split of a store that `synthetic` wrote"
         )
-    # The shards may be in the store's folder or in a subfolder.
+    # The shards are in the folder of the store or in a subfolder of it.
     whole, first = truth(_store(tokens.paths[0])), tokens.first
     return SplitTruth(
         whole.dictionary, lambda start, stop: whole.features(first + start, first + stop)
@@ -263,7 +264,7 @@ def _described(path: Path) -> dict[str, Any]:
     """Reads and checks recipe.json.
 
     Raises:
-      UserError: if the file is missing, damaged, or of an old version that recorded no hashes.
+      UserError: if the file is missing or damaged, or if an old version wrote it without hashes.
     """
     about = read_json(path, "truth of a synthetic store")
     try:
@@ -290,9 +291,9 @@ def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
 
 
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """Computes a whole block of tokens, f32[ROWS, d].
+    """Computes the activations of a block of tokens, f32[ROWS, d].
 
-    Blocks always have ROWS tokens, because the rounding of a matrix product depends on its shape.
+    All blocks have ROWS tokens, because the rounding of a matrix product depends on its shape.
     """
     return active.dense(len(dictionary)) @ dictionary + constant
 
@@ -306,7 +307,8 @@ def _read(path: Path, sha256: str) -> Active:
         ) from error
 
 
-# The modification time is part of the cache's key, since a store may be made again in its folder.
+# The modification time is an argument, so that a file that was written again is read again instead
+# of being taken from the cache.
 @functools.lru_cache(maxsize=4)
 def _held(path: Path, time: int, sha256: str) -> Active:
     del time

@@ -1,4 +1,4 @@
-"""Toy superposition: more features than dimensions, of unequal frequency and correlated."""
+"""Toy superposition: more features than dimensions, which are correlated and unequally frequent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from aejax.errors import UserError
 class Superposition:
     """The toy model of "Taking features out of superposition" (Sharkey et al. 2022).
 
-    A token is x = sum_i a_i d_i, where the directions d_i are unit vectors, uniform on the sphere.
-    a_i is uniform on (0, 1) if feature i is active, and 0 if not. The probability to be active is
-    proportional to decay^i, and activity is correlated by a Gaussian copula, here of low rank.
+    A token is x = sum_i a_i d_i. The directions d_i are unit vectors, drawn uniformly from the
+    sphere. If feature i is active, a_i is uniform on (0, 1), and otherwise it is 0. The probability
+    that feature i is active is proportional to decay^i, and a Gaussian copula, here of low rank,
+    correlates which features are active.
 
     Attributes:
       features: the number of features, G; 512 in the paper.
@@ -25,9 +26,10 @@ class Superposition:
       active: the mean number of active features of a token.
       decay: the ratio of the probabilities of feature i + 1 and feature i.
       rank: the rank of the correlations; 0 makes the features independent.
-      correlation: the standard deviation of an entry of the copula's factors (low-rank loadings);
-        rank * correlation^2 is the mean share of a feature's variance that all features have in
-        common.
+      correlation: the standard deviation of an entry of the copula's loadings f64[G, rank]. A
+        feature is active if its Gaussian variable exceeds a threshold; the mean share of this
+        variable's variance that is due to variables common to all features is
+        rank * correlation^2.
       seed: the seed, 0 or more.
     """
 
@@ -51,12 +53,12 @@ class Superposition:
             )
         if self.probability().max() >= 1.0:
             raise UserError(
-                f"active is {self.active}, so that the first feature would always be active: give "
-                "a smaller number, more features or a larger decay"
+                f"active is {self.active}, so that the first feature would have a probability of 1 "
+                "or more: give a smaller number, more features or a larger decay"
             )
 
     def probability(self) -> np.ndarray:
-        """Returns the probability of each feature to be active, f64[G]."""
+        """Returns the probability that each feature is active, f64[G]."""
         weight = self.decay ** np.arange(self.features, dtype=np.float64)
         return self.active * weight / weight.sum()
 
@@ -69,7 +71,7 @@ class Superposition:
         return np.zeros(self.size, np.float32)
 
     def block(self, number: int) -> Active:
-        """Draws the features of tokens number * ROWS to (number + 1) * ROWS - 1."""
+        """Draws the active features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         factor = factors(self.seed, (1,), self.features, self.rank, self.correlation)
         drawn = correlated_draws(self.seed, (2, number), self.probability(), factor, ROWS)
         return sparse(np.where(drawn < 1.0, drawn, 0.0))

@@ -19,30 +19,31 @@ class SynthBench:
     16,384 features, size 768, 128 roots, and otherwise the same settings; with them this class
     draws 34.8 active features per token (published: about 34).
 
-    Which features are active is drawn from a Gaussian copula of low rank with Zipf probabilities.
-    Features form trees: a child is set inactive if its parent is inactive, and of the active
-    children of one parent only one, chosen at random, stays active. To compensate, children are
-    drawn active with a higher probability. Magnitudes are normal, with negative ones set to zero.
+    A Gaussian copula of low rank determines which features are active, with probabilities that
+    follow Zipf's law. Features form trees: a child is set inactive if its parent is inactive, and
+    of the active children of one parent only one, chosen at random, stays active. To compensate,
+    children are drawn active with a higher probability. The magnitude of an active feature is drawn
+    from a normal distribution, and negative magnitudes are set to zero.
 
     Attributes:
-      features: the number of features, G. Feature 0 is the most frequent; in this order the
-        features fill the trees level by level.
+      features: the number of features, G, ordered by frequency; feature 0 is the most frequent. The
+        trees are filled with features in this order, level by level.
       size: the dimension of a token, d.
-      exponent: the exponent of Zipf's law, which gives a feature's probability by its rank.
-      most: the probability of the most frequent feature to be active.
-      least: the probability of the least frequent feature to be active.
-      roots: the number of trees; 0 for no hierarchy.
+      exponent: the exponent of Zipf's law for the probability of a feature by its index.
+      most: the probability that the most frequent feature is active.
+      least: the probability that the least frequent feature is active.
+      roots: the number of trees; 0: there is no hierarchy.
       branching: the number of children of a feature.
       depth: the number of levels below the roots; features beyond the last level are in no tree.
       rank: the rank of the correlations; 0 makes the features independent.
-      correlation: the standard deviation of an entry of the copula's factors.
-      large: the mean magnitude of the most frequent feature; means fall linearly to `small`.
+      correlation: the standard deviation of an entry of the copula's loadings f64[G, rank].
+      large: the mean magnitude of the most frequent feature; the mean falls linearly to `small`.
       small: the mean magnitude of the least frequent feature.
-      spread: the mean and the standard deviation of a normal; the absolute value of a draw from it
-        is the standard deviation of a feature's magnitude.
-      orthogonal_steps: the number of steps of gradient descent on the squared overlaps between
-        directions.
-      offset: the norm of a constant that is added to every token; it sets ||mean|| / ||std||.
+      spread: the standard deviation of a feature's magnitude is |s|, where s is drawn from a normal
+        distribution whose mean and standard deviation are both `spread`.
+      orthogonal_steps: the number of gradient descent steps that make the directions more
+        orthogonal, by reducing their squared inner products.
+      offset: the norm of a constant vector that is added to every token.
       seed: the seed, 0 or more.
     """
 
@@ -110,9 +111,9 @@ class SynthBench:
         )
 
     def probability(self) -> np.ndarray:
-        """Returns the intended probability of each feature to be active, f64[G], by Zipf's law.
+        """Returns the intended probability that each feature is active, f64[G], by Zipf's law.
 
-        With a hierarchy the actual probabilities are only close to these; see `fires`.
+        If there is a hierarchy, the actual probabilities are only close to these; see `fires`.
         """
         power = np.arange(1, self.features + 1, dtype=np.float64) ** -self.exponent
         share = (power - power[-1]) / max(power[0] - power[-1], 1e-12)
@@ -134,7 +135,8 @@ class SynthBench:
         """Returns the probability with which each feature is drawn active, f64[G], at most 0.99.
 
         The hierarchy then sets some features inactive. To compensate, a child's probability is
-        divided by p(parent) and multiplied by 1 + the mean number of siblings active with it.
+        divided by that of its parent, and multiplied by 1 + n, where n is the mean number of
+        siblings that are active together with it.
         """
         p = self.probability()
         raised = p.copy()
@@ -146,9 +148,10 @@ class SynthBench:
         return np.minimum(raised, 0.99)
 
     def dictionary(self) -> np.ndarray:
-        """Returns the features' directions, f32[G, d]: unit rows, made more orthogonal."""
+        """Returns the features' directions, f32[G, d], whose rows have norm 1."""
         rows = directions(self.seed, (0,), self.features, self.size)
-        # The step size is below the limit set by the largest eigenvalue of the overlap matrix.
+        # Gradient descent is stable for step sizes below a limit, which depends on the largest
+        # eigenvalue of the matrix of inner products.
         rate = 0.25 / (1.0 + np.sqrt(self.features / self.size)) ** 2
         for _ in range(self.orthogonal_steps):
             overlap = rows @ rows.T
@@ -162,7 +165,7 @@ class SynthBench:
         return (self.offset * directions(self.seed, (5,), 1, self.size)[0]).astype(np.float32)
 
     def block(self, number: int) -> Active:
-        """Draws the features of tokens number * ROWS to (number + 1) * ROWS - 1."""
+        """Draws the active features of tokens number * ROWS to (number + 1) * ROWS - 1."""
         factor = factors(self.seed, (1,), self.features, self.rank, self.correlation)
         drawn = correlated_draws(self.seed, (2, number), self.fires(), factor, ROWS)
         on = drawn < 1.0
@@ -183,11 +186,13 @@ def _gate(
     """Sets children of inactive parents inactive, and all but one child of each active parent.
 
     Args:
-      on: bool[n, G], whether each feature is active, changed in place; the parents' are final.
-      drawn: f64[n, G] from `correlated_draws`; the active child with the largest value stays.
+      on: bool[n, G], whether each feature is active, which is changed in place. The values of the
+        parents must be final.
+      drawn: f64[n, G] from `correlated_draws`; of active siblings, the one with the largest value
+        stays active.
       parents: the indices of the features of one level.
-      children: the indices of their children, `branching` for each parent in turn; the last parent
-        may have fewer.
+      children: the indices of their children: first `branching` children of the first parent, and
+        so on; the last parent may have fewer.
       branching: the number of children of a parent.
     """
     rows, count = len(on), len(children)

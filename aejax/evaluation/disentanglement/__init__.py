@@ -5,8 +5,9 @@
     mig_of_samples(*posteriors(model, variables, data), factors)     # the MIG of Chen et al. 2018
     dci(codes, factors).disentanglement
 
-Each metric is a function of numpy arrays and, if it draws at random, a seed. disentanglement_lib
-evaluates all factors of dSprites; Chen et al. 2018 leave out the factor "shape".
+Each metric is a function of numpy arrays and, if it is random, of a seed. The library
+disentanglement_lib evaluates all factors of dSprites; Chen et al. 2018 leave out the factor
+"shape".
 """
 
 from aejax.evaluation.disentanglement.information import mig_of_means, mig_of_samples, modularity

@@ -12,7 +12,7 @@ from aejax.optional import needs
 
 
 def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns codes as f64[N, L], and factors as i64[N, F] with values numbered from 0.
+    """Returns codes as f64[N, L], and factors as i64[N, F], whose values are indices from 0.
 
     Raises:
       UserError: if the arrays are not [N, L] and [N, F], a code is not finite, there is only one
@@ -21,8 +21,8 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
     codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
         raise UserError(
-            f"codes of shape {codes.shape} and factors of shape {factors.shape} do not belong "
-            "together: give [N, L] and [N, F], for the same N examples"
+            f"codes have shape {codes.shape} and factors {factors.shape}: give [N, L] and [N, F], "
+            "for the same N examples"
         )
     if not np.all(np.isfinite(codes)):
         raise UserError("some codes are NaN or infinite: use a model whose training succeeded")
@@ -36,7 +36,7 @@ def checked(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def check_counts(**counts: int) -> None:
-    """Raises UserError for the first named number that is not a whole number of 1 or more."""
+    """Raises UserError if an argument is not a whole number of 1 or more; the message names it."""
     for name, count in counts.items():
         if not whole(count) or count < 1:
             raise UserError(f"{name} is {count}: give a whole number of 1 or more")
@@ -49,7 +49,7 @@ def subset(size: int, most: int, generator: np.random.Generator) -> np.ndarray:
 
 def gap(scores: np.ndarray) -> np.ndarray:
     """Returns the best latent's score minus the second best's, f64[F], from scores f64[L, F]."""
-    # A single latent is compared with a second score of 0.
+    # If there is only one latent, the second-best score is 0.
     padded = np.concatenate([scores, np.zeros((1, scores.shape[1]))]) if len(scores) < 2 else scores
     ordered = np.sort(padded, axis=0)
     return ordered[-1] - ordered[-2]

@@ -14,7 +14,7 @@ def mig_of_means(codes: np.ndarray, factors: np.ndarray, *, bins: int = 20) -> f
     It is the mean over the factors of (I(z_1; v) - I(z_2; v)) / H(v), where z_1 and z_2 are the two
     latents with the highest mutual information with v. It is 1 for perfect codes of factors with at
     most `bins` evenly spaced values, and about 0 for codes that are independent of the factors. It
-    is widely used, but differs from `mig_of_samples`, which follows Chen et al. 2018.
+    is widely used, although it differs from the definition of Chen et al. 2018 (`mig_of_samples`).
 
     Args:
       codes: f[N, L], the posterior means.
@@ -77,9 +77,13 @@ def mig_of_samples(
     mean, factors = checked(mean, factors)
     log_std = np.asarray(log_std, np.float64)
     if log_std.shape != mean.shape:
-        raise UserError(f"log_std is {log_std.shape}, but mean is {mean.shape}: give both [N, L]")
+        raise UserError(
+            f"log_std has shape {log_std.shape}, but mean {mean.shape}: give both [N, L]"
+        )
     if not np.all(np.isfinite(log_std)):
-        raise UserError("some of log_std are not finite: use a model whose training succeeded")
+        raise UserError(
+            "some values of log_std are not finite: use a model whose training succeeded"
+        )
     check_counts(samples=samples)
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(mean))[:samples]
@@ -95,14 +99,14 @@ def mig_of_samples(
 def _sampled_information(
     z: np.ndarray, mean: np.ndarray, log_std: np.ndarray, factors: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Returns I(z; v) of one latent with each factor in nats, f64[F].
+    """Returns the mutual information of one latent with each factor in nats, f64[F].
 
     Args:
       z: f64[n], draws of the latent, one for each of the examples `rows`.
       mean: f64[N], the posterior means of the latent.
       log_std: f64[N], the logarithms of the standard deviations.
-      factors: i64[N, F], with values numbered from 0.
-      rows: i64[n], the indices of the examples that were drawn.
+      factors: i64[N, F], whose values are indices from 0.
+      rows: i64[n], the indices of the examples that z was drawn for.
     """
     found = np.zeros(factors.shape[1])
     ones = [np.eye(column.max() + 1)[column] for column in factors.T]  # [N, values] each
@@ -121,7 +125,7 @@ def _sampled_information(
 
 
 def _histogram_information(codes: np.ndarray, factors: np.ndarray, bins: int) -> np.ndarray:
-    """Returns I(z; v) of each latent with each factor in nats, f64[L, F]."""
+    """Returns the mutual information of each latent with each factor in nats, f64[L, F]."""
     if bins < 2:
         raise UserError(f"bins is {bins}, but a histogram needs at least 2: give 2 or more")
     found = np.zeros((codes.shape[1], factors.shape[1]))
@@ -134,7 +138,7 @@ def _histogram_information(codes: np.ndarray, factors: np.ndarray, bins: int) ->
             independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
             some = joint > 0
             found[j, k] = np.sum(joint[some] * np.log(joint[some] / independent[some]))
-    # Clips rounding noise, so that constant latents score exactly 0.
+    # Values that are only rounding errors are set to 0, so that constant latents score exactly 0.
     return np.where(found > 1e-12, found, 0.0)
 
 

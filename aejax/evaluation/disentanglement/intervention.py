@@ -48,7 +48,9 @@ def beta_vae_score(
     classifier = scikit_learn("linear_model").LogisticRegression(max_iter=1000)
     learned, which = points(train)
     if len(np.unique(which)) < 2:
-        raise UserError(f"with train={train}, all points hold the same factor fixed: draw more")
+        raise UserError(
+            f"train is {train}, and by chance all these data points fix the same factor: give more"
+        )
     classifier.fit(learned, which)
     return float(classifier.score(*points(test)))
 

@@ -13,9 +13,9 @@ from aejax.evaluation.disentanglement.arrays import check_counts, checked, gap, 
 class Dci(NamedTuple):
     """Disentanglement, completeness and informativeness (Eastwood and Williams 2018)."""
 
-    disentanglement: float  # 1 if each latent predicts one factor alone, 0 if all factors equally
-    completeness: float  # 1 if one latent alone predicts each factor, 0 if all latents equally
-    informativeness: float  # the mean over the factors of the accuracy on held-out examples
+    disentanglement: float  # 1 if each latent predicts one factor only, 0 if all factors equally
+    completeness: float  # 1 if each factor is predicted by one latent only, 0 if by all equally
+    informativeness: float  # the accuracy on held-out examples, averaged over the factors
     importance: np.ndarray  # f64[L, F], the importance of each latent in predicting each factor
 
 
@@ -91,10 +91,10 @@ def sap_of_threshold(
 ) -> float:
     """Computes the SAP score as the gap in accuracy between the two best latents.
 
-    Each latent alone predicts a factor by a class-balanced linear support vector machine, as in
-    disentanglement_lib for discrete factors (Kumar et al. 2018). Even a perfect code scores less
-    than 1, because the second latent is sometimes right by chance, and because one latent can
-    linearly separate only two classes.
+    For each latent and factor, a class-balanced linear support vector machine predicts the factor
+    from this latent alone, as in disentanglement_lib for discrete factors (Kumar et al. 2018). Even
+    a perfect code scores less than 1, because predictions from the second-best latent are sometimes
+    correct by chance, and because a linear classifier of one latent can separate only two classes.
 
     Args:
       codes: f[N, L], the posterior means.
@@ -116,7 +116,7 @@ def sap_of_threshold(
 
 
 def _split(size: int, train: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices of examples for training and of others for testing, i64[n] each."""
+    """Returns the indices of training examples and of other test examples, i64[n] each."""
     check_counts(train=train, test=test)
     order = subset(size, size, np.random.default_rng(seed))
     learned = min(train, size * 2 // 3)

@@ -9,6 +9,7 @@ which no result depends are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -53,6 +54,19 @@ def evaluate(
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def called(equation: Any, given: list[Any]) -> tuple[ClosedJaxpr, list[Any]] | None:
+    """Returns the function that an operation calls once and its arguments, or None if it has none.
+
+    A choice between functions by an index that is known while tracing calls the chosen one.
+    """
+    params = equation.params
+    if equation.primitive.name == "cond" and _known(given[0]):
+        return params["branches"][int(given[0])], given[1:]
+    inner = params.get("jaxpr", params.get("call_jaxpr", params.get("fun_jaxpr")))
+    once = isinstance(inner, ClosedJaxpr) and equation.primitive.name not in LOOPS
+    return (inner, given) if once else None
+
+
 def live(closed: ClosedJaxpr) -> set[int]:
     """Returns the ids of the variables that the results depend on."""
     used = {id(atom) for atom in closed.jaxpr.outvars}
@@ -63,21 +77,30 @@ def live(closed: ClosedJaxpr) -> set[int]:
 
 
 def _run(equation: Any, given: list[Any], replace: Replace) -> list[Any]:
-    params = equation.params
-    inner = params.get("jaxpr", params.get("call_jaxpr", params.get("fun_jaxpr")))
-    if isinstance(inner, ClosedJaxpr) and equation.primitive.name not in LOOPS:
-        return evaluate(inner, given, replace)
-    if equation.primitive.name == "cond" and _known(given[:1]):
-        branch = params["branches"][int(given[0])]
-        return evaluate(branch, given[1:], replace)
-    if given and _known(given):  # such as the arithmetic on the index of a branch
+    if (inner := called(equation, given)) is not None:
+        return evaluate(*inner, replace)
+    if given and all(map(_known, given)) and _no_larger(equation):
         with jax.ensure_compile_time_eval():
-            result = equation.primitive.bind(*given, **params)
-    else:
-        result = equation.primitive.bind(*given, **params)
+            return bind(equation, given)
+    return bind(equation, given)
+
+
+def bind(equation: Any, given: list[Any], **changed: Any) -> list[Any]:
+    """Runs one operation, some of whose parameters may be changed, and lists its results."""
+    result = equation.primitive.bind(*given, **{**equation.params, **changed})
     return list(result) if equation.primitive.multiple_results else [result]
 
 
-def _known(values: list[Any]) -> bool:
-    """Returns whether all values are scalars that are known while tracing."""
-    return all(not isinstance(v, jax.core.Tracer) and np.ndim(v) == 0 for v in values)
+def _known(value: Any) -> bool:
+    """Returns whether a value is known while tracing."""
+    kinds = jax.Array | np.ndarray | np.generic | int | float
+    return isinstance(value, kinds) and not isinstance(value, jax.core.Tracer)
+
+
+def _no_larger(equation: Any) -> bool:
+    """Returns whether the results of an operation take no more room than its arguments."""
+    given, results = (
+        sum(math.prod(atom.aval.shape) for atom in atoms)
+        for atoms in (equation.invars, equation.outvars)
+    )
+    return results <= given

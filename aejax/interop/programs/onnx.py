@@ -7,7 +7,7 @@ import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
 from aejax.interop.programs.inline import evaluate
+from aejax.interop.programs.onnx_graph import rename, shorten
 from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
 from aejax.kernels.conv import by_phases
@@ -24,6 +25,29 @@ from aejax.optional import needs
 from aejax.types import Array
 
 OPSET = 21
+# Giles (2010), "Approximating the erfinv function", table 1: polynomials of w = -log(1 - x^2).
+CENTRAL = (  # of w - 2.5 for w < 5
+    2.81022636e-08,
+    3.43273939e-07,
+    -3.5233877e-06,
+    -4.39150654e-06,
+    0.00021858087,
+    -0.00125372503,
+    -0.00417768164,
+    0.246640727,
+    1.50140941,
+)
+TAIL = (  # of sqrt(w) - 3 for larger w
+    -0.000200214257,
+    0.000100950558,
+    0.00134934322,
+    -0.00367342844,
+    0.00573950773,
+    -0.0076224613,
+    0.00943887047,
+    1.00167406,
+    2.83297682,
+)
 
 
 def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
@@ -55,7 +79,8 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
         ) from error
     renamed = dict(zip((value.name for value in model.graph.input), order, strict=True))
     renamed |= dict(zip((value.name for value in model.graph.output), names, strict=True))
-    _rename(model.graph, renamed)
+    shorten(model)
+    rename(model.graph, renamed)
     for key, text in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, text
@@ -81,24 +106,41 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
     single operation.
     """
     name, params = equation.primitive.name, equation.params
-    if name == "platform_index":
-        return [np.int32(len(params["platforms"]) - 1)]
-    if name == "convolve":
-        images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
-        return [jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))]
     if name.startswith("random_"):
         raise NotImplementedError(f"{name}, which draws random numbers inside the program")
-    if name == "stack":
+    result = None
+    if name == "platform_index":
+        result = np.int32(len(params["platforms"]) - 1)
+    elif name == "convolve":
+        images, kernels = (jax.lax.squeeze(array, (0,)) for array in given)
+        result = jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))
+    elif name == "erf_inv":
+        result = _erf_inv(given[0])
+    elif name == "stack":
         axis = params.get("axis", params.get("dimension"))
-        return [jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)]
-    if name == "pad" and all(
+        result = jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)
+    elif name == "pad" and all(
         min(sides) >= 0 and not sides[2] for sides in params["padding_config"]
     ):
-        return [_padded(given[0], given[1], params["padding_config"])]
-    if name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
-        row, indices, values = given
-        return [_spread(row, indices, values)]
-    return None
+        result = _padded(given[0], given[1], params["padding_config"])
+    elif name == "scatter-add" and _is_one_row(given, params["dimension_numbers"]):
+        result = _spread(*given)
+    return None if result is None else [result]
+
+
+def _erf_inv(x: Array) -> Array:
+    """Computes the inverse error function by the polynomials of Giles (2010), as XLA does.
+
+    jax2onnx would take Newton steps, which lose all digits near 1 and -1 in float32.
+    """
+    w = -jnp.log((1.0 - x) * (1.0 + x))  # -log(1 - x^2) without cancellation
+    central = _polynomial(CENTRAL, w - 2.5)
+    tail = _polynomial(TAIL, jnp.sqrt(jnp.maximum(w, 5.0)) - 3.0)
+    return x * jnp.where(w < 5.0, central, tail)
+
+
+def _polynomial(coefficients: Sequence[float], w: Array) -> Array:
+    return functools.reduce(lambda value, next: value * w + next, coefficients, jnp.zeros_like(w))
 
 
 def _padded(values: Array, filling: Array, sides: Any) -> Array:
@@ -142,23 +184,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Renames values of a graph everywhere; a value that has one of the new names gets another."""
-    taken = {name for node in graph.node for name in node.output}
-    taken |= {value.name for value in graph.initializer}
-    moved = {name: f"{name}_inner" for name in taken & set(names.values())}
-    _rename_in(graph, moved | dict(names))
-
-
-def _rename_in(graph: Any, names: Mapping[str, str]) -> None:
-    for values in (graph.input, graph.output, graph.initializer, graph.value_info):
-        for value in values:
-            value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        for listed in (node.input, node.output):
-            listed[:] = [names.get(name, name) for name in listed]
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                _rename_in(inner, names)

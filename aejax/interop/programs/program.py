@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import evaluate, live
+from aejax.interop.programs.inline import live
+from aejax.interop.programs.rows import Rows, by_rows
 from aejax.interop.programs.weights import Packed, unpack
 from aejax.types import Array
 
@@ -110,24 +112,24 @@ def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], d
       traced: the program.
       packed: the weights that it needs.
     """
-    constants = {name for name, spec in traced.outputs.items() if not spec.shape}
 
     def run(arrays: Arrays) -> dict[str, Array]:
         weights = unpack(packed)
-
-        def one(example: Arrays) -> dict[str, Array]:
-            known = weights | {n: jax.lax.expand_dims(v, (0,)) for n, v in example.items()}
-            given = [
-                known[name] if name in known else jnp.zeros(aval.shape, aval.dtype)
-                for name, aval in zip(traced.arguments, traced.closed.in_avals, strict=True)
-            ]
-            found = evaluate(traced.closed, given)
-            return {
-                name: value if name in constants else jax.lax.squeeze(value, (0,))
-                for name, value in zip(traced.outputs, found, strict=True)
-            }
-
-        axes = {name: None if name in constants else 0 for name in traced.outputs}
-        return jax.vmap(one, out_axes=axes)({name: arrays[name] for name in traced.inputs})
+        given = [
+            Rows(arrays[name])
+            if name in traced.inputs
+            else weights.get(name, np.zeros(aval.shape, aval.dtype))  # no output depends on zeros
+            for name, aval in zip(traced.arguments, traced.closed.in_avals, strict=True)
+        ]
+        size = next(iter(arrays.values())).shape[0]
+        found = zip(traced.outputs.items(), by_rows(traced.closed, given), strict=True)
+        return {name: _rows(value, spec, size) for (name, spec), value in found}
 
     return run
+
+
+def _rows(value: Any, spec: jax.ShapeDtypeStruct, size: Any) -> Array:
+    """Returns an output's array; the one example that all rows share is repeated for each."""
+    if isinstance(value, Rows):
+        return value.array
+    return jnp.broadcast_to(value, (size, *spec.shape[1:])) if spec.shape else value

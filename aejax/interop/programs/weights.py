@@ -46,7 +46,7 @@ def pack(weights: Mapping[str, Any], stored: Stored) -> dict[str, Packed]:
     return {name: _packed(name, np.asarray(array), stored) for name, array in weights.items()}
 
 
-def unpack(packed: Mapping[str, Packed]) -> dict[str, Array]:
+def unpack(packed: Mapping[str, Packed]) -> dict[str, Array | np.ndarray]:
     """Returns name -> array, with rounded matrices converted back to float32.
 
     An exported program makes this conversion in every call.
@@ -70,8 +70,9 @@ def _packed(name: str, array: np.ndarray, stored: Stored) -> Packed:
     return Packed(np.rint(array / scale).astype(np.int8), scale)
 
 
-def _unpacked(packed: Packed) -> Array:
-    values = jnp.asarray(packed.values)
+def _unpacked(packed: Packed) -> Array | np.ndarray:
+    """Returns float32 numbers unchanged, so that a program can compute with them while traced."""
     if packed.scale is not None:
-        return values.astype(jnp.float32) * jnp.asarray(packed.scale)
-    return values.astype(jnp.float32) if values.dtype == jnp.bfloat16 else values
+        return jnp.asarray(packed.values).astype(jnp.float32) * packed.scale
+    half = packed.values.dtype == jnp.bfloat16
+    return jnp.asarray(packed.values).astype(jnp.float32) if half else packed.values

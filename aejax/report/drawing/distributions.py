@@ -1,4 +1,4 @@
-"""Strip plots: how several scores are distributed over seeds, one panel for each score."""
+"""Strip plots of scores: one panel for each score, with a point for each seed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from aejax.report.drawing.scatter import row_major
 from aejax.report.drawing.style import LIGHT, SIZE, Theme, canvas
 
-COLUMNS = 5
+COLUMNS = 5  # the number of panels in a row
 TILE = (1.66, 1.85)  # width and height of one panel with its title, in inches
 LEFT = 0.44  # space at the left of a panel's axes, in inches
 LEGEND, ROW = 0.1, 0.22  # margin of the legend and height of one of its rows, in inches
-LETTERS = 14  # characters of the legend that fit into an inch
+LETTERS = 14  # the number of characters of the legend that fit into an inch
 
 
 def distributions(
@@ -28,10 +28,10 @@ def distributions(
 
     Args:
       values: group -> score -> f[S], the values of its seeds; at most ten groups.
-      names: score -> title of its panel; the panels come in this order.
-      level: score -> a reference value, drawn as a dashed line.
+      names: score -> title of its panel; the panels are drawn in this order.
+      level: score -> a reference value, which is drawn as a dashed line.
       level_name: the legend entry of the dashed lines.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -71,7 +71,7 @@ def _panel(axes: Any, groups: list[Sequence[float]], theme: Theme) -> None:
         found = np.asarray(group, float)
         if not len(found):
             continue
-        # Points are spread sideways in the order of the seeds, or equal values would coincide.
+        # Points are spread sideways in the order of the seeds, so that equal values are visible.
         offsets = np.linspace(-0.26, 0.26, len(found)) if len(found) > 1 else np.zeros(1)
         colour = theme.classes[i]
         axes.scatter(i + offsets, found, s=9, color=colour, alpha=0.8, lw=0, zorder=3)

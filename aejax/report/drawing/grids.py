@@ -10,7 +10,7 @@ import numpy as np
 
 from aejax.report.drawing.style import DENSITY, DPI, LIGHT, SIZE, Theme, canvas
 
-ROOM = 860 * DENSITY  # width of the page's column, in device pixels
+ROOM = 860 * DENSITY  # width of the report page's column, in device pixels
 GAP = 6  # space between images, in device pixels
 CHARACTER, LINE = 14, 34  # width of a label's character and height of its line, in device pixels
 WIDE = 24  # extra space after a column in `gap_after`, in device pixels
@@ -21,8 +21,8 @@ class Layout(NamedTuple):
 
     x: np.ndarray  # i[C], the left edge of each column
     y: np.ndarray  # i[R], the upper edge of each row
-    enlarge: int  # the side of the square of device pixels that one image pixel becomes
-    reduce: int  # the side of the square of image pixels averaged into one; 1 if images fit
+    enlarge: int  # each image pixel is drawn as a square of enlarge x enlarge device pixels
+    reduce: int  # squares of reduce x reduce image pixels are first averaged; 1 if images fit
     width: int  # the width of the grid
     height: int  # the height of the grid
 
@@ -38,13 +38,13 @@ def image_grid(
     """Draws small images in rows and columns.
 
     Args:
-      images: grey f[R, C, H, W, 1] or colour f[R, C, H, W, 3], in [0, 1]; where an image is all
-        NaN, nothing is drawn.
+      images: grey f[R, C, H, W, 1] or colour f[R, C, H, W, 3], in [0, 1]; an image of NaN only is
+        left blank.
       row_labels: R texts at the left of the rows, or none.
       column_labels: C texts above the columns, or none.
       gap_after: the indices of the columns that are followed by a wider gap.
-      tile: the approximate side of one image in CSS pixels; less if the row would not fit.
-      theme: the colours.
+      tile: the approximate width of an image in CSS pixels; it is reduced if a row does not fit.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -75,14 +75,14 @@ def image_grid(
 def layout(
     shape: Sequence[int], room: int, gap_after: Sequence[int], tile: int, row: int = 0
 ) -> Layout:
-    """Computes positions and scale, so that images are about `tile` wide and rows fit `room`.
+    """Computes a layout in which images are about `tile` wide and rows at most `room` wide.
 
     Args:
       shape: the shape of the images, [R, C, H, W, ...].
       room: the maximum width of the grid, in device pixels.
       gap_after: the indices of the columns that are followed by a wider gap.
-      tile: the approximate side of one image in CSS pixels.
-      row: the minimum height of a row in device pixels, which its label needs.
+      tile: the approximate width of an image in CSS pixels.
+      row: the minimum height of a row in device pixels, so that its label fits.
     """
     rows, columns, height, width = shape[:4]
     fits = ((room - WIDE * len(gap_after)) / columns - GAP) / width
@@ -101,7 +101,7 @@ def layout(
 
 
 def mosaic(images: np.ndarray, place: Layout) -> np.ndarray:
-    """Copies the images into one RGBA array f[height, width, 4], transparent between them."""
+    """Returns the images in one RGBA array f[height, width, 4], transparent between them."""
     whole = np.zeros((place.height, place.width, 4), np.float32)
     for row, y in enumerate(place.y):
         for column, x in enumerate(place.x):

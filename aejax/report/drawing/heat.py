@@ -12,10 +12,10 @@ MARGINS = (0.62, 0.95, 0.5, 0.38)  # inches left, right, below and above the map
 
 
 def heat(values: np.ndarray, name: str, rows: str, columns: str, theme: Theme = LIGHT) -> Any:
-    """Draws values by row and column on a logarithmic scale of colours, with row 0 at the bottom.
+    """Draws a heat map with a logarithmic colour scale; row 0 is at the bottom.
 
     Args:
-      values: f[rows, columns], positive; NaN stays blank.
+      values: f[rows, columns], positive; cells with NaN are left blank.
       name: the name of the quantity, written above the map.
       rows: the label of the vertical axis.
       columns: the label of the horizontal axis.

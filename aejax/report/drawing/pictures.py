@@ -1,4 +1,4 @@
-"""Conversion of examples and weights to images: vectors become strips of grey."""
+"""Conversion of examples and weights to images; a vector becomes a strip of grey values."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 LONGEST = 256  # the longest vector that can be drawn as a strip
-# The colours of zero, positive and negative weights. Colour-blind readers can distinguish the last
-# two, orange and blue.
+# The colours of zero, positive and negative weights: grey, orange and blue. Colour-blind readers
+# can distinguish orange and blue.
 ZERO, ABOVE, BELOW = (0.94, 0.945, 0.95), (0.80, 0.36, 0.0), (0.10, 0.38, 0.70)
 
 
 class Look(NamedTuple):
-    """How the examples of a data set are drawn: their shape, and the values of black and white."""
+    """How examples of a data set are drawn: their shape, and the values drawn black and white."""
 
     low: float  # the value that is drawn black
     high: float  # the value that is drawn white
@@ -21,12 +21,12 @@ class Look(NamedTuple):
 
     @property
     def strips(self) -> bool:
-        """Whether an example is a vector, which is drawn as a strip of grey."""
+        """Returns whether an example is a vector, which is drawn as a strip of grey values."""
         return len(self.event) == 1
 
     @property
     def drawable(self) -> bool:
-        """Whether an example is an image with 1 or 3 channels, or a short enough vector."""
+        """Returns whether an example is an image of 1 or 3 channels, or a short enough vector."""
         if self.strips:
             return self.event[0] <= LONGEST
         return len(self.event) == 2 or (len(self.event) == 3 and self.event[2] in (1, 3))

@@ -29,8 +29,8 @@ def curves(
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S]), at most three of them.
       name: the name of the plotted quantity, which becomes the title.
-      log_steps: whether the step axis is logarithmic, on which the first steps are easier to see.
-      theme: the colours.
+      log_steps: whether the step axis is logarithmic, which makes the first steps easier to see.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -49,7 +49,7 @@ def curves(
         axes.set_yscale("log")
         _short_tick_labels(axes.yaxis)
     elif low >= 0:
-        # The margin that matplotlib adds must not reach below zero where no value does.
+        # If no value is negative, the margin that matplotlib adds must not extend below zero.
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     if log_steps:
         axes.set_xscale("log")
@@ -63,13 +63,13 @@ def curves(
 
 
 def _short_tick_labels(axis: Any) -> None:
-    """Labels the decades of a logarithmic axis 1, 10, 100, 1k, and no ticks between them."""
+    """Labels only the powers of ten on a logarithmic axis, in a short form such as 100 or 1k."""
     axis.set_major_formatter(lambda value, _: compact(value))
     axis.set_minor_formatter(lambda *_: "")
 
 
 def compact(value: float) -> str:
-    """Writes a number in few characters: 1, 10, 1k, 10k, 1M."""
+    """Returns a number as a short text, such as 1, 10, 1k, 10k or 1M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{unit}"
@@ -90,7 +90,7 @@ def histogram(
       name: the name of what is counted, which becomes the title.
       axis_name: the label of the axis of values.
       shares: whether the values are fractions in (0, 1]; their axis is logarithmic, in percent.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -105,7 +105,7 @@ def histogram(
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axes.xaxis.set_minor_formatter(lambda *_: "")
     elif whole:
-        # Room on both sides: a single value would otherwise fill the whole plot.
+        # The axis extends beyond the values, because a single bar would fill the whole plot.
         edges = np.arange(low - 3.5, high + 4)
         axes.set_xlim(edges[0], edges[-1])
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -131,8 +131,8 @@ def bars(
       values: f[N].
       name: the name of the plotted quantity, which becomes the title.
       axis_name: the label of the horizontal axis.
-      marked: bool[N], the bars that are drawn in colour, while the others are grey; None means all.
-      theme: the colours.
+      marked: bool[N], whether each bar is drawn in colour and not in grey; None: all are.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.

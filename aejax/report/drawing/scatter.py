@@ -9,7 +9,7 @@ import numpy as np
 
 from aejax.report.drawing.style import DPI, LIGHT, SIZE, WIDTH, Theme, canvas, legend, panel
 
-NAMED = 24  # the most classes whose names are written; more would hide the points
+NAMED = 24  # the largest number of names that are written; more would hide the points
 
 
 def scatter(
@@ -28,7 +28,7 @@ def scatter(
       classes: the names of the classes; for a class without a name, its index is written.
       axis_names: the labels of the two axes.
       equal: whether both axes have the same scale, so that distances can be compared.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
@@ -44,7 +44,7 @@ def scatter(
         axes.scatter(*points.T, s=size, color=theme.series[0], alpha=0.6, lw=0)
     else:
         colours = class_colours(len(present), theme)
-        # Points are drawn in random order, or the last class would hide the others.
+        # Points are drawn in random order, so that the last class does not hide the others.
         order = np.random.default_rng(0).permutation(len(points))
         index = np.searchsorted(present, labels)
         shades = [colours[i] for i in index[order]]
@@ -77,7 +77,7 @@ def scatter(
 
 
 def class_colours(count: int, theme: Theme = LIGHT) -> list[Any]:
-    """Returns a colour for each class: distinct ones for up to ten, else steps of a colour map."""
+    """Returns a colour for each class; for more than ten classes they come from a colour map."""
     if count <= len(theme.classes):
         return list(theme.classes[:count])
     from matplotlib import colormaps
@@ -99,11 +99,11 @@ def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) ->
 
 
 def _separate(axes: Any, written: Sequence[Any]) -> None:
-    """Moves texts apart that would overlap."""
+    """Moves overlapping texts apart."""
     axes.apply_aspect()
     renderer = axes.figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in written]
-    room = 0.9 * SIZE * DPI / 72  # pixels that the frame around a name takes
+    room = 0.9 * SIZE * DPI / 72  # the width of the frame around a name, in pixels
     sizes = np.array([(box.width + room, box.height + room) for box in boxes]).reshape(-1, 2)
     centres = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]).reshape(-1, 2) / 2
     places = axes.transData.inverted().transform(apart(centres, sizes))
@@ -120,7 +120,7 @@ def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarr
       rounds: the maximum number of passes over all pairs, after which boxes may still overlap.
 
     Returns:
-      f[n, 2], the new centres; boxes that overlap nothing are not moved.
+      f[n, 2], the new centres; boxes that do not overlap others keep their centres.
     """
     moved = np.array(centres, float)
     for _ in range(rounds):
@@ -141,5 +141,8 @@ def apart(centres: np.ndarray, sizes: np.ndarray, rounds: int = 200) -> np.ndarr
 
 
 def row_major(items: Sequence[Any], columns: int) -> list[Any]:
-    """Reorders legend entries so that they read row by row; matplotlib fills column by column."""
+    """Reorders legend entries so that they appear row by row.
+
+    Matplotlib fills the columns of a legend one after the other.
+    """
     return [item for column in range(columns) for item in items[column::columns]]

@@ -1,7 +1,7 @@
 """The style of all plots: two themes, one font size, and colours for colour-blind readers.
 
-Matplotlib is imported inside functions only, since it is optional. Figures are made through its
-object interface rather than pyplot, so drawing leaves no global state and works in any thread.
+Matplotlib is imported inside functions only, since it is optional. Figures are made without pyplot,
+so that drawing changes no global state and works in any thread.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from aejax.optional import needs
 # screens.
 DPI = 192  # device pixels per inch
 DENSITY = 2
-WIDTH = 4.3  # width of a plot in inches, so that two stand side by side on a wide page
-SIZE = 9.5  # font size in points, about that of the page's captions
+WIDTH = 4.3  # width of a plot in inches, so that a wide page has room for two side by side
+SIZE = 9.5  # font size in points, about that of the captions on the page
 
 
 class Theme(NamedTuple):
@@ -53,22 +53,22 @@ MARKS = "osD^vPX<>*hpd"  # the marks of the points of lines
 
 
 def line_look(place: int, theme: Theme) -> tuple[str, str]:
-    """Returns the colour and the mark of a line, by its place in the legend.
+    """Returns the colour and the mark of the line with the index `place` in the legend.
 
-    There are 14 colours and 13 marks. These numbers have no common divisor, so that 182 lines
-    differ in their colour or their mark.
+    There are 14 colours and 13 marks. Because these numbers have no common divisor, 14 * 13 lines
+    all differ in their colour or their mark.
     """
     colours = (*theme.classes, theme.ink, "#2a9d5c", "#d45087", "#5b7f00")
     return colours[place % len(colours)], MARKS[place % len(MARKS)]
 
 
 def canvas(width: float, height: float, theme: Theme) -> Any:
-    """Makes an empty figure.
+    """Returns an empty figure.
 
     Args:
       width: the width in inches.
       height: the height in inches.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure with the Agg backend.
@@ -78,7 +78,8 @@ def canvas(width: float, height: float, theme: Theme) -> Any:
     """
     agg = needs("matplotlib.backends.backend_agg", "drawing a figure")
     make = needs("matplotlib.figure", "drawing a figure").Figure
-    # Matplotlib truncates to whole pixels: rounding errors below one would lose a pixel.
+    # Matplotlib truncates sizes to whole pixels. Without the addition of 1e-3, a rounding error
+    # could remove a pixel.
     inches = [(round(side * DPI) + 1e-3) / DPI for side in (width, height)]
     figure = make(figsize=inches, dpi=DPI, facecolor=theme.paper)
     agg.FigureCanvasAgg(figure)
@@ -91,7 +92,7 @@ def panel(figure: Any, margins: tuple[float, float, float, float], theme: Theme)
     Args:
       figure: a matplotlib Figure.
       margins: the space left free at the left, right, bottom and top, in inches.
-      theme: the colours.
+      theme: the colours of the plot.
 
     Returns:
       A matplotlib Axes.

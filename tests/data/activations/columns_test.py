@@ -192,5 +192,5 @@ def test_a_transcoder_that_subtracts_its_outputs_bias_is_refused(store):
         ae.loop(learner, state, batches, steps=2)
     next(ae.loop(learner, state, TokenBatches(store.split("in"), size=16), steps=2, progress=False))
     wide = made.clone(decoder=ae.nets.Dictionary(D + 2))
-    with pytest.raises(ae.UserError, match="the input has 5 numbers and the output's bias 7"):
+    with pytest.raises(ae.UserError, match="an input has 5 values and the decoder's bias 7"):
         wide.init(jax.random.key(0), ae.Batch(X[0, 0], X[0, 0]))

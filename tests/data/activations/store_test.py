@@ -401,5 +401,5 @@ class TestWhole:
             activations(tmp_path).verify()
         shard.write_bytes(content)
         activations(tmp_path).verify()
-        with pytest.raises(ae.UserError, match="is no activation store"):
+        with pytest.raises(ae.UserError, match="holds no activation store"):
             activations(tmp_path / "none")

@@ -179,7 +179,7 @@ class TestMnist:
         content = bytearray(gzip.decompress(path.read_bytes()))
         content[-1] = 10
         path.write_bytes(gzip.compress(bytes(content)))
-        with pytest.raises(UserError, match="holds the label 10"):
+        with pytest.raises(UserError, match="has a label 10"):
             images("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
 
 

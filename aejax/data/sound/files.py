@@ -1,0 +1,120 @@
+"""Reads one sound file as 16-bit samples of one channel; says what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from aejax.errors import UserError
+from aejax.optional import needs
+
+SCALE = 32_768.0  # the stored value that becomes 1.0
+UNKNOWN = (0, 0xFFFFFFFF)  # lengths that programs write into a .wav header before they know better
+
+
+class Sound(NamedTuple):
+    """The samples of one file, before they are resampled."""
+
+    samples: np.ndarray  # i16[T], or f64[T] if the file has other samples or several channels
+    rate: int  # samples in a second
+    channels: int  # the channels of the file
+
+
+def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:
+    """Reads a .wav or .flac file.
+
+    Args:
+      content: the bytes of the file.
+      where: the path of the file, for error messages.
+      mix: whether the channels of a file with several are averaged.
+
+    Raises:
+      UserError: if the file is not a sound, is damaged or cut off, has several channels and `mix`
+        is False, or holds no samples or only silence.
+    """
+    soundfile = needs("soundfile", "reading sounds")
+    if content[:4] == b"RIFF":
+        _check_whole(content, where)
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate, channels, expected = file.samplerate, file.channels, file.frames
+            exact = file.subtype == "PCM_16" and channels == 1
+            samples = file.read(dtype="int16" if exact else "float64", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+        raise UserError(
+            f"{where} cannot be read as a sound ({reason}): restore it or remove it"
+        ) from error
+    if channels > 1 and not mix:
+        raise UserError(
+            f"{where} has {channels} channels: give mix=True (--mix) to average them, or convert "
+            "it to one channel"
+        )
+    if expected == 0 or len(samples) == 0:
+        raise UserError(f"{where} holds no samples: remove it")
+    if len(samples) < expected:
+        raise UserError(
+            f"{where} is cut off after {len(samples)} of {expected} samples: restore it or remove "
+            "it"
+        )
+    if not np.all(np.isfinite(samples)):
+        raise UserError(f"{where} holds samples that are no finite numbers: remove it")
+    samples = samples[:, 0] if channels == 1 else samples.mean(axis=1)
+    if not np.any(samples):
+        raise UserError(f"{where} holds nothing but silence: remove it")
+    return Sound(samples, rate, channels)
+
+
+def at_rate(sound: Sound, rate: int) -> np.ndarray:
+    """Resamples a sound if its rate differs, and rounds its samples to 16 bits, i16[T'].
+
+    Samples louder than full scale are clipped.
+    """
+    samples = sound.samples
+    if sound.rate != rate:
+        soxr = needs("soxr", "changing the sampling rate")
+        if samples.dtype == np.int16:
+            samples = samples / SCALE
+        samples = soxr.resample(samples, sound.rate, rate, quality="HQ")
+    if samples.dtype == np.int16:
+        return samples
+    return np.clip(np.round(samples * SCALE), -SCALE, SCALE - 1).astype(np.int16)
+
+
+def sound_paths(folder: Path) -> list[Path]:
+    """Returns the sorted paths of all sounds, which lie either in the folder or in subfolders.
+
+    Raises:
+      UserError: if there is no such folder, it holds no sounds, or sounds lie on both levels.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}: give the name of a data set, or a folder of sounds"
+        )
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (".wav", ".flac") and not path.name.startswith(".")
+    )
+    if not found:
+        raise UserError(f"{folder} holds no sounds: put files in it (.wav .flac)")
+    direct = [path for path in found if path.parent == folder]
+    if direct and len(direct) < len(found):
+        raise UserError(
+            f"{folder} holds both sounds, such as {direct[0].name}, and subfolders with sounds: "
+            "subfolders are classes, so move either all sounds into subfolders or none"
+        )
+    return found
+
+
+def _check_whole(content: bytes, where: str) -> None:
+    """Raises UserError if a .wav file is shorter than its header says; libsndfile would not."""
+    stated = int.from_bytes(content[4:8], "little")
+    if stated not in UNKNOWN and len(content) < stated + 8:
+        raise UserError(
+            f"{where} is cut off after {len(content)} of {stated + 8} bytes: restore it or remove "
+            "it"
+        )

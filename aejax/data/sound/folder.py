@@ -1,0 +1,62 @@
+"""Reads a folder of .wav and .flac files, whose subfolders, if there are any, are the classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aejax.data.sound.files import at_rate, read_sound, sound_paths
+from aejax.data.sound.recordings import Recordings
+from aejax.errors import UserError
+from aejax.optional import needs
+
+
+def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
+    """Reads all sounds of a folder, in the order of their paths.
+
+    Args:
+      folder: a folder of sounds, or of subfolders with sounds, one for each class.
+      rate: the sampling rate that all sounds are converted to; None: they must share one.
+      mix: whether the channels of a file are averaged.
+
+    Raises:
+      UserError: if a file is bad (see `files.read_sound`), or rates differ and none is given.
+    """
+    paths = sound_paths(folder)
+    sounds, rates, mixed = [], Counter(), 0
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): remove it") from error
+        sound = read_sound(content, str(path), mix)
+        own = sound.rate if rate is None else rate
+        if rate is None and rates and sound.rate not in rates:
+            raise UserError(
+                f"{path} has {sound.rate} Hz, but {paths[0]} has {next(iter(rates))}: give rate= "
+                "(--rate), to which all are converted"
+            )
+        rates[sound.rate] += 1
+        mixed += sound.channels > 1
+        samples = at_rate(sound, own)
+        if not np.any(samples):
+            raise UserError(f"{path} holds nothing but silence at {own} Hz: remove it")
+        sounds.append(samples)
+    final = next(iter(rates)) if rate is None else rate
+    facts: dict[str, Any] = {
+        f"resampled from {old} Hz": n for old, n in sorted(rates.items()) if old != final
+    }
+    if facts:
+        facts["resampler"] = f"soxr {needs('soxr', 'resampling').__version__}, HQ"
+    if mixed:
+        facts["mixed to one channel"] = mixed
+    columns, names = {}, {}
+    if any(path.parent != folder for path in paths):
+        of = [path.relative_to(folder).parts[0] for path in paths]
+        names["label"] = tuple(sorted(set(of)))
+        columns["label"] = np.asarray([names["label"].index(name) for name in of], np.int32)
+    name = folder.resolve().name
+    return Recordings(name, sounds, columns, names, final, "a folder of sounds", facts)

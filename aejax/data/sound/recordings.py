@@ -1,0 +1,80 @@
+"""Recordings of different lengths with their labels, as one file, and padded to one length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aejax.data import npz
+from aejax.errors import UserError
+
+FILE = "aejax.npz"
+
+
+class Recordings(NamedTuple):
+    """All recordings of a data set, in order."""
+
+    name: str
+    sounds: Sequence[np.ndarray]  # i16[T_n] each
+    columns: Mapping[str, np.ndarray]  # label i32[N] and label_* i32[N], where there are classes
+    names: Mapping[str, Sequence[str]]  # column -> the names of its values, where they have names
+    rate: int  # samples in a second
+    origin: str  # where the files came from, and whether their content was verified
+    facts: Mapping[str, Any]  # how files were changed, for the record of a run
+
+
+def write_recordings(path: Path, found: Recordings) -> None:
+    """Writes recordings in the form that `read_recordings` reads."""
+    lengths = np.asarray([len(sound) for sound in found.sounds], np.int32)
+    arrays = {"sound": np.concatenate(found.sounds), "length": lengths, **found.columns}
+    about = {
+        "name": found.name,
+        "names": {column: list(names) for column, names in found.names.items()},
+        "rate": found.rate,
+        "origin": found.origin,
+        "facts": dict(found.facts),
+    }
+    npz.save(path, arrays, about)
+
+
+def read_recordings(path: Path) -> Recordings:
+    """Reads the file that `write_recordings` wrote.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    arrays, about = npz.load(path)
+    flat, lengths = arrays.pop("sound"), arrays.pop("length")
+    sounds = np.split(flat, np.cumsum(lengths)[:-1])
+    rest = (about[key] for key in ("names", "rate", "origin", "facts"))
+    return Recordings(about["name"], sounds, arrays, *rest)
+
+
+def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarray], int]:
+    """Returns the columns of a split, with recordings padded by zeros, and how many were cut.
+
+    Args:
+      found: the recordings.
+      seconds: the length to pad to; longer recordings are cut. None: that of the longest.
+
+    Returns:
+      `sound` i16[N, T, 1], `length` i32[N], `share` f32[N] (length / T), the labels; and the
+      number of recordings cut.
+
+    Raises:
+      UserError: if `seconds` is no time of a sample or more.
+    """
+    longest = max(map(len, found.sounds))
+    size = longest if seconds is None else round(seconds * found.rate)
+    if size < 1:
+        raise UserError(f"seconds is {seconds}: give a time above 0, or None for the longest")
+    sound = np.zeros((len(found.sounds), size, 1), np.int16)
+    for row, samples in zip(sound, found.sounds, strict=True):
+        row[: len(samples), 0] = samples[:size]
+    lengths = np.asarray([min(len(samples), size) for samples in found.sounds], np.int32)
+    cut = sum(len(samples) > size for samples in found.sounds)
+    share = (lengths / size).astype(np.float32)
+    return {"sound": sound, "length": lengths, "share": share, **found.columns}, cut

@@ -1,0 +1,178 @@
+"""An autoregressive likelihood of sounds, sample by sample, conditioned on a slow map.
+
+    decoder       z -> a map f32[T / hop, conditioning], one vector for each frame of `hop` samples
+    log p(x | z)  = sum over samples of log p(sample | the `reach` samples before it, its frame)
+
+The samples before are read by one causal filter bank, so that a training step costs one matrix
+product of them and a draw keeps no state but the last `reach` samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from aejax.checks import check_count
+from aejax.contracts import Likelihood
+from aejax.errors import UserError
+from aejax.types import Array, Key
+
+Shape = tuple[int, ...]
+
+
+class WaveNet(nn.Module):
+    """Maps the samples before each sample, and its frame, to the parameters of its distribution.
+
+    Attributes:
+      outputs: the number of outputs for each sample.
+      channels: the number of channels; 0: the outputs are linear in the samples before.
+      layers: the number of gated layers after the filter bank.
+    """
+
+    outputs: int
+    channels: int
+    layers: int
+
+    @nn.compact
+    def __call__(self, past: Array, frames: Array) -> Array:
+        """Maps past f32[B, F, hop, reach] and frames f32[B, F, conditioning].
+
+        Returns:
+          f32[B, F, hop, outputs].
+        """
+        linear = nn.Dense(self.outputs, name="linear")(past)
+        if not self.channels:
+            return linear
+        hidden = _gate(nn.Dense(2 * self.channels, name="bank")(past) + self._given("bank", frames))
+        for i in range(self.layers):
+            inner = nn.Dense(2 * self.channels, name=f"layer_{i}")(hidden)
+            inner = _gate(inner + self._given(f"layer_{i}", frames))
+            hidden = hidden + nn.Dense(self.channels, name=f"output_{i}")(inner)
+        return linear + nn.Dense(self.outputs, name="output")(nn.silu(hidden))
+
+    def _given(self, name: str, frames: Array) -> Array:
+        """Projects the frames once, f32[B, F, 1, 2 channels], for all samples of each."""
+        width = 2 * self.channels
+        if not frames.shape[-1]:
+            return jnp.zeros((*frames.shape[:2], 1, width))
+        return nn.Dense(width, use_bias=False, name=f"frame_{name}")(frames)[:, :, None]
+
+
+def _gate(values: Array) -> Array:
+    """Computes tanh(a) sigmoid(b), where a and b are halves of the channels."""
+    signal, gate = jnp.split(values, 2, axis=-1)
+    return jnp.tanh(signal) * jax.nn.sigmoid(gate)
+
+
+class Wave(Likelihood):
+    """An autoregressive likelihood of sounds (after van den Oord et al. 2016a, with one filter).
+
+    A mask removes samples from the log-probability. Sounds are targets in [0, 1], such as mu-law
+    values; samples before the first one count as 1/2, which is silence.
+
+    Attributes:
+      observation: the likelihood of one sample given those before: `LogisticMixture`,
+        `DiscretisedLogistic`, or another likelihood of elements in [0, 1].
+      hop: the number of samples in a frame of the decoder's map.
+      conditioning: the number of channels of the map; 0: the map has one channel, which is ignored,
+        so that the likelihood is a model without latents.
+      channels: the number of channels of a layer; 0: a linear predictor.
+      reach: the number of samples before a sample that it depends on.
+      layers: the number of gated layers after the filter bank.
+    """
+
+    observation: Any
+    hop: int = 128
+    conditioning: int = 16
+    channels: int = 32
+    reach: int = 128
+    layers: int = 2
+    support = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError if a number is out of range."""
+        check_count(self, 1, "hop", "reach")
+        check_count(self, 0, "conditioning", "channels", "layers")
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Declares the net."""
+        self.net = WaveNet(math.prod(self._sample()), self.channels, self.layers)
+
+    def shape(self, event: Sequence[int]) -> Shape:
+        """Returns the shape of the map, one vector for each frame.
+
+        Raises:
+          UserError: if the event is not (T, 1) with a multiple T of the hop.
+        """
+        if len(event) != 2 or event[1] != 1 or event[0] % self.hop:
+            raise UserError(
+                f"Wave(hop={self.hop}) explains sounds (T, 1), where T is a multiple of the hop, "
+                f"but the target has shape {tuple(event)}: pad or cut the sounds"
+            )
+        return (event[0] // self.hop, max(self.conditioning, 1))
+
+    def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
+        """Computes log p of the target f32[B, T, 1] given a map f32[B, T / hop, F], f32[B]."""
+        parameters = self.parameters(prediction, target)
+        return self.observation.log_prob(parameters, target, mask)
+
+    def parameters(self, prediction: Array, target: Array) -> Array:
+        """Computes for each sample the parameters of `observation`, given the samples before."""
+        size, length = target.shape[:2]
+        padded = jnp.pad(_centred(target[..., 0]), ((0, 0), (self.reach, 0)))[:, :-1]
+        place = np.arange(length)[:, None] + np.arange(self.reach)
+        past = jnp.take(padded, place.reshape((-1, self.hop, self.reach)), axis=1)
+        output = self.net(past, prediction[..., : self.conditioning])
+        return output.reshape((size, length, *self._sample()))
+
+    def sample(self, key: Key, prediction: Array) -> Array:
+        """Draws sounds sample by sample, f32[B, T, 1]; no gradient flows through them."""
+        return self._draw(key, prediction)[0]
+
+    def mean(self, prediction: Array) -> Array:
+        """Estimates the expected sound, f32[B, T, 1]; no gradient flows through it.
+
+        One sound is drawn with a fixed key, and the result is the expectation of each sample given
+        the earlier ones of that sound, as in `PixelCNN`.
+        """
+        return self._draw(jax.random.key(0), prediction)[1]
+
+    def _draw(self, key: Key, prediction: Array) -> tuple[Array, Array]:
+        """Draws a sound; returns it, and each sample's expectation given the earlier ones."""
+        net, net_variables = self.net.unbind()
+        observation, variables = self.observation.unbind()
+        net_variables, variables, prediction = jax.lax.stop_gradient(
+            (net_variables, variables, prediction)
+        )
+        size, frames = prediction.shape[:2]
+
+        def draw(past: Array, i: Array) -> tuple[Array, tuple[Array, Array]]:
+            frame = jax.lax.dynamic_slice_in_dim(prediction, i // self.hop, 1, axis=1)
+            output = net.apply(net_variables, past[:, None, None], frame[..., : self.conditioning])
+            output = output.reshape((size, 1, *self._sample()))  # pyright: ignore[reportAttributeAccessIssue]
+            noise = jax.random.fold_in(key, i)
+            drawn = observation.apply(variables, noise, output, method="sample")
+            expected = observation.apply(variables, output, method="mean")
+            past = jnp.concatenate([past[:, 1:], _centred(drawn[..., 0])], axis=1)
+            return past, (drawn[:, 0], expected[:, 0])
+
+        start = jnp.zeros((size, self.reach))
+        _, found = jax.lax.scan(draw, start, jnp.arange(frames * self.hop))
+        drawn, expected = (jnp.moveaxis(values, 0, 1) for values in found)
+        return drawn, expected
+
+    def _sample(self) -> Shape:
+        """Returns the shape of the observation's parameters for one sample, which has one value."""
+        return self.observation.shape((1, 1))[1:]
+
+
+def _centred(values: Array) -> Array:
+    """Maps values in [0, 1] to [-1, 1], so that zeros before the first sample are silence."""
+    return 2.0 * values - 1.0

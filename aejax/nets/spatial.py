@@ -1,0 +1,67 @@
+"""Convolutional nets whose code is a map: one vector for each patch of a picture.
+
+They take no context, so that what a picture shows must stand in its codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.errors import UserError
+from aejax.nets.convolution import Convolution, TransposedConvolution
+from aejax.types import Array
+
+
+class SpatialEncoder(nn.Module):
+    """Encodes pictures by convolutions, each of which halves height and width, and one more.
+
+    Attributes:
+      widths: the number of channels of each convolution.
+    """
+
+    widths: Sequence[int] = (32, 32)
+
+    @nn.compact
+    def __call__(self, values: Array) -> Array:
+        """Maps [B, H, W, C] to f32[B, H / 2^n, W / 2^n, widths[-1]] by n = len(widths) stages."""
+        hidden = values
+        for i, width in enumerate(self.widths):
+            hidden = nn.silu(Convolution(width, (4, 4), 2, name=f"down_{i}")(hidden))
+        return Convolution(self.widths[-1], (3, 3), name="mix")(hidden)
+
+
+class SpatialDecoder(nn.Module):
+    """Decodes maps to pictures by one convolution and stages that double height and width.
+
+    Attributes:
+      shape: (height, width, channels) of one output; height and width are multiples of 2^n for n
+        stages.
+      widths: the number of channels of each stage's input.
+    """
+
+    shape: Sequence[int]
+    widths: Sequence[int] = (32, 32)
+
+    @nn.compact
+    def __call__(self, values: Array) -> Array:
+        """Maps f32[B, H / 2^n, W / 2^n, C] to f32[B, *shape].
+
+        Raises:
+          UserError: if the map has another size.
+        """
+        factor = 2 ** len(self.widths)
+        size = (values.shape[1] * factor, values.shape[2] * factor)
+        if size != tuple(self.shape[:2]):
+            raise UserError(
+                f"SpatialDecoder makes pictures of {size[0]}x{size[1]} from maps of "
+                f"{values.shape[1]}x{values.shape[2]}, but its shape is {tuple(self.shape)}: "
+                "change the positions of the bottleneck or the stages"
+            )
+        hidden = Convolution(self.widths[0], (3, 3), name="mix")(values)
+        for i, width in enumerate((*self.widths[1:], self.shape[2])):
+            up = TransposedConvolution(width, (4, 4), (2, 2), name=f"up_{i}")
+            hidden = up(nn.silu(hidden))
+        return hidden.astype(jnp.float32)

@@ -1,0 +1,64 @@
+"""Opens a finished run of a dictionary of a language model, with the model that it reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import aejax as ae
+from aejax import language as lm
+from aejax.errors import UserError
+from experiments.shared.experiment import named
+from experiments.shared.lm import LanguageNumbers
+
+
+class Opened(NamedTuple):
+    """A dictionary, the language model that it was trained on, and the settings of the run."""
+
+    dictionary: ae.dictionary.Plain
+    model: lm.Transformer
+    variables: Any
+    tokenizer: lm.Tokenizer
+    config: Any  # the experiment's config
+    experiment: Any
+    reads: str  # the hook whose values the dictionary encodes
+    writes: str  # the hook whose values it rebuilds
+
+
+def open_dictionary(run: pathlib.Path, model: pathlib.Path | None = None, seed: int = 0) -> Opened:
+    """Opens a run of lm-sae or lm-transcoder, or the folder of one of its dictionaries.
+
+    Args:
+      run: the folder, such as runs/lm-sae or runs/lm-sae/batchtopk.
+      model: the model's file if it is no longer where the run found it.
+      seed: the index of the dictionary if several seeds were trained.
+
+    Raises:
+      UserError: if it is a run of another kind, or the model is missing or another one.
+    """
+    experiment = named(run)
+    if not issubclass(experiment.config, LanguageNumbers):
+        raise UserError(
+            f"{run} is a run of {experiment.name}: give the folder of a run of lm-sae or "
+            "lm-transcoder"
+        )
+    settings = ae.load(run, parts=()).config.__dict__
+    config = experiment.config(**settings)
+    lists = {k: tuple(v) for k, v in vars(config).items() if isinstance(v, list)}
+    config = dataclasses.replace(config, **lists)
+    if model is not None:
+        config = dataclasses.replace(config, model=str(model))
+    dictionary = lm.load_dictionary(run, seed)
+    if dictionary.source is None or dictionary.source.reads is None:
+        raise UserError(f"{run} does not record the hook that its dictionary reads: train it again")
+    lm.check_model(dictionary, config.model)
+    reads = dictionary.source.reads
+    return Opened(
+        dictionary,
+        *lm.load(config.model),
+        config,
+        experiment,
+        reads,
+        dictionary.source.writes or reads,
+    )

@@ -1,0 +1,202 @@
+"""What is measured of sounds of spoken digits: by independent classifiers, and by distance.
+
+Classifiers of digit and speaker are trained on the spectrograms of real recordings alone. Samples
+are turned into sounds first, and the classifiers hear their spectrograms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import aejax as ae
+from aejax.data import Split, changed
+from aejax.data.sound import changes as sound_changes
+from aejax.data.sound import spoken_digit
+from aejax.data.split import fingerprint
+from aejax.evaluation.generation import frechet_distance, spread
+from aejax.sound import Mel, stft_distance
+from aejax.types import Batch, Key
+from experiments.shared import recognition
+from experiments.shared.mels import SCALE, features_of, spectrograms
+from experiments.shared.training import Job
+
+NAMES = spoken_digit.SPEAKERS  # the speakers, by index
+DIGITS, SPEAKERS = 10, len(NAMES)
+PROMPT_SEED = 16  # seed of the digits, speakers and durations of samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """Sets the target to a known factor, i32[B], for a classifier of it."""
+
+    name: str
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Applies the change to one batch; nothing is masked."""
+        target = jnp.asarray(arrays[f"label_{self.name}"], jnp.int32)
+        return batch._replace(target=target, context=None, mask=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Sets the context to digit and speaker, one-hot; a speaker held out of training is zeros."""
+
+    held_out: int | None = None  # the index of that speaker
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Applies the change to one batch."""
+        context = prompt(arrays["label_digit"], arrays["label_speaker"], self.held_out)
+        return batch._replace(context=context)
+
+
+def prompt(digit: Any, speaker: Any, held_out: int | None = None) -> jax.Array:
+    """Returns the one-hot vectors of digits and speakers, f32[N, DIGITS + SPEAKERS]."""
+    who = jax.nn.one_hot(speaker, SPEAKERS)
+    if held_out is not None:
+        who = jnp.where((jnp.asarray(speaker) == held_out)[:, None], 0.0, who)
+    return jnp.concatenate([jax.nn.one_hot(digit, DIGITS), who], axis=-1)
+
+
+def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
+    """Returns the jobs of the two classifiers, of spectrograms."""
+    jobs = {}
+    for name, classes in (("digit", DIGITS), ("speaker", SPEAKERS)):
+        job = recognition.job(classes, steps)
+        scaled = ae.nets.Standardised(job.model.encoder, *SCALE)
+        jobs[name] = job._replace(
+            model=job.model.clone(encoder=scaled),
+            view=lambda split, name=name: changed(
+                sound_changes.spectrograms(split, mel), Column(name)
+            ),
+        )
+    return jobs
+
+
+class Prompts(NamedTuple):
+    """What samples are asked for: one digit, speaker and duration each."""
+
+    digit: np.ndarray  # i32[N]
+    speaker: np.ndarray  # i32[N]
+    length: np.ndarray  # i32[N], samples
+    context: np.ndarray  # f32[N, DIGITS + SPEAKERS + 1], as a model is given it
+
+
+def prompts(train: Split, each: int, samples: int) -> Prompts:
+    """Draws `each` prompts of every digit, whose speaker and duration are a train recording's.
+
+    Args:
+      train: the train recordings.
+      each: the number of prompts of a digit.
+      samples: the padded length of a sound.
+    """
+    random = np.random.default_rng(PROMPT_SEED)
+    digits = train.factors["digit"]
+    rows = [random.choice(np.flatnonzero(digits == d), each) for d in range(DIGITS)]
+    chosen = np.concatenate(rows)
+    digit, speaker = digits[chosen], train.factors["speaker"][chosen]
+    length = np.asarray(train.arrays["length"])[chosen]
+    share = (length / samples).astype(np.float32)[:, None]
+    context = np.concatenate([np.asarray(prompt(digit, speaker)), share], axis=1)
+    return Prompts(digit, speaker, length, context)
+
+
+class Hearing(NamedTuple):
+    """The trained classifiers of one seed."""
+
+    mel: Mel
+    digit: recognition.Classifier
+    speaker: recognition.Classifier
+
+    def heard(self, sounds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Returns the spectrograms that the classifiers read of sounds f32[N, T]."""
+        return spectrograms(self.mel, sounds, lengths)
+
+
+def of_each_digit(split: Split) -> np.ndarray:
+    """Returns the index of one recording of each digit, by speakers in turn, i64[DIGITS]."""
+    digit, speaker = split.factors["digit"], split.factors["speaker"]
+    there = np.unique(speaker)
+    wanted = [(d, there[d % len(there)]) for d in range(DIGITS)]
+    return np.asarray([np.flatnonzero((digit == d) & (speaker == s))[0] for d, s in wanted])
+
+
+def some(split: Split, rows: np.ndarray) -> Split:
+    """Returns a split of some of the recordings."""
+    arrays = split.rows(rows)
+    return dataclasses.replace(split, arrays=arrays, fingerprint=fingerprint(arrays))
+
+
+def described(split: Split, i: int) -> str:
+    """Returns what a recording is, such as "7 by theo"."""
+    return f"{split.factors['digit'][i]} by {NAMES[split.factors['speaker'][i]]}"
+
+
+def waves(split: Split) -> np.ndarray:
+    """Returns all sounds of a split, f32[N, T], in [-1, 1]."""
+    return np.asarray(split.arrays["sound"], np.float32)[..., 0] / 32_768.0
+
+
+def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
+    """Returns the accuracy of the classifiers on real recordings."""
+    real = hearing.heard(waves(test), test.arrays["length"])
+    return {
+        f"classifier_{name}_accuracy": float(
+            recognition.recognised(getattr(hearing, name), real, test.factors[name]).mean()
+        )
+        for name in ("digit", "speaker")
+    }
+
+
+def sampled(
+    hearing: Hearing, sounds: np.ndarray, asked: Prompts, real: Split, other: Split
+) -> dict[str, float]:
+    """Scores samples: which share is recognised, how varied and how far from real ones they are.
+
+    Args:
+      hearing: the classifiers.
+      sounds: f32[N, T], one for each prompt.
+      asked: the prompts.
+      real: real recordings that no model was trained on.
+      other: other real recordings, whose distance to `real` is shown beside that of the samples.
+    """
+    spectra = hearing.heard(sounds, asked.length)
+    right = recognition.recognised(hearing.digit, spectra, asked.digit)
+    named = recognition.recognised(hearing.speaker, spectra, asked.speaker)
+    found = {"recognised": float(right.mean()), "speaker_recognised": float(named.mean())}
+    each = [right[asked.digit == d].mean() for d in range(DIGITS)]
+    found["recognised_least"] = float(min(each))
+    truth = hearing.heard(waves(real), real.arrays["length"])
+    own, true = (features_of(hearing.digit, x) for x in (spectra, truth))
+    labels = real.factors["digit"]
+    inside = [
+        [spread(x[y == d]) for d in range(DIGITS)] for x, y in ((own, asked.digit), (true, labels))
+    ]
+    found["spread_of_real"] = float(np.mean(inside[0]) / np.mean(inside[1]))
+    random = np.random.default_rng(PROMPT_SEED)
+    some = random.permutation(len(own))[: len(true)]
+    found["classifier_frechet"] = frechet_distance(true, own[some])
+    rows = random.permutation(len(other))[: len(true)]
+    second = features_of(
+        hearing.digit, hearing.heard(waves(other)[rows], other.arrays["length"][rows])
+    )
+    return {**found, "classifier_frechet_real": frechet_distance(true, second)}
+
+
+def distance(first: np.ndarray, second: np.ndarray, lengths: np.ndarray) -> float:
+    """Returns the mean multi-resolution STFT distance of sounds f32[N, T] from true ones."""
+
+    def run(x: Any, y: Any, length: Any) -> Any:
+        mask = (jnp.arange(x.shape[1])[None] < length[:, None]).astype(jnp.float32)
+        return stft_distance(x, y, mask)
+
+    step, found = jax.jit(run), []
+    for start in range(0, len(first), 100):
+        part = slice(start, start + 100)
+        found.append(np.asarray(step(first[part], second[part], lengths[part])))
+    return float(np.concatenate(found).mean())

@@ -1,0 +1,57 @@
+"""Sections with players for the pages of experiments on spoken digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aejax.data import Split
+from aejax.report import Clip, Section
+from experiments.shared import spoken
+
+
+def clip(name: str, caption: str, samples: np.ndarray, length: int, rate: int) -> Clip:
+    """Returns a clip of the first `length` samples."""
+    return Clip(name, caption, np.asarray(samples)[: int(length)], rate)
+
+
+def samples(sounds: np.ndarray, asked: spoken.Prompts, rate: int) -> Section:
+    """Shows a sample for each prompt."""
+    clips = [
+        clip(
+            f"sample-{i}",
+            f"{asked.digit[i]} by {spoken.NAMES[asked.speaker[i]]}",
+            sounds[i],
+            asked.length[i],
+            rate,
+        )
+        for i in range(len(sounds))
+    ]
+    text = "Each sound is drawn from the prior given a digit, a speaker and a duration."
+    return Section("Draws given digit and speaker", text, clips=clips)
+
+
+def side_by_side(
+    kinds: Mapping[str, np.ndarray], shown: Split, rate: int, rows: int = 4
+) -> Section:
+    """Shows recordings of the test split beside what models make of them.
+
+    Args:
+      kinds: name of a model, or "recording" -> f32[N, T].
+      shown: the N recordings.
+      rate: the number of samples in a second.
+      rows: how many of them are shown.
+    """
+    clips = [
+        clip(
+            f"rebuilt-{i}-{k}",
+            f"{spoken.described(shown, i)}: {name}",
+            sounds[i],
+            shown.arrays["length"][i],
+            rate,
+        )
+        for i in range(rows)
+        for k, (name, sounds) in enumerate(kinds.items())
+    ]
+    return Section("Test recordings, rebuilt", "The first of each row is real.", clips=clips)

@@ -1,0 +1,263 @@
+"""Autoencoders of spoken digits: a latent space of sounds that one can hear.
+
+    python -m experiments spoken-digit-vae --manual-dir FOLDER --seeds 3
+
+FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers. The
+variational autoencoder models log-mel spectrograms given digit, speaker and duration; Griffin-Lim
+turns them into sounds. Classifiers of digit and speaker, trained on real recordings alone, judge
+the sounds: samples, and test recordings whose speaker or digit was changed. `--held-out theo` keeps
+a speaker for the test split. The page plays all of them.
+
+One seed took 33 minutes at the lowest priority of 2 busy CPU cores. Expect from it: classifiers
+98.0 % (digit) and 99.7 % (speaker) on test; 94.8 % of samples are recognised (84 % of the worst
+digit), with 0.95 of the spread of real ones; a changed speaker keeps the digit in 96.7 % and is
+named as the new speaker in 96.7 %; NLL 678.6 nats with 16 active units. "griffin-lim of the true
+mel" bounds what any model of these spectrograms can sound like.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import aejax as ae
+from aejax import evaluation
+from aejax.data import Split
+from aejax.data.sound.changes import before
+from aejax.evaluation.principal import principal, project, rebuild
+from aejax.report import Section
+from aejax.sound import Mel
+from experiments.shared import mels, recognition, spoken, spoken_page
+from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.place import Place, say
+from experiments.shared.training import Job, Numbers, check
+from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
+
+MEL = Mel(rate=8_000, size=512, hop=128, bands=40)
+SECONDS = 1.024  # 8,192 samples; of the 3,000 recordings 17 in train are longer, and cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Numbers):
+    """The settings of the experiment, each a flag of the command."""
+
+    steps: int = 1_500  # optimiser steps
+    batch: int = 32  # examples in a batch
+    chunk: int = 300  # steps in one compiled call
+    width: int = 16  # channels of the first convolution
+    latents: int = 16  # number of latents
+    learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
+    warmup: int = 500  # steps over which the weight of the rate grows from 0
+    classifier_steps: int = 800  # optimiser steps of each classifier
+    held_out: str | None = None  # a speaker who is the test split; None: recordings 0 to 4 of all
+    nll_draws: int = 100  # samples of the importance-weighted NLL
+    samples: int = 50  # samples drawn of each digit
+
+
+def data(config: Config, place: Place) -> Splits:
+    """Returns train, validation and test recordings."""
+    return ae.data.sounds(
+        "spoken_digit",
+        seconds=SECONDS,
+        data_dir=place.data_dir,
+        manual_dir=place.manual_dir,
+        held_out=config.held_out,
+    )
+
+
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
+    """Returns name -> `Job`: the two autoencoders, and the classifiers of digit and speaker."""
+    check(config, "width", "latents", "classifier_steps", "nll_draws", "samples")
+    sizes = mels.Sizes(-(-event[0] // MEL.hop), MEL.bands, config.width, config.latents)
+    beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    view = mels.view(MEL, _given(config))
+    rest = {"average": 0.998, "view": view}
+    watched = ae.watch(squared_error=ae.losses.squared_error)
+    plain = ae.merge(ae.reconstruction(), watched)
+    return {
+        "vae": Job(mels.vae(sizes), mels.objective(beta), optax.adam(schedule), **rest),
+        "plain": Job(mels.plain(sizes), plain, optax.adam(schedule), **rest),
+        **spoken.classifiers(MEL, config.classifier_steps),
+    }
+
+
+def _given(config: Config) -> spoken.Given:
+    held_out = config.held_out
+    return spoken.Given(spoken.NAMES.index(held_out) if held_out in spoken.NAMES else None)
+
+
+def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """Measures the autoencoders on the test split, for each seed."""
+    done, others = trained["vae"], trained["plain"]
+    readers = {name: trained[name] for name in ("digit", "speaker")}
+    rows: list[dict[str, Any]] = []
+    for i, variables in enumerate(evaluation.each(done.variables, done.seeds)):
+        say(f"seed {config.seed + i}: samples, swaps and distances")
+        hearing = spoken.Hearing(MEL, *(_reader(member, i) for member in readers.values()))
+        own = evaluation.member(others.variables, i)
+        rows.append(_measured(config, hearing, (done.job, variables), (others.job, own), splits))
+    return {name: _stacked([row[name] for row in rows]) for name in rows[0]}
+
+
+def _stacked(values: list[Any]) -> Any:
+    """Stacks values of each seed, or mappings of such values."""
+    if isinstance(values[0], Mapping):
+        return {name: _stacked([each[name] for each in values]) for name in values[0]}
+    return np.asarray(values)
+
+
+def _reader(member: Any, i: int) -> recognition.Classifier:
+    return recognition.reader(member.job.model, evaluation.member(member.variables, i))
+
+
+def _measured(
+    config: Config, hearing: spoken.Hearing, done: Any, others: Any, splits: Splits
+) -> dict[str, Any]:
+    """Returns the figures of one seed: those of the VAE, and a mapping for each baseline."""
+    (job, variables), (plain_job, plain_variables) = done, others
+    train, _, test = splits
+    key, seen = jax.random.key(TEST_SEED), job.view(test)
+    nll = evaluation.means(evaluation.nll(job.model, variables, seen, key, draws=config.nll_draws))
+    bound = evaluation.means(evaluation.elbo(job.model, variables, seen, key, draws=10))
+    found: dict[str, Any] = {**spoken.accuracies(hearing, test), **bound, **nll}
+    found["active_units"] = evaluation.active_units(job.model, variables, seen).count
+    asked = spoken.prompts(train, config.samples, test.event[0])
+    drawn = mels.means(job.model, variables, jax.random.key(SAMPLE_SEED), asked.context)
+    found |= spoken.sampled(hearing, mels.sounds(MEL, drawn, asked.length), asked, test, train)
+    found |= _swapped(hearing, job, variables, seen, test)
+    real, lengths = spoken.waves(test), np.asarray(test.arrays["length"])
+    batch = next(seen.batches(len(seen)))
+    x = np.asarray(batch.x)
+    inside = np.asarray(before(MEL.frames(jnp.asarray(lengths)), x.shape[1]))[..., None, None]
+    rebuilt = {
+        "vae": evaluation.decoding.reconstruct(job.model, variables, batch),
+        "plain": evaluation.decoding.reconstruct(plain_job.model, plain_variables, batch),
+        "pca": _by_pca(next(job.view(train).batches(len(train))).x, x, config.latents),
+        "griffin-lim of the true mel": x,
+    }
+    scores = {}
+    for name, spectra in rebuilt.items():
+        made = mels.sounds(MEL, spectra, lengths)
+        heard = hearing.heard(made, lengths)
+        right = recognition.recognised(hearing.digit, heard, test.factors["digit"])
+        error = np.sum(np.square(spectra - x) * inside) / (inside.sum() * x.shape[2])
+        scores[name] = {
+            "mean_square_error": float(error),
+            "stft_distance": spoken.distance(real, made, lengths),
+            "reconstruction_recognised": float(right.mean()),
+        }
+    return {**found, **scores.pop("vae"), **scores}
+
+
+def _by_pca(train: Any, test: Any, latents: int) -> np.ndarray:
+    components = principal(np.asarray(train), latents)
+    return rebuild(components, project(components, test)).reshape(test.shape).astype(np.float32)
+
+
+def _swapped(
+    hearing: spoken.Hearing, job: Job, variables: Any, seen: Split, test: Split
+) -> dict[str, float]:
+    """Gives each test recording another speaker, then another digit; scores what is recognised."""
+    batch, lengths = next(seen.batches(len(seen))), np.asarray(test.arrays["length"])
+    digit, speaker = test.factors["digit"], test.factors["speaker"]
+    share = np.asarray(batch.context)[:, -1:]
+    found = {}
+    for what, size in (("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS)):
+        turn = 1 + np.arange(len(test)) % (size - 1)  # every other one as often
+        new = {"digit": digit, "speaker": speaker}
+        new[what] = (new[what] + turn) % size
+        asked = np.asarray(spoken.prompt(new["digit"], new["speaker"]))
+        context = np.concatenate([asked, share], axis=1)
+        made = mels.sounds(MEL, mels.recoded(job.model, variables, batch, context), lengths)
+        heard = hearing.heard(made, lengths)
+        for name in ("digit", "speaker"):
+            right = recognition.recognised(getattr(hearing, name), heard, new[name])
+            found[f"{what}_swapped_{name}_recognised"] = float(right.mean())
+    return found
+
+
+def page(config: Config, models: Models, splits: Splits) -> Page:
+    """Builds the report page, with players: draws, reconstructions, paths and swaps."""
+    train, _, test = splits
+    model, variables = models["vae"]
+    asked = spoken.prompts(train, 2, test.event[0])
+    drawn = mels.means(model, variables, jax.random.key(SAMPLE_SEED), asked.context)
+    shown = spoken.some(test, spoken.of_each_digit(test))
+    view = mels.view(MEL, _given(config))
+    batch, lengths = next(view(shown).batches(len(shown))), shown.arrays["length"]
+    rebuilt = {
+        "Griffin-Lim of its mel": np.asarray(batch.x),
+        "VAE": evaluation.decoding.reconstruct(model, variables, batch),
+        "plain": evaluation.decoding.reconstruct(*models["plain"], batch),
+    }
+    kinds = {name: mels.sounds(MEL, spectra, lengths) for name, spectra in rebuilt.items()}
+    sections = [
+        spoken_page.samples(mels.sounds(MEL, drawn, asked.length), asked, MEL.rate),
+        spoken_page.side_by_side({"recording": spoken.waves(shown), **kinds}, shown, MEL.rate),
+        _paths(model, variables, batch, shown),
+        *_swaps(model, variables, batch, shown),
+    ]
+    return Page("Spoken digits", __doc__ or "", sections)
+
+
+def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section:
+    """Shows the way between the codes of recordings 0 and 3, and of 1 and 7."""
+    shares, lengths = np.linspace(0.0, 1.0, 6), np.asarray(shown.arrays["length"])
+    pairs = ((0, 3), (1, 7))
+    first, second = (
+        jax.tree.map(lambda a, i=i: a[np.asarray(i)], batch) for i in zip(*pairs, strict=True)
+    )
+    clips = []
+    found = mels.between(model, variables, first, second, shares)
+    for row, (i, j) in zip(found, pairs, strict=True):
+        size = np.round((1 - shares) * lengths[i] + shares * lengths[j]).astype(np.int32)
+        made = mels.sounds(MEL, row, size)
+        way = f"of the way from {spoken.described(shown, i)} to {spoken.described(shown, j)}"
+        clips += [
+            spoken_page.clip(
+                f"path-{i}-{j}-{k}", f"{100 * share:.0f} % {way}", made[k], size[k], MEL.rate
+            )
+            for k, share in enumerate(shares)
+        ]
+    text = "Codes and contexts move along a straight line in the noise of the prior's flow."
+    return Section("Between two recordings", text, clips=clips)
+
+
+def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Section]:
+    """Shows a recording as every speaker, and another as every digit."""
+    sections = []
+    titles = {"speaker": "Another speaker", "digit": "Another digit"}
+    for row, (what, size) in enumerate((("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS))):
+        one = jax.tree.map(lambda a, i=row, n=size: np.repeat(a[i : i + 1], n, axis=0), batch)
+        new = {name: np.full(size, shown.factors[name][row]) for name in ("digit", "speaker")}
+        new[what] = np.arange(size)
+        context = np.asarray(spoken.prompt(new["digit"], new["speaker"]))
+        context = np.concatenate([context, np.asarray(one.context)[:, -1:]], axis=1)
+        length = np.full(size, shown.arrays["length"][row])
+        made = mels.sounds(MEL, mels.recoded(model, variables, one, context), length)
+        names = spoken.NAMES if what == "speaker" else range(spoken.DIGITS)
+        clips = [
+            spoken_page.clip(
+                f"{what}-{k}",
+                f"{spoken.described(shown, row)} as {name}",
+                made[k],
+                length[k],
+                MEL.rate,
+            )
+            for k, name in enumerate(names)
+        ]
+        text = f"The code of one recording, decoded with every {what} as the context."
+        sections.append(Section(titles[what], text, clips=clips))
+    return sections
+
+
+EXPERIMENT = Experiment(
+    name="spoken-digit-vae", config=Config, data=data, build=build, figures=figures, page=page
+)
