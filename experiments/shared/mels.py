@@ -49,7 +49,7 @@ def _model(sizes: Sizes, bottleneck: Any, prior: Any) -> ae.Autoencoder:
     decoder = ae.nets.Transposed(
         (sizes.frames, sizes.bands, 1), widths[::-1], features=16 * width, activation=smooth
     )
-    likelihood = ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(), *SCALE)
+    likelihood = ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(start=1.0), *SCALE)
     return ae.Autoencoder(
         ae.nets.Standardised(encoder, *SCALE), bottleneck, decoder, prior, likelihood
     )

@@ -14,7 +14,7 @@ from aejax.data.sound.files import SCALE
 from aejax.data.sound.folder import read_folder
 from aejax.data.sound.recordings import Recordings, padded
 from aejax.data.sound.spoken_digit import NAME, RATE, spoken_digit
-from aejax.data.splitting import Splits, divide, splits_of
+from aejax.data.splitting import PARTS, Splits, divide, splits
 from aejax.errors import UserError
 
 HELD = 5  # recordings of each digit and speaker that are in the test split, as in the original
@@ -77,9 +77,9 @@ def sounds(
         raise UserError(f"{NAME} has {RATE} Hz, not {rate}: omit rate")
     columns, cut = padded(found, seconds)
     parts = _parts(found, columns, held_out, validation, test, seed)
-    made = splits_of(
+    made = splits(
         found.name,
-        parts,
+        [parts[part] for part in PARTS],
         field="sound",
         scale=SCALE,
         binarise="none",
@@ -88,9 +88,7 @@ def sounds(
         changes=(Ended(),),
     )
     facts = {"rate": found.rate, "cut": cut, "held_out": held_out, **found.facts}
-    train, valid, tested = (
-        dataclasses.replace(made[part], facts=facts) for part in ("train", "validation", "test")
-    )
+    train, valid, tested = (dataclasses.replace(split, facts=facts) for split in made)
     return train, valid, tested
 
 
