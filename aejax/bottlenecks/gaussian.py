@@ -72,7 +72,8 @@ def drawn(statistics: Array, key: Key | None) -> GaussianCode:
     """Draws a code from a diagonal Gaussian; if key is None, z is the mean.
 
     Args:
-      statistics: f32[B, 2 L], the means followed by the log standard deviations, which are bounded here.
+      statistics: f32[B, 2 L], the means followed by the log standard deviations, which are bounded
+        here.
       key: the random key of the draw, or None.
     """
     mean, log_std = mean_and_log_std(statistics)
