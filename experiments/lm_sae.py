@@ -9,6 +9,12 @@ them, and measures each on test documents of the first corpus: the cross-entropy
 divergence that the model recovers if the values at the hook are replaced by their reconstructions,
 sparse probes of parts of speech and topics, and the absorption of first letters. Beside them stand
 an untrained dictionary, 32 principal components and the raw neurons.
+
+Only a small run has been made: 65,536 train tokens, 1,024 latents and 500 steps of 1,024 tokens,
+with `--labelled 16384 --evaluated 2048` and one seed. With attention sinks left as they are, TopK,
+BatchTopK, JumpReLU and Matryoshka explained 0.696, 0.706, 0.702 and 0.693 of the variance with 32
+to 34 active latents, and recovered 0.961, 0.963, 0.962 and 0.963 of the cross-entropy against zero
+ablation (0.91 each against the mean); 32 principal components explained 0.433 and recovered 0.873.
 """
 
 from __future__ import annotations

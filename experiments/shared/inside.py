@@ -31,7 +31,7 @@ from experiments.shared.spelling import Spelled, spelled
 CHUNK = 4_096  # tokens that are encoded at a time
 PROBED = 8_192  # words that fit a probe of parts of speech, and as many that score it
 FEWEST = 50  # the fewest words of a part of speech in each of the two
-CONTEXT = 32  # tokens whose mean activations are one example of a topic
+CONTEXT = 32  # tokens, at most, whose mean activations are one example of a topic
 FEWEST_CONTEXTS = 20  # the fewest contexts of a topic in each of the two
 COUNTS = (1, 2, 5, 16)  # numbers of latents of the sparse probes
 RANK = 32  # the number of principal components
@@ -132,7 +132,8 @@ def readings(trained: Members, train: ae.data.Split, hooks: Hooks) -> dict[str, 
     batches = list(train.take(COMPONENTS).batches(CHUNK))
     x, y = (np.concatenate([np.asarray(getattr(b, k)) for b in batches]) for k in ("x", "target"))
     if hooks.same:
-        found[f"{RANK} principal components"] = [of_components(x, hook)]
+        rank = min(RANK, *x.shape)
+        found[f"{rank} principal components"] = [of_components(x, hook, rank)]
     else:
         found["linear map"] = [of_map(x, y, hook)]
     found["raw neurons"] = [NEURONS]
@@ -264,10 +265,12 @@ def probes(
     has enough examples, its figures are left out.
     """
     found: dict[str, float] = {}
-    for name, fewest, examples in (
-        ("speech", FEWEST, _words),
-        ("topic", FEWEST_CONTEXTS, _contexts),
+    for name, fewest, examples, known in (
+        ("speech", FEWEST, _words, fit.tags),
+        ("topic", FEWEST_CONTEXTS, _contexts, fit.topics),
     ):
+        if not known:  # a corpus of one's own may have no labels
+            continue
         (x, y), (other, truth) = (examples(reading, part, hook) for part in (fit, test))
         if not len(enough(y[y >= 0], truth[truth >= 0], fewest)):
             continue
@@ -288,18 +291,22 @@ def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.
 
 def _contexts(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean activations f32[n, M] and topics i32[n] of contexts within one document."""
-    x, length = part.values(hook), part.token.shape[1] // CONTEXT * CONTEXT
+    x = part.values(hook)
+    size = min(CONTEXT, part.token.shape[1])
+    length = part.token.shape[1] // size * size
 
     def cut(values: np.ndarray) -> np.ndarray:
-        return values[:, :length].reshape(-1, CONTEXT, *values.shape[2:])
+        return values[:, :length].reshape(-1, size, *values.shape[2:])
 
     kept, document, topic = cut(part.kept), cut(part.document), cut(part.topic)
     whole = np.flatnonzero((document == document[:, :1]).all(axis=1) & kept.any(axis=1))
+    if not len(whole):  # all documents are shorter than a context
+        return np.zeros((0, 1), np.float32), np.zeros(0, np.int32)
     means = []
-    for start in range(0, len(whole), CHUNK // CONTEXT):
-        some = whole[start : start + CHUNK // CONTEXT]
+    for start in range(0, len(whole), CHUNK // size):
+        some = whole[start : start + CHUNK // size]
         codes = reading.encode(cut(x)[some].reshape(-1, x.shape[-1]))
-        codes = codes.reshape(len(some), CONTEXT, -1) * kept[some][..., None]
+        codes = codes.reshape(len(some), size, -1) * kept[some][..., None]
         means.append(codes.sum(axis=1) / kept[some].sum(axis=1)[:, None])
     return np.concatenate(means), topic[whole, 0]
 

@@ -210,6 +210,8 @@ def speech_probes(active: Firings, test: Labelled) -> dict[str, np.ndarray]:
 
     Only the last tokens of words count, and parts of speech with at least FEWEST of them.
     """
+    if not test.tags:
+        return {}
     tag = np.where(test.kept, test.tag, -1).reshape(-1)
     total = np.bincount(tag[tag >= 0], minlength=len(test.tags))
     latent = np.repeat(np.arange(active.latents), np.diff(active.start))

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from aejax.errors import UserError
-from aejax.evaluation.absorption import absorption
+from aejax.evaluation.absorption import absorbed, absorption
 from aejax.evaluation.logistic import balanced_accuracy, logistic
 from aejax.evaluation.probing import best_columns, probe
 from aejax.evaluation.uniqueness import shared_latents
@@ -119,6 +119,16 @@ def test_absorption_finds_the_planted_share():
     away = rows.copy()
     away[3] = [0, 0, 0, 1, 0, 0]  # the other latent does not carry the letter
     assert absorption(x, letters, codes, away, train).each[0] == 0.0
+    # Along the letter itself: the share that is carried and the direction are both tested.
+    unit, main = np.eye(6)[0], np.array([0])
+    np.testing.assert_array_equal(absorbed(x, codes, rows, unit, main), gone)
+    weak, strong = rows.copy(), codes.copy()
+    weak[3] = [0.01, 0, 0, 1, 0, 0]  # it carries the letter by its size, not by its direction
+    strong[gone, 3] = 150.0
+    assert not absorbed(x, strong, weak, unit, main).any()
+    small = codes.copy()
+    small[gone, 3] = 0.5  # 0.4 of the letter, of which the activation holds 1.2
+    assert not absorbed(x, small, rows, unit, main).any()
     both = codes.copy()
     both[gone, 0] = 0.1  # the main latent is not silent
     assert absorption(x, letters, both, rows, train).each[0] == 0.0
@@ -136,6 +146,9 @@ def test_latents_are_shared_up_to_their_order():
     other[np.flatnonzero(order == 5)] *= -1.0
     assert shared_latents(rows, other).share == pytest.approx(11 / 12)
     assert shared_latents(rows[[0, 0, 1]], rows).share == pytest.approx(2 / 3)
+    # The opposite row is no match, so that the partner with a cosine of 0.8 is.
+    against = np.stack([-rows[0], 0.8 * rows[0] + 0.6 * rows[1]])
+    assert shared_latents(rows[:1], against).cosine == pytest.approx([0.8])
     few = shared_latents(rows, rows[:4])
     assert few.share == pytest.approx(4 / 12)
     assert np.isnan(few.cosine[4:]).all()

@@ -37,8 +37,9 @@ def test_a_profile_shows_where_a_latent_is_active():
         values = [c.value for c in first.contexts if c.band == band]
         assert len(values) == 2
         assert all(abs(v - band) < 0.15 for v in values)  # activations are uniform in [0, 1]
-    tokens = sorted(c.token for c in first.contexts)
-    assert min(np.diff(tokens)) >= 8
+    for profile in found[:2]:  # the activations of the second are all equal
+        tokens = sorted(c.token for c in profile.contexts)
+        assert min(np.diff(tokens)) >= 8
     assert first.near[0] == (1, pytest.approx(0.8))
     assert [j for j, _ in first.near] == [1]
     assert first.together[0] == (1, pytest.approx(1.0))

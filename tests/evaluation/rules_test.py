@@ -78,6 +78,18 @@ def test_rules_find_the_planted_labels():
     assert np.isnan(scores[6])
 
 
+def test_a_list_of_rare_words_does_not_win_by_memorising():
+    """Fails if the attribute is chosen on the tokens that its values were fitted on."""
+    rng = np.random.default_rng(0)
+    word, topic = rng.integers(0, 3_000, N), np.repeat(rng.integers(0, 4, N // 100), 100)
+    blank = np.full(N, -1)
+    tokens = Tokens(word, blank, blank, topic, blank)
+    on = rng.random(N) < np.where(topic == 1, 0.14, 0.05)
+    (rule,) = fitted(firings([on[:, None] * 1.0]), tokens)
+    assert rule is not None
+    assert (rule.attribute, rule.values[0]) == ("topic", 1)
+
+
 def test_the_score_of_a_half_right_rule_is_known():
     """Fails if negatives are not matched: the rare words alone would give a high score."""
     rng = np.random.default_rng(0)

@@ -37,7 +37,7 @@ def texts(tmp_path_factory):
     rng = np.random.default_rng(0)
     for topic, low in (("even", 0), ("odd", 19)):
         (folder / topic).mkdir(parents=True)
-        for i in range(60):
+        for i in range(200):
             lines = [" ".join(f"w{low + n}" for n in rng.integers(0, 19, 10)) for _ in range(6)]
             (folder / topic / f"{i}.txt").write_text("\n".join(lines))
     return folder
@@ -50,7 +50,7 @@ def flags(model, texts, tmp_path):
         "model": model,
         "corpora": texts,
         "tokens": 1_500,
-        "labelled": 640,
+        "labelled": 2_000,
         "evaluated": 256,
         "length": 16,
         "words": 0,
