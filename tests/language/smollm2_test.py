@@ -96,7 +96,8 @@ def test_the_report_of_a_survey_finds_the_sink():
     found = lm.survey(model, variables, batches)
     assert found.norms[14, 0] > 1e4
     assert found.sinks[0].position == 0
-    assert found.norms[14, 1:].max() < 0.1 * found.norms[14, 0]
+    # The texts are shorter than the rows, so the last positions hold no token and have no norm.
+    assert np.nanmax(found.norms[14, 1:]) < 0.1 * found.norms[14, 0]
 
 
 def test_the_readme_prints_a_steered_distribution(capsys, monkeypatch):
