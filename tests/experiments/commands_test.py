@@ -287,7 +287,7 @@ BAD = {
     "a folder that is a file": (["bench-vae", "--out", "/dev/null/x"], "/dev/null"),
     "few latents": (["bench-sae", "--m", "512"], "--m is 512: give one or more numbers"),
     "rounds below 1": (["bench-sae", "--rounds", "0"], "--rounds is 0: give 1 or more"),
-    "an unknown preset": (["sprites-disentangle", "--preset", "papper"], "--preset papper"),
+    "an unknown preset": (["sprites-disentangle", "--preset", "papper"], "no preset 'papper'"),
     "k above the latents": (["images-sae", "--dataset", "digits", "--k", "9999"], "--k"),
 }
 

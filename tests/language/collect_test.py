@@ -163,7 +163,7 @@ def test_live_batches_are_those_of_a_store_and_functions_of_seed_and_t(tmp_path)
     with pytest.raises(UserError, match=r"trained on another model than .*model\.gguf \(sha256"):
         check_model(found, weights)
     check_model(found._replace(source=None), weights)
-    with pytest.raises(UserError, match="is a run without seeds: leave out seed=0"):
+    with pytest.raises(UserError, match="holds one model, not several seeds: leave out seed=0"):
         load_dictionary(run.folder, 0)
     # A run of two dictionaries opens by a seed only; the second one has twice the weights.
     pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)._replace(step=state.step)
