@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aejax.data.class_folder import classes_of, paths_in
 from aejax.data.pictures.store import Prepared
 from aejax.errors import UserError
 from aejax.optional import needs
@@ -32,7 +33,7 @@ def read_folder(folder: Path) -> Prepared:
       UserError: if the folder does not exist or holds no pictures, if a picture cannot be read, or
         if the pictures have different sizes.
     """
-    paths = _paths(folder)
+    paths = paths_in(folder, SUFFIXES, "pictures")
     headers = [_header(path) for path in paths]
     (width, height), _ = headers[0]
     for path, (size, _) in zip(paths, headers, strict=True):
@@ -46,41 +47,11 @@ def read_folder(folder: Path) -> Prepared:
     for i, path in enumerate(paths):
         np.copyto(pixels[i], _decoded(path, "L" if grey else "RGB").reshape(pixels.shape[1:]))
     columns: dict[str, np.ndarray] = {"image": pixels}
-    classes: tuple[str, ...] = ()
-    if any(path.parent != folder for path in paths):
-        of = [path.relative_to(folder).parts[0] for path in paths]
-        classes = tuple(sorted(set(of)))
-        columns["label"] = np.asarray([classes.index(name) for name in of], np.int32)
+    classes, labels = classes_of(folder, paths)
+    if labels is not None:
+        columns["label"] = labels
     name = folder.resolve().name
     return Prepared(name, {"train": columns}, 255.0, classes, "a folder of pictures")
-
-
-def _paths(folder: Path) -> list[Path]:
-    """Returns the sorted paths of all pictures, either in the folder itself or in subfolders.
-
-    Raises:
-      UserError: if there is no folder or no picture, or if there are pictures in both places.
-    """
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder}: give the name of a data set, or a folder of pictures"
-        )
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
-    if not found:
-        raise UserError(
-            f"{folder} holds no pictures: put files in it ({' '.join(sorted(SUFFIXES))})"
-        )
-    direct = [path for path in found if path.parent == folder]
-    if direct and len(direct) < len(found):
-        raise UserError(
-            f"{folder} holds both pictures, such as {direct[0].name}, and subfolders with "
-            "pictures: subfolders are classes, so move either all pictures into subfolders or none"
-        )
-    return found
 
 
 def _header(path: Path) -> tuple[tuple[int, int], str]:

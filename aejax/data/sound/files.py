@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from aejax.errors import UserError
 from aejax.optional import needs
 
 SCALE = 32_768.0  # the stored value that becomes 1.0
+SUFFIXES = (".wav", ".flac")
 UNKNOWN = (0, 0xFFFFFFFF)  # lengths that programs write into a .wav header before they know better
 
 
@@ -82,32 +82,6 @@ def at_rate(sound: Sound, rate: int) -> np.ndarray:
     if samples.dtype == np.int16:
         return samples
     return np.clip(np.round(samples * SCALE), -SCALE, SCALE - 1).astype(np.int16)
-
-
-def sound_paths(folder: Path) -> list[Path]:
-    """Returns the sorted paths of all sounds, which lie either in the folder or in subfolders.
-
-    Raises:
-      UserError: if there is no such folder, it holds no sounds, or sounds lie on both levels.
-    """
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder}: give the name of a data set, or a folder of sounds"
-        )
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in (".wav", ".flac") and not path.name.startswith(".")
-    )
-    if not found:
-        raise UserError(f"{folder} holds no sounds: put files in it (.wav .flac)")
-    direct = [path for path in found if path.parent == folder]
-    if direct and len(direct) < len(found):
-        raise UserError(
-            f"{folder} holds both sounds, such as {direct[0].name}, and subfolders with sounds: "
-            "subfolders are classes, so move either all sounds into subfolders or none"
-        )
-    return found
 
 
 def _check_whole(content: bytes, where: str) -> None:

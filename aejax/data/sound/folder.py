@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aejax.data.sound.files import at_rate, read_sound, sound_paths
+from aejax.data.class_folder import classes_of, paths_in
+from aejax.data.sound.files import SUFFIXES, at_rate, read_sound
 from aejax.data.sound.recordings import Recordings
 from aejax.errors import UserError
 from aejax.optional import needs
@@ -25,7 +26,7 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
     Raises:
       UserError: if a file is bad (see `files.read_sound`), or rates differ and none is given.
     """
-    paths = sound_paths(folder)
+    paths = paths_in(folder, SUFFIXES, "sounds")
     sounds, rates, mixed = [], Counter(), 0
     for path in paths:
         try:
@@ -53,10 +54,8 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
         facts["resampler"] = f"soxr {needs('soxr', 'resampling').__version__}, HQ"
     if mixed:
         facts["mixed to one channel"] = mixed
-    columns, names = {}, {}
-    if any(path.parent != folder for path in paths):
-        of = [path.relative_to(folder).parts[0] for path in paths]
-        names["label"] = tuple(sorted(set(of)))
-        columns["label"] = np.asarray([names["label"].index(name) for name in of], np.int32)
+    classes, labels = classes_of(folder, paths)
+    columns = {} if labels is None else {"label": labels}
+    names = {} if labels is None else {"label": classes}
     name = folder.resolve().name
     return Recordings(name, sounds, columns, names, final, "a folder of sounds", facts)
