@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 
 from aejax.checks import check_count
-from aejax.contracts import Likelihood
 from aejax.errors import UserError
+from aejax.likelihoods.autoregressive import Autoregressive
 from aejax.likelihoods.gated import GatedPixelCNN
 from aejax.types import Array, Key
 
 Shape = tuple[int, ...]
 
 
-class PixelCNN(Likelihood):
+class PixelCNN(Autoregressive):
     """An autoregressive likelihood of pixels in raster order (van den Oord et al. 2016b).
 
     The log-probability is computed in one pass of the net. A sample needs H * W passes, one after
@@ -101,49 +101,30 @@ class PixelCNN(Likelihood):
         output = self.net(self._scaled(target), prediction[..., : self.conditioning])
         return output.reshape((*output.shape[:3], *self._pixel()))
 
-    def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes log p of the target [B, H, W, colours] given a map f32[B, H, W, F], f32[B]."""
-        return self.observation.log_prob(self.parameters(prediction, target), target, mask)
+    def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
+        """Draws an image; returns it, and the expectation of each pixel given the earlier ones.
 
-    def sample(self, key: Key, prediction: Array) -> Array:
-        """Draws images pixel by pixel, [B, H, W, colours]; no gradient flows through them."""
-        return self._draw(key, prediction)[0]
-
-    def mean(self, prediction: Array) -> Array:
-        """Estimates the expected image, f32[B, H, W, colours]; no gradient flows through it.
-
-        The expectation over all images has no closed form. One image is drawn, and the result is
-        the expectation of each pixel given the earlier pixels of that image. It is unbiased and
-        takes as long as a sample. The key is fixed, so that the result is reproducible.
+        Both are [B, H, W, colours].
         """
-        return self._draw(jax.random.key(0), prediction)[1]
-
-    def _draw(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws an image; returns it, and the expectation of each pixel given the earlier ones."""
-        net, net_variables = self.net.unbind()
-        observation, variables = self.observation.unbind()
-        # Without this, reverse mode would save every iteration even if nothing is differentiated.
-        net_variables, variables, prediction = jax.lax.stop_gradient(
-            (net_variables, variables, prediction)
-        )
+        own, prediction = self.unbound(), jax.lax.stop_gradient(prediction)
         size, height, width = prediction.shape[:3]
-        rows, pixel_shape = min(height, net.reach + 1), self._pixel()
+        rows, pixel_shape = min(height, own.net.reach + 1), self._pixel()
 
         def pixel(i: Array, image: Array) -> tuple[Array, Array]:
             row, column = i // width, i % width
-            start = jnp.clip(row - net.reach, 0, height - rows)
+            start = jnp.clip(row - own.net.reach, 0, height - rows)
             seen, condition = (
                 jax.lax.dynamic_slice_in_dim(a, start, rows, axis=1) for a in (image, prediction)
             )
-            output = net.apply(
-                net_variables, self._scaled(seen), condition[..., : self.conditioning]
+            output = own.net.apply(
+                own.net_variables, self._scaled(seen), condition[..., : self.conditioning]
             )
             here = (0, row - start, column, 0)
             output = jax.lax.dynamic_slice(output, here, (size, 1, 1, output.shape[-1]))  # pyright: ignore[reportArgumentType]
             output = output.reshape((size, 1, 1, *pixel_shape))
             noise = jax.random.fold_in(key, i)
-            drawn = observation.apply(variables, noise, output, method="sample")
-            return drawn, observation.apply(variables, output, method="mean")
+            drawn = own.observation.apply(own.variables, noise, output, method="sample")
+            return drawn, own.observation.apply(own.variables, output, method="mean")
 
         def add(i: Array, images: tuple[Array, Array]) -> tuple[Array, Array]:
             here = (0, i // width, i % width, 0)

@@ -19,8 +19,8 @@ import numpy as np
 from flax import linen as nn
 
 from aejax.checks import check_count
-from aejax.contracts import Likelihood
 from aejax.errors import UserError
+from aejax.likelihoods.autoregressive import Autoregressive
 from aejax.types import Array, Key
 
 Shape = tuple[int, ...]
@@ -70,7 +70,7 @@ def _gate(values: Array) -> Array:
     return jnp.tanh(signal) * jax.nn.sigmoid(gate)
 
 
-class Wave(Likelihood):
+class Wave(Autoregressive):
     """An autoregressive likelihood of sounds (after van den Oord et al. 2016a, with one filter).
 
     A mask removes samples from the log-probability. Sounds are targets in [0, 1], such as mu-law
@@ -118,11 +118,6 @@ class Wave(Likelihood):
             )
         return (event[0] // self.hop, max(self.conditioning, 1))
 
-    def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes log p of the target f32[B, T, 1] given a map f32[B, T / hop, F], f32[B]."""
-        parameters = self.parameters(prediction, target)
-        return self.observation.log_prob(parameters, target, mask)
-
     def parameters(self, prediction: Array, target: Array) -> Array:
         """Computes for each sample the parameters of `observation`, given the samples before."""
         size, length = target.shape[:2]
@@ -132,34 +127,23 @@ class Wave(Likelihood):
         output = self.net(past, prediction[..., : self.conditioning])
         return output.reshape((size, length, *self._sample()))
 
-    def sample(self, key: Key, prediction: Array) -> Array:
-        """Draws sounds sample by sample, f32[B, T, 1]; no gradient flows through them."""
-        return self._draw(key, prediction)[0]
+    def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
+        """Draws a sound; returns it, and each sample's expectation given the earlier ones.
 
-    def mean(self, prediction: Array) -> Array:
-        """Estimates the expected sound, f32[B, T, 1]; no gradient flows through it.
-
-        One sound is drawn with a fixed key, and the result is the expectation of each sample given
-        the earlier ones of that sound, as in `PixelCNN`.
+        Both are f32[B, T, 1].
         """
-        return self._draw(jax.random.key(0), prediction)[1]
-
-    def _draw(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws a sound; returns it, and each sample's expectation given the earlier ones."""
-        net, net_variables = self.net.unbind()
-        observation, variables = self.observation.unbind()
-        net_variables, variables, prediction = jax.lax.stop_gradient(
-            (net_variables, variables, prediction)
-        )
+        own, prediction = self.unbound(), jax.lax.stop_gradient(prediction)
         size, frames = prediction.shape[:2]
 
         def draw(past: Array, i: Array) -> tuple[Array, tuple[Array, Array]]:
             frame = jax.lax.dynamic_slice_in_dim(prediction, i // self.hop, 1, axis=1)
-            output = net.apply(net_variables, past[:, None, None], frame[..., : self.conditioning])
+            output = own.net.apply(
+                own.net_variables, past[:, None, None], frame[..., : self.conditioning]
+            )
             output = output.reshape((size, 1, *self._sample()))  # pyright: ignore[reportAttributeAccessIssue]
             noise = jax.random.fold_in(key, i)
-            drawn = observation.apply(variables, noise, output, method="sample")
-            expected = observation.apply(variables, output, method="mean")
+            drawn = own.observation.apply(own.variables, noise, output, method="sample")
+            expected = own.observation.apply(own.variables, output, method="mean")
             past = jnp.concatenate([past[:, 1:], _centred(drawn[..., 0])], axis=1)
             return past, (drawn[:, 0], expected[:, 0])
 
