@@ -90,6 +90,23 @@ def check_size(
         raise UserError(f"{said}: pass data of the size with which this model was initialised")
 
 
+def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
+    """Raises UserError if a prior has a context whose number of rows is not that of the draws.
+
+    Args:
+      prior: the prior that is sampled.
+      n: the number of draws.
+      context: the context of the draws, a pytree, or None.
+      what: what is drawn, for the message.
+    """
+    rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
+    if rows - {n}:
+        raise UserError(
+            f"the prior {type(prior).__name__} was asked for {n} {what} with a context of "
+            f"{max(rows)} rows: pass context with {n} rows"
+        )
+
+
 def at_least(least: int, what: str, number: int) -> None:
     """Raises UserError if a number is below `least`; the message begins with `what`."""
     if number < least:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.checks import check_count
+from aejax.checks import check_count, check_rows
 from aejax.contracts import Prior
 from aejax.errors import UserError
 from aejax.events import join_context
@@ -193,12 +193,7 @@ class Codes(Prior):
         Raises:
           UserError: if there is a context and its number of rows is not n.
         """
-        rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
-        if rows - {n}:
-            raise UserError(
-                f"the prior Codes was asked for {n} codes with a context of {max(rows)} rows: pass "
-                f"context with {n} rows"
-            )
+        check_rows(self, n, context, "codes")
         net, variables = self.net.unbind()
         # Without this, reverse mode would save every iteration even if nothing is differentiated.
         variables = jax.lax.stop_gradient(variables)

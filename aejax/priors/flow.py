@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from aejax.checks import check_rows
 from aejax.contracts import Prior
-from aejax.errors import UserError
 from aejax.events import join_context
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Key
@@ -114,10 +114,5 @@ class Flow(Prior):
         Raises:
           UserError: if there is a context and its number of rows is not n.
         """
-        rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
-        if rows - {n}:
-            raise UserError(
-                f"the prior Flow was asked for {n} latents with a context of {max(rows)} rows: "
-                f"pass context with {n} rows"
-            )
+        check_rows(self, n, context)
         return self.latent(jax.random.normal(key, (n, *shape)), context)
