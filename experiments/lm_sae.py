@@ -30,7 +30,7 @@ from experiments.shared import inside, inside_page, lm
 from experiments.shared.codes import job
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place
-from experiments.shared.training import Job, check
+from experiments.shared.training import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Config(lm.LanguageNumbers):
     """The settings of the experiment; each is a flag of the command."""
 
     hook: str = "resid_post.15"  # the hook whose activations are explained
-    latents: int = 4_608  # latents of each dictionary
-    l0: int = 32  # active latents of a token
     kinds: tuple[str, ...] = ("topk", "batchtopk", "jumprelu", "matryoshka")  # the dictionaries
 
 
@@ -51,9 +49,7 @@ def data(config: Config, place: Place) -> Splits:
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name of a code -> its job."""
-    check(config, "latents", "l0")
-    if config.l0 > config.latents:
-        raise UserError(f"--l0 is {config.l0}: give at most {config.latents}, that of --latents")
+    lm.check_sizes(config)
     m, k, steps = config.latents, config.l0, config.steps
     made = {
         "topk": lambda: recipes.topk(event, m, k, steps=steps),

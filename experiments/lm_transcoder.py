@@ -24,7 +24,7 @@ from experiments.shared import inside, inside_page, lm
 from experiments.shared.codes import job
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place
-from experiments.shared.training import Job, check
+from experiments.shared.training import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,6 @@ class Config(lm.LanguageNumbers):
     """The settings of the experiment; each is a flag of the command."""
 
     layer: int = 15  # the layer whose MLP is replaced, from 0
-    latents: int = 4_608  # latents of each transcoder
-    l0: int = 32  # active latents of a token
 
 
 def hooks(config: Config) -> inside.Hooks:
@@ -52,9 +50,7 @@ def data(config: Config, place: Place) -> Splits:
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name of a transcoder -> its job."""
-    check(config, "latents", "l0")
-    if config.l0 > config.latents:
-        raise UserError(f"--l0 is {config.l0}: give at most {config.latents}, that of --latents")
+    lm.check_sizes(config)
     how: dict[str, Any] = {"l0": float(config.l0), "steps": config.steps}
     return {
         "transcoder": job(recipes.transcoder(event, config.latents, **how)),

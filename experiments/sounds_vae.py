@@ -24,6 +24,7 @@ from aejax.errors import UserError
 from aejax.evaluation.examples import varied
 from aejax.report import Clip, Section
 from aejax.sound import Mel
+from aejax.sound.mel import frame_size
 from experiments.shared import mels
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place
@@ -52,8 +53,8 @@ class Config(Numbers):
 
 
 def spectrogram(rate: int) -> Mel:
-    """Returns frames of about 64 ms, a power of two, a quarter of which is the hop."""
-    size = 2 ** round(np.log2(0.064 * rate))
+    """Returns the spectrogram of 40 bands, whose hop is a quarter of a frame."""
+    size = frame_size(rate)
     return Mel(rate, size, size // 4, bands=40)
 
 
@@ -124,7 +125,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     batch = jax.tree.map(lambda a: np.asarray(a)[rows], batch)
     lengths = np.asarray(test.arrays["length"])[rows]
     names = [_named(test, i) for i in rows]
-    real = np.asarray(test.arrays["sound"], np.float32)[rows, :, 0] / 32_768.0
+    real = mels.waves(test)[rows]
     rebuilt = mels.sounds(mel, evaluation.decoding.reconstruct(model, variables, batch), lengths)
     ceiling = mels.sounds(mel, batch.x, lengths)
     drawn = mels.means(model, variables, jax.random.key(SAMPLE_SEED), batch.context)

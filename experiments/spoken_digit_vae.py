@@ -11,9 +11,9 @@ a speaker for the test split. The page plays all of them.
 One seed took 33 minutes at the lowest priority of 2 busy CPU cores. Expect from it: classifiers
 98.0 % (digit) and 99.7 % (speaker) on test; 95.0 % of samples are recognised (86 % of the worst
 digit), with 0.95 of the spread of real ones; a changed speaker keeps the digit in 96.7 % and is
-named as the new speaker in 96.7 %; NLL 678.6 nats with 16 active units. The STFT
-distance of reconstructions is 1.64, that of PCA 1.72, and that of Griffin-Lim of the true mel,
-which no model of these spectrograms can beat, 1.21.
+named as the new speaker in 96.7 %; NLL 678.6 nats with 16 active units. The STFT distance of
+reconstructions is 1.64, that of PCA 1.72, and that of Griffin-Lim of the true mel, which no model
+of these spectrograms can beat, 1.21.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from aejax.data import Split
 from aejax.data.sound.changes import before
 from aejax.evaluation.principal import principal, project, rebuild
 from aejax.report import Section
-from aejax.sound import Mel
 from experiments.shared import mels, recognition, spoken, spoken_page
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place, say
+from experiments.shared.spoken import MEL
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
-MEL = Mel(rate=8_000, size=512, hop=128, bands=40)
 SECONDS = 1.024  # 8,192 samples; of the 3,000 recordings 17 in train are longer, and cut
 
 
@@ -133,7 +132,7 @@ def _measured(
     drawn = mels.means(job.model, variables, jax.random.key(SAMPLE_SEED), asked.context)
     found |= spoken.sampled(hearing, mels.sounds(MEL, drawn, asked.length), asked, test, train)
     found |= _swapped(hearing, job, variables, seen, test)
-    real, lengths = spoken.waves(test), np.asarray(test.arrays["length"])
+    real, lengths = mels.waves(test), np.asarray(test.arrays["length"])
     batch = next(seen.batches(len(seen)))
     x = np.asarray(batch.x)
     inside = np.asarray(before(MEL.frames(jnp.asarray(lengths)), x.shape[1]))[..., None, None]
@@ -201,7 +200,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     kinds = {name: mels.sounds(MEL, spectra, lengths) for name, spectra in rebuilt.items()}
     sections = [
         spoken_page.samples(mels.sounds(MEL, drawn, asked.length), asked, MEL.rate),
-        spoken_page.side_by_side({"recording": spoken.waves(shown), **kinds}, shown, MEL.rate),
+        spoken_page.side_by_side({"recording": mels.waves(shown), **kinds}, shown, MEL.rate),
         _paths(model, variables, batch, shown),
         *_swaps(model, variables, batch, shown),
     ]

@@ -10,8 +10,8 @@ prior.
 
 A short run of one seed (`--steps 800 --batch 8 --chunk 100 --samples 20`, 8 minutes on 2 busy CPU
 cores) has 5.35 bits per sample, of which 0.02 are codes. The same decoder without latents has 5.49,
-a linear predictor of order 16 has 5.97 and a histogram 7.21. So short a run
-does not say words: 13 % of its samples and 20 % of its reconstructions are recognised.
+a linear predictor of order 16 has 5.97 and a histogram 7.21. So short a run does not say words:
+13 % of its samples and 20 % of its reconstructions are recognised.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from aejax.data import Split, changed
 from aejax.data.sound.changes import Companded, Duration
 from aejax.sound import expand
 from aejax.types import Array, Batch, Variables
-from experiments.shared import predictors, recognition, spoken, spoken_page
+from experiments.shared import mels, predictors, recognition, spoken, spoken_page
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.place import Place, say
+from experiments.shared.spoken import MEL
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
-from experiments.spoken_digit_vae import MEL
 
 LEVELS = 256
 HOP = 128  # samples of one code
@@ -150,7 +150,7 @@ def _measured(
     heard = hearing.heard(rebuilt, lengths)
     right = recognition.recognised(hearing.digit, heard, test.factors["digit"])
     found["reconstruction_recognised"] = float(right.mean())
-    found["stft_distance"] = spoken.distance(spoken.waves(test), rebuilt, lengths)
+    found["stft_distance"] = spoken.distance(mels.waves(test), rebuilt, lengths)
     return found
 
 
@@ -202,7 +202,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     rebuilt = reconstructed(
         model, variables, jax.random.key(SAMPLE_SEED), next(view(shown).batches(4))
     )
-    kinds = {"recording": spoken.waves(shown), "codes": rebuilt}
+    kinds = {"recording": mels.waves(shown), "codes": rebuilt}
     sections = [
         spoken_page.samples(drawn, asked, MEL.rate),
         spoken_page.side_by_side(kinds, shown, MEL.rate),

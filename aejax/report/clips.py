@@ -12,11 +12,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from aejax.sound.mel import Mel
+from aejax.sound.mel import Mel, frame_size
 
-HEIGHT = 64  # rows of a spectrogram's picture, one for each mel band
 RANGE = 7.0  # the natural logarithm of the ratio of the loudest to the darkest colour's magnitude
-STRETCH = 2  # CSS pixels of one band; a frame of 16 ms at 8 kHz is as wide
+WIDTH, HEIGHT = 2, 80  # CSS pixels of one frame's width, and of a spectrogram's height
 
 
 class Clip(NamedTuple):
@@ -47,15 +46,14 @@ def spectrogram(clip: Clip) -> tuple[bytes, int, int]:
     """
     from matplotlib.image import imsave
 
-    # Frames of about 64 ms at any rate, a power of two, a quarter of which is the hop.
-    size = 2 ** round(np.log2(0.064 * clip.rate))
-    mel = Mel(clip.rate, size, size // 4, bands=HEIGHT if size >= 1024 else 40, floor=1e-5)
+    size = frame_size(clip.rate)
+    mel = Mel(clip.rate, size, size // 4, bands=64 if size >= 1024 else 40, floor=1e-5)
     values = np.asarray(mel.log_mel(jnp.asarray(clip.samples, jnp.float32)))
     high = float(values.max())
     shown = np.clip(values, high - RANGE, high).T
     file = io.BytesIO()
     imsave(file, shown, cmap="magma", vmin=high - RANGE, vmax=high, origin="lower", format="png")
-    return file.getvalue(), STRETCH * shown.shape[1], STRETCH * 40
+    return file.getvalue(), WIDTH * shown.shape[1], HEIGHT
 
 
 def players(clips: Sequence[Clip]) -> str:

@@ -61,6 +61,11 @@ def mel_filterbank(rate: int, size: int, bands: int) -> np.ndarray:
     return filters
 
 
+def frame_size(rate: int) -> int:
+    """Returns the power of two that is nearest to 64 ms, in samples, for a rate in hertz."""
+    return 2 ** round(np.log2(0.064 * rate))
+
+
 @dataclasses.dataclass(frozen=True)
 class Mel:
     """The logarithm of a mel spectrogram, and the way back to a sound.

@@ -55,6 +55,15 @@ class LanguageNumbers(Numbers):
     evaluated: int = 16_384  # test tokens on which the losses of the language model are measured
     length: int = 128  # tokens in a row
     words: int = 1_560  # words of the first-letter task, half of which fit its probes; 0: no task
+    latents: int = 4_608  # latents of each dictionary
+    l0: int = 32  # active latents of a token
+
+
+def check_sizes(config: LanguageNumbers) -> None:
+    """Raises UserError unless latents and l0 are 1 or more, and l0 is not above latents."""
+    check(config, "latents", "l0")
+    if config.l0 > config.latents:
+        raise UserError(f"--l0 is {config.l0}: give at most {config.latents}, that of --latents")
 
 
 def data(

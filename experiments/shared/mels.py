@@ -13,6 +13,7 @@ import aejax as ae
 from aejax.data import Split, changed
 from aejax.data.sound import changes
 from aejax.data.sound.changes import Duration
+from aejax.data.sound.files import SCALE as FULL_SCALE
 from aejax.evaluation.generation import taken
 from aejax.sound import Mel
 from aejax.types import Array, Batch, Key, Variables
@@ -65,6 +66,11 @@ def objective(beta: Any) -> ae.Objective:
 def view(mel: Mel, *context: Any) -> Callable[[Split], Split]:
     """Returns a function that gives a split's spectrograms, with context and duration."""
     return lambda split: changed(changes.spectrograms(split, mel), *context, Duration())
+
+
+def waves(split: Split) -> np.ndarray:
+    """Returns all sounds of a split, f32[N, T], in [-1, 1]."""
+    return np.asarray(split.arrays["sound"], np.float32)[..., 0] / np.float32(FULL_SCALE)
 
 
 def spectrograms(mel: Mel, sounds: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -23,11 +23,12 @@ from aejax.evaluation.generation import frechet_distance, spread
 from aejax.sound import Mel, stft_distance
 from aejax.types import Batch, Key
 from experiments.shared import recognition
-from experiments.shared.mels import SCALE, features_of, spectrograms
+from experiments.shared.mels import SCALE, features_of, spectrograms, waves
 from experiments.shared.training import Job
 
 NAMES = spoken_digit.SPEAKERS  # the speakers, by index
 DIGITS, SPEAKERS = 10, len(NAMES)
+MEL = Mel(rate=8_000, size=512, hop=128, bands=40)  # the spectrograms of all its recordings
 PROMPT_SEED = 16  # seed of the digits, speakers and durations of samples
 
 
@@ -135,11 +136,6 @@ def some(split: Split, rows: np.ndarray) -> Split:
 def described(split: Split, i: int) -> str:
     """Returns what a recording is, such as "7 by theo"."""
     return f"{split.factors['digit'][i]} by {NAMES[split.factors['speaker'][i]]}"
-
-
-def waves(split: Split) -> np.ndarray:
-    """Returns all sounds of a split, f32[N, T], in [-1, 1]."""
-    return np.asarray(split.arrays["sound"], np.float32)[..., 0] / 32_768.0
 
 
 def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
