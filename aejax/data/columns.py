@@ -33,8 +33,8 @@ def stored(
     given: Sequence[Examples], channels: str, scale: float | None
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """Returns the columns to store for each split, and the fields of the splits' `Prepare`."""
-    stored = [_columns(one, channels) for one in given]
-    x = stored[0]["x"]
+    parts = [_columns(one, channels) for one in given]
+    x = parts[0]["x"]
     if scale is None:
         scale = 1.0
         if x.dtype == np.uint8 and _are_pictures(x.shape):
@@ -45,23 +45,23 @@ def stored(
                 file=sys.stderr,
             )
     # Either all splits get a mask or none does, so that their batches have the same structure.
-    if any("mask" in columns for columns in stored):
-        for columns in stored:
+    if any("mask" in columns for columns in parts):
+        for columns in parts:
             columns.setdefault("mask", np.ones(columns["x"].shape, np.uint8))
     names = list(given[0].context) if isinstance(given[0].context, Mapping) else None
     if given[0].context is not None:
-        for columns, context in zip(stored, _contexts(given, names), strict=True):
+        for columns, context in zip(parts, _contexts(given, names), strict=True):
             columns["context"] = context
-    for columns in stored:
+    for columns in parts:
         _check_lengths(columns)
     options = {
         "scale": scale,
         "integers": scale == 1.0 and x.dtype.kind in "iu",
-        "context": "context" if "context" in stored[0] else None,
-        "mask": "mask" if "mask" in stored[0] else None,
-        "weight": "weight" if "weight" in stored[0] else None,
+        "context": "context" if "context" in parts[0] else None,
+        "mask": "mask" if "mask" in parts[0] else None,
+        "weight": "weight" if "weight" in parts[0] else None,
     }
-    return stored, options
+    return parts, options
 
 
 def _columns(given: Examples, channels: str) -> dict[str, np.ndarray]:

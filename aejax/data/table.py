@@ -48,11 +48,9 @@ def table(
     def column(name: str) -> Any:
         try:
             return frame[name]
-        except (KeyError, ValueError, TypeError, LookupError) as error:
+        except Exception as error:  # pandas raises KeyError, but polars an error of its own
             known = ", ".join(map(str, getattr(frame, "columns", frame)))
             raise UserError(f"the table has no column {name!r}: choose from {known}") from error
-        except Exception as error:  # polars has an error of its own
-            raise UserError(f"the table has no column {name!r}: {error}") from error
 
     values = [values_of(name, column(name), missing=True) for name in columns]
     x = np.ma.stack([np.ma.asarray(one).astype(np.float32) for one in values], axis=1)
