@@ -47,7 +47,7 @@ _TRANSCODES = {"d_out"}
 
 
 def load_saelens(folder: str | os.PathLike[str]) -> Plain:
-    """Reads an SAE of any SAELens architecture that `aejax.dictionary.Plain` can represent.
+    """Reads an SAE of any SAELens architecture that `aejax.dictionaries.Plain` can represent.
 
     Args:
       folder: the folder with cfg.json and sae_weights.safetensors. The activations of a hook_z must

@@ -65,7 +65,7 @@ def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarr
       number of recordings cut.
 
     Raises:
-      UserError: if `seconds` is no time of a sample or more.
+      UserError: if `seconds` is shorter than one sample.
     """
     longest = max(map(len, found.sounds))
     size = longest if seconds is None else round(seconds * found.rate)
