@@ -156,7 +156,7 @@ class Bottleneck(nn.Module, abc.ABC):
         """
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
-        """Converts a latent drawn from the prior to the decoder's input z; by default, to itself."""
+        """Converts a latent drawn from the prior to the decoder's input z; by default to itself."""
         return latent
 
 
