@@ -60,7 +60,7 @@ def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tu
       values: the examples, [N, *event].
 
     Returns:
-      The moments of each layer of examples [N, layers, size], or of all other examples one.
+      One Moments for each layer if the examples are [N, layers, size]; otherwise a single one.
     """
     layers = values.shape[1] if values.ndim == 3 else 1
     parts = np.moveaxis(values.reshape(len(values), layers, -1), 1, 0)

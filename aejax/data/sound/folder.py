@@ -24,7 +24,8 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
       mix: whether the channels of a file are averaged.
 
     Raises:
-      UserError: if a file is bad (see `files.read_sound`), or rates differ and none is given.
+      UserError: if a file cannot be used (see `files.read_sound`), or if the files have different
+        rates and `rate` is None.
     """
     paths = paths_in(folder, SUFFIXES, "sounds")
     sounds, rates, mixed = [], Counter(), 0
