@@ -36,7 +36,7 @@ class _Trainer(NamedTuple):
 
     size: int  # the dimension of the input, d
     latents: int  # the number of latents, m
-    k: Any  # the number of active latents, as in the file and not checked, or None
+    k: Any  # the number of active latents as the file states it, not yet checked; or None
     path: pathlib.Path  # the path of the configuration, for error messages
 
 

@@ -1,4 +1,4 @@
-"""The named tensors of one file: each is checked when it is taken, and none may be left over."""
+"""Reads the named tensors and the settings of a file, and raises an error for those not known."""
 
 from __future__ import annotations
 
