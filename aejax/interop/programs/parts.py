@@ -258,8 +258,8 @@ def _context(example: Batch | None) -> dict[str, Spec]:
         return {}
     if not isinstance(context, jax.Array | np.ndarray):
         raise UserError(
-            f"the context of this model is a {type(context).__name__}, but a program takes a "
-            "context of one array: join its arrays before training"
+            f"the context of this model is a {type(context).__name__}, but a program supports only "
+            "a context of one array: concatenate its arrays before training"
         )
     return {"context": _spec(context)}
 
