@@ -1,4 +1,4 @@
-"""Recipes on planted data: does each reach the L0 asked for, and what does it explain there?
+"""Tests recipes on planted data: the L0 that each reaches, and how much variance it explains.
 
     python -m experiments planted
     python -m experiments planted --size large
@@ -63,7 +63,7 @@ def autoencoders(about: Planted, steps: int | None) -> dict[str, Recipe]:
 
 
 def between_layers(about: Planted, steps: int | None) -> dict[str, Recipe]:
-    """Returns transcoders, skip transcoders and crosscoders, each after TopK of the same shape."""
+    """Returns transcoders and crosscoders, each after the TopK that it is compared with."""
     m, k = about.latents, round(about.l0)
     steered = {"l0": about.l0, "steps": steps}
     found = {}
@@ -99,7 +99,7 @@ def command(
       seeds: number of seeds with which each recipe is trained.
       scales: factors by which the data are multiplied.
       only: names of recipes; all by default.
-      known: whether recipes are told the number of steps, so that their learning rate falls.
+      known: whether recipes receive the number of steps, so that their learning rate falls to 0.
     """
     folder = prepared(out, steps=steps, seeds=seeds)
     about = {"small": SMALL, "large": LARGE}[size]
