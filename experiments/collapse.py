@@ -163,7 +163,7 @@ def findings(config: Config, finished: Finished) -> list[Any]:
     )
     text = (
         f"The results of each remedy after {config.steps:,} steps. The KL is the cost of the code, "
-        "the mutual information is its information about x, and the NLL says whether that helps."
+        "the mutual information is its information about x, and a lower NLL shows that it helps."
     )
     return [Section("Remedies", text, [picture])]
 

@@ -1,4 +1,4 @@
-"""Random-access data sets of other libraries as splits: grain, PyTorch-style, or your own.
+"""Makes splits of random-access data sets of other libraries, such as grain or PyTorch.
 
     train, validation, test = source(dataset, validation=0.1, test=held_out)
 

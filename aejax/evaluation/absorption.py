@@ -52,8 +52,9 @@ def absorption(
     """Measures how often the latents of a first letter are absorbed by other latents.
 
     A test word is absorbed if the dense probe recognises its letter, all main latents of the letter
-    are silent, and the latent that adds most along the probe has a cosine of at least 0.025 with it
-    and adds at least 0.4 of the activation's projection.
+    are silent, and one other latent explains this: of all latents it adds most to the projection of
+    the activation on the probe, namely at least 0.4 of it, and the cosine of its decoder row with
+    the probe is at least 0.025.
 
     Args:
       x: f[N, D], the activations at the last token of each word.

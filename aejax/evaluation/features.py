@@ -1,6 +1,6 @@
 """Measures whether a dictionary has found the known features of synthetic data.
 
-pairs = matched(atoms, truth.dictionary)              # pairs each feature with its own latent
+pairs = matched(atoms, truth.dictionary)              # pairs latents and features one to one
 mcc(pairs)                                            # mean |cos| of the pairs
 found = detection(zip(chunks_of_codes, chunks_of_features), pairs)
 found.f1.mean()                                       # F1 of the latents as detectors

@@ -29,7 +29,7 @@ def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:
     Args:
       content: the bytes of the file.
       where: the path of the file, for error messages.
-      mix: whether the channels of a file with several are averaged.
+      mix: whether to average the channels of a file that has several.
 
     Raises:
       UserError: if the file is not a sound, is damaged or cut off, has several channels and `mix`

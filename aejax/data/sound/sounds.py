@@ -46,7 +46,7 @@ def sounds(
       rate: the sampling rate in hertz, to which other files are converted; None: that of the files.
       seconds: the length to which sounds are padded with zeros; longer ones are cut, and
         environment.json records how many. None: the length of the longest.
-      mix: whether the channels of a file with several are averaged.
+      mix: whether to average the channels of files that have several.
       data_dir: the folder of prepared data sets; by default that of tensorflow-datasets.
       manual_dir: a folder with the original files of "spoken_digit", needed only the first time.
       validation: the share or the number of a folder's files in the validation split.

@@ -228,7 +228,7 @@ def _negative_elbo(model: Any, forward: Forward) -> Array:
 
 
 def _latents(model: Any, variables: Variables, example: Batch | None) -> dict[str, Spec]:
-    """Returns the specs of one example's latents by name: z, or z_0, z_1 ... of a hierarchy."""
+    """Returns the shapes and dtypes of one example's latents: z, or z_0, z_1 ... of a hierarchy."""
     shape = model.bottleneck.shape
     levels = shape if shape and isinstance(shape[0], tuple) else (shape,)
     dtype: DTypeLike = jnp.float32
@@ -248,7 +248,7 @@ def _nested(model: Any, inputs: Arrays) -> Any:
 
 
 def _context(example: Batch | None) -> dict[str, Spec]:
-    """Returns the spec of the context, if there is one.
+    """Returns the shape and dtype of the context by the name `context`, or {} if there is none.
 
     Raises:
       UserError: if the context is not a single array.
