@@ -97,7 +97,9 @@ def splits(
       validation: the same, None, or a share or number of examples to take from train at random.
       test: the same as train, or None.
       seed: the seed with which validation is taken from train.
-      binarise: as in `arrays`, like `channels` and `scale`.
+      binarise: as in `arrays`.
+      channels: as in `arrays`.
+      scale: as in `arrays`.
 
     Returns:
       Three splits. Validation and test have no examples if None, or 0, was given.

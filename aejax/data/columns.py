@@ -22,7 +22,7 @@ PICTURE_CHANNELS = (1, 3, 4)
 class Examples(NamedTuple):
     """The examples of one data set or split, with their labels, context, weights and groups."""
 
-    x: Any  # [N, *event]
+    x: Any  # the inputs, [N, *event]
     y: Any = None  # classes or other numbers, [N, ...], which evaluations use but training does not
     context: Any = None  # [N], [N, C] or a mapping of such: integers are classes, floats covariates
     weights: Any = None  # [N], factors of each example's loss

@@ -14,7 +14,7 @@ class Moments(NamedTuple):
     """Statistics of tokens; merging two of them is accurate however large the mean is."""
 
     tokens: int  # the number of tokens
-    mean: np.ndarray  # f64[d]
+    mean: np.ndarray  # f64[d], the mean over tokens of x
     squares: float  # the sum over tokens of ||x - mean||^2
     norms: float  # the sum over tokens of ||x||
 

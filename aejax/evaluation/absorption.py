@@ -132,7 +132,7 @@ def absorbed(
 
 
 def _main(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Returns a letter's main latents; one is added as long as it raises the probe's F1 by GAIN."""
+    """Returns a letter's main latents; they are added while each raises the probe's F1 by GAIN."""
     fitted = codes[train]
     order = best_columns(fitted, y[train], min(MOST, codes.shape[1]))
     best = f1(logistic(fitted[:, order[:1]], y[train]).score(fitted[:, order[:1]]) > 0, y[train])

@@ -56,7 +56,7 @@ def nearest(queries: np.ndarray, split: Split) -> Nearest:
     If training binarises grey images at random, the grey values are compared.
 
     Args:
-      queries: f[Q, *event].
+      queries: f[Q, *event], the examples to find neighbours of, such as samples of the model.
       split: the split; every one of its examples is compared with every query.
 
     Returns:

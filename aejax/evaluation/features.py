@@ -33,9 +33,9 @@ class Pairs(NamedTuple):
 class Detection(NamedTuple):
     """For each pair, how well the activity of the latent predicts the activity of its feature."""
 
-    # f64[P], of the tokens in which the latent is active, the share in which the feature is.
+    # f64[P], the share of the latent's active tokens at which the feature is active too.
     precision: np.ndarray
-    # f64[P], of the tokens in which the feature is active, the share in which the latent is.
+    # f64[P], the share of the feature's active tokens at which the latent is active too.
     recall: np.ndarray
     f1: np.ndarray  # f64[P], the harmonic mean of precision and recall
     examples: int  # N, the number of tokens

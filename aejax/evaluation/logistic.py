@@ -38,7 +38,8 @@ def logistic(x: np.ndarray, y: np.ndarray, ridge: float = RIDGE) -> Logistic:
     Args:
       x: f[N, M], the features of the examples.
       y: bool[N], whether each example is of the class.
-      ridge: the factor of half the squared norm of the weights; the bias is not penalised.
+      ridge: the penalty is this number times half the squared norm of the weights; the bias is not
+        penalised.
 
     Raises:
       UserError: if the shapes do not fit, or one of the two classes has no example.

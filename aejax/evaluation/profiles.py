@@ -1,6 +1,6 @@
 """Describes each latent of a dictionary by its contexts, its histogram and its neighbours.
 
-found = profiles(active, document, sentence_place, rows)
+found = profiles(active, sentence_place, rows)
 found[17].contexts[0].token            # the token at which latent 17 is most active
 """
 

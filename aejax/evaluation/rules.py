@@ -20,7 +20,8 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.evaluation.firings import Firings
 
-LIMITS = {"word": 64, "after": 64, "speech": 3, "topic": 3, "place": 4}  # the most values of a rule
+# The largest number of values of a rule, for each attribute.
+LIMITS = {"word": 64, "after": 64, "speech": 3, "topic": 3, "place": 4}
 PLACES = 16  # all places in a sentence from this one on count as the same place
 FEWEST = 16  # latents that are active for fewer tokens get no rule and no score
 MOST = 4_096  # the most active tokens of a latent that a rule is fitted on or scored with

@@ -123,7 +123,18 @@ class CodeTransformer(nn.Module):
     def step(
         self, code: Array, place: Array, context: Any, caches: Sequence[Cache], position: Array
     ) -> tuple[Array, list[Cache]]:
-        """Returns the logits f32[B, codes] after one more code i32[B], and the new caches."""
+        """Computes the logits of the code at one position, given the codes before it.
+
+        Args:
+          code: the code at the position before, i32[B], or the start.
+          place: the features of the position, one row of `where`.
+          context: the context, or None.
+          caches: the cache of each block.
+          position: the index of the position, i32[].
+
+        Returns:
+          The logits, f32[B, codes], and the caches for the next position.
+        """
         hidden, kept = self._embedded(code[:, None], place[None], context), []
         for block, cache in zip(self.blocks, caches, strict=True):
             hidden, new = block.step(hidden, cache, position)

@@ -20,7 +20,7 @@ class Sound(NamedTuple):
 
     samples: np.ndarray  # i16[T], or f64[T] if the file has other samples or several channels
     rate: int  # samples in a second
-    channels: int  # the channels of the file
+    channels: int  # the number of channels of the file
 
 
 def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:

@@ -18,7 +18,7 @@ class Recordings(NamedTuple):
     """All recordings of a data set, in order."""
 
     name: str
-    sounds: Sequence[np.ndarray]  # i16[T_n] each
+    sounds: Sequence[np.ndarray]  # the samples of each recording, i16[T_n]
     columns: Mapping[str, np.ndarray]  # label i32[N] and label_* i32[N], where there are classes
     names: Mapping[str, Sequence[str]]  # column -> the names of its values, where they have names
     rate: int  # samples in a second

@@ -104,7 +104,8 @@ def encoder(
       model: an Autoencoder.
       variables: the variables of one model, without an axis of seeds.
       example: a batch; only its shapes and dtypes are read.
-      score: the loss term that is the score; None: the rate in nats, or none without a prior.
+      score: the loss term that is the score; None: the rate in nats, or no score if the model has
+        no prior.
       threshold: the score above which x counts as anomalous.
     """
     if score is None and model.prior is not None:
