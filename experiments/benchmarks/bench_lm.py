@@ -189,7 +189,7 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Times both libraries alternately; returns tokens per second and the ratio own / peer."""
+    """Times both libraries alternately; returns tokens per second and the ratio of the speeds."""
     if peer is None:
         own()
         seconds = [own() for _ in range(rounds)]

@@ -10,9 +10,10 @@ times 1, 0.1 and 10. L0 and explained variance are those of held-out tokens, wit
 trained. `refit` is the explained variance after the decoder is fitted again to the same codes by
 least squares. `less TopK` is the explained variance minus that of TopK of the same shape with the
 same number of active latents. Expect every L0 within 5 % of what was asked for, and more explained
-variance than TopK's, except for the two L1 codes, `relu` and `april`, of which an L1 penalty leaves
-less than half; a refit restores half of what they lack. With `small` it takes 6 minutes on a CPU
-core.
+variance than TopK's. The exceptions are the two codes with an L1 penalty, `relu` and `april`: it
+shrinks their activations, so that they explain less than half of the variance. A refit of the
+decoder restores more than half of what they explain less than TopK. With `small` it takes 6 minutes
+on a CPU core.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def command(
 
     Args:
       run: the folder of a finished run of lm-sae or of one of its dictionaries.
-      latent: the latents to edit, by number.
+      latent: the indices of the latents to edit.
       prompt: one text or more, each in quotes.
       strength: the edit adds this multiple of each latent's decoder row, at every token.
       ablate: sets the latents to zero instead.
