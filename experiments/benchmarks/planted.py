@@ -12,8 +12,8 @@ least squares. `less TopK` is the explained variance minus that of TopK of the s
 same number of active latents. Expect every L0 within 5 % of what was asked for, and more explained
 variance than TopK's. The exceptions are the two codes with an L1 penalty, `relu` and `april`: it
 shrinks their activations, so that they explain less than half of the variance. A refit of the
-decoder restores more than half of what they explain less than TopK. With `small` it takes 6 minutes
-on a CPU core.
+decoder removes more than half of the difference from TopK. With `small` it takes 6 minutes on a CPU
+core.
 """
 
 from __future__ import annotations
