@@ -6,8 +6,8 @@
 
 A dictionary may have a latent for "starts with L" that is silent for some words with L, because a
 latent of these words alone has absorbed its direction. The test finds the letter's main latents by
-sparse probes, and looks for words at which none of them is active although one other latent carries
-the probe's direction.
+sparse probes, and looks for words at which none of them is active, while one other latent adds much
+along the direction of a dense probe for the letter.
 """
 
 from __future__ import annotations

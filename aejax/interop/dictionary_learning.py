@@ -51,7 +51,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
       folder: the folder with config.json and ae.pt.
 
     Returns:
-      The weights.
+      The weights of the dictionary, for `ae.dictionary.encode` and `ae.dictionary.decode`.
 
     Raises:
       UserError: if a file is missing or damaged or contains more than tensors, or if the class of

@@ -19,7 +19,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
       path: the .pt file.
 
     Returns:
-      The weights.
+      The weights of the dictionary, for `ae.dictionary.encode` and `ae.dictionary.decode`.
 
     Raises:
       UserError: if the file is missing or damaged, contains more than tensors, or has another
