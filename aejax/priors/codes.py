@@ -104,7 +104,7 @@ class CodeTransformer(nn.Module):
     heads: int
 
     def setup(self) -> None:
-        """Declares the layers; the embedding of index `codes` is the input before the first code."""
+        """Declares the layers; index `codes` embeds the start, the input before the first code."""
         self.embed = nn.Embed(self.codes + 1, self.width)
         self.places, self.given = nn.Dense(self.width), nn.Dense(self.width)
         self.blocks = [Block(self.width, self.heads) for _ in range(self.layers)]
