@@ -37,7 +37,7 @@ def bounded(log_std: Array, low: float = LOG_STD_RANGE[0], high: float = LOG_STD
 
 
 def mean_and_log_std(statistics: Array) -> tuple[Array, Array]:
-    """Splits the last axis of a net's output [..., 2 L] into means and bounded log deviations."""
+    """Splits a net's output [..., 2 L] into means and `bounded` log standard deviations."""
     mean, log_std = jnp.split(statistics, 2, axis=-1)
     return mean, bounded(log_std)
 

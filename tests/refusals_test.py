@@ -1,4 +1,4 @@
-"""What is wrong is said in one sentence that names the part, both shapes and what to do."""
+"""Tests that errors say in one sentence which part and shapes are wrong, and what to do."""
 
 from __future__ import annotations
 

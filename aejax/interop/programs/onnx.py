@@ -26,7 +26,7 @@ from aejax.types import Array
 
 OPSET = 21
 # Giles (2010), "Approximating the erfinv function", table 1: polynomials of w = -log(1 - x^2).
-CENTRAL = (  # of w - 2.5 for w < 5
+CENTRAL = (  # the coefficients of the polynomial in w - 2.5, for w < 5
     2.81022636e-08,
     3.43273939e-07,
     -3.5233877e-06,
@@ -37,7 +37,7 @@ CENTRAL = (  # of w - 2.5 for w < 5
     0.246640727,
     1.50140941,
 )
-TAIL = (  # of sqrt(w) - 3 for larger w
+TAIL = (  # the coefficients of the polynomial in sqrt(w) - 3, for larger w
     -0.000200214257,
     0.000100950558,
     0.00134934322,
@@ -131,7 +131,7 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
 def _erf_inv(x: Array) -> Array:
     """Computes the inverse error function by the polynomials of Giles (2010), as XLA does.
 
-    jax2onnx would take Newton steps, which lose all digits near 1 and -1 in float32.
+    The Newton steps that jax2onnx would use lose all digits near 1 and -1 in float32.
     """
     w = -jnp.log((1.0 - x) * (1.0 + x))  # -log(1 - x^2) without cancellation
     central = _polynomial(CENTRAL, w - 2.5)
