@@ -140,9 +140,10 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Returns a learner of n members, each of which `build` makes from its setting during tracing.
+    """Returns a learner of n members; member i is trained by the learner build(setting i).
 
-    `mapped` is `_members` or `_by_platform`, which turns the step of one member into that of all.
+    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the step
+    of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
