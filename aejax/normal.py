@@ -16,10 +16,11 @@ LOG_STD_RANGE = (-10.0, 4.0)
 def bounded(log_std: Array, low: float = LOG_STD_RANGE[0], high: float = LOG_STD_RANGE[1]) -> Array:
     """Returns log standard deviations that a net predicts, kept near a range by a soft clamp.
 
-    A value in [low, high] is unchanged, to the bit. A value v above high becomes
-    high + log(1 + v - high), and values below low are treated in the same way with opposite sign.
-    The exponential of the result grows linearly in v, so it does not overflow when a net that was
-    just initialised sees inputs in the hundreds, and its gradient is never 0.
+    A value in [low, high] is unchanged, to the bit. A value above `high` is replaced by
+    high + log(1 + value - high), and a value below `low` by low - log(1 + low - value). The
+    exponential of a large prediction therefore grows only linearly with the prediction, so that it
+    does not overflow when a net that was just initialised sees inputs in the hundreds. The gradient
+    of the clamp is never 0.
 
     Args:
       log_std: the predictions, f32[...].

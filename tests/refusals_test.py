@@ -81,8 +81,8 @@ REFUSED = {
     ),
     "seeds": (
         seeds_together,
-        "the encoder MLP has parameters of shape (5, 64, 32) in place of (64, 32), which is that "
-        "of several seeds: choose one of them, as in load(folder, seed=0)",
+        "the encoder MLP has parameters of shape (5, 64, 32) in place of (64, 32), which are the "
+        "parameters of several seeds: choose one of them, as in load(folder, seed=0)",
     ),
     "codebook": (
         codebook_under_a_standard_prior,

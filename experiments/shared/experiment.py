@@ -60,7 +60,7 @@ class Experiment(NamedTuple):
     # (config, results) -> the first sections of the report page
     findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
     presets: Mapping[str, Any] = {}  # name -> the config that --preset NAME selects
-    # (name of a job -> its learning curves) -> the section on them; by default on the first job's
+    # (name of a job -> its learning curves) -> the section on them; the default shows the first job
     curves: Callable[[Mapping[str, Any]], Section] = first_curves
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 
