@@ -142,8 +142,8 @@ def _side_by_side(
 ) -> Learner:
     """Returns a learner of n members; member i is trained by the learner build(setting i).
 
-    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the step
-    of one member into that of all.
+    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the
+    step of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
