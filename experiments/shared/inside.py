@@ -96,7 +96,7 @@ NEURONS = Reading(lambda x: x, None, None)  # the raw neurons: the units are the
 
 
 def untrained(job: Any, train: ae.data.Split, seed: int) -> ae.dictionary.Plain:
-    """Returns the dictionary of a job before its first step, with the scale of the data."""
+    """Returns a job's dictionary as it is before the first training step."""
     single = ae.learner(job.model, job.objective, job.tx, initialise=job.initialise)
     batch = next(train.take(CHUNK).batches(CHUNK))
     state = jax.jit(single.init)(jax.random.key(1_000 + seed), batch)
