@@ -1,6 +1,6 @@
 """Measures whether a dictionary has found the known features of synthetic data.
 
-pairs = matched(atoms, truth.dictionary)              # pairs each feature with its own latent
+pairs = matched(atoms, truth.dictionary)              # pairs latents and features one to one
 mcc(pairs)                                            # mean |cos| of the pairs
 found = detection(zip(chunks_of_codes, chunks_of_features), pairs)
 found.f1.mean()                                       # F1 of the latents as detectors
@@ -33,9 +33,9 @@ class Pairs(NamedTuple):
 class Detection(NamedTuple):
     """For each pair, how well the activity of the latent predicts the activity of its feature."""
 
-    # f64[P], of the tokens in which the latent is active, the share in which the feature is.
+    # f64[P], the share of the latent's active tokens at which the feature is active too.
     precision: np.ndarray
-    # f64[P], of the tokens in which the feature is active, the share in which the latent is.
+    # f64[P], the share of the feature's active tokens at which the latent is active too.
     recall: np.ndarray
     f1: np.ndarray  # f64[P], the harmonic mean of precision and recall
     examples: int  # N, the number of tokens

@@ -56,7 +56,7 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
         be flattened to [B, heads * size] before they are given to the SAE.
 
     Returns:
-      The weights.
+      The weights of the dictionary, for `ae.dictionary.encode` and `ae.dictionary.decode`.
 
     Raises:
       UserError: if a file is missing or damaged, or contains something unknown.

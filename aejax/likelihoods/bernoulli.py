@@ -54,7 +54,7 @@ def _softplus_sum_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Ar
 class Bernoulli(Likelihood):
     """The Bernoulli likelihood of binary targets; the prediction holds logits.
 
-    For grey targets in (0, 1), -log_prob is a binary cross-entropy and no negative log-likelihood:
+    For grey targets in (0, 1), -log_prob is a binary cross-entropy, not a negative log-likelihood:
     report it as `bce`, never as `nll` or `elbo`.
     """
 

@@ -109,7 +109,7 @@ def learner(
 def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
     """Returns the timed function of the same computation in a hand-written scan over steps.
 
-    If normed is True, a BatchNorm with running averages stands before each of the two relus.
+    If normed is True, a BatchNorm with running averages is applied before each of the two relus.
     """
     tx = optax.adam(RATE)
     initial = jax.nn.initializers.lecun_normal()

@@ -83,7 +83,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
 
 
 def described(job: Job, config: Any) -> dict[str, Any]:
-    """Returns the arguments of `ae.Run` for a job's model, or for all models of its sweep."""
+    """Returns the arguments of `ae.Run` that describe a job's model, or all models of its sweep."""
     if job.sweep is None:
         return {"model": job.model}
     sweep = job.sweep

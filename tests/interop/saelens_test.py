@@ -1,4 +1,4 @@
-"""Tests of reading and writing SAELens' files: the nine rows, and versions before 6.
+"""Tests of reading and writing SAELens' files: all architectures, and versions before 6.
 
 Files are made here, and expected outputs are computed in float64 by the papers' formulas.
 """

@@ -1,4 +1,4 @@
-"""A run of a sweep knows its settings, and each member is loaded with its own model."""
+"""Tests that a sweep's run records its settings, and that each of its models can be loaded."""
 
 from __future__ import annotations
 
