@@ -61,7 +61,7 @@ def firings(chunks: Iterable[np.ndarray]) -> Firings:
       chunks: the codes of consecutive tokens, f[n, m] each.
 
     Raises:
-      UserError: if there is no chunk.
+      UserError: if `chunks` is empty.
     """
     tokens, latents, values = [], [], []
     count, size = 0, 0

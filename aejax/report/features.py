@@ -126,7 +126,14 @@ def feature_record(
 
 
 def _around(centre: int, token: np.ndarray, value: np.ndarray, length: int) -> list[list[float]]:
-    """Returns [position in the row, activation] of the active tokens near one token of its row."""
+    """Returns [position in its row, activation] of the tokens near `centre` that activate a latent.
+
+    Args:
+      centre: the index of a token.
+      token: the indices of the tokens at which one latent is active, in ascending order.
+      value: the latent's activations at these tokens.
+      length: the number of tokens in a row; tokens of other rows are left out.
+    """
     start = centre // length * length
     low, high = np.searchsorted(
         token, [max(start, centre - AROUND), min(start + length, centre + AROUND + 1)]

@@ -140,7 +140,7 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """Returns as sentences the explanations in NOTES of the results with these names."""
+    """Returns the explanations in NOTES of the results with these names, as sentences."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 

@@ -18,7 +18,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
-    """Returns name of a steered run -> L0 / target - 1 of each of its seeds, f[S]."""
+    """Returns each steered run's distance from its target: name -> L0 / target - 1, f[S]."""
     found = {}
     for label, columns in runs.items():
         held = columns.get(f"validation_{steering.METRIC}")

@@ -212,7 +212,7 @@ def _limited(chunk: Any, first: int, count: int) -> Any:
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
-    """Returns batches with an order for each of the learner's S models, unless they share one."""
+    """Returns batches that differ between the learner's S models, unless they share their data."""
     if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
         raise UserError(
             "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "

@@ -44,7 +44,7 @@ def first_curves(histories: Mapping[str, Any]) -> Section:
 
 
 class Experiment(NamedTuple):
-    """An experiment: the class of its settings, and one pure function of these for each stage.
+    """An experiment: the class of its settings, and functions for its data, models and page.
 
     A `Job` is a model and its training; it trains one copy of the model for each seed.
     """

@@ -1,4 +1,4 @@
-"""Sections with players for the pages of experiments on spoken digits."""
+"""Report sections that play sounds, for the experiments on spoken digits."""
 
 from __future__ import annotations
 

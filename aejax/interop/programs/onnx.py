@@ -167,7 +167,10 @@ def _is_one_row(given: list[Any], numbers: Any) -> bool:
 
 
 def _spread(row: Array, indices: Array, values: Array) -> Array:
-    """Adds values [1, k] at indices i32[1, k, 2] to f32[1, m], by comparing each with all m."""
+    """Adds values [1, k] to f32[1, m] at indices i32[1, k, 2], without a scatter.
+
+    Each index is compared with all m columns.
+    """
     columns = jax.lax.slice_in_dim(indices, 1, 2, axis=2)
     places = jax.lax.broadcasted_iota(columns.dtype, (1, 1, row.shape[1]), 2)
     chosen = jax.lax.eq(*jnp.broadcast_arrays(columns, places)).astype(row.dtype)
