@@ -1,4 +1,4 @@
-"""aejax: autoencoders as pure functions in JAX and Flax, with one training function for all."""
+"""aejax: autoencoders of all kinds as pure functions in JAX and Flax, trained by one function."""
 
 from aejax import (
     bounds,

@@ -118,7 +118,7 @@ def piwae(groups: int) -> Bound:
     miwae(groups), whose signal-to-noise ratio does not fall as K grows with a fixed K / M
     (Rainforth et al. 2018). With rate(stick=True) this gradient is doubly reparameterised, which
     does not change its expectation. The density of a VampPrior depends on the encoder too, through
-    the posteriors of its pseudo-inputs; that part of the encoder's gradient is the one of iwae.
+    the posteriors of its pseudo-inputs; that part of the encoder's gradient is that of iwae.
 
     Args:
       groups: the number of groups M, which must divide K.

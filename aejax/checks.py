@@ -91,13 +91,13 @@ def check_size(
 
 
 def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
-    """Raises UserError if a prior has a context whose number of rows is not that of the draws.
+    """Raises UserError unless a context has one row for each of the n draws from a prior.
 
     Args:
       prior: the prior that is sampled.
       n: the number of draws.
-      context: the context of the draws, a pytree, or None.
-      what: what is drawn, for the message.
+      context: the context of the draws, a pytree with leaves [n, ...], or None.
+      what: the word in the error message for what is drawn.
     """
     rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
     if rows - {n}:

@@ -101,11 +101,11 @@ class TopDownCode(RandomCode, Protocol):
 
 @runtime_checkable
 class BottomUpCode(RandomCode, Protocol):
-    """A draw from a hierarchy of which one level is drawn given x, and the others given it."""
+    """A draw from a hierarchy in which x affects all other levels only through one level."""
 
     @property
     def whole(self) -> RandomCode:
-        """Returns the code of the level drawn given x, through which all others depend on x."""
+        """Returns the code of the level through which all other levels depend on x."""
         ...
 
 
@@ -156,7 +156,7 @@ class Bottleneck(nn.Module, abc.ABC):
         """
 
     def lift(self, latent: Any, given: Given = NOTHING) -> Any:
-        """Converts a latent, as the prior draws it, to the decoder's input z; by default equal."""
+        """Converts a latent drawn from the prior to the decoder's input z; by default to itself."""
         return latent
 
 

@@ -189,7 +189,7 @@ class Autoencoder(nn.Module):
         return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
 
     def _check_latents(self) -> None:
-        """Checks the latents' shape, and that prior and bottleneck are both hierarchical or not."""
+        """Checks latent sizes, and that prior and bottleneck are both flat or both hierarchical."""
         shape, name = self.bottleneck.shape, type(self.bottleneck).__name__
         if any(size < 1 or not whole(size) for size in jax.tree.leaves(shape)):
             raise UserError(

@@ -1,4 +1,4 @@
-"""The normal distribution per element: log-density, KL divergence, and parameters from a net."""
+"""The normal distribution per element: its log-density, its KL, and means and stds from a net."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ LOG_STD_RANGE = (-10.0, 4.0)
 def bounded(log_std: Array, low: float = LOG_STD_RANGE[0], high: float = LOG_STD_RANGE[1]) -> Array:
     """Returns log standard deviations that a net predicts, kept near a range by a soft clamp.
 
-    A value in [low, high] is unchanged, to the bit. A value above is high + log(1 + value - high),
-    and one below is its mirror image. The exponential of a large prediction is therefore about as
-    large as the prediction, so that it does not overflow when a net that was just initialised sees
-    inputs in the hundreds, and its gradient is never 0.
+    A value in [low, high] is unchanged, to the bit. A value above `high` is replaced by
+    high + log(1 + value - high), and a value below `low` by low - log(1 + low - value). The
+    exponential of a large prediction therefore grows only linearly with the prediction, so that it
+    does not overflow when a net that was just initialised sees inputs in the hundreds. The gradient
+    of the clamp is never 0.
 
     Args:
       log_std: the predictions, f32[...].
@@ -36,7 +37,7 @@ def bounded(log_std: Array, low: float = LOG_STD_RANGE[0], high: float = LOG_STD
 
 
 def mean_and_log_std(statistics: Array) -> tuple[Array, Array]:
-    """Splits the last axis of a net's output [..., 2 L] into means and bounded log deviations."""
+    """Splits a net's output [..., 2 L] into means and `bounded` log standard deviations."""
     mean, log_std = jnp.split(statistics, 2, axis=-1)
     return mean, bounded(log_std)
 

@@ -56,7 +56,7 @@ def elbo(beta: optax.ScalarOrSchedule = 1.0, rate: Term = losses.kl) -> Objectiv
     Args:
       beta: the weight of the rate, a number or a schedule of the step. The sum bounds -log p(x)
         from above if beta is 1.
-      rate: the term of the rate: `losses.kl`, the KL divergence in closed form, or `losses.rate()`,
+      rate: the rate term: `losses.kl`, the KL divergence in closed form, or `losses.rate()`,
         its estimate at the drawn z, which every bound except `bounds.mean` needs.
     """
     return {"rate": (beta, rate), "distortion": (1.0, losses.distortion)}
@@ -72,7 +72,7 @@ def cyclical(
     Args:
       period: the number of steps of one cycle.
       peak: the weight at the end of each rise.
-      ramp: the share of a cycle that the linear rise takes.
+      ramp: the share of a cycle in which the weight rises linearly.
       cycles: the number of cycles, after which the weight stays at the peak; None: infinitely many.
 
     Returns:
@@ -137,8 +137,8 @@ def sparse(
 def steer(penalty: Term) -> Objective:
     """Returns an objective with a sparsity penalty whose weight a controller adjusts.
 
-    The controller makes the mean L0 reach the bottleneck's target `l0`. The relative deviation
-    mean(L0) / l0 - 1 from the target is logged as `off_target`.
+    The controller adjusts it until the mean L0 is the bottleneck's target `l0`. The name of the
+    weighted penalty is `price`; the relative deviation mean(L0) / l0 - 1 is logged as `off_target`.
 
     Args:
       penalty: a term that grows with the size or number of the active latents, such as

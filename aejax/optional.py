@@ -7,7 +7,7 @@ from types import ModuleType
 
 from aejax.errors import UserError
 
-# The packages to install for a module, for modules that have another name than their package.
+# What pip must install for a module, for those modules whose package has another name.
 PACKAGES = {
     "PIL": "pillow",
     "jax2onnx": "jax2onnx==0.13.0 onnxruntime",  # newer versions require an older orbax

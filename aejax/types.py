@@ -122,7 +122,7 @@ class State(NamedTuple):
 class Learner(NamedTuple):
     """The pure functions that train a model.
 
-    The wrappers in `aejax.training`, such as `seeds`, take a Learner and return a changed one.
+    The wrappers in `aejax.training`, such as `seeds`, return a changed copy of a given Learner.
     """
 
     init: Callable[[Key, Batch], State]  # initialises the model from a key and a batch

@@ -84,7 +84,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
         _model(config, event, pixels(*each)) for each in (size, (size[0], 1, 3), (0, *size[1:]))
     )
     jobs = {name: Job(model, terms, tx) for name, terms in remedies(config).items()}
-    # A decoder that predicts each pixel from neighbouring pixels only (Chen et al. 2017, section
+    # This decoder predicts each pixel from neighbouring pixels only (Chen et al. 2017, section
     # 3.2).
     jobs["near-pixels"] = Job(near, ae.elbo(), tx)
     jobs[WITHOUT] = Job(alone, ae.elbo(), tx)
@@ -163,7 +163,7 @@ def findings(config: Config, finished: Finished) -> list[Any]:
     )
     text = (
         f"The results of each remedy after {config.steps:,} steps. The KL is the cost of the code, "
-        "the mutual information is its information about x, and the NLL says whether that helps."
+        "the mutual information is its information about x, and a lower NLL shows that it helps."
     )
     return [Section("Remedies", text, [picture])]
 

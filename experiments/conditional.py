@@ -188,7 +188,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     sections = [_drawn(models["labels"]), _set(models["labels"], test, numbers)]
     pictures = [_completions(models, test, numbers, seen) for seen in SEEN]
     about = (
-        "A net that predicts each pixel separately gives the mean over all completions. With "
+        "A net that predicts each pixel separately predicts the mean of all completions. With "
         "latent variables, each sample is one completion."
     )
     title = f"Conditional autoencoders of {config.dataset}"

@@ -127,7 +127,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
-    """Returns the bits per dimension of the baseline, independent histograms of all pixels.
+    """Returns the bits per dimension of the baseline, which has a histogram for each pixel.
 
     One is added to each count of a histogram.
     """

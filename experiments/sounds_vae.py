@@ -1,9 +1,10 @@
-"""A variational autoencoder of a folder of sounds, through their mel spectrograms.
+"""A variational autoencoder of the mel spectrograms of a folder of sounds.
 
     python -m experiments sounds-vae --dataset FOLDER --rate 16000 --mix
 
-FOLDER holds .wav or .flac files; its subfolders, if there are any, are classes, which the model is
-given. Long sounds are cut to SECONDS, and all are given their duration.
+FOLDER holds .wav or .flac files. Its subfolders, if there are any, are classes, on which the model
+is conditioned. Sounds longer than `--seconds` are cut. The model is also conditioned on the
+duration of a sound.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from experiments.shared.place import Place
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
-SHOWN = 8  # sounds of each section of the page
-PATH = 5  # points between two sounds
+SHOWN = 8  # number of sounds in each section of the report page
+PATH = 5  # number of points of the interpolation, including both ends
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     dataset: str = ""  # path of a folder of sounds
     steps: int = 2_000  # optimiser steps
@@ -45,7 +46,7 @@ class Config(Numbers):
     chunk: int = 250  # steps in one compiled call
     rate: int = 16_000  # sampling rate in hertz that all sounds are converted to
     seconds: float = 1.024  # length to which sounds are padded or cut
-    mix: bool = False  # average the channels of files with several
+    mix: bool = False  # average the channels of files that have several
     width: int = 16  # channels of the first convolution
     latents: int = 16  # number of latents
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
@@ -53,7 +54,7 @@ class Config(Numbers):
 
 
 def spectrogram(rate: int) -> Mel:
-    """Returns the spectrogram of 40 bands, whose hop is a quarter of a frame."""
+    """Returns the settings of a mel spectrogram: 40 bands, and a hop of a quarter of a frame."""
     size = frame_size(rate)
     return Mel(rate, size, size // 4, bands=40)
 
@@ -71,7 +72,7 @@ def data(config: Config, place: Place) -> Splits:
 
 
 def view(config: Config, split: Split) -> Split:
-    """Returns spectrograms with the class, if there are classes, and the duration as context."""
+    """Returns a split of spectrograms; its context is the class, if any, and the duration."""
     classes = len(split.classes)
     given = (changes.Labels(classes),) if classes else ()
     return mels.view(spectrogram(config.rate), *given)(split)
@@ -98,7 +99,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Measures the bound, the NLL, active units and the error on the test split."""
+    """Computes the bound, the NLL, active units and the error on the test split."""
     done, key = trained["vae"], jax.random.key(TEST_SEED)
     model, test = done.job.model, done.job.view(splits[2])
 
@@ -115,7 +116,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: draws, test sounds beside what is rebuilt, and a path."""
+    """Builds the report page: samples, test sounds with reconstructions, and an interpolation."""
     model, variables = models["vae"]
     train, _, test = splits
     mel, rate = spectrogram(config.rate), config.rate
@@ -142,9 +143,17 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     if len(rows) > 1:
         clips["path"] = _path(model, variables, batch, mel, lengths, names)
     sections = [
-        Section("Draws", "Each has the duration of a test sound.", clips=clips["drawn"]),
-        Section("Test sounds, rebuilt", "The first of each three is real.", clips=clips["rebuilt"]),
-        Section("Between two sounds", "Codes move along a straight line.", clips=clips["path"]),
+        Section("Samples", "Each has the duration of a test sound.", clips=clips["drawn"]),
+        Section(
+            "Reconstructions",
+            "Of each three clips, the first is the recording.",
+            clips=clips["rebuilt"],
+        ),
+        Section(
+            "Between two sounds",
+            "Codes are interpolated along a straight line.",
+            clips=clips["path"],
+        ),
     ]
     title = f"Sounds of {train.name.rpartition('/')[0]}"
     return Page(title, __doc__ or "", [section for section in sections if section.clips])
@@ -153,7 +162,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 def _path(
     model: Any, variables: Any, batch: ae.Batch, mel: Mel, lengths: np.ndarray, names: list[str]
 ) -> list[Clip]:
-    """Returns clips from the first test sound to the second."""
+    """Returns the clips of an interpolation from the first test sound to the second."""
     shares = np.linspace(0.0, 1.0, PATH)
     first, second = (jax.tree.map(lambda a, i=i: a[i : i + 1], batch) for i in (0, 1))
     size = np.round((1 - shares) * lengths[0] + shares * lengths[1]).astype(np.int32)

@@ -1,19 +1,20 @@
-"""Autoencoders of spoken digits: a latent space of sounds that one can hear.
+"""Autoencoders of the spectrograms of spoken digits, with samples and interpolations to hear.
 
     python -m experiments spoken-digit-vae --manual-dir FOLDER --seeds 3
 
 FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers. The
 variational autoencoder models log-mel spectrograms given digit, speaker and duration; Griffin-Lim
 turns them into sounds. Classifiers of digit and speaker, trained on real recordings alone, judge
-the sounds: samples, and test recordings whose speaker or digit was changed. `--held-out theo` keeps
-a speaker for the test split. The page plays all of them.
+the sounds: samples, and test recordings whose speaker or digit was changed. The report page plays
+these sounds. With `--held-out theo` all recordings of one speaker are the test split.
 
-One seed took 33 minutes at the lowest priority of 2 busy CPU cores. Expect from it: classifiers
-98.0 % (digit) and 99.7 % (speaker) on test; 95.0 % of samples are recognised (86 % of the worst
-digit), with 0.95 of the spread of real ones; a changed speaker keeps the digit in 96.7 % and is
-named as the new speaker in 96.7 %; NLL 678.6 nats with 16 active units. The STFT distance of
-reconstructions is 1.64, that of PCA 1.72, and that of Griffin-Lim of the true mel, which no model
-of these spectrograms can beat, 1.21.
+One seed took 33 minutes at the lowest priority of 2 busy CPU cores. Expect test accuracies of the
+classifiers of 98.0 % (digit) and 99.7 % (speaker). Of the samples 95.0 % are recognised (86 % for
+the worst digit), and the mean distance between two of them is 0.95 times that of real recordings.
+After a change of the speaker, 96.7 % of recordings are recognised as the same digit and 96.7 % as
+the new speaker. The NLL is 678.6 nats with 16 active units. The STFT distance of reconstructions is
+1.64, and that of PCA 1.72. Griffin-Lim of the true spectrogram, which no model of these
+spectrograms can beat, has 1.21.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from experiments.shared.spoken import MEL
 from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
-SECONDS = 1.024  # 8,192 samples; of the 3,000 recordings 17 in train are longer, and cut
+SECONDS = 1.024  # 8,192 samples; 17 recordings of the train split are longer and are cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 1_500  # optimiser steps
     batch: int = 32  # examples in a batch
@@ -55,7 +56,8 @@ class Config(Numbers):
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     warmup: int = 500  # steps over which the weight of the rate grows from 0
     classifier_steps: int = 800  # optimiser steps of each classifier
-    held_out: str | None = None  # a speaker who is the test split; None: recordings 0 to 4 of all
+    # the speaker whose recordings are the test split; None: recordings 0 to 4 of every speaker
+    held_out: str | None = None
     nll_draws: int = 100  # samples of the importance-weighted NLL
     samples: int = 50  # samples drawn of each digit
 
@@ -94,7 +96,7 @@ def _given(config: Config) -> spoken.Given:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Measures the autoencoders on the test split, for each seed."""
+    """Computes the test results of the autoencoders for each seed."""
     done, others = trained["vae"], trained["plain"]
     readers = {name: trained[name] for name in ("digit", "speaker")}
     rows: list[dict[str, Any]] = []
@@ -164,13 +166,13 @@ def _by_pca(train: Any, test: Any, latents: int) -> np.ndarray:
 def _swapped(
     hearing: spoken.Hearing, job: Job, variables: Any, seen: Split, test: Split
 ) -> dict[str, float]:
-    """Gives each test recording another speaker, then another digit; scores what is recognised."""
+    """Changes the speaker, then the digit of test recordings; returns the shares recognised."""
     batch, lengths = next(seen.batches(len(seen))), np.asarray(test.arrays["length"])
     digit, speaker = test.factors["digit"], test.factors["speaker"]
     share = np.asarray(batch.context)[:, -1:]
     found = {}
     for what, size in (("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS)):
-        turn = 1 + np.arange(len(test)) % (size - 1)  # every other one as often
+        turn = 1 + np.arange(len(test)) % (size - 1)  # each other value is used about equally often
         new = {"digit": digit, "speaker": speaker}
         new[what] = (new[what] + turn) % size
         asked = np.asarray(spoken.prompt(new["digit"], new["speaker"]))
@@ -184,7 +186,7 @@ def _swapped(
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page, with players: draws, reconstructions, paths and swaps."""
+    """Builds the report page: samples, reconstructions, interpolations and changed contexts."""
     train, _, test = splits
     model, variables = models["vae"]
     asked = spoken.prompts(train, 2, test.event[0])
@@ -208,7 +210,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section:
-    """Shows the way between the codes of recordings 0 and 3, and of 1 and 7."""
+    """Builds a section with interpolations between recordings 0 and 3, and between 1 and 7."""
     shares, lengths = np.linspace(0.0, 1.0, 6), np.asarray(shown.arrays["length"])
     pairs = ((0, 3), (1, 7))
     first, second = (
@@ -226,12 +228,15 @@ def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section
             )
             for k, share in enumerate(shares)
         ]
-    text = "Codes and contexts move along a straight line in the noise of the prior's flow."
+    text = (
+        "Contexts, and codes mapped to the noise of the prior's flow, are interpolated along "
+        "straight lines."
+    )
     return Section("Between two recordings", text, clips=clips)
 
 
 def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Section]:
-    """Shows a recording as every speaker, and another as every digit."""
+    """Builds two sections: a recording decoded as every speaker, and another as every digit."""
     sections = []
     titles = {"speaker": "Another speaker", "digit": "Another digit"}
     for row, (what, size) in enumerate((("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS))):

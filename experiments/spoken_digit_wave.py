@@ -1,17 +1,17 @@
-"""An autoencoder of the waveforms of spoken digits, with codes and a prior learned over them.
+"""A quantised autoencoder of the waveforms of spoken digits, with a prior learned over its codes.
 
     python -m experiments spoken-digit-wave --manual-dir FOLDER --seeds 3
 
 FOLDER holds the Free Spoken Digit Dataset, 3,000 recordings of ten digits by six speakers. One-
 dimensional convolutions encode a sound as one of 200 FSQ codes for every 128 samples. A transformer
 learns the prior over the codes given digit, speaker and duration. The decoder draws the sound
-sample by sample, as mu-law levels. `bits_per_sample` is the bound that counts the codes under their
-prior.
+sample by sample, as mu-law levels. `bits_per_sample` is an upper bound that includes the bits of
+the codes under their prior.
 
 A short run of one seed (`--steps 800 --batch 8 --chunk 100 --samples 20`, 8 minutes on 2 busy CPU
-cores) has 5.35 bits per sample, of which 0.02 are codes. The same decoder without latents has 5.49,
-a linear predictor of order 16 has 5.97 and a histogram 7.21. So short a run does not say words:
-13 % of its samples and 20 % of its reconstructions are recognised.
+cores) has 5.35 bits per sample, of which 0.02 are for codes. The same decoder without latents has
+5.49, a linear predictor of order 16 has 5.97 and a histogram 7.21. After so short a run most sounds
+are not words: 13 % of the samples and 20 % of the reconstructions are recognised.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from experiments.shared.training import Job, Numbers, check
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 LEVELS = 256
-HOP = 128  # samples of one code
+HOP = 128  # number of samples for each code
 SECONDS = 0.64  # 5,120 samples
 CODES = (8, 5, 5)  # levels of each coordinate of a code
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
-    """The settings of the experiment, each a flag of the command."""
+    """The settings of the experiment; each of them is a flag of the command."""
 
     steps: int = 6_000  # optimiser steps
     batch: int = 12  # examples in a batch
     chunk: int = 250  # steps in one compiled call
     channels: int = 32  # channels of the autoregressive decoder
-    reach: int = 128  # samples before a sample that the decoder reads
-    conditioning: int = 24  # numbers that the decoder is given for each code
+    reach: int = 128  # number of previous samples from which the decoder predicts a sample
+    conditioning: int = 24  # size of the vector that the decoder reads for each code
     learning_rate: float = 3e-3  # learning rate of Adam, which falls to 0
     classifier_steps: int = 600  # optimiser steps of each classifier
     samples: int = 50  # samples drawn of each digit
@@ -100,12 +100,12 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def view(split: Split) -> Split:
-    """Returns mu-law samples with digit, speaker and duration as context."""
+    """Returns a split of mu-law samples whose context is the digit, speaker and duration."""
     return changed(split, Companded(LEVELS), spoken.Given(), Duration())
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Measures the autoencoder on the test split, for each seed, and adds two predictors."""
+    """Computes the test results of the autoencoder for each seed, and those of two predictors."""
     rows = []
     for i in range(trained["wave"].seeds):
         say(f"seed {config.seed + i}: bits, samples and distances")
@@ -193,7 +193,7 @@ def reconstructed(model: Any, variables: Variables, key: Any, batch: Batch) -> n
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: samples of each digit, and recordings beside what is rebuilt."""
+    """Builds the report page: samples of each digit, and recordings with reconstructions."""
     train, _, test = splits
     model, variables = models["wave"]
     asked = spoken.prompts(train, 2, test.event[0])

@@ -78,7 +78,7 @@ class Config(Numbers):
     latents: int = 10  # number of latents
     strengths: int = 1  # number of strengths of each method, from 1 to 6
     learning_rate: float = 1e-3  # learning rate of Adam
-    points: int = 1_000  # examples on which scores train classifiers; half as many test these
+    points: int = 1_000  # examples to train the classifiers of the scores on; half as many to test
     draws: int = 200  # samples of each code for the mutual information gap of samples
     trees: Literal["forest", "boosted"] = "forest"  # trees of DCI; disentanglement_lib: boosted
 

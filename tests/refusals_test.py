@@ -1,4 +1,4 @@
-"""What is wrong is said in one sentence that names the part, both shapes and what to do."""
+"""Tests that errors say in one sentence which part and shapes are wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ REFUSED = {
     ),
     "seeds": (
         seeds_together,
-        "the encoder MLP has parameters of shape (5, 64, 32) in place of (64, 32), which is that "
-        "of several seeds: choose one of them, as in load(folder, seed=0)",
+        "the encoder MLP has parameters of shape (5, 64, 32) in place of (64, 32), which are the "
+        "parameters of several seeds: choose one of them, as in load(folder, seed=0)",
     ),
     "codebook": (
         codebook_under_a_standard_prior,

@@ -1,10 +1,10 @@
-"""A user's own arrays as splits: divided here, or divided already.
+"""Makes train, validation and test splits of a user's own arrays.
 
     train, validation, test = arrays(x, y)                      # divided at random
     train, validation, test = arrays(x, order="time", test=24)  # the last 24 rows are the test
-    train, _, test = splits(x_train, None, (x_test, y_test))    # as given
+    train, _, test = splits(x_train, None, (x_test, y_test))    # divided already
 
-A split that is not wanted has no examples. Missing values, which are NaN or masked in a `numpy.ma`
+A split that was not asked for has length 0. Missing values, which are NaN or masked in a `numpy.ma`
 array, get mask 0: they do not contribute to the likelihood, and the encoder sees the mean over
 train in their place (0 among integers).
 """
@@ -97,7 +97,9 @@ def splits(
       validation: the same, None, or a share or number of examples to take from train at random.
       test: the same as train, or None.
       seed: the seed with which validation is taken from train.
-      binarise: as in `arrays`, like `channels` and `scale`.
+      binarise: as in `arrays`.
+      channels: as in `arrays`.
+      scale: as in `arrays`.
 
     Returns:
       Three splits. Validation and test have no examples if None, or 0, was given.
@@ -133,7 +135,7 @@ def _examples(part: str, data: Any) -> Examples:
         if unknown or "x" not in data:
             raise UserError(
                 f"{part} is a mapping of {sorted(data)}: give x and any of y, context, weights and "
-                "groups, or name columns by table"
+                "groups, or use ae.data.table for columns of other names"
             )
         return Examples(**data)
     return Examples(*data) if isinstance(data, tuple) else Examples(data)

@@ -134,11 +134,11 @@ class Batches:
         if self.process is not None:
             return self.process
         found = jax.process_index(), jax.process_count()
-        dataclasses.replace(self, process=found)  # raises if the batch size is not a multiple
+        dataclasses.replace(self, process=found)  # raises if processes cannot share a batch equally
         return found
 
     def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
-        """Returns the batches of the next steps in the form that `aejax.chunked` needs.
+        """Returns the batches of several steps, which `aejax.chunked` runs in one call.
 
         Args:
           t: the first step.
@@ -169,7 +169,7 @@ class Batches:
         )
 
     def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
-        """Reads T = chunk batches, of each the b of B examples that this process loads.
+        """Reads T = chunk batches; of the B examples of each, only the b that this process loads.
 
         Returns:
           Leaves [T, b, ...] or [S, T, b, ...].

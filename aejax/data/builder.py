@@ -70,7 +70,8 @@ def adapted(stock: Any, splits: Callable[[Any], Mapping[str, Any]]) -> type:
 
     Args:
       stock: a builder class of tfds; the subclass has its name and version.
-      splits: a function from the builder to split name -> its (key, example) pairs, in order.
+      splits: a function that receives the builder and returns a mapping of split name -> its (key,
+        example) pairs, in order.
     """
 
     class Adapted(stock, skip_registration=True):  # pyright: ignore

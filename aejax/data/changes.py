@@ -53,8 +53,8 @@ def changed(split: Split, *changes: Any) -> Split:
     """
     if not isinstance(split.prepare, Prepare):
         raise UserError(
-            f"changes cannot be added to {split.name}, because it prepares its batches in a way of "
-            "its own: change its arrays instead"
+            f"changes cannot be added to {split.name}, because its `prepare` is not an "
+            "ae.data.to_batch.Prepare: change its arrays instead"
         )
     for change in changes:
         # The check is done here because labels have no values while a program is traced.
@@ -71,7 +71,7 @@ class Labels:
     classes: int
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if the data has more classes."""
+        """Raises UserError if a label of the data is not an integer from 0 to `classes` - 1."""
         _check_classes("Labels", self.classes, arrays.get("label", arrays.get("y")))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
@@ -96,7 +96,7 @@ class Attributes:
         object.__setattr__(self, "values", tuple(values.items()))
 
     def check(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UserError if a factor has more values in the data than was given."""
+        """Raises UserError if a factor has more values in the data than `values` says."""
         for name, count in self.values:
             _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
@@ -165,7 +165,7 @@ class InputToo:
 
 @dataclasses.dataclass(frozen=True)
 class ContextOnly:
-    """Replaces the input by the context, the encoder's only input then, and removes the context."""
+    """Replaces the input by the context, so that the encoder sees nothing else, and removes it."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch whose context is an array."""

@@ -22,7 +22,7 @@ PICTURE_CHANNELS = (1, 3, 4)
 class Examples(NamedTuple):
     """The examples of one data set or split, with their labels, context, weights and groups."""
 
-    x: Any  # [N, *event]
+    x: Any  # the inputs, [N, *event]
     y: Any = None  # classes or other numbers, [N, ...], which evaluations use but training does not
     context: Any = None  # [N], [N, C] or a mapping of such: integers are classes, floats covariates
     weights: Any = None  # [N], factors of each example's loss
@@ -140,12 +140,12 @@ def _check_lengths(columns: Mapping[str, np.ndarray]) -> None:
 
 
 def _absent(value: Any) -> bool:
-    """Returns whether an entry of a frame is None or pandas' NA, which is not equal to itself."""
+    """Returns whether an entry of a frame is None or pandas' NA, without importing pandas."""
     return value is None or type(value).__name__ == "NAType"
 
 
 def values_of(name: str, values: Any, missing: bool = False) -> Any:
-    """Returns values [N, ...], floats as f32, masked where they are missing.
+    """Returns values as an array [N, ...], floats as f32; a masked array if some are missing.
 
     Raises:
       UserError: if the values are not numbers, one is infinite, or one is missing although
@@ -162,7 +162,7 @@ def values_of(name: str, values: Any, missing: bool = False) -> Any:
     if not (floats or array.dtype.kind in "iub") or array.ndim < 1:
         raise UserError(
             f"{name} has dtype {array.dtype} and shape {array.shape}: give an array of numbers "
-            "[N, ...]; numpy.unique(names, return_inverse=True)[1] numbers categories"
+            "[N, ...]; numpy.unique(names, return_inverse=True)[1] converts categories to integers"
         )
     if floats:
         array = array.astype(np.float32)

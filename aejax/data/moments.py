@@ -14,7 +14,7 @@ class Moments(NamedTuple):
     """Statistics of tokens; merging two of them is accurate however large the mean is."""
 
     tokens: int  # the number of tokens
-    mean: np.ndarray  # f64[d]
+    mean: np.ndarray  # f64[d], the mean over tokens of x
     squares: float  # the sum over tokens of ||x - mean||^2
     norms: float  # the sum over tokens of ||x||
 
@@ -60,7 +60,7 @@ def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tu
       values: the examples, [N, *event].
 
     Returns:
-      The moments of each layer of examples [N, layers, size], or of all other examples one.
+      One Moments for each layer if the examples are [N, layers, size]; otherwise a single one.
     """
     layers = values.shape[1] if values.ndim == 3 else 1
     parts = np.moveaxis(values.reshape(len(values), layers, -1), 1, 0)

@@ -86,7 +86,7 @@ def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 def reopen(folder: Path, splits: Sequence[str]) -> Reader:
     """Opens a prepared data set as one reader of its splits, concatenated in the given order."""
-    tfds = needs("tensorflow_datasets", "reading a data set that does not fit memory")
+    tfds = needs("tensorflow_datasets", "reading a data set that does not fit in memory")
     sources = tfds.builder_from_directory(str(folder)).as_data_source()
     return Chained([sources[split] for split in splits])
 

@@ -1,4 +1,4 @@
-"""Random-access data sets of other libraries as splits: grain, PyTorch-style, or your own.
+"""Makes splits of random-access data sets of other libraries, such as grain or PyTorch.
 
     train, validation, test = source(dataset, validation=0.1, test=held_out)
 
@@ -141,7 +141,7 @@ def _split(part: str, items: Items, field: str, scale: float) -> Split:
 def _checked(part: str, dataset: Any) -> Any:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(
-            f"{part} is a {type(dataset).__name__}, which has no length or no access by number: "
+            f"{part} is a {type(dataset).__name__}, which has no length or no access by index: "
             "give a data set with __len__ and __getitem__, or use data.Stream for an iterator"
         )
     return dataset

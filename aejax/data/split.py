@@ -37,13 +37,14 @@ class Split:
     fingerprint: str  # sha256 over the content, independent of the file format
     # "dynamic", "static" or "none"; it decides whether results are called nll or bce.
     binarised: str = "none"
-    binarise_seed: int | None = None  # the seed of pixels that are drawn only once; None: no such
+    binarise_seed: int | None = None  # the seed of pixels drawn only once; None: there are none
     classes: tuple[str, ...] = ()  # the names of the labels, if they have names
     origin: str = ""  # where the files came from and whether their content was verified
     reader: Reader | None = None  # None if all examples are in `arrays`
-    # The moments of all tokens of the activation store, of which this split may be a part.
+    # The moments of all tokens of the activation store that this split is a part of; None: the
+    # split is of another data set, or was shortened by `take`.
     stored_moments: Mapping[str, tuple[Moments, ...]] | None = None
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further provenance entries
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for `provenance`
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -100,7 +101,7 @@ class Split:
 
     @property
     def transcodes(self) -> bool:
-        """Whether input and target are different hooks, so that the model is a transcoder."""
+        """Whether input and target are activations of different hooks, as a transcoder needs."""
         return getattr(self.prepare, "transcodes", False)
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -171,7 +171,7 @@ def splits(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chosen:
-    """A reader of some examples of another reader, binarised with a fixed seed if wanted."""
+    """A reader of some examples of another reader, optionally binarised with a fixed seed."""
 
     reader: Reader
     rows: np.ndarray  # i32[N], the indices of the examples in `reader`

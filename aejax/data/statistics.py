@@ -1,4 +1,4 @@
-"""The mean and standard deviation of each element of x, for nets and likelihoods in its units."""
+"""The mean and standard deviation of each element of x, with which a model standardises x."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Batches of an iterator, whose examples can only be read in order, not by index.
 
-    batches = Stream(make, length=50_000, size=128)      # make() starts the iterator from the front
+    batches = Stream(make, length=50_000, size=128)      # make() returns a new iterator
     for state, metrics in ae.loop(learner, state, batches, epochs=10): ...
 
 The examples are used in the iterator's order, so a run is reproducible only if `make()` always
@@ -46,8 +46,8 @@ class Stream:
       scale: the stored value that becomes 1.0.
 
     Raises:
-      UserError: if `make` is no function, or a size is below 1; while reading, if a pass has fewer
-        examples than `length`.
+      UserError: if `make` is not a function, or if `length` or `size` is below 1; while reading, if
+        a pass has fewer examples than `length`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Stream:
         if not callable(make):
             raise UserError(
                 f"Stream got a {type(make).__name__}, which can be read only once: give a function "
-                "that makes it, such as lambda: iter(files)"
+                "that returns a new iterator, such as lambda: iter(files)"
             )
         at_least(1, "the length of a stream", length)
         at_least(1, "batch size", size)
@@ -88,19 +88,19 @@ class Stream:
         return self.prepare(jax.random.fold_in(self.key, t), arrays)
 
     def source(self, t: int, chunk: int, limit: int | None = None) -> Source:
-        """Returns a Source of batches t to t + chunk - 1; those before `limit` are used."""
+        """Returns batches t to t + chunk - 1 as a Source; training stops before batch `limit`."""
         count = chunk if limit is None else max(0, min(chunk, limit - t))
         arrays = self._ahead(t, chunk, limit)
         return Source(arrays, None, self.key, jnp.asarray(count, jnp.int32), self.prepare)
 
     def _read(self, t: int, chunk: int) -> Mapping[str, np.ndarray]:
-        """Reads T batches from batch t on, leaves [T, B, ...]."""
+        """Reads T = chunk batches from batch t on, leaves [T, B, ...]."""
         with self._lock:
             if self._examples is None or t != self._position:
                 if t:
                     print(
-                        f"reading {t * self.size:,} examples again, to reach batch {t}: a run on "
-                        "an iterator repeats only if the iterator does",
+                        f"reading {t * self.size:,} examples again, to reach batch {t}: the "
+                        "results are reproducible only if the iterator repeats its examples",
                         file=sys.stderr,
                     )
                 self._examples, self._position = self._pass_after_pass(), t

@@ -1,4 +1,4 @@
-"""Splits of the rows of a table, by the names of its columns.
+"""Makes train, validation and test splits of the rows of a table, by the names of its columns.
 
 train, validation, test = table(frame, ["age", "dose"], context=["site"], groups="patient")
 """
@@ -28,21 +28,22 @@ def table(
 ) -> Splits:
     """Divides the rows of a pandas or polars frame, or of a mapping of arrays, into three splits.
 
-    The values stay in their units. To standardise them inside the model, give the mean and
-    deviation of each column, `statistics(train)`, to `nets.Standardised` and
+    The values are not standardised. To standardise them inside the model, give the mean and
+    standard deviation of each column, `statistics(train)`, to `nets.Standardised` and
     `likelihoods.Standardised`.
 
     Args:
-      frame: the table, of which frame["age"] returns the column "age", N values.
-      columns: the names of the columns that make x, f32[N, columns].
+      frame: the table; frame["age"] must return the N values of the column "age".
+      columns: the names of the columns that become x, f32[N, columns].
       y: the name of the column of classes.
       context: the names of the columns on which the model is conditioned, as `context` of `arrays`.
       weights: the name of the column of weights.
-      groups: the name of the column whose equal values stay in one split.
+      groups: the name of a column; rows with equal values in it go to the same split.
       **options: further arguments of `arrays`.
 
     Raises:
-      UserError: if there is no column of a name, a column of x has no numbers, or as in `arrays`.
+      UserError: if the table lacks one of the named columns, or a column of x is not numeric; and
+        as in `arrays`.
     """
 
     def column(name: str) -> Any:

@@ -15,14 +15,15 @@ from aejax.types import Array, Batch, Key
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """The function that turns stored arrays into a Batch: it scales, and may binarise, one array.
+    """Converts stored arrays to a Batch: scales the array that becomes x, and may binarise it.
 
-    Two instances with equal fields are equal and hash alike, so a program is compiled once.
+    Instances with equal fields are equal, so a jitted function that they are given to compiles only
+    once.
     """
 
     field: str  # the name of the array that becomes x
     scale: float = 1.0  # the stored value that becomes 1.0
-    draws: bool = False  # whether x is drawn from a Bernoulli whose mean is the scaled value
+    draws: bool = False  # whether x is drawn from Bernoulli(scaled value), anew in every batch
     context: str | None = None  # the name of the array that becomes Batch.context, if any
     integers: bool = False  # whether the stored integers are passed on as i32, not as f32
     mask: str | None = None  # the name of the array that becomes Batch.mask, if any

@@ -1,13 +1,13 @@
 """Feature absorption on the first-letter task (Chanin et al. 2024, as SAEBench measures it).
 
     found = absorption(x, letters, codes, plain.W_dec, train)
-    found.full             # the share of words whose letter latent is silent and absorbed
-    found.probe            # how well a dense probe reads the letters, without which it says nothing
+    found.full             # the share of test words whose letter is absorbed by another latent
+    found.probe            # mean F1 of dense probes of the letters; if it is low, ignore `full`
 
 A dictionary may have a latent for "starts with L" that is silent for some words with L, because a
 latent of these words alone has absorbed its direction. The test finds the letter's main latents by
-sparse probes, and looks for words at which none of them is active although one other latent carries
-the probe's direction.
+sparse probes, and looks for words at which none of them is active, while one other latent adds much
+along the direction of a dense probe for the letter.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Absorption(NamedTuple):
     full: float  # the mean over the letters of the share of absorbed words
     each: np.ndarray  # f64[C], the share of a letter's words that are absorbed
     letters: np.ndarray  # i64[C], the letters that are measured
-    main: tuple[np.ndarray, ...]  # for each letter its main latents
+    main: tuple[np.ndarray, ...]  # for each letter the indices of its main latents
     probe: float  # the mean F1 of the dense probes of all letters with enough words
-    latents: float  # the mean F1 of the main latents of the measured letters, by a sparse probe
+    latents: float  # the mean F1 of the sparse probes, which read a letter's main latents alone
     words: int  # the number of test words of the measured letters
 
 
@@ -52,15 +52,16 @@ def absorption(
     """Measures how often the latents of a first letter are absorbed by other latents.
 
     A test word is absorbed if the dense probe recognises its letter, all main latents of the letter
-    are silent, and the latent that adds most along the probe has a cosine of at least 0.025 with it
-    and adds at least 0.4 of the activation's projection.
+    are silent, and one other latent explains this: of all latents it adds most to the projection of
+    the activation on the probe, namely at least 0.4 of it, and the cosine of its decoder row with
+    the probe is at least 0.025.
 
     Args:
       x: f[N, D], the activations at the last token of each word.
       letters: i[N], the first letter of each word, from 0.
       codes: f[N, m], the latents of the same activations.
       rows: f[m, D], the decoder's rows.
-      train: bool[N], the words that fit the probes; the others are measured.
+      train: bool[N], whether the probes are fitted on a word; the others are the test words.
       fewest: letters with fewer words in train or test are left out.
 
     Raises:
@@ -118,7 +119,7 @@ def absorbed(
       codes: f64[n, m], their latents.
       rows: f64[m, D], the decoder's rows.
       unit: f64[D], the direction of the dense probe, of norm 1.
-      main: the main latents.
+      main: i64[k], the indices of the main latents.
     """
     along = rows @ unit
     cosine = along / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
@@ -131,7 +132,7 @@ def absorbed(
 
 
 def _main(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Returns a letter's main latents: more are taken as long as F1 gains GAIN by each."""
+    """Returns a letter's main latents; they are added while each raises the probe's F1 by GAIN."""
     fitted = codes[train]
     order = best_columns(fitted, y[train], min(MOST, codes.shape[1]))
     best = f1(logistic(fitted[:, order[:1]], y[train]).score(fitted[:, order[:1]]) > 0, y[train])
@@ -145,6 +146,6 @@ def _main(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def f1(found: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the harmonic mean of precision and recall; 0 if nothing is found or true."""
+    """Returns the harmonic mean of precision and recall of bool[n]; 0 if both arrays are False."""
     both = np.sum(found & truth)
     return float(2.0 * both / max(np.sum(found) + np.sum(truth), 1))

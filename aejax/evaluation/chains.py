@@ -79,7 +79,7 @@ def tuned(density: Density, walk: Walk, key: Key) -> Array:
     """Returns the leapfrog step size at each temperature, f32[T], found by adaptive chains.
 
     These chains start from draws of their own, because step sizes that depend on the starting
-    points of the chains `up` would bias the weights of those chains.
+    points of the chains that `up` runs would bias the weights of those chains.
     """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:

@@ -31,9 +31,9 @@ def chosen(split: Split, indices: np.ndarray) -> Batch:
 
 
 def varied(labels: np.ndarray | None, n: int, examples: int) -> np.ndarray:
-    """Returns the indices of min(n, N) examples, i64[...], whose classes take turns.
+    """Returns the indices of min(n, N) examples, i64[...], with about as many from each class.
 
-    The first examples of each class come first, then the second ones, and so on.
+    The first example of each class comes first, then the second of each class, and so on.
 
     Args:
       labels: i[N], the classes of the examples; None: the first n examples are selected.
@@ -56,7 +56,7 @@ def nearest(queries: np.ndarray, split: Split) -> Nearest:
     If training binarises grey images at random, the grey values are compared.
 
     Args:
-      queries: f[Q, *event].
+      queries: f[Q, *event], the examples to find neighbours of, such as samples of the model.
       split: the split; every one of its examples is compared with every query.
 
     Returns:

@@ -42,7 +42,7 @@ def fidelity(
 
     Args:
       target: [B, *event]; examples whose target is zero are left out of the cosine and the ratio.
-      prediction: [B, *event].
+      prediction: [B, *event], the reconstructions.
       mask: weights that broadcast to target, 0 for missing elements; or None.
     """
     flat = (len(target), -1)

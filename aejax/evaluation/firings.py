@@ -1,4 +1,4 @@
-"""Where each latent of a sparse code is active in a corpus, without the zeros.
+"""The nonzero activations of each latent of a sparse code in a corpus, and their tokens.
 
 found = firings(encode(x[i : i + 4096]) for i in range(0, len(x), 4096))
 tokens, values = found.of(17)          # i64[n] in ascending order, f32[n]
@@ -20,8 +20,8 @@ class Firings(NamedTuple):
 
     token: np.ndarray  # i64[E], the token of each activation, ascending for each latent
     value: np.ndarray  # f32[E], the activation
-    start: np.ndarray  # i64[m + 1], latent j has the entries start[j] to start[j + 1] - 1
-    tokens: int  # N
+    start: np.ndarray  # i64[m + 1]; start[j] to start[j + 1] - 1 are the entries of latent j
+    tokens: int  # N, the number of tokens
 
     @property
     def latents(self) -> int:
@@ -61,7 +61,7 @@ def firings(chunks: Iterable[np.ndarray]) -> Firings:
       chunks: the codes of consecutive tokens, f[n, m] each.
 
     Raises:
-      UserError: if there is no chunk.
+      UserError: if `chunks` is empty.
     """
     tokens, latents, values = [], [], []
     count, size = 0, 0

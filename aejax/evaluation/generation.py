@@ -40,8 +40,8 @@ def quality(
 
     Args:
       features: maps examples f[B, *event] to features f[B, D].
-      real: f[N, *event]; results for different N or M are not comparable.
-      generated: f[M, *event].
+      real: f[N, *event], real examples; results for different N or M are not comparable.
+      generated: f[M, *event], generated examples.
       neighbours: k, the number of nearest neighbours for precision and recall.
       batch: the number of examples given to `features` at a time.
     """
@@ -71,8 +71,8 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     biased upwards for few examples.
 
     Args:
-      real: f[N, D].
-      generated: f[M, D].
+      real: f[N, D], the features of real examples.
+      generated: f[M, D], the features of generated examples.
 
     Raises:
       UserError: if the arrays are not [N, D] and [M, D], a feature is not finite, or N or M is
@@ -95,8 +95,8 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
     not a mean over subsets.
 
     Args:
-      real: f[N, D].
-      generated: f[M, D].
+      real: f[N, D], the features of real examples.
+      generated: f[M, D], the features of generated examples.
 
     Raises:
       UserError: if a set has fewer than 2 examples, if a feature is not finite, or if the sets
@@ -125,9 +125,9 @@ def precision_recall(
     that the real set covers; recall is the share of real examples that the generated set covers.
 
     Args:
-      real: f[N, D].
-      generated: f[M, D].
-      neighbours: k.
+      real: f[N, D], the features of real examples.
+      generated: f[M, D], the features of generated examples.
+      neighbours: k, the index of the neighbour that a ball reaches to.
 
     Returns:
       Precision and recall.
@@ -156,8 +156,8 @@ def nearest_distance(queries: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Returns the Euclidean distance of each query to the nearest real example, f64[Q].
 
     Args:
-      queries: f[Q, *event].
-      real: f[N, *event].
+      queries: f[Q, *event], the examples to find neighbours of.
+      real: f[N, *event], real examples.
     """
     x, y = (np.asarray(a, np.float32).reshape(len(a), -1) for a in (queries, real))
     x, y = _checked(x, y, least=1)

@@ -15,7 +15,7 @@ from aejax.errors import UserError
 
 RIDGE = 1.0  # the penalty on the squared weights of standardised columns, as in scikit-learn
 STEPS = 30  # the most steps of Newton's method
-WIDE = 64  # columns above which the curvature is computed in float32
+WIDE = 64  # with more columns than this, the curvature is computed in float32
 
 
 class Logistic(NamedTuple):
@@ -38,7 +38,8 @@ def logistic(x: np.ndarray, y: np.ndarray, ridge: float = RIDGE) -> Logistic:
     Args:
       x: f[N, M], the features of the examples.
       y: bool[N], whether each example is of the class.
-      ridge: the factor of half the squared norm of the weights; the bias is not penalised.
+      ridge: the penalty is this number times half the squared norm of the weights; the bias is not
+        penalised.
 
     Raises:
       UserError: if the shapes do not fit, or one of the two classes has no example.
@@ -84,7 +85,7 @@ def balanced_accuracy(found: np.ndarray, truth: np.ndarray) -> float:
 
     Args:
       found: bool[N], whether each example is classified as positive.
-      truth: bool[N], whether it is; NaN is returned if all are, or none is.
+      truth: bool[N], whether each example is positive; if all are, or none is, the result is NaN.
     """
     found, truth = np.asarray(found, bool), np.asarray(truth, bool)
     if truth.all() or not truth.any():

@@ -19,8 +19,8 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.evaluation.logistic import RIDGE, balanced_accuracy, logistic
 
-RIDGES = (1.0, 30.0, 1e3, 3e4)  # the penalties of which that of a dense probe is chosen
-TUNED = 6  # the number of classes on which it is chosen, the most frequent ones
+RIDGES = (1.0, 30.0, 1e3, 3e4)  # the ridge penalties among which a dense probe's is chosen
+TUNED = 6  # the penalty is chosen by the scores of this many classes, the most frequent ones
 FEWEST = 20  # the fewest examples of a class, in train and in test, for which it is probed
 
 
@@ -63,7 +63,9 @@ def probe(
             "of the same units"
         )
     if k is not None and not 1 <= k <= train.shape[1]:
-        raise UserError(f"k is {k}: give a number from 1 to {train.shape[1]}, that of the columns")
+        raise UserError(
+            f"k is {k}: give a number from 1 to {train.shape[1]}, the number of columns"
+        )
     classes = enough(train_labels, test_labels, fewest)
     if not len(classes):
         raise UserError(f"no class has {fewest} examples in train and in test: give more examples")

@@ -1,6 +1,6 @@
-"""What each latent of a dictionary stands for: its contexts, its histogram, its neighbours.
+"""Describes each latent of a dictionary by its contexts, its histogram and its neighbours.
 
-found = profiles(active, document, sentence_place, rows)
+found = profiles(active, sentence_place, rows)
 found[17].contexts[0].token            # the token at which latent 17 is most active
 """
 
@@ -14,13 +14,13 @@ from aejax.errors import UserError
 from aejax.evaluation.features import cosines
 from aejax.evaluation.firings import Firings
 
-TOP = 6  # contexts at the largest activations
-BANDS = (0.9, 0.7, 0.5, 0.3, 0.1)  # quantiles of a latent's activations, with two contexts each
-EACH = 2
-BINS = 20  # of the histogram of activations, from 0 to their maximum
-NEAR = 6  # nearest and co-active latents that are named
-PLACES = 12  # of the histogram of places in a sentence; the last one is for all later places
-COUNTED = 20_000  # tokens from which co-activity is computed
+TOP = 6  # the number of contexts at the largest activations
+BANDS = (0.9, 0.7, 0.5, 0.3, 0.1)  # quantiles of a latent's activations near which it is shown too
+EACH = 2  # the number of contexts near each of these quantiles
+BINS = 20  # the number of bins of the histogram of activations, from 0 to their maximum
+NEAR = 6  # the number of nearest latents, and of co-active latents, in a profile
+PLACES = 12  # the number of places in a sentence that are counted; the last is for all later ones
+COUNTED = 20_000  # the number of tokens from which co-activity is computed
 
 
 class Context(NamedTuple):
@@ -32,7 +32,7 @@ class Context(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """What is known of one latent from where it is active."""
+    """Statistics of one latent, computed from the tokens at which it is active."""
 
     frequency: float  # the share of the tokens at which it is active
     most: float  # its largest activation
@@ -49,9 +49,9 @@ def profiles(
     """Computes the profile of each latent.
 
     Args:
-      active: where the latents are active.
-      place: i[N], the place of each token in its sentence; -1: none.
-      rows: f[m, D], the decoder's rows, to find the nearest latents; None: there are none.
+      active: the nonzero activations of the latents.
+      place: i[N], the place of each token in its sentence, from 0; -1 if it has none.
+      rows: f[m, D], the decoder's rows, which determine the nearest latents; None: `near` is empty.
       spread: contexts of one band are at least this many tokens apart.
       seed: the seed of the contexts below the top.
 
@@ -60,9 +60,10 @@ def profiles(
     """
     if np.shape(place) != (active.tokens,) or (rows is not None and len(rows) != active.latents):
         raise UserError(
-            f"the latents are of {active.tokens} tokens and {active.latents} latents, but there "
-            f"are {np.shape(place)} places and {None if rows is None else len(rows)} rows: give "
-            "those of the same dictionary and tokens"
+            f"there are activations of {active.latents} latents on {active.tokens} tokens, but "
+            f"place has shape {np.shape(place)} and there are "
+            f"{None if rows is None else len(rows)} decoder rows: give those of the same "
+            "dictionary and tokens"
         )
     near = nearest_rows(rows) if rows is not None else [()] * active.latents
     together = coactive(active)
@@ -95,7 +96,7 @@ def contexts(
       token: i64[n], the tokens at which the latent is active.
       value: f[n], its activations.
       spread: the least distance of two chosen tokens.
-      random: draws the tokens below the top.
+      random: the generator that chooses the tokens near the lower quantiles.
     """
     order = np.argsort(-value, kind="stable")
     chosen: list[int] = []
@@ -121,7 +122,7 @@ def contexts(
 
 
 def nearest_rows(rows: np.ndarray, count: int = NEAR) -> list[tuple[tuple[int, float], ...]]:
-    """Returns for each row the others with the largest cosines, the nearest first."""
+    """Returns for each row the indices of its nearest other rows and the cosines, largest first."""
     cosine = cosines(rows, rows)
     np.fill_diagonal(cosine, -np.inf)
     return _largest(cosine, count)
@@ -132,13 +133,16 @@ def coactive(
 ) -> list[tuple[tuple[int, float], ...]]:
     """Returns for each latent the others that are most often active at the same tokens.
 
-    Two latents are compared by the phi coefficient, the correlation of their being active, over the
-    first `most` tokens.
+    Two latents are compared by the phi coefficient over the first `most` tokens: the correlation of
+    the two variables that are 1 where a latent is active and 0 elsewhere.
 
     Args:
-      active: where the latents are active.
-      count: the number of others.
-      most: the number of tokens to count in.
+      active: the nonzero activations of the latents.
+      count: the largest number of other latents for each latent.
+      most: the number of tokens to use, from the first on.
+
+    Returns:
+      For each latent, pairs of another latent's index and the phi coefficient, largest first.
     """
     n, m = min(active.tokens, most), active.latents
     both = np.zeros((m, m), np.float32)

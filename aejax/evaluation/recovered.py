@@ -4,9 +4,9 @@
     share.share, share.lost, share.lost_error
     explained_by_position(x, rebuilt, position)           # f64[P]
 
-The share is 1 if the spliced model is as good as the clean one, and 0 if it is as bad as with the
-values ablated. It depends on the ablation: zero ablation does more harm than the mean does, so that
-the same dictionary scores higher against it.
+In the spliced model, the dictionary's reconstructions replace activations. The share is 1 if its
+loss is that of the clean model, and 0 if it is that of the ablated one. It depends on the ablation:
+zeros raise the loss more than mean activations do, so that the same dictionary scores higher.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Recovered(NamedTuple):
     spliced: float  # nats, the mean loss with the dictionary's reconstructions
     ablated: float  # nats, the mean loss with the values ablated
     lost: float  # nats, spliced - clean
-    lost_error: float  # nats, the standard error of `lost`, from the differences of the R rows
+    lost_error: float  # nats, the standard error of `lost`, from the differences of the R texts
     tokens: int  # N, the number of tokens that are counted
 
 
@@ -36,10 +36,12 @@ def recovered(
     """Computes the share of a loss that a dictionary recovers against an ablation.
 
     Args:
-      clean: the loss of each token in the unchanged model, f[R, P], nats; zeros for a KL to it.
+      clean: the loss of each of P tokens of R texts in the unchanged model, f[R, P], nats; zeros if
+        the losses are KL divergences from the unchanged model.
       spliced: the loss of each token with reconstructions, f[R, P], nats.
       ablated: the loss of each token with the values ablated, f[R, P], nats.
-      counted: whether a token counts, bool[R, P]: False for padding, and for sinks if left out.
+      counted: whether a token counts, bool[R, P]: False for padding, and for attention sinks if
+        they are to be left out.
 
     Raises:
       UserError: if the shapes differ, or no token counts.
@@ -57,7 +59,8 @@ def recovered(
     rows = counted.sum(axis=1)
     sums = np.where(counted, arrays[1] - arrays[0], 0.0).sum(axis=1)
     lost = means[1] - means[0]
-    # The variance of a ratio of sums over rows, whose tokens are not independent of each other.
+    # `lost` is a ratio of two sums over texts. Its error is computed from whole texts, because the
+    # tokens of a text are not independent of each other.
     used = rows > 0
     apart = (sums - lost * rows)[used]
     error = np.sqrt(np.sum(np.square(apart)) * used.sum() / max(used.sum() - 1, 1)) / rows.sum()
@@ -70,8 +73,8 @@ def explained_by_position(
 ) -> np.ndarray:
     """Computes the explained variance at each position, f64[P], NaN where there is no token.
 
-    It is 1 - sum ||x - x_hat||^2 / sum ||x - mean||^2 over the tokens at one position, with their
-    own mean, so that predicting the mean of each position scores 0.
+    It is 1 - sum ||x - x_hat||^2 / sum ||x - mean||^2 over the tokens at one position, where mean
+    is the mean of these tokens, so that predicting the mean of each position scores 0.
 
     Args:
       target: f[N, D], the activations.

@@ -3,11 +3,11 @@
     rules = fitted(fit_firings, fit_tokens)                # one Rule or None for each latent
     scores = detection(rules, test_firings, test_tokens)   # f64[m], balanced accuracy
 
-A rule says that a token's attribute is one of a few values: its word is in a list, the word before
-it is, its part of speech, the topic of its document, or its place in the sentence. Rules are fixed
-on one set of documents and scored on another. The score is the balanced accuracy with which the
-rule tells tokens at which the latent is active from others that are about as frequent in the
-corpus; without this match a rule could score by naming rare words.
+A rule says that one attribute of a token has one of a few values. The attribute is the token's
+word, the word before it, its part of speech, the topic of its document, or its place in the
+sentence. Rules are fitted on one set of documents and scored on another. The score is the balanced
+accuracy with which the rule distinguishes tokens at which the latent is active from others whose
+words are about as frequent in the corpus; otherwise a rule could score well by naming rare words.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.evaluation.firings import Firings
 
-LIMITS = {"word": 64, "after": 64, "speech": 3, "topic": 3, "place": 4}  # the most values of a rule
-PLACES = 16  # places in a sentence from here on count as one
+# The largest number of values of a rule, for each attribute.
+LIMITS = {"word": 64, "after": 64, "speech": 3, "topic": 3, "place": 4}
+PLACES = 16  # all places in a sentence from this one on count as the same place
 FEWEST = 16  # latents that are active for fewer tokens get no rule and no score
 MOST = 4_096  # the most active tokens of a latent that a rule is fitted on or scored with
 TRIES = 16  # how often a matched negative is drawn again if the latent is active there
@@ -31,7 +32,7 @@ class Tokens(NamedTuple):
     """The attributes of N tokens, as indices; -1 where a token has none."""
 
     word: np.ndarray  # i32[N], the token's index in the vocabulary
-    after: np.ndarray  # i32[N], that of the token before it in its document
+    after: np.ndarray  # i32[N], the vocabulary index of the token before it in its document
     speech: np.ndarray  # i32[N], its part of speech
     topic: np.ndarray  # i32[N], the topic of its document
     place: np.ndarray  # i32[N], the number of words before it in its sentence
@@ -41,8 +42,8 @@ class Rule(NamedTuple):
     """One attribute of a token, and the values that it may have."""
 
     attribute: str  # a field of Tokens
-    values: tuple[int, ...]  # the values, the most telling first
-    fit: float  # the balanced accuracy on the documents that chose the attribute
+    values: tuple[int, ...]  # the values, the most typical of active tokens first
+    fit: float  # the balanced accuracy on the second half of the tokens that it was fitted on
 
     def holds(self, tokens: Tokens) -> np.ndarray:
         """Returns for which tokens the rule holds, bool[N]."""
@@ -57,7 +58,7 @@ def fitted(active: Firings, tokens: Tokens, seed: int = 0) -> list[Rule | None]:
     best in the second half, so that a long list does not win by memorising the first.
 
     Args:
-      active: where the latents are active.
+      active: the nonzero activations of the latents.
       tokens: the attributes of the same tokens, in the order of the documents.
       seed: the seed of the matched tokens.
 
@@ -94,7 +95,7 @@ def detection(
 
     Args:
       rules: a rule for each latent, or None.
-      active: where the latents are active on these tokens.
+      active: the nonzero activations of the latents on these tokens.
       tokens: the attributes of the tokens.
       seed: the seed of the matched tokens.
 
@@ -120,19 +121,20 @@ def detection(
 def matched(
     active: Firings, latent: int, bins: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tokens at which a latent is active, and others that are about as frequent.
+    """Returns tokens at which a latent is active, and others whose words are about as frequent.
 
-    Each of the latter is drawn from the tokens in the same bin of frequency as one of the former;
-    one is left out if TRIES draws only found active tokens.
+    Each other token is drawn from those in the same frequency bin as one of the active tokens. It
+    is left out if the latent is active at it even after TRIES further draws.
 
     Args:
-      active: where the latents are active.
+      active: the nonzero activations of the latents.
       latent: the latent.
       bins: i[N], the bin of each token's frequency.
       seed: the seed of the draws; they also depend on the latent.
 
     Returns:
-      The active tokens, i64[n] with n at most MOST, and the others, i64[at most n].
+      The indices of the active tokens, i64[n] with n at most MOST, and of the other tokens, i64[at
+      most n].
     """
     random = np.random.default_rng([seed, latent])
     positive, _ = active.of(latent)
@@ -191,7 +193,7 @@ def _attribute(tokens: Tokens, name: str) -> np.ndarray:
 
 
 def _values(positive: np.ndarray, negative: np.ndarray, limit: int) -> tuple[int, ...]:
-    """Returns the values that are more frequent in the first array, the most telling first."""
+    """Returns the values that are more frequent in `positive`, the largest difference first."""
     size = int(max(positive.max(initial=0), negative.max(initial=0))) + 1
     shares = []
     for values in (positive, negative):
@@ -211,6 +213,6 @@ def _check(active: Firings, tokens: Tokens) -> None:
     for name, column in tokens._asdict().items():
         if np.shape(column) != (active.tokens,):
             raise UserError(
-                f"the latents are of {active.tokens} tokens, but {name} has shape "
-                f"{np.shape(column)}: give the attributes of the same tokens"
+                f"there are activations on {active.tokens} tokens, but the attribute {name} has "
+                f"shape {np.shape(column)}: give the attributes of the same tokens"
             )

@@ -121,8 +121,8 @@ def variance(
     """Computes, in float64, the sums over B examples that the explained variance needs.
 
     Args:
-      target: [B, *event].
-      prediction: [B, *event].
+      target: [B, *event], the values to reconstruct.
+      prediction: [B, *event], their reconstructions.
       mask: weights that broadcast to target, 0 for missing elements; or None.
     """
     flat = (len(target), -1)

@@ -1,7 +1,7 @@
 """Which latents two dictionaries, trained with different seeds, have in common.
 
     found = shared_latents(a.W_dec, b.W_dec)
-    found.share            # the share of the first dictionary's latents that the second has too
+    found.share            # the share of the first dictionary's latents that the second also has
 
 After Paulo and Belrose 2025, "Sparse autoencoders trained on the same data learn different
 features": the rows of both decoders are matched one to one, with the largest sum of cosines
@@ -39,14 +39,16 @@ def shared_latents(first: np.ndarray, second: np.ndarray, same: float = SAME) ->
         latent of a nonnegative code and its opposite are different features.
 
     Raises:
-      UserError: if the arrays are no matrices with rows of one length.
+      UserError: if an array is not a matrix, the rows of the two differ in length, or `same` is not
+        a cosine.
     """
     from scipy.optimize import linear_sum_assignment
 
     if not -1.0 <= same <= 1.0:
         raise UserError(f"same is {same}, but it is a cosine: give a number from -1 to 1")
     cosine = cosines(first, second)
-    # A pair of opposite rows counts as 0, or it could cost another latent its perfect match.
+    # Negative cosines count as 0; otherwise the matching could give up another latent's perfect
+    # match to avoid a pair of opposite rows.
     rows, columns = linear_sum_assignment(np.maximum(cosine, 0.0), maximize=True)
     match, found = np.full(len(cosine), -1), np.full(len(cosine), np.nan)
     match[rows], found[rows] = columns, cosine[rows, columns]

@@ -36,11 +36,12 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
     Returns:
       A mapping with the following entries.
       active_units: f32[], the number of latents whose posterior mean has a variance above 0.01
-        (Burda et al. 2016, section 5.2), or for quantised codes of positions whose index has.
+        (Burda et al. 2016, section 5.2); for quantised codes, the number of positions whose index
+        has a variance above 0.01.
       kl_per_dimension: f32[L], nats, if the prior has it in closed form.
-      mutual_information: f32[], nats, if the posterior's density can be computed at any latent,
-        as it cannot for flows. It is I(x; z) over the examples, which is at most the logarithm of
-        their number (Hoffman and Johnson 2016).
+      mutual_information: f32[], nats, unless the posterior's density can be computed only at its
+        own draws, as for flows. It is I(x; z) over the examples, which is at most the logarithm
+        of their number (Hoffman and Johnson 2016).
       mutual_information_of_top: f32[], nats, instead of mutual_information if the latents are a
         hierarchy that is drawn from the top down; it is I(x; z) of the top level.
     """

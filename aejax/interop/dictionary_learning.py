@@ -36,7 +36,7 @@ class _Trainer(NamedTuple):
 
     size: int  # the dimension of the input, d
     latents: int  # the number of latents, m
-    k: Any  # the number of active latents, as in the file and not checked, or None
+    k: Any  # the number of active latents as the file states it, not yet checked; or None
     path: pathlib.Path  # the path of the configuration, for error messages
 
 
@@ -51,7 +51,7 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
       folder: the folder with config.json and ae.pt.
 
     Returns:
-      The weights.
+      The weights of the dictionary, for `ae.dictionary.encode` and `ae.dictionary.decode`.
 
     Raises:
       UserError: if a file is missing or damaged or contains more than tensors, or if the class of

@@ -33,7 +33,7 @@ def load_gemma_scope(folder: str | os.PathLike[str]) -> Plain:
         have three axes, are not supported.
 
     Returns:
-      The weights, for inputs that are not normalised.
+      The weights of the dictionary, for inputs that are not normalised.
 
     Raises:
       UserError: if a file is missing or damaged, or contains something else.

@@ -19,7 +19,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
       path: the .pt file.
 
     Returns:
-      The weights.
+      The weights of the dictionary, for `ae.dictionary.encode` and `ae.dictionary.decode`.
 
     Raises:
       UserError: if the file is missing or damaged, contains more than tensors, or has another
@@ -42,7 +42,10 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
         )
     if activation == "TopK":
         if not isinstance(state, dict):
-            raise UserError(f"'activation_state_dict' in {path} is {shown(state)}, but must have k")
+            raise UserError(
+                f"'activation_state_dict' in {path} is {shown(state)}, but must be a dictionary "
+                "with an entry k"
+            )
         after = state.get("postact_fn", "ReLU")
         if not isinstance(after, str) or after != "ReLU":
             raise UserError(f"'postact_fn' in {path} is {shown(after)}, but only 'ReLU' is known")

@@ -27,7 +27,7 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
       folder: the folder of one hook point, with cfg.json and sae.safetensors.
 
     Returns:
-      The weights.
+      The weights of the dictionary, for `ae.dictionary.encode` and `ae.dictionary.decode`.
 
     Raises:
       UserError: if a file is missing or damaged, or if the configuration has something unknown.

@@ -1,4 +1,4 @@
-"""The named tensors of one file: each is checked when it is taken, and none may be left over."""
+"""Reads the named tensors and the settings of a file, and raises an error for those not known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST = 2**31 - 1  # the largest size of an axis
 
 
 class Tensors:
-    """The tensors of one file, each of which is taken once, by its name in that file.
+    """The tensors of one file, each of which can be taken once, by its name in that file.
 
     Attributes:
       path: the path of the file, for error messages.
@@ -244,7 +244,7 @@ def check_keys(
     Args:
       config: a configuration, or a mapping inside one.
       known: the known keys.
-      whose: the thing that the keys belong to, such as "known trainer", for the error message.
+      whose: the kind of object that has the known keys, such as "known trainer", for the message.
       path: the path of the configuration, for error messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What autoregressive likelihoods have in common: each element is given those before it.
+"""The base class of autoregressive likelihoods, whose elements depend on the elements before.
 
 A module that derives from `Autoregressive` has a field `observation`, the likelihood of one element
 given the earlier ones, and a net `net`. It defines `parameters`, which computes the parameters of
@@ -17,10 +17,10 @@ from aejax.types import Array, Key, Variables
 
 
 class Unbound(NamedTuple):
-    """The net and the observation of a likelihood, with their variables, outside of the module.
+    """A likelihood's net and observation with their variables, for calls outside of the module.
 
-    No gradient flows to the variables. Otherwise reverse mode would save every iteration of a draw
-    even if nothing is differentiated.
+    No gradient flows to the variables. Otherwise reverse mode would save every iteration of the
+    loop that draws the elements, even if its gradient is not needed.
     """
 
     net: Any
@@ -36,7 +36,7 @@ class Autoregressive(Likelihood):
 
     @abc.abstractmethod
     def parameters(self, prediction: Array, target: Array) -> Array:
-        """Computes for each element the parameters of `observation`, given the earlier elements."""
+        """Computes the parameters of `observation` for each element, given the earlier elements."""
 
     @abc.abstractmethod
     def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
@@ -60,7 +60,7 @@ class Autoregressive(Likelihood):
         return self.drawn(jax.random.key(0), prediction)[1]
 
     def unbound(self) -> Unbound:
-        """Returns net and observation as functions of variables, for a loop over elements."""
+        """Returns the net and the observation with their variables, for a loop over elements."""
         net, net_variables = self.net.unbind()
         observation, variables = self.observation.unbind()
         net_variables, variables = jax.lax.stop_gradient((net_variables, variables))

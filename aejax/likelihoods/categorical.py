@@ -55,7 +55,7 @@ class Categorical(Likelihood):
         return sum_events(chosen[..., 0], mask)
 
     def mean(self, prediction: Array) -> Array:
-        """Computes the expected class index, f32[B, *event], which suits ordered classes only."""
+        """Computes the expected class index, f32[B, *event], which suits only ordered classes."""
         probabilities = jax.nn.softmax(prediction)
         return probabilities @ jnp.arange(self.classes, dtype=probabilities.dtype)
 

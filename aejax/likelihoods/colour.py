@@ -28,9 +28,9 @@ class _Mixture(NamedTuple):
     """The parameters of each pixel's mixture of C components."""
 
     logits: Array  # f32[B, H, W, C], the logits of the components' weights
-    means: Array  # f32[B, H, W, 3, C], the channels' means where the earlier channels are 0
+    means: Array  # f32[B, H, W, 3, C], the channels' means if the earlier channels are 0
     raw: Array  # f32[B, H, W, 3, C], the log-scales of the channels
-    slopes: Array  # f32[B, H, W, 3, C], of green on red, of blue on red, and of blue on green
+    slopes: Array  # f32[B, H, W, 3, C], the slopes of green on red, blue on red, blue on green
 
 
 class ColourLogisticMixture(Likelihood):
@@ -64,8 +64,8 @@ class ColourLogisticMixture(Likelihood):
         """
         if len(event) != 3 or event[-1] != 3:
             raise UserError(
-                f"ColourLogisticMixture explains images (height, width, 3), but the target has "
-                f"shape {tuple(event)}: use LogisticMixture"
+                "ColourLogisticMixture needs images of shape (height, width, 3), but the target "
+                f"has shape {tuple(event)}: use LogisticMixture"
             )
         return (*event[:-1], 10 * self.components)
 
@@ -127,13 +127,13 @@ class ColourLogisticMixture(Likelihood):
 def _follow(mixture: _Mixture, seen: Array) -> Array:
     """Computes the mean of each channel in each of C components, f32[B, H, W, 3, C].
 
-    It depends on the earlier channels of the same pixel, f32[B, H, W, 3] in [-1, 1].
+    A mean depends on the earlier channels of its pixel, `seen`, f32[B, H, W, 3] in [-1, 1].
     """
     return _follow_each(mixture, jnp.broadcast_to(seen[..., None], mixture.means.shape))
 
 
 def _follow_each(mixture: _Mixture, seen: Array) -> Array:
-    """Computes the means given each component's own values of the channels, f32[B, H, W, 3, C]."""
+    """Computes the means as `_follow` does, from `seen` with values per component, [..., 3, C]."""
     red, green = seen[..., 0, :], seen[..., 1, :]
     on_red, blue_on_red, on_green = (mixture.slopes[..., i, :] for i in range(3))
     shift = [jnp.zeros_like(red), on_red * red, blue_on_red * red + on_green * green]

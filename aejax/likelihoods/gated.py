@@ -35,7 +35,7 @@ class GatedLayer(nn.Module):
           above: the vertical stack, which at (r, c) depends on the rows up to r.
           before: the horizontal stack, which at (r, c) depends on the rows up to r - 1 and on row r
             up to column c - 1.
-          conditioning: f32[B, H, W, F], an input of both stacks at each pixel; F may be 0.
+          conditioning: f32[B, H, W, F], a further input of both stacks at each pixel; F may be 0.
         """
         half, width = self.kernel // 2, 2 * self.channels
         tall, rows = (half + 1, self.kernel), ((half, 0), (half, half))

@@ -82,7 +82,7 @@ class LearnedGaussian(Likelihood):
 
     @nn.compact
     def _raw_std(self, error: Array | None = None, mask: Array | None = None) -> Array:
-        """Returns the one parameter, log(std - floor), which may start from the first errors."""
+        """Returns the parameter log(std - floor), initialised from `start` or the first errors."""
 
         def initial(key: Key) -> Array:
             if self.start is not None:

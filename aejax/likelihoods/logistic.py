@@ -30,7 +30,7 @@ from aejax.types import Array, Key
 Shape = tuple[int, ...]
 
 # The largest |log-scale|. A scale of e^-7 is a ninth of the distance between 256 levels (Salimans
-# et al. 2017), and a scale of e^7 is flat over the range.
+# et al. 2017), and a logistic with the scale e^7 is flat over the range.
 LIMIT = 7.0
 
 
@@ -48,7 +48,7 @@ def bits_per_dimension(nats: Any, event: Sequence[int]) -> Any:
 
 
 def level(target: Array, levels: int) -> Array:
-    """Returns the index of the value nearest to each target in [0, 1], as floats of any shape."""
+    """Returns the index of the grid value nearest to each target in [0, 1], as a float."""
     return jnp.round(jnp.clip(target, 0.0, 1.0) * (levels - 1))
 
 
@@ -58,7 +58,7 @@ def value(number: Array, levels: int) -> Array:
 
 
 def scale_of(raw: Array) -> Array:
-    """Returns exp(raw), clipped: the scale of a logistic, where values range over [-1, 1]."""
+    """Returns exp(raw) for the clipped raw, a scale in units where values range over [-1, 1]."""
     return jnp.exp(jnp.clip(raw, -LIMIT, LIMIT))
 
 

@@ -1,4 +1,4 @@
-"""An autoregressive likelihood of images, which can explain them without any latent.
+"""An autoregressive likelihood of images, which can model them well without any latent.
 
     decoder       z -> a map f32[H, W, conditioning]
     log p(x | z)  = sum over pixels of log p(pixel | the pixels before it, the map)
@@ -82,14 +82,14 @@ class PixelCNN(Autoregressive):
         """
         if len(event) != 3 or event[-1] != self.colours:
             raise UserError(
-                f"PixelCNN(colours={self.colours}) explains images (height, width, "
+                f"PixelCNN(colours={self.colours}) needs images of shape (height, width, "
                 f"{self.colours}), but the target has shape {tuple(event)}: set colours to the "
-                "image's channels"
+                "number of the image's channels"
             )
         return (*event[:2], max(self.conditioning, 1))
 
     def parameters(self, prediction: Array, target: Array) -> Array:
-        """Computes for each pixel the parameters of `observation`, given the earlier pixels.
+        """Computes the parameters of `observation` for each pixel, given the earlier pixels.
 
         Args:
           prediction: the map from the decoder, f32[B, H, W, conditioning].

@@ -1,10 +1,10 @@
-"""An autoregressive likelihood of sounds, sample by sample, conditioned on a slow map.
+"""An autoregressive likelihood of the samples of sounds, conditioned on a map at a lower rate.
 
     decoder       z -> a map f32[T / hop, conditioning], one vector for each frame of `hop` samples
     log p(x | z)  = sum over samples of log p(sample | the `reach` samples before it, its frame)
 
-The samples before are read by one causal filter bank, so that a training step costs one matrix
-product of them and a draw keeps no state but the last `reach` samples.
+One causal filter bank reads the preceding samples. A training step therefore needs one matrix
+product with them, and a draw needs no state but the last `reach` samples.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Shape = tuple[int, ...]
 
 
 class WaveNet(nn.Module):
-    """Maps the samples before each sample, and its frame, to the parameters of its distribution.
+    """Maps the samples before a sample, and its frame, to the parameters of its distribution.
 
     Attributes:
       outputs: the number of outputs for each sample.
-      channels: the number of channels; 0: the outputs are linear in the samples before.
+      channels: the number of channels; 0: the outputs are linear in the preceding samples.
       layers: the number of gated layers after the filter bank.
     """
 
@@ -41,7 +41,11 @@ class WaveNet(nn.Module):
 
     @nn.compact
     def __call__(self, past: Array, frames: Array) -> Array:
-        """Maps past f32[B, F, hop, reach] and frames f32[B, F, conditioning].
+        """Computes the parameters of all samples.
+
+        Args:
+          past: the samples before each sample, f32[B, F, hop, reach].
+          frames: the decoder's map, f32[B, F, conditioning].
 
         Returns:
           f32[B, F, hop, outputs].
@@ -57,7 +61,7 @@ class WaveNet(nn.Module):
         return linear + nn.Dense(self.outputs, name="output")(nn.silu(hidden))
 
     def _given(self, name: str, frames: Array) -> Array:
-        """Projects the frames once, f32[B, F, 1, 2 channels], for all samples of each."""
+        """Projects each frame once for all of its samples, f32[B, F, 1, 2 channels]."""
         width = 2 * self.channels
         if not frames.shape[-1]:
             return jnp.zeros((*frames.shape[:2], 1, width))
@@ -71,19 +75,19 @@ def _gate(values: Array) -> Array:
 
 
 class Wave(Autoregressive):
-    """An autoregressive likelihood of sounds (after van den Oord et al. 2016a, with one filter).
+    """A WaveNet (van den Oord et al. 2016a) with one filter bank instead of dilated convolutions.
 
     A mask removes samples from the log-probability. Sounds are targets in [0, 1], such as mu-law
     values; samples before the first one count as 1/2, which is silence.
 
     Attributes:
-      observation: the likelihood of one sample given those before: `LogisticMixture`,
+      observation: the likelihood of a sample given those before it: `LogisticMixture`,
         `DiscretisedLogistic`, or another likelihood of elements in [0, 1].
       hop: the number of samples in a frame of the decoder's map.
       conditioning: the number of channels of the map; 0: the map has one channel, which is ignored,
         so that the likelihood is a model without latents.
       channels: the number of channels of a layer; 0: a linear predictor.
-      reach: the number of samples before a sample that it depends on.
+      reach: the number of preceding samples that a sample depends on.
       layers: the number of gated layers after the filter bank.
     """
 
@@ -109,17 +113,17 @@ class Wave(Autoregressive):
         """Returns the shape of the map, one vector for each frame.
 
         Raises:
-          UserError: if the event is not (T, 1) with a multiple T of the hop.
+          UserError: if the event is not (T, 1), where T is a multiple of the hop.
         """
         if len(event) != 2 or event[1] != 1 or event[0] % self.hop:
             raise UserError(
-                f"Wave(hop={self.hop}) explains sounds (T, 1), where T is a multiple of the hop, "
-                f"but the target has shape {tuple(event)}: pad or cut the sounds"
+                f"Wave(hop={self.hop}) needs sounds of shape (T, 1), where T is a multiple of the "
+                f"hop, but the target has shape {tuple(event)}: pad or cut the sounds"
             )
         return (event[0] // self.hop, max(self.conditioning, 1))
 
     def parameters(self, prediction: Array, target: Array) -> Array:
-        """Computes for each sample the parameters of `observation`, given the samples before."""
+        """Computes the parameters of `observation` for each sample, given the samples before it."""
         size, length = target.shape[:2]
         padded = jnp.pad(_centred(target[..., 0]), ((0, 0), (self.reach, 0)))[:, :-1]
         place = np.arange(length)[:, None] + np.arange(self.reach)

@@ -1,4 +1,4 @@
-"""Marks: attributes of a loss term that tell bounds and training how to treat it."""
+"""Marks: attributes of a loss term that determine how bounds and training treat it."""
 
 from __future__ import annotations
 

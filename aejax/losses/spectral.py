@@ -15,7 +15,7 @@ from aejax.types import Array, Forward, Term
 def spectral(sizes: Sequence[int] = SIZES, wave: Callable[[Array], Array] = lambda x: x) -> Term:
     """Returns the STFT distance between target and mean of the prediction, f32[B].
 
-    See `aejax.sound.stft_distance` (Yamamoto et al. 2020). It is a penalty, in no unit.
+    See `aejax.sound.stft_distance` (Yamamoto et al. 2020). It is a penalty without a unit.
 
     Args:
       sizes: the numbers of samples in a frame, one for each resolution.

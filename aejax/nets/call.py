@@ -1,13 +1,13 @@
-"""How the model calls a net: it passes the context if the net takes one, and the training mode.
+"""How the model calls a net: it passes the training mode, and the context if the net accepts one.
 
 Any Linen module can be an encoder or decoder; it needs neither an argument for the context nor one
 for the training mode:
 
     nn.Sequential([nn.Dense(64), nn.BatchNorm(), nn.relu, nn.Dropout(0.1), nn.Dense(16)])
 
-Flax's layers learn the training mode from an argument: BatchNorm from `use_running_average`,
-Dropout from `deterministic`, SpectralNorm from `update_stats`. `call` sets each such argument that
-the layer has not been given; those of the net itself it sets even if they have a default:
+Flax's layers have an argument for the training mode: BatchNorm has `use_running_average`, Dropout
+has `deterministic`, SpectralNorm has `update_stats`. `call` sets each such argument that a layer
+has not been given. It sets the arguments of the net itself even if they have a default:
 
     def __call__(self, values, train=False): ...         # the model passes train=True in training
     def __call__(self, values, context=None): ...        # the model passes the batch's context
@@ -52,7 +52,7 @@ def training(module: nn.Module) -> bool:
 
 
 def call(net: Any, values: Any, context: Any = None) -> Any:
-    """Calls a net with values and, if it takes one, the context.
+    """Calls a net with values and, if it accepts one, the context.
 
     Args:
       net: a Linen module or a function, of values alone or of (values, context). It is given the
@@ -84,7 +84,7 @@ def _tell(
     named: dict[str, Any],
     context: Any,
 ) -> Any:
-    """Intercepts the calls of a net's layers, and sets those arguments of FLAGS not yet given."""
+    """Intercepts the call of a layer, and sets its arguments named in FLAGS that were not given."""
     module = context.module
     if context.method_name != "__call__":
         return method(*arguments, **named)
@@ -127,7 +127,7 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
       context: the context of the call.
 
     Raises:
-      UserError: if Flax finds a parameter of another shape than the values need.
+      UserError: if a parameter has another shape than the values and the context require.
     """
     try:
         yield
@@ -137,8 +137,8 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
         wanted, held = shapes if len(shapes) == 2 else ("another shape", "its own")
         if held.replace(" ", "").endswith(wanted.replace(" ", "").lstrip("(")) and held != wanted:
             raise UserError(
-                f"{name} has parameters of shape {held} in place of {wanted}, which is that of "
-                "several seeds: choose one of them, as in load(folder, seed=0)"
+                f"{name} has parameters of shape {held} in place of {wanted}, which are the "
+                "parameters of several seeds: choose one of them, as in load(folder, seed=0)"
             ) from error
         given = "without a context" if context is None else f"with a context of {_shapes(context)}"
         raise UserError(

@@ -1,4 +1,4 @@
-"""flax's convolutions with kernels that stay fast inside a `lax.scan` of training steps."""
+"""Flax's convolutions, computed in a way that stays fast inside a `lax.scan` of training steps."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class GatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Maps [B, H, W, C] to f32[B, features], with the context appended."""
+        """Maps [B, H, W, C] to f32[B, features]; the context is appended to the features."""
         hidden = values
         for i, (width, kernel, stride) in enumerate(self.stages):
             conv = Convolution(2 * width, (kernel, kernel), stride, name=f"conv_{i}")
@@ -37,7 +37,8 @@ class GatedConv(nn.Module):
 
 
 class GatedImage(nn.Module):
-    """Decodes by a gated dense layer of the image's size, then gated convolutions at that size.
+    """Decodes z to an image by a gated dense layer, whose output has the image's size, and gated
+    convolutions that keep this size.
 
     Attributes:
       shape: (height, width, channels) of one output.

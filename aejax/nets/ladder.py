@@ -6,7 +6,7 @@
 Each level's latent is an image of a few channels at the level's size. The trunk's state determines
 the level's prior; the state and the features together determine its posterior (Soenderby et al.
 2016; Kingma et al. 2016, section 5). A context is added to the trunk's first state, and so affects
-every prior, every posterior and the image. `ladder` makes all nets of one model.
+every prior, every posterior and the image. `ladder` returns all nets of one model.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def ladder(
 
     Args:
       shape: (height, width, channels) of an image.
-      levels: the number of levels at each size, from the smallest size on. Each size doubles the
-        one before, and the largest is half of the image's.
+      levels: the number of levels at each image size, from the smallest size on. Each size is
+        twice the one before, and the largest is half of the image's.
       channels: the number of channels of the features and of the trunk.
       latents: the number of channels of each level's latent.
       blocks: the number of residual blocks per level, both bottom-up and top-down.
@@ -126,7 +126,7 @@ class LadderHead(nn.Module):
 
         Args:
           values: the level's features, f32[B, h, w, channels].
-          context: a pair: the state of the top-down network at this level, and the batch's context.
+          context: a pair: the trunk's state at this level, and the batch's context.
             Only the state is used.
         """
         state, _ = context
@@ -137,7 +137,7 @@ class LadderHead(nn.Module):
 
 
 class LadderTrunk(nn.Module):
-    """The top-down trunk, with the methods that `priors.Ladder` needs.
+    """The deterministic top-down path, with the methods that `priors.Ladder` calls.
 
     Attributes:
       sizes: (height, width) of each level, from the top down.
@@ -174,7 +174,7 @@ class LadderTrunk(nn.Module):
         ]
 
     def start(self, n: int, context: Any = None) -> Array:
-        """Returns the learned first state, f32[n, h, w, channels], shifted by the context."""
+        """Returns the learned first state plus a linear map of the context, f32[n, h, w, C]."""
         state = jnp.broadcast_to(self.top, (n, *self.top.shape[1:]))
         given = join_context(jnp.zeros((n, 0)), context)
         return state + self.given(given)[:, None, None] if given.size else state

@@ -37,9 +37,9 @@ class Dictionary(nn.Module):
 
     W_dec and b_dec are its parameters `atoms` and `bias`.
 
-    The decoder takes an array z f32[B, m], or a sparse record such as `Rows`, which sums the atoms
-    of its active latents only (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms +
-    bias is said to be in scaled units, and the scale converts it to the target's units.
+    z is an array f32[B, m], or a sparse record such as `Rows`, for which only the atoms of active
+    latents are summed (see `aejax.events.is_dense`). If there is a `scale`, z @ atoms + bias is
+    said to be in scaled units, and the scale converts it to the target's units.
 
     Attributes:
       shape: the number of elements of one example's output, or its shape, such as (layers, size)

@@ -15,12 +15,12 @@ from aejax.types import Array
 
 
 class MLP(nn.Module):
-    """Applies dense hidden layers, and if `shape` is given a last linear layer.
+    """Applies dense hidden layers and, if `shape` is given, a last linear layer.
 
     Attributes:
       widths: the number of units of each hidden layer.
-      shape: the output of the last linear layer, a number of units or a shape; None: there is no
-        such layer, as in an encoder, and the output is the last hidden layer.
+      shape: the size of the last linear layer's output for one example, or its shape; None: there
+        is no such layer, as in an encoder, and the output is that of the last hidden layer.
       activation: the activation after each hidden layer.
       dtype: the dtype of the computation, such as jnp.bfloat16; parameters and an output of `shape`
         stay float32.

@@ -54,7 +54,7 @@ class Normalise(nn.Module):
     how: str = "layer_norm"
 
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Normalises values [B, *event], f32[B, *event]."""
+        """Normalises each example of values [B, *event]; returns f32[B, *event]."""
         flat = values.reshape((values.shape[0], -1)).astype(jnp.float32)
         return normalised(flat, self.how).x.reshape(values.shape)
 

@@ -16,7 +16,9 @@ from aejax.types import Array
 
 
 class TransformerBlock(nn.Module):
-    """Adds self-attention and then a dense net, each after a norm (Xiong et al. 2020).
+    """Adds to its input self-attention, then a dense net, each of the layer-normalised values.
+
+    This is the pre-norm transformer block (Xiong et al. 2020).
 
     Attributes:
       heads: the number of heads, which divides the width.
@@ -63,7 +65,7 @@ class PatchEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Maps [B, H, W, C] to [B, width + size of the context], averaged over the patches."""
+        """Maps [B, H, W, C] to the mean over the patches, [B, width], with the context appended."""
         rows, columns = _grid(values.shape[1:3], self.patch)
         side = self.patch
         parts = values.reshape((-1, rows, side, columns, side, values.shape[-1]))
@@ -124,7 +126,7 @@ def _places(module: nn.Module, places: int, width: int) -> Array:
 def _grid(sides: Sequence[int], patch: int) -> tuple[int, int]:
     if sides[0] % patch or sides[1] % patch:
         raise UserError(
-            f"pictures of {sides[0]} x {sides[1]} pixels do not divide into patches of {patch} x "
-            f"{patch}: choose a patch that divides both"
+            f"pictures of {sides[0]} x {sides[1]} pixels cannot be divided into patches of "
+            f"{patch} x {patch} pixels: choose a patch size that divides height and width"
         )
     return sides[0] // patch, sides[1] // patch

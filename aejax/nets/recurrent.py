@@ -14,7 +14,7 @@ from aejax.types import Array
 
 
 class GRU(nn.Module):
-    """Encodes sequences by the last state of a gated recurrent unit (Cho et al. 2014).
+    """Encodes a sequence as the last state of a gated recurrent unit (Cho et al. 2014).
 
     Attributes:
       width: the number of units of the state.
@@ -26,7 +26,7 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Maps [B, T, ...] to [B, width + size of the context]."""
+        """Maps [B, T, ...] to the last state, [B, width], with the context appended."""
         steps = values.reshape((*values.shape[:2], -1)).astype(jnp.float32)
         states: Any = nn.RNN(nn.GRUCell(self.width, dtype=self.dtype), name="steps")(steps)
         return join_context(states[:, -1], context)

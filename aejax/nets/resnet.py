@@ -18,8 +18,8 @@ class NormedResidual(nn.Module):
 
     Attributes:
       width: the number of channels of the output.
-      groups: the number of groups of the norm; where it does not divide the channels, the largest
-        smaller number that does.
+      groups: the number of groups of the norm; if it does not divide the number of channels, the
+        largest smaller number that does is used.
       activation: the activation before each convolution.
       dtype: the dtype of the computation; parameters stay float32.
     """
@@ -44,7 +44,7 @@ class NormedResidual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Encodes images by stages of residual blocks, each of half the height and width.
+    """Encodes images by stages of residual blocks; all but the first halve height and width.
 
     Attributes:
       widths: the number of channels of each stage.
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
-        """Maps [B, H, W, C] to [B, widths[-1] + size of the context], averaged over pixels."""
+        """Maps [B, H, W, C] to the mean over pixels, [B, widths[-1]], with the context appended."""
         hidden = values
         for i, width in enumerate(self.widths):
             down = Convolution(width, (3, 3), 1 if i == 0 else 2, dtype=self.dtype, name=f"in_{i}")

@@ -17,7 +17,7 @@ class Statistics(NamedTuple):
     mean: Array  # f32[D]
     factor: Array  # f32[], f32[D], or f32[D, D] for whitening
     inverse: Array  # the inverse of the factor, of the same shape
-    gamma: Array  # f32[], ||mean|| / ||std||; if it is large, keeping the mean kills latents
+    gamma: Array  # f32[], ||mean|| / ||std||; if it is large, many latents die if the mean is kept
 
 
 class Scale(nn.Module):

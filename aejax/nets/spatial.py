@@ -1,6 +1,6 @@
 """Convolutional nets whose code is a map: one vector for each patch of a picture.
 
-They take no context, so that what a picture shows must stand in its codes.
+These nets do not accept a context, so the codes must contain everything that a picture shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aejax.types import Array
 
 
 class SpatialEncoder(nn.Module):
-    """Encodes pictures by convolutions, each of which halves height and width, and one more.
+    """Encodes pictures by convolutions that halve height and width, and one that keeps them.
 
     Attributes:
       widths: the number of channels of each convolution.
@@ -56,9 +56,9 @@ class SpatialDecoder(nn.Module):
         size = (values.shape[1] * factor, values.shape[2] * factor)
         if size != tuple(self.shape[:2]):
             raise UserError(
-                f"SpatialDecoder makes pictures of {size[0]}x{size[1]} from maps of "
-                f"{values.shape[1]}x{values.shape[2]}, but its shape is {tuple(self.shape)}: "
-                "change the positions of the bottleneck or the stages"
+                f"SpatialDecoder decodes maps of {values.shape[1]}x{values.shape[2]} to pictures "
+                f"of {size[0]}x{size[1]}, but its shape is {tuple(self.shape)}: change the shape, "
+                "the number of widths, or the size of the bottleneck's maps"
             )
         hidden = Convolution(self.widths[0], (3, 3), name="mix")(values)
         for i, width in enumerate((*self.widths[1:], self.shape[2])):

@@ -54,7 +54,7 @@ class Transposed(nn.Module):
       channels: the number of channels of each transposed convolution but the last, which has the
         channels of the shape.
       kernel: the kernel size of each transposed convolution, its height and width.
-      features: the number of units of the first dense layer; the second makes the smallest image.
+      features: the number of units of the first dense layer; the second outputs the first image.
       activation: the activation between the layers.
       dtype: the dtype of the computation; parameters and output stay float32.
     """

@@ -1,4 +1,4 @@
-"""A U-shaped decoder: a coarse picture, refined at several resolutions with skip connections."""
+"""A decoder that refines a first picture by a U-Net, with skip connections at each resolution."""
 
 from __future__ import annotations
 

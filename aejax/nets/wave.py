@@ -1,4 +1,4 @@
-"""One-dimensional convolutions: an encoder and a decoder of sounds at a lower rate."""
+"""One-dimensional convolutional nets: from sounds to vectors at a lower rate, and from these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.types import Array
 
 
 class WaveEncoder(nn.Module):
-    """Encodes sounds by strided convolutions: one vector for each frame of prod(strides) samples.
+    """Encodes each frame of prod(strides) samples of a sound to a vector, by strided convolutions.
 
     Attributes:
       strides: the stride of each convolution; its kernel is twice as long.
@@ -46,12 +46,12 @@ class WaveEncoder(nn.Module):
 
 
 class WaveDecoder(nn.Module):
-    """Decodes one vector for each frame to the map that `likelihoods.Wave` reads.
+    """Maps a vector for each frame to one with `channels` entries, which `likelihoods.Wave` reads.
 
     Attributes:
-      channels: the number of channels of the map.
+      channels: the number of channels of the output.
       width: the number of channels of each layer.
-      layers: the number of residual layers, each of which reads its neighbouring frames.
+      layers: the number of residual layers, each of which combines neighbouring frames.
     """
 
     channels: int
@@ -67,7 +67,7 @@ class WaveDecoder(nn.Module):
 
 
 def _mixed(module: nn.Module, hidden: Array, context: Any, layers: int) -> Array:
-    """Applies residual layers to f32[B, 1, F, W], each given the context."""
+    """Applies residual layers to f32[B, 1, F, W]; each layer also reads the context."""
     width = hidden.shape[-1]
     for i in range(layers):
         inner = Convolution(width, (1, 3), name=f"mix_{i}")(nn.silu(hidden))

@@ -4,7 +4,7 @@
     ae.merge(ae.elbo(rate=ae.losses.rate()), {"commitment": (0.25, ae.losses.commitment)})
 
 A quantised code is a point, so log q(z | x) = 0 and the rate is -log p(indices). The indices carry
-no gradient, so the rate trains the prior alone, beside the autoencoder.
+no gradient, so the rate trains only the prior, while other terms train the autoencoder.
 """
 
 from __future__ import annotations
@@ -52,7 +52,16 @@ class Block(nn.Module):
         return self._rest(values, _attend(query, key, value, jnp.tril(jnp.ones((count, count)))))
 
     def step(self, values: Array, cache: Cache, position: Array) -> tuple[Array, Cache]:
-        """Maps the values of one position, f32[B, 1, width], given those before it."""
+        """Computes the block's output at one position, given the cache of those before it.
+
+        Args:
+          values: the input at this position, f32[B, 1, width].
+          cache: the keys and values of the earlier positions.
+          position: the index of this position, i32[].
+
+        Returns:
+          The output, f32[B, 1, width], and the cache with this position's key and value.
+        """
         query, key, value = self._heads(values)
         keys, whole = (
             jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1)
@@ -95,7 +104,7 @@ class CodeTransformer(nn.Module):
     heads: int
 
     def setup(self) -> None:
-        """Declares the layers; index `codes` embeds the start, before the first code."""
+        """Declares the layers; index `codes` embeds the start, the input before the first code."""
         self.embed = nn.Embed(self.codes + 1, self.width)
         self.places, self.given = nn.Dense(self.width), nn.Dense(self.width)
         self.blocks = [Block(self.width, self.heads) for _ in range(self.layers)]
@@ -114,7 +123,18 @@ class CodeTransformer(nn.Module):
     def step(
         self, code: Array, place: Array, context: Any, caches: Sequence[Cache], position: Array
     ) -> tuple[Array, list[Cache]]:
-        """Returns the logits f32[B, codes] after one more code i32[B], and the new caches."""
+        """Computes the logits of the code at one position, given the codes before it.
+
+        Args:
+          code: the code at the position before, i32[B], or the start.
+          place: the features of the position, one row of `where`.
+          context: the context, or None.
+          caches: the cache of each block.
+          position: the index of the position, i32[].
+
+        Returns:
+          The logits, f32[B, codes], and the caches for the next position.
+        """
         hidden, kept = self._embedded(code[:, None], place[None], context), []
         for block, cache in zip(self.blocks, caches, strict=True):
             hidden, new = block.step(hidden, cache, position)
@@ -137,9 +157,8 @@ class CodeTransformer(nn.Module):
 class Codes(Prior):
     """An autoregressive prior over integer codes on a grid of any shape.
 
-    A model that was trained without a prior over its codes can be sampled once one is learned (van
-    den Oord et al. 2017, section 3.2); here the transformer learns it in the same run. If there is
-    a context, the prior is p(codes | context).
+    Van den Oord et al. 2017, section 3.2, train such a prior after the autoencoder; here both are
+    trained in the same run. If there is a context, the prior is p(codes | context).
 
     Attributes:
       codes: the number of codes of the bottleneck.
@@ -172,7 +191,7 @@ class Codes(Prior):
         """Computes log p(z | context), f32[B], in nats, for indices z i32[B, *positions].
 
         Raises:
-          UserError: if z holds no integers.
+          UserError: if z is not an array of integers.
         """
         if not jnp.issubdtype(z.dtype, jnp.integer):
             raise UserError(

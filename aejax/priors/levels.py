@@ -15,8 +15,6 @@ from aejax.normal import mean_and_log_std, normal_kl, normal_log_prob
 from aejax.priors.standard import Standard
 from aejax.types import Array, Batch, Key
 
-# The mean and the log standard deviation of a level, both f32[B, L].
-
 
 class Levels(Prior):
     """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., whose levels below the top are Gaussian.

@@ -57,7 +57,7 @@ def spectrogram(clip: Clip) -> tuple[bytes, int, int]:
 
 
 def players(clips: Sequence[Clip]) -> str:
-    """Returns the HTML of clips: for each its spectrogram, a player and the caption."""
+    """Returns HTML that shows the spectrogram, a player and the caption of each clip."""
     return f'<div class="clips">{"".join(map(_player, clips))}</div>'
 
 

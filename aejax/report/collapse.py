@@ -55,7 +55,7 @@ def verdict(runs: Mapping[str, Columns]) -> str:
 
 
 def _of(which: np.ndarray) -> str:
-    """Returns a text in brackets that lists the seeds that are True in bool[S].
+    """Returns a text in brackets that lists the seeds for which `which`, bool[S], is True.
 
     For a run with one seed it returns "".
     """

@@ -1,11 +1,11 @@
-"""The pages of a dictionary's latents: one HTML file that opens by itself, and the same as JSON.
+"""Pages on a dictionary's latents: one self-contained HTML file, and the same data as JSON.
 
     record = feature_record("Latents of a run", "...", tokens, word, active, found, ...)
     write_features(folder, record)         # features.html and features.json
 
-The page has a list of all latents that can be searched by token and sorted, and a page for each by
-the link `features.html#latent=17`. It draws only what is on the screen, so that thousands of
-latents open at once. It reads nothing else and sends nothing.
+The file shows a list of all latents, which can be searched by token and sorted, and a page on each
+latent under the link `features.html#latent=17`. It renders only what is on the screen, so that even
+a file with thousands of latents opens quickly. It loads no other file and sends no data.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from aejax.evaluation.profiles import Profile
 from aejax.files import as_json, read_json, write_bytes, writing
 
 TEMPLATE = pathlib.Path(__file__).with_name("features.html")
-AROUND = 24  # tokens to each side of a context whose activations the page may show
+AROUND = 24  # activations are stored for this many tokens to each side of a context's centre
 
 
 class Label(NamedTuple):
-    """What a latent is said to stand for."""
+    """A description of what activates a latent."""
 
     text: str
-    kind: str  # how the label came about, after "The label is", such as "a rule"
+    kind: str  # where the label comes from; it ends the sentence "The label is ..."
     score: float | None = None  # its balanced accuracy on held-out tokens; None: not scored
 
 
 class Effects(NamedTuple):
-    """The tokens that each latent's row promotes and suppresses, by index in the vocabulary."""
+    """The tokens whose logits each latent's decoder row raises or lowers most, as token indices."""
 
-    up: np.ndarray  # i[m, count]
-    down: np.ndarray  # i[m, count]
+    up: np.ndarray  # i[m, count], the promoted tokens
+    down: np.ndarray  # i[m, count], the suppressed tokens
 
 
 def feature_record(
@@ -53,21 +53,21 @@ def feature_record(
     labels: Sequence[Label | None] | None = None,
     probes: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Collects what the pages show, as JSON values.
+    """Returns the data that the pages show, as JSON values.
 
     Args:
       title: the heading of the page.
-      about: one sentence below it.
-      tokens: i[R, P], the corpus in which the contexts lie, row by row.
-      word: the text of a token index.
-      active: where the latents are active, with token r * P + p for row r and position p.
+      about: one sentence below the heading.
+      tokens: i[R, P], the token indices of the corpus from which the contexts are taken.
+      word: a function that returns the text of a token index.
+      active: the activations of the latents; its token r * P + p has row r and position p.
       found: the profile of each latent.
       effects: the tokens that each latent promotes and suppresses; None: not known.
       labels: a label for each latent, or None.
       probes: name -> f[m], scores by which the latents can be sorted.
 
     Raises:
-      UserError: if the numbers of latents or tokens differ.
+      UserError: if the numbers of latents or tokens differ between the arguments.
     """
     m, (rows, length) = active.latents, tokens.shape
     sizes = [len(found), *(len(x) for x in (labels,) if x is not None)]
@@ -75,8 +75,9 @@ def feature_record(
     sizes += [len(v) for v in (probes or {}).values()]
     if any(size != m for size in sizes) or rows * length != active.tokens:
         raise UserError(
-            f"there are {m} latents on {active.tokens} tokens, but the other arguments are of "
-            f"{sizes} latents and {rows} x {length} tokens: give those of the same dictionary"
+            f"`active` has {m} latents and {active.tokens} tokens, but the other arguments have "
+            f"{sizes} latents and {rows} x {length} tokens: give all for the same dictionary and "
+            "corpus"
         )
     used = (
         [tokens.reshape(-1)] if effects is None else [tokens.reshape(-1), *map(np.ravel, effects)]
@@ -125,7 +126,14 @@ def feature_record(
 
 
 def _around(centre: int, token: np.ndarray, value: np.ndarray, length: int) -> list[list[float]]:
-    """Returns [position in the row, activation] of the latent near one token of the same row."""
+    """Returns [position in its row, activation] of the tokens near `centre` that activate a latent.
+
+    Args:
+      centre: the index of a token.
+      token: the indices of the tokens at which one latent is active, in ascending order.
+      value: the latent's activations at these tokens.
+      length: the number of tokens in a row; tokens of other rows are left out.
+    """
     start = centre // length * length
     low, high = np.searchsorted(
         token, [max(start, centre - AROUND), min(start + length, centre + AROUND + 1)]
@@ -163,7 +171,7 @@ def read_labels(path: pathlib.Path, latents: int) -> dict[int, Mapping[str, Any]
     """Reads labels that another program wrote: {"17": {"label": "colours", "words": ["red"]}}.
 
     `words` are the texts of tokens, such as " red" with its space, at which the latent should be
-    active; with them the label is scored.
+    active. If they are given, the label's accuracy can be scored.
 
     Args:
       path: the JSON file.
@@ -176,7 +184,7 @@ def read_labels(path: pathlib.Path, latents: int) -> dict[int, Mapping[str, Any]
         raise UserError(f"there is no file of labels {path}: give a JSON file")
     data = read_json(path)
     if not isinstance(data, Mapping):
-        raise UserError(f"{path} is not of the form {{latent: {{label: text}}}}: write it so")
+        raise UserError(f"{path} is not of the form {{latent: {{label: text}}}}: rewrite it")
     found = {}
     for name, entry in data.items():
         words = entry.get("words", []) if isinstance(entry, Mapping) else None
@@ -184,11 +192,12 @@ def read_labels(path: pathlib.Path, latents: int) -> dict[int, Mapping[str, Any]
         if not right or not isinstance(words, list) or not all(isinstance(w, str) for w in words):
             raise UserError(
                 f"the entry {name!r:.40} of {path} is not of the form "
-                '{"label": text, "words": [texts]}: write it so'
+                '{"label": text, "words": [texts]}: rewrite it'
             )
         if not name.isascii() or not name.isdigit() or int(name) >= latents:
             raise UserError(
-                f"{path} names the latent {name!r:.40}, but the dictionary has 0 to {latents - 1}"
+                f"{path} names the latent {name!r:.40}, but the dictionary has 0 to {latents - 1}: "
+                "remove this entry"
             )
         found[int(name)] = entry
     return found

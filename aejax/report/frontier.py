@@ -1,7 +1,6 @@
 """Comparison of sparse autoencoders: plots of scores, such as explained variance, against L0.
 
-A code is here one kind of sparse bottleneck, such as TopK, which was trained for several values of
-L0.
+Here a code is one kind of sparse bottleneck, such as TopK, trained for several values of L0.
 """
 
 from __future__ import annotations

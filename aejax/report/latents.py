@@ -26,7 +26,7 @@ def latents(models: Mapping[str, Latents], test: Split) -> Section:
     """
     pictures = [_plane(name, codes, test.classes) for name, codes in models.items()]
     pictures += [_activity(name, codes) for name, codes in models.items() if codes.nats]
-    text = "Where the codes of test examples lie, and how much information each latent has of them."
+    text = "Where the codes of test examples lie, and how much each latent encodes."
     return Section("The latent space", text, pictures)
 
 

@@ -29,7 +29,7 @@ NOTES = {
 
 
 class Figure(NamedTuple):
-    """One result in result.json, such as the NLL, of all seeds."""
+    """One result in result.json, such as the NLL, for all seeds."""
 
     mean: float  # the mean over seeds
     std: float  # the standard deviation over seeds; 0 for one seed
@@ -140,7 +140,7 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """Returns the explanations that NOTES has for the results with these names, as sentences."""
+    """Returns the explanations in NOTES of the results with these names, as sentences."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 
@@ -160,7 +160,7 @@ def _digits(column: Sequence[Figure]) -> int:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Returns numbers padded with spaces as wide as digits and points, to align their points."""
+    """Pads numbers with spaces as wide as digits and points, so that their points are aligned."""
     tails = [len(cell.partition(".")[2]) for cell in cells]
     point = any("." in cell for cell in cells)
     return [

@@ -18,7 +18,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
-    """Returns name of a steered run -> L0 / target - 1 of each of its seeds, f[S]."""
+    """Returns each steered run's distance from its target: name -> L0 / target - 1, f[S]."""
     found = {}
     for label, columns in runs.items():
         held = columns.get(f"validation_{steering.METRIC}")
@@ -55,9 +55,9 @@ def steering_section(runs: Mapping[str, Columns]) -> Section | None:
         rows.append((spoken(label), f"{low:+.1f} %", f"{high:+.1f} %", f"{missed} missed it"))
     said = steering_verdict(runs)
     text = (
-        "How far the number of active latents is from the number that a code was steered to, at "
-        "the end of training, on validation examples where they were evaluated."
+        "By how much the number of active latents differs from the target of its controller, at "
+        "the end of training, on validation examples if they were evaluated."
     )
     header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} seeds")
-    title = "Active latents miss their target" if said else "Whether steered codes arrived"
+    title = "Active latents miss their target" if said else "Active latents and their target"
     return Section(title, f"{said}\n\n{text}" if said else text, table=Table(header, rows))

@@ -279,5 +279,5 @@ def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int =
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Arranges images [N, H, W, C] in full rows, [N // columns, columns, H, W, C]."""
+    """Arranges images [N, H, W, C] in full rows, [R, columns, H, W, C]; omits the remainder."""
     return images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])

@@ -32,7 +32,7 @@ MEANINGS = {
     "error": "the squared error, summed over one example",
     "l1": "the sum of the magnitudes of a code",
     "l0": "the number of units that are active for one example",
-    "off_target": "by which share L0 exceeds the number of active latents that was asked for",
+    "off_target": "by which share L0, the number of active latents, exceeds its target",
     "dead": "the share of units that no training batch has activated for more than "
     f"{WINDOW:,} steps, unless the term was given another number",
     "active_units": "the number of latents whose posterior mean varies between examples",

@@ -1,4 +1,4 @@
-"""Mu-law companding, which gives quiet samples finer steps than loud ones (ITU-T G.711)."""
+"""Mu-law companding, by which quiet samples are coded more finely than loud ones (ITU-T G.711)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def griffin_lim(
 ) -> Array:
     """Computes a sound whose STFT has about the given magnitudes.
 
-    The accelerated algorithm of Perraudin et al. 2013, as in librosa.
+    It uses the accelerated algorithm of Perraudin et al. 2013, as librosa does.
 
     Args:
       magnitude: the magnitude of each frame's spectrum, f[..., frames, 1 + size // 2].
@@ -27,8 +27,8 @@ def griffin_lim(
       size: the number of samples in a frame.
       hop: the number of samples from one frame to the next.
       iterations: the number of iterations.
-      momentum: how far an iteration goes on in the direction of the last one; 0 is the algorithm
-        of Griffin and Lim 1984.
+      momentum: the weight with which an iteration continues in the direction of the previous one;
+        with 0 it is the algorithm of Griffin and Lim 1984.
 
     Returns:
       The sound, f[..., (frames - 1) * hop].

@@ -1,4 +1,4 @@
-"""Mel spectrograms: the loudness of a sound in bands as wide as hearing resolves them."""
+"""Mel spectrograms: the magnitude of a sound in frequency bands that hearing can distinguish."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def frame_size(rate: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Mel:
-    """The logarithm of a mel spectrogram, and the way back to a sound.
+    """Converts sounds to logarithms of mel spectrograms, and back.
 
     Frame f is centred at sample f * hop; a sound of T samples has ceil(T / hop) frames.
     """
@@ -76,8 +76,8 @@ class Mel:
     rate: int = 8_000  # samples in a second
     size: int = 512  # samples in a frame
     hop: int = 128  # samples from one frame to the next
-    bands: int = 40
-    floor: float = 1e-3  # magnitudes below it count as it, so that silence has a finite logarithm
+    bands: int = 40  # the number of mel bands
+    floor: float = 1e-3  # replaces smaller magnitudes, so that silence has a finite logarithm
 
     def log_mel(self, x: Array) -> Array:
         """Computes the natural logarithm of the magnitude in each band, f32[..., frames, bands].
@@ -97,11 +97,13 @@ class Mel:
         """Finds a magnitude spectrum with the given mel spectrogram, f32[..., frames, bins].
 
         The spectrum is not unique. The multiplicative updates of Lee and Seung 2001 minimise the
-        squared error and keep it non-negative, from the transposed filterbank on.
+        squared error and keep the spectrum non-negative. They start from the product of the mel
+        spectrogram and the filterbank.
         """
         filters = self._filters()
         mel = jnp.exp(log_mel)
-        # Below the floor only a range is known; on real recordings its middle sounds closest.
+        # A magnitude at the floor was between 0 and the floor; the middle of this range is used,
+        # because it sounded closest on real recordings.
         mel = jnp.where(mel > self.floor * (1 + 1e-6), mel, 0.5 * self.floor)
         product = functools.partial(jnp.matmul, precision="highest")
         wanted, gram = product(mel, filters), product(filters.T, filters)
@@ -122,7 +124,7 @@ class Mel:
           iterations: the number of iterations of Griffin-Lim.
         """
         magnitude = self.magnitude(log_mel)
-        # One more frame, which is silent, so that the sound reaches to the end of the last frame.
+        # A silent frame is appended, so that the sound reaches to the end of the last real frame.
         last = jnp.zeros_like(magnitude[..., :1, :])
         magnitude = jnp.concatenate([magnitude, last], axis=-2)
         phases = jax.random.uniform(key, magnitude.shape, maxval=2.0 * np.pi)

@@ -187,8 +187,9 @@ class _Placement:
         size = leaf.shape[axis] * jax.process_count()
         if size % self.mesh.shape["data"]:
             raise UserError(
-                f"a batch of {size} examples does not divide over the mesh axis 'data' of "
-                f"{self.mesh.shape['data']} devices: choose a batch size that is a multiple of it"
+                f"a batch of {size} examples cannot be divided evenly among the "
+                f"{self.mesh.shape['data']} devices of the mesh axis 'data': choose a batch size "
+                f"that is a multiple of {self.mesh.shape['data']}"
             )
         sharding = NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, "data"))
         if jax.process_count() == 1:

@@ -69,7 +69,9 @@ def unscaled(centred: Array) -> tuple[Array, Array]:
 
 
 def whitening(epsilon: float = 1e-3) -> Form:
-    """Returns a form for `standardised` that makes dimensions uncorrelated with variance 1 (ZCA).
+    """Returns the ZCA scaling, which makes dimensions uncorrelated with variance 1.
+
+    It is given to `standardised` as its argument `form`.
 
     Args:
       epsilon: a fraction of the mean variance that is added to each eigenvalue of the covariance,
@@ -171,7 +173,7 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets b_dec, the dictionary's bias, to the geometric median of the (scaled) target.
 
-    The median is computed by 100 steps of Weiszfeld's algorithm, as in the code of OpenAI and of
+    The median is computed by 100 steps of Weiszfeld's algorithm, as in OpenAI's code and that of
     Marks et al.
     """
     target = batch.target.reshape((batch.target.shape[0], -1)).astype(jnp.float32)

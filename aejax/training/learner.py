@@ -65,8 +65,8 @@ def learner(
     Raises:
       UserError: if draws < 1, if draws is 1 and the bound needs several, if tx is not an optimiser,
         if the objective has no term or a term has no weight, if the bound cannot use a term, or if
-        the bottleneck has a target `l0` but no term of the objective reaches it, or vice versa. The
-        returned functions raise it for an rbg key if draws > 1.
+        the bottleneck has a target `l0` but the objective has no term whose weight is adjusted to
+        reach it, or vice versa. The returned functions raise it for an rbg key if draws > 1.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(

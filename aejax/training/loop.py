@@ -44,7 +44,15 @@ GROWTH = 8
 class NonFinite(UserError):
     """The error for a loss or gradient norm that is not finite.
 
-    The state of that call is not yielded.
+    The loop does not yield the state after the call in which this happened.
+
+    Args:
+      step: the index of the step.
+      terms: the names of the loss terms that are not finite.
+      seed: the seed of the model, if several were trained together; None: one model.
+      figure: the metric that is not finite, "loss" or "grad_norm".
+      value: its value.
+      scale: the largest magnitude in x if it is a likely cause, else None.
     """
 
     def __init__(
@@ -61,7 +69,7 @@ class NonFinite(UserError):
         where = (
             f"{'term' if len(named) == 1 else 'terms'} {', '.join(named)}"
             if named
-            else ("every term is finite" if figure == GRADIENT else "no term alone")
+            else "every term is finite"
         )
         member = "" if seed is None else f", seed {seed}"
         what = "the gradient's norm" if figure == GRADIENT else figure
@@ -71,8 +79,8 @@ class NonFinite(UserError):
         )
         if scale is not None:
             advice = (
-                f"x holds numbers up to {scale:.4g}, and a net starts well with numbers near 1, so "
-                "standardise them, as by nets.Standardised with the figures of data.statistics"
+                f"x holds numbers up to {scale:.4g}, but a net starts well with values near 1, so "
+                "standardise them, for example by nets.Standardised(net, *data.statistics(train))"
             )
         super().__init__(f"{what} is {word} at step {step} ({where}{member}): {advice}")
 
@@ -95,8 +103,8 @@ def loop(
         multiple of T. Otherwise every call does one training step.
       state: the state to start from; a compiled learner donates its buffers.
       batches: an object where `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source,
-        such as `ae.data.Batches`. If the learner trains S models on different batches, each gets a
-        stream of its own.
+        such as `ae.data.Batches`. If the learner trains S models on different batches, each model
+        gets the data in an order of its own.
       steps: the step to stop at; give either this or `epochs`.
       epochs: the number of passes through the data to stop after.
       progress: whether to draw a progress bar; None draws one if stderr is a terminal.
@@ -105,8 +113,8 @@ def loop(
 
     Returns:
       An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
-      steps that end at `state.step`. Besides those of the learner there is `epoch` f64[n], the
-      passes through the data after each step, if the batches tell them.
+      steps that end at `state.step`. They are those of the learner and, if `batches` has a method
+      `epoch`, also `epoch` f64[n], the number of passes through the data after each step.
 
     Raises:
       UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
@@ -127,9 +135,9 @@ def loop(
         check_support(batches.split, learner.support)
     if learner.subtracts_bias and isinstance(batches, Batches) and batches.split.transcodes:
         raise UserError(
-            f"the bottleneck has subtract_bias, but {batches.split.name} predicts other hooks than "
-            "it reads, so that the bias belongs to another space than the input: give a transcoder "
-            "subtract_bias=False"
+            "the bottleneck subtracts the decoder's bias from its input, but the targets of "
+            f"{batches.split.name} are activations at other hooks than its inputs, so this bias "
+            "does not suit the inputs: give the bottleneck of a transcoder subtract_bias=False"
         )
     return _loop(learner, state, _streams(learner, batches), steps, progress, stop)
 
@@ -161,7 +169,7 @@ def _loop(learner, state, batches, steps, progress, stop):
 
 
 def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Appends new values of the metric `off_target`, and drops calls before the last TAIL steps."""
+    """Appends a call's values of `off_target`; drops calls that ended over TAIL steps ago."""
     if steering.METRIC not in metrics:
         return late
     late = [*late, metrics[steering.METRIC].T]
@@ -197,14 +205,14 @@ class _Pace:
 
 
 def _limited(chunk: Any, first: int, count: int) -> Any:
-    """Restricts a Source to `count` batches, of which the first is `first`; keeps a Batch."""
+    """Restricts a Source to batches first to first + count - 1; returns a Batch unchanged."""
     if not isinstance(chunk, Source):
         return chunk
     return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
-    """Returns batches with a stream for each of the learner's S models, unless they share one."""
+    """Returns batches that differ between the learner's S models, unless they share their data."""
     if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
         raise UserError(
             "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "

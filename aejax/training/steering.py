@@ -6,7 +6,7 @@ import numpy as np
 
 METRIC = "off_target"  # the logged value of `losses.off_target`, mean(L0) / target - 1
 TAIL = 10  # the number of last steps over which L0 is averaged; more would hide an oscillation
-MOST = 0.1  # a run has missed its target if its mean L0 differs by more than this share
+MOST = 0.1  # a run has missed its target L0 if its mean L0 differs by more than this share of it
 
 
 def off(values: np.ndarray) -> np.ndarray:
@@ -34,5 +34,5 @@ def verdict(shares: np.ndarray, label: str = "the run") -> str:
     side = "above" if worst > 0 else "below"
     return (
         f"{label} ends {abs(worst):.0%} {side} its target L0{members}{listed}: "
-        "train for more steps, or tell the recipe how many there are by its argument steps"
+        "train for more steps, or give the recipe the number of steps as its argument `steps`"
     )

@@ -39,7 +39,10 @@ def averaged(learner: Learner, decay: float = 0.999) -> Learner:
       UserError: if the learner is chunked, which hides the single steps, or decay is out of range.
     """
     if learner.chunk is not None:
-        raise UserError("averaged wraps single steps: write chunked(averaged(learner)) instead")
+        raise UserError(
+            "averaged cannot wrap a chunked learner, which hides the single steps: write "
+            "chunked(averaged(learner)) instead"
+        )
     if not 0.0 <= decay < 1.0:
         raise UserError(f"decay is {decay}, but a moving average needs 0 <= decay < 1")
 
@@ -63,7 +66,7 @@ def averaged(learner: Learner, decay: float = 0.999) -> Learner:
 
 
 def successors(key: Key, n: int) -> Key:
-    """Returns Key[n]; for key = jax.random.key(s) these are jax.random.key(s + i), i < n.
+    """Returns n keys, Key[n]; for key = jax.random.key(s) they are jax.random.key(s + i), i < n.
 
     Raises:
       UserError: if the key is of the rbg implementation, which under vmap draws from the first key
@@ -80,13 +83,13 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
 
     Every field of the State except `step` gets a leading axis S = n. Member i of a run with seed s
     equals, up to rounding, a single run with seed s + i, including the order of its data. `init`
-    takes either one key, jax.random.key(s), and one batch; or keys Key[S] and a batch with a
-    leading S.
+    takes either one key, jax.random.key(s), and one batch; or keys Key[S] and a batch whose leaves
+    have a leading axis S.
 
     Args:
       learner: the learner of one member, chunked or not.
       n: S, the number of members.
-      shared_data: whether all members see the same batches, which then have no leading S.
+      shared_data: whether all members see the same batches, which then have no leading axis S.
 
     Raises:
       UserError: if n < 1, or if the learner has seeds already.
@@ -99,7 +102,7 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
 def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = True) -> Learner:
     """Returns a learner that trains one model for each setting, the members, in one program.
 
-    Member i equals, up to rounding, a model trained by `build` of setting i. Settings may
+    Member i equals, up to rounding, a model trained by the learner build(setting i). Settings may
     differ in numbers that do not change the shape of an array: the weight of a term, a learning
     rate, `TopK.active`, `BatchTopK.k`, or a bottleneck's target `l0`.
 
@@ -118,7 +121,7 @@ def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = Tr
 
     Raises:
       UserError: if the settings are not arrays of one common length S, or if the built learner has
-        seeds already.
+        seeds already. `init` raises it if a setting determines the shape of an array.
     """
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
     if len(sizes) != 1 or sizes & {(), (0,)}:
@@ -127,7 +130,27 @@ def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = Tr
             " with one value for each member"
         )
     settings = jax.tree.map(jnp.asarray, settings)
-    return _side_by_side(build, settings, sizes.pop()[0], shared_data, _by_platform)
+    learner = _side_by_side(build, settings, sizes.pop()[0], shared_data, _by_platform)
+
+    def init(key: Key, batch: Batch) -> State:
+        try:
+            return learner.init(key, batch)
+        except _CONCRETE as error:
+            raise UserError(
+                "a setting of this sweep determines the shape of an array, or is otherwise needed "
+                "as a Python number, which one program cannot vary: sweep numbers such as "
+                "TopK.active, BatchTopK.k with slots, l0 or a learning rate"
+            ) from error
+
+    return learner._replace(init=init)
+
+
+# What JAX raises if a traced value is used as a Python number.
+_CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def _side_by_side(
@@ -137,9 +160,10 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Returns a learner of n members, each of which `build` makes from its setting during tracing.
+    """Returns a learner of n members; member i is trained by the learner build(setting i).
 
-    `mapped` is `_members` or `_by_platform`, which turns the step of one member into that of all.
+    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the
+    step of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
@@ -196,8 +220,8 @@ def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: A
     """Maps over members by vmap as `_members` does, but one after another on CPUs.
 
     On CPUs 8 sparse dictionaries under vmap take as long as 11 single ones, measured on 2 cores at
-    d 64 to 256, m 512 to 2048 and batches of 512 to 1024 (`sae-sweep`). Models with small matrix
-    products are faster under vmap on CPUs too, so `seeds` uses it everywhere.
+    d 64 to 256, m 512 to 2048 and batches of 512 to 1024 (experiment sae-sweep). Models with small
+    matrix products are faster under vmap on CPUs too, so `seeds` uses it everywhere.
     """
     if n == 1:
         return _members(function, n, in_axes, out_axes)
@@ -228,7 +252,7 @@ def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a)
 def _data_axes(data: Batch | Source, shared: bool) -> Any:
     """Returns the vmap axes of a batch or source.
 
-    In a source that holds a whole data set, only rows and key have a leading S.
+    In a source that holds a whole data set, only rows and key have a leading axis S.
     """
     if shared or isinstance(data, Batch):
         return None if shared else 0
@@ -255,7 +279,7 @@ def chunked(learner: Learner, t: int) -> Learner:
       UserError: if t < 1, or if the learner is chunked already.
     """
     if t < 1:
-        raise UserError(f"chunk is {t}, but a call must take at least one step: set chunk >= 1")
+        raise UserError(f"chunk is {t}, but a call must do at least one step: set chunk >= 1")
     if learner.chunk is not None:
         raise UserError("this learner is chunked already: apply chunked once, with the larger size")
 

@@ -42,7 +42,7 @@ def command(
       out: the folder for result.json.
       batch: the number of examples.
       k: the number of active latents of an example.
-      m: the number of latents, which is that of rows of the decoder.
+      m: the number of latents, each of which is a row of the decoder.
       size: the number of values in a row.
       rounds: how many times each implementation is timed.
       skip: implementations to leave out, such as "dense" if it does not fit into memory.

@@ -107,7 +107,7 @@ def command(
         clean, spliced = _splicing(model, variables, rows, length, latents, k)
         result["splice"] = _ratio(spliced, clean, rounds)
         ratio, fastest = (result["splice"][name] for name in ("ratio", "fastest"))
-        say(f"splice       {ratio:.3f} of the clean pass ({fastest:.3f} by the fastest turns)")
+        say(f"splice       {ratio:.3f} of the clean pass ({fastest:.3f} by the shortest times)")
     if "memory" in only:
         result["memory"] = _memory(model, variables, folder / "store", rows, length)
         say(f"memory       {result['memory']}")
@@ -189,7 +189,7 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Times both libraries alternately; returns tokens per second and the ratio own / peer."""
+    """Times both libraries alternately; returns tokens per second and the ratio of the speeds."""
     if peer is None:
         own()
         seconds = [own() for _ in range(rounds)]
@@ -228,7 +228,7 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{row['tokens_per_second']:,.0f} tokens a second"
     if "ratio" not in row:
         return text
-    both = f"{row['ratio']:.2f} times ({row['fastest']:.2f} by the fastest turns)"
+    both = f"{row['ratio']:.2f} times ({row['fastest']:.2f} by the shortest times)"
     return f"{text}, transformers {row['transformers']:,.0f}: {both}"
 
 

@@ -109,7 +109,7 @@ def learner(
 def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
     """Returns the timed function of the same computation in a hand-written scan over steps.
 
-    If normed is True, a BatchNorm with running averages stands before each of the two relus.
+    If normed is True, a BatchNorm with running averages is applied before each of the two relus.
     """
     tx = optax.adam(RATE)
     initial = jax.nn.initializers.lecun_normal()
@@ -181,7 +181,10 @@ def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
 
 @contextlib.contextmanager
 def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
-    """Starts pythae's trainer in its own process; yields {"pythae": timed function}, or {}."""
+    """Starts pythae's trainer in its own process and yields {"pythae": timed function}.
+
+    It yields {} if there is no interpreter for pythae.
+    """
     if python is None:
         yield {}
         return

@@ -2,13 +2,13 @@
 
     python -m experiments bench-ways-in
 
-The model and the images are those of `bench-vae`. Two contests are timed, in each of which the
-programs take turns, and each figure is the median over rounds:
+The model and the images are those of `bench-vae`. There are two comparisons. In each of them the
+programs are timed alternately, and each figure is the median over rounds:
 
 data        `learner` trains on an array that is kept on the device. The others read the same
             images from a PyTorch-style data set, a chunk of steps ahead: `batched` by a
             `__getitems__` that returns an array, `listed` by one that returns a list of examples,
-            as in PyTorch, and `single` by `__getitem__`, one example a call.
+            as in PyTorch, and `single` by `__getitem__`, one example per call.
 batch norm  `learner` trains with flax's BatchNorm before each relu, `bare` is a hand-written loop
             with the same BatchNorm.
 
@@ -41,7 +41,7 @@ from experiments.shared.place import prepared, say
 
 @dataclasses.dataclass(frozen=True)
 class Single:
-    """A PyTorch-style data set that reads one example a call."""
+    """A PyTorch-style data set that reads one example per call."""
 
     images: np.ndarray
 
@@ -72,8 +72,8 @@ def command(out: str = "runs/bench-ways-in", rounds: int = 5, chunks: int = 6) -
     Args:
       out: folder for result.json.
       rounds: how many times each program is timed.
-      chunks: number of calls, of 100 steps each, in one timing of the contest of data. The other
-        contest has as many calls, each timed alone.
+      chunks: number of calls, of 100 steps each, in one timing of the comparison `data`. The other
+        comparison has as many calls, each timed separately.
     """
     folder = prepared(out, rounds=rounds, chunks=chunks)
     images = pictures()
@@ -84,7 +84,7 @@ def command(out: str = "runs/bench-ways-in", rounds: int = 5, chunks: int = 6) -
     contests = {
         "data": {"learner": learner(train, chunks)}
         | {name: learner(ae.data.source(kind(images))[0], chunks) for name, kind in read.items()},
-        # Two programs that are nearly equal are told apart by many short turns.
+        # Many short timings distinguish two programs of almost equal speed better than few long.
         "batch norm": {
             "learner": learner(train, 1, encoder, decoder),
             "bare": bare(train, 1, normed=True),

@@ -1,4 +1,4 @@
-"""Recipes on planted data: does each reach the L0 asked for, and what does it explain there?
+"""Tests recipes on planted data: the L0 that each reaches, and how much variance it explains.
 
     python -m experiments planted
     python -m experiments planted --size large
@@ -10,8 +10,9 @@ times 1, 0.1 and 10. L0 and explained variance are those of held-out tokens, wit
 trained. `refit` is the explained variance after the decoder is fitted again to the same codes by
 least squares. `less TopK` is the explained variance minus that of TopK of the same shape with the
 same number of active latents. Expect every L0 within 5 % of what was asked for, and more explained
-variance than TopK's, except for the two L1 codes, `relu` and `april`, of which an L1 penalty leaves
-less than half; a refit restores half of what they lack. With `small` it takes 6 minutes on a CPU
+variance than TopK's. The exceptions are the two codes with an L1 penalty, `relu` and `april`: it
+shrinks their activations, so that they explain less than half of the variance. A refit of the
+decoder removes more than half of the difference from TopK. With `small` it takes 6 minutes on a CPU
 core.
 """
 
@@ -63,7 +64,7 @@ def autoencoders(about: Planted, steps: int | None) -> dict[str, Recipe]:
 
 
 def between_layers(about: Planted, steps: int | None) -> dict[str, Recipe]:
-    """Returns transcoders, skip transcoders and crosscoders, each after TopK of the same shape."""
+    """Returns transcoders and crosscoders, each after the TopK that it is compared with."""
     m, k = about.latents, round(about.l0)
     steered = {"l0": about.l0, "steps": steps}
     found = {}
@@ -99,7 +100,7 @@ def command(
       seeds: number of seeds with which each recipe is trained.
       scales: factors by which the data are multiplied.
       only: names of recipes; all by default.
-      known: whether recipes are told the number of steps, so that their learning rate falls.
+      known: whether recipes receive the number of steps, so that their learning rate falls to 0.
     """
     folder = prepared(out, steps=steps, seeds=seeds)
     about = {"small": SMALL, "large": LARGE}[size]

@@ -83,7 +83,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
 
 
 def described(job: Job, config: Any) -> dict[str, Any]:
-    """Returns the arguments of `ae.Run` for a job's model, or for all models of its sweep."""
+    """Returns the arguments of `ae.Run` that describe a job's model, or all models of its sweep."""
     if job.sweep is None:
         return {"model": job.model}
     sweep = job.sweep
@@ -121,7 +121,7 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """Returns a result as aligned lines of text; results of further models follow their names."""
+    """Returns a result as aligned lines of text, with a block of lines for each further model."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

@@ -44,7 +44,7 @@ def first_curves(histories: Mapping[str, Any]) -> Section:
 
 
 class Experiment(NamedTuple):
-    """An experiment: the class of its settings, and one pure function of these for each stage.
+    """An experiment: the class of its settings, and functions for its data, models and page.
 
     A `Job` is a model and its training; it trains one copy of the model for each seed.
     """
@@ -60,7 +60,7 @@ class Experiment(NamedTuple):
     # (config, results) -> the first sections of the report page
     findings: Callable[[Any, Finished], list[Section]] = lambda config, finished: []
     presets: Mapping[str, Any] = {}  # name -> the config that --preset NAME selects
-    # (name of a job -> its learning curves) -> the section on them; by default on the first job's
+    # (name of a job -> its learning curves) -> the section on them; the default shows the first job
     curves: Callable[[Mapping[str, Any]], Section] = first_curves
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 

@@ -1,4 +1,4 @@
-"""Opens a finished run of a dictionary of a language model, with the model that it reads."""
+"""Opens a finished run of a dictionary of a language model, together with that model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Opened(NamedTuple):
     config: Any  # the experiment's config
     experiment: Any
     reads: str  # the hook whose values the dictionary encodes
-    writes: str  # the hook whose values it rebuilds
+    writes: str  # the hook whose values it reconstructs
 
 
 def open_dictionary(run: pathlib.Path, model: pathlib.Path | None = None, seed: int = 0) -> Opened:
@@ -31,11 +31,12 @@ def open_dictionary(run: pathlib.Path, model: pathlib.Path | None = None, seed: 
 
     Args:
       run: the folder, such as runs/lm-sae or runs/lm-sae/batchtopk.
-      model: the model's file if it is no longer where the run found it.
+      model: the language model's file or folder; None: the one that the run used.
       seed: the index of the dictionary if several seeds were trained.
 
     Raises:
-      UserError: if it is a run of another kind, or the model is missing or another one.
+      UserError: if another experiment wrote the run, or if the language model is missing or not
+        the one that the dictionary was trained on.
     """
     experiment = named(run)
     if not issubclass(experiment.config, LanguageNumbers):

@@ -1,7 +1,8 @@
-"""What a dictionary of a language model is measured by, and what it is compared with.
+"""Scores of dictionaries of a language model, and of what they are compared with.
 
-Every row of the result is one way to read or rebuild the activations at a hook: a trained
-dictionary, an untrained one, principal components, or the raw neurons.
+A reading computes units from the activations at a hook, a named place in the language model, and
+may reconstruct activations from them. It is a trained dictionary, an untrained one, principal
+components, a linear map, or the raw neurons. Every reading has a row in the result.
 """
 
 from __future__ import annotations
@@ -29,35 +30,37 @@ from experiments.shared.place import say
 from experiments.shared.spelling import Spelled, spelled
 
 CHUNK = 4_096  # tokens that are encoded at a time
-PROBED = 8_192  # words that fit a probe of parts of speech, and as many that score it
-FEWEST = 50  # the fewest words of a part of speech in each of the two
-CONTEXT = 32  # tokens, at most, whose mean activations are one example of a topic
-FEWEST_CONTEXTS = 20  # the fewest contexts of a topic in each of the two
-COUNTS = (1, 2, 5, 16)  # numbers of latents of the sparse probes
+PROBED = 8_192  # words on which a probe of parts of speech is fitted, and as many that test it
+FEWEST = 50  # parts of speech with fewer words in either of these two sets are left out
+CONTEXT = 32  # the most tokens in a context, whose mean activation is one example of a topic
+FEWEST_CONTEXTS = 20  # topics with fewer contexts in either of two such sets are left out
+COUNTS = (1, 2, 5, 16)  # the numbers of units that sparse probes read
 RANK = 32  # the number of principal components
-COMPONENTS = 100_000  # train tokens from which they are computed
+COMPONENTS = 100_000  # train tokens from which the principal components are computed
 
 
 class Hooks(NamedTuple):
-    """The hook whose values are read, and the one whose values are rebuilt from them."""
+    """The hook whose values are read, and the one whose values are reconstructed from them."""
 
     reads: str
-    writes: str  # the same hook, but for a transcoder
+    writes: str  # the same hook, except for a transcoder
 
     @property
     def same(self) -> bool:
-        """Whether the values that are read are also rebuilt."""
+        """Returns whether both are the same hook."""
         return self.reads == self.writes
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """One way to read the activations at a hook, and, if it can, to rebuild those of a hook."""
+    """A way to compute units from activations and, for most, to reconstruct activations."""
 
-    encode: Callable[[np.ndarray], np.ndarray]  # f32[n, D] -> f32[n, M]
-    rebuild: Callable[[np.ndarray], np.ndarray] | None  # f32[n, D] -> f32[n, E]; None: it cannot
+    encode: Callable[[np.ndarray], np.ndarray]  # activations f32[n, D] -> units f32[n, M]
+    # Activations f32[n, D] -> reconstruction f32[n, E]; None: the reading has none.
+    rebuild: Callable[[np.ndarray], np.ndarray] | None
     rows: np.ndarray | None  # f[M, E], the decoder's rows; None: there are none
-    splice: Any = None  # the replacement in the language model (aejax.language.token_losses)
+    # The function that replaces the values in the language model (aejax.language.token_losses).
+    splice: Any = None
 
 
 def of_dictionary(plain: ae.dictionary.Plain, hook: str) -> Reading:
@@ -73,7 +76,7 @@ def of_dictionary(plain: ae.dictionary.Plain, hook: str) -> Reading:
 
 
 def of_components(x: np.ndarray, hook: str, rank: int = RANK) -> Reading:
-    """Returns the reading of the principal components of activations f32[N, D]."""
+    """Returns a `Reading` whose units are principal components of activations f32[N, D]."""
     found = evaluation.principal(x, rank)
     mean, directions = (jnp.asarray(a, jnp.float32) for a in (found.mean, found.directions))
 
@@ -89,11 +92,11 @@ def of_components(x: np.ndarray, hook: str, rank: int = RANK) -> Reading:
     )
 
 
-NEURONS = Reading(lambda x: x, None, None)
+NEURONS = Reading(lambda x: x, None, None)  # the raw neurons: the units are the activations
 
 
 def untrained(job: Any, train: ae.data.Split, seed: int) -> ae.dictionary.Plain:
-    """Returns the dictionary of a job before its first step, with the scale of the data."""
+    """Returns a job's dictionary as it is before the first training step."""
     single = ae.learner(job.model, job.objective, job.tx, initialise=job.initialise)
     batch = next(train.take(CHUNK).batches(CHUNK))
     state = jax.jit(single.init)(jax.random.key(1_000 + seed), batch)
@@ -101,7 +104,7 @@ def untrained(job: Any, train: ae.data.Split, seed: int) -> ae.dictionary.Plain:
 
 
 def of_map(x: np.ndarray, y: np.ndarray, hook: str) -> Reading:
-    """Returns the reading of the linear map that predicts y f32[N, E] from x f32[N, D] best."""
+    """Returns a `Reading` by the ridge regression of targets y f32[N, E] on inputs x f32[N, D]."""
     mean, other = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
     centred = x - mean[None]
     square = centred.T @ centred
@@ -119,7 +122,7 @@ def of_map(x: np.ndarray, y: np.ndarray, hook: str) -> Reading:
 
 
 def readings(trained: Members, train: ae.data.Split, hooks: Hooks) -> dict[str, list[Reading]]:
-    """Returns name of a row -> its readings, one for each seed."""
+    """Returns the readings to compare: name of a row -> its readings, usually one for each seed."""
     hook = hooks.reads
     found: dict[str, list[Reading]] = {}
     for name, done in trained.items():
@@ -143,12 +146,13 @@ def readings(trained: Members, train: ae.data.Split, hooks: Hooks) -> dict[str, 
 def judged(
     config: LanguageNumbers, found: Mapping[str, Sequence[Reading]], splits: Splits, hooks: Hooks
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns name of a row -> name of a figure -> f64[seeds]."""
+    """Computes the scores of all readings: name of a row -> name of a score -> f64[seeds]."""
     hook = hooks.reads
     net, variables, tokenizer = lm.load(config.model)
     fit, test = rows_of(splits[1]), rows_of(splits[2])
     words = None
-    if config.words and hooks.same:  # else the rows are no directions of what is read
+    # A transcoder's decoder rows are directions at another hook than the one that it reads.
+    if config.words and hooks.same:
         words = spelled(net, variables, tokenizer, hook, config.words, config.length)
         say(f"spelling: {words.accuracy:.1%} of {words.words} first letters are right")
     losses = measured_losses(config, net, variables, test, found, splits[0], hooks)
@@ -179,7 +183,7 @@ def judged(
 
 
 def fidelity(reading: Reading, test: Labelled, hooks: Hooks) -> dict[str, float]:
-    """Returns L0, explained variance and dead share over test tokens without sinks."""
+    """Returns L0, explained variance and share of dead units on test tokens that are no sinks."""
     x = test.values(hooks.reads)[test.kept]
     target = x if hooks.same else test.values(hooks.writes)[test.kept]
     used, active, sums = 0, 0.0, None
@@ -204,9 +208,9 @@ def measured_losses(
     train: ae.data.Split,
     hooks: Hooks,
 ) -> TokenLosses:
-    """Measures the model's losses with each reading spliced in, with sinks replaced and kept.
+    """Computes the model's losses if each reading's reconstruction replaces the values at a hook.
 
-    The names of the losses end in " + sinks" where the values of sinks are replaced too.
+    Attention sinks keep their values, except in losses whose names end in " + sinks".
     """
     hook = hooks.writes
     mean = jnp.asarray(train.moments["target"][0].mean, jnp.float32)
@@ -226,10 +230,10 @@ def measured_losses(
 
 
 def lost(losses: TokenLosses, name: str, test: Labelled) -> dict[str, float]:
-    """Returns the shares of cross-entropy and KL that a spliced dictionary recovers.
+    """Returns the shares of cross-entropy and KL that a reading's reconstruction recovers.
 
-    Without sinks their values stay and their predictions do not count; with sinks all are replaced
-    and count.
+    In scores named "..._with_sinks", all tokens are replaced and counted. In the others, attention
+    sinks keep their values and the predictions at them are not counted.
     """
     own = test.kept[: len(losses.position), :-1] & (losses.position >= 0)
     found: dict[str, float] = {}
@@ -261,15 +265,15 @@ def probes(
 ) -> dict[str, float]:
     """Returns the balanced accuracy of probes of parts of speech and of topics.
 
-    Each probe reads `count` of the reading's units; None: all. If no part of speech, or no topic,
-    has enough examples, its figures are left out.
+    Each entry of `counts` is the number of units that a probe reads; None: all units. If no part of
+    speech, or no topic, has enough examples, its scores are left out.
     """
     found: dict[str, float] = {}
     for name, fewest, examples, known in (
         ("speech", FEWEST, _words, fit.tags),
         ("topic", FEWEST_CONTEXTS, _contexts, fit.topics),
     ):
-        if not known:  # a corpus of one's own may have no labels
+        if not known:  # a user's own corpus may have no labels
             continue
         (x, y), (other, truth) = (examples(reading, part, hook) for part in (fit, test))
         if not len(enough(y[y >= 0], truth[truth >= 0], fewest)):
@@ -282,7 +286,7 @@ def probes(
 
 
 def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns activations f32[n, M] and parts of speech i32[n] of some words, always the same."""
+    """Returns units f32[n, M] and parts of speech i32[n] of a fixed random choice of words."""
     there = np.flatnonzero((part.kept & (part.tag >= 0)).reshape(-1))
     chosen = np.sort(np.random.default_rng(0).permutation(there)[:PROBED])
     x = part.values(hook)
@@ -290,7 +294,7 @@ def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.
 
 
 def _contexts(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean activations f32[n, M] and topics i32[n] of contexts within one document."""
+    """Returns the mean units f32[n, M] and topics i32[n] of contexts, each within one document."""
     x = part.values(hook)
     size = min(CONTEXT, part.token.shape[1])
     length = part.token.shape[1] // size * size
@@ -312,7 +316,7 @@ def _contexts(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, 
 
 
 def letters(reading: Reading, words: Spelled) -> dict[str, float]:
-    """Returns the absorption of first letters, and how well they can be read."""
+    """Returns the absorption of first letters, and the F1 scores of probes that predict them."""
     assert reading.rows is not None
     train = np.arange(len(words.x)) % 2 == 0
     codes = _encoded(reading, words.x)

@@ -25,7 +25,7 @@ def by_position(hook: str, models: Models, split: Split) -> Section:
     """Builds the table of the variance that each dictionary explains at positions in a row.
 
     Args:
-      hook: the hook whose values the dictionaries read and rebuild.
+      hook: the hook whose values the dictionaries encode and reconstruct.
       models: the trained models.
       split: the test split.
     """
@@ -58,7 +58,7 @@ def frequencies(models: Models, split: Split) -> Section:
 
 
 def findings(config: Any, finished: Finished) -> list[Any]:
-    """Plots explained variance and recovered cross-entropy against the number of active latents."""
+    """Builds the section that plots explained variance and recovered cross-entropy against L0."""
     names = ("explained_variance", "ce_recovered")
     rows = {
         name: [row]
@@ -73,6 +73,6 @@ def findings(config: Any, finished: Finished) -> list[Any]:
 
 
 def curves(histories: Mapping[str, Any]) -> Section:
-    """Plots the learning curves of all dictionaries side by side."""
+    """Builds the section on the learning curves of all dictionaries, in shared plots."""
     section = side_by_side_section(histories, " over seeds")
     return first_curves(histories) if section is None else section

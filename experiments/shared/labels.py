@@ -70,7 +70,7 @@ def samples(model: ae.Autoencoder, variables: Variables, key: Key, count: int) -
 def by_label(
     classifier: recognition.Classifier, draws: np.ndarray, real: np.ndarray, labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Computes for each label the share of samples that a classifier recognises, and diversity.
+    """Computes how many samples of each label a classifier recognises, and how diverse they are.
 
     Args:
       classifier: the trained classifier.

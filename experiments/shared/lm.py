@@ -2,7 +2,7 @@
 
 The train store holds activations of the train documents of several corpora, without attention
 sinks. The validation and test stores hold all tokens of documents of the first corpus, with their
-labels, so that they can be put together to rows again and given to the language model.
+labels, so that the rows of tokens can be restored and given to the language model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from experiments.shared.place import Place, say
 from experiments.shared.training import Numbers, check
 
 ROWS = 16  # the number of rows in one forward pass
-SHARD = 2**13  # tokens in a file of a store: a kill loses at most these
+SHARD = 2**13  # tokens in a file of a store; an interrupted run loses at most one file
 SINK = 10.0  # a token is an attention sink if its norm exceeds this multiple of the median norm
 # What is stored with each token of the validation and test stores: indices, or -1 for none.
 LABELS = ("token", "document", "tag", "topic", "place")
@@ -48,13 +48,15 @@ class LanguageNumbers(Numbers):
     chunk: int = 100  # steps in one compiled call
     log_every: int = 50  # steps between two lines of metrics.jsonl
     model: str = "models/SmolLM2-135M-Instruct.Q4_1.gguf"  # a GGUF file or a Hugging Face folder
-    # Train documents of all corpora are read in turn; the first one is also evaluated on.
+    # Train documents of all corpora are read in turn; evaluation is on documents of the first one.
     corpora: tuple[str, ...] = ("brown", "wordnet", "bible")
     tokens: int = 2_000_000  # train tokens; fewer are read if the corpora have fewer
-    labelled: int = 65_536  # validation tokens that fit probes and rules, and as many test tokens
+    # validation tokens on which probes and rules are fitted; there are as many test tokens
+    labelled: int = 65_536
     evaluated: int = 16_384  # test tokens on which the losses of the language model are measured
     length: int = 128  # tokens in a row
-    words: int = 1_560  # words of the first-letter task, half of which fit its probes; 0: no task
+    # words of the first-letter task; its probes are fitted on half of them; 0: the task is left out
+    words: int = 1_560
     latents: int = 4_608  # latents of each dictionary
     l0: int = 32  # active latents of a token
 
@@ -63,7 +65,9 @@ def check_sizes(config: LanguageNumbers) -> None:
     """Raises UserError unless latents and l0 are 1 or more, and l0 is not above latents."""
     check(config, "latents", "l0")
     if config.l0 > config.latents:
-        raise UserError(f"--l0 is {config.l0}: give at most {config.latents}, that of --latents")
+        raise UserError(
+            f"--l0 is {config.l0}: give at most {config.latents}, the value of --latents"
+        )
 
 
 def data(
@@ -73,11 +77,11 @@ def data(
     target: str | None = None,
     context: str | None = None,
 ) -> Splits:
-    """Opens the activations as train, validation and test; computes them if they do not exist.
+    """Returns the activations as train, validation and test; computes them if they do not exist.
 
     Args:
       config: the settings.
-      place: its `data_dir` is the folder of data sets, in which the stores lie.
+      place: the folders; its `data_dir` contains the stores.
       x: the hook that the encoder reads.
       target: the hook to reconstruct; None: x.
       context: the hook that the decoder reads besides z; None: none.
@@ -148,7 +152,7 @@ def _collect(
     folder: pathlib.Path,
     plan: Any,
 ) -> None:
-    """Writes the train store; if it was killed before, it continues."""
+    """Writes the train store, or continues to write it after an interruption."""
     most = -(-config.tokens // (ROWS * config.length))
     packing = lm.Packing(config.length)
     began = time.perf_counter()
@@ -170,7 +174,7 @@ def _collect(
 
 
 def in_turn(corpora: Sequence[Corpus]) -> Iterator[str]:
-    """Yields the texts of several corpora, each time of the one that gave the fewest characters.
+    """Yields texts of several corpora, each from the one with the fewest characters so far.
 
     The documents of a corpus are shuffled, because Brown is in the order of its genres.
     """
@@ -200,9 +204,9 @@ def _label(
     folder: pathlib.Path,
     plan: Any,
 ) -> None:
-    """Writes the store of a labelled corpus; if it was killed before, it begins where it ended.
+    """Writes the store of a labelled corpus, or continues to write it after an interruption.
 
-    Each document gives its first tokens, about equally many, so that all topics are there.
+    Only the first tokens of each document are stored, so that all topics occur.
     """
     tags = sorted({simple(tag) for document in corpus for tag in document.tags})
     names = {"tags": tags, "topics": list(corpus.classes)}
@@ -250,7 +254,7 @@ def simple(tag: str) -> str:
     """Returns the part of speech that a tag of the Brown corpus begins with.
 
     Suffixes for titles, headlines and foreign words, contractions and negations are left out:
-    "nn-tl" and "nn$" give "nn", and "ppss+bem" gives "ppss". A tag of punctuation is "punct".
+    "nn-tl" and "nn$" become "nn", "ppss+bem" becomes "ppss", and punctuation becomes "punct".
     """
     start = tag.lower().removeprefix("fw-").split("-")[0].split("+")[0].rstrip("*$")
     return start if start.isalpha() else "punct"
@@ -259,7 +263,7 @@ def simple(tag: str) -> str:
 def labelled(
     tokenizer: lm.Tokenizer, document: Document, tags: Sequence[str], topics: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the tokens of a document with their labels, i32[n] each, by the names of LABELS.
+    """Returns the tokens of a document with the labels in LABELS but "document", i32[n] each.
 
     The last token of a word has the word's part of speech as its tag; all other tokens have -1.
     """
@@ -286,7 +290,8 @@ def store_of(split: Split) -> Activations:
 def kept(store: Activations) -> np.ndarray:
     """Returns which tokens of a labelled store are no attention sinks, bool[N].
 
-    Sinks are the first tokens of rows, and all with a norm above SINK times the median at a hook.
+    Sinks are the first tokens of rows, and tokens whose norm exceeds SINK times the median norm at
+    any of the hooks.
     """
     found = store.column("position") > 0
     for hook in store.hooks:
@@ -302,7 +307,7 @@ class Labelled(NamedTuple):
     document: np.ndarray  # i32[R, P]
     tag: np.ndarray  # i32[R, P], the part of speech at the last token of a word; -1: none
     topic: np.ndarray  # i32[R, P], the label of the document; -1: none
-    place: np.ndarray  # i32[R, P], the number of words before in the line; -1: no word
+    place: np.ndarray  # i32[R, P], the number of words before the token's word in its line; or -1
     kept: np.ndarray  # bool[R, P], whether the token is no attention sink
     tags: tuple[str, ...]  # the names of the parts of speech
     topics: tuple[str, ...]  # the names of the topics
@@ -314,7 +319,7 @@ class Labelled(NamedTuple):
         return tokens.read(0, len(tokens)).astype(np.float32).reshape(*self.token.shape, -1)
 
     def packed(self, most: int) -> Iterator[lm.Packed]:
-        """Yields the rows of the first `most` tokens, rounded down to whole passes of ROWS rows."""
+        """Yields the rows of the first `most` tokens in batches of ROWS rows."""
         rows, length = self.token.shape
         count = max(1, min(rows, most // length) // ROWS) * ROWS
         for start in range(0, min(count, rows), ROWS):

@@ -1,4 +1,4 @@
-"""Models of log-mel spectrograms of sounds, and the sounds that they make."""
+"""Models of log-mel spectrograms, and conversions between spectrograms and sounds."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from aejax.evaluation.generation import taken
 from aejax.sound import Mel
 from aejax.types import Array, Batch, Key, Variables
 
-# About the mean and the deviation of log-mel values, by which nets see them scaled.
+# The approximate mean and standard deviation of log-mel values, by which they are standardised.
 SCALE = (-5.0, 1.6)
-SOUND_SEED = 15  # seed of Griffin-Lim's first phases
+SOUND_SEED = 15  # seed of the initial phases of Griffin-Lim
 
 
 class Sizes(NamedTuple):
-    """The numbers of a convolutional model of spectrograms."""
+    """The sizes of a convolutional model of spectrograms."""
 
-    frames: int
-    bands: int
+    frames: int  # time frames of a spectrogram
+    bands: int  # mel bands of a spectrogram
     width: int  # channels of the encoder's first stage, which halves the picture
     latents: int
 
 
 def vae(sizes: Sizes) -> ae.Autoencoder:
-    """Builds a variational autoencoder given the context, whose likelihood learns its deviation."""
+    """Builds a conditional VAE with a flow prior and a likelihood with a learned deviation."""
     prior = ae.priors.Flow(4, (64,))
     return _model(sizes, ae.Gaussian(sizes.latents), prior)
 
 
 def plain(sizes: Sizes) -> ae.Autoencoder:
-    """Builds an autoencoder with the same nets, a deterministic code and no prior."""
+    """Builds an autoencoder with the nets of `vae`, a deterministic code and no prior."""
     return _model(sizes, ae.Point(sizes.latents), None)
 
 
@@ -57,14 +57,17 @@ def _model(sizes: Sizes, bottleneck: Any, prior: Any) -> ae.Autoencoder:
 
 
 def objective(beta: Any) -> ae.Objective:
-    """Returns the negative ELBO, with the rate of a prior without closed KL, and watched errors."""
+    """Returns the negative ELBO with the rate at the drawn z: the flow's KL has no closed form."""
     return ae.merge(
         ae.elbo(beta, ae.losses.rate()), ae.watch(squared_error=ae.losses.squared_error)
     )
 
 
 def view(mel: Mel, *context: Any) -> Callable[[Split], Split]:
-    """Returns a function that gives a split's spectrograms, with context and duration."""
+    """Returns a function from a split of sounds to one of spectrograms.
+
+    The context is what the changes `context` set, followed by the duration.
+    """
     return lambda split: changed(changes.spectrograms(split, mel), *context, Duration())
 
 
@@ -104,7 +107,7 @@ def sounds(mel: Mel, spectra: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _in_parts(run: Any, *arrays: np.ndarray, size: int = 100) -> np.ndarray:
-    """Applies a function of a tuple of arrays [N, ...] to parts of one size."""
+    """Applies a function of a tuple of arrays [N, ...] to `size` rows at a time."""
     count = len(arrays[0])
     padded = [np.concatenate([a, np.repeat(a[-1:], -count % size, axis=0)]) for a in arrays]
     parts = [
@@ -129,8 +132,8 @@ def means(model: Any, variables: Variables, key: Key, context: np.ndarray) -> np
 def recoded(model: Any, variables: Variables, batch: Batch, context: np.ndarray) -> np.ndarray:
     """Encodes spectrograms and decodes them with another context, f32[N, frames, bands, 1].
 
-    The prior, a flow, maps each code to noise given its own context, and the noise to a code given
-    the new one, because codes depend on the context.
+    Codes depend on the context. The prior, a flow, therefore maps each code to noise given its own
+    context, and the noise to a code given the new context.
     """
 
     def run(bound: Any, batch: Batch, context: Array) -> Array:
@@ -145,9 +148,9 @@ def recoded(model: Any, variables: Variables, batch: Batch, context: np.ndarray)
 def between(
     model: Any, variables: Variables, first: Batch, second: Batch, shares: np.ndarray
 ) -> np.ndarray:
-    """Decodes points between the codes of two recordings each, f32[N, len(shares), ...].
+    """Decodes points between each pair of two recordings, f32[N, len(shares), ...].
 
-    Codes and contexts move along straight lines.
+    The prior, a flow, maps both codes to noise. Noise and contexts are interpolated linearly.
     """
 
     def run(bound: Any, first: Batch, second: Batch, share: Array) -> Array:

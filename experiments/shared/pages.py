@@ -20,7 +20,7 @@ from experiments.shared.place import Place, say
 def report_if_possible(
     experiment: Experiment, config: Any, out: pathlib.Path, splits: Splits
 ) -> None:
-    """Writes the report if matplotlib is installed; if there are several processes, one writes."""
+    """Writes the report if matplotlib is installed; of several processes, only the first writes."""
     if jax.process_index() != 0:
         return
     if importlib.util.find_spec("matplotlib") is None:
@@ -39,7 +39,7 @@ def write_page(experiment: Experiment, folder: pathlib.Path, place: Place) -> pa
 
 
 def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Splits) -> pathlib.Path:
-    """Writes figures/*.png and report.html from checkpoints, metrics and result.json."""
+    """Writes figures/*.png and report.html from the files of a run; returns the page's path."""
     models, logged, histories = {}, {}, {}
     for i, label in enumerate(experiment.build(config, splits[0].event)):
         place = folder if i == 0 else folder / label

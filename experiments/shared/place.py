@@ -55,7 +55,7 @@ def say(text: str) -> None:
 
 
 def prepared(out: str, **counts: int) -> pathlib.Path:
-    """Checks the counts of a benchmark, and creates its folder if it does not exist.
+    """Checks a benchmark's counts, creates its folder if it does not exist, and returns the path.
 
     Args:
       out: the path of the folder.

@@ -14,7 +14,7 @@ SIZE = 256
 
 
 class Levels(NamedTuple):
-    """Sounds as mu-law levels, and how long each is."""
+    """Sounds as mu-law levels, and which samples belong to each sound."""
 
     values: np.ndarray  # i64[N, T], from 0 to SIZE - 1
     inside: np.ndarray  # bool[N, T], False after the end of a sound
@@ -28,16 +28,17 @@ class Levels(NamedTuple):
 
 
 def histogram(train: Levels, test: Levels) -> float:
-    """Returns the bits per sample of test under the histogram of train, plus one in each bin."""
+    """Returns the bits per sample of `test` under the histogram of `train`, 1 added to each bin."""
     return _cost(train.values[train.inside], test.values[test.inside], SIZE)
 
 
 def linear(train: Levels, test: Levels, order: int) -> float:
-    """Returns the bits per sample of test under a linear predictor fitted to train.
+    """Returns the bits per sample of `test` under a linear predictor fitted to `train`.
 
-    Least squares predict a sample from the `order` samples before it, either of mu-law levels or of
-    the waveform; the histogram of the rounded error in levels, on train, gives the probability of
-    each error. Of the two, the one that is better on train counts.
+    Two predictors of a sample from the `order` samples before it are fitted by least squares: one
+    of mu-law levels, one of the waveform. The probability of a prediction error, rounded to levels,
+    is its frequency in `train`, with 1 added to each count. The predictor that needs fewer bits on
+    `train` is used.
     """
     costs = []
     for waves in (False, True):

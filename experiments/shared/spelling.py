@@ -14,12 +14,12 @@ from aejax.types import Array, Variables
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 QUESTION = " has the first letter:"
-SHOWN = 3  # the number of answers in a row that the model sees before its own answers count
+SHOWN = 3  # the first words of a row are examples for the model; its answers for them do not count
 BATCH = 16  # rows in one forward pass
 
 
 class Spelled(NamedTuple):
-    """The activations at N words, and how often the model says their first letter."""
+    """The activations at N words, and how often the model knows the first letter of a word."""
 
     x: np.ndarray  # f32[N, D], the activations at the words
     letters: np.ndarray  # i32[N], from 0 for a
@@ -36,10 +36,10 @@ def spelled(
     length: int,
     seed: int = 0,
 ) -> Spelled:
-    """Asks for the first letters of random words that are one token.
+    """Asks a language model for the first letters of random words, each of which is one token.
 
-    The words stand one after the other in a row, each with its answer, as in "cat has the first
-    letter: C", so that a row is its own list of examples.
+    A row of tokens contains several words, each followed by the question and the right answer, as
+    in "cat has the first letter: C". The earlier words of a row are examples for the later ones.
 
     Args:
       model: the transformer.
@@ -56,10 +56,16 @@ def spelled(
     question, end = tokenizer.encode(QUESTION), tokenizer.encode("\n")
     answers = [tokenizer.encode(f" {letter.upper()}") for letter in LETTERS]
     if any(len(ids) != 1 for ids in answers):
-        raise UserError("the tokenizer has no token for each letter: the task needs one")
+        raise UserError(
+            "the tokenizer does not have one token for each capital letter, which the first-letter "
+            "task needs: use another model, or leave the task out by --words 0"
+        )
     known = words(tokenizer)
     if len(known) < count:
-        raise UserError(f"the vocabulary has {len(known)} words of one token, not {count}")
+        raise UserError(
+            f"the first-letter task needs {count} words of one token, but the vocabulary has "
+            f"{len(known)}: give at most this number by --words"
+        )
     chosen = np.random.default_rng(seed).permutation(len(known))[:count]
     size = 2 + len(question) + len(end)
     each = length // size
@@ -102,7 +108,7 @@ def words(tokenizer: lm.Tokenizer) -> list[tuple[int, int]]:
 
 
 def _runner(model: lm.Transformer, hook: str, answers: np.ndarray) -> Any:
-    """Returns (variables, tokens, position) -> values at the hook, and the likeliest letter."""
+    """Returns a function (variables, tokens, position) -> values at the hook, likeliest letters."""
 
     @jax.jit
     def run(variables: Variables, tokens: Array, position: Array) -> tuple[Array, Array]:

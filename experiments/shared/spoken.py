@@ -1,7 +1,7 @@
-"""What is measured of sounds of spoken digits: by independent classifiers, and by distance.
+"""Scores of generated sounds of spoken digits, by independent classifiers and by distances.
 
-Classifiers of digit and speaker are trained on the spectrograms of real recordings alone. Samples
-are turned into sounds first, and the classifiers hear their spectrograms.
+Classifiers of digit and speaker are trained on the spectrograms of real recordings alone. A model's
+samples are turned into sounds first, and the classifiers read the spectrograms of these sounds.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from experiments.shared.training import Job
 
 NAMES = spoken_digit.SPEAKERS  # the speakers, by index
 DIGITS, SPEAKERS = 10, len(NAMES)
-MEL = Mel(rate=8_000, size=512, hop=128, bands=40)  # the spectrograms of all its recordings
+MEL = Mel(rate=8_000, size=512, hop=128, bands=40)  # how spectrograms of recordings are computed
 PROMPT_SEED = 16  # seed of the digits, speakers and durations of samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """Sets the target to a known factor, i32[B], for a classifier of it."""
+    """Sets the target to a known factor of each recording, i32[B], for its classifier."""
 
-    name: str
+    name: str  # the name of the factor: "digit" or "speaker"
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch; nothing is masked."""
@@ -65,7 +65,7 @@ def prompt(digit: Any, speaker: Any, held_out: int | None = None) -> jax.Array:
 
 
 def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
-    """Returns the jobs of the two classifiers, of spectrograms."""
+    """Returns the jobs that train the classifiers "digit" and "speaker" on spectrograms."""
     jobs = {}
     for name, classes in (("digit", DIGITS), ("speaker", SPEAKERS)):
         job = recognition.job(classes, steps)
@@ -80,16 +80,16 @@ def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
 
 
 class Prompts(NamedTuple):
-    """What samples are asked for: one digit, speaker and duration each."""
+    """The digit, the speaker and the duration of each of N samples to draw."""
 
     digit: np.ndarray  # i32[N]
     speaker: np.ndarray  # i32[N]
     length: np.ndarray  # i32[N], samples
-    context: np.ndarray  # f32[N, DIGITS + SPEAKERS + 1], as a model is given it
+    context: np.ndarray  # f32[N, DIGITS + SPEAKERS + 1], the context that the model receives
 
 
 def prompts(train: Split, each: int, samples: int) -> Prompts:
-    """Draws `each` prompts of every digit, whose speaker and duration are a train recording's.
+    """Draws `each` prompts of every digit, with speaker and duration of a train recording.
 
     Args:
       train: the train recordings.
@@ -115,12 +115,12 @@ class Hearing(NamedTuple):
     speaker: recognition.Classifier
 
     def heard(self, sounds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Returns the spectrograms that the classifiers read of sounds f32[N, T]."""
+        """Computes the spectrograms of sounds f32[N, T] that the classifiers read."""
         return spectrograms(self.mel, sounds, lengths)
 
 
 def of_each_digit(split: Split) -> np.ndarray:
-    """Returns the index of one recording of each digit, by speakers in turn, i64[DIGITS]."""
+    """Returns the index of a recording of each digit, i64[DIGITS]; the speakers take turns."""
     digit, speaker = split.factors["digit"], split.factors["speaker"]
     there = np.unique(speaker)
     wanted = [(d, there[d % len(there)]) for d in range(DIGITS)]
@@ -128,13 +128,13 @@ def of_each_digit(split: Split) -> np.ndarray:
 
 
 def some(split: Split, rows: np.ndarray) -> Split:
-    """Returns a split of some of the recordings."""
+    """Returns a split of the recordings with the indices `rows`."""
     arrays = split.rows(rows)
     return dataclasses.replace(split, arrays=arrays, fingerprint=fingerprint(arrays))
 
 
 def described(split: Split, i: int) -> str:
-    """Returns what a recording is, such as "7 by theo"."""
+    """Returns a description of recording i, such as "7 by theo"."""
     return f"{split.factors['digit'][i]} by {NAMES[split.factors['speaker'][i]]}"
 
 
@@ -152,7 +152,7 @@ def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
 def sampled(
     hearing: Hearing, sounds: np.ndarray, asked: Prompts, real: Split, other: Split
 ) -> dict[str, float]:
-    """Scores samples: which share is recognised, how varied and how far from real ones they are.
+    """Computes scores of samples: accuracy of recognition, diversity, and distance from real ones.
 
     Args:
       hearing: the classifiers.
@@ -185,7 +185,7 @@ def sampled(
 
 
 def distance(first: np.ndarray, second: np.ndarray, lengths: np.ndarray) -> float:
-    """Returns the mean multi-resolution STFT distance of sounds f32[N, T] from true ones."""
+    """Returns the mean multi-resolution STFT distance between two arrays of sounds f32[N, T]."""
 
     def run(x: Any, y: Any, length: Any) -> Any:
         mask = (jnp.arange(x.shape[1])[None] < length[:, None]).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Sections with players for the pages of experiments on spoken digits."""
+"""Report sections that play sounds, for the experiments on spoken digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def clip(name: str, caption: str, samples: np.ndarray, length: int, rate: int) -
 
 
 def samples(sounds: np.ndarray, asked: spoken.Prompts, rate: int) -> Section:
-    """Shows a sample for each prompt."""
+    """Builds the section that plays a sample for each prompt."""
     clips = [
         clip(
             f"sample-{i}",
@@ -35,13 +35,13 @@ def samples(sounds: np.ndarray, asked: spoken.Prompts, rate: int) -> Section:
 def side_by_side(
     kinds: Mapping[str, np.ndarray], shown: Split, rate: int, rows: int = 4
 ) -> Section:
-    """Shows recordings of the test split beside what models make of them.
+    """Builds the section that plays test recordings and the models' reconstructions of them.
 
     Args:
-      kinds: name of a model, or "recording" -> f32[N, T].
+      kinds: name of a model -> its reconstructions f32[N, T]; the first entry is the recordings.
       shown: the N recordings.
       rate: the number of samples in a second.
-      rows: how many of them are shown.
+      rows: the number of recordings that are shown.
     """
     clips = [
         clip(

@@ -1,6 +1,6 @@
 """Training of a job, which is one model of an experiment with its objective and optimiser.
 
-This file makes its training function, its batches and its validation function, and summarises the
+This file builds the job's training function, batches and validation function, and summarises the
 results of several seeds.
 """
 
@@ -51,7 +51,7 @@ class Job(NamedTuple):
     tx: optax.GradientTransformation  # the optimiser
     draws: int = 1  # number of codes drawn for each example, K
     bound: ae.Bound = ae.bounds.mean
-    initialise: Any = ()  # one or several functions, as `ae.learner` takes them
+    initialise: Any = ()  # one or several functions, as in `ae.learner`
     # Decay of the moving average of the weights, which is evaluated; None: there is no average.
     average: float | None = None
     # train split -> a further initialisation that depends on the data; it is applied last.
@@ -71,7 +71,7 @@ class Trained(NamedTuple):
     state: ae.State
     variables: Variables  # leaves [S, ...]
     seeds: int  # the number of models, S; in a sweep the number of settings times that of seeds
-    steps_per_second: float  # as `speed` returns it
+    steps_per_second: float  # the result of `speed`
 
 
 def check(config: Any, *positive: str) -> None:

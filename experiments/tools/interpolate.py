@@ -62,7 +62,7 @@ def command(
     if getattr(latent, "ndim", 0) != 2:
         raise UserError(
             f"the codes of {run_dir} are not vectors, so there is no line between two of them: "
-            "choose a run whose bottleneck gives one vector"
+            "choose a run whose code of an example is one vector"
         )
 
     def paths(variables: Variables) -> Array:

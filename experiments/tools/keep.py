@@ -49,7 +49,7 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
 
 
 def portable(words: list[str]) -> str:
-    """Joins a command's words without its flags for folders; --peer-python gets the value PATH."""
+    """Joins a command's words, without flags for folders and with PATH after --peer-python."""
     found, skip = ["python"], False
     for word in words[1:]:
         flag, _, value = word.partition("=")

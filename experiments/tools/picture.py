@@ -1,4 +1,4 @@
-"""Writing of a grid of images as a PNG file into the subfolder `figures` of a run."""
+"""Writes a grid of images as a PNG file into the subfolder `figures` of a run."""
 
 from __future__ import annotations
 

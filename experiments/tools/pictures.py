@@ -57,7 +57,7 @@ def command(samples: pathlib.Path | None = None) -> None:
 
 
 def keep_samples(run_dir: pathlib.Path) -> None:
-    """Writes samples of each label, u8[10, COUNT, H, W, 1], and the command of their run."""
+    """Writes samples of each label, u8[10, COUNT, H, W, 1], and the command that made the run."""
     model, variables, _ = ae.load(run_dir, seed=0)
     means = drawn(model, variables, jax.random.key(SAMPLE_SEED), COUNT)
     facts = read_json(run_dir / "environment.json")

@@ -26,7 +26,7 @@ from aejax.files import writing
 from aejax.optional import needs
 from experiments.shared.place import say
 
-# The modules with pages. `import aejax` loads the first; users import the others by name.
+# The modules that get a page. `import aejax` loads the first; users import the others by name.
 MODULES = (
     "aejax",
     "aejax.data.synthetic.store",

@@ -8,8 +8,9 @@
 RUN is the folder of the run, or of one of its dictionaries, such as runs/lm-sae/batchtopk. Each
 prompt is continued without and with the edit, with the same random draws. `--curve` measures the
 effect over many test prompts: the KL divergence of the next token, the rate of a class of words in
-the generated text, and the perplexity of the text under the unedited model, for several strengths,
-beside random directions of equal norm and the difference of class means.
+the generated text, and the perplexity of the text under the unedited model, for several strengths.
+It compares the latent's direction with random directions of equal norm and with the difference of
+class means.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from experiments.shared.finished_lm import Opened, open_dictionary
 from experiments.shared.lm import rows_of
 from experiments.shared.place import Place, say
 
-RANDOM = 3  # random directions beside a latent
-PROMPT = 16  # tokens of a test prompt
+RANDOM = 3  # number of random directions that a latent's direction is compared with
+PROMPT = 16  # number of tokens of a test prompt
 LABELS = "features/labels.json"  # the rules that lm-features wrote
 
 
@@ -57,13 +58,13 @@ def command(
 
     Args:
       run: the folder of a finished run of lm-sae or of one of its dictionaries.
-      latent: the latents to edit, by number.
+      latent: the indices of the latents to edit.
       prompt: one text or more, each in quotes.
-      strength: what is added to the activation of each latent, for every token.
+      strength: the edit adds this multiple of each latent's decoder row, at every token.
       ablate: sets the latents to zero instead.
       clamp: sets the latents to this value instead.
       count: the number of tokens to write.
-      temperature: the temperature of the draws; 0 takes the likeliest token.
+      temperature: the temperature of the draws; with 0 the most likely token is chosen.
       seed: the seed of the draws.
       member: the index of the dictionary if the run trained several seeds.
       model: the language model, if it is no longer where the run found it.
@@ -137,7 +138,7 @@ def _curve(
     seed: int,
     place: Place,
 ) -> None:
-    """Measures curves of effects, prints them and writes them into the run's folder."""
+    """Measures the effects of several strengths, prints them and writes them to a JSON file."""
     splits = opened.experiment.data(opened.config, place)
     test = rows_of(splits[2])
     chosen = class_of(run, opened, latent, words)
@@ -204,7 +205,9 @@ def _say(name: str, strength: float, e: Effect) -> None:
 def class_of(
     run: pathlib.Path, opened: Opened, latent: tuple[int, ...], words: tuple[str, ...]
 ) -> np.ndarray:
-    """Returns which tokens are of the class: those of the flag, or of the first latent's rule.
+    """Returns which tokens of the vocabulary are of the class, bool[vocabulary].
+
+    They are those of the flag --words or, without it, those of the first latent's rule.
 
     Raises:
       UserError: if a word is not one token, or there is neither flag nor rule.

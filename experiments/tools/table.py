@@ -79,7 +79,7 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def beside(rows: Sequence[Row]) -> str:
-    """Formats published results and ours as a Markdown table; a row without ours says "not run"."""
+    """Formats published results and ours as a Markdown table; if ours is missing: "not run"."""
     lines = [
         "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",

@@ -1,4 +1,4 @@
-"""Tests of batches: the order of examples, their noise, and how a source hands them over."""
+"""Tests of batches: the order of examples, their noise, and the batches in a Source."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tests of division by groups: no group is divided, and groups of one are divided like examples."""
+"""Tests of division by groups: none is divided; groups of one example are like no groups."""
 
 import numpy as np
 import pytest

@@ -57,5 +57,5 @@ def test_coactivity_is_the_correlation():
 
 def test_what_does_not_fit_is_refused():
     codes, place = planted()
-    with pytest.raises(UserError, match="3 rows"):
+    with pytest.raises(UserError, match="3 decoder rows"):
         profiles(firings([codes]), place, np.eye(3))

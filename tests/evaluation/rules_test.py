@@ -119,5 +119,5 @@ def test_rules_are_written_in_words_and_misfits_refused():
     active = firings([codes(tokens, 0)])
     with pytest.raises(UserError, match="2 rules for 7 latents"):
         detection([None, None], active, tokens)
-    with pytest.raises(UserError, match="but topic has shape"):
+    with pytest.raises(UserError, match="the attribute topic has shape"):
         fitted(active, tokens._replace(topic=tokens.topic[:9]))

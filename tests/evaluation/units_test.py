@@ -1,4 +1,4 @@
-"""Tests of what units stand for, on units with known examples."""
+"""Tests of the labels and the activity of units, on units with known examples."""
 
 import numpy as np
 import pytest

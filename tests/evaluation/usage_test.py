@@ -1,4 +1,4 @@
-"""Tests of whether latents are used, against loops, and of the sentence on a collapsed run."""
+"""Tests of `usage` against loops, and of what the report says of a collapsed run."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Data as users have it against exact answers: missing entries, weights, arrays, table units."""
+"""Tests of missing entries, weights, arrays as data, and large units, against exact answers."""
 
 from __future__ import annotations
 

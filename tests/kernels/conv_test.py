@@ -1,4 +1,4 @@
-"""Tests of convolutions against `jax.lax`: values, derivatives of both kinds, and members.
+"""Tests of convolutions against `jax.lax`: values, both kinds of derivatives, several models.
 
 These mutants fail: the kernel not reversed, its channels not swapped, the two sides of the padding
 swapped, a phase's offset with the other sign, members folded into the examples, no phases, a

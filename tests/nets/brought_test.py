@@ -1,4 +1,4 @@
-"""Nets that people bring: their shapes, what they depend on, and the GRU against numpy."""
+"""Tests of encoders and decoders: shapes, context, dependence on z; patches and GRU in numpy."""
 
 import jax
 import jax.numpy as jnp

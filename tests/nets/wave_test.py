@@ -48,5 +48,5 @@ def test_pictures_become_maps_and_maps_pictures():
     decoder = ae.nets.SpatialDecoder((12, 8, 3), (4, 5))
     assert shape_of(encoder, jnp.zeros((2, 12, 8, 3))) == (2, 3, 2, 6)
     assert shape_of(decoder, jnp.zeros((2, 3, 2, 6))) == (2, 12, 8, 3)
-    with pytest.raises(UserError, match="makes pictures of 16x8 from maps of 4x2"):
+    with pytest.raises(UserError, match="decodes maps of 4x2 to pictures of 16x8"):
         shape_of(decoder, jnp.zeros((2, 4, 2, 6)))

@@ -97,9 +97,9 @@ def test_what_does_not_fit_is_refused():
     _, tokens, codes = record(latents=6, rows=4)
     active = firings([codes])
     found = profiles(active, np.zeros(tokens.size, int), None)
-    with pytest.raises(UserError, match="6 latents on 128 tokens"):
+    with pytest.raises(UserError, match="6 latents and 128 tokens"):
         feature_record("", "", tokens[:2], word, active, found)
-    with pytest.raises(UserError, match="6 latents on 128 tokens"):
+    with pytest.raises(UserError, match="6 latents and 128 tokens"):
         feature_record("", "", tokens, word, active, found[:3])
 
 

@@ -1,4 +1,4 @@
-"""Runs: stopped at any moment and started again, they end in the same bits."""
+"""Tests that a run that is stopped at any moment and started again ends in the same bits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run of a sweep knows its settings, and each member is loaded with its own model."""
+"""Tests that a sweep's run records its settings, and that each of its models can be loaded."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ SWEPT = {
     "k": (lambda k: ae.TopK(8, k), "sweep active, as in TopK"),
     "signed k": (lambda k: ae.AbsTopK(8, k), "sweep active, as in AbsTopK"),
     "batch k": (lambda k: ae.BatchTopK(8, k), "give the largest k as slots"),
+    "latents": (ae.ReLU, "determines the shape of an array"),
 }
 
 

@@ -110,7 +110,7 @@ def test_the_axis_of_members_is_never_cut(found):
     ("case", "said"),
     [
         ("mesh", "mesh data=4,model=3 needs 12 devices, but there are 8 (cpu)"),
-        ("batch", "a batch of 30 examples does not divide over the mesh axis 'data' of 8"),
+        ("batch", "a batch of 30 examples cannot be divided evenly among the 8 devices of the"),
         (
             "rows",
             "params/bottleneck/encode/bias has an axis of size 100, which the mesh axis 'model' of "

@@ -1,4 +1,4 @@
-"""Training as users do it: early stopping, plateaus, epochs, accumulation, loggers, best states."""
+"""Tests of early stopping, plateaus, epochs, gradient accumulation, loggers and best states."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _prepared(
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Returns the columns of train, validation and test; it divides the data set's own splits."""
+    """Returns the columns of train, validation and test; missing splits are taken from train."""
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(

@@ -30,7 +30,8 @@ ROWS = 200  # sounds whose spectrograms are computed at a time
 class Ended:
     """Sets the mask to 1 within each recording and to 0 after its end, f32[B, T, 1, ...].
 
-    A frame of `hop` samples is within it if the frame's first sample is.
+    The axis T counts samples, or frames of `hop` samples. A frame lies within a recording if the
+    frame's first sample does.
     """
 
     hop: int = 1
@@ -58,7 +59,8 @@ class Companded:
 class Duration:
     """Appends the share of the padded length that a recording fills to the context, f32[B, C + 1].
 
-    A model given it need not code how long a sound is, and its samples have a known end.
+    With it, the latents need not store how long a sound is, and it is known where a sound drawn
+    from the model ends.
     """
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
@@ -72,11 +74,12 @@ class Duration:
 def spectrograms(split: Split, mel: Mel) -> Split:
     """Returns a split of log-mel spectrograms f32[B, frames, bands, 1] in place of sounds.
 
-    They are computed once, here, because in each step they would cost as much as a small net.
+    They are computed once, here, because computing them in each training step would cost as much
+    as a small net.
 
     Args:
       split: a split of `ae.data.sounds`; the changes that it has are kept.
-      mel: the spectrogram.
+      mel: the settings of the spectrogram.
 
     Raises:
       UserError: if the split holds no sounds.
@@ -100,11 +103,14 @@ def spectrograms(split: Split, mel: Mel) -> Split:
 
 
 def before(end: Array, size: int) -> Array:
-    """Returns 1 at the places before the end and 0 from there on, f32[B, size], from i32[B]."""
+    """Returns f32[B, size]; for ends i32[B], row b is 1 at its first end[b] places, 0 elsewhere."""
     return (jnp.arange(size)[None] < end[:, None]).astype(jnp.float32)
 
 
 def _column(arrays: Mapping[str, Any], name: str) -> Array:
     if name not in arrays:
-        raise UserError("these examples are no sounds: take them from ae.data.sounds")
+        raise UserError(
+            f"these examples are no sounds, since they have no array {name!r}: load a split with "
+            "ae.data.sounds"
+        )
     return jnp.asarray(arrays[name])

@@ -1,4 +1,4 @@
-"""Reads one sound file as 16-bit samples of one channel; says what is wrong with a bad one."""
+"""Reads and checks a sound file, and converts it to 16-bit samples of one channel at one rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aejax.optional import needs
 
 SCALE = 32_768.0  # the stored value that becomes 1.0
 SUFFIXES = (".wav", ".flac")
-UNKNOWN = (0, 0xFFFFFFFF)  # lengths that programs write into a .wav header before they know better
+UNKNOWN = (0, 0xFFFFFFFF)  # placeholders that a .wav header may have instead of the file's length
 
 
 class Sound(NamedTuple):
@@ -20,7 +20,7 @@ class Sound(NamedTuple):
 
     samples: np.ndarray  # i16[T], or f64[T] if the file has other samples or several channels
     rate: int  # samples in a second
-    channels: int  # the channels of the file
+    channels: int  # the number of channels of the file
 
 
 def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:
@@ -29,7 +29,7 @@ def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:
     Args:
       content: the bytes of the file.
       where: the path of the file, for error messages.
-      mix: whether the channels of a file with several are averaged.
+      mix: whether to average the channels of a file that has several.
 
     Raises:
       UserError: if the file is not a sound, is damaged or cut off, has several channels and `mix`
@@ -85,7 +85,7 @@ def at_rate(sound: Sound, rate: int) -> np.ndarray:
 
 
 def _check_whole(content: bytes, where: str) -> None:
-    """Raises UserError if a .wav file is shorter than its header says; libsndfile would not."""
+    """Raises UserError if a .wav file is shorter than its header says; libsndfile ignores that."""
     stated = int.from_bytes(content[4:8], "little")
     if stated not in UNKNOWN and len(content) < stated + 8:
         raise UserError(

@@ -21,10 +21,11 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
     Args:
       folder: a folder of sounds, or of subfolders with sounds, one for each class.
       rate: the sampling rate that all sounds are converted to; None: they must share one.
-      mix: whether the channels of a file are averaged.
+      mix: whether to average the channels of files that have several.
 
     Raises:
-      UserError: if a file is bad (see `files.read_sound`), or rates differ and none is given.
+      UserError: if a file cannot be used (see `files.read_sound`), or if the files have different
+        rates and `rate` is None.
     """
     paths = paths_in(folder, SUFFIXES, "sounds")
     sounds, rates, mixed = [], Counter(), 0

@@ -1,4 +1,4 @@
-"""Recordings of different lengths with their labels, as one file, and padded to one length."""
+"""Stores recordings of different lengths with their labels in one file, and pads them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Recordings(NamedTuple):
     """All recordings of a data set, in order."""
 
     name: str
-    sounds: Sequence[np.ndarray]  # i16[T_n] each
+    sounds: Sequence[np.ndarray]  # the samples of each recording, i16[T_n]
     columns: Mapping[str, np.ndarray]  # label i32[N] and label_* i32[N], where there are classes
     names: Mapping[str, Sequence[str]]  # column -> the names of its values, where they have names
     rate: int  # samples in a second
     origin: str  # where the files came from, and whether their content was verified
-    facts: Mapping[str, Any]  # how files were changed, for the record of a run
+    facts: Mapping[str, Any]  # how files were changed, for the provenance in environment.json
 
 
 def write_recordings(path: Path, found: Recordings) -> None:
@@ -54,15 +54,15 @@ def read_recordings(path: Path) -> Recordings:
 
 
 def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarray], int]:
-    """Returns the columns of a split, with recordings padded by zeros, and how many were cut.
+    """Pads recordings with zeros to one length, and cuts those that are longer.
 
     Args:
       found: the recordings.
       seconds: the length to pad to; longer recordings are cut. None: that of the longest.
 
     Returns:
-      `sound` i16[N, T, 1], `length` i32[N], `share` f32[N] (length / T), the labels; and the
-      number of recordings cut.
+      The columns of a split: `sound` i16[N, T, 1], `length` i32[N], `share` f32[N] (length / T) and
+      the labels; and the number of recordings that were cut.
 
     Raises:
       UserError: if `seconds` is shorter than one sample.

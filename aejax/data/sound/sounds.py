@@ -17,7 +17,9 @@ from aejax.data.sound.spoken_digit import NAME, RATE, spoken_digit
 from aejax.data.splitting import PARTS, Splits, divide, splits
 from aejax.errors import UserError
 
-HELD = 5  # recordings of each digit and speaker that are in the test split, as in the original
+# The number of a speaker's recordings of a digit in the test split, as its publisher divides them;
+# the validation split has as many.
+HELD = 5
 
 
 def sounds(
@@ -42,11 +44,11 @@ def sounds(
     Args:
       name_or_folder: "spoken_digit", or the path of a folder.
       rate: the sampling rate in hertz, to which other files are converted; None: that of the files.
-      seconds: the length to which sounds are padded with zeros; longer ones are cut, and the
-        record of the run says how many. None: the length of the longest.
-      mix: whether the channels of a file with several are averaged.
+      seconds: the length to which sounds are padded with zeros; longer ones are cut, and
+        environment.json records how many. None: the length of the longest.
+      mix: whether to average the channels of files that have several.
       data_dir: the folder of prepared data sets; by default that of tensorflow-datasets.
-      manual_dir: a folder with the files of a named data set, until it is prepared.
+      manual_dir: a folder with the original files of "spoken_digit", needed only the first time.
       validation: the share or the number of a folder's files in the validation split.
       test: the share or the number of a folder's files in the test split.
       held_out: the name of a speaker, or of a folder's class, all of whose sounds are the test
@@ -55,8 +57,9 @@ def sounds(
 
     Returns:
       Three splits with arrays `sound` i16[N, T, 1], `length` i32[N] and, where there are classes,
-      `label` i32[N] and `label_speaker`, `label_number` (`split.factors`). A batch has x f32[B, T,
-      1] in [-1, 1] and a mask that is 0 after the end of a recording.
+      `label` i32[N]. "spoken_digit" also has the known factors digit, speaker and number (see
+      `split.factors`). A batch has x f32[B, T, 1] in [-1, 1] and a mask that is 0 after the end of
+      a recording.
 
     Raises:
       UserError: if a file is not a sound, is cut off, empty, silent, of another rate or of several
@@ -74,7 +77,7 @@ def sounds(
         root, manual = (None if p is None else Path(p).expanduser() for p in (data_dir, manual_dir))
         found = spoken_digit(root or default_data_dir(), manual)
     else:
-        raise UserError(f"{NAME} has {RATE} Hz, not {rate}: omit rate")
+        raise UserError(f"{NAME} has {RATE} Hz and is not resampled to {rate} Hz: omit rate")
     columns, cut = padded(found, seconds)
     parts = _parts(found, columns, held_out, validation, test, seed)
     made = splits(

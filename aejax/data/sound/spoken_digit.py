@@ -1,7 +1,7 @@
 """The Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers at 8 kHz.
 
-tensorflow-datasets' own builder decodes the files with ffmpeg and drops speaker and number; this
-one reads them without loss and keeps both.
+The builder of tensorflow-datasets decodes the files with ffmpeg and drops speaker and number; this
+module reads the samples as they are stored, and keeps both.
 """
 
 from __future__ import annotations

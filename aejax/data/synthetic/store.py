@@ -38,7 +38,7 @@ FOLDER = "truth"
 ABOUT = "recipe.json"
 # The number of tokens in a block of a recipe; changing it would change the tokens that are drawn.
 ROWS = 4096
-# The number of blocks that are appended to the store at a time, and that one file of features has.
+# The number of blocks that are appended to the store at a time; a file of features has as many.
 BLOCKS = 16
 # Field of recipe.json -> the function that checks its value.
 _FIELDS = {

@@ -55,9 +55,9 @@ def evaluate(
 
 
 def called(equation: Any, given: list[Any]) -> tuple[ClosedJaxpr, list[Any]] | None:
-    """Returns the function that an operation calls once and its arguments, or None if it has none.
+    """Returns the function that an operation calls once, and its arguments; None if it calls none.
 
-    A choice between functions by an index that is known while tracing calls the chosen one.
+    If the index of a `cond` is known while tracing, that function is the chosen branch.
     """
     params = equation.params
     if equation.primitive.name == "cond" and _known(given[0]):

@@ -26,7 +26,7 @@ from aejax.types import Array
 
 OPSET = 21
 # Giles (2010), "Approximating the erfinv function", table 1: polynomials of w = -log(1 - x^2).
-CENTRAL = (  # of w - 2.5 for w < 5
+CENTRAL = (  # the coefficients of the polynomial in w - 2.5, for w < 5
     2.81022636e-08,
     3.43273939e-07,
     -3.5233877e-06,
@@ -37,7 +37,7 @@ CENTRAL = (  # of w - 2.5 for w < 5
     0.246640727,
     1.50140941,
 )
-TAIL = (  # of sqrt(w) - 3 for larger w
+TAIL = (  # the coefficients of the polynomial in sqrt(w) - 3, for larger w
     -0.000200214257,
     0.000100950558,
     0.00134934322,
@@ -116,6 +116,10 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
         result = jax.lax.expand_dims(by_phases(images, kernels, **params), (0,))
     elif name == "erf_inv":
         result = _erf_inv(given[0])
+    elif name == "concatenate" and any(array.size == 0 for array in given):
+        # onnxruntime refuses a Reshape whose sizes contain both a symbol and a 0.
+        full = [array for array in given if array.size]
+        result = jax.lax.concatenate(full, params["dimension"]) if full else None
     elif name == "stack":
         axis = params.get("axis", params.get("dimension"))
         result = jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)
@@ -131,9 +135,10 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
 def _erf_inv(x: Array) -> Array:
     """Computes the inverse error function by the polynomials of Giles (2010), as XLA does.
 
-    jax2onnx would take Newton steps, which lose all digits near 1 and -1 in float32.
+    The Newton steps that jax2onnx would use lose all digits near 1 and -1 in float32. The square is
+    rounded as XLA rounds it, so that both agree to 5e-7; the exact value is up to 2e-5 away.
     """
-    w = -jnp.log((1.0 - x) * (1.0 + x))  # -log(1 - x^2) without cancellation
+    w = -jnp.log(1.0 - x * x)
     central = _polynomial(CENTRAL, w - 2.5)
     tail = _polynomial(TAIL, jnp.sqrt(jnp.maximum(w, 5.0)) - 3.0)
     return x * jnp.where(w < 5.0, central, tail)
@@ -162,7 +167,10 @@ def _is_one_row(given: list[Any], numbers: Any) -> bool:
 
 
 def _spread(row: Array, indices: Array, values: Array) -> Array:
-    """Adds values [1, k] at indices i32[1, k, 2] to f32[1, m], by comparing each with all m."""
+    """Adds values [1, k] to f32[1, m] at indices i32[1, k, 2], without a scatter.
+
+    Each index is compared with all m columns.
+    """
     columns = jax.lax.slice_in_dim(indices, 1, 2, axis=2)
     places = jax.lax.broadcasted_iota(columns.dtype, (1, 1, row.shape[1]), 2)
     chosen = jax.lax.eq(*jnp.broadcast_arrays(columns, places)).astype(row.dtype)

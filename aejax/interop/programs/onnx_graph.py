@@ -1,4 +1,4 @@
-"""Changes to an ONNX graph that make it faster or give its values other names.
+"""Merges nodes of an ONNX graph, so that it runs faster, and renames its values.
 
 shorten(model)                      # the same function in fewer nodes
 rename(model.graph, {"in_0": "z"})

@@ -104,7 +104,8 @@ def encoder(
       model: an Autoencoder.
       variables: the variables of one model, without an axis of seeds.
       example: a batch; only its shapes and dtypes are read.
-      score: the loss term that is the score; None: the rate in nats, or none without a prior.
+      score: the loss term that is the score; None: the rate in nats, or no score if the model has
+        no prior.
       threshold: the score above which x counts as anomalous.
     """
     if score is None and model.prior is not None:
@@ -228,7 +229,7 @@ def _negative_elbo(model: Any, forward: Forward) -> Array:
 
 
 def _latents(model: Any, variables: Variables, example: Batch | None) -> dict[str, Spec]:
-    """Returns the specs of one example's latents by name: z, or z_0, z_1 ... of a hierarchy."""
+    """Returns the shapes and dtypes of one example's latents: z, or z_0, z_1 ... of a hierarchy."""
     shape = model.bottleneck.shape
     levels = shape if shape and isinstance(shape[0], tuple) else (shape,)
     dtype: DTypeLike = jnp.float32
@@ -248,7 +249,7 @@ def _nested(model: Any, inputs: Arrays) -> Any:
 
 
 def _context(example: Batch | None) -> dict[str, Spec]:
-    """Returns the spec of the context, if there is one.
+    """Returns the shape and dtype of the context by the name `context`, or {} if there is none.
 
     Raises:
       UserError: if the context is not a single array.
@@ -258,8 +259,8 @@ def _context(example: Batch | None) -> dict[str, Spec]:
         return {}
     if not isinstance(context, jax.Array | np.ndarray):
         raise UserError(
-            f"the context of this model is a {type(context).__name__}, but a program takes a "
-            "context of one array: join its arrays before training"
+            f"the context of this model is a {type(context).__name__}, but a program supports only "
+            "a context of one array: concatenate its arrays before training"
         )
     return {"context": _spec(context)}
 

@@ -5,8 +5,8 @@
     run = mapped(traced, pack(traced.weights, "int8"))
     run({"z": z, "noise": noise})          # {"mean": f32[B, *event], "sample": ..., "draw": ...}
 
-The function is traced for one example and mapped over the examples of a batch. So the batch may
-have any size, and no example depends on another.
+The function is traced for one example and mapped over the examples of a batch. The batch may
+therefore have any size, and no example depends on another.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Program(NamedTuple):
     # (weights, name of an input -> [B, ...]) -> name of an output -> [B, ...], or [] for a constant
     run: Callable[[Any, Arrays], dict[str, Array]]
     weights: Any  # a pytree of arrays; those that no output depends on are not exported
-    inputs: Specs  # the inputs of one example, without the batch axis
+    inputs: Specs  # the shapes and dtypes of one example's inputs, without the batch axis
     facts: Mapping[str, str] = {}  # facts to store in the exported file, name -> one sentence
 
 
@@ -50,12 +50,14 @@ class Traced(NamedTuple):
     """A program after tracing, for a batch of one example."""
 
     name: str  # the program's name
-    facts: Mapping[str, str]
+    facts: Mapping[str, str]  # facts to store in the exported file, name -> one sentence
     closed: ClosedJaxpr  # the function of all weights and then all inputs, each sorted by name
     arguments: list[str]  # the names of the function's arguments
     weights: dict[str, Array]  # the weights on which an output depends, by name
-    inputs: dict[str, jax.ShapeDtypeStruct]  # the inputs of one example on which one depends
-    outputs: dict[str, jax.ShapeDtypeStruct]  # with a batch axis of 1, except for constants
+    # The shapes and dtypes of those inputs of one example on which an output depends.
+    inputs: dict[str, jax.ShapeDtypeStruct]
+    # The shapes and dtypes of the outputs, with a batch axis of size 1 except for constants.
+    outputs: dict[str, jax.ShapeDtypeStruct]
 
 
 def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
@@ -82,7 +84,7 @@ def trace(program: Program, outputs: Sequence[str] = ()) -> Traced:
             )
         return {name: found[name] for name in outputs} if outputs else found
 
-    # Full float32 products on accelerators, too, so that all platforms agree.
+    # Matrix products use full float32 on accelerators too, so that all platforms agree.
     with jax.default_matmul_precision("float32"):
         closed, found = jax.make_jaxpr(run, return_shape=True)(specs, batched(program.inputs, 1))
     arguments = [*sorted(weights), *sorted(program.inputs)]
@@ -129,7 +131,7 @@ def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], d
 
 
 def _rows(value: Any, spec: jax.ShapeDtypeStruct, size: Any) -> Array:
-    """Returns an output's array; the one example that all rows share is repeated for each."""
+    """Returns an output's array; an output that is equal for all examples is repeated for each."""
     if isinstance(value, Rows):
         return value.array
     return jnp.broadcast_to(value, (size, *spec.shape[1:])) if spec.shape else value

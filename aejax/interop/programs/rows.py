@@ -37,7 +37,7 @@ BY_ENTRY = {
 
 
 def _outside(field: str) -> Callable[[Any, list[bool]], bool]:
-    """Returns whether the first axis is none of the axes that a parameter names."""
+    """Returns a check that the axes in the parameter `field` do not include the first axis."""
     return lambda params, rows: 0 not in np.atleast_1d(params[field])
 
 
@@ -54,8 +54,8 @@ def _convolution(params: Any, rows: list[bool]) -> bool:
     return rows == [True, False] and first and params["batch_group_count"] == 1
 
 
-# Operations that may leave the first axis alone: name -> whether they do, by their parameters and,
-# for each argument, whether it has the batch as its first axis.
+# Operations that may treat each entry of the first axis separately: name -> a function that decides
+# whether they do, from the parameters and a list of which arguments have the batch as first axis.
 LEAVES_FIRST: dict[str, Callable[[Any, list[bool]], bool]] = {
     **{f"reduce_{kind}": _outside("axes") for kind in ("sum", "max", "min", "prod", "and", "or")},
     "argmax": _outside("axes"),
@@ -69,8 +69,8 @@ LEAVES_FIRST: dict[str, Callable[[Any, list[bool]], bool]] = {
     "squeeze": _outside("dimensions"),
     "transpose": lambda params, rows: params["permutation"][0] == 0,
 }
-# Operations with a parameter that gives the size of the first axis: name -> that parameter, and
-# whether they leave the axis alone otherwise.
+# Operations with a parameter that contains the size of the first axis: name -> that parameter, and
+# a function that decides whether they treat each entry of that axis separately.
 SIZED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "broadcast_in_dim": ("shape", lambda params: params["broadcast_dimensions"][:1] == (0,)),
     "reshape": ("new_sizes", lambda params: params["dimensions"] is None),
@@ -81,7 +81,8 @@ SIZED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 class Rows(NamedTuple):
     """A value that differs from row to row, with the batch as its first axis.
 
-    A value that is [1, *s] for one example is [B, *s]; one of any other shape s is [B, *s], too.
+    The array is [B, *s] if the value for one example is [1, *s]. It is [B, *s], too, if the value
+    for one example has a shape s that does not begin with 1.
     """
 
     array: Array
@@ -98,7 +99,7 @@ def by_rows(closed: ClosedJaxpr, arguments: list[Any]) -> list[Any]:
 
 
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Returns the results of an operation on rows, or None for one on shared arrays alone."""
+    """Returns an operation's results; None if it calls a function or reads no `Rows` at all."""
     if not any(isinstance(value, Rows) for value in given) or called(equation, given) is not None:
         return None
     changed = _changed(equation, given)
@@ -112,7 +113,7 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
 
 
 def _one(equation: Any, axes: list[int | None], *values: Any) -> list[Array]:
-    """Runs an operation on one row, and removes the first axis of its results if that is of 1."""
+    """Runs an operation on one row, and removes the first axis of its results if its size is 1."""
     given = [
         jax.lax.expand_dims(value, (0,)) if axis == 0 and atom.aval.shape[:1] == (1,) else value
         for value, atom, axis in zip(values, equation.invars, axes, strict=True)
@@ -126,8 +127,8 @@ def _one(equation: Any, axes: list[int | None], *values: Any) -> list[Array]:
 def _changed(equation: Any, given: list[Any]) -> dict[str, Any] | None:
     """Returns the parameters to change so that an operation runs on the whole batch at once.
 
-    None if that is impossible, because the first axis is not one of examples or takes part in the
-    operation, or if the operation is not known here.
+    It returns None if that is impossible, because the first axis is not the axis of examples or the
+    operation mixes its entries, or if the operation is not in the tables of this module.
     """
     name, params = equation.primitive.name, equation.params
     shapes = [atom.aval.shape for atom in equation.invars]

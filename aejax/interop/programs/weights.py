@@ -16,7 +16,7 @@ from aejax.errors import UserError
 from aejax.types import Array
 
 Stored: TypeAlias = Literal["float32", "bfloat16", "int8"]
-LEAST = 64  # matrices with fewer entries than this stay as they are
+LEAST = 64  # matrices with fewer entries than this are not rounded
 
 
 class Packed(NamedTuple):
@@ -71,7 +71,10 @@ def _packed(name: str, array: np.ndarray, stored: Stored) -> Packed:
 
 
 def _unpacked(packed: Packed) -> Array | np.ndarray:
-    """Returns float32 numbers unchanged, so that a program can compute with them while traced."""
+    """Converts one stored array to float32; an array that was not rounded is returned unchanged.
+
+    It then stays a numpy array, so that operations on it can be computed during tracing.
+    """
     if packed.scale is not None:
         return jnp.asarray(packed.values).astype(jnp.float32) * packed.scale
     half = packed.values.dtype == jnp.bfloat16

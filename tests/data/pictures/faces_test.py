@@ -1,4 +1,4 @@
-"""Tests of faces: blocks of time without neighbours in two splits, refusals, and values."""
+"""Tests of data sets of faces: splits share no neighbouring frames; errors; pixel values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of upstream files: they are found, verified even if packed again, and damage is named."""
+"""Tests that upstream files are found and verified, even if gzipped again, and damage is named."""
 
 import gzip
 import hashlib
