@@ -100,7 +100,7 @@ def _parts(config: Config, path: str, shape: tuple[int, ...]) -> _Parts:
         heads = {"query": config.heads, "key": config.kv_heads, "value": config.kv_heads}
         rows = {name: count * config.head_size for name, count in heads.items()}
     elif "/gate_up/" in path:
-        whole, groups = "gate_up", config.hidden_groups
+        whole, groups = "gate_up", 1
         rows = {"gate": config.hidden, "up": config.hidden}
     else:
         return _Parts({path: shape}, 1)
