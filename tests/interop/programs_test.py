@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from scipy import special
 
 import aejax as ae
@@ -292,6 +293,14 @@ def test_another_onnxruntime_web_is_refused(tmp_path):
         web._runtime(tmp_path, web.LIBRARY)
 
 
+class Transposed(nn.Module):
+    """A user's decoder with flax's own transposed convolution, which dilates its input."""
+
+    @nn.compact
+    def __call__(self, z, context=None):
+        return nn.ConvTranspose(1, (3, 3), (2, 2))(nn.Dense(32)(z).reshape((-1, 4, 4, 2)))
+
+
 ONNX = {
     "vae": (kinds.variational, ("decoder", "encoder", "all")),
     "conv": (
@@ -304,6 +313,7 @@ ONNX = {
         ),
         ("decoder", "all"),
     ),
+    "transposed": (lambda: kinds.variational().clone(decoder=Transposed()), ("decoder",)),
     "topk": (lambda: kinds.scaled(ae.TopK(32, 3)), ("decoder", "dictionary")),
     "jumprelu": (lambda: kinds.scaled(ae.JumpReLU(32)), ("dictionary",)),
     "levels": (levels, ("decoder", "all")),
@@ -353,7 +363,7 @@ def test_a_prior_that_reads_a_context_runs_in_onnx(tmp_path):
     inputs["context"] = np.asarray(batch.context)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     draws = session.run(["draw"], inputs)[0]
-    net = variables["params"]["prior"]
+    net = jax.tree.map(np.asarray, variables["params"]["prior"])
     hidden = np.maximum(inputs["context"] @ net["hidden_0"]["kernel"] + net["hidden_0"]["bias"], 0)
     mean, log_std = mean_and_log_std(hidden @ net["output"]["kernel"] + net["output"]["bias"])
     wanted = mean + np.exp(log_std) * special.ndtri(inputs["noise"][:, :4])
