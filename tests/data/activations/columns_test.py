@@ -157,7 +157,7 @@ def test_standardised_starts_from_the_exact_moments_of_the_store(store, tmp_path
     np.testing.assert_allclose(
         held.moments["target"][0].mean, held.arrays["x"].mean(0, dtype=np.float64), rtol=1e-6
     )
-    with pytest.raises(ae.UserError, match="do not determine the scaling expected_norm"):
+    with pytest.raises(ae.UserError, match="the scaling expected_norm cannot be computed"):
         ae.standardised(train, ae.initialise.expected_norm)
 
 
