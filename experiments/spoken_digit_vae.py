@@ -264,5 +264,11 @@ def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Se
 
 
 EXPERIMENT = Experiment(
-    name="spoken-digit-vae", config=Config, data=data, build=build, figures=figures, page=page
+    name="spoken-digit-vae",
+    config=Config,
+    data=data,
+    build=build,
+    figures=figures,
+    page=page,
+    sound=lambda config: MEL,
 )

@@ -74,8 +74,8 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     except Exception as error:  # the converter raises errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the {traced.name} of this model cannot be written as ONNX, because jax2onnx does "
-            f"not convert one of its operations ({reason}): export it as StableHLO"
+            f"the part {traced.name} of this model cannot be written as ONNX, because jax2onnx "
+            f"does not convert one of its operations ({reason}): export it as StableHLO"
         ) from error
     renamed = dict(zip((value.name for value in model.graph.input), order, strict=True))
     renamed |= dict(zip((value.name for value in model.graph.output), names, strict=True))
