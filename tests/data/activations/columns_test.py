@@ -188,7 +188,7 @@ def test_a_transcoder_that_subtracts_its_outputs_bias_is_refused(store):
     learner = ae.learner(made, ae.sparse(), optax.adam(1e-2))
     learner = learner._replace(step=jax.jit(learner.step))
     state = jax.jit(learner.init)(jax.random.key(0), batches[0])
-    with pytest.raises(ae.UserError, match="give a transcoder subtract_bias=False"):
+    with pytest.raises(ae.UserError, match="bottleneck of a transcoder subtract_bias=False"):
         ae.loop(learner, state, batches, steps=2)
     next(ae.loop(learner, state, TokenBatches(store.split("in"), size=16), steps=2, progress=False))
     wide = made.clone(decoder=ae.nets.Dictionary(D + 2))
