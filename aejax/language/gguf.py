@@ -89,8 +89,8 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
         raise UserError(f"there is no file {path}") from error
     except MALFORMED as error:
         raise UserError(
-            f"{path} is no whole GGUF file, or has a quantisation that the installed package gguf "
-            f"does not know ({reason(error)}): fetch the file again, or update gguf"
+            f"{path} is not a complete GGUF file, or has a quantisation that the installed package "
+            f"gguf does not know ({reason(error)}): fetch the file again, or update gguf"
         ) from error
     return reader, Fields(path, reader)
 

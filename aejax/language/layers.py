@@ -31,7 +31,7 @@ class Scene(NamedTuple):
 
     position: Array  # i32[B, P], the position of each token in its text
     slots: Array  # i32[B, S], the position of the token in each slot
-    rope: Array  # f32[kinds, 2, B, P, 1, 1, h / 2], cos and sin of the rotary angles; see `tables`
+    rope: Array  # the cosines and sines of the rotary angles, as `tables` returns them
     used: Array | None  # i32[], index of the cache slot of this pass' first token; None: no cache
 
 
@@ -167,10 +167,10 @@ class MLP(nn.Module):
 
 
 def tables(config: Config, position: Array) -> Array:
-    """Computes the cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, 1, h / 2].
+    """Computes the cosines and sines of the rotary angles, f32[1 or 2, 2, B, P, 1, 1, h / 2].
 
-    Entry 0 of the first axis is for global layers; entry 1, if the model has local layers, is for
-    these.
+    Entry 0 of the first axis is for global layers. Entry 1 is for local layers; only models with
+    local layers have it.
     """
     exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
     factors = jnp.asarray(config.rope_factors or (1.0,) * exponents.size, jnp.float32)

@@ -183,7 +183,7 @@ def test_a_cut_or_missing_file_is_refused(tmp_path):
     written = write_gguf(tmp_path / "whole.gguf", "llama").read_bytes()
     for length in (len(written) - 100, len(written) // 2, 30, 0):
         (tmp_path / "cut.gguf").write_bytes(written[:length])
-        with pytest.raises(UserError, match="no whole GGUF file"):
+        with pytest.raises(UserError, match="not a complete GGUF file"):
             load_gguf(tmp_path / "cut.gguf")
     with pytest.raises(UserError, match="there is no file"):
         load_gguf(tmp_path / "nowhere.gguf")
