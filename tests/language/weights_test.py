@@ -200,6 +200,12 @@ def test_a_gguf_file_that_does_not_fit_is_refused(tmp_path):
     write_gguf(path, "llama", extra=[("blk.0.odd.weight", np.ones((2, 2), np.float32))])
     with pytest.raises(UserError, match=r"holds the tensor 'blk.0.odd.weight'"):
         load_gguf(path)
+    write_gguf(path, "llama")
+    reader = gguf.GGUFReader(path, "r+")
+    reader.tensors[0].field.parts[4][0] = 99  # the field with the number of the quantisation
+    reader.data.flush()
+    with pytest.raises(UserError, match=r"quantisation that .* gguf does not know .*99"):
+        load_gguf(path)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
