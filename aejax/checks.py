@@ -91,7 +91,7 @@ def check_size(
 
 
 def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
-    """Raises UserError unless a context has one row for each of the n draws from a prior.
+    """Raises UserError unless a context, if there is one, has one row for each of the n draws.
 
     Args:
       prior: the prior that is sampled.
@@ -99,12 +99,14 @@ def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
       context: the context of the draws, a pytree with leaves [n, ...], or None.
       what: the word in the error message for what is drawn.
     """
-    rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
-    if rows - {n}:
-        raise UserError(
-            f"the prior {type(prior).__name__} was asked for {n} {what} with a context of "
-            f"{max(rows)} rows: pass context with {n} rows"
-        )
+    for leaf in jax.tree.leaves(context):
+        shape = jax.numpy.shape(leaf)
+        if shape[:1] != (n,):
+            raise UserError(
+                f"the prior {type(prior).__name__} was asked for {n} {what} with a context of "
+                f"shape {shape}: pass a context with {n} rows, [{n}, columns], such as that of "
+                "ae.data.context(values, like=train)"
+            )
 
 
 def at_least(least: int, what: str, number: int) -> None:

@@ -50,6 +50,14 @@ class Batch(NamedTuple):
     weight: Array | None = None  # f32[B], the weight of each example's loss; None: all are 1
 
 
+class Support(NamedTuple):
+    """The targets to which a likelihood gives a probability."""
+
+    low: float
+    high: float
+    whole: bool = False  # whether targets must be whole numbers, such as counts
+
+
 class Forward(NamedTuple):
     """The inputs and results of one forward pass: everything that a loss term may read."""
 
@@ -140,7 +148,7 @@ class Learner(NamedTuple):
     # Source of several batches, and the metrics have a last axis T.
     chunk: int | None = None
     shared_data: bool = False  # whether all S models are trained on the same batches
-    support: tuple[float, float] | None = None  # the range of targets that the likelihood accepts
+    support: Support | None = None  # the targets that the likelihood accepts; None: any number
     # Whether the bottleneck subtracts the decoder's bias from its input. A transcoder must not do
     # so, because its inputs and outputs differ.
     subtracts_bias: bool = False

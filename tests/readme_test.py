@@ -106,7 +106,7 @@ def test_data_comes_in_as_the_page_says(here):
     assert len(names["writer"].index.hooks) == 1
     assert names["batches"][0].x.shape == (64, 16)
     assert len(names["store"].splits(names["HOOK"])[0]) == 9_000
-    assert np.isfinite(names["nll"]).all()
+    assert np.isfinite(names["scores"]).all()
     assert names["windows"].shape[1:] == (24, 1)
     assert names["codes"].shape == (20, 4)
     noisy = names["noisy"].batches(8, jax.random.key(0))

@@ -1,7 +1,7 @@
 """Data sets, their division into splits, and the batch of each training step."""
 
 from aejax.data import activations, changes
-from aejax.data.arrays import arrays, splits
+from aejax.data.arrays import arrays, context, rows, splits
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
@@ -21,7 +21,9 @@ __all__ = [
     "arrays",
     "changed",
     "changes",
+    "context",
     "images",
+    "rows",
     "sounds",
     "source",
     "splits",

@@ -19,7 +19,7 @@ import numpy as np
 
 from aejax.data.order import permutation
 from aejax.data.split import Split, fingerprint
-from aejax.data.splitting import PARTS, Splits
+from aejax.data.splitting import PARTS, Splits, count_of
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
 
@@ -89,7 +89,7 @@ def source(
     parts: dict[str, Items] = {}
     for part, given in (("test", test), ("validation", validation)):
         if isinstance(given, int | float):
-            count = round(given * examples) if given < 1 else int(given)
+            count = count_of(part, given, examples)
             if count:
                 parts[part] = Items(train, np.sort(order[taken : taken + count]))
             taken += count

@@ -31,6 +31,7 @@ from aejax.types import (
     Metrics,
     Objective,
     State,
+    Support,
     Variables,
 )
 from aejax.variables import remembered, unpacked
@@ -133,6 +134,7 @@ def learner(
         return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)), batch.weight)
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
+    support = None if support is None else Support(*support)
     subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
     return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
 
@@ -176,6 +178,11 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
                 f"the term {name!r} of the objective has no weight: give it as (1.0, term)"
             )
         weight, term = entry
+        if not callable(term):
+            raise UserError(
+                f"the entry {name!r} of the objective is ({weight!r}, {term!r}), whose second "
+                "element is no term: give (weight, term), in this order"
+            )
         mark = losses.mark(term)
         if mark.part != "ratio" or weight is None:
             continue
