@@ -39,6 +39,14 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
     return value is not None and bool(holds(value))
 
 
+def check_is_key(key: Any) -> None:
+    """Raises UserError unless `key` is a random key."""
+    raw = getattr(key, "dtype", None) == "uint32" and key.ndim > 0
+    typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    if not (raw or typed):
+        raise UserError(f"the key is {key!r}, which is no random key: give jax.random.key(seed)")
+
+
 def check_not_rbg(key: Key, refusal: str) -> None:
     """Raises UserError with the given message for an rbg key.
 

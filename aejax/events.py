@@ -65,7 +65,8 @@ def numbers(data: Any) -> Any:
     """Returns data as an array [N, ...] of numbers; a traced array is returned unchanged.
 
     Raises:
-      UserError: if the data is not numeric, or has fewer than two axes.
+      UserError: if the data is not numeric, has fewer than two axes, or looks like pictures of
+        bytes or with their channels first.
     """
     if isinstance(data, jax.Array):
         values = data
@@ -77,7 +78,31 @@ def numbers(data: Any) -> Any:
             f"the model cannot read data of {what}: give an array [N, ...] of numbers, a Batch or "
             "a split, as in train, validation, test = ae.data.arrays(x)"
         )
+    if values.dtype == np.uint8 and are_pictures(values.shape):
+        raise UserError(
+            f"x holds bytes of shape {values.shape}, which look like pictures, and training may "
+            "have divided them by 255: give ae.data.rows(x, like=train), which scales them as train"
+        )
+    if channels_first(values.shape):
+        raise UserError(
+            f"x has shape {values.shape}, which looks like pictures with the {values.shape[1]} "
+            "channels first: give ae.data.rows(x, like=train), or numpy.moveaxis(x, 1, -1)"
+        )
     return values
+
+
+PICTURE_CHANNELS = (1, 3, 4)
+
+
+def are_pictures(shape: tuple[int, ...]) -> bool:
+    """Returns whether bytes of this shape are probably pictures: [N, H, W] or [N, H, W, C]."""
+    return len(shape) == 3 or (len(shape) == 4 and shape[3] in PICTURE_CHANNELS)
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Returns whether x of this shape is probably pictures [N, C, H, W]."""
+    channels = PICTURE_CHANNELS
+    return len(shape) == 4 and shape[1] in channels and shape[3] not in channels
 
 
 def _odd(values: np.ndarray) -> bool:

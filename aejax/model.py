@@ -87,7 +87,7 @@ class Autoencoder(nn.Module):
         return self.explain(batch, features, code, step, key)
 
     def features(self, batch: Batch) -> Any:
-        """Computes the encoder's output; it is deterministic, so K draws of a code can share it."""
+        """Computes the encoder's output, which all K draws of a code share, also its Dropout."""
         with fitting("encoder", self.encoder, batch.x, batch.context):
             features = call(self.encoder, batch.x, batch.context)
         seen = jnp.shape(jax.tree.leaves(batch.x)[0])

@@ -7,7 +7,7 @@ from aejax.data.changes import changed
 from aejax.data.pictures.images import images
 from aejax.data.sound.sounds import sounds
 from aejax.data.sources import source
-from aejax.data.split import Split
+from aejax.data.split import Split, check_support
 from aejax.data.statistics import statistics
 from aejax.data.stream import Stream
 from aejax.data.table import table
@@ -21,6 +21,7 @@ __all__ = [
     "arrays",
     "changed",
     "changes",
+    "check_support",
     "context",
     "images",
     "rows",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-
-PICTURE_CHANNELS = (1, 3, 4)
+from aejax.events import are_pictures, channels_first
 
 
 class Names(NamedTuple):
@@ -58,10 +58,10 @@ def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
     x = np.asarray(x.filled(0) if isinstance(x, np.ma.MaskedArray) else x)
     if x.ndim < 2:
         raise UserError(f"x has shape {x.shape}, but needs two axes or more: give [examples, ...]")
-    x = _channels_last(x, channels)
+    x = channels_last(x, channels)
     columns = {"x": x}
     if missing is not None and missing.any():
-        columns["mask"] = 1 - _channels_last(missing.astype(np.uint8), channels)
+        columns["mask"] = 1 - channels_last(missing.astype(np.uint8), channels)
     if given.y is not None:
         columns["y"] = np.asarray(values_of(given.word("y"), given.y, text=True))
     if given.weights is not None:
@@ -78,11 +78,6 @@ def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
     return columns
 
 
-def are_pictures(shape: tuple[int, ...]) -> bool:
-    """Returns whether bytes of this shape are probably pictures: [N, H, W] or [N, H, W, C]."""
-    return len(shape) == 3 or (len(shape) == 4 and shape[3] in PICTURE_CHANNELS)
-
-
 def values_of(name: str, values: Any, missing: bool = False, text: bool = False) -> Any:
     """Returns values as an array [N, ...], floats as f32; a masked array if some are missing.
 
@@ -96,6 +91,11 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
       UserError: if the values are not numbers, one is infinite, or one is missing although
         `missing` is False; the message names the row.
     """
+    if isinstance(values, Mapping):
+        raise UserError(
+            f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
+            "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
+        )
     array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.dtype == object:
         absent = np.asarray([_absent(value) for value in array.ravel()], bool).reshape(array.shape)
@@ -164,15 +164,41 @@ def _weights(word: str, values: Any) -> np.ndarray:
     return weights
 
 
-def _channels_last(x: np.ndarray, channels: str) -> np.ndarray:
-    """Moves the channels of pictures to the last axis if channels is "first".
+def scale_of(x: np.ndarray, scale: float | None) -> float:
+    """Returns the value of x that becomes 1.0; None: 255 for pictures of bytes, and 1 otherwise.
+
+    If the bytes are divided by 255 although that was not asked for, a message on stderr says so.
+    """
+    if scale is not None or x.dtype != np.uint8 or not are_pictures(x.shape):
+        return 1.0 if scale is None else scale
+    tell(
+        f"x holds bytes of shape {x.shape}, which look like pictures, so they are divided by 255: "
+        "give scale=1.0 to keep the integers"
+    )
+    return 255.0
+
+
+def tell(message: str) -> None:
+    """Prints a message on stderr."""
+    print(message, file=sys.stderr)
+
+
+def channels_last(x: np.ndarray, channels: str) -> np.ndarray:
+    """Moves the channels of pictures [N, ...] to the last axis if channels is "first".
 
     Raises:
-      UserError: if channels is "last" but x looks like pictures whose channels come first.
+      UserError: if x looks like pictures whose channels are in the other place.
     """
+    if channels not in ("first", "last"):
+        raise UserError(f"channels is {channels!r}: give 'first' or 'last'")
     if channels == "first":
+        if x.ndim == 4 and channels_first((x.shape[0], x.shape[3], *x.shape[1:3])):
+            raise UserError(
+                f"x has shape {x.shape}, which looks like pictures with the {x.shape[3]} channels "
+                'last: leave out channels="first"'
+            )
         return np.moveaxis(x, 1, -1)
-    if x.ndim == 4 and x.shape[1] in PICTURE_CHANNELS and x.shape[3] not in PICTURE_CHANNELS:
+    if channels_first(x.shape):
         raise UserError(
             f"x has shape {x.shape}, which looks like pictures with the {x.shape[1]} channels "
             'first: give channels="first", which turns them to [N, H, W, C]'
@@ -204,6 +230,12 @@ def read_table(frame: Any, names: Names, optional: bool = False) -> Examples:
             raise UserError(f"the table has no column {name!r}: choose from {known}") from error
 
     values = [values_of(name, column(name), missing=True) for name in names.columns]
+    for name, one in zip(names.columns, values, strict=True):
+        if one.ndim != 1:
+            raise UserError(
+                f"the column {name!r} has shape {one.shape}, but a column has one number for each "
+                "row: give such an array to ae.data.arrays"
+            )
     lengths = {name: len(one) for name, one in zip(names.columns, values, strict=True)}
     if len(set(lengths.values())) > 1:
         raise UserError(f"the columns of x differ in length, {lengths}: give each N values")

@@ -8,7 +8,6 @@ of train, whatever else is among the new rows.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,11 +16,12 @@ import numpy as np
 from aejax.data.columns import (
     Examples,
     Names,
-    are_pictures,
     categories,
     classes_of,
     columns_of,
     named_values,
+    scale_of,
+    tell,
 )
 from aejax.errors import UserError
 
@@ -140,14 +140,7 @@ def formed(
     """
     columns = [columns_of(one, channels) for one in given]
     x = columns[0]["x"]
-    if scale is None:
-        scale = 1.0
-        if x.dtype == np.uint8 and are_pictures(x.shape):
-            scale = 255.0
-            _tell(
-                f"x holds bytes of shape {x.shape}, which look like pictures, so they are divided "
-                "by 255: give scale=1.0 to keep the integers"
-            )
+    scale = scale_of(x, scale)
     # Either all splits get a mask or none does, so that their batches have the same structure.
     if any("mask" in one for one in columns):
         for one in columns:
@@ -174,18 +167,14 @@ def _parts(contexts: list[Any]) -> tuple[Part, ...]:
         part = part._replace(classes=classes, width=width)
         largest = 0.0 if classes else max(float(np.abs(v).max(initial=0)) for v in values)
         if isinstance(classes, int) and classes > MANY:
-            _tell(
+            tell(
                 f"the integers of {part.word} are classes from 0 to {classes - 1} and become "
                 f"{classes} columns: give floats if they are magnitudes"
             )
         if largest > MANY:
-            _tell(
+            tell(
                 f"{part.word} holds numbers up to {largest:.4g}, but a net learns best from values "
                 "near 1: give (values - mean) / std"
             )
         parts.append(part)
     return tuple(parts)
-
-
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr)

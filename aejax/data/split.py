@@ -20,6 +20,7 @@ from aejax.types import Batch, Key, Support
 
 # The fixed seed of the noise in an evaluation that is given no key, so results are reproducible.
 EVALUATION_SEED = 20_131_220
+READ = 64  # how many examples of a split that is read during training are checked
 FACTOR = "label_"  # the prefix of the names of columns that hold known factors of variation
 
 
@@ -197,27 +198,30 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def check_support(data: Any, support: Support, rows: int = 4096) -> None:
+def check_support(data: Any, support: Support | None, rows: int = 4096) -> None:
     """Checks that all targets lie in a likelihood's support, such as [0, 1] for a Bernoulli.
 
-    A split that is read from the disk during training is not checked, and neither are targets whose
-    mask is 0.
+    Of a split that is read during training only the first batch is checked. Targets whose mask is 0
+    are not checked. `ae.loop` and evaluations call this function; a training loop of your own may
+    call it as check_support(train, learner.support).
 
     Args:
       data: a split, or other examples with a method `batches`.
-      support: the targets to which the likelihood gives a probability.
+      support: the targets to which the likelihood gives a probability; None: any number.
       rows: the number of examples to check at a time.
 
     Raises:
       UserError: if a target lies outside; the message names the first such example and its value.
     """
+    if support is None:
+        return
     start, (low, high, whole) = 0, support
-    if isinstance(data, Split) and (
-        data.reader is not None or (not whole and low <= data.extent[0] and data.extent[1] <= high)
-    ):
+    read = isinstance(data, Split) and data.reader is not None
+    known = isinstance(data, Split) and not read and not whole
+    if known and low <= data.extent[0] and data.extent[1] <= high:
         return
     name = f" of {data.name}" if isinstance(data, Split) else ""
-    for batch in data.batches(rows):
+    for batch in data.batches(READ if read else rows):
         target = np.asarray(batch.target)
         if batch.mask is not None:
             seen = np.broadcast_to(np.asarray(batch.mask), target.shape) != 0
@@ -238,6 +242,8 @@ def check_support(data: Any, support: Support, rows: int = 4096) -> None:
                 "whole numbers only: give counts, or choose another likelihood"
             )
         start += rows
+        if read:
+            return
 
 
 def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[int, float] | None:

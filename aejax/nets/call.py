@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.errors import ScopeParamShapeError
+from flax.errors import ModifyScopeVariableError, ScopeParamShapeError
 
 from aejax.errors import UserError
 
@@ -131,6 +131,12 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
     """
     try:
         yield
+    except ModifyScopeVariableError as error:
+        raise UserError(
+            f"the {role} {type(part).__name__} updates its running averages in evaluation too, "
+            "where they must stay as they are: leave out arguments such as "
+            "use_running_average=False, which the model sets"
+        ) from error
     except ScopeParamShapeError as error:
         name = f"the {role} {type(part).__name__}"
         shapes = re.findall(r"\([\d, ]*\)", str(error))

@@ -144,7 +144,8 @@ def model():
         ae.priors.Conditional(()),
         ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(start=1.0), *known),
     )
-    return model, jax.jit(model.init)(KEY, only(TRAIN))
+    learner = ae.learner(model, ae.elbo(), optax.sgd(0.1))
+    return model, learner.variables(jax.jit(learner.init)(KEY, only(TRAIN)))
 
 
 def test_nan_is_missing_wherever_it_comes_from(model):
