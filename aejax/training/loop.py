@@ -76,6 +76,9 @@ class NonFinite(UserError):
         word = "NaN" if np.isnan(value) else "infinite"
         advice = (
             "lower the learning rate, warm it up, or look for the cause in that term and its data"
+            if named
+            else "lower the learning rate, warm it up, or clip the gradient, for example by "
+            "optax.clip_by_global_norm"
         )
         if scale is not None:
             advice = (
@@ -134,7 +137,7 @@ def loop(
             f"the loop got a {type(batches).__name__} as its batches: make them from a split by "
             "ae.data.Batches(train, size)"
         )
-    if learner.support is not None and isinstance(batches, Batches):
+    if isinstance(batches, Batches):
         check_support(batches.split, learner.support)
     if learner.subtracts_bias and isinstance(batches, Batches) and batches.split.transcodes:
         raise UserError(
