@@ -39,6 +39,14 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
     return value is not None and bool(holds(value))
 
 
+def check_is_key(key: Any) -> None:
+    """Raises UserError unless `key` is a random key."""
+    raw = getattr(key, "dtype", None) == "uint32" and key.ndim > 0
+    typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    if not (raw or typed):
+        raise UserError(f"the key is {key!r}, which is no random key: give jax.random.key(seed)")
+
+
 def check_not_rbg(key: Key, refusal: str) -> None:
     """Raises UserError with the given message for an rbg key.
 
@@ -91,7 +99,7 @@ def check_size(
 
 
 def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
-    """Raises UserError unless a context has one row for each of the n draws from a prior.
+    """Raises UserError unless a context, if there is one, has one row for each of the n draws.
 
     Args:
       prior: the prior that is sampled.
@@ -99,12 +107,14 @@ def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
       context: the context of the draws, a pytree with leaves [n, ...], or None.
       what: the word in the error message for what is drawn.
     """
-    rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
-    if rows - {n}:
-        raise UserError(
-            f"the prior {type(prior).__name__} was asked for {n} {what} with a context of "
-            f"{max(rows)} rows: pass context with {n} rows"
-        )
+    for leaf in jax.tree.leaves(context):
+        shape = jax.numpy.shape(leaf)
+        if shape[:1] != (n,):
+            raise UserError(
+                f"the prior {type(prior).__name__} was asked for {n} {what} with a context of "
+                f"shape {shape}: pass a context with {n} rows, [{n}, columns], such as that of "
+                "ae.data.context(values, like=train)"
+            )
 
 
 def at_least(least: int, what: str, number: int) -> None:

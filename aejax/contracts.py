@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from flax import linen as nn
 
-from aejax.types import Array, Key
+from aejax.types import Array, Key, Support
 
 
 class Code(Protocol):
@@ -231,7 +231,8 @@ class TrunkPrior(Protocol):
 class Likelihood(nn.Module, abc.ABC):
     """Abstract: the distribution of the target given the decoder's output, the prediction."""
 
-    support: ClassVar[tuple[float, float] | None] = None  # range of targets; None: any number
+    # The smallest and largest target, or a Support of whole numbers; None: any number.
+    support: ClassVar[tuple[float, float] | Support | None] = None
     binary: ClassVar[bool] = False  # whether targets must be 0 or 1
 
     def shape(self, event: Sequence[int]) -> tuple[int, ...]:

@@ -29,23 +29,139 @@ def sum_events(values: Array, mask: Array | None = None) -> Array:
 
 
 def spread(statistic: Array, values: Array) -> Array:
-    """Broadcasts a scalar or an array [*event] to the shape of values [B, *event], as float32."""
+    """Broadcasts a scalar or an array [*event] to the shape of values [B, *event], as float32.
+
+    Raises:
+      UserError: if the examples have another shape than the statistic.
+    """
+    shape, event = jnp.shape(statistic), jnp.shape(values)[1:]
+    if shape not in ((), event):
+        raise UserError(
+            f"values of shape {jnp.shape(values)} cannot be standardised by statistics of shape "
+            f"{shape}: give [N, {', '.join(map(str, shape))}]"
+        )
     return jnp.broadcast_to(statistic.astype(jnp.float32), values.shape)
 
 
 def as_batch(data: Any) -> Batch:
-    """Converts data to a Batch.
+    """Converts data to a Batch, in which missing targets, which are NaN, have mask 0.
 
     Args:
-      data: a Batch, which is returned unchanged; an array f32[N, *event], which becomes both x and
-        target; or a split, whose examples all become one batch.
+      data: a Batch; an array f32[N, *event], which becomes both x and target; or a split, whose
+        examples all become one batch.
+
+    Raises:
+      UserError: if the data is not numeric, or has fewer than two axes.
     """
-    if isinstance(data, Batch):
-        return data
     if hasattr(data, "batches"):
-        return next(iter(data.batches(len(data))))
-    x = jnp.asarray(data)
-    return Batch(x, x)
+        data = next(iter(data.batches(len(data))))
+    if not isinstance(data, Batch):
+        x = jnp.asarray(numbers(data))
+        data = Batch(x, x)
+    return marked(data)
+
+
+def numbers(data: Any) -> Any:
+    """Returns data as an array [N, ...] of numbers; a traced array is returned unchanged.
+
+    Raises:
+      UserError: if the data is not numeric, has fewer than two axes, or looks like pictures of
+        bytes or with their channels first.
+    """
+    if isinstance(data, jax.Array):
+        values = data
+    else:
+        values = np.asarray(data) if hasattr(data, "__array__") or isinstance(data, list) else None
+    if values is None or values.ndim < 2 or (isinstance(values, np.ndarray) and _odd(values)):
+        what = f"type {type(data).__name__}" if values is None else f"shape {values.shape}"
+        raise UserError(
+            f"the model cannot read data of {what}: give an array [N, ...] of numbers, a Batch or "
+            "a split, as in train, validation, test = ae.data.arrays(x)"
+        )
+    if values.dtype == np.uint8 and are_pictures(values.shape):
+        raise UserError(
+            f"x holds bytes of shape {values.shape}, which look like pictures, and training may "
+            "have divided them by 255: give ae.data.rows(x, like=train), which scales them as train"
+        )
+    if channels_first(values.shape):
+        raise UserError(
+            f"x has shape {values.shape}, which looks like pictures with the {values.shape[1]} "
+            "channels first: give ae.data.rows(x, like=train), or numpy.moveaxis(x, 1, -1)"
+        )
+    return values
+
+
+PICTURE_CHANNELS = (1, 3, 4)
+
+
+def are_pictures(shape: tuple[int, ...]) -> bool:
+    """Returns whether bytes of this shape are probably pictures: [N, H, W] or [N, H, W, C]."""
+    return len(shape) == 3 or (len(shape) == 4 and shape[3] in PICTURE_CHANNELS)
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Returns whether x of this shape is probably pictures [N, C, H, W]."""
+    channels = PICTURE_CHANNELS
+    return len(shape) == 4 and shape[1] in channels and shape[3] not in channels
+
+
+def _odd(values: np.ndarray) -> bool:
+    return not (values.dtype.kind in "iubf" or jnp.issubdtype(values.dtype, jnp.floating))
+
+
+def marked(batch: Batch) -> Batch:
+    """Returns a batch whose missing targets, which are NaN, have mask 0.
+
+    A traced batch, whose values are unknown, is returned unchanged.
+    """
+    target = batch.target
+    if isinstance(target, jax.core.Tracer) or not jnp.issubdtype(target.dtype, jnp.floating):
+        return batch
+    target = np.asarray(target)
+    if not np.isnan(target.sum(dtype=np.float64)):  # usual, and cheaper than looking at each
+        return batch
+    missing = np.isnan(target)
+    mask = 1.0 if batch.mask is None else np.asarray(batch.mask)
+    return batch._replace(mask=np.where(missing, 0.0, mask).astype(np.float32))
+
+
+def check_filled(x: Any, results: Any, who: str, first: int = 0) -> None:
+    """Checks that no result is NaN because x is NaN in the same row.
+
+    Traced arrays, whose values are unknown, are not checked.
+
+    Args:
+      x: a pytree with leaves [B, ...].
+      results: what was computed from x, a pytree with leaves [B, ...].
+      who: the words for what computed the results.
+      first: the index of the first row.
+
+    Raises:
+      UserError: if a row is NaN in both; the message names the row.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, results))):
+        return
+    bad = _rows_with_nan(results)
+    if bad is None or not bad.any():
+        return
+    missing = _rows_with_nan(x)
+    if missing is not None and (missing & bad).any():
+        raise UserError(
+            f"row {first + int(np.argmax(missing & bad))} of x holds NaN, and so does what {who} "
+            "returns for it: prepare new rows by ae.data.rows(new, like=train), or give the "
+            "encoder as nets.Standardised(net, *ae.data.statistics(train)), which reads NaN as the "
+            "mean over train"
+        )
+
+
+def _rows_with_nan(tree: Any) -> np.ndarray | None:
+    """Returns whether each row of any leaf [B, ...] holds NaN, bool[B]."""
+    found = None
+    for leaf in map(np.asarray, jax.tree.leaves(tree)):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim:
+            own = np.isnan(leaf.reshape(len(leaf), -1)).any(axis=1)
+            found = own if found is None or len(found) != len(own) else found | own
+    return found
 
 
 def without_missing(batch: Batch) -> Batch:
@@ -147,7 +263,8 @@ def join_context(values: Array, context: Any) -> Array:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
                 f"an array of the context has dtype {leaf.dtype}, which a dense net would read as "
-                "a magnitude: pass jax.nn.one_hot(labels, classes) instead"
+                "a magnitude: pass jax.nn.one_hot(labels, classes) instead, or a context made by "
+                "ae.data.context(values, like=train)"
             )
     if not leaves:
         return values

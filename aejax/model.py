@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.checks import whole
+from aejax.checks import check_rows, whole
 from aejax.contracts import Bottleneck, Given, Likelihood, Prior
 from aejax.errors import UserError
-from aejax.events import as_batch, without_missing
+from aejax.events import as_batch, check_filled, without_missing
 from aejax.nets.call import call, check_net, fitting
 from aejax.types import Array, Batch, Forward, Key
 
@@ -87,10 +87,11 @@ class Autoencoder(nn.Module):
         return self.explain(batch, features, code, step, key)
 
     def features(self, batch: Batch) -> Any:
-        """Computes the encoder's output; it is deterministic, so K draws of a code can share it."""
+        """Computes the encoder's output, which all K draws of a code share, also its Dropout."""
         with fitting("encoder", self.encoder, batch.x, batch.context):
             features = call(self.encoder, batch.x, batch.context)
         seen = jnp.shape(jax.tree.leaves(batch.x)[0])
+        check_filled(batch.x, features, f"the encoder {type(self.encoder).__name__}")
         for leaf in jax.tree.leaves(features):
             if jnp.shape(leaf)[:1] != seen[:1]:
                 raise UserError(
@@ -186,7 +187,9 @@ class Autoencoder(nn.Module):
                 "this model has no prior to draw latents from: give Autoencoder a prior, or fit "
                 "one to its codes"
             )
-        return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
+        check_rows(self.prior, n, context)
+        with fitting("prior", self.prior, None, context):
+            return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
 
     def _check_latents(self) -> None:
         """Checks latent sizes, and that prior and bottleneck are both flat or both hierarchical."""

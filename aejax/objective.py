@@ -162,7 +162,7 @@ def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
     a term does not change the noise of another.
 
     Raises:
-      TypeError: if a term reads a field that the code or bottleneck lacks, or returns a wrong
+      UserError: if a term reads a field that the code or bottleneck lacks, or returns a wrong
         shape; the message names the term.
     """
     size = forward.batch.target.shape[0]
@@ -188,7 +188,7 @@ def _evaluate(name: str, term: Term, model: nn.Module, forward: Forward) -> Arra
         for where, part in read.items():
             if error.obj is part:
                 fields = ", ".join(getattr(part, "_fields", ()))
-                raise TypeError(
+                raise UserError(
                     f"the term {name!r} reads {where}.{error.name}, which a {type(part).__name__} "
                     f"does not have{fields and f' (its fields: {fields})'}: pair the term with "
                     "another bottleneck"
@@ -196,7 +196,7 @@ def _evaluate(name: str, term: Term, model: nn.Module, forward: Forward) -> Arra
         raise
     size = forward.batch.target.shape[0]
     if jnp.shape(value) != (size,):
-        raise TypeError(
+        raise UserError(
             f"the term {name!r} returned shape {jnp.shape(value)}; a term must return one value "
             f"per example, ({size},)"
         )

@@ -36,29 +36,52 @@ Metrics: TypeAlias = Mapping[str, Array]  # name -> f32[], f32[S], f32[T] or f32
 
 
 class Batch(NamedTuple):
-    """The model's input and the target that it must reconstruct."""
+    """The model's input and the target that it must reconstruct.
 
-    x: Array  # f32[B, *event], the encoder's input
-    # [B, *event'], what the model reconstructs: x, except in denoising models and transcoders.
+    Attributes:
+      x: f32[B, *event], the encoder's input.
+      target: [B, *event'], what the model reconstructs: x, except in denoising models and
+        transcoders.
+      context: what the model is conditioned on, such as labels: a pytree whose leaves have a
+        leading axis B. Encoder, bottleneck, decoder and prior receive it. None: nothing.
+      mask: an array that broadcasts to target and multiplies its elements' log-probabilities before
+        they are summed over the event; None: all count. A target may be NaN where the mask is 0.
+      weight: f32[B], the weight of each example's loss; None: all are 1.
+    """
+
+    x: Array
     target: Array
-    # What the model is conditioned on, such as labels: a pytree whose leaves have a leading axis B.
-    # Encoder, bottleneck, decoder and prior receive it.
     context: Any = None
-    # Broadcasts to target and multiplies its elements' log-probabilities before they are summed
-    # over the event. A target may be NaN where the mask is 0.
     mask: Array | None = None
-    weight: Array | None = None  # f32[B], the weight of each example's loss; None: all are 1
+    weight: Array | None = None
+
+
+class Support(NamedTuple):
+    """The targets to which a likelihood gives a probability."""
+
+    low: float
+    high: float
+    whole: bool = False  # whether targets must be whole numbers, such as counts
 
 
 class Forward(NamedTuple):
-    """The inputs and results of one forward pass: everything that a loss term may read."""
+    """The inputs and results of one forward pass: everything that a loss term may read.
+
+    Attributes:
+      batch: the batch; missing targets are 0.
+      features: the encoder's output.
+      code: the bottleneck's Code; the decoder's input was code.z.
+      prediction: the decoder's output: the likelihood's parameters, such as logits.
+      step: i32[], the training step, on which scheduled weights depend.
+      key: the key of the noise of this draw; None: there is no noise.
+    """
 
     batch: Batch
-    features: Any  # the encoder's output
-    code: Any  # the bottleneck's Code; the decoder's input was code.z
-    prediction: Any  # the decoder's output: the likelihood's parameters, such as logits
-    step: Array  # i32[], the training step, on which scheduled weights depend
-    key: Key | None  # the key of the noise of this draw; None: there is no noise
+    features: Any
+    code: Any
+    prediction: Any
+    step: Array
+    key: Key | None
 
 
 # A loss term is a pure function of the bound model and its forward pass. It returns f32[B], in nats
@@ -110,39 +133,57 @@ class Bound(NamedTuple):
 
 
 class State(NamedTuple):
-    """The state of training: everything that the next training step needs besides its batch."""
+    """The state of training: everything that the next training step needs besides its batch.
 
-    step: Array  # i32[], the number of completed steps, which is the same for all seeds
-    key: Key  # the run's key; the noise of step t is drawn with fold_in(key, t)
+    With S models that are trained together, every leaf but `step` has a leading axis S.
+
+    Attributes:
+      step: i32[], the number of completed steps, which is the same for all seeds.
+      key: the run's key; the noise of step t is drawn with fold_in(key, t).
+      params: the trained parameters, a pytree.
+      memory: the variables that change without a gradient, such as running averages.
+      opt: the optimiser's state.
+    """
+
+    step: Array
+    key: Key
     params: Params
     memory: Memory
-    opt: optax.OptState  # the optimiser's state
+    opt: optax.OptState
 
 
 class Learner(NamedTuple):
     """The pure functions that train a model.
 
     The wrappers in `aejax.training`, such as `seeds`, return a changed copy of a given Learner.
+
+    Attributes:
+      init: initialises the model: (key, batch) -> State. With seeds it takes one key and one batch,
+        or S keys and a batch whose leaves have a leading axis S.
+      step: runs one training step: (state, batch) -> (state, metrics); if `chunk` is given it takes
+        a Source in place of the batch and runs several steps. With seeds the batch has a leading
+        axis S, unless `shared_data` is True.
+      variables: maps a state to the variables for evaluation, sampling and export.
+      evaluate: maps (variables, batch, key, step) to the loss and the value of each term; scheduled
+        weights have their values at that step.
+      seeds: S, the number of models trained together; if it is given, all fields of State but
+        `step` have a leading axis S. None: one model.
+      chunk: the largest number of training steps in one call of `step`. If it is given, the call
+        takes a Source of several batches, and the metrics have a last axis T.
+      shared_data: whether all S models are trained on the same batches.
+      support: the targets that the likelihood accepts; None: any number.
+      subtracts_bias: whether the bottleneck subtracts the decoder's bias from its input. A
+        transcoder must not do so, because its inputs and outputs differ.
     """
 
-    init: Callable[[Key, Batch], State]  # initialises the model from a key and a batch
-    # Runs one training step, or several if `chunk` is given. It maps (state, Batch), or (state,
-    # Source) if `chunk` is given, to the new state and metrics.
+    init: Callable[[Key, Batch], State]
     step: Callable[[State, Any], tuple[State, Metrics]]
-    variables: Callable[[State], Variables]  # the variables for evaluation, sampling and export
-    # Maps (variables, batch, key, step) to the loss and the value of each term; scheduled weights
-    # have their values at that step.
+    variables: Callable[[State], Variables]
     evaluate: Callable[[Variables, Batch, Key, Array], Metrics]
-    # S, the number of models trained together; if it is given, all fields of State but `step` have
-    # a leading axis S. None: one model.
     seeds: int | None = None
-    # The largest number of training steps in one call of `step`. If it is given, the call takes a
-    # Source of several batches, and the metrics have a last axis T.
     chunk: int | None = None
-    shared_data: bool = False  # whether all S models are trained on the same batches
-    support: tuple[float, float] | None = None  # the range of targets that the likelihood accepts
-    # Whether the bottleneck subtracts the decoder's bias from its input. A transcoder must not do
-    # so, because its inputs and outputs differ.
+    shared_data: bool = False
+    support: Support | None = None
     subtracts_bias: bool = False
 
 

@@ -94,7 +94,7 @@ def test_without_a_key_terms_see_none():
 def test_a_term_that_reads_a_field_the_code_lacks_is_named_with_the_fields_there_are():
     objective = {"sparsity": (1.0, ae.losses.l0)}
     said = "'sparsity' reads code.l0, which a Code does not have (its fields: z, surprise)"
-    with pytest.raises(TypeError, match=re.escape(said)):
+    with pytest.raises(ae.UserError, match=re.escape(said)):
         ae.total(objective, None, forward())
 
 
@@ -111,7 +111,7 @@ def test_an_error_inside_a_term_is_not_blamed_on_the_code():
 @pytest.mark.parametrize("shape", [(), (B, 1), (B + 1,)])
 def test_a_term_must_return_one_value_an_example(shape):
     """Fails if a scalar is accepted: it would be broadcast without an error."""
-    with pytest.raises(TypeError, match=re.escape(f"'t' returned shape {shape}")):
+    with pytest.raises(ae.UserError, match=re.escape(f"'t' returned shape {shape}")):
         ae.total({"t": (1.0, lambda m, f: jnp.zeros(shape))}, None, forward())
 
 

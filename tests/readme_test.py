@@ -106,9 +106,12 @@ def test_data_comes_in_as_the_page_says(here):
     assert len(names["writer"].index.hooks) == 1
     assert names["batches"][0].x.shape == (64, 16)
     assert len(names["store"].splits(names["HOOK"])[0]) == 9_000
-    assert np.isfinite(names["nll"]).all()
+    assert np.isfinite(names["scores"]).all()
     assert names["windows"].shape[1:] == (24, 1)
-    assert names["codes"].shape == (20, 4)
+    assert names["first"].shape == (3, 4)
+    assert np.isfinite(names["imputed"]).all()
+    assert names["drawn"].shape == (16, 2)
+    assert names["suspect"].tolist() == [True, False]
     noisy = names["noisy"].batches(8, jax.random.key(0))
     batch = next(noisy)
     assert np.mean(np.asarray(batch.x) != np.asarray(batch.target)) > 0.1
@@ -202,7 +205,7 @@ def test_the_other_commands_are_there():
 
 def test_the_pages_can_be_read():
     assert len(PAGES["README.md"].encode()) <= 10_000
-    assert len(PAGES["aejax/README.md"].encode()) <= 16_000
+    assert len(PAGES["aejax/README.md"].encode()) <= 17_200
     shown = re.findall(r'<img src="([^"]+)"', PAGES["README.md"])
     assert len(shown) == 2
     assert sum((ROOT / path).stat().st_size for path in shown) <= 150_000

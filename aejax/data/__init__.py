@@ -1,13 +1,13 @@
 """Data sets, their division into splits, and the batch of each training step."""
 
 from aejax.data import activations, changes
-from aejax.data.arrays import arrays, splits
+from aejax.data.arrays import arrays, context, rows, splits
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
 from aejax.data.sound.sounds import sounds
 from aejax.data.sources import source
-from aejax.data.split import Split
+from aejax.data.split import Split, check_support
 from aejax.data.statistics import statistics
 from aejax.data.stream import Stream
 from aejax.data.table import table
@@ -21,7 +21,10 @@ __all__ = [
     "arrays",
     "changed",
     "changes",
+    "check_support",
+    "context",
     "images",
+    "rows",
     "sounds",
     "source",
     "splits",

@@ -3,10 +3,11 @@
     train, validation, test = arrays(x, y)                      # divided at random
     train, validation, test = arrays(x, order="time", test=24)  # the last 24 rows are the test
     train, _, test = splits(x_train, None, (x_test, y_test))    # divided already
+    new = rows(x_new, like=train)                               # prepared as train was
 
 A split that was not asked for has length 0. Missing values, which are NaN or masked in a `numpy.ma`
 array, get mask 0: they do not contribute to the likelihood, and the encoder sees the mean over
-train in their place (0 among integers).
+train in their place (0 among integers, or where no example of train has a value).
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from typing import Any, Literal
 import numpy as np
 
 from aejax.data import splitting
-from aejax.data.columns import Examples, stored
-from aejax.data.split import first_outside
+from aejax.data.columns import Examples, columns_of, read_table
+from aejax.data.form import Form, formed
+from aejax.data.split import Split, first_outside
 from aejax.data.splitting import PARTS, Binarise, Splits, divide
+from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
+
+FIELDS = ("x", "y", "context", "weights", "groups")  # what a mapping of examples may hold
 
 
 def arrays(
@@ -45,15 +50,17 @@ def arrays(
       x: the examples [N, *event]. Floats become f32, and integers stay integers, but uint8 pictures
         [N, H, W] or [N, H, W, 1, 3 or 4] are divided by 255. NaN and masked elements of a
         `numpy.ma` array are missing values.
-      y: classes, or other numbers that belong to the examples, [N, ...]; or None.
+      y: classes, which are integers or text, or other numbers of the examples, [N, ...]; or None.
       validation: the share (below 1) or the number of examples in the validation split; 0: none.
       test: the share (below 1) or the number of the examples in the test split; 0: none.
       seed: the seed of the random division.
       binarise: "dynamic", "static" or "none", as in `aejax.data.images`.
       context: the values on which encoder, decoder and prior are conditioned: [N] or [N, C], or a
-        mapping of such arrays, which are concatenated. Integers [N] are classes and become one-hot.
+        mapping of such arrays, which are concatenated. Integers and text [N] are classes and become
+        one-hot; floats are covariates and stay as they are.
       weights: f[N], 0 or more, by which the loss of each example is multiplied; they are scaled to
-        a mean of 1 over train.
+        a mean of 1 over train. Evaluations and `statistics` do not use them; to average results by
+        weight, give them to `evaluation.means`.
       groups: [N], a group label for each example; all examples of a group go to the same split.
       order: "random" divides at random; "time" takes the last rows as test, those before them as
         validation, and the first as train.
@@ -68,15 +75,36 @@ def arrays(
       UserError: if x holds an infinity, has its channels first, or, when it is to be binarised,
         holds a value outside [0, 1]; if the arrays differ in length; or if a split would be empty.
     """
-    columns, options = stored([Examples(x, y, context, weights, groups)], channels, scale)
+    return divided(
+        Examples(x, y, context, weights, groups),
+        validation=validation,
+        test=test,
+        seed=seed,
+        binarise=binarise,
+        order=order,
+        channels=channels,
+        scale=scale,
+    )
+
+
+def divided(
+    given: Examples,
+    *,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    binarise: Binarise = "none",
+    order: Literal["random", "time"] = "random",
+    channels: Literal["first", "last"] = "last",
+    scale: float | None = None,
+) -> Splits:
+    """Divides examples into train, validation and test, as `arrays` does."""
+    form, (columns,) = formed([given], channels, scale)
     sizes = {"validation": validation, "test": test}
     shares = {part: size for part, size in sizes.items() if size != 0}
-    group = columns[0].pop("group", None)
-    divided = divide(
-        columns[0], "arrays", shares=shares, seed=seed, groups=group, ordered=order == "time"
-    )
-    parts = dict(zip(["train", *shares], divided, strict=True))
-    return _made(parts, options, binarise)
+    group = columns.pop("group", None)
+    cut = divide(columns, "arrays", shares=shares, seed=seed, groups=group, ordered=order == "time")
+    return _made(dict(zip(["train", *shares], cut, strict=True)), form, binarise)
 
 
 def splits(
@@ -111,7 +139,7 @@ def splits(
     own = None if isinstance(validation, int | float) else validation
     given = {"train": train, "validation": own, "test": test}
     given = {part: _examples(part, data) for part, data in given.items() if data is not None}
-    columns, options = stored(list(given.values()), channels, scale)
+    form, columns = formed(list(given.values()), channels, scale)
     parts = dict(zip(given, columns, strict=True))
     if share:
         shares, group = {"validation": share}, parts["train"].pop("group", None)
@@ -126,12 +154,83 @@ def splits(
                 f"{part} has the columns {found}, but train has {shapes['train']}: give each split "
                 "the same arrays, of the same shapes"
             )
-    return _made(parts, options, binarise)
+    return _made(parts, form, binarise)
+
+
+def rows(given: Any, *, like: Split) -> Split:
+    """Returns new examples as a split, prepared in the same way as those of a training split.
+
+    Missing values get the mean over that training split, classes the columns that they have there,
+    and pictures its scale, so that what a model computes for a row does not depend on the others.
+
+    Args:
+      given: for a split of `table`, a table with the same columns, of which y, weights and groups
+        may be absent; otherwise x, a tuple (x, y) or a mapping, as in `splits`.
+      like: a split that `arrays`, `splits` or `table` made, or `changed` from one of these.
+
+    Raises:
+      UserError: if x has another shape or kind of numbers than in training, if the context is
+        absent, if a class is unknown, and as in `arrays`.
+    """
+    form = _form(like)
+    new = _examples("rows", given) if form.names is None else read_table(given, form.names, True)
+    columns = columns_of(new, form.channels)
+    columns.pop("group", None)
+    x = columns["x"]
+    if x.shape[1:] != form.event:
+        raise UserError(
+            f"the new rows have x of shape {x.shape}, but train has examples of shape "
+            f"{form.event}: give [N, {', '.join(map(str, form.event))}]"
+        )
+    if form.integers and x.dtype.kind == "f":
+        raise UserError("the new rows hold floats, but x of train holds integers: give integers")
+    columns["x"] = x if form.integers else x.astype(np.float32)
+    if like.prepare.mask is not None:
+        columns.setdefault("mask", np.ones(x.shape, np.uint8))
+    form.encode(columns, new)
+    none = {name: column[:0] for name, column in columns.items()}
+    made = _splits([none, none, form.finished(columns)], form, like.binarised)[2]
+    prepare = dataclasses.replace(made.prepare, changes=like.prepare.changes)
+    return dataclasses.replace(made, name="rows", prepare=prepare)
+
+
+def context(values: Any, *, like: Split) -> np.ndarray:
+    """Returns the context of new examples, f32[N, C], in the columns that it has in training.
+
+    It is what `model.sample`, `model.decode` and a Batch take. Single values are repeated:
+    context({"sex": ["f", "m"], "age": 60.0}, like=train) has two rows.
+
+    Args:
+      values: a mapping from the name of each context column to its values [N], or to a single
+        value; or one array, if the context of `like` was given as one.
+      like: a split that `arrays`, `splits` or `table` made with a context.
+
+    Raises:
+      UserError: if `like` has no context, if a part is absent, or if a class is unknown.
+    """
+    form = _form(like)
+    if form.parts is None:
+        raise UserError(
+            f"{like.name} was made without a context: give one to ae.data.arrays or ae.data.table"
+        )
+    if isinstance(values, Mapping):
+        count = max((len(v) for v in values.values() if np.ndim(v)), default=1)
+        values = {k: v if np.ndim(v) else np.repeat(v, count) for k, v in values.items()}
+    return form.context(values)
+
+
+def _form(like: Split) -> Form:
+    if like.form is None or not isinstance(like.prepare, Prepare):
+        raise UserError(
+            f"{like.name} was not made by ae.data.arrays, ae.data.splits or ae.data.table, so it "
+            "does not say how its rows were prepared: make it by one of these"
+        )
+    return like.form
 
 
 def _examples(part: str, data: Any) -> Examples:
     if isinstance(data, Mapping):
-        unknown = sorted(set(data) - set(Examples._fields))
+        unknown = sorted(set(data) - set(FIELDS))
         if unknown or "x" not in data:
             raise UserError(
                 f"{part} is a mapping of {sorted(data)}: give x and any of y, context, weights and "
@@ -141,33 +240,35 @@ def _examples(part: str, data: Any) -> Examples:
     return Examples(*data) if isinstance(data, tuple) else Examples(data)
 
 
-def _made(
-    parts: Mapping[str, dict[str, np.ndarray]], options: dict[str, Any], binarise: Binarise
-) -> Splits:
+def _made(parts: dict[str, dict[str, np.ndarray]], form: Form, binarise: Binarise) -> Splits:
+    """Returns the three splits; what is to be filled in is known once train is."""
+    form = form.fitted(parts["train"])
+    parts = {part: form.finished(columns) for part, columns in parts.items()}
+    none = {name: column[:0] for name, column in parts["train"].items()}
+    return _splits([parts.get(part, none) for part in PARTS], form, binarise)
+
+
+def _splits(three: list[dict[str, np.ndarray]], form: Form, binarise: Binarise) -> Splits:
     if binarise != "none":
-        options = {**options, "integers": False}
-        for columns in parts.values():
-            outside = first_outside(columns["x"], 0.0, options["scale"])
+        for columns in three:
+            outside = first_outside(columns["x"], 0.0, form.scale)
             if outside is not None:
                 raise UserError(
                     f"row {outside[0]} of x holds {outside[1]:g}, which cannot be binarised "
-                    f"because it is outside [0, {options['scale']:g}]: rescale x or give "
+                    f"because it is outside [0, {form.scale:g}]: rescale x or give "
                     "binarise='none'"
                 )
-    if options["mask"] and parts["train"]["x"].dtype == np.float32:
-        x, seen = parts["train"]["x"], parts["train"]["mask"]
-        mean = (x * seen).sum(0, dtype=np.float64) / np.maximum(seen.sum(0, dtype=np.float64), 1)
-        for columns in parts.values():
-            columns["x"] = np.where(columns["mask"] == 1, columns["x"], mean.astype(np.float32))
-    if options["weight"]:
-        mean = parts["train"]["weight"].mean()
-        for columns in parts.values():
-            columns["weight"] = columns["weight"] / mean
-    none = {name: column[:0] for name, column in parts["train"].items()}
-    three = [parts.get(part, none) for part in PARTS]
-    made = splitting.splits("arrays", three, field="x", binarise=binarise, **options)
-    if options["scale"] == 1.0:
-        return made
-    facts = {"divided_by": options["scale"]}  # environment.json records it
-    train, validation, test = (dataclasses.replace(split, facts=facts) for split in made)
+    made = splitting.splits(
+        "arrays",
+        three,
+        field="x",
+        scale=form.scale,
+        binarise=binarise,
+        classes=form.labels,
+        integers=form.scale == 1.0 and form.integers and binarise == "none",
+        **{name: name if name in three[-1] else None for name in ("context", "mask", "weight")},
+    )
+    # environment.json records the facts.
+    facts = {} if form.scale == 1.0 else {"divided_by": form.scale}
+    train, validation, test = (dataclasses.replace(s, facts=facts, form=form) for s in made)
     return train, validation, test

@@ -35,16 +35,25 @@ class Batches:
         batches = Batches(train, size=128, seed=0)
         batches[7]                    # Batch, leaves [128, ...]
         batches.source(500, 100)      # batches 500 to 599, for aejax.chunked
+
+    Args:
+      split: the split whose examples are used.
+      size: the batch size, B.
+      seed: the seed of the order and of the noise.
+      seeds: the number of streams, S; None: one stream, whose batches have no axis S. `ae.loop`
+        sets it for a learner of several seeds, whose members then see different batches.
+      resident_limit: a split of more bytes is not kept on the device; its batches are sent when
+        they are needed.
+      sharding: the sharding of a split kept on the device; None: the first device.
+      process: (index, count) of this process, which loads its slice of every batch; None asks JAX.
     """
 
     split: Split
-    size: int  # the batch size, B
+    size: int
     seed: int = 0
-    seeds: int | None = None  # the number of streams, S; None for one stream without an S axis
-    # A split of more bytes than this is not kept on the device; its batches are sent when needed.
+    seeds: int | None = None
     resident_limit: int = 2**30
-    sharding: Any = None  # the sharding of a split kept on the device; default: the first device
-    # (index, count) of this process, which loads its slice of every batch; None asks JAX.
+    sharding: Any = None
     process: tuple[int, int] | None = None
 
     def __post_init__(self):

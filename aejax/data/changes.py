@@ -282,8 +282,9 @@ def _check_classes(name: str, classes: int, column: np.ndarray | None) -> None:
     largest = np.max(column, initial=-1)
     if largest >= classes:
         raise UserError(
-            f"{name} has {classes} classes, but the data has label {largest}: give "
-            f"{largest + 1} or more"
+            f"{name} has {classes} classes, from 0 to {classes - 1}, but row "
+            f"{int(np.argmax(column >= classes))} of the data has label {largest}: repair that "
+            f"row, or give {largest + 1} classes if the label is right"
         )
 
 

@@ -1,22 +1,34 @@
-"""Converts a user's arrays to the columns of a split: numbers, masks, one-hot classes, channels.
+"""Converts a user's arrays to the columns of a split: numbers, masks and categories.
 
 Values are numpy arrays, or anything that numpy can read: JAX arrays, lists, and the columns of
 pandas and polars frames. Floats become f32. Missing values, which are NaN, None, pandas' NA or
-masked in a `numpy.ma` array, are allowed in x alone, whose mask is 0 there.
+masked in a `numpy.ma` array, are allowed in x alone, whose mask is 0 there. Text is allowed in y,
+context and groups, where each different word is a category.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.events import are_pictures, channels_first
 
-PICTURE_CHANNELS = (1, 3, 4)
+
+class Names(NamedTuple):
+    """The names of a table's columns, by what they are used for."""
+
+    columns: tuple[str, ...]  # the columns that become x
+    y: str | None = None
+    context: tuple[str, ...] = ()
+    weights: str | None = None
+    groups: str | None = None
 
 
 class Examples(NamedTuple):
@@ -24,80 +36,169 @@ class Examples(NamedTuple):
 
     x: Any  # the inputs, [N, *event]
     y: Any = None  # classes or other numbers, [N, ...], which evaluations use but training does not
-    context: Any = None  # [N], [N, C] or a mapping of such: integers are classes, floats covariates
+    # [N], [N, C] or a mapping of such: integers and text are classes, floats are covariates.
+    context: Any = None
     weights: Any = None  # [N], factors of each example's loss
     groups: Any = None  # [N], group labels; all examples of a group go to the same split
+    names: Names | None = None  # the columns' names, for error messages, if this is a table
+
+    def word(self, role: str) -> str:
+        """Returns the words for one of the fields in an error message, such as "weights 'w'"."""
+        name = getattr(self.names, role, None)
+        return role if name is None else f"{role} {name!r}"
 
 
-def stored(
-    given: Sequence[Examples], channels: str, scale: float | None
-) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
-    """Returns the columns to store for each split, and the fields of the splits' `Prepare`."""
-    parts = [_columns(one, channels) for one in given]
-    x = parts[0]["x"]
-    if scale is None:
-        scale = 1.0
-        if x.dtype == np.uint8 and _are_pictures(x.shape):
-            scale = 255.0
-            print(
-                f"x holds bytes of shape {x.shape}, which look like pictures, so they are divided "
-                "by 255: give scale=1.0 to keep the integers",
-                file=sys.stderr,
-            )
-    # Either all splits get a mask or none does, so that their batches have the same structure.
-    if any("mask" in columns for columns in parts):
-        for columns in parts:
-            columns.setdefault("mask", np.ones(columns["x"].shape, np.uint8))
-    names = list(given[0].context) if isinstance(given[0].context, Mapping) else None
-    if given[0].context is not None:
-        for columns, context in zip(parts, _contexts(given, names), strict=True):
-            columns["context"] = context
-    for columns in parts:
-        _check_lengths(columns)
-    options = {
-        "scale": scale,
-        "integers": scale == 1.0 and x.dtype.kind in "iu",
-        "context": "context" if "context" in parts[0] else None,
-        "mask": "mask" if "mask" in parts[0] else None,
-        "weight": "weight" if "weight" in parts[0] else None,
-    }
-    return parts, options
+def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of one data set by name: x, and any of mask, y, weight and group.
 
-
-def _columns(given: Examples, channels: str) -> dict[str, np.ndarray]:
+    The classes of y may still be text, and the context is not among the columns.
+    """
     x = values_of("x", given.x, missing=True)
     missing = np.ma.getmaskarray(x) if isinstance(x, np.ma.MaskedArray) else None
     x = np.asarray(x.filled(0) if isinstance(x, np.ma.MaskedArray) else x)
     if x.ndim < 2:
         raise UserError(f"x has shape {x.shape}, but needs two axes or more: give [examples, ...]")
-    x = _channels_last(x, channels)
+    x = channels_last(x, channels)
     columns = {"x": x}
     if missing is not None and missing.any():
-        columns["mask"] = 1 - _channels_last(missing.astype(np.uint8), channels)
+        columns["mask"] = 1 - channels_last(missing.astype(np.uint8), channels)
     if given.y is not None:
-        columns["y"] = np.asarray(values_of("y", given.y))
+        columns["y"] = np.asarray(values_of(given.word("y"), given.y, text=True))
     if given.weights is not None:
-        weights = np.asarray(values_of("weights", given.weights), np.float32)
-        if weights.ndim != 1 or (weights < 0).any() or not weights.any():
-            raise UserError(
-                f"the weights have shape {weights.shape} and begin at {weights.min():g}: give one "
-                "number for each example, 0 or more, and not all 0"
-            )
-        columns["weight"] = weights
+        columns["weight"] = _weights(given.word("weights"), given.weights)
     if given.groups is not None:
-        columns["group"] = np.unique(np.asarray(given.groups), return_inverse=True)[1]
+        group = values_of(given.word("groups"), given.groups, text=True)
+        columns["group"] = np.unique(group, return_inverse=True)[1]
+    for name, column in columns.items():
+        if len(column) != len(x):
+            raise UserError(
+                f"x has {len(x)} examples, but {name} has {len(column)}: give one row of {name} "
+                "for each row of x"
+            )
     return columns
 
 
-def _channels_last(x: np.ndarray, channels: str) -> np.ndarray:
-    """Moves the channels of pictures to the last axis if channels is "first".
+def values_of(name: str, values: Any, missing: bool = False, text: bool = False) -> Any:
+    """Returns values as an array [N, ...], floats as f32; a masked array if some are missing.
+
+    Args:
+      name: the words for the values in an error message.
+      values: numbers, or text if `text` is True.
+      missing: whether values may be missing.
+      text: whether the values may be text, which is returned as it is.
 
     Raises:
-      UserError: if channels is "last" but x looks like pictures whose channels come first.
+      UserError: if the values are not numbers, one is infinite, or one is missing although
+        `missing` is False; the message names the row.
     """
+    if isinstance(values, Mapping):
+        raise UserError(
+            f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
+            "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
+        )
+    array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    if array.dtype == object:
+        absent = np.asarray([_absent(value) for value in array.ravel()], bool).reshape(array.shape)
+        array = np.where(absent, np.nan, array)
+        if text and all(isinstance(value, str) for value in array[~absent]):
+            _check_complete(name, absent)
+            array = array.astype(str)
+        else:
+            # pandas stores columns with missing values as objects.
+            with contextlib.suppress(TypeError, ValueError):
+                array = array.astype(np.float64)
+    if text and array.dtype.kind == "U" and array.ndim == 1:
+        return array
+    floats = jnp.issubdtype(array.dtype, jnp.floating)  # unlike numpy's, this knows bfloat16
+    if not (floats or array.dtype.kind in "iub") or array.ndim < 1:
+        raise UserError(
+            f"{name} has dtype {array.dtype} and shape {array.shape}: give an array of numbers "
+            "[N, ...]; numpy.unique(names, return_inverse=True)[1] converts categories to integers"
+        )
+    if isinstance(array, np.ma.MaskedArray) and not missing:
+        _check_complete(name, np.ma.getmaskarray(array))
+        array = array.data
+    if floats:
+        array = array.astype(np.float32)
+        bad = np.isnan(np.ma.getdata(array))
+        if bad.any() and not missing:
+            _check_complete(name, bad & ~np.ma.getmaskarray(array))
+        elif bad.any():
+            array = np.ma.MaskedArray(array, np.ma.getmaskarray(array) | bad)
+    flat = np.asarray(np.ma.filled(array, 0)).reshape(len(array), -1)
+    if floats and not np.isfinite(flat.sum(dtype=np.float64)):
+        wrong = ~np.isfinite(flat).all(axis=1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise UserError(f"row {row} of {name} holds an infinity: remove or repair that row")
+    return array
+
+
+def _check_complete(name: str, absent: np.ndarray) -> None:
+    """Raises UserError if a value is missing; the message names its row."""
+    rows = absent.reshape(len(absent), -1).any(axis=1)
+    if rows.any():
+        raise UserError(
+            f"row {int(np.argmax(rows))} of {name} is missing (NaN, None or masked), which only "
+            "x may be: remove that row or fill it in"
+        )
+
+
+def _absent(value: Any) -> bool:
+    """Returns whether an entry of a frame is None, NaN or pandas' NA, without importing pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _weights(word: str, values: Any) -> np.ndarray:
+    weights = np.asarray(values_of(word, values), np.float32)
+    wanted = "give one number for each example, 0 or more, and not all 0"
+    if weights.ndim != 1:
+        raise UserError(f"{word} has shape {weights.shape}: {wanted}")
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise UserError(f"row {row} of {word} is {weights[row]:g}: {wanted}")
+    if not weights.any():
+        raise UserError(f"{word} has no number above 0: {wanted}")
+    return weights
+
+
+def scale_of(x: np.ndarray, scale: float | None) -> float:
+    """Returns the value of x that becomes 1.0; None: 255 for pictures of bytes, and 1 otherwise.
+
+    If the bytes are divided by 255 although that was not asked for, a message on stderr says so.
+    """
+    if scale is not None or x.dtype != np.uint8 or not are_pictures(x.shape):
+        return 1.0 if scale is None else scale
+    tell(
+        f"x holds bytes of shape {x.shape}, which look like pictures, so they are divided by 255: "
+        "give scale=1.0 to keep the integers"
+    )
+    return 255.0
+
+
+def tell(message: str) -> None:
+    """Prints a message on stderr."""
+    print(message, file=sys.stderr)
+
+
+def channels_last(x: np.ndarray, channels: str) -> np.ndarray:
+    """Moves the channels of pictures [N, ...] to the last axis if channels is "first".
+
+    Raises:
+      UserError: if x looks like pictures whose channels are in the other place.
+    """
+    if channels not in ("first", "last"):
+        raise UserError(f"channels is {channels!r}: give 'first' or 'last'")
     if channels == "first":
+        if x.ndim == 4 and channels_first((x.shape[0], x.shape[3], *x.shape[1:3])):
+            raise UserError(
+                f"x has shape {x.shape}, which looks like pictures with the {x.shape[3]} channels "
+                'last: leave out channels="first"'
+            )
         return np.moveaxis(x, 1, -1)
-    if x.ndim == 4 and x.shape[1] in PICTURE_CHANNELS and x.shape[3] not in PICTURE_CHANNELS:
+    if channels_first(x.shape):
         raise UserError(
             f"x has shape {x.shape}, which looks like pictures with the {x.shape[1]} channels "
             'first: give channels="first", which turns them to [N, H, W, C]'
@@ -105,81 +206,115 @@ def _channels_last(x: np.ndarray, channels: str) -> np.ndarray:
     return x
 
 
-def _are_pictures(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 or (len(shape) == 4 and shape[3] in PICTURE_CHANNELS)
+def read_table(frame: Any, names: Names, optional: bool = False) -> Examples:
+    """Returns the examples of a table, each row of which is one.
 
-
-def _contexts(given: Sequence[Examples], names: list[str] | None) -> list[np.ndarray]:
-    """Returns the context of each split, f32[N, C]: classes one-hot, and covariates unchanged."""
-    found: list[list[np.ndarray]] = [[] for _ in given]
-    for name in names or [None]:
-        of = [one.context if name is None else one.context[name] for one in given]
-        word = "context" if name is None else f"context {name!r}"
-        values = [np.asarray(values_of(word, one)) for one in of]
-        if values[0].ndim == 1 and values[0].dtype.kind in "iub":
-            classes = 1 + max(int(one.max(initial=0)) for one in values)
-            least = min(int(one.min(initial=0)) for one in values)
-            if least < 0 or classes > 10_000:
-                raise UserError(
-                    f"{word} has classes from {least} to {classes - 1}: give classes from 0 on, or "
-                    "floats if these are magnitudes"
-                )
-            values = [np.eye(classes, dtype=np.float32)[one.astype(np.int64)] for one in values]
-        for part, one in zip(found, values, strict=True):
-            part.append(one.reshape((len(one), -1)).astype(np.float32))
-    return [np.concatenate(part, axis=1) for part in found]
-
-
-def _check_lengths(columns: Mapping[str, np.ndarray]) -> None:
-    for name, column in columns.items():
-        if len(column) != len(columns["x"]):
-            raise UserError(
-                f"x has {len(columns['x'])} examples, but {name} has {len(column)}: give one row "
-                f"of {name} for each row of x"
-            )
-
-
-def _absent(value: Any) -> bool:
-    """Returns whether an entry of a frame is None or pandas' NA, without importing pandas."""
-    return value is None or type(value).__name__ == "NAType"
-
-
-def values_of(name: str, values: Any, missing: bool = False) -> Any:
-    """Returns values as an array [N, ...], floats as f32; a masked array if some are missing.
+    Args:
+      frame: a pandas or polars frame, or a mapping from names to arrays.
+      names: the names of the columns to read.
+      optional: whether the columns of y, weights and groups may be absent from the table.
 
     Raises:
-      UserError: if the values are not numbers, one is infinite, or one is missing although
-        `missing` is False.
+      UserError: if the table lacks one of the columns, or a column of x is not numeric.
     """
-    array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
-    if array.dtype == object:
-        try:  # pandas stores columns with missing values as objects.
-            array = np.asarray([np.nan if _absent(v) else v for v in array.ravel()], np.float64)
-            array = array.reshape(np.shape(values))
-        except (TypeError, ValueError):
-            pass
-    floats = jnp.issubdtype(array.dtype, jnp.floating)  # unlike numpy's, this knows bfloat16
-    if not (floats or array.dtype.kind in "iub") or array.ndim < 1:
-        raise UserError(
-            f"{name} has dtype {array.dtype} and shape {array.shape}: give an array of numbers "
-            "[N, ...]; numpy.unique(names, return_inverse=True)[1] converts categories to integers"
-        )
-    if floats:
-        array = array.astype(np.float32)
-        bad = np.isnan(np.ma.getdata(array))
-        if missing and bad.any():
-            array = np.ma.MaskedArray(array, np.ma.getmaskarray(array) | bad)
-    flat = np.asarray(np.ma.filled(array, 0)).reshape(len(array), -1)
-    if floats and not np.isfinite(flat.sum(dtype=np.float64)):
-        wrong = ~np.isfinite(flat).all(axis=1)
-        if wrong.any():
-            row = int(np.argmax(wrong))
+
+    def column(name: str | None, optional: bool = False) -> Any:
+        if name is None:
+            return None
+        try:
+            return frame[name]
+        except Exception as error:  # pandas raises KeyError, but polars an error of its own
+            if optional:
+                return None
+            known = ", ".join(map(str, getattr(frame, "columns", frame)))
+            raise UserError(f"the table has no column {name!r}: choose from {known}") from error
+
+    values = [values_of(name, column(name), missing=True) for name in names.columns]
+    for name, one in zip(names.columns, values, strict=True):
+        if one.ndim != 1:
             raise UserError(
-                f"row {row} of {name} holds an infinity{'' if missing else ' or NaN'}: remove or "
-                "repair that row"
+                f"the column {name!r} has shape {one.shape}, but a column has one number for each "
+                "row: give such an array to ae.data.arrays"
             )
-    if not missing and isinstance(array, np.ma.MaskedArray):
-        if array.mask.any():
-            raise UserError(f"{name} has masked values, which only x may have: fill them first")
-        array = array.data
-    return array
+    lengths = {name: len(one) for name, one in zip(names.columns, values, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"the columns of x differ in length, {lengths}: give each N values")
+    return Examples(
+        np.ma.stack([np.ma.asarray(one).astype(np.float32) for one in values], axis=1),
+        column(names.y, optional),
+        {name: column(name) for name in names.context} or None,
+        column(names.weights, optional),
+        column(names.groups, optional),
+        names,
+    )
+
+
+def categories(name: str, values: np.ndarray, classes: int | tuple[str, ...]) -> np.ndarray:
+    """Returns the number of each value's class, i32[N].
+
+    Args:
+      name: the words for the values in an error message.
+      values: integers or text, [N].
+      classes: the number of classes, if the values are integers; or the classes' names.
+
+    Raises:
+      UserError: if a value is none of the classes; the message names its row.
+    """
+    if isinstance(classes, int):
+        found = values.astype(np.int64) if values.dtype.kind in "iub" else np.full(len(values), -1)
+        unknown = (found < 0) | (found >= classes)
+        known = f"integers from 0 to {classes - 1}"
+    else:
+        place = np.minimum(np.searchsorted(classes, values.astype(str)), len(classes) - 1)
+        found, unknown = place, np.asarray(classes)[place] != values.astype(str)
+        known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        raise UserError(
+            f"row {row} of {name} is {values[row]}, which is none of the classes of train "
+            f"({known}): remove that row, or give its class to train too"
+        )
+    return found.astype(np.int32)
+
+
+def classes_of(name: str, values: list[np.ndarray]) -> int | tuple[str, ...] | None:
+    """Returns the number or the names of the classes among values; None if they are covariates.
+
+    Args:
+      name: the words for the values in an error message.
+      values: the values of each split, [N] or [N, C].
+
+    Raises:
+      UserError: if an integer is negative, or too large for one-hot columns.
+    """
+    if values[0].ndim != 1:
+        return None
+    if values[0].dtype.kind == "U":
+        return tuple(np.unique(np.concatenate(values)).tolist())
+    if values[0].dtype.kind not in "iub":
+        return None
+    least, most = (
+        min(int(v.min(initial=0)) for v in values),
+        max(int(v.max(initial=0)) for v in values),
+    )
+    if least < 0:
+        raise UserError(
+            f"{name} holds the class {least}: number the classes from 0, or give floats if these "
+            "are magnitudes"
+        )
+    if most >= 10_000:
+        raise UserError(
+            f"{name} holds the class {most}, too large for one-hot columns: number the classes "
+            "from 0 without gaps, as numpy.unique(values, return_inverse=True)[1] does, or give "
+            "floats if these are magnitudes"
+        )
+    return most + 1
+
+
+def named_values(context: Any) -> dict[str | None, np.ndarray]:
+    """Returns the arrays of a context by name; an array without a name has the name None."""
+    if context is None:
+        return {}
+    parts = context if isinstance(context, Mapping) else {None: context}
+    words = {name: "context" if name is None else f"context {name!r}" for name in parts}
+    return {name: np.asarray(values_of(words[name], v, text=True)) for name, v in parts.items()}

@@ -9,8 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from aejax.errors import UserError
-from aejax.events import batch_axes
+from aejax.events import batch_axes, marked, numbers
 from aejax.types import Batch
 
 
@@ -46,7 +45,7 @@ def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = 
 
     Args:
       data: a split; or an array [N, *event], which is both input and target; or a Batch, if input,
-        target or context differ.
+        target or context differ. Targets that are NaN are missing and get mask 0.
       size: the number of elements of one example. An array may then have several batch axes, as
         [B, T, d], where each vector [d] is one example. None: only the first axis is a batch axis.
       event: the shape of one example, if it has several axes; see `events.batch_axes`.
@@ -57,23 +56,12 @@ def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = 
     if isinstance(data, Data):
         return data
     if not isinstance(data, Batch):
-        x = _array(data)
+        x = np.asarray(numbers(data))  # stays on the host, because it may be large
         if size is not None:
             x = x.reshape(-1, *x.shape[batch_axes(x, size, event, "the model reads") :])
         data = Batch(x, x)
-    if data.mask is not None:
-        shape = np.shape(data.target)
-        data = data._replace(mask=np.broadcast_to(np.asarray(data.mask), shape))
-    return Fixed(data)
-
-
-def _array(data: Any) -> Any:
-    """Returns the data as an array, after checking that it is numeric and has two axes or more."""
-    values = np.asarray(data) if hasattr(data, "__array__") or isinstance(data, list) else None
-    if values is None or values.ndim < 2 or values.dtype.kind == "O":
-        what = f"type {type(data).__name__}" if values is None else f"shape {values.shape}"
-        raise UserError(
-            f"an evaluation cannot read data of {what}: give an array [N, ...] of numbers, a Batch "
-            "or a split, as in train, validation, test = ae.data.arrays(x)"
-        )
-    return values
+    batch = marked(data)
+    if batch.mask is not None:
+        shape = np.shape(batch.target)
+        batch = batch._replace(mask=np.broadcast_to(np.asarray(batch.mask), shape))
+    return Fixed(batch)

@@ -13,15 +13,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from aejax.data.columns import channels_last, scale_of
 from aejax.data.order import permutation
 from aejax.data.split import Split, fingerprint
-from aejax.data.splitting import PARTS, Splits
+from aejax.data.splitting import PARTS, Splits, count_of
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
+
+ENDLESS = 2**31 - 1  # indices of examples are i32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +33,20 @@ class Items:
 
     dataset: Any
     rows: np.ndarray  # i64[N], the indices of the examples in the data set
+    field: str  # the name of the array that becomes x
+    channels: str  # "first" or "last": where its channels are
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        return named(self.dataset[int(self.rows[index])])
+        example = named(self.dataset[int(self.rows[index])])
+        return {
+            name: column[0]
+            for name, column in self._turned(
+                {name: value[None] for name, value in example.items()}
+            ).items()
+        }
 
     @property
     def batched(self) -> bool:
@@ -48,11 +59,17 @@ class Items:
         if isinstance(examples, Mapping) or (
             isinstance(examples, tuple) and len(examples[0]) == len(indices)
         ):
-            return {name: np.asarray(column) for name, column in named(examples).items()}
+            return self._turned(named(examples))
         if hasattr(examples, "shape"):
-            return {"x": np.asarray(examples)}
+            return self._turned({"x": np.asarray(examples)})
         each = [named(example) for example in examples]
-        return {name: np.stack([one[name] for one in each]) for name in each[0]}
+        return self._turned({name: np.stack([one[name] for one in each]) for name in each[0]})
+
+    def _turned(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns columns [n, ...] in which the channels of x come last."""
+        if self.field not in columns:
+            return columns
+        return {**columns, self.field: channels_last(columns[self.field], self.channels)}
 
 
 def source(
@@ -61,7 +78,8 @@ def source(
     test: Any = None,
     *,
     field: str = "x",
-    scale: float = 1.0,
+    scale: float | None = None,
+    channels: Literal["first", "last"] = "last",
     seed: int = 0,
 ) -> Splits:
     """Returns splits of random-access data sets, whose examples are read during training.
@@ -72,7 +90,8 @@ def source(
         random; or None for no such split.
       test: a data set, a share, a number or None, as for validation.
       field: the name of the array that becomes x, where an example is a mapping.
-      scale: the stored value that becomes 1.0, such as 255 for 8-bit pictures.
+      scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
+      channels: "first" transposes pictures [C, H, W] to [H, W, C].
       seed: the seed with which shares are taken from train.
 
     Returns:
@@ -89,22 +108,25 @@ def source(
     parts: dict[str, Items] = {}
     for part, given in (("test", test), ("validation", validation)):
         if isinstance(given, int | float):
-            count = round(given * examples) if given < 1 else int(given)
+            count = count_of(part, given, examples)
             if count:
-                parts[part] = Items(train, np.sort(order[taken : taken + count]))
+                kept = np.sort(order[taken : taken + count])
+                parts[part] = Items(train, kept, field, channels)
             taken += count
         elif given is not None:
-            parts[part] = Items(_checked(part, given), np.arange(len(given)))
+            parts[part] = Items(_checked(part, given), np.arange(len(given)), field, channels)
     if taken >= examples:
         raise UserError(
             f"the data set has {examples} examples, too few to give {taken} away and the rest to "
             "train: change the shares"
         )
     rows = np.sort(order[taken:]) if taken else np.arange(examples)
-    parts["train"] = Items(train, rows)
+    parts["train"] = Items(train, rows, field, channels)
+    first = parts["train"][0]
+    if field in first:
+        scale = scale_of(first[field][None], scale)
     made = {part: _split(part, items, field, scale) for part, items in parts.items()}
-    first = parts["train"][0].items()
-    none = {name: np.zeros((0, *value.shape), value.dtype) for name, value in first}
+    none = {name: np.zeros((0, *value.shape), value.dtype) for name, value in first.items()}
     for part in PARTS:
         if part not in made:
             made[part] = dataclasses.replace(
@@ -117,7 +139,7 @@ def source(
     return made["train"], made["validation"], made["test"]
 
 
-def _split(part: str, items: Items, field: str, scale: float) -> Split:
+def _split(part: str, items: Items, field: str, scale: float | None) -> Split:
     first, last = items[0], items[len(items) - 1]
     if field not in first:
         raise UserError(
@@ -131,7 +153,7 @@ def _split(part: str, items: Items, field: str, scale: float) -> Split:
     return Split(
         name=f"source/{part}",
         arrays={},
-        prepare=Prepare(field=field, scale=scale),
+        prepare=Prepare(field=field, scale=1.0 if scale is None else scale),
         fingerprint=digest.hexdigest(),
         origin=f"{type(items.dataset).__module__}.{type(items.dataset).__qualname__}",
         reader=items,
@@ -139,10 +161,20 @@ def _split(part: str, items: Items, field: str, scale: float) -> Split:
 
 
 def _checked(part: str, dataset: Any) -> Any:
+    if isinstance(dataset, Mapping):
+        raise UserError(
+            f"{part} is a mapping of {', '.join(map(str, dataset))}, not a data set of examples: "
+            "give its arrays to ae.data.arrays or ae.data.splits"
+        )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(
             f"{part} is a {type(dataset).__name__}, which has no length or no access by index: "
             "give a data set with __len__ and __getitem__, or use data.Stream for an iterator"
+        )
+    if len(dataset) > ENDLESS:
+        raise UserError(
+            f"{part} has {len(dataset)} examples, as a data set that repeats itself: give it "
+            "without repeating, because ae.data.Batches goes through it again and again"
         )
     return dataset
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from aejax.data.form import Form
 from aejax.data.moments import Moments, with_examples
 from aejax.data.reading import Reader, gather
 from aejax.errors import UserError
-from aejax.types import Batch, Key
+from aejax.types import Batch, Key, Support
 
 # The fixed seed of the noise in an evaluation that is given no key, so results are reproducible.
 EVALUATION_SEED = 20_131_220
+READ = 64  # how many examples of a split that is read during training are checked
 FACTOR = "label_"  # the prefix of the names of columns that hold known factors of variation
 
 
@@ -45,6 +48,8 @@ class Split:
     # split is of another data set, or was shortened by `take`.
     stored_moments: Mapping[str, tuple[Moments, ...]] | None = None
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # more for `provenance`
+    # How a user's values became these numbers, for new rows; None for data sets with a name.
+    form: Form | None = None
 
     def __len__(self) -> int:
         if self.reader is not None:
@@ -193,34 +198,52 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def check_support(split: Split, support: tuple[float, float], rows: int = 4096) -> None:
+def check_support(data: Any, support: Support | None, rows: int = 4096) -> None:
     """Checks that all targets lie in a likelihood's support, such as [0, 1] for a Bernoulli.
 
-    A split that is read from the disk during training is not checked.
+    Of a split that is read during training only the first batch is checked. Targets whose mask is 0
+    are not checked. `ae.loop` and evaluations call this function; a training loop of your own may
+    call it as check_support(train, learner.support).
 
     Args:
-      split: the split to train on.
-      support: the smallest and largest value for which the likelihood is defined.
+      data: a split, or other examples with a method `batches`.
+      support: the targets to which the likelihood gives a probability; None: any number.
       rows: the number of examples to check at a time.
 
     Raises:
       UserError: if a target lies outside; the message names the first such example and its value.
     """
-    if split.reader is not None:
+    if support is None:
         return
-    start, (low, high) = 0, support
-    if low <= split.extent[0] and split.extent[1] <= high:
+    start, (low, high, whole) = 0, support
+    read = isinstance(data, Split) and data.reader is not None
+    known = isinstance(data, Split) and not read and not whole
+    if known and low <= data.extent[0] and data.extent[1] <= high:
         return
-    for batch in split.batches(rows):
-        outside = first_outside(np.asarray(batch.target), low, high)
+    name = f" of {data.name}" if isinstance(data, Split) else ""
+    for batch in data.batches(READ if read else rows):
+        target = np.asarray(batch.target)
+        if batch.mask is not None:
+            seen = np.broadcast_to(np.asarray(batch.mask), target.shape) != 0
+            target = np.where(seen, target, low if math.isfinite(low) else high)
+        outside = first_outside(target, low, high)
         if outside is not None:
             row, value = outside
             raise UserError(
-                f"example {start + row} of {split.name} holds {value:g}, outside "
-                f"[{low:g}, {high:g}], where the likelihood is not defined: rescale the data or "
-                "choose another likelihood"
+                f"example {start + row}{name} holds {value:g}, outside [{low:g}, {high:g}], where "
+                "the likelihood is not defined: rescale the data or choose another likelihood"
+            )
+        broken = whole and (target != np.floor(target)).reshape(len(target), -1)
+        if np.any(broken):
+            row = int(np.argmax(broken.any(axis=1)))
+            value = target.reshape(len(target), -1)[row][np.argmax(broken[row])]
+            raise UserError(
+                f"example {start + row}{name} holds {value:g}, but the likelihood is defined for "
+                "whole numbers only: give counts, or choose another likelihood"
             )
         start += rows
+        if read:
+            return
 
 
 def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[int, float] | None:

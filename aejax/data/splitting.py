@@ -51,10 +51,7 @@ def divide(
       UserError: if a split would be empty.
     """
     examples = len(next(iter(columns.values())))
-    held = {
-        part: round(share * examples) if -1 < share < 1 else int(share)
-        for part, share in shares.items()
-    }
+    held = {part: count_of(part, share, examples) for part, share in shares.items()}
     counts = [examples - sum(held.values()), *held.values()]
     if min(counts) < 1:
         wanted = ", ".join(f"{count} to {part}" for part, count in held.items())
@@ -69,13 +66,28 @@ def divide(
         cuts = np.split(order, np.cumsum(counts)[:-1])
     else:
         cuts = _whole_groups(groups, counts, seed)
-    for part, cut in zip(held, cuts[1:], strict=True):
+    for part, count, cut in zip(held, counts[1:], cuts[1:], strict=True):
         if not len(cut):
+            sizes = np.bincount(np.unique(groups, return_inverse=True)[1])
             raise UserError(
-                f"{name} has no group of examples small enough for {part}: a group is never "
-                "divided, so give that split a larger share"
+                f"no group of {name} fits into the {count} examples for {part}: there are "
+                f"{len(sizes)} groups of {sizes.min()} to {sizes.max()} examples, and a group is "
+                "never divided, so give smaller groups, a larger share, or 0 for no such split"
             )
     return [{key: column[np.sort(cut)] for key, column in columns.items()} for cut in cuts]
+
+
+def count_of(part: str, share: float, examples: int) -> int:
+    """Returns the number of examples of a split, given as a share below 1 or as a number.
+
+    Raises:
+      UserError: if a number of 1 or more is not whole.
+    """
+    if -1 < share < 1:
+        return round(share * examples)
+    if share != int(share):
+        raise UserError(f"{part} is {share:g}: give a share below 1, or a whole number of examples")
+    return int(share)
 
 
 def _whole_groups(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:

@@ -19,7 +19,8 @@ class Statistics(NamedTuple):
 def statistics(split: Split) -> Statistics:
     """Returns the mean and standard deviation of each element of x over a split, usually train.
 
-    Missing values are left out.
+    Missing values are left out, and every example counts the same, also if it has a weight. Where
+    all values are equal the standard deviation is given as 1, so that they become 0.
     """
     count = total = square = 0.0
     for batch in split.batches(4096):

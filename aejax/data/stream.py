@@ -23,6 +23,7 @@ import numpy as np
 
 from aejax.checks import at_least
 from aejax.data.batches import DATA_STREAM
+from aejax.data.columns import channels_last, scale_of, tell
 from aejax.data.reading import Ahead
 from aejax.data.sources import named
 from aejax.data.to_batch import Prepare
@@ -43,7 +44,7 @@ class Stream:
       size: the batch size, B.
       seed: the seed of the noise that preparing a batch may draw.
       field: the name of the array that becomes x, where an example is a mapping.
-      scale: the stored value that becomes 1.0.
+      scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
 
     Raises:
       UserError: if `make` is not a function, or if `length` or `size` is below 1; while reading, if
@@ -57,7 +58,7 @@ class Stream:
         size: int,
         seed: int = 0,
         field: str = "x",
-        scale: float = 1.0,
+        scale: float | None = None,
     ):
         if not callable(make):
             raise UserError(
@@ -67,9 +68,17 @@ class Stream:
         at_least(1, "the length of a stream", length)
         at_least(1, "batch size", size)
         self.make, self.length, self.size, self.seed = make, length, size, seed
-        self.prepare = Prepare(field=field, scale=scale)
+        first = named(next(iter(make()), ()))
+        if field not in first:
+            raise UserError(
+                f"the examples of the stream have the arrays {sorted(first)}, but no {field!r}: "
+                "give the name of the one that becomes x as field"
+            )
+        x = channels_last(first[field][None], "last")
+        self.prepare = Prepare(field=field, scale=scale_of(x, scale))
         self._examples: Iterator[dict[str, np.ndarray]] | None = None
         self._position = 0  # the number of batches that were read
+        self._told = False  # whether a message said that a pass has more examples
         self._lock = threading.Lock()
         self._ahead = Ahead(self._read)
 
@@ -116,11 +125,22 @@ class Stream:
     def _pass_after_pass(self) -> Iterator[dict[str, np.ndarray]]:
         while True:
             count = 0
-            for example in itertools.islice(self.make(), self.length):
+            examples, shapes = iter(self.make()), {}
+            for example in itertools.islice(examples, self.length):
                 count += 1
-                yield named(example)
+                one = named(example)
+                shapes = {name: value.shape for name, value in one.items()}
+                yield one
             if count < self.length:
                 raise UserError(
-                    f"the stream ended after {count} examples, but its length was given as "
-                    f"{self.length}: give the number of examples of one pass"
+                    f"the stream ended after {count} examples, with arrays of shapes {shapes}, but "
+                    f"its length was given as {self.length}: give the number of examples of one "
+                    "pass, and make the iterator yield single examples instead of batches"
+                )
+            if not self._told and next(examples, None) is not None:
+                self._told = True
+                tell(
+                    f"the iterator of a stream has more than the {self.length} examples that were "
+                    "given as its length, and each pass uses only the first of them: give the "
+                    "number of examples of one pass"
                 )

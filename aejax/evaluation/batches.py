@@ -13,6 +13,7 @@ import numpy as np
 from aejax.checks import check_not_rbg
 from aejax.data.fixed import Data, as_data
 from aejax.errors import UserError
+from aejax.events import check_filled
 from aejax.types import Array, Batch, Key, Variables
 
 ROWS = 256  # examples per block of `in_blocks`
@@ -123,9 +124,10 @@ def collect(function: Callable[[Batch, Array], Any], data: Data, size: int) -> A
     """
     results = []
     for full in full_batches(data, size):
-        count = int(full.valid.sum())
-        result = function(full.batch, full.index)
-        results.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], result))
+        count, first = int(full.valid.sum()), int(full.index[0])
+        result = jax.tree.map(np.asarray, function(full.batch, full.index))
+        check_filled(full.batch.x, result, "the evaluation", first)
+        results.append(jax.tree.map(lambda a, n=count: a[:n], result))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
@@ -161,17 +163,19 @@ def over_seeds(
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(a) for a in leaves]), *results)
 
 
-def means(record: Any) -> dict[str, np.ndarray]:
+def means(record: Any, weights: Any = None) -> dict[str, np.ndarray]:
     """Returns the mean of each field of a result over the examples.
 
     Args:
       record: a named tuple of arrays [N] or [S, N], such as Elbo.
+      weights: f[N], the weight of each example, such as `test.arrays["weight"]`; None: every
+        example counts the same, also if the data has weights.
 
     Returns:
       A mapping from a field's name to f64[] or f64[S].
     """
     return {
-        name: np.mean(np.asarray(value, np.float64), axis=-1)
+        name: np.average(np.asarray(value, np.float64), axis=-1, weights=weights)
         for name, value in record._asdict().items()
     }
 

@@ -17,10 +17,10 @@ import numpy as np
 from aejax import losses
 from aejax.contracts import RandomCode
 from aejax.data.fixed import Fixed, as_data
-from aejax.data.split import Split, check_support, first_outside
+from aejax.data.split import Split, check_support
 from aejax.errors import UserError
 from aejax.evaluation.batches import Data, Static, check_key, collect
-from aejax.types import Array, Batch, Forward, Key, Variables
+from aejax.types import Array, Batch, Forward, Key, Support, Variables
 
 
 class Elbo(NamedTuple):
@@ -116,16 +116,8 @@ def nll(
 def check_targets(model: Any, data: Data) -> None:
     """Raises UserError for targets outside the support of the likelihood."""
     support, data = model.likelihood.support, as_data(data)
-    if support is not None and isinstance(data, Split):
-        check_support(data, support)
-    if support is not None and isinstance(data, Fixed):
-        outside = first_outside(np.asarray(data.batch.target), *support)
-        if outside is not None:
-            raise UserError(
-                f"example {outside[0]} holds {outside[1]:g}, outside [{support[0]:g}, "
-                f"{support[1]:g}], where the likelihood is not defined: rescale the data or choose "
-                "another likelihood"
-            )
+    if support is not None and isinstance(data, Split | Fixed):
+        check_support(data, Support(*support))
 
 
 def check(model: Any, key: Key, draws: int, group: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aejax.contracts import Likelihood
+from aejax.errors import UserError
 from aejax.events import spread, sum_events
 from aejax.types import Array, Key
 
@@ -28,6 +29,17 @@ class Standardised(Likelihood):
     likelihood: Likelihood
     mean_of: Any
     std_of: Any
+
+    def __post_init__(self) -> None:
+        """Raises UserError if the inner likelihood is defined for some numbers only."""
+        if self.likelihood.support is not None:
+            name = type(self.likelihood).__name__
+            raise UserError(
+                f"likelihoods.Standardised was given {name}, which is defined for targets in "
+                f"{tuple(self.likelihood.support)} only, but standardised targets are any numbers: "
+                f"use {name} alone, on targets that are not standardised"
+            )
+        super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> tuple[int, ...]:
         """Returns the shape of the inner likelihood's prediction."""

@@ -24,9 +24,8 @@ def kl(model: nn.Module, forward: Forward) -> Array:
     """Computes KL(q(z | x) || p(z)) in closed form, f32[B] (Kingma and Welling 2014, appendix B).
 
     Raises:
-      TypeError: if the KL of this posterior and prior has no closed form; use `rate()` then, which
-        samples it.
-      UserError: if the model has no prior.
+      UserError: if the model has no prior, or if the KL of this posterior and prior has no closed
+        form; use `rate()` then, which samples it.
     """
     return jnp.sum(_per_dimension(model, forward), axis=-1)
 
@@ -115,7 +114,7 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
     _check_codes(model.prior, forward.code)
     values = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     if values is None:
-        raise TypeError(
+        raise UserError(
             f"the KL of {type(forward.code).__name__} under {type(model.prior).__name__} has no "
             "closed form: use losses.rate(), which samples it, as in "
             "ae.elbo(rate=ae.losses.rate())"
@@ -124,11 +123,19 @@ def _per_dimension(model: nn.Module, forward: Forward) -> Array:
 
 
 def _check_random(code: Any) -> None:
-    if not isinstance(code, RandomCode):
+    if isinstance(code, RandomCode):
+        return
+    name = type(code).__name__
+    if hasattr(code, "log_q"):
+        lacking = [field for field in ("z", "latent") if not hasattr(code, field)]
         raise UserError(
-            f"the rate needs a code that is drawn from q(z | x), and {type(code).__name__} is "
-            "not: use the objective reconstruction(), or sparse() for a sparse code"
+            f"the rate reads z, latent and log_q(stick) of a code, and {name} has no "
+            f"{' and no '.join(lacking)}: define it, as contracts.RandomCode does"
         )
+    raise UserError(
+        f"the rate needs a code that is drawn from q(z | x), and {name} is not, as it has no "
+        "log_q: use the objective reconstruction(), or sparse() for a sparse code"
+    )
 
 
 def _check_codes(prior: Any, code: Any) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.errors import ScopeParamShapeError
+from flax.errors import ModifyScopeVariableError, ScopeParamShapeError
 
 from aejax.errors import UserError
 
@@ -131,6 +131,12 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
     """
     try:
         yield
+    except ModifyScopeVariableError as error:
+        raise UserError(
+            f"the {role} {type(part).__name__} updates its running averages in evaluation too, "
+            "where they must stay as they are: leave out arguments such as "
+            "use_running_average=False, which the model sets"
+        ) from error
     except ScopeParamShapeError as error:
         name = f"the {role} {type(part).__name__}"
         shapes = re.findall(r"\([\d, ]*\)", str(error))
@@ -141,11 +147,22 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
                 "parameters of several seeds: choose one of them, as in load(folder, seed=0)"
             ) from error
         given = "without a context" if context is None else f"with a context of {_shapes(context)}"
+        on = "" if values is None else f"with values of shape {_shapes(values)} "
         raise UserError(
-            f"{name} was called with values of shape {_shapes(values)} {given}, which needs "
-            f"parameters of shape {wanted}, but it has {held}: give values and context of the "
-            "shapes with which the model was initialised"
+            f"{name} was called {on}{given}, which needs parameters of shape {wanted}, but it has "
+            f"{held}: {_advice(wanted, held, context)}"
         ) from error
+
+
+def _advice(wanted: str, held: str, context: Any) -> str:
+    """Returns what to do about parameters of the shape `held` in place of `wanted`."""
+    rows = [[int(size) for size in re.findall(r"\d+", shape)] for shape in (wanted, held)]
+    if context is None and all(rows) and rows[0][1:] == rows[1][1:] and rows[1] > rows[0]:
+        return (
+            f"give the context, of {rows[1][0] - rows[0][0]} columns, if the model was initialised "
+            "with one, or else values of the size with which it was initialised"
+        )
+    return "give values and context of the shapes with which the model was initialised"
 
 
 def _shapes(values: Any) -> str:

@@ -53,6 +53,12 @@ class SpatialDecoder(nn.Module):
           UserError: if the map has another size.
         """
         factor = 2 ** len(self.widths)
+        if values.ndim != 4:
+            raise UserError(
+                f"SpatialDecoder needs maps [B, height, width, channels], but z has shape "
+                f"{values.shape}: give a vector to nets.UDecoder or nets.Deconv, or use a "
+                "bottleneck of maps, such as VectorQuantised"
+            )
         size = (values.shape[1] * factor, values.shape[2] * factor)
         if size != tuple(self.shape[:2]):
             raise UserError(

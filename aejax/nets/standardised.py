@@ -13,7 +13,7 @@ from aejax.types import Array
 
 
 class Standardised(nn.Module):
-    """Applies a net to (values - mean) / std.
+    """Applies a net to (values - mean) / std, and reads missing values, which are NaN, as the mean.
 
     The statistics are fields of the module, so they are stored in config.json with the model:
 
@@ -31,5 +31,7 @@ class Standardised(nn.Module):
 
     def __call__(self, values: Array, context: Any = None) -> Any:
         """Applies the net to standardised values [B, *event]."""
-        mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
-        return call(self.net, (values - spread(mean, values)) / spread(std, values), context)
+        mean = spread(jnp.asarray(self.mean), values)
+        std = spread(jnp.asarray(self.std), values)
+        apart = jnp.where(jnp.isnan(values), 0.0, values - mean)
+        return call(self.net, apart / std, context)

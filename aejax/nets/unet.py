@@ -19,6 +19,9 @@ from aejax.types import Array
 class UDecoder(nn.Module):
     """Maps z to a picture at full resolution, and refines it by a U-Net (Ronneberger et al. 2015).
 
+    Each stage is a residual block with group norm (`NormedResidual`), so this is also the decoder
+    to pair with `ResNet`.
+
     Attributes:
       shape: (height, width, ...), the shape of one output; further axes are channels.
       widths: the number of channels at each resolution, from the full one down.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aejax.checks import check_rows
 from aejax.contracts import DiagonalCode, Prior
 from aejax.errors import UserError
 from aejax.events import join_context
@@ -63,13 +64,12 @@ class Conditional(Prior):
     @nn.compact
     def _parameters(self, size: int, latents: int, context: Any) -> tuple[Array, Array]:
         """Computes the mean and log_std of p(z | context), both f32[B, L]."""
-        rows = {leaf.shape[0] for leaf in jax.tree.leaves(context)}
-        if rows != {size}:
-            given = "none" if not rows else " and ".join(str(count) for count in sorted(rows))
+        if not jax.tree.leaves(context):
             raise UserError(
                 f"the prior Conditional needs a context with {size} rows, one for each latent, but "
-                f"the number of rows given is {given}: pass context with {size} rows"
+                "none is given: pass context, such as that of ae.data.context(values, like=train)"
             )
+        check_rows(self, size, context)
         hidden = join_context(jnp.zeros((size, 0)), context)
         for i, width in enumerate(self.widths):
             hidden = self.activation(nn.Dense(width, name=f"hidden_{i}")(hidden))

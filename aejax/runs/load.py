@@ -53,9 +53,10 @@ def load(
       folder: the run's folder.
       seed: the index, from 0, of one of the S models that `aejax.seeds` or `aejax.swept` trained
         together; None: all of them are loaded, with a leading axis S.
-      setting: for a run of `aejax.swept`, one of its settings, such as 5.0 or {"l0": 5.0}; `seed`
-        is then an index among the models that were trained with this setting. None: `seed` is an
-        index among all models.
+      setting: for a run of `aejax.swept`, one of its settings, such as 5.0, or {"l0": 5.0} if its
+        settings have names; if there is only one name, it may be left out. `seed` is then an index
+        among the models that were trained with this setting. None: `seed` is an index among all
+        models.
       step: the step of the checkpoint to load; None: the newest undamaged one.
       best: True: the checkpoint with the smallest validation result is loaded, which
         `Run(..., best=name)` keeps. If checkpoints have several validation results, give the name
@@ -115,9 +116,9 @@ def _chosen(
         return seed, own[0] if own else record["model"]
     named = [entry for entry in entries if _equal(entry["setting"], as_json(setting))]
     if not named:
-        known = ", ".join(str(entry["setting"]) for entry in entries)
+        known = ", ".join(_said(entry["setting"]) for entry in entries)
         raise UserError(
-            f"{folder} has no models trained with the setting {setting}: "
+            f"{folder} has no models trained with the setting {_said(setting)}: "
             + (f"choose one of {known}" if known else "it is not a sweep, so leave out setting")
         )
     members = named[0]["members"]
@@ -129,8 +130,17 @@ def _chosen(
     return members[seed], named[0]["model"]
 
 
+def _said(setting: Any) -> str:
+    """Returns a setting in words, such as "beta=4.0"."""
+    if isinstance(setting, dict):
+        return ", ".join(f"{name}={value}" for name, value in setting.items())
+    return str(setting)
+
+
 def _equal(a: Any, b: Any) -> bool:
     """Returns whether two settings are equal, up to the rounding of numbers to float32."""
+    if isinstance(a, dict) and len(a) == 1 and not isinstance(b, dict):
+        return _equal(next(iter(a.values())), b)
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     if isinstance(a, list) and isinstance(b, list):

@@ -57,7 +57,8 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
     `step` donates its state: the given state's buffers are reused and must not be read afterwards.
 
     Args:
-      learner: a learner to which all other wrappers were applied; this one must be the outermost.
+      learner: a learner to which all other wrappers were applied, because this one compiles only
+        what is inside it: seeds(compiled(learner)) computes the same, but without donated buffers.
       mesh: the devices. Batches are sharded over the mesh axis "data". An array of the state whose
         path matches a rule is sharded as that rule states; all others are replicated. None uses the
         default device. With several processes, each process passes its own slice of every batch.

@@ -8,7 +8,8 @@ loss     = bound(ratio) + mean(penalty)       reduces the cost over K; its mean 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from flax import linen as nn
 from flax.core.scope import LazyRng
 
 from aejax import bounds, losses
-from aejax.checks import check_not_rbg
+from aejax.checks import check_is_key, check_not_rbg
 from aejax.contracts import TrunkPrior
 from aejax.errors import UserError
 from aejax.objective import Total, total
@@ -31,6 +32,7 @@ from aejax.types import (
     Metrics,
     Objective,
     State,
+    Support,
     Variables,
 )
 from aejax.variables import remembered, unpacked
@@ -59,15 +61,27 @@ def learner(
 
     Returns:
       A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm`, the mean of each term
-      without its weight, and, if tx uses optax.inject_hyperparams, `learning_rate`. Its `evaluate`
-      returns the loss and the terms' means, and does not change the collection "memory".
+      without its weight; if tx uses optax.inject_hyperparams, `learning_rate`; and if it uses
+      optax.contrib.reduce_on_plateau, `plateau_scale`, by which this multiplies the updates. Its
+      `evaluate` returns the loss and the terms' means, and does not change the memory.
 
     Raises:
-      UserError: if draws < 1, if draws is 1 and the bound needs several, if tx is not an optimiser,
-        if the objective has no term or a term has no weight, if the bound cannot use a term, or if
-        the bottleneck has a target `l0` but the objective has no term whose weight is adjusted to
-        reach it, or vice versa. The returned functions raise it for an rbg key if draws > 1.
+      UserError: if an argument is of another kind, if draws < 1, if draws is 1 and the bound needs
+        several, if the objective has no term or a term has no weight, if the bound cannot use a
+        term, or if the bottleneck has a target `l0` but the objective has no term whose weight is
+        adjusted to reach it, or vice versa. The returned functions raise it for an rbg key if
+        draws > 1.
     """
+    if not isinstance(bound, Bound):
+        raise UserError(
+            f"the bound is {bound!r}, which is no Bound: give one such as bounds.iwae, or call the "
+            "function that makes one, as in bounds.miwae(5)"
+        )
+    if not isinstance(objective, Mapping):
+        raise UserError(
+            f"the objective is {objective!r}, which is no mapping from a name to (weight, term): "
+            "call the function that makes one, as in ae.elbo()"
+        )
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise UserError(
             f"tx is {tx!r}, which is no optimiser: give an optax one, as optax.adam(1e-3)"
@@ -83,6 +97,7 @@ def learner(
     initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 
     def init(key: Key, batch: Batch) -> State:
+        check_is_key(key)
         _check_key(key, draws)
         params_key, noise_key, initialise_key, run_key = jax.random.split(key, 4)
 
@@ -133,6 +148,7 @@ def learner(
         return _means(bound, jax.vmap(draw)(jax.random.split(key, draws)), batch.weight)
 
     support = getattr(getattr(model, "likelihood", None), "support", None)
+    support = None if support is None else Support(*support)
     subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
     return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
 
@@ -154,15 +170,26 @@ def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array
 
 
 def _rate(opt: Any) -> dict[str, Array]:
-    """Returns {"learning_rate": f32[]} if optax.inject_hyperparams stored it in the state."""
+    """Returns {"learning_rate": f32[]} if optax.inject_hyperparams stored it in the state.
+
+    With optax.contrib.reduce_on_plateau it also has the factor that this applies to the updates, as
+    {"plateau_scale": f32[]}.
+    """
     found = optax.tree.get_all_with_path(opt, "learning_rate")
     rates = [value for _, value in found if isinstance(value, jax.Array) and value.ndim == 0]
-    return {"learning_rate": jnp.asarray(rates[0])} if len(rates) == 1 else {}
+    rate = {"learning_rate": jnp.asarray(rates[0])} if len(rates) == 1 else {}
+    state = optax.contrib.ReduceLROnPlateauState
+    leaves = jax.tree.leaves(opt, is_leaf=lambda node: isinstance(node, state))
+    scales = [node.scale for node in leaves if isinstance(node, state)]
+    return {**rate, "plateau_scale": scales[0]} if len(scales) == 1 else rate
 
 
 def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
-    if draws < 1:
-        raise UserError(f"draws is {draws}, but at least one code must be drawn: set draws >= 1")
+    if not hasattr(draws, "__index__") or draws < 1:
+        raise UserError(
+            f"draws is {draws}, the number of codes drawn of each example: give a whole number, 1 "
+            "or more"
+        )
     if not objective:
         raise UserError("the objective has no term to train: give one, such as ae.elbo()")
     if draws == 1 and bound.reduce is not bounds.mean.reduce:
@@ -176,6 +203,12 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
                 f"the term {name!r} of the objective has no weight: give it as (1.0, term)"
             )
         weight, term = entry
+        if not callable(term):
+            raise UserError(
+                f"the entry {name!r} of the objective is ({weight!r}, {term!r}), whose second "
+                "element is no term: give (weight, term), in this order"
+            )
+        _check_called(name, term)
         mark = losses.mark(term)
         if mark.part != "ratio" or weight is None:
             continue
@@ -195,6 +228,21 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
             "this bound needs a rate that sticks the landing, and the objective has none: use "
             "losses.rate(stick=True), or bounds.iwae"
         )
+
+
+def _check_called(name: str, term: Any) -> None:
+    """Raises UserError if a term cannot be called with (model, forward)."""
+    try:
+        signature = inspect.signature(term)
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise UserError(
+            f"the term {name!r} cannot be called with (model, forward), as {error}: give a "
+            "function of these two, or call the one that makes the term, as in losses.mmd()"
+        ) from None
 
 
 def _check_steering(model: Any, objective: Objective) -> None:

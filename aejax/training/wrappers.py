@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aejax.checks import check_not_rbg
+from aejax.checks import check_is_key, check_not_rbg
 from aejax.errors import UserError
 from aejax.training.gathering import gathered
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Variables
@@ -173,11 +173,21 @@ def _side_by_side(
     state_axes: Any = State(step=None, key=0, params=0, memory=0, opt=0)  # type: ignore[arg-type]
 
     def init(key: Key, batch: Batch) -> State:
+        check_is_key(key)
         stacked = key.ndim == 1
         keys = key if stacked else successors(key, n)
         axes = (0, 0, 0 if stacked and not shared_data else None)
         call = _members(lambda one, key, batch: build(one).init(key, batch), n, axes, state_axes)
-        return call(settings, keys, batch)
+        try:
+            return call(settings, keys, batch)
+        except UserError as error:
+            if stacked or jnp.shape(batch.target)[:1] != (n,):
+                raise
+            raise UserError(
+                f"{error} (the batch has a first axis of {n}, as many as there are seeds: if it "
+                f"comes from Batches(..., seeds={n}), give init one key and a batch of "
+                f"Batches(...) without seeds, or {n} keys with this batch)"
+            ) from error
 
     def step(state: State, data: Batch | Source) -> tuple[State, Metrics]:
         axes = (0, state_axes, _data_axes(data, shared_data))
@@ -197,7 +207,17 @@ def _side_by_side(
 
         return jax.lax.map(one, (settings, variables))
 
-    return Learner(init, step, variables, evaluate, n, first.chunk, shared_data, first.support)
+    return Learner(
+        init,
+        step,
+        variables,
+        evaluate,
+        seeds=n,
+        chunk=first.chunk,
+        shared_data=shared_data,
+        support=first.support,
+        subtracts_bias=first.subtracts_bias,
+    )
 
 
 def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:

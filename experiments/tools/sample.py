@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import ScopeParamShapeError
 
 import aejax as ae
 from aejax.errors import UserError
@@ -87,10 +86,4 @@ def draw(
     def means(module: ae.Autoencoder) -> Array:
         return module.mean(module.sample(key, count, given))
 
-    try:
-        return np.asarray(jax.jit(lambda variables: means(model.bind(variables)))(variables))
-    except ScopeParamShapeError as error:
-        raise UserError(
-            f"--context has {len(context)} numbers, but the model was trained with a context of "
-            f"another size: give as many numbers as in training ({error})"
-        ) from error
+    return np.asarray(jax.jit(lambda variables: means(model.bind(variables)))(variables))

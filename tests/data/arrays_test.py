@@ -52,7 +52,7 @@ X = np.full((20, 3), 0.5)
 @pytest.mark.parametrize(
     ("x", "options", "says"),
     [
-        (X, {"y": np.where(np.arange(20) == 7, np.nan, 1.0)}, "row 7 of y holds .* NaN"),
+        (X, {"y": np.where(np.arange(20) == 7, np.nan, 1.0)}, "row 7 of y is missing"),
         (
             np.where(np.arange(60).reshape(20, 3) == 22, np.inf, X),
             {},
@@ -61,14 +61,18 @@ X = np.full((20, 3), 0.5)
         (X * 4, {"binarise": "dynamic"}, r"row 0 of x holds 2, .* outside \[0, 1\]"),
         (X - 1, {"binarise": "static"}, r"row 0 of x holds -0.5, .*outside"),
         (X, {"y": np.zeros(19)}, "x has 20 examples, but y has 19"),
-        (X, {"y": ["a"] * 20}, "y has dtype"),
+        (X, {"y": [b"a"] * 20}, "y has dtype"),
         (X[:, 0], {}, r"x has shape \(20,\)"),
         (X[:3], {}, "3 examples, too few"),
         (X, {"validation": 10, "test": 10}, "the rest to train"),
         (X, {"test": -0.2}, "-4 to test"),
         (np.zeros((20, 3, 32, 32)), {}, "looks like pictures with the 3 channels first"),
-        (X, {"weights": -np.ones(20)}, "the weights have shape .* 0 or more"),
-        (X, {"context": np.arange(20) - 1}, "context has classes from -1"),
+        (X, {"weights": 3.0 - np.arange(20)}, "row 4 of weights is -1: give .* 0 or more"),
+        (X, {"validation": 1.5}, "validation is 1.5: give a share below 1, or a whole number"),
+        (X, {"groups": np.where(np.arange(20) == 3, np.nan, 1.0)}, "row 3 of groups is missing"),
+        (X, {"groups": ["a", None] * 10}, "row 1 of groups is missing"),
+        (X, {"context": np.arange(20) * 5000}, "holds the class 95000, too large for one-hot"),
+        (X, {"context": np.arange(20) - 1}, "context holds the class -1"),
         (X, {"order": "time", "groups": np.arange(20)}, "in order and by groups"),
     ],
 )

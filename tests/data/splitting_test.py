@@ -46,5 +46,8 @@ def test_groups_of_one_are_examples():
 
 
 def test_too_few_groups_are_named():
-    with pytest.raises(UserError, match="it has no group of examples small enough for val"):
+    with pytest.raises(
+        UserError,
+        match=r"no group of it fits into the 6 .* for val.*: there are 2 groups of 15 to 15 ",
+    ):
         rows(30, groups=np.arange(30) // 15)

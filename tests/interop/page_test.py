@@ -142,7 +142,12 @@ def test_a_spectrogram_is_heard_in_its_context(runtime, tmp_path):
     )
     x = jnp.asarray(np.random.default_rng(0).normal(-3, 1, (8, *event)), jnp.float32)
     batch = ae.Batch(x, x, jax.nn.one_hot(jnp.arange(8) % 2, 2))
-    variables = jax.jit(model.init)(jax.random.key(0), batch, jax.random.key(1))
+
+    def touched(module):
+        latent = module(batch, jax.random.key(1)).code.latent
+        return module.prior.log_prob(latent, batch.context, module.posterior)
+
+    variables = jax.jit(lambda: model.init(jax.random.key(0), method=touched))()
     page = interop.Page(runtime, sound=mel)
     path = interop.export(model, variables, tmp_path / "a.html", example=batch, page=page)[0]
     with opened(path) as page:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from scipy import special
 
 import aejax as ae
@@ -292,6 +293,14 @@ def test_another_onnxruntime_web_is_refused(tmp_path):
         web._runtime(tmp_path, web.LIBRARY)
 
 
+class Transposed(nn.Module):
+    """A user's decoder with flax's own transposed convolution, which dilates its input."""
+
+    @nn.compact
+    def __call__(self, z, context=None):
+        return nn.ConvTranspose(1, (3, 3), (2, 2))(nn.Dense(32)(z).reshape((-1, 4, 4, 2)))
+
+
 ONNX = {
     "vae": (kinds.variational, ("decoder", "encoder", "all")),
     "conv": (
@@ -304,8 +313,10 @@ ONNX = {
         ),
         ("decoder", "all"),
     ),
+    "transposed": (lambda: kinds.variational().clone(decoder=Transposed()), ("decoder",)),
     "topk": (lambda: kinds.scaled(ae.TopK(32, 3)), ("decoder", "dictionary")),
     "jumprelu": (lambda: kinds.scaled(ae.JumpReLU(32)), ("dictionary",)),
+    "levels": (levels, ("decoder", "all")),
 }
 
 
@@ -332,6 +343,55 @@ def test_onnx_computes_what_the_model_does(name, tmp_path):
             found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
             wanted = jax.jit(program.run)(program.weights, inputs)
             assert apart(found, wanted) < 1e-5, (part, size)
+
+
+@pytest.mark.slow
+def test_a_prior_that_reads_a_context_runs_in_onnx(tmp_path):
+    """Fails if an array without entries stays in the program, which onnxruntime refuses to load."""
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = kinds.variational().clone(prior=ae.priors.Conditional((8,)))
+    batch = BATCH._replace(context=jax.nn.one_hot(jnp.arange(5) % 3, 3))
+
+    def touched(module):
+        code = module(batch, jax.random.key(1)).code
+        return module.prior.log_prob(code.latent, batch.context, module.posterior)
+
+    variables = kinds.numbers(jax.eval_shape(lambda: model.init(jax.random.key(0), method=touched)))
+    path = interop.export(model, variables, tmp_path / "a.onnx", example=batch)[0]
+    inputs = inputs_of(parts.decoder(model, variables, batch))
+    inputs["context"] = np.asarray(batch.context)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    draws = session.run(["draw"], inputs)[0]
+    net = jax.tree.map(np.asarray, variables["params"]["prior"])
+    hidden = np.maximum(inputs["context"] @ net["hidden_0"]["kernel"] + net["hidden_0"]["bias"], 0)
+    mean, log_std = mean_and_log_std(hidden @ net["output"]["kernel"] + net["output"]["bias"])
+    wanted = mean + np.exp(log_std) * special.ndtri(inputs["noise"][:, :4])
+    np.testing.assert_allclose(draws, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_mean_of_a_pixelcnn_is_that_of_each_example_alone(tmp_path):
+    """Its sample is left out, and ONNX refuses it because it draws inside the program."""
+    likelihood = ae.likelihoods.PixelCNN(ae.likelihoods.Bernoulli(), 1, 2, 4, 2, 3)
+    model = kinds.variational(likelihood, event=(*kinds.EVENT[:2], 2))
+
+    def touched(module):
+        return ae.losses.distortion(module, module(BATCH, jax.random.key(1)))
+
+    start = jax.jit(lambda: model.init(jax.random.key(0), method=touched))
+    variables = start()
+    with pytest.warns(UserWarning, match="sample is left out, because of how PixelCNN draws"):
+        path = interop.export(model, variables, tmp_path / "a.stablehlo")[0]
+    inputs = inputs_of(parts.decoder(model, variables), 2)
+    found = again(path, inputs)["mean"]
+    bound = model.bind(variables)
+    for row in (slice(0, 1), slice(1, 2)):
+        mean = jax.jit(lambda z: bound.mean(bound.decode(z)))(inputs["z"][row])
+        np.testing.assert_allclose(found[row], mean, atol=1e-5)
+    pytest.importorskip("jax2onnx")
+    with pytest.raises(UserError, match="random_seed, which draws"):
+        interop.export(model, variables, tmp_path / "a.onnx", outputs=("mean",))
 
 
 @pytest.mark.slow

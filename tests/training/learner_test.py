@@ -626,7 +626,7 @@ def test_what_is_refused_for_many_draws_is_fine_for_one():
 def test_a_term_that_does_not_fit_the_code_is_named_at_init():
     learner = ae.learner(VAE, ae.merge(ae.elbo(), ae.watch(sparsity=ae.losses.l0)), TX)
     said = "'sparsity' reads code.l0, which a GaussianCode does not have (its fields: z, mean,"
-    with pytest.raises(TypeError, match=re.escape(said)):
+    with pytest.raises(ae.UserError, match=re.escape(said)):
         traced(learner)
 
 

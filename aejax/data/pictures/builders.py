@@ -97,12 +97,12 @@ def stock(name: str, manual_dir: Path | None, folder: Path, own: Iterable[str]) 
     tfds = needs("tensorflow_datasets", f"preparing {name}")
     try:
         found = tfds.builder_cls(name.partition("/")[0])
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except tfds.core.registered.DatasetNotFoundError:
         here = f"; write ./{name} for the folder of that name" if Path(name).is_dir() else ""
         raise UserError(
             f"unknown data set {name!r}: give one of {', '.join(own)}, the name of an image data "
             f"set of tensorflow-datasets, or the path of a folder of pictures{here}"
-        ) from error
+        ) from None
     archives = Archives(manual_dir, folder, found.url_infos)
     made = adapted(found, lambda self: found._split_generators(self, archives))
     return NamedDataset(made, lambda: _origin(manual_dir, archives.verified({})))

@@ -40,7 +40,8 @@ def read_folder(folder: Path) -> Prepared:
         if size != (width, height):
             raise UserError(
                 f"{path} has {size[0]}x{size[1]} pixels, but {paths[0]} has {width}x{height}: "
-                "resize the pictures to one size"
+                "resize the pictures to one size, for example by "
+                "PIL.ImageOps.fit(PIL.Image.open(path), (64, 64)).save(path)"
             )
     grey = all(mode in GREY for _, mode in headers)
     pixels = np.empty((len(paths), height, width, 1 if grey else 3), np.uint8)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import evaluate
+from aejax.interop.programs.inline import bind, evaluate
 from aejax.interop.programs.onnx_graph import rename, shorten
 from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
@@ -120,6 +120,11 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
         # onnxruntime refuses a Reshape whose sizes contain both a symbol and a 0.
         full = [array for array in given if array.size]
         result = jax.lax.concatenate(full, params["dimension"]) if full else None
+    elif name == "conv_general_dilated" and max(params["lhs_dilation"], default=1) > 1:
+        # jax2onnx converts a transposed convolution as if its input were not dilated.
+        images = _dilated(given[0], params["lhs_dilation"], params["dimension_numbers"].lhs_spec)
+        ones = (1,) * len(params["lhs_dilation"])
+        result = bind(equation, [images, given[1]], lhs_dilation=ones)[0]
     elif name == "stack":
         axis = params.get("axis", params.get("dimension"))
         result = jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)
@@ -158,6 +163,19 @@ def _padded(values: Array, filling: Array, sides: Any) -> Array:
         parts = [*([before] if low else []), values, *([after] if high else [])]
         values = jax.lax.concatenate(parts, axis) if len(parts) > 1 else values
     return values
+
+
+def _dilated(images: Array, steps: Sequence[int], spec: Sequence[int]) -> Array:
+    """Puts zeros between the entries of each spatial axis, step - 1 of them; spec is as in jax."""
+    for step, axis in zip(steps, spec[2:], strict=True):
+        shape = images.shape
+        sides = [(0, step - 1 if i == axis + 1 else 0, 0) for i in range(len(shape) + 1)]
+        zero = jnp.zeros((), images.dtype)
+        filled = jax.lax.pad(jax.lax.expand_dims(images, (axis + 1,)), zero, sides)
+        size = shape[axis] * step
+        images = jax.lax.reshape(filled, (*shape[:axis], size, *shape[axis + 1 :]))
+        images = jax.lax.slice_in_dim(images, 0, size - step + 1, axis=axis)
+    return images
 
 
 def _is_one_row(given: list[Any], numbers: Any) -> bool:
