@@ -224,7 +224,8 @@ def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str
       whose: the words before the size in the error message, such as "these weights read".
 
     Raises:
-      UserError: if no choice of last axes has `size` elements; the message states both sizes.
+      UserError: if the array has fewer than two axes, or no choice of last axes has `size`
+        elements; the message states both sizes.
     """
     shape = tuple(values.shape)
     if event is not None and math.prod(event) == size and shape[-len(event) :] == event:
@@ -234,7 +235,12 @@ def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str
     for first in range(len(shape) - 1, 0, -1):
         if math.prod(shape[first:]) == size:
             return first
-    last = math.prod(shape[1:]) if len(shape) == 2 else shape[-1] if shape else 0
+    if len(shape) < 2:
+        raise UserError(
+            f"x has shape {list(shape)}, which has no axis of examples: give [N, {size}] or "
+            f"[B, T, {size}]"
+        )
+    last = math.prod(shape[1:]) if len(shape) == 2 else shape[-1]
     raise UserError(
         f"x has {last} values per example, but {whose} {size}: pass inputs of the size that the "
         f"weights were trained on, [N, {size}] or [B, T, {size}] instead of {list(shape)}"

@@ -72,7 +72,7 @@ def cyclical(
     Args:
       period: the number of steps of one cycle.
       peak: the weight at the end of each rise.
-      ramp: the share of a cycle that the linear rise takes.
+      ramp: the share of a cycle in which the weight rises linearly.
       cycles: the number of cycles, after which the weight stays at the peak; None: infinitely many.
 
     Returns:

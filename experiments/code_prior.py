@@ -7,8 +7,9 @@ each one of 64. A transformer learns the prior over the codes given the label in
 decoder does not see the label. A classifier that was trained on real images compares samples from
 the prior with images decoded from random codes.
 
-One seed took 9 minutes at the lowest priority of 2 busy CPU cores. Expect that 80 % (VQ) and 79 %
-(FSQ) of the samples are recognised as their label, and 11 % of the random codes.
+One seed took 9 minutes at the lowest priority on 2 CPU cores that were busy with other work. Expect
+that 80 % (VQ) and 79 % (FSQ) of the samples are recognised as their label, and 11 % of the random
+codes.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
-    """Returns level of noise -> mean square error of each seed, f64[S]."""
+    """Maps each level of noise to the mean squared errors of denoised images, f64[S], per seed."""
     run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:

@@ -184,5 +184,11 @@ def _named(split: Split, i: int) -> str:
 
 
 EXPERIMENT = Experiment(
-    name="sounds-vae", config=Config, data=data, build=build, figures=figures, page=page
+    name="sounds-vae",
+    config=Config,
+    data=data,
+    build=build,
+    figures=figures,
+    page=page,
+    sound=lambda config: spectrogram(config.rate),
 )

@@ -81,7 +81,7 @@ REFUSED: list[tuple[tuple[set[str], ...], str]] = [
         (CLOSED, {"Mixture", "Vamp", "Flow", "Flow-conditional", "Levels-vamp"}),
         "no closed form: use losses.rate",
     ),
-    (({"stl", "dreg"}, FLOWS), "a flow's log q cannot stick the landing"),
+    (({"stl", "dreg"}, FLOWS), "needs the inverse of a flow's"),
     (({"stl", "dreg"}, set(HIERARCHIES)), "a hierarchy cannot stick the landing"),
     (({"UpwardLevels"}, {"Levels-vamp"}), "posterior .* of the top level, which UpwardCode does"),
     (({"Vamp"}, FLOWS), "needs a posterior whose density can be computed at any latent"),

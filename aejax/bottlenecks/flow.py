@@ -49,8 +49,9 @@ class FlowCode(NamedTuple):
         """
         if stick:
             raise UserError(
-                "a flow's log q cannot stick the landing, because its steps have no inverse here: "
-                "use losses.rate() without stick, or the bottleneck Gaussian or FullGaussian"
+                "the gradient that sticks the landing (stick=True) needs the inverse of a flow's "
+                "steps, which is not implemented: use "
+                " losses.rate() without stick, or the bottleneck Gaussian or FullGaussian"
             )
         base = normal_log_prob(self.base, self.location, self.log_scale)
         return jnp.sum(base, axis=-1) - self.log_det

@@ -29,6 +29,7 @@ from typing import Any
 
 from aejax import losses
 from aejax.bottlenecks import AnnealedReLU, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from aejax.dictionaries import objectives
 from aejax.dictionaries.recipe import Event, Recipe, Training, quiet, recipe, sparsity
 from aejax.nets import Dictionary, Scale
 from aejax.objective import merge, sparse
@@ -94,7 +95,7 @@ def matryoshka(
     """
     lengths = losses.fractions(latents) if prefixes is None else prefixes
     code = BatchTopK(latents, k, slots)  # pyright: ignore[reportCallIssue]
-    objective = sparse(auxk=auxk, error=losses.prefix_error(lengths))
+    objective = objectives.matryoshka(lengths, auxk=auxk)
     return _fixed(event, code, objective, Training(steps, learning_rate))
 
 

@@ -132,7 +132,11 @@ def absorbed(
 
 
 def _main(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Returns a letter's main latents; they are added while each raises the probe's F1 by GAIN."""
+    """Returns the indices of the latents that together tell whether a token has the letter.
+
+    A probe reads the best latent first. The next best are added one by one, as long as each of them
+    raises the probe's F1 by at least GAIN.
+    """
     fitted = codes[train]
     order = best_columns(fitted, y[train], min(MOST, codes.shape[1]))
     best = f1(logistic(fitted[:, order[:1]], y[train]).score(fitted[:, order[:1]]) > 0, y[train])

@@ -175,11 +175,11 @@ def recovery(
       batch: the number of tokens at a time.
 
     Raises:
-      UserError: if the variables have a leading axis of seeds, the model has no dictionary, or
-        tokens and features differ in number.
+      UserError: if the variables have a leading axis of seeds, the model has no dictionary, tokens
+        and features differ in number, or features and directions do.
     """
     check_member(variables)
-    known, data = _features(features), tokens(data, model, variables)
+    known, data = _features(features, len(truth)), tokens(data, model, variables)
     atoms = raw_atoms(variables) if dictionary is None else np.asarray(dictionary)
     pairs = matched(atoms, truth)
     found = detection(_chunks(model, variables, data, known, batch), pairs)
@@ -194,13 +194,28 @@ def recovery(
     )
 
 
-def _features(features: Any) -> Callable[[int, int], np.ndarray]:
-    """Returns a function (start, stop) -> the features of tokens start to stop - 1, f[n, G]."""
-    if callable(features):
-        return features  # pyright: ignore[reportReturnType]
-    rows = np.asarray(features)
-    rows = rows.reshape(-1, rows.shape[-1])
-    return lambda start, stop: rows[start:stop]
+def _features(features: Any, count: int) -> Callable[[int, int], np.ndarray]:
+    """Returns a function (start, stop) -> the features of tokens start to stop - 1, f[n, G].
+
+    Args:
+      features: an array or a function, as `recovery` takes them.
+      count: G, the number of true directions; the function raises UserError for another number of
+        features.
+    """
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        if callable(features):
+            found = np.asarray(features(start, stop))
+        else:
+            found = np.reshape(features, (-1, np.shape(features)[-1]))[start:stop]
+        if found.shape[-1] != count:
+            raise UserError(
+                f"the features of a token are {found.shape[-1]}, but there are {count} true "
+                "directions: give one column of features for each direction"
+            )
+        return found
+
+    return rows
 
 
 def _chunks(

@@ -46,14 +46,17 @@ class Profile(NamedTuple):
 def profiles(
     active: Firings, place: np.ndarray, rows: np.ndarray | None, spread: int = 8, seed: int = 0
 ) -> list[Profile]:
-    """Computes the profile of each latent.
+    """Describes each latent by tokens at which it is active and by related latents; see `Profile`.
 
     Args:
       active: the nonzero activations of the latents.
       place: i[N], the place of each token in its sentence, from 0; -1 if it has none.
-      rows: f[m, D], the decoder's rows, which determine the nearest latents; None: `near` is empty.
-      spread: contexts of one band are at least this many tokens apart.
-      seed: the seed of the contexts below the top.
+      rows: f[m, D], the decoder's rows, which determine the nearest latents; None: the profiles
+        have no nearest latents.
+      spread: the least distance, in tokens, between two contexts that are drawn near the same
+        quantile of a latent's activations.
+      seed: the seed with which contexts near the quantiles of BANDS are drawn; those of the largest
+        activations are not drawn at random.
 
     Raises:
       UserError: if the shapes do not fit.

@@ -73,8 +73,8 @@ def explained_by_position(
 ) -> np.ndarray:
     """Computes the explained variance at each position, f64[P], NaN where there is no token.
 
-    It is 1 - sum ||x - x_hat||^2 / sum ||x - mean||^2 over the tokens at one position, with their
-    own mean, so that predicting the mean of each position scores 0.
+    It is 1 - sum ||x - x_hat||^2 / sum ||x - mean||^2 over the tokens at one position, where mean
+    is the mean of these tokens, so that predicting the mean of each position scores 0.
 
     Args:
       target: f[N, D], the activations.

@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """One attribute of a token, and the values that it may have."""
+    """A condition on tokens: it holds where a token's attribute has one of the given values."""
 
     attribute: str  # a field of Tokens
     values: tuple[int, ...]  # the values, the most typical of active tokens first

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -86,6 +87,9 @@ def export(
     variables = variables or {}
     program = _program(model, variables, part, example, score, threshold)
     traced = trace(program, outputs)
+    if not outputs:
+        for name, reason in traced.facts.items():
+            warnings.warn(f"the output {name} is {reason}", stacklevel=2)
     packed = pack(traced.weights, weights)
     if path.suffix == ".html":
         files = {path.name: web(traced, packed, model, variables, example, page)}

@@ -5,6 +5,7 @@ The reader supports the files of all versions.
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ _KEYS = {
 }
 _SELECTS = {"k", "rescale_acts_by_decoder_norm"}
 _TRANSCODES = {"d_out"}
+_SHAPE = "output_shape"  # an entry of the metadata that SAELens keeps but does not use
 
 
 def load_saelens(folder: str | os.PathLike[str]) -> Plain:
@@ -105,6 +107,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
         apply_b_dec_to_input=subtracts,
         W_skip=tensors.take("W_skip", (output, size)).T if skips else None,  # pyright: ignore[reportArgumentType]
         normalisation=_normalisation(config, transcodes, path),
+        shape=_output_shape(config, output, path),
         own={name: _setting(config, name, usual, path) for name, usual in kind.settings.items()},
         source=source(config.get("metadata"), "model_name", "hook_name", "hook_name_out"),
     )
@@ -117,8 +120,9 @@ def save_saelens(
 ) -> None:
     """Writes weights so that SAELens' `SAE.load_from_disk(folder)` computes the same function.
 
-    Either both files are written or neither, and only if `load_saelens` can read them. Inputs and
-    outputs with several axes are flattened.
+    Either both files are written or neither, and only if `load_saelens` can read them. SAELens
+    takes and returns flat vectors; the shape of an output with several axes, such as that of a
+    crosscoder, is stored as the entry output_shape of the metadata, which `load_saelens` reads.
 
     Args:
       folder: the folder to write to; it is created if necessary, and an SAE in it is replaced.
@@ -134,6 +138,8 @@ def save_saelens(
     # The caller cannot choose the version, because SAELens reads files of older versions in another
     # way.
     metadata = {**(metadata or {}), "sae_lens_version": "6.0.0"}
+    if plain.shape is not None and len(plain.shape) > 1:
+        metadata[_SHAPE] = list(plain.shape)
     for field in ("W_enc", "W_dec"):
         _shaped(plain, field, None)
     plain, name = _named(plain, "hook_name_out" in metadata)
@@ -201,6 +207,23 @@ def _sizes(config: Mapping[str, Any], transcodes: bool, path: pathlib.Path) -> t
     size = entry(config, "d_in", int, path)
     output = entry(config, "d_out", int, path) if transcodes else size
     return size, entry(config, "d_sae", int, path), output
+
+
+def _output_shape(
+    config: Mapping[str, Any], output: int, path: pathlib.Path
+) -> tuple[int, ...] | None:
+    """Returns the shape of an output with several axes, or None if the file stores none."""
+    metadata = config.get("metadata")
+    shape = metadata.get(_SHAPE) if isinstance(metadata, Mapping) else None
+    if shape is None:
+        return None
+    known = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    if not known or math.prod(shape) != output:
+        raise UserError(
+            f"{_SHAPE!r} in the metadata of {path} is {shape!r:.60}, but must be a list of sizes "
+            f"whose product is {output}, the size of an output"
+        )
+    return tuple(shape)
 
 
 def _switch(config: Mapping[str, Any], name: str, default: bool, path: pathlib.Path) -> bool:

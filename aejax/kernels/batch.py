@@ -19,10 +19,10 @@ MEMBERS = 8  # the number of values in a group
 
 
 class Found(NamedTuple):
-    """The positions of the largest values of a batch, ordered by row."""
+    """The places of the largest values in a matrix f32[B, m], ordered by example."""
 
-    row: Array  # i32[n], ascending
-    column: Array  # i32[n]
+    row: Array  # i32[n], the examples, ascending
+    column: Array  # i32[n], the latents
     count: Array  # i32[], the number of values found; later entries are arbitrary but in bounds
 
 

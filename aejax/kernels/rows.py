@@ -159,7 +159,10 @@ def _match_flat(vectors: Array, indices: Array, table: Array) -> Array:
 
 
 def _spread_examples(values: Array, indices: Array, vectors: Array, rows: int) -> Array:
-    """Adds the products of a few examples at a time, so that their rows stay in the cache."""
+    """Adds values[b, k] * vectors[b] to row indices[b, k] of the result, for a few b at a time.
+
+    The vectors and rows of few examples stay in the processor's cache.
+    """
     together = math.gcd(values.shape[0], 4)
 
     def add(total: Array, examples: Any) -> tuple[Array, None]:

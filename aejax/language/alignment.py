@@ -22,9 +22,8 @@ class Aligned(NamedTuple):
     tokens: np.ndarray  # i32[n]
     word: np.ndarray  # i32[n], an index into text.split(); -1 for a token of white space only
     last: np.ndarray  # bool[n], whether the token is the last one of its word
-    place: (
-        np.ndarray
-    )  # i32[n], the number of words before the token's word in its line; -1: no word
+    # i32[n], the number of words in the token's line before its own word; -1 if it has no word.
+    place: np.ndarray
 
 
 def align(tokenizer: Tokenizer, text: str) -> Aligned:

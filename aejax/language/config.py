@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 from aejax.errors import UserError
@@ -69,15 +68,6 @@ class Config:
             )
         if any(self.local) and self.window < 1:
             raise UserError(f"window is {self.window}: local layers need a window of 1 or more")
-
-    @property
-    def hidden_groups(self) -> int:
-        """The number of groups in which the rows of gate and up take turns in one kernel.
-
-        A mesh that divides the heads of keys then divides gate and up alike, as it does the rows of
-        queries, keys and values, which take turns for each head of keys.
-        """
-        return math.gcd(self.hidden, self.kv_heads)
 
     @property
     def parameters(self) -> int:

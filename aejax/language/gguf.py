@@ -88,9 +88,13 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except MALFORMED as error:
+        if "GGMLQuantizationType" in str(error):
+            raise UserError(
+                f"{path} has a tensor of a quantisation that the installed package gguf does not "
+                f"know ({reason(error)}): update gguf, or use a file of another quantisation"
+            ) from error
         raise UserError(
-            f"{path} is no whole GGUF file, or has a quantisation that the installed package gguf "
-            f"does not know ({reason(error)}): fetch the file again, or update gguf"
+            f"{path} is not a complete GGUF file ({reason(error)}): fetch it again"
         ) from error
     return reader, Fields(path, reader)
 

@@ -31,7 +31,7 @@ class Scene(NamedTuple):
 
     position: Array  # i32[B, P], the position of each token in its text
     slots: Array  # i32[B, S], the position of the token in each slot
-    rope: Array  # f32[kinds, 2, B, P, 1, 1, h / 2], cos and sin of the rotary angles; see `tables`
+    rope: Array  # the cosines and sines of the rotary angles, as `tables` returns them
     used: Array | None  # i32[], index of the cache slot of this pass' first token; None: no cache
 
 
@@ -125,20 +125,23 @@ class Attention(nn.Module):
             q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
         rope = scene.rope[local]
         q, k = rotated(q, rope), rotated(k, rope)
-        # CPUs multiply by keys fastest if the slots are their last axis.
-        q = q.transpose(0, 2, 3, 1, 4).reshape(B, c.kv_heads, G * P, c.head_size)
-        k = k.transpose(0, 2, 3, 4, 1).reshape(B, c.kv_heads, c.head_size, P)
-        v = v.transpose(0, 2, 3, 1, 4).reshape(B, c.kv_heads, P, c.head_size)
+        q, k, v = (
+            x.transpose(0, 2, 3, 1, 4).reshape(B, c.kv_heads, -1, c.head_size) for x in (q, k, v)
+        )
+        order = "bksh"
         if kept is not None:
             assert scene.used is not None
             used = scene.used
+            # A product with few queries is fastest if the slots are the last axis of the keys.
+            order, k = "bkhs", k.swapaxes(2, 3)
             k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), (0, 0, 0, used))
             v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), (0, 0, used, 0))
             # Without the barrier XLA fuses this write with each of its readers and, for each of
             # them, copies the whole cache in every pass.
             k, v = kept = jax.lax.optimization_barrier((k, v))
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
-        scores = jnp.einsum("bkqh,bkhs->bkqs", q, k, preferred_element_type=jnp.float32) * scale
+        how: Any = {"preferred_element_type": jnp.float32}
+        scores = jnp.einsum(f"bkqh,{order}->bkqs", q, k, **how) * scale
         scores = scores.reshape(B, c.heads, P, -1)
         seen = visible(scene, local, c.window)[:, None]
         pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
@@ -159,17 +162,15 @@ class MLP(nn.Module):
         """Maps f[B, P, D] to f[B, P, D]."""
         c = self.config
         activation = nn.silu if c.activation == "silu" else nn.gelu
-        both = Dense(2 * c.hidden, self.dtype, name="gate_up")(x)
-        both = both.reshape(*x.shape[:-1], c.hidden_groups, 2, -1)
-        hidden = activation(both[..., 0, :]) * both[..., 1, :]
-        return Dense(c.size, self.dtype, name="down")(hidden.reshape(*x.shape[:-1], -1))
+        gate, up = jnp.split(Dense(2 * c.hidden, self.dtype, name="gate_up")(x), 2, axis=-1)
+        return Dense(c.size, self.dtype, name="down")(activation(gate) * up)
 
 
 def tables(config: Config, position: Array) -> Array:
-    """Computes the cosines and sines of the rotary angles, f32[kinds, 2, B, P, 1, 1, h / 2].
+    """Computes the cosines and sines of the rotary angles, f32[1 or 2, 2, B, P, 1, 1, h / 2].
 
-    Entry 0 of the first axis is for global layers; entry 1, if the model has local layers, is for
-    these.
+    Entry 0 of the first axis is for global layers. Entry 1 is for local layers; only models with
+    local layers have it.
     """
     exponents = jnp.arange(0, config.head_size, 2, dtype=jnp.float32) / config.head_size
     factors = jnp.asarray(config.rope_factors or (1.0,) * exponents.size, jnp.float32)

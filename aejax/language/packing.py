@@ -68,7 +68,7 @@ class Packed(NamedTuple):
 def packs(
     tokenizer: Encoder, texts: Iterable[str], packing: Packing, rows: int, start: int = 0
 ) -> Iterator[Packed]:
-    """Tokenises texts and yields batches of rows, [rows, P]; memory holds one batch and few texts.
+    """Tokenises texts and yields batches of rows, [rows, P]; memory holds one batch and some texts.
 
     Args:
       tokenizer: the model's tokenizer.

@@ -13,7 +13,7 @@ from aejax.errors import UserError
 from aejax.language.llama import Transformer
 from aejax.types import Array, Variables
 
-BATCH = 64  # directions that pass through the head at a time
+BATCH = 64  # the number of directions that pass through the head together
 
 
 class Promoted(NamedTuple):
@@ -65,7 +65,7 @@ def _extremes(
 
 
 def _logits(model: Transformer, rows: Array) -> Array:
-    # A norm does not change the order of the logits but by its weights, so the rows' scale is free.
+    # The final norm divides by a row's scale. Rows of norm sqrt(D) make its epsilon negligible.
     length = jnp.linalg.norm(rows, axis=-1, keepdims=True)
     unit = rows / jnp.maximum(length, 1e-30) * rows.shape[-1] ** 0.5
     return model.head(model.norm(unit))

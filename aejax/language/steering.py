@@ -3,9 +3,9 @@
     found = effect(model, variables, prompts, {"resid_post.15": add(8.0 * row)}, words, count=24)
     found.rate, found.perplexity
 
-`words` marks the tokens of a class, such as those of colours. An edit that changes their rate may
-also ruin the text; the perplexity of the text under the unedited model says so, and two edits are
-compared at equal perplexity (`at_perplexity`).
+`words` marks the tokens of a class, such as the names of colours. An edit that changes how often
+they are generated may also ruin the text. The perplexity of the text under the unedited model
+measures that, and `at_perplexity` compares two edits at equal perplexity.
 """
 
 from __future__ import annotations

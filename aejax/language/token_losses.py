@@ -1,12 +1,13 @@
 """What a language model loses if the values at a hook are replaced: cross-entropy and KL by token.
 
-    means = {"zero": lambda seen: jnp.zeros_like(seen["resid_post.15"]),
-             "dictionary": lambda seen: rebuilt(dictionary, seen["resid_post.15"])}
-    found = token_losses(model, variables, batches, "resid_post.15", means)
+    hook = "resid_post.15"
+    replacements = {"zero": lambda seen: jnp.zeros_like(seen[hook]),
+                    "dictionary": spliced(dictionary, hook)}
+    found = token_losses(model, variables, batches, hook, replacements)
     found.nll["dictionary"] - found.nll["clean"]          # nats lost by each token, f64[R, P - 1]
 
-A dictionary is spliced in by `spliced(dictionary, hook)`. `unless(replacement, ...)` leaves the
-attention sinks as they are. `aejax.evaluation.recovered` turns losses into recovered shares.
+`spliced` replaces values by a dictionary's reconstructions, and `unless(replacement, ...)` keeps
+the values of attention sinks. `aejax.evaluation.recovered` turns losses into recovered shares.
 """
 
 from __future__ import annotations

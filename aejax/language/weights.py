@@ -80,10 +80,12 @@ class _Parts(NamedTuple):
     """The tensors of a file that make up one parameter."""
 
     shapes: dict[str, tuple[int, ...]]  # path, as in Archive.names -> the tensor's shape
-    groups: int  # each tensor is cut into so many pieces, which take turns in the parameter
+    # Each tensor is cut into this many pieces of equally many rows. The parameter holds the first
+    # piece of every tensor, then the second piece of every tensor, and so on.
+    groups: int
 
     def joined(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """Joins the tensors along their first axis."""
+        """Returns the parameter's rows, taken from the tensors in turn, piece by piece."""
         pieces = [array.reshape(self.groups, -1, *array.shape[1:]) for array in arrays]
         whole = np.concatenate(pieces, axis=1)
         return whole.reshape(-1, *whole.shape[2:])
@@ -93,14 +95,16 @@ def _parts(config: Config, path: str, shape: tuple[int, ...]) -> _Parts:
     """Returns the tensors that make up a parameter of the given path and shape.
 
     Files hold queries, keys and values apart, and also the MLP's gate and up. `Transformer` has one
-    parameter for each of the two groups, because one product is faster than several.
+    parameter for queries, keys and values and one for gate and up, because one product is faster
+    than several. Each key head's queries, key and value are neighbours, so that a mesh that divides
+    the rows of the parameter divides it by key heads.
     """
     if "/qkv/" in path:
         whole, groups = "qkv", config.kv_heads
         heads = {"query": config.heads, "key": config.kv_heads, "value": config.kv_heads}
         rows = {name: count * config.head_size for name, count in heads.items()}
     elif "/gate_up/" in path:
-        whole, groups = "gate_up", config.hidden_groups
+        whole, groups = "gate_up", 1
         rows = {"gate": config.hidden, "up": config.hidden}
     else:
         return _Parts({path: shape}, 1)

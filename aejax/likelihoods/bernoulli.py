@@ -62,7 +62,7 @@ class Bernoulli(Likelihood):
     binary = True
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes sum x log p + (1 - x) log(1 - p) over the event, f32[B], with p from logits."""
+        """Computes x log p + (1 - x) log(1 - p) from logits of p, summed over the event, f32[B]."""
         if mask is not None:
             mask = flatten(jnp.broadcast_to(mask, target.shape))
         # XLA's CPU loops over the axes of an image are five times slower than over a flat axis; the

@@ -52,10 +52,11 @@ def auxk(
     """Returns the term AuxK, which trains dead latents to reconstruct the residual, f32[B].
 
     For each example, let e be the residual, and e_hat the sum of the atoms of the k dead latents
-    with the largest pre-activations, weighted by these. The term is ||sg(e) - e_hat||^2 in the
-    decoder's scaled units, where sg stops the gradient (Gao et al. 2024, A.2). It trains the atoms
-    and encoder columns of these latents. Nothing is computed while no latent is dead or, if several
-    models are trained together, while no model has a dead latent.
+    with the largest pre-activations, weighted by these. The term is ||sg(e) - e_hat||^2, where sg
+    stops the gradient (Gao et al. 2024, A.2); both vectors are in units in which the data has
+    mean square 1, if the decoder has a `Scale`. The term trains the atoms and encoder columns of
+    these latents. Nothing is computed while no latent is dead or, if several models are trained
+    together, while no model has a dead latent.
 
     Args:
       k: the number of dead latents used for each example; None: half of the residual's size D, but

@@ -33,6 +33,9 @@ class Points(NamedTuple):
 
 
 Series = Mapping[str, Points]
+# The values at which the axis of explained variance may have ticks.
+SHARES = (-9, -4, -1, 0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+SHARES += (0.995, 0.998, 0.999)
 
 
 def points(rows: Sequence[Mapping[str, Any]], name: str) -> Points:
@@ -90,7 +93,7 @@ def _beyond(panels: Mapping[str, Series]) -> str:
     """
     said = []
     for name, series in panels.items():
-        low, high = limits(series)
+        low, high = limits(series, name)
         for label, each in series.items():
             out = [(x, y) for x, y in zip(each.l0, each.value, strict=True) if not low <= y <= high]
             said += [
@@ -104,17 +107,45 @@ def name_of(score: str) -> str:
     return NAMES.get(score, score.replace("_", " "))
 
 
-def limits(series: Series) -> tuple[float, float]:
+def limits(series: Series, name: str = "") -> tuple[float, float]:
     """Returns the range of values that an axis shows, without outliers.
 
     As in a box plot, an outlier is a value that is below the first quartile or above the third
-    quartile by more than 1.5 times the distance between these quartiles.
+    quartile by more than 1.5 times the distance between these quartiles. Distances are measured on
+    the axis of the score, see `stretched`.
     """
     values = np.concatenate([each.value for each in series.values()])
-    first, third = np.quantile(values, [0.25, 0.75])
+    places = stretched(values) if name == STRETCHED else values
+    first, third = np.quantile(places, [0.25, 0.75])
     reach = 1.5 * (third - first)
-    near = values[(values >= first - reach) & (values <= third + reach)]
+    near = values[(places >= first - reach) & (places <= third + reach)]
     return float(near.min()), float(near.max())
+
+
+STRETCHED = "explained_variance"  # the score whose axis is not linear
+
+
+def stretched(share: Any) -> Any:
+    """Returns the place of an explained variance on its axis, -log(1 - share).
+
+    The unexplained variance is thus on a logarithmic axis: codes that explain 0.90 and 0.95 are as
+    far apart as codes that explain 0 and 0.5.
+    """
+    return -np.log(np.maximum(1.0 - np.asarray(share, float), 1e-4))
+
+
+def _stretch(axes: Any) -> None:
+    """Gives the y axis the scale `stretched`, with ticks that are not too close to each other."""
+    low, high = axes.get_ylim()
+    axes.set_yscale("function", functions=(stretched, lambda place: 1.0 - np.exp(-place)))
+    axes.set_ylim(low, high)
+    ends = stretched(low), stretched(high)
+    ticks: list[float] = []
+    for share in (share for share in SHARES if low <= share <= high):
+        if not ticks or stretched(share) - stretched(ticks[-1]) > (ends[1] - ends[0]) / 12:
+            ticks.append(share)
+    axes.set_yticks(ticks, [f"{share:g}" for share in ticks])
+    axes.set_yticks([], minor=True)
 
 
 def frequency_section(frequencies: Mapping[str, np.ndarray]) -> Section:
@@ -129,12 +160,13 @@ def frequency_section(frequencies: Mapping[str, np.ndarray]) -> Section:
         pictures.append(
             Picture(
                 f"frequency-{label}",
-                f"{label}: the share of test examples for which a latent is active (logarithmic). "
-                f"{frequency.size - alive.size:,} of {frequency.size:,} latents are never active.",
+                f"{spoken(label)}: the share of test examples for which a latent is active "
+                f"(logarithmic). {frequency.size - alive.size:,} of {frequency.size:,} latents are "
+                "never active.",
                 partial(
                     plots.histogram,
                     values=alive,
-                    name=f"latents of {label}",
+                    name=f"latents of {spoken(label)}",
                     axis_name="share of examples for which a latent is active",
                     shares=True,
                 ),
@@ -163,31 +195,37 @@ def frontier(
     count = len(panels)
     labels = list(next(iter(panels.values())))
     columns = min(len(labels), 4 * count)  # four labels of the legend fit under each panel
-    tall = 0.24 * -(-len(labels) // columns) + 0.1
+    tall = 0.18 * -(-len(labels) // columns) + 0.15
     figure = canvas(WIDTH * count, 3.6 + tall, theme)
     width = figure.get_size_inches()[0] / count
     for i, (name, series) in enumerate(panels.items()):
         margins = (0.62 + i * width, 0.12 + (count - 1 - i) * width, 0.5, 0.38 + tall)
         axes = panel(figure, margins, theme)
-        low, high = limits({**series, **{f"peer {n}": p for n, p in peers.get(name, {}).items()}})
+        others = {f"peer {label}": each for label, each in peers.get(name, {}).items()}
+        low, high = limits({**series, **others}, name)
         room = 0.06 * (high - low) or 0.05
-        axes.set_ylim(low - room, high + room)
+        above = min(room, 0.3 * (1.0 - high)) if name == STRETCHED else room
+        axes.set_ylim(low - room, high + above)
+        if name == STRETCHED:
+            _stretch(axes)
         _points(axes, series, labels, theme, "full")
         _points(axes, peers.get(name, {}), labels, theme, "none")
         _number_axis(axes)
         axes.grid(color=theme.rule, lw=0.6)
         axes.set_xlabel("active latents, L0", color=theme.muted, fontsize=SIZE - 1)
+        width_inches, height = figure.get_size_inches()
         if i == 0:
-            legend(axes, theme, loc="lower left", bbox_to_anchor=(-0.08, 1.0), ncols=columns)
-        height = figure.get_size_inches()[1]
+            place = {"bbox_to_anchor": (0.4 / width_inches, 1.0)}
+            place["bbox_transform"] = figure.transFigure
+            legend(axes, theme, loc="upper left", ncols=columns, **place)
         figure.text(
             i / count,
-            1 - 0.06 / height,
+            1 - (tall + 0.3) / height,
             name_of(name),
             color=theme.ink,
             fontsize=SIZE + 0.5,
             ha="left",
-            va="top",
+            va="bottom",
         )
     return figure
 

@@ -6,6 +6,7 @@ The number of digits of a result depends on its standard deviation over seeds.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,13 @@ import numpy as np
 from aejax.bottlenecks import sparse
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
+ACRONYMS += ("mcc", "mmcs", "f1", "fvu")
 # The spelling of words that are not written in lower case: acronyms, and names of sparse codes,
 # such as TopK for topk.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
-    name.lower(): name for name in sparse.__all__ if name != name.capitalize()
+    name.lower(): name for name in sparse.__all__ if name not in ("Rows", "Sparse")
 }
+SPELLINGS |= {"april": "April", "matryoshka": "Matryoshka", "auxk": "AuxK"}
 # In result.json, numbers that are not finite are written as these strings (see `aejax.files`).
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 # Explanations of results whose names appear elsewhere on the page with another meaning.
@@ -140,19 +143,19 @@ def by_group(found: Mapping[str, Mapping[str, Figure]]) -> tuple[list[str], list
 
 
 def notes(names: Iterable[str]) -> str:
-    """Returns as sentences the explanations in NOTES of the results with these names."""
+    """Returns the explanations in NOTES of the results with these names, as sentences."""
     return " ".join(f"{note[0].upper()}{note[1:]}." for note in map(NOTES.get, names) if note)
 
 
 def _digits(column: Sequence[Figure]) -> int:
     """Returns the number of decimals of all cells of a column.
 
-    Every standard deviation shows at least two significant digits. If all of them are 0, the
-    largest value shows at least four significant digits, and the smallest at least two.
+    Half of the standard deviations or more show at least two significant digits. If all of them
+    are 0, the largest value shows at least four significant digits, and the smallest at least two.
     """
     spread = [figure.digits for figure in column if figure.std > 0]
     if spread:
-        return max(spread)
+        return statistics.median_high(spread)
     sizes = [abs(f.mean) for f in column if math.isfinite(f.mean) and not f.mean.is_integer()]
     if not sizes:
         return 0
@@ -178,8 +181,9 @@ def number(value: float, digits: int) -> str:
 
 
 def spoken(name: str) -> str:
-    """Returns the name to display: active_units -> active units, nll -> NLL, l1-mean -> L1 mean."""
-    return " ".join(SPELLINGS.get(word, word) for word in name.replace("-", "_").split("_"))
+    """Returns the name to display: active_units -> active units, topk-by-norm at 3 -> TopK ...."""
+    words = name.replace("-", " ").replace("_", " ").split(" ")
+    return " ".join(SPELLINGS.get(word, word) for word in words)
 
 
 def _figure(entry: Any) -> Figure | None:

@@ -53,30 +53,36 @@ def side_by_side_section(
             Picture(
                 f"codes-{name.replace('_', '-')}",
                 f"{what[0].upper()}{what[1:]}{meaning}; on training batches, mean{members}.",
-                partial(lines_over_steps, series=lines, name=what),
+                partial(lines_over_steps, series=lines, name=what, labels=tuple(histories)),
             )
         )
     text = "Each line is one code; each point is the mean over neighbouring steps."
     return Section("Learning curves of all codes", text, pictures) if pictures else None
 
 
-def lines_over_steps(series: Mapping[str, Curve], name: str, theme: Theme = LIGHT) -> Any:
+def lines_over_steps(
+    series: Mapping[str, Curve], name: str, labels: Sequence[str] = (), theme: Theme = LIGHT
+) -> Any:
     """Plots values over steps, with a line for each series.
 
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S], of which the mean is drawn).
       name: the name of the plotted quantity, which becomes the title.
+      labels: the labels of all plots on the page, so that a label looks the same in each of them;
+        (): those of `series`.
       theme: the colours of the plot.
 
     Returns:
       A matplotlib Figure.
     """
     columns = min(len(series), 4)
-    tall = 0.24 * -(-len(series) // columns) + 0.1
+    tall = 0.18 * -(-len(series) // columns) + 0.1
     figure = canvas(WIDTH, 2.9 + tall, theme)
     axes = panel(figure, (0.62, 0.12, 0.5, 0.38 + tall), theme)
     drawn = [binned(curve, bins=60) for curve in series.values()]
-    for i, (label, line) in enumerate(zip(series, drawn, strict=True)):
+    places = list(labels or series)
+    for label, line in zip(series, drawn, strict=True):
+        i = places.index(label)
         colour, mark = line_look(i, theme)
         axes.plot(
             line.steps, line.mean, color=colour, lw=1.3, label=spoken(label), marker=mark, ms=4,

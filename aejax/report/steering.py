@@ -58,6 +58,6 @@ def steering_section(runs: Mapping[str, Columns]) -> Section | None:
         "By how much the number of active latents differs from the target of its controller, at "
         "the end of training, on validation examples if they were evaluated."
     )
-    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} seeds")
+    header = ("code", "lowest", "highest", f"of {max(map(len, found.values()))} models")
     title = "Active latents miss their target" if said else "Active latents and their target"
     return Section(title, f"{said}\n\n{text}" if said else text, table=Table(header, rows))

@@ -20,6 +20,7 @@ class Stop:
         self.received: int | None = None  # the number of the signal that has arrived
         self.polled = False  # True while the training loop checks `received` after every call
         self._before: dict[int, Any] = {}
+        self._hook: Any = None  # the `sys.unraisablehook` that `install` replaced
 
     @property
     def status(self) -> int:
@@ -30,12 +31,29 @@ class Stop:
         """Installs the handlers of both signals, if this is the main thread, as Python requires."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
 
     def restore(self) -> None:
-        """Restores the handlers that `install` replaced."""
+        """Restores the handlers and the hook that `install` replaced."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if self._before:
+            sys.unraisablehook = self._hook
         self._before = {}
+
+    def _swallowed(self, unraisable: Any) -> None:
+        """Sends the signal again if Python discarded the SystemExit of `_handle`.
+
+        Python discards what is raised within a callback of the garbage collector, for example, and
+        jax has such a callback. The process would otherwise go on.
+        """
+        if not isinstance(unraisable.exc_value, SystemExit) or self.received is None:
+            self._hook(unraisable)
+            return
+        number, self.received = self.received, None
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

@@ -115,8 +115,8 @@ def standardised(
     moments = examples.moments if isinstance(examples, Split) else None
     if moments is not None and form not in (mean_square, unscaled):
         raise UserError(
-            f"the moments of a split do not determine the scaling {form.__name__}: give "
-            "standardised a Batch of examples, or choose mean_square or unscaled"
+            f"the scaling {form.__name__} cannot be computed from a split's mean and variance: "
+            "call `standardised` with a Batch of examples, or with form=mean_square or unscaled"
         )
 
     def standardised(variables: Variables, batch: Batch, key: Key) -> Variables:

@@ -101,13 +101,16 @@ def loop(
     """Trains until `steps` steps have been taken in total, including those before a restore.
 
     Args:
-      learner: the learner. If it was wrapped by `chunked(learner, T)`, the first call of its step
-        does 1 training step, and later calls do as many as fit into CALL_SECONDS, but end at each
-        multiple of T. Otherwise every call does one training step.
-      state: the state to start from; a compiled learner donates its buffers.
-      batches: an object where `batches[t]` is a Batch and `batches.source(t, T, limit)` a Source,
-        such as `ae.data.Batches`. If the learner trains S models on different batches, each model
-        gets the data in an order of its own.
+      learner: the learner. Each call of its `step` does one training step, unless the learner was
+        wrapped by `chunked(learner, T)`. Then the first call does one, and a later call as many as
+        fit into CALL_SECONDS, but none goes beyond the next multiple of T.
+      state: the state to start from. A compiled learner donates its buffers: do not use this state
+        afterwards.
+      batches: the data, usually an `ae.data.Batches`. Any object works where `batches[t]` is the
+        Batch of training step t and, for a wrapped learner, `batches.source(t, T, limit)` is the
+        `Source` of steps t to t + T - 1, of which those before `limit` are trained on. If
+        the learner trains S models on different batches, each model gets the data in an order of
+        its own.
       steps: the step to stop at; give either this or `epochs`.
       epochs: the number of passes through the data to stop after.
       progress: whether to draw a progress bar; None draws one if stderr is a terminal.

@@ -121,7 +121,7 @@ def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = Tr
 
     Raises:
       UserError: if the settings are not arrays of one common length S, or if the built learner has
-        seeds already.
+        seeds already. `init` raises it if a setting determines the shape of an array.
     """
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(settings)}
     if len(sizes) != 1 or sizes & {(), (0,)}:
@@ -130,7 +130,27 @@ def swept(build: Callable[[Any], Learner], settings: Any, shared_data: bool = Tr
             " with one value for each member"
         )
     settings = jax.tree.map(jnp.asarray, settings)
-    return _side_by_side(build, settings, sizes.pop()[0], shared_data, _by_platform)
+    learner = _side_by_side(build, settings, sizes.pop()[0], shared_data, _by_platform)
+
+    def init(key: Key, batch: Batch) -> State:
+        try:
+            return learner.init(key, batch)
+        except _CONCRETE as error:
+            raise UserError(
+                "a setting of this sweep determines the shape of an array, or is otherwise needed "
+                "as a Python number, which one program cannot vary: sweep numbers such as "
+                "TopK.active, BatchTopK.k with slots, l0 or a learning rate"
+            ) from error
+
+    return learner._replace(init=init)
+
+
+# What JAX raises if a traced value is used as a Python number.
+_CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def _side_by_side(
@@ -140,9 +160,10 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Returns a learner of n members, each of which `build` makes from its setting during tracing.
+    """Returns a learner of n members; member i is trained by the learner build(setting i).
 
-    `mapped` is `_members` or `_by_platform`, which turns the step of one member into that of all.
+    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the
+    step of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:

@@ -4,7 +4,8 @@
 
 The shapes are those of SmolLM2-135M; the weights are random, which costs the same. aejax and
 transformers are timed alternately: transformers has its own process, which waits while aejax runs.
-Each figure is the median over rounds, and each ratio is the median of the rounds' ratios.
+Each speed is the median over rounds, and each ratio of speeds the median of the rounds' ratios; the
+ratio of `splice` is their mean.
 
     read       tokens per second through 15 of 30 layers into an activation store on the disk;
                transformers computes the same layers but stores nothing
@@ -105,9 +106,12 @@ def command(
             add(f"generate-{texts}", turn, texts * NEW, 1, **asked)
     if "splice" in only:
         clean, spliced = _splicing(model, variables, rows, length, latents, k)
-        result["splice"] = _ratio(spliced, clean, rounds)
-        ratio, fastest = (result["splice"][name] for name in ("ratio", "fastest"))
-        say(f"splice       {ratio:.3f} of the clean pass ({fastest:.3f} by the shortest times)")
+        found = _ratio(spliced, clean, rounds)
+        ratios, fastest = found["ratios"], found["fastest"]
+        mean, std = statistics.mean(ratios), statistics.stdev(ratios) if rounds > 1 else 0.0
+        cell = {"mean": mean, "std": std, "values": ratios, "fastest": fastest}
+        result["splice"] = {"of_the_clean_pass": cell}
+        say(f"splice       {mean:.3f} of the clean pass ({fastest:.3f} by the shortest times)")
     if "memory" in only:
         result["memory"] = _memory(model, variables, folder / "store", rows, length)
         say(f"memory       {result['memory']}")
@@ -189,19 +193,26 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Times both libraries alternately; returns tokens per second and the ratio of the speeds."""
+    """Times both libraries alternately.
+
+    Returns:
+      Each library's tokens per second, the ratios aejax / transformers of all rounds, and their
+      median and the ratio of the shortest times as `ratios`.
+    """
     if peer is None:
         own()
-        seconds = [own() for _ in range(rounds)]
-        return {"tokens_per_second": tokens / statistics.median(seconds)}
+        return {"aejax": _rate(tokens, [own() for _ in range(rounds)])}
     found = _ratio(peer, own, rounds)
     return {
-        "tokens_per_second": tokens / statistics.median(found["below"]),
-        "transformers": tokens / statistics.median(found["above"]),
-        "ratio": found["ratio"],
-        "fastest": found["fastest"],
-        "ratios": found["ratios"],
+        "aejax": _rate(tokens, found["below"]),
+        "transformers": _rate(tokens, found["above"]),
+        "ratios": {"transformers": found["ratio"], "fastest": found["fastest"]},
+        "rounds": found["ratios"],
     }
+
+
+def _rate(tokens: int, seconds: list[float]) -> dict[str, float]:
+    return {"tokens_per_second": tokens / statistics.median(seconds)}
 
 
 def _ratio(above: Turn, below: Turn, rounds: int) -> dict[str, Any]:
@@ -225,11 +236,12 @@ def _ratio(above: Turn, below: Turn, rounds: int) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    text = f"{row['tokens_per_second']:,.0f} tokens a second"
-    if "ratio" not in row:
+    text = f"{row['aejax']['tokens_per_second']:,.0f} tokens a second"
+    if "transformers" not in row:
         return text
-    both = f"{row['ratio']:.2f} times ({row['fastest']:.2f} by the shortest times)"
-    return f"{text}, transformers {row['transformers']:,.0f}: {both}"
+    ratios, peer = row["ratios"], row["transformers"]["tokens_per_second"]
+    both = f"{ratios['transformers']:.2f} times ({ratios['fastest']:.2f} by the shortest times)"
+    return f"{text}, transformers {peer:,.0f}: {both}"
 
 
 @contextmanager

@@ -181,7 +181,10 @@ def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
 
 @contextlib.contextmanager
 def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
-    """Starts pythae's trainer in its own process; yields {"pythae": timed function}, or {}."""
+    """Starts pythae's trainer in its own process and yields {"pythae": timed function}.
+
+    It yields {} if there is no interpreter for pythae.
+    """
     if python is None:
         yield {}
         return

@@ -31,9 +31,10 @@ def arguments() -> argparse.Namespace:
 
 
 def activations(size: int, batch: int) -> np.ndarray:
-    """Returns T = 4 batches f32[T, B, D] of sparse sums of 4 D directions, with mean square 1.
+    """Returns T = 4 batches of synthetic activations with mean square 1, f32[T, B, D].
 
-    Each example sums about 20 directions with exponentially distributed weights.
+    Each example is a sum of about 20 of 4 D random directions, with exponentially distributed
+    weights.
     """
     generator = np.random.default_rng(0)
     directions = generator.normal(size=(4 * size, size)).astype(np.float32)

@@ -121,7 +121,7 @@ def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
 
 
 def show(result: Mapping[str, Any]) -> str:
-    """Returns a result as aligned lines of text; results of further models follow their names."""
+    """Returns a result as aligned lines of text, with a block of lines for each further model."""
     flat = {name: row for name, row in result.items() if isinstance(row, dict) and "mean" in row}
     lines = [table(flat)] if flat else []
     for name, row in result.items():

@@ -62,6 +62,9 @@ class Experiment(NamedTuple):
     presets: Mapping[str, Any] = {}  # name -> the config that --preset NAME selects
     # (name of a job -> its learning curves) -> the section on them; the default shows the first job
     curves: Callable[[Mapping[str, Any]], Section] = first_curves
+    # config -> how a decoder's output is played: the `Mel` of its spectrograms or a rate in hertz;
+    # None: it is not a sound
+    sound: Callable[[Any], Any] = lambda config: None
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 
 

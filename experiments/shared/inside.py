@@ -76,7 +76,7 @@ def of_dictionary(plain: ae.dictionary.Plain, hook: str) -> Reading:
 
 
 def of_components(x: np.ndarray, hook: str, rank: int = RANK) -> Reading:
-    """Returns the reading by the first principal components of activations f32[N, D]."""
+    """Returns a `Reading` whose units are principal components of activations f32[N, D]."""
     found = evaluation.principal(x, rank)
     mean, directions = (jnp.asarray(a, jnp.float32) for a in (found.mean, found.directions))
 
@@ -104,7 +104,7 @@ def untrained(job: Any, train: ae.data.Split, seed: int) -> ae.dictionary.Plain:
 
 
 def of_map(x: np.ndarray, y: np.ndarray, hook: str) -> Reading:
-    """Returns the reading by the linear map of a ridge regression of y f32[N, E] on x f32[N, D]."""
+    """Returns a `Reading` by the ridge regression of targets y f32[N, E] on inputs x f32[N, D]."""
     mean, other = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
     centred = x - mean[None]
     square = centred.T @ centred

@@ -290,8 +290,8 @@ def store_of(split: Split) -> Activations:
 def kept(store: Activations) -> np.ndarray:
     """Returns which tokens of a labelled store are no attention sinks, bool[N].
 
-    Sinks are the first tokens of rows, and tokens whose norm exceeds SINK times the median norm at
-    any of the hooks.
+    Sinks are the first token of each row of text, and tokens whose norm at any of the hooks exceeds
+    SINK times the median norm at this hook.
     """
     found = store.column("position") > 0
     for hook in store.hooks:

@@ -37,7 +37,8 @@ def linear(train: Levels, test: Levels, order: int) -> float:
 
     Two predictors of a sample from the `order` samples before it are fitted by least squares: one
     of mu-law levels, one of the waveform. The probability of a prediction error, rounded to levels,
-    is its frequency in `train`. The predictor that needs fewer bits on `train` is used.
+    is its frequency in `train`, with 1 added to each count. The predictor that needs fewer bits on
+    `train` is used.
     """
     costs = []
     for waves in (False, True):

@@ -46,7 +46,6 @@ def command(
     member: int = 0,
     flagged: float | None = None,
     runtime: pathlib.Path | None = None,
-    sound: int | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
@@ -62,7 +61,6 @@ def command(
       member: index of one of the run's seeds, from 0.
       flagged: for encoder and all, adds a threshold: this share of validation scores lies above.
       runtime: for web, the folder with the files of onnxruntime-web.
-      sound: for web, the sample rate in Hz if what the decoder computes is a sound.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
     """
@@ -87,6 +85,8 @@ def command(
             say(f"threshold: {threshold:.6g}, above which {flagged:.2%} of validation lies")
     page = None
     if runtime is not None:
+        experiment = named(run_dir)
+        sound = experiment.sound(experiment.config(**config.__dict__))
         page = interop.Page(runtime, _title(run_dir), labels, sound)
     suffix = "" if weights == "float32" else f"-{weights}"
     folder = run_dir / "exported" / format if out is None else out.expanduser()

@@ -71,6 +71,8 @@ class TestArrays:
         weights = plain()
         with pytest.raises(ae.UserError, match="x has 7 values per example, but these weights re"):
             ae.dictionary.encode(weights, np.ones((2, 3, 7)))
+        with pytest.raises(ae.UserError, match="which has no axis of examples"):
+            ae.dictionary.encode(weights, np.ones(D))
         with pytest.raises(ae.UserError, match=r"codes have 7 latents, but these weights have 20"):
             ae.dictionary.decode(weights, np.ones((2, 7)))
         model, variables = ae.unfold(weights)

@@ -35,14 +35,16 @@ def start(bottleneck):
     return made, variables
 
 
+def cost(made, variables, objective, params):
+    """The objective's weighted sum."""
+    bound = made.bind({**variables, "params": params})
+    return jnp.mean(ae.total(objective, bound, bound(batch())).penalty)
+
+
 def loss(made, variables, objective):
     """The objective's weighted sum, and its gradient by the parameters."""
-
-    def cost(params):
-        bound = made.bind({**variables, "params": params})
-        return jnp.mean(ae.total(objective, bound, bound(batch())).penalty)
-
-    return jax.jit(jax.value_and_grad(cost))(variables["params"])
+    own = functools.partial(cost, made, variables, objective)
+    return jax.jit(jax.value_and_grad(own))(variables["params"])
 
 
 def numbers(variables):
@@ -74,6 +76,38 @@ def test_a_gated_code_pays_for_error_gate_and_size(detach, weighted):
         wanted += 0.3 * gate.mean(0)[:, None] * atoms / size[:, None]
     np.testing.assert_allclose(grads["decoder"]["atoms"], wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(grads["decoder"]["bias"], times * left.mean(0), rtol=1e-4)
+
+
+RECIPES = {
+    "topk": (lambda r: r.topk(D, M, K), ae.sparse(auxk=1 / 32)),
+    "batchtopk": (lambda r: r.batchtopk(D, M, K), ae.sparse(auxk=1 / 32)),
+    "matryoshka": (
+        lambda r: r.matryoshka(D, M, K),
+        ae.objectives.matryoshka((1, 3, 7, 15, M)),
+    ),
+    "relu": (lambda r: r.relu(D, M, weight=0.3), ae.sparse(l1=0.3)),
+    "april": (lambda r: r.april(D, M, weight=0.3), ae.objectives.april(0.3)),
+    "annealed": (lambda r: r.annealed(D, M, weight=0.3), ae.objectives.annealed(0.3)),
+    "gated": (lambda r: r.gated(D, M, weight=0.3), ae.objectives.gated(0.3)),
+    "jumprelu": (lambda r: r.jumprelu(D, M, weight=0.3), ae.objectives.jumprelu(0.3)),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_pays_for_what_its_objective_pays_for(name):
+    """Value and gradient. Fails if a recipe leaves out AuxK, or has another weight or detaching."""
+    make, objective = RECIPES[name]
+    recipe = make(ae.recipes)
+    made, variables = start(recipe.model.bottleneck)
+    own, wanted = (
+        functools.partial(cost, made, variables, o) for o in (recipe.objective, objective)
+    )
+    both = jax.jit(lambda params: [jax.value_and_grad(each)(params) for each in (own, wanted)])
+    found, expected = both(variables["params"])
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected
+    )
+    assert float(expected[0]) > 0
 
 
 def auxk(pre, atoms, left, k, scores):

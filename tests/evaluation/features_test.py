@@ -155,6 +155,9 @@ class TestRecovery:
         half = recovery(model, variables, data, truth, lambda a, b: features[a:b][:, ::-1])
         assert half.mcc == pytest.approx(1)
         assert half.f1 < 0.6
+        for few in (features[:, :5], lambda a, b: features[a:b, :5]):
+            with pytest.raises(ae.UserError, match="token are 5, but there are 6 true directions"):
+                recovery(model, variables, data, truth, few)
         other = recovery(
             model, variables, data, truth, lambda a, b: features[a:b], dictionary=truth[[0] * 6]
         )

@@ -213,7 +213,7 @@ def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
 
 
 def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, capsys):
-    """Fails if the threshold is another quantile of the validation scores."""
+    """Fails if the threshold is another quantile of the validation scores, or a seed another's."""
     command = "export", finished[0], "--out", tmp_path / "new", "--data-dir", data_dir
     status, said = main(capsys, *command, "--part", "all", "--flagged", 0.25)
     assert status == 0
@@ -224,6 +224,11 @@ def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, caps
     validation = ae.data.images("digits", data_dir=data_dir)[1]
     x = np.concatenate([batch.x for batch in validation.batches(500)])
     assert abs(np.mean(program.call({"x": x})["anomalous"]) - 0.25) <= 1 / len(x)
+    assert main(capsys, *command, "--format", "safetensors", "--member", 1)[0] == 0
+    library = pytest.importorskip("safetensors.numpy")
+    tensors = library.load_file(tmp_path / "new" / "decoder.safetensors")
+    second = ae.load(finished[0], seed=1).variables["params"]["decoder"]["output"]["kernel"]
+    np.testing.assert_array_equal(tensors["params.decoder.output.kernel"], second)
     for flags, words in (
         (("--flagged", 0.1), "--flagged is 0.1 for the part decoder"),
         (("--part", "dictionary"), "only a linear dictionary has plain weights"),

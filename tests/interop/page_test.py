@@ -21,6 +21,7 @@ import pytest
 
 import aejax as ae
 from aejax import interop
+from aejax.sound import Mel, griffin_lim
 from tests import kinds
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -125,3 +126,41 @@ def test_a_sound_is_played(runtime, tmp_path):
         page.wait_for_function("document.getElementById('player').duration > 0")
         seconds = page.evaluate("document.getElementById('player').duration")
         np.testing.assert_allclose(seconds, 0.1, atol=0.01)
+
+
+@pytest.mark.slow
+def test_a_spectrogram_is_heard_in_its_context(runtime, tmp_path):
+    """The sound is that of Mel. Fails if the page leaves out the context, or mirrors the bands."""
+    mel = Mel(rate=8_000, size=64, hop=16, bands=8)
+    event = (12, 8, 1)
+    model = ae.Autoencoder(
+        ae.nets.MLP((16,)),
+        ae.Gaussian(3),
+        ae.nets.MLP((16,), shape=event),
+        ae.priors.Conditional((8,)),
+        ae.likelihoods.Gaussian(0.1),
+    )
+    x = jnp.asarray(np.random.default_rng(0).normal(-3, 1, (8, *event)), jnp.float32)
+    batch = ae.Batch(x, x, jax.nn.one_hot(jnp.arange(8) % 2, 2))
+
+    def touched(module):
+        latent = module(batch, jax.random.key(1)).code.latent
+        return module.prior.log_prob(latent, batch.context, module.posterior)
+
+    variables = jax.jit(lambda: model.init(jax.random.key(0), method=touched))()
+    page = interop.Page(runtime, sound=mel)
+    path = interop.export(model, variables, tmp_path / "a.html", example=batch, page=page)[0]
+    with opened(path) as page:
+        bound, z = model.bind(variables), np.asarray([[1.0, -1.0, 0.5]], np.float32)
+        means = [bound.mean(bound.decode(z, batch.context[i : i + 1])) for i in (0, 1)]
+        assert np.abs(np.subtract(*means)).max() > 0.01
+        np.testing.assert_allclose(decoded(page, z), np.ravel(means[0]), atol=1e-5)
+        page.select_option("#given", "1")
+        np.testing.assert_allclose(decoded(page, z), np.ravel(means[1]), atol=1e-5)
+        phases = np.random.default_rng(1).uniform(0, 6, (13, 33)).astype(np.float32)
+        magnitude = jnp.pad(mel.magnitude(x[0, ..., 0]), ((0, 1), (0, 0)))
+        wanted = griffin_lim(magnitude, phases, mel.size, mel.hop, iterations=8)
+        given = [np.ravel(x[0]).tolist(), phases.ravel().tolist()]
+        heard = page.evaluate("([x, p]) => Array.from(window.page.sound(x, p, 8))", given)
+        np.testing.assert_allclose(heard, wanted, atol=1e-4 * float(jnp.abs(wanted).max()))
+        page.wait_for_function("document.getElementById('player').duration > 0.02")

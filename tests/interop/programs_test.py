@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from scipy import special
 
 import aejax as ae
@@ -17,6 +18,7 @@ from aejax.errors import UserError
 from aejax.interop.programs import noise, parts, web
 from aejax.interop.programs.program import trace
 from aejax.interop.programs.weights import pack, unpack
+from aejax.normal import mean_and_log_std
 from tests import kinds
 
 RANDOM = np.random.default_rng(0)
@@ -83,7 +85,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_a_decoder_runs_without_flax_for_any_batch(vae, tmp_path):
-    """Fails if the program holds the encoder, or a fixed batch."""
+    """Fails if the program holds the encoder or a fixed batch, or a draw reads another's noise."""
     model, variables = vae
     path, script = interop.export(model, variables, tmp_path / "decoder.stablehlo")
     program = parts.decoder(model, variables)
@@ -95,7 +97,12 @@ def test_a_decoder_runs_without_flax_for_any_batch(vae, tmp_path):
     }
     for size in (1, 3, 7):
         inputs = inputs_of(program, size)
-        assert apart(again(path, inputs), jax.jit(program.run)(variables, inputs)) < 1e-5
+        found = again(path, inputs)
+        bound = model.bind(variables)
+        np.testing.assert_allclose(found["mean"], bound.mean(bound.decode(inputs["z"])), atol=1e-5)
+        own = inputs["noise"][:, :4], inputs["noise"][:, 4:].reshape((size, *kinds.EVENT))
+        np.testing.assert_allclose(found["draw"], special.ndtri(own[0]), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found["sample"], own[1] < found["mean"])
     said = subprocess.run(
         [sys.executable, "-c", WITHOUT_FLAX, script, path, "6"],
         capture_output=True,
@@ -141,6 +148,9 @@ def test_a_score_and_its_threshold_travel_inside(vae, tmp_path):
     logits = np.asarray(forward.prediction, np.float64)
     error = -(X * logits - np.logaddexp(0, logits)).sum((1, 2, 3))
     np.testing.assert_allclose(found["score"], error + rate, rtol=1e-5)
+    np.testing.assert_allclose(found["z"], q.mean, atol=1e-5)
+    np.testing.assert_allclose(found["log_std"], q.log_std, atol=1e-5)
+    np.testing.assert_allclose(found["mean"], bound.mean(forward.prediction), atol=1e-5)
     np.testing.assert_array_equal(found["anomalous"], np.asarray(found["score"]) > 50.0)
     assert found["threshold"] == 50.0
     path = interop.export(
@@ -154,6 +164,48 @@ def test_a_score_and_its_threshold_travel_inside(vae, tmp_path):
     means = np.asarray(bound.mean(forward.prediction))
     wanted = 2.0 * np.square(X - means).sum((1, 2, 3))
     np.testing.assert_allclose(again(path, {"x": X})["score"], wanted, rtol=1e-5)
+
+
+def levels() -> ae.Autoencoder:
+    """A hierarchy of two levels, the upper one with 3 latents and the lower one with 4."""
+    net = ae.nets.MLP
+    return ae.Autoencoder(
+        ae.nets.Branches((net((16,)), net((16,)))),
+        ae.Levels((3, 4), (net((), (6,)), ae.nets.Joined((None, net((8,))), net((), (8,))))),
+        ae.nets.Joined((net((8,)), net((8,))), net((16,), kinds.EVENT)),
+        ae.priors.Levels((net((8,), (8,)),), ae.priors.Standard()),
+        ae.likelihoods.Bernoulli(),
+    )
+
+
+def test_a_hierarchy_has_an_input_for_each_level(tmp_path):
+    """Fails if the levels change places, or the lower one is drawn without the upper one."""
+    model = levels()
+    variables = started(model)
+    path = interop.export(model, variables, tmp_path / "a.stablehlo")[0]
+    inputs = inputs_of(parts.decoder(model, variables), 3)
+    assert {name: value.shape[1] for name, value in inputs.items() if name != "noise"} == {
+        "z_0": 3,
+        "z_1": 4,
+    }
+    found = again(path, inputs)
+    bound = model.bind(variables)
+    means = bound.mean(bound.decode(bound.lift((inputs["z_0"], inputs["z_1"]))))
+    np.testing.assert_allclose(found["mean"], means, atol=1e-5)
+    upper, lower = (special.ndtri(inputs["noise"][:, a:b]) for a, b in ((0, 3), (3, 7)))
+    np.testing.assert_allclose(found["draw_0"], upper, rtol=1e-4, atol=1e-5)
+    weights = {"params": variables["params"]["prior"]["nets_0"]}
+    mean, log_std = mean_and_log_std(ae.nets.MLP((8,), (8,)).apply(weights, upper))
+    wanted = mean + np.exp(log_std) * lower
+    np.testing.assert_allclose(found["draw_1"], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_drawn_from_noise_is_left_out_with_a_warning(tmp_path):
+    prior = ae.priors.Vamp(kinds.EVENT, 7)
+    model = kinds.variational().clone(prior=prior)
+    variables = started(model)
+    with pytest.warns(UserWarning, match="output draw is left out, because of how Vamp draws"):
+        interop.export(model, variables, tmp_path / "a.safetensors")
 
 
 def test_a_dictionary_is_folded_and_scores_by_its_error(tmp_path):
@@ -173,18 +225,20 @@ def test_a_dictionary_is_folded_and_scores_by_its_error(tmp_path):
 
 
 def test_int8_has_a_scale_for_each_channel():
-    """Fails with one scale for a whole matrix, or if vectors are rounded, too."""
+    """Fails with one scale for a whole matrix, or if vectors or statistics are rounded, too."""
     matrix = RANDOM.standard_normal((40, 8)).astype(np.float32) * 10.0 ** np.arange(8)
     matrix = matrix.astype(np.float32)
     weights = {"params.kernel": matrix, "params.bias": matrix[0]}
-    weights["memory.factor"] = weights["params.kernel"]
+    statistics = ("memory.factor", "batch_stats.norm.mean")
+    weights |= {name: matrix for name in statistics}
     packed = pack(weights, "int8")
     assert packed["params.kernel"].values.dtype == np.int8
     found = unpack(packed)
     step = np.abs(weights["params.kernel"]).max(0) / 127
     assert np.all(np.abs(found["params.kernel"] - weights["params.kernel"]) <= 0.501 * step)
     np.testing.assert_array_equal(found["params.bias"], weights["params.bias"])
-    np.testing.assert_array_equal(found["memory.factor"], weights["memory.factor"])
+    for name in statistics:
+        np.testing.assert_array_equal(found[name], matrix)
     half = pack(weights, "bfloat16")["params.kernel"].values
     assert half.dtype == jnp.bfloat16
 
@@ -239,6 +293,14 @@ def test_another_onnxruntime_web_is_refused(tmp_path):
         web._runtime(tmp_path, web.LIBRARY)
 
 
+class Transposed(nn.Module):
+    """A user's decoder with flax's own transposed convolution, which dilates its input."""
+
+    @nn.compact
+    def __call__(self, z, context=None):
+        return nn.ConvTranspose(1, (3, 3), (2, 2))(nn.Dense(32)(z).reshape((-1, 4, 4, 2)))
+
+
 ONNX = {
     "vae": (kinds.variational, ("decoder", "encoder", "all")),
     "conv": (
@@ -251,8 +313,10 @@ ONNX = {
         ),
         ("decoder", "all"),
     ),
+    "transposed": (lambda: kinds.variational().clone(decoder=Transposed()), ("decoder",)),
     "topk": (lambda: kinds.scaled(ae.TopK(32, 3)), ("decoder", "dictionary")),
     "jumprelu": (lambda: kinds.scaled(ae.JumpReLU(32)), ("dictionary",)),
+    "levels": (levels, ("decoder", "all")),
 }
 
 
@@ -279,6 +343,55 @@ def test_onnx_computes_what_the_model_does(name, tmp_path):
             found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
             wanted = jax.jit(program.run)(program.weights, inputs)
             assert apart(found, wanted) < 1e-5, (part, size)
+
+
+@pytest.mark.slow
+def test_a_prior_that_reads_a_context_runs_in_onnx(tmp_path):
+    """Fails if an array without entries stays in the program, which onnxruntime refuses to load."""
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = kinds.variational().clone(prior=ae.priors.Conditional((8,)))
+    batch = BATCH._replace(context=jax.nn.one_hot(jnp.arange(5) % 3, 3))
+
+    def touched(module):
+        code = module(batch, jax.random.key(1)).code
+        return module.prior.log_prob(code.latent, batch.context, module.posterior)
+
+    variables = kinds.numbers(jax.eval_shape(lambda: model.init(jax.random.key(0), method=touched)))
+    path = interop.export(model, variables, tmp_path / "a.onnx", example=batch)[0]
+    inputs = inputs_of(parts.decoder(model, variables, batch))
+    inputs["context"] = np.asarray(batch.context)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    draws = session.run(["draw"], inputs)[0]
+    net = jax.tree.map(np.asarray, variables["params"]["prior"])
+    hidden = np.maximum(inputs["context"] @ net["hidden_0"]["kernel"] + net["hidden_0"]["bias"], 0)
+    mean, log_std = mean_and_log_std(hidden @ net["output"]["kernel"] + net["output"]["bias"])
+    wanted = mean + np.exp(log_std) * special.ndtri(inputs["noise"][:, :4])
+    np.testing.assert_allclose(draws, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_mean_of_a_pixelcnn_is_that_of_each_example_alone(tmp_path):
+    """Its sample is left out, and ONNX refuses it because it draws inside the program."""
+    likelihood = ae.likelihoods.PixelCNN(ae.likelihoods.Bernoulli(), 1, 2, 4, 2, 3)
+    model = kinds.variational(likelihood, event=(*kinds.EVENT[:2], 2))
+
+    def touched(module):
+        return ae.losses.distortion(module, module(BATCH, jax.random.key(1)))
+
+    start = jax.jit(lambda: model.init(jax.random.key(0), method=touched))
+    variables = start()
+    with pytest.warns(UserWarning, match="sample is left out, because of how PixelCNN draws"):
+        path = interop.export(model, variables, tmp_path / "a.stablehlo")[0]
+    inputs = inputs_of(parts.decoder(model, variables), 2)
+    found = again(path, inputs)["mean"]
+    bound = model.bind(variables)
+    for row in (slice(0, 1), slice(1, 2)):
+        mean = jax.jit(lambda z: bound.mean(bound.decode(z)))(inputs["z"][row])
+        np.testing.assert_allclose(found[row], mean, atol=1e-5)
+    pytest.importorskip("jax2onnx")
+    with pytest.raises(UserError, match="random_seed, which draws"):
+        interop.export(model, variables, tmp_path / "a.onnx", outputs=("mean",))
 
 
 @pytest.mark.slow

@@ -174,6 +174,19 @@ def test_a_skip_connection_on_centred_inputs_becomes_a_transcoder(tmp_path):
     )
 
 
+def test_a_crosscoder_comes_back_with_its_layers(tmp_path):
+    """Fails if the shape of the output is lost, or a shape of another size is believed."""
+    w, x = cases.weights(), cases.inputs()
+    plain = Plain("relu", **{name: jnp.asarray(w[name]) for name in USUAL}, shape=(2, 3))
+    interop.save_saelens(tmp_path, plain, {"hook_name": "two"})
+    again = interop.load(tmp_path)
+    assert again.shape == (2, 3)
+    np.testing.assert_array_equal(reconstruct(again, x), reconstruct(plain, x))
+    with pytest.raises(UserError, match=r"'output_shape' .* is \[2, 4\], .* product is 6"):
+        interop.save_saelens(tmp_path, plain._replace(shape=(2, 4)))
+    assert interop.load(tmp_path).shape == (2, 3)
+
+
 LEGACY = {  # as SAELens 3 and before wrote it, shortened
     "hook_point": "blocks.8.hook_resid_pre",
     "hook_point_layer": 8,

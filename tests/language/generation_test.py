@@ -8,6 +8,7 @@ import pytest
 from aejax.errors import UserError
 from aejax.language.edits import add, only
 from aejax.language.generation import Sampling, generate, greedy, padded
+from aejax.language.llama import empty_cache
 from aejax.language.splicing import replace
 from aejax.language.taps import Taps
 from tests.language import cases
@@ -33,14 +34,26 @@ def uncached(model, variables, text, taps):
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cache_changes_no_token_under_edits(scan):
-    """Fails if an edit takes slots for positions, or if empty slots of the cache are attended
-    to.
-    """
+    """Fails if an edit takes slots for positions."""
     model, variables = cases.model(scan=scan)
     wanted = [uncached(model, variables, text, Taps(EDITS)) for text in TEXTS]
     for side in ("left", "right"):
         made = generate(model, variables, padded(TEXTS, side), count=COUNT, edits=EDITS)
         np.testing.assert_array_equal(made.tokens, wanted)
+
+
+def test_empty_slots_of_a_cache_are_not_attended_to():
+    """Fails if a token attends to every slot whose position is at most its own: -1 means empty."""
+    model, variables = cases.model()
+
+    @jax.jit
+    def both(tokens):
+        cache = empty_cache(model.config, len(tokens), 9, model.dtype, model.scan)
+        caches = (None, cache)
+        return [model.apply(variables, tokens, None, c, method="hidden").x for c in caches]
+
+    clean, cached = both(cases.tokens(2, 4))
+    np.testing.assert_allclose(cached, clean, atol=1e-5)
 
 
 def drawn(key, logits):

@@ -183,7 +183,7 @@ def test_a_cut_or_missing_file_is_refused(tmp_path):
     written = write_gguf(tmp_path / "whole.gguf", "llama").read_bytes()
     for length in (len(written) - 100, len(written) // 2, 30, 0):
         (tmp_path / "cut.gguf").write_bytes(written[:length])
-        with pytest.raises(UserError, match="no whole GGUF file"):
+        with pytest.raises(UserError, match="not a complete GGUF file"):
             load_gguf(tmp_path / "cut.gguf")
     with pytest.raises(UserError, match="there is no file"):
         load_gguf(tmp_path / "nowhere.gguf")
@@ -199,6 +199,12 @@ def test_a_gguf_file_that_does_not_fit_is_refused(tmp_path):
         load_gguf(path)
     write_gguf(path, "llama", extra=[("blk.0.odd.weight", np.ones((2, 2), np.float32))])
     with pytest.raises(UserError, match=r"holds the tensor 'blk.0.odd.weight'"):
+        load_gguf(path)
+    write_gguf(path, "llama")
+    reader = gguf.GGUFReader(path, "r+")
+    reader.tensors[0].field.parts[4][0] = 99  # the field with the number of the quantisation
+    reader.data.flush()
+    with pytest.raises(UserError, match=r"quantisation that .* gguf does not know .*99"):
         load_gguf(path)
 
 

@@ -1,5 +1,6 @@
 """Tests that a run that is stopped at any moment and started again ends in the same bits."""
 
+import gc
 import json
 import os
 import pathlib
@@ -180,6 +181,29 @@ def test_a_second_signal_stops_at_once(monkeypatch):
     assert (stop.status, exits) == (143, [])
     stop._handle(signal.SIGINT, None)
     assert exits == [130]
+
+
+def test_a_signal_within_a_callback_of_the_garbage_collector_ends_the_process():
+    """Python discards what such a callback raises. Fails if the signal is then forgotten."""
+
+    def once(phase, info):
+        gc.callbacks.remove(once)
+        signal.raise_signal(signal.SIGTERM)
+
+    def wait():
+        gc.callbacks.append(once)
+        gc.collect()
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    stop = Stop()
+    stop.install()
+    try:
+        with pytest.raises(SystemExit) as caught:
+            wait()
+    finally:
+        stop.restore()
+    assert caught.value.code == 143
 
 
 def test_a_signal_outside_training_ends_the_process():

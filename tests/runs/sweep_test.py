@@ -72,6 +72,7 @@ SWEPT = {
     "k": (lambda k: ae.TopK(8, k), "sweep active, as in TopK"),
     "signed k": (lambda k: ae.AbsTopK(8, k), "sweep active, as in AbsTopK"),
     "batch k": (lambda k: ae.BatchTopK(8, k), "give the largest k as slots"),
+    "latents": (ae.ReLU, "determines the shape of an array"),
 }
 
 

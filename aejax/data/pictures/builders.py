@@ -38,7 +38,7 @@ class Idx(NamedTuple):
     times: Mapping[str, int] = {}
 
     def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-        """Returns the data set, which tfds' builder prepares from examples that this class reads.
+        """Returns the data set, which the builder of tfds prepares from the examples read here.
 
         Args:
           name: the name of the data set in tfds.

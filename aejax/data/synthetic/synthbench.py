@@ -86,8 +86,8 @@ class SynthBench:
     def sae_lens(cls, features: int, size: int, seed: int = 0) -> SynthBench:
         """Returns the settings of `SyntheticModelConfig(features, size)` of SAELens 6.54.
 
-        Features are independent, in random directions, with magnitude 1, and a constant of norm 1
-        is added.
+        Features are active independently of each other, each with activation 1 along a random
+        direction. A constant vector of norm 1 is added to each token.
 
         Args:
           features: the number of features, G.

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
-from aejax.interop.programs.inline import evaluate
+from aejax.interop.programs.inline import bind, evaluate
 from aejax.interop.programs.onnx_graph import rename, shorten
 from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
@@ -74,8 +74,8 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     except Exception as error:  # the converter raises errors of many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the {traced.name} of this model cannot be written as ONNX, because jax2onnx does "
-            f"not convert one of its operations ({reason}): export it as StableHLO"
+            f"the part {traced.name} of this model cannot be written as ONNX, because jax2onnx "
+            f"does not convert one of its operations ({reason}): export it as StableHLO"
         ) from error
     renamed = dict(zip((value.name for value in model.graph.input), order, strict=True))
     renamed |= dict(zip((value.name for value in model.graph.output), names, strict=True))
@@ -120,6 +120,11 @@ def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
         # onnxruntime refuses a Reshape whose sizes contain both a symbol and a 0.
         full = [array for array in given if array.size]
         result = jax.lax.concatenate(full, params["dimension"]) if full else None
+    elif name == "conv_general_dilated" and max(params["lhs_dilation"], default=1) > 1:
+        # jax2onnx converts a transposed convolution as if its input were not dilated.
+        images = _dilated(given[0], params["lhs_dilation"], params["dimension_numbers"].lhs_spec)
+        ones = (1,) * len(params["lhs_dilation"])
+        result = bind(equation, [images, given[1]], lhs_dilation=ones)[0]
     elif name == "stack":
         axis = params.get("axis", params.get("dimension"))
         result = jax.lax.concatenate([jax.lax.expand_dims(v, (axis,)) for v in given], axis)
@@ -160,6 +165,19 @@ def _padded(values: Array, filling: Array, sides: Any) -> Array:
     return values
 
 
+def _dilated(images: Array, steps: Sequence[int], spec: Sequence[int]) -> Array:
+    """Puts zeros between the entries of each spatial axis, step - 1 of them; spec is as in jax."""
+    for step, axis in zip(steps, spec[2:], strict=True):
+        shape = images.shape
+        sides = [(0, step - 1 if i == axis + 1 else 0, 0) for i in range(len(shape) + 1)]
+        zero = jnp.zeros((), images.dtype)
+        filled = jax.lax.pad(jax.lax.expand_dims(images, (axis + 1,)), zero, sides)
+        size = shape[axis] * step
+        images = jax.lax.reshape(filled, (*shape[:axis], size, *shape[axis + 1 :]))
+        images = jax.lax.slice_in_dim(images, 0, size - step + 1, axis=axis)
+    return images
+
+
 def _is_one_row(given: list[Any], numbers: Any) -> bool:
     """Returns whether a scatter adds values to single elements of f32[1, m]."""
     whole = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0, 1)
@@ -167,7 +185,10 @@ def _is_one_row(given: list[Any], numbers: Any) -> bool:
 
 
 def _spread(row: Array, indices: Array, values: Array) -> Array:
-    """Adds values [1, k] at indices i32[1, k, 2] to f32[1, m], by comparing each with all m."""
+    """Adds values [1, k] to f32[1, m] at indices i32[1, k, 2], without a scatter.
+
+    Each index is compared with all m columns.
+    """
     columns = jax.lax.slice_in_dim(indices, 1, 2, axis=2)
     places = jax.lax.broadcasted_iota(columns.dtype, (1, 1, row.shape[1]), 2)
     chosen = jax.lax.eq(*jnp.broadcast_arrays(columns, places)).astype(row.dtype)

@@ -99,7 +99,7 @@ def by_rows(closed: ClosedJaxpr, arguments: list[Any]) -> list[Any]:
 
 
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Returns the results of an operation on rows, or None for one on shared arrays alone."""
+    """Returns an operation's results; None if it calls a function or reads no `Rows` at all."""
     if not any(isinstance(value, Rows) for value in given) or called(equation, given) is not None:
         return None
     changed = _changed(equation, given)

@@ -30,6 +30,6 @@ def stablehlo(traced: Traced, packed: Mapping[str, Packed]) -> bytes:
     except Exception as error:  # each operation of jax raises errors of its own kind
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the {traced.name} of this model cannot be exported, because jax has no "
+            f"the part {traced.name} of this model cannot be exported, because jax has no "
             f"portable form of one of its operations ({reason}): replace that operation"
         ) from error

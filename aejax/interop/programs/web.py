@@ -21,6 +21,7 @@ from aejax.files import file_sha256
 from aejax.interop.programs.onnx import onnx
 from aejax.interop.programs.program import Traced, mapped
 from aejax.interop.programs.weights import Packed
+from aejax.sound import Mel, mel_filterbank
 from aejax.types import Batch, Variables
 
 VERSION = "1.30.0"  # the version of onnxruntime-web (licence: MIT)
@@ -41,7 +42,9 @@ class Page(NamedTuple):
     runtime: str | os.PathLike[str]  # the folder with the files of onnxruntime-web
     title: str = "A decoder"
     names: Sequence[str] = ()  # names of the first examples, such as their labels
-    sound: int | None = None  # sample rate in Hz if the output is a sound, which is then playable
+    # If the output is a sound, which the page then plays: its sample rate in Hz, or for log-mel
+    # spectrograms f32[frames, bands] the `Mel` that computed them.
+    sound: int | Mel | None = None
 
 
 def web(
@@ -56,7 +59,7 @@ def web(
 
     Its sliders move the latents that vary most over the examples; for a sparse code, switches turn
     latents on and off. It also decodes 100 draws from the prior, and paths between the codes of two
-    examples.
+    examples. A decoder that reads a context gets that of one of the kept examples.
 
     Args:
       traced: the decoder as a program.
@@ -67,8 +70,8 @@ def web(
       page: the folder of onnxruntime-web, a title and names.
 
     Raises:
-      UserError: if there is no example, onnxruntime-web is missing or has another version, or the
-        latents of the model are not one vector.
+      UserError: if there is no example, onnxruntime-web is missing or has another version, the
+        latents of the model are not one vector, or the page cannot play the sound.
     """
     if page is None:
         raise UserError("a page runs on onnxruntime-web: give page=Page(runtime=its folder)")
@@ -78,14 +81,14 @@ def web(
     library, wasm = (_runtime(pathlib.Path(page.runtime), name) for name in (LIBRARY, WASM))
     content = _content(traced, packed, model, variables, example, page)
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    template = pathlib.Path(__file__).with_name("page.html").read_text()
     about = {"part": traced.name, **traced.facts}
     return (
-        string.Template(template)
+        string.Template(_beside("page.html"))
         .substitute(
             title=html.escape(page.title),
             text=html.escape(_words(content)),
             content=text,
+            sound=_beside("mel_sound.js") if content["mel"] else "",
             library=_zipped(library),
             wasm=_zipped(wasm),
             program=_zipped(onnx(traced, packed, about)),
@@ -99,9 +102,11 @@ def _check(traced: Traced) -> None:
         raise UserError(
             f"a page runs a decoder, but the part is {traced.name}: choose the part decoder"
         )
-    if "context" in traced.inputs:
+    context = traced.inputs.get("context")
+    if context is not None and context.dtype != np.float32:
         raise UserError(
-            "a page has no control for a context, which this decoder reads: export it as ONNX"
+            f"a page takes contexts of float32, but this decoder reads one of {context.dtype}: "
+            "export it as ONNX"
         )
     latent = traced.inputs.get("z")
     if latent is None or len(latent.shape) != 1 or latent.dtype != np.float32:
@@ -126,7 +131,8 @@ def _content(
     order = np.argsort(-(np.abs(codes).sum(axis=0) if sparse else codes.var(axis=0)))[:SHOWN]
     inputs = traced.inputs
     noise = inputs["noise"].shape[0] if "noise" in inputs else 0
-    given = {"z": codes, "noise": np.full((len(codes), noise), 0.5, np.float32)}
+    context = np.asarray(example.context, np.float32) if "context" in inputs else None
+    given = {"z": codes, "noise": np.full((len(codes), noise), 0.5, np.float32), "context": context}
     given = {name: value for name, value in given.items() if name in inputs}
     mean = np.asarray(jax.jit(mapped(traced, packed))(given)["mean"])
     event = list(mean.shape[1:])
@@ -138,7 +144,8 @@ def _content(
         "noise": noise,
         "event": event,
         "media": _media(event, page.sound),
-        "rate": page.sound,
+        "rate": page.sound.rate if isinstance(page.sound, Mel) else page.sound,
+        "mel": _mel(page.sound, event) if isinstance(page.sound, Mel) else None,
         "low": float(shown.min()),
         "high": float(max(shown.max(), shown.min() + 1e-6)),
         "sparse": bool(sparse),
@@ -147,10 +154,46 @@ def _content(
             {"name": name, "index": np.flatnonzero(code).tolist(), "value": _short(code[code != 0])}
             for name, code in zip(names, codes, strict=False)
         ],
+        "context": [] if context is None else list(context.shape[1:]),
+        "contexts": [] if context is None else [_short(row.ravel()) for row in context[:KEPT]],
     }
 
 
-def _media(event: list[int], sound: int | None) -> str:
+def _mel(mel: Mel, event: list[int]) -> dict[str, Any]:
+    """Returns the numbers with which the page turns a log-mel spectrogram into a sound.
+
+    Raises:
+      UserError: if the decoder computes no spectrogram with such bands, or a frame's size is not a
+        power of two.
+    """
+    if event not in ([*event[:1], mel.bands], [*event[:1], mel.bands, 1]):
+        raise UserError(
+            f"the decoder computes arrays of shape {tuple(event)}, which are no spectrograms of "
+            f"{mel.bands} bands: give Page a sound that describes them"
+        )
+    if mel.size & (mel.size - 1):
+        raise UserError(
+            f"a page plays spectrograms whose frames have a power of two as their size, but these "
+            f"have {mel.size} samples: give Page no sound"
+        )
+    filters = mel_filterbank(mel.rate, mel.size, mel.bands).astype(np.float32)
+    bands = [np.flatnonzero(row) for row in filters]
+    return {
+        "size": mel.size,
+        "hop": mel.hop,
+        "bands": mel.bands,
+        "floor": mel.floor,
+        "largest": float((filters.T @ filters).max()),
+        "filters": [
+            {"first": int(band[0]), "weights": _short(row[band[0] : band[-1] + 1])}
+            for band, row in zip(bands, filters, strict=True)
+        ],
+    }
+
+
+def _media(event: list[int], sound: int | Mel | None) -> str:
+    if isinstance(sound, Mel):
+        return "spectrogram"
     if sound is not None:
         return "curve"
     picture = len(event) == 2 or (len(event) == 3 and event[-1] in (1, 3))
@@ -175,6 +218,10 @@ def _short(values: np.ndarray) -> list[float]:
 def _words(content: Mapping[str, Any]) -> str:
     control = "Switches turn latents on and off" if content["sparse"] else "Sliders move latents"
     return f"{control}; the decoder answers at once."
+
+
+def _beside(name: str) -> str:
+    return pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _runtime(folder: pathlib.Path, name: str) -> bytes:

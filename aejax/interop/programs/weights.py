@@ -16,6 +16,8 @@ from aejax.errors import UserError
 from aejax.types import Array
 
 Stored: TypeAlias = Literal["float32", "bfloat16", "int8"]
+# How the names of weights begin; arrays with other names, such as batch_stats.NAME, are statistics.
+WEIGHTS = ("params.", "plain.", "own.")
 LEAST = 64  # matrices with fewer entries than this are not rounded
 
 
@@ -29,11 +31,11 @@ class Packed(NamedTuple):
 def pack(weights: Mapping[str, Any], stored: Stored) -> dict[str, Packed]:
     """Returns name -> the array as it is stored; only matrices are rounded.
 
-    Vectors, integers and running statistics (the collection `memory`) are not rounded: they are
-    small, and rounding them would lose the most accuracy.
+    Vectors, integers and running statistics (the collections other than `params`) are not rounded:
+    they are small, and rounding them would lose the most accuracy.
 
     Args:
-      weights: name -> array; the names of statistics begin with "memory.".
+      weights: name -> array; the name begins with that of its collection, such as "params.".
       stored: how matrices are stored.
 
     Raises:
@@ -56,7 +58,7 @@ def unpack(packed: Mapping[str, Packed]) -> dict[str, Array | np.ndarray]:
 
 def _packed(name: str, array: np.ndarray, stored: Stored) -> Packed:
     matrix = array.dtype == np.float32 and array.ndim >= 2 and array.size >= LEAST
-    if stored == "float32" or not matrix or name.startswith("memory."):
+    if stored == "float32" or not matrix or not name.startswith(WEIGHTS):
         return Packed(array)
     if stored == "bfloat16":
         return Packed(array.astype(jnp.bfloat16))

@@ -157,7 +157,7 @@ def test_standardised_starts_from_the_exact_moments_of_the_store(store, tmp_path
     np.testing.assert_allclose(
         held.moments["target"][0].mean, held.arrays["x"].mean(0, dtype=np.float64), rtol=1e-6
     )
-    with pytest.raises(ae.UserError, match="do not determine the scaling expected_norm"):
+    with pytest.raises(ae.UserError, match="the scaling expected_norm cannot be computed"):
         ae.standardised(train, ae.initialise.expected_norm)
 
 
@@ -188,7 +188,7 @@ def test_a_transcoder_that_subtracts_its_outputs_bias_is_refused(store):
     learner = ae.learner(made, ae.sparse(), optax.adam(1e-2))
     learner = learner._replace(step=jax.jit(learner.step))
     state = jax.jit(learner.init)(jax.random.key(0), batches[0])
-    with pytest.raises(ae.UserError, match="give a transcoder subtract_bias=False"):
+    with pytest.raises(ae.UserError, match="bottleneck of a transcoder subtract_bias=False"):
         ae.loop(learner, state, batches, steps=2)
     next(ae.loop(learner, state, TokenBatches(store.split("in"), size=16), steps=2, progress=False))
     wide = made.clone(decoder=ae.nets.Dictionary(D + 2))

@@ -38,14 +38,28 @@ CASES = {
         {"l0": 0.05},
     ),
     "matryoshka": ("MatryoshkaBatchTopK", {"k": 4.5, "matryoshka_widths": [6, 16, LATENTS]}, {}),
+    "matching_pursuit": ("MatchingPursuit", {"residual_threshold": 0.8, "max_iterations": 6}, {}),
 }
 JUMP = {"jumprelu_bandwidth": 0.2}
-OWN = {"Gated": ("b_gate", "b_mag", "r_mag"), "JumpReLU": ("b_enc", "threshold")}
+OWN = {
+    "Gated": ("W_enc", "b_gate", "b_mag", "r_mag"),
+    "JumpReLU": ("W_enc", "b_enc", "threshold"),
+    "MatchingPursuit": (),
+}
 
 
-def names(case):
-    """Returns the names of a case's tensors."""
-    return ("W_enc", "W_dec", "b_dec", *OWN.get(CASES[case][0], ("b_enc",)))
+def weights(case, arrays):
+    """Returns name -> the initial value of each of a case's tensors.
+
+    The atoms of matching pursuit have norm 1, because a step along a longer one would overshoot.
+    """
+    kind = CASES[case][0]
+    names = ("W_dec", "b_dec", *OWN.get(kind, ("W_enc", "b_enc")))
+    found = {name: arrays[name] for name in names}
+    if kind == "MatchingPursuit":
+        norms = np.linalg.norm(found["W_dec"], axis=1, keepdims=True)
+        found["W_dec"] = (found["W_dec"] / norms).astype(np.float32)
+    return found
 
 
 def batch(arrays, step):
@@ -92,6 +106,8 @@ class Peer:
         kind, config, coefficients = CASES[case]
         own = JUMP if kind == "JumpReLU" else {}
         module = getattr(saes, f"{kind}TrainingSAEConfig")
+        if kind == "MatchingPursuit":
+            own = {"decoder_init_norm": 1.0}  # it warns of any other norm
         made = module(d_in=SIZE, d_sae=LATENTS, dtype="float32", device="cpu", **own, **config)
         self.sae = getattr(saes, f"{kind}TrainingSAE")(made)
         self.coefficients = coefficients
@@ -99,8 +115,8 @@ class Peer:
         self.age = torch.zeros(LATENTS)
         self.age[torch.as_tensor(DEAD)] = 1000
         with torch.no_grad():
-            for name in names(case):
-                getattr(self.sae, name).copy_(torch.from_numpy(arrays[name]))
+            for name, value in weights(case, arrays).items():
+                getattr(self.sae, name).copy_(torch.from_numpy(value))
         if kind == "JumpReLU":
             self.logarithm = self.sae.threshold.detach().log().requires_grad_()
             del self.sae._parameters["threshold"]
