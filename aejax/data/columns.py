@@ -97,7 +97,7 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
             "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
         )
     array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
-    if array.dtype == object:
+    if array.dtype == object and array.ndim:
         absent = np.asarray([_absent(value) for value in array.ravel()], bool).reshape(array.shape)
         array = np.where(absent, np.nan, array)
         if text and all(isinstance(value, str) for value in array[~absent]):
