@@ -170,6 +170,8 @@ def scale_of(x: np.ndarray, scale: float | None) -> float:
     If the bytes are divided by 255 although that was not asked for, a message on stderr says so.
     """
     if scale is not None or x.dtype != np.uint8 or not are_pictures(x.shape):
+        if scale is None and x.dtype == np.uint8 and x.ndim == 4:
+            tell(f"x holds bytes of shape {x.shape}, which stay integers: give scale=255 to divide")
         return 1.0 if scale is None else scale
     tell(
         f"x holds bytes of shape {x.shape}, which look like pictures, so they are divided by 255: "
