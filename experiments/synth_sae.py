@@ -3,7 +3,7 @@
     python -m experiments synth-sae
     python -m experiments peers runs/synth-sae --peer-python PATH   # with sae-lens and torch
 
-The data is that of a reduced SynthSAEBench with 512 features in 64 dimensions, 5.9 of which are
+The data is that of a reduced SynthSAEBench with 512 features in 64 dimensions, 6.5 of which are
 active in a token on average; it is read from an activation store. Dictionaries have 256 latents.
 Each type is trained for three numbers of active latents, and these models are trained in one
 compiled program on the same tokens, for all seeds (three by default; the table of README.md has
