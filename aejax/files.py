@@ -15,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -64,6 +65,30 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     finally:
         neighbour.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def remove_leftovers(path: pathlib.Path) -> None:
+    """Removes the temporary files of `path` that processes left behind when they were killed.
+
+    Raises:
+      UserError: if the folder cannot be written.
+    """
+    named = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})\.tmp")
+    with writing(path.parent):
+        for neighbour in path.parent.iterdir():
+            found = named.fullmatch(neighbour.name)
+            if found is not None and not _alive(int(found[1])):
+                neighbour.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it belongs to another user
+        return True
+    return True
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from aejax.errors import UserError
-from aejax.files import write_bytes, writing
+from aejax.files import remove_leftovers, write_bytes, writing
 from aejax.interop.programs import parts
 from aejax.interop.programs.onnx import onnx
 from aejax.interop.programs.program import Program, Traced, trace
@@ -76,7 +76,8 @@ def export(
 
     Raises:
       UserError: if the part, the ending or the weights are unknown, a package is missing, the model
-        has no such part, or an operation cannot be exported. Nothing is written then.
+        has no such part, an operation cannot be exported, or an ONNX program does not compute what
+        the model does (which is checked if onnxruntime is installed). Nothing is written then.
     """
     path = pathlib.Path(path)
     if path.suffix not in ENDINGS:
@@ -99,6 +100,7 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
     # `path` is written last: if it exists, the files that belong to it exist too.
     for name, content in reversed(files.items()):
+        remove_leftovers(path.with_name(name))
         write_bytes(path.with_name(name), content)
     return [path.with_name(name) for name in files]
 

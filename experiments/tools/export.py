@@ -75,6 +75,8 @@ def command(
             "a page runs on onnxruntime-web: give --runtime its folder, which `python -m "
             "experiments fetch-onnxruntime-web FOLDER` makes"
         )
+    if runtime is not None and format != "web":
+        raise UserError(f"--runtime is for --format web, but the format is {format}: leave it out")
     model, variables, config = ae.load(run_dir, seed=member)
     example, labels, threshold = None, (), None
     if reads or format == "web" or (part == "decoder" and _needs_context(model, variables)):

@@ -233,6 +233,7 @@ def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, caps
         (("--flagged", 0.1), "--flagged is 0.1 for the part decoder"),
         (("--part", "dictionary"), "only a linear dictionary has plain weights"),
         (("--format", "web"), "give --runtime its folder"),
+        (("--runtime", tmp_path), "--runtime is for --format web, but the format is stablehlo"),
         (("--format", "coreml"), "coreml"),
     ):
         status, said = main(capsys, "export", finished[0], "--out", tmp_path / "bad", *flags)

@@ -15,7 +15,7 @@ from scipy import special
 import aejax as ae
 from aejax import interop
 from aejax.errors import UserError
-from aejax.interop.programs import noise, parts, web
+from aejax.interop.programs import noise, onnx, onnx_check, parts, web
 from aejax.interop.programs.program import trace
 from aejax.interop.programs.weights import pack, unpack
 from aejax.normal import mean_and_log_std
@@ -137,22 +137,23 @@ def test_noise_stands_for_the_draws_of_jax_random():
 def test_a_score_and_its_threshold_travel_inside(vae, tmp_path):
     """Fails if the score leaves out the rate, or the threshold is compared the wrong way round."""
     model, variables = vae
-    path = interop.export(
-        model, variables, tmp_path / "all.stablehlo", part="all", example=BATCH, threshold=50.0
-    )[0]
-    found = again(path, {"x": X})
     bound = model.bind(variables)
     forward = bound(BATCH)
     q = forward.code
     rate = 0.5 * (q.mean**2 + jnp.exp(2 * q.log_std) - 1 - 2 * q.log_std).sum(-1)
     logits = np.asarray(forward.prediction, np.float64)
-    error = -(X * logits - np.logaddexp(0, logits)).sum((1, 2, 3))
-    np.testing.assert_allclose(found["score"], error + rate, rtol=1e-5)
+    scores = -(X * logits - np.logaddexp(0, logits)).sum((1, 2, 3)) + np.asarray(rate)
+    limit = float(np.sort(scores)[1:3].mean())
+    path = interop.export(
+        model, variables, tmp_path / "all.stablehlo", part="all", example=BATCH, threshold=limit
+    )[0]
+    found = again(path, {"x": X})
+    np.testing.assert_allclose(found["score"], scores, rtol=1e-5)
     np.testing.assert_allclose(found["z"], q.mean, atol=1e-5)
     np.testing.assert_allclose(found["log_std"], q.log_std, atol=1e-5)
     np.testing.assert_allclose(found["mean"], bound.mean(forward.prediction), atol=1e-5)
-    np.testing.assert_array_equal(found["anomalous"], np.asarray(found["score"]) > 50.0)
-    assert found["threshold"] == 50.0
+    np.testing.assert_array_equal(found["anomalous"], scores > limit)
+    np.testing.assert_allclose(found["threshold"], limit, rtol=1e-6)
     path = interop.export(
         model,
         variables,
@@ -163,7 +164,9 @@ def test_a_score_and_its_threshold_travel_inside(vae, tmp_path):
     )[0]
     means = np.asarray(bound.mean(forward.prediction))
     wanted = 2.0 * np.square(X - means).sum((1, 2, 3))
-    np.testing.assert_allclose(again(path, {"x": X})["score"], wanted, rtol=1e-5)
+    found = again(path, {"x": X})
+    assert sorted(found) == ["log_std", "score", "z"]
+    np.testing.assert_allclose(found["score"], wanted, rtol=1e-5)
 
 
 def levels() -> ae.Autoencoder:
@@ -176,6 +179,14 @@ def levels() -> ae.Autoencoder:
         ae.priors.Levels((net((8,), (8,)),), ae.priors.Standard()),
         ae.likelihoods.Bernoulli(),
     )
+
+
+def upward() -> ae.Autoencoder:
+    """As above, but the posterior goes from the lower level to the upper one."""
+    net = ae.nets.MLP
+    bottleneck = ae.UpwardLevels((3, 4), (net((8,), (6,)),))
+    decoder = net((16,), kinds.EVENT)
+    return levels().clone(encoder=net((16,)), bottleneck=bottleneck, decoder=decoder)
 
 
 def test_a_hierarchy_has_an_input_for_each_level(tmp_path):
@@ -255,6 +266,20 @@ def test_weights_leave_with_a_table_of_names(vae, tmp_path):
     assert f"| `{name}` | int8 | [32, 64] |" in table.read_text()
 
 
+def test_a_program_exists_only_with_what_belongs_to_it(vae, tmp_path):
+    """Fails if the program is written first, or a process that was killed leaves files behind."""
+    pytest.importorskip("safetensors")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [tmp_path / f".a.md.{process}.tmp" for process in (dead.pid, 1)]
+    for path in left:
+        path.touch()
+    (tmp_path / "a.md").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*a\.md"):
+        interop.export(*vae, tmp_path / "a.safetensors")
+    assert sorted(tmp_path.iterdir()) == [left[1], tmp_path / "a.md"]
+
+
 OTHERS = {
     "an ending": ({"path": "a.pt"}, "ends in one of .stablehlo"),
     "a part": ({"part": "prior"}, "there is no part 'prior': choose one of decoder"),
@@ -317,6 +342,7 @@ ONNX = {
     "topk": (lambda: kinds.scaled(ae.TopK(32, 3)), ("decoder", "dictionary")),
     "jumprelu": (lambda: kinds.scaled(ae.JumpReLU(32)), ("dictionary",)),
     "levels": (levels, ("decoder", "all")),
+    "upward": (upward, ("decoder", "encoder", "all")),
 }
 
 
@@ -392,6 +418,39 @@ def test_the_mean_of_a_pixelcnn_is_that_of_each_example_alone(tmp_path):
     pytest.importorskip("jax2onnx")
     with pytest.raises(UserError, match="random_seed, which draws"):
         interop.export(model, variables, tmp_path / "a.onnx", outputs=("mean",))
+
+
+def test_one_wrong_row_of_a_picture_is_a_fault_and_one_switched_bit_is_none():
+    """Fails if differences are averaged over a picture, or a shape is not compared."""
+    wanted = np.full((2, 28, 28, 1), -3.0, np.float32)
+    row, bit, lost = wanted.copy(), wanted.copy(), wanted.copy()
+    row[0, 0], bit[0, 0, 0], lost[0, 0] = -3.02, 1.0, np.nan
+    assert onnx_check._fault(wanted, wanted) is None
+    assert onnx_check._fault(bit, wanted) is None
+    said = onnx_check._fault(row, wanted)
+    assert said == "differs from the model's by up to 0.0067, where 0.001 is allowed"
+    assert "up to nan" in str(onnx_check._fault(lost, wanted))
+    assert onnx_check._fault(wanted[:, 1:], wanted) == (
+        "has the shape (2, 27, 28, 1) instead of (2, 28, 28, 1)"
+    )
+
+
+@pytest.mark.slow
+def test_a_wrong_onnx_file_is_refused(tmp_path, monkeypatch):
+    """With two mutants of the conversion: other draws, and convolutions of undilated inputs."""
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    model = kinds.variational().clone(decoder=Transposed())
+    variables = started(model)
+    for name, mutant, output, words in (
+        ("CENTRAL", (0.0, 1.0), "draw", "output draw differs from the model's by up to"),
+        ("_dilated", lambda images, *_: images, "mean", "output mean has the shape|does not run"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(onnx, name, mutant)
+            with pytest.raises(UserError, match=words):
+                interop.export(model, variables, tmp_path / "a.onnx", outputs=(output,))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr
 
 from aejax.errors import UserError
 from aejax.interop.programs.inline import bind, evaluate
+from aejax.interop.programs.onnx_check import check
 from aejax.interop.programs.onnx_graph import rename, shorten
 from aejax.interop.programs.program import Traced, batched, mapped
 from aejax.interop.programs.weights import Packed
@@ -53,10 +54,12 @@ TAIL = (  # the coefficients of the polynomial in sqrt(w) - 3, for larger w
 def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
     """Returns a program as the bytes of one .onnx file, which includes the weights.
 
-    The file's inputs and outputs have the program's names; their first axis is called B.
+    The file's inputs and outputs have the program's names; their first axis is called B. If
+    onnxruntime is installed, the file is run once and compared with the program.
 
     Raises:
-      UserError: if jax2onnx is not installed, or an operation has no form in ONNX.
+      UserError: if jax2onnx is not installed, an operation has no form in ONNX, or the file does
+        not compute what the program does.
     """
     converter = needs("jax2onnx", "exporting ONNX")
     order, names = list(traced.inputs), list(traced.outputs)
@@ -84,7 +87,9 @@ def onnx(traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str])
     for key, text in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, text
-    return model.SerializeToString()
+    content = model.SerializeToString()
+    check(content, traced, packed)
+    return content
 
 
 def _simplified(traced: Traced) -> Traced:
