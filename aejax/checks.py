@@ -41,9 +41,10 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
 
 def check_is_key(key: Any) -> None:
     """Raises UserError unless `key` is a random key."""
-    raw = getattr(key, "dtype", None) == "uint32" and key.ndim > 0
-    typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
-    if not (raw or typed):
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (
+        jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == "uint32" and key.ndim)
+    ):
         raise UserError(f"the key is {key!r}, which is no random key: give jax.random.key(seed)")
 
 

@@ -61,8 +61,12 @@ def as_batch(data: Any) -> Batch:
     return marked(data)
 
 
-def numbers(data: Any) -> Any:
+def numbers(data: Any, pictures: bool = True) -> Any:
     """Returns data as an array [N, ...] of numbers; a traced array is returned unchanged.
+
+    Args:
+      data: the data.
+      pictures: whether the data may be pictures, of which some are refused.
 
     Raises:
       UserError: if the data is not numeric, has fewer than two axes, or looks like pictures of
@@ -78,12 +82,12 @@ def numbers(data: Any) -> Any:
             f"the model cannot read data of {what}: give an array [N, ...] of numbers, a Batch or "
             "a split, as in train, validation, test = ae.data.arrays(x)"
         )
-    if values.dtype == np.uint8 and are_pictures(values.shape):
+    if pictures and values.dtype == np.uint8 and are_pictures(values.shape):
         raise UserError(
             f"x holds bytes of shape {values.shape}, which look like pictures, and training may "
             "have divided them by 255: give ae.data.rows(x, like=train), which scales them as train"
         )
-    if channels_first(values.shape):
+    if pictures and channels_first(values.shape):
         raise UserError(
             f"x has shape {values.shape}, which looks like pictures with the {values.shape[1]} "
             "channels first: give ae.data.rows(x, like=train), or numpy.moveaxis(x, 1, -1)"

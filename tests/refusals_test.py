@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 import aejax as ae
@@ -63,7 +65,79 @@ def another_event():
     model.apply(model.init(KEY, ae.Batch(x, x)), ae.Batch(wide, wide), method="encode")
 
 
+def parts(**given):
+    """A learner of the smallest VAE, with some of its arguments replaced."""
+    model = ae.Autoencoder(
+        ae.nets.MLP(()), ae.Gaussian(1), ae.nets.MLP((), shape=2), ae.priors.Standard()
+    )
+    model = model.clone(likelihood=ae.likelihoods.Gaussian(), **given.pop("model", {}))
+    options = {"objective": ae.elbo(), "tx": optax.sgd(0.1), **given}
+    return ae.learner(model, **options)
+
+
+def started(learner, key=KEY, shape=(3, 2)):
+    x = jnp.zeros(shape)
+    jax.eval_shape(learner.init, key, ae.Batch(x, x))
+
+
+class HalfCode(NamedTuple):
+    """Has no `latent`."""
+
+    z: jax.Array
+
+    def log_q(self, stick=False):
+        return self.z[:, 0]
+
+
+class Half(ae.contracts.VectorBottleneck):
+    """Returns a code without `latent`."""
+
+    def __call__(self, features, key, given=ae.contracts.NOTHING):
+        return HalfCode(features[:, : self.latents])  # pyright: ignore[reportReturnType]
+
+
+def half_a_code():
+    started(parts(model={"bottleneck": Half(1)}, objective=ae.elbo(rate=ae.losses.rate())))
+
+
+def evaluated_batchnorm():
+    encoder = nn.Sequential([nn.BatchNorm(use_running_average=False)])
+    learner = parts(model={"encoder": encoder})
+    x = jnp.zeros((3, 2))
+    variables = learner.variables(jax.eval_shape(learner.init, KEY, ae.Batch(x, x)))
+    jax.eval_shape(learner.evaluate, variables, ae.Batch(x, x), KEY, 0)
+
+
+def flat_for_maps():
+    ae.nets.SpatialDecoder((8, 8, 3)).init(KEY, jnp.zeros((2, 8)))
+
+
+def bytes_alone():
+    kinds.convolutional().posterior(np.zeros((2, 8, 8), np.uint8))
+
+
+def turned_alone():
+    kinds.convolutional().posterior(np.zeros((2, 3, 8, 8), np.float32))
+
+
 REFUSED = {
+    "bound": (lambda: parts(bound=ae.bounds.miwae), "which is no Bound: give one such as"),
+    "objective": (lambda: parts(objective=ae.elbo), "call the function that makes one, as in ae"),
+    "term": (
+        lambda: parts(objective={"mmd": (1.0, ae.losses.mmd)}),
+        "the term 'mmd' cannot be called with (model, forward), as too many positional arguments",
+    ),
+    "half-draws": (lambda: parts(draws=5.0), "draws is 5.0, the number of codes"),
+    "key": (lambda: parts().init(0, None), "the key is 0, which is no random key"),
+    "seeds-axis": (
+        lambda: started(ae.seeds(parts(), 4), shape=(4, 3, 2)),
+        "the batch has a first axis of 4, as many as there are seeds",
+    ),
+    "code": (half_a_code, "HalfCode has no latent: define it"),
+    "batchnorm": (evaluated_batchnorm, "updates its running averages in evaluation too"),
+    "maps": (flat_for_maps, "SpatialDecoder needs maps [B, height, width, channels], but z has"),
+    "bytes": (bytes_alone, "x holds bytes of shape (2, 8, 8), which look like pictures"),
+    "turned": (turned_alone, "looks like pictures with the 3 channels first"),
     "rank": (
         pictures_without_channels,
         "the encoder Conv returns shape (2, 16) for x of shape (8, 28, 28), whose first axis is "

@@ -97,7 +97,7 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
             "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
         )
     array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
-    if array.dtype == object:
+    if array.dtype == object and array.ndim:
         absent = np.asarray([_absent(value) for value in array.ravel()], bool).reshape(array.shape)
         array = np.where(absent, np.nan, array)
         if text and all(isinstance(value, str) for value in array[~absent]):
@@ -170,6 +170,8 @@ def scale_of(x: np.ndarray, scale: float | None) -> float:
     If the bytes are divided by 255 although that was not asked for, a message on stderr says so.
     """
     if scale is not None or x.dtype != np.uint8 or not are_pictures(x.shape):
+        if scale is None and x.dtype == np.uint8 and x.ndim == 4:
+            tell(f"x holds bytes of shape {x.shape}, which stay integers: give scale=255 to divide")
         return 1.0 if scale is None else scale
     tell(
         f"x holds bytes of shape {x.shape}, which look like pictures, so they are divided by 255: "

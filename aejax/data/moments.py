@@ -45,9 +45,10 @@ def with_rows(moments: Moments, rows: np.ndarray) -> Moments:
     """Updates moments with further rows [n, d], of any float dtype, and returns the new ones."""
     for start in range(0, len(rows), ROWS):
         x = rows[start : start + ROWS].astype(np.float64)
+        norms = float(np.sum(np.sqrt(np.einsum("nd,nd->n", x, x))))
         mean = x.mean(axis=0)
-        squares = float(np.sum(np.square(x - mean)))
-        norms = float(np.sum(np.linalg.norm(x, axis=1)))
+        x -= mean
+        squares = float(np.einsum("nd,nd->", x, x))
         moments = merged(moments, Moments(len(x), mean, squares, norms))
     return moments
 

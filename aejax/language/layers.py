@@ -125,29 +125,31 @@ class Attention(nn.Module):
             q, k = Norm(c.epsilon, name="query_norm")(q), Norm(c.epsilon, name="key_norm")(k)
         rope = scene.rope[local]
         q, k = rotated(q, rope), rotated(k, rope)
+        # The products run over the K * B pairs of a key head and a text: [K * B, rows, h].
         q, k, v = (
-            x.transpose(0, 2, 3, 1, 4).reshape(B, c.kv_heads, -1, c.head_size) for x in (q, k, v)
+            x.transpose(2, 0, 3, 1, 4).reshape(c.kv_heads * B, -1, c.head_size) for x in (q, k, v)
         )
-        order = "bksh"
+        order = "nsh"
         if kept is not None:
             assert scene.used is not None
             used = scene.used
             # A product with few queries is fastest if the slots are the last axis of the keys.
-            order, k = "bkhs", k.swapaxes(2, 3)
-            k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), (0, 0, 0, used))
-            v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), (0, 0, used, 0))
+            order, k = "nhs", k.swapaxes(1, 2)
+            k = jax.lax.dynamic_update_slice(kept[0], k.astype(kept[0].dtype), (0, 0, used))
+            v = jax.lax.dynamic_update_slice(kept[1], v.astype(kept[1].dtype), (0, used, 0))
             # Without the barrier XLA fuses this write with each of its readers and, for each of
             # them, copies the whole cache in every pass.
             k, v = kept = jax.lax.optimization_barrier((k, v))
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
         how: Any = {"preferred_element_type": jnp.float32}
-        scores = jnp.einsum(f"bkqh,{order}->bkqs", q, k, **how) * scale
-        scores = scores.reshape(B, c.heads, P, -1)
+        scores = jnp.einsum(f"nqh,{order}->nqs", q, k, **how) * scale
+        scores = scores.reshape(c.kv_heads, B, G, P, -1).swapaxes(0, 1).reshape(B, c.heads, P, -1)
         seen = visible(scene, local, c.window)[:, None]
         pattern = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min))
         pattern = tap("attn_pattern", pattern).astype(self.dtype)
-        mixed = pattern.reshape(B, c.kv_heads, -1, pattern.shape[-1]) @ v
-        mixed = mixed.reshape(B, c.heads, P, -1).transpose(0, 2, 1, 3).reshape(B, P, -1)
+        pattern = pattern.reshape(B, c.kv_heads, G * P, -1).swapaxes(0, 1)
+        mixed = pattern.reshape(c.kv_heads * B, G * P, -1) @ v
+        mixed = mixed.reshape(c.kv_heads, B, G, P, -1).transpose(1, 3, 0, 2, 4).reshape(B, P, -1)
         return Dense(c.size, self.dtype, name="out")(mixed), kept
 
 

@@ -52,8 +52,8 @@ language_rules: Sequence[tuple[str, PartitionSpec]] = (
 class Cache(NamedTuple):
     """The keys and values of the tokens so far."""
 
-    keys: Any  # one f[B, K, h, S] for each block; if blocks are scanned, f[layers, B, K, h, S]
-    values: Any  # one f[B, K, S, h] for each block; if blocks are scanned, f[layers, B, K, S, h]
+    keys: Any  # one f[K * B, h, S] for each block; if blocks are scanned, f[layers, K * B, h, S]
+    values: Any  # one f[K * B, S, h] for each block; if blocks are scanned, f[layers, K * B, S, h]
     position: Array  # i32[B, S], the position of the token in each slot; -1 if the slot is empty
     used: Array  # i32[], the number of slots that are written
 
@@ -221,7 +221,9 @@ def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) 
     """Returns an empty cache with `slots` slots for tokens of each of `texts` texts."""
 
     def empty(*shape: int) -> Any:
-        shape = texts, config.kv_heads, *shape
+        # An axis of the texts alone would have length 1 for a single text. XLA drops such axes, and
+        # then copies the whole cache in every pass.
+        shape = config.kv_heads * texts, *shape
         if scan:
             return jnp.zeros((config.layers, *shape), dtype)
         return tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))

@@ -141,7 +141,7 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
         name = f"the {role} {type(part).__name__}"
         shapes = re.findall(r"\([\d, ]*\)", str(error))
         wanted, held = shapes if len(shapes) == 2 else ("another shape", "its own")
-        if held.replace(" ", "").endswith(wanted.replace(" ", "").lstrip("(")) and held != wanted:
+        if _sizes(held)[1:] == _sizes(wanted) != []:
             raise UserError(
                 f"{name} has parameters of shape {held} in place of {wanted}, which are the "
                 "parameters of several seeds: choose one of them, as in load(folder, seed=0)"
@@ -156,13 +156,18 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
 
 def _advice(wanted: str, held: str, context: Any) -> str:
     """Returns what to do about parameters of the shape `held` in place of `wanted`."""
-    rows = [[int(size) for size in re.findall(r"\d+", shape)] for shape in (wanted, held)]
+    rows = [_sizes(wanted), _sizes(held)]
     if context is None and all(rows) and rows[0][1:] == rows[1][1:] and rows[1] > rows[0]:
         return (
             f"give the context, of {rows[1][0] - rows[0][0]} columns, if the model was initialised "
             "with one, or else values of the size with which it was initialised"
         )
     return "give values and context of the shapes with which the model was initialised"
+
+
+def _sizes(shape: str) -> list[int]:
+    """Returns the sizes in the text of a shape, such as [8, 4] of "(8, 4)"."""
+    return [int(size) for size in re.findall(r"\d+", shape)]
 
 
 def _shapes(values: Any) -> str:

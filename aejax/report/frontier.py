@@ -75,11 +75,12 @@ def frontier_section(
         {n: {c: points(rows, n) for c, rows in group.items()} for n in names}
         for group in (codes, peers)
     )
+    stretch = " Unexplained variance is on a logarithmic axis." if STRETCHED in names else ""
     hollow = " Hollow marks are codes that another library trained on this data." if peers else ""
     picture = Picture(
         "frontier",
         "Each line is one code at several numbers of active latents (L0, on test examples). Bars "
-        f"are standard errors over seeds. Up and to the left is better.{hollow}"
+        f"are standard errors over seeds. Up and to the left is better.{stretch}{hollow}"
         f"{_beyond(own)}",
         partial(frontier, panels=own, peers=others),
     )

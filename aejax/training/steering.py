@@ -31,8 +31,12 @@ def verdict(shares: np.ndarray, label: str = "the run") -> str:
     worst = shares[missed[np.argmax(np.abs(shares[missed]))]]
     members = "" if len(shares) == 1 else f" in {len(missed)} of {len(shares)} members"
     listed = "" if len(shares) == 1 else f" (members {', '.join(map(str, missed))})"
-    side = "above" if worst > 0 else "below"
+    if worst > 0:
+        side, advice = "above", "or give the recipe the number of steps as its argument `steps`"
+    else:
+        side = "below"
+        advice = "or ask for a smaller l0: a code may use fewer latents even without a penalty"
     return (
-        f"{label} ends {abs(worst):.0%} {side} its target L0{members}{listed}: "
-        "train for more steps, or give the recipe the number of steps as its argument `steps`"
+        f"{label} ends {abs(worst):.0%} {side} its target L0{members}{listed}: train for more "
+        f"steps, {advice}"
     )

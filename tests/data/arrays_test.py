@@ -309,3 +309,56 @@ def test_a_stream_gives_its_examples_in_order(capsys):
         ae.data.Stream(lambda: iter(rows), length=8, size=8)[0]
     with pytest.raises(UserError, match="can be read only once"):
         ae.data.Stream(iter(rows), length=7, size=3)
+
+
+class Pictures:
+    """Bytes with their channels first, as vision libraries store them."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i]
+
+
+def test_pictures_of_another_library_are_as_in_arrays(capsys):
+    """Scale and channels. Fails if 255 reaches a Bernoulli, or if the width becomes channels."""
+    x = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), np.uint8)
+    with pytest.raises(UserError, match="3 channels first"):
+        source(Pictures(x))
+    train = source(Pictures(x), channels="first")[0]
+    batch = batch_of(train)
+    np.testing.assert_allclose(batch.x, np.moveaxis(x, 1, -1) / 255, rtol=1e-6)
+    assert "divided by 255" in capsys.readouterr().err
+    ae.data.check_support(train, ae.types.Support(0.0, 1.0))
+    kept = source(Pictures(x), channels="first", scale=1.0)[0]
+    with pytest.raises(UserError, match=r"source/train holds \d+, outside \[0, 1\]"):
+        ae.data.check_support(kept, ae.types.Support(0.0, 1.0))
+    batches = ae.data.Stream(lambda: iter(np.moveaxis(x, 1, -1)), length=6, size=2)
+    np.testing.assert_allclose(batches[0].x, np.moveaxis(x[:2], 1, -1) / 255, rtol=1e-6)
+
+
+def test_a_stream_says_when_its_length_is_not_that_of_a_pass(capsys):
+    rows = np.zeros((8, 2), np.float32)
+    ae.data.Stream(lambda: iter(rows), length=6, size=4)[1]
+    assert "more than the 6 examples" in capsys.readouterr().err
+    whole = [rows[:4], rows[4:]]
+    with pytest.raises(UserError, match=r"after 2 examples, with arrays of shapes .*\(4, 2\)"):
+        ae.data.Stream(lambda: iter(whole), length=8, size=4)[0]
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (lambda: arrays(np.zeros((20, 8, 8, 3)), channels="first"), "3 channels last: leave out"),
+        (lambda: arrays({"x": X}), "x is a mapping of x, not an array"),
+        (lambda: table({"x": X}, ["x"]), r"the column 'x' has shape \(20, 3\)"),
+        (lambda: source({"x": X}), "train is a mapping of x, not a data set"),
+    ],
+)
+def test_other_mistakes_are_refused(act, says):
+    with pytest.raises(UserError, match=says):
+        act()

@@ -171,7 +171,7 @@ class TestEditing:
     @pytest.mark.parametrize("activation", ["relu", "jumprelu", "gated"])
     def test_duplicates_become_one_latent_and_the_output_stays(self, activation):
         """Multiples of latents 0 and 1, with another size of atom. Fails if sizes are ignored, if
-        opposite directions are merged, or if a threshold is not summed."""
+        opposite atoms or columns are merged, or if a threshold is not summed."""
         weights = plain(activation)
         sizes = {0: (2.0, 0.5), 1: (0.3, 4.0)}
         for latent, (grown, atom) in sizes.items():
@@ -186,6 +186,8 @@ class TestEditing:
             extra["W_dec"] = jnp.concatenate([weights.W_dec, row])
             weights = weights._replace(**extra)
         opposite = weights._replace(W_dec=weights.W_dec.at[-1].multiply(-1.0))
+        assert ae.dictionary.merged(opposite).latents == M + 1
+        opposite = weights._replace(W_enc=weights.W_enc.at[:, -1].multiply(-1.0))
         assert ae.dictionary.merged(opposite).latents == M + 1
         found = ae.dictionary.merged(weights)
         assert found.latents == M

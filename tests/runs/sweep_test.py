@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import aejax as ae
 from aejax import recipes
+from aejax.runs.load import _chosen
 
 SETTINGS = np.repeat([2.0, 5.0], 2)
 
@@ -117,3 +120,13 @@ def test_bandwidths_and_thresholds_are_swept():
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
     thresholds = np.asarray(state.params["bottleneck"]["log_threshold"])
     assert np.any(thresholds[0] != thresholds[1])
+
+
+def test_the_name_of_a_setting_may_be_left_out():
+    """Fails if only {"beta": 4.0} is found, or if the message shows a mapping."""
+    entry = {"setting": {"beta": 4.0}, "members": [3, 4], "model": "described"}
+    record = {"sweep": {"0": entry}, "model": None}
+    for setting in (4.0, {"beta": 4.0}):
+        assert _chosen(pathlib.Path("run"), record, 1, setting) == (4, "described")
+    with pytest.raises(ae.UserError, match=r"with the setting 3.0: choose one of beta=4.0"):
+        _chosen(pathlib.Path("run"), record, 1, 3.0)

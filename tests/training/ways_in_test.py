@@ -53,8 +53,9 @@ def test_a_plateau_lowers_the_rate():
     tx = optax.chain(optax.sgd(0.0), plateau)
     learner = kinds.compiled(ae.chunked(kinds.learner("plain", tx=tx), 6))
     state = learner.init(KEY, kinds.batch())
-    state, _ = kinds.train(learner, state, 6)
+    state, found = learner.step(state, kinds.source(0, 6, 6))
     assert float(optax.tree.get(state.opt, "scale")) < 0.5
+    assert float(found["plateau_scale"][-1]) == float(optax.tree.get(state.opt, "scale"))
 
 
 @pytest.mark.slow
