@@ -182,7 +182,7 @@ def levels() -> ae.Autoencoder:
 
 
 def upward() -> ae.Autoencoder:
-    """As above, but the posterior goes from the lower level to the upper one."""
+    """As above, but the posterior goes from the lower level up, and the decoder reads z_1 alone."""
     net = ae.nets.MLP
     bottleneck = ae.UpwardLevels((3, 4), (net((8,), (6,)),))
     decoder = net((16,), kinds.EVENT)
@@ -366,7 +366,8 @@ def test_onnx_computes_what_the_model_does(name, tmp_path):
         program = make_part.get(part, parts.dictionary)(model, variables, BATCH)
         for size in (1, 5):
             inputs = inputs_of(program, size)
-            found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+            given = {one.name: inputs[one.name] for one in session.get_inputs()}
+            found = dict(zip(outputs, session.run(outputs, given), strict=True))
             wanted = jax.jit(program.run)(program.weights, inputs)
             assert apart(found, wanted) < 1e-5, (part, size)
 
