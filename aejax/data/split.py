@@ -198,7 +198,9 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def check_support(data: Any, support: Support | None, rows: int = 4096) -> None:
+def check_support(
+    data: Any, support: tuple[float, float] | Support | None, rows: int = 4096
+) -> None:
     """Checks that all targets lie in a likelihood's support, such as [0, 1] for a Bernoulli.
 
     Of a split that is read during training only the first batch is checked. Targets whose mask is 0
@@ -215,7 +217,7 @@ def check_support(data: Any, support: Support | None, rows: int = 4096) -> None:
     """
     if support is None:
         return
-    start, (low, high, whole) = 0, support
+    start, (low, high, whole) = 0, Support(*support)
     read = isinstance(data, Split) and data.reader is not None
     known = isinstance(data, Split) and not read and not whole
     if known and low <= data.extent[0] and data.extent[1] <= high:

@@ -20,7 +20,7 @@ from aejax.data.fixed import Fixed, as_data
 from aejax.data.split import Split, check_support
 from aejax.errors import UserError
 from aejax.evaluation.batches import Data, Static, check_key, collect
-from aejax.types import Array, Batch, Forward, Key, Support, Variables
+from aejax.types import Array, Batch, Forward, Key, Variables
 
 
 class Elbo(NamedTuple):
@@ -115,9 +115,9 @@ def nll(
 
 def check_targets(model: Any, data: Data) -> None:
     """Raises UserError for targets outside the support of the likelihood."""
-    support, data = model.likelihood.support, as_data(data)
-    if support is not None and isinstance(data, Split | Fixed):
-        check_support(data, Support(*support))
+    data = as_data(data)
+    if isinstance(data, Split | Fixed):
+        check_support(data, model.likelihood.support)
 
 
 def check(model: Any, key: Key, draws: int, group: int) -> None:
