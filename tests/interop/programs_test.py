@@ -305,6 +305,13 @@ def test_bad_input_is_one_sentence_and_writes_nothing(vae, tmp_path, name):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_prior_without_its_variables_is_named(vae, tmp_path):
+    model = vae[0].clone(prior=ae.priors.Mixture(3))
+    with pytest.raises(UserError, match=r"come from model\.init.*none of the prior"):
+        interop.export(model, vae[1], tmp_path / "a.stablehlo")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named(vae, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match="exporting ONNX needs jax2onnx: pip install"):
