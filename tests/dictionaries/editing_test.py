@@ -211,6 +211,7 @@ class TestPursuit:
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
             assert len(set((expected > 0).sum(1))) > 2
 
+    @pytest.mark.slow  # a default test compares gradients with SAELens' (`tests/interop/parity`)
     def test_the_gradient_is_that_of_the_chosen_steps(self):
         """Against autodiff of the same steps, unrolled. Fails if the part of the residual is left
         out, or an atom's second visit overwrites its first."""

@@ -79,8 +79,6 @@ def test_a_gated_code_pays_for_error_gate_and_size(detach, weighted):
 
 
 RECIPES = {
-    "topk": (lambda r: r.topk(D, M, K), ae.sparse(auxk=1 / 32)),
-    "batchtopk": (lambda r: r.batchtopk(D, M, K), ae.sparse(auxk=1 / 32)),
     "matryoshka": (
         lambda r: r.matryoshka(D, M, K),
         ae.objectives.matryoshka((1, 3, 7, 15, M)),

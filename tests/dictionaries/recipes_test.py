@@ -135,6 +135,14 @@ def test_a_known_number_of_steps_ends_at_a_rate_of_zero():
     assert moved[80] < 1e-6
 
 
+@pytest.mark.parametrize("name", FIXED)
+def test_dead_latents_are_revived_unless_told_otherwise(name):
+    """Fails if a recipe leaves AuxK out, or ignores its weight."""
+    assert FIXED[name](4, 16, 2).objective["auxk"][0] == 1 / 32
+    assert FIXED[name](4, 16, 2, auxk=0.5).objective["auxk"][0] == 0.5
+    assert "auxk" not in FIXED[name](4, 16, 2, auxk=None).objective
+
+
 @pytest.mark.parametrize("name", STEERED)
 def test_either_a_target_or_a_price_is_asked_for(name):
     """Fails if a recipe prefers one of the two without a word."""

@@ -80,7 +80,7 @@ def test_codes_are_told_apart_and_one_outlier_squeezes_no_axis():
     assert limits(series) == (0.85, 0.88)
     rows = {code: [row(3.0, value)] for code, value in values.items()}
     caption = frontier_section(rows, {}, ("explained_variance",), "").figures[0].caption
-    assert "april with 3 latents (explained variance 0.20)" in caption
+    assert "April with 3 latents (explained variance 0.20)" in caption
 
 
 def test_a_difference_is_measured_by_its_own_standard_error(capsys):

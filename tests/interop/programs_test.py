@@ -182,7 +182,7 @@ def levels() -> ae.Autoencoder:
 
 
 def upward() -> ae.Autoencoder:
-    """As above, but the posterior goes from the lower level to the upper one."""
+    """As above, but the posterior goes from the lower level up, and the decoder reads z_1 alone."""
     net = ae.nets.MLP
     bottleneck = ae.UpwardLevels((3, 4), (net((8,), (6,)),))
     decoder = net((16,), kinds.EVENT)
@@ -305,6 +305,13 @@ def test_bad_input_is_one_sentence_and_writes_nothing(vae, tmp_path, name):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_prior_without_its_variables_is_named(vae, tmp_path):
+    model = vae[0].clone(prior=ae.priors.Mixture(3))
+    with pytest.raises(UserError, match=r"come from model\.init.*none of the prior"):
+        interop.export(model, vae[1], tmp_path / "a.stablehlo")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named(vae, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match="exporting ONNX needs jax2onnx: pip install"):
@@ -366,7 +373,8 @@ def test_onnx_computes_what_the_model_does(name, tmp_path):
         program = make_part.get(part, parts.dictionary)(model, variables, BATCH)
         for size in (1, 5):
             inputs = inputs_of(program, size)
-            found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+            given = {one.name: inputs[one.name] for one in session.get_inputs()}
+            found = dict(zip(outputs, session.run(outputs, given), strict=True))
             wanted = jax.jit(program.run)(program.weights, inputs)
             assert apart(found, wanted) < 1e-5, (part, size)
 

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ScopeParamNotFoundError
 from jax.typing import DTypeLike
 
 from aejax import losses
@@ -301,6 +302,12 @@ def _traceable() -> Iterator[None]:
         yield
     except (UserError, Undrawable):
         raise
+    except ScopeParamNotFoundError as error:
+        raise UserError(
+            "the variables lack a parameter of the model, perhaps because they come from "
+            "model.init, which makes only those of a forward pass and none of the prior: give "
+            f"those of a learner ({' '.join(str(error).split())[:120]})"
+        ) from error
     except Exception as error:  # flax and jax raise errors of many kinds
         reason = " ".join(str(error).split())[:300]
         raise UserError(
