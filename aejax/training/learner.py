@@ -180,7 +180,7 @@ def _rate(opt: Any) -> dict[str, Array]:
     rate = {"learning_rate": jnp.asarray(rates[0])} if len(rates) == 1 else {}
     state = optax.contrib.ReduceLROnPlateauState
     leaves = jax.tree.leaves(opt, is_leaf=lambda node: isinstance(node, state))
-    scales = [node.scale for node in leaves if isinstance(node, state)]
+    scales = [jnp.asarray(node.scale) for node in leaves if isinstance(node, state)]
     return {**rate, "plateau_scale": scales[0]} if len(scales) == 1 else rate
 
 
