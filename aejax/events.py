@@ -160,10 +160,10 @@ def check_filled(x: Any, results: Any, who: str, first: int = 0) -> None:
 
 def _rows_with_nan(tree: Any) -> np.ndarray | None:
     """Returns whether each row of any leaf [B, ...] holds NaN, bool[B]."""
-    found = None
+    found: np.ndarray | None = None
     for leaf in map(np.asarray, jax.tree.leaves(tree)):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim:
-            own = np.isnan(leaf.reshape(len(leaf), -1)).any(axis=1)
+            own = np.asarray(np.isnan(leaf.reshape(len(leaf), -1)).any(axis=1))
             found = own if found is None or len(found) != len(own) else found | own
     return found
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -189,8 +189,10 @@ def rows(given: Any, *, like: Split) -> Split:
         columns.setdefault("mask", np.ones(x.shape, np.uint8))
     form.encode(columns, new)
     none = {name: column[:0] for name, column in columns.items()}
-    made = _splits([none, none, form.finished(columns)], form, like.binarised)[2]
-    prepare = dataclasses.replace(made.prepare, changes=like.prepare.changes)
+    binarise = cast("Binarise", like.binarised)
+    made = _splits([none, none, form.finished(columns)], form, binarise)[2]
+    prepare: Any = made.prepare
+    prepare = dataclasses.replace(prepare, changes=like.prepare.changes)
     return dataclasses.replace(made, name="rows", prepare=prepare)
 
 
@@ -258,6 +260,9 @@ def _splits(three: list[dict[str, np.ndarray]], form: Form, binarise: Binarise) 
                     f"because it is outside [0, {form.scale:g}]: rescale x or give "
                     "binarise='none'"
                 )
+    names: dict[str, Any] = {
+        name: name if name in three[-1] else None for name in ("context", "mask", "weight")
+    }
     made = splitting.splits(
         "arrays",
         three,
@@ -266,7 +271,7 @@ def _splits(three: list[dict[str, np.ndarray]], form: Form, binarise: Binarise) 
         binarise=binarise,
         classes=form.labels,
         integers=form.scale == 1.0 and form.integers and binarise == "none",
-        **{name: name if name in three[-1] else None for name in ("context", "mask", "weight")},
+        **names,
     )
     # environment.json records the facts.
     facts = {} if form.scale == 1.0 else {"divided_by": form.scale}

@@ -57,7 +57,7 @@ def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = 
         return data
     if not isinstance(data, Batch):
         # The array stays on the host, because it may be large.
-        x = np.asarray(numbers(data, pictures=size is None))
+        x: Any = np.asarray(numbers(data, pictures=size is None))
         if size is not None:
             x = x.reshape(-1, *x.shape[batch_axes(x, size, event, "the model reads") :])
         data = Batch(x, x)

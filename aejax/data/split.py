@@ -7,7 +7,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -217,7 +217,7 @@ def check_support(
     """
     if support is None:
         return
-    start, (low, high, whole) = 0, Support(*support)
+    start, (low, high, whole) = 0, Support(*cast("tuple[Any, ...]", support))
     read = isinstance(data, Split) and data.reader is not None
     known = isinstance(data, Split) and not read and not whole
     if known and low <= data.extent[0] and data.extent[1] <= high:
@@ -235,10 +235,11 @@ def check_support(
                 f"example {start + row}{name} holds {value:g}, outside [{low:g}, {high:g}], where "
                 "the likelihood is not defined: rescale the data or choose another likelihood"
             )
-        broken = whole and (target != np.floor(target)).reshape(len(target), -1)
+        flat = target.reshape(len(target), -1)
+        broken = flat != np.floor(flat) if whole else np.zeros_like(flat[:, :0], bool)
         if np.any(broken):
             row = int(np.argmax(broken.any(axis=1)))
-            value = target.reshape(len(target), -1)[row][np.argmax(broken[row])]
+            value = flat[row][np.argmax(broken[row])]
             raise UserError(
                 f"example {start + row}{name} holds {value:g}, but the likelihood is defined for "
                 "whole numbers only: give counts, or choose another likelihood"

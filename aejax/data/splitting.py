@@ -67,7 +67,7 @@ def divide(
     else:
         cuts = _whole_groups(groups, counts, seed)
     for part, count, cut in zip(held, counts[1:], cuts[1:], strict=True):
-        if not len(cut):
+        if groups is not None and not len(cut):
             sizes = np.bincount(np.unique(groups, return_inverse=True)[1])
             raise UserError(
                 f"no group of {name} fits into the {count} examples for {part}: there are "
