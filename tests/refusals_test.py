@@ -135,6 +135,10 @@ REFUSED = {
     ),
     "code": (half_a_code, "HalfCode has no latent: define it"),
     "batchnorm": (evaluated_batchnorm, "updates its running averages in evaluation too"),
+    "vectors": (
+        lambda: ae.nets.Conv((4,)).init(KEY, jnp.zeros((2, 12))),
+        "a convolution needs pictures [B, height, width, channels], but x has shape (2, 12)",
+    ),
     "maps": (flat_for_maps, "SpatialDecoder needs maps [B, height, width, channels], but z has"),
     "bytes": (bytes_alone, "x holds bytes of shape (2, 8, 8), which look like pictures"),
     "turned": (turned_alone, "looks like pictures with the 3 channels first"),

@@ -10,10 +10,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from aejax.errors import UserError
 from aejax.kernels.conv import convolve, convolve_transposed
 from aejax.types import Array
 
-Convolution = functools.partial(nn.Conv, conv_general_dilated=convolve)
+
+def _convolve(images: Array, kernel: Array, *args: Any, **options: Any) -> Array:
+    """Computes `convolve`, and says what is wrong if it is not given pictures."""
+    if images.ndim != kernel.ndim:
+        raise UserError(
+            "a convolution needs pictures [B, height, width, channels], but x has shape "
+            f"{images.shape}: reshape x, or use a net for vectors, such as nets.MLP"
+        )
+    return convolve(images, kernel, *args, **options)
+
+
+Convolution = functools.partial(nn.Conv, conv_general_dilated=_convolve)
 
 
 class TransposedConvolution(nn.Module):
