@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.errors import ModifyScopeVariableError, ScopeParamShapeError
+from flax.errors import ModifyScopeVariableError, ScopeParamNotFoundError, ScopeParamShapeError
 
 from aejax.errors import UserError
 
@@ -38,6 +38,9 @@ FLAGS = {
     "deterministic": False,
     "use_running_average": False,
 }
+
+# The error of a module whose parameter is absent from the variables.
+MissingParameter = ScopeParamNotFoundError
 
 
 def training(module: nn.Module) -> bool:

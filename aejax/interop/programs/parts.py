@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import ScopeParamNotFoundError
 from jax.typing import DTypeLike
 
 from aejax import losses
@@ -29,6 +28,7 @@ from aejax.errors import UserError
 from aejax.events import dense
 from aejax.interop.programs.noise import Undrawable, columns, draw
 from aejax.interop.programs.program import Arrays, Program
+from aejax.nets.call import MissingParameter
 from aejax.types import Array, Batch, Forward, Term, Variables
 
 Spec = jax.ShapeDtypeStruct
@@ -302,7 +302,7 @@ def _traceable() -> Iterator[None]:
         yield
     except (UserError, Undrawable):
         raise
-    except ScopeParamNotFoundError as error:
+    except MissingParameter as error:
         raise UserError(
             "the variables lack a parameter of the model, perhaps because they come from "
             "model.init, which makes only those of a forward pass and none of the prior: give "
