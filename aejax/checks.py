@@ -45,7 +45,7 @@ def check_is_key(key: Any) -> None:
     if dtype is None or not (
         jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == "uint32" and key.ndim)
     ):
-        raise UserError(f"the key is {key!r}, which is no random key: give jax.random.key(seed)")
+        raise UserError(f"the key is {key!r}, which is not a random key: give jax.random.key(seed)")
 
 
 def check_not_rbg(key: Key, refusal: str) -> None:

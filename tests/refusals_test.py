@@ -121,14 +121,14 @@ def turned_alone():
 
 
 REFUSED = {
-    "bound": (lambda: parts(bound=ae.bounds.miwae), "which is no Bound: give one such as"),
+    "bound": (lambda: parts(bound=ae.bounds.miwae), "which is not a Bound: give one such as"),
     "objective": (lambda: parts(objective=ae.elbo), "call the function that makes one, as in ae"),
     "term": (
         lambda: parts(objective={"mmd": (1.0, ae.losses.mmd)}),
         "the term 'mmd' cannot be called with (model, forward), as too many positional arguments",
     ),
     "half-draws": (lambda: parts(draws=5.0), "draws is 5.0, the number of codes"),
-    "key": (lambda: parts().init(0, None), "the key is 0, which is no random key"),
+    "key": (lambda: parts().init(0, None), "the key is 0, which is not a random key"),
     "seeds-axis": (
         lambda: started(ae.seeds(parts(), 4), shape=(4, 3, 2)),
         "the batch has a first axis of 4, as many as there are seeds",

@@ -580,7 +580,10 @@ REFUSALS = {
         lambda: ae.learner(VAE, {"a": ae.losses.squared_error}, TX),  # type: ignore[dict-item]
         "the term 'a' of the objective has no weight: give it as (1.0, term)",
     ),
-    "no optimiser": (lambda: ae.learner(VAE, ae.elbo(), 1e-3), "tx is 0.001, which is no"),  # type: ignore[arg-type]
+    "no optimiser": (
+        lambda: ae.learner(VAE, ae.elbo(), 1e-3),
+        "tx is 0.001, which is not an optimiser",
+    ),  # type: ignore[arg-type]
     "another event": (
         lambda: start(
             VAE.clone(prior=ae.priors.Vamp((28, 28, 1), 5)), ae.elbo(rate=ae.losses.rate())
