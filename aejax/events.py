@@ -76,7 +76,11 @@ def numbers(data: Any, pictures: bool = True) -> Any:
         values = data
     else:
         values = np.asarray(data) if hasattr(data, "__array__") or isinstance(data, list) else None
-    if values is None or values.ndim < 2 or (isinstance(values, np.ndarray) and _odd(values)):
+    if (
+        values is None
+        or values.ndim < 2
+        or (isinstance(values, np.ndarray) and _not_numeric(values))
+    ):
         what = f"type {type(data).__name__}" if values is None else f"shape {values.shape}"
         raise UserError(
             f"the model cannot read data of {what}: give an array [N, ...] of numbers, a Batch or "
@@ -109,7 +113,8 @@ def channels_first(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[1] in channels and shape[3] not in channels
 
 
-def _odd(values: np.ndarray) -> bool:
+def _not_numeric(values: np.ndarray) -> bool:
+    """Returns whether an array holds no numbers, such as text or objects."""
     return not (values.dtype.kind in "iubf" or jnp.issubdtype(values.dtype, jnp.floating))
 
 

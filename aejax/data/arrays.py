@@ -19,8 +19,9 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from aejax.data import splitting
-from aejax.data.columns import Examples, columns_of, read_table
+from aejax.data.columns import Examples, columns_of
 from aejax.data.form import Form, formed
+from aejax.data.frame import read_table
 from aejax.data.split import Split, first_outside
 from aejax.data.splitting import PARTS, Binarise, Splits, divide
 from aejax.data.to_batch import Prepare
@@ -243,7 +244,7 @@ def _examples(part: str, data: Any) -> Examples:
 
 
 def _made(parts: dict[str, dict[str, np.ndarray]], form: Form, binarise: Binarise) -> Splits:
-    """Returns the three splits; what is to be filled in is known once train is."""
+    """Returns the three splits, whose missing values are filled with the means over train."""
     form = form.fitted(parts["train"])
     parts = {part: form.finished(columns) for part, columns in parts.items()}
     none = {name: column[:0] for name, column in parts["train"].items()}

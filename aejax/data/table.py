@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from aejax.data.arrays import divided
-from aejax.data.columns import Names, read_table
+from aejax.data.columns import Names
+from aejax.data.frame import read_table
 from aejax.data.splitting import Splits
 from aejax.errors import UserError
 
