@@ -61,8 +61,8 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
     result: dict[str, Any] = {}
     for name, shape in SHAPES.items():
         rates = {
-            contestant: {"images_per_second": rate}
-            for contestant, rate in measured(shape, rounds, steps).items()
+            program: {"images_per_second": rate}
+            for program, rate in measured(shape, rounds, steps).items()
         }
         ratio = rates["aejax"]["images_per_second"] / rates["jax"]["images_per_second"]
         result[name] = {**rates, "ratios": {"jax": ratio}}

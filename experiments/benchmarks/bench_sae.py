@@ -99,7 +99,7 @@ def compare(
         dead["with_dead"] = round(DEAD * latents)
     with ExitStack() as stack:
         asks = {
-            name: stack.enter_context(contestant(name, *program, code, latents, folder))
+            name: stack.enter_context(started(name, *program, code, latents, folder))
             for name, program in programs.items()
         }
         turns: dict[str, dict[str, list[Any]]] = {n: {d: [] for d in dead} for n in asks}
@@ -137,7 +137,7 @@ def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 
 
 @contextmanager
-def contestant(
+def started(
     name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
 ) -> Iterator[Ask]:
     """Starts a program in a process, which waits while other programs are timed.

@@ -38,7 +38,7 @@ RATE = 1e-3
 # forward pass, except that the first layer needs no gradient of its input.
 PRODUCTS = [(PIXELS, WIDTH), (WIDTH, 2 * LATENTS), (LATENTS, WIDTH), (WIDTH, PIXELS)]
 FLOPS = 6 * sum(a * b for a, b in PRODUCTS) - 2 * PIXELS * WIDTH
-Contestant = Callable[[], float]  # runs one round and returns images per second
+Program = Callable[[], float]  # runs one round and returns images per second
 
 
 def command(
@@ -58,11 +58,11 @@ def command(
     folder = prepared(out, rounds=rounds, chunks=chunks)
     train = ae.data.splits(pictures(), validation=None)[0]
     with peer(peer_python) as pythae:
-        contestants = {"learner": learner(train, chunks), "bare": bare(train, chunks)} | pythae
-        figures = take_turns(contestants, rounds)
+        programs = {"learner": learner(train, chunks), "bare": bare(train, chunks)} | pythae
+        figures = take_turns(programs, rounds)
     peak = matmul_rate()
     figures["floor"] = {"images_per_second": peak / FLOPS, "flops_per_second": peak}
-    for name in contestants:
+    for name in programs:
         figures[name] |= shares(figures[name]["images_per_second"], peak)
     result = {**figures, "ratios": ratios(figures), "environment": environment()}
     write_json(folder / "result.json", result)
@@ -79,9 +79,7 @@ def pictures() -> np.ndarray:
     return (np.random.default_rng(0).random((EXAMPLES, PIXELS)) < 0.13).astype(np.float32)
 
 
-def learner(
-    train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any = None
-) -> Contestant:
+def learner(train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any = None) -> Program:
     """Returns the timed function of the library, called as a user calls it; MLPs by default."""
     model = ae.Autoencoder(
         encoder or ae.nets.MLP((WIDTH,)),
@@ -106,7 +104,7 @@ def learner(
     return one
 
 
-def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
+def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Program:
     """Returns the timed function of the same computation in a hand-written scan over steps.
 
     If normed is True, a BatchNorm with running averages is applied before each of the two relus.
@@ -180,7 +178,7 @@ def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
 
 
 @contextlib.contextmanager
-def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
+def peer(python: str | None) -> Iterator[dict[str, Program]]:
     """Starts pythae's trainer in its own process and yields {"pythae": timed function}.
 
     It yields {} if there is no interpreter for pythae.
@@ -228,14 +226,14 @@ def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
             process.kill()
 
 
-def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, Any]]:
+def take_turns(programs: dict[str, Program], rounds: int) -> dict[str, dict[str, Any]]:
     """Times programs alternately, after a warm-up; returns the median and all rates of each."""
-    for contestant in contestants.values():
-        contestant()
-    measured: dict[str, list[float]] = {name: [] for name in contestants}
+    for program in programs.values():
+        program()
+    measured: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
-        for name, contestant in contestants.items():
-            measured[name].append(contestant())
+        for name, program in programs.items():
+            measured[name].append(program())
     return {
         name: {"images_per_second": statistics.median(values), "rounds": values}
         for name, values in measured.items()

@@ -174,7 +174,7 @@ def _speeds(contests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             ratio = f"{rows['ratios'][name]:.2f}" if name in rows["ratios"] else ""
             lines.append([name, f"{row[_rate(row)]:,.0f}", cells, ratio])
     kept = [heading for heading in COLUMNS if heading in found]
-    texts = [["", f"{unit}/s", *kept, "learner against it"]]
+    texts = [["", f"{unit}/s", *kept, "learner / this row"]]
     texts += [[n, rate, *(cells.get(h, "") for h in kept), r] for n, rate, cells, r in lines]
     table = [f"| {' | '.join(text)} |" for text in texts]
     return [table[0], f"|---|{'---:|' * (len(texts[0]) - 1)}", *table[1:]]
