@@ -154,7 +154,12 @@ def _paths(
 
 
 def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float]:
-    """Computes errors on train and test images, and distances to the nearest train image."""
+    """Computes how well a model reconstructs, and how close its samples are to train images.
+
+    Returns:
+      The mean square errors of the reconstructions of train and of test images, and the mean
+      distances to the nearest train image, from samples and, for comparison, from test images.
+    """
     model, seen, test = done.job.model, done.job.view(splits[0]), splits[2]
 
     def error(split: Split) -> float:

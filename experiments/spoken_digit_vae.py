@@ -236,7 +236,10 @@ def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section
 
 
 def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Section]:
-    """Builds two sections: a recording decoded as every speaker, and another as every digit."""
+    """Builds two report sections that play a recording decoded with changed contexts.
+
+    The first decodes one recording as each speaker, the second another recording as each digit.
+    """
     sections = []
     titles = {"speaker": "Another speaker", "digit": "Another digit"}
     for row, (what, size) in enumerate((("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS))):

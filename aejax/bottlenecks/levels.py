@@ -185,12 +185,19 @@ def _shape(latents: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 
 
 def _start(size: int, given: Given) -> Any:
-    """Returns the state above the top level: the trunk's first state, or an empty tuple."""
+    """Returns the state that the net of the top level reads for a batch of `size` examples.
+
+    It is the first state of the prior's trunk, or () if the prior has no trunk.
+    """
     return given.prior.start(size, given.context) if isinstance(given.prior, TrunkPrior) else ()
 
 
 def _advance(level: int, state: Any, z: Array, given: Given) -> Any:
-    """Returns the state below a level: the trunk's next state, or the levels with z appended."""
+    """Returns the state that the net of the next level reads, after z was drawn at this level.
+
+    It is the next state of the prior's trunk, or, if the prior has no trunk, the tuple of the
+    latents drawn so far.
+    """
     if isinstance(given.prior, TrunkPrior):
         return given.prior.advance(level, state, z, given.context)
     return (*state, z)

@@ -41,7 +41,7 @@ class Batches:
       size: the batch size, B.
       seed: the seed of the order and of the noise.
       seeds: the number of streams, S; None: one stream, whose batches have no axis S. `ae.loop`
-        sets it for a learner of several seeds, whose members then see different batches.
+        sets it for a learner of several seeds, whose models then see different batches.
       resident_limit: a split of more bytes is not kept on the device; its batches are sent when
         they are needed.
       sharding: the sharding of a split kept on the device; None: the first device.
@@ -78,7 +78,7 @@ class Batches:
             )
 
     def __getitem__(self, t: int) -> Batch:
-        """Returns batch t, or this process' slice of it, with leaves [B, ...] or [S, B, ...]."""
+        """Returns batch t, with leaves [B, ...] or [S, B, ...]; of several processes, its slice."""
         arrays, key = self.split.rows(self.rows(t, 1)[..., 0, :]), self.key
         if self.seeds is None:
             whole = self.split.prepare(jax.random.fold_in(key, t), arrays)
@@ -152,7 +152,8 @@ class Batches:
         Args:
           t: the first step.
           chunk: the number of batches in the source, T.
-          limit: the number of steps of the run; batches of step `limit` and later are not counted.
+          limit: the number of steps of the run. The source holds `chunk` batches in any case, but
+            its `count`, the number to train on, leaves out those of step `limit` and later.
 
         Returns:
           A Source whose batch i is bitwise equal to `self[t + i]`. If the whole split is on the

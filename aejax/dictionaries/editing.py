@@ -114,8 +114,9 @@ def merged(plain: Plain, above: float = 0.99) -> Plain:
     kind = kind_of(plain)
     if kind.scales is None:
         raise UserError(
-            f"{kind.__name__} does not say how its codes grow with its weights, so its latents "
-            "cannot be merged: define `scales`"
+            f"the latents of {kind.__name__} cannot be merged, because it does not say which "
+            "fields grow with a latent's values: set its class attribute `scales` to their names, "
+            "as in scales = ('b_enc',)"
         )
     if not 0.0 < above < 1.0:
         raise UserError(f"above is {above}, but it is a cosine: give a number between 0 and 1")

@@ -93,7 +93,7 @@ def encode(plain: Plain, x: Any) -> Array:
 
 
 def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
-    """Computes the output for given activations, f32[..., *shape].
+    """Computes the output for given activations of the latents.
 
     Args:
       plain: the weights.
@@ -105,7 +105,7 @@ def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
       f32[N, d_out] or f32[B, T, d_out], where d_out may be a shape, such as [layers, size].
 
     Raises:
-      UserError: if the activations are those of another number of latents.
+      UserError: if the number of latents of the codes is not that of the weights.
       ValueError: if x is needed and not given.
     """
     if not is_dense(codes) and not hasattr(codes, "combine"):
@@ -167,8 +167,9 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     norms, kind = jnp.linalg.norm(plain.W_dec, axis=-1), kind_of(plain)
     if kind.scales is None:
         raise UserError(
-            f"{kind.__name__} does not say how its codes grow with its weights, so the atoms' "
-            "norms cannot be folded: define `scales`, or keep the norms in W_dec"
+            f"the norms of the atoms cannot be folded into the encoder, because {kind.__name__} "
+            "does not say which fields grow with a latent's values: set its class attribute "
+            "`scales` to their names, as in scales = ('b_enc',), or keep the norms in W_dec"
         )
     if kind.selects and not plain.rescale_acts_by_decoder_norm:
         raise ValueError(

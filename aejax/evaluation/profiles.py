@@ -62,11 +62,11 @@ def profiles(
       UserError: if the shapes do not fit.
     """
     if np.shape(place) != (active.tokens,) or (rows is not None and len(rows) != active.latents):
+        given = "" if rows is None else f", and rows has {len(rows)} decoder rows"
         raise UserError(
             f"there are activations of {active.latents} latents on {active.tokens} tokens, but "
-            f"place has shape {np.shape(place)} and there are "
-            f"{None if rows is None else len(rows)} decoder rows: give those of the same "
-            "dictionary and tokens"
+            f"place, the place of each token in its sentence, has shape {np.shape(place)}{given}: "
+            "give one place for each token and one row for each latent"
         )
     near = nearest_rows(rows) if rows is not None else [()] * active.latents
     together = coactive(active)

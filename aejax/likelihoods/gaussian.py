@@ -114,9 +114,10 @@ class LearnedGaussian(Likelihood):
 class HeteroscedasticGaussian(Likelihood):
     """A Gaussian with a predicted standard deviation for each element.
 
-    The last axis of the prediction has two entries, the mean and raw, with std = floor + exp(raw).
-    The floor keeps the density bounded, as in `LearnedGaussian`, and a raw outside [-10, 10] is
-    bounded softly, so that its exponential does not overflow; see `aejax.normal.bounded`.
+    The last axis of the prediction has two entries: the mean, and a number raw that determines the
+    standard deviation, floor + exp(raw). The floor keeps the density bounded, as in
+    `LearnedGaussian`. Values of raw outside [-10, 10] are softly bounded, so that the exponential
+    does not overflow; see `aejax.normal.bounded`.
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
@@ -130,7 +131,7 @@ class HeteroscedasticGaussian(Likelihood):
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the prediction's shape: a mean and a raw deviation for each element."""
+        """Returns the prediction's shape, (*event, 2): mean and raw, see the class, per element."""
         return (*event, 2)
 
     def std(self, prediction: Array) -> Array:

@@ -12,7 +12,7 @@ from aejax.types import Array
 
 
 class Statistics(NamedTuple):
-    """The statistics of the data that `Scale` stores."""
+    """The mean of the data and the factor that scales it, as `Scale` stores them."""
 
     mean: Array  # f32[D]
     factor: Array  # f32[], f32[D], or f32[D, D] for whitening
@@ -46,7 +46,7 @@ class Scale(nn.Module):
 
     @nn.compact
     def statistics(self, size: int) -> Statistics:
-        """Returns the statistics of data with `size` values per example."""
+        """Returns the stored mean and factor of data with `size` values per example."""
         check_size(self, "mean", 0, size, collection="memory")
 
         def one(name: str, value: Array) -> Array:

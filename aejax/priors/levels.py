@@ -23,8 +23,8 @@ class Levels(Prior):
     and Welling 2018), and the bottleneck must be `bottlenecks.Levels`, which draws the top first.
 
     Attributes:
-      nets: one net for each level but the top. A net is called with (the level directly above,
-        (the tuple of the levels above that one, context)) and returns f32[B, 2 L], the means
+      nets: one net for each level but the top. A net is called with (z of the level directly above,
+        (the tuple of the z of all higher levels, context)) and returns f32[B, 2 L], the means
         followed by the log standard deviations.
       top: the prior of the first level.
     """
@@ -182,8 +182,11 @@ def normal(key: Key, mean: Array, log_std: Array) -> Array:
 
 
 def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
-    """Calls the net of a level with the levels above it, and returns its output, f32[B, 2 L].
+    """Calls the net of a level, and returns its output f32[B, 2 L]: means, then log deviations.
 
-    The nearest of these levels is the first argument; the others are a tuple.
+    Args:
+      net: the net, called with (z of the level directly above, (z of all higher levels, context)).
+      above: the z of all levels above, f32[B, L_l] each, from the top down.
+      context: the context, or None.
     """
     return net(above[-1], (tuple(above[:-1]), context))

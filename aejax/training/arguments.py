@@ -82,8 +82,9 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
             )
     if bound.sticks and not sticking(objective):
         raise UserError(
-            "this bound needs a rate that sticks the landing, and the objective has none: use "
-            "losses.rate(stick=True), or bounds.iwae"
+            "the bound (bounds.dreg or one like it) needs a rate term that sticks the landing, but "
+            "no term of the objective does: put losses.rate(stick=True) into the objective, or use "
+            "bounds.iwae"
         )
 
 

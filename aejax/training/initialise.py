@@ -215,12 +215,13 @@ def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
 def matched(model: Any) -> Initialise:
     """Returns an initialiser that rescales the encoder so that the output has the target's norm.
 
-    The mean norms of the output and of the target, each minus the decoder's bias, become equal on
-    the first batch (Gao et al. 2024). This is exact if scaling the encoder's kernel scales the code
-    by the same factor, as for ReLU and TopK with a zero encoder bias.
+    With the new encoder, output - bias and target - bias have the same mean norm on the first
+    batch, where bias is that of the decoder (Gao et al. 2024). This is exact if scaling the
+    encoder's kernel scales the code by the same factor, as for ReLU and TopK with a zero encoder
+    bias.
 
     Args:
-      model: the Autoencoder to which the variables belong.
+      model: the Autoencoder whose variables the initialiser will receive.
     """
 
     def matched(variables: Variables, batch: Batch, key: Key) -> Variables:

@@ -123,9 +123,10 @@ def loop(
       `epoch`, also `epoch` f64[n], the number of passes through the data after each step.
 
     Raises:
-      UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
-        method named above, if the number of its seeds differs from the learner's, or if a
-        transcoder subtracts the output's bias from its input.
+      UserError: if steps < 1, if not just one of steps and epochs is given, if batches has no
+        method `source` although the learner is wrapped by `chunked`, or cannot be indexed although
+        it is not, if the number of its seeds differs from the learner's, or if a transcoder
+        subtracts the output's bias from its input.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     if (steps is None) == (epochs is None):

@@ -4,7 +4,8 @@
     chunked(learner, 500)         does up to 500 training steps per call of `step`
     seeds(learner, 5)             trains five models with different seeds in one program
     swept(build, settings)        trains models with different settings, such as learning rates
-    compiled(learner, mesh)       compiles; it is defined in aejax.training.compiled
+    compiled(learner, mesh)       compiles the learner's functions, and divides batches over the
+                                  devices of a mesh; it is defined in aejax.training.compiled
 
 Wrappers can be nested. Each of several models that are trained together is called a member.
 `seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is faster.

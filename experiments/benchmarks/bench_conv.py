@@ -50,7 +50,7 @@ SHAPES = {
 
 
 def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> None:
-    """Times both implementations of all layers and writes result.json.
+    """Times aejax's and JAX's convolutions for each layer of SHAPES, and writes result.json.
 
     Args:
       out: the folder for result.json.

@@ -301,7 +301,7 @@ def kept(store: Activations) -> np.ndarray:
 
 
 class Labelled(NamedTuple):
-    """All tokens of a labelled store, as R rows of P tokens."""
+    """All tokens of an activation store with their labels, as R rows of P tokens each."""
 
     token: np.ndarray  # i32[R, P]
     document: np.ndarray  # i32[R, P]
@@ -319,7 +319,7 @@ class Labelled(NamedTuple):
         return tokens.read(0, len(tokens)).astype(np.float32).reshape(*self.token.shape, -1)
 
     def packed(self, most: int) -> Iterator[lm.Packed]:
-        """Yields the rows of the first `most` tokens in batches of ROWS rows."""
+        """Yields the rows that hold the first `most` tokens, in batches of ROWS rows."""
         rows, length = self.token.shape
         count = max(1, min(rows, most // length) // ROWS) * ROWS
         for start in range(0, min(count, rows), ROWS):
@@ -329,7 +329,7 @@ class Labelled(NamedTuple):
 
 
 def rows_of(split: Split) -> Labelled:
-    """Returns all tokens of the labelled store that a validation or test split was taken from."""
+    """Returns all tokens, with labels, of the activation store that a split was taken from."""
     store = store_of(split)
     length = int(store.column("position").max()) + 1
     columns = {name: store.column(name).reshape(-1, length) for name in LABELS}

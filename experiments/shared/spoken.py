@@ -80,7 +80,7 @@ def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
 
 
 class Prompts(NamedTuple):
-    """The digit, the speaker and the duration of each of N samples to draw."""
+    """What N samples are conditioned on: the digit, the speaker and the duration of each."""
 
     digit: np.ndarray  # i32[N]
     speaker: np.ndarray  # i32[N]
@@ -89,12 +89,15 @@ class Prompts(NamedTuple):
 
 
 def prompts(train: Split, each: int, samples: int) -> Prompts:
-    """Draws `each` prompts of every digit, with speaker and duration of a train recording.
+    """Draws what samples are conditioned on: `each` digits, speakers and durations per digit.
+
+    Each (digit, speaker, duration) is that of a train recording of the digit, drawn at random.
 
     Args:
       train: the train recordings.
-      each: the number of prompts of a digit.
-      samples: the padded length of a sound.
+      each: the number of samples of each digit.
+      samples: the number of audio samples to which all recordings are padded. The context has the
+        duration as a share of this number.
     """
     random = np.random.default_rng(PROMPT_SEED)
     digits = train.factors["digit"]

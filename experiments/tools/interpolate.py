@@ -82,7 +82,17 @@ def command(
 def _draw(
     run_dir: pathlib.Path, numbers: tuple[int, int], ends: np.ndarray, paths: np.ndarray
 ) -> pathlib.Path:
-    """Draws the two paths f[2, T, H, W, C] between the examples f[2, H, W, C] at their ends."""
+    """Writes a picture of the straight and the spherical path between two test examples.
+
+    Args:
+      run_dir: folder of the run, in which the picture is written.
+      numbers: indices of the two test examples.
+      ends: the two examples, f[2, H, W, C].
+      paths: the decoded points of the straight and of the spherical path, f[2, T, H, W, C].
+
+    Returns:
+      The path of the picture.
+    """
     steps = paths.shape[1]
     first, last = (np.broadcast_to(end, (2, 1, *end.shape)) for end in ends)
     share = [f"{t:.1f}" if steps <= NAMED else "" for t in np.linspace(0, 1, steps)]

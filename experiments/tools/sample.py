@@ -35,7 +35,7 @@ def command(
     seed: int = 0,
     context: tuple[float, ...] = (),
 ) -> None:
-    """Draws the samples and writes the files.
+    """Draws samples from a trained model; writes samples.npy and a picture to the run's folder.
 
     Args:
       run_dir: folder of a finished run.

@@ -211,7 +211,7 @@ def _check_whole(index: Index, tokens: int) -> None:
     """Raises ValueError if fields of the index contradict each other."""
     names = [hook.name for hook in index.hooks]
     if tokens != index.tokens:
-        raise ValueError(f"'tokens' is {tokens}, but its shards have {index.tokens}")
+        raise ValueError(f"'tokens' is {tokens}, but the shards that it lists have {index.tokens}")
     if index.offered != tokens + sum(index.dropped.values()):
         raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):

@@ -22,14 +22,15 @@ from aejax.data.words import shuffled
 
 
 def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndarray:
-    """Returns the indices of the tokens at consecutive positions of the stream.
+    """Returns the indices of tokens in the order of training, from position `start` on.
 
     Args:
       tokens: the number of tokens, N.
       seed: the seed, 0 or more.
       start: the first position, 0 or more; position p belongs to epoch p // N.
       count: the number of positions.
-      pool: the number of tokens to shuffle together, rounded down to whole blocks.
+      pool: the number of tokens to shuffle together. It is rounded down to a multiple of BLOCK, the
+        number of tokens that are read at once, but not below BLOCK.
 
     Returns:
       The tokens' indices in the store, i64[count].

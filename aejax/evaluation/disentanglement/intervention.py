@@ -97,7 +97,10 @@ def factor_vae_score(
         return 0.0
 
     def votes(count: int) -> np.ndarray:
-        """Counts how often each latent was recorded with each fixed factor, i64[L, F]."""
+        """Draws `count` data points, and counts how often each latent has the smallest variance.
+
+        The counts i64[L, F] are kept separately for each factor in which the examples agree.
+        """
         found = np.zeros((codes.shape[1], factors.shape[1]), np.int64)
         for k in generator.integers(0, factors.shape[1], count):
             value = factors[generator.integers(len(codes)), k]
