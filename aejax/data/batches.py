@@ -78,7 +78,10 @@ class Batches:
             )
 
     def __getitem__(self, t: int) -> Batch:
-        """Returns batch t, with leaves [B, ...] or [S, B, ...]; of several processes, its slice."""
+        """Returns batch t, with leaves [B, ...] or [S, B, ...].
+
+        If there are several processes, each gets its own slice along the axis B.
+        """
         arrays, key = self.split.rows(self.rows(t, 1)[..., 0, :]), self.key
         if self.seeds is None:
             whole = self.split.prepare(jax.random.fold_in(key, t), arrays)
@@ -108,7 +111,13 @@ class Batches:
         return rows[0] if self.seeds is None else rows
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Returns the indices i32[count] of one stream's examples from position `start` on."""
+        """Returns the indices i32[count] of the examples in the order that one seed determines.
+
+        Args:
+          seed: the seed of the order.
+          start: the first position in the order, counted over all epochs.
+          count: the number of positions.
+        """
         return stream(len(self.split), seed, start, count)
 
     @functools.cached_property
@@ -179,10 +188,11 @@ class Batches:
         )
 
     def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
-        """Reads T = chunk batches; of the B examples of each, only the b that this process loads.
+        """Reads the arrays of batches t to t + T - 1, where T = chunk.
 
         Returns:
-          Leaves [T, b, ...] or [S, T, b, ...].
+          Leaves [T, b, ...] or [S, T, b, ...], where b is the number of the B examples of a batch
+          that this process loads.
         """
         return self.split.rows(self.rows(t, chunk)[..., self._slice])
 

@@ -165,7 +165,7 @@ class InputToo:
 
 @dataclasses.dataclass(frozen=True)
 class ContextOnly:
-    """Replaces the input by the context, so that the encoder sees nothing else, and removes it."""
+    """Makes the context the input, so that the encoder sees nothing else, and leaves no context."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
         """Applies the change to one batch whose context is an array."""

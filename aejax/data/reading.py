@@ -47,7 +47,7 @@ class Chained:
 
 
 def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads examples in parallel, in threads that read neighbouring parts of the indices.
+    """Reads examples in parallel: each of several threads reads consecutive entries of `indices`.
 
     Args:
       reader: the reader of the data set.
@@ -74,7 +74,11 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads examples by one call `reader.many` for each batch, indices[..., :]."""
+    """Reads examples with one call of `reader.many` for each batch of indices, indices[..., :].
+
+    Returns:
+      The arrays by name, leaves [..., *event], in the order of the indices.
+    """
     batches = [reader.many(batch) for batch in indices.reshape((-1, indices.shape[-1]))]
     return {
         name: np.concatenate([batch[name] for batch in batches]).reshape(

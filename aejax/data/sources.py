@@ -66,7 +66,7 @@ class Items:
         return self._turned({name: np.stack([one[name] for one in each]) for name in each[0]})
 
     def _turned(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns columns [n, ...] in which the channels of x come last."""
+        """Returns the arrays [n, ...] of examples by name, with the channels of x as last axis."""
         if self.field not in columns:
             return columns
         return {**columns, self.field: channels_last(columns[self.field], self.channels)}
@@ -95,9 +95,9 @@ def source(
       seed: the seed with which shares are taken from train.
 
     Returns:
-      Three splits. Validation and test have no examples if None, or 0, was given. Labels are not
-      read in advance, so `split.labels` is None. The fingerprint is a hash of only the number of
-      examples, the first example and the last.
+      The train, validation and test split. Validation and test have no examples if None, or 0, was
+      given. Labels are not read in advance, so `split.labels` is None. The fingerprint is a hash of
+      only the number of examples, the first example and the last.
 
     Raises:
       UserError: if a data set has no length or no access by index, if its examples have no array

@@ -213,7 +213,8 @@ def check_support(
       rows: the number of examples to check at a time.
 
     Raises:
-      UserError: if a target lies outside; the message names the first such example and its value.
+      UserError: if a target lies outside the support; the message names the first such example and
+        its value.
     """
     if support is None:
         return

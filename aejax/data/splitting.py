@@ -91,9 +91,12 @@ def count_of(part: str, share: float, examples: int) -> int:
 
 
 def _whole_groups(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Returns the indices of each split's examples, without dividing a group.
+    """Returns the indices of each split's examples, so that no group is in two splits.
 
-    If every group has one example, the result is the same as without groups.
+    Args:
+      groups: the group of each example, i32[N].
+      counts: the number of examples that each split is to have, train first.
+      seed: the seed of the random division.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     waiting, part = permutation(len(sizes), seed, 0)[::-1].tolist(), np.zeros(len(sizes), np.int8)
@@ -121,7 +124,7 @@ def splits(
     content: str | None = None,
     **prepare: Any,
 ) -> Splits:
-    """Returns the three splits of a data set, binarised as requested.
+    """Returns train, validation and test as Splits, whose pixels are binarised as requested.
 
     Args:
       name: the name of the data set.

@@ -194,7 +194,7 @@ def check_files(folder: Path, index: Index) -> None:
 
 
 def _complete(read: Any) -> None:
-    """Adds the fields that index.json of older stores, which had no columns, does not have."""
+    """Adds fields that the index.json of an old store lacks, such as "columns", in place."""
     if isinstance(read, dict):
         read.setdefault("columns", [])
         if isinstance(read.get("dropped"), dict):
@@ -215,9 +215,9 @@ def _check_whole(index: Index, tokens: int) -> None:
     if index.offered != tokens + sum(index.dropped.values()):
         raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):
-        raise ValueError(f"'hooks' has the names {names}, but needs different ones")
+        raise ValueError(f"'hooks' has the names {names}, but needs one or more different names")
     if len(set(index.columns)) < len(index.columns):
-        raise ValueError(f"'columns' have the names {list(index.columns)}")
+        raise ValueError(f"'columns' has the names {list(index.columns)}, of which two are equal")
     if set(index.limits) not in (set(), set(names)):
         raise ValueError(f"'limits' has the hooks {sorted(index.limits)} instead of {names}")
     for hook in index.hooks:

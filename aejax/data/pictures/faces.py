@@ -98,7 +98,7 @@ def _frames(path: Path) -> np.ndarray:
 
 
 def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
-    """Returns a data set of grey pictures without labels.
+    """Builds the NamedDataset of grey pictures without labels.
 
     Args:
       dataset: the name of the data set.

@@ -68,7 +68,7 @@ def _prepared(
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
 ) -> Prepared:
-    """Returns the data set, and prepares it first if that was not done before."""
+    """Reads a data set or a folder of pictures; a data set is prepared first if necessary."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
     if path:
@@ -85,7 +85,10 @@ def _prepared(
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Returns the columns of train, validation and test; missing splits are taken from train."""
+    """Returns the columns of train, validation and test.
+
+    Examples of train become the validation or test split if the data set has no such split.
+    """
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(

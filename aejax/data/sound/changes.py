@@ -45,7 +45,7 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Companded:
-    """Replaces samples by the nearest of `levels` mu-law values in [0, 1], as input and target."""
+    """Replaces each sample of input and target by the nearest of `levels` mu-law values, [0, 1]."""
 
     levels: int = 256
 
@@ -103,7 +103,7 @@ def spectrograms(split: Split, mel: Mel) -> Split:
 
 
 def before(end: Array, size: int) -> Array:
-    """Returns f32[B, size]; for ends i32[B], row b is 1 at its first end[b] places, 0 elsewhere."""
+    """Returns a mask f32[B, size], whose row b is 1 at its first end[b] entries and 0 elsewhere."""
     return (jnp.arange(size)[None] < end[:, None]).astype(jnp.float32)
 
 

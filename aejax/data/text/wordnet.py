@@ -69,7 +69,7 @@ def _documents(files: tuple[Path, ...]) -> Iterator[Grouped]:
 
 
 def _synset(path: Path, offset: int, line: str) -> Grouped:
-    """Parses one line, `offset topic kind words word ... | gloss`.
+    """Parses the line of a synset, `offset topic kind words word ... | gloss`, to a document.
 
     Args:
       path: the file, for the error message.
