@@ -82,7 +82,14 @@ class LearnedGaussian(Likelihood):
 
     @nn.compact
     def _raw_std(self, error: Array | None = None, mask: Array | None = None) -> Array:
-        """Returns the parameter log(std - floor), initialised from `start` or the first errors."""
+        """Returns the learned parameter log(std - floor), f32[].
+
+        It is initialised from `start`, or, if that is None, from the errors given here.
+
+        Args:
+          error: target - prediction, f32[B, *event], of the batch that initialises the model.
+          mask: 1 for the elements of the target that count, else 0; None: all count.
+        """
 
         def initial(key: Key) -> Array:
             if self.start is not None:

@@ -132,9 +132,10 @@ class Wave(Autoregressive):
         return output.reshape((size, length, *self._sample()))
 
     def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws a sound; returns it, and each sample's expectation given the earlier ones.
+        """Draws sounds, and computes each sample's expectation given the samples before it.
 
-        Both are f32[B, T, 1].
+        Returns:
+          The sounds and the expectations, both f32[B, T, 1].
         """
         own, prediction = self.unbound(), jax.lax.stop_gradient(prediction)
         size, frames = prediction.shape[:2]
@@ -157,7 +158,7 @@ class Wave(Autoregressive):
         return drawn, expected
 
     def _sample(self) -> Shape:
-        """Returns the shape of the observation's parameters for one sample, which has one value."""
+        """Returns the shape of the parameters of `observation` for one sample."""
         return self.observation.shape((1, 1))[1:]
 
 

@@ -44,9 +44,9 @@ MissingParameter = ScopeParamNotFoundError
 
 
 def training(module: nn.Module) -> bool:
-    """Returns whether a net is called in training, not in evaluation.
+    """Returns whether a module is being called in a training step, not in an evaluation.
 
-    This is so if its collection "memory" is mutable and a random key is available. A net of your
+    A training step makes the collection "memory" mutable and provides a random key. A net of your
     own may call this function in its `__call__`.
     """
     if module.is_initializing() or not module.is_mutable_collection("memory"):
@@ -87,7 +87,11 @@ def _tell(
     named: dict[str, Any],
     context: Any,
 ) -> Any:
-    """Intercepts the call of a layer, and sets its arguments named in FLAGS that were not given."""
+    """Calls a layer in place of Flax, and sets those arguments in FLAGS that it was not given.
+
+    FLAGS are the arguments for the training mode. The arguments of this function are those of an
+    interceptor of `nn.intercept_methods`.
+    """
     module = context.module
     if context.method_name != "__call__":
         return method(*arguments, **named)
@@ -158,7 +162,7 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
 
 
 def _advice(wanted: str, held: str, context: Any) -> str:
-    """Returns what to do about parameters of the shape `held` in place of `wanted`."""
+    """Returns the advice of the error for parameters of the shape `held` instead of `wanted`."""
     rows = [_sizes(wanted), _sizes(held)]
     if context is None and all(rows) and rows[0][1:] == rows[1][1:] and rows[1] > rows[0]:
         return (
@@ -228,7 +232,7 @@ def _takes_context(parameters: dict[str, inspect.Parameter], context: Any) -> bo
 
 
 def _parameters(net: Any) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a net's call by name, without `self`."""
+    """Returns the parameters in the signature of a net's `__call__` by name, without `self`."""
     function = net.__call__ if isinstance(net, nn.Module) else net
     if inspect.isclass(net):
         function = net.__call__

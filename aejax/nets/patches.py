@@ -16,9 +16,9 @@ from aejax.types import Array
 
 
 class TransformerBlock(nn.Module):
-    """Adds to its input self-attention, then a dense net, each of the layer-normalised values.
+    """The pre-norm transformer block: self-attention, then a dense net (Xiong et al. 2020).
 
-    This is the pre-norm transformer block (Xiong et al. 2020).
+    Each of the two reads the layer-normalised values, and its output is added to the values.
 
     Attributes:
       heads: the number of heads, which divides the width.

@@ -36,11 +36,11 @@ class Scale(nn.Module):
         return multiply(flat - statistics.mean[None], statistics.factor).reshape(values.shape)
 
     def measure(self, differences: Array, context: Any = None) -> Array:
-        """Scales differences f32[B, D] of raw values; the mean cancels in them."""
+        """Scales differences f32[B, D] between unscaled values, in which the mean cancels."""
         return multiply(differences, self.statistics(differences.shape[-1]).factor)
 
     def restore(self, scaled: Array, context: Any = None) -> Array:
-        """Converts scaled values f32[B, D] to raw units."""
+        """Converts scaled values f32[B, D] back to the data's units."""
         statistics = self.statistics(scaled.shape[-1])
         return multiply(scaled, statistics.inverse) + statistics.mean[None]
 

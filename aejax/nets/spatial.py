@@ -16,7 +16,7 @@ from aejax.types import Array
 
 
 class SpatialEncoder(nn.Module):
-    """Encodes pictures by convolutions that halve height and width, and one that keeps them.
+    """Encodes pictures by convolutions that halve height and width, and a last that keeps both.
 
     Attributes:
       widths: the number of channels of each convolution.

@@ -55,7 +55,7 @@ def learner(
       draws: K, the number of codes that are drawn for each example.
       bound: how the log-ratios of the K draws are reduced to one cost per example (`ae.bounds`).
       initialise: one or more functions (variables, batch, key) -> variables that are applied to the
-        model's initial variables, such as those of `ae.initialise`.
+        model's initial variables, such as `ae.initialise.tied`.
 
     Returns:
       A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm`, the mean of each term
@@ -65,10 +65,10 @@ def learner(
 
     Raises:
       UserError: if an argument is of another kind, if draws < 1, if draws is 1 and the bound needs
-        several, if the objective has no term or a term has no weight, if the bound cannot use a
-        term, or if the bottleneck has a target `l0` but the objective has no term whose weight is
-        adjusted to reach it, or vice versa. The returned functions raise it for an rbg key if
-        draws > 1.
+        several draws, if the objective has no term or a term has no weight, if the bound cannot use
+        a term, or if the bottleneck has a target `l0` but the objective has no term whose weight is
+        adjusted to reach it, or vice versa. The returned functions raise UserError for an rbg key
+        if draws > 1.
     """
     check_arguments(model, objective, tx, draws, bound)
     update = optax.with_extra_args_support(tx).update
@@ -132,9 +132,13 @@ def learner(
 
 
 def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
-    """Returns the loss and the mean of each term without its weight, f32[], from f32[K, B].
+    """Returns "loss" and, by its name, the mean of each term without its weight, f32[] each.
 
-    If the batch has weights f32[B], each example's values are multiplied by its weight.
+    Args:
+      bound: how the cost of the K draws is reduced.
+      result: the values of the objective, f32[K, B].
+      weight: the weights of the batch's examples, f32[B], which multiply each example's values;
+        None: all are 1.
     """
 
     def mean(values: Array) -> Array:
@@ -148,10 +152,11 @@ def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array
 
 
 def _rate(opt: Any) -> dict[str, Array]:
-    """Returns {"learning_rate": f32[]} if optax.inject_hyperparams stored it in the state.
+    """Returns the learning rate and the plateau factor, f32[] each, that the optimiser's state has.
 
-    With optax.contrib.reduce_on_plateau it also has the factor that this applies to the updates, as
-    {"plateau_scale": f32[]}.
+    The result has "learning_rate" if optax.inject_hyperparams stored it in `opt`, and
+    "plateau_scale", the factor of the updates, if the optimiser uses
+    optax.contrib.reduce_on_plateau.
     """
     found = optax.tree.get_all_with_path(opt, "learning_rate")
     rates = [value for _, value in found if isinstance(value, jax.Array) and value.ndim == 0]
@@ -188,13 +193,13 @@ def _pass(
     key: Key,
     step: Array,
 ) -> tuple[Total, Any]:
-    """Runs K draws through bottleneck, decoder and terms.
+    """Draws K codes of each example, decodes them, and computes the terms of the objective.
 
-    The methods features, code and explain run in turn, and each gets the memory that the one before
-    it returned, as in one call of the model.
+    The model's methods features, code and explain run one after the other. Each gets the memory
+    that the one before it returned, as in one call of the model.
 
     Returns:
-      A Total of f32[K, B], and the new memory.
+      A Total with arrays f32[K, B], and the memory after the step.
     """
 
     def run(memory: Any, key: Key, method: str, *arguments: Any) -> tuple[Any, Any]:
@@ -244,11 +249,18 @@ def _pass(
 def _tap(
     regrade: Callable[[Array, Array], Array], codes: Any, stuck: Array, draws: int, size: int
 ) -> tuple[Any, Array]:
-    """Returns the codes unchanged, and zeros f32[K, B]; it changes only the codes' gradient.
+    """Returns codes with the same values but a changed gradient, and zeros f32[K, B].
 
-    The zeros are added to the cost, so the backward pass sees the weight w that the bound gives
-    each draw. It then multiplies the cotangent of the codes by regrade(w) / w (Tucker et al. 2019,
-    equation 8).
+    The caller adds the zeros to the cost. Their cotangent in the backward pass is then the weight w
+    that the bound gives each draw, and the cotangent of the codes is multiplied by regrade(w) / w
+    (Tucker et al. 2019, equation 8).
+
+    Args:
+      regrade: a function of (w, stuck) that returns the weights for the codes' gradient.
+      codes: the codes of the K draws, leaves [K, B, ...].
+      stuck: the weight of the term rate(stick=True), f32[].
+      draws: the number of draws, K.
+      size: the number of examples, B.
     """
 
     @jax.custom_vjp

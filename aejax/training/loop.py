@@ -176,7 +176,10 @@ def _loop(learner, state, batches, steps, progress, stop):
 
 
 def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Appends a call's values of `off_target`; drops calls that ended over TAIL steps ago."""
+    """Appends the metric `off_target` of one call's steps to a list with one array per call.
+
+    Calls whose steps are not among the last TAIL steps are dropped from the list.
+    """
     if steering.METRIC not in metrics:
         return late
     late = [*late, metrics[steering.METRIC].T]
@@ -202,7 +205,10 @@ class _Pace:
 
     @contextlib.contextmanager
     def taking(self, count: int) -> Iterator[None]:
-        """Times one call; the first is ignored, because its time includes compilation."""
+        """Measures the time of one call of `count` steps, which is made inside the `with` block.
+
+        The time of the first call is ignored, because it includes compilation.
+        """
         begun = time.monotonic()
         yield
         seconds = time.monotonic() - begun
@@ -212,14 +218,19 @@ class _Pace:
 
 
 def _limited(chunk: Any, first: int, count: int) -> Any:
-    """Restricts a Source to batches first to first + count - 1; returns a Batch unchanged."""
+    """Returns a Source restricted to its batches first to first + count - 1; a Batch unchanged."""
     if not isinstance(chunk, Source):
         return chunk
     return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
-    """Returns batches that differ between the learner's S models, unless they share their data."""
+    """Returns the batches, with S streams if the learner's S models do not share their data.
+
+    Raises:
+      UserError: if the batches have another number of streams, or are a `Stream`, which has only
+        one.
+    """
     if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
         raise UserError(
             "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "
@@ -239,7 +250,17 @@ def _streams(learner: Learner, batches: Any) -> Any:
 
 
 def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str, np.ndarray]:
-    """Waits for the metrics of the call's `count` steps and copies them, f32[n] or f32[S, n]."""
+    """Waits until a call has ended and copies the metrics of its steps to the host.
+
+    Args:
+      metrics: the metrics that the call returned.
+      learner: the learner that made the call.
+      first: the index, within the metrics, of the call's first step.
+      count: the number of steps of the call, n.
+
+    Returns:
+      The metrics by name, f32[n] or f32[S, n].
+    """
     host = jax.device_get(dict(metrics))
     if learner.chunk is None:
         return {name: np.asarray(values)[..., None] for name, values in host.items()}

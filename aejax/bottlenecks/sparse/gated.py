@@ -66,7 +66,7 @@ class Gated(Sparse):
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns b_gate + shift and b_mag + exp(r_mag) * shift."""
+        """Returns b_gate + shift and b_mag + exp(r_mag) * shift, see `Sparse.shift_plain`."""
         gate, bias, scale = (np.asarray(plain.needed(name), np.float64) for name in cls.vectors)
         return {"b_gate": gate + shift, "b_mag": bias + np.exp(scale) * shift}
 
