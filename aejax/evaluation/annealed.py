@@ -100,13 +100,13 @@ def bidirectional(
       key: the random key from which the data and the chains are drawn.
       walk: as in `annealed`.
       examples: N, the number of examples that are drawn from the prior and the likelihood.
-      context: the conditions of a conditional model, a pytree with leaves [N, ...]; else None.
+      context: the context of a conditional model, a pytree with leaves [N, ...]; None: no context.
 
     Returns:
       Bidirectional: the generated data, and both bounds of each example.
 
     Raises:
-      UserError: as in `annealed`, or if examples < 1.
+      UserError: in the cases that `annealed` names, or if examples < 1.
     """
     _check(model, key, walk)
     if examples < 1:
@@ -148,7 +148,7 @@ def _drawn(
 def _lower(
     static: Static, walk: Walk, variables: Variables, key: Key, batch: Batch, index: Array
 ) -> tuple[Array, Array, Array]:
-    """Returns lower bounds of log p(x), effective sample sizes and acceptances, f32[B] each."""
+    """Returns lower bounds of log p(x), effective sample sizes, acceptance rates, f32[B] each."""
 
     def example(batch: Batch, index: Array) -> tuple[Array, Array, Array]:
         density = chains.density(static.model, variables, batch, walk.chains)
@@ -186,7 +186,7 @@ def _upper(
 
 
 def _keys(key: Key, index: Array) -> Any:
-    """Returns the keys of an example: for tuning, the initial latents, `up` and `down`."""
+    """Returns four keys of an example: for tuning, initial latents, `chains.up`, `chains.down`."""
     return jax.random.split(jax.random.fold_in(key, index), 4)
 
 

@@ -59,7 +59,8 @@ def profiles(
         activations are not drawn at random.
 
     Raises:
-      UserError: if the shapes do not fit.
+      UserError: if `place` does not have one entry for each token, or `rows` one row for each
+        latent.
     """
     if np.shape(place) != (active.tokens,) or (rows is not None and len(rows) != active.latents):
         given = "" if rows is None else f", and rows has {len(rows)} decoder rows"

@@ -80,8 +80,9 @@ def _information(code: Any) -> Array:
 def collapsed(figures: Mapping[str, Any]) -> np.ndarray:
     """Returns for each of S models whether its posterior has collapsed, bool[S].
 
-    A posterior has collapsed if its mutual information is below LEAST nats or, if that is not in
-    `figures`, if it has no active unit. The result is empty if `figures` has neither entry.
+    A posterior has collapsed if its mutual information is below LEAST nats. If `figures` has no
+    mutual information, a posterior has collapsed if no unit is active. If `figures` does not have
+    the number of active units either, the result is empty.
 
     Args:
       figures: the result of `usage`, with entries f[S] or f[].
