@@ -130,7 +130,7 @@ def _program(
 
 
 def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str, str]:
-    """Returns facts about the file that are stored in it, name -> text."""
+    """Returns what is stored in the file to describe it, such as its part: name -> text."""
     limit = {} if threshold is None else {"threshold": f"{threshold:g}"}
     return {"part": traced.name, "weights": weights, **limit, **traced.facts}
 
@@ -138,7 +138,11 @@ def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str
 def _files(
     path: pathlib.Path, traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]
 ) -> dict[str, bytes]:
-    """Returns name -> content of the files of any format but .html, with `path` first."""
+    """Returns the exported file and the script or table next to it, for any format but .html.
+
+    Returns:
+      name of a file -> its content, the exported file first.
+    """
     if path.suffix == ".safetensors":
         text = table(path.name, packed, about)
         return {path.name: tensors(packed, about), f"{path.stem}.md": text.encode()}

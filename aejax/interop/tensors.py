@@ -1,4 +1,4 @@
-"""Reads the named tensors and the settings of a file, and raises an error for those not known."""
+"""Reads the named tensors and the settings of a file; unknown ones raise an error."""
 
 from __future__ import annotations
 

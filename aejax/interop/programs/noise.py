@@ -70,7 +70,7 @@ def draw(function: Callable[..., Any], noise: Array, *arguments: Any) -> Any:
     """Computes function(key, *arguments) with uniform numbers f32[B, n] instead of a key.
 
     Raises:
-      Undrawable: as in `columns`.
+      Undrawable: if the draw cannot be computed from one row of uniform numbers for each example.
     """
     used = 0
 

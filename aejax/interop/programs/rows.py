@@ -107,7 +107,11 @@ def by_rows(closed: ClosedJaxpr, arguments: list[Any]) -> list[Any]:
 
 
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Returns an operation's results; None if it calls a function or reads no `Rows` at all."""
+    """Returns an operation's results for a batch.
+
+    The result is None, so that the operation is not replaced, if it calls a function or if none of
+    its arguments is `Rows`.
+    """
     if not any(isinstance(value, Rows) for value in given) or called(equation, given) is not None:
         return None
     changed = _changed(equation, given)
