@@ -19,7 +19,7 @@ WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "de
 
 
 def environment() -> dict[str, Any]:
-    """Returns the versions, devices, precision, command line and git commit of this process."""
+    """Returns the versions, devices, precision, command and git commit of this process, by name."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -43,7 +43,11 @@ def environment() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns a phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs."""
+    """Compares two results of `environment`.
+
+    Returns:
+      A phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs.
+    """
     found = []
     for name in WATCHED:
         old, new = _at(before, name), _at(now, name)

@@ -74,15 +74,17 @@ class RunFolder:
             unlock(lock)
 
     def _has_progress(self) -> bool:
-        """Returns whether there is a checkpoint or a result; until then the config may change."""
+        """Returns whether the run has a checkpoint or a result; before, its config may change."""
         reached = any(p.name.isdigit() for p in (self.path / CHECKPOINTS).glob("*"))
         return reached or (self.path / RESULT).exists()
 
     def check(self, record: Mapping[str, Any]) -> None:
-        """Compares a record that includes the state with config.json, and warns of allowed changes.
+        """Compares config.json with a record of the current code that describes the state too.
+
+        It warns of differences that `may_change` allows.
 
         Raises:
-          UserError: if the code does not fit the recorded run; nothing has been written then.
+          UserError: if the record differs otherwise; nothing has been written then.
         """
         if not (self.resumed and self._has_progress()):
             return
@@ -105,7 +107,10 @@ class RunFolder:
             write_json(self.path / CONFIG, self.record)
 
     def add_facts(self, **facts: Any) -> None:
-        """Adds entries to environment.json, at once or when this process first writes the file."""
+        """Adds entries to environment.json.
+
+        They are written at once if this process has already written the file, or else with it.
+        """
         self._facts |= as_json(facts)
         if self._environment_written:
             self.write_environment()
