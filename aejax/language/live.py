@@ -93,7 +93,7 @@ class Live:
 
 
 class LiveTokens:
-    """The values at one hook, for tokens `start` to `stop` - 1, indexed like an array [N, d]."""
+    """The values at one hook of tokens `start` to `stop` - 1, indexed like an array [N, d]."""
 
     ndim = 2
 

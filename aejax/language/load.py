@@ -26,7 +26,7 @@ class LanguageModel(NamedTuple):
 
 
 def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
-    """Reads a language model.
+    """Reads a language model, its variables and its tokenizer.
 
     Args:
       path: a GGUF file, or a folder with config.json, safetensors and tokenizer.json.

@@ -64,7 +64,7 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of each text, as `encode` does."""
+        """Returns the token ids of each text, as `encode` does."""
         return [row.ids for row in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
