@@ -64,7 +64,7 @@ def inputs(plain: Plain, x: Any) -> Array:
 
     Args:
       plain: the weights.
-      x: raw inputs, as `encode` takes them.
+      x: raw inputs, f32[N, d] or f32[B, T, d], see `encode`.
 
     Raises:
       UserError: if the weights are made for inputs of another size.
@@ -137,7 +137,7 @@ def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
 
 
 def reconstruct(plain: Plain, x: Any) -> Array:
-    """Encodes x, f32[N, d] or f32[B, T, d], and decodes the activations, f32[..., *shape]."""
+    """Returns the reconstruction of raw inputs x: decode(plain, encode(plain, x), x)."""
     return decode(plain, encode(plain, x), x)
 
 
@@ -160,7 +160,7 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     pre-activation becomes zero too, so that a top-k selection does not choose it.
 
     Raises:
-      UserError: if the class of the code has no `scales`.
+      UserError: if the class of the code has no class attribute `scales`.
       ValueError: for a code that selects the k largest, such as topk, if the selection ignores the
         atoms' norms, because folding would change which latents are selected.
     """
@@ -187,7 +187,7 @@ def fold_decoder_norms(plain: Plain) -> Plain:
 
 
 def _rows(plain: Plain, x: Any) -> tuple[Array, tuple[int, ...]]:
-    """Returns the inputs as rows f32[N, d], and the shape of their axes of examples."""
+    """Returns the inputs x as rows f32[N, d], and the shape of x's batch axes, (N,) or (B, T)."""
     x, size = jnp.asarray(x), plain.W_enc.shape[0]
     first = batch_axes(x, size, plain.shape, "these weights read")
     return x.reshape(-1, size).astype(jnp.float32), x.shape[:first]
