@@ -103,12 +103,12 @@ PICTURE_CHANNELS = (1, 3, 4)
 
 
 def are_pictures(shape: tuple[int, ...]) -> bool:
-    """Returns whether bytes of this shape are probably pictures: [N, H, W] or [N, H, W, C]."""
+    """Returns whether an array of bytes is probably pictures, [N, H, W] or [N, H, W, 1, 3 or 4]."""
     return len(shape) == 3 or (len(shape) == 4 and shape[3] in PICTURE_CHANNELS)
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Returns whether x of this shape is probably pictures [N, C, H, W]."""
+    """Returns whether an array of this shape is probably pictures [N, C, H, W]."""
     channels = PICTURE_CHANNELS
     return len(shape) == 4 and shape[1] in channels and shape[3] not in channels
 
@@ -142,11 +142,11 @@ def check_filled(x: Any, results: Any, who: str, first: int = 0) -> None:
     Args:
       x: a pytree with leaves [B, ...].
       results: what was computed from x, a pytree with leaves [B, ...].
-      who: the words for what computed the results.
+      who: how the error message names what computed the results, such as "the encoder".
       first: the index of the first row.
 
     Raises:
-      UserError: if a row is NaN in both; the message names the row.
+      UserError: if a row holds NaN both in x and in the results; the message names the row.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, results))):
         return
@@ -164,7 +164,10 @@ def check_filled(x: Any, results: Any, who: str, first: int = 0) -> None:
 
 
 def _rows_with_nan(tree: Any) -> np.ndarray | None:
-    """Returns whether each row of any leaf [B, ...] holds NaN, bool[B]."""
+    """Returns whether each of B rows holds NaN in one of the leaves [B, ...], bool[B].
+
+    The result is None if a leaf is traced, so that its values are unknown.
+    """
     found: np.ndarray | None = None
     for leaf in map(np.asarray, jax.tree.leaves(tree)):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim:
@@ -253,10 +256,10 @@ def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str
 
 
 def joined(latent: Any) -> Array:
-    """Flattens a latent to f32[B, L]; concatenates the levels of a hierarchy from the top down.
+    """Flattens a latent to f32[B, L]; the latents of a hierarchy's levels are concatenated.
 
     Args:
-      latent: [B, *shape], or a tuple of such arrays.
+      latent: [B, *shape], or a tuple of such arrays, one for each level from the top down.
     """
     return jnp.concatenate([flatten(leaf) for leaf in jax.tree.leaves(latent)], axis=-1)
 

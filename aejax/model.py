@@ -137,7 +137,7 @@ class Autoencoder(nn.Module):
         return Forward(batch, features, code, prediction, jnp.asarray(step), key)
 
     def posterior(self, batch: Batch) -> Any:
-        """Encodes a batch to a code without noise; a VampPrior calls this on its pseudo-inputs.
+        """Encodes a batch to a code without noise; a VampPrior encodes its pseudo-inputs by it.
 
         The batch may also be an array, its x, or a split.
         """
@@ -192,7 +192,10 @@ class Autoencoder(nn.Module):
             return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
 
     def _check_latents(self) -> None:
-        """Checks latent sizes, and that prior and bottleneck are both flat or both hierarchical."""
+        """Raises UserError if a latent's size is below 1, or the prior does not suit the latents.
+
+        A hierarchical bottleneck and a prior of levels need each other.
+        """
         shape, name = self.bottleneck.shape, type(self.bottleneck).__name__
         if any(size < 1 or not whole(size) for size in jax.tree.leaves(shape)):
             raise UserError(
@@ -223,7 +226,7 @@ class Autoencoder(nn.Module):
 
 
 def _modules(part: Any) -> dict[int, nn.Module]:
-    """Returns id(module) -> module for a module and, recursively, the modules in its fields."""
+    """Returns a module and, recursively, the modules in its fields, by their Python ids."""
     if not isinstance(part, nn.Module):
         return {}
     found = {id(part): part}
