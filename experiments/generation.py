@@ -128,7 +128,10 @@ def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.nda
 def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Computes scores of decoded lines between codes of test images, and of their cross-fades."""
+    """Computes scores of decoded lines between the codes of test images.
+
+    For comparison, the result has the scores of cross-fades between the same images.
+    """
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
     start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
@@ -176,7 +179,7 @@ def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots the train and validation curves of the models that are trained on few images."""
+    """Builds the section with the train and validation curves of models trained on few images."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         curves = grouped(finished.histories[label])["distortion"]
@@ -197,7 +200,8 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 def page(config: Config, models: Models, splits: Splits) -> Page:
     """Builds the report page.
 
-    It has all sections for the models trained on all images, and samples of those trained on few.
+    It has all sections for the models trained on all images, and only samples of the models trained
+    on few images.
     """
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])

@@ -71,7 +71,7 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
 
 
 def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
-    """Returns name of an implementation ("aejax", "jax") -> images per second."""
+    """Times a layer's implementations; returns "aejax" and "jax" -> images per second."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(IMAGES, shape.size, shape.size, shape.inputs))
     kernel = rng.normal(size=(shape.kernel, shape.kernel, shape.inputs, shape.outputs))

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _silenced(state, dead):
-    """Returns params and the collection `memory` with exactly the first `dead` latents dead."""
+    """Returns params and `memory` of a state, changed so that its first `dead` latents are dead."""
     variables = {"params": state.params, "memory": state.memory}
     bias = get(variables, BIAS)
     first = jnp.arange(bias.size) < dead

@@ -83,7 +83,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
 
 
 def described(job: Job, config: Any) -> dict[str, Any]:
-    """Returns the arguments of `ae.Run` that describe a job's model, or all models of its sweep."""
+    """Returns the arguments model and settings of `ae.Run` for a job, which may be a sweep."""
     if job.sweep is None:
         return {"model": job.model}
     sweep = job.sweep
@@ -92,7 +92,16 @@ def described(job: Job, config: Any) -> dict[str, Any]:
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes result.json with the mean, the std and the values of all seeds of each result."""
+    """Writes result.json, and returns its content.
+
+    Args:
+      run: the run of the first job.
+      trained: the trained jobs.
+      values: name of a result -> its values f[S], or name of a model -> such a mapping.
+
+    Returns:
+      Each result's mean and standard deviation over seeds, and its values, by name.
+    """
     own = next(iter(trained.values()))
     result: dict[str, Any] = {}
     for name, value in values.items():

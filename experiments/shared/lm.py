@@ -77,7 +77,7 @@ def data(
     target: str | None = None,
     context: str | None = None,
 ) -> Splits:
-    """Returns the activations as train, validation and test; computes them if they do not exist.
+    """Returns train, validation and test activations, after collecting them if necessary.
 
     Args:
       config: the settings.
@@ -110,7 +110,10 @@ def data(
 def collected(
     config: LanguageNumbers, place: Place, hooks: Sequence[str]
 ) -> tuple[Activations, Activations, Activations]:
-    """Returns the stores of train, validation and test documents, which it writes if needed."""
+    """Returns the activation stores of train, validation and test documents.
+
+    A store that does not exist, or is not complete, is written first.
+    """
     root = default_data_dir() if place.data_dir is None else pathlib.Path(place.data_dir)
     model = {"file": pathlib.Path(config.model).name, "sha256": lm.fingerprint(config.model)}
     sources = [
@@ -152,7 +155,7 @@ def _collect(
     folder: pathlib.Path,
     plan: Any,
 ) -> None:
-    """Writes the train store, or continues to write it after an interruption."""
+    """Writes the store of train activations, or continues to write it after an interruption."""
     most = -(-config.tokens // (ROWS * config.length))
     packing = lm.Packing(config.length)
     began = time.perf_counter()
@@ -263,7 +266,7 @@ def simple(tag: str) -> str:
 def labelled(
     tokenizer: lm.Tokenizer, document: Document, tags: Sequence[str], topics: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the tokens of a document with the labels in LABELS but "document", i32[n] each.
+    """Returns the n tokens of a document and their labels: all in LABELS but "document", i32[n].
 
     The last token of a word has the word's part of speech as its tag; all other tokens have -1.
     """
@@ -288,7 +291,7 @@ def store_of(split: Split) -> Activations:
 
 
 def kept(store: Activations) -> np.ndarray:
-    """Returns which tokens of a labelled store are no attention sinks, bool[N].
+    """Returns whether each token of a store with labels is no attention sink, bool[N].
 
     Sinks are the first token of each row of text, and tokens whose norm at any of the hooks exceeds
     SINK times the median norm at this hook.

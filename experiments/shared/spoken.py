@@ -34,7 +34,7 @@ PROMPT_SEED = 16  # seed of the digits, speakers and durations of samples
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """Sets the target to a known factor of each recording, i32[B], for its classifier."""
+    """Sets the target to a known factor of each recording, i32[B], which a classifier predicts."""
 
     name: str  # the name of the factor: "digit" or "speaker"
 
@@ -123,7 +123,7 @@ class Hearing(NamedTuple):
 
 
 def of_each_digit(split: Split) -> np.ndarray:
-    """Returns the index of a recording of each digit, i64[DIGITS]; the speakers take turns."""
+    """Returns the index of one recording of each digit, i64[DIGITS], by different speakers."""
     digit, speaker = split.factors["digit"], split.factors["speaker"]
     there = np.unique(speaker)
     wanted = [(d, there[d % len(there)]) for d in range(DIGITS)]
@@ -142,7 +142,7 @@ def described(split: Split, i: int) -> str:
 
 
 def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
-    """Returns the accuracy of the classifiers on real recordings."""
+    """Returns the accuracy of each classifier on real recordings, by the result's name."""
     real = hearing.heard(waves(test), test.arrays["length"])
     return {
         f"classifier_{name}_accuracy": float(
@@ -155,12 +155,12 @@ def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
 def sampled(
     hearing: Hearing, sounds: np.ndarray, asked: Prompts, real: Split, other: Split
 ) -> dict[str, float]:
-    """Computes scores of samples: accuracy of recognition, diversity, and distance from real ones.
+    """Computes scores of samples: recognition, diversity, and distance from real recordings.
 
     Args:
       hearing: the classifiers.
-      sounds: f32[N, T], one for each prompt.
-      asked: the prompts.
+      sounds: the samples, f32[N, T].
+      asked: the digit, the speaker and the duration that each of them was conditioned on.
       real: real recordings that no model was trained on.
       other: other real recordings, whose distance to `real` is shown beside that of the samples.
     """

@@ -113,7 +113,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
 
 def streams(job: Job, config: Numbers, split: Split) -> Batches:
-    """Returns the train batches, which differ between seeds; in a sweep all models have the same.
+    """Returns the train batches, which differ between seeds; in a sweep, all models share them.
 
     Tokens of an activation store are shuffled in two stages (see `TokenBatches`).
     """
@@ -203,7 +203,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """Returns the variables as arrays of this process, which evaluates all models."""
+    """Copies variables that are divided over processes to this process, which evaluates models."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
@@ -239,9 +239,14 @@ def watch_held_out(
 
 
 def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns name -> {"mean", "std", "values"}, as in result.json, for name -> f[S].
+    """Returns the mean, the standard deviation and the values of each result, as in result.json.
 
-    "std" is the sample standard deviation over seeds, with divisor S - 1; it is 0 for one seed.
+    Args:
+      values: name of a result -> its values for S seeds, f[S].
+
+    Returns:
+      name of a result -> {"mean": ..., "std": ..., "values": [...]}, where "std" is the sample
+      standard deviation, with divisor S - 1; it is 0 for one seed.
     """
     result = {}
     for name, value in values.items():

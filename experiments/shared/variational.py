@@ -1,4 +1,4 @@
-"""Code shared by the experiments with variational autoencoders: nets, test results and page."""
+"""Nets, test results and report page of the experiments with variational autoencoders."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test results of each seed: `bounds` of the job "vae", and errors of all jobs.
+    """Computes test results: `bounds` of the job "vae", and the reconstruction errors of all jobs.
 
-    The error is the mean square error of reconstructions.
+    Each result has one value for each seed. The errors are mean square errors.
 
     Args:
       config: the experiment's settings, with the field `nll_draws`.
@@ -183,7 +183,7 @@ def named(splits: Splits) -> str:
 
 
 def page(title: str, text: str, models: Models, splits: Splits) -> Page:
-    """Builds the report page of the job "vae", compared with the job "plain" if there is one."""
+    """Builds the report page on the model "vae", compared with "plain" if there is such a model."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models.get("plain"))
     return Page(title, text, sections)

@@ -34,7 +34,7 @@ def command(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
-    """Draws the two paths.
+    """Writes a picture of the straight and the spherical path between two test examples.
 
     Args:
       run_dir: folder of a finished run.
@@ -108,15 +108,22 @@ def _draw(
 
 
 def linear(first: Array, last: Array, share: Array) -> Array:
-    """Returns points at the shares f32[T] of the line between two f32[L], f32[T, L]."""
+    """Returns points f32[T, L] on the line between two points f32[L].
+
+    Args:
+      first: the point at share 0.
+      last: the point at share 1.
+      share: the shares of the way at which the points lie, f32[T].
+    """
     share = share[:, None]
     return (1.0 - share) * first[None] + share * last[None]
 
 
 def spherical(first: Array, last: Array, share: Array) -> Array:
-    """Returns points at the shares f32[T] of the spherical path between two f32[L], f32[T, L].
+    """Returns points f32[T, L] on the spherical path between two points f32[L].
 
-    Directions follow the great circle (Shoemake 1985), and norms are interpolated linearly.
+    Directions follow the great circle (Shoemake 1985), and norms are interpolated linearly. The
+    arguments are those of `linear`.
     """
     norms = jnp.linalg.norm(first), jnp.linalg.norm(last)
     units = first / jnp.maximum(norms[0], 1e-8), last / jnp.maximum(norms[1], 1e-8)

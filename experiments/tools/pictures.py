@@ -42,7 +42,7 @@ CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")
 
 
 def command(samples: pathlib.Path | None = None) -> None:
-    """Draws the pictures.
+    """Draws the pictures of the READMEs from kept results.
 
     Args:
       samples: the folder of a finished run of `conditional`; its samples are first written to
@@ -93,7 +93,12 @@ def few_colours(png: bytes) -> bytes:
 
 
 def frontiers(result: Mapping[str, Any], panels: tuple[str, ...]) -> Any:
-    """Draws the metrics of sparse codes over their L0; another library's marks are hollow."""
+    """Plots the metrics of sparse codes against L0; points of another library are hollow.
+
+    Args:
+      result: the content of a results file.
+      panels: the metrics to plot, one in each panel.
+    """
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
     for name, row in result.items():

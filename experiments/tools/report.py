@@ -17,7 +17,7 @@ from experiments.shared.place import Place, say
 def command(
     run_dir: pathlib.Path, data_dir: str | None = None, manual_dir: str | None = None
 ) -> None:
-    """Writes the report.
+    """Writes the report of a finished run again.
 
     Args:
       run_dir: folder of a finished run.

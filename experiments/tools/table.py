@@ -45,10 +45,10 @@ def command(readme: pathlib.Path = pathlib.Path("experiments/README.md")) -> Non
 
 
 def filled(text: str) -> str:
-    """Returns the text with each table replaced by one from the results that its comment names.
+    """Returns a README's text with each table made again from the results that its comment names.
 
     Raises:
-      UserError: if that file does not exist.
+      UserError: if a results file that a comment names does not exist.
     """
 
     def one(match: re.Match[str]) -> str:
@@ -79,7 +79,7 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def beside(rows: Sequence[Row]) -> str:
-    """Formats published results and ours as a Markdown table; if ours is missing: "not run"."""
+    """Formats published results and ours as a Markdown table; "not run" stands for missing ones."""
     lines = [
         "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",
