@@ -245,7 +245,7 @@ class Squares:
     side: int  # the side of the resized square, in pixels
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to input and target of a batch f32[B, H, W, C] in [0, 1].
+        """Applies the change to the input and the target of a batch, f32[B, H, W, C] in [0, 1].
 
         Raises:
           UserError: if the pictures are smaller than the square.

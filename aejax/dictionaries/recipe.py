@@ -57,7 +57,7 @@ class Training(NamedTuple):
     learning_rate: Any  # Adam's learning rate, which a sweep may trace; None: RATE / sqrt(D)
 
     def steered(self, l0: Any) -> dict[str, Any]:
-        """Returns the bottleneck's arguments for a target of l0 active latents; {} if l0 is None."""
+        """Returns the bottleneck's arguments for a target of l0 active latents, or {} for None."""
         if l0 is None:
             return {}
         return {"l0": l0} if self.steps is None else {"l0": l0, "descent": max(self.steps // 2, 1)}
