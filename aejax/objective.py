@@ -115,8 +115,8 @@ def sparse(
     """Returns the objective of a sparse autoencoder: an error, a sparsity penalty and AuxK.
 
     Args:
-      l1: the weight of the L1 norm; None: no L1 term, as for bottlenecks with a fixed number of
-        active latents.
+      l1: the weight of the L1 norm; None: no L1 term, which suits bottlenecks with a fixed number
+        of active latents.
       auxk: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: no
         such term.
       steered: a sparsity penalty whose weight a controller adjusts until the mean number of active

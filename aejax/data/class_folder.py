@@ -21,7 +21,8 @@ def paths_in(folder: Path, suffixes: Collection[str], what: str) -> list[Path]:
       what: the kind of the files in the plural, for error messages, such as "pictures".
 
     Raises:
-      UserError: if there is no such folder, it holds no such file, or files are in both places.
+      UserError: if there is no such folder, it holds no such file, or there are such files both in
+        the folder and in subfolders.
     """
     if not folder.is_dir():
         raise UserError(

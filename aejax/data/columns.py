@@ -49,7 +49,7 @@ class Examples(NamedTuple):
 
 
 def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of one data set by name: x, and any of mask, y, weight and group.
+    """Converts examples to arrays by name: x, and any of mask, y, weight and group.
 
     The classes of y may still be text, and the context is not among the columns.
     """

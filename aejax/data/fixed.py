@@ -51,8 +51,8 @@ def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = 
       event: the shape of one example, if it has several axes; see `events.batch_axes`.
 
     Raises:
-      UserError: if the data is neither a split nor an array nor a Batch, or its examples have
-        another size.
+      UserError: if the data is neither a split nor an array nor a Batch, or an example does not
+        have `size` elements.
     """
     if isinstance(data, Data):
         return data

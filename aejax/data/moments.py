@@ -11,7 +11,7 @@ ROWS = 4096
 
 
 class Moments(NamedTuple):
-    """Statistics of tokens; merging two of them is accurate however large the mean is."""
+    """Statistics of vectors, called tokens; two records merge accurately however large the mean."""
 
     tokens: int  # the number of tokens
     mean: np.ndarray  # f64[d], the mean over tokens of x
@@ -72,7 +72,7 @@ def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tu
 def agree(a: Moments, b: Moments) -> bool:
     """Returns whether two records of moments are equal up to rounding.
 
-    The moments of the same tokens are, even if they were added in another order.
+    The moments of the same tokens are equal up to rounding, whatever the order of the tokens.
     """
     x, y = (np.append(m.mean, [m.mean_norm, m.scale]) for m in (a, b))
     # The tolerance is relative to the size of a token, since single elements may be near zero.

@@ -29,7 +29,7 @@ ENDLESS = 2**31 - 1  # indices of examples are i32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Items:
-    """A `Reader` of some examples of a data set of another library."""
+    """A `Reader` of some of the examples of a data set that another library defines."""
 
     dataset: Any
     rows: np.ndarray  # i64[N], the indices of the examples in the data set
@@ -88,7 +88,7 @@ def source(
       train: a data set with `__len__` and `__getitem__`.
       validation: another data set; or a share (below 1) or number of examples to take from train at
         random; or None for no such split.
-      test: a data set, a share, a number or None, as for validation.
+      test: another data set; or a share or number of examples to take from train; or None.
       field: the name of the array that becomes x, where an example is a mapping.
       scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
       channels: "first" transposes pictures [C, H, W] to [H, W, C].

@@ -42,7 +42,7 @@ def divide(
       ordered: whether the splits are consecutive blocks of examples, instead of random ones.
       groups: an integer for each example, i32[N]; examples with equal integers go to the same
         split. None: no groups. A group that does not fit into the rest of a split goes to another
-        one or to train, so a split may get less than its share.
+        split or to train, so a split may get less than its share.
 
     Returns:
       The columns of train, then those of the splits in `shares`.
@@ -132,8 +132,8 @@ def splits(
         i32[N], the indices of the examples in the reader.
       field: the name of the column, or of the reader's array, that becomes x.
       scale: the stored value that becomes 1.0.
-      binarise: "dynamic" draws the pixels of train anew at every step and those of the other two
-        once; "static" draws all three once; "none" draws nothing.
+      binarise: "dynamic" draws the pixels of train anew at every step, and the pixels of validation
+        and test once; "static" draws the pixels of all three once; "none" draws nothing.
       classes: the names of the labels.
       origin: where the data came from.
       reader: the reader of a data set that does not fit in memory, or None.
@@ -186,7 +186,7 @@ def splits(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chosen:
-    """A reader of some examples of another reader, optionally binarised with a fixed seed."""
+    """A reader of some of the examples of a given reader, perhaps binarised with a fixed seed."""
 
     reader: Reader
     rows: np.ndarray  # i32[N], the indices of the examples in `reader`

@@ -98,11 +98,11 @@ def merged(plain: Plain, above: float = 0.99) -> Plain:
     """Returns the weights with each group of duplicate latents merged into one latent.
 
     Latents are duplicates if both their encoder columns and their decoder rows have a larger cosine
-    than `above`. The first of them keeps its decoder row w. Its encoder column, and its biases and
-    thresholds (the fields that the code's class lists in `scales`), become weighted sums over the
-    duplicates; the weight of a duplicate with decoder row v is <v, w> / <w, w>. If the duplicates
-    are multiples of each other, biases included, this does not change the output. But a code that
-    selects the k largest then selects another latent in the place of a duplicate.
+    than `above`. The first of several duplicates keeps its decoder row w. Its encoder column, and
+    its biases and thresholds (the fields that the code's class lists in `scales`), become weighted
+    sums over the duplicates; the weight of a duplicate with decoder row v is <v, w> / <w, w>. If
+    the duplicates are multiples of each other, biases included, this does not change the output.
+    But a code that selects the k largest then selects another latent in the place of a duplicate.
 
     Args:
       plain: the weights.

@@ -93,7 +93,7 @@ def input_size(variables: Variables) -> int | None:
 
 
 def raw_atoms(variables: Variables) -> np.ndarray:
-    """Returns the decoder rows (atoms) in the units of raw outputs, f64[m, D].
+    """Returns the decoder rows (atoms) in the units of the targets, without a scale, f64[m, D].
 
     Args:
       variables: the {params, memory} of one model.

@@ -112,7 +112,7 @@ def absorption(
 def absorbed(
     x: np.ndarray, codes: np.ndarray, rows: np.ndarray, unit: np.ndarray, main: np.ndarray
 ) -> np.ndarray:
-    """Returns for each word whether its letter's main latents were absorbed by another, bool[n].
+    """Returns for each word whether one other latent absorbed its letter's main latents, bool[n].
 
     The main latents must be silent, and the latent that adds most along the probe's direction must
     fulfil the conditions that `absorption` states.

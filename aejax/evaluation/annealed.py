@@ -95,10 +95,10 @@ def bidirectional(
     """Bounds log p(x) from below and above for data drawn from the model (Grosse et al. 2015).
 
     Args:
-      model: as in `annealed`.
-      variables: as in `annealed`.
+      model: a model with a prior that can be sampled, a likelihood, and real-valued latents.
+      variables: the variables of one model, without a leading axis of seeds.
       key: the random key from which the data and the chains are drawn.
-      walk: as in `annealed`.
+      walk: the settings of the chains, such as their number and the number of temperatures.
       examples: N, the number of examples that are drawn from the prior and the likelihood.
       context: the context of a conditional model, a pytree with leaves [N, ...]; None: no context.
 

@@ -198,7 +198,7 @@ def _features(features: Any, count: int) -> Callable[[int, int], np.ndarray]:
     """Returns a function (start, stop) -> the features of tokens start to stop - 1, f[n, G].
 
     Args:
-      features: the argument of `recovery`: an array, or such a function.
+      features: the features of all tokens, f[N, G] or f[B, T, G], or such a function already.
       count: G, the number of true directions; the function raises UserError for another number of
         features.
     """

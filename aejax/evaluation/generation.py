@@ -184,7 +184,13 @@ def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _covered(queries: np.ndarray, members: np.ndarray, neighbours: int) -> float:
-    """Returns the share of queries in the region that `members` cover (see `precision_recall`)."""
+    """Returns the share of queries that lie in the region that a set covers.
+
+    Args:
+      queries: f[Q, D], the features of the queries.
+      members: f[N, D], the features of the set, see `precision_recall`.
+      neighbours: k, the index of the neighbour that a ball reaches to.
+    """
 
     def reach(rows: np.ndarray) -> np.ndarray:
         # Entry 0 is the distance of the point to itself.

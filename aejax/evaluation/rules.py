@@ -53,9 +53,10 @@ class Rule(NamedTuple):
 def fitted(active: Firings, tokens: Tokens, seed: int = 0) -> list[Rule | None]:
     """Fits one rule to each latent.
 
-    The values of each attribute are those that are more frequent among the active tokens than among
-    the matched others in the first half of the tokens. The attribute is the one whose values score
-    best in the second half, so that a long list does not win by memorising the first.
+    For each attribute, the rule's values are those that are more frequent among tokens at which the
+    latent is active than among other tokens of similar frequency, in the first half of the tokens.
+    The rule's attribute is the one whose values score best in the second half, so that a long list
+    of values does not win by memorising the first half.
 
     Args:
       active: the nonzero activations of the latents.

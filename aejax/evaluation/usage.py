@@ -67,7 +67,7 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
 
 
 def _information(code: Any) -> Array:
-    """Returns log q(z | x) - log q(z) at each draw, f32[B]; q(z) is the mean of B posteriors."""
+    """Returns log q(z | x) - log q(z) at each draw z, f32[B], where q(z) is the mean posterior."""
 
     def aggregate(z: Array) -> Array:
         return jax.nn.logsumexp(code.log_prob(z[None])[0])

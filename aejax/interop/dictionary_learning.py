@@ -116,7 +116,7 @@ def _k(tensors: Tensors, of: _Trainer) -> int:
     """Returns k, from the file of weights or the configuration.
 
     Raises:
-      UserError: if k is in neither of them, is not a valid number, or differs between them.
+      UserError: if k is in neither file, is not a valid number, or differs between the two.
     """
     if "k" not in tensors:
         return count(of.k, of.latents, "k", of.path)

@@ -63,8 +63,9 @@ def export(
         as plain weights on raw inputs). Weights on which no output depends are left out.
       outputs: the names of the outputs to keep, such as ("mean",); () keeps all.
       weights: how matrices are stored; the program computes in float32.
-      example: a batch of raw examples. "encoder" and "all" need its shapes; a model that was
-        trained with a context needs its context; a web page stores the codes of its first examples.
+      example: a batch of examples, not scaled or otherwise changed. "encoder" and "all" need its
+        shapes; a model that was trained with a context needs its context; a web page stores the
+        codes of its first examples.
       score: for "encoder" and "all", the term that scores x, such as `ae.losses.squared_error`.
         None: for "encoder" the rate, for "all" the negative ELBO of the latent without noise, in
         nats, and the squared error of a model without a likelihood.

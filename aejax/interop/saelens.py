@@ -79,7 +79,7 @@ def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) ->
     what it is about to write.
 
     Raises:
-      UserError: if a tensor or an entry is missing, is unknown, or does not match the others.
+      UserError: if a tensor or an entry is missing, is unknown, or contradicts another one.
     """
     activation, transcodes, skips = _row(config, path)
     kind = KINDS[activation]

@@ -61,10 +61,10 @@ def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit
       dictionary: a dictionary trained on values of the hook's width D.
       edit: a pure function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such
         as Partial.
-      reads: as for `replace`.
+      reads: the hook whose values the dictionary encodes; see `replace`.
 
     Raises:
-      UserError: as for `replace`.
+      UserError: if `dictionary.source` names another hook than `reads`.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Change(form), weights, _places(dictionary, reads), edit)
@@ -78,12 +78,12 @@ def clamp(
     Args:
       dictionary: a dictionary trained on values of the hook's width D.
       latents: the indices of the latents to set, from 0.
-      values: one value for all of them, or one for each.
-      reads: as for `replace`.
+      values: one value for all of these latents, or one for each.
+      reads: the hook whose values the dictionary encodes; see `replace`.
 
     Raises:
-      UserError: if a latent does not exist or is named twice, the number of values is wrong, or as
-        for `replace`.
+      UserError: if a latent does not exist or is named twice, the number of values is wrong, or
+        `dictionary.source` names another hook than `reads`.
     """
     return _columns(dictionary, latents, values, reads, _clamp)
 
@@ -96,12 +96,12 @@ def scale(
     Args:
       dictionary: a dictionary trained on values of the hook's width D.
       latents: the indices of the latents to scale, from 0.
-      factor: one factor for all of them, or one for each.
-      reads: as for `replace`.
+      factor: one factor for all of these latents, or one for each.
+      reads: the hook whose values the dictionary encodes; see `replace`.
 
     Raises:
-      UserError: if a latent does not exist or is named twice, the number of factors is wrong, or as
-        for `replace`.
+      UserError: if a latent does not exist or is named twice, the number of factors is wrong, or
+        `dictionary.source` names another hook than `reads`.
     """
     return _columns(dictionary, latents, factor, reads, _scale)
 
@@ -188,7 +188,9 @@ def _columns(
                 f"there is no latent {column}: the dictionary has 0 to {dictionary.latents - 1}"
             )
     if len(set(columns.tolist())) < len(columns):
-        raise UserError(f"latents {columns.tolist()} name one more than once: name each one once")
+        raise UserError(
+            f"the latents {columns.tolist()} have an index more than once: give each one once"
+        )
     given = np.asarray(numbers, np.float32)
     if given.shape not in ((), columns.shape):
         raise UserError(
@@ -251,7 +253,10 @@ def _read(dictionary: Plain, places: Places, value: Array) -> Array:
     """
     read = value if places.reads is None else places.reads
     if isinstance(read, At):
-        raise UserError(f"this edit reads {read.hook}, so it works only in the pass of a model")
+        raise UserError(
+            f"this edit reads the values at {read.hook}, so it can be used only in the forward "
+            "pass of a model"
+        )
     _check_width("reads", dictionary.W_enc.shape[0], read)
     _check_width("writes", dictionary.W_dec.shape[1], value)
     return _rows(read)

@@ -52,15 +52,16 @@ def token_losses(
 ) -> TokenLosses:
     """Measures the next-token losses of a model, unchanged and with replaced values at a hook.
 
-    All replacements share one compiled program of the model, because their new values are computed
-    from the clean pass and patched in.
+    All replacements share one compiled program of the model. Their new values are computed from the
+    values of a pass of the unchanged model, called clean, and are inserted in a second pass.
 
     Args:
       model: the transformer.
       variables: its variables.
       batches: rows of tokens, as `packs` yields them; without padding on the left.
       hook: the hook whose values are replaced, such as "resid_post.15".
-      replacements: name -> pure function (hook -> clean value) -> new value.
+      replacements: name -> pure function that maps the clean values (hook -> value) to the new
+        value at `hook`.
       reads: further hooks whose clean values the replacements need, such as a transcoder's input.
 
     Raises:
@@ -168,7 +169,7 @@ def unless(
     first_positions: int = 0,
     reads: str | None = None,
 ) -> Replacement:
-    """Returns a replacement that keeps the clean values of attention sinks.
+    """Returns a replacement that leaves the values of attention sinks unchanged.
 
     Args:
       replacement: the replacement of all other values.

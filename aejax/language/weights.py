@@ -162,7 +162,7 @@ def stacked(variables: Any) -> dict[str, Any]:
 
 
 def unstacked(variables: Any) -> dict[str, Any]:
-    """Splits stacked parameters [layers, ...] into those of each block; undoes `stacked`."""
+    """Splits parameters [layers, ...] into the parameters of each block; undoes `stacked`."""
     params = dict(variables["params"])
     blocks = params.pop("blocks")
     for i in range(len(jax.tree.leaves(blocks)[0])):

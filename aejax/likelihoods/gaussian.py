@@ -138,7 +138,10 @@ class HeteroscedasticGaussian(Likelihood):
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the prediction's shape, (*event, 2): mean and raw, see the class, per element."""
+        """Returns the prediction's shape, (*event, 2).
+
+        The entries of the last axis are the mean and a number that determines the deviation.
+        """
         return (*event, 2)
 
     def std(self, prediction: Array) -> Array:

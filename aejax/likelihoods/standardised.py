@@ -14,7 +14,7 @@ from aejax.types import Array, Key
 
 
 class Standardised(Likelihood):
-    """Applies another likelihood to (target - mean) / std, and converts densities to target units.
+    """Applies a given likelihood to (target - mean) / std, and converts densities to target units.
 
     The density of the target is that of the standardised target divided by std, so log p(x) is
     exact for the target in its own units; means and samples are in these units too. The inner

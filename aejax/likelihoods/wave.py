@@ -69,7 +69,7 @@ class WaveNet(nn.Module):
 
 
 def _gate(values: Array) -> Array:
-    """Computes tanh(a) sigmoid(b), where a and b are halves of the channels."""
+    """Computes tanh(a) sigmoid(b), where a and b are the two halves of the channels."""
     signal, gate = jnp.split(values, 2, axis=-1)
     return jnp.tanh(signal) * jax.nn.sigmoid(gate)
 

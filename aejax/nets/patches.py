@@ -119,7 +119,7 @@ class PatchDecoder(nn.Module):
 
 
 def _places(module: nn.Module, places: int, width: int) -> Array:
-    """Returns the learned position embeddings, f32[1, places, width]."""
+    """Returns the learned embeddings of the positions of patches, f32[1, places, width]."""
     return module.param("places", nn.initializers.normal(0.02), (1, places, width))
 
 

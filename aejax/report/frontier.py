@@ -66,8 +66,8 @@ def frontier_section(
 
     Args:
       codes: name of a code -> its rows of result.json (see `points`), one for each value of L0.
-      peers: name of a code -> such rows of another library's implementation of the same code, which
-        are drawn with hollow marks.
+      peers: name of a code -> rows of the same form, of another library's implementation of the
+        code, which are drawn with hollow marks.
       names: the scores to plot, such as "explained_variance".
       text: the paragraph above the plots.
     """
@@ -128,7 +128,7 @@ STRETCHED = "explained_variance"  # the score whose axis is not linear
 
 
 def stretched(share: Any) -> Any:
-    """Returns the place of an explained variance on its axis, -log(1 - share).
+    """Returns where an axis shows an explained variance: at -log(1 - share).
 
     The unexplained variance is thus on a logarithmic axis: codes that explain 0.90 and 0.95 are as
     far apart as codes that explain 0 and 0.5.

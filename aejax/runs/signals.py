@@ -28,7 +28,10 @@ class Stop:
         return 128 + (self.received or 0)
 
     def install(self) -> None:
-        """Installs the handlers of both signals, if this is the main thread, as Python requires."""
+        """Installs handlers of SIGTERM and SIGINT, if it is called in the main thread.
+
+        Python allows it in no other thread.
+        """
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
             self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed

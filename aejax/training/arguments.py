@@ -13,7 +13,7 @@ from aejax.types import Bound, Objective
 
 
 def check_arguments(model: Any, objective: Objective, tx: Any, draws: int, bound: Bound) -> None:
-    """Checks the arguments of `learner`, whose docstring describes them.
+    """Checks that the arguments of `learner`, which its docstring describes, fit together.
 
     Raises:
       UserError: if an argument is of another kind than its entry in `learner` says, or does not fit

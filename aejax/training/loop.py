@@ -119,8 +119,8 @@ def loop(
 
     Returns:
       An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
-      steps that end at `state.step`. They are those of the learner and, if `batches` has a method
-      `epoch`, also `epoch` f64[n], the number of passes through the data after each step.
+      steps that end at `state.step`. The learner defines their names. If `batches` has a method
+      `epoch`, there is also `epoch` f64[n], the number of passes through the data after each step.
 
     Raises:
       UserError: if steps < 1, if not just one of steps and epochs is given, if batches has no

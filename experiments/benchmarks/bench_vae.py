@@ -47,7 +47,7 @@ def command(
     chunks: int = 6,
     peer_python: str | None = None,
 ) -> None:
-    """Times the training of a VAE by all programs and writes result.json.
+    """Times the training of a VAE by aejax, a hand-written loop and pythae; writes result.json.
 
     Args:
       out: folder for result.json.

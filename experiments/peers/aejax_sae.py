@@ -1,4 +1,4 @@
-"""The program that bench-sae times for aejax, in a separate process as for other libraries."""
+"""Trains a sparse autoencoder by aejax, in a process whose speed `bench-sae` measures."""
 
 import importlib.metadata
 

@@ -61,7 +61,7 @@ def answer(versions: dict[str, str], run: Callable[[int, int], dict[str, Any]]) 
 
 
 def timed(steps: Callable[[], Any]) -> float:
-    """Returns the seconds that a call takes."""
+    """Calls a function and returns how many seconds the call takes."""
     start = time.perf_counter()
     steps()
     return time.perf_counter() - start

@@ -54,7 +54,7 @@ class Hooks(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A way to compute units from activations and, for most, to reconstruct activations."""
+    """A function from activations to units, and perhaps one that reconstructs activations."""
 
     encode: Callable[[np.ndarray], np.ndarray]  # activations f32[n, D] -> units f32[n, M]
     # Activations f32[n, D] -> reconstruction f32[n, E]; None: the reading has none.

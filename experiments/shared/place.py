@@ -33,7 +33,7 @@ class Place:
         return pathlib.Path(self.out if self.out is not None else f"runs/{name}").expanduser()
 
     def settle(self) -> jax.sharding.Mesh | None:
-        """Configures JAX, which must not have computed anything yet, as the flags say.
+        """Configures JAX for this record's devices and precision, before JAX has computed anything.
 
         Returns:
           The mesh of devices, or None if `mesh` is not set.

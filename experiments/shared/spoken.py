@@ -39,7 +39,7 @@ class Column:
     name: str  # the name of the factor: "digit" or "speaker"
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch; nothing is masked."""
+        """Returns the batch with the factor as target, and without context and mask."""
         target = jnp.asarray(arrays[f"label_{self.name}"], jnp.int32)
         return batch._replace(target=target, context=None, mask=None)
 
@@ -51,7 +51,7 @@ class Given:
     held_out: int | None = None  # the index of that speaker
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch."""
+        """Returns the batch with digit and speaker, one-hot, as the context."""
         context = prompt(arrays["label_digit"], arrays["label_speaker"], self.held_out)
         return batch._replace(context=context)
 
@@ -111,7 +111,7 @@ def prompts(train: Split, each: int, samples: int) -> Prompts:
 
 
 class Hearing(NamedTuple):
-    """The trained classifiers of one seed."""
+    """The trained classifiers of digit and of speaker, for one seed."""
 
     mel: Mel
     digit: recognition.Classifier

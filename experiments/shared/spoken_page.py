@@ -49,7 +49,7 @@ def samples(sounds: np.ndarray, asked: spoken.Prompts, rate: int) -> Section:
 def side_by_side(
     kinds: Mapping[str, np.ndarray], shown: Split, rate: int, rows: int = 4
 ) -> Section:
-    """Builds the report section that plays test recordings and the models' reconstructions of them.
+    """Builds the report section that plays test recordings and each model's reconstructions.
 
     Args:
       kinds: name of a model -> its reconstructions f32[N, T]; the first entry is the recordings.

@@ -29,7 +29,13 @@ Size = tuple[Net, Event, int, int]  # net, shape of an example, width of the lay
 
 
 def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
-    """Returns an encoder and a decoder; the first layer of "conv" has width / 8 channels.
+    """Returns an encoder and a decoder.
+
+    Args:
+      net: the type of both, "mlp" or "conv".
+      event: the shape of an example.
+      width: the number of units of a hidden layer; the first layer of "conv" has width / 8
+        channels.
 
     Raises:
       UserError: if `net` is "conv" and examples are not images of at least 8x8 pixels.
@@ -81,7 +87,7 @@ def pair(
     Args:
       size: type of net, shape of an example, width of the layers, number of latents.
       beta: the weight of the rate at each step.
-      tx: the optimiser of both; weights are averaged over steps.
+      tx: the optimiser of both models; their weights are averaged over steps.
       rate: the term for the rate (KL) of the variational autoencoder.
     """
     watched = ae.watch(error=ae.losses.squared_error)

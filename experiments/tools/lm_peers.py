@@ -112,7 +112,8 @@ def compared(result: Any, code: str) -> dict[str, Any]:
     the two are too far apart to compare them, it prints this instead.
 
     Returns:
-      name of a result -> the mean difference, its standard error as `std`, and those of all seeds.
+      name of a result -> the mean difference, its standard error as `std`, and each seed's
+      difference.
     """
     own, other = result[code], result[f"{code}, SAELens"]
     apart = abs(own["l0"]["mean"] / other["l0"]["mean"] - 1.0)

@@ -83,7 +83,7 @@ def figures() -> dict[str, Any]:
 
 
 def few_colours(png: bytes) -> bytes:
-    """Returns a PNG with a palette of 64 colours, which has a third of the bytes."""
+    """Converts a PNG file to one with a palette of 64 colours, which is a third as large."""
     image = needs("PIL.Image", "drawing a picture")
     with image.open(io.BytesIO(png)) as picture:
         reduced = picture.convert("RGB").quantize(64, dither=image.Dither.NONE)

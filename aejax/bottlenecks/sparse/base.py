@@ -178,8 +178,8 @@ class Sparse(Bottleneck):
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
         """Returns fields of Plain with which subtracting `shift` does not change the codes.
 
-        It is subtracted from the product pi of the input and W_enc, which is (x - b_dec) W_enc or
-        x W_enc, as in `Plain`.
+        The shift is subtracted from the product pi of the input and W_enc, which `Plain` defines as
+        (x - b_dec) W_enc or x W_enc.
 
         Args:
           plain: the weights before the change.
@@ -332,9 +332,9 @@ def weights(decoder: Any, latents: int) -> Any:
 
 
 def atom_norms(decoder: Any, latents: int) -> Array:
-    """Computes the atoms' norms, f32[m], at least 1e-12.
+    """Computes the norms of the decoder's atoms, f32[m], at least 1e-12.
 
-    Gradients through them are stopped, because they only determine which latents are selected.
+    Gradients through the norms are stopped, because they only determine which latents are selected.
     """
     norms = jnp.linalg.norm(weights(decoder, latents).atoms, axis=-1)
     return jax.lax.stop_gradient(jnp.maximum(norms, 1e-12))

@@ -1,9 +1,9 @@
 """Plain weights: one format for the weights of any sparse dictionary of the literature.
 
-They apply to raw inputs, without a scale. The fields have the names that files of other libraries
-use, such as W_enc, b_dec and apply_b_dec_to_input. Each class of sparse bottleneck converts its
-parameters to these weights (`plain`), computes codes with them (`apply_plain`) and converts them
-back to parameters (`from_plain`).
+They apply to raw inputs, that is, to activations that were not scaled. The fields have the names
+that files of other libraries use, such as W_enc, b_dec and apply_b_dec_to_input. Each class of
+sparse bottleneck converts its parameters to these weights (`plain`), computes codes with the
+weights (`apply_plain`) and converts weights back to parameters (`from_plain`).
 """
 
 from __future__ import annotations

@@ -229,7 +229,10 @@ def _numbers(indices: Any, tokens: int) -> np.ndarray:
         )
     wanted = wanted.astype(np.int64, copy=False)
     if wanted.size and not 0 <= wanted.min() <= wanted.max() < tokens:
-        raise IndexError(f"tokens {wanted.min()} to {wanted.max()} of {tokens}")
+        raise IndexError(
+            f"the indices reach from {wanted.min()} to {wanted.max()}, but the indices of {tokens} "
+            f"tokens are 0 to {tokens - 1}"
+        )
     return wanted
 
 

@@ -30,7 +30,7 @@ class Archives:
 
     @property
     def manual_dir(self) -> Path:
-        """Returns the user's folder of original files, for those that cannot be downloaded.
+        """Returns the user's folder of original files, for files that cannot be downloaded.
 
         Raises:
           UserError: if no folder was given.

@@ -37,7 +37,7 @@ class Ended:
     hop: int = 1
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of sounds or spectrograms f32[B, T, ...]."""
+        """Returns a batch of sounds or spectrograms f32[B, T, ...] with a mask of their ends."""
         shape = batch.target.shape
         mask = before(-(-_column(arrays, "length") // self.hop), shape[1])
         return batch._replace(mask=mask.reshape((*shape[:2], *(1,) * (len(shape) - 2))))
@@ -50,7 +50,7 @@ class Companded:
     levels: int = 256
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of sounds f32[B, T, 1]."""
+        """Returns a batch of sounds f32[B, T, 1] with mu-law values as input and target."""
         x = jnp.round(mu_law(batch.x) * (self.levels - 1)) / (self.levels - 1)
         return batch._replace(x=x, target=x)
 
@@ -64,7 +64,7 @@ class Duration:
     """
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch whose context is an array or None."""
+        """Returns the batch with each duration appended to its context, an array or None."""
         share = _column(arrays, "share")[:, None]
         own = [] if batch.context is None else [batch.context]
         return batch._replace(context=jnp.concatenate([*own, share], axis=-1))

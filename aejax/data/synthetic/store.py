@@ -92,7 +92,7 @@ class Recipe(Protocol):
 
 
 def sparse(dense: np.ndarray) -> Active:
-    """Returns the features with activations above zero in dense, f[n, G]."""
+    """Converts dense activations f[n, G] to a record of those that are above zero."""
     rows, columns = np.nonzero(dense > 0)
     counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
     return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))

@@ -56,9 +56,7 @@ def _constant_shape(
     known: Mapping[str, Any],
     shapes: Mapping[str, list[int]],
 ) -> None:
-    """Replaces the shape that a Reshape node computes by a constant, in place, if it can.
-
-    It can if all sizes but one are constants.
+    """Replaces the computed shape of a Reshape node by a constant, if all sizes but one are known.
 
     Args:
       graph: the graph.
