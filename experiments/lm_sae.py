@@ -75,7 +75,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page."""
+    """Builds the report page: explained variance by position, and how often latents act."""
     sections = [
         inside_page.by_position(config.hook, models, splits[2]),
         inside_page.frequencies(models, splits[2]),

@@ -68,7 +68,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page."""
+    """Builds the report page, which shows how often latents are active."""
     title = f"Transcoders of the MLP of layer {config.layer}"
     return Page(title, __doc__ or "", [inside_page.frequencies(models, splits[2])])
 

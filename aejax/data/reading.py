@@ -43,7 +43,7 @@ class Chained:
             if index < len(reader):
                 return reader[index]
             index -= len(reader)
-        raise IndexError(f"example {index} of {len(self)}")
+        raise IndexError(f"the index is too large: there are {len(self)} examples")
 
 
 def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:

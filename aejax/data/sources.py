@@ -117,8 +117,8 @@ def source(
             parts[part] = Items(_checked(part, given), np.arange(len(given)), field, channels)
     if taken >= examples:
         raise UserError(
-            f"the data set has {examples} examples, too few to give {taken} away and the rest to "
-            "train: change the shares"
+            f"the data set has {examples} examples, too few to give {taken} to validation and test "
+            "and the rest to train: give smaller shares"
         )
     rows = np.sort(order[taken:]) if taken else np.arange(examples)
     parts["train"] = Items(train, rows, field, channels)

@@ -135,7 +135,8 @@ class Places(NamedTuple):
 
 
 OTHERWISE = (
-    "take a dictionary of this hook, or, if its record is wrong, dictionary._replace(source=None)"
+    "use a dictionary of this hook, or, if `dictionary.source` is wrong, use "
+    "dictionary._replace(source=None)"
 )
 
 

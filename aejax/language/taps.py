@@ -54,7 +54,7 @@ class MadeFor:
     otherwise: str  # the end of the error's sentence: what to do at another hook
 
     def check(self, hook: str) -> None:
-        """Raises UserError if `hook` and the hook that the edit was made for have other values."""
+        """Raises UserError unless the value at `hook` is that at the hook the edit was made for."""
         if _same(hook) != _same(self.hook):
             raise UserError(f"the edit at {hook} was made for {self.hook}: {self.otherwise}")
 
@@ -253,7 +253,7 @@ def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def checked(hooks: Iterable[str], layers: int) -> tuple[str, ...]:
-    """Returns the hooks in their written form, after checking that each exists.
+    """Returns the hooks as strings such as "mlp_out.3", after checking that each exists.
 
     Raises:
       UserError: if a hook does not exist; the message names the first such hook.

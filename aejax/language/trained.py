@@ -115,6 +115,6 @@ def check_model(dictionary: Plain, path: str | pathlib.Path) -> None:
     if trained != (found := fingerprint(path)):
         raise UserError(
             f"the dictionary was trained on another model than {path} (sha256 {trained[:12]} "
-            f"instead of {found[:12]}): take the model of its store, or, if its record is wrong, "
-            "dictionary._replace(source=None)"
+            f"instead of {found[:12]}): use the model whose activations it was "
+            "trained on, or, if `dictionary.source` is wrong, use dictionary._replace(source=None)"
         )

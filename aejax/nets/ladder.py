@@ -63,8 +63,8 @@ def ladder(
     if min(levels, default=0) < 1 or height % shrink or width % shrink:
         raise UserError(
             f"levels {tuple(levels)} do not suit images of {height}x{width}: give each size 1 or "
-            f"more levels, and give so many sizes that {shrink}, 2 to the power of their number, "
-            "divides height and width"
+            f"more levels, and only so many sizes n that 2^n (here {shrink}) divides both the "
+            "height and the width of the images"
         )
     # The height and width of each level, from the top down.
     sizes = tuple(

@@ -59,7 +59,7 @@ class Normalise(nn.Module):
         return normalised(flat, self.how).x.reshape(values.shape)
 
     def measure(self, differences: Array, context: Any = None) -> Array:
-        """Divides differences f32[B, D] of values that were not normalised by the input's scale.
+        """Normalises differences f32[B, D] between values: divides them by the input's scale.
 
         The shift cancels in a difference.
         """

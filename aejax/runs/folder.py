@@ -109,7 +109,7 @@ class RunFolder:
     def add_facts(self, **facts: Any) -> None:
         """Adds entries to environment.json.
 
-        They are written at once if this process has already written the file, or else with it.
+        They are written at once if this process has already written the file, and else with it.
         """
         self._facts |= as_json(facts)
         if self._environment_written:

@@ -191,7 +191,8 @@ def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
         if MISSING not in (before, after):
             raise UserError(
                 f"{folder} was trained with another model: {field} was {before!r} and is "
-                f"{after!r}; give the recorded model, or leave out model if load can rebuild it"
+                f"{after!r}; give the model that was trained, or leave out model if load can "
+                "rebuild it"
             )
 
 

@@ -105,7 +105,7 @@ class Plain(NamedTuple):
 
 
 class Architectures(NamedTuple):
-    """SAELens' names of an autoencoder and of transcoders with one kind of sparse code.
+    """The names that SAELens gives to an autoencoder and to transcoders with one kind of code.
 
     None means that SAELens has no such model.
     """

@@ -127,8 +127,8 @@ class Activations:
         if name not in self.index.columns:
             there = ", ".join(self.index.columns) or "none"
             raise UserError(
-                f"there is no column {name!r} in {self.folder} (columns: {there}): give the "
-                f"writer's append columns={{{name!r}: ...}}"
+                f"there is no column {name!r} in {self.folder} (columns: {there}): write "
+                f"the store with append(..., columns={{{name!r}: ...}})"
             )
         which = len(self.hooks) + self.index.columns.index(name)
         files = [(self.folder / shard.files[which], shard.tokens) for shard in self.index.shards]
