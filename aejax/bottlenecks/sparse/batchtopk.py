@@ -60,7 +60,7 @@ class BatchTopK(Sparse):
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z is `Rows` (sparse) in training, else f32[B, m]."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` in training, else dense f32[B, m]."""
         threshold = self.variable("memory", "threshold", jnp.zeros, (), jnp.float32)
         norms = self.norms(decoder)
         kernel, bias = self.encode(inputs.shape[-1])

@@ -114,7 +114,7 @@ class TopK(Largest):
     saelens = Architectures("topk")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z holds k values an example, as `Rows`."""
+        """Computes the code of inputs f32[B, D]; z holds k values per example, as `Rows`."""
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -141,7 +141,7 @@ class AbsTopK(Largest):
     signed = True
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z holds k signed values an example, as `Rows`."""
+        """Computes the code of inputs f32[B, D]; z holds k signed values per example, as `Rows`."""
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
