@@ -49,7 +49,7 @@ class FullGaussianCode(NamedTuple):
         return each(values)
 
     def redraw(self, key: Key) -> Array:
-        """Draws another z for each example, f32[B, L]."""
+        """Draws another z from q(z | x) for each example, f32[B, L]."""
         noise = jax.random.normal(key, self.location.shape)
         return self.location + _product(self.cholesky, noise)
 

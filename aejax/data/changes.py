@@ -187,7 +187,7 @@ class Corrupted:
             )
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Returns the batch with noise added to its input, and perhaps to its target."""
+        """Returns the batch with a noisy input, which is also the target unless `clean` is True."""
         if key is None:
             raise ValueError("this split has noisy inputs, so preparing a batch needs a key")
         x = self.noise(key, batch.x)

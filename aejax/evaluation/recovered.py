@@ -34,7 +34,7 @@ class Recovered(NamedTuple):
 def recovered(
     clean: np.ndarray, spliced: np.ndarray, ablated: np.ndarray, counted: np.ndarray
 ) -> Recovered:
-    """Computes the share of a loss that a dictionary recovers against an ablation.
+    """Computes the share of a loss that a dictionary recovers, compared with an ablation.
 
     Args:
       clean: the loss of each of P tokens of R texts in the unchanged model, f[R, P], nats; zeros if

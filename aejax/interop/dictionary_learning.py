@@ -113,7 +113,7 @@ def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
 
 
 def _k(tensors: Tensors, of: _Trainer) -> int:
-    """Returns k, from the file of weights or the configuration.
+    """Returns the number of active latents, k, from the file of weights or the configuration.
 
     Raises:
       UserError: if k is in neither file, is not a valid number, or differs between the two.

@@ -184,7 +184,7 @@ def save_saelens(
 
 
 def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool]:
-    """Returns what a configuration's architecture is, after checking the configuration's keys.
+    """Reads the architecture of a configuration, after checking the configuration's keys.
 
     Returns:
       The name of its activation in `Plain`, whether it is a transcoder, and whether it has a skip

@@ -186,7 +186,7 @@ def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
 
 
 def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
-    """Builds a SentencePiece BPE tokenizer, as Gemma's; merges are ordered by the file's scores."""
+    """Builds a SentencePiece BPE tokenizer, as in Gemma; the file's scores order the merges."""
     scores = fields.need("tokenizer.ggml.scores", list)
     numbers = {token: i for i, token in enumerate(tokens)}
     merges = []

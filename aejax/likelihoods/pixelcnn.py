@@ -75,7 +75,7 @@ class PixelCNN(Autoregressive):
         return self.observation.support
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the shape of the map, which has the image's height and width.
+        """Returns the shape of one example's prediction: a map of the image's height and width.
 
         Raises:
           UserError: if the event is not an image with `colours` channels.

@@ -83,7 +83,7 @@ class Wave(Autoregressive):
     Attributes:
       observation: the likelihood of a sample given those before it: `LogisticMixture`,
         `DiscretisedLogistic`, or another likelihood of elements in [0, 1].
-      hop: the number of samples in a frame of the decoder's map.
+      hop: the number of samples in a frame; the decoder's output is a map with a vector per frame.
       conditioning: the number of channels of the map; 0: the map has one channel, which is ignored,
         so that the likelihood is a model without latents.
       channels: the number of channels of a layer; 0: a linear predictor.
@@ -110,7 +110,7 @@ class Wave(Autoregressive):
         self.net = WaveNet(math.prod(self._sample()), self.channels, self.layers)
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the shape of the map, one vector for each frame.
+        """Returns the shape of one example's prediction: a map with one vector for each frame.
 
         Raises:
           UserError: if the event is not (T, 1), where T is a multiple of the hop.

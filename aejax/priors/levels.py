@@ -106,7 +106,7 @@ class Ladder(Prior):
     of_levels = True
 
     def start(self, n: int, context: Any = None) -> Array:
-        """Returns the trunk's first state for n examples, from which p(z_1) is computed."""
+        """Returns the first state of the trunk for n examples; p(z_1) is computed from it."""
         return self.trunk.start(n, context)
 
     def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:

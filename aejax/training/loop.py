@@ -176,9 +176,11 @@ def _loop(learner, state, batches, steps, progress, stop):
 
 
 def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Appends the metric `off_target` of one call's steps to a list with one array per call.
+    """Returns the metric `off_target` of the last TAIL steps or more, one array for each call.
 
-    Calls whose steps are not among the last TAIL steps are dropped from the list.
+    Args:
+      late: what this function returned after the previous call; [] before the first one.
+      metrics: the metrics of the call that has just ended.
     """
     if steering.METRIC not in metrics:
         return late

@@ -196,7 +196,7 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Times both libraries alternately.
+    """Times aejax and transformers alternately, or aejax alone if `peer` is None.
 
     Returns:
       Each library's tokens per second, the ratios aejax / transformers of all rounds, and their

@@ -80,7 +80,7 @@ def pictures() -> np.ndarray:
 
 
 def learner(train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any = None) -> Program:
-    """Returns a function that trains by the library, as a user does, and returns images per second.
+    """Returns a function that trains by aejax, as a user does, and returns images per second.
 
     Each call of it trains for `chunks` times 100 more steps. The nets are MLPs by default.
     """
@@ -268,7 +268,7 @@ def shares(images_per_second: float, peak: float) -> dict[str, float]:
 
 
 def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Returns the library's speed divided by that of each other program, the median over rounds."""
+    """Returns aejax's speed divided by that of each other program, the median over rounds."""
     own = figures["learner"]
     result = {}
     if "floor" in figures:

@@ -304,7 +304,10 @@ def probes(
 
 
 def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns units f32[n, M] and parts of speech i32[n] of n words, a fixed random choice."""
+    """Returns the units f32[n, M] and the part of speech i32[n] of each of n random words.
+
+    The choice of the words is the same in every call.
+    """
     there = np.flatnonzero((part.kept & (part.tag >= 0)).reshape(-1))
     chosen = np.sort(np.random.default_rng(0).permutation(there)[:PROBED])
     x = part.values(hook)

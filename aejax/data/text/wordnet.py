@@ -34,7 +34,7 @@ NUMBERS = {f"{number:02}": topic for number, topic in enumerate(TOPICS)}
 
 
 def source(manual_dir: Path | None) -> Source:
-    """Returns the Source of the glosses in the four data files.
+    """Returns the Source of WordNet's glosses, from its four data files.
 
     Synsets with the same first word, or the same definition (the gloss up to its first example),
     form one group, which stays in one split. The other words of a synset are ignored: grouping by

@@ -25,11 +25,11 @@ SHARE = 0.01
 
 
 def check(content: bytes, traced: Traced, packed: Mapping[str, Packed]) -> None:
-    """Compares the file with the program on uniform random inputs, if onnxruntime is installed.
+    """Compares an .onnx file with its program on random inputs, if onnxruntime is installed.
 
     Args:
       content: the bytes of the .onnx file.
-      traced: the program.
+      traced: the program from which the file was made.
       packed: the weights as the file stores them.
 
     Raises:
