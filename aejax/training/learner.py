@@ -43,7 +43,7 @@ Initialise = Callable[[Variables, Batch, Key], Variables]
 def learner(
     model: Any,
     objective: Objective,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | optax.MultiSteps,
     draws: int = 1,
     bound: Bound = bounds.mean,
     initialise: Initialise | Sequence[Initialise] = (),
@@ -74,6 +74,8 @@ def learner(
         draws > 1.
     """
     check_arguments(model, objective, tx, draws, bound)
+    if isinstance(tx, optax.MultiSteps):
+        tx = tx.gradient_transformation()
     update = optax.with_extra_args_support(tx).update
     initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 

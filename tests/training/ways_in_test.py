@@ -78,9 +78,18 @@ def test_a_line_search_sees_the_loss():
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_optimisers_that_take_no_loss_are_given_none():
-    """This one of optax says that it takes further arguments, and takes none."""
-    learner = kinds.learner("plain", tx=optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)))
+@pytest.mark.parametrize(
+    "tx",
+    [
+        # It says that it takes further arguments, and takes none.
+        optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),
+        # It hands the loss to the optimiser within it, which needs it.
+        optax.MultiSteps(optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), 2),
+    ],
+    ids=["sam", "plateau of accumulated steps"],
+)
+def test_the_loss_is_given_to_those_who_take_it(tx):
+    learner = kinds.learner("plain", tx=tx)
     state = jax.eval_shape(learner.init, KEY, kinds.batch())
     jax.eval_shape(learner.step, state, kinds.batch())
 
