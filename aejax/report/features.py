@@ -182,9 +182,7 @@ def read_labels(path: pathlib.Path, latents: int) -> dict[int, Mapping[str, Any]
     """
     if not path.is_file():
         raise UserError(f"there is no file of labels {path}: give a JSON file")
-    data = read_json(path)
-    if not isinstance(data, Mapping):
-        raise UserError(f"{path} is not of the form {{latent: {{label: text}}}}: rewrite it")
+    data = read_json(path, {})
     found = {}
     for name, entry in data.items():
         words = entry.get("words", []) if isinstance(entry, Mapping) else None

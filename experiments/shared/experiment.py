@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import experiments
 from aejax.data import Split
 from aejax.errors import UserError
-from aejax.files import read_json
 from aejax.report import Section, curves_section
+from aejax.runs.folder import read_config
 from aejax.types import Variables
 from experiments.shared.place import Place
 from experiments.shared.training import Job, Trained
@@ -75,7 +75,7 @@ def named(folder: pathlib.Path) -> Experiment:
       UserError: if the folder is not that of a run, or if a script or an unknown experiment wrote
         it.
     """
-    name = read_json(folder / "config.json").get("experiment")
+    name = read_config(folder).get("experiment")
     if name is None:
         raise UserError(
             f"{folder} was written by a script, not by an experiment, so this command cannot use "

@@ -11,8 +11,8 @@ import jax
 
 import aejax as ae
 from aejax import report
-from aejax.files import read_json
 from aejax.runs import metrics
+from aejax.runs.folder import read_environment, read_result
 from experiments.shared.experiment import Experiment, Finished, Splits
 from experiments.shared.place import Place, say
 
@@ -54,7 +54,7 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
     for said in (report.verdict(logged), report.steering_verdict(logged)):
         if said:
             say(said)
-    result = read_json(folder / "result.json")
+    result = read_result(folder)
     findings = experiment.findings(config, Finished(result, histories))
     return report.write(
         folder,
@@ -63,5 +63,5 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
         summary=content.text.partition("\n")[0],
         results={name: row for name, row in result.items() if name != "steps"},
         config=dataclasses.asdict(config),
-        environment=read_json(folder / "environment.json"),
+        environment=read_environment(folder),
     )

@@ -19,6 +19,7 @@ from aejax import interop, losses
 from aejax.dictionaries.recipe import RATE
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
+from aejax.runs.folder import read_result
 from experiments.shared import inside
 from experiments.shared.finished_lm import open_dictionary
 from experiments.shared.pages import write_page
@@ -72,11 +73,11 @@ def command(
         for code in codes
     }
     hooks = inside.Hooks(config.hook, config.hook)
-    result = read_json(run / "result.json")
+    result = read_result(run)
     rows = inside.judged(config, found, splits, hooks)
     result |= {name: summary(rows[name]) for name in found}
     result |= {f"{code} less SAELens": compared(result, code) for code in codes}
-    result["peer_versions"] = read_json(folder / "versions.json")
+    result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run / "result.json", result)
     say(f"report: {write_page(experiment, run, place)}")
 

@@ -26,6 +26,7 @@ from aejax.data.synthetic.store import HOOK
 from aejax.dictionaries.recipe import default_rate
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
+from aejax.runs.folder import read_result
 from experiments.peers import __path__ as scripts
 from experiments.shared import synth
 from experiments.shared.experiment import Splits, named
@@ -63,7 +64,7 @@ def command(
         raise UserError(
             f"{run_dir} is a run of {experiment.name}: give the folder of a run of synth-sae"
         )
-    result = read_json(run_dir / "result.json")
+    result = read_result(run_dir)
     config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
     config = dataclasses.replace(config, l0=tuple(config.l0))
     splits = experiment.data(config, place)
@@ -84,7 +85,7 @@ def command(
         figures = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         result[f"{own} at {config.l0[0]}, SAELens"] = summary(figures)
     result |= compared(result, config.l0[0])
-    result["peer_versions"] = read_json(folder / "versions.json")
+    result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run_dir / "result.json", result)
     say(f"report: {write_page(experiment, run_dir, place)}")
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from aejax import language as lm
 from aejax.errors import UserError
-from aejax.files import read_json, write_json
+from aejax.files import json_fields, read_json, write_json
 from aejax.language.steering import Effect, at_perplexity, effect
 from experiments.shared.finished_lm import Opened, open_dictionary
 from experiments.shared.lm import rows_of
@@ -33,6 +33,9 @@ from experiments.shared.place import Place, say
 RANDOM = 3  # number of random directions that a latent's direction is compared with
 PROMPT = 16  # number of tokens of a test prompt
 LABELS = "features/labels.json"  # the rules that lm-features wrote
+# The check of the rules in that file; a latent without a rule has None.
+_RULE = {"attribute": json_fields.text(), "values": json_fields.list_of(json_fields.anything)}
+_RULES = {"rules": json_fields.list_of(json_fields.optional(json_fields.record_of(_RULE)))}
 
 
 def command(
@@ -222,7 +225,7 @@ def class_of(
         tokens += ids
     if not words:
         path = run / LABELS
-        rules = read_json(path)["rules"] if path.is_file() else []
+        rules = read_json(path, _RULES)["rules"] if path.is_file() else []
         rule = rules[latent[0]] if latent[0] < len(rules) else None
         if rule is None or rule["attribute"] != "word":
             raise UserError(
