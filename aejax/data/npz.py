@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any])
         np.savez(file, allow_pickle=False, **arrays, about=np.array(description))
 
 
+def damaged(path: Path) -> AbstractContextManager[None]:
+    """Turns any error inside the block into a UserError that a prepared data set is damaged."""
+    return reading(path, f"delete the folder {path.parent} and start again", says="is damaged")
+
+
 def load(
     path: Path, fields: Mapping[str, json_fields.Fits]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -43,7 +49,7 @@ def load(
       UserError: if the file is damaged: it cannot be read, the arrays' sha256 differs, or a field
         of the description is invalid.
     """
-    with reading(path, f"delete the folder {path.parent} and start again"):
+    with damaged(path):
         arrays = read_npz(path)
         about = parse_json(str(arrays.pop("about")))
         json_fields.check_fields("its description", about, fields)

@@ -115,12 +115,7 @@ def check_fields(what: str, entry: Any, fields: Mapping[str, Fits]) -> None:
 
 
 def shown(value: Any) -> str:
-    """Returns a description of a value from a file for an error message, of about one line.
-
-    Only the first characters of a list or object are formatted, which may be large.
-    """
-    if isinstance(value, dict | list) and len(value) > 5:
-        return f"a {'list' if isinstance(value, list) else 'table'} of {len(value)} entries"
+    """Returns a value from a file for an error message, of which a large one is shortened."""
     # Python raises an error for the repr of an integer with thousands of digits.
     if isinstance(value, int) and value.bit_length() > 64:
         return "a number of more than 64 bits"

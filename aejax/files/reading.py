@@ -30,13 +30,16 @@ MALFORMED = (
 
 
 @contextlib.contextmanager
-def reading(path: pathlib.Path, advice: str, missing: str | None = None) -> Iterator[None]:
+def reading(
+    path: pathlib.Path, advice: str, missing: str | None = None, says: str = "cannot be read"
+) -> Iterator[None]:
     """Turns any error of a damaged file inside the block into a UserError of one sentence.
 
     Args:
       path: the file that the block reads.
       advice: what to do, such as "fetch it again".
       missing: the sentence if there is no such file.
+      says: what the message says of any other error.
 
     Raises:
       UserError: if the block raises it, or an exception of MALFORMED.
@@ -48,7 +51,7 @@ def reading(path: pathlib.Path, advice: str, missing: str | None = None) -> Iter
     except FileNotFoundError as error:
         raise UserError(missing or f"there is no file {path}: {advice}") from error
     except MALFORMED as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}): {advice}") from error
+        raise UserError(f"{path} {says} ({reason(error)}): {advice}") from error
 
 
 def reason(error: BaseException) -> str:

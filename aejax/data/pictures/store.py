@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.data.reading import Reader, reopen
-from aejax.files import json_fields, reading
+from aejax.files import json_fields
 
 FILE = "aejax.npz"
 
@@ -65,7 +66,7 @@ def read_prepared(path: Path) -> Prepared:
     """
     arrays, about = npz.load(path, _ABOUT)
     columns: dict[str, dict[str, np.ndarray]] = {}
-    with reading(path, f"delete the folder {path.parent} and start again"):
+    with damaged(path):
         for key, array in arrays.items():
             split, column = key.split("/")
             columns.setdefault(split, {})[column] = array

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.errors import UserError
-from aejax.files import json_fields, reading
+from aejax.files import json_fields
 
 FILE = "aejax.npz"
 # The checks of the fields of a data set's description.
@@ -56,7 +57,7 @@ def read_recordings(path: Path) -> Recordings:
       UserError: if the file is damaged.
     """
     arrays, about = npz.load(path, _ABOUT)
-    with reading(path, f"delete the folder {path.parent} and start again"):
+    with damaged(path):
         flat, lengths = arrays.pop("sound"), arrays.pop("length")
         if flat.ndim != 1 or lengths.min(initial=1) < 1 or lengths.sum() != len(flat):
             raise ValueError("its lengths are not those of its sounds")

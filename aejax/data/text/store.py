@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
-from aejax.files import json_fields, reading
+from aejax.files import json_fields
 from aejax.optional import needs
 
 FILE = "aejax.npz"
@@ -63,7 +64,7 @@ def read_index(folder: Path) -> Index:
     """
     arrays, about = npz.load(folder / FILE, _ABOUT)
     labels = arrays.get("label")
-    with reading(folder / FILE, f"delete the folder {folder} and start again"):
+    with damaged(folder / FILE):
         groups = arrays["group"]
         if groups.ndim != 1 or (labels is not None and labels.shape != groups.shape):
             raise ValueError("its labels and groups are not two columns of one length")
