@@ -76,7 +76,7 @@ def optional(fits: Fits) -> Fits:
 
 def written(value: Any) -> bool:
     """Returns whether a value is a number, or a string that stands for NaN or an infinity."""
-    return number(value) or value in NOT_FINITE
+    return number(value) or (isinstance(value, str) and value in NOT_FINITE)
 
 
 def list_of(fits: Fits) -> Fits:

@@ -115,20 +115,19 @@ def curves_section(history: History, log_steps: bool = True) -> Section:
             text += (
                 f" Dead units are not shown: none can be dead within the first {WINDOW:,} steps."
             )
-    pictures = [
-        Picture(
-            f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
-            _caption(name, parts),
-            partial(plots.curves, series=parts, name=spoken(name), log_steps=log_steps),
-        )
-        for name, parts in groups.items()
-    ]
+    pictures: list[Picture] = []
+    for name, parts in groups.items():
+        of = f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'unnamed'}"
+        if any(picture.name == of for picture in pictures):
+            of += f"-{len(pictures)}"
+        drawn = partial(plots.curves, series=parts, name=spoken(name), log_steps=log_steps)
+        pictures.append(Picture(of, _caption(name, parts), drawn))
     return Section("Learning curves", text, pictures)
 
 
 def _caption(name: str, parts: Mapping[str, Any]) -> str:
     meaning = MEANINGS.get(name)
-    what = spoken(name)
+    what = spoken(name) or "a metric without a name"
     what = what[0].upper() + what[1:]
     caption = f"{what}: {meaning}." if meaning else f"{what}, on {' and '.join(parts)}."
     if len(parts) > 1 and name in FITTED:

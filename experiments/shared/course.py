@@ -16,9 +16,10 @@ from aejax.files import json_fields
 from aejax.runs.folder import ENVIRONMENT, read_environment
 from aejax.runs.leaves import params_sha256
 from experiments.shared.experiment import Experiment, Members
+from experiments.shared.numbers import check
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Trained, check, summary, table, train
+from experiments.shared.training import Job, Trained, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:

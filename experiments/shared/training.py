@@ -23,9 +23,9 @@ from aejax.bottlenecks import Sparse
 from aejax.data import Batches, Split
 from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.tokens import Selected, Tokens
-from aejax.errors import UserError
 from aejax.runs.metrics import read
 from aejax.types import Array, Variables
+from experiments.shared.numbers import Count
 
 HELD_OUT = 2_000  # number of validation examples that are evaluated during training
 HELD_OUT_SEED = 7  # seed of the draws in this evaluation
@@ -36,11 +36,11 @@ class Numbers:
     """The settings that every experiment has; each experiment adds its own."""
 
     seed: int = 0  # seed of the first model; the others have SEED + 1, SEED + 2, ...
-    seeds: int = 1  # number of models with different seeds, trained together in one program
-    steps: int = 5_000  # optimiser steps; a larger number than before continues a finished run
-    batch: int = 100  # examples in a batch
-    chunk: int = 500  # steps in one compiled call
-    log_every: int = 10  # steps between two lines of metrics.jsonl
+    seeds: Count = 1  # number of models with different seeds, trained together in one program
+    steps: Count = 5_000  # optimiser steps; a larger number than before continues a finished run
+    batch: Count = 100  # examples in a batch
+    chunk: Count = 500  # steps in one compiled call
+    log_every: Count = 10  # steps between two lines of metrics.jsonl
 
 
 class Job(NamedTuple):
@@ -72,24 +72,6 @@ class Trained(NamedTuple):
     variables: Variables  # leaves [S, ...]
     seeds: int  # the number of models, S; in a sweep the number of settings times that of seeds
     steps_per_second: float  # the result of `speed`
-
-
-def check(config: Any, *positive: str) -> None:
-    """Checks that counts are at least 1, and that the seed is not negative.
-
-    Args:
-      config: the experiment's settings.
-      *positive: the fields to check besides seeds, steps, batch, chunk and log_every.
-
-    Raises:
-      UserError: if a number is too small; the message names its flag.
-    """
-    if config.seed < 0:
-        raise UserError(f"--seed is {config.seed}: give 0 or more")
-    for name in ("seeds", "steps", "batch", "chunk", "log_every", *positive):
-        if getattr(config, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(config, name)}: give 1 or more")
 
 
 def learner(job: Job, config: Numbers) -> ae.Learner:

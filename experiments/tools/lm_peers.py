@@ -37,6 +37,7 @@ def command(
     model: pathlib.Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Trains SAELens' SAEs with --peer-python, measures them and adds them to the results.
 
@@ -47,8 +48,9 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: the run is your own: follow the paths in its config.json.
     """
-    opened = open_dictionary(run, model)
+    opened = open_dictionary(run, model, own=own)
     config, experiment = opened.config, opened.experiment
     if experiment.name != "lm-sae":
         raise UserError(f"{run} is a run of {experiment.name}: give the folder of a run of lm-sae")

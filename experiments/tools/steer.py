@@ -56,6 +56,7 @@ def command(
     prompts: int = 32,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Prints texts without and with the edit side by side, or measures the edit.
 
@@ -78,6 +79,7 @@ def command(
       prompts: the number of test prompts of the curve.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: the run is your own: follow the paths in its config.json.
     """
     if not latent:
         raise UserError("there is no latent to edit: give one or more by --latent")
@@ -85,7 +87,7 @@ def command(
         raise UserError("--ablate and --clamp contradict each other: give one of them")
     if not curve and (not prompt or any(not text.strip() for text in prompt)):
         raise UserError("there is no prompt, or an empty one: give a text by --prompt")
-    opened = open_dictionary(run, model, member)
+    opened = open_dictionary(run, model, member, own)
     edit = edited(opened, latent, strength, ablate, clamp)
     if curve:
         place = Place(data_dir=data_dir, manual_dir=manual_dir)
