@@ -1,6 +1,6 @@
 """How much memory this machine has, so that what cannot fit is refused before it is built.
 
-check_memory(400 * 2**30, "the state and one batch")      # UserError: it needs 400 GiB, but ...
+check_memory(400 * 2**30, "the state", "lower --width")    # UserError, which has both figures
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check_memory(needed: int, what: str, instead: str, there: int | None = None)
 
     Args:
       needed: a lower bound, in bytes.
-      what: what needs the memory, in the singular, such as "the state with one batch".
+      what: what needs the memory, in the singular, such as "a batch of 9 samples".
       instead: what to do, such as "lower --width".
       there: the bytes that there are; None: those of all devices.
     """

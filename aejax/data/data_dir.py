@@ -35,7 +35,7 @@ def check_trusted(path: str, prepared_only: bool) -> None:
 
 
 def check_prepared(name: str, data_dir: Path, prepared_only: bool) -> None:
-    """Raises UserError for a data set that is not prepared yet if only prepared ones may be read."""
+    """Raises UserError for a data set that data_dir lacks if only prepared ones may be read."""
     if prepared_only:
         raise UserError(
             f"{data_dir} does not hold the data set {name!r}, which is not prepared for the files "

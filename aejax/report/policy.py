@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of a page, which lets a browser run and load nothing but the page's own.
+"""The Content-Security-Policy of a page: a browser runs and loads nothing but the page's own.
 
 The policy stands in the page itself and holds the sha256 of its styles and scripts. What else might
 have got into the page, such as text that was not escaped, is neither run nor fetched.
@@ -17,8 +17,8 @@ def with_policy(page: str) -> str:
     """Returns a page with a policy after its charset; pictures and sounds may be data: URLs only.
 
     Args:
-      page: HTML whose styles stand in `<style>` and whose scripts in `<script>`, without attributes.
-        The policy forbids attributes `style` and `on...`.
+      page: HTML whose styles stand in `<style>` and whose scripts in `<script>`, both without
+        attributes. The policy forbids attributes `style` and `on...`.
     """
     rules = {
         "default-src": "'none'",

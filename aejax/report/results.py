@@ -202,7 +202,7 @@ def _figure(entry: Any) -> Figure | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Returns whether a value in result.json is a number, or a string for one that is not finite."""
+    """Returns whether a value in result.json is a number or stands for one that is not finite."""
     if isinstance(value, np.number):
         return True
     return json_fields.written(value) or isinstance(value, float)

@@ -76,7 +76,8 @@ def page(experiment: Experiment, config: Any, folder: pathlib.Path, splits: Spli
     content = experiment.page(config, models, splits)
     curves = _curves(folder, list(models), experiment.curves)
     result = read_result(folder)
-    findings = experiment.findings(config, Finished(result, curves.histories))
+    finished = Finished(result, curves.histories)
+    findings = experiment.findings(config, finished) if curves.histories else []
     text = content.text.partition("\n")[0]
     sections = [*findings, *curves.sections, *content.sections]
     return _written(folder, content.title, text, sections, result, config)

@@ -23,6 +23,7 @@ from aejax.bottlenecks import Sparse
 from aejax.data import Batches, Split
 from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.tokens import Selected, Tokens
+from aejax.memory import check_memory, size_of
 from aejax.runs.metrics import read
 from aejax.types import Array, Variables
 from experiments.shared.numbers import Count
@@ -124,6 +125,7 @@ def train(
       rules: the shardings of parameters over the mesh.
     """
     seen = [job.view(split) for split in splits[:2]]
+    check_fits(job, config, seen[0])
     if job.start is not None:
         job = job._replace(initialise=(*_several(job.initialise), job.start(seen[0])))
     compiled = ae.compiled(learner(job, config), mesh, rules)
@@ -160,6 +162,29 @@ def check_start(job: Job, variables: Variables, examples: Split) -> None:
     if isinstance(job.model.bottleneck, Sparse) and job.model.bottleneck.windowed:
         first = jax.tree.map(lambda leaf: leaf[0], variables)
         ae.check_window(job.model, first, next(examples.batches(len(examples))))
+
+
+def check_fits(job: Job, config: Numbers, split: Split) -> None:
+    """Checks that the state of all models and one batch fit in memory, before they are made.
+
+    Only shapes are computed, of one model. It is a lower bound: the gradients and all that a step
+    computes in between come on top.
+
+    Raises:
+      UserError: if they do not fit; the message has both figures.
+    """
+    members = config.seeds * (1 if job.sweep is None else len(job.settings))
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((config.batch, *leaf.shape[1:]), leaf.dtype),
+        next(split.take(1).batches(1)),
+    )
+    single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
+    state = jax.eval_shape(single.init, jax.random.key(0), one)
+    average = 0 if job.average is None else size_of(state.params)
+    examples = size_of(one) if job.sweep is None else size_of(one) / members
+    needed = members * int(size_of(state._replace(key=None)) + average + examples)
+    what = f"the training of {members} models of {config.batch} examples in a batch"
+    check_memory(needed, what, "make the networks smaller, or lower --seeds or --batch")
 
 
 def _several(initialise: Any) -> tuple[Any, ...]:

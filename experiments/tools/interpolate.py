@@ -17,6 +17,7 @@ import numpy as np
 
 import aejax as ae
 from aejax.errors import UserError
+from aejax.memory import check_memory, size_of
 from aejax.types import Array, Variables
 from experiments.shared.experiment import recorded_data
 from experiments.shared.place import say
@@ -65,6 +66,9 @@ def command(
             f"the codes of {run_dir} are not vectors, so there is no line between two of them: "
             "choose a run whose code of an example is one vector"
         )
+
+    needed = 2 * steps * size_of(jax.tree.map(lambda leaf: leaf[:1], ends.target))
+    check_memory(needed, f"a picture of two paths of {steps} points", "lower --steps")
 
     def paths(variables: Variables) -> Array:
         bound = model.bind(variables)

@@ -81,7 +81,7 @@ def command(
     result |= {f"{code} less SAELens": compared(result, code) for code in codes}
     result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run / "result.json", result)
-    say(f"report: {write_page(experiment, run, place)}")
+    say(f"report: {write_page(run, data_dir, manual_dir, own)}")
 
 
 def prepare(folder: pathlib.Path, jobs: Any, codes: list[str], config: Any, train: Any) -> None:

@@ -85,7 +85,7 @@ def command(
     result |= compared(result, config.l0[0])
     result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run_dir / "result.json", result)
-    say(f"report: {write_page(experiment, run_dir, place)}")
+    say(f"report: {write_page(run_dir, data_dir)}")
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:

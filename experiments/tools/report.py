@@ -3,8 +3,8 @@
     python -m experiments report runs/digits-vae
 
 It reads checkpoints, metrics and result.json, and writes figures/*.png and report.html. The run may
-be somebody else's: nothing is downloaded, no path that its files name is followed, and the page says
-what it cannot show.
+be somebody else's: nothing is downloaded, no path that its files name is followed, and the page
+says what it cannot show.
 """
 
 from __future__ import annotations
