@@ -25,7 +25,7 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"checks", "contracts", "events", "files", "normal", "optional", "variables"},
+    {"checks", "contracts", "events", "files", "memory", "normal", "optional", "variables"},
     {"kernels", "sound"},
     PARTS,
     {"model", "objective"},

@@ -17,9 +17,10 @@ import numpy as np
 
 import aejax as ae
 from aejax.errors import UserError
+from aejax.memory import check_memory, size_of
 from aejax.types import Array, Variables
-from experiments.shared.experiment import named
-from experiments.shared.place import Place, say
+from experiments.shared.experiment import recorded_data
+from experiments.shared.place import say
 from experiments.tools import picture
 
 NAMED = 11  # a path with more points than this has no labels, for lack of room
@@ -33,6 +34,7 @@ def command(
     member: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Writes a picture of the straight and the spherical path between two test examples.
 
@@ -44,12 +46,12 @@ def command(
       member: index of one of the run's seeds, from 0.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
+      own: the run is your own: follow the paths in its config.json, and prepare missing data.
     """
     if steps < 2:
         raise UserError(f"--steps is {steps}: give 2 or more, since a path includes both ends")
-    experiment = named(run_dir)
-    model, variables, config = ae.load(run_dir, seed=member)
-    test = experiment.data(config, Place(data_dir=data_dir, manual_dir=manual_dir))[2]
+    model, variables, _ = ae.load(run_dir, seed=member)
+    test = recorded_data(run_dir, data_dir, manual_dir, own)[2]
     for number in (a, b):
         if not 0 <= number < len(test):
             raise UserError(
@@ -64,6 +66,9 @@ def command(
             f"the codes of {run_dir} are not vectors, so there is no line between two of them: "
             "choose a run whose code of an example is one vector"
         )
+
+    needed = 2 * steps * size_of(jax.tree.map(lambda leaf: leaf[:1], ends.target))
+    check_memory(needed, f"a picture of two paths of {steps} points", "lower --steps")
 
     def paths(variables: Variables) -> Array:
         bound = model.bind(variables)
