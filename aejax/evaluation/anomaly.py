@@ -254,7 +254,8 @@ def _ranked_pixels(
                 f"mask {i} has shape {np.shape(mask)} and its map {np.shape(values)}: resize one "
                 "of them"
             )
-        regions, _ = ndimage.label(np.asarray(mask, bool), structure=np.ones((3, 3)))
+        regions = np.zeros(np.shape(mask), np.int32)
+        ndimage.label(np.asarray(mask, bool), structure=np.ones((3, 3)), output=regions)
         sizes = np.bincount(regions.reshape(-1))
         weights.append((1.0 / np.maximum(sizes, 1))[regions].reshape(-1))
     scores = np.concatenate([np.reshape(values, -1) for values in maps])

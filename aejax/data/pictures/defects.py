@@ -128,7 +128,8 @@ def _stroke(
     rows, columns = np.clip(points.round().astype(int), 0, np.array(shape) - 1).T
     line = np.ones(shape, bool)
     line[rows, columns] = False
-    return np.clip(radius + 0.5 - ndimage.distance_transform_edt(line), 0.0, 1.0)
+    distance = np.asarray(ndimage.distance_transform_edt(line))
+    return np.clip(radius + 0.5 - distance, 0.0, 1.0)
 
 
 def _patch(
@@ -147,7 +148,7 @@ def _patch(
     y, x = np.mgrid[: shape[0], : shape[1]]
     angle = np.arctan2(y - centre[0], x - centre[1])
     waves = sum(
-        random.normal(0, 0.12) * np.cos(k * angle + random.uniform(0, 2 * np.pi))
+        random.normal(0, 0.07) * np.cos(k * angle + random.uniform(0, 2 * np.pi))
         for k in range(2, 6)
     )
     distance = np.hypot(y - centre[0], x - centre[1]) - reach * (1 + waves)
