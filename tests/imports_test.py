@@ -34,7 +34,7 @@ ROWS: list[set[str]] = [
     {"interop"},
     {"runs"},
     {"evaluation"},
-    {"language"},
+    {"language", "inspection"},
     {"report"},
 ]
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
