@@ -13,6 +13,7 @@ from aejax.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, Learne
 from aejax.likelihoods.logistic import DiscretisedLogistic, LogisticMixture, bits_per_dimension
 from aejax.likelihoods.pixelcnn import PixelCNN
 from aejax.likelihoods.standardised import Standardised
+from aejax.likelihoods.text import Text
 from aejax.likelihoods.wave import Wave
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LogisticMixture",
     "PixelCNN",
     "Standardised",
+    "Text",
     "Wave",
     "bits_per_dimension",
 ]

@@ -1,6 +1,7 @@
 """Encoders and decoders: Linen modules that map (values, context) to values."""
 
 from aejax.nets.call import training
+from aejax.nets.causal import CausalGRU, CausalTransformer
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
@@ -16,6 +17,7 @@ from aejax.nets.scale import Scale
 from aejax.nets.spatial import SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
+from aejax.nets.tokens import TokenGRU, TokenTransformer
 from aejax.nets.unet import UDecoder
 from aejax.nets.wave import WaveDecoder, WaveEncoder
 
@@ -23,6 +25,8 @@ __all__ = [
     "GRU",
     "MLP",
     "Branches",
+    "CausalGRU",
+    "CausalTransformer",
     "Conv",
     "Convolution",
     "Deconv",
@@ -45,6 +49,8 @@ __all__ = [
     "SpatialEncoder",
     "Standardised",
     "Strided",
+    "TokenGRU",
+    "TokenTransformer",
     "Transposed",
     "TransposedConvolution",
     "UDecoder",
