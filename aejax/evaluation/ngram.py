@@ -63,7 +63,7 @@ class NGram:
         found = 1.0 / (len(self.known) + 1)
         for n in range(1, self.order + 1):
             level, before = self._levels[self.order - n], context[len(context) - n + 1 :]
-            total = level["total"][before] if before in level["total"] else 0
+            total = level["total"].get(before, 0)
             if len(before) < n - 1 or not total:
                 break
             count = level["counts"].get((*before, token), 0)

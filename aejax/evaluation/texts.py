@@ -13,6 +13,7 @@ said otherwise.
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -177,6 +178,6 @@ def smoothness(path: Sequence[Tokens]) -> Smoothness:
     from_first = np.array([apart(text, path[0]) for text in path])
     to_last = np.array([apart(text, path[-1]) for text in path])
     forward = np.concatenate([np.diff(from_first) >= -1e-9, np.diff(to_last) <= 1e-9])
-    steps = np.array([apart(*pair) for pair in zip(path[:-1], path[1:], strict=True)])
+    steps = np.array([apart(*pair) for pair in itertools.pairwise(path)])
     largest = steps.max() / steps.mean() if steps.any() else np.nan
     return Smoothness(float(forward.mean()), float(largest))

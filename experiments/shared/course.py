@@ -17,7 +17,7 @@ from aejax.runs.leaves import params_sha256
 from experiments.shared.experiment import Experiment, Members
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Trained, check, summary, table, train
+from experiments.shared.training import Job, Trained, check, completed, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     out = place.folder(experiment.name)
     check(config)  # raises an error before data are prepared, which can take long
     splits = experiment.data(config, place)
-    jobs = experiment.build(config, splits[0].event)
+    built = experiment.build(config, splits[0].event)
+    jobs = {label: completed(job, splits[0]) for label, job in built.items()}
     if config.batch > len(splits[0]):
         raise UserError(
             f"--batch is {config.batch}, but {splits[0].name} has only {len(splits[0])} examples: "

@@ -43,7 +43,7 @@ def test_bleu_is_that_of_nltk_and_sacrebleu():
 
 
 def test_token_accuracy_and_distinct_by_hand():
-    one, other = "a b c d".split(), "a x c".split()
+    one, other = ["a", "b", "c", "d"], ["a", "x", "c"]
     assert texts.token_accuracy([one], [other]) == 0.5
     assert texts.token_accuracy([other], [one]) == pytest.approx(2 / 3)
     assert texts.distinct([one, other], 1) == 5 / 7
@@ -62,7 +62,7 @@ def test_paths_by_hand():
     assert math.isnan(texts.smoothness(["a", "a", "a"]).largest_step)
 
 
-CORPUS = ["a b a c".split(), "a b b".split(), "c a b".split()]
+CORPUS = [["a", "b", "a", "c"], ["a", "b", "b"], ["c", "a", "b"]]
 
 
 def kneser_ney(context: tuple[str, ...], token: str, order: int, discount: float) -> float:

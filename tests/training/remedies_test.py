@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ def test_an_aggressive_optimiser_waits_with_the_decoder():
     """Fails if the decoder moves in between, or its moments do."""
     tx = ae.aggressive(optax.adam(1e-2), every=3, until=6)
     states = path(ae.learner(model(), ae.elbo(), tx), 8)
-    pairs = list(zip(states[:-1], states[1:], strict=True))
+    pairs = list(itertools.pairwise(states))
     assert [same(a, b, "decoder")[0] for a, b in pairs] == [True, True, False] * 2 + [False] * 2
     assert not any(any(same(a, b, "encoder", "bottleneck")) for a, b in pairs)
     counts = optax.tree.get_all_with_path(states[-1].opt, "count")
@@ -58,7 +60,7 @@ def test_a_restart_gives_the_decoder_new_parameters_and_keeps_the_encoder():
     """Fails if the encoder is reset too, or the restart comes a step late."""
     plain = ae.learner(model(), ae.elbo(), optax.sgd(0.0))
     states = path(ae.restarted(plain, 2), 4)
-    pairs = list(zip(states[:-1], states[1:], strict=True))
+    pairs = list(itertools.pairwise(states))
     assert [same(a, b, "decoder")[0] for a, b in pairs] == [True, True, False, True]
     assert all(all(same(a, b, "encoder", "bottleneck")) for a, b in pairs)
     kernel = np.asarray(states[-1].params["decoder"]["output"]["kernel"])
@@ -102,7 +104,7 @@ def test_terms_by_hand():
     mean = jnp.asarray([[1.0, 2.0], [3.0, -2.0]])
     forward = forward._replace(code=GaussianCode(z, mean, 0.0 * mean))
     term = ae.losses.bag_of_words()
-    params = own.init(jax.random.key(0), forward, method=lambda m, f: term(m, f))
+    params = own.init(jax.random.key(0), forward, method=term)
     bound = own.bind(params)
     logits = np.asarray(bound.parts["words"](z))
     log = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -40,7 +40,7 @@ def test_words_that_are_rare_are_unknown():
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
-    words = "red green blue small large round flat old new".split()
+    words = ["red", "green", "blue", "small", "large", "round", "flat", "old", "new"]
     random = np.random.default_rng(0)
     lines = [
         {
@@ -56,7 +56,7 @@ def corpus(tmp_path_factory):
 
 def test_a_corpus_becomes_splits_that_prepare_new_texts_alike(corpus, capsys):
     """Fails if the vocabulary has words of test, or labels are those of other texts."""
-    train, validation, test = ae.data.tokens(corpus, "words", length=8)
+    train, _validation, test = ae.data.tokens(corpus, "words", length=8)
     coder = train.form.texts
     assert set(coder.coding.words) == {w for d in corpus.train for w in d.text.split()}
     kept = [d for d in corpus.test if len(d.text.split()) < 8]
