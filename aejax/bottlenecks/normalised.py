@@ -42,7 +42,7 @@ class NormalisedGaussian(VectorBottleneck):
         )
         mean, log_std = jnp.split(statistics, 2, axis=-1)
         shift = self.param("shift", nn.initializers.zeros, (self.latents,))
-        mean = shift + self.gamma * self._normalised(mean)
+        mean = shift[None] + self.gamma * self._normalised(mean)
         return drawn(jnp.concatenate([mean, log_std], axis=-1), key)
 
     def _normalised(self, values: Array) -> Array:
@@ -54,4 +54,4 @@ class NormalisedGaussian(VectorBottleneck):
             now = jnp.mean(values, axis=0), jnp.var(values, axis=0)
             centre.value = DECAY * centre.value + (1.0 - DECAY) * now[0]
             variance.value = DECAY * variance.value + (1.0 - DECAY) * now[1]
-        return (values - now[0]) / jnp.sqrt(now[1] + EPSILON)
+        return (values - now[0][None]) / jnp.sqrt(now[1] + EPSILON)[None]

@@ -177,4 +177,5 @@ class Text(Likelihood):
     def _outputs(self, hidden: Array) -> Array:
         """Returns logits f32[..., size]; padding has none, since the end comes before it."""
         logits = self.output(hidden)
-        return jnp.where(jnp.arange(self.coding.size) == PAD, -jnp.inf, logits)
+        places = jnp.broadcast_to(jnp.arange(self.coding.size), logits.shape)
+        return jnp.where(places == PAD, -jnp.inf, logits)

@@ -94,7 +94,9 @@ def mean_distance(least: float) -> Term:
 
     def mean_distance(model: Any, forward: Forward) -> Array:
         mean = forward.code.mean
-        apart = 0.5 * jnp.mean(jnp.sum(jnp.square(mean - jnp.mean(mean, axis=0)), axis=-1))
+        apart = 0.5 * jnp.mean(
+            jnp.sum(jnp.square(mean - jnp.mean(mean, axis=0, keepdims=True)), axis=-1)
+        )
         return jnp.full(mean.shape[:1], jnp.maximum(least - apart, 0.0))
 
     return mean_distance

@@ -69,7 +69,7 @@ class CausalTransformer(nn.Module):
     def step(self, values: Array, cache: Any, position: Array) -> tuple[Array, Any]:
         """Computes the output at one place from its input and the cache of those before it."""
         where, shift, caches = cache
-        hidden = (values + where[position] + shift)[:, None]
+        hidden = (values + where[position][None] + shift)[:, None]
         kept = []
         for block, own in zip(self.blocks, caches, strict=True):
             hidden, new = block.step(hidden, own, position, len(where))
@@ -117,7 +117,7 @@ class CausalGRU(nn.Module):
         kernel, bias = self._weights(state)
 
         def advance(state: Array, inputs: Array) -> tuple[Array, Array]:
-            new = _gated(state, inputs, state @ kernel + bias)
+            new = _gated(state, inputs, state @ kernel + bias[None])
             return new, new
 
         _, states = jax.lax.scan(advance, state, inputs)
