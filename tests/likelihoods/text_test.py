@@ -222,7 +222,7 @@ def test_wrong_targets_are_refused():
         ae.likelihoods.Text(None, ae.nets.CausalGRU(8))
     with pytest.raises(ae.UserError, match="width 6 and 4 heads"):
         ae.nets.CausalTransformer(6, 1, 4)
-    with pytest.raises(ae.UserError, match="outside .0, 3."):
+    with pytest.raises(ae.UserError, match=r"outside \[0, 3\]"):
         ae.data.check_support(
             ae.data.arrays(TEXTS + 3)[0], ae.likelihoods.Text(CODING, None).support
         )
