@@ -19,7 +19,7 @@ from experiments.shared.experiment import Experiment, Members
 from experiments.shared.numbers import check
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Trained, summary, table, train
+from experiments.shared.training import Job, Trained, completed, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     out = place.folder(experiment.name)
     check(config)  # raises an error before data are prepared, which can take long
     splits = experiment.data(config, place)
-    jobs = experiment.build(config, splits[0].event)
+    built = experiment.build(config, splits[0].event)
+    jobs = {label: completed(job, splits[0]) for label, job in built.items()}
     if config.batch > len(splits[0]):
         raise UserError(
             f"--batch is {config.batch}, but {splits[0].name} has only {len(splits[0])} examples: "

@@ -47,7 +47,7 @@ class Numbers:
 class Job(NamedTuple):
     """One model that an experiment trains, with a copy for each seed, and how it is trained."""
 
-    model: ae.Autoencoder
+    model: ae.Autoencoder | Any
     objective: ae.Objective
     tx: optax.GradientTransformation  # the optimiser
     draws: int = 1  # number of codes drawn for each example, K
@@ -63,6 +63,15 @@ class Job(NamedTuple):
     # the same batches (aejax.swept), and this job is that of the first setting.
     sweep: Callable[[Any], Job] | None = None
     settings: tuple[float, ...] = ()  # the settings of the sweep
+    # train split -> the model, if that depends on the data, such as on a vocabulary; `model` is
+    # then None until `completed` is called.
+    fit: Callable[[Split], ae.Autoencoder] | None = None
+    wrap: Callable[[ae.Learner], ae.Learner] = lambda learner: learner  # before `chunked`
+
+
+def completed(job: Job, train: Split) -> Job:
+    """Returns the job with its model, which may depend on the train split."""
+    return job if job.fit is None else job._replace(model=job.fit(train))
 
 
 class Trained(NamedTuple):
@@ -84,6 +93,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
+        single = job.wrap(single)
         if job.average is not None:
             single = ae.averaged(single, job.average)
         return ae.chunked(single, config.chunk)
