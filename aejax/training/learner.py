@@ -75,8 +75,8 @@ def learner(
         if draws > 1.
     """
     check_arguments(model, objective, tx, draws, bound)
-    if isinstance(tx, optax.MultiSteps):
-        tx = tx.gradient_transformation()
+    if isinstance(tx, optax.MultiSteps):  # its own gradient_transformation() drops the loss
+        tx = optax.GradientTransformationExtraArgs(tx.init, tx.update)  # pyright: ignore
     update = optax.with_extra_args_support(tx).update
     initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 
@@ -111,9 +111,8 @@ def learner(
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        # Some transformations read the loss, as reduce_on_plateau does, and line searches, such as
-        # that of lbfgs, evaluate it. Others ignore a value, but may not accept a function: that of
-        # MultiSteps passes its arguments through lax.cond.
+        # Some transformations read the loss, as reduce_on_plateau does, and all others ignore it.
+        # Line searches, such as that of lbfgs, evaluate it for other parameters.
         further: dict[str, Any] = {"value": means["loss"]}
         if _holds(state.opt, LINE_SEARCHES):
             further |= {"grad": grads, "value_fn": lambda params: loss(params)[0]}
