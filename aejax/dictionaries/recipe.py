@@ -5,9 +5,10 @@ training does not depend on the scale of the data. Adam's learning rate is a sha
 atom's entries, and falls to 0 over the last fifth of the steps, if their number is known.
 Thresholds are trained as logarithms, which Adam changes by about its learning rate in a step,
 whatever the scale of the data. They have a learning rate of their own, or they would need tens of
-thousands of steps. For the same reason the encoder's biases have one if a penalty makes the code
-sparse: without thresholds, it is the biases that silence latents. If a controller adjusts the weight of the sparsity penalty ("price") to reach an
-L0, gradients are clipped, because their norms change manyfold.
+thousands of steps. For the same reason the encoder's biases have one in a code that a penalty makes
+sparse: without thresholds, it is its biases that silence latents. If a controller adjusts the
+weight of the sparsity penalty ("price") to reach an L0, gradients are clipped, because their norms
+change manyfold.
 """
 
 from __future__ import annotations
