@@ -207,7 +207,7 @@ def channels_last(x: np.ndarray, channels: str) -> np.ndarray:
     if channels_first(x.shape):
         raise UserError(
             f"x has shape {x.shape}, which looks like pictures with the {x.shape[1]} channels "
-            'first: give channels="first", which turns them to [N, H, W, C]'
+            'first: give channels="first", which makes them [N, H, W, C]'
         )
     return x
 

@@ -155,7 +155,7 @@ def _threshold(
         given = {name: value for name, value in given.items() if name in program.inputs}
         found = run(variables, given)
         if "score" not in found:
-            raise UserError(f"the {part} of this model has no score to compare with --flagged")
+            raise UserError(f"the {part} of this model has no score: leave out --flagged")
         scores.append(np.asarray(found["score"]))
     return float(np.quantile(np.concatenate(scores), 1.0 - flagged))
 
