@@ -69,8 +69,8 @@ def numbers(data: Any, pictures: bool = True) -> Any:
       pictures: whether the data may be pictures, of which some are refused.
 
     Raises:
-      UserError: if the data is not numeric, has fewer than two axes, or looks like pictures of
-        bytes or with their channels first.
+      UserError: if the data is not numeric, has no rows or fewer than two axes, or looks like
+        pictures of bytes or with their channels first.
     """
     if isinstance(data, jax.Array):
         values = data
@@ -86,6 +86,8 @@ def numbers(data: Any, pictures: bool = True) -> Any:
             f"the model cannot read data of {what}: give an array [N, ...] of numbers, a Batch or "
             "a split, as in train, validation, test = ae.data.arrays(x)"
         )
+    if not values.shape[0]:
+        raise UserError(f"the data has shape {values.shape}, no rows: give one row or more")
     if pictures and values.dtype == np.uint8 and are_pictures(values.shape):
         raise UserError(
             f"x holds bytes of shape {values.shape}, which look like pictures, and training may "
@@ -207,12 +209,17 @@ def flatten(values: Any) -> Array:
     """Flattens [B, *event] to [B, size of the event]; a sparse z is converted to an array first.
 
     Raises:
-      UserError: if values is a tuple, such as the levels of a hierarchy.
+      UserError: if values is a tuple, such as the levels of a hierarchy, or no array at all.
     """
     if isinstance(values, tuple):
         raise UserError(
             f"this net takes one array, but was given a tuple of {len(values)} arrays, such as the "
             "levels of a hierarchy: put nets.Joined around this net"
+        )
+    if not is_dense(values) and not hasattr(values, "dense"):
+        raise UserError(
+            f"this net takes one array, but was given a {type(values).__name__}: let the net "
+            "before it return one array [B, ...]"
         )
     values = dense(values)
     return values.reshape((values.shape[0], -1))
@@ -268,12 +275,12 @@ def join_context(values: Array, context: Any) -> Array:
     """Appends the flattened context to values [B, D] and returns [B, D + size of the context].
 
     Raises:
-      TypeError: if a leaf of the context holds integers, which must be one-hot encoded first.
+      UserError: if a leaf of the context holds integers, which must be one-hot encoded first.
     """
     leaves = jax.tree.leaves(context)
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
+            raise UserError(
                 f"an array of the context has dtype {leaf.dtype}, which a dense net would read as "
                 "a magnitude: pass jax.nn.one_hot(labels, classes) instead, or a context made by "
                 "ae.data.context(values, like=train)"

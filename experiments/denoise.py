@@ -59,7 +59,8 @@ from experiments.shared.noise import (
     noised,
     row_name,
 )
-from experiments.shared.training import Job, Numbers, Trained, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers, Trained
 
 NAMES = {"vae": "VAE", "plain": "plain", "flow": "VAE, flow prior", "pca": "PCA"}
 TITLES = {
@@ -78,14 +79,14 @@ AXES = {
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
+    steps: Count = 1_500  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
-    width: int = 128  # units of each hidden layer
-    latents: int = 16  # number of latents, and of components of PCA
+    width: Count = 128  # units of each hidden layer
+    latents: Count = 16  # number of latents, and of components of PCA
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 300  # steps over which the weight of the rate grows from 0
-    tested: int = 2_000  # number of test images
-    fitted: int = 4_000  # number of train images for PCA; the nets are trained on all
+    tested: Count = 2_000  # number of test images
+    fitted: Count = 4_000  # number of train images for PCA; the nets are trained on all
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -93,7 +94,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     The setting "clean" has one job for each model, because it has no noise during training.
     """
-    check(config, "width", "latents", "tested", "fitted")
     jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
     for kind in NOISES:
         for setting in SETTINGS[1:]:

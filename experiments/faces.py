@@ -35,8 +35,9 @@ from aejax.types import Variables
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.images import image_data, pictures
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x218, scaled to 64x64
@@ -46,15 +47,15 @@ CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
+    steps: Count = 1_500  # optimiser steps
     dataset: str = "frey_faces"  # name of a data set, or path of a folder of images
     net: variational.Net = "mlp"  # type of encoder and decoder
-    width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
-    latents: int = 16  # number of latents
-    components: int = 3  # number of logistics in each pixel's mixture
+    width: Count = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
+    latents: Count = 16  # number of latents
+    components: Count = 3  # number of logistics in each pixel's mixture
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 500  # steps over which the weight of the rate grows from 0
-    nll_draws: int = 100  # samples of the importance-weighted NLL
+    nll_draws: Count = 100  # samples of the importance-weighted NLL
 
 
 def data(config: Config, place: Place) -> Splits:
@@ -70,7 +71,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     They have equal nets and likelihoods.
     """
-    check(config, "width", "latents", "components", "nll_draws")
     mixture = (
         ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture
     )

@@ -40,7 +40,8 @@ from experiments.shared.experiment import (
     first_curves,
 )
 from experiments.shared.images import image_data, pictures
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import mean_square_error, named
 
 JUDGED = 10_000  # number of train examples among which the top examples of units are found
@@ -50,13 +51,13 @@ JUDGED = 10_000  # number of train examples among which the top examples of unit
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 128  # examples in a batch
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 128  # examples in a batch
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
-    latents: int = 1_024  # number of latents of each dictionary
+    latents: Count = 1_024  # number of latents of each dictionary
     k: tuple[int, ...] = (32, 16, 64)  # numbers of active latents for which each code is trained
     l1_mean: float = 0.3  # weight of mean |z|, added to the mean squared error
-    code: int = 64  # number of units of the plain autoencoder's code, and of components of PCA
+    code: Count = 64  # number of units of the plain autoencoder's code, and of components of PCA
     # Adam's learning rate; None: the recipes' default, and 1e-3 for the two other models.
     learning_rate: float | None = None
 
@@ -66,7 +67,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     The models are the sparse codes, L1 with means, and a plain autoencoder of equal size.
     """
-    check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
     if not config.k or not 1 <= min(config.k) <= max(config.k) <= latents:
         raise ae.UserError(

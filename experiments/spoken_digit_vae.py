@@ -36,9 +36,10 @@ from aejax.evaluation.principal import principal, project, rebuild
 from aejax.report import Section
 from experiments.shared import mels, recognition, spoken, spoken_page
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
 from experiments.shared.spoken import MEL
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 SECONDS = 1.024  # 8,192 samples; 17 recordings of the train split are longer and are cut
@@ -48,18 +49,18 @@ SECONDS = 1.024  # 8,192 samples; 17 recordings of the train split are longer an
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 32  # examples in a batch
-    chunk: int = 300  # steps in one compiled call
-    width: int = 16  # channels of the first convolution
-    latents: int = 16  # number of latents
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 32  # examples in a batch
+    chunk: Count = 300  # steps in one compiled call
+    width: Count = 16  # channels of the first convolution
+    latents: Count = 16  # number of latents
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     warmup: int = 500  # steps over which the weight of the rate grows from 0
-    classifier_steps: int = 800  # optimiser steps of each classifier
+    classifier_steps: Count = 800  # optimiser steps of each classifier
     # the speaker whose recordings are the test split; None: recordings 0 to 4 of every speaker
     held_out: str | None = None
-    nll_draws: int = 100  # samples of the importance-weighted NLL
-    samples: int = 50  # samples drawn of each digit
+    nll_draws: Count = 100  # samples of the importance-weighted NLL
+    samples: Count = 50  # samples drawn of each digit
 
 
 def data(config: Config, place: Place) -> Splits:
@@ -70,12 +71,12 @@ def data(config: Config, place: Place) -> Splits:
         data_dir=place.data_dir,
         manual_dir=place.manual_dir,
         held_out=config.held_out,
+        prepared_only=place.prepared_only,
     )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`: the two autoencoders, and the classifiers of digit and speaker."""
-    check(config, "width", "latents", "classifier_steps", "nll_draws", "samples")
     sizes = mels.Sizes(-(-event[0] // MEL.hop), MEL.bands, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)

@@ -173,14 +173,18 @@ def rows(given: Any, *, like: Split) -> Split:
 
     Args:
       given: for a split of `table`, a table with the same columns, of which y, weights and groups
-        may be absent; otherwise x, a tuple (x, y) or a mapping, as in `splits`.
-      like: a split that `arrays`, `splits` or `table` made, or `changed` from one of these.
+        may be absent; for one of `tokens`, a list of texts; otherwise x, a tuple (x, y) or a
+        mapping, as in `splits`.
+      like: a split that `arrays`, `splits`, `table` or `tokens` made, or `changed` from one of
+        these.
 
     Raises:
       UserError: if x has another shape or kind of numbers than in training, if the context is
         absent, if a class is unknown, and in the cases that `arrays` names.
     """
     form = _form(like)
+    if form.texts is not None:
+        given = form.texts(given)
     new = _examples("rows", given) if form.names is None else read_table(given, form.names, True)
     columns = columns_of(new, form.channels)
     columns.pop("group", None)

@@ -195,6 +195,27 @@ class Corrupted:
 
 
 @dataclasses.dataclass(frozen=True)
+class Missing:
+    """Marks NaN as missing: the mask is 0 there, and the encoder sees `fill`.
+
+    `arrays` and `table` mark missing values themselves; data sets that are read during training
+    need this change.
+    """
+
+    fill: float = 0.0  # NaN leaves the choice to `nets.Standardised`, which reads NaN as the mean
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Applies the change to one batch of floats."""
+        missing = jnp.isnan(batch.target)
+        mask = jnp.where(missing, 0.0, 1.0 if batch.mask is None else batch.mask)
+        return batch._replace(
+            x=jnp.where(jnp.isnan(batch.x), self.fill, batch.x),
+            target=jnp.where(missing, 0.0, batch.target),
+            mask=mask,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class GaussianNoise:
     """Adds normal noise of standard deviation `std` to every element, without clipping."""
 

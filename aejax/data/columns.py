@@ -61,9 +61,12 @@ def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
     x = channels_last(x, channels)
     columns = {"x": x}
     if missing is not None and missing.any():
+        if missing.all():
+            raise UserError("every value of x is missing (NaN or masked): give some that are known")
         columns["mask"] = 1 - channels_last(missing.astype(np.uint8), channels)
     if given.y is not None:
-        columns["y"] = np.asarray(values_of(given.word("y"), given.y, text=True))
+        y = np.asarray(values_of(given.word("y"), given.y, text=True))
+        columns["y"] = y.astype(np.int32) if y.dtype == bool else y
     if given.weights is not None:
         columns["weight"] = _weights(given.word("weights"), given.weights)
     if given.groups is not None:
@@ -93,12 +96,7 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
       UserError: if the values are not numbers, one is infinite, or one is missing although
         `missing` is False; the message names the row.
     """
-    if isinstance(values, Mapping):
-        raise UserError(
-            f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
-            "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
-        )
-    array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    array = _array_of(name, values)
     if array.dtype == object and array.ndim:
         absent = np.asarray([_absent(value) for value in array.ravel()], bool).reshape(array.shape)
         array = np.where(absent, np.nan, array)
@@ -133,6 +131,26 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise UserError(f"row {row} of {name} holds an infinity: remove or repair that row")
+    return array
+
+
+def _array_of(name: str, values: Any) -> np.ndarray:
+    """Returns values as an array, masked if they are; raises UserError if they are no array."""
+    if isinstance(values, Mapping):
+        raise UserError(
+            f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
+            "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
+        )
+    try:
+        masked = isinstance(values, np.ma.MaskedArray)
+        array = np.ma.asarray(values) if masked else np.asarray(values)
+    except ValueError as error:  # numpy refuses lists of unequal lengths
+        raise UserError(
+            f"{name} is a {type(values).__name__} of parts of unequal shapes, not one array: give "
+            "every example the same shape, or x and y as a tuple (x, y)"
+        ) from error
+    if array.ndim and not len(array):
+        raise UserError(f"{name} has shape {array.shape}, no examples: give one or more")
     return array
 
 

@@ -69,6 +69,7 @@ class Form:
     labels: tuple[str, ...]  # the names of the classes of y, if they are text
     fill: np.ndarray | None = None  # f32[*event], the mean of each element over train; None: 0
     weight: float = 1.0  # the mean of the weights over train
+    texts: Any = None  # how texts became token ids (`data.text.tokens.Coder`); None: x is numbers
 
     def encode(self, columns: dict[str, np.ndarray], given: Examples) -> None:
         """Adds the array "context" to the columns of some examples, in place.

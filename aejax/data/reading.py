@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aejax.errors import UserError
 from aejax.optional import needs
 
 # The number of threads that read from the disk and decode pictures in parallel.
@@ -66,11 +67,26 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
     with ThreadPoolExecutor(len(parts)) as threads:
         examples = [example for part in threads.map(read, parts) for example in part]
     return {
-        name: np.stack([example[name] for example in examples]).reshape(
+        name: stacked(name, [example.get(name) for example in examples]).reshape(
             *indices.shape, *np.shape(examples[0][name])
         )
         for name in examples[0]
     }
+
+
+def stacked(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Stacks an array of several examples, [n, *event].
+
+    Raises:
+      UserError: if two examples have different shapes, or one lacks the array.
+    """
+    shapes = {np.shape(value) if value is not None else "absent" for value in values}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the examples of the data set differ in {name}, whose shapes are "
+            f"{', '.join(sorted(map(str, shapes)))}: give every example the same shape"
+        )
+    return np.stack(values)
 
 
 def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,10 +15,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from aejax.data.columns import channels_last, scale_of
 from aejax.data.order import permutation
+from aejax.data.reading import stacked
 from aejax.data.split import Split, fingerprint
 from aejax.data.splitting import PARTS, Splits, count_of
 from aejax.data.to_batch import Prepare
@@ -63,7 +65,7 @@ class Items:
         if hasattr(examples, "shape"):
             return self._turned({"x": np.asarray(examples)})
         each = [named(example) for example in examples]
-        return self._turned({name: np.stack([one[name] for one in each]) for name in each[0]})
+        return self._turned({n: stacked(n, [one.get(n) for one in each]) for n in each[0]})
 
     def _turned(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the arrays [n, ...] of examples by name, with the channels of x as last axis."""
@@ -143,8 +145,8 @@ def _split(part: str, items: Items, field: str, scale: float | None) -> Split:
     first, last = items[0], items[len(items) - 1]
     if field not in first:
         raise UserError(
-            f"the examples of {part} have the arrays {sorted(first)}, but no {field!r}: give the "
-            "name of the one that becomes x as field"
+            f"the examples of {part} have the arrays of numbers {sorted(first)}, but no {field!r}: "
+            "give the name of the one that becomes x as field"
         )
     digest = hashlib.sha256(f"{len(items)}".encode())
     for example in (first, last):
@@ -180,10 +182,17 @@ def _checked(part: str, dataset: Any) -> Any:
 
 
 def named(example: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of an example by name; those of a tuple are named x, y, extra_0, ..."""
-    if isinstance(example, Mapping):
-        return {name: np.asarray(value) for name, value in example.items()}
+    """Returns the arrays of an example by name; those of a tuple are named x, y, extra_0, ...
+
+    Text and other values that are not numbers are left out, because training cannot read them.
+    """
     if isinstance(example, Sequence) and not isinstance(example, str):
         names = ("x", "y", *(f"extra_{i}" for i in range(len(example) - 2)))
-        return {name: np.asarray(v) for name, v in zip(names, example, strict=False)}
-    return {"x": np.asarray(example)}
+        example = dict(zip(names, example, strict=False))
+    arrays = example.items() if isinstance(example, Mapping) else [("x", example)]
+    found = {name: np.asarray(value) for name, value in arrays}
+    return {name: value for name, value in found.items() if _numeric(value)}
+
+
+def _numeric(array: np.ndarray) -> bool:
+    return array.dtype.kind in "iub" or bool(jnp.issubdtype(array.dtype, jnp.floating))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import MALFORMED, reason
+from aejax.files import MALFORMED, check_regular, reason
 from aejax.language.config import Config
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
@@ -84,6 +84,7 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
     path = pathlib.Path(path).expanduser()
     gguf: Any = needs("gguf", f"reading {path}")
     try:
+        check_regular(path)
         reader = gguf.GGUFReader(path)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: check the path") from error

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import MALFORMED, entry, read_config, reason, safetensors, shown
+from aejax.files import MALFORMED, check_regular, reason
+from aejax.interop.tensors import entry, read_config, safetensors, shown
 from aejax.language.config import Config
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
@@ -135,6 +136,7 @@ def _tensor(path: pathlib.Path, name: str) -> np.ndarray:
 def _reading(path: pathlib.Path, what: Any) -> Any:
     library = safetensors()
     try:
+        check_regular(path)
         with library.safe_open(path, framework="numpy") as file:
             return what(file)
     except (library.SafetensorError, *MALFORMED) as error:

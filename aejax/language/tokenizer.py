@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aejax.errors import UserError
-from aejax.interop.tensors import read_config, reason
+from aejax.files import check_regular, reason
+from aejax.interop.tensors import read_config
 from aejax.language.gguf import Fields, open_gguf
 from aejax.optional import needs
 
@@ -100,6 +101,7 @@ def _of_folder(folder: pathlib.Path) -> Tokenizer:
     if not path.is_file():
         raise UserError(f"{folder} has no tokenizer.json: add the model's file")
     try:
+        check_regular(path)
         inner = library.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower class
         raise UserError(f"{path} cannot be read ({reason(error)}): fetch it again") from error

@@ -22,10 +22,9 @@ from aejax.bottlenecks.sparse.plain import Source
 from aejax.dictionaries.folding import fold
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
-from aejax.files import read_json
 from aejax.language.load import fingerprint
 from aejax.language.taps import HOOKS
-from aejax.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT
+from aejax.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, read_environment
 from aejax.runs.load import load
 from aejax.variables import ATOMS, get
 
@@ -81,12 +80,8 @@ def load_dictionary(path: str | pathlib.Path, seed: int | None = None) -> Plain:
 
 
 def _recorded(run: pathlib.Path) -> Source | None:
-    """Returns the model and hooks whose activations a run was trained on.
-
-    The result is None if the run's environment.json does not name one hook.
-    """
-    path = run / ENVIRONMENT
-    data: Any = read_json(path).get("data") if path.is_file() else None
+    """Returns the model and hooks whose activations a run was trained on, if it recorded them."""
+    data: Any = read_environment(run).get("data") if (run / ENVIRONMENT).is_file() else None
     first = data[0] if isinstance(data, list) and data else data
     about = first.get("activations") if isinstance(first, Mapping) else None
     if not isinstance(about, Mapping) or not isinstance(about.get("x"), str):

@@ -19,13 +19,18 @@ import contextlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.errors import ModifyScopeVariableError, ScopeParamNotFoundError, ScopeParamShapeError
+from flax.errors import (
+    ModifyScopeVariableError,
+    ScopeCollectionNotFound,
+    ScopeParamNotFoundError,
+    ScopeParamShapeError,
+)
 
 from aejax.errors import UserError
 
@@ -75,10 +80,31 @@ def call(net: Any, values: Any, context: Any = None) -> Any:
             arguments = (values, context)
     if not isinstance(net, nn.Module):
         return net(*arguments, **named)
+    _check_arguments(net, parameters, arguments, named)
     told = {name: FLAGS[name] == training(net) for name in parameters if name in FLAGS}
     told = {name: value for name, value in told.items() if getattr(first, name, None) is None}
     with nn.intercept_methods(_tell):
         return net(*arguments, **named, **told)
+
+
+def _check_arguments(
+    net: nn.Module,
+    parameters: dict[str, inspect.Parameter],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+) -> None:
+    """Raises UserError if a net cannot be called with the values and the context alone."""
+    if not parameters:
+        return
+    needed = [one for one in parameters.values() if one.name not in FLAGS]
+    try:
+        inspect.Signature(needed).bind(*arguments, **named)
+    except TypeError as error:
+        raise UserError(
+            f"{type(net).__name__} is called with the values and, if it takes one, the context, "
+            f"but its __call__ has the arguments ({', '.join(parameters)}): {error}; define "
+            "__call__(self, values) or __call__(self, values, context)"
+        ) from error
 
 
 def _tell(
@@ -144,6 +170,11 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
             "where they must stay as they are: leave out arguments such as "
             "use_running_average=False, which the model sets"
         ) from error
+    except ScopeCollectionNotFound as error:
+        raise UserError(
+            f"the variables hold no parameters for the {role} {type(part).__name__}: give those of "
+            "learner.variables(state) or load(folder), a mapping with the key 'params'"
+        ) from error
     except ScopeParamShapeError as error:
         name = f"the {role} {type(part).__name__}"
         shapes = re.findall(r"\([\d, ]*\)", str(error))
@@ -185,8 +216,13 @@ def _shapes(values: Any) -> str:
 def check_net(net: Any, role: str) -> str | None:
     """Returns a sentence that says why a net cannot be used in a model, or None if it can.
 
-    A net cannot be used if it contains an nnx.Module.
+    A net cannot be used if it is a class, or if it contains an nnx.Module.
     """
+    if isinstance(net, type):
+        return (
+            f"the {role} of this model is the class {net.__name__}: give an object of it, as "
+            f"{net.__name__}(...)"
+        )
     nnx = sys.modules.get("flax.nnx")
     for part in _within(net):
         if nnx is not None and isinstance(part, nnx.Module):
@@ -200,7 +236,9 @@ def check_net(net: Any, role: str) -> str | None:
 
 
 def _within(net: Any) -> list[Any]:
-    """Returns a list of a net and, recursively, of the values in its fields, lists and tuples."""
+    """Returns a list of a net and, recursively, of the values in its fields and containers."""
+    if isinstance(net, Mapping):
+        net = tuple(net.values())
     if isinstance(net, list | tuple):
         return [part for item in net for part in _within(item)]
     if not isinstance(net, nn.Module):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.bottlenecks import sparse
+from aejax.files import json_fields
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
 ACRONYMS += ("mcc", "mmcs", "f1", "fvu")
@@ -22,8 +23,6 @@ SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name not in ("Rows", "Sparse")
 }
 SPELLINGS |= {"april": "April", "matryoshka": "Matryoshka", "auxk": "AuxK"}
-# In result.json, numbers that are not finite are written as these strings (see `aejax.files`).
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 # Explanations of results whose names appear elsewhere on the page with another meaning.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",
@@ -205,13 +204,15 @@ def _figure(entry: Any) -> Figure | None:
         return Figure(float(entry), 0.0, [float(entry)]) if _is_number(entry) else None
     if not _is_number(entry.get("mean")):
         return None
-    values = [float(value) if _is_number(value) else math.nan for value in entry.get("values", [])]
+    each = entry.get("values")
+    each = each if isinstance(each, list | tuple | np.ndarray) else []
+    values = [float(value) if _is_number(value) else math.nan for value in each]
     std = float(entry["std"]) if _is_number(entry.get("std")) else 0.0
     return Figure(float(entry["mean"]), std, values)
 
 
 def _is_number(value: Any) -> bool:
-    """Returns whether a value in result.json is a number, or a string in NOT_FINITE."""
-    if isinstance(value, str):
-        return value in NOT_FINITE
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    """Returns whether a value in result.json is a number or stands for one that is not finite."""
+    if isinstance(value, np.number):
+        return True
+    return json_fields.written(value) or isinstance(value, float)

@@ -1,7 +1,7 @@
 """config.json: the description of a run, which is compared with the code at each start.
 
     record = describe(config, experiment="digits-vae", model=model, objective=objective)
-    compare(read_json(path), record, may_change=("data_dir",))     # the error names what differs
+    compare(read_config(folder), record, may_change=("data_dir",))  # the error names what differs
 
 Errors name fields by their path: config.latents, objective.rate.weight, model.bottleneck.latents.
 """
@@ -17,10 +17,33 @@ import jax
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import as_json
+from aejax.files import as_json, json_fields
 from aejax.runs.leaves import kinds, misfit
 from aejax.runs.model_json import to_json
 from aejax.types import Objective
+
+
+def _kind(value: Any) -> bool:
+    """Returns whether a value is [dtype or key implementation, *shape], as `Leaf.kind` returns."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+# The checks of the fields of config.json, which may have been edited, or come from somebody else.
+_SETTING = {
+    "members": json_fields.list_of(json_fields.count),
+    "model": json_fields.optional(json_fields.table),
+}
+FIELDS = {
+    "experiment": json_fields.optional(json_fields.text()),
+    "class": json_fields.text("[^\\W0-9][\\w.]*"),
+    "config": json_fields.table,
+    "objective": json_fields.optional(json_fields.table_of(json_fields.table)),
+    "model": json_fields.optional(json_fields.table),
+    "sweep": json_fields.optional(json_fields.table_of(json_fields.record_of(_SETTING))),
+    "metrics": json_fields.optional(json_fields.list_of(json_fields.text())),
+    "prng": json_fields.optional(json_fields.text()),
+    "tree": json_fields.optional(json_fields.table_of(_kind)),
+}
 
 MISSING = object()  # the value of an entry that only the other of two compared records has
 # Terms that have another name in older records -> their name today.
@@ -200,7 +223,8 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 
 def _words(value: Any) -> str:
-    return "not there" if value is MISSING else repr(value)
+    # Schedules and models are large, so that a whole entry is shortened.
+    return "not there" if value is MISSING else f"{value!r:.400}"
 
 
 def _number(value: Any) -> bool:

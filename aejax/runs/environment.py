@@ -13,9 +13,19 @@ from typing import Any
 
 import jax
 
+from aejax.files import json_fields
+
 PACKAGES = ("aejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # A change of one of these may change the last bits of a result, so it causes a warning.
 WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "deterministic")
+
+
+# The checks of the fields of environment.json.
+FIELDS = {
+    "versions": json_fields.optional(json_fields.table),
+    "devices": json_fields.optional(json_fields.table),
+    "earlier": json_fields.optional(json_fields.list_of(json_fields.table)),
+}
 
 
 def environment() -> dict[str, Any]:

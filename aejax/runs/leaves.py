@@ -132,7 +132,11 @@ def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
 
 def params_sha256(params: Any) -> str:
     """Returns a sha256 over the path, dtype, shape and bytes of all parameters, sorted by path."""
-    leaves = host_leaves(params)
+    return leaves_sha256(host_leaves(params))
+
+
+def leaves_sha256(leaves: Mapping[str, Leaf]) -> str:
+    """Returns what `params_sha256` returns, for the leaves of the parameters on the host."""
     proofs = [leaf.record(path)["sha256"] for path, leaf in sorted(leaves.items())]
     return hashlib.sha256("\n".join(proofs).encode()).hexdigest()
 

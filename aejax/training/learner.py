@@ -8,6 +8,7 @@ loss     = bound(ratio) + mean(penalty)       reduces the cost over K; its mean 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from flax.core.scope import LazyRng
 
 from aejax import bounds
 from aejax.checks import check_is_key, check_not_rbg
+from aejax.events import as_batch
 from aejax.objective import Total, total
 from aejax.training.arguments import check_arguments, sticking
 from aejax.types import (
@@ -41,7 +43,7 @@ Initialise = Callable[[Variables, Batch, Key], Variables]
 def learner(
     model: Any,
     objective: Objective,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | optax.MultiSteps,
     draws: int = 1,
     bound: Bound = bounds.mean,
     initialise: Initialise | Sequence[Initialise] = (),
@@ -51,7 +53,8 @@ def learner(
     Args:
       model: an `Autoencoder`, or any module with the methods features, code and explain.
       objective: the loss as a mapping from a name to (weight, term).
-      tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does.
+      tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does, or
+        evaluate it for other parameters, as optax.lbfgs does.
       draws: K, the number of codes that are drawn for each example.
       bound: how the log-ratios of the K draws are reduced to one cost per example (`ae.bounds`).
       initialise: one or more functions (variables, batch, key) -> variables that are applied to the
@@ -71,12 +74,15 @@ def learner(
         if draws > 1.
     """
     check_arguments(model, objective, tx, draws, bound)
+    if isinstance(tx, optax.MultiSteps):
+        tx = tx.gradient_transformation()
     update = optax.with_extra_args_support(tx).update
     initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 
     def init(key: Key, batch: Batch) -> State:
         check_is_key(key)
         _check_key(key, draws)
+        batch = _as_batch(batch)
         params_key, noise_key, initialise_key, run_key = jax.random.split(key, 4)
 
         def touch(model: nn.Module, batch: Batch) -> None:
@@ -93,6 +99,7 @@ def learner(
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         _check_key(state.key, draws)
+        batch = _as_batch(batch)
         key = jax.random.fold_in(state.key, state.step)
 
         def loss(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
@@ -103,8 +110,14 @@ def learner(
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        # Transformations such as reduce_on_plateau read the loss; all others ignore it.
-        updates, opt = update(grads, state.opt, state.params, value=means["loss"])
+        # Some transformations read the loss, as reduce_on_plateau does, and some evaluate it, as
+        # the line search of lbfgs does; all others ignore these arguments.
+        further = {
+            "value": means["loss"],
+            "grad": grads,
+            "value_fn": lambda params: loss(params)[0],
+        }
+        updates, opt = update(grads, state.opt, state.params, **_accepted(update, further))
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": means["loss"],
@@ -118,7 +131,7 @@ def learner(
         return unpacked(state.params, state.memory)
 
     def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
-        bound_model = model.bind(variables)
+        bound_model, batch = model.bind(variables), _as_batch(batch)
 
         def draw(key: Key) -> Total:
             return total(objective, bound_model, bound_model(batch, key, step))
@@ -129,6 +142,19 @@ def learner(
     support = None if support is None else Support(*support)
     subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
     return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
+
+
+def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns those of the named arguments that a function accepts."""
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def _as_batch(batch: Any) -> Batch:
+    """Returns a Batch unchanged, and an array or a split as a Batch."""
+    return batch if isinstance(batch, Batch) else as_batch(batch)
 
 
 def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from aejax.checks import at_least
 from aejax.data.batches import Batches
-from aejax.data.split import check_support
+from aejax.data.split import check_support, check_targets
 from aejax.data.stream import Stream
 from aejax.errors import UserError
 from aejax.training import steering
@@ -53,6 +53,7 @@ class NonFinite(UserError):
       figure: the metric that is not finite, "loss" or "grad_norm".
       value: its value.
       scale: the largest magnitude in x if it is a likely cause, else None.
+      missing: the first row of the step's batch in which x is NaN; None: there is none.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class NonFinite(UserError):
         figure: str,
         value: float,
         scale: float | None = None,
+        missing: int | None = None,
     ):
         self.step, self.terms, self.seed = step, terms, seed
         named = [repr(name) for name in terms]
@@ -84,6 +86,12 @@ class NonFinite(UserError):
             advice = (
                 f"x holds numbers up to {scale:.4g}, but a net starts well with values near 1, so "
                 "standardise them, for example by nets.Standardised(net, *data.statistics(train))"
+            )
+        if missing is not None:
+            advice = (
+                f"row {missing} of x in that step's batch holds NaN, so remove such rows, or mark "
+                "NaN as missing by ae.data.arrays, by ae.data.table or, if the rows are read "
+                "during training, by ae.data.changed(train, ae.data.changes.Missing())"
             )
         super().__init__(f"{what} is {word} at step {step} ({where}{member}): {advice}")
 
@@ -158,12 +166,15 @@ def _loop(learner, state, batches, steps, progress, stop):
             start = done - done % size
             if chunk is None or done == start:
                 end = min(start + size, steps)
+                first = chunk is None
                 chunk = batches.source(start, size, end) if learner.chunk else batches[start]
+                if first and learner.support is not None and isinstance(batches, Stream):
+                    check_targets(_batch(chunk, 0), learner.support, " of the stream's first batch")
             count = min(pace.count(), start + size - done, steps - done)
             with pace.taking(count):
                 state, metrics = learner.step(state, _limited(chunk, done - start, count))
                 host = _on_host(metrics, learner, done - start, count)
-            _check(host, done, first_seed, chunk)
+            _check(host, done, first_seed, chunk, done - start)
             if hasattr(batches, "epoch"):
                 host[EPOCH] = np.array([batches.epoch(done + i + 1) for i in range(count)])
             done += count
@@ -269,11 +280,14 @@ def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str
     return {name: np.asarray(values)[..., first : first + count] for name, values in host.items()}
 
 
-def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: Any) -> None:
+def _check(
+    metrics: dict[str, np.ndarray], first: int, first_seed: int, data: Any, offset: int
+) -> None:
     """Raises NonFinite at the first step whose loss or gradient norm is not finite.
 
-    A term with weight None may be infinite. At step 0 the error mentions the scale of the data if
-    it is large, because this is the usual cause.
+    A term with weight None may be infinite. The error mentions the usual causes: NaN in the batch
+    and, at step 0, a large scale of the data. The first of these steps has the batch `offset` of
+    `data`, if this is a Source.
     """
     checked = [name for name in ("loss", GRADIENT) if name in metrics]
     bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in checked}  # [S, n]
@@ -286,16 +300,22 @@ def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: An
     here = {name: np.atleast_2d(values)[member, i] for name, values in metrics.items()}
     terms = [name for name, value in here.items() if name not in checked and not np.isfinite(value)]
     seed = first_seed + member if metrics["loss"].ndim == 2 else None
-    scale = _scale(data) if first + i == 0 else None
-    raise NonFinite(first + i, terms, seed, figure, here[figure], scale)
+    read = _inputs(_batch(data, offset + i))
+    scale = max((float(np.max(np.abs(x), initial=0.0)) for x in read), default=0.0)
+    missing = [np.isnan(x).reshape(len(x), -1).any(axis=1) for x in read if x.ndim]
+    row = next((int(np.argmax(rows)) for rows in missing if rows.any()), None)
+    large = scale if first + i == 0 and scale > LARGE else None
+    raise NonFinite(first + i, terms, seed, figure, here[figure], large, row)
 
 
-def _scale(data: Any) -> float | None:
-    """Returns the largest absolute value in x of the first batch if it exceeds LARGE, else None."""
-    try:
-        batch = gathered(data, 0, jnp.int32(0)) if isinstance(data, Source) else data
-        read = batch.x if isinstance(batch, Batch) else batch
-        largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(read))
-    except (TypeError, ValueError):  # The input may be empty or indices.
-        return None
-    return largest if largest > LARGE else None
+def _batch(data: Any, i: int) -> Any:
+    """Returns batch i of a Source; returns anything else, such as a Batch, unchanged."""
+    return gathered(data, i, jnp.int32(0)) if isinstance(data, Source) else data
+
+
+def _inputs(batch: Any) -> list[np.ndarray]:
+    """Returns the arrays of floats in x of a batch; those of other processes are left out."""
+    leaves = jax.tree.leaves(batch.x if isinstance(batch, Batch) else batch)
+    here = [leaf for leaf in leaves if getattr(leaf, "is_fully_addressable", True)]
+    arrays = [np.asarray(leaf) for leaf in here]
+    return [a.astype(np.float32) for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]

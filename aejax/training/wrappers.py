@@ -1,6 +1,7 @@
 """Wrappers: functions from a learner (the functions that train a model) to a changed learner.
 
     averaged(learner, 0.999)      evaluates a moving average of the weights
+    restarted(learner, 500)       gives some parts new parameters after 500 steps
     chunked(learner, 500)         does up to 500 training steps per call of `step`
     seeds(learner, 5)             trains five models with different seeds in one program
     swept(build, settings)        trains models with different settings, such as learning rates
@@ -13,13 +14,13 @@ Wrappers can be nested. Each of several models that are trained together is call
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from aejax.checks import check_is_key, check_not_rbg
+from aejax.checks import at_least, check_is_key, check_not_rbg
 from aejax.errors import UserError
 from aejax.training.gathering import gathered
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Variables
@@ -64,6 +65,41 @@ def averaged(learner: Learner, decay: float = 0.999) -> Learner:
         return {**learner.variables(state._replace(opt=inner)), "params": average}
 
     return learner._replace(init=init, step=step, variables=variables)
+
+
+def restarted(
+    learner: Learner, after: int, parts: Collection[str] = ("decoder", "likelihood")
+) -> Learner:
+    """Returns a learner that gives some parts of the model new parameters after some steps.
+
+    An encoder that was trained as that of a standard autoencoder thus starts with a new decoder,
+    which has not yet learnt to ignore the code (Li et al. 2019, section 3). The optimiser's state
+    starts anew too, for all parts.
+
+    Args:
+      learner: a learner whose calls of `step` do one training step, that is, before `chunked`.
+      after: the number of steps before the restart; schedules of the objective are not affected.
+      parts: the names of the parts.
+
+    Raises:
+      UserError: if the learner is chunked, or `after` is below 1.
+    """
+    if learner.chunk is not None:
+        raise UserError(
+            "restarted cannot wrap a chunked learner, which hides the single steps: write "
+            "chunked(restarted(learner, after)) instead"
+        )
+    at_least(1, "after", after)
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        def anew(state: State) -> State:
+            fresh = learner.init(jax.random.fold_in(state.key, after), batch)
+            params = {k: fresh.params[k] if k in parts else v for k, v in state.params.items()}
+            return state._replace(params=params, opt=fresh.opt)
+
+        return learner.step(jax.lax.cond(state.step == after, anew, lambda s: s, state), batch)
+
+    return learner._replace(step=step)
 
 
 def successors(key: Key, n: int) -> Key:

@@ -38,8 +38,8 @@ from aejax.files import write_json
 from aejax.interop.programs.program import named
 from aejax.interop.programs.weights import Packed, pack
 from aejax.runs.environment import environment
-from experiments.shared.experiment import named as experiment_of
-from experiments.shared.place import Place, prepared, say
+from experiments.shared.experiment import recorded_data
+from experiments.shared.place import prepared, say
 from experiments.shared.training import summary
 
 PEERS = pathlib.Path(__file__).parent.parent / "peers"
@@ -78,10 +78,7 @@ def command(
     folder = prepared(out, rounds=rounds, calls=calls, seeds=seeds)
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError("bench-edge needs onnxruntime: pip install -e '.[onnx]'")
-    config = ae.load(run_dir, parts=()).config
-    experiment = experiment_of(run_dir)
-    place = Place(data_dir=data_dir, manual_dir=manual_dir)
-    test = experiment.data(experiment.config(**config.__dict__), place)[2]
+    test = recorded_data(run_dir, data_dir, manual_dir)[2]
     rows: dict[str, dict[str, list[float]]] = {}
     result: dict[str, Any] = {}
     for member in range(seeds):

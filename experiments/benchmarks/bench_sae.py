@@ -71,7 +71,7 @@ def command(
         raise UserError(f"--codes is {' '.join(codes)}: choose from topk, batchtopk and jumprelu")
     folder = prepared(out, rounds=rounds, steps=steps)
     path = folder / "result.json"
-    result: dict[str, Any] = read_json(path) if path.exists() else {}
+    result: dict[str, Any] = read_json(path, {}) if path.exists() else {}
     for latents in m:
         rows = result.setdefault(str(latents), {})
         for code in codes:

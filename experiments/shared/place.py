@@ -27,6 +27,8 @@ class Place:
     deterministic: bool = True  # use only GPU operations that give the same bits every time
     distributed: bool = False  # join the other processes of the cluster (jax.distributed)
     profile: bool = False  # write a trace of jax.profiler to the run's folder
+    # read prepared data sets of data_dir only: prepare and download nothing, and follow no path
+    prepared_only: bool = False
 
     def folder(self, name: str) -> pathlib.Path:
         """Returns the run's folder: `out`, or runs/NAME for the experiment's name."""

@@ -14,7 +14,8 @@ import numpy as np
 
 import aejax as ae
 from aejax import evaluation
-from aejax.data.data_dir import default_data_dir
+from aejax.data.activations.index import FILE
+from aejax.data.data_dir import check_prepared, default_data_dir
 from aejax.data.synthetic.store import HOOK, Recipe, synthetic, truth_of
 from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery
@@ -50,6 +51,8 @@ def store(recipe: Recipe, tokens: int, place: Place) -> Splits:
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
     name = hashlib.sha256(json.dumps([numbers, tokens]).encode()).hexdigest()[:12]
     folder = root.expanduser() / "synthetic" / f"{type(recipe).__name__.lower()}-{name}"
+    if not (folder / FILE).is_file():
+        check_prepared(f"synthetic/{folder.name}", root, place.prepared_only)
     made, _ = synthetic(folder, recipe, tokens + 2 * HELD)
     return made.splits(HOOK, validation=HELD, test=HELD)
 

@@ -46,6 +46,7 @@ def command(
     model: pathlib.Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Labels and scores the latents of a dictionary, and writes features.html and its data.
 
@@ -58,8 +59,9 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: the run is your own: follow the paths in its config.json.
     """
-    opened = open_dictionary(run, model, member)
+    opened = open_dictionary(run, model, member, own)
     plain, hook = opened.dictionary, opened.reads
     given = {} if labels is None else read_labels(labels, plain.latents)
     place = Place(data_dir=data_dir, manual_dir=manual_dir)

@@ -19,6 +19,7 @@ from aejax import interop, losses
 from aejax.dictionaries.recipe import RATE
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
+from aejax.runs.folder import read_result
 from experiments.shared import inside
 from experiments.shared.finished_lm import open_dictionary
 from experiments.shared.pages import write_page
@@ -36,6 +37,7 @@ def command(
     model: pathlib.Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Trains SAELens' SAEs with --peer-python, measures them and adds them to the results.
 
@@ -46,8 +48,9 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: the run is your own: follow the paths in its config.json.
     """
-    opened = open_dictionary(run, model)
+    opened = open_dictionary(run, model, own=own)
     config, experiment = opened.config, opened.experiment
     if experiment.name != "lm-sae":
         raise UserError(f"{run} is a run of {experiment.name}: give the folder of a run of lm-sae")
@@ -72,13 +75,13 @@ def command(
         for code in codes
     }
     hooks = inside.Hooks(config.hook, config.hook)
-    result = read_json(run / "result.json")
+    result = read_result(run)
     rows = inside.judged(config, found, splits, hooks)
     result |= {name: summary(rows[name]) for name in found}
     result |= {f"{code} less SAELens": compared(result, code) for code in codes}
-    result["peer_versions"] = read_json(folder / "versions.json")
+    result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run / "result.json", result)
-    say(f"report: {write_page(experiment, run, place)}")
+    say(f"report: {write_page(run, data_dir, manual_dir, own)}")
 
 
 def prepare(folder: pathlib.Path, jobs: Any, codes: list[str], config: Any, train: Any) -> None:

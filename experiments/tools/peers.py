@@ -11,7 +11,6 @@ written again.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 import subprocess
@@ -26,11 +25,12 @@ from aejax.data.synthetic.store import HOOK
 from aejax.dictionaries.recipe import default_rate
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
+from aejax.runs.folder import read_result
 from experiments.peers import __path__ as scripts
 from experiments.shared import synth
-from experiments.shared.experiment import Splits, named
+from experiments.shared.experiment import Splits, named, recorded, recorded_data
 from experiments.shared.pages import write_page
-from experiments.shared.place import Place, say
+from experiments.shared.place import say
 from experiments.shared.training import streams, summary
 
 # Name of a code in the run -> its name in SAELens. SAELens' standard code is the April recipe, and
@@ -58,15 +58,14 @@ def command(
         in the folder yet.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
     """
-    experiment, place = named(run_dir), Place(data_dir=data_dir)
+    experiment = named(run_dir)
     if experiment.name != "synth-sae":
         raise UserError(
             f"{run_dir} is a run of {experiment.name}: give the folder of a run of synth-sae"
         )
-    result = read_json(run_dir / "result.json")
-    config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
-    config = dataclasses.replace(config, l0=tuple(config.l0))
-    splits = experiment.data(config, place)
+    result = read_result(run_dir)
+    config = recorded(run_dir, experiment)
+    splits = recorded_data(run_dir, data_dir)
     folder = run_dir / "peers"
     if peer_python is not None:
         prepare(folder, experiment.build(config, splits[0].event), config, splits)
@@ -84,9 +83,9 @@ def command(
         figures = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         result[f"{own} at {config.l0[0]}, SAELens"] = summary(figures)
     result |= compared(result, config.l0[0])
-    result["peer_versions"] = read_json(folder / "versions.json")
+    result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run_dir / "result.json", result)
-    say(f"report: {write_page(experiment, run_dir, place)}")
+    say(f"report: {write_page(run_dir, data_dir)}")
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:

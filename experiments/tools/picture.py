@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aejax.files import write_bytes, writing
+from aejax.files import subfolder, write_bytes
 from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 
@@ -42,8 +42,6 @@ def save(
     """
     tile = int(np.clip(WIDTH // rows.shape[1], LEAST, MOST))
     drawn = style.png(image_grid(rows, row_labels, column_labels, gap_after, tile))
-    with writing(run_dir):
-        (run_dir / "figures").mkdir(exist_ok=True)
-    path = run_dir / "figures" / f"{name}.png"
+    path = subfolder(run_dir, "figures") / f"{name}.png"
     write_bytes(path, drawn)
     return path

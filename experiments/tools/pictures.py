@@ -24,6 +24,7 @@ from aejax.optional import needs
 from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 from aejax.report.frontier import frontier, points
+from aejax.runs.folder import read_environment
 from experiments.shared.labels import samples as drawn
 from experiments.shared.place import say
 from experiments.shared.variational import SAMPLE_SEED
@@ -60,7 +61,7 @@ def keep_samples(run_dir: pathlib.Path) -> None:
     """Writes samples of each label, u8[10, COUNT, H, W, 1], and the command that made the run."""
     model, variables, _ = ae.load(run_dir, seed=0)
     means = drawn(model, variables, jax.random.key(SAMPLE_SEED), COUNT)
-    facts = read_json(run_dir / "environment.json")
+    facts = read_environment(run_dir)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -78,7 +79,7 @@ def figures() -> dict[str, Any]:
         images = kept["samples"].swapaxes(0, 1) / 255.0  # one column for each label
     found = {SAMPLES: image_grid(images, column_labels="0123456789", tile=TILE)}
     for name, panels in FRONTIERS.items():
-        found[name] = frontiers(read_json(RESULTS / f"{name}.json"), panels)
+        found[name] = frontiers(read_json(RESULTS / f"{name}.json", {}), panels)
     return found
 
 

@@ -54,7 +54,9 @@ def filled(text: str) -> str:
     def one(match: re.Match[str]) -> str:
         kind, name = match["kind"], match["name"]
         published = kind == "published"
-        content = beside(TABLES[name]) if published else made(read_json(RESULTS / f"{name}.json"))
+        content = (
+            beside(TABLES[name]) if published else made(read_json(RESULTS / f"{name}.json", {}))
+        )
         return f"<!-- {kind}: {name} -->\n{content}<!-- end -->"
 
     return PLACE.sub(one, text)
@@ -91,7 +93,7 @@ def beside(rows: Sequence[Row]) -> str:
             [*RESULTS.glob(f"{row.results}.json"), *RESULTS.glob(f"{row.results}.*.json")]
         )
         for path in paths:
-            lines.append(f"{first} {' | '.join(_ours(read_json(path)))} |")
+            lines.append(f"{first} {' | '.join(_ours(read_json(path, {})))} |")
         if not paths:
             lines.append(f"{first} not run |  |  |  |  | `{row.command}` |")
     return "\n".join(lines) + "\n"

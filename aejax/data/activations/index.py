@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from aejax.data import json_fields
 from aejax.data.moments import Moments
 from aejax.errors import UserError
-from aejax.files import read_json, write_json
+from aejax.files import json_fields, read_json, write_json
 
 FILE = "index.json"
 FORMAT = "aejax activations 1"
@@ -151,7 +150,7 @@ def read_index(folder: Path) -> Index:
       UserError: if the file is missing or damaged.
     """
     path = folder / FILE
-    read = read_json(path, "activation store")
+    read = read_json(path, {}, "activation store")
     _complete(read)
     try:
         json_fields.check_fields("the index", read, _INDEX)
@@ -193,12 +192,11 @@ def check_files(folder: Path, index: Index) -> None:
                 )
 
 
-def _complete(read: Any) -> None:
-    """Adds fields that the index.json of an old store lacks, such as "columns", in place."""
-    if isinstance(read, dict):
-        read.setdefault("columns", [])
-        if isinstance(read.get("dropped"), dict):
-            read["dropped"].setdefault("token", 0)
+def _complete(read: dict[str, Any]) -> None:
+    """Adds the fields that index.json of older stores, which had no columns, does not have."""
+    read.setdefault("columns", [])
+    if isinstance(read.get("dropped"), dict):
+        read["dropped"].setdefault("token", 0)
 
 
 def _hook(entry: Mapping[str, Any], tokens: int) -> Hook:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.files import open_file
 
 # The number of tokens in a block, which is memory-mapped as a whole. The shuffled order of training
 # uses the tokens of a block close to each other.
@@ -247,7 +248,7 @@ def _map(path: Path, offset: int, size: int) -> np.ndarray:
     """
     skipped = offset % mmap.ALLOCATIONGRANULARITY
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             window = mmap.mmap(
                 file.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped
             )
@@ -265,7 +266,7 @@ def _fill(path: Path, offset: int, target: memoryview) -> None:
       UserError: if the file cannot be read or ends too early.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             file.seek(offset)
             read = 0
             while read < len(target):
@@ -273,5 +274,5 @@ def _fill(path: Path, offset: int, target: memoryview) -> None:
                 if not count:
                     raise EOFError(f"it ends {len(target) - read} bytes early")
                 read += count
-    except (OSError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}): restore this file") from error

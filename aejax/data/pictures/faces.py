@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from aejax.data.builder import NamedDataset, builder, examples
 from aejax.errors import UserError
+from aejax.files import read_npz, reading
 from aejax.optional import needs
 
 FREY = "frey_faces.npz"
@@ -80,15 +80,9 @@ def _frames(path: Path) -> np.ndarray:
     Raises:
       UserError: if the file is missing or damaged, or if it contains something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images = np.asarray(file["images"])
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing: put a file there that holds `images` u8[N, H, W]"
-        ) from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): give an .npz with `images`") from error
+    missing = f"{path} is missing: put a file there that holds `images` u8[N, H, W]"
+    with reading(path, "give an .npz with `images`", missing):
+        images = read_npz(path)["images"]
     if images.dtype != np.uint8 or images.ndim != 3:
         raise UserError(
             f"`images` in {path} has dtype {images.dtype} and shape {images.shape}: give an array "

@@ -9,9 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.errors import UserError
+from aejax.files import json_fields
 
 FILE = "aejax.npz"
+# The checks of the fields of a data set's description.
+_ABOUT = {
+    "name": json_fields.text(),
+    "names": json_fields.table_of(json_fields.list_of(json_fields.text())),
+    "rate": json_fields.positive_count,
+    "origin": json_fields.text(),
+    "facts": json_fields.table,
+}
 
 
 class Recordings(NamedTuple):
@@ -46,9 +56,14 @@ def read_recordings(path: Path) -> Recordings:
     Raises:
       UserError: if the file is damaged.
     """
-    arrays, about = npz.load(path)
-    flat, lengths = arrays.pop("sound"), arrays.pop("length")
-    sounds = np.split(flat, np.cumsum(lengths)[:-1])
+    arrays, about = npz.load(path, _ABOUT)
+    with damaged(path):
+        flat, lengths = arrays.pop("sound"), arrays.pop("length")
+        if flat.ndim != 1 or lengths.min(initial=1) < 1 or lengths.sum() != len(flat):
+            raise ValueError("its lengths are not those of its sounds")
+        if any(column.shape != lengths.shape for column in arrays.values()):
+            raise ValueError("a column does not have one value for each sound")
+        sounds = np.split(flat, np.cumsum(lengths)[:-1])
     rest = (about[key] for key in ("names", "rate", "origin", "facts"))
     return Recordings(about["name"], sounds, arrays, *rest)
 

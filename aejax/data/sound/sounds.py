@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aejax.data.data_dir import default_data_dir
+from aejax.data.data_dir import check_trusted, default_data_dir
 from aejax.data.sound.changes import Ended
 from aejax.data.sound.files import SCALE
 from aejax.data.sound.folder import read_folder
@@ -34,6 +34,7 @@ def sounds(
     test: float = 0.1,
     held_out: str | None = None,
     seed: int = 0,
+    prepared_only: bool = False,
 ) -> Splits:
     """Loads sounds, divided into train, validation and test.
 
@@ -54,6 +55,8 @@ def sounds(
       held_out: the name of a speaker, or of a folder's class, all of whose sounds are the test
         split; None: the division above.
       seed: the seed of the random division.
+      prepared_only: whether to refuse a path, and a data set that data_dir does not hold yet, as
+        for a name that somebody else chose.
 
     Returns:
       Three splits with arrays `sound` i16[N, T, 1], `length` i32[N] and, where there are classes,
@@ -72,10 +75,11 @@ def sounds(
             f"unknown data set {name!r}: give {NAME!r}, or the path of a folder of sounds"
         )
     if path:
+        check_trusted(name, prepared_only)
         found = read_folder(folder, rate, mix)
     elif rate in (None, RATE):
         root, manual = (None if p is None else Path(p).expanduser() for p in (data_dir, manual_dir))
-        found = spoken_digit(root or default_data_dir(), manual)
+        found = spoken_digit(root or default_data_dir(), manual, prepared_only)
     else:
         raise UserError(f"{NAME} has {RATE} Hz and is not resampled to {rate} Hz: omit rate")
     columns, cut = padded(found, seconds)

@@ -199,8 +199,12 @@ def _reading(
         score = None
 
     def run(weights: Any, inputs: Arrays) -> dict[str, Array]:
-        bound = model.bind(weights)
-        batch = Batch(inputs["x"], inputs["x"], _given(context, inputs))
+        bound, x = model.bind(weights), inputs["x"]
+        # As in the library, an element that is NaN is missing and does not count in the score.
+        seen = None
+        if score is not None and jnp.issubdtype(x.dtype, jnp.floating):
+            seen = jnp.where(jnp.isnan(x), 0.0, 1.0)
+        batch = Batch(x, x, _given(context, inputs), seen)
         forward = bound(batch, None, 0)
         found = _entries("z", jax.tree.map(dense, forward.code.latent, is_leaf=_is_code))
         if isinstance(forward.code, DiagonalCode):

@@ -137,6 +137,15 @@ def legend(axes: Any, theme: Theme, **where: Any) -> None:
 
 def png(figure: Any) -> bytes:
     """Returns the figure as a PNG file without metadata, so that equal figures give equal bytes."""
+    # Names from files may hold "$", which matplotlib would read as mathematics. The labels of
+    # logarithmic ticks are mathematics.
+    texts = [*figure.texts]
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        texts += [] if legend is None else legend.get_texts()
+    for text in texts:
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
