@@ -64,7 +64,7 @@ def command(
       runtime: for web, the folder with the files of onnxruntime-web.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
-      own: the run is your own: follow the paths in its config.json, and prepare missing data.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     reads = part in ("encoder", "all")
     if flagged is not None and not (reads and 0 < flagged < 1):
