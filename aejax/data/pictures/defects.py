@@ -47,7 +47,7 @@ def paint(
 
 
 def scratch(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels of a long, bent, darker or brighter line, and its cover, f[H, W]."""
+    """Returns the pixels of a long, bent, darker or brighter line, and how far it covers each."""
     side = min(picture.shape[:2])
     length, angle = random.uniform(0.35, 0.6) * side, random.uniform(0, np.pi)
     bend = random.uniform(-0.3, 0.3)
@@ -59,7 +59,7 @@ def scratch(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarra
 
 
 def crack(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels of a thin, dark, jagged line, and its cover, f[H, W]."""
+    """Returns the pixels of a thin, dark, jagged line, and how far it covers each."""
     side = min(picture.shape[:2])
     turn = random.uniform(0, 2 * np.pi) + np.repeat(random.normal(0, 0.7, side // 4), 2)
     steps = random.uniform(0.6, 1.2) * np.stack([np.sin(turn), np.cos(turn)], 1)
@@ -70,13 +70,13 @@ def crack(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray,
 
 
 def blob(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels of a stain, through which the texture shows, and its cover, f[H, W]."""
+    """Returns the pixels of a translucent stain, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.10, 1.6)
     return picture + _sign(random) * 3.2 * _contrast(picture), cover
 
 
 def missing(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels of a patch of the mean colour with some noise, and its cover, f[H, W]."""
+    """Returns the pixels of a patch of the mean colour and noise, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.13, 0.8)
     weight = cover[..., None] / cover.sum()
     flat = np.sum(picture * weight, axis=(0, 1))
@@ -84,7 +84,7 @@ def missing(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarra
 
 
 def colour(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels of a patch of another colour or brightness, and its cover, f[H, W]."""
+    """Returns the pixels of a patch of another colour or brightness, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.16, 1.0)
     channels = picture.shape[-1]
     direction = np.ones(1) if channels == 1 else random.permutation([1.0, -0.5, -0.5])
@@ -92,7 +92,7 @@ def colour(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray
 
 
 def blur(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels of a patch that is out of focus, and its cover, f[H, W]."""
+    """Returns the pixels of a patch that is out of focus, and how far it covers each."""
     from scipy import ndimage
 
     cover = _patch(picture.shape[:2], random, 0.20, 1.0)
