@@ -107,7 +107,8 @@ def _wide(vector: Array, value: Array) -> Array:
     if not whole or given.shape[0] not in (1, value.shape[0]) or given.shape[1] != 1:
         raise UserError(
             f"a vector of shape {vector.shape} was given, but the values have shape "
-            f"{value.shape}: give a vector of {value.shape[-1]} numbers, or one for each text, f[B, 1, D]"
+            f"{value.shape}: give a vector of {value.shape[-1]} numbers, or one for each text, "
+            "f[B, 1, D]"
         )
     return given
 
