@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Returns name of a command -> the module that defines it, for all modules of a package."""
+    """Returns the modules of a package by the names of the commands that they define."""
     found = {}
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
@@ -70,7 +70,7 @@ def _listing() -> str:
 
 
 def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
-    """Parses the flags of a command and calls it."""
+    """Parses the flags of the command or experiment that a module defines, and calls it."""
     import tyro
 
     prog = f"python -m experiments {name}"
@@ -94,7 +94,7 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """Returns the config of the preset in `--preset NAME`, and the arguments without that flag.
+    """Returns the config that the flag `--preset NAME` selects, and the arguments without the flag.
 
     Without the flag, the config is the default one. The remaining flags override its fields.
     """

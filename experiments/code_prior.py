@@ -112,7 +112,7 @@ def drawn(
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes which share of samples and of decoded random codes is recognised, and the bound.
+    """Computes which share of samples and of decoded random codes is recognised, and the ELBO.
 
     Each result has one value for each seed.
     """

@@ -120,7 +120,7 @@ def remedies(config: Config) -> dict[str, Objective]:
 
 
 def _model(config: Config, event: tuple[int, ...], likelihood: Any) -> ae.Autoencoder:
-    """Builds the autoencoder with this likelihood."""
+    """Builds the experiment's autoencoder with the given likelihood."""
     encoder, decoder = variational.nets("mlp", likelihood.shape(event), config.width)
     prior = ae.priors.Standard()
     return ae.Autoencoder(encoder, ae.Gaussian(config.latents), decoder, prior, likelihood)
@@ -135,7 +135,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of reconstructions.
+    """Builds the report page, which shows each model's reconstructions of test images.
 
     A model whose code has collapsed reconstructs images that are unrelated to its inputs.
     """
@@ -147,7 +147,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the KL, mutual information, active units and NLL of each remedy.
+    """Builds the section that plots the KL, mutual information, active units and NLL of remedies.
 
     A line marks the NLL of the decoder without latents.
     """

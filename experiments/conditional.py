@@ -73,7 +73,8 @@ class Config(Numbers):
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training).
 
-    The models are the one given labels, the classifier, and those given quadrants.
+    The models are the one that is conditioned on labels, the classifier, and those that are
+    conditioned on quadrants.
     """
     classes = 10
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
@@ -100,7 +101,10 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Job]:
-    """Returns two jobs that complete images: a deterministic net and a conditional VAE."""
+    """Returns two jobs that complete images of which `seen` quadrants are given.
+
+    They are a deterministic net and a conditional VAE.
+    """
     widths = (config.quadrant_width, config.quadrant_width)
     tx = optax.adam(optax.cosine_decay_schedule(1e-3, config.quadrant_steps))
     likelihood = ae.likelihoods.Bernoulli()
@@ -150,7 +154,17 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _completed(config: Config, trained: Members, test: Split, seen: int) -> dict[str, Any]:
-    """Returns the cross-entropies of the unseen pixels in nats per image, with Pyro's results."""
+    """Computes the cross-entropies of the unseen pixels, in nats per image, and adds Pyro's.
+
+    Args:
+      config: the experiment's settings.
+      trained: the trained jobs.
+      test: the test split.
+      seen: the number of quadrants that are given.
+
+    Returns:
+      name of a model -> its results, f64[seeds].
+    """
     net, cvae = trained[f"net-{seen}"], trained[f"cvae-{seen}"]
     key = jax.random.key(TEST_SEED)
     say(f"{seen} quadrants seen: {config.quadrant_draws} draws for {len(test):,} images")

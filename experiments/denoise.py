@@ -125,7 +125,7 @@ def _job(config: Config, event: tuple[int, ...], name: str, view: Any) -> Job:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes mean square errors from the clean image, and the levels where ranks change.
+    """Computes mean square errors from clean images, and the noise levels where ranks change.
 
     The result has a row for each setting, type of noise and model, with an error for each level.
     """
@@ -151,7 +151,13 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
-    """Maps each level of noise to the mean squared errors of denoised images, f64[S], per seed."""
+    """Computes the mean square errors of a job's denoised images, level of noise -> f64[S].
+
+    Args:
+      done: the trained job, with S seeds.
+      noisy: level of noise -> the noisy test images.
+      clean: the clean test images.
+    """
     run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:
@@ -164,9 +170,10 @@ def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
-    """Returns the PCA of the train inputs, and the matrix and mean that map scores to images.
+    """Returns the PCA of the train inputs, and a linear map from its coordinates to images.
 
-    In the setting "denoising", this map is fitted to the clean images by least squares.
+    The map is a matrix and a mean. In the setting "denoising", it is fitted to the clean images by
+    least squares.
     """
     clean = pictures(train)
     x = clean if setting == "clean" else noised(train, kind, TRAINED[kind])
@@ -198,7 +205,10 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 
 
 def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
-    """Returns a sentence that says at which levels the VAE is better than each other model."""
+    """Returns a sentence that says at which levels of a type of noise the VAE is better or worse.
+
+    It compares the VAE with each of the other models.
+    """
     said = [verdict(differences(result, setting, kind, name), NAMES[name]) for name in OTHERS]
     noise = kind.replace("-", " ").capitalize()
     return f"{noise}, {TITLES[setting]}: the VAE {'; '.join(said)}."

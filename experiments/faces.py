@@ -59,7 +59,7 @@ class Config(Numbers):
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Returns the splits, with 256 levels per pixel; images of CelebA are cropped."""
+    """Returns train, validation and test images with 256 levels; those of CelebA are cropped."""
     train, validation, test = image_data(binarise="none")(config, place)
     if config.dataset == "celeb_a":
         return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
@@ -139,14 +139,15 @@ def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
 
 
 def _levels(split: Split) -> np.ndarray:
-    """Returns the levels 0 to 255 of all pixels, i64[N, D]."""
+    """Returns the levels, from 0 to 255, of all pixels of a split, i64[N, D]."""
     return np.round(255.0 * pictures(split).reshape(len(split), -1)).astype(np.int64)
 
 
 def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]:
     """Returns the mean L2 distance from a test image to the nearest train image.
 
-    The second entry is this distance after a random division of the same images.
+    For comparison, the result also has this distance for a random division of the same images into
+    train and test.
     """
     seen, new = pictures(train.take(rows)), pictures(test.take(2_000))
     both = np.concatenate([seen, new])

@@ -128,7 +128,10 @@ def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.nda
 def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Computes scores of decoded lines between codes of test images, and of their cross-fades."""
+    """Computes scores of decoded lines between the codes of test images.
+
+    For comparison, the result has the scores of cross-fades between the same images.
+    """
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
     start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
@@ -154,7 +157,12 @@ def _paths(
 
 
 def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float]:
-    """Computes errors on train and test images, and distances to the nearest train image."""
+    """Computes how well a model reconstructs, and how close its samples are to train images.
+
+    Returns:
+      The mean square errors of the reconstructions of train and of test images, and the mean
+      distances to the nearest train image, from samples and, for comparison, from test images.
+    """
     model, seen, test = done.job.model, done.job.view(splits[0]), splits[2]
 
     def error(split: Split) -> float:
@@ -171,7 +179,7 @@ def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots the train and validation curves of the models that are trained on few images."""
+    """Builds the section with the train and validation curves of models trained on few images."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         curves = grouped(finished.histories[label])["distortion"]
@@ -192,7 +200,8 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 def page(config: Config, models: Models, splits: Splits) -> Page:
     """Builds the report page.
 
-    It has all sections for the models trained on all images, and samples of those trained on few.
+    It has all sections for the models trained on all images, and only samples of the models trained
+    on few images.
     """
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])

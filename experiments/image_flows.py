@@ -106,13 +106,13 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of reconstructions with each posterior."""
+    """Builds the report page, which shows each model's reconstructions of test images."""
     sections = [reconstructions_section(models, splits[2])]
     return Page("Posteriors made by flows", __doc__ or "", sections)
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the NLL, the ELBO, its terms and the gap of each posterior and seed."""
+    """Builds the section that plots the NLL, the ELBO, its terms and `gap` of each posterior."""
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(finished.result).items()

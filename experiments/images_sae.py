@@ -100,7 +100,10 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test results and the label agreement of top examples, for each job and for PCA."""
+    """Computes test results of each job and of PCA.
+
+    They include how well the labels of the examples that activate a unit most agree.
+    """
     train, _, test = splits
     judged = train.take(JUDGED)
 
@@ -142,9 +145,10 @@ def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
 
 
 def _units(activations: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Returns scores of how well the labels of units' top examples agree; {} if labels is None.
+    """Scores how well the labels of the examples that activate a unit most agree.
 
-    A unit with activations of both signs counts as two units, one for each sign.
+    A unit with activations of both signs counts as two units, one for each sign. The result is {}
+    if there are no labels.
     """
     if labels is None:
         return {}
@@ -193,7 +197,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the results of all codes, the plain autoencoder and PCA against their L0."""
+    """Builds the section that plots results of all codes, the autoencoder and PCA against L0."""
     rows: dict[str, list[Any]] = {}
     for name, row in finished.result.items():
         if isinstance(row, dict) and "explained_variance" in row:
@@ -207,7 +211,7 @@ def findings(config: Config, finished: Finished) -> list[Any]:
 
 
 def curves(histories: Mapping[str, Any]) -> Section:
-    """Plots the learning curves of the sparse codes side by side."""
+    """Builds the section on the learning curves of all sparse codes, in shared plots."""
     sparse = {name: history for name, history in histories.items() if name != "plain"}
     section = side_by_side_section(sparse, " over members")
     return first_curves(histories) if section is None else section

@@ -51,7 +51,7 @@ def command(
     shard_tokens: int = 2**18,
     surveyed: int = 8_192,
 ) -> None:
-    """Collects the activations and writes the report.
+    """Collects activations of a language model at hooks and writes a report on them.
 
     Args:
       model: a GGUF file or a Hugging Face folder.

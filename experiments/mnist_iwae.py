@@ -111,7 +111,7 @@ def rate(config: Config) -> optax.Schedule:
 
 
 def _start(train: Split) -> Any:
-    """Returns an initialisation, which sets the last bias to the logits of the mean train image."""
+    """Returns an initialiser that sets the last bias to the logits of the mean train image."""
     images = train.arrays["image"]
     return ae.initialise.base_rates(np.mean(images, axis=0, dtype=np.float64) / 255)
 

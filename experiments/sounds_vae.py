@@ -81,7 +81,7 @@ def view(config: Config, split: Split) -> Split:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the `Job` of the autoencoder."""
+    """Returns {"vae": the `Job`, that is the autoencoder and its training}."""
     if not config.seconds > 0:
         raise UserError(f"--seconds is {config.seconds}: give a time above 0")
     mel = spectrogram(config.rate)
@@ -100,7 +100,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes the bound, the NLL, active units and the error on the test split."""
+    """Computes the ELBO, the NLL, active units and the mean square error on the test split."""
     done, key = trained["vae"], jax.random.key(TEST_SEED)
     model, test = done.job.model, done.job.view(splits[2])
 
@@ -163,7 +163,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 def _path(
     model: Any, variables: Any, batch: ae.Batch, mel: Mel, lengths: np.ndarray, names: list[str]
 ) -> list[Clip]:
-    """Returns the clips of an interpolation from the first test sound to the second."""
+    """Returns players for the page: an interpolation from the first test sound to the second."""
     shares = np.linspace(0.0, 1.0, PATH)
     first, second = (jax.tree.map(lambda a, i=i: a[i : i + 1], batch) for i in (0, 1))
     size = np.round((1 - shares) * lengths[0] + shares * lengths[1]).astype(np.int32)

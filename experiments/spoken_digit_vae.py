@@ -110,7 +110,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _stacked(values: list[Any]) -> Any:
-    """Stacks values of each seed, or mappings of such values."""
+    """Stacks a list of values, one for each seed, or of mappings of such values, by name."""
     if isinstance(values[0], Mapping):
         return {name: _stacked([each[name] for each in values]) for name in values[0]}
     return np.asarray(values)
@@ -123,7 +123,18 @@ def _reader(member: Any, i: int) -> recognition.Classifier:
 def _measured(
     config: Config, hearing: spoken.Hearing, done: Any, others: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Returns the figures of one seed: those of the VAE, and a mapping for each baseline."""
+    """Computes the test results of one seed.
+
+    Args:
+      config: the experiment's settings.
+      hearing: the classifiers of this seed.
+      done: the job of the VAE, and the variables of its model of this seed.
+      others: the job of the plain autoencoder, and the variables of its model of this seed.
+      splits: train, validation and test recordings.
+
+    Returns:
+      The results of the VAE by name, and name of another model -> a mapping of its results.
+    """
     (job, variables), (plain_job, plain_variables) = done, others
     train, _, test = splits
     key, seen = jax.random.key(TEST_SEED), job.view(test)
@@ -167,7 +178,12 @@ def _by_pca(train: Any, test: Any, latents: int) -> np.ndarray:
 def _swapped(
     hearing: spoken.Hearing, job: Job, variables: Any, seen: Split, test: Split
 ) -> dict[str, float]:
-    """Changes the speaker, then the digit of test recordings; returns the shares recognised."""
+    """Computes how often test recordings are recognised after a change of speaker or of digit.
+
+    Returns:
+      The share of recordings whose digit, and whose speaker, the classifiers recognise, after a
+      change of the speaker and after a change of the digit.
+    """
     batch, lengths = next(seen.batches(len(seen))), np.asarray(test.arrays["length"])
     digit, speaker = test.factors["digit"], test.factors["speaker"]
     share = np.asarray(batch.context)[:, -1:]
@@ -237,7 +253,10 @@ def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section
 
 
 def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Section]:
-    """Builds two sections: a recording decoded as every speaker, and another as every digit."""
+    """Builds two report sections that play a recording decoded with changed contexts.
+
+    The first decodes one recording as each speaker, the second another recording as each digit.
+    """
     sections = []
     titles = {"speaker": "Another speaker", "digit": "Another digit"}
     for row, (what, size) in enumerate((("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS))):

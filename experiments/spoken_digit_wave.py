@@ -109,7 +109,7 @@ def view(split: Split) -> Split:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes the test results of the autoencoder for each seed, and those of two predictors."""
+    """Computes test results of the autoencoder for each seed, and of two predictors of samples."""
     rows = []
     for i in range(trained["wave"].seeds):
         say(f"seed {config.seed + i}: bits, samples and distances")

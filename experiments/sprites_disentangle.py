@@ -161,7 +161,7 @@ def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[A
 
 
 def _side(params: Any) -> Any:
-    """Returns the label of each parameter's optimiser: "critic" for the critic's, else "vae"."""
+    """Returns the label of each parameter's optimiser: "critic" in the critic, else "vae"."""
     return {part: "critic" if part == "parts_critic" else "vae" for part in params}
 
 
@@ -253,13 +253,13 @@ def _members(done: Any) -> Any:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of latent traversals, for each method's first seed."""
+    """Builds the report page, which shows latent traversals of each method's first model."""
     shown = {label: models[label] for label in list(models)[:: config.strengths]}
     return Page("Disentangling sprites", __doc__ or "", [traversals_section(shown, splits[2])])
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the scores of all seeds, with a panel for each score."""
+    """Builds the section that plots the scores of all methods and seeds, a panel for each score."""
     rows = groups(finished.result)
     level = {name: figure.mean for name, figure in rows.pop(SHUFFLED, {}).items()}
     values = {}

@@ -61,7 +61,7 @@ def locked_workspace(
 
     Args:
       data_dir: the folder to lock; it is created if it does not exist.
-      instead: what the error message advises if data_dir cannot be written.
+      instead: the advice in the error message if data_dir cannot be written.
 
     Raises:
       UserError: if data_dir cannot be written.

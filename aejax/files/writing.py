@@ -22,7 +22,7 @@ from aejax.errors import UserError
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """Turns an OSError inside the block (a full disk, an unwritable folder) into a UserError.
+    """Turns an OSError in the `with` block, such as that of a full disk, into a UserError.
 
     Args:
       path: the file or folder that the block writes; the error message names it.
@@ -48,7 +48,7 @@ def sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Yields a temporary file that replaces `path` by one rename once the block has ended.
+    """Yields a temporary file that replaces `path`, by one rename, when the `with` block has ended.
 
     Raises:
       OSError: if the disk is full or the folder cannot be written; the old file is not changed.

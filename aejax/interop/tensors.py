@@ -1,4 +1,4 @@
-"""Reads the named tensors and the settings of a file, and raises an error for those not known."""
+"""Reads the named tensors and the settings of a file; unknown ones raise an error."""
 
 from __future__ import annotations
 
@@ -213,7 +213,9 @@ def source(config: Any, model: str, reads: str, writes: str) -> Source | None:
 def check_keys(
     config: Mapping[str, Any], known: Iterable[str], whose: str, path: pathlib.Path
 ) -> None:
-    """Checks that a configuration has only known keys, because others may change what is computed.
+    """Checks that a configuration has only known keys.
+
+    An unknown key may change what the weights compute.
 
     Args:
       config: a configuration, or a mapping inside one.

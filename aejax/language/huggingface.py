@@ -208,7 +208,7 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
 
 
 def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path) -> Any:
-    """Returns a tuple of bools, whether each layer is local; () if no layer is."""
+    """Returns whether each layer's attention is local, as a tuple of bools; () if none is."""
     kinds = data.get("layer_types")
     if kinds is None and gemma:
         every = data.get("sliding_window_pattern", 6)
@@ -227,7 +227,7 @@ def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path
 
 
 def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]:
-    """Returns the rotary options by kind of layer: "full_attention" and "sliding_attention"."""
+    """Returns "full_attention" and "sliding_attention" -> the rotary options of such layers."""
     both = ("full_attention", "sliding_attention")
     found = data.get("rope_parameters")
     if isinstance(found, Mapping):
@@ -238,7 +238,7 @@ def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]
 
 
 def _factors(rope: Mapping[str, Any], head: int, path: pathlib.Path) -> tuple[float, ...]:
-    """Returns the divisors of the head / 2 rotary frequencies; () if they are not scaled.
+    """Returns numbers by which a head's rotary frequencies are divided; () if they are not scaled.
 
     Raises:
       UserError: if the scaling is neither linear nor Llama 3's.

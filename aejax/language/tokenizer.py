@@ -65,7 +65,7 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of each text, as `encode` does."""
+        """Returns the token ids of each text, as `encode` does."""
         return [row.ids for row in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
@@ -188,7 +188,7 @@ def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
 
 
 def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
-    """Builds a SentencePiece BPE tokenizer, as Gemma's; merges are ordered by the file's scores."""
+    """Builds a SentencePiece BPE tokenizer, as in Gemma; the file's scores order the merges."""
     scores = fields.need("tokenizer.ggml.scores", list)
     numbers = {token: i for i, token in enumerate(tokens)}
     merges = []

@@ -54,7 +54,7 @@ def feature_record(
     labels: Sequence[Label | None] | None = None,
     probes: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Returns the data that the pages show, as JSON values.
+    """Returns all data of a dictionary's latents that features.html shows, as JSON values.
 
     Args:
       title: the heading of the page.
@@ -127,7 +127,7 @@ def feature_record(
 
 
 def _around(centre: int, token: np.ndarray, value: np.ndarray, length: int) -> list[list[float]]:
-    """Returns [position in its row, activation] of the tokens near `centre` that activate a latent.
+    """Returns [position in the row, activation] of tokens near `centre` that activate a latent.
 
     Args:
       centre: the index of a token.
@@ -144,7 +144,7 @@ def _around(centre: int, token: np.ndarray, value: np.ndarray, length: int) -> l
 
 
 def _short(value: float) -> float:
-    """Rounds to four digits, because thousands of latents share one file."""
+    """Rounds a number to four digits, because thousands of latents share one file."""
     return float(f"{value:.4g}")
 
 

@@ -129,7 +129,7 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    """Returns the HTML tables of result.json: the results of the model, then those of others."""
+    """Returns HTML tables of result.json: the model's results, then the results of other models."""
     parts = []
     if own := figures(results):
         parts.append(_table(Table(*by_seed(own), notes(own)), classes="results"))

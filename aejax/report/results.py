@@ -53,16 +53,20 @@ class Figure(NamedTuple):
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Returns name -> Figure for all entries that are single numbers or have mean, std and values.
+    """Returns all results in result.json by name, as Figures.
 
-    Other entries are left out.
+    A result is a number, or a mapping with the entries mean, std and values. Other entries of
+    result.json are left out.
     """
     read = ((name, _figure(entry)) for name, entry in results.items())
     return {name: figure for name, figure in read if figure is not None}
 
 
 def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
-    """Returns name of a model -> name of a result -> Figure, for entries that are mappings."""
+    """Returns the results of several models: name of a model -> name of a result -> Figure.
+
+    A model's entry in result.json is a mapping of its results; other entries are left out.
+    """
     read = (
         (name, figures(entry))
         for name, entry in results.items()
@@ -72,7 +76,9 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 
 
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
-    """Splits rows into tables: a row that shares no column with the current table starts a new one.
+    """Splits the rows of a table into several tables, so that few cells are empty.
+
+    A row that shares no column with the rows before it starts a new table.
 
     Args:
       rows: name of a row -> column -> cell, in order.
@@ -147,7 +153,7 @@ def notes(names: Iterable[str]) -> str:
 
 
 def _digits(column: Sequence[Figure]) -> int:
-    """Returns the number of decimals of all cells of a column.
+    """Returns the number of decimals with which a table shows a column of results.
 
     Half of the standard deviations or more show at least two significant digits. If all of them
     are 0, the largest value shows at least four significant digits, and the smallest at least two.
@@ -162,7 +168,10 @@ def _digits(column: Sequence[Figure]) -> int:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Pads numbers with spaces as wide as digits and points, so that their points are aligned."""
+    """Pads numbers, given as text, with spaces so that their decimal points are aligned.
+
+    The spaces are as wide as a digit or a point.
+    """
     tails = [len(cell.partition(".")[2]) for cell in cells]
     point = any("." in cell for cell in cells)
     return [
@@ -180,15 +189,16 @@ def number(value: float, digits: int) -> str:
 
 
 def spoken(name: str) -> str:
-    """Returns the name to display: active_units -> active units, topk-by-norm at 3 -> TopK ...."""
+    """Returns a name as the page shows it, such as "active units" for "active_units"."""
     words = name.replace("-", " ").replace("_", " ").split(" ")
     return " ".join(SPELLINGS.get(word, word) for word in words)
 
 
 def _figure(entry: Any) -> Figure | None:
-    """Returns an entry as a Figure, or None if it is neither a number nor a mapping with a mean.
+    """Returns an entry of result.json as a Figure.
 
-    A seed's value that is not a number becomes NaN.
+    The result is None if the entry is neither a number nor a mapping with a mean. A seed's value
+    that is not a number becomes NaN.
     """
     if not isinstance(entry, Mapping):
         return Figure(float(entry), 0.0, [float(entry)]) if _is_number(entry) else None

@@ -136,16 +136,16 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
 
 
 def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Returns only the first of the curves of dead units.
+    """Returns a metric's curves (split -> curve), but only the first for the metric of dead units.
 
-    Dead units are counted in training only, so the curves of all splits are equal.
+    Dead units are counted in training only, so that metric is the same for all splits.
     """
     first = next(iter(parts))
     return {first: parts[first]}
 
 
 def _last(parts: Mapping[str, Curve]) -> int:
-    """Returns the largest step of any curve; 0 if there is none."""
+    """Returns the largest step of several curves; 0 if there is none."""
     return max((int(steps[-1]) for steps, _ in parts.values() if len(steps)), default=0)
 
 

@@ -201,7 +201,10 @@ def _orbax_name(path: str) -> str:
 
 
 def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    """Raises the OSError of a full disk before orbax's threads print their own tracebacks."""
+    """Raises the OSError of a full disk if there is too little space on it for the leaves.
+
+    Without this check orbax's threads would print tracebacks of their own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
     if shutil.disk_usage(folder).free < needed:

@@ -59,7 +59,7 @@ def describe(
     objective: Objective | None = None,
     settings: Any = None,
 ) -> dict[str, Any]:
-    """Returns the content of config.json without the entries that depend on the training state.
+    """Returns the record of a run for config.json, except what depends on the training state.
 
     Args:
       config: a dataclass or mapping of numbers and strings.
@@ -121,9 +121,10 @@ def swept_models(build: Any, settings: Any) -> dict[str, Any]:
 
 
 def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
-    """Returns the record with two more entries, "prng" and "tree".
+    """Returns a record of `describe` with two more entries, which describe the training state.
 
-    The first is the state's PRNG implementation, the second the dtypes and shapes of its arrays.
+    "prng" is the implementation of the state's random key, and "tree" the dtypes and shapes of its
+    arrays.
     """
     tree = kinds(state)
     keys = [kind[0] for kind in tree.values() if kind[0].startswith("key<")]
@@ -133,7 +134,7 @@ def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
 def compare(
     old: Mapping[str, Any], new: Mapping[str, Any], may_change: Sequence[str] = ()
 ) -> list[str]:
-    """Compares the record of a folder with the record of the current code.
+    """Compares the record of a run in its folder with that of the current code.
 
     Args:
       old: the content of config.json.
@@ -181,7 +182,7 @@ def compare(
 
 
 def with_names_of_today(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames terms and metrics of an old record that have another name in the current code."""
+    """Returns an old record with the current names of those terms and metrics that were renamed."""
     found = dict(old)
     for was, now in RENAMED.items():
         terms, known = old.get("objective"), new.get("objective")

@@ -29,7 +29,7 @@ FIELDS = {
 
 
 def environment() -> dict[str, Any]:
-    """Returns the versions, devices, precision, command line and git commit of this process."""
+    """Returns the versions, devices, precision, command and git commit of this process, by name."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -53,7 +53,11 @@ def environment() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns a phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs."""
+    """Compares two results of `environment`.
+
+    Returns:
+      A phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs.
+    """
     found = []
     for name in WATCHED:
         old, new = _at(before, name), _at(now, name)

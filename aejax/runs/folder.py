@@ -113,10 +113,12 @@ class RunFolder:
         return bool(manifest.steps(self.path / CHECKPOINTS)) or (self.path / RESULT).exists()
 
     def check(self, record: Mapping[str, Any]) -> None:
-        """Compares a record that includes the state with config.json, and warns of allowed changes.
+        """Compares config.json with a record of the current code that describes the state too.
+
+        It warns of differences that `may_change` allows.
 
         Raises:
-          UserError: if the code does not fit the recorded run; nothing has been written then.
+          UserError: if the record differs otherwise; nothing has been written then.
         """
         if not (self.resumed and self._has_progress()):
             return
@@ -139,7 +141,10 @@ class RunFolder:
             write_json(self.path / CONFIG, self.record)
 
     def add_facts(self, **facts: Any) -> None:
-        """Adds entries to environment.json, at once or when this process first writes the file."""
+        """Adds entries to environment.json.
+
+        They are written at once if this process has already written the file, and else with it.
+        """
         self._facts |= as_json(facts)
         if self._environment_written:
             self.write_environment()

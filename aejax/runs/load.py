@@ -72,8 +72,8 @@ def load(
 
     Raises:
       UserError: if the folder is not that of a run, has no such seed or setting, or has only
-        damaged checkpoints, if the given model is not the recorded one, or if the model cannot be
-        rebuilt from its description in config.json.
+        damaged checkpoints, if the given model is not the one that was trained, or if the model
+        cannot be rebuilt from its description in config.json.
     """
     folder = pathlib.Path(folder)
     record = read_config(folder)
@@ -135,7 +135,7 @@ def _chosen(
 
 
 def _said(setting: Any) -> str:
-    """Returns a setting in words, such as "beta=4.0"."""
+    """Returns a setting of a sweep in words, such as "beta=4.0"."""
     if isinstance(setting, dict):
         return ", ".join(f"{name}={value}" for name, value in setting.items())
     return str(setting)
@@ -181,15 +181,22 @@ def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
 
 
 def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
-    """Raises UserError if a field has different values in a model and in the recorded model.
+    """Checks that the model given to `load` is the one that was trained.
 
-    A field that only one of the two has is ignored.
+    Args:
+      folder: the run's folder, for the error message.
+      recorded: the description of the trained model in config.json.
+      model: the given model.
+
+    Raises:
+      UserError: if a field that both have has different values.
     """
     for field, before, after in differences(recorded, as_json(to_json(model)), "model"):
         if MISSING not in (before, after):
             raise UserError(
                 f"{folder} was trained with another model: {field} was {before!r} and is "
-                f"{after!r}; give the recorded model, or leave out model if load can rebuild it"
+                f"{after!r}; give the model that was trained, or leave out model if load can "
+                "rebuild it"
             )
 
 

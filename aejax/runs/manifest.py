@@ -61,7 +61,7 @@ def _listing(folder: pathlib.Path) -> Iterator[None]:
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
-    """Returns the content of a manifest file, which includes the sha256 of the manifest."""
+    """Returns a checkpoint's manifest, with its sha256, as the content of a JSON file."""
     body = json.dumps(manifest, indent=1, sort_keys=True)
     proof = hashlib.sha256(body.encode()).hexdigest()
     return json.dumps({"manifest": manifest, "sha256": proof}, indent=1, sort_keys=True).encode()
@@ -124,7 +124,7 @@ def figures(folder: pathlib.Path) -> set[str]:
 
 
 def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
-    """Removes all checkpoints but the newest ones and the one with the smallest `best`.
+    """Removes all checkpoints but the newest, and the one whose validation result is smallest.
 
     Args:
       folder: the run's `checkpoints` folder.
@@ -151,7 +151,7 @@ def remove(folder: pathlib.Path, step: int) -> None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Renames all checkpoints of steps after `step`, which are damaged, to damaged-<their step>."""
+    """Renames the checkpoints of all later steps, which are damaged, to damaged-STEP."""
     with writing(folder):
         for damaged in steps(folder):
             if damaged > step:

@@ -222,14 +222,14 @@ class Run:
             raise SystemExit(self._stop.status)
 
     def environment(self, **facts: Any) -> None:
-        """Adds entries to environment.json, such as data="...", a hash of the data."""
+        """Adds entries to environment.json, such as data="..." for a hash of the data."""
         self._files.add_facts(**facts)
 
     def finish(self, result: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Writes result.json, which marks the run as finished: a later start does not train.
 
         Args:
-          result: the results: a mapping of numbers, strings, arrays, lists and mappings.
+          result: the run's results by name: numbers, strings, arrays, lists and mappings.
           state: the final state; it is saved, and its params_sha256 is added to the result. None:
             the newest checkpoint is that of the final state.
 

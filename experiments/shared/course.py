@@ -19,7 +19,7 @@ from experiments.shared.experiment import Experiment, Members
 from experiments.shared.numbers import check
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Trained, summary, table, train
+from experiments.shared.training import Job, Trained, completed, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     out = place.folder(experiment.name)
     check(config)  # raises an error before data are prepared, which can take long
     splits = experiment.data(config, place)
-    jobs = experiment.build(config, splits[0].event)
+    built = experiment.build(config, splits[0].event)
+    jobs = {label: completed(job, splits[0]) for label, job in built.items()}
     if config.batch > len(splits[0]):
         raise UserError(
             f"--batch is {config.batch}, but {splits[0].name} has only {len(splits[0])} examples: "
@@ -85,7 +86,7 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
 
 
 def described(job: Job, config: Any) -> dict[str, Any]:
-    """Returns the arguments of `ae.Run` that describe a job's model, or all models of its sweep."""
+    """Returns the arguments model and settings of `ae.Run` for a job, which may be a sweep."""
     if job.sweep is None:
         return {"model": job.model}
     sweep = job.sweep
@@ -94,7 +95,16 @@ def described(job: Job, config: Any) -> dict[str, Any]:
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes result.json with the mean, the std and the values of all seeds of each result."""
+    """Writes result.json, and returns its content.
+
+    Args:
+      run: the run of the first job.
+      trained: the trained jobs.
+      values: name of a result -> its values f[S], or name of a model -> such a mapping.
+
+    Returns:
+      Each result's mean and standard deviation over seeds, and its values, by name.
+    """
     own = next(iter(trained.values()))
     result: dict[str, Any] = {}
     for name, value in values.items():

@@ -42,7 +42,11 @@ class Finished(NamedTuple):
 
 
 def first_curves(histories: Mapping[str, Any]) -> Section:
-    """Builds the section on the learning curves of the first job."""
+    """Builds the section on the learning curves of the first job.
+
+    Args:
+      histories: name of a job -> its learning curves.
+    """
     return curves_section(next(iter(histories.values())))
 
 

@@ -77,7 +77,7 @@ def data(
     target: str | None = None,
     context: str | None = None,
 ) -> Splits:
-    """Returns the activations as train, validation and test; computes them if they do not exist.
+    """Returns train, validation and test activations, after collecting them if necessary.
 
     Args:
       config: the settings.
@@ -109,7 +109,10 @@ def data(
 def collected(
     config: LanguageNumbers, place: Place, hooks: Sequence[str]
 ) -> tuple[Activations, Activations, Activations]:
-    """Returns the stores of train, validation and test documents, which it writes if needed."""
+    """Returns the activation stores of train, validation and test documents.
+
+    A store that does not exist, or is not complete, is written first.
+    """
     root = default_data_dir() if place.data_dir is None else pathlib.Path(place.data_dir)
     check_trusted(config.model, place.prepared_only)
     for name in config.corpora:
@@ -155,7 +158,7 @@ def _collect(
     folder: pathlib.Path,
     plan: Any,
 ) -> None:
-    """Writes the train store, or continues to write it after an interruption."""
+    """Writes the store of train activations, or continues to write it after an interruption."""
     most = -(-config.tokens // (ROWS * config.length))
     packing = lm.Packing(config.length)
     began = time.perf_counter()
@@ -266,7 +269,7 @@ def simple(tag: str) -> str:
 def labelled(
     tokenizer: lm.Tokenizer, document: Document, tags: Sequence[str], topics: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the tokens of a document with the labels in LABELS but "document", i32[n] each.
+    """Returns the n tokens of a document and their labels: all in LABELS but "document", i32[n].
 
     The last token of a word has the word's part of speech as its tag; all other tokens have -1.
     """
@@ -291,7 +294,7 @@ def store_of(split: Split) -> Activations:
 
 
 def kept(store: Activations) -> np.ndarray:
-    """Returns which tokens of a labelled store are no attention sinks, bool[N].
+    """Returns whether each token of a store with labels is no attention sink, bool[N].
 
     Sinks are the first token of each row of text, and tokens whose norm at any of the hooks exceeds
     SINK times the median norm at this hook.
@@ -304,7 +307,7 @@ def kept(store: Activations) -> np.ndarray:
 
 
 class Labelled(NamedTuple):
-    """All tokens of a labelled store, as R rows of P tokens."""
+    """All tokens of an activation store with their labels, as R rows of P tokens each."""
 
     token: np.ndarray  # i32[R, P]
     document: np.ndarray  # i32[R, P]
@@ -322,7 +325,7 @@ class Labelled(NamedTuple):
         return tokens.read(0, len(tokens)).astype(np.float32).reshape(*self.token.shape, -1)
 
     def packed(self, most: int) -> Iterator[lm.Packed]:
-        """Yields the rows of the first `most` tokens in batches of ROWS rows."""
+        """Yields the rows that hold the first `most` tokens, in batches of ROWS rows."""
         rows, length = self.token.shape
         count = max(1, min(rows, most // length) // ROWS) * ROWS
         for start in range(0, min(count, rows), ROWS):
@@ -332,7 +335,7 @@ class Labelled(NamedTuple):
 
 
 def rows_of(split: Split) -> Labelled:
-    """Returns all tokens of the labelled store that a validation or test split was taken from."""
+    """Returns all tokens, with labels, of the activation store that a split was taken from."""
     store = store_of(split)
     length = int(store.column("position").max()) + 1
     columns = {name: store.column(name).reshape(-1, length) for name in LABELS}

@@ -32,7 +32,10 @@ from experiments.shared.place import say
 def report_if_possible(
     experiment: Experiment, config: Any, out: pathlib.Path, splits: Splits
 ) -> None:
-    """Writes the report if matplotlib is installed; of several processes, only the first writes."""
+    """Writes the report of a finished run if matplotlib is installed, else says how to get it.
+
+    Of several processes, only the first writes it.
+    """
     if jax.process_index() != 0:
         return
     if importlib.util.find_spec("matplotlib") is None:

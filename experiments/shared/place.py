@@ -35,7 +35,10 @@ class Place:
         return pathlib.Path(self.out if self.out is not None else f"runs/{name}").expanduser()
 
     def settle(self) -> jax.sharding.Mesh | None:
-        """Configures JAX, which must not have computed anything yet; returns the mesh or None.
+        """Configures JAX for this record's devices and precision, before JAX has computed anything.
+
+        Returns:
+          The mesh of devices, or None if `mesh` is not set.
 
         Raises:
           UserError: if the mesh cannot be parsed or does not fit the devices.
@@ -76,7 +79,7 @@ def prepared(out: str, **counts: int) -> pathlib.Path:
 
 
 def _join() -> None:
-    """Joins the other processes of a cluster, or those that environment variables describe.
+    """Connects this process with the others of a run, on a cluster or by environment variables.
 
     Raises:
       UserError: if JAX finds no other processes.

@@ -1,4 +1,4 @@
-"""Code shared by the experiments on synthetic activations, whose true features are known."""
+"""Data, scores and pages of the experiments on synthetic activations with known true features."""
 
 from __future__ import annotations
 
@@ -110,9 +110,10 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 
 def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Returns "JOB at SETTING" -> name of a score -> f64[seeds], for all jobs and settings.
+    """Computes the scores of `judged` for all jobs and settings.
 
-    The scores are those of `judged`.
+    Returns:
+      "JOB at SETTING" -> name of a score -> f64[seeds].
     """
     return {
         f"{name} at {setting:g}": row

@@ -47,7 +47,7 @@ class Numbers:
 class Job(NamedTuple):
     """One model that an experiment trains, with a copy for each seed, and how it is trained."""
 
-    model: ae.Autoencoder
+    model: ae.Autoencoder | Any
     objective: ae.Objective
     tx: optax.GradientTransformation  # the optimiser
     draws: int = 1  # number of codes drawn for each example, K
@@ -63,6 +63,15 @@ class Job(NamedTuple):
     # the same batches (aejax.swept), and this job is that of the first setting.
     sweep: Callable[[Any], Job] | None = None
     settings: tuple[float, ...] = ()  # the settings of the sweep
+    # train split -> the model, if that depends on the data, such as on a vocabulary; `model` is
+    # then None until `completed` is called.
+    fit: Callable[[Split], ae.Autoencoder] | None = None
+    wrap: Callable[[ae.Learner], ae.Learner] = lambda learner: learner  # before `chunked`
+
+
+def completed(job: Job, train: Split) -> Job:
+    """Returns the job with its model, which may depend on the train split."""
+    return job if job.fit is None else job._replace(model=job.fit(train))
 
 
 class Trained(NamedTuple):
@@ -84,6 +93,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
+        single = job.wrap(single)
         if job.average is not None:
             single = ae.averaged(single, job.average)
         return ae.chunked(single, config.chunk)
@@ -96,7 +106,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
 
 def streams(job: Job, config: Numbers, split: Split) -> Batches:
-    """Returns the train batches, which differ between seeds; in a sweep all models have the same.
+    """Returns the train batches, which differ between seeds; in a sweep, all models share them.
 
     Tokens of an activation store are shuffled in two stages (see `TokenBatches`).
     """
@@ -210,7 +220,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """Returns the variables as arrays of this process, which evaluates all models."""
+    """Copies variables that are divided over processes to this process, which evaluates models."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
@@ -246,9 +256,14 @@ def watch_held_out(
 
 
 def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns name -> {"mean", "std", "values"}, as in result.json, for name -> f[S].
+    """Returns the mean, the standard deviation and the values of each result, as in result.json.
 
-    "std" is the sample standard deviation over seeds, with divisor S - 1; it is 0 for one seed.
+    Args:
+      values: name of a result -> its values for S seeds, f[S].
+
+    Returns:
+      name of a result -> {"mean": ..., "std": ..., "values": [...]}, where "std" is the sample
+      standard deviation, with divisor S - 1; it is 0 for one seed.
     """
     result = {}
     for name, value in values.items():

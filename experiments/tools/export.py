@@ -120,7 +120,10 @@ def _splits(run_dir: pathlib.Path, splits: Splits) -> Splits:
 
 
 def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
-    """Returns test examples, of which the first have different classes, and names of the first."""
+    """Returns test examples to store in a page, and the names of their classes.
+
+    The first examples are of different classes, if there are classes.
+    """
     kept = evaluation.varied(test.labels, 8, len(test))
     rest = np.setdiff1d(np.arange(min(EXAMPLES, len(test))), kept)
     batch = evaluation.chosen(test, np.concatenate([kept, rest]))
@@ -132,7 +135,7 @@ def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
 
 
 def _needs_context(model: Any, variables: Variables) -> bool:
-    """Returns whether the decoder can be exported only with an example, which has a context."""
+    """Returns whether the decoder needs a context, so that its export needs an example."""
     try:
         parts.decoder(model, variables)
     except UserError:

@@ -41,7 +41,7 @@ RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 
 def command(run_dir: pathlib.Path, name: str | None = None) -> None:
-    """Writes experiments/results/NAME.json.
+    """Writes the result of a run to experiments/results/NAME.json.
 
     Args:
       run_dir: folder of a finished run or benchmark.
@@ -72,7 +72,10 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
 
 
 def portable(words: list[str]) -> str:
-    """Joins a command's words, without flags for folders and with PATH after --peer-python."""
+    """Joins a command's words to a line that does not depend on the machine.
+
+    Flags for folders are left out, and the path after --peer-python becomes PATH.
+    """
     found, skip = ["python"], False
     for word in words[1:]:
         flag, _, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""Trains SAELens' SAEs on a finished lm-sae run's tokens and measures them as the run's own.
+"""Trains SAELens' SAEs on the tokens of a finished lm-sae run, and scores them like the run's own.
 
     python -m experiments lm-peers runs/lm-sae --peer-python PATH
 
@@ -85,7 +85,10 @@ def command(
 
 
 def prepare(folder: pathlib.Path, jobs: Any, codes: list[str], config: Any, train: Any) -> None:
-    """Writes the tokens, the indices of each batch's tokens, and the settings for SAELens."""
+    """Writes what the program that trains SAELens' SAEs reads, into a folder.
+
+    These are the tokens, the indices of each batch's tokens, and the settings.
+    """
     folder.mkdir(exist_ok=True)
     order = np.asarray(streams(next(iter(jobs.values())), config, train).rows(0, config.steps))
     tokens = np.asarray(train.arrays[config.hook], np.float32)
@@ -106,10 +109,14 @@ def prepare(folder: pathlib.Path, jobs: Any, codes: list[str], config: Any, trai
 
 
 def compared(result: Any, code: str) -> dict[str, Any]:
-    """Returns aejax's figures less SAELens', with the standard errors of the differences as `std`.
+    """Subtracts SAELens' results of one code from aejax's, and prints who is better.
 
-    It prints a loss or a win if a difference exceeds two standard errors over the seeds, and says
-    so where L0 is not equal.
+    A difference is a win or a loss if it exceeds two standard errors over the seeds. If the L0s of
+    the two are too far apart to compare them, it prints this instead.
+
+    Returns:
+      name of a result -> the mean difference, its standard error as `std`, and each seed's
+      difference.
     """
     own, other = result[code], result[f"{code}, SAELens"]
     apart = abs(own["l0"]["mean"] / other["l0"]["mean"] - 1.0)

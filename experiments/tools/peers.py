@@ -1,4 +1,4 @@
-"""Trains SAELens' SAEs on a finished synth-sae run's tokens and compares them with the run's.
+"""Trains SAELens' SAEs on the tokens of a finished synth-sae run, and scores them like the run's.
 
     python -m experiments peers runs/synth-sae --peer-python PATH
 
@@ -89,7 +89,10 @@ def command(
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:
-    """Writes the tokens, the indices of each batch's tokens, and the settings for SAELens."""
+    """Writes what the program that trains SAELens' SAEs reads, into a folder.
+
+    These are the tokens, the indices of each batch's tokens, and the settings.
+    """
     folder.mkdir(exist_ok=True)
     rows = streams(next(iter(jobs.values())), config, splits[0]).rows(0, config.steps)
     np.save(folder / "tokens.npy", np.asarray(splits[0].arrays[HOOK]), allow_pickle=False)
@@ -130,12 +133,15 @@ def train_peer(python: str, folder: pathlib.Path) -> None:
 
 
 def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
-    """Returns differences, aejax's figures minus SAELens', with their standard errors as `std`.
+    """Subtracts SAELens' results from aejax's, and prints which library is better.
 
-    Both libraries train on the same batches for a seed, so the differences are paired by seed. It
-    prints a win or a loss if a mean difference exceeds two standard errors. Where the mean L0 of
-    either library is too far from the target, it prints that instead, since codes of unequal L0
-    cannot be compared. The differences of L0 are returned too.
+    Both libraries train on the same batches for a seed, so the differences are paired by seed. A
+    mean difference is a win or a loss if it exceeds two standard errors. If the mean L0 of either
+    library is too far from the target `l0`, this is printed instead, since codes of unequal L0
+    cannot be compared.
+
+    Returns:
+      "CODE less SAELens" -> the mean differences, also of L0, with their standard errors as `std`.
     """
     found: dict[str, Any] = {}
     for code in CODES:

@@ -27,13 +27,15 @@ def save(
     column_labels: Sequence[str] = (),
     gap_after: Sequence[int] = (),
 ) -> pathlib.Path:
-    """Writes figures/NAME.png; the fewer columns there are, the larger are the images.
+    """Writes images as a grid to figures/NAME.png; with fewer columns the images are larger.
 
     Args:
       run_dir: the run's folder.
       name: the name of the file without .png.
       rows: f[R, C, H, W, 1 or 3] in [0, 1]; the place of an image of NaN stays empty.
-      row_labels, column_labels, gap_after: as in `image_grid`.
+      row_labels: R texts at the left of the rows, or none.
+      column_labels: C texts above the columns, or none.
+      gap_after: the indices of the columns that are followed by a wider gap.
 
     Returns:
       The file's path.

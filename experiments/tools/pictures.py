@@ -43,7 +43,7 @@ CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")
 
 
 def command(samples: pathlib.Path | None = None) -> None:
-    """Draws the pictures.
+    """Draws the pictures of the READMEs from kept results.
 
     Args:
       samples: the folder of a finished run of `conditional`; its samples are first written to
@@ -84,7 +84,7 @@ def figures() -> dict[str, Any]:
 
 
 def few_colours(png: bytes) -> bytes:
-    """Returns a PNG with a palette of 64 colours, which has a third of the bytes."""
+    """Converts a PNG file to one with a palette of 64 colours, which is a third as large."""
     image = needs("PIL.Image", "drawing a picture")
     with image.open(io.BytesIO(png)) as picture:
         reduced = picture.convert("RGB").quantize(64, dither=image.Dither.NONE)
@@ -94,7 +94,12 @@ def few_colours(png: bytes) -> bytes:
 
 
 def frontiers(result: Mapping[str, Any], panels: tuple[str, ...]) -> Any:
-    """Draws the metrics of sparse codes over their L0; another library's marks are hollow."""
+    """Plots the metrics of sparse codes against L0; points of another library are hollow.
+
+    Args:
+      result: the content of a results file.
+      panels: the metrics to plot, one in each panel.
+    """
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
     for name, row in result.items():

@@ -21,7 +21,7 @@ def command(
     manual_dir: str | None = None,
     own: bool = False,
 ) -> None:
-    """Writes the report.
+    """Writes the report of a finished run again.
 
     Args:
       run_dir: folder of a finished run.

@@ -73,8 +73,8 @@ def command(
       member: the index of the dictionary if the run trained several seeds.
       model: the language model, if it is no longer where the run found it.
       curve: measures the effect over test prompts instead of continuing prompts.
-      words: the texts of the tokens of the class, such as " red"; by default those of the latent's
-        rule, if lm-features found a list of words.
+      words: for the curve, the texts of the tokens whose rate is measured, such as " red"; by
+        default the list of words that lm-features found for the latent, if it did.
       strengths: the strengths of the curve.
       prompts: the number of test prompts of the curve.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
@@ -118,7 +118,7 @@ def command(
 def edited(
     opened: Opened, latent: tuple[int, ...], strength: float, ablate: bool, clamp: float | None
 ) -> Any:
-    """Returns the edit that the flags ask for.
+    """Returns the edit of the language model that the flags ask for.
 
     Raises:
       UserError: if a latent does not exist.
@@ -143,7 +143,7 @@ def _curve(
     seed: int,
     place: Place,
 ) -> None:
-    """Measures the effects of several strengths, prints them and writes them to a JSON file."""
+    """Measures an edit at several strengths, prints its effects and writes them to a JSON file."""
     splits = opened.experiment.data(opened.config, place)
     test = rows_of(splits[2])
     chosen = class_of(run, opened, latent, words)
@@ -210,9 +210,9 @@ def _say(name: str, strength: float, e: Effect) -> None:
 def class_of(
     run: pathlib.Path, opened: Opened, latent: tuple[int, ...], words: tuple[str, ...]
 ) -> np.ndarray:
-    """Returns which tokens of the vocabulary are of the class, bool[vocabulary].
+    """Returns whether each token of the vocabulary is in the class to measure, bool[vocabulary].
 
-    They are those of the flag --words or, without it, those of the first latent's rule.
+    The class has the tokens of the flag --words or, without it, of the first latent's rule.
 
     Raises:
       UserError: if a word is not one token, or there is neither flag nor rule.

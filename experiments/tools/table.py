@@ -45,10 +45,10 @@ def command(readme: pathlib.Path = pathlib.Path("experiments/README.md")) -> Non
 
 
 def filled(text: str) -> str:
-    """Returns the text with each table replaced by one from the results that its comment names.
+    """Returns a README's text with each table made again from the results that its comment names.
 
     Raises:
-      UserError: if that file does not exist.
+      UserError: if a results file that a comment names does not exist.
     """
 
     def one(match: re.Match[str]) -> str:
@@ -81,7 +81,7 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def beside(rows: Sequence[Row]) -> str:
-    """Formats published results and ours as a Markdown table; if ours is missing: "not run"."""
+    """Formats published results and ours as a Markdown table; "not run" stands for missing ones."""
     lines = [
         "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",
@@ -176,7 +176,7 @@ def _speeds(contests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             ratio = f"{rows['ratios'][name]:.2f}" if name in rows["ratios"] else ""
             lines.append([name, f"{row[_rate(row)]:,.0f}", cells, ratio])
     kept = [heading for heading in COLUMNS if heading in found]
-    texts = [["", f"{unit}/s", *kept, "learner against it"]]
+    texts = [["", f"{unit}/s", *kept, "learner / this row"]]
     texts += [[n, rate, *(cells.get(h, "") for h in kept), r] for n, rate, cells, r in lines]
     table = [f"| {' | '.join(text)} |" for text in texts]
     return [table[0], f"|---|{'---:|' * (len(texts[0]) - 1)}", *table[1:]]

@@ -209,13 +209,13 @@ def _check_whole(index: Index, tokens: int) -> None:
     """Raises ValueError if fields of the index contradict each other."""
     names = [hook.name for hook in index.hooks]
     if tokens != index.tokens:
-        raise ValueError(f"'tokens' is {tokens}, but its shards have {index.tokens}")
+        raise ValueError(f"'tokens' is {tokens}, but the shards that it lists have {index.tokens}")
     if index.offered != tokens + sum(index.dropped.values()):
         raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):
-        raise ValueError(f"'hooks' has the names {names}, but needs different ones")
+        raise ValueError(f"'hooks' has the names {names}, but needs one or more different names")
     if len(set(index.columns)) < len(index.columns):
-        raise ValueError(f"'columns' have the names {list(index.columns)}")
+        raise ValueError(f"'columns' has the names {list(index.columns)}, of which two are equal")
     if set(index.limits) not in (set(), set(names)):
         raise ValueError(f"'limits' has the hooks {sorted(index.limits)} instead of {names}")
     for hook in index.hooks:

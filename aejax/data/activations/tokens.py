@@ -118,7 +118,7 @@ class Tokens:
         return content.view(self.dtype).reshape(tokens, self.shape[1])
 
     def _gather(self, flat: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows [n, d] with the tokens whose indices are flat i64[n]."""
+        """Copies the tokens with the indices flat, i64[n], into the array rows, [n, d]."""
         blocks = flat // BLOCK
         order = np.argsort(blocks, kind="stable")
         needed, starts = np.unique(blocks[order], return_index=True)
@@ -150,13 +150,19 @@ class Tokens:
         return found
 
     def _read_runs(self, flat: np.ndarray, where: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows[where] with the tokens flat[where]; consecutive tokens are read together."""
+        """Copies tokens into rows, without memory maps; consecutive tokens are read together.
+
+        Args:
+          flat: the indices of the tokens of all rows, i64[n].
+          where: the indices of the rows to fill.
+          rows: the array [n, d] to fill; rows[where] becomes the tokens flat[where].
+        """
         apart = (np.diff(where) != 1) | (np.diff(flat[where]) != 1)
         for run in np.split(where, np.flatnonzero(apart) + 1):
             self._read(int(flat[run[0]]), rows[run[0] : run[-1] + 1])
 
     def _read(self, start: int, rows: np.ndarray) -> None:
-        """Fills the contiguous rows [n, d] with the n tokens from index `start` on."""
+        """Reads the n tokens from index `start` on into the contiguous array rows, [n, d]."""
         start, done = start + self.first, 0
         content = rows.view(np.uint8).reshape(-1).data
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -224,12 +230,22 @@ def _numbers(indices: Any, tokens: int) -> np.ndarray:
         )
     wanted = wanted.astype(np.int64, copy=False)
     if wanted.size and not 0 <= wanted.min() <= wanted.max() < tokens:
-        raise IndexError(f"tokens {wanted.min()} to {wanted.max()} of {tokens}")
+        raise IndexError(
+            f"the indices reach from {wanted.min()} to {wanted.max()}, but the indices of {tokens} "
+            f"tokens are 0 to {tokens - 1}"
+        )
     return wanted
 
 
 def _map(path: Path, offset: int, size: int) -> np.ndarray:
-    """Maps bytes u8[size] of a file and advises the kernel to start reading them."""
+    """Memory-maps `size` bytes of a file from `offset` on, and advises the kernel to read ahead.
+
+    Returns:
+      The bytes, u8[size].
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
     skipped = offset % mmap.ALLOCATIONGRANULARITY
     try:
         with open_file(path) as file:
@@ -244,7 +260,11 @@ def _map(path: Path, offset: int, size: int) -> np.ndarray:
 
 
 def _fill(path: Path, offset: int, target: memoryview) -> None:
-    """Fills `target` with the bytes of a file from `offset` on."""
+    """Reads bytes of a file, from `offset` on, into `target` until it is full.
+
+    Raises:
+      UserError: if the file cannot be read or ends too early.
+    """
     try:
         with open_file(path) as file:
             file.seek(offset)

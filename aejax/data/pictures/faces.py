@@ -54,7 +54,7 @@ def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarr
       frames: the number of frames in the video.
       count: the number of blocks, whose lengths differ by one frame at most.
       border: the number of frames left out at both ends of each validation and test block, since
-        they resemble neighbouring train frames.
+        those frames resemble neighbouring train frames.
 
     Returns:
       {"train": ..., "validation": ..., "test": ...}: the indices of each split's frames, i64[n].
@@ -92,7 +92,7 @@ def _frames(path: Path) -> np.ndarray:
 
 
 def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
-    """Returns a data set of grey pictures without labels.
+    """Builds the NamedDataset of grey pictures without labels.
 
     Args:
       dataset: the name of the data set.

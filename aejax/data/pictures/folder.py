@@ -40,7 +40,7 @@ def read_folder(folder: Path) -> Prepared:
         if the pictures have different sizes.
     """
     paths = paths_in(folder, SUFFIXES, "pictures")
-    headers = [_header(path) for path in paths]
+    headers = [header(path) for path in paths]
     (width, height), _ = headers[0]
     for path, (size, _) in zip(paths, headers, strict=True):
         if size != (width, height):
@@ -52,7 +52,7 @@ def read_folder(folder: Path) -> Prepared:
     grey = all(mode in GREY for _, mode in headers)
     pixels = np.empty((len(paths), height, width, 1 if grey else 3), np.uint8)
     for i, path in enumerate(paths):
-        np.copyto(pixels[i], _decoded(path, "L" if grey else "RGB").reshape(pixels.shape[1:]))
+        np.copyto(pixels[i], decoded(path, "L" if grey else "RGB").reshape(pixels.shape[1:]))
     columns: dict[str, np.ndarray] = {"image": pixels}
     classes, labels = classes_of(folder, paths)
     if labels is not None:
@@ -61,8 +61,12 @@ def read_folder(folder: Path) -> Prepared:
     return Prepared(name, {"train": columns}, 255.0, classes, "a folder of pictures")
 
 
-def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """Returns (width, height) and the mode of a picture, without decoding its pixels."""
+def header(path: Path) -> tuple[tuple[int, int], str]:
+    """Returns (width, height) and the mode of a picture, without decoding its pixels.
+
+    Raises:
+      UserError: if the file is not a picture, or has more than 8 bits per channel.
+    """
     image = needs("PIL.Image", "reading pictures")
     try:
         with open_file(path) as file, warnings.catch_warnings():
@@ -83,7 +87,12 @@ def _header(path: Path) -> tuple[tuple[int, int], str]:
     return size, mode
 
 
-def _decoded(path: Path, mode: str) -> np.ndarray:
+def decoded(path: Path, mode: str) -> np.ndarray:
+    """Returns the pixels of a picture, converted to Pillow's mode "L" or "RGB", u8[H, W(, 3)].
+
+    Raises:
+      UserError: if the file is damaged.
+    """
     image = needs("PIL.Image", "reading pictures")
     try:
         with open_file(path) as file, image.open(file) as picture:

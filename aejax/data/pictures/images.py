@@ -73,7 +73,7 @@ def _prepared(
     manual_dir: str | os.PathLike | None,
     prepared_only: bool,
 ) -> Prepared:
-    """Returns the data set, and prepares it first if that was not done before."""
+    """Reads a data set or a folder of pictures; a data set is prepared first if necessary."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
     if path:
@@ -93,7 +93,10 @@ def _prepared(
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Returns the columns of train, validation and test; missing splits are taken from train."""
+    """Returns the columns of train, validation and test.
+
+    Examples of train become the validation or test split if the data set has no such split.
+    """
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(

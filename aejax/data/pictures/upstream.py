@@ -74,7 +74,9 @@ def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, fold
 
 
 def is_upstream(path: Path, sha256: str, time: int | None) -> bool:
-    """Returns whether a file is that of upstream; its gzip header may have been rewritten.
+    """Returns whether a file has the content that its publisher ("upstream") published.
+
+    The header of a gzip file may have been rewritten since.
 
     Args:
       path: the path of a file that `fetch` returned.

@@ -21,7 +21,7 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
 
     Args:
       folder: a folder of sounds, or of subfolders with sounds, one for each class.
-      rate: the sampling rate that all sounds are converted to; None: they must share one.
+      rate: the sampling rate to which all sounds are converted; None: all must have the same rate.
       mix: whether to average the channels of files that have several.
 
     Raises:

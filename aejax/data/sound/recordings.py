@@ -37,7 +37,7 @@ class Recordings(NamedTuple):
 
 
 def write_recordings(path: Path, found: Recordings) -> None:
-    """Writes recordings in the form that `read_recordings` reads."""
+    """Writes recordings to `path`, an .npz file that `read_recordings` can read."""
     lengths = np.asarray([len(sound) for sound in found.sounds], np.int32)
     arrays = {"sound": np.concatenate(found.sounds), "length": lengths, **found.columns}
     about = {
@@ -73,7 +73,7 @@ def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarr
 
     Args:
       found: the recordings.
-      seconds: the length to pad to; longer recordings are cut. None: that of the longest.
+      seconds: the length to pad to; longer recordings are cut. None: the length of the longest.
 
     Returns:
       The columns of a split: `sound` i16[N, T, 1], `length` i32[N], `share` f32[N] (length / T) and

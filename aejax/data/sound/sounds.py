@@ -44,7 +44,7 @@ def sounds(
 
     Args:
       name_or_folder: "spoken_digit", or the path of a folder.
-      rate: the sampling rate in hertz, to which other files are converted; None: that of the files.
+      rate: the sampling rate in hertz to which files are converted; None: the rate of the files.
       seconds: the length to which sounds are padded with zeros; longer ones are cut, and
         environment.json records how many. None: the length of the longest.
       mix: whether to average the channels of files that have several.
@@ -107,7 +107,7 @@ def _parts(
     test: float,
     seed: int,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Divides the columns into train, validation and test."""
+    """Divides the columns of all recordings into those of "train", "validation" and "test"."""
 
     def rows(chosen: np.ndarray) -> dict[str, np.ndarray]:
         return {name: column[chosen] for name, column in columns.items()}
@@ -128,7 +128,11 @@ def _parts(
 
 
 def _held_out(found: Recordings, name: str) -> np.ndarray:
-    """Returns which recordings are by a speaker, or of a class, bool[N]."""
+    """Returns whether each recording is by the speaker, or of the class, called `name`, bool[N].
+
+    Raises:
+      UserError: if no recording is, or all are.
+    """
     column = "label_speaker" if "label_speaker" in found.columns else "label"
     names = found.names.get(column, ())
     if name not in names:

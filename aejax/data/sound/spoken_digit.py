@@ -71,8 +71,8 @@ def spoken_digit(
 def _read(manual_dir: Path | None) -> Recordings:
     if manual_dir is None:
         raise UserError(
-            f"the recordings of {NAME} are not prepared yet: fetch {URL} and give the folder that "
-            "holds it by --manual-dir"
+            f"the recordings of {NAME} are not prepared yet: fetch {URL}, and give its folder by "
+            "--manual-dir (the archive need not be unpacked)"
         )
     sounds, rows, digest = [], [], hashlib.sha256()
     for name, content in sorted(_files(manual_dir)):

@@ -105,14 +105,14 @@ class Recipe(Protocol):
 
 
 def sparse(dense: np.ndarray) -> Active:
-    """Returns the entries above zero of activations [n, G]."""
+    """Converts dense activations f[n, G] to a record of those that are above zero."""
     rows, columns = np.nonzero(dense > 0)
     counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
     return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
 
 
 def joined(parts: list[Active]) -> Active:
-    """Returns the active features of the tokens of all records, concatenated."""
+    """Returns one record of the active features of all tokens of several records, in order."""
     return Active(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -291,7 +291,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _hashes(path: Path) -> list[str]:
-    """Returns the hashes of the files of features, or [] if recipe.json cannot be read."""
+    """Returns the sha256s of the files of true features, or [] if recipe.json cannot be read."""
     try:
         return _described(path)["features_sha256"]
     except UserError:
@@ -304,7 +304,7 @@ def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
 
 
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """Computes the activations of a block of tokens, f32[ROWS, d].
+    """Computes the activations of a block of tokens, f32[ROWS, d], from their active features.
 
     All blocks have ROWS tokens, because the rounding of a matrix product depends on its shape.
     """

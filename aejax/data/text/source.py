@@ -27,7 +27,7 @@ class Source(NamedTuple):
     sha256: str | None = None
 
     def content(self) -> str:
-        """Returns the sha256 over the name, and each file's path (from `root`) and bytes."""
+        """Returns the sha256 over the corpus' name, and each file's bytes and path below `root`."""
         digest = hashlib.sha256(f"{self.name}\n".encode())
         for path in self.files:
             digest.update(f"{path.relative_to(self.root)} {file_digest(path)}\n".encode())

@@ -63,7 +63,7 @@ def line_look(place: int, theme: Theme) -> tuple[str, str]:
 
 
 def canvas(width: float, height: float, theme: Theme) -> Any:
-    """Returns an empty figure.
+    """Returns an empty matplotlib Figure.
 
     Args:
       width: the width in inches.
@@ -114,7 +114,7 @@ def panel(figure: Any, margins: tuple[float, float, float, float], theme: Theme)
 
 
 def title(axes: Any, text: str, theme: Theme) -> None:
-    """Writes the title at the left edge of the figure, aligned with the caption on the page."""
+    """Writes a plot's title at the left edge of the figure, where the page begins its caption."""
     height = axes.figure.get_size_inches()[1]
     axes.figure.text(
         0.0, 1 - 0.06 / height, text, color=theme.ink, fontsize=SIZE + 0.5, ha="left", va="top"

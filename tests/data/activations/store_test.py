@@ -329,7 +329,7 @@ class TestWhole:
             (["format"], "aejax activations 2", "'format' of the index is 'aejax activations 2'"),
             (["complete"], "no", "'complete' of the index is 'no'"),
             (["tokens"], 2900.7, "'tokens' of the index is 2900.7"),
-            (["tokens"], 2800, "'tokens' is 2800, but its shards have 2900"),
+            (["tokens"], 2800, "'tokens' is 2800, but the shards that it lists have 2900"),
             (["appends"], "x", "'appends' of the index is 'x'"),
             (["appends"], True, "'appends' of the index is True"),
             (["offered"], 2901, "'offered' is 2901"),
