@@ -209,9 +209,9 @@ HOSTILE = {
         "nested deeper than 100 levels",
     ),
     "a large picture": (
-        lambda place: png(place, 4_097),
+        lambda place: png(place, 5_800),
         folder.read_folder,
-        "has 4097x4097 pixels, but pictures of at most 16,777,216",
+        "has 5800x5800 pixels, but pictures of at most 33,554,432",
     ),
     "a picture that waits": (
         lambda place: waits(place / "a.png").parent,
