@@ -164,7 +164,7 @@ HOSTILE = {
     "an npz array of negative size": (
         lambda place: zipped(place / "a.npz", "W.npy", npy((-4, -4)) + bytes(64)),
         read_npz,
-        "but 64 bytes of it",
+        "it has the header",
     ),
     "an npz of objects": (
         lambda place: zipped(place / "a.npz", "a.npy", npy((2,), "|O") + bytes(16)),
