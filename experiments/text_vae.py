@@ -55,8 +55,8 @@ class Config(Numbers):
     chunk: Count = 250  # steps in one compiled call
     corpus: str = "topics"  # topics, wordnet, brown, bible, a folder of texts, or JSON lines
     coding: Kind = "words"  # what a token is
-    vocabulary: int = 2_000  # largest number of token ids
-    length: int = 24  # largest number of tokens of a text, with its end; longer ones are left out
+    vocabulary: Count = 2_000  # largest number of token ids
+    length: Count = 24  # largest number of tokens of a text, with its end; longer ones are left out
     texts: int = 0  # number of train texts, from the first one; 0: all
     net: Literal["gru", "transformer"] = "gru"  # nets of encoder and decoder
     width: Count = 64  # features of a token

@@ -142,7 +142,7 @@ def near_duplicates(
     pairs = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.reshape(-1)], axis=1)
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     similarity = np.concatenate(
-        [_aligned(pictures, *pairs[rows].T, shift) for rows in _blocks(len(pairs))]
+        [_aligned(pictures, pairs[rows, 0], pairs[rows, 1], shift) for rows in _blocks(len(pairs))]
     )
     order = np.flatnonzero(similarity >= least)
     order = order[np.argsort(-similarity[order], kind="stable")]

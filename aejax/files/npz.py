@@ -81,7 +81,7 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(f"it has an array {dtype}{list(shape)}, but {size - header:,} bytes of it")
     array = np.empty(shape, dtype, order="F" if fortran else "C")
     # numpy cannot view an array of size 0 as bytes.
-    rest = memoryview(array.reshape(-1, order="A").view(np.uint8)) if held else memoryview(b"")
+    rest = memoryview(array.reshape(-1, order="A").view(np.uint8).data) if held else memoryview(b"")
     while rest:
         count = file.readinto(rest)  # type: ignore[attr-defined]
         if not count:

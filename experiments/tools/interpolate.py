@@ -84,7 +84,8 @@ def command(
 
     def paths(variables: Variables) -> Array:
         bound = model.bind(variables)
-        latents = both(*bound.encode(ends), steps)
+        codes = bound.encode(ends)
+        latents = both(codes[0], codes[1], steps)
         return bound.mean(bound.decode(bound.lift(latents), None))
 
     decoded = np.asarray(jax.jit(paths)(variables))
@@ -99,9 +100,9 @@ def _between_texts(
 ) -> None:
     """Prints and writes the texts on the two paths between two texts."""
     likelihood = model.likelihood
-    rows = encode(likelihood.coding, ends, likelihood.length, "cut")
-    codes = evaluation.latents(model, variables, rows)
-    found = texts.decoded(model, variables, np.asarray(both(*jnp.asarray(codes), steps)))
+    rows: Any = encode(likelihood.coding, ends, likelihood.length, "cut")
+    codes = jnp.asarray(evaluation.latents(model, variables, rows))
+    found = texts.decoded(model, variables, np.asarray(both(codes[0], codes[1], steps)))
     lines = [f"from: {ends[0]}", f"to:   {ends[1]}"]
     for i, name in enumerate(("straight", "spherical")):
         lines += ["", f"{name}:", *(f"  {text}" for text in found[i * steps : (i + 1) * steps])]
