@@ -22,7 +22,7 @@ import aejax as ae
 from aejax import evaluation
 from aejax.data.text.coding import encode
 from aejax.errors import UserError
-from aejax.files import write_bytes, writing
+from aejax.files import subfolder, write_bytes
 from aejax.memory import check_memory, size_of
 from aejax.types import Array, Variables
 from experiments.shared import texts
@@ -106,9 +106,7 @@ def _between_texts(
     lines = [f"from: {ends[0]}", f"to:   {ends[1]}"]
     for i, name in enumerate(("straight", "spherical")):
         lines += ["", f"{name}:", *(f"  {text}" for text in found[i * steps : (i + 1) * steps])]
-    path = run_dir / "figures" / "interpolation.txt"
-    with writing(path.parent):
-        path.parent.mkdir(exist_ok=True)
+    path = subfolder(run_dir, "figures") / "interpolation.txt"
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
     say("\n".join([*lines, f"texts: {path}"]))
 
