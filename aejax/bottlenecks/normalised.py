@@ -18,9 +18,10 @@ EPSILON = 1e-5
 class NormalisedGaussian(VectorBottleneck):
     """A `Gaussian` whose means pass through batch normalisation (BN-VAE, Zhu et al. 2020).
 
-    In every latent the means of a training batch have the mean `shift` and the standard deviation
-    `gamma`. The mean KL from a standard normal prior is therefore at least latents * gamma^2 / 2
-    nats. In evaluation the statistics are running averages over the training steps.
+    In every latent the means of a training batch have the mean `shift`, a parameter, and the
+    standard deviation `gamma`. The mean KL from a standard normal prior is therefore at least
+    latents * gamma^2 / 2 nats. In evaluation the statistics are running averages over the training
+    steps.
 
     Attributes:
       latents: the number of latents.
@@ -46,7 +47,7 @@ class NormalisedGaussian(VectorBottleneck):
         return drawn(jnp.concatenate([mean, log_std], axis=-1), key)
 
     def _normalised(self, values: Array) -> Array:
-        """Subtracts the mean of f32[B, L], and divides by the standard deviation."""
+        """Normalises values f32[B, L]: each latent gets the mean 0 and the standard deviation 1."""
         centre = self.variable("memory", "centre", jnp.zeros, (self.latents,))
         variance = self.variable("memory", "variance", jnp.ones, (self.latents,))
         now = centre.value, variance.value

@@ -97,7 +97,7 @@ class Stream:
         return math.ceil(epochs * self.length / self.size)
 
     def epoch(self, step: int) -> float:
-        """Returns the number of passes after `step` training steps."""
+        """Returns the number of passes through the examples in `step` training steps."""
         return step * self.size / self.length
 
     def __getitem__(self, t: int) -> Batch:

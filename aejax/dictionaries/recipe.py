@@ -5,8 +5,10 @@ training does not depend on the scale of the data. Adam's learning rate is a sha
 atom's entries, and falls to 0 over the last fifth of the steps, if their number is known.
 Thresholds are trained as logarithms, which Adam changes by about its learning rate in a step,
 whatever the scale of the data. They have a learning rate of their own, or they would need tens of
-thousands of steps. If a controller adjusts the weight of the sparsity penalty ("price") to reach an
-L0, gradients are clipped, because their norms change manyfold.
+thousands of steps. For the same reason the encoder's biases have one in a code that a penalty makes
+sparse: without thresholds, it is its biases that silence latents. If a controller adjusts the
+weight of the sparsity penalty ("price") to reach an L0, gradients are clipped, because their norms
+change manyfold.
 """
 
 from __future__ import annotations
@@ -117,8 +119,12 @@ def recipe(
         raise UserError(f"the recipe has steps = {steps}: give a number of 1 or more, or None")
     rate = training.learning_rate
     rate = default_rate(dictionary.shape) if rate is None else rate
+    # A pre-activation is a sum over D inputs of mean square 1, so with the rate of the weights, a
+    # bias would change it more slowly than they do by a factor of up to sqrt(D).
+    faster = math.sqrt(_size(dictionary.shape)) if "price" in objective else 1.0
     rates: dict[Any, Any] = {
         "threshold": training.adam(THRESHOLD_RATE),
+        "bias": training.adam(faster * rate),
         "rest": training.adam(rate),
     }
     tx = optax.multi_transform(rates, _labels)
@@ -131,7 +137,11 @@ def recipe(
 
 def default_rate(event: Event) -> float:
     """Returns the recipes' learning rate for examples of shape `event`, RATE / sqrt(D)."""
-    return RATE / math.prod((event,) if isinstance(event, int) else event) ** 0.5
+    return RATE / math.sqrt(_size(event))
+
+
+def _size(event: Event) -> int:
+    return math.prod((event,) if isinstance(event, int) else event)
 
 
 def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
@@ -144,9 +154,16 @@ def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
 
 
 def _labels(params: Any) -> Any:
-    """Returns the name of each parameter's optimiser: "threshold" or "rest"."""
+    """Returns the name of each parameter's optimiser: "threshold", "bias" or "rest".
+
+    "bias" are the biases of the pre-activations, which only the bottleneck has.
+    """
 
     def label(path: Any, _: Any) -> str:
-        return "threshold" if "threshold" in jax.tree_util.keystr(path[-1:]) else "rest"
+        name = jax.tree_util.keystr(path[-1:])
+        if "threshold" in name:
+            return "threshold"
+        inside = "bottleneck" in jax.tree_util.keystr(path[:1])
+        return "bias" if inside and ("bias" in name or "b_mag" in name) else "rest"
 
     return jax.tree_util.tree_map_with_path(label, params)

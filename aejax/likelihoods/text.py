@@ -175,7 +175,7 @@ class Text(Likelihood):
         return prediction if self.prefix else None
 
     def _outputs(self, hidden: Array) -> Array:
-        """Returns logits f32[..., size]; padding has none, since the end comes before it."""
+        """Returns logits f32[..., size]; that of padding is -inf, since the end comes before it."""
         logits = self.output(hidden)
         places = jnp.broadcast_to(jnp.arange(self.coding.size), logits.shape)
         return jnp.where(places == PAD, -jnp.inf, logits)

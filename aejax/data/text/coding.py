@@ -31,12 +31,12 @@ _WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """The bytes of a text in UTF-8; byte b has the id b + 2, so that no text is unknown."""
+    """A coding by the bytes of a text in UTF-8; byte b has the id b + 2, so no text is unknown."""
 
     size: ClassVar[int] = 258
 
     def ids(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without its end."""
+        """Returns the token ids of a text, without the id 1 that ends a text."""
         return [byte + 2 for byte in text.encode()]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -46,7 +46,7 @@ class Bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Words and punctuation marks; a word that is not known has the id 2, and is "<unk>".
+    """A coding by words and punctuation marks; unknown words have the id 2 and the text "<unk>".
 
     Attributes:
       words: the known words; word i has the id i + 3.
@@ -62,19 +62,19 @@ class Words:
         return len(self.words) + 3
 
     def ids(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without its end."""
+        """Returns the token ids of a text, without the id 1 that ends a text."""
         number = _numbers(self.words)
         return [number.get(word, UNKNOWN) for word in split_words(text, self.lower)]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Returns the words with a space between two of them, but not before a mark."""
+        """Returns the text of token ids: words with spaces between them, but not before a comma."""
         words = [self.words[i - 3] if i > UNKNOWN else "<unk>" for i in ids]
         return re.sub(r"(?<=\S) (?=[.,;:!?)\]}])|(?<=[(\[{]) ", "", " ".join(words))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """Frequent pieces of words, found by byte-pair encoding of bytes; no text is unknown.
+    """A coding by frequent pieces of words, found by byte-pair encoding; no text is unknown.
 
     Attributes:
       model: the vocabulary and merges as the JSON of the package `tokenizers`; piece i has the id
@@ -93,7 +93,7 @@ class Pieces:
         return needs("tokenizers", "a coding in pieces").Tokenizer.from_str(self.model)
 
     def ids(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without its end."""
+        """Returns the token ids of a text, without the id 1 that ends a text."""
         return [i + 2 for i in self._tokenizer.encode(text).ids]
 
     def text(self, ids: Sequence[int]) -> str:

@@ -27,14 +27,14 @@ from aejax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Coder:
-    """How the texts of a training split became rows of token ids, so that new texts do too."""
+    """How the texts of a training split became rows of token ids; it encodes new texts alike."""
 
     coding: Coding
     length: int  # the number of ids of a row
     long: Literal["cut", "refuse"]  # what happens to longer texts
 
     def __call__(self, texts: Sequence[str], what: str = "text") -> np.ndarray:
-        """Returns i32[N, length].
+        """Encodes texts as rows of token ids, i32[N, length].
 
         Raises:
           UserError: if a text is empty, too long and to be refused, or of unknown words only.
@@ -111,7 +111,7 @@ def tokens(
 def _encoded(
     corpus: Corpus, content: list[str], coder: Coder, omit: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the columns of one split, and what is recorded of how they were made."""
+    """Returns the columns of one split, and facts about the texts left out, to be recorded."""
     counts = np.array([len(coder.coding.ids(text)) for text in content], int)
     kept = counts < coder.length if omit else np.ones(len(content), bool)
     rows = encode(
