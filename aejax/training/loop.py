@@ -91,7 +91,7 @@ class NonFinite(UserError):
             advice = (
                 f"row {missing} of x in that step's batch holds NaN, so remove such rows, or mark "
                 "NaN as missing by ae.data.arrays, by ae.data.table or, if the rows are read "
-                "during training, by ae.data.changed(train, ae.data.changes.Missing())"
+                "during training, by the change ae.data.changes.Missing()"
             )
         super().__init__(f"{what} is {word} at step {step} ({where}{member}): {advice}")
 
