@@ -30,6 +30,7 @@ import aejax as ae
 from aejax import evaluation, recipes
 from aejax.data import Split
 from aejax.data.class_folder import paths_in
+from aejax.data.data_dir import check_trusted
 from aejax.data.pictures.folder import SUFFIXES, read_folder
 from aejax.data.split import fingerprint
 from aejax.data.splitting import divide, splits
@@ -45,8 +46,9 @@ from aejax.runs.leaves import params_sha256
 from experiments.shared import codes as sparse_codes
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.images import pictures
+from experiments.shared.numbers import Count, Share
 from experiments.shared.place import Place
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import named, vae
 
 PLANT_SEED = 20  # seed of the changed labels and planted duplicates
@@ -58,17 +60,17 @@ FIRST = (400, 1_000)  # numbers of suspects among which changed labels are count
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 2_000  # optimiser steps
-    batch: int = 128  # pictures in a batch
+    steps: Count = 2_000  # optimiser steps
+    batch: Count = 128  # pictures in a batch
     dataset: str = "fashion_mnist"  # name of a data set, or path of a folder of pictures
-    examples: int = 10_000  # train pictures that are judged; of the other splits a fifth of it
-    latents: int = 16  # latents of the variational autoencoder
-    atoms: int = 256  # latents of the sparse autoencoder
-    k: int = 16  # active latents of the sparse autoencoder
-    width: int = 256  # width of the variational autoencoder's layers
-    neighbours: int = 20  # neighbours that judge a label
+    examples: Count = 10_000  # train pictures that are judged; of the other splits a fifth of it
+    latents: Count = 16  # latents of the variational autoencoder
+    atoms: Count = 256  # latents of the sparse autoencoder
+    k: Count = 16  # active latents of the sparse autoencoder
+    width: Count = 256  # width of the variational autoencoder's layers
+    neighbours: Count = 20  # neighbours that judge a label
     shift: int = 2  # largest shift of near duplicates in pixels
-    similar: float = 0.99  # smallest correlation of near duplicates
+    similar: Share = 0.99  # smallest correlation of near duplicates
     wrong_labels: int = 0  # train labels that are changed to another class
     duplicates: int = 0  # near duplicates that are planted, half of them into the test split
     learning_rate: float = 1e-3  # learning rate of Adam
@@ -81,7 +83,11 @@ def data(config: Config, place: Place) -> Splits:
     `true` is its label before labels were changed, and `copy` the train picture of which it is a
     near duplicate, or -1.
     """
-    loaded = _folder(config) if _is_path(config.dataset) else _named(config, place)
+    if _is_path(config.dataset):
+        check_trusted(config.dataset, place.prepared_only)
+        loaded = _folder(config)
+    else:
+        loaded = _named(config, place)
     train, validation, test = (dict(split.arrays) for split in loaded)
     random = np.random.default_rng(PLANT_SEED)
     for part in (train, validation, test):
@@ -109,7 +115,11 @@ def _is_path(name: str) -> bool:
 
 def _named(config: Config, place: Place) -> list[Split]:
     found = ae.data.images(
-        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
+        config.dataset,
+        binarise="none",
+        data_dir=place.data_dir,
+        manual_dir=place.manual_dir,
+        prepared_only=place.prepared_only,
     )
     others = max(1, config.examples // 5)
     made = []
@@ -166,7 +176,6 @@ def _with_copies(
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`: the variational and the sparse autoencoder."""
-    check(config, "latents", "atoms", "k", "width", "neighbours")
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     recipe = recipes.topk(event, config.atoms, config.k, steps=config.steps)
     model = vae("mlp", event, config.width, config.latents)

@@ -36,7 +36,8 @@ from aejax.report.inspection import (
 )
 from experiments.shared import parts
 from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count, Share
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import named
 
 LIMITS = (0.3, 0.05)  # the false positive rates up to which AUPRO is integrated
@@ -48,31 +49,31 @@ DRAWS = 1_000  # bootstrap draws
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_000  # optimiser steps of the plain and the variational autoencoder
-    batch: int = 32  # pictures, or tiles, in a batch
-    chunk: int = 100  # steps in one compiled call
+    steps: Count = 1_000  # optimiser steps of the plain and the variational autoencoder
+    batch: Count = 32  # pictures, or tiles, in a batch
+    chunk: Count = 100  # steps in one compiled call
     dataset: str = "elpv-mono"  # name of a data set, or path of a folder
     good: int = 0  # the class of good pictures, for a data set with classes
-    size: int | None = None  # height and width to which pictures are resized
-    tile: int | None = None  # side of the tiles into which pictures are cut
+    size: Count | None = None  # height and width to which pictures are resized
+    tile: Count | None = None  # side of the tiles into which pictures are cut
     overlap: int = 0  # least number of pixels that neighbouring tiles have in common
     channels: Literal["grey", "rgb"] | None = None  # converts all pictures of a folder
     even: bool = False  # scales each picture of a folder to the same mean, against exposure
     aligned: bool | None = None  # whether parts always lie the same way; None: all but textures
-    components: int = 32  # principal components of whole pictures
-    patch: int = 8  # side of a patch
-    stride: int = 4  # distance between neighbouring patches
-    features: int = 40  # principal components of patch features that are kept
-    remembered: int = 1_000  # patches that the nearest-neighbour detector keeps
-    atoms: int = 512  # latents of each dictionary
-    k: tuple[int, ...] = (2, 4, 8, 16, 32, 64)  # numbers of active latents that are compared
-    k_used: int = 8  # the number of active latents of the detectors sparse and sparse-net
-    dictionary_steps: int = 1_000  # training steps of a dictionary
-    width: int = 16  # channels of the first convolution
-    latents: int = 32  # latents of the plain and the variational autoencoder
+    components: Count = 32  # principal components of whole pictures
+    patch: Count = 8  # side of a patch
+    stride: Count = 4  # distance between neighbouring patches
+    features: Count = 40  # principal components of patch features that are kept
+    remembered: Count = 1_000  # patches that the nearest-neighbour detector keeps
+    atoms: Count = 512  # latents of each dictionary
+    k: tuple[Count, ...] = (2, 4, 8, 16, 32, 64)  # numbers of active latents that are compared
+    k_used: Count = 8  # the number of active latents of the detectors sparse and sparse-net
+    dictionary_steps: Count = 1_000  # training steps of a dictionary
+    width: Count = 16  # channels of the first convolution
+    latents: Count = 32  # latents of the plain and the variational autoencoder
     regret_steps: int = 30  # optimiser steps of a picture's likelihood regret; 0: not computed
     learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
-    false_alarms: float = 0.05  # share of good pictures that may be called anomalous
+    false_alarms: Share = 0.05  # share of good pictures that may be called anomalous
     onnx: str | None = None  # path of a feature net in the ONNX format, for two more detectors
 
 
@@ -82,13 +83,12 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     Raises:
       UserError: if height or width is not divisible by 4, or a setting is out of range.
     """
-    check(config, "patch", "stride", "features", "remembered", "atoms", "width", "latents")
     if event[0] % 4 or event[1] % 4:
         raise ae.UserError(
             f"inspect needs pictures whose height and width are multiples of 4, not {event[:2]}: "
             "give --size or --tile"
         )
-    if config.k_used > config.atoms or min(config.k, default=1) < 1 or config.k_used < 1:
+    if max((config.k_used, *config.k)) > config.atoms:
         raise ae.UserError(
             f"--k is {config.k} and --k-used {config.k_used}: give numbers from 1 to "
             f"{config.atoms}, the number of atoms"

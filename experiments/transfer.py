@@ -27,7 +27,8 @@ from experiments.shared import codes as sparse_codes
 from experiments.shared import transferring
 from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data, labelled
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import named
 
 BUDGETS = (10, 100, 1_000, 10_000)  # numbers of labelled pictures
@@ -39,13 +40,13 @@ PROBED = 10_000  # test pictures, and train pictures of a sparse probe
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 128  # examples in a batch
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 128  # examples in a batch
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
-    latents: int = 32  # latents of the plain and the variational autoencoder, components of PCA
-    atoms: int = 512  # latents of the sparse autoencoder
-    k: int = 16  # active latents of the sparse autoencoder
-    channels: int = 16  # channels of the convolutions
+    latents: Count = 32  # latents of the plain and the variational autoencoder, components of PCA
+    atoms: Count = 512  # latents of the sparse autoencoder
+    k: Count = 16  # active latents of the sparse autoencoder
+    channels: Count = 16  # channels of the convolutions
     learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
 
 
@@ -55,7 +56,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     Raises:
       UserError: if height or width is not divisible by 4.
     """
-    check(config, "latents", "atoms", "k", "channels")
     if event[0] % 4 or event[1] % 4:
         raise ae.UserError(
             f"transfer needs pictures whose sides are multiples of 4, not of {event}: give another "

@@ -13,6 +13,7 @@ from aejax.data.statistics import statistics
 from aejax.data.stream import Stream
 from aejax.data.table import table
 from aejax.data.text.texts import texts
+from aejax.data.text.tokens import tokens
 
 __all__ = [
     "Batches",
@@ -33,4 +34,5 @@ __all__ = [
     "statistics",
     "table",
     "texts",
+    "tokens",
 ]

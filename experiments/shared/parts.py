@@ -14,6 +14,7 @@ import numpy as np
 import aejax as ae
 from aejax import inspection
 from aejax.data import Split
+from aejax.data.data_dir import check_trusted
 from aejax.data.pictures.inspection import Reading, tiles_of
 from aejax.data.pictures.inspection import inspection as folder_of_parts
 from aejax.data.pictures.solar_cells import solar_cells
@@ -45,6 +46,7 @@ def load(config: Any, place: Place) -> Splits:
     if name.removeprefix("texture-") in TEXTURES and name.startswith("texture-"):
         return textures(name.removeprefix("texture-"))
     if os.sep in name or name.startswith("."):
+        check_trusted(name, place.prepared_only)
         return folder_of_parts(
             name,
             size=config.size,
@@ -53,10 +55,14 @@ def load(config: Any, place: Place) -> Splits:
             channels=config.channels,
             even=config.even,
         )
-    return one_class(
-        ae.data.images(name, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir),
-        config.good,
+    found = ae.data.images(
+        name,
+        binarise="none",
+        data_dir=place.data_dir,
+        manual_dir=place.manual_dir,
+        prepared_only=place.prepared_only,
     )
+    return one_class(found, config.good)
 
 
 def one_class(splits: Splits, good: int) -> Splits:
@@ -150,6 +156,7 @@ def detectors(config: Any, models: Mapping[str, tuple[Any, Any]]) -> dict[str, D
         if config.regret_steps:
             made["vae-regret"] = inspection.regret(*models["vae"], config.regret_steps)
     if config.onnx is not None:
+        # The path is a setting, so tools that open the runs of others replace it by a flag.
         given = inspection.onnx(config.onnx)
         made["padim-onnx"] = inspection.gaussian(given, config.features, by_place)
         made["patchcore-onnx"] = inspection.neighbours(given, config.features, config.remembered)

@@ -16,7 +16,7 @@ from aejax.errors import UserError
 from aejax.files import write_json
 from experiments import transfer
 from experiments.shared.course import show
-from experiments.shared.experiment import named
+from experiments.shared.experiment import named, recorded, recorded_data
 from experiments.shared.images import image_data, labelled
 from experiments.shared.place import Place, say
 from experiments.shared.training import summary
@@ -27,6 +27,7 @@ def command(
     dataset: str,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Probes the features.
 
@@ -35,14 +36,14 @@ def command(
       dataset: name of the other data set, with pictures of the same size.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with the raw files of the other data set; then nothing is downloaded.
+      own: the run is your own: follow the paths in its config.json, and prepare missing data.
     """
     experiment = named(run_dir)
     if experiment.name != "transfer":
         raise UserError(f"{run_dir} is a run of {experiment.name}: give a run of transfer")
-    config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
-    own = Place(data_dir=data_dir)
+    config = recorded(run_dir, experiment)
     place = Place(data_dir=data_dir, manual_dir=manual_dir)
-    source = experiment.data(config, own)
+    source = recorded_data(run_dir, data_dir, own=own)
     target = labelled(image_data(dataset, binarise="none"))(config, place)
     if target[0].event != source[0].event:
         raise UserError(

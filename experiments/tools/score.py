@@ -10,6 +10,7 @@ enough; the others also need its newest checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pathlib
 import sys
@@ -32,7 +33,7 @@ from aejax.inspection import Detector, Features
 from aejax.optional import needs
 from aejax.report.inspection import heat
 from experiments.shared import parts
-from experiments.shared.experiment import named
+from experiments.shared.experiment import named, recorded
 from experiments.shared.place import say
 
 AT_ONCE = 64  # pictures that are read and scored at a time
@@ -50,6 +51,7 @@ class Opened(NamedTuple):
     held_out: np.ndarray  # f[n], the scores of held-out good pictures
     peaks: np.ndarray  # f[n], the largest values of their maps
     features: Features | None  # those of a sparse detector
+    false_alarms: float  # the share of good pictures that may be called anomalous
 
 
 class Scored(NamedTuple):
@@ -70,6 +72,7 @@ def command(
     json: pathlib.Path | None = None,
     maps: pathlib.Path | None = None,
     fail: bool = False,
+    onnx: str | None = None,
 ) -> None:
     """Scores pictures.
 
@@ -80,11 +83,13 @@ def command(
       false_alarms: share of good pictures that may be called anomalous; that of the run by default.
       json: a file to which the scores are written.
       maps: a folder to which a heat map of each picture is written, at the picture's own size.
+      onnx: path of the feature net in the ONNX format, for the detectors padim-onnx and
+        patchcore-onnx; the path that a run's files name is not followed.
       fail: whether the exit status is 1 if a picture is anomalous, and 3 if one cannot be read.
     """
-    opened, share = open_detector(run_dir, detector), false_alarms
+    opened, share = open_detector(run_dir, detector, onnx), false_alarms
     if share is None:
-        share = float(ae.load(run_dir, parts=()).config.false_alarms)
+        share = opened.false_alarms
     limit = anomaly.threshold(opened.held_out, share)
     paths = _paths(path)
     say(f"{detector}, threshold {limit:.4g}: {1000 * share:g} false alarms in 1,000 good parts")
@@ -119,7 +124,7 @@ def command(
         raise SystemExit(1 if bad else 3)
 
 
-def open_detector(run_dir: pathlib.Path, name: str) -> Opened:
+def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> Opened:
     """Opens a detector of a finished run.
 
     Raises:
@@ -142,7 +147,9 @@ def open_detector(run_dir: pathlib.Path, name: str) -> Opened:
         raise UserError(
             f"{run_dir} has no detector {name!r}: choose one of {', '.join(known)} by --detector"
         )
-    config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
+    config = dataclasses.replace(recorded(run_dir, experiment), onnx=onnx)
+    if name.endswith("-onnx") and onnx is None:
+        raise UserError(f"the detector {name} needs its feature net: give its path by --onnx")
     event = tuple(int(n) for n in arrays["event"])
     models = {}
     if name in parts.NETS:
@@ -158,7 +165,15 @@ def open_detector(run_dir: pathlib.Path, name: str) -> Opened:
     reading = parts.reading(config, event)
     features = parts.sparse_features(config, models).get(name)
     return Opened(
-        detector, own, reading, (event[0], event[1]), config.overlap, held_out, peaks, features
+        detector=detector,
+        state=own,
+        reading=reading,
+        tile=(event[0], event[1]),
+        overlap=config.overlap,
+        held_out=held_out,
+        peaks=peaks,
+        features=features,
+        false_alarms=config.false_alarms,
     )
 
 
