@@ -211,7 +211,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
                 None if marked is None else np.stack([marked[i] for i in rows]),
             )
         )
-    best = config_choice(done)
+    best = preferred(done)
     sections.append(line_section(best, done[best].held_out.score, done[best].test.score, kinds > 0))
     limit = anomaly.threshold(done[best].held_out.score, config.false_alarms)
     near = anomaly.nearest_to(done[best].test.score, limit, 12)
@@ -227,7 +227,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     return Page(f"Inspection of {named(splits)}", __doc__ or "", sections)
 
 
-def config_choice(names: Mapping[str, Any]) -> str:
+def preferred(names: Mapping[str, Any]) -> str:
     """Returns the detector that is used unless another is named; no label chooses it."""
     return "padim" if "padim" in names else next(iter(names))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from aejax.evaluation.curation import Pairs
 from aejax.report.drawing.grids import image_grid
-from aejax.report.drawing.pictures import signed
+from aejax.report.drawing.pictures import in_colour, signed
 from aejax.report.page import Picture, Section, Table
 
 ROW = 12  # pictures in a row
@@ -81,7 +81,7 @@ def pairs_section(pictures: np.ndarray, pairs: Pairs, across: np.ndarray) -> Sec
         if len(rows):
             both = np.stack([pictures[pairs.first[rows]], pictures[pairs.second[rows]]])
             for start in range(0, len(rows), ROW):
-                part = _colour(both[:, start : start + ROW])
+                part = in_colour(both[:, start : start + ROW])
                 draw = functools.partial(image_grid, part, tile=56)
                 said = f"Pairs {what}." if start == 0 else ""
                 figures.append(Picture(f"{name}-{start // ROW}", said, draw))
@@ -112,7 +112,7 @@ def clusters_section(
         members = np.flatnonzero(groups == latent)
         members = members[np.argsort(-active[members, latent], kind="stable")][:MEMBERS]
         shown = np.full((MEMBERS, *pictures.shape[1:3], 3), np.nan)
-        shown[: len(members)] = _colour(pictures[members])
+        shown[: len(members)] = in_colour(pictures[members])
         rows.append(np.concatenate([signed(atoms[latent][None]), shown]))
         labels.append(f"{latent}: {sizes[latent]}")
     draw = functools.partial(image_grid, np.stack(rows), labels, ("atom",), gap_after=(0,), tile=56)
@@ -130,11 +130,6 @@ def clusters_section(
 def _grid(name: str, caption: str, pictures: np.ndarray) -> Picture:
     """Returns pictures f[n, H, W, C] in rows of ROW."""
     blank = np.full((-len(pictures) % ROW, *pictures.shape[1:3], 3), np.nan)
-    rows = np.concatenate([_colour(pictures), blank])
+    rows = np.concatenate([in_colour(pictures), blank])
     rows = rows.reshape(-1, ROW, *rows.shape[1:])
     return Picture(name, caption, functools.partial(image_grid, rows, tile=56))
-
-
-def _colour(pictures: np.ndarray) -> np.ndarray:
-    """Returns grey or colour pictures f[..., H, W, C] in three channels."""
-    return np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures

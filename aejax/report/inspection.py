@@ -12,6 +12,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.evaluation import anomaly
 from aejax.report.drawing.grids import image_grid
+from aejax.report.drawing.pictures import in_colour
 from aejax.report.drawing.style import (
     LIGHT,
     SIZE,
@@ -72,10 +73,10 @@ def heat_section(
       limits: name of a detector -> its threshold.
       masks: bool[N, H, W], or None if they are not known.
     """
-    rows = [_colour(pictures)]
+    rows = [in_colour(pictures)]
     labels = ["picture"]
     if masks is not None and masks.any():
-        rows.append(_colour(masks[..., None].astype(np.float64)))
+        rows.append(in_colour(masks[..., None].astype(np.float64)))
         labels.append("defect")
     rows += [heat(values, limits[name]) for name, values in maps.items()]
     labels += [spoken(name) for name in maps]
@@ -150,7 +151,7 @@ def chosen_section(
             f"{kind} {score / limit:.2f}"
             for kind, score in zip(kinds[part], scores[part], strict=True)
         ]
-        draw = functools.partial(image_grid, _colour(pictures[part])[None], (), labels, tile=120)
+        draw = functools.partial(image_grid, in_colour(pictures[part])[None], (), labels, tile=120)
         figures.append(Picture(f"near-{start // 6}", "", draw))
     return Section("Nearest to the threshold", text, figures)
 
@@ -201,11 +202,6 @@ def _marked(value: float, best: bool) -> str:
 
 def _pair(value: float, error: float) -> str:
     return "" if math.isnan(value) else f"{value:.0f} ± {error:.0f}"
-
-
-def _colour(pictures: np.ndarray) -> np.ndarray:
-    """Returns grey or colour pictures f[..., H, W, C] in three channels."""
-    return np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures
 
 
 def _histograms(

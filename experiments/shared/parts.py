@@ -34,7 +34,6 @@ SIDE = 64  # the height and width of solar cells, unless --size says otherwise
 # The detectors that need a trained net -> the name of its job.
 NETS = {"padim-net": "plain", "patchcore-net": "plain", "sparse-net": "plain", "plain": "plain"}
 NETS |= {"vae": "vae", "vae-elbo": "vae", "vae-regret": "vae"}
-GOOD_TEST = 0.2  # the share of good train pictures of a class that no test split has
 
 
 def load(config: Any, place: Place) -> Splits:

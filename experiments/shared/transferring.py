@@ -14,7 +14,7 @@ from aejax.errors import UserError
 from aejax.types import Batch, Variables
 from experiments.shared.images import pictures
 
-Numbers = Mapping[str, np.ndarray]  # name of the features -> f32[N, D]
+Columns = Mapping[str, np.ndarray]  # name of the features -> f32[N, D]
 Models = Mapping[str, tuple[Any, Variables]]
 
 
@@ -58,9 +58,9 @@ def _each(
 
 
 def probes(
-    train: Numbers,
+    train: Columns,
     train_labels: np.ndarray,
-    test: Numbers,
+    test: Columns,
     test_labels: np.ndarray,
     budgets: Sequence[int],
     seed: int,
