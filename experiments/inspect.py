@@ -27,9 +27,11 @@ from aejax import evaluation, inspection
 from aejax.data import npz
 from aejax.evaluation import anomaly
 from aejax.files import writing
+from aejax.report import Section
 from aejax.report.inspection import (
     DefectTable,
     chosen_section,
+    code_section,
     heat_section,
     line_section,
     sweep_section,
@@ -211,6 +213,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
                 None if marked is None else np.stack([marked[i] for i in rows]),
             )
         )
+    sections.append(_code(config, done["sparse"], splits))
     best = preferred(done)
     sections.append(line_section(best, done[best].held_out.score, done[best].test.score, kinds > 0))
     limit = anomaly.threshold(done[best].held_out.score, config.false_alarms)
@@ -225,6 +228,21 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
         )
     )
     return Page(f"Inspection of {named(splits)}", __doc__ or "", sections)
+
+
+def _code(config: Config, done: parts.Fitted, splits: Splits) -> Section:
+    """Builds the section on the residual and the code of the detector `sparse`."""
+    features, state = parts.sparse_features(config, {})["sparse"], done.state
+    kinds = splits[2].arrays["label"]
+    rows = [indices for _, indices in _shown(kinds, splits[2].classes)][-1]
+    tiles = splits[2].arrays["image"][rows]
+    codes, residual = inspection.explain(features, state, tiles)
+    active, rarity = codes > 0, -np.log(np.maximum(state["usage"], 1e-4))
+    surprise = (active * rarity).sum(axis=-1) / np.maximum(active.sum(axis=-1), 1)
+    # The pixels of a patch come channel by channel.
+    shape = (-1, tiles.shape[-1], config.patch, config.patch)
+    atoms = np.asarray(state["W_dec"]).reshape(shape).transpose(0, 2, 3, 1)
+    return code_section(tiles / 255.0, residual, surprise, atoms, np.asarray(state["usage"]))
 
 
 def preferred(names: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.evaluation import anomaly
 from aejax.report.drawing.grids import image_grid
-from aejax.report.drawing.pictures import in_colour
+from aejax.report.drawing.pictures import in_colour, signed
 from aejax.report.drawing.style import (
     LIGHT,
     SIZE,
@@ -28,6 +28,7 @@ from aejax.report.results import spoken
 
 SHARES = (0.2, 0.1, 0.05, 0.02, 0.01)  # shares of false alarms for which a threshold is shown
 HOT = 2.0  # the map's value that gets the last colour, in thresholds
+ATOMS, ATOMS_ROW = 48, 16  # atoms that are shown, and in a row
 MARGINS = (0.62, 0.12, 0.5, 0.38)  # inches left, right, below and above a plot
 
 Row = Mapping[str, Any]  # name of a figure -> {"mean", "std", "values"}
@@ -124,6 +125,52 @@ def line_section(
     return Section("On the line", text, [figure], Table(header, rows, caption))
 
 
+def code_section(
+    pictures: np.ndarray,
+    residual: np.ndarray,
+    surprise: np.ndarray,
+    atoms: np.ndarray,
+    usage: np.ndarray,
+) -> Section:
+    """Builds the section that shows the residual of a sparse detector beside its code.
+
+    Args:
+      pictures: f[N, H, W, C] in [0, 1].
+      residual: f[N, h, w], the squared residuals of the patches.
+      surprise: f[N, h, w], how rare the active atoms of a patch are among good patches, in nats.
+      atoms: f[m, side, side, C], the atoms as patches.
+      usage: f[m], the share of good patches that use each atom.
+    """
+    size = pictures.shape[1:3]
+    rows = [in_colour(pictures)]
+    for values in (residual, surprise):
+        each = np.stack([_enlarged(values[i], size) for i in range(len(values))])
+        rows.append(heat(each, float(np.quantile(values, 0.995)) / HOT))
+    labels = ("picture", "residual", "rarity of\nits atoms")
+    maps = functools.partial(image_grid, np.stack(rows), labels, tile=96)
+    order = np.argsort(-usage, kind="stable")[:ATOMS]
+    blank = np.full((-len(order) % ATOMS_ROW, *atoms.shape[1:3], 3), np.nan)
+    shown = np.concatenate([signed(atoms[order]), blank])
+    shown = shown.reshape(-1, ATOMS_ROW, *shown.shape[1:])
+    grid = functools.partial(image_grid, shown, tile=44)
+    text = (
+        "A dictionary of patches of good parts reconstructs each patch from a few atoms. Its "
+        "residual is large where these do not suffice. Where a defect is reconstructed after all, "
+        "it may need atoms that good parts rarely use: the last row is the mean of -log(share of "
+        "good patches that use an atom) over the active atoms, in nats."
+    )
+    figures = [
+        Picture("code", "Each map has a scale of its own.", maps),
+        Picture(
+            "atoms",
+            f"The {len(order)} atoms that good parts use most, from {usage[order[0]]:.0%} to "
+            f"{usage[order[-1]]:.1%} of their patches: orange adds brightness, blue removes it.",
+            grid,
+        ),
+    ]
+    return Section("The residual and the code", text, figures)
+
+
 def chosen_section(
     detector: str,
     pictures: np.ndarray,
@@ -194,6 +241,13 @@ def sweep_section(swept: Mapping[int, Row], lines: Mapping[str, Row], table: Def
         )
         sections.append(Section("By defect", text, (), Table(("detector", *kinds), rows)))
     return sections
+
+
+def _enlarged(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Returns a map f[h, w] at a larger size, each place repeated."""
+    rows = np.arange(size[0]) * values.shape[0] // size[0]
+    columns = np.arange(size[1]) * values.shape[1] // size[1]
+    return values[rows][:, columns]
 
 
 def _marked(value: float, best: bool) -> str:

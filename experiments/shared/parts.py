@@ -39,6 +39,8 @@ NETS |= {"vae": "vae", "vae-elbo": "vae", "vae-regret": "vae"}
 def load(config: Any, place: Place) -> Splits:
     """Loads the splits that a config of the experiment inspect names."""
     name = config.dataset
+    if config.onnx is not None:
+        check_trusted(config.onnx, place.prepared_only)
     manual = None if place.manual_dir is None else pathlib.Path(place.manual_dir)
     if name in SOLAR:
         return solar_cells(SOLAR[name], manual, size=config.size or SIDE)  # type: ignore[arg-type]
@@ -155,7 +157,6 @@ def detectors(config: Any, models: Mapping[str, tuple[Any, Any]]) -> dict[str, D
         if config.regret_steps:
             made["vae-regret"] = inspection.regret(*models["vae"], config.regret_steps)
     if config.onnx is not None:
-        # The path is a setting, so tools that open the runs of others replace it by a flag.
         given = inspection.onnx(config.onnx)
         made["padim-onnx"] = inspection.gaussian(given, config.features, by_place)
         made["patchcore-onnx"] = inspection.neighbours(given, config.features, config.remembered)
