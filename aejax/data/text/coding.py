@@ -185,8 +185,8 @@ def encode(
         if len(ids) >= length:
             if long == "refuse":
                 raise UserError(
-                    f"text {i}{where} has {len(ids)} tokens, but a row has room for {length - 1} and "
-                    "the end: give a larger length, or long='cut'"
+                    f"text {i}{where} has {len(ids)} tokens, but a row has room for {length - 1} "
+                    "and the end: give a larger length, or long='cut'"
                 )
             ids, cut = ids[: length - 1], cut + 1
         rows[i, : len(ids) + 1] = [*ids, END]

@@ -41,7 +41,7 @@ class Coder:
         """
         rows = encode(self.coding, texts, self.length, self.long)
         if isinstance(self.coding, Words):
-            unknown = ((rows == UNKNOWN) | (rows < UNKNOWN)).all(axis=1)
+            unknown = (rows <= UNKNOWN).all(axis=1)
             if unknown.any():
                 row = int(np.argmax(unknown))
                 raise UserError(
