@@ -15,7 +15,7 @@ import numpy as np
 from aejax.bottlenecks import sparse
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
-ACRONYMS += ("mcc", "mmcs", "f1", "fvu")
+ACRONYMS += ("mcc", "mmcs", "f1", "fvu", "bleu")
 # The spelling of words that are not written in lower case: acronyms, and names of sparse codes,
 # such as TopK for topk.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
