@@ -250,12 +250,14 @@ WORDNET = Config(
 SMALL = dataclasses.replace(
     WORDNET,
     net="gru",
-    vocabulary=3_000,
+    vocabulary=2_000,
     length=16,
-    steps=2_000,
+    width=64,
+    latents=16,
+    steps=1_000,
     batch=32,
     learning_rate=3e-3,
-    tested=300,
+    tested=200,
     samples=100,
 )
 
