@@ -25,7 +25,17 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"attention", "checks", "contracts", "events", "files", "normal", "optional", "variables"},
+    {
+        "attention",
+        "checks",
+        "contracts",
+        "events",
+        "files",
+        "memory",
+        "normal",
+        "optional",
+        "variables",
+    },
     {"kernels", "sound"},
     PARTS,
     {"model", "objective"},
@@ -34,7 +44,7 @@ ROWS: list[set[str]] = [
     {"interop"},
     {"runs"},
     {"evaluation"},
-    {"language"},
+    {"language", "inspection"},
     {"report"},
 ]
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}

@@ -14,6 +14,7 @@ from aejax.nets.patches import PatchDecoder, PatchEncoder
 from aejax.nets.recurrent import GRU, GRUDecoder
 from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
+from aejax.nets.shares import Shares
 from aejax.nets.spatial import SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
@@ -45,6 +46,7 @@ __all__ = [
     "PatchEncoder",
     "ResNet",
     "Scale",
+    "Shares",
     "SpatialDecoder",
     "SpatialEncoder",
     "Standardised",

@@ -38,7 +38,7 @@ def aggressive(
     at_least(1, "every", every)
     at_least(0, "until", until)
 
-    def due(step: Array) -> Array:
+    def due(step: Any, **_: Any) -> Array:
         return (step >= until) | (jnp.asarray(step) % every == every - 1)
 
     def labels(params: Any) -> Any:

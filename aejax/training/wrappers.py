@@ -5,7 +5,8 @@
     chunked(learner, 500)         does up to 500 training steps per call of `step`
     seeds(learner, 5)             trains five models with different seeds in one program
     swept(build, settings)        trains models with different settings, such as learning rates
-    compiled(learner, mesh)       compiles; it is defined in aejax.training.compiled
+    compiled(learner, mesh)       compiles the learner's functions, and divides batches over the
+                                  devices of a mesh; it is defined in aejax.training.compiled
 
 Wrappers can be nested. Each of several models that are trained together is called a member.
 `seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is faster.
@@ -102,11 +103,11 @@ def restarted(
 
 
 def successors(key: Key, n: int) -> Key:
-    """Returns n keys, Key[n]; for key = jax.random.key(s) they are jax.random.key(s + i), i < n.
+    """Returns the keys of n successive seeds, Key[n]: for key(s), key(s), key(s + 1), ...
 
     Raises:
-      UserError: if the key is of the rbg implementation, which under vmap draws from the first key
-        only.
+      UserError: if the key is of the rbg implementation, for which vmap would use only the first
+        key.
     """
     check_not_rbg(key, "rbg keys give all seeds the same noise under vmap: use threefry keys")
     data = jax.random.key_data(key)
@@ -128,10 +129,10 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
       shared_data: whether all members see the same batches, which then have no leading axis S.
 
     Raises:
-      UserError: if n < 1, or if the learner has seeds already.
+      UserError: if n < 1, or if the learner already trains several members.
     """
     if n < 1:
-        raise UserError(f"seeds is {n}, but at least one member must be trained: set seeds >= 1")
+        raise UserError(f"seeds is {n}, but at least one model must be trained: set seeds >= 1")
     return _side_by_side(lambda _: learner, None, n, shared_data, _members)
 
 
@@ -196,10 +197,14 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Returns a learner of n members; member i is trained by the learner build(setting i).
+    """Returns a learner that trains n models, the members, each with its own setting.
 
-    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the
-    step of one member into that of all.
+    Args:
+      build: a function from one setting to the learner of one member, called while jax traces.
+      settings: a pytree of numbers with leaves [n].
+      n: the number of members.
+      shared_data: whether all members see the same batches.
+      mapped: `_members` or `_by_platform`, which turns the step of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
@@ -257,7 +262,9 @@ def _side_by_side(
 
 
 def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """Maps the function of one member over n by vmap; for n = 1 it only adds and removes the axis.
+    """Returns a function of n members, made from the function of one member by vmap.
+
+    For n = 1 vmap is not used: the axis of the members is only removed and added again.
 
     On CPUs, a batched matrix product of one member runs at three quarters of the speed of an
     unbatched one.
@@ -273,7 +280,7 @@ def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) 
 
 
 def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """Maps over members by vmap as `_members` does, but one after another on CPUs.
+    """Returns a function of n members as `_members` does, but one that is sequential on CPUs.
 
     On CPUs 8 sparse dictionaries under vmap take as long as 11 single ones, measured on 2 cores at
     d 64 to 256, m 512 to 2048 and batches of 512 to 1024 (experiment sae-sweep). Models with small
@@ -297,7 +304,7 @@ def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: A
 
 
 def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a) -> Any:
-    """Applies `change` to the mapped leaves of a tree and `rest` to the others."""
+    """Applies `change` to the leaves whose axis in `axes` is not None, and `rest` to the others."""
 
     def one(axis: int | None, part: Any) -> Any:
         return jax.tree.map(rest if axis is None else change, part)
@@ -306,9 +313,10 @@ def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a)
 
 
 def _data_axes(data: Batch | Source, shared: bool) -> Any:
-    """Returns the vmap axes of a batch or source.
+    """Returns the argument in_axes of vmap for a batch or a source.
 
-    In a source that holds a whole data set, only rows and key have a leading axis S.
+    The leaves of a batch or source have a leading axis S, unless all members share the data. But
+    in a source that holds a whole data set, only rows and key have it.
     """
     if shared or isinstance(data, Batch):
         return None if shared else 0

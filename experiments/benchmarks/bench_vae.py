@@ -47,7 +47,7 @@ def command(
     chunks: int = 6,
     peer_python: str | None = None,
 ) -> None:
-    """Times all programs and writes result.json.
+    """Times the training of a VAE by aejax, a hand-written loop and pythae; writes result.json.
 
     Args:
       out: folder for result.json.
@@ -80,7 +80,10 @@ def pictures() -> np.ndarray:
 
 
 def learner(train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any = None) -> Program:
-    """Returns the timed function of the library, called as a user calls it; MLPs by default."""
+    """Returns a function that trains by aejax, as a user does, and returns images per second.
+
+    Each call of it trains for `chunks` times 100 more steps. The nets are MLPs by default.
+    """
     model = ae.Autoencoder(
         encoder or ae.nets.MLP((WIDTH,)),
         ae.Gaussian(LATENTS),
@@ -105,7 +108,7 @@ def learner(train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any
 
 
 def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Program:
-    """Returns the timed function of the same computation in a hand-written scan over steps.
+    """Returns a function like that of `learner` that trains by a hand-written scan over steps.
 
     If normed is True, a BatchNorm with running averages is applied before each of the two relus.
     """
@@ -179,9 +182,9 @@ def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Program:
 
 @contextlib.contextmanager
 def peer(python: str | None) -> Iterator[dict[str, Program]]:
-    """Starts pythae's trainer in its own process and yields {"pythae": timed function}.
+    """Starts pythae's trainer in its own process, if there is an interpreter for it.
 
-    It yields {} if there is no interpreter for pythae.
+    It yields {"pythae": a function that trains an epoch and returns images per second}, or {}.
     """
     if python is None:
         yield {}
@@ -265,7 +268,7 @@ def shares(images_per_second: float, peak: float) -> dict[str, float]:
 
 
 def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Returns the library's speed divided by each other program's: the median over rounds."""
+    """Returns aejax's speed divided by that of each other program, the median over rounds."""
     own = figures["learner"]
     result = {}
     if "floor" in figures:

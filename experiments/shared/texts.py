@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aejax import evaluation
@@ -89,8 +90,8 @@ def decoded(model: Any, variables: Variables, latents: np.ndarray) -> list[str]:
 
 def path(model: Any, variables: Variables, ends: np.ndarray, points: int = POINTS) -> list[str]:
     """Returns the texts of points on the line between two latents, f[2, L], with both ends."""
-    share = np.linspace(0.0, 1.0, points, dtype=np.float32)
-    return decoded(model, variables, np.asarray(linear(ends[0], ends[1], share)))
+    first, last = jnp.asarray(ends)
+    return decoded(model, variables, np.asarray(linear(first, last, jnp.linspace(0, 1, points))))
 
 
 @functools.partial(jax.jit, static_argnums=0)

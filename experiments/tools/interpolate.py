@@ -23,11 +23,12 @@ from aejax import evaluation
 from aejax.data.text.coding import encode
 from aejax.errors import UserError
 from aejax.files import write_bytes, writing
+from aejax.memory import check_memory, size_of
 from aejax.types import Array, Variables
 from experiments.shared import texts
-from experiments.shared.experiment import named
+from experiments.shared.experiment import recorded_data
 from experiments.shared.paths import linear, spherical
-from experiments.shared.place import Place, say
+from experiments.shared.place import say
 from experiments.tools import picture
 
 NAMED = 11  # a path with more points than this has no labels, for lack of room
@@ -41,8 +42,9 @@ def command(
     member: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
-    """Draws the two paths.
+    """Writes a picture of the straight and the spherical path between two test examples.
 
     Args:
       run_dir: folder of a finished run.
@@ -52,15 +54,15 @@ def command(
       member: index of one of the run's seeds, from 0.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
+      own: the run is your own: follow the paths in its config.json, and prepare missing data.
     """
     if steps < 2:
         raise UserError(f"--steps is {steps}: give 2 or more, since a path includes both ends")
-    experiment = named(run_dir)
-    model, variables, config = ae.load(run_dir, seed=member)
+    model, variables, _ = ae.load(run_dir, seed=member)
     if hasattr(model.likelihood, "coding"):
         _between_texts(run_dir, model, variables, (a, b), steps)
         return
-    test = experiment.data(config, Place(data_dir=data_dir, manual_dir=manual_dir))[2]
+    test = recorded_data(run_dir, data_dir, manual_dir, own)[2]
     for word in (a, b):
         if not word.isdecimal() or int(word) >= len(test):
             raise UserError(
@@ -77,9 +79,13 @@ def command(
             "choose a run whose code of an example is one vector"
         )
 
+    needed = 2 * steps * size_of(jax.tree.map(lambda leaf: leaf[:1], ends.target))
+    check_memory(needed, f"a picture of two paths of {steps} points", "lower --steps")
+
     def paths(variables: Variables) -> Array:
         bound = model.bind(variables)
-        latents = both(*bound.encode(ends), steps)
+        codes = bound.encode(ends)
+        latents = both(codes[0], codes[1], steps)
         return bound.mean(bound.decode(bound.lift(latents), None))
 
     decoded = np.asarray(jax.jit(paths)(variables))
@@ -94,9 +100,9 @@ def _between_texts(
 ) -> None:
     """Prints and writes the texts on the two paths between two texts."""
     likelihood = model.likelihood
-    rows = encode(likelihood.coding, ends, likelihood.length, "cut")
-    codes = evaluation.latents(model, variables, rows)
-    found = texts.decoded(model, variables, np.asarray(both(*jnp.asarray(codes), steps)))
+    rows: Any = encode(likelihood.coding, ends, likelihood.length, "cut")
+    codes = jnp.asarray(evaluation.latents(model, variables, rows))
+    found = texts.decoded(model, variables, np.asarray(both(codes[0], codes[1], steps)))
     lines = [f"from: {ends[0]}", f"to:   {ends[1]}"]
     for i, name in enumerate(("straight", "spherical")):
         lines += ["", f"{name}:", *(f"  {text}" for text in found[i * steps : (i + 1) * steps])]
@@ -116,7 +122,17 @@ def both(first: Array, last: Array, steps: int) -> Array:
 def _draw(
     run_dir: pathlib.Path, numbers: tuple[int, int], ends: np.ndarray, paths: np.ndarray
 ) -> pathlib.Path:
-    """Draws the two paths f[2, T, H, W, C] between the examples f[2, H, W, C] at their ends."""
+    """Writes a picture of the straight and the spherical path between two test examples.
+
+    Args:
+      run_dir: folder of the run, in which the picture is written.
+      numbers: indices of the two test examples.
+      ends: the two examples, f[2, H, W, C].
+      paths: the decoded points of the straight and of the spherical path, f[2, T, H, W, C].
+
+    Returns:
+      The path of the picture.
+    """
     steps = paths.shape[1]
     first, last = (np.broadcast_to(end, (2, 1, *end.shape)) for end in ends)
     share = [f"{t:.1f}" if steps <= NAMED else "" for t in np.linspace(0, 1, steps)]

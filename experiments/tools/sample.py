@@ -20,6 +20,7 @@ import numpy as np
 import aejax as ae
 from aejax.errors import UserError
 from aejax.files import write_bytes
+from aejax.memory import check_memory, size_of
 from aejax.types import Array, Key, Variables
 from experiments.shared import texts
 from experiments.shared.place import say
@@ -36,7 +37,7 @@ def command(
     seed: int = 0,
     context: tuple[float, ...] = (),
 ) -> None:
-    """Draws the samples and writes the files.
+    """Draws samples from a trained model; writes samples.npy and a picture to the run's folder.
 
     Args:
       run_dir: folder of a finished run.
@@ -87,9 +88,11 @@ def draw(
     Raises:
       UserError: if the model was trained with a context of another size.
     """
-    given = jnp.asarray([context] * count, jnp.float32) if context else None
 
-    def means(module: ae.Autoencoder) -> Array:
+    def means(module: ae.Autoencoder, count: int = count) -> Array:
+        given = jnp.tile(jnp.asarray(context, jnp.float32), (count, 1)) if context else None
         return module.mean(module.sample(key, count, given))
 
+    one = jax.eval_shape(lambda variables: means(model.bind(variables), 1), variables)
+    check_memory(count * size_of(one), f"a batch of {count} samples", "lower --count")
     return np.asarray(jax.jit(lambda variables: means(model.bind(variables)))(variables))
