@@ -48,11 +48,16 @@ class NormalisedGaussian(VectorBottleneck):
 
     def _normalised(self, values: Array) -> Array:
         """Normalises values f32[B, L]: each latent gets the mean 0 and the standard deviation 1."""
+        # The averages begin at 0, and are divided by the weight that they have gathered so far.
         centre = self.variable("memory", "centre", jnp.zeros, (self.latents,))
-        variance = self.variable("memory", "variance", jnp.ones, (self.latents,))
-        now = centre.value, variance.value
+        variance = self.variable("memory", "variance", jnp.zeros, (self.latents,))
+        weight = self.variable("memory", "weight", jnp.zeros, ())
         if self.is_mutable_collection("memory") and not self.is_initializing():
             now = jnp.mean(values, axis=0), jnp.var(values, axis=0)
-            centre.value = DECAY * centre.value + (1.0 - DECAY) * now[0]
-            variance.value = DECAY * variance.value + (1.0 - DECAY) * now[1]
+            for kept, new in ((centre, now[0]), (variance, now[1]), (weight, jnp.ones(()))):
+                kept.value = DECAY * kept.value + (1.0 - DECAY) * new
+        else:
+            begun = weight.value > 0
+            whole = jnp.where(begun, weight.value, 1.0)
+            now = centre.value / whole, jnp.where(begun, variance.value / whole, 1.0)
         return (values - now[0][None]) / jnp.sqrt(now[1] + EPSILON)[None]

@@ -13,8 +13,9 @@ change manyfold.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -119,15 +120,15 @@ def recipe(
         raise UserError(f"the recipe has steps = {steps}: give a number of 1 or more, or None")
     rate = training.learning_rate
     rate = default_rate(dictionary.shape) if rate is None else rate
-    # A pre-activation is a sum over D inputs of mean square 1, so with the rate of the weights, a
-    # bias would change it more slowly than they do by a factor of up to sqrt(D).
-    faster = math.sqrt(_size(dictionary.shape)) if "price" in objective else 1.0
     rates: dict[Any, Any] = {
         "threshold": training.adam(THRESHOLD_RATE),
-        "bias": training.adam(faster * rate),
         "rest": training.adam(rate),
     }
-    tx = optax.multi_transform(rates, _labels)
+    if "price" in objective:
+        # A pre-activation is a sum over D inputs of mean square 1, so with the rate of the weights,
+        # a bias would change it more slowly than they do by a factor of up to sqrt(D).
+        rates["bias"] = training.adam(math.sqrt(_size(dictionary.shape)) * rate)
+    tx = optax.multi_transform(rates, functools.partial(_labels, apart=rates.keys()))
     if code.l0 is not None:
         tx = optax.chain(optax.clip_by_global_norm(CLIP), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
@@ -153,10 +154,13 @@ def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
     return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
 
 
-def _labels(params: Any) -> Any:
+def _labels(params: Any, apart: Collection[str]) -> Any:
     """Returns the name of each parameter's optimiser: "threshold", "bias" or "rest".
 
-    "bias" are the biases of the pre-activations, which only the bottleneck has.
+    Args:
+      params: the parameters of the model.
+      apart: the names of the optimisers that there are. "bias" is that of the biases of the
+        pre-activations, which only the bottleneck has; without it they belong to "rest".
     """
 
     def label(path: Any, _: Any) -> str:
@@ -164,6 +168,7 @@ def _labels(params: Any) -> Any:
         if "threshold" in name:
             return "threshold"
         inside = "bottleneck" in jax.tree_util.keystr(path[:1])
-        return "bias" if inside and ("bias" in name or "b_mag" in name) else "rest"
+        biases = inside and ("bias" in name or "b_mag" in name)
+        return "bias" if biases and "bias" in apart else "rest"
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -157,7 +157,7 @@ def encode(
     texts: Sequence[str],
     length: int,
     long: Literal["cut", "refuse"] = "refuse",
-    what: str = "text",
+    where: str = "",
 ) -> np.ndarray:
     """Encodes texts as rows of token ids, i32[N, length]: tokens, the end, and padding.
 
@@ -167,13 +167,13 @@ def encode(
       length: the number of ids of a row, which includes the end.
       long: what happens to texts of more tokens than a row has: "cut" keeps the first ones and
         ends the text there, and prints how many were cut; "refuse" raises an error.
-      what: the word for a text in messages.
+      where: the words in messages for where the texts are, such as " of brown/train".
 
     Raises:
       UserError: if a text is empty, or too long and to be refused; the message names its row.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"the {what}s are not a list of strings: give a list of str, one a {what}")
+        raise UserError(f"the texts{where} are not a list of strings: give one string for each")
     if long not in ("cut", "refuse"):
         raise UserError(f"long is {long!r}: give 'cut' or 'refuse'")
     rows = np.zeros((len(texts), length), np.int32)
@@ -181,17 +181,18 @@ def encode(
     for i, text in enumerate(texts):
         ids = coding.ids(text)
         if not ids:
-            raise UserError(f"{what} {i} is empty: leave it out, or add words to it")
+            raise UserError(f"text {i}{where} is empty: leave it out, or add words to it")
         if len(ids) >= length:
             if long == "refuse":
                 raise UserError(
-                    f"{what} {i} has {len(ids)} tokens, but a row has room for {length - 1} and "
-                    "the end: give a larger length, or long='cut'"
+                    f"text {i}{where} has {len(ids)} tokens, but a row has room for {length - 1} "
+                    "and the end: give a larger length, or long='cut'"
                 )
             ids, cut = ids[: length - 1], cut + 1
         rows[i, : len(ids) + 1] = [*ids, END]
     if cut:
-        print(f"{cut:,} of {len(texts):,} {what}s are cut to {length - 1} tokens", file=sys.stderr)
+        said = f"{cut:,} of {len(texts):,} texts{where} are cut to {length - 1} tokens"
+        print(said, file=sys.stderr)
     return rows
 
 
