@@ -121,8 +121,9 @@ def _parsed(function: Any, **how: Any) -> Any:
     except SystemExit as exit:
         if not exit.code:
             raise
-        # The message stands in a box, whose lines end where the terminal does.
-        lines = [re.sub("[^ -~]+", " ", line).strip(" -") for line in said.getvalue().splitlines()]
+        # The message stands in a box, perhaps coloured, whose lines end where the terminal does.
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+        lines = [re.sub("[^ -~]+", " ", line).strip() for line in plain.splitlines()]
         words = " ".join(" ".join(lines).split()).removeprefix("Parsing error ")
         raise UserError(words if len(words) < LONGEST else f"{words[:LONGEST]}...") from None
 
