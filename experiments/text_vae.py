@@ -251,7 +251,17 @@ WORDNET = Config(
     tested=1_000,
 )
 SMALL = dataclasses.replace(
-    WORDNET, net="gru", vocabulary=4_000, steps=3_000, batch=32, learning_rate=3e-3, tested=500
+    WORDNET,
+    net="gru",
+    vocabulary=2_000,
+    length=16,
+    width=64,
+    latents=16,
+    steps=1_000,
+    batch=32,
+    learning_rate=3e-3,
+    tested=200,
+    samples=100,
 )
 
 EXPERIMENT = Experiment(

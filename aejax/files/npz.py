@@ -78,7 +78,7 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(f"it holds an array of {dtype}")
     held = math.prod(shape) * dtype.itemsize
     if held != size - header:
-        raise ValueError(f"it has an array {dtype}{list(shape)}, but {size - header:,} bytes of it")
+        raise ValueError(f"it declares {dtype}{list(shape)}, but has {size - header:,} bytes of it")
     array = np.empty(shape, dtype, order="F" if fortran else "C")
     # numpy cannot view an array of size 0 as bytes.
     rest = memoryview(array.reshape(-1, order="A").view(np.uint8).data) if held else memoryview(b"")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,9 @@ def sparse(features: Features, latents: int = 512, k: int = 8, steps: int = 1_00
     return Detector(fit, residual, given={"features": features.arrays})
 
 
-def sparse_sweep(features: Features, k: Sequence[int], latents: int = 512, steps: int = 1_000):
+def sparse_sweep(
+    features: Features, k: Sequence[int], latents: int = 512, steps: int = 1_000
+) -> Callable[[Key, np.ndarray], list[dict[str, Any]]]:
     """Returns the function (key, good pictures) -> the states of `sparse` for several k.
 
     The dictionaries are trained together in one program on the same batches.

@@ -16,13 +16,14 @@ from aejax.bottlenecks import sparse
 from aejax.files import json_fields
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
-ACRONYMS += ("mcc", "mmcs", "f1", "fvu")
+ACRONYMS += ("mcc", "mmcs", "f1", "fvu", "aupr", "aupro", "bleu")
 # The spelling of words that are not written in lower case: acronyms, and names of sparse codes,
 # such as TopK for topk.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name not in ("Rows", "Sparse")
 }
 SPELLINGS |= {"april": "April", "matryoshka": "Matryoshka", "auxk": "AuxK"}
+SPELLINGS |= {"f1max": "F1max", "padim": "PaDiM", "patchcore": "PatchCore"}
 # Explanations of results whose names appear elsewhere on the page with another meaning.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",

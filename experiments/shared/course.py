@@ -8,14 +8,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 import aejax as ae
+from aejax import evaluation
 from aejax.errors import UserError
 from aejax.files import json_fields
 from aejax.runs.folder import ENVIRONMENT, read_environment
 from aejax.runs.leaves import params_sha256
-from experiments.shared.experiment import Experiment, Members
+from experiments.shared.experiment import Experiment, Members, Splits
 from experiments.shared.numbers import check
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
@@ -79,7 +81,9 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
             run.environment(**facts)
             say(f"{experiment.name}: {label}, seeds {config.seeds}, steps {own.steps:,}")
             trained[label] = train(run, job, own, splits, mesh, experiment.rules)
-        result = _finish(runs[0], trained, experiment.figures(config, trained, splits))
+        values = experiment.figures(config, trained, splits)
+        _store(experiment, config, trained, splits, out)
+        result = _finish(runs[0], trained, values)
         report_if_possible(experiment, config, out, splits)
     say(f"{out}:\n{show(result)}")
     return result
@@ -113,6 +117,19 @@ def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[st
         result |= summary({"steps_per_second": own.steps_per_second})
     hashes = {label: params_sha256(done.state.params) for label, done in trained.items()}
     return run.finish({**result, "parts_sha256": hashes}, own.state)
+
+
+def _store(
+    experiment: Experiment, config: Any, trained: Members, splits: Splits, out: pathlib.Path
+) -> None:
+    """Writes the further files of a run, if the experiment has any."""
+    if experiment.store is None or jax.process_index() != 0:
+        return
+    models = {
+        name: (done.job.model, next(evaluation.each(done.variables, done.seeds)))
+        for name, done in trained.items()
+    }
+    experiment.store(config, models, splits, out)
 
 
 def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:

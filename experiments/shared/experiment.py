@@ -72,6 +72,9 @@ class Experiment(NamedTuple):
     # config -> how a decoder's output is played: the `Mel` of its spectrograms or a rate in hertz;
     # None: it is not a sound
     sound: Callable[[Any], Any] = lambda config: None
+    # (config, models of the first seed, splits, folder of the run) -> None: writes further files,
+    # such as what tools read besides the checkpoints; None: there are none
+    store: Callable[[Any, Models, Splits, pathlib.Path], None] | None = None
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
 
 

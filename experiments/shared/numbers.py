@@ -34,6 +34,7 @@ class Limits(NamedTuple):
 
 USUAL = Limits()  # the range of a number whose annotation states none
 Count = Annotated[int, Limits(1)]  # an integer of 1 or more
+Share = Annotated[float, Limits(0.0, 1.0)]  # a number from 0 to 1
 Signed = Annotated[float, Limits(-math.inf)]  # a finite number of any sign
 
 

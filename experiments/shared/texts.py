@@ -1,4 +1,4 @@
-"""What is drawn from a model of texts, and measured of it."""
+"""Draws texts from trained models of texts, and measures them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PATHS, POINTS = 30, 7  # the number of interpolations, and of texts of each
 
 
 class Judge(NamedTuple):
-    """What samples are compared with, which is no part of any model."""
+    """An n-gram model that judges samples, and its perplexity of real texts."""
 
     model: NGram  # an n-gram model of held-out texts
     real: float  # its perplexity of texts that it has not seen
 
 
 def judge(splits: Sequence[Split], order: int = 3) -> Judge:
-    """Returns an n-gram model of the words of validation and test, and its score of train."""
+    """Returns an n-gram model of the words of validation and test, and its perplexity of train."""
     train, validation, test = splits
     seen = [*words(contents(validation)), *words(contents(test))]
     model = NGram(seen, order)

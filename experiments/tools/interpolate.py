@@ -54,7 +54,7 @@ def command(
       member: index of one of the run's seeds, from 0.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
-      own: the run is your own: follow the paths in its config.json, and prepare missing data.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     if steps < 2:
         raise UserError(f"--steps is {steps}: give 2 or more, since a path includes both ends")

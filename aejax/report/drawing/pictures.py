@@ -81,3 +81,8 @@ def signed(values: np.ndarray) -> np.ndarray:
         return 0.5 + 0.5 * share
     zero, above, below = (np.array(colour) for colour in (ZERO, ABOVE, BELOW))
     return zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)
+
+
+def in_colour(pictures: np.ndarray) -> np.ndarray:
+    """Returns grey or colour pictures f[..., H, W, C] with three channels, f[..., H, W, 3]."""
+    return np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures
