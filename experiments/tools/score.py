@@ -141,7 +141,7 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
             f"{run_dir} has no {parts.FITTED}, because the run is not finished: start its command "
             "again"
         )
-    arrays = npz.load(run_dir / parts.FITTED)[0]
+    arrays = npz.load(run_dir / parts.FITTED, {})[0]
     known = sorted({key.split("/")[0] for key in arrays if "/" in key})
     if name not in known:
         raise UserError(
