@@ -124,8 +124,12 @@ def _parsed(function: Any, **how: Any) -> Any:
         # The message stands in a box, perhaps coloured, whose lines end where the terminal does.
         plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
         lines = [re.sub("[^ -~]+", " ", line).strip() for line in plain.splitlines()]
-        words = " ".join(" ".join(lines).split()).removeprefix("Parsing error ")
-        raise UserError(words if len(words) < LONGEST else f"{words[:LONGEST]}...") from None
+        words = " ".join(" ".join(lines).split())
+        for title in ("Parsing error ", "Value error ", "Unrecognized options "):
+            words = words.removeprefix(title)
+        words = re.sub(" Argument helptext: .*?(?= For full helptext)", "", words)
+        words, _, advice = words.partition(" For full helptext, ")
+        raise UserError(f"{words[:LONGEST]}; {advice or '--help lists all flags'}") from None
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
