@@ -1,7 +1,7 @@
-"""A transformer's block, which adds self-attention and a dense net, and features of positions.
+"""The block of a transformer, and features of the positions on a grid.
 
-Priors over codes, the nets of tokens, and others share it. A block may read further vectors
-beside the positions themselves (`given`), such as a latent's; every position sees all of these.
+The prior over codes and the nets of texts use both. Besides the positions, a block may read further
+vectors (`given`), such as vectors made from a latent; every position reads all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Cache = tuple[Array, Array]  # keys and values of all places, f32[B, P + N, head
 
 
 def causal(count: int) -> Array:
-    """Returns which places each of `count` places reads, itself and those before, f32[1, N, N]."""
+    """Returns a mask f32[1, N, N], N = count: 1 where a position reads itself or an earlier one."""
     return jnp.tril(jnp.ones((1, count, count)))
 
 
@@ -36,7 +36,7 @@ class Block(nn.Module):
     heads: int
 
     def setup(self) -> None:
-        """Declares the layers; `given` has parameters only if the block is given vectors."""
+        """Declares the layers; `given` has no parameters if the block is never given vectors."""
         self.norms = [nn.LayerNorm(), nn.LayerNorm()]
         self.query, self.key, self.value, self.output = (nn.Dense(self.width) for _ in range(4))
         self.up, self.down = nn.Dense(4 * self.width), nn.Dense(self.width)
@@ -58,7 +58,7 @@ class Block(nn.Module):
         return self._rest(values, _attend(query, key, value, seen))
 
     def cache(self, size: int, count: int, given: Array | None = None) -> Cache:
-        """Returns the cache for `count` positions of `size` examples, of which none is known."""
+        """Returns the cache before the first of `count` positions, for `size` examples."""
         empty = jnp.zeros((size, count, self.heads, self.width // self.heads))
         if given is None:
             return empty, empty
@@ -87,7 +87,7 @@ class Block(nn.Module):
         return self._rest(values, _attend(query, keys, whole, seen)), (keys, whole)
 
     def _given(self, given: Array) -> tuple[Array, Array]:
-        """Returns keys and values of the given vectors, f32[B, P, heads, D] each."""
+        """Returns the keys and the values of the given vectors, f32[B, P, heads, D] each."""
         shape = (*given.shape[:2], 2, self.heads, self.width // self.heads)
         both = self.given(given).reshape(shape)
         return both[:, :, 0], both[:, :, 1]
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 def _attend(query: Array, key: Array, value: Array, seen: Array) -> Array:
-    """Computes attention f32[B, M, heads, D]; query i reads the places j where seen is not 0."""
+    """Computes attention f32[B, M, heads, D]; query i reads key j where seen[:, i, j] > 0."""
     weights = jnp.einsum("bmhd,bnhd->bhmn", query, key) * np.float32(query.shape[-1] ** -0.5)
     # This is finite, so that an example without anything to read gives no NaN.
     weights = jnp.where(seen[:, None] > 0, weights, jnp.finfo(weights.dtype).min)
@@ -112,9 +112,10 @@ def _attend(query: Array, key: Array, value: Array, seen: Array) -> Array:
 
 
 def waves(places: Sequence[Sequence[int]] | np.ndarray) -> Array:
-    """Returns features of places on a grid, f32[N, axes * 2 WAVES], from i[N, axes].
+    """Returns the features of positions on a grid, f32[N, axes * 2 WAVES].
 
-    They do not depend on how many places there are.
+    The features are sines and cosines of a position's indices, i[N, axes], and do not depend on the
+    number of positions.
     """
     places = np.asarray(places)
     rates = np.pi * np.exp2(-np.arange(WAVES))

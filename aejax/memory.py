@@ -19,7 +19,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def host_memory() -> int:
-    """Returns the bytes of memory that this process may use, as the system or a container says."""
+    """Returns how many bytes of memory the system and a container let this process use."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in LIMITS:
         try:

@@ -28,14 +28,17 @@ import optax
 import aejax as ae
 from aejax import evaluation
 from aejax.data import Split
+from aejax.data.data_dir import check_trusted
+from aejax.data.text import NAMED
 from aejax.data.text.coding import Kind
 from aejax.objective import cyclical
 from aejax.report import Section, Table
 from aejax.types import Objective, Variables
 from experiments.shared import texts, variational
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED
 
 WITHOUT, PLAIN = "no-latents", "plain"
@@ -47,29 +50,30 @@ SHOWN = 10  # the number of samples and reconstructions on the page
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 32  # texts in a batch
-    chunk: int = 250  # steps in one compiled call
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 32  # texts in a batch
+    chunk: Count = 250  # steps in one compiled call
     corpus: str = "topics"  # topics, wordnet, brown, bible, a folder of texts, or JSON lines
     coding: Kind = "words"  # what a token is
-    vocabulary: int = 2_000  # largest number of token ids
-    length: int = 24  # largest number of tokens of a text, with its end; longer ones are left out
+    vocabulary: Count = 2_000  # largest number of token ids
+    length: Count = 24  # largest number of tokens of a text, with its end; longer ones are left out
     texts: int = 0  # number of train texts, from the first one; 0: all
     net: Literal["gru", "transformer"] = "gru"  # nets of encoder and decoder
-    width: int = 64  # features of a token
-    layers: int = 2  # blocks of each transformer
-    latents: int = 16  # number of latents
-    prefix: int = 2  # vectors that the decoder reads from the latents
+    width: Count = 64  # features of a token
+    layers: Count = 2  # blocks of each transformer
+    latents: Count = 16  # number of latents
+    prefix: Count = 2  # vectors that the decoder reads from the latents
     nats: float = 4.0  # KL in nats that free bits do not penalise, and least distance of means
     learning_rate: float = 3e-3  # learning rate of Adam
-    nll_draws: int = 50  # samples of the importance-weighted NLL
-    tested: int = 500  # number of test texts to evaluate, starting with the first
-    samples: int = 200  # number of drawn texts
+    nll_draws: Count = 50  # samples of the importance-weighted NLL
+    tested: Count = 500  # number of test texts to evaluate, starting with the first
+    samples: Count = 200  # number of drawn texts
     only: tuple[str, ...] = ()  # names of the models to train; all by default
 
 
 def data(config: Config, place: Place) -> Splits:
     """Returns train, validation and test texts as rows of token ids."""
+    check_trusted(config.corpus, place.prepared_only and config.corpus not in NAMED)
     corpus = ae.data.texts(config.corpus, data_dir=place.data_dir, manual_dir=place.manual_dir)
     train, validation, test = ae.data.tokens(
         corpus, config.coding, size=config.vocabulary, length=config.length
@@ -83,7 +87,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     Raises:
       UserError: if a number is out of range, or a name of `only` is unknown.
     """
-    check(config, "width", "layers", "latents", "prefix", "nll_draws", "tested", "samples")
     half = max(config.steps // 2, 1)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
     changed: dict[str, dict[str, Any]] = {
@@ -248,7 +251,17 @@ WORDNET = Config(
     tested=1_000,
 )
 SMALL = dataclasses.replace(
-    WORDNET, net="gru", vocabulary=4_000, steps=3_000, batch=32, learning_rate=3e-3, tested=500
+    WORDNET,
+    net="gru",
+    vocabulary=2_000,
+    length=16,
+    width=64,
+    latents=16,
+    steps=1_000,
+    batch=32,
+    learning_rate=3e-3,
+    tested=200,
+    samples=100,
 )
 
 EXPERIMENT = Experiment(

@@ -189,9 +189,6 @@ LIKELIHOODS = {
         range(4),
         exact=False,
     ),
-    "Text-GRU": Explained(
-        ae.likelihoods.Text(Words(("a",)), ae.nets.CausalGRU(4), length=4), TEXTS, range(4), False
-    ),
     "Wave": Explained(
         ae.likelihoods.Wave(
             ae.likelihoods.LogisticMixture(2, levels=5),

@@ -18,9 +18,10 @@ EPSILON = 1e-5
 class NormalisedGaussian(VectorBottleneck):
     """A `Gaussian` whose means pass through batch normalisation (BN-VAE, Zhu et al. 2020).
 
-    In every latent the means of a training batch have the mean `shift` and the standard deviation
-    `gamma`. The mean KL from a standard normal prior is therefore at least latents * gamma^2 / 2
-    nats. In evaluation the statistics are running averages over the training steps.
+    In every latent the means of a training batch have the mean `shift`, a parameter, and the
+    standard deviation `gamma`. The mean KL from a standard normal prior is therefore at least
+    latents * gamma^2 / 2 nats. In evaluation the statistics are running averages over the training
+    steps.
 
     Attributes:
       latents: the number of latents.
@@ -46,12 +47,17 @@ class NormalisedGaussian(VectorBottleneck):
         return drawn(jnp.concatenate([mean, log_std], axis=-1), key)
 
     def _normalised(self, values: Array) -> Array:
-        """Subtracts the mean of f32[B, L], and divides by the standard deviation."""
+        """Normalises values f32[B, L]: each latent gets the mean 0 and the standard deviation 1."""
+        # The averages begin at 0, and are divided by the weight that they have gathered so far.
         centre = self.variable("memory", "centre", jnp.zeros, (self.latents,))
-        variance = self.variable("memory", "variance", jnp.ones, (self.latents,))
-        now = centre.value, variance.value
+        variance = self.variable("memory", "variance", jnp.zeros, (self.latents,))
+        weight = self.variable("memory", "weight", jnp.zeros, ())
         if self.is_mutable_collection("memory") and not self.is_initializing():
             now = jnp.mean(values, axis=0), jnp.var(values, axis=0)
-            centre.value = DECAY * centre.value + (1.0 - DECAY) * now[0]
-            variance.value = DECAY * variance.value + (1.0 - DECAY) * now[1]
+            for kept, new in ((centre, now[0]), (variance, now[1]), (weight, jnp.ones(()))):
+                kept.value = DECAY * kept.value + (1.0 - DECAY) * new
+        else:
+            begun = weight.value > 0
+            whole = jnp.where(begun, weight.value, 1.0)
+            now = centre.value / whole, jnp.where(begun, variance.value / whole, 1.0)
         return (values - now[0][None]) / jnp.sqrt(now[1] + EPSILON)[None]

@@ -205,7 +205,7 @@ class Missing:
     fill: float = 0.0  # NaN leaves the choice to `nets.Standardised`, which reads NaN as the mean
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of floats."""
+        """Returns a batch without NaN: x has `fill` in its place, the target 0 and the mask 0."""
         missing = jnp.isnan(batch.target)
         mask = jnp.where(missing, 0.0, 1.0 if batch.mask is None else batch.mask)
         return batch._replace(

@@ -135,7 +135,7 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
 
 
 def _array_of(name: str, values: Any) -> np.ndarray:
-    """Returns values as an array, masked if they are; raises UserError if they are no array."""
+    """Converts values to an array, which stays masked if it is; raises UserError if it cannot."""
     if isinstance(values, Mapping):
         raise UserError(
             f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
@@ -225,7 +225,7 @@ def channels_last(x: np.ndarray, channels: str) -> np.ndarray:
     if channels_first(x.shape):
         raise UserError(
             f"x has shape {x.shape}, which looks like pictures with the {x.shape[1]} channels "
-            'first: give channels="first", which turns them to [N, H, W, C]'
+            'first: give channels="first", which makes them [N, H, W, C]'
         )
     return x
 

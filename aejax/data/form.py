@@ -105,7 +105,7 @@ class Form:
             raise UserError(
                 f"the context has the arrays {have}, but train has {need}: give these"
                 if wanted != [None]
-                else "the context is to be one array of values, as it was in train"
+                else "the context must be one array of values, as in train: give it without names"
             )
         lengths = {len(values) for values in found.values()}
         if len(lengths) > 1:

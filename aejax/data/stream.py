@@ -14,7 +14,7 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +45,7 @@ class Stream:
       seed: the seed of the noise that preparing a batch may draw.
       field: the name of the array that becomes x, where an example is a mapping.
       scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
+      changes: changes of each batch, as for `ae.data.changed`, such as ae.data.changes.Missing().
 
     Raises:
       UserError: if `make` is not a function, or if `length` or `size` is below 1; while reading, if
@@ -59,6 +60,7 @@ class Stream:
         seed: int = 0,
         field: str = "x",
         scale: float | None = None,
+        changes: Sequence[Any] = (),
     ):
         if not callable(make):
             raise UserError(
@@ -78,7 +80,7 @@ class Stream:
                 f"{field!r}: give the name of the one that becomes x as field"
             )
         x = channels_last(first[field][None], "last")
-        self.prepare = Prepare(field=field, scale=scale_of(x, scale))
+        self.prepare = Prepare(field=field, scale=scale_of(x, scale), changes=tuple(changes))
         self._examples: Iterator[dict[str, np.ndarray]] | None = None
         self._position = 0  # the number of batches that were read
         self._told = False  # whether a message said that a pass has more examples
@@ -95,7 +97,7 @@ class Stream:
         return math.ceil(epochs * self.length / self.size)
 
     def epoch(self, step: int) -> float:
-        """Returns the number of passes after `step` training steps."""
+        """Returns the number of passes through the examples in `step` training steps."""
         return step * self.size / self.length
 
     def __getitem__(self, t: int) -> Batch:

@@ -111,6 +111,7 @@ def _layer(layers: int, size: int, what: str) -> np.ndarray:
     """
     if layers < 1 or size % layers:
         raise UserError(
-            f"{size} {what} cannot be divided evenly over {layers} layers: give a multiple"
+            f"{size} {what} cannot be divided evenly over {layers} layers: give a multiple of "
+            "the number of layers"
         )
     return np.repeat(np.arange(layers), size // layers)

@@ -207,12 +207,14 @@ def transcoder(
 ) -> Recipe:
     """Returns the recipe of a JumpReLU transcoder (Dunefsky et al. 2024).
 
-    It encodes one layer and explains another; it is trained on batches `Batch(x, target)`.
+    It encodes one layer and explains another; it is trained on batches `Batch(x, target)`. Its
+    atoms start at norm 0.1: unlike those of an autoencoder they have no relation to the encoder, so
+    that with larger ones the first thing to be learned is to be silent, and many latents die.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("transcoder", losses.l0, l0, weight))
     code = _jumping(latents, l0, training)
-    return recipe(code, Dictionary(event, norm=1.0), objective, training, [])
+    return recipe(code, Dictionary(event), objective, training, [])
 
 
 def skip_transcoder(
@@ -225,11 +227,11 @@ def skip_transcoder(
 ) -> Recipe:
     """Returns the recipe of a transcoder plus a linear map from the input (Paulo et al. 2025).
 
-    It is trained on batches `Batch(x, target, context=x)`.
+    It is trained on batches `Batch(x, target, context=x)`. Its atoms start as a transcoder's.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("skip_transcoder", losses.l0, l0, weight))
-    dictionary = Dictionary(event, norm=1.0, skip=Scale())
+    dictionary = Dictionary(event, skip=Scale())
     return recipe(_jumping(latents, l0, training), dictionary, objective, training, [])
 
 

@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What a threshold would do in production."""
+    """How many parts a threshold would judge wrongly in production."""
 
     threshold: float
     false_alarms: float  # good parts that are called anomalous, in a thousand good parts
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """N scored items, of which n have the largest scores of a tie, from the highest score down."""
+    """N items in the order of their scores, the highest first; there are n different scores."""
 
     order: np.ndarray  # i[N], the indices of the items
     positive: np.ndarray  # f64[N], the weight of an item among positives; 0 for negatives
@@ -123,7 +123,7 @@ def image_measures(
       seed: the seed of the bootstrap.
 
     Raises:
-      UserError: as `auroc`.
+      UserError: in the cases that `auroc` names.
     """
     ranked = _ranked(scores, anomalous)
     measures = {"auroc": _area, "aupr": _precision_area, "f1max": _best_f1}
@@ -151,7 +151,7 @@ def pixel_measures(
       seed: the seed of the bootstrap.
 
     Raises:
-      UserError: as `pixel_auroc`.
+      UserError: in the cases that `pixel_auroc` names.
     """
     for limit in limits:
         _check_share("limit", limit)
@@ -168,7 +168,7 @@ def pixel_measures(
 
 
 def threshold(good: np.ndarray, false_alarms: float = 0.01) -> float:
-    """Returns the threshold above which a new good part's score lies with probability <= a share.
+    """Returns a threshold that a new good part's score exceeds with at most a given probability.
 
     It is the score of rank ceil((N + 1) (1 - share)) among held-out good parts. The promise holds
     for parts that were drawn like these, on average over draws (Vovk et al. 2005, proposition 4.1),
@@ -217,7 +217,7 @@ def nearest_to(scores: np.ndarray, limit: float, count: int) -> np.ndarray:
 
 
 def _ranked(scores: np.ndarray, anomalous: np.ndarray, weight: np.ndarray | None = None) -> Ranked:
-    """Sorts items; `weight` f[N] is that of positives, by default 1."""
+    """Sorts items by score; `weight` f[N] is the weight of an item if it is positive (None: 1)."""
     scores, anomalous = _finite(scores), np.asarray(anomalous, bool).reshape(-1)
     if scores.shape != anomalous.shape:
         raise UserError(
@@ -307,7 +307,7 @@ def _bootstrapped(
     draws: int,
     seed: int,
 ) -> dict[str, Interval]:
-    """Applies a measure to all pictures, and to draws of them; a weight counts the copies."""
+    """Returns a measure's results on all pictures, with intervals over bootstrap draws of them."""
     values = measure(None)
     if not draws:
         return {name: Interval(value, value, value) for name, value in values.items()}

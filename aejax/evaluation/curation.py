@@ -1,4 +1,4 @@
-"""What codes say of a data set: suspects of wrong labels, near duplicates, and clusters.
+"""Finds probably wrong labels, near duplicates and clusters in a data set, from its codes.
 
     suspects = label_suspects(codes, labels)           # suspects.order lists the worst first
     pairs = near_duplicates(pictures, codes)           # also between splits that were joined
@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
 
 
 def neighbours(codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the nearest other examples of each by L2 distance.
+    """Finds for each example the nearest other examples by L2 distance.
 
     Args:
       codes: f[N, D].
@@ -104,7 +104,7 @@ def label_suspects(codes: np.ndarray, labels: np.ndarray, count: int = 20) -> Su
 
 
 def suspects_of(probability: np.ndarray, labels: np.ndarray) -> Suspects:
-    """Returns suspects by a classifier's probabilities f[N, classes] of examples it did not see."""
+    """Judges labels by the probabilities f[N, classes] of a classifier not trained on them."""
     rows = np.arange(len(labels))
     own = probability[rows, labels]
     others = probability.copy()
@@ -142,7 +142,7 @@ def near_duplicates(
     pairs = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.reshape(-1)], axis=1)
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     similarity = np.concatenate(
-        [_aligned(pictures, *pairs[rows].T, shift) for rows in _blocks(len(pairs))]
+        [_aligned(pictures, pairs[rows, 0], pairs[rows, 1], shift) for rows in _blocks(len(pairs))]
     )
     order = np.flatnonzero(similarity >= least)
     order = order[np.argsort(-similarity[order], kind="stable")]
@@ -150,7 +150,7 @@ def near_duplicates(
 
 
 def _aligned(pictures: np.ndarray, first: np.ndarray, second: np.ndarray, shift: int) -> np.ndarray:
-    """Returns the largest correlation of pairs of pictures over all shifts, f64[P]."""
+    """Returns the largest correlation of each pair of pictures over all shifts, f64[P]."""
     a, b = pictures[first].astype(np.float32), pictures[second].astype(np.float32)
     best = np.full(len(a), -1.0)
     for down in range(-shift, shift + 1):

@@ -1,4 +1,4 @@
-"""A language model of n-grams, which is no part of any system that it judges.
+"""A language model of n-grams, which judges the texts of other models.
 
 judge = NGram(held_out, 3)
 judge.perplexity(samples)
@@ -17,7 +17,9 @@ START, END = "<start>", "<end>"
 
 
 class NGram:
-    """Interpolated Kneser-Ney smoothing with one discount (Kneser and Ney 1995; Chen and Goodman).
+    """A language model of n-grams by interpolated Kneser-Ney smoothing with one discount.
+
+    See Kneser and Ney 1995, and Chen and Goodman 1999.
 
     The highest order counts n-grams, and each lower one counts in how many different contexts an
     n-gram occurs. The lowest order is interpolated with equal probabilities of all known tokens and
@@ -57,7 +59,7 @@ class NGram:
             counts = collections.Counter(gram[1:] for gram in counts) if n > 1 else counts
 
     def prob(self, context: Sequence[Hashable], token: Hashable) -> float:
-        """Computes the probability of a token after a context, of which the last n - 1 count."""
+        """Computes the probability of a token after the last `order` - 1 tokens of a context."""
         context = tuple(context)[max(len(context) - self.order + 1, 0) :]
         token = token if token in self.known else None
         found = 1.0 / (len(self.known) + 1)

@@ -70,7 +70,9 @@ def self_bleu(texts: Sequence[Tokens], order: int = 4, most: int = 200) -> float
     """
     texts = texts[:most]
     if len(texts) < 2:
-        raise UserError(f"self_bleu compares texts with each other, but was given {len(texts)}")
+        raise UserError(
+            f"self_bleu compares texts with each other, but was given {len(texts)}: give 2 or more"
+        )
     scores = []
     for i, text in enumerate(texts):
         others = [*texts[:i], *texts[i + 1 :]]

@@ -113,4 +113,4 @@ def read_bytes(
 def file_sha256(path: pathlib.Path, within: pathlib.Path | None = None) -> str:
     """Returns the sha256 of a regular file's bytes as hexadecimal digits."""
     with open_file(path, within) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

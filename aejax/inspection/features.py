@@ -25,7 +25,7 @@ from aejax.types import Array, Batch, Variables
 
 
 def patches(side: int = 8, stride: int = 4, centred: bool = False) -> Features:
-    """Returns the pixels of patches, D = side * side * channels.
+    """Returns as features the pixels of patches, D = side * side * channels.
 
     Args:
       side: the height and width of a patch.
@@ -53,7 +53,7 @@ def patches(side: int = 8, stride: int = 4, centred: bool = False) -> Features:
 
 
 def encoded(model: Any, variables: Variables) -> Features:
-    """Returns what a trained model's encoder computes; it must end in maps [B, h, w, D]."""
+    """Returns as features a trained model's encoder, whose output must be maps [B, h, w, D]."""
 
     def apply(variables: Any, pictures: Array) -> Array:
         found = model.apply(variables, Batch(pictures, pictures), method=model.features)
@@ -108,7 +108,7 @@ def onnx(path: str | os.PathLike) -> Features:
 
 
 def pooled(features: Features, side: int = 3) -> Features:
-    """Returns the mean of features over side x side neighbours, which also moves their context."""
+    """Returns features averaged over side x side neighbouring places."""
 
     def averaged(arrays: Any, pictures: Array) -> Array:
         found = features.apply(arrays, pictures)
@@ -121,7 +121,7 @@ def pooled(features: Features, side: int = 3) -> Features:
 
 
 def joined(*features: Features) -> Features:
-    """Returns several features side by side, on the grid of the first."""
+    """Returns several features concatenated, after resizing all to the grid of the first."""
 
     def together(arrays: Any, pictures: Array) -> Array:
         found = [f.apply(a, pictures) for f, a in zip(features, arrays, strict=True)]

@@ -26,7 +26,7 @@ def _nothing(key: Key, good: np.ndarray) -> State:
 
 
 def _error(model: Any) -> Callable[[State, Array], Array]:
-    """Returns the map of squared errors of the reconstruction without noise."""
+    """Returns a function to maps of the squared error of reconstructions without noise."""
 
     def error(state: State, pictures: Array) -> Array:
         bound = model.bind(state["variables"])

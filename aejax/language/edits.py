@@ -106,8 +106,9 @@ def _wide(vector: Array, value: Array) -> Array:
     whole = given.ndim == value.ndim == 3 and given.shape[2] == value.shape[2]
     if not whole or given.shape[0] not in (1, value.shape[0]) or given.shape[1] != 1:
         raise UserError(
-            f"its vector has shape {vector.shape}, but the values have shape {value.shape}: give "
-            f"a vector of {value.shape[-1]} numbers, or one for each text, f[B, 1, D]"
+            f"a vector of shape {vector.shape} was given, but the values have shape "
+            f"{value.shape}: give a vector of {value.shape[-1]} numbers, or one for each text, "
+            "f[B, 1, D]"
         )
     return given
 

@@ -87,7 +87,7 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
         check_regular(path)
         reader = gguf.GGUFReader(path)
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
+        raise UserError(f"there is no file {path}: check the path") from error
     except MALFORMED as error:
         if "GGMLQuantizationType" in str(error):
             raise UserError(

@@ -108,7 +108,9 @@ class Text(Likelihood):
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         each = chosen - jax.nn.logsumexp(logits, axis=-1)
         # Behind the end of a text there is padding, with probability 1.
-        ended = jnp.cumsum(target == END, axis=1) - (target == END) > 0
+        is_end = target == END
+        end = jnp.where(jnp.any(is_end, axis=1), jnp.argmax(is_end, axis=1), target.shape[1])
+        ended = jnp.arange(target.shape[1])[None] > end[:, None]
         each = jnp.where(ended, jnp.where(target == PAD, 0.0, -jnp.inf), each)
         if mask is None:
             return jnp.sum(each, axis=1)
@@ -175,7 +177,7 @@ class Text(Likelihood):
         return prediction if self.prefix else None
 
     def _outputs(self, hidden: Array) -> Array:
-        """Returns logits f32[..., size]; padding has none, since the end comes before it."""
+        """Returns logits f32[..., size]; that of padding is -inf, since the end comes before it."""
         logits = self.output(hidden)
         places = jnp.broadcast_to(jnp.arange(self.coding.size), logits.shape)
         return jnp.where(places == PAD, -jnp.inf, logits)

@@ -77,11 +77,11 @@ def bag_of_words(part: str = "words") -> Term:
 
 
 def mean_distance(least: float) -> Term:
-    """Returns the term max(0, least - mean_B ||mean - mean_B mean||^2 / 2), repeated, f32[B].
+    """Returns the term max(0, least - mean_B ||mean - mean_B mean||^2 / 2), f32[B].
 
-    It keeps the means of the posteriors apart: half their mean squared distance from their centre
-    is a lower bound on the mean KL in nats of a standard normal prior (mu-forcing, Liu et al. 2019,
-    equation 6).
+    The value is repeated for all examples. The term keeps the means of the posteriors apart: half
+    their mean squared distance from their centre is a lower bound of the mean KL from a standard
+    normal prior, in nats (mu-forcing, Liu et al. 2019, equation 6).
 
     Args:
       least: the distance, in nats, below which the means are pushed apart.

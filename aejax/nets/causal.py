@@ -77,7 +77,7 @@ class CausalTransformer(nn.Module):
         return self.norm(hidden)[:, 0], (where, shift, kept)
 
     def where(self, count: int) -> Array:
-        """Returns the features of places, f32[count, width]."""
+        """Returns the features of places 0 to count - 1, f32[count, width]."""
         return self.places(waves(np.arange(count)[:, None]))
 
     def _shift(self, given: Array | None, size: int) -> Array:

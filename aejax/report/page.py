@@ -86,7 +86,7 @@ def render(
 
     Returns:
       HTML without scripts, in which all text is escaped, and pictures and sounds are embedded. Its
-      policy forbids to run or fetch anything else.
+      Content-Security-Policy keeps a browser from running or fetching anything else.
     """
     parts = [f"<header><h1>{_text(title)}</h1>"]
     if summary:

@@ -35,7 +35,7 @@ def with_policy(page: str) -> str:
 
 
 def _hashes(element: str, page: str) -> str:
-    """Returns the sources of the contents of all elements of a kind, or 'none'."""
+    """Returns the policy's sources for a page's elements of a name: their sha256s, or 'none'."""
     contents = re.findall(f"<{element}>(.*?)</{element}>", page, re.DOTALL)
     digests = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in contents

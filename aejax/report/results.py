@@ -16,7 +16,7 @@ from aejax.bottlenecks import sparse
 from aejax.files import json_fields
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
-ACRONYMS += ("mcc", "mmcs", "f1", "fvu", "aupr", "aupro")
+ACRONYMS += ("mcc", "mmcs", "f1", "fvu", "aupr", "aupro", "bleu")
 # The spelling of words that are not written in lower case: acronyms, and names of sparse codes,
 # such as TopK for topk.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {

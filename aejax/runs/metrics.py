@@ -80,7 +80,8 @@ class MetricsFile:
         if not self.path.exists():
             return [], [], True
         with reading(self.path, "restore it or remove it"), open_file(self.path) as file:
-            lines = list(file)
+            whole = list(file)
+        lines = list(whole)
         if lines and not lines[-1].endswith(b"\n"):
             last = lines.pop()
             lines += [] if _step(last) is None else [last + b"\n"]
@@ -98,7 +99,7 @@ class MetricsFile:
                 later = []
                 found[at] = line
         kept = [found[at] for at in sorted(found)]
-        return kept, damaged, lines[: len(kept)] == kept
+        return kept, damaged, whole[: len(kept)] == kept
 
     def _set_aside(self, lines: Sequence[bytes]) -> None:
         path = self.path.with_name(DAMAGED)

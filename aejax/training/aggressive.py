@@ -20,17 +20,17 @@ def aggressive(
     until: int,
     slow: Collection[str] = GENERATING,
 ) -> optax.GradientTransformation:
-    """Returns an optimiser that updates the generating parts in every n-th step alone, at first.
+    """Returns an optimiser that at first updates the generating parts only in every n-th step.
 
     A posterior that lags behind the decoder lets the decoder learn to ignore the code. Training
     encoder and bottleneck more often prevents this (He et al. 2019). The paper's inner loop, which
     ends when the bound no longer improves, is replaced by a fixed number of steps.
 
     Args:
-      tx: the optimiser of both; that of the generating parts counts its own updates only.
+      tx: the optimiser of all parts; for the generating parts it counts only their own updates.
       every: the number of steps from one update of the generating parts to the next.
       until: the step from which all parts are updated in every step.
-      slow: the names of the generating parts.
+      slow: the names of the generating parts, such as the decoder.
 
     Raises:
       UserError: if `every` is below 1, or `until` below 0.
@@ -38,7 +38,7 @@ def aggressive(
     at_least(1, "every", every)
     at_least(0, "until", until)
 
-    def due(step: Array) -> Array:
+    def due(step: Any, **_: Any) -> Array:
         return (step >= until) | (jnp.asarray(step) % every == every - 1)
 
     def labels(params: Any) -> Any:

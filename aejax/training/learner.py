@@ -37,6 +37,7 @@ from aejax.types import (
 )
 from aejax.variables import remembered, unpacked
 
+LINE_SEARCHES = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
 Initialise = Callable[[Variables, Batch, Key], Variables]
 
 
@@ -74,8 +75,8 @@ def learner(
         if draws > 1.
     """
     check_arguments(model, objective, tx, draws, bound)
-    if isinstance(tx, optax.MultiSteps):
-        tx = tx.gradient_transformation()
+    if isinstance(tx, optax.MultiSteps):  # its own gradient_transformation() drops the loss
+        tx = optax.GradientTransformationExtraArgs(tx.init, tx.update)  # pyright: ignore
     update = optax.with_extra_args_support(tx).update
     initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 
@@ -110,13 +111,11 @@ def learner(
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        # Some transformations read the loss, as reduce_on_plateau does, and some evaluate it, as
-        # the line search of lbfgs does; all others ignore these arguments.
-        further = {
-            "value": means["loss"],
-            "grad": grads,
-            "value_fn": lambda params: loss(params)[0],
-        }
+        # Some transformations read the loss, as reduce_on_plateau does, and all others ignore it.
+        # Line searches, such as that of lbfgs, evaluate it for other parameters.
+        further: dict[str, Any] = {"value": means["loss"]}
+        if _holds(state.opt, LINE_SEARCHES):
+            further |= {"grad": grads, "value_fn": lambda params: loss(params)[0]}
         updates, opt = update(grads, state.opt, state.params, **_accepted(update, further))
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -142,6 +141,12 @@ def learner(
     support = None if support is None else Support(*support)
     subtracts = getattr(getattr(model, "bottleneck", None), "subtract_bias", False)
     return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
+
+
+def _holds(opt: Any, kinds: tuple[type, ...]) -> bool:
+    """Returns whether the state of an optimiser has a part of one of the given classes."""
+    leaves = jax.tree.leaves(opt, is_leaf=lambda node: isinstance(node, kinds))
+    return any(isinstance(node, kinds) for node in leaves)
 
 
 def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class NonFinite(UserError):
             advice = (
                 f"row {missing} of x in that step's batch holds NaN, so remove such rows, or mark "
                 "NaN as missing by ae.data.arrays, by ae.data.table or, if the rows are read "
-                "during training, by ae.data.changed(train, ae.data.changes.Missing())"
+                "during training, by the change ae.data.changes.Missing()"
             )
         super().__init__(f"{what} is {word} at step {step} ({where}{member}): {advice}")
 
@@ -286,8 +286,8 @@ def _check(
     """Raises NonFinite at the first step whose loss or gradient norm is not finite.
 
     A term with weight None may be infinite. The error mentions the usual causes: NaN in the batch
-    and, at step 0, a large scale of the data. The first of these steps has the batch `offset` of
-    `data`, if this is a Source.
+    and, at step 0, a large scale of the data. If `data` is a Source, step `first` was trained on
+    its batch `offset`.
     """
     checked = [name for name in ("loss", GRADIENT) if name in metrics]
     bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in checked}  # [S, n]

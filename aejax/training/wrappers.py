@@ -318,7 +318,7 @@ def _data_axes(data: Batch | Source, shared: bool) -> Any:
     The leaves of a batch or source have a leading axis S, unless all members share the data. But
     in a source that holds a whole data set, only rows and key have it.
     """
-    if shared or isinstance(data, Batch):
+    if shared or not isinstance(data, Source):
         return None if shared else 0
     members = 0 if data.rows is None else None
     leaves, tree = jax.tree.flatten(data)

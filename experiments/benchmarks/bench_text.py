@@ -87,7 +87,7 @@ def command(
 
 
 def texts(count: int) -> np.ndarray:
-    """Returns random texts, i32[count, length], of 8 tokens to the largest number, and their end.
+    """Returns random texts, i32[count, length], each of 8 to length - 1 tokens and the end.
 
     Tokens are as frequent as words are: token i has a probability proportional to 1 / i.
     """
@@ -101,7 +101,7 @@ def texts(count: int) -> np.ndarray:
 
 
 def learner(rows: np.ndarray, batch: int, steps: int) -> Callable[[], float]:
-    """Returns the timed function of the library: it trains, and returns the tokens per second."""
+    """Returns a function that trains by aejax and returns the tokens per second."""
     width, layers, heads = SIZES["width"], SIZES["layers"], SIZES["heads"]
     coding = Words(tuple(str(i) for i in range(SIZES["vocabulary"] - 3)))
     net = ae.nets.CausalTransformer(width, layers, heads)
@@ -167,7 +167,7 @@ def answer(process: Any) -> dict[str, Any]:
     """Returns the next line that the program prints.
 
     Raises:
-      UserError: if it has ended.
+      UserError: if the program has ended.
     """
     line = process.stdout.readline()
     if not line:

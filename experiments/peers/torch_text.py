@@ -24,7 +24,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.given = nn.Linear(width, 2 * width) if given else None
+        self.given: nn.Module = nn.Linear(width, 2 * width) if given else nn.Identity()
 
     def forward(self, x, mask, given=None):
         """Maps f[B, N, W] to the same shape; mask is bool, True where attention is allowed."""

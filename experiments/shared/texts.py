@@ -1,4 +1,4 @@
-"""What is drawn from a model of texts, and measured of it."""
+"""Draws texts from trained models of texts, and measures them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aejax import evaluation
@@ -24,14 +25,14 @@ PATHS, POINTS = 30, 7  # the number of interpolations, and of texts of each
 
 
 class Judge(NamedTuple):
-    """What samples are compared with, which is no part of any model."""
+    """An n-gram model that judges samples, and its perplexity of real texts."""
 
     model: NGram  # an n-gram model of held-out texts
     real: float  # its perplexity of texts that it has not seen
 
 
 def judge(splits: Sequence[Split], order: int = 3) -> Judge:
-    """Returns an n-gram model of the words of validation and test, and its score of train."""
+    """Returns an n-gram model of the words of validation and test, and its perplexity of train."""
     train, validation, test = splits
     seen = [*words(contents(validation)), *words(contents(test))]
     model = NGram(seen, order)
@@ -89,8 +90,8 @@ def decoded(model: Any, variables: Variables, latents: np.ndarray) -> list[str]:
 
 def path(model: Any, variables: Variables, ends: np.ndarray, points: int = POINTS) -> list[str]:
     """Returns the texts of points on the line between two latents, f[2, L], with both ends."""
-    share = np.linspace(0.0, 1.0, points, dtype=np.float32)
-    return decoded(model, variables, np.asarray(linear(ends[0], ends[1], share)))
+    first, last = jnp.asarray(ends)
+    return decoded(model, variables, np.asarray(linear(first, last, jnp.linspace(0, 1, points))))
 
 
 @functools.partial(jax.jit, static_argnums=0)

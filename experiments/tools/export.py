@@ -64,7 +64,7 @@ def command(
       runtime: for web, the folder with the files of onnxruntime-web.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
-      own: the run is your own: follow the paths in its config.json, and prepare missing data.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     reads = part in ("encoder", "all")
     if flagged is not None and not (reads and 0 < flagged < 1):
@@ -156,7 +156,7 @@ def _threshold(
         given = {name: value for name, value in given.items() if name in program.inputs}
         found = run(variables, given)
         if "score" not in found:
-            raise UserError(f"the {part} of this model has no score to compare with --flagged")
+            raise UserError(f"the {part} of this model has no score: leave out --flagged")
         scores.append(np.asarray(found["score"]))
     return float(np.quantile(np.concatenate(scores), 1.0 - flagged))
 

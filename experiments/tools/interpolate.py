@@ -22,7 +22,7 @@ import aejax as ae
 from aejax import evaluation
 from aejax.data.text.coding import encode
 from aejax.errors import UserError
-from aejax.files import write_bytes, writing
+from aejax.files import subfolder, write_bytes
 from aejax.memory import check_memory, size_of
 from aejax.types import Array, Variables
 from experiments.shared import texts
@@ -54,7 +54,7 @@ def command(
       member: index of one of the run's seeds, from 0.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
-      own: the run is your own: follow the paths in its config.json, and prepare missing data.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     if steps < 2:
         raise UserError(f"--steps is {steps}: give 2 or more, since a path includes both ends")
@@ -84,7 +84,8 @@ def command(
 
     def paths(variables: Variables) -> Array:
         bound = model.bind(variables)
-        latents = both(*bound.encode(ends), steps)
+        codes = bound.encode(ends)
+        latents = both(codes[0], codes[1], steps)
         return bound.mean(bound.decode(bound.lift(latents), None))
 
     decoded = np.asarray(jax.jit(paths)(variables))
@@ -99,15 +100,13 @@ def _between_texts(
 ) -> None:
     """Prints and writes the texts on the two paths between two texts."""
     likelihood = model.likelihood
-    rows = encode(likelihood.coding, ends, likelihood.length, "cut")
-    codes = evaluation.latents(model, variables, rows)
-    found = texts.decoded(model, variables, np.asarray(both(*jnp.asarray(codes), steps)))
+    rows: Any = encode(likelihood.coding, ends, likelihood.length, "cut")
+    codes = jnp.asarray(evaluation.latents(model, variables, rows))
+    found = texts.decoded(model, variables, np.asarray(both(codes[0], codes[1], steps)))
     lines = [f"from: {ends[0]}", f"to:   {ends[1]}"]
     for i, name in enumerate(("straight", "spherical")):
         lines += ["", f"{name}:", *(f"  {text}" for text in found[i * steps : (i + 1) * steps])]
-    path = run_dir / "figures" / "interpolation.txt"
-    with writing(path.parent):
-        path.parent.mkdir(exist_ok=True)
+    path = subfolder(run_dir, "figures") / "interpolation.txt"
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
     say("\n".join([*lines, f"texts: {path}"]))
 

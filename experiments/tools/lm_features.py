@@ -59,12 +59,12 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
-      own: the run is your own: follow the paths in its config.json.
+      own: trusts the run: follows the paths in its config.json.
     """
     opened = open_dictionary(run, model, member, own)
     plain, hook = opened.dictionary, opened.reads
     given = {} if labels is None else read_labels(labels, plain.latents)
-    place = Place(data_dir=data_dir, manual_dir=manual_dir)
+    place = Place(data_dir=data_dir, manual_dir=manual_dir, prepared_only=not own)
     splits = opened.experiment.data(opened.config, place)
     fit, test = rows_of(splits[1]), rows_of(splits[2])
     columns = [attributes(part) for part in (fit, test)]
@@ -81,9 +81,9 @@ def command(
         "raw neurons": sparse_neurons(fit, hook, density),
     }
     for name, other in others.items():
-        own = [firings(_codes(other, part, hook)) for part in (fit, test)]
-        found = fitted(own[0], columns[0])
-        result[name] = summary(found, detection(found, own[1], columns[1]))
+        fired = [firings(_codes(other, part, hook)) for part in (fit, test)]
+        found = fitted(fired[0], columns[0])
+        result[name] = summary(found, detection(found, fired[1], columns[1]))
     for name, row in result.items():
         _say(name, row)
         if name != "trained":

@@ -48,7 +48,7 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
-      own: the run is your own: follow the paths in its config.json.
+      own: trusts the run: follows the paths in its config.json.
     """
     opened = open_dictionary(run, model, own=own)
     config, experiment = opened.config, opened.experiment

@@ -27,6 +27,6 @@ def command(
       run_dir: folder of a finished run.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
-      own: the run is your own: follow the paths in its config.json, and prepare missing data.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     say(f"report: {write_page(run_dir, data_dir, manual_dir, own)}")

@@ -79,7 +79,7 @@ def command(
       prompts: the number of test prompts of the curve.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
-      own: the run is your own: follow the paths in its config.json.
+      own: trusts the run: follows the paths in its config.json.
     """
     if not latent:
         raise UserError("there is no latent to edit: give one or more by --latent")

@@ -329,6 +329,8 @@ def test_nan_of_a_data_set_that_is_read_is_missing_when_asked():
     np.testing.assert_array_equal(batch.mask, ~missing)
     np.testing.assert_array_equal(batch.x, np.where(missing, -1.0, x))
     assert np.isfinite(batch.target).all()
+    stream = ae.data.Stream(lambda: iter(x), 6, 6, changes=[changes.Missing(-1.0)])
+    np.testing.assert_array_equal(stream[0].mask, batch.mask)
     assert np.isnan(batch_of(train).x[4, 1])
 
 

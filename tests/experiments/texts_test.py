@@ -40,6 +40,7 @@ def corpus(tmp_path_factory):
     return path, str(folder / "data")
 
 
+@pytest.mark.slow
 def test_a_run_writes_figures_of_all_models_and_the_tools_print_texts(corpus, tmp_path, capsys):
     """Fails if a model gets the coding of other data, or a tool shows token ids."""
     path, data_dir = corpus

@@ -19,6 +19,8 @@ from tests import kinds
 CODING = Words(("a",))  # the ids are padding, the end, an unknown word and "a"
 LENGTH = 4
 NETS = {"transformer": ae.nets.CausalTransformer(8, 1, 2), "gru": ae.nets.CausalGRU(8)}
+# Where both nets are tested alike, the second one waits for the long tests.
+SLOW_TOO = ["gru", pytest.param("transformer", marks=pytest.mark.slow)]
 ENCODERS = {"transformer": ae.nets.TokenTransformer(4, 8, 1, 2), "gru": ae.nets.TokenGRU(4, 8)}
 
 
@@ -56,7 +58,7 @@ def padded(rows: np.ndarray, length: int) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, length - rows.shape[1])))
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", SLOW_TOO)
 def test_nll_is_the_exact_marginal(kind):
     """The marginal is a sum over a grid of z; with it all texts have the probability one.
 
@@ -177,25 +179,32 @@ def test_seeds_train_side_by_side_and_one_seed_gives_the_same_bits():
         "rate": (1.0, ae.losses.kl),
         "distortion": (1.0, ae.losses.word_dropout(0.3)),
     }
-    learner = ae.learner(own, objective, optax.adam(1e-2))
+    # Adam would turn the rounding of gradients that are zero, as of keys' biases, into steps.
+    learner = ae.learner(own, objective, optax.sgd(1e-3))
     rows = np.tile(TEXTS, (3, 1))
     train, _, _ = ae.data.arrays(rows, validation=0.1, test=0.1)
     batches = ae.data.Batches(train, size=16, seed=0)
     both = ae.seeds(learner, 2, shared_data=True)
     step, several = jax.jit(learner.step), jax.jit(both.step)
-    ends = []
-    for _ in range(2):
-        state = jax.jit(learner.init)(jax.random.key(1), batches[0])
+    starts = [kinds.begun(learner, batches[0], seed) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    together, ends = stacked._replace(step=starts[0].step), []
+    for start in (*starts, starts[1]):
+        state, metrics = start, {}
         for t in range(3):
             state, metrics = step(state, batches[t])
         ends.append((state.params, metrics))
-    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, ends[1:]), strict=True):
         np.testing.assert_array_equal(a, b)
-    state = jax.jit(both.init)(jax.random.key(0), batches[0])
     for t in range(3):
-        state, metrics = several(state, batches[t])
-    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(ends[0][0]), strict=True):
-        np.testing.assert_allclose(a[1], b, rtol=2e-4, atol=2e-5)
+        together, metrics = several(together, batches[t])
+    for i in range(2):
+        own_loss, loss = ends[i][1]["loss"], metrics["loss"][i]
+        np.testing.assert_allclose(loss, own_loss, rtol=1e-4)
+        pairs = zip(jax.tree.leaves(together.params), jax.tree.leaves(ends[i][0]), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a[i], b, rtol=2e-4, atol=2e-5)
+    assert ends[0][1]["loss"] != ends[1][1]["loss"]
 
 
 def test_a_row_that_is_no_text_has_no_probability():

@@ -21,7 +21,7 @@ BATCH = ae.Batch(jnp.asarray(X), jnp.asarray(X))
 
 def model(bottleneck=None) -> ae.Autoencoder:
     return ae.Autoencoder(
-        ae.nets.MLP(()),
+        ae.nets.MLP((4,)),
         bottleneck or ae.Gaussian(3),
         ae.nets.MLP((), (5,)),
         ae.priors.Standard(),
@@ -64,7 +64,7 @@ def test_a_restart_gives_the_decoder_new_parameters_and_keeps_the_encoder():
     assert [same(a, b, "decoder")[0] for a, b in pairs] == [True, True, False, True]
     assert all(all(same(a, b, "encoder", "bottleneck")) for a, b in pairs)
     kernel = np.asarray(states[-1].params["decoder"]["output"]["kernel"])
-    fresh = plain.init(jax.random.fold_in(states[0].key, 2), BATCH).params["decoder"]
+    fresh = jax.jit(plain.init)(jax.random.fold_in(states[0].key, 2), BATCH).params["decoder"]
     np.testing.assert_allclose(kernel, fresh["output"]["kernel"], rtol=1e-6)
     with pytest.raises(ae.UserError, match="chunked\\(restarted"):
         ae.restarted(ae.chunked(plain, 2), 2)

@@ -204,6 +204,9 @@ def test_a_learner_takes_an_array():
     state = jax.eval_shape(learner.init, KEY, x)
     assert state == jax.eval_shape(learner.init, KEY, ae.Batch(x, x))
     assert jax.eval_shape(learner.step, state, x)[0].params == state.params
+    many = ae.seeds(learner, 2)
+    state = jax.eval_shape(many.init, KEY, x)
+    assert jax.eval_shape(many.step, state, jnp.stack([x, x]))[0].params == state.params
 
 
 def test_loggers_see_the_lines_of_the_metrics(tmp_path):

@@ -187,7 +187,7 @@ class Activations:
             sizes = {name: self.hook(name).size for name in group}
             if len(set(sizes.values())) != 1:
                 raise UserError(
-                    f"hooks of different sizes cannot be stacked: choose equal ones ({sizes})"
+                    f"hooks of different sizes cannot be stacked: choose equal sizes ({sizes})"
                 )
         hashes = [[s.files, s.sha256, s.tokens] for s in self.index.shards]
         digest = hashlib.sha256(json.dumps([names, hashes, self.hooks, start, stop]).encode())

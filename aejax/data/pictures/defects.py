@@ -16,6 +16,8 @@ import numpy as np
 
 from aejax.errors import UserError
 
+# (picture, random) -> the pixels of a defect f[H, W, C], and its cover f[H, W]: which share of each
+# pixel the defect covers.
 Painter = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 SOFT = 0.5  # a pixel belongs to the mask if the defect covers at least this share of it
 
@@ -28,7 +30,7 @@ def paint(
     Args:
       kind: one of `DEFECTS`.
       picture: u8[H, W, C]; it is not changed.
-      random: the source of the defect's place, form and sign.
+      random: the source of the defect's place and form, and of whether it is darker or brighter.
 
     Returns:
       The painted picture u8[H, W, C], and the mask bool[H, W].
@@ -45,7 +47,7 @@ def paint(
 
 
 def scratch(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A long, slightly bent line, brighter or darker than what it crosses."""
+    """Returns the pixels of a long, bent, darker or brighter line, and how far it covers each."""
     side = min(picture.shape[:2])
     length, angle = random.uniform(0.35, 0.6) * side, random.uniform(0, np.pi)
     bend = random.uniform(-0.3, 0.3)
@@ -57,7 +59,7 @@ def scratch(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarra
 
 
 def crack(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A thin, dark, jagged line."""
+    """Returns the pixels of a thin, dark, jagged line, and how far it covers each."""
     side = min(picture.shape[:2])
     turn = random.uniform(0, 2 * np.pi) + np.repeat(random.normal(0, 0.7, side // 4), 2)
     steps = random.uniform(0.6, 1.2) * np.stack([np.sin(turn), np.cos(turn)], 1)
@@ -68,13 +70,13 @@ def crack(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray,
 
 
 def blob(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A stain with a soft edge, through which the texture shows."""
+    """Returns the pixels of a translucent stain, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.10, 1.6)
     return picture + _sign(random) * 3.2 * _contrast(picture), cover
 
 
 def missing(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A place without the weave: its mean brightness and little fine noise are left."""
+    """Returns the pixels of a patch of the mean colour and noise, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.13, 0.8)
     weight = cover[..., None] / cover.sum()
     flat = np.sum(picture * weight, axis=(0, 1))
@@ -82,7 +84,7 @@ def missing(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarra
 
 
 def colour(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A place of another tone: the channels are scaled; in a grey picture, the brightness."""
+    """Returns the pixels of a patch of another colour or brightness, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.16, 1.0)
     channels = picture.shape[-1]
     direction = np.ones(1) if channels == 1 else random.permutation([1.0, -0.5, -0.5])
@@ -90,7 +92,7 @@ def colour(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray
 
 
 def blur(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A place that is out of focus."""
+    """Returns the pixels of a patch that is out of focus, and how far it covers each."""
     from scipy import ndimage
 
     cover = _patch(picture.shape[:2], random, 0.20, 1.0)

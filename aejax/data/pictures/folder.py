@@ -21,7 +21,7 @@ COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
 
 
 # The largest picture that is decoded. A file of 484 KB may hold 13,000 x 13,000 equal pixels.
-MOST_PIXELS = 2**24
+MOST_PIXELS = 2**25
 
 
 def read_folder(folder: Path) -> Prepared:

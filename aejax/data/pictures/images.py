@@ -100,7 +100,7 @@ def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(
-            f"{prepared.name} has no train split, but {', '.join(columns)}: give another data set"
+            f"{prepared.name} has no train split, only {', '.join(columns)}: give another one"
         )
     train = columns.get("train") or next(iter(columns.values()))
     if "test" not in columns:

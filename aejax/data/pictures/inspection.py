@@ -1,4 +1,4 @@
-"""Pictures of parts for visual inspection: good ones to train on, and good and defective ones.
+"""Pictures of manufactured parts: good ones to train on, and good and defective ones to test on.
 
     train, validation, test = inspection("bottle", size=128)
 
@@ -45,7 +45,7 @@ class Parts(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How the files of one data set are read, and new pictures of the same parts."""
+    """How the pictures of one data set are read; new pictures of such parts are read alike."""
 
     size: tuple[int, int] | None  # (height, width) of resized pictures; None: as they are
     channels: Channels
@@ -205,7 +205,7 @@ def as_splits(
 
 
 def tiles_of(split: Split) -> Tiles:
-    """Returns the tiles of a split, whose values are the column `image`."""
+    """Returns a split's tiles and their places; the tiles are the split's column `image`."""
     return Tiles(*(split.arrays[name] for name in ("image", "picture", "top", "left")))
 
 
@@ -225,7 +225,7 @@ def _with_channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _good(root: Path) -> list[Path]:
-    """Returns the good pictures to train on."""
+    """Returns the paths of the good pictures to train on."""
     train = root / "train"
     if root.is_dir() and not train.is_dir():
         return paths_in(root, SUFFIXES, "pictures of good parts")
@@ -242,7 +242,7 @@ def _good(root: Path) -> list[Path]:
 
 
 def _tests(folder: Path) -> dict[str, list[Path]]:
-    """Returns name of a kind -> its test pictures, for all subfolders of a folder."""
+    """Returns name of a subfolder, such as a kind of defect -> the paths of its pictures."""
     if not folder.is_dir():
         return {}
     kinds = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -256,7 +256,7 @@ def _is_grey(path: Path) -> bool:
 def _check_alike(
     paths: Sequence[Path], size: int | None, channels: Channels | None
 ) -> dict[Path, tuple[int, int]]:
-    """Returns path -> (width, height), after checking that sizes and channels agree."""
+    """Returns path -> (width, height) of pictures, after checking that they are alike."""
     first, grey = header(paths[0])[0], _is_grey(paths[0])
     found = {}
     for path in paths:

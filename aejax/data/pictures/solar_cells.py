@@ -85,7 +85,7 @@ def solar_cells(
 
 
 def _source(manual_dir: Path | None) -> tuple[Read, str]:
-    """Returns the function that reads a file of the package, and what it reads from."""
+    """Returns a function name -> bytes that reads a file of the package, and the file's origin."""
     if manual_dir is None:
         found = importlib.util.find_spec("elpv_dataset")
         if found is None or found.origin is None:

@@ -55,7 +55,7 @@ def textures(name: str) -> Splits:
 
 
 def _photograph(name: str) -> np.ndarray:
-    """Returns a photograph u8[H, W, C] whose strips are at least SIDE wide."""
+    """Returns the photograph of a texture, u8[H, W, C], whose strips are at least SIDE wide."""
     if name in GREY:
         return np.asarray(getattr(needs("skimage.data", f"the texture {name}"), name)())[..., None]
     return needs("sklearn.datasets", f"the texture {name}").load_sample_image(f"{name}.jpg")
@@ -70,7 +70,7 @@ def _crop(photograph: np.ndarray, split: str, random: np.random.Generator) -> np
 
 @functools.cache
 def _ways(width: int, split: str) -> np.ndarray:
-    """Returns the first columns of all crops that lie in strips of one split only."""
+    """Returns the first column of each crop that lies in strips of this split alone, i64[n]."""
     strip = width // len(STRIPS)
     of = np.array([*STRIPS])[np.minimum(np.arange(width) // strip, len(STRIPS) - 1)]
     return np.flatnonzero(np.lib.stride_tricks.sliding_window_view(of == split, SIDE).all(axis=1))

@@ -16,7 +16,7 @@ from aejax.errors import UserError
 
 
 class Tiles(NamedTuple):
-    """The M tiles of some pictures, in the order of the pictures; together they cover each."""
+    """The M tiles of some pictures, in the order of the pictures; its tiles cover a picture."""
 
     values: np.ndarray  # [M, height, width, ...]
     picture: np.ndarray  # i32[M], the index of the picture that a tile is part of
@@ -57,7 +57,7 @@ def cut(pictures: Sequence[np.ndarray], size: tuple[int, int], overlap: int = 0)
 
 
 def merged(values: np.ndarray, tiles: Tiles) -> list[np.ndarray]:
-    """Returns the arrays f32[H, W] of whole pictures from those of their tiles, f[M, h, w].
+    """Joins arrays of tiles, f[M, h, w], to one array of each whole picture, f32[H, W].
 
     Where tiles overlap, the result is their mean.
     """

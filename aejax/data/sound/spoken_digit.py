@@ -106,7 +106,9 @@ def _read(manual_dir: Path | None) -> Recordings:
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yields name and bytes of each .wav file in a folder, or of one tar archive in it."""
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: fetch {URL} and give its folder")
+        raise UserError(
+            f"there is no folder {folder}: fetch {URL} and give its folder by --manual-dir"
+        )
     waves = [path for path in folder.rglob("*.wav") if not path.name.startswith(".")]
     if waves:
         yield from ((path.name, path.read_bytes()) for path in waves)

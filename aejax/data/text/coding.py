@@ -31,12 +31,12 @@ _WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """The bytes of a text in UTF-8; byte b has the id b + 2, so that no text is unknown."""
+    """A coding by the bytes of a text in UTF-8; byte b has the id b + 2, so no text is unknown."""
 
     size: ClassVar[int] = 258
 
     def ids(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without its end."""
+        """Returns the token ids of a text, without the id 1 that ends a text."""
         return [byte + 2 for byte in text.encode()]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -46,7 +46,7 @@ class Bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Words and punctuation marks; a word that is not known has the id 2, and is "<unk>".
+    """A coding by words and punctuation marks; unknown words have the id 2 and the text "<unk>".
 
     Attributes:
       words: the known words; word i has the id i + 3.
@@ -62,19 +62,19 @@ class Words:
         return len(self.words) + 3
 
     def ids(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without its end."""
+        """Returns the token ids of a text, without the id 1 that ends a text."""
         number = _numbers(self.words)
         return [number.get(word, UNKNOWN) for word in split_words(text, self.lower)]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Returns the words with a space between two of them, but not before a mark."""
+        """Returns the text of token ids: words with spaces between them, but not before a comma."""
         words = [self.words[i - 3] if i > UNKNOWN else "<unk>" for i in ids]
         return re.sub(r"(?<=\S) (?=[.,;:!?)\]}])|(?<=[(\[{]) ", "", " ".join(words))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """Frequent pieces of words, found by byte-pair encoding of bytes; no text is unknown.
+    """A coding by frequent pieces of words, found by byte-pair encoding; no text is unknown.
 
     Attributes:
       model: the vocabulary and merges as the JSON of the package `tokenizers`; piece i has the id
@@ -93,7 +93,7 @@ class Pieces:
         return needs("tokenizers", "a coding in pieces").Tokenizer.from_str(self.model)
 
     def ids(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without its end."""
+        """Returns the token ids of a text, without the id 1 that ends a text."""
         return [i + 2 for i in self._tokenizer.encode(text).ids]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -157,7 +157,7 @@ def encode(
     texts: Sequence[str],
     length: int,
     long: Literal["cut", "refuse"] = "refuse",
-    what: str = "text",
+    where: str = "",
 ) -> np.ndarray:
     """Encodes texts as rows of token ids, i32[N, length]: tokens, the end, and padding.
 
@@ -167,13 +167,13 @@ def encode(
       length: the number of ids of a row, which includes the end.
       long: what happens to texts of more tokens than a row has: "cut" keeps the first ones and
         ends the text there, and prints how many were cut; "refuse" raises an error.
-      what: the word for a text in messages.
+      where: the words in messages for where the texts are, such as " of brown/train".
 
     Raises:
       UserError: if a text is empty, or too long and to be refused; the message names its row.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"the {what}s are not a list of strings: give a list of str, one a {what}")
+        raise UserError(f"the texts{where} are not a list of strings: give one string for each")
     if long not in ("cut", "refuse"):
         raise UserError(f"long is {long!r}: give 'cut' or 'refuse'")
     rows = np.zeros((len(texts), length), np.int32)
@@ -181,17 +181,18 @@ def encode(
     for i, text in enumerate(texts):
         ids = coding.ids(text)
         if not ids:
-            raise UserError(f"{what} {i} is empty: leave it out, or add words to it")
+            raise UserError(f"text {i}{where} is empty: leave it out, or add words to it")
         if len(ids) >= length:
             if long == "refuse":
                 raise UserError(
-                    f"{what} {i} has {len(ids)} tokens, but a row has room for {length - 1} and "
-                    "the end: give a larger length, or long='cut'"
+                    f"text {i}{where} has {len(ids)} tokens, but a row has room for {length - 1} "
+                    "and the end: give a larger length, or long='cut'"
                 )
             ids, cut = ids[: length - 1], cut + 1
         rows[i, : len(ids) + 1] = [*ids, END]
     if cut:
-        print(f"{cut:,} of {len(texts):,} {what}s are cut to {length - 1} tokens", file=sys.stderr)
+        said = f"{cut:,} of {len(texts):,} texts{where} are cut to {length - 1} tokens"
+        print(said, file=sys.stderr)
     return rows
 
 

@@ -27,25 +27,25 @@ from aejax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Coder:
-    """How the texts of a training split became rows of token ids, so that new texts do too."""
+    """How the texts of a training split became rows of token ids; it encodes new texts alike."""
 
     coding: Coding
     length: int  # the number of ids of a row
     long: Literal["cut", "refuse"]  # what happens to longer texts
 
-    def __call__(self, texts: Sequence[str], what: str = "text") -> np.ndarray:
-        """Returns i32[N, length].
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Encodes texts as rows of token ids, i32[N, length].
 
         Raises:
           UserError: if a text is empty, too long and to be refused, or of unknown words only.
         """
-        rows = encode(self.coding, texts, self.length, self.long, what)
+        rows = encode(self.coding, texts, self.length, self.long)
         if isinstance(self.coding, Words):
-            unknown = ((rows == UNKNOWN) | (rows < UNKNOWN)).all(axis=1)
+            unknown = (rows <= UNKNOWN).all(axis=1)
             if unknown.any():
                 row = int(np.argmax(unknown))
                 raise UserError(
-                    f"{what} {row} ({texts[row][:40]!r}) has no known word: leave it out, or use a "
+                    f"text {row} ({texts[row][:40]!r}) has no known word: leave it out, or use a "
                     "larger vocabulary, or the coding 'bytes' or 'pieces'"
                 )
         return rows
@@ -111,7 +111,7 @@ def tokens(
 def _encoded(
     corpus: Corpus, content: list[str], coder: Coder, omit: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the columns of one split, and what is recorded of how they were made."""
+    """Returns the columns of one split, and facts about the texts left out, to be recorded."""
     counts = np.array([len(coder.coding.ids(text)) for text in content], int)
     kept = counts < coder.length if omit else np.ones(len(content), bool)
     rows = encode(
@@ -119,7 +119,7 @@ def _encoded(
         [text for text, keep in zip(content, kept, strict=True) if keep],
         coder.length,
         coder.long,
-        f"text of {corpus.name}",
+        f" of {corpus.name}",
     )
     known = (rows > UNKNOWN).any(axis=1) if isinstance(coder.coding, Words) else rows[:, 0] > 0
     if not known.any():
