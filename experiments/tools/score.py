@@ -150,7 +150,7 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
     config = dataclasses.replace(recorded(run_dir, experiment), onnx=onnx)
     if name.endswith("-onnx") and onnx is None:
         raise UserError(f"the detector {name} needs its feature net: give its path by --onnx")
-    event = tuple(int(n) for n in arrays["event"])
+    event = _event(run_dir, arrays)
     models = {}
     if name in parts.NETS:
         job = parts.NETS[name]
@@ -160,6 +160,11 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
     own = {
         key.partition("/")[2]: value for key, value in arrays.items() if key.startswith(f"{name}/")
     }
+    if not {"held_out", "peaks"} <= own.keys():
+        raise UserError(
+            f"{run_dir / parts.FITTED} lacks the scores of held-out good pictures for {name}: "
+            "train the run again"
+        )
     held_out, peaks = own.pop("held_out"), own.pop("peaks")
     detector = parts.detectors(config, models)[name]
     reading = parts.reading(config, event)
@@ -175,6 +180,21 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
         features=features,
         false_alarms=config.false_alarms,
     )
+
+
+def _event(run_dir: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[int, int, int]:
+    """Returns the shape of a tile, after checking it."""
+    found = arrays.get("event", np.zeros(0))
+    if (
+        found.shape != (3,)
+        or found.dtype.kind != "i"
+        or not 0 < found.min() <= found.max() < 10_000
+    ):
+        raise UserError(
+            f"{run_dir / parts.FITTED} does not hold the shape of pictures: train the run again"
+        )
+    height, width, channels = (int(n) for n in found)
+    return height, width, channels
 
 
 def scored(opened: Opened, paths: list[pathlib.Path]) -> Iterator[Scored | UserError]:
