@@ -25,6 +25,7 @@ from aejax.bottlenecks import (
     JumpReLU,
     Levels,
     MatchingPursuit,
+    NormalisedGaussian,
     Planar,
     Point,
     ReLU,
@@ -43,12 +44,13 @@ from aejax.objective import elbo, merge, reconstruction, sparse, total, watch
 from aejax.runs.load import load
 from aejax.runs.run import Run
 from aejax.training import initialise
+from aejax.training.aggressive import aggressive
 from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
 from aejax.training.learner import learner
 from aejax.training.loop import NonFinite, loop
 from aejax.training.stopping import Patience
-from aejax.training.wrappers import averaged, chunked, seeds, swept
+from aejax.training.wrappers import averaged, chunked, restarted, seeds, swept
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "Levels",
     "MatchingPursuit",
     "NonFinite",
+    "NormalisedGaussian",
     "Objective",
     "Patience",
     "Planar",
@@ -83,6 +86,7 @@ __all__ = [
     "UpwardLevels",
     "UserError",
     "VectorQuantised",
+    "aggressive",
     "averaged",
     "bounds",
     "check_window",
@@ -110,6 +114,7 @@ __all__ = [
     "recipes",
     "reconstruction",
     "resampled",
+    "restarted",
     "seeds",
     "sound",
     "sparse",

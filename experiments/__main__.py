@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import experiments
-from aejax.errors import UserError
 from experiments import benchmarks, tools
 
 GROUPS = (
@@ -21,6 +21,8 @@ GROUPS = (
 
 def main(arguments: list[str]) -> int:
     """Runs one command and returns the exit status."""
+    from aejax.errors import UserError  # takes seconds, in which SIGTERM may come
+
     commands = {name: module for _, package in GROUPS for name, module in _modules(package).items()}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_listing())
@@ -35,13 +37,18 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # Reading and writing have errors of their own; this one comes from a path, such as a name
+        # that is too long.
+        print(f"error: {UserError(f'{error}; choose another path')}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # not raised in training, where Ctrl-C makes the run save and stop
         return 130
     return 0
 
 
 def _modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Returns name of a command -> the module that defines it, for all modules of a package."""
+    """Returns the modules of a package by the names of the commands that they define."""
     found = {}
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
@@ -63,7 +70,7 @@ def _listing() -> str:
 
 
 def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
-    """Parses the flags of a command and calls it."""
+    """Parses the flags of the command or experiment that a module defines, and calls it."""
     import tyro
 
     prog = f"python -m experiments {name}"
@@ -87,7 +94,7 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """Returns the config of the preset in `--preset NAME`, and the arguments without that flag.
+    """Returns the config that the flag `--preset NAME` selects, and the arguments without the flag.
 
     Without the flag, the config is the default one. The remaining flags override its fields.
     """
@@ -99,6 +106,8 @@ def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
     if not equals:
         name, rest = (rest[0], rest[1:]) if rest else ("", rest)
     if name not in experiment.presets:
+        from aejax.errors import UserError
+
         known = ", ".join(experiment.presets) or "none"
         raise UserError(
             f"{experiment.name} has no preset {name!r} for --preset: choose one of its presets "
@@ -107,5 +116,12 @@ def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
     return experiment.presets[name], [*arguments[: given[0]], *rest]
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the command at SIGTERM with status 143; a run in training has a handler of its own."""
+    print("SIGTERM: stopped; start the same command again to go on", file=sys.stderr, flush=True)
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main(sys.argv[1:]))

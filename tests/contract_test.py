@@ -16,6 +16,7 @@ import pytest
 import aejax as ae
 from aejax.bottlenecks import GaussianCode, LevelsCode, Rows, Sparse
 from aejax.contracts import NOTHING
+from aejax.data.text.coding import Words
 from aejax.dictionaries import plain as dictionary
 from aejax.normal import LOG_2PI
 from tests import kinds
@@ -52,6 +53,7 @@ BOTTLENECKS = {
     "JumpReLU-steered": ae.JumpReLU(M, l0=3.0, to_input=True),
     "MatchingPursuit": Pursuit(M, residual_threshold=0.5),
     "FullGaussian": ae.FullGaussian(L),
+    "NormalisedGaussian": ae.NormalisedGaussian(L, gamma=0.7),
     "Planar": ae.Planar(L, flows=2),
     "InverseAutoregressive": ae.InverseAutoregressive(L, flows=2, widths=(12,)),
     "Sylvester": ae.Sylvester(L, columns=2, flows=2),
@@ -59,9 +61,9 @@ BOTTLENECKS = {
     "UpwardLevels": ae.UpwardLevels((3, L), (ae.nets.MLP((9,), (6,)),)),
 }
 # In training, their codes depend on the rest of the batch.
-COUPLED = (ae.BatchTopK,)
+COUPLED = (ae.BatchTopK, ae.NormalisedGaussian)
 # Their log q can stop the gradient of its parameters, except through z.
-STICKING = (ae.Gaussian, ae.FullGaussian)
+STICKING = (ae.Gaussian, ae.FullGaussian, ae.NormalisedGaussian)
 
 
 EVENT = (3, 2)
@@ -147,6 +149,10 @@ class Explained(NamedTuple):
 REAL = random.normal(size=(B, *EVENT)).astype(np.float32)
 BINARY = (REAL > 0).astype(np.float32)
 LEVELS = random.integers(0, 5, (B, *EVENT)).astype(np.int32)
+COUNTS = np.random.default_rng(3).integers(0, 3, (B, 2)).astype(np.float32)
+TEXTS = np.int32(
+    [[2, 3, 1, 0], [1, 0, 0, 0], [3, 3, 3, 2], [2, 1, 0, 0], [3, 2, 2, 1], [3, 1, 0, 0]]
+)
 # No value is in the middle, where the later channels do not depend on it.
 COLOURS = random.choice(np.float32([0.0, 0.25, 0.75, 1.0]), (B, 2, 1, 3))
 GRID = np.linspace(0.0, 1.0, 5)
@@ -158,6 +164,15 @@ LIKELIHOODS = {
     "Standardised": Explained(
         ae.likelihoods.Standardised(ae.likelihoods.LearnedGaussian(0.1, 0.5), 0.5, 2.0), REAL
     ),
+    "StudentT": Explained(ae.likelihoods.StudentT(7.0, floor=0.1, start=0.4), REAL),
+    "Poisson": Explained(ae.likelihoods.Poisson(), COUNTS, range(80)),
+    "NegativeBinomial": Explained(ae.likelihoods.NegativeBinomial(4.0), COUNTS, range(120)),
+    "ZeroInflated-Poisson": Explained(
+        ae.likelihoods.ZeroInflated(ae.likelihoods.Poisson()), COUNTS, range(80)
+    ),
+    "ZeroInflated-NegativeBinomial": Explained(
+        ae.likelihoods.ZeroInflated(ae.likelihoods.NegativeBinomial(3.0)), COUNTS, range(120)
+    ),
     "Categorical": Explained(ae.likelihoods.Categorical(5), LEVELS, range(5)),
     "DiscretisedLogistic": Explained(
         ae.likelihoods.DiscretisedLogistic(levels=5), (LEVELS / 4).astype(np.float32), GRID
@@ -167,6 +182,15 @@ LIKELIHOODS = {
     ),
     "ColourLogisticMixture": Explained(
         ae.likelihoods.ColourLogisticMixture(2, levels=5), COLOURS, GRID, exact=False
+    ),
+    "Text": Explained(
+        ae.likelihoods.Text(Words(("a",)), ae.nets.CausalTransformer(4, 1, 2), 4, prefix=2),
+        TEXTS,
+        range(4),
+        exact=False,
+    ),
+    "Text-GRU": Explained(
+        ae.likelihoods.Text(Words(("a",)), ae.nets.CausalGRU(4), length=4), TEXTS, range(4), False
     ),
     "Wave": Explained(
         ae.likelihoods.Wave(
@@ -580,7 +604,17 @@ class TestPrior:
         assert prior.plain("kl", code) is None
 
 
-@pytest.fixture(scope="module", params=LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+# Their parts have rows of their own, and gamma draws take long to compile.
+REPEATED = ("ZeroInflated-NegativeBinomial",)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in REPEATED))
+        for name, row in LIKELIHOODS.items()
+    ],
+)
 def explained(request):
     likelihood, target = request.param.likelihood, jnp.asarray(request.param.target)
     prediction = jnp.asarray(
@@ -665,7 +699,7 @@ class TestLikelihood:
         assert samples.dtype == target.dtype
         assert equal(call("sample", keys[0], prediction), call("sample", keys[0], prediction))
         if row.likelihood.support is not None:
-            low, high = row.likelihood.support
+            low, high = row.likelihood.support[:2]
             assert samples.min() >= low
             assert samples.max() <= high
             assert set(np.unique(np.asarray(target))) <= set(np.unique(samples))

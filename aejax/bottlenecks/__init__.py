@@ -13,6 +13,7 @@ from aejax.bottlenecks.flow_sylvester import Sylvester
 from aejax.bottlenecks.gaussian import Gaussian, GaussianCode
 from aejax.bottlenecks.lattice import FiniteScalarQuantised, LatticeCode
 from aejax.bottlenecks.levels import Levels, LevelsCode, UpwardCode, UpwardLevels
+from aejax.bottlenecks.normalised import NormalisedGaussian
 from aejax.bottlenecks.point import Point, PointCode
 from aejax.bottlenecks.sparse import (
     AbsTopK,
@@ -46,6 +47,7 @@ __all__ = [
     "Levels",
     "LevelsCode",
     "MatchingPursuit",
+    "NormalisedGaussian",
     "Planar",
     "Point",
     "PointCode",

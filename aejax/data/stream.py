@@ -24,7 +24,7 @@ import numpy as np
 from aejax.checks import at_least
 from aejax.data.batches import DATA_STREAM
 from aejax.data.columns import channels_last, scale_of, tell
-from aejax.data.reading import Ahead
+from aejax.data.reading import Ahead, stacked
 from aejax.data.sources import named
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
@@ -68,11 +68,14 @@ class Stream:
         at_least(1, "the length of a stream", length)
         at_least(1, "batch size", size)
         self.make, self.length, self.size, self.seed = make, length, size, seed
-        first = named(next(iter(make()), ()))
+        first = next(iter(make()), None)
+        if first is None:
+            raise UserError("the iterator of a stream has no example: give one that has some")
+        first = named(first)
         if field not in first:
             raise UserError(
-                f"the examples of the stream have the arrays {sorted(first)}, but no {field!r}: "
-                "give the name of the one that becomes x as field"
+                f"the examples of the stream have the arrays of numbers {sorted(first)}, but no "
+                f"{field!r}: give the name of the one that becomes x as field"
             )
         x = channels_last(first[field][None], "last")
         self.prepare = Prepare(field=field, scale=scale_of(x, scale))
@@ -90,6 +93,10 @@ class Stream:
     def steps(self, epochs: float) -> int:
         """Returns the number of training steps in `epochs` passes, rounded up."""
         return math.ceil(epochs * self.length / self.size)
+
+    def epoch(self, step: int) -> float:
+        """Returns the number of passes after `step` training steps."""
+        return step * self.size / self.length
 
     def __getitem__(self, t: int) -> Batch:
         """Returns batch t, leaves [B, ...]."""
@@ -118,7 +125,9 @@ class Stream:
             self._position = t + chunk
         shape = (chunk, self.size)
         return {
-            name: np.stack([one[name] for one in read]).reshape((*shape, *read[0][name].shape))
+            name: stacked(name, [one.get(name) for one in read]).reshape(
+                (*shape, *read[0][name].shape)
+            )
             for name in read[0]
         }
 

@@ -59,13 +59,16 @@ class Training(NamedTuple):
     learning_rate: Any  # Adam's learning rate, which a sweep may trace; None: RATE / sqrt(D)
 
     def steered(self, l0: Any) -> dict[str, Any]:
-        """Returns the bottleneck's arguments that steer the penalty to l0, or {} if l0 is None."""
+        """Returns the bottleneck's arguments for a target of l0 active latents, or {} for None."""
         if l0 is None:
             return {}
         return {"l0": l0} if self.steps is None else {"l0": l0, "descent": max(self.steps // 2, 1)}
 
     def adam(self, rate: Any) -> optax.GradientTransformation:
-        """Returns Adam; if `steps` is known, its rate falls to 0 over the last fifth of them."""
+        """Returns Adam with the learning rate `rate`.
+
+        If the number of steps is known, the rate falls to 0 over the last fifth of the steps.
+        """
         if self.steps is None:
             return optax.adam(rate)
         fall = max(self.steps // 5, 1)
@@ -133,7 +136,7 @@ def recipe(
 
 
 def default_rate(event: Event) -> float:
-    """Returns the learning rate of recipes for examples of shape `event`, RATE / sqrt(D)."""
+    """Returns the recipes' learning rate for examples of shape `event`, RATE / sqrt(D)."""
     return RATE / math.sqrt(_size(event))
 
 

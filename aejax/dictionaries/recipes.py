@@ -165,7 +165,11 @@ def gated(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024)."""
+    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024).
+
+    The penalty has the fixed weight `weight`, or a weight that is adjusted until `l0` latents are
+    active on average; give one of the two.
+    """
     training = Training(steps, learning_rate)
     gate: Objective = {"gate": (1.0, losses.gate_error())}
     objective = merge(sparse(), gate, sparsity("gated", losses.gate_l1(), l0, weight))

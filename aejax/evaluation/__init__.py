@@ -5,7 +5,7 @@ If several models were trained together by `seeds`, use `over_seeds` to call a f
 them without recompiling it.
 """
 
-from aejax.evaluation import decoding, disentanglement, generation
+from aejax.evaluation import anomaly, curation, decoding, disentanglement, generation
 from aejax.evaluation.absorption import Absorption, absorption
 from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
 from aejax.evaluation.batches import Data, each, means, over_seeds
@@ -75,10 +75,12 @@ __all__ = [
     "active_units",
     "agreement",
     "annealed",
+    "anomaly",
     "bidirectional",
     "centred",
     "chosen",
     "collapsed",
+    "curation",
     "decoding",
     "decomposition",
     "disentanglement",

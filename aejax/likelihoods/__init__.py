@@ -9,10 +9,13 @@ with the other. All are in nats, which `bits_per_dimension` converts to bits per
 from aejax.likelihoods.bernoulli import Bernoulli
 from aejax.likelihoods.categorical import Categorical
 from aejax.likelihoods.colour import ColourLogisticMixture
+from aejax.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflated
 from aejax.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, LearnedGaussian
 from aejax.likelihoods.logistic import DiscretisedLogistic, LogisticMixture, bits_per_dimension
 from aejax.likelihoods.pixelcnn import PixelCNN
 from aejax.likelihoods.standardised import Standardised
+from aejax.likelihoods.student import StudentT
+from aejax.likelihoods.text import Text
 from aejax.likelihoods.wave import Wave
 
 __all__ = [
@@ -24,8 +27,13 @@ __all__ = [
     "HeteroscedasticGaussian",
     "LearnedGaussian",
     "LogisticMixture",
+    "NegativeBinomial",
     "PixelCNN",
+    "Poisson",
     "Standardised",
+    "StudentT",
+    "Text",
     "Wave",
+    "ZeroInflated",
     "bits_per_dimension",
 ]

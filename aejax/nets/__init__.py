@@ -1,6 +1,7 @@
 """Encoders and decoders: Linen modules that map (values, context) to values."""
 
 from aejax.nets.call import training
+from aejax.nets.causal import CausalGRU, CausalTransformer
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
@@ -13,9 +14,11 @@ from aejax.nets.patches import PatchDecoder, PatchEncoder
 from aejax.nets.recurrent import GRU, GRUDecoder
 from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
+from aejax.nets.shares import Shares
 from aejax.nets.spatial import SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
+from aejax.nets.tokens import TokenGRU, TokenTransformer
 from aejax.nets.unet import UDecoder
 from aejax.nets.wave import WaveDecoder, WaveEncoder
 
@@ -23,6 +26,8 @@ __all__ = [
     "GRU",
     "MLP",
     "Branches",
+    "CausalGRU",
+    "CausalTransformer",
     "Conv",
     "Convolution",
     "Deconv",
@@ -41,10 +46,13 @@ __all__ = [
     "PatchEncoder",
     "ResNet",
     "Scale",
+    "Shares",
     "SpatialDecoder",
     "SpatialEncoder",
     "Standardised",
     "Strided",
+    "TokenGRU",
+    "TokenTransformer",
     "Transposed",
     "TransposedConvolution",
     "UDecoder",

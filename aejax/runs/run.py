@@ -222,15 +222,16 @@ class Run:
             raise SystemExit(self._stop.status)
 
     def environment(self, **facts: Any) -> None:
-        """Adds entries to environment.json, such as data="...", a hash of the data."""
+        """Adds entries to environment.json, such as data="..." for a hash of the data."""
         self._files.add_facts(**facts)
 
     def finish(self, result: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Writes result.json, which marks the run as finished: a later start does not train.
 
         Args:
-          result: the results: a mapping of numbers, strings, arrays, lists and mappings.
-          state: the final state; it is saved, and its params_sha256 is added to the result.
+          result: the run's results by name: numbers, strings, arrays, lists and mappings.
+          state: the final state; it is saved, and its params_sha256 is added to the result. None:
+            the newest checkpoint is that of the final state.
 
         Returns:
           The content of result.json. It is also the value of `run.result`, both now and when the
@@ -242,6 +243,10 @@ class Run:
             whole |= {"steps": int(state.step), "params_sha256": params_sha256(state.params)}
             self._writer.start(state, {})
         self._writer.wait()
+        if state is None and self._writes:
+            # A later start believes only a result with the hash of the newest checkpoint.
+            proof = checkpoint.newest_params_sha256(self._checkpoints)
+            whole |= {} if proof is None else {"params_sha256": proof}
         self._files.write_result(whole)
         self.result = whole
         self._stop.polled = False

@@ -91,7 +91,7 @@ def command(
     only: tuple[str, ...] = (),
     known: bool = False,
 ) -> None:
-    """Trains and measures all recipes and writes result.json.
+    """Trains all recipes on planted data, scores them and writes result.json.
 
     Args:
       out: folder for result.json.

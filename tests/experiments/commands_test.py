@@ -32,11 +32,11 @@ from experiments import (
 )
 from experiments.shared import course, published
 from experiments.shared.course import drive
+from experiments.shared.paths import linear, spherical
 from experiments.shared.place import Place, parse_mesh
 from experiments.shared.training import learner, streams, table, watch_held_out
 from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
-from experiments.tools.interpolate import linear, spherical
 
 pytestmark = pytest.mark.usefixtures("coarse")
 SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)

@@ -64,12 +64,13 @@ def shaped(values: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
 
 
 def signed(values: np.ndarray) -> np.ndarray:
-    """Converts weights to colour images: blue below zero, pale grey at zero, orange above.
+    """Converts weights, which may be negative, to colour images.
 
     Each of the N weight vectors is scaled by its own largest magnitude.
 
     Args:
-      values: f[N, H, W, 1]; or colour f[N, H, W, 3], for which zero is middle grey.
+      values: the weights f[N, H, W, 1], drawn blue below zero, pale grey at zero and orange above
+        zero; or the weights of colour images, f[N, H, W, 3], drawn as colours around middle grey.
 
     Returns:
       f[N, H, W, 3] in [0, 1].
