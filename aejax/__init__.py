@@ -21,17 +21,23 @@ from aejax.bottlenecks import (
     FullGaussian,
     Gated,
     Gaussian,
+    GumbelSoftmax,
+    Hamiltonian,
     InverseAutoregressive,
     JumpReLU,
     Levels,
     MatchingPursuit,
+    MixtureOfExperts,
     Planar,
     Point,
+    ProductOfExperts,
     ReLU,
+    ResidualQuantised,
     Sylvester,
     TopK,
     UpwardLevels,
     VectorQuantised,
+    VonMisesFisher,
 )
 from aejax.dictionaries import objectives, recipes
 from aejax.dictionaries.folding import fold, unfold
@@ -42,7 +48,7 @@ from aejax.model import Autoencoder
 from aejax.objective import elbo, merge, reconstruction, sparse, total, watch
 from aejax.runs.load import load
 from aejax.runs.run import Run
-from aejax.training import initialise
+from aejax.training import initialise, samplers
 from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
 from aejax.training.learner import learner
@@ -63,17 +69,22 @@ __all__ = [
     "FullGaussian",
     "Gated",
     "Gaussian",
+    "GumbelSoftmax",
+    "Hamiltonian",
     "InverseAutoregressive",
     "JumpReLU",
     "Learner",
     "Levels",
     "MatchingPursuit",
+    "MixtureOfExperts",
     "NonFinite",
     "Objective",
     "Patience",
     "Planar",
     "Point",
+    "ProductOfExperts",
     "ReLU",
+    "ResidualQuantised",
     "Run",
     "Source",
     "State",
@@ -83,6 +94,7 @@ __all__ = [
     "UpwardLevels",
     "UserError",
     "VectorQuantised",
+    "VonMisesFisher",
     "averaged",
     "bounds",
     "check_window",
@@ -110,6 +122,7 @@ __all__ = [
     "recipes",
     "reconstruction",
     "resampled",
+    "samplers",
     "seeds",
     "sound",
     "sparse",

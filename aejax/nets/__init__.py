@@ -18,6 +18,7 @@ from aejax.nets.spatial import SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 from aejax.nets.unet import UDecoder
+from aejax.nets.views import Views
 from aejax.nets.wave import WaveDecoder, WaveEncoder
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Transposed",
     "TransposedConvolution",
     "UDecoder",
+    "Views",
     "WaveDecoder",
     "WaveEncoder",
     "ladder",
