@@ -302,7 +302,17 @@ class Compiled(NamedTuple):
     apply: Any
 
 
-@pytest.fixture(scope="module", params=BOTTLENECKS.values(), ids=BOTTLENECKS.keys())
+# They take long to compile, and have tests of their own in tests/bottlenecks.
+LONG_BOTTLENECKS = ("ResidualQuantised", "VonMisesFisher", "MixtureOfExperts", "Hamiltonian")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in LONG_BOTTLENECKS))
+        for name, row in BOTTLENECKS.items()
+    ],
+)
 def bottleneck(request):
     module = request.param
     # The sparse codes have the same shapes, and share the small programs that draw them.
@@ -627,14 +637,14 @@ class TestPrior:
         assert prior.plain("kl", code) is None
 
 
-# Their parts have rows of their own, and gamma draws take long to compile.
-REPEATED = ("ZeroInflated-NegativeBinomial",)
+# Draws by gammas take long to compile.
+LONG_LIKELIHOODS = ("NegativeBinomial", "ZeroInflated-NegativeBinomial")
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in REPEATED))
+        pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in LONG_LIKELIHOODS))
         for name, row in LIKELIHOODS.items()
     ],
 )

@@ -123,6 +123,7 @@ def test_a_linear_gaussian_model_has_the_exact_likelihood_with_a_view_missing_to
     np.testing.assert_allclose(found.effective_sample_size, 3.0, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_training_on_missing_views_is_finite_and_reaches_the_views_that_are_there():
     """Fails if NaN times 0 reaches the gradient."""
     sizes = {"a": 3, "b": 2}

@@ -24,6 +24,7 @@ def linear(bottleneck):
     )
 
 
+@pytest.mark.slow
 def test_weights_average_to_the_likelihood_and_the_path_improves_the_bound():
     """Fails if a momentum's density, the cooling's determinant or the gradient's sign is wrong."""
     random = np.random.default_rng(0)
@@ -58,6 +59,7 @@ def test_weights_average_to_the_likelihood_and_the_path_improves_the_bound():
     assert np.all(elbos["path"] < -exact + 0.05)
 
 
+@pytest.mark.slow
 def test_it_trains_and_needs_a_prior_and_a_likelihood():
     """Fails if the gradient does not reach the step sizes or the cooling."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, D)), jnp.float32)

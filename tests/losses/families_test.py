@@ -46,6 +46,7 @@ def moved_by(model, term):
     return {name: any(jax.tree.leaves(tree)) for name, tree in moved.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("term", "critic", "players"),
     [

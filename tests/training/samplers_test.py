@@ -50,6 +50,7 @@ def test_a_plain_autoencoder_samples_from_the_gaussian_mixture_of_its_codes():
     np.testing.assert_allclose(np.cov(drawn.T), FACTOR @ FACTOR.T, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_flow_that_is_fitted_to_codes_has_their_entropy():
     """Fails if the parameters are not trained, or if the fitted prior is not the one returned."""
     model, variables, x = plain()
@@ -66,6 +67,7 @@ def test_a_flow_that_is_fitted_to_codes_has_their_entropy():
     assert own["params"]["bottleneck"] is variables["params"]["bottleneck"]
 
 
+@pytest.mark.slow
 def test_codes_with_a_context_are_fitted_given_it_and_indices_are_refused():
     x = np.random.default_rng(0).integers(0, 2, (32, 6)).astype(np.float32)
     model = ae.Autoencoder(
