@@ -78,7 +78,7 @@ def command(
 
     Args:
       run_dir: folder of a finished run of inspect.
-      path: pictures, or folders of pictures.
+      path: paths of pictures, or of folders of pictures.
       detector: the name of the detector, as in the run's table.
       false_alarms: share of good pictures that may be called anomalous; that of the run by default.
       json: a file to which the scores are written.
@@ -198,7 +198,7 @@ def _event(run_dir: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[int, i
 
 
 def scored(opened: Opened, paths: list[pathlib.Path]) -> Iterator[Scored | UserError]:
-    """Yields each picture's score, or the error why it could not be read, in bounded memory."""
+    """Yields each picture's score, or the error that tells why it could not be read."""
     for start in range(0, len(paths), AT_ONCE):
         found: list[UserError | pathlib.Path] = []
         pictures, sizes = [], []
