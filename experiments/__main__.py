@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import io
 import pkgutil
+import re
 import signal
 import sys
 from types import FrameType, ModuleType
@@ -11,6 +15,8 @@ from typing import Any
 
 import experiments
 from experiments import benchmarks, tools
+
+LONGEST = 600  # characters of the message about a command line
 
 GROUPS = (
     ("experiments", experiments),
@@ -75,10 +81,14 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
     prog = f"python -m experiments {name}"
     settings = (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
+    how = {"prog": prog, "config": settings, "description": module.__doc__}
     if hasattr(module, "command"):
-        tyro.cli(
-            module.command, prog=prog, args=arguments, config=settings, description=module.__doc__
-        )
+
+        @functools.wraps(module.command)
+        def bound(*given: Any, **named: Any) -> Any:
+            return functools.partial(module.command, *given, **named)
+
+        _parsed(bound, args=arguments, **how)()
         return
     from experiments.shared.course import drive
     from experiments.shared.place import Place
@@ -86,11 +96,40 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
     experiment = module.EXPERIMENT
     start, arguments = _preset(experiment, arguments)
 
-    def command(config: Any = start, place: Place = Place()) -> None:  # noqa: B008 (immutable)
-        drive(experiment, config, place)
+    def both(config: Any = start, place: Place = Place()) -> Any:  # noqa: B008 (immutable)
+        return config, place
 
-    command.__annotations__ = {"config": experiment.config, "place": Place, "return": None}
-    tyro.cli(command, prog=prog, args=arguments, config=settings, description=module.__doc__)
+    both.__annotations__ = {"config": experiment.config, "place": Place, "return": Any}
+    drive(experiment, *_parsed(both, args=arguments, **how))
+
+
+def _parsed(function: Any, **how: Any) -> Any:
+    """Calls a function with the flags of a command line, as tyro does; its errors are one sentence.
+
+    Raises:
+      UserError: if a flag is unknown or missing, or its value is not of its type.
+      SystemExit: after --help.
+    """
+    import tyro
+
+    from aejax.errors import UserError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(function, **how)
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        # The message stands in a box, perhaps coloured, whose lines end where the terminal does.
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+        lines = [re.sub("[^ -~]+", " ", line).strip() for line in plain.splitlines()]
+        words = " ".join(" ".join(lines).split())
+        for title in ("Parsing error ", "Value error ", "Unrecognized options "):
+            words = words.removeprefix(title)
+        words = re.sub(" Argument helptext: .*?(?= For full helptext)", "", words)
+        words, _, advice = words.partition(" For full helptext, ")
+        raise UserError(f"{words[:LONGEST]}; {advice or '--help lists all flags'}") from None
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:

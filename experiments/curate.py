@@ -1,7 +1,7 @@
-"""What autoencoders say of a set of pictures: rare ones, duplicates, wrong labels, clusters.
+"""Finds rare pictures, duplicates, wrong labels and clusters in a data set, by autoencoders.
 
     python -m experiments curate --dataset ./pictures
-    python -m experiments curate --dataset fashion_mnist --manual-dir DIR --wrong-labels 200 \
+    python -m experiments curate --dataset fashion_mnist --manual-dir DIR --wrong-labels 200 \\
         --duplicates 50 --seeds 3
 
 A variational and a sparse autoencoder are trained on the pictures. The page shows the rarest and
@@ -229,7 +229,7 @@ def _judged(config: Config, models: Models, parts: Splits) -> Whole:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Counts which share of the planted errors is found; without planted ones, what was found."""
+    """Computes the shares of planted errors that are found, or counts what is found."""
     each = {name: evaluation.each(done.variables, done.seeds) for name, done in trained.items()}
     rows: list[dict[str, dict[str, float]]] = []
     members = [
@@ -294,7 +294,7 @@ def _labels(config: Config, found: Whole, seed: int) -> dict[str, dict[str, floa
 
 
 def out_of_fold(values: np.ndarray, labels: np.ndarray, seed: int, folds: int = 5) -> np.ndarray:
-    """Returns the probability of each class by a logistic regression of the other folds.
+    """Returns class probabilities by logistic regressions, each fitted on the other folds.
 
     Args:
       values: f[N, D].
@@ -362,7 +362,7 @@ def _name(names: tuple[str, ...], label: Any) -> str:
 
 
 def page(config: Config, models: Models, parts: Splits) -> Page:
-    """Builds the report page with the pictures."""
+    """Builds the report page: rare pictures, suspects of wrong labels, duplicates and clusters."""
     found, names = whole(config, models, parts), parts[0].classes
     order = np.argsort(found.rarity, kind="stable")
     sections = [extremes_section(found.pictures, found.rarity, order)]

@@ -133,7 +133,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _measured(config: Config, fitted: parts.Fitted, splits: Splits) -> dict[str, float]:
-    """Returns the figures of one detector of one seed; those without both kinds are left out."""
+    """Returns the results of one detector of one seed that its good and bad pictures allow."""
     kinds, found = parts.kinds(splits[2]), {}
     bad = kinds > 0
     if bad.any() and not bad.all():
@@ -197,7 +197,7 @@ def store(config: Config, models: Models, splits: Splits, folder: pathlib.Path) 
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: heat maps, the line, and the pictures nearest to the threshold."""
+    """Builds the report page: heat maps, false alarms and misses, and doubtful pictures."""
     test = splits[2]
     kinds, marked = parts.kinds(test), parts.masks(test)
     done = parts.fit_all(config, models, splits, config.seed)
@@ -246,7 +246,7 @@ def _code(config: Config, done: parts.Fitted, splits: Splits) -> Section:
 
 
 def preferred(names: Mapping[str, Any]) -> str:
-    """Returns the detector that is used unless another is named; no label chooses it."""
+    """Returns the name of the default detector, which does not depend on test labels."""
     return "padim" if "padim" in names else next(iter(names))
 
 

@@ -236,7 +236,10 @@ def test_an_axis_that_a_rule_names_is_used():
     ae.compiled(kinds.learner("vae"), Four(), ((".*", PartitionSpec("expert")),))
 
 
-@pytest.mark.parametrize("levels", [2, 4, 6, 8])
+@pytest.mark.parametrize(
+    "levels",
+    [2, 8, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)],
+)
 def test_even_lattices_have_a_gradient_at_0(levels):
     """Of order 1, also with 2 levels, whose threshold is at 0 (was at -3.8: one code of 4,096)."""
     size = 12 if levels == 2 else 3

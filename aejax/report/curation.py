@@ -1,4 +1,4 @@
-"""Sections on a set of pictures: extremes, suspects of wrong labels, duplicates, clusters."""
+"""Report sections on a set of pictures: extremes, suspects of wrong labels, pairs, clusters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def extremes_section(pictures: np.ndarray, rarity: np.ndarray, order: np.ndarray
 
     Args:
       pictures: f[N, H, W, C] in [0, 1].
-      rarity: f[N], in nats.
+      rarity: f[N], how rare each picture is, such as -ELBO in nats.
       order: i[N], the indices of the pictures by increasing rarity.
     """
     typical, rare = order[: 2 * ROW], order[::-1][: 2 * ROW]
@@ -128,7 +128,7 @@ def clusters_section(
 
 
 def _grid(name: str, caption: str, pictures: np.ndarray) -> Picture:
-    """Returns pictures f[n, H, W, C] in rows of ROW."""
+    """Returns a grid of pictures f[n, H, W, C] in rows of ROW as a `Picture` of the page."""
     blank = np.full((-len(pictures) % ROW, *pictures.shape[1:3], 3), np.nan)
     rows = np.concatenate([in_colour(pictures), blank])
     rows = rows.reshape(-1, ROW, *rows.shape[1:])

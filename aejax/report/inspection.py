@@ -1,4 +1,4 @@
-"""Sections on the inspection of parts: heat maps, false alarms and misses, and the sweep over k."""
+"""Report sections on detectors of anomalies: heat maps, false alarms and misses, and sweeps."""
 
 from __future__ import annotations
 

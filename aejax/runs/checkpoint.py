@@ -22,6 +22,7 @@ import os
 import pathlib
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -45,7 +46,9 @@ from aejax.runs.manifest import (
 )
 
 PARAMS = "params/"  # the paths of the leaves of the parameters begin with this
-LEAF_OVERHEAD = 4096  # the estimated number of bytes on the disk per leaf, besides its array
+BLOCK = 4096  # bytes; a file takes whole blocks on the disk
+LEAF_BLOCKS = 3  # blocks for each leaf besides its array: its folder and the files that describe it
+OTHER_BLOCKS = 16  # blocks of a checkpoint besides its leaves: the manifest and orbax's own files
 
 
 class Checkpoint(NamedTuple):
@@ -206,7 +209,8 @@ def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
     Without this check orbax's threads would print tracebacks of their own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
+    blocks = (-(-leaf.array.nbytes // BLOCK) + LEAF_BLOCKS for leaf in leaves.values())
+    needed = BLOCK * (sum(blocks) + OTHER_BLOCKS)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -215,16 +219,35 @@ def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
     # Orbax cannot write arrays of size 0, so they are left out; the manifest stores their shapes.
     arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
+    before = threading.excepthook
+
+    def unless_full(given: threading.ExceptHookArgs) -> None:
+        """Prints the traceback of a thread, but not of one that met the error raised below."""
+        if given.exc_value is None or _disk_error(given.exc_value) is None:
+            before(given)
+
+    threading.excepthook = unless_full
     try:
         handler.save(place, args=ocp.args.PyTreeSave(arrays))  # pyright: ignore[reportArgumentType]
     except ValueError as error:
-        # The error of tensorstore contains the operating system's error code only in its message.
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
+        found = _disk_error(error)
+        if found is None:
             raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        raise found from error
     finally:
+        threading.excepthook = before
         handler.close()
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """Returns an error of the disk, or None for another one.
+
+    The error of tensorstore contains the operating system's error code only in its message.
+    """
+    if isinstance(error, OSError):
+        return error
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return None if code is None else OSError(int(code[1]), os.strerror(int(code[1])))
 
 
 def _check_unlisted(place: pathlib.Path, files: Mapping[str, str]) -> None:

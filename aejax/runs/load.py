@@ -110,6 +110,18 @@ def load(
         return Opened(model, variables, _config(record))
 
 
+def load_config(folder: str | os.PathLike) -> Any:
+    """Returns the config of a run, as `load` does, without reading a checkpoint.
+
+    Raises:
+      UserError: if the folder is not that of a run.
+    """
+    folder = pathlib.Path(folder)
+    record = read_config(folder)
+    with reading(folder / CONFIG, "restore it"):
+        return _config(record)
+
+
 def _chosen(
     folder: pathlib.Path, record: dict[str, Any], seed: int | None, setting: Any
 ) -> tuple[int | None, Any]:

@@ -110,7 +110,7 @@ def command(
     made = {**autoencoders(about, told), **between_layers(about, told)}
     made = {name: one for name, one in made.items() if not only or name in only}
     path = folder / "result.json"
-    result: dict[str, Any] = read_json(path) if only and path.exists() else {}
+    result: dict[str, Any] = read_json(path, {}) if only and path.exists() else {}
     result.pop("environment", None)
     for name, recipe in made.items():
         fit = fitting(recipe, steps, seeds)

@@ -8,13 +8,13 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import aejax as ae
 import experiments
 from aejax.data import Split
 from aejax.errors import UserError
 from aejax.files import reason
 from aejax.report import Section, curves_section
 from aejax.runs.folder import read_config
+from aejax.runs.load import load_config
 from aejax.types import Variables
 from experiments.shared.numbers import check
 from experiments.shared.place import Place
@@ -84,7 +84,7 @@ def recorded(folder: pathlib.Path, experiment: Experiment) -> Any:
     Raises:
       UserError: if a setting is missing, unknown, or out of its range.
     """
-    fields = ae.load(folder, parts=()).config.__dict__
+    fields = load_config(folder).__dict__
     try:
         config = experiment.config(**fields)
     except TypeError as error:

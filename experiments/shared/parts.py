@@ -101,7 +101,7 @@ def one_class(splits: Splits, good: int) -> Splits:
 
 
 def reading(config: Any, event: tuple[int, ...]) -> Reading:
-    """Returns how new pictures are read for a run: as its data were."""
+    """Returns the `Reading` by which new pictures are read as the data of a run were."""
     channels = "grey" if event[-1] == 1 else "rgb"
     tiled = config.tile is not None
     size = (config.size, config.size) if config.size else None if tiled else event[:2]
@@ -125,7 +125,7 @@ def raw(config: Any) -> Features:
 
 
 def detectors(config: Any, models: Mapping[str, tuple[Any, Any]]) -> dict[str, Detector]:
-    """Returns name -> detector for all that do not need a job that is missing from `models`.
+    """Returns name -> detector; those that need a job missing from `models` are left out.
 
     Args:
       config: the settings of the experiment.
@@ -172,7 +172,7 @@ def sparse_features(config: Any, models: Mapping[str, tuple[Any, Any]]) -> dict[
 
 
 class Judged(NamedTuple):
-    """What a detector says of N whole pictures."""
+    """A detector's scores and maps of N whole pictures."""
 
     score: np.ndarray  # f32[N], the largest score of a picture's tiles
     maps: list[np.ndarray]  # N arrays f32[H, W]

@@ -101,7 +101,7 @@ def linear(values: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.
     scale = np.where(scale > 1e-6, scale, np.inf)
     model = LogisticRegression(C=0.1, max_iter=100, tol=1e-3)
     model.fit((values - mean) / scale, labels)
-    return lambda others: model.predict((others - mean) / scale)
+    return lambda others: np.asarray(model.predict((others - mean) / scale))
 
 
 def sparse_probes(

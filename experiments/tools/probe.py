@@ -36,7 +36,7 @@ def command(
       dataset: name of the other data set, with pictures of the same size.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with the raw files of the other data set; then nothing is downloaded.
-      own: the run is your own: follow the paths in its config.json, and prepare missing data.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     experiment = named(run_dir)
     if experiment.name != "transfer":

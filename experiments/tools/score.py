@@ -78,7 +78,7 @@ def command(
 
     Args:
       run_dir: folder of a finished run of inspect.
-      path: pictures, or folders of pictures.
+      path: paths of pictures, or of folders of pictures.
       detector: the name of the detector, as in the run's table.
       false_alarms: share of good pictures that may be called anomalous; that of the run by default.
       json: a file to which the scores are written.
@@ -141,7 +141,7 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
             f"{run_dir} has no {parts.FITTED}, because the run is not finished: start its command "
             "again"
         )
-    arrays = npz.load(run_dir / parts.FITTED)[0]
+    arrays = npz.load(run_dir / parts.FITTED, {})[0]
     known = sorted({key.split("/")[0] for key in arrays if "/" in key})
     if name not in known:
         raise UserError(
@@ -150,7 +150,7 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
     config = dataclasses.replace(recorded(run_dir, experiment), onnx=onnx)
     if name.endswith("-onnx") and onnx is None:
         raise UserError(f"the detector {name} needs its feature net: give its path by --onnx")
-    event = tuple(int(n) for n in arrays["event"])
+    event = _event(run_dir, arrays)
     models = {}
     if name in parts.NETS:
         job = parts.NETS[name]
@@ -160,6 +160,11 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
     own = {
         key.partition("/")[2]: value for key, value in arrays.items() if key.startswith(f"{name}/")
     }
+    if not {"held_out", "peaks"} <= own.keys():
+        raise UserError(
+            f"{run_dir / parts.FITTED} lacks the scores of held-out good pictures for {name}: "
+            "train the run again"
+        )
     held_out, peaks = own.pop("held_out"), own.pop("peaks")
     detector = parts.detectors(config, models)[name]
     reading = parts.reading(config, event)
@@ -177,8 +182,23 @@ def open_detector(run_dir: pathlib.Path, name: str, onnx: str | None = None) -> 
     )
 
 
+def _event(run_dir: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[int, int, int]:
+    """Returns the shape of a tile, after checking it."""
+    found = arrays.get("event", np.zeros(0))
+    if (
+        found.shape != (3,)
+        or found.dtype.kind != "i"
+        or not 0 < found.min() <= found.max() < 10_000
+    ):
+        raise UserError(
+            f"{run_dir / parts.FITTED} does not hold the shape of pictures: train the run again"
+        )
+    height, width, channels = (int(n) for n in found)
+    return height, width, channels
+
+
 def scored(opened: Opened, paths: list[pathlib.Path]) -> Iterator[Scored | UserError]:
-    """Yields each picture's score, or the error why it could not be read, in bounded memory."""
+    """Yields each picture's score, or the error that tells why it could not be read."""
     for start in range(0, len(paths), AT_ONCE):
         found: list[UserError | pathlib.Path] = []
         pictures, sizes = [], []
