@@ -213,7 +213,8 @@ class Autoencoder(nn.Module):
         def log_joint(latent: Any) -> Array:
             # The bottleneck differentiates the function, so the model is a pure function in it.
             model, variables = self.unbind()
-            return model.apply(variables, without_missing(batch), latent, method=_log_joint)
+            found: Any = model.apply(variables, without_missing(batch), latent, method=_log_joint)
+            return found
 
         return log_joint
 

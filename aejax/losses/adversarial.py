@@ -12,6 +12,7 @@ its own learning rate by optax.multi_transform.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -74,7 +75,8 @@ def picture_critic(part: str = "critic") -> Term:
         critic = _part(model, part)
         fakes = jax.lax.stop_gradient(_decoded(model, forward))
         real = _logit(critic(forward.batch.target)[0])
-        return 0.5 * sum(_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes)
+        errors = [_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes]
+        return 0.5 * functools.reduce(jnp.add, errors)
 
     return picture_critic
 
@@ -91,7 +93,8 @@ def pictures_deceive(part: str = "critic") -> Term:
     def pictures_deceive(model: Any, forward: Forward) -> Array:
         critic = frozen(_part(model, part))
         fakes = _decoded(model, forward)
-        return 0.5 * sum(jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes)
+        losses = [jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes]
+        return 0.5 * functools.reduce(jnp.add, losses)
 
     return pictures_deceive
 
