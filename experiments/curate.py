@@ -8,8 +8,6 @@ A variational and a sparse autoencoder are trained on the pictures. The page sho
 the most typical pictures, near duplicates (also between splits, where they leak), suspects of wrong
 labels, and clusters by dominant latent; scores.csv has a row for each picture. With the second
 command, labels are changed and near duplicates are planted, and it is measured how many are found.
-It takes 5 minutes on one CPU core; expect two thirds of the changed labels among the first 400
-suspects.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ figure is the median over rounds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -42,48 +43,48 @@ SIZES = {
 
 
 def command(
-    peer_python: str,
     out: str = "runs/bench-text",
     rounds: int = 5,
     steps: int = 20,
     batch: int = 64,
+    peer_python: str | None = None,
 ) -> None:
-    """Times both programs and writes result.json.
+    """Times the programs and writes result.json.
 
     Args:
-      peer_python: path of a Python interpreter with PyTorch.
       out: folder for result.json.
       rounds: how many times each program is timed.
       steps: number of training steps in one timing.
       batch: number of texts in a batch.
+      peer_python: path of a Python interpreter with PyTorch.
     """
     folder = prepared(out, rounds=rounds, steps=steps, batch=batch)
     rows = texts(batch * steps)
     np.save(folder / "texts.npy", rows, allow_pickle=False)
-    measured: dict[str, list[float]] = {"aejax": [], "torch": []}
-    with peer(peer_python, folder / "texts.npy", batch, steps) as process:
-        version = answer(process)["torch"]
-        programs: dict[str, Callable[[], float]] = {
-            "aejax": learner(rows, batch, steps),
-            "torch": lambda: asked(process),
-        }
+    programs: dict[str, Callable[[], float]] = {"aejax": learner(rows, batch, steps)}
+    with contextlib.ExitStack() as stack:
+        if peer_python is not None:
+            process = stack.enter_context(peer(peer_python, folder / "texts.npy", batch, steps))
+            stack.callback(process.kill)
+            answer(process)  # the version of torch
+            programs["torch"] = lambda: asked(process)
         for program in programs.values():
             program()  # the warm-up
+        measured: dict[str, list[float]] = {name: [] for name in programs}
         for _ in range(rounds):
             for name, program in programs.items():
                 measured[name].append(program())
-        process.kill()
-    pairs = zip(measured["aejax"], measured["torch"], strict=True)
-    ratio = statistics.median(a / b for a, b in pairs)
-    figures = {
+    result: dict[str, Any] = {
         name: {"tokens_per_second": statistics.median(values), "rounds": values}
         for name, values in measured.items()
     }
-    result = {**figures, "ratio": ratio, "torch_version": version, "environment": environment()}
-    write_json(folder / "result.json", result)
-    for name, row in figures.items():
+    for name, row in result.items():
         say(f"  {name:<6} {row['tokens_per_second']:>10,.0f} tokens/s")
-    say(f"  aejax / torch: {ratio:.2f}")
+    if "torch" in measured:
+        pairs = zip(measured["aejax"], measured["torch"], strict=True)
+        result["ratios"] = {"torch": statistics.median(a / b for a, b in pairs)}
+        say(f"  aejax / torch: {result['ratios']['torch']:.2f}")
+    write_json(folder / "result.json", {**result, "environment": environment()})
 
 
 def texts(count: int) -> np.ndarray:
