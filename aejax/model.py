@@ -117,7 +117,7 @@ class Autoencoder(nn.Module):
 
         Args:
           batch: the batch that the features were computed from.
-          features: the output of `features`.
+          features: the encoder's output, as the method `features` returns it.
           key: the key of the noise; None: no noise.
           step: the training step, i32[].
         """
@@ -131,16 +131,16 @@ class Autoencoder(nn.Module):
     def explain(
         self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
     ) -> Forward:
-        """Decodes a code and returns the Forward that the loss terms read.
+        """Decodes a code and returns the `Forward`, the record from which loss terms are computed.
 
         Targets that are NaN where the mask is 0 are missing values, which are replaced by 0.
 
         Args:
           batch: the batch that was encoded.
-          features: the output of `features`.
-          code: the output of `code`.
+          features: the encoder's output, as the method `features` returns it.
+          code: the code of the batch, as the method `code` returns it.
           step: the training step, i32[].
-          key: the key of the code's noise, from which loss terms get their keys.
+          key: the key that was passed to `code`; the keys of the loss terms are derived from it.
         """
         prediction = self.decode(code.z, batch.context)
         self._check_shape(prediction, batch.target)

@@ -248,7 +248,11 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _duplicates(found: Whole) -> dict[str, float]:
-    """Returns how many near duplicates were found, also between splits."""
+    """Returns the number of pairs of near duplicates, and of those that lie in different splits.
+
+    If near duplicates were planted, it also returns the share of the planted pairs that was found,
+    the same share for those in different splits, and the number of other pairs.
+    """
     pairs = found.pairs
     across = found.split[pairs.first] != found.split[pairs.second]
     result = {"pairs": float(len(across)), "pairs_between_splits": float(across.sum())}
