@@ -14,6 +14,7 @@ import pathlib
 import random
 import select
 import signal
+import sys
 import time
 import typing
 from collections.abc import Iterator
@@ -113,6 +114,8 @@ def started(arguments: list[str], place: pathlib.Path) -> tuple[int, str, float]
     if child == 0:
         os.dup2(writing, 1)
         os.dup2(writing, 2)
+        # A test runner may have replaced these by files of its own.
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         os.chdir(place)
         os.environ["TFDS_DATA_DIR"] = str(place / "data")
         try:
@@ -124,6 +127,7 @@ def started(arguments: list[str], place: pathlib.Path) -> tuple[int, str, float]
 
             traceback.print_exc()
             status = 70
+        sys.stderr.flush()
         os._exit(status)
     os.close(writing)
     said, alive = b"", True
