@@ -28,6 +28,7 @@ import soundfile
 import aejax as ae
 from aejax import interop
 from aejax.data.activations import ActivationWriter
+from aejax.data.activations.store import activations as open_store
 from aejax.data.pictures import faces, folder, store, upstream
 from aejax.data.sound.folder import read_folder as read_sounds
 from aejax.data.sound.recordings import Recordings, read_recordings, write_recordings
@@ -135,7 +136,7 @@ def read_texts(place: pathlib.Path) -> Any:
 
 def synthetic_truth(place: pathlib.Path) -> Any:
     found = truth(place)
-    return found.features(0, found.tokens).dense(8)
+    return found.features(0, found.tokens)
 
 
 KINDS = {
@@ -152,7 +153,7 @@ KINDS = {
     "idx": Kind(idx, lambda p: upstream.read_idx(p / "a.gz", (3, 5)), True),
     "pictures": Kind(pictures, lambda p: [folder.read_folder(p)]),
     "sounds": Kind(waves, lambda p: read_sounds(p, None, False).sounds),
-    "activations": Kind(activations, lambda p: ae.data.activations(p).verify()),
+    "activations": Kind(activations, lambda p: open_store(p).verify()),
     "synthetic": Kind(lambda p: synthetic(p, Superposition(8, 4, 2.0), 64), synthetic_truth),
     "run": Kind(run, opened, True),
     "transformers": Kind(

@@ -159,7 +159,7 @@ HOSTILE = {
     "an npz array beyond its file": (
         lambda place: zipped(place / "a.npz", "W.npy", npy((2**40,)) + bytes(64)),
         read_npz,
-        "but 64 bytes of it",
+        "but has 64 bytes of it",
     ),
     "an npz array of negative size": (
         lambda place: zipped(place / "a.npz", "W.npy", npy((-4, -4)) + bytes(64)),
