@@ -74,7 +74,8 @@ def picture_critic(part: str = "critic") -> Term:
         critic = _part(model, part)
         fakes = jax.lax.stop_gradient(_decoded(model, forward))
         real = _logit(critic(forward.batch.target)[0])
-        return 0.5 * sum(_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes)
+        costs = [_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes]
+        return 0.5 * (costs[0] + costs[1])
 
     return picture_critic
 
@@ -91,7 +92,8 @@ def pictures_deceive(part: str = "critic") -> Term:
     def pictures_deceive(model: Any, forward: Forward) -> Array:
         critic = frozen(_part(model, part))
         fakes = _decoded(model, forward)
-        return 0.5 * sum(jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes)
+        costs = [jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes]
+        return 0.5 * (costs[0] + costs[1])
 
     return pictures_deceive
 
@@ -122,7 +124,8 @@ def _decoded(model: Any, forward: Forward) -> tuple[Array, Array]:
     codes = jax.lax.stop_gradient(forward.code.z)
     drawn = jax.lax.stop_gradient(model.sample_latent(_key(forward), size, context))
     lifted = model.lift(drawn, context)
-    return tuple(model.mean(model.decode(z, context)) for z in (codes, lifted))
+    of_codes, of_draws = (model.mean(model.decode(z, context)) for z in (codes, lifted))
+    return of_codes, of_draws
 
 
 def _cross_entropy(real: Array, fake: Array) -> Array:

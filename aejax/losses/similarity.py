@@ -84,10 +84,9 @@ def _blurred(images: Array, size: int) -> Array:
     line = (line / line.sum()).astype(np.float32)
     for axis in (1, 2):
         count = images.shape[axis] - size + 1
-        images = sum(
-            float(w) * jax.lax.slice_in_dim(images, i, i + count, axis=axis)
-            for i, w in enumerate(line)
-        )
+        shifted = [jax.lax.slice_in_dim(images, i, i + count, axis=axis) for i in range(size)]
+        weighted = [float(w) * part for w, part in zip(line, shifted, strict=True)]
+        images = sum(weighted[1:], weighted[0])
     return images
 
 
