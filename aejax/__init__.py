@@ -28,6 +28,7 @@ from aejax.bottlenecks import (
     Levels,
     MatchingPursuit,
     MixtureOfExperts,
+    NormalisedGaussian,
     Planar,
     Point,
     ProductOfExperts,
@@ -49,12 +50,13 @@ from aejax.objective import elbo, merge, reconstruction, sparse, total, watch
 from aejax.runs.load import load
 from aejax.runs.run import Run
 from aejax.training import initialise, samplers
+from aejax.training.aggressive import aggressive
 from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
 from aejax.training.learner import learner
 from aejax.training.loop import NonFinite, loop
 from aejax.training.stopping import Patience
-from aejax.training.wrappers import averaged, chunked, seeds, swept
+from aejax.training.wrappers import averaged, chunked, restarted, seeds, swept
 from aejax.types import Batch, Bound, Forward, Learner, Objective, Source, State, Term
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "MatchingPursuit",
     "MixtureOfExperts",
     "NonFinite",
+    "NormalisedGaussian",
     "Objective",
     "Patience",
     "Planar",
@@ -95,6 +98,7 @@ __all__ = [
     "UserError",
     "VectorQuantised",
     "VonMisesFisher",
+    "aggressive",
     "averaged",
     "bounds",
     "check_window",
@@ -122,6 +126,7 @@ __all__ = [
     "recipes",
     "reconstruction",
     "resampled",
+    "restarted",
     "samplers",
     "seeds",
     "sound",

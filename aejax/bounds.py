@@ -34,7 +34,7 @@ _LEAST = 1e-20
 
 
 def _mean(cost: Array) -> Array:
-    """Computes the negative ELBO, f32[B], of costs f32[K, B]."""
+    """Computes the mean over K draws of their costs f32[K, B], f32[B]: the negative ELBO."""
     return jnp.mean(cost, axis=0)
 
 

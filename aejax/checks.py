@@ -40,7 +40,7 @@ def sensible(value: Any, holds: Callable[[Any], Any]) -> bool:
 
 
 def check_is_key(key: Any) -> None:
-    """Raises UserError unless `key` is a random key."""
+    """Raises UserError unless `key` is a random key of jax, or an array of such keys."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not (
         jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == "uint32" and key.ndim)
@@ -100,13 +100,16 @@ def check_size(
 
 
 def check_rows(prior: Any, n: int, context: Any, what: str = "latents") -> None:
-    """Raises UserError unless a context, if there is one, has one row for each of the n draws.
+    """Checks that a context, if there is one, has one row for each of the n draws from a prior.
 
     Args:
       prior: the prior that is sampled.
       n: the number of draws.
       context: the context of the draws, a pytree with leaves [n, ...], or None.
       what: the word in the error message for what is drawn.
+
+    Raises:
+      UserError: if the context has another number of rows.
     """
     for leaf in jax.tree.leaves(context):
         shape = jax.numpy.shape(leaf)

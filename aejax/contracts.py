@@ -74,7 +74,7 @@ class DensityCode(RandomCode, Protocol):
 class DiagonalCode(RandomCode, Protocol):
     """A draw from N(mean, exp(log_std)^2).
 
-    Every code with the fields `mean` and `log_std` is treated as one, so codes with another
+    Every code with the fields `mean` and `log_std` is treated as such a draw, so codes with another
     distribution must not have both fields.
     """
 
@@ -144,7 +144,7 @@ class Codebook(Protocol):
 
 
 class Given(NamedTuple):
-    """What a bottleneck may read besides the features; most bottlenecks read none of it."""
+    """What a bottleneck may read besides the features; most bottlenecks read only the features."""
 
     step: Array | int = 0  # i32[], the training step
     context: Any = None  # the batch's context, a pytree whose leaves have a leading axis B
@@ -236,20 +236,20 @@ class Prior(nn.Module, abc.ABC):
 class TrunkPrior(Protocol):
     """A hierarchical prior with a deterministic net, the trunk, which the posterior shares.
 
-    From the top level down, the trunk computes the state below each level from the state above it
-    and the level's latent. The last state is the decoder's input.
+    The trunk has a state. From the top level down, it is updated with the latent of each level. The
+    last state is the decoder's input.
     """
 
     def start(self, n: int, context: Any = None) -> Any:
-        """Returns the trunk's state above the top level for n examples."""
+        """Returns the trunk's first state for n examples, before the top level is drawn."""
         ...
 
     def advance(self, level: int, state: Any, z: Array, context: Any = None) -> Any:
-        """Returns the trunk's state below a level.
+        """Returns the trunk's state, updated with the latent of a level.
 
         Args:
           level: the index of the level; 0 is the top.
-          state: the trunk's state above the level.
+          state: the trunk's state before this update.
           z: the latent of the level, f32[B, L].
           context: the batch's context.
         """

@@ -69,8 +69,8 @@ def numbers(data: Any, pictures: bool = True) -> Any:
       pictures: whether the data may be pictures, of which some are refused.
 
     Raises:
-      UserError: if the data is not numeric, has fewer than two axes, or looks like pictures of
-        bytes or with their channels first.
+      UserError: if the data is not numeric, has no rows or fewer than two axes, or looks like
+        pictures of bytes or with their channels first.
     """
     if isinstance(data, jax.Array):
         values = data
@@ -86,6 +86,8 @@ def numbers(data: Any, pictures: bool = True) -> Any:
             f"the model cannot read data of {what}: give an array [N, ...] of numbers, a Batch or "
             "a split, as in train, validation, test = ae.data.arrays(x)"
         )
+    if not values.shape[0]:
+        raise UserError(f"the data has shape {values.shape}, no rows: give one row or more")
     if pictures and values.dtype == np.uint8 and are_pictures(values.shape):
         raise UserError(
             f"x holds bytes of shape {values.shape}, which look like pictures, and training may "
@@ -103,12 +105,12 @@ PICTURE_CHANNELS = (1, 3, 4)
 
 
 def are_pictures(shape: tuple[int, ...]) -> bool:
-    """Returns whether bytes of this shape are probably pictures: [N, H, W] or [N, H, W, C]."""
+    """Returns whether an array of bytes is probably pictures, [N, H, W] or [N, H, W, 1, 3 or 4]."""
     return len(shape) == 3 or (len(shape) == 4 and shape[3] in PICTURE_CHANNELS)
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Returns whether x of this shape is probably pictures [N, C, H, W]."""
+    """Returns whether an array of this shape is probably pictures [N, C, H, W]."""
     channels = PICTURE_CHANNELS
     return len(shape) == 4 and shape[1] in channels and shape[3] not in channels
 
@@ -142,11 +144,11 @@ def check_filled(x: Any, results: Any, who: str, first: int = 0) -> None:
     Args:
       x: a pytree with leaves [B, ...].
       results: what was computed from x, a pytree with leaves [B, ...].
-      who: the words for what computed the results.
+      who: how the error message names what computed the results, such as "the encoder".
       first: the index of the first row.
 
     Raises:
-      UserError: if a row is NaN in both; the message names the row.
+      UserError: if a row holds NaN both in x and in the results; the message names the row.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, results))):
         return
@@ -164,7 +166,10 @@ def check_filled(x: Any, results: Any, who: str, first: int = 0) -> None:
 
 
 def _rows_with_nan(tree: Any) -> np.ndarray | None:
-    """Returns whether each row of any leaf [B, ...] holds NaN, bool[B]."""
+    """Returns whether each of B rows holds NaN in one of the leaves [B, ...], bool[B].
+
+    The result is None if a leaf is traced, so that its values are unknown.
+    """
     found: np.ndarray | None = None
     for leaf in map(np.asarray, jax.tree.leaves(tree)):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim:
@@ -204,12 +209,17 @@ def flatten(values: Any) -> Array:
     """Flattens [B, *event] to [B, size of the event]; a sparse z is converted to an array first.
 
     Raises:
-      UserError: if values is a tuple, such as the levels of a hierarchy.
+      UserError: if values is a tuple, such as the levels of a hierarchy, or no array at all.
     """
     if isinstance(values, tuple):
         raise UserError(
             f"this net takes one array, but was given a tuple of {len(values)} arrays, such as the "
             "levels of a hierarchy: put nets.Joined around this net"
+        )
+    if not is_dense(values) and not hasattr(values, "dense"):
+        raise UserError(
+            f"this net takes one array, but was given a {type(values).__name__}: let the net "
+            "before it return one array [B, ...]"
         )
     values = dense(values)
     return values.reshape((values.shape[0], -1))
@@ -253,10 +263,10 @@ def batch_axes(values: Any, size: int, event: tuple[int, ...] | None, whose: str
 
 
 def joined(latent: Any) -> Array:
-    """Flattens a latent to f32[B, L]; concatenates the levels of a hierarchy from the top down.
+    """Flattens a latent to f32[B, L]; the latents of a hierarchy's levels are concatenated.
 
     Args:
-      latent: [B, *shape], or a tuple of such arrays.
+      latent: [B, *shape], or a tuple of such arrays, one for each level from the top down.
     """
     return jnp.concatenate([flatten(leaf) for leaf in jax.tree.leaves(latent)], axis=-1)
 
@@ -265,12 +275,12 @@ def join_context(values: Array, context: Any) -> Array:
     """Appends the flattened context to values [B, D] and returns [B, D + size of the context].
 
     Raises:
-      TypeError: if a leaf of the context holds integers, which must be one-hot encoded first.
+      UserError: if a leaf of the context holds integers, which must be one-hot encoded first.
     """
     leaves = jax.tree.leaves(context)
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
+            raise UserError(
                 f"an array of the context has dtype {leaf.dtype}, which a dense net would read as "
                 "a magnitude: pass jax.nn.one_hot(labels, classes) instead, or a context made by "
                 "ae.data.context(values, like=train)"

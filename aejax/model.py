@@ -14,9 +14,10 @@ from typing import Any
 import flax.core
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from aejax.checks import check_rows, whole
+from aejax.checks import check_is_key, check_rows, whole
 from aejax.contracts import Bottleneck, Given, Likelihood, Prior
 from aejax.errors import UserError
 from aejax.events import as_batch, check_filled, without_missing
@@ -57,11 +58,16 @@ class Autoencoder(nn.Module):
         ):
             if part is not None and not isinstance(part, contract):
                 kind, name = contract.__name__, type(part).__name__
+                if isinstance(part, type):
+                    raise UserError(
+                        f"the {kind.lower()} of this model is the class {part.__name__}: give an "
+                        f"object of it, as {part.__name__}(...)"
+                    )
                 raise UserError(
                     f"the {kind.lower()} of this model is a {name}, which is not a {kind}: derive "
                     f"{name} from aejax.contracts.{kind}, which lists what it must define"
                 )
-        for role in ("encoder", "decoder"):
+        for role in ("encoder", "bottleneck", "decoder", "prior", "likelihood", "parts"):
             if wrong := check_net(getattr(self, role), role):
                 raise UserError(wrong)
         encoding, decoding = _modules(self.encoder), _modules(self.decoder)
@@ -73,7 +79,7 @@ class Autoencoder(nn.Module):
             )
         super().__post_init__()
 
-    def __call__(self, batch: Batch, key: Key | None = None, step: Array | int = 0) -> Forward:
+    def __call__(self, batch: Any, key: Key | None = None, step: Array | int = 0) -> Forward:
         """Runs one forward pass: encodes the batch, draws a code, and decodes it.
 
         Args:
@@ -92,6 +98,11 @@ class Autoencoder(nn.Module):
             features = call(self.encoder, batch.x, batch.context)
         seen = jnp.shape(jax.tree.leaves(batch.x)[0])
         check_filled(batch.x, features, f"the encoder {type(self.encoder).__name__}")
+        if not jax.tree.leaves(features):
+            raise UserError(
+                f"the encoder {type(self.encoder).__name__} returns {features!r}: return the "
+                "features, [B, ...]"
+            )
         for leaf in jax.tree.leaves(features):
             if jnp.shape(leaf)[:1] != seen[:1]:
                 raise UserError(
@@ -136,10 +147,10 @@ class Autoencoder(nn.Module):
         batch = without_missing(batch)
         return Forward(batch, features, code, prediction, jnp.asarray(step), key)
 
-    def posterior(self, batch: Batch) -> Any:
+    def posterior(self, batch: Any) -> Any:
         """Encodes a batch to a code without noise; a VampPrior calls this on its pseudo-inputs.
 
-        The batch may also be an array, its x, or a split.
+        The batch is a Batch, an array f32[B, *event], its x, or a split.
         """
         batch = as_batch(batch)
         return self.code(batch, self.features(batch), None, 0)
@@ -157,10 +168,10 @@ class Autoencoder(nn.Module):
         """Computes the expected target, [B, *event]."""
         return prediction if self.likelihood is None else self.likelihood.mean(prediction)
 
-    def encode(self, batch: Batch) -> Any:
+    def encode(self, batch: Any) -> Any:
         """Encodes a batch to its latent without noise; for a Gaussian bottleneck, to the mean.
 
-        The batch may also be an array, its x, or a split.
+        The batch is a Batch, an array f32[B, *event], its x, or a split.
         """
         return self.posterior(batch).latent
 
@@ -178,10 +189,13 @@ class Autoencoder(nn.Module):
         """Draws n latents from the prior.
 
         Raises:
-          UserError: if there is no prior to draw from, or n < 1.
+          UserError: if there is no prior to draw from, if n is not 1 or more, or if `key` is not a
+            random key.
         """
-        if n < 1:
+        check_is_key(key)
+        if n < 1 or not whole(n):
             raise UserError(f"sample was asked for n = {n} draws: give 1 or more")
+        n = int(n)
         if self.prior is None:
             raise UserError(
                 "this model has no prior to draw latents from: give Autoencoder a prior, or fit "
@@ -199,12 +213,16 @@ class Autoencoder(nn.Module):
         def log_joint(latent: Any) -> Array:
             # The bottleneck differentiates the function, so the model is a pure function in it.
             model, variables = self.unbind()
-            return model.apply(variables, without_missing(batch), latent, method=_log_joint)
+            found: Any = model.apply(variables, without_missing(batch), latent, method=_log_joint)
+            return found
 
         return log_joint
 
     def _check_latents(self) -> None:
-        """Checks latent sizes, and that prior and bottleneck are both flat or both hierarchical."""
+        """Raises UserError if a latent's size is below 1, or the prior does not suit the latents.
+
+        A hierarchical bottleneck and a prior of levels need each other.
+        """
         shape, name = self.bottleneck.shape, type(self.bottleneck).__name__
         if any(size < 1 or not whole(size) for size in jax.tree.leaves(shape)):
             raise UserError(
@@ -222,16 +240,18 @@ class Autoencoder(nn.Module):
         """Raises UserError unless the decoder's output has the shape that the likelihood needs."""
         event = tuple(target.shape[1:])
         wanted = event if self.likelihood is None else self.likelihood.shape(event)
-        if not isinstance(prediction, jax.Array):
-            return
-        if prediction.shape == (target.shape[0], *wanted):
-            return
         reader = type(self.likelihood).__name__ if self.likelihood is not None else "the target"
-        raise UserError(
-            f"the decoder {type(self.decoder).__name__} returns shape {prediction.shape}, but "
-            f"{reader} needs {(target.shape[0], *wanted)} for a target of shape {target.shape}: "
-            "change the decoder's shape"
-        )
+        need = f"{reader} needs {(target.shape[0], *wanted)} for a target of shape {target.shape}"
+        name = f"the decoder {type(self.decoder).__name__}"
+        if not isinstance(prediction, jax.Array | np.ndarray):
+            raise UserError(
+                f"{name} returns a {type(prediction).__name__} instead of one array, but {need}: "
+                "return one array, whose last axis may hold several parameters of each element"
+            )
+        if prediction.shape != (target.shape[0], *wanted):
+            raise UserError(
+                f"{name} returns shape {prediction.shape}, but {need}: change the decoder's shape"
+            )
 
 
 def _log_joint(model: Any, batch: Batch, latent: Any) -> Array:
@@ -242,7 +262,7 @@ def _log_joint(model: Any, batch: Batch, latent: Any) -> Array:
 
 
 def _modules(part: Any) -> dict[int, nn.Module]:
-    """Returns id(module) -> module for a module and, recursively, the modules in its fields."""
+    """Returns a module and, recursively, the modules in its fields, by their Python ids."""
     if not isinstance(part, nn.Module):
         return {}
     found = {id(part): part}

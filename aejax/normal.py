@@ -1,4 +1,4 @@
-"""The normal distribution per element: its log-density, its KL, and means and stds from a net."""
+"""The normal distribution per element: its log-density, its KL, and its parameters from a net."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def sparse(
     """Returns the objective of a sparse autoencoder: an error, a sparsity penalty and AuxK.
 
     Args:
-      l1: the weight of the L1 norm; None: no L1 term, as for bottlenecks with a fixed number of
-        active latents.
+      l1: the weight of the L1 norm; None: no L1 term, which suits bottlenecks with a fixed number
+        of active latents.
       auxk: the weight of AuxK, a loss that revives dead latents, usually 1/32 or 1; None: no
         such term.
       steered: a sparsity penalty whose weight a controller adjusts until the mean number of active
@@ -137,8 +137,9 @@ def sparse(
 def steer(penalty: Term) -> Objective:
     """Returns an objective with a sparsity penalty whose weight a controller adjusts.
 
-    The controller adjusts it until the mean L0 is the bottleneck's target `l0`. The name of the
-    weighted penalty is `price`; the relative deviation mean(L0) / l0 - 1 is logged as `off_target`.
+    The controller adjusts the weight until the mean number of active latents (L0) is the
+    bottleneck's target `l0`. The weighted penalty has the name `price`, and the relative deviation
+    mean(L0) / l0 - 1 is logged as `off_target`.
 
     Args:
       penalty: a term that grows with the size or number of the active latents, such as
@@ -159,7 +160,7 @@ def total(objective: Objective, model: nn.Module, forward: Forward) -> Total:
     """Evaluates every term with its own key, and returns the values and their weighted sums.
 
     A term with the weight None is not in the sums. A term's key depends on its name only, so adding
-    a term does not change the noise of another.
+    a term does not change the random draws of other terms.
 
     Raises:
       UserError: if a term reads a field that the code or bottleneck lacks, or returns a wrong

@@ -22,7 +22,7 @@ def needs(module: str, purpose: str) -> ModuleType:
 
     Args:
       module: the dotted name of the module.
-      purpose: what the module is needed for; it begins the message "PURPOSE needs PACKAGE".
+      purpose: what the module is needed for, the beginning of the message "PURPOSE needs PACKAGE".
 
     Returns:
       The module.

@@ -57,7 +57,7 @@ class Batch(NamedTuple):
 
 
 class Support(NamedTuple):
-    """The targets to which a likelihood gives a probability."""
+    """The targets to which a likelihood gives a probability: numbers from `low` to `high`."""
 
     low: float
     high: float
@@ -103,7 +103,7 @@ class LinearDecoder(Protocol):
     """
 
     def weights(self, latents: int, inputs: int | None = None) -> Any:
-        """Returns the atoms f32[m, D], bias f32[D], and skip weights f32[D_in, D] or None."""
+        """Returns atoms f32[m, D], bias f32[D], and the skip connection f32[D_in, D] or None."""
         ...
 
     def measure(self, differences: Array, context: Any = None) -> Array:

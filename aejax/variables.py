@@ -50,10 +50,10 @@ def nested(path: Path, value: Any) -> Any:
 
 
 def ending(path: Path) -> str:
-    """Returns a regular expression that matches slash-separated paths that end like this path.
+    """Returns a regular expression that matches slash-separated paths that end with `path`.
 
-    The collection is left out, so that the expression matches a parameter and also the optimiser's
-    moments of that parameter.
+    The first name of `path`, the collection, is left out, so that the expression matches a
+    parameter and also the optimiser's moments of that parameter.
     """
     return "/".join(map(re.escape, path[1:])) + "$"
 

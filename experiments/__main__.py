@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import inspect
+import io
 import pkgutil
+import re
+import signal
 import sys
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import experiments
-from aejax.errors import UserError
 from experiments import benchmarks, tools
+
+LONGEST = 600  # characters of the message about a command line
 
 GROUPS = (
     ("experiments", experiments),
@@ -21,6 +28,8 @@ GROUPS = (
 
 def main(arguments: list[str]) -> int:
     """Runs one command and returns the exit status."""
+    from aejax.errors import UserError  # takes seconds, in which SIGTERM may come
+
     commands = {name: module for _, package in GROUPS for name, module in _modules(package).items()}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_listing())
@@ -35,13 +44,18 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # Reading and writing have errors of their own; this one comes from a path, such as a name
+        # that is too long.
+        print(f"error: {UserError(f'{error}; choose another path')}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # not raised in training, where Ctrl-C makes the run save and stop
         return 130
     return 0
 
 
 def _modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Returns name of a command -> the module that defines it, for all modules of a package."""
+    """Returns the modules of a package by the names of the commands that they define."""
     found = {}
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
@@ -63,15 +77,23 @@ def _listing() -> str:
 
 
 def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
-    """Parses the flags of a command and calls it."""
+    """Parses the flags of the command or experiment that a module defines, and calls it."""
     import tyro
+
+    from experiments.shared.numbers import check_arguments
 
     prog = f"python -m experiments {name}"
     settings = (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
+    how = {"prog": prog, "config": settings, "description": module.__doc__}
     if hasattr(module, "command"):
-        tyro.cli(
-            module.command, prog=prog, args=arguments, config=settings, description=module.__doc__
-        )
+
+        @functools.wraps(module.command)
+        def bound(*given: Any, **named: Any) -> Any:
+            return inspect.signature(module.command).bind(*given, **named)
+
+        given = _parsed(bound, args=arguments, **how)
+        check_arguments(module.command, given.arguments)
+        module.command(*given.args, **given.kwargs)
         return
     from experiments.shared.course import drive
     from experiments.shared.place import Place
@@ -79,15 +101,44 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
     experiment = module.EXPERIMENT
     start, arguments = _preset(experiment, arguments)
 
-    def command(config: Any = start, place: Place = Place()) -> None:  # noqa: B008 (immutable)
-        drive(experiment, config, place)
+    def both(config: Any = start, place: Place = Place()) -> Any:  # noqa: B008 (immutable)
+        return config, place
 
-    command.__annotations__ = {"config": experiment.config, "place": Place, "return": None}
-    tyro.cli(command, prog=prog, args=arguments, config=settings, description=module.__doc__)
+    both.__annotations__ = {"config": experiment.config, "place": Place, "return": Any}
+    drive(experiment, *_parsed(both, args=arguments, **how))
+
+
+def _parsed(function: Any, **how: Any) -> Any:
+    """Calls a function with the flags of a command line, as tyro does; its errors are one sentence.
+
+    Raises:
+      UserError: if a flag is unknown or missing, or its value is not of its type.
+      SystemExit: after --help.
+    """
+    import tyro
+
+    from aejax.errors import UserError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(function, **how)
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        # The message stands in a box, perhaps coloured, whose lines end where the terminal does.
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+        lines = [re.sub("[^ -~]+", " ", line).strip() for line in plain.splitlines()]
+        words = " ".join(" ".join(lines).split())
+        for title in ("Parsing error ", "Value error ", "Unrecognized options "):
+            words = words.removeprefix(title)
+        words = re.sub(" Argument helptext: .*?(?= For full helptext)", "", words)
+        words, _, advice = words.partition(" For full helptext, ")
+        raise UserError(f"{words[:LONGEST]}; {advice or '--help lists all flags'}") from None
 
 
 def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """Returns the config of the preset in `--preset NAME`, and the arguments without that flag.
+    """Returns the config that the flag `--preset NAME` selects, and the arguments without the flag.
 
     Without the flag, the config is the default one. The remaining flags override its fields.
     """
@@ -99,6 +150,8 @@ def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
     if not equals:
         name, rest = (rest[0], rest[1:]) if rest else ("", rest)
     if name not in experiment.presets:
+        from aejax.errors import UserError
+
         known = ", ".join(experiment.presets) or "none"
         raise UserError(
             f"{experiment.name} has no preset {name!r} for --preset: choose one of its presets "
@@ -107,5 +160,12 @@ def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
     return experiment.presets[name], [*arguments[: given[0]], *rest]
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the command at SIGTERM with status 143; a run in training has a handler of its own."""
+    print("SIGTERM: stopped; start the same command again to go on", file=sys.stderr, flush=True)
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main(sys.argv[1:]))

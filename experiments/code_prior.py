@@ -35,8 +35,9 @@ from experiments.shared import recognition
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.images import image_data, labelled, pictures
 from experiments.shared.labels import by_label
+from experiments.shared.numbers import Count
 from experiments.shared.place import say
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 GRID = (7, 7)
@@ -48,15 +49,15 @@ KINDS = ("vq", "fsq")
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 64  # examples in a batch
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 64  # examples in a batch
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9 and images of 28x28
-    channels: int = 16  # channels of the encoder's last convolutions
-    width: int = 64  # features of a position in the prior
-    layers: int = 2  # blocks of the prior
+    channels: Count = 16  # channels of the encoder's last convolutions
+    width: Count = 64  # features of a position in the prior
+    layers: Count = 2  # blocks of the prior
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
-    classifier_steps: int = 500  # optimiser steps of the classifier
-    samples: int = 50  # samples drawn for each label
+    classifier_steps: Count = 500  # optimiser steps of the classifier
+    samples: Count = 50  # samples drawn for each label
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -65,7 +66,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     Raises:
       UserError: if the images are not of 28x28 pixels and one channel.
     """
-    check(config, "channels", "width", "layers", "classifier_steps", "samples")
     if event != (28, 28, 1):
         raise ae.UserError(f"code-prior needs images of 28x28x1, not of {event}: give --dataset")
     bottlenecks: dict[str, Any] = {
@@ -112,7 +112,7 @@ def drawn(
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes which share of samples and of decoded random codes is recognised, and the bound.
+    """Computes which share of samples and of decoded random codes is recognised, and the ELBO.
 
     Each result has one value for each seed.
     """

@@ -32,7 +32,8 @@ from aejax.types import Objective
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 CAPACITY_WEIGHT = 10.0
 MMD_WEIGHT = 100.0
@@ -49,21 +50,23 @@ NAMES = {
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    seeds: int = 2  # number of models with different seeds, trained together in one program
-    steps: int = 1_000  # optimiser steps
-    batch: int = 32  # examples in a batch
-    chunk: int = 250  # steps in one compiled call
+    seeds: Count = 2  # number of models with different seeds, trained together in one program
+    steps: Count = 1_000  # optimiser steps
+    batch: Count = 32  # examples in a batch
+    chunk: Count = 250  # steps in one compiled call
     dataset: str = "digits"  # name of a data set, or path of a folder of images
     binarise: Literal["dynamic", "static"] = "dynamic"  # draw binary pixels at every step, or once
-    width: int = 64  # units of the hidden layers of encoder and decoder
-    latents: int = 8  # number of latents
-    channels: int = 8  # channels of each layer of the PixelCNN
-    layers: int = 2  # layers of the PixelCNN
+    width: Count = 64  # units of the hidden layers of encoder and decoder
+    latents: Count = 8  # number of latents
+    channels: Count = 8  # channels of each layer of the PixelCNN
+    layers: Count = 2  # layers of the PixelCNN
     kernel: int = 5  # width of the PixelCNN's kernels in pixels, an odd number
-    conditioning: int = 8  # channels of the feature map that the PixelCNN receives from the latents
+    conditioning: Count = (
+        8  # channels of the feature map that the PixelCNN receives from the latents
+    )
     nats: float = 4.0  # KL in nats that free-bits does not penalise, and the target of capacity
     learning_rate: float = 2e-3  # learning rate of Adam
-    nll_draws: int = 50  # samples of the importance-weighted NLL
+    nll_draws: Count = 50  # samples of the importance-weighted NLL
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -71,7 +74,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     The first job is the plain ELBO, and the last one the decoder without latents.
     """
-    check(config, "width", "latents", "channels", "layers", "conditioning", "nll_draws")
     tx = optax.adam(config.learning_rate)
 
     def pixels(conditioning: int, layers: int, kernel: int) -> Any:
@@ -118,7 +120,7 @@ def remedies(config: Config) -> dict[str, Objective]:
 
 
 def _model(config: Config, event: tuple[int, ...], likelihood: Any) -> ae.Autoencoder:
-    """Builds the autoencoder with this likelihood."""
+    """Builds the experiment's autoencoder with the given likelihood."""
     encoder, decoder = variational.nets("mlp", likelihood.shape(event), config.width)
     prior = ae.priors.Standard()
     return ae.Autoencoder(encoder, ae.Gaussian(config.latents), decoder, prior, likelihood)
@@ -133,7 +135,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of reconstructions.
+    """Builds the report page, which shows each model's reconstructions of test images.
 
     A model whose code has collapsed reconstructs images that are unrelated to its inputs.
     """
@@ -145,7 +147,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the KL, mutual information, active units and NLL of each remedy.
+    """Builds the section that plots the KL, mutual information, active units and NLL of remedies.
 
     A line marks the NLL of the decoder without latents.
     """

@@ -39,8 +39,9 @@ from experiments.shared import recognition
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.images import image_data, labelled, pictures
 from experiments.shared.labels import by_label, relabel, relabelled, samples
+from experiments.shared.numbers import Count
 from experiments.shared.place import say
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 # Number of seen quadrants -> a description of them.
@@ -55,26 +56,26 @@ Model = tuple[Any, Variables]
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 20_000  # optimiser steps
+    steps: Count = 20_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
-    width: int = 512  # units of each hidden layer of the model given the label
-    latents: int = 12  # latents of the model given the label
+    width: Count = 512  # units of each hidden layer of the model given the label
+    latents: Count = 12  # latents of the model given the label
     learning_rate: float = 1e-3  # learning rate of Adam
     warmup: int = 1_000  # steps over which the weight of the rate grows from 0
-    classifier_steps: int = 800  # optimiser steps of the classifier
-    quadrant_steps: int = 5_000  # optimiser steps of the models given quadrants
+    classifier_steps: Count = 800  # optimiser steps of the classifier
+    quadrant_steps: Count = 5_000  # optimiser steps of the models given quadrants
     quadrant_width: int = 500  # units of each hidden layer of the models given quadrants
     quadrant_latents: int = 200  # latents of the models given quadrants
     quadrant_draws: int = 20  # samples of the importance-weighted cross-entropy
-    samples: int = 1_000  # samples drawn for each label
+    samples: Count = 1_000  # samples drawn for each label
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training).
 
-    The models are the one given labels, the classifier, and those given quadrants.
+    The models are the one that is conditioned on labels, the classifier, and those that are
+    conditioned on quadrants.
     """
-    check(config, "width", "latents", "classifier_steps", "quadrant_steps", "samples")
     classes = 10
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     model = ae.Autoencoder(
@@ -100,7 +101,10 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def _quadrants(config: Config, event: tuple[int, ...], seen: int) -> dict[str, Job]:
-    """Returns two jobs that complete images: a deterministic net and a conditional VAE."""
+    """Returns two jobs that complete images of which `seen` quadrants are given.
+
+    They are a deterministic net and a conditional VAE.
+    """
     widths = (config.quadrant_width, config.quadrant_width)
     tx = optax.adam(optax.cosine_decay_schedule(1e-3, config.quadrant_steps))
     likelihood = ae.likelihoods.Bernoulli()
@@ -150,7 +154,17 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _completed(config: Config, trained: Members, test: Split, seen: int) -> dict[str, Any]:
-    """Returns the cross-entropies of the unseen pixels in nats per image, with Pyro's results."""
+    """Computes the cross-entropies of the unseen pixels, in nats per image, and adds Pyro's.
+
+    Args:
+      config: the experiment's settings.
+      trained: the trained jobs.
+      test: the test split.
+      seen: the number of quadrants that are given.
+
+    Returns:
+      name of a model -> its results, f64[seeds].
+    """
     net, cvae = trained[f"net-{seen}"], trained[f"cvae-{seen}"]
     key = jax.random.key(TEST_SEED)
     say(f"{seen} quadrants seen: {config.quadrant_draws} draws for {len(test):,} images")

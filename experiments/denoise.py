@@ -59,7 +59,8 @@ from experiments.shared.noise import (
     noised,
     row_name,
 )
-from experiments.shared.training import Job, Numbers, Trained, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers, Trained
 
 NAMES = {"vae": "VAE", "plain": "plain", "flow": "VAE, flow prior", "pca": "PCA"}
 TITLES = {
@@ -78,14 +79,14 @@ AXES = {
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
+    steps: Count = 1_500  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
-    width: int = 128  # units of each hidden layer
-    latents: int = 16  # number of latents, and of components of PCA
+    width: Count = 128  # units of each hidden layer
+    latents: Count = 16  # number of latents, and of components of PCA
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 300  # steps over which the weight of the rate grows from 0
-    tested: int = 2_000  # number of test images
-    fitted: int = 4_000  # number of train images for PCA; the nets are trained on all
+    tested: Count = 2_000  # number of test images
+    fitted: Count = 4_000  # number of train images for PCA; the nets are trained on all
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -93,7 +94,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     The setting "clean" has one job for each model, because it has no noise during training.
     """
-    check(config, "width", "latents", "tested", "fitted")
     jobs = {f"{name}-clean": _job(config, event, name, lambda split: split) for name in MODELS}
     for kind in NOISES:
         for setting in SETTINGS[1:]:
@@ -125,7 +125,7 @@ def _job(config: Config, event: tuple[int, ...], name: str, view: Any) -> Job:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes mean square errors from the clean image, and the levels where ranks change.
+    """Computes mean square errors from clean images, and the noise levels where ranks change.
 
     The result has a row for each setting, type of noise and model, with an error for each level.
     """
@@ -151,7 +151,13 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray) -> dict[str, Any]:
-    """Maps each level of noise to the mean squared errors of denoised images, f64[S], per seed."""
+    """Computes the mean square errors of a job's denoised images, level of noise -> f64[S].
+
+    Args:
+      done: the trained job, with S seeds.
+      noisy: level of noise -> the noisy test images.
+      clean: the clean test images.
+    """
     run = denoiser(done.job.model)
 
     def one(variables: Variables) -> dict[str, Any]:
@@ -164,9 +170,10 @@ def _errors(done: Trained, noisy: Mapping[float, np.ndarray], clean: np.ndarray)
 
 
 def _components(train: Split, latents: int, kind: str, setting: str) -> Any:
-    """Returns the PCA of the train inputs, and the matrix and mean that map scores to images.
+    """Returns the PCA of the train inputs, and a linear map from its coordinates to images.
 
-    In the setting "denoising", this map is fitted to the clean images by least squares.
+    The map is a matrix and a mean. In the setting "denoising", it is fitted to the clean images by
+    least squares.
     """
     clean = pictures(train)
     x = clean if setting == "clean" else noised(train, kind, TRAINED[kind])
@@ -198,7 +205,10 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 
 
 def sentence(result: Mapping[str, Any], setting: str, kind: str) -> str:
-    """Returns a sentence that says at which levels the VAE is better than each other model."""
+    """Returns a sentence that says at which levels of a type of noise the VAE is better or worse.
+
+    It compares the VAE with each of the other models.
+    """
     said = [verdict(differences(result, setting, kind, name), NAMES[name]) for name in OTHERS]
     noise = kind.replace("-", " ").capitalize()
     return f"{noise}, {TITLES[setting]}: the VAE {'; '.join(said)}."

@@ -17,26 +17,26 @@ import optax
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    seeds: int = 5  # number of models with different seeds, trained together in one program
-    batch: int = 128  # examples in a batch
-    width: int = 256  # units of each hidden layer
-    latents: int = 16  # number of latents
+    seeds: Count = 5  # number of models with different seeds, trained together in one program
+    batch: Count = 128  # examples in a batch
+    width: Count = 256  # units of each hidden layer
+    latents: Count = 16  # number of latents
     learning_rate: float = 1e-3  # constant learning rate of Adam; weights are averaged
     beta: float = 1.0  # weight of the rate; the loss is a bound only if it is 1
     warmup: int = 1_000  # steps over which beta grows from 0
-    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables use 5000
+    nll_draws: Count = 100  # samples of the importance-weighted NLL; published tables use 5000
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns the `Job`s (a model and its training) of the VAE and of a plain autoencoder."""
-    check(config, "width", "latents", "nll_draws")
     beta = optax.linear_schedule(0.0, config.beta, max(config.warmup, 1))
     size: variational.Size = ("mlp", event, config.width, config.latents)
     return variational.pair(size, beta, optax.adam(config.learning_rate))

@@ -35,8 +35,9 @@ from aejax.types import Variables
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.images import image_data, pictures
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x218, scaled to 64x64
@@ -46,19 +47,19 @@ CELEBA = changes.Squares(148, 64)  # the usual crop: the central 148x148 of 178x
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
+    steps: Count = 1_500  # optimiser steps
     dataset: str = "frey_faces"  # name of a data set, or path of a folder of images
     net: variational.Net = "mlp"  # type of encoder and decoder
-    width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
-    latents: int = 16  # number of latents
-    components: int = 3  # number of logistics in each pixel's mixture
+    width: Count = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
+    latents: Count = 16  # number of latents
+    components: Count = 3  # number of logistics in each pixel's mixture
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 500  # steps over which the weight of the rate grows from 0
-    nll_draws: int = 100  # samples of the importance-weighted NLL
+    nll_draws: Count = 100  # samples of the importance-weighted NLL
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Returns the splits, with 256 levels per pixel; images of CelebA are cropped."""
+    """Returns train, validation and test images with 256 levels; those of CelebA are cropped."""
     train, validation, test = image_data(binarise="none")(config, place)
     if config.dataset == "celeb_a":
         return changed(train, CELEBA), changed(validation, CELEBA), changed(test, CELEBA)
@@ -70,7 +71,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     They have equal nets and likelihoods.
     """
-    check(config, "width", "latents", "components", "nll_draws")
     mixture = (
         ae.likelihoods.ColourLogisticMixture if event[-1] == 3 else ae.likelihoods.LogisticMixture
     )
@@ -139,14 +139,15 @@ def _histogram_bits(train: Split, test: Split, rows: int = 4_000) -> float:
 
 
 def _levels(split: Split) -> np.ndarray:
-    """Returns the levels 0 to 255 of all pixels, i64[N, D]."""
+    """Returns the levels, from 0 to 255, of all pixels of a split, i64[N, D]."""
     return np.round(255.0 * pictures(split).reshape(len(split), -1)).astype(np.int64)
 
 
 def _nearness(train: Split, test: Split, rows: int = 20_000) -> dict[str, float]:
     """Returns the mean L2 distance from a test image to the nearest train image.
 
-    The second entry is this distance after a random division of the same images.
+    For comparison, the result also has this distance for a random division of the same images into
+    train and test.
     """
     seen, new = pictures(train.take(rows)), pictures(test.take(2_000))
     both = np.concatenate([seen, new])

@@ -37,7 +37,8 @@ from aejax.types import Variables
 from experiments.shared import recognition, variational
 from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data, labelled, pictures
-from experiments.shared.training import Job, Numbers, Trained, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers, Trained
 from experiments.shared.variational import SAMPLE_SEED
 
 POINTS = 11  # points of a path, including both ends
@@ -47,18 +48,18 @@ POINTS = 11  # points of a path, including both ends
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 6_000  # optimiser steps
+    steps: Count = 6_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9
     net: variational.Net = "mlp"  # type of encoder and decoder
-    width: int = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
-    latents: int = 16  # number of latents
+    width: Count = 256  # units of each hidden layer; conv starts with WIDTH / 8 channels
+    latents: Count = 16  # number of latents
     learning_rate: float = 1e-3  # learning rate of Adam
     warmup: int = 1_000  # steps over which the weight of the rate grows from 0
-    classifier_steps: int = 800  # optimiser steps of the classifier
-    few: int = 1_000  # number of train images of the models that are meant to overfit
-    few_steps: int = 4_000  # optimiser steps of the models that are meant to overfit
-    compared: int = 5_000  # number of samples, and of real images that they are compared with
-    paths: int = 500  # number of interpolation paths
+    classifier_steps: Count = 800  # optimiser steps of the classifier
+    few: Count = 1_000  # number of train images of the models that are meant to overfit
+    few_steps: Count = 4_000  # optimiser steps of the models that are meant to overfit
+    compared: Count = 5_000  # number of samples, and of real images that they are compared with
+    paths: Count = 500  # number of interpolation paths
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
@@ -67,7 +68,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     The models are a VAE and a plain autoencoder, each trained on all images and on few images, and
     the classifier.
     """
-    check(config, "width", "latents", "classifier_steps", "few", "few_steps", "compared", "paths")
     size = (config.net, event, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     jobs = variational.pair(size, beta, optax.adam(config.learning_rate))
@@ -128,7 +128,10 @@ def _quality(classifier: recognition.Classifier, real: np.ndarray, drawn: np.nda
 def _paths(
     config: Config, trained: Members, variables: Any, classifier: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Computes scores of decoded lines between codes of test images, and of their cross-fades."""
+    """Computes scores of decoded lines between the codes of test images.
+
+    For comparison, the result has the scores of cross-fades between the same images.
+    """
     train, _, test = splits
     count = min(config.paths, len(test) // 2)
     start, end = (chosen(test, np.arange(count) + i * count) for i in range(2))
@@ -154,7 +157,12 @@ def _paths(
 
 
 def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float]:
-    """Computes errors on train and test images, and distances to the nearest train image."""
+    """Computes how well a model reconstructs, and how close its samples are to train images.
+
+    Returns:
+      The mean square errors of the reconstructions of train and of test images, and the mean
+      distances to the nearest train image, from samples and, for comparison, from test images.
+    """
     model, seen, test = done.job.model, done.job.view(splits[0]), splits[2]
 
     def error(split: Split) -> float:
@@ -171,7 +179,7 @@ def _fit(done: Trained, variables: Variables, splits: Splits) -> dict[str, float
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots the train and validation curves of the models that are trained on few images."""
+    """Builds the section with the train and validation curves of models trained on few images."""
     pictures_of = []
     for label, name in (("vae-few", "VAE"), ("plain-few", "Plain autoencoder")):
         curves = grouped(finished.histories[label])["distortion"]
@@ -192,7 +200,8 @@ def findings(config: Config, finished: Finished) -> list[Section]:
 def page(config: Config, models: Models, splits: Splits) -> Page:
     """Builds the report page.
 
-    It has all sections for the models trained on all images, and samples of those trained on few.
+    It has all sections for the models trained on all images, and only samples of the models trained
+    on few images.
     """
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models["plain"])

@@ -29,7 +29,8 @@ from aejax.report.results import groups
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 NAMES = {
     "nll": "NLL, nats",
@@ -44,18 +45,18 @@ NAMES = {
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    seeds: int = 3  # number of models with different seeds, trained together in one program
-    steps: int = 4_000  # optimiser steps
+    seeds: Count = 3  # number of models with different seeds, trained together in one program
+    steps: Count = 4_000  # optimiser steps
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
-    width: int = 200  # units of the hidden layer of the encoder, and of the decoder
-    latents: int = 16  # number of latents
-    flows: int = 4  # number of steps of each flow
-    made: int = 64  # units of the hidden layer of each step of IAF
-    columns: int = 8  # rank of each step of the Sylvester flow
+    width: Count = 200  # units of the hidden layer of the encoder, and of the decoder
+    latents: Count = 16  # number of latents
+    flows: Count = 4  # number of steps of each flow
+    made: Count = 64  # units of the hidden layer of each step of IAF
+    columns: Count = 8  # rank of each step of the Sylvester flow
     learning_rate: float = 1e-3  # learning rate of Adam; falls to 0 along a cosine
     warmup: int = 1_000  # steps over which the weight of the rate grows from 0
-    tested: int = 1_000  # number of test examples to evaluate, starting with the first
-    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables use 5000
+    tested: Count = 1_000  # number of test examples to evaluate, starting with the first
+    nll_draws: Count = 100  # samples of the importance-weighted NLL; published tables use 5000
 
 
 PAPER = Config(
@@ -73,7 +74,6 @@ PAPER = Config(
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training) for each posterior."""
-    check(config, "width", "latents", "flows", "made", "columns", "tested", "nll_draws")
     size, flows = config.latents, config.flows
     posteriors = {
         "diagonal": ae.Gaussian(size),
@@ -106,13 +106,13 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of reconstructions with each posterior."""
+    """Builds the report page, which shows each model's reconstructions of test images."""
     sections = [reconstructions_section(models, splits[2])]
     return Page("Posteriors made by flows", __doc__ or "", sections)
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the NLL, the ELBO, its terms and the gap of each posterior and seed."""
+    """Builds the section that plots the NLL, the ELBO, its terms and `gap` of each posterior."""
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(finished.result).items()

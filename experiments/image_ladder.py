@@ -22,30 +22,30 @@ import aejax as ae
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 5_000  # optimiser steps; 5000 are 10 epochs
-    chunk: int = 100  # steps in one compiled call
+    steps: Count = 5_000  # optimiser steps; 5000 are 10 epochs
+    chunk: Count = 100  # steps in one compiled call
     dataset: str = "mnist"  # name of an image data set with height and width divisible by 4
-    small: int = 1  # stochastic levels at a quarter of the image's height and width
-    large: int = 2  # stochastic levels at half of the image's height and width
-    channels: int = 24  # channels of features and trunk
-    latents: int = 2  # channels of each level's latent
-    blocks: int = 1  # residual blocks between levels, in each direction
+    small: Count = 1  # stochastic levels at a quarter of the image's height and width
+    large: Count = 2  # stochastic levels at half of the image's height and width
+    channels: Count = 24  # channels of features and trunk
+    latents: Count = 2  # channels of each level's latent
+    blocks: Count = 1  # residual blocks between levels, in each direction
     remat: bool = False  # recompute blocks in the backward pass, which saves memory
     free_nats: float = 0.5  # nats of each level's KL that are not penalised
     learning_rate: float = 2e-3  # constant learning rate of Adam; weights are averaged
-    nll_draws: int = 100  # samples of the importance-weighted NLL; published tables use 1000
+    nll_draws: Count = 100  # samples of the importance-weighted NLL; published tables use 1000
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns {"vae": the `Job`, that is the ladder VAE and its training}."""
-    check(config, "small", "large", "channels", "latents", "blocks", "nll_draws")
     if len(event) != 3:
         raise ae.UserError(
             "image-ladder needs images of (height, width, channels), but the shape of an example "

@@ -31,30 +31,30 @@ import aejax as ae
 from experiments.shared import hierarchies, variational
 from experiments.shared.experiment import Experiment, Members, Splits
 from experiments.shared.images import image_data
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 50_000  # optimiser steps; 50000 are 100 epochs
-    chunk: int = 1_000  # steps in one compiled call
-    log_every: int = 100  # steps between two lines of metrics.jsonl
+    steps: Count = 50_000  # optimiser steps; 50000 are 100 epochs
+    chunk: Count = 1_000  # steps in one compiled call
+    log_every: Count = 100  # steps between two lines of metrics.jsonl
     dataset: Literal["mnist", "fashion_mnist"] = "mnist"  # name of the data set
     model: hierarchies.Kind = "vae"  # one level, two levels, or two with convolutions
     prior: Literal["standard", "vamp"] = "vamp"  # prior of the top level
-    latents: int = 40  # latents of each level
-    width: int = 300  # gated units of each dense layer
-    pseudo_inputs: int = 500  # number of pseudo-inputs of the VampPrior
+    latents: Count = 40  # latents of each level
+    width: Count = 300  # gated units of each dense layer
+    pseudo_inputs: Count = 500  # number of pseudo-inputs of the VampPrior
     learning_rate: float = 5e-4  # constant learning rate of Adam; weights are averaged
-    nll_draws: int = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
-    tested: int = 10_000  # number of test examples to evaluate, starting with the first
+    nll_draws: Count = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
+    tested: Count = 10_000  # number of test examples to evaluate, starting with the first
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns {"vae": the `Job`, that is the chosen model and prior with their training}."""
-    check(config, "latents", "width", "pseudo_inputs", "nll_draws", "tested")
     vamp = config.prior == "vamp"
     top = ae.priors.Vamp(event, config.pseudo_inputs) if vamp else ae.priors.Standard()
     model = hierarchies.model(config.model, event, config.latents, config.width, top)

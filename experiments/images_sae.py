@@ -40,7 +40,8 @@ from experiments.shared.experiment import (
     first_curves,
 )
 from experiments.shared.images import image_data, pictures
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import mean_square_error, named
 
 JUDGED = 10_000  # number of train examples among which the top examples of units are found
@@ -50,13 +51,13 @@ JUDGED = 10_000  # number of train examples among which the top examples of unit
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 128  # examples in a batch
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 128  # examples in a batch
     dataset: str = "mnist"  # name of a data set, or path of a folder of images
-    latents: int = 1_024  # number of latents of each dictionary
+    latents: Count = 1_024  # number of latents of each dictionary
     k: tuple[int, ...] = (32, 16, 64)  # numbers of active latents for which each code is trained
     l1_mean: float = 0.3  # weight of mean |z|, added to the mean squared error
-    code: int = 64  # number of units of the plain autoencoder's code, and of components of PCA
+    code: Count = 64  # number of units of the plain autoencoder's code, and of components of PCA
     # Adam's learning rate; None: the recipes' default, and 1e-3 for the two other models.
     learning_rate: float | None = None
 
@@ -66,7 +67,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     The models are the sparse codes, L1 with means, and a plain autoencoder of equal size.
     """
-    check(config, "latents", "code")
     pixels, latents = math.prod(event), config.latents
     if not config.k or not 1 <= min(config.k) <= max(config.k) <= latents:
         raise ae.UserError(
@@ -100,7 +100,10 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test results and the label agreement of top examples, for each job and for PCA."""
+    """Computes test results of each job and of PCA.
+
+    They include how well the labels of the examples that activate a unit most agree.
+    """
     train, _, test = splits
     judged = train.take(JUDGED)
 
@@ -142,9 +145,10 @@ def _plain(model: Any, variables: Variables, test: Any) -> dict[str, Any]:
 
 
 def _units(activations: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Returns scores of how well the labels of units' top examples agree; {} if labels is None.
+    """Scores how well the labels of the examples that activate a unit most agree.
 
-    A unit with activations of both signs counts as two units, one for each sign.
+    A unit with activations of both signs counts as two units, one for each sign. The result is {}
+    if there are no labels.
     """
     if labels is None:
         return {}
@@ -193,7 +197,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the results of all codes, the plain autoencoder and PCA against their L0."""
+    """Builds the section that plots results of all codes, the autoencoder and PCA against L0."""
     rows: dict[str, list[Any]] = {}
     for name, row in finished.result.items():
         if isinstance(row, dict) and "explained_variance" in row:
@@ -207,7 +211,7 @@ def findings(config: Config, finished: Finished) -> list[Any]:
 
 
 def curves(histories: Mapping[str, Any]) -> Section:
-    """Plots the learning curves of the sparse codes side by side."""
+    """Builds the section on the learning curves of all sparse codes, in shared plots."""
     sparse = {name: history for name, history in histories.items() if name != "plain"}
     section = side_by_side_section(sparse, " over members")
     return first_curves(histories) if section is None else section

@@ -23,8 +23,9 @@ from aejax.data.activations import TokenFilter
 from aejax.data.activations.index import FILE, read_index
 from aejax.data.text import Corpus
 from aejax.errors import UserError
-from aejax.files import read_json, write_json
+from aejax.files import write_json
 from aejax.runs.environment import environment
+from aejax.runs.folder import read_result
 from experiments.shared.place import say
 
 PARTS = ("train", "validation", "test", "shifted")
@@ -50,7 +51,7 @@ def command(
     shard_tokens: int = 2**18,
     surveyed: int = 8_192,
 ) -> None:
-    """Collects the activations and writes the report.
+    """Collects activations of a language model at hooks and writes a report on them.
 
     Args:
       model: a GGUF file or a Hugging Face folder.
@@ -157,6 +158,6 @@ def _report(
         activation_sections(found, index, tokenizer.token),
         summary=(__doc__ or "").partition("\n")[0],
         config=provenance,
-        environment=read_json(out / "result.json")["environment"],
+        environment=read_result(out).get("environment"),
     )
     say(f"report: {path}")

@@ -1,4 +1,4 @@
-"""Sparse dictionaries of a language model's residual stream: what the model loses, what they read.
+"""Sparse dictionaries of a language model: how much loss they recover, and what their latents mean.
 
     python -m experiments fetch-lm models
     python -m experiments lm-sae --model models/SmolLM2-135M-Instruct.Q4_1.gguf --manual-dir PATH
@@ -42,13 +42,16 @@ class Config(lm.LanguageNumbers):
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Opens the activations; the settings are checked first, because collecting takes long."""
+    """Checks the settings, and returns the activations as splits, after collecting them if needed.
+
+    The settings are checked first, because collecting takes long.
+    """
     build(config, (1,))
     return lm.data(config, place, config.hook)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns name of a code -> its job."""
+    """Returns name of a sparse code -> the `Job` (a model and its training) of its dictionary."""
     lm.check_sizes(config)
     m, k, steps = config.latents, config.l0, config.steps
     made = {
@@ -66,13 +69,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Measures all dictionaries and what they are compared with."""
+    """Computes the test results of all dictionaries and of what they are compared with."""
     hooks = inside.Hooks(config.hook, config.hook)
     return inside.judged(config, inside.readings(trained, splits[0], hooks), splits, hooks)
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page."""
+    """Builds the report page: explained variance by position, and how often latents act."""
     sections = [
         inside_page.by_position(config.hook, models, splits[2]),
         inside_page.frequencies(models, splits[2]),

@@ -1,14 +1,14 @@
-"""Transcoders of a language model's MLP: sparse codes that take its place, and what that costs.
+"""Transcoders of a language model's MLP: sparse codes that replace it, and the loss this costs.
 
     python -m experiments fetch-lm models
     python -m experiments lm-transcoder --model models/SmolLM2-135M-Instruct.Q4_1.gguf \\
         --manual-dir PATH
 
 It collects what the MLP of one layer reads and writes, trains a transcoder and a skip transcoder
-(which adds a linear map from the MLP's input) that predict the one from the other, and measures how
-much of the model's cross-entropy and KL divergence is recovered if they take the MLP's place,
-against ablations of the MLP's output. Beside them stand the best linear map and an untrained
-transcoder.
+(which adds a linear map from the MLP's input) that predict the MLP's output from its input, and
+measures how much of the model's cross-entropy and KL divergence is recovered if they replace the
+MLP, against ablations of the MLP's output. For comparison, the best linear map and an untrained
+transcoder are measured too.
 """
 
 from __future__ import annotations
@@ -42,14 +42,17 @@ def hooks(config: Config) -> inside.Hooks:
 
 
 def data(config: Config, place: Place) -> Splits:
-    """Opens the activations; the settings are checked first, because collecting takes long."""
+    """Checks the settings, and returns the activations as splits, after collecting them if needed.
+
+    The settings are checked first, because collecting takes long.
+    """
     build(config, (1,))
     reads, writes = hooks(config)
     return lm.data(config, place, reads, writes, context=reads)
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns name of a transcoder -> its job."""
+    """Returns name of a transcoder -> its `Job` (a model and its training)."""
     lm.check_sizes(config)
     how: dict[str, Any] = {"l0": float(config.l0), "steps": config.steps}
     return {
@@ -59,13 +62,13 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Measures both transcoders and what they are compared with."""
+    """Computes the test results of both transcoders and of what they are compared with."""
     found = inside.readings(trained, splits[0], hooks(config))
     return inside.judged(config, found, splits, hooks(config))
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page."""
+    """Builds the report page, which shows how often latents are active."""
     title = f"Transcoders of the MLP of layer {config.layer}"
     return Page(title, __doc__ or "", [inside_page.frequencies(models, splits[2])])
 

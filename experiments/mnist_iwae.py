@@ -36,7 +36,8 @@ from aejax.data import Split
 from experiments.shared import variational
 from experiments.shared.experiment import Experiment
 from experiments.shared.images import image_data
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 HELD_OUT = 400  # number of validation images, as in the paper's code
 STAGES = 8  # number of stages; stage i has 3^i epochs
@@ -47,21 +48,20 @@ RISE = 1_000  # steps over which the learning rate of `falling` rises from 0
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 270_000  # optimiser steps; 270000 are 906 epochs with batches of 200
-    batch: int = 200  # examples in a batch
-    chunk: int = 2_000  # steps in one compiled call
-    log_every: int = 100  # steps between two lines of metrics.jsonl
+    steps: Count = 270_000  # optimiser steps; 270000 are 906 epochs with batches of 200
+    batch: Count = 200  # examples in a batch
+    chunk: Count = 2_000  # steps in one compiled call
+    log_every: Count = 100  # steps between two lines of metrics.jsonl
     layers: Literal[1, 2] = 1  # number of stochastic layers
     objective: Literal["vae", "iwae", "dreg"] = "vae"  # the bound that training maximises
-    draws: int = 1  # number of codes drawn for each example at each step, K
+    draws: Count = 1  # number of codes drawn for each example at each step, K
     schedule: Literal["falling", "stages"] = "falling"  # schedule of the learning rate
     learning_rate: float = 3e-3  # peak learning rate of Adam for `falling`
-    nll_draws: int = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
+    nll_draws: Count = 5_000  # samples of the importance-weighted NLL; 5000 in the paper too
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns {"vae": the `Job`, that is the paper's model with its training}."""
-    check(config, "draws", "nll_draws")
     if config.layers == 2 and config.objective == "dreg":
         raise ae.UserError(
             "--objective dreg needs --layers 1: with --layers 2 use --objective iwae"
@@ -111,7 +111,7 @@ def rate(config: Config) -> optax.Schedule:
 
 
 def _start(train: Split) -> Any:
-    """Returns an initialisation, which sets the last bias to the logits of the mean train image."""
+    """Returns an initialiser that sets the last bias to the logits of the mean train image."""
     images = train.arrays["image"]
     return ae.initialise.base_rates(np.mean(images, axis=0, dtype=np.float64) / 255)
 

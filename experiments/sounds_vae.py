@@ -28,8 +28,9 @@ from aejax.sound import Mel
 from aejax.sound.mel import frame_size
 from experiments.shared import mels
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 SHOWN = 8  # number of sounds in each section of the report page
@@ -41,14 +42,14 @@ class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
     dataset: str = ""  # path of a folder of sounds
-    steps: int = 2_000  # optimiser steps
-    batch: int = 16  # examples in a batch
-    chunk: int = 250  # steps in one compiled call
-    rate: int = 16_000  # sampling rate in hertz that all sounds are converted to
+    steps: Count = 2_000  # optimiser steps
+    batch: Count = 16  # examples in a batch
+    chunk: Count = 250  # steps in one compiled call
+    rate: Count = 16_000  # sampling rate in hertz that all sounds are converted to
     seconds: float = 1.024  # length to which sounds are padded or cut
     mix: bool = False  # average the channels of files that have several
-    width: int = 16  # channels of the first convolution
-    latents: int = 16  # number of latents
+    width: Count = 16  # channels of the first convolution
+    latents: Count = 16  # number of latents
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     warmup: int = 300  # steps over which the weight of the rate grows from 0
 
@@ -68,6 +69,7 @@ def data(config: Config, place: Place) -> Splits:
         rate=config.rate,
         seconds=config.seconds,
         mix=config.mix,
+        prepared_only=place.prepared_only,
     )
 
 
@@ -79,8 +81,7 @@ def view(config: Config, split: Split) -> Split:
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
-    """Returns the `Job` of the autoencoder."""
-    check(config, "width", "latents", "rate")
+    """Returns {"vae": the `Job`, that is the autoencoder and its training}."""
     if not config.seconds > 0:
         raise UserError(f"--seconds is {config.seconds}: give a time above 0")
     mel = spectrogram(config.rate)
@@ -99,7 +100,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes the bound, the NLL, active units and the error on the test split."""
+    """Computes the ELBO, the NLL, active units and the mean square error on the test split."""
     done, key = trained["vae"], jax.random.key(TEST_SEED)
     model, test = done.job.model, done.job.view(splits[2])
 
@@ -162,7 +163,7 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 def _path(
     model: Any, variables: Any, batch: ae.Batch, mel: Mel, lengths: np.ndarray, names: list[str]
 ) -> list[Clip]:
-    """Returns the clips of an interpolation from the first test sound to the second."""
+    """Returns players for the page: an interpolation from the first test sound to the second."""
     shares = np.linspace(0.0, 1.0, PATH)
     first, second = (jax.tree.map(lambda a, i=i: a[i : i + 1], batch) for i in (0, 1))
     size = np.round((1 - shares) * lengths[0] + shares * lengths[1]).astype(np.int32)

@@ -36,9 +36,10 @@ from aejax.evaluation.principal import principal, project, rebuild
 from aejax.report import Section
 from experiments.shared import mels, recognition, spoken, spoken_page
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
 from experiments.shared.spoken import MEL
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 SECONDS = 1.024  # 8,192 samples; 17 recordings of the train split are longer and are cut
@@ -48,18 +49,18 @@ SECONDS = 1.024  # 8,192 samples; 17 recordings of the train split are longer an
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 1_500  # optimiser steps
-    batch: int = 32  # examples in a batch
-    chunk: int = 300  # steps in one compiled call
-    width: int = 16  # channels of the first convolution
-    latents: int = 16  # number of latents
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 32  # examples in a batch
+    chunk: Count = 300  # steps in one compiled call
+    width: Count = 16  # channels of the first convolution
+    latents: Count = 16  # number of latents
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     warmup: int = 500  # steps over which the weight of the rate grows from 0
-    classifier_steps: int = 800  # optimiser steps of each classifier
+    classifier_steps: Count = 800  # optimiser steps of each classifier
     # the speaker whose recordings are the test split; None: recordings 0 to 4 of every speaker
     held_out: str | None = None
-    nll_draws: int = 100  # samples of the importance-weighted NLL
-    samples: int = 50  # samples drawn of each digit
+    nll_draws: Count = 100  # samples of the importance-weighted NLL
+    samples: Count = 50  # samples drawn of each digit
 
 
 def data(config: Config, place: Place) -> Splits:
@@ -70,12 +71,12 @@ def data(config: Config, place: Place) -> Splits:
         data_dir=place.data_dir,
         manual_dir=place.manual_dir,
         held_out=config.held_out,
+        prepared_only=place.prepared_only,
     )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`: the two autoencoders, and the classifiers of digit and speaker."""
-    check(config, "width", "latents", "classifier_steps", "nll_draws", "samples")
     sizes = mels.Sizes(-(-event[0] // MEL.hop), MEL.bands, config.width, config.latents)
     beta = optax.linear_schedule(0.0, 1.0, max(config.warmup, 1))
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
@@ -109,7 +110,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _stacked(values: list[Any]) -> Any:
-    """Stacks values of each seed, or mappings of such values."""
+    """Stacks a list of values, one for each seed, or of mappings of such values, by name."""
     if isinstance(values[0], Mapping):
         return {name: _stacked([each[name] for each in values]) for name in values[0]}
     return np.asarray(values)
@@ -122,7 +123,18 @@ def _reader(member: Any, i: int) -> recognition.Classifier:
 def _measured(
     config: Config, hearing: spoken.Hearing, done: Any, others: Any, splits: Splits
 ) -> dict[str, Any]:
-    """Returns the figures of one seed: those of the VAE, and a mapping for each baseline."""
+    """Computes the test results of one seed.
+
+    Args:
+      config: the experiment's settings.
+      hearing: the classifiers of this seed.
+      done: the job of the VAE, and the variables of its model of this seed.
+      others: the job of the plain autoencoder, and the variables of its model of this seed.
+      splits: train, validation and test recordings.
+
+    Returns:
+      The results of the VAE by name, and name of another model -> a mapping of its results.
+    """
     (job, variables), (plain_job, plain_variables) = done, others
     train, _, test = splits
     key, seen = jax.random.key(TEST_SEED), job.view(test)
@@ -166,7 +178,12 @@ def _by_pca(train: Any, test: Any, latents: int) -> np.ndarray:
 def _swapped(
     hearing: spoken.Hearing, job: Job, variables: Any, seen: Split, test: Split
 ) -> dict[str, float]:
-    """Changes the speaker, then the digit of test recordings; returns the shares recognised."""
+    """Computes how often test recordings are recognised after a change of speaker or of digit.
+
+    Returns:
+      The share of recordings whose digit, and whose speaker, the classifiers recognise, after a
+      change of the speaker and after a change of the digit.
+    """
     batch, lengths = next(seen.batches(len(seen))), np.asarray(test.arrays["length"])
     digit, speaker = test.factors["digit"], test.factors["speaker"]
     share = np.asarray(batch.context)[:, -1:]
@@ -236,7 +253,10 @@ def _paths(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> Section
 
 
 def _swaps(model: Any, variables: Any, batch: ae.Batch, shown: Split) -> list[Section]:
-    """Builds two sections: a recording decoded as every speaker, and another as every digit."""
+    """Builds two report sections that play a recording decoded with changed contexts.
+
+    The first decodes one recording as each speaker, the second another recording as each digit.
+    """
     sections = []
     titles = {"speaker": "Another speaker", "digit": "Another digit"}
     for row, (what, size) in enumerate((("speaker", spoken.SPEAKERS), ("digit", spoken.DIGITS))):

@@ -33,9 +33,10 @@ from aejax.sound import expand
 from aejax.types import Array, Batch, Variables
 from experiments.shared import mels, predictors, recognition, spoken, spoken_page
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
 from experiments.shared.spoken import MEL
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 LEVELS = 256
@@ -48,27 +49,30 @@ CODES = (8, 5, 5)  # levels of each coordinate of a code
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 6_000  # optimiser steps
-    batch: int = 12  # examples in a batch
-    chunk: int = 250  # steps in one compiled call
-    channels: int = 32  # channels of the autoregressive decoder
-    reach: int = 128  # number of previous samples from which the decoder predicts a sample
-    conditioning: int = 24  # size of the vector that the decoder reads for each code
+    steps: Count = 6_000  # optimiser steps
+    batch: Count = 12  # examples in a batch
+    chunk: Count = 250  # steps in one compiled call
+    channels: Count = 32  # channels of the autoregressive decoder
+    reach: Count = 128  # number of previous samples from which the decoder predicts a sample
+    conditioning: Count = 24  # size of the vector that the decoder reads for each code
     learning_rate: float = 3e-3  # learning rate of Adam, which falls to 0
-    classifier_steps: int = 600  # optimiser steps of each classifier
-    samples: int = 50  # samples drawn of each digit
+    classifier_steps: Count = 600  # optimiser steps of each classifier
+    samples: Count = 50  # samples drawn of each digit
 
 
 def data(config: Config, place: Place) -> Splits:
     """Returns train, validation and test recordings."""
     return ae.data.sounds(
-        "spoken_digit", seconds=SECONDS, data_dir=place.data_dir, manual_dir=place.manual_dir
+        "spoken_digit",
+        seconds=SECONDS,
+        data_dir=place.data_dir,
+        manual_dir=place.manual_dir,
+        prepared_only=place.prepared_only,
     )
 
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`: the autoencoder, its decoder without latents, and two classifiers."""
-    check(config, "channels", "reach", "conditioning", "classifier_steps", "samples")
     frames = event[0] // HOP
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
 
@@ -105,7 +109,7 @@ def view(split: Split) -> Split:
 
 
 def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes the test results of the autoencoder for each seed, and those of two predictors."""
+    """Computes test results of the autoencoder for each seed, and of two predictors of samples."""
     rows = []
     for i in range(trained["wave"].seeds):
         say(f"seed {config.seed + i}: bits, samples and distances")

@@ -35,8 +35,9 @@ from aejax.report.results import groups
 from aejax.types import Objective, Variables
 from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
 from experiments.shared.images import image_data
+from experiments.shared.numbers import Count
 from experiments.shared.place import say
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import TEST_SEED
 
 GAMMA = 1000.0  # weight of the term of annealed capacity (Burgess et al. 2018)
@@ -65,21 +66,23 @@ SHUFFLED = "shuffled codes"
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    seeds: int = 10  # number of models with different seeds, trained together in one program
-    steps: int = 2_500  # optimiser steps
-    batch: int = 64  # examples in a batch
-    chunk: int = 500  # steps in one compiled call
-    log_every: int = 100  # steps between two lines of metrics.jsonl
+    seeds: Count = 10  # number of models with different seeds, trained together in one program
+    steps: Count = 2_500  # optimiser steps
+    batch: Count = 64  # examples in a batch
+    chunk: Count = 500  # steps in one compiled call
+    log_every: Count = 100  # steps between two lines of metrics.jsonl
     dataset: Literal["sprites", "sprites64"] = "sprites"  # images of 32x32 or of 64x64 pixels
     net: Literal["mlp", "conv"] = "mlp"  # type of encoder and decoder
-    width: int = 128  # units of each hidden layer of mlp
-    critic: int = 128  # units of each hidden layer of FactorVAE's critic
-    critic_layers: int = 3  # number of the critic's hidden layers
-    latents: int = 10  # number of latents
-    strengths: int = 1  # number of strengths of each method, from 1 to 6
+    width: Count = 128  # units of each hidden layer of mlp
+    critic: Count = 128  # units of each hidden layer of FactorVAE's critic
+    critic_layers: Count = 3  # number of the critic's hidden layers
+    latents: Count = 10  # number of latents
+    strengths: Count = 1  # number of strengths of each method, from 1 to 6
     learning_rate: float = 1e-3  # learning rate of Adam
-    points: int = 1_000  # examples to train the classifiers of the scores on; half as many to test
-    draws: int = 200  # samples of each code for the mutual information gap of samples
+    points: Count = (
+        1_000  # examples to train the classifiers of the scores on; half as many to test
+    )
+    draws: Count = 200  # samples of each code for the mutual information gap of samples
     trees: Literal["forest", "boosted"] = "forest"  # trees of DCI; disentanglement_lib: boosted
 
 
@@ -100,7 +103,6 @@ PAPER = Config(
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (a model and its training) for each method and strength."""
-    check(config, "width", "critic", "critic_layers", "latents", "strengths", "points", "draws")
     jobs = {}
     for method, strengths in STRENGTHS.items():
         chosen = strengths[2:3] if config.strengths == 1 else strengths[: config.strengths]
@@ -159,7 +161,7 @@ def _model(config: Config, event: tuple[int, ...], adversarial: bool) -> tuple[A
 
 
 def _side(params: Any) -> Any:
-    """Returns the label of each parameter's optimiser: "critic" for the critic's, else "vae"."""
+    """Returns the label of each parameter's optimiser: "critic" in the critic, else "vae"."""
     return {part: "critic" if part == "parts_critic" else "vae" for part in params}
 
 
@@ -251,13 +253,13 @@ def _members(done: Any) -> Any:
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page of latent traversals, for each method's first seed."""
+    """Builds the report page, which shows latent traversals of each method's first model."""
     shown = {label: models[label] for label in list(models)[:: config.strengths]}
     return Page("Disentangling sprites", __doc__ or "", [traversals_section(shown, splits[2])])
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Plots the scores of all seeds, with a panel for each score."""
+    """Builds the section that plots the scores of all methods and seeds, a panel for each score."""
     rows = groups(finished.result)
     level = {name: figure.mean for name, figure in rows.pop(SHUFFLED, {}).items()}
     values = {}

@@ -25,22 +25,23 @@ import aejax as ae
 from aejax.data.synthetic.synthbench import SynthBench
 from experiments.shared import synth
 from experiments.shared.codes import Shape, codes, swept
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    seeds: int = 3  # number of seeds for each code and L0, all trained on the same tokens
-    steps: int = 5_000  # optimiser steps
-    batch: int = 256  # examples in a batch
-    log_every: int = 50  # steps between two lines of metrics.jsonl
-    tokens: int = 400_000  # number of train tokens
-    features: int = 512  # number of true features
-    size: int = 64  # dimensions of a token
+    seeds: Count = 3  # number of seeds for each code and L0, all trained on the same tokens
+    steps: Count = 5_000  # optimiser steps
+    batch: Count = 256  # examples in a batch
+    log_every: Count = 50  # steps between two lines of metrics.jsonl
+    tokens: Count = 400_000  # number of train tokens
+    features: Count = 512  # number of true features
+    size: Count = 64  # dimensions of a token
     least: float = 0.01  # probability of the rarest feature
-    latents: int = 256  # latents of each dictionary
+    latents: Count = 256  # latents of each dictionary
     l0: tuple[int, ...] = (3, 2, 4)  # numbers of active latents; SAELens is trained for the first
     learning_rate: float | None = None  # Adam's learning rate; None: the default of the recipes
 
@@ -52,7 +53,6 @@ def recipe(config: Config) -> SynthBench:
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job` (models and their training) for each code; a job sweeps over L0."""
-    check(config, "tokens", "features", "size", "latents")
     if not config.l0 or not 1 <= min(config.l0) <= max(config.l0) <= config.latents:
         raise ae.UserError(
             f"--l0 is {config.l0}: give numbers from 1 to {config.latents}, the number of latents"

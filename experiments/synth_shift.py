@@ -25,7 +25,8 @@ from aejax.types import Variables
 from aejax.variables import AGE, get
 from experiments.shared import synth
 from experiments.shared.experiment import Members, Splits
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 SILENCE = 1_000  # number of steps without activation after which a latent is silent
 
@@ -34,13 +35,13 @@ SILENCE = 1_000  # number of steps without activation after which a latent is si
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 5_000  # optimiser steps
-    batch: int = 2_048  # examples in a batch
-    tokens: int = 400_000  # number of train tokens
-    features: int = 512  # number of true features
-    size: int = 64  # dimensions of a token
-    latents: int = 512  # latents of each dictionary; 512 are 8 for each dimension
-    k: int = 32  # number of active latents
+    steps: Count = 5_000  # optimiser steps
+    batch: Count = 2_048  # examples in a batch
+    tokens: Count = 400_000  # number of train tokens
+    features: Count = 512  # number of true features
+    size: Count = 64  # dimensions of a token
+    latents: Count = 512  # latents of each dictionary; 512 are 8 for each dimension
+    k: Count = 32  # number of active latents
     gamma: float = 20.0  # ||mean|| / ||std|| of the data
     learning_rate: float = 1e-3  # learning rate of Adam
 
@@ -55,7 +56,6 @@ def recipe(config: Config) -> SynthBench:
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns two `Job`s (a model and its training): with the data's mean subtracted, or not."""
-    check(config, "tokens", "features", "size", "latents", "k")
     if config.k > config.latents:
         raise ae.UserError(
             f"--k is {config.k}: give at most {config.latents}, the number of latents"

@@ -20,20 +20,21 @@ import aejax as ae
 from aejax.data.synthetic.superposition import Superposition
 from experiments.shared import synth
 from experiments.shared.codes import Shape, codes, priced, swept
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 5_000  # optimiser steps
-    batch: int = 256  # examples in a batch
-    log_every: int = 50  # steps between two lines of metrics.jsonl
-    tokens: int = 200_000  # number of train tokens
-    features: int = 512  # number of true features
-    size: int = 256  # dimensions of a token
-    latents: int = 512  # latents of each dictionary
+    steps: Count = 5_000  # optimiser steps
+    batch: Count = 256  # examples in a batch
+    log_every: Count = 50  # steps between two lines of metrics.jsonl
+    tokens: Count = 200_000  # number of train tokens
+    features: Count = 512  # number of true features
+    size: Count = 256  # dimensions of a token
+    latents: Count = 512  # latents of each dictionary
     l1: tuple[float, ...] = (1.0, 0.3, 3.0)  # weights of the L1 norm
     l0: tuple[int, ...] = (5, 3, 8)  # numbers of active latents of the other codes
     learning_rate: float | None = None  # Adam's learning rate; None: the default of the recipes
@@ -49,7 +50,6 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 
     The job of L1 sweeps over weights of the L1 norm, and the others over L0.
     """
-    check(config, "tokens", "features", "size", "latents")
     if (
         not config.l1
         or not config.l0

@@ -16,6 +16,7 @@ import pytest
 import aejax as ae
 from aejax.bottlenecks import GaussianCode, LevelsCode, Rows, Sparse
 from aejax.contracts import NOTHING
+from aejax.data.text.coding import Words
 from aejax.dictionaries import plain as dictionary
 from aejax.normal import LOG_2PI
 from tests import kinds
@@ -76,6 +77,7 @@ BOTTLENECKS = {
     "JumpReLU-steered": ae.JumpReLU(M, l0=3.0, to_input=True),
     "MatchingPursuit": Pursuit(M, residual_threshold=0.5),
     "FullGaussian": ae.FullGaussian(L),
+    "NormalisedGaussian": ae.NormalisedGaussian(L, gamma=0.7),
     "VonMisesFisher": ae.VonMisesFisher(L),
     "ProductOfExperts": two_views(ae.ProductOfExperts, L),
     "MixtureOfExperts": two_views(ae.MixtureOfExperts, L),
@@ -87,11 +89,12 @@ BOTTLENECKS = {
     "UpwardLevels": ae.UpwardLevels((3, L), (ae.nets.MLP((9,), (6,)),)),
 }
 # In training, their codes depend on the rest of the batch.
-COUPLED = (ae.BatchTopK,)
+COUPLED = (ae.BatchTopK, ae.NormalisedGaussian)
 # Their log q can stop the gradient of its parameters, except through z.
 STICKING = (
     ae.Gaussian,
     ae.FullGaussian,
+    ae.NormalisedGaussian,
     ae.VonMisesFisher,
     ae.ProductOfExperts,
     ae.MixtureOfExperts,
@@ -185,6 +188,9 @@ REAL = random.normal(size=(B, *EVENT)).astype(np.float32)
 BINARY = (REAL > 0).astype(np.float32)
 LEVELS = random.integers(0, 5, (B, *EVENT)).astype(np.int32)
 COUNTS = np.random.default_rng(3).integers(0, 3, (B, 2)).astype(np.float32)
+TEXTS = np.int32(
+    [[2, 3, 1, 0], [1, 0, 0, 0], [3, 3, 3, 2], [2, 1, 0, 0], [3, 2, 2, 1], [3, 1, 0, 0]]
+)
 # No value is in the middle, where the later channels do not depend on it.
 COLOURS = random.choice(np.float32([0.0, 0.25, 0.75, 1.0]), (B, 2, 1, 3))
 GRID = np.linspace(0.0, 1.0, 5)
@@ -214,6 +220,12 @@ LIKELIHOODS = {
     ),
     "ColourLogisticMixture": Explained(
         ae.likelihoods.ColourLogisticMixture(2, levels=5), COLOURS, GRID, exact=False
+    ),
+    "Text": Explained(
+        ae.likelihoods.Text(Words(("a",)), ae.nets.CausalTransformer(4, 1, 2), 4, prefix=2),
+        TEXTS,
+        range(4),
+        exact=False,
     ),
     "Wave": Explained(
         ae.likelihoods.Wave(

@@ -25,7 +25,17 @@ PACKAGE = kinds.ROOT / "aejax"
 PARTS = {"data", "nets", "bottlenecks", "priors", "likelihoods", "losses", "bounds"}
 ROWS: list[set[str]] = [
     {"types", "errors"},
-    {"checks", "contracts", "events", "files", "normal", "optional", "variables"},
+    {
+        "attention",
+        "checks",
+        "contracts",
+        "events",
+        "files",
+        "memory",
+        "normal",
+        "optional",
+        "variables",
+    },
     {"kernels", "sound"},
     PARTS,
     {"model", "objective"},
@@ -34,13 +44,13 @@ ROWS: list[set[str]] = [
     {"interop"},
     {"runs"},
     {"evaluation"},
-    {"language"},
+    {"language", "inspection"},
     {"report"},
 ]
 HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
 
 # Only these rooms import flax, so that it could be replaced; types and losses name its Module only.
-FLAX = {"types", "contracts", "losses", "model", "training"}
+FLAX = {"types", "attention", "contracts", "losses", "model", "training"}
 FLAX |= {"nets", "bottlenecks", "priors", "likelihoods", "language"}
 
 HEAVY = ["tensorflow_datasets", "tensorflow", "grain", "array_record", "matplotlib", "sklearn"]

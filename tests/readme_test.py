@@ -30,7 +30,8 @@ from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
 PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "aejax/interop/README.md")
-PATHS += ("aejax/dictionaries/README.md", "experiments/README.md", "aejax/FAMILIES.md")
+PATHS += ("aejax/dictionaries/README.md", "aejax/inspection/README.md")
+PATHS += ("experiments/README.md", "aejax/FAMILIES.md")
 # names of experiments that a page uses as examples, and that do not exist
 EXAMPLES = ("NAME", "rings")
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}
@@ -137,6 +138,12 @@ def test_a_part_leaves_as_the_page_says(here):
     assert names["found"]["score"].shape == (10,)
     assert names["found"]["anomalous"].dtype == bool
     assert (here / "out" / "run_exported.py").exists()
+
+
+def test_the_page_on_inspection(here):
+    """Fails if its script does not run, or its detector misses a bright spot."""
+    names = run_all("aejax/inspection/README.md")
+    assert (names["found"].score > names["limit"])[10:].all()
 
 
 @pytest.mark.slow

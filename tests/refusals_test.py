@@ -120,7 +120,57 @@ def turned_alone():
     kinds.convolutional().posterior(np.zeros((2, 3, 8, 8), np.float32))
 
 
+class Both(nn.Module):
+    """Returns its values twice, as a mean and a deviation."""
+
+    @nn.compact
+    def __call__(self, values):
+        values = nn.Dense(2)(values)
+        return values, values
+
+
+class Three(nn.Module):
+    """Takes more than the model gives."""
+
+    def __call__(self, values, context, more):
+        return values
+
+
+def unbound():
+    kinds.plain().bind({"memory": {}}).encode(jnp.zeros((2, *kinds.EVENT)))
+
+
 REFUSED = {
+    "tuple": (
+        lambda: started(parts(model={"decoder": Both()})),
+        "the decoder Both returns a tuple instead of one array, but Gaussian needs (3, 2) for a",
+    ),
+    "nothing": (
+        lambda: started(parts(model={"encoder": nn.Sequential([lambda x: None])})),
+        "the encoder Sequential returns None: return the features",
+    ),
+    "mapping": (
+        lambda: started(parts(model={"encoder": nn.Sequential([lambda x: {"x": x}])})),
+        "this net takes one array, but was given a dict",
+    ),
+    "class": (
+        lambda: parts(model={"encoder": ae.nets.MLP}),
+        "the encoder of this model is the class MLP: give an object of it, as MLP(...)",
+    ),
+    "class-of-a-prior": (
+        lambda: parts(model={"prior": ae.priors.Standard}),
+        "the prior of this model is the class Standard: give an object",
+    ),
+    "arguments": (
+        lambda: started(parts(model={"encoder": Three()})),
+        "its __call__ has the arguments (values, context, more): missing a required argument: 'mo",
+    ),
+    "no-rows": (lambda: kinds.plain().posterior(np.zeros((0, 2))), "shape (0, 2), no rows"),
+    "variables": (unbound, "the variables hold no parameters for the encoder MLP: give those of"),
+    "draws-key": (
+        lambda: kinds.variational().bind({}).sample(0, 2),  # pyright: ignore[reportArgumentType]
+        "the key is 0, which is not a random key",
+    ),
     "bound": (lambda: parts(bound=ae.bounds.miwae), "which is not a Bound: give one such as"),
     "objective": (lambda: parts(objective=ae.elbo), "call the function that makes one, as in ae"),
     "term": (
@@ -186,7 +236,10 @@ def test_an_axis_that_a_rule_names_is_used():
     ae.compiled(kinds.learner("vae"), Four(), ((".*", PartitionSpec("expert")),))
 
 
-@pytest.mark.parametrize("levels", [2, 4, 6, 8])
+@pytest.mark.parametrize(
+    "levels",
+    [2, 8, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)],
+)
 def test_even_lattices_have_a_gradient_at_0(levels):
     """Of order 1, also with 2 levels, whose threshold is at 0 (was at -3.8: one code of 4,096)."""
     size = 12 if levels == 2 else 3

@@ -16,6 +16,7 @@ from aejax.bottlenecks.gumbel import ClassCode, GumbelSoftmax
 from aejax.bottlenecks.hamiltonian import Hamiltonian, HamiltonianCode
 from aejax.bottlenecks.lattice import FiniteScalarQuantised, LatticeCode
 from aejax.bottlenecks.levels import Levels, LevelsCode, UpwardCode, UpwardLevels
+from aejax.bottlenecks.normalised import NormalisedGaussian
 from aejax.bottlenecks.point import Point, PointCode
 from aejax.bottlenecks.residual import ResidualQuantised
 from aejax.bottlenecks.sparse import (
@@ -57,6 +58,7 @@ __all__ = [
     "LevelsCode",
     "MatchingPursuit",
     "MixtureOfExperts",
+    "NormalisedGaussian",
     "Planar",
     "Point",
     "PointCode",

@@ -49,7 +49,7 @@ class FullGaussianCode(NamedTuple):
         return each(values)
 
     def redraw(self, key: Key) -> Array:
-        """Draws another z for each example, f32[B, L]."""
+        """Draws another z from q(z | x) for each example, f32[B, L]."""
         noise = jax.random.normal(key, self.location.shape)
         return self.location + _product(self.cholesky, noise)
 
@@ -80,15 +80,21 @@ class FullGaussian(VectorBottleneck):
 
 
 def _product(matrices: Array, vectors: Array) -> Array:
-    """Multiplies f32[B, L, L] by f32[B, L] as a sum in full float32 precision.
+    """Multiplies matrices f32[B, L, L] by vectors f32[B, L], in full float32 precision.
 
-    Accelerators may round the factors of a matrix product to bfloat16.
+    It sums products, because accelerators may round the factors of a matrix product to bfloat16.
     """
     return jnp.sum(matrices * vectors[:, None, :], axis=-1)
 
 
 def _log_prob(value: Array, location: Array, cholesky: Array) -> Array:
-    """Computes log N(value; location, cholesky cholesky^T), f32[B], of a value f32[B or 1, L]."""
+    """Computes log N(value; location, cholesky cholesky^T), f32[B].
+
+    Args:
+      value: f32[B, L] or f32[1, L].
+      location: the means, f32[B, L].
+      cholesky: the Cholesky factors of the covariances, f32[B, L, L].
+    """
     difference = jnp.broadcast_to(value, location.shape) - location
     noise = jax.lax.linalg.triangular_solve(
         cholesky, difference[..., None], left_side=True, lower=True

@@ -1,4 +1,4 @@
-"""Code shared by the normalising-flow posteriors: the base Gaussian, the steps and their code.
+"""What the normalising-flow posteriors share: the base Gaussian, and the steps applied to its draw.
 
     base  ~ N(location, exp(log_scale)^2)          a linear layer computes both from the features
     z     = step_T(... step_1(base))               each step is invertible, given the features
@@ -74,7 +74,7 @@ class Base(nn.Module):
 
 
 def flow(base: Base, steps: Sequence[Any], features: Array, key: Key | None) -> FlowCode:
-    """Draws from the base Gaussian and applies the steps.
+    """Draws from the base Gaussian, applies the steps, and returns the code of the result.
 
     Args:
       base: the base Gaussian.

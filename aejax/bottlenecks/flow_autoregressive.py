@@ -42,7 +42,7 @@ class MADE(nn.Module):
     The masks are those of MADE (Germain et al. 2015).
 
     Attributes:
-      widths: sizes of the hidden layers; the features are an additional input of each of them.
+      widths: sizes of the hidden layers; the features are an additional input of each layer.
       activation: the activation after each hidden layer.
     """
 

@@ -47,7 +47,7 @@ class GaussianCode(NamedTuple):
         return -0.5 * jnp.sum(jnp.square(scaled), axis=-1) + constant[None]
 
     def redraw(self, key: Key) -> Array:
-        """Draws another z for each example, f32[B, L]."""
+        """Draws another z from q(z | x) for each example, f32[B, L]."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(self.log_std) * noise
 

@@ -112,10 +112,10 @@ class FiniteScalarQuantised(Bottleneck):
         return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
 
     def _basis(self, ndim: int) -> np.ndarray:
-        """Returns the place value of each coordinate, i32[1, ..., len(levels)].
+        """Returns the factor of each coordinate in a point's index, i32[1, ..., len(levels)].
 
-        The index of a point is the sum over the coordinates of level * place value, as in a
-        positional numeral system.
+        The index of a point is the sum over the coordinates of level * factor. The result has
+        `ndim` axes.
         """
         basis = np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
         return basis.reshape((*(1,) * (ndim - 1), -1))

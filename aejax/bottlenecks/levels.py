@@ -27,7 +27,8 @@ class LevelsCode(NamedTuple):
     """A draw from q(z_1 | x) q(z_2 | x, z_1) ..., diagonal Gaussians given the levels above."""
 
     levels: tuple[GaussianCode, ...]  # the codes of the levels, from the top down
-    z: Any  # the decoder's input: the tuple of all levels, or the last state of the prior's trunk
+    # The decoder's input: the tuple of the z of all levels, or the last state of the prior's trunk.
+    z: Any
 
     @property
     def latent(self) -> tuple[Array, ...]:
@@ -46,12 +47,12 @@ class LevelsCode(NamedTuple):
 class UpwardCode(NamedTuple):
     """A draw from q(z_L | x) q(z_{L-1} | z_L) ..., where each level depends on the one below only.
 
-    The field is not called levels, because priors treat a code with this field as top-down
-    (`contracts.TopDownCode`), and the KL that they compute for each level would be wrong here.
+    The field `steps` is not called levels, because priors treat a code with a field `levels` as
+    top-down (`contracts.TopDownCode`), and the KL of each level that they compute would be wrong.
     """
 
     steps: tuple[GaussianCode, ...]  # the codes of the levels, from the top down
-    z: Any  # the decoder's input: the lowest level, f32[B, L_L]
+    z: Any  # the decoder's input: z of the lowest level, f32[B, L_L]
 
     @property
     def whole(self) -> GaussianCode:
@@ -77,8 +78,8 @@ class Levels(Bottleneck):
 
     Each net is called with (features, (state, context)) and returns f32[B, 2 L_l], the means
     followed by the log standard deviations. The state is the tuple of the z of the levels above.
-    But if the prior has a deterministic trunk, a net that posterior and prior share
-    (`priors.Ladder`, Soenderby et al. 2016), the state is that of the trunk.
+    With the prior `priors.Ladder` (Soenderby et al. 2016) it is instead the state of the prior's
+    trunk, a deterministic net that posterior and prior share.
 
     Attributes:
       latents: the sizes L_l of the levels, from the top down.
@@ -96,7 +97,7 @@ class Levels(Bottleneck):
 
     @nn.compact
     def __call__(self, features: Any, key: Key | None, given: Given = NOTHING) -> LevelsCode:
-        """Draws all levels; if key is None, each level is its mean given the means above.
+        """Draws the z of all levels; if key is None, each is its mean given the means above it.
 
         Raises:
           UserError: if the number of nets, or of entries of a tuple of features, is not the number
@@ -117,7 +118,10 @@ class Levels(Bottleneck):
         return LevelsCode(tuple(levels), state)
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Any:
-        """Returns the decoder's input: all levels, or the last state of the prior's trunk."""
+        """Returns the decoder's input for given latents, one for each level.
+
+        It is the tuple of all latents, or the last state of the prior's trunk if there is one.
+        """
         state = _start(latent[0].shape[0], given)
         for i, z in enumerate(latent):
             state = _advance(i, state, z, given)
@@ -131,7 +135,7 @@ class UpwardLevels(Bottleneck):
 
     Attributes:
       latents: the sizes L_l of the levels, from the top down.
-      nets: one net for each level but the lowest, from the top down. A net is called with (the
+      nets: one net for each level but the lowest, from the top down. A net is called with (z of the
         level below, context) and returns f32[B, 2 L_l], the means followed by the log standard
         deviations. The lowest level has a linear layer of the features instead of a net.
     """
@@ -146,7 +150,7 @@ class UpwardLevels(Bottleneck):
 
     @nn.compact
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> UpwardCode:
-        """Draws all levels; if key is None, each level is its mean given the mean below.
+        """Draws the z of all levels; if key is None, each is its mean given the mean below it.
 
         Raises:
           UserError: if there is not one net for each level but the lowest.
@@ -165,7 +169,7 @@ class UpwardLevels(Bottleneck):
         return UpwardCode(tuple(reversed(codes)), codes[0].z)
 
     def lift(self, latent: tuple[Array, ...], given: Given = NOTHING) -> Array:
-        """Returns the decoder's input, the lowest level, f32[B, L_L]."""
+        """Returns the decoder's input for given latents: that of the lowest level, f32[B, L_L]."""
         return latent[-1]
 
 
@@ -185,12 +189,19 @@ def _shape(latents: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 
 
 def _start(size: int, given: Given) -> Any:
-    """Returns the state above the top level: the trunk's first state, or an empty tuple."""
+    """Returns the state that the net of the top level reads for a batch of `size` examples.
+
+    It is the first state of the prior's trunk, or () if the prior has no trunk.
+    """
     return given.prior.start(size, given.context) if isinstance(given.prior, TrunkPrior) else ()
 
 
 def _advance(level: int, state: Any, z: Array, given: Given) -> Any:
-    """Returns the state below a level: the trunk's next state, or the levels with z appended."""
+    """Returns the state that the net of the next level reads, after z was drawn at this level.
+
+    It is the next state of the prior's trunk, or, if the prior has no trunk, the tuple of the
+    latents drawn so far.
+    """
     if isinstance(given.prior, TrunkPrior):
         return given.prior.advance(level, state, z, given.context)
     return (*state, z)
@@ -205,7 +216,7 @@ def _drawn(statistics: Array, latents: int, key: Key | None) -> GaussianCode:
       key: the random key of the draw, or None.
 
     Raises:
-      UserError: if the statistics have another shape.
+      UserError: if the statistics have another shape, because the level's net returns another one.
     """
     if statistics.shape[1:] != (2 * latents,):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Code shared by quantised bottlenecks: vectors on a grid and the straight-through gradient."""
+"""What quantised bottlenecks share: vectors on a grid, and the straight-through gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aejax.types import Array
 
 
 class Positions(nn.Module):
-    """Maps features linearly to f32[B, *positions, size].
+    """Maps features linearly to a grid of vectors, f32[B, *positions, size].
 
     Attributes:
       positions: the shape of the grid that holds one example's vectors.
@@ -28,7 +28,7 @@ class Positions(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
-        """Projects features to f32[B, *positions, size].
+        """Projects features to a grid of vectors, f32[B, *positions, size].
 
         Features [B, *positions, channels] are projected at each position; features of another shape
         are flattened and projected as a whole.

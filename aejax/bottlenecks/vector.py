@@ -111,7 +111,7 @@ class VectorQuantised(Bottleneck):
         return jnp.where(set_already, self.sums.value / jnp.where(set_already, counts, 1.0), 0.0)
 
     def usage(self) -> Array:
-        """Returns how often each vector was chosen in the last complete window, f32[codes]."""
+        """Returns how often each vector was chosen in the last full window of steps, f32[codes]."""
         return self.last.value
 
     def _remember(self, rows: Array, indices: Array, key: Key | None) -> None:

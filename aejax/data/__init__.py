@@ -5,6 +5,7 @@ from aejax.data.arrays import arrays, context, rows, splits
 from aejax.data.batches import Batches
 from aejax.data.changes import changed
 from aejax.data.pictures.images import images
+from aejax.data.pictures.inspection import inspection
 from aejax.data.sound.sounds import sounds
 from aejax.data.sources import source
 from aejax.data.split import Split, check_support
@@ -12,6 +13,7 @@ from aejax.data.statistics import statistics
 from aejax.data.stream import Stream
 from aejax.data.table import table
 from aejax.data.text.texts import texts
+from aejax.data.text.tokens import tokens
 
 __all__ = [
     "Batches",
@@ -24,6 +26,7 @@ __all__ = [
     "check_support",
     "context",
     "images",
+    "inspection",
     "rows",
     "sounds",
     "source",
@@ -31,4 +34,5 @@ __all__ = [
     "statistics",
     "table",
     "texts",
+    "tokens",
 ]

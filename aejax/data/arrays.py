@@ -69,8 +69,8 @@ def arrays(
       scale: the stored value that becomes 1.0; None: 255 for uint8 pictures, else 1.
 
     Returns:
-      Three splits, whose rows keep the order of x. Validation and test have no examples if 0 were
-      asked for.
+      The train, validation and test split, whose rows keep the order of x. Validation and test
+      have no examples if 0 were asked for.
 
     Raises:
       UserError: if x holds an infinity, has its channels first, or, when it is to be binarised,
@@ -99,7 +99,10 @@ def divided(
     channels: Literal["first", "last"] = "last",
     scale: float | None = None,
 ) -> Splits:
-    """Divides examples into train, validation and test, as `arrays` does."""
+    """Divides a record of examples into train, validation and test splits.
+
+    The other arguments are those of `arrays`.
+    """
     form, (columns,) = formed([given], channels, scale)
     sizes = {"validation": validation, "test": test}
     shares = {part: size for part, size in sizes.items() if size != 0}
@@ -123,18 +126,21 @@ def splits(
     Args:
       train: x [N, *event], a tuple (x, y), or a mapping with x and any of y, context, weights and
         groups, in the forms that `arrays` accepts.
-      validation: the same, None, or a share or number of examples to take from train at random.
-      test: the same as train, or None.
+      validation: data in the same form as train; or a share (below 1) or number of examples to take
+        from train at random; or None for no such split.
+      test: data in the same form as train, or None for no such split.
       seed: the seed with which validation is taken from train.
       binarise: as in `arrays`.
       channels: as in `arrays`.
       scale: as in `arrays`.
 
     Returns:
-      Three splits. Validation and test have no examples if None, or 0, was given.
+      The train, validation and test split. Validation and test have no examples if None, or 0, was
+      given.
 
     Raises:
-      UserError: as in `arrays`, and if the splits have different columns or shapes.
+      UserError: in the cases that `arrays` names, and if the splits have different columns or
+        shapes.
     """
     share = validation if isinstance(validation, int | float) else 0
     own = None if isinstance(validation, int | float) else validation
@@ -161,19 +167,24 @@ def splits(
 def rows(given: Any, *, like: Split) -> Split:
     """Returns new examples as a split, prepared in the same way as those of a training split.
 
-    Missing values get the mean over that training split, classes the columns that they have there,
-    and pictures its scale, so that what a model computes for a row does not depend on the others.
+    A missing value becomes the mean over the training split, a class the one-hot column that it has
+    there, and pictures are divided by the same number. What a model computes for a row therefore
+    does not depend on the other rows.
 
     Args:
       given: for a split of `table`, a table with the same columns, of which y, weights and groups
-        may be absent; otherwise x, a tuple (x, y) or a mapping, as in `splits`.
-      like: a split that `arrays`, `splits` or `table` made, or `changed` from one of these.
+        may be absent; for one of `tokens`, a list of texts; otherwise x, a tuple (x, y) or a
+        mapping, as in `splits`.
+      like: a split that `arrays`, `splits`, `table` or `tokens` made, or `changed` from one of
+        these.
 
     Raises:
       UserError: if x has another shape or kind of numbers than in training, if the context is
-        absent, if a class is unknown, and as in `arrays`.
+        absent, if a class is unknown, and in the cases that `arrays` names.
     """
     form = _form(like)
+    if form.texts is not None:
+        given = form.texts(given)
     new = _examples("rows", given) if form.names is None else read_table(given, form.names, True)
     columns = columns_of(new, form.channels)
     columns.pop("group", None)
@@ -198,9 +209,10 @@ def rows(given: Any, *, like: Split) -> Split:
 
 
 def context(values: Any, *, like: Split) -> np.ndarray:
-    """Returns the context of new examples, f32[N, C], in the columns that it has in training.
+    """Converts values to the context of N examples, f32[N, C], with the columns as in training.
 
-    It is what `model.sample`, `model.decode` and a Batch take. Single values are repeated:
+    The result can be given to `model.sample` and `model.decode`, and as the context of a Batch. A
+    single value is repeated for all examples:
     context({"sex": ["f", "m"], "age": 60.0}, like=train) has two rows.
 
     Args:
@@ -209,12 +221,14 @@ def context(values: Any, *, like: Split) -> np.ndarray:
       like: a split that `arrays`, `splits` or `table` made with a context.
 
     Raises:
-      UserError: if `like` has no context, if a part is absent, or if a class is unknown.
+      UserError: if `like` has no context, if one of the context's arrays is absent, or if a class
+        is unknown.
     """
     form = _form(like)
     if form.parts is None:
         raise UserError(
-            f"{like.name} was made without a context: give one to ae.data.arrays or ae.data.table"
+            f"{like.name} was made without a context: give `context` to ae.data.arrays or "
+            "ae.data.table when you make it"
         )
     if isinstance(values, Mapping):
         count = max((len(v) for v in values.values() if np.ndim(v)), default=1)
@@ -244,7 +258,13 @@ def _examples(part: str, data: Any) -> Examples:
 
 
 def _made(parts: dict[str, dict[str, np.ndarray]], form: Form, binarise: Binarise) -> Splits:
-    """Returns the three splits, whose missing values are filled with the means over train."""
+    """Returns the train, validation and test split, with missing values replaced by train's means.
+
+    Args:
+      parts: "train", and perhaps "validation" and "test" -> the arrays of this split by name.
+      form: how values become numbers.
+      binarise: "dynamic", "static" or "none".
+    """
     form = form.fitted(parts["train"])
     parts = {part: form.finished(columns) for part, columns in parts.items()}
     none = {name: column[:0] for name, column in parts["train"].items()}

@@ -41,7 +41,7 @@ class Batches:
       size: the batch size, B.
       seed: the seed of the order and of the noise.
       seeds: the number of streams, S; None: one stream, whose batches have no axis S. `ae.loop`
-        sets it for a learner of several seeds, whose members then see different batches.
+        sets it for a learner of several seeds, whose models then see different batches.
       resident_limit: a split of more bytes is not kept on the device; its batches are sent when
         they are needed.
       sharding: the sharding of a split kept on the device; None: the first device.
@@ -78,7 +78,10 @@ class Batches:
             )
 
     def __getitem__(self, t: int) -> Batch:
-        """Returns batch t, or this process' slice of it, with leaves [B, ...] or [S, B, ...]."""
+        """Returns batch t, with leaves [B, ...] or [S, B, ...].
+
+        If there are several processes, each gets its own slice along the axis B.
+        """
         arrays, key = self.split.rows(self.rows(t, 1)[..., 0, :]), self.key
         if self.seeds is None:
             whole = self.split.prepare(jax.random.fold_in(key, t), arrays)
@@ -108,7 +111,13 @@ class Batches:
         return rows[0] if self.seeds is None else rows
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Returns the indices i32[count] of one stream's examples from position `start` on."""
+        """Returns the indices i32[count] of the examples in the order that one seed determines.
+
+        Args:
+          seed: the seed of the order.
+          start: the first position in the order, counted over all epochs.
+          count: the number of positions.
+        """
         return stream(len(self.split), seed, start, count)
 
     @functools.cached_property
@@ -152,7 +161,8 @@ class Batches:
         Args:
           t: the first step.
           chunk: the number of batches in the source, T.
-          limit: the number of steps of the run; batches of step `limit` and later are not counted.
+          limit: the number of steps of the run. The source holds `chunk` batches in any case, but
+            its `count`, the number to train on, leaves out those of step `limit` and later.
 
         Returns:
           A Source whose batch i is bitwise equal to `self[t + i]`. If the whole split is on the
@@ -178,10 +188,11 @@ class Batches:
         )
 
     def _stacked(self, t: int, chunk: int) -> dict[str, np.ndarray]:
-        """Reads T = chunk batches; of the B examples of each, only the b that this process loads.
+        """Reads the arrays of batches t to t + T - 1, where T = chunk.
 
         Returns:
-          Leaves [T, b, ...] or [S, T, b, ...].
+          Leaves [T, b, ...] or [S, T, b, ...], where b is the number of the B examples of a batch
+          that this process loads.
         """
         return self.split.rows(self.rows(t, chunk)[..., self._slice])
 

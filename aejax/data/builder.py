@@ -15,7 +15,7 @@ from aejax.optional import needs
 
 
 class NamedDataset(NamedTuple):
-    """A named data set: the class that prepares it, and the origin of its files."""
+    """The class of tensorflow-datasets that prepares a data set, and the origin of its files."""
 
     builder: type  # a tfds builder class
     # A function that returns where the files came from, which is known only after they were read.

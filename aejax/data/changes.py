@@ -75,7 +75,7 @@ class Labels:
         _check_classes("Labels", self.classes, arrays.get("label", arrays.get("y")))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch."""
+        """Returns the batch with its labels, one-hot, as the context."""
         return batch._replace(context=jax.nn.one_hot(_labels(arrays), self.classes))
 
 
@@ -101,7 +101,7 @@ class Attributes:
             _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch.
+        """Returns the batch with the known factors in `values`, one-hot, as the context.
 
         Raises:
           UserError: if the data set does not have one of the factors; the error names it.
@@ -122,7 +122,7 @@ class Classify:
     """Sets the target to the label, i32[B], so that the model becomes a classifier."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch."""
+        """Returns the batch with its labels, i32[B], as the target."""
         return batch._replace(target=jnp.asarray(_labels(arrays), jnp.int32))
 
 
@@ -142,7 +142,7 @@ class Quadrants:
             raise UserError(f"the number of quadrants seen is {self.seen}: give 1, 2 or 3")
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of pictures f32[B, H, W, C]."""
+        """Returns a batch of pictures f32[B, H, W, C] with the seen quadrants as the context."""
         height, width = batch.x.shape[1:3]
         seen = np.zeros((1, height, width, 1), np.float32)
         seen[:, height // 2 :, : width // 2] = 1.0
@@ -159,7 +159,7 @@ class InputToo:
     """Sets the context to the input, which a skip connection and `nets.Normalise` read."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch."""
+        """Returns the batch with its input as the context."""
         return batch._replace(context=batch.x)
 
 
@@ -180,10 +180,10 @@ class Unfilled:
 
 @dataclasses.dataclass(frozen=True)
 class ContextOnly:
-    """Replaces the input by the context, so that the encoder sees nothing else, and removes it."""
+    """Makes the context the input, so that the encoder sees nothing else, and leaves no context."""
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch whose context is an array."""
+        """Returns the batch with its context, an array, as the input, and without a context."""
         return batch._replace(x=batch.context, context=None)
 
 
@@ -202,11 +202,32 @@ class Corrupted:
             )
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch."""
+        """Returns the batch with a noisy input, which is also the target unless `clean` is True."""
         if key is None:
             raise ValueError("this split has noisy inputs, so preparing a batch needs a key")
         x = self.noise(key, batch.x)
         return batch._replace(x=x, target=batch.target if self.clean else x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """Marks NaN as missing: the mask is 0 there, and the encoder sees `fill`.
+
+    `arrays` and `table` mark missing values themselves; data sets that are read during training
+    need this change.
+    """
+
+    fill: float = 0.0  # NaN leaves the choice to `nets.Standardised`, which reads NaN as the mean
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Returns a batch without NaN: x has `fill` in its place, the target 0 and the mask 0."""
+        missing = jnp.isnan(batch.target)
+        mask = jnp.where(missing, 0.0, 1.0 if batch.mask is None else batch.mask)
+        return batch._replace(
+            x=jnp.where(jnp.isnan(batch.x), self.fill, batch.x),
+            target=jnp.where(missing, 0.0, batch.target),
+            mask=mask,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +281,7 @@ class Squares:
     side: int  # the side of the resized square, in pixels
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to input and target of a batch f32[B, H, W, C] in [0, 1].
+        """Returns a batch with cropped pictures, from one with pictures f32[B, H, W, C] in [0, 1].
 
         Raises:
           UserError: if the pictures are smaller than the square.

@@ -11,7 +11,7 @@ from aejax.errors import UserError
 
 
 def paths_in(folder: Path, suffixes: Collection[str], what: str) -> list[Path]:
-    """Returns the sorted paths of all files of a kind, either in the folder or in subfolders.
+    """Returns the sorted paths of all files with these suffixes, in a folder or its subfolders.
 
     Hidden files are left out.
 
@@ -21,7 +21,8 @@ def paths_in(folder: Path, suffixes: Collection[str], what: str) -> list[Path]:
       what: the kind of the files in the plural, for error messages, such as "pictures".
 
     Raises:
-      UserError: if there is no such folder, it holds no such file, or files are in both places.
+      UserError: if there is no such folder, it holds no such file, or there are such files both in
+        the folder and in subfolders.
     """
     if not folder.is_dir():
         raise UserError(
@@ -44,9 +45,9 @@ def paths_in(folder: Path, suffixes: Collection[str], what: str) -> list[Path]:
 
 
 def classes_of(folder: Path, paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray | None]:
-    """Returns the sorted names of the classes and the class of each path, i32[N].
+    """Returns the sorted names of the subfolders, the classes, and the class of each path, i32[N].
 
-    They are () and None if the files are in the folder itself.
+    It returns () and None if the files are in the folder itself.
     """
     if all(path.parent == folder for path in paths):
         return (), None

@@ -22,7 +22,7 @@ from aejax.events import are_pictures, channels_first
 
 
 class Names(NamedTuple):
-    """The names of a table's columns, by what they are used for."""
+    """The names of those columns of a table that become x, y, context, weights and groups."""
 
     columns: tuple[str, ...]  # the columns that become x
     y: str | None = None
@@ -43,13 +43,13 @@ class Examples(NamedTuple):
     names: Names | None = None  # the columns' names, for error messages, if this is a table
 
     def word(self, role: str) -> str:
-        """Returns the words for one of the fields in an error message, such as "weights 'w'"."""
+        """Returns how an error message names one of the fields, such as "weights 'w'"."""
         name = getattr(self.names, role, None)
         return role if name is None else f"{role} {name!r}"
 
 
 def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of one data set by name: x, and any of mask, y, weight and group.
+    """Converts examples to arrays by name: x, and any of mask, y, weight and group.
 
     The classes of y may still be text, and the context is not among the columns.
     """
@@ -61,9 +61,12 @@ def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
     x = channels_last(x, channels)
     columns = {"x": x}
     if missing is not None and missing.any():
+        if missing.all():
+            raise UserError("every value of x is missing (NaN or masked): give some that are known")
         columns["mask"] = 1 - channels_last(missing.astype(np.uint8), channels)
     if given.y is not None:
-        columns["y"] = np.asarray(values_of(given.word("y"), given.y, text=True))
+        y = np.asarray(values_of(given.word("y"), given.y, text=True))
+        columns["y"] = y.astype(np.int32) if y.dtype == bool else y
     if given.weights is not None:
         columns["weight"] = _weights(given.word("weights"), given.weights)
     if given.groups is not None:
@@ -79,10 +82,12 @@ def columns_of(given: Examples, channels: str) -> dict[str, np.ndarray]:
 
 
 def values_of(name: str, values: Any, missing: bool = False, text: bool = False) -> Any:
-    """Returns values as an array [N, ...], floats as f32; a masked array if some are missing.
+    """Converts a user's values to an array [N, ...], with floats as f32.
+
+    The result is a masked array if some values are missing.
 
     Args:
-      name: the words for the values in an error message.
+      name: how an error message names the values.
       values: numbers, or text if `text` is True.
       missing: whether values may be missing.
       text: whether the values may be text, which is returned as it is.
@@ -91,12 +96,7 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
       UserError: if the values are not numbers, one is infinite, or one is missing although
         `missing` is False; the message names the row.
     """
-    if isinstance(values, Mapping):
-        raise UserError(
-            f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
-            "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
-        )
-    array = np.ma.asarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    array = _array_of(name, values)
     if array.dtype == object and array.ndim:
         absent = np.asarray([_absent(value) for value in array.ravel()], bool).reshape(array.shape)
         array = np.where(absent, np.nan, array)
@@ -134,6 +134,26 @@ def values_of(name: str, values: Any, missing: bool = False, text: bool = False)
     return array
 
 
+def _array_of(name: str, values: Any) -> np.ndarray:
+    """Converts values to an array, which stays masked if it is; raises UserError if it cannot."""
+    if isinstance(values, Mapping):
+        raise UserError(
+            f"{name} is a mapping of {', '.join(map(str, values))}, not an array: give its arrays "
+            "by name, as in ae.data.arrays(mapping['x'], y=mapping['y']), or use ae.data.table"
+        )
+    try:
+        masked = isinstance(values, np.ma.MaskedArray)
+        array = np.ma.asarray(values) if masked else np.asarray(values)
+    except ValueError as error:  # numpy refuses lists of unequal lengths
+        raise UserError(
+            f"{name} is a {type(values).__name__} of parts of unequal shapes, not one array: give "
+            "every example the same shape, or x and y as a tuple (x, y)"
+        ) from error
+    if array.ndim and not len(array):
+        raise UserError(f"{name} has shape {array.shape}, no examples: give one or more")
+    return array
+
+
 def _check_complete(name: str, absent: np.ndarray) -> None:
     """Raises UserError if a value is missing; the message names its row."""
     rows = absent.reshape(len(absent), -1).any(axis=1)
@@ -165,9 +185,10 @@ def _weights(word: str, values: Any) -> np.ndarray:
 
 
 def scale_of(x: np.ndarray, scale: float | None) -> float:
-    """Returns the value of x that becomes 1.0; None: 255 for pictures of bytes, and 1 otherwise.
+    """Returns the value of x that becomes 1.0.
 
-    If the bytes are divided by 255 although that was not asked for, a message on stderr says so.
+    It is `scale`, if that is a number. If `scale` is None, it is 255 for what looks like pictures
+    of bytes, and 1 for any other x; a message on stderr says so if x holds bytes.
     """
     if scale is not None or x.dtype != np.uint8 or not are_pictures(x.shape):
         if scale is None and x.dtype == np.uint8 and x.ndim == 4:
@@ -189,7 +210,8 @@ def channels_last(x: np.ndarray, channels: str) -> np.ndarray:
     """Moves the channels of pictures [N, ...] to the last axis if channels is "first".
 
     Raises:
-      UserError: if x looks like pictures whose channels are in the other place.
+      UserError: if x looks like pictures whose channels are first although `channels` is "last", or
+        last although it is "first".
     """
     if channels not in ("first", "last"):
         raise UserError(f"channels is {channels!r}: give 'first' or 'last'")
@@ -203,16 +225,16 @@ def channels_last(x: np.ndarray, channels: str) -> np.ndarray:
     if channels_first(x.shape):
         raise UserError(
             f"x has shape {x.shape}, which looks like pictures with the {x.shape[1]} channels "
-            'first: give channels="first", which turns them to [N, H, W, C]'
+            'first: give channels="first", which makes them [N, H, W, C]'
         )
     return x
 
 
 def categories(name: str, values: np.ndarray, classes: int | tuple[str, ...]) -> np.ndarray:
-    """Returns the number of each value's class, i32[N].
+    """Returns the index of each value's class, i32[N].
 
     Args:
-      name: the words for the values in an error message.
+      name: how an error message names the values.
       values: integers or text, [N].
       classes: the number of classes, if the values are integers; or the classes' names.
 
@@ -237,10 +259,12 @@ def categories(name: str, values: np.ndarray, classes: int | tuple[str, ...]) ->
 
 
 def classes_of(name: str, values: list[np.ndarray]) -> int | tuple[str, ...] | None:
-    """Returns the number or the names of the classes among values; None if they are covariates.
+    """Returns the number of the classes (integers) or their names (text) among values.
+
+    It returns None if the values are floats or have two axes, and so are covariates.
 
     Args:
-      name: the words for the values in an error message.
+      name: how an error message names the values.
       values: the values of each split, [N] or [N, C].
 
     Raises:

@@ -25,6 +25,25 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
+def check_trusted(path: str, prepared_only: bool) -> None:
+    """Raises UserError for a path if only prepared data sets may be read."""
+    if prepared_only:
+        raise UserError(
+            f"the data {path!r:.200} are a path, which is not followed, because it comes from the "
+            "files of a run: if the run is your own, say so (--own)"
+        )
+
+
+def check_prepared(name: str, data_dir: Path, prepared_only: bool) -> None:
+    """Raises UserError for a data set that data_dir lacks if only prepared ones may be read."""
+    if prepared_only:
+        raise UserError(
+            f"{data_dir} does not hold the data set {name!r}, which is not prepared for the files "
+            "of a run: give the folder that holds it (--data-dir), or, if the run is your own, say "
+            "so (--own)"
+        )
+
+
 def newest(data_dir: Path, name: str, file: str) -> Path | None:
     """Returns the path of a file in the newest version of a data set in data_dir, or None."""
 
@@ -42,7 +61,7 @@ def locked_workspace(
 
     Args:
       data_dir: the folder to lock; it is created if it does not exist.
-      instead: what the error message advises if data_dir cannot be written.
+      instead: the advice in the error message if data_dir cannot be written.
 
     Raises:
       UserError: if data_dir cannot be written.

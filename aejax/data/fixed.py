@@ -41,7 +41,7 @@ class Fixed:
 
 
 def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = None) -> Data:
-    """Converts data to an object over whose batches an evaluation can iterate.
+    """Returns data as an object whose method `batches` yields its examples, for an evaluation.
 
     Args:
       data: a split; or an array [N, *event], which is both input and target; or a Batch, if input,
@@ -51,7 +51,8 @@ def as_data(data: Any, size: int | None = None, event: tuple[int, ...] | None = 
       event: the shape of one example, if it has several axes; see `events.batch_axes`.
 
     Raises:
-      UserError: if the data is none of these, or its examples have another size.
+      UserError: if the data is neither a split nor an array nor a Batch, or an example does not
+        have `size` elements.
     """
     if isinstance(data, Data):
         return data

@@ -1,8 +1,8 @@
-"""How the examples of a training split became numbers, so that new rows become the same.
+"""The record of how the examples of a training split became numbers, to convert new ones alike.
 
-`aejax.data.rows(new, like=train)` and `aejax.data.context(values, like=train)` use it: classes
-have the columns that they have in train, missing values the mean over train, and weights the scale
-of train, whatever else is among the new rows.
+`aejax.data.rows(new, like=train)` and `aejax.data.context(values, like=train)` use it: a class gets
+the one-hot column that it has in train, a missing value the mean over train, and weights are
+divided by the same number as in train, whatever other new rows there are.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ class Part(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The words for this part in a message."""
+        """How a message names this array: "context", or "context 'site'"."""
         return "context" if self.name is None else f"context {self.name!r}"
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Returns f32[N, width]: classes one-hot, and covariates unchanged."""
+        """Converts this array of N examples to columns f32[N, width] of the context.
+
+        Classes become one-hot, and covariates stay unchanged.
+        """
         if self.classes is not None:
             return np.eye(self.width, dtype=np.float32)[categories(self.word, values, self.classes)]
         flat = values.reshape((len(values), -1)) if values.dtype.kind != "U" else None
@@ -55,7 +58,7 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Form:
-    """How the examples of a training split became numbers."""
+    """How the examples of a training split became numbers: classes, scales and means of train."""
 
     event: tuple[int, ...]  # the shape of one example's x
     integers: bool  # whether x holds integers
@@ -66,9 +69,13 @@ class Form:
     labels: tuple[str, ...]  # the names of the classes of y, if they are text
     fill: np.ndarray | None = None  # f32[*event], the mean of each element over train; None: 0
     weight: float = 1.0  # the mean of the weights over train
+    texts: Any = None  # how texts became token ids (`data.text.tokens.Coder`); None: x is numbers
 
     def encode(self, columns: dict[str, np.ndarray], given: Examples) -> None:
-        """Adds the context to the columns of some examples, and numbers the classes of y."""
+        """Adds the array "context" to the columns of some examples, in place.
+
+        If the classes of y have names, it also replaces them by their indices, i32[N].
+        """
         if self.labels and "y" in columns:
             columns["y"] = categories(given.word("y"), columns["y"], self.labels)
         if self.parts is None:
@@ -83,11 +90,11 @@ class Form:
             )
 
     def context(self, given: Any) -> np.ndarray:
-        """Returns the context of some examples, f32[N, C], in the order of `parts`.
+        """Converts a user's context of N examples to f32[N, C], with its arrays in train's order.
 
         Raises:
-          UserError: if a part is absent or unknown, if the parts differ in length, or if a value is
-            none of the classes of train.
+          UserError: if an array is absent or unknown, if the arrays differ in length, or if a value
+            is none of the classes of train.
         """
         parts = self.parts or ()
         wanted = [part.name for part in parts]
@@ -98,7 +105,7 @@ class Form:
             raise UserError(
                 f"the context has the arrays {have}, but train has {need}: give these"
                 if wanted != [None]
-                else "the context is to be one array of values, as it was in train"
+                else "the context must be one array of values, as in train: give it without names"
             )
         lengths = {len(values) for values in found.values()}
         if len(lengths) > 1:
@@ -117,7 +124,7 @@ class Form:
         return columns
 
     def fitted(self, train: dict[str, np.ndarray]) -> Form:
-        """Returns the form with the mean of x and of the weights over train."""
+        """Returns this record with the means of x and of the weights over train filled in."""
         x, fill = train["x"], None
         if x.dtype == np.float32:
             seen = train.get("mask", np.ones((1,) * x.ndim, np.uint8))
@@ -131,10 +138,10 @@ class Form:
 def formed(
     given: Sequence[Examples], channels: str, scale: float | None
 ) -> tuple[Form, list[dict[str, np.ndarray]]]:
-    """Returns the form of a user's data, and the columns of each of its splits.
+    """Returns how a user's data becomes numbers, and the arrays of each of its splits by name.
 
     Args:
-      given: the examples of each split; classes are numbered over all of them.
+      given: the examples of each split; a class has the same index in all splits.
       channels: "first" or "last".
       scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
     """
@@ -156,7 +163,10 @@ def formed(
 
 
 def _parts(contexts: list[Any]) -> tuple[Part, ...]:
-    """Returns the parts of the contexts of all splits, and says which of them look wrong."""
+    """Returns a `Part` for each array of the context, from the contexts of all splits.
+
+    A message on stderr names an array that looks wrong, such as integers with very many values.
+    """
     found = [named_values(context) for context in contexts]
     parts = []
     for name, first in found[0].items():

@@ -11,7 +11,7 @@ from aejax.errors import UserError
 
 
 def read_table(frame: Any, names: Names, optional: bool = False) -> Examples:
-    """Returns the examples of a table, each row of which is one.
+    """Returns the examples of a table, in which each row is one example.
 
     Args:
       frame: a pandas or polars frame, or a mapping from names to arrays.

@@ -11,7 +11,7 @@ ROWS = 4096
 
 
 class Moments(NamedTuple):
-    """Statistics of tokens; merging two of them is accurate however large the mean is."""
+    """Statistics of vectors, called tokens; two records merge accurately however large the mean."""
 
     tokens: int  # the number of tokens
     mean: np.ndarray  # f64[d], the mean over tokens of x
@@ -30,7 +30,7 @@ class Moments(NamedTuple):
 
     @property
     def gamma(self) -> float:
-        """||mean|| / ||std||, which predicts dead latents (arXiv 2605.31518); 0 if all x are 0."""
+        """||mean|| / ||std||; if it is large, latents die (arXiv 2605.31518). 0 if all x are 0."""
         spread = np.sqrt(self.squares / max(1, self.tokens))
         length = float(np.linalg.norm(self.mean))
         return float(length / spread) if spread > 0 else (np.inf if length > 0 else 0.0)
@@ -61,7 +61,7 @@ def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tu
       values: the examples, [N, *event].
 
     Returns:
-      One Moments for each layer if the examples are [N, layers, size]; otherwise a single one.
+      A tuple of Moments: one for each layer if the examples are [N, layers, size], otherwise one.
     """
     layers = values.shape[1] if values.ndim == 3 else 1
     parts = np.moveaxis(values.reshape(len(values), layers, -1), 1, 0)
@@ -70,14 +70,17 @@ def with_examples(moments: tuple[Moments, ...] | None, values: np.ndarray) -> tu
 
 
 def agree(a: Moments, b: Moments) -> bool:
-    """Returns whether two moments are equal up to rounding, as those of the same tokens are."""
+    """Returns whether two records of moments are equal up to rounding.
+
+    The moments of the same tokens are equal up to rounding, whatever the order of the tokens.
+    """
     x, y = (np.append(m.mean, [m.mean_norm, m.scale]) for m in (a, b))
     # The tolerance is relative to the size of a token, since single elements may be near zero.
     return bool(np.allclose(x, y, rtol=0.0, atol=1e-9 * (b.mean_norm + b.scale)))
 
 
 def merged(a: Moments, b: Moments) -> Moments:
-    """Returns the moments of the union of two sets of tokens (Chan et al. 1983)."""
+    """Returns the moments of two sets of tokens together (Chan et al. 1983)."""
     tokens = a.tokens + b.tokens
     if tokens == 0:
         return a

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aejax.data.split import fingerprint
-from aejax.errors import UserError
-from aejax.files import replacing
+from aejax.files import json_fields, parse_json, read_npz, reading, replacing
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
@@ -31,20 +30,29 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any])
         np.savez(file, allow_pickle=False, **arrays, about=np.array(description))
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def damaged(path: Path) -> AbstractContextManager[None]:
+    """Turns any error inside the block into a UserError that a prepared data set is damaged."""
+    return reading(path, f"delete the folder {path.parent} and start again", says="is damaged")
+
+
+def load(
+    path: Path, fields: Mapping[str, json_fields.Fits]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads the arrays and the description that `save` wrote.
 
+    Args:
+      path: the path of the .npz file.
+      fields: name of a field of the description -> the check of its value, because the sha256 does
+        not cover the description.
+
     Raises:
-      UserError: if the file is damaged: it cannot be read, or the arrays' sha256 differs.
+      UserError: if the file is damaged: it cannot be read, the arrays' sha256 differs, or a field
+        of the description is invalid.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        about = json.loads(str(arrays.pop("about")))
-        if fingerprint(arrays) != about["sha256"]:
+    with damaged(path):
+        arrays = read_npz(path)
+        about = parse_json(str(arrays.pop("about")))
+        json_fields.check_fields("its description", about, fields)
+        if fingerprint(arrays) != about.get("sha256"):
             raise ValueError("its sha256 differs")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete the folder {path.parent} and start again"
-        ) from error
     return arrays, about

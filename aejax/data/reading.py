@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aejax.errors import UserError
 from aejax.optional import needs
 
 # The number of threads that read from the disk and decode pictures in parallel.
@@ -43,11 +44,11 @@ class Chained:
             if index < len(reader):
                 return reader[index]
             index -= len(reader)
-        raise IndexError(f"example {index} of {len(self)}")
+        raise IndexError(f"the index is too large: there are {len(self)} examples")
 
 
 def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads examples in parallel, in threads that read neighbouring parts of the indices.
+    """Reads examples in parallel: each of several threads reads consecutive entries of `indices`.
 
     Args:
       reader: the reader of the data set.
@@ -66,15 +67,34 @@ def gather(reader: Reader, indices: np.ndarray) -> dict[str, np.ndarray]:
     with ThreadPoolExecutor(len(parts)) as threads:
         examples = [example for part in threads.map(read, parts) for example in part]
     return {
-        name: np.stack([example[name] for example in examples]).reshape(
+        name: stacked(name, [example.get(name) for example in examples]).reshape(
             *indices.shape, *np.shape(examples[0][name])
         )
         for name in examples[0]
     }
 
 
+def stacked(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Stacks an array of several examples, [n, *event].
+
+    Raises:
+      UserError: if two examples have different shapes, or one lacks the array.
+    """
+    shapes = {np.shape(value) if value is not None else "absent" for value in values}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the examples of the data set differ in {name}, whose shapes are "
+            f"{', '.join(sorted(map(str, shapes)))}: give every example the same shape"
+        )
+    return np.stack(values)
+
+
 def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads examples by one call `reader.many` for each batch, indices[..., :]."""
+    """Reads examples with one call of `reader.many` for each batch of indices, indices[..., :].
+
+    Returns:
+      The arrays by name, leaves [..., *event], in the order of the indices.
+    """
     batches = [reader.many(batch) for batch in indices.reshape((-1, indices.shape[-1]))]
     return {
         name: np.concatenate([batch[name] for batch in batches]).reshape(

@@ -15,10 +15,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from aejax.data.columns import channels_last, scale_of
 from aejax.data.order import permutation
+from aejax.data.reading import stacked
 from aejax.data.split import Split, fingerprint
 from aejax.data.splitting import PARTS, Splits, count_of
 from aejax.data.to_batch import Prepare
@@ -29,7 +31,7 @@ ENDLESS = 2**31 - 1  # indices of examples are i32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Items:
-    """A `Reader` of some examples of a data set of another library."""
+    """A `Reader` of some of the examples of a data set that another library defines."""
 
     dataset: Any
     rows: np.ndarray  # i64[N], the indices of the examples in the data set
@@ -63,10 +65,10 @@ class Items:
         if hasattr(examples, "shape"):
             return self._turned({"x": np.asarray(examples)})
         each = [named(example) for example in examples]
-        return self._turned({name: np.stack([one[name] for one in each]) for name in each[0]})
+        return self._turned({n: stacked(n, [one.get(n) for one in each]) for n in each[0]})
 
     def _turned(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns columns [n, ...] in which the channels of x come last."""
+        """Returns the arrays [n, ...] of examples by name, with the channels of x as last axis."""
         if self.field not in columns:
             return columns
         return {**columns, self.field: channels_last(columns[self.field], self.channels)}
@@ -88,16 +90,16 @@ def source(
       train: a data set with `__len__` and `__getitem__`.
       validation: another data set; or a share (below 1) or number of examples to take from train at
         random; or None for no such split.
-      test: a data set, a share, a number or None, as for validation.
+      test: another data set; or a share or number of examples to take from train; or None.
       field: the name of the array that becomes x, where an example is a mapping.
       scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
       channels: "first" transposes pictures [C, H, W] to [H, W, C].
       seed: the seed with which shares are taken from train.
 
     Returns:
-      Three splits. Validation and test have no examples if None, or 0, was given. Labels are not
-      read in advance, so `split.labels` is None. The fingerprint is a hash of only the number of
-      examples, the first example and the last.
+      The train, validation and test split. Validation and test have no examples if None, or 0, was
+      given. Labels are not read in advance, so `split.labels` is None. The fingerprint is a hash of
+      only the number of examples, the first example and the last.
 
     Raises:
       UserError: if a data set has no length or no access by index, if its examples have no array
@@ -117,8 +119,8 @@ def source(
             parts[part] = Items(_checked(part, given), np.arange(len(given)), field, channels)
     if taken >= examples:
         raise UserError(
-            f"the data set has {examples} examples, too few to give {taken} away and the rest to "
-            "train: change the shares"
+            f"the data set has {examples} examples, too few to give {taken} to validation and test "
+            "and the rest to train: give smaller shares"
         )
     rows = np.sort(order[taken:]) if taken else np.arange(examples)
     parts["train"] = Items(train, rows, field, channels)
@@ -143,8 +145,8 @@ def _split(part: str, items: Items, field: str, scale: float | None) -> Split:
     first, last = items[0], items[len(items) - 1]
     if field not in first:
         raise UserError(
-            f"the examples of {part} have the arrays {sorted(first)}, but no {field!r}: give the "
-            "name of the one that becomes x as field"
+            f"the examples of {part} have the arrays of numbers {sorted(first)}, but no {field!r}: "
+            "give the name of the one that becomes x as field"
         )
     digest = hashlib.sha256(f"{len(items)}".encode())
     for example in (first, last):
@@ -180,10 +182,17 @@ def _checked(part: str, dataset: Any) -> Any:
 
 
 def named(example: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of an example by name; those of a tuple are named x, y, extra_0, ..."""
-    if isinstance(example, Mapping):
-        return {name: np.asarray(value) for name, value in example.items()}
+    """Returns the arrays of an example by name; those of a tuple are named x, y, extra_0, ...
+
+    Text and other values that are not numbers are left out, because training cannot read them.
+    """
     if isinstance(example, Sequence) and not isinstance(example, str):
         names = ("x", "y", *(f"extra_{i}" for i in range(len(example) - 2)))
-        return {name: np.asarray(v) for name, v in zip(names, example, strict=False)}
-    return {"x": np.asarray(example)}
+        example = dict(zip(names, example, strict=False))
+    arrays = example.items() if isinstance(example, Mapping) else [("x", example)]
+    found = {name: np.asarray(value) for name, value in arrays}
+    return {name: value for name, value in found.items() if _numeric(value)}
+
+
+def _numeric(array: np.ndarray) -> bool:
+    return array.dtype.kind in "iub" or bool(jnp.issubdtype(array.dtype, jnp.floating))

@@ -213,40 +213,56 @@ def check_support(
       rows: the number of examples to check at a time.
 
     Raises:
-      UserError: if a target lies outside; the message names the first such example and its value.
+      UserError: if a target lies outside the support; the message names the first such example and
+        its value.
     """
     if support is None:
         return
-    start, (low, high, whole) = 0, Support(*cast("tuple[Any, ...]", support))
+    low, high, whole = Support(*cast("tuple[Any, ...]", support))
     read = isinstance(data, Split) and data.reader is not None
     known = isinstance(data, Split) and not read and not whole
     if known and low <= data.extent[0] and data.extent[1] <= high:
         return
-    name = f" of {data.name}" if isinstance(data, Split) else ""
+    start, name = 0, f" of {data.name}" if isinstance(data, Split) else ""
     for batch in data.batches(READ if read else rows):
-        target = np.asarray(batch.target)
-        if batch.mask is not None:
-            seen = np.broadcast_to(np.asarray(batch.mask), target.shape) != 0
-            target = np.where(seen, target, low if math.isfinite(low) else high)
-        outside = first_outside(target, low, high)
-        if outside is not None:
-            row, value = outside
-            raise UserError(
-                f"example {start + row}{name} holds {value:g}, outside [{low:g}, {high:g}], where "
-                "the likelihood is not defined: rescale the data or choose another likelihood"
-            )
-        flat = target.reshape(len(target), -1)
-        broken = flat != np.floor(flat) if whole else np.zeros_like(flat[:, :0], bool)
-        if np.any(broken):
-            row = int(np.argmax(broken.any(axis=1)))
-            value = flat[row][np.argmax(broken[row])]
-            raise UserError(
-                f"example {start + row}{name} holds {value:g}, but the likelihood is defined for "
-                "whole numbers only: give counts, or choose another likelihood"
-            )
+        check_targets(batch, support, name, start)
         start += rows
         if read:
             return
+
+
+def check_targets(
+    batch: Batch, support: tuple[float, float] | Support, name: str = "", first: int = 0
+) -> None:
+    """Checks that the targets of one batch lie in a likelihood's support, as `check_support` does.
+
+    Args:
+      batch: the batch, with leaves [B, ...].
+      support: the targets to which the likelihood gives a probability.
+      name: the words after the number of an example in the message.
+      first: the number of the first example.
+    """
+    low, high, whole = Support(*cast("tuple[Any, ...]", support))
+    target = np.asarray(batch.target)
+    if batch.mask is not None:
+        seen = np.broadcast_to(np.asarray(batch.mask), target.shape) != 0
+        target = np.where(seen, target, low if math.isfinite(low) else high)
+    outside = first_outside(target, low, high)
+    if outside is not None:
+        row, value = outside
+        raise UserError(
+            f"example {first + row}{name} holds {value:g}, outside [{low:g}, {high:g}], where "
+            "the likelihood is not defined: rescale the data or choose another likelihood"
+        )
+    flat = target.reshape(len(target), -1)
+    broken = flat != np.floor(flat) if whole else np.zeros_like(flat[:, :0], bool)
+    if np.any(broken):
+        row = int(np.argmax(broken.any(axis=1)))
+        value = flat[row][np.argmax(broken[row])]
+        raise UserError(
+            f"example {first + row}{name} holds {value:g}, but the likelihood is defined for "
+            "whole numbers only: give counts, or choose another likelihood"
+        )
 
 
 def first_outside(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> tuple[int, float] | None:

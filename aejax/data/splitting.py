@@ -42,7 +42,7 @@ def divide(
       ordered: whether the splits are consecutive blocks of examples, instead of random ones.
       groups: an integer for each example, i32[N]; examples with equal integers go to the same
         split. None: no groups. A group that does not fit into the rest of a split goes to another
-        one or to train, so a split may get less than its share.
+        split or to train, so a split may get less than its share.
 
     Returns:
       The columns of train, then those of the splits in `shares`.
@@ -91,9 +91,12 @@ def count_of(part: str, share: float, examples: int) -> int:
 
 
 def _whole_groups(groups: np.ndarray, counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Returns the indices of each split's examples, without dividing a group.
+    """Returns the indices of each split's examples, so that no group is in two splits.
 
-    If every group has one example, the result is the same as without groups.
+    Args:
+      groups: the group of each example, i32[N].
+      counts: the number of examples that each split is to have, train first.
+      seed: the seed of the random division.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     waiting, part = permutation(len(sizes), seed, 0)[::-1].tolist(), np.zeros(len(sizes), np.int8)
@@ -121,7 +124,7 @@ def splits(
     content: str | None = None,
     **prepare: Any,
 ) -> Splits:
-    """Returns the three splits of a data set, binarised as requested.
+    """Returns train, validation and test as Splits, whose pixels are binarised as requested.
 
     Args:
       name: the name of the data set.
@@ -129,8 +132,8 @@ def splits(
         i32[N], the indices of the examples in the reader.
       field: the name of the column, or of the reader's array, that becomes x.
       scale: the stored value that becomes 1.0.
-      binarise: "dynamic" draws the pixels of train anew at every step and those of the other two
-        once; "static" draws all three once; "none" draws nothing.
+      binarise: "dynamic" draws the pixels of train anew at every step, and the pixels of validation
+        and test once; "static" draws the pixels of all three once; "none" draws nothing.
       classes: the names of the labels.
       origin: where the data came from.
       reader: the reader of a data set that does not fit in memory, or None.
@@ -183,7 +186,7 @@ def splits(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chosen:
-    """A reader of some examples of another reader, optionally binarised with a fixed seed."""
+    """A reader of some of the examples of a given reader, perhaps binarised with a fixed seed."""
 
     reader: Reader
     rows: np.ndarray  # i32[N], the indices of the examples in `reader`

@@ -26,12 +26,12 @@ def statistics(split: Split) -> Statistics:
     for batch in split.batches(4096):
         x = np.asarray(batch.x, np.float64)
         seen = np.ones_like(x) if batch.mask is None else np.broadcast_to(batch.mask, x.shape)
-        count, total = count + seen.sum(0), total + (x * seen).sum(0)
+        count, total = count + seen.sum(0), total + np.where(seen, x, 0.0).sum(0)
     mean = total / np.maximum(count, 1.0)
     for batch in split.batches(4096):
         x = np.asarray(batch.x, np.float64)
         seen = np.ones_like(x) if batch.mask is None else np.broadcast_to(batch.mask, x.shape)
-        square = square + (np.square(x - mean) * seen).sum(0)
+        square = square + np.where(seen, np.square(x - mean), 0.0).sum(0)
     std = np.sqrt(square / np.maximum(count, 1.0))
     return Statistics(_tuples(mean.tolist()), _tuples(np.where(std > 0, std, 1.0).tolist()))
 

@@ -14,7 +14,7 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ import numpy as np
 from aejax.checks import at_least
 from aejax.data.batches import DATA_STREAM
 from aejax.data.columns import channels_last, scale_of, tell
-from aejax.data.reading import Ahead
+from aejax.data.reading import Ahead, stacked
 from aejax.data.sources import named
 from aejax.data.to_batch import Prepare
 from aejax.errors import UserError
@@ -45,6 +45,7 @@ class Stream:
       seed: the seed of the noise that preparing a batch may draw.
       field: the name of the array that becomes x, where an example is a mapping.
       scale: the stored value that becomes 1.0; None: 255 for pictures of bytes, else 1.
+      changes: changes of each batch, as for `ae.data.changed`, such as ae.data.changes.Missing().
 
     Raises:
       UserError: if `make` is not a function, or if `length` or `size` is below 1; while reading, if
@@ -59,6 +60,7 @@ class Stream:
         seed: int = 0,
         field: str = "x",
         scale: float | None = None,
+        changes: Sequence[Any] = (),
     ):
         if not callable(make):
             raise UserError(
@@ -68,14 +70,17 @@ class Stream:
         at_least(1, "the length of a stream", length)
         at_least(1, "batch size", size)
         self.make, self.length, self.size, self.seed = make, length, size, seed
-        first = named(next(iter(make()), ()))
+        first = next(iter(make()), None)
+        if first is None:
+            raise UserError("the iterator of a stream has no example: give one that has some")
+        first = named(first)
         if field not in first:
             raise UserError(
-                f"the examples of the stream have the arrays {sorted(first)}, but no {field!r}: "
-                "give the name of the one that becomes x as field"
+                f"the examples of the stream have the arrays of numbers {sorted(first)}, but no "
+                f"{field!r}: give the name of the one that becomes x as field"
             )
         x = channels_last(first[field][None], "last")
-        self.prepare = Prepare(field=field, scale=scale_of(x, scale))
+        self.prepare = Prepare(field=field, scale=scale_of(x, scale), changes=tuple(changes))
         self._examples: Iterator[dict[str, np.ndarray]] | None = None
         self._position = 0  # the number of batches that were read
         self._told = False  # whether a message said that a pass has more examples
@@ -90,6 +95,10 @@ class Stream:
     def steps(self, epochs: float) -> int:
         """Returns the number of training steps in `epochs` passes, rounded up."""
         return math.ceil(epochs * self.length / self.size)
+
+    def epoch(self, step: int) -> float:
+        """Returns the number of passes through the examples in `step` training steps."""
+        return step * self.size / self.length
 
     def __getitem__(self, t: int) -> Batch:
         """Returns batch t, leaves [B, ...]."""
@@ -118,7 +127,9 @@ class Stream:
             self._position = t + chunk
         shape = (chunk, self.size)
         return {
-            name: np.stack([one[name] for one in read]).reshape((*shape, *read[0][name].shape))
+            name: stacked(name, [one.get(name) for one in read]).reshape(
+                (*shape, *read[0][name].shape)
+            )
             for name in read[0]
         }
 

@@ -44,7 +44,7 @@ def table(
 
     Raises:
       UserError: if the table lacks one of the named columns, if a column of x is not numeric or
-        has no value in train; and as in `arrays`.
+        has no value in train, and in the cases that `arrays` names.
     """
     columns, context = (
         (given,) if isinstance(given, str) else tuple(given) for given in (columns, context)

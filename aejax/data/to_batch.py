@@ -35,7 +35,8 @@ class Prepare:
         """Prepares one batch.
 
         Args:
-          key: the key of the draws and of the changes, Key[]; it may be None if neither needs one.
+          key: the key of the random pixels and of the changes, Key[]; it may be None if neither
+          draws random numbers.
           arrays: the stored arrays of the batch, leaves [B, ...].
 
         Returns:

@@ -104,9 +104,14 @@ _MASKS: dict[Path, Any] = {KERNEL: reads, ATOMS: writes}
 
 
 def _layer(layers: int, size: int, what: str) -> np.ndarray:
-    """Returns the layer of each of `size` entries, i64[size]."""
+    """Returns the layer of each of `size` values, such as latents, i64[size].
+
+    Raises:
+      UserError: if they cannot be divided evenly over the layers; the message calls them `what`.
+    """
     if layers < 1 or size % layers:
         raise UserError(
-            f"{size} {what} cannot be divided evenly over {layers} layers: give a multiple"
+            f"{size} {what} cannot be divided evenly over {layers} layers: give a multiple of "
+            "the number of layers"
         )
     return np.repeat(np.arange(layers), size // layers)

@@ -98,11 +98,11 @@ def merged(plain: Plain, above: float = 0.99) -> Plain:
     """Returns the weights with each group of duplicate latents merged into one latent.
 
     Latents are duplicates if both their encoder columns and their decoder rows have a larger cosine
-    than `above`. The first of them keeps its decoder row w. Its encoder column, and its biases and
-    thresholds (the fields that the code's class lists in `scales`), become weighted sums over the
-    duplicates; the weight of a duplicate with decoder row v is <v, w> / <w, w>. If the duplicates
-    are multiples of each other, biases included, this does not change the output. But in a code
-    that selects the k largest, a slot becomes free for another latent.
+    than `above`. The first of several duplicates keeps its decoder row w. Its encoder column, and
+    its biases and thresholds (the fields that the code's class lists in `scales`), become weighted
+    sums over the duplicates; the weight of a duplicate with decoder row v is <v, w> / <w, w>. If
+    the duplicates are multiples of each other, biases included, this does not change the output.
+    But a code that selects the k largest then selects another latent in the place of a duplicate.
 
     Args:
       plain: the weights.
@@ -114,8 +114,9 @@ def merged(plain: Plain, above: float = 0.99) -> Plain:
     kind = kind_of(plain)
     if kind.scales is None:
         raise UserError(
-            f"{kind.__name__} does not say how its codes grow with its weights, so its latents "
-            "cannot be merged: define `scales`"
+            f"the latents of {kind.__name__} cannot be merged, because it does not say which "
+            "fields grow with a latent's values: set its class attribute `scales` to their names, "
+            "as in scales = ('b_enc',)"
         )
     if not 0.0 < above < 1.0:
         raise UserError(f"above is {above}, but it is a cosine: give a number between 0 and 1")
@@ -140,10 +141,10 @@ def recalibrated(plain: Plain, x: Any, l0: float) -> Plain:
     """Returns JumpReLU weights whose thresholds leave `l0` latents active on average.
 
     All thresholds are multiplied by one factor, so the learned thresholds of a JumpReLU keep their
-    ratios; a folded BatchTopK has one threshold for all latents (perhaps in units of the output),
-    which this replaces. The factor is exact: over N examples, the l0 * N pre-activations that are
+    ratios. The thresholds of a folded BatchTopK, which come from one threshold for all latents, are
+    multiplied too. The factor is exact: over N examples, the l0 * N pre-activations that are
     largest relative to their threshold are active. If no threshold is above 0, all latents get the
-    same one.
+    same threshold.
 
     Args:
       plain: the weights, with the activation jumprelu.
@@ -194,7 +195,7 @@ def _size(plain: Plain) -> tuple[int, tuple[int, ...] | None]:
 
 
 def _chunks(plain: Plain, x: Any) -> Iterator[Any]:
-    """Yields the inputs of the examples in batches f32[BATCH, ...]."""
+    """Yields the examples x in batches f32[BATCH, ...], as inputs of the weights."""
     for batch in as_data(x, *_size(plain)).batches(BATCH):
         yield batch.x
 
@@ -205,12 +206,14 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _first_alike(atoms: np.ndarray, columns: np.ndarray, above: float) -> np.ndarray:
-    """Returns i64[m]: for each latent the index of the first one that it duplicates, else its own.
+    """Returns for each latent the index of the first latent that it duplicates, i64[m].
+
+    For a latent that duplicates no earlier one, it is the latent's own index.
 
     Args:
-      atoms: f64[m, d_out], rows of norm 1 or 0.
-      columns: f64[m, d], rows of norm 1 or 0.
-      above: the cosine that both must exceed.
+      atoms: the decoder rows, f64[m, d_out], of norm 1 or 0.
+      columns: the encoder columns, f64[m, d], of norm 1 or 0.
+      above: the number that the cosines of both must exceed.
     """
     first = np.arange(len(atoms))
     for start in range(0, len(atoms), ROWS):

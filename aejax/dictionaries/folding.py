@@ -93,7 +93,7 @@ def input_size(variables: Variables) -> int | None:
 
 
 def raw_atoms(variables: Variables) -> np.ndarray:
-    """Returns the decoder rows (atoms) in the units of raw outputs, f64[m, D].
+    """Returns the decoder rows (atoms) in the units of the targets, without a scale, f64[m, D].
 
     Args:
       variables: the {params, memory} of one model.
@@ -135,7 +135,13 @@ def fold_input(plain: Plain, mean: Any, factor: Any) -> Plain:
 
 
 def _fold_output(plain: Plain, scale: Any, skip: Any) -> Plain:
-    """Returns weights with raw outputs and a skip connection from raw inputs, by folding scales."""
+    """Returns weights into which the scales of the output and of the skip connection are folded.
+
+    Args:
+      plain: the weights, whose outputs are in scaled units.
+      scale: the statistics of the decoder's `Scale` (name -> array), or None.
+      skip: the statistics of the `Scale` of the skip connection's input, or None.
+    """
     bias = _wide(plain.b_dec)
     kernel = None if plain.W_skip is None else _wide(plain.W_skip)
     if kernel is not None and skip is not None:
@@ -158,7 +164,10 @@ def _fold_output(plain: Plain, scale: Any, skip: Any) -> Plain:
 
 
 def _unbiased(plain: Plain) -> Plain:
-    """Folds the decoder's bias into the encoder's, so that the decoder's bias may then change."""
+    """Returns the same weights without a subtraction of b_dec from the input.
+
+    It is folded into the encoder's biases, so that b_dec may then change.
+    """
     if not plain.apply_b_dec_to_input:
         return plain
     return fold_input(plain, jnp.zeros_like(plain.W_enc[:, 0]), jnp.ones(()))
@@ -233,7 +242,7 @@ def _times(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 
 def _before(factor: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Returns the kernel f64[D, m] for raw values, from the kernel for scaled values."""
+    """Returns the kernel f64[D, m] that computes with x what the given one does with x * factor."""
     if factor.ndim == 2:
         return factor @ kernel
     return kernel * (factor[:, None] if factor.ndim == 1 else factor)

@@ -19,7 +19,9 @@ from aejax.types import Objective, Term
 
 
 def april(l1: optax.ScalarOrSchedule = 5.0) -> Objective:
-    """Returns the L1 penalty weighted by the norms of free atoms, for ReLU (Conerly et al. 2024).
+    """Returns the objective with an L1 penalty weighted by the atoms' norms (Conerly et al. 2024).
+
+    It is meant for ReLU with atoms of any norm.
 
     Multiplying the atoms by c and dividing the encoder and its bias by c does not change the loss.
 
@@ -31,7 +33,7 @@ def april(l1: optax.ScalarOrSchedule = 5.0) -> Objective:
 
 
 def annealed(lp: optax.ScalarOrSchedule) -> Objective:
-    """Returns the penalty sum z^p with p falling from 1, for AnnealedReLU (Karvonen et al. 2024).
+    """Returns the objective of AnnealedReLU: error and sum z^p, p falling (Karvonen et al. 2024).
 
     Args:
       lp: the weight of the penalty.
@@ -40,7 +42,7 @@ def annealed(lp: optax.ScalarOrSchedule) -> Objective:
 
 
 def gated(l1: optax.ScalarOrSchedule, detach: bool = True, weighted: bool = False) -> Objective:
-    """Returns the gate's L1 penalty and reconstruction, for Gated (Rajamanoharan et al. 2024).
+    """Returns the objective of Gated: errors and an L1 penalty of the gate (Rajamanoharan 2024).
 
     Args:
       l1: the weight of the L1 penalty.
@@ -56,7 +58,7 @@ def jumprelu(
     penalty: Term = losses.l0,
     lift: optax.ScalarOrSchedule | None = None,
 ) -> Objective:
-    """Returns a penalty on L0 with straight-through gradients, for JumpReLU.
+    """Returns the objective of JumpReLU: an error and a penalty on the number of active latents.
 
     Args:
       weight: the weight of the penalty.
@@ -74,7 +76,7 @@ def matryoshka(
     auxk: optax.ScalarOrSchedule | None = 1 / 32,
     bias: bool = False,
 ) -> Objective:
-    """Returns the reconstruction errors of prefixes of the latents (Bussmann et al. 2025).
+    """Returns the objective of nested dictionaries: the errors of prefixes (Bussmann et al. 2025).
 
     A prefix of length m_i reconstructs with the first m_i latents alone. Use it with BatchTopK.
 
@@ -89,9 +91,9 @@ def matryoshka(
 
 
 def crosscoder(l1: optax.ScalarOrSchedule = 2.0) -> Objective:
-    """Returns the L1 penalty weighted by each atom's norms summed over layers, for ReLU.
+    """Returns the objective of a crosscoder with ReLU (Lindsey et al. 2024).
 
-    The penalty is that of Lindsey et al. 2024.
+    Its L1 penalty weights each latent by the norms of its atom, summed over layers.
 
     Args:
       l1: the weight of the penalty.

@@ -64,7 +64,7 @@ def inputs(plain: Plain, x: Any) -> Array:
 
     Args:
       plain: the weights.
-      x: raw inputs, as `encode` takes them.
+      x: raw inputs, f32[N, d] or f32[B, T, d], see `encode`.
 
     Raises:
       UserError: if the weights are made for inputs of another size.
@@ -93,7 +93,7 @@ def encode(plain: Plain, x: Any) -> Array:
 
 
 def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
-    """Computes the output for given activations, f32[..., *shape].
+    """Computes the output for given activations of the latents.
 
     Args:
       plain: the weights.
@@ -105,7 +105,7 @@ def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
       f32[N, d_out] or f32[B, T, d_out], where d_out may be a shape, such as [layers, size].
 
     Raises:
-      UserError: if the activations are those of another number of latents.
+      UserError: if the number of latents of the codes is not that of the weights.
       ValueError: if x is needed and not given.
     """
     if not is_dense(codes) and not hasattr(codes, "combine"):
@@ -137,7 +137,7 @@ def decode(plain: Plain, codes: Any, x: Any = None) -> Array:
 
 
 def reconstruct(plain: Plain, x: Any) -> Array:
-    """Encodes x, f32[N, d] or f32[B, T, d], and decodes the activations, f32[..., *shape]."""
+    """Returns the reconstruction of raw inputs x: decode(plain, encode(plain, x), x)."""
     return decode(plain, encode(plain, x), x)
 
 
@@ -160,15 +160,16 @@ def fold_decoder_norms(plain: Plain) -> Plain:
     pre-activation becomes zero too, so that a top-k selection does not choose it.
 
     Raises:
-      UserError: if the class of the code has no `scales`.
+      UserError: if the class of the code has no class attribute `scales`.
       ValueError: for a code that selects the k largest, such as topk, if the selection ignores the
         atoms' norms, because folding would change which latents are selected.
     """
     norms, kind = jnp.linalg.norm(plain.W_dec, axis=-1), kind_of(plain)
     if kind.scales is None:
         raise UserError(
-            f"{kind.__name__} does not say how its codes grow with its weights, so the atoms' "
-            "norms cannot be folded: define `scales`, or keep the norms in W_dec"
+            f"the norms of the atoms cannot be folded into the encoder, because {kind.__name__} "
+            "does not say which fields grow with a latent's values: set its class attribute "
+            "`scales` to their names, as in scales = ('b_enc',), or keep the norms in W_dec"
         )
     if kind.selects and not plain.rescale_acts_by_decoder_norm:
         raise ValueError(
@@ -186,7 +187,7 @@ def fold_decoder_norms(plain: Plain) -> Plain:
 
 
 def _rows(plain: Plain, x: Any) -> tuple[Array, tuple[int, ...]]:
-    """Returns the inputs as rows f32[N, d], and the shape of their axes of examples."""
+    """Returns the inputs x as rows f32[N, d], and the shape of x's batch axes, (N,) or (B, T)."""
     x, size = jnp.asarray(x), plain.W_enc.shape[0]
     first = batch_axes(x, size, plain.shape, "these weights read")
     return x.reshape(-1, size).astype(jnp.float32), x.shape[:first]

@@ -5,14 +5,17 @@ training does not depend on the scale of the data. Adam's learning rate is a sha
 atom's entries, and falls to 0 over the last fifth of the steps, if their number is known.
 Thresholds are trained as logarithms, which Adam changes by about its learning rate in a step,
 whatever the scale of the data. They have a learning rate of their own, or they would need tens of
-thousands of steps. If a controller adjusts the weight of the sparsity penalty ("price") to reach an
-L0, gradients are clipped, because their norms change manyfold.
+thousands of steps. For the same reason the encoder's biases have one in a code that a penalty makes
+sparse: without thresholds, it is its biases that silence latents. If a controller adjusts the
+weight of the sparsity penalty ("price") to reach an L0, gradients are clipped, because their norms
+change manyfold.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,13 +60,16 @@ class Training(NamedTuple):
     learning_rate: Any  # Adam's learning rate, which a sweep may trace; None: RATE / sqrt(D)
 
     def steered(self, l0: Any) -> dict[str, Any]:
-        """Returns the bottleneck's arguments that steer the penalty to l0, or {} if l0 is None."""
+        """Returns the bottleneck's arguments for a target of l0 active latents, or {} for None."""
         if l0 is None:
             return {}
         return {"l0": l0} if self.steps is None else {"l0": l0, "descent": max(self.steps // 2, 1)}
 
     def adam(self, rate: Any) -> optax.GradientTransformation:
-        """Returns Adam; if `steps` is known, its rate falls to 0 over the last fifth of them."""
+        """Returns Adam with the learning rate `rate`.
+
+        If the number of steps is known, the rate falls to 0 over the last fifth of the steps.
+        """
         if self.steps is None:
             return optax.adam(rate)
         fall = max(self.steps // 5, 1)
@@ -118,7 +124,11 @@ def recipe(
         "threshold": training.adam(THRESHOLD_RATE),
         "rest": training.adam(rate),
     }
-    tx = optax.multi_transform(rates, _labels)
+    if "price" in objective:
+        # A pre-activation is a sum over D inputs of mean square 1, so with the rate of the weights,
+        # a bias would change it more slowly than they do by a factor of up to sqrt(D).
+        rates["bias"] = training.adam(math.sqrt(_size(dictionary.shape)) * rate)
+    tx = optax.multi_transform(rates, functools.partial(_labels, apart=rates.keys()))
     if code.l0 is not None:
         tx = optax.chain(optax.clip_by_global_norm(CLIP), tx)
     tx = optax.chain(tx, unit_rows()) if unit else tx
@@ -127,8 +137,12 @@ def recipe(
 
 
 def default_rate(event: Event) -> float:
-    """Returns the learning rate of recipes for examples of shape `event`, RATE / sqrt(D)."""
-    return RATE / math.prod((event,) if isinstance(event, int) else event) ** 0.5
+    """Returns the recipes' learning rate for examples of shape `event`, RATE / sqrt(D)."""
+    return RATE / math.sqrt(_size(event))
+
+
+def _size(event: Event) -> int:
+    return math.prod((event,) if isinstance(event, int) else event)
 
 
 def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
@@ -140,10 +154,21 @@ def quiet(variables: Variables, batch: Batch, key: Key) -> Variables:
     return put(variables, KERNEL, 0.1 * get(variables, KERNEL))
 
 
-def _labels(params: Any) -> Any:
-    """Returns the name of each parameter's optimiser: "threshold" or "rest"."""
+def _labels(params: Any, apart: Collection[str]) -> Any:
+    """Returns the name of each parameter's optimiser: "threshold", "bias" or "rest".
+
+    Args:
+      params: the parameters of the model.
+      apart: the names of the optimisers that there are. "bias" is that of the biases of the
+        pre-activations, which only the bottleneck has; without it they belong to "rest".
+    """
 
     def label(path: Any, _: Any) -> str:
-        return "threshold" if "threshold" in jax.tree_util.keystr(path[-1:]) else "rest"
+        name = jax.tree_util.keystr(path[-1:])
+        if "threshold" in name:
+            return "threshold"
+        inside = "bottleneck" in jax.tree_util.keystr(path[:1])
+        biases = inside and ("bias" in name or "b_mag" in name)
+        return "bias" if biases and "bias" in apart else "rest"
 
     return jax.tree_util.tree_map_with_path(label, params)

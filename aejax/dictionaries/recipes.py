@@ -165,7 +165,11 @@ def gated(
     steps: int | None = None,
     learning_rate: Any = None,
 ) -> Recipe:
-    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024)."""
+    """Returns the recipe of Gated, with an L1 penalty on the gate (Rajamanoharan et al. 2024).
+
+    The penalty has the fixed weight `weight`, or a weight that is adjusted until `l0` latents are
+    active on average; give one of the two.
+    """
     training = Training(steps, learning_rate)
     gate: Objective = {"gate": (1.0, losses.gate_error())}
     objective = merge(sparse(), gate, sparsity("gated", losses.gate_l1(), l0, weight))
@@ -203,12 +207,14 @@ def transcoder(
 ) -> Recipe:
     """Returns the recipe of a JumpReLU transcoder (Dunefsky et al. 2024).
 
-    It encodes one layer and explains another; it is trained on batches `Batch(x, target)`.
+    It encodes one layer and explains another; it is trained on batches `Batch(x, target)`. Its
+    atoms start at norm 0.1: unlike those of an autoencoder they have no relation to the encoder, so
+    that with larger ones the first thing to be learned is to be silent, and many latents die.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("transcoder", losses.l0, l0, weight))
     code = _jumping(latents, l0, training)
-    return recipe(code, Dictionary(event, norm=1.0), objective, training, [])
+    return recipe(code, Dictionary(event), objective, training, [])
 
 
 def skip_transcoder(
@@ -221,11 +227,11 @@ def skip_transcoder(
 ) -> Recipe:
     """Returns the recipe of a transcoder plus a linear map from the input (Paulo et al. 2025).
 
-    It is trained on batches `Batch(x, target, context=x)`.
+    It is trained on batches `Batch(x, target, context=x)`. Its atoms start as a transcoder's.
     """
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("skip_transcoder", losses.l0, l0, weight))
-    dictionary = Dictionary(event, norm=1.0, skip=Scale())
+    dictionary = Dictionary(event, skip=Scale())
     return recipe(_jumping(latents, l0, training), dictionary, objective, training, [])
 
 

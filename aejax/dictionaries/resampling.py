@@ -51,7 +51,7 @@ def resampled(
     """
     if learner.chunk is not None or learner.seeds is not None:
         raise UserError(
-            "resampled needs a learner of single steps and one member, but this one is chunked or "
+            "resampled needs a learner of single steps and one model, but this one is chunked or "
             "has seeds: write seeds(chunked(resampled(...)))"
         )
     if every < 1:
@@ -105,7 +105,12 @@ def _resample(
 
 
 def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
-    """Returns the latents' ages, encoder inputs, centred targets, and squared errors."""
+    """Returns what the resampling of dead latents needs of a batch of B examples.
+
+    Returns:
+      The latents' ages i32[m], the encoder's inputs f32[B, d], the targets minus the decoder's bias
+      in scaled units f32[B, D], and the squared errors f32[B].
+    """
     silent, decoder, forward = ages(model), dictionary(model), model(batch)
     seen = model.bottleneck.inputs(forward.features, decoder)
     bias = decoder.weights(model.bottleneck.latents).bias
@@ -115,7 +120,14 @@ def _candidates(model: Any, batch: Batch) -> tuple[Array, Array, Array, Array]:
 
 
 def _set(path: Any, leaf: Any, dead: Array, fresh: dict[Path, Array]) -> Any:
-    """Replaces the dead latents' entries of a leaf whose path ends in a path of `fresh`."""
+    """Replaces the entries of dead latents in a leaf of the state, if it is a latents' parameter.
+
+    Args:
+      path: the path of the leaf.
+      leaf: the leaf.
+      dead: whether each latent is dead, bool[m].
+      fresh: path of a parameter -> its new values; other leaves are returned unchanged.
+    """
     name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
     for own, value in fresh.items():
         if re.search("/" + ending(own), name) and jnp.shape(leaf) == value.shape:

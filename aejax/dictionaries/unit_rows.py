@@ -56,7 +56,12 @@ def tangent_rows(pattern: str = DICTIONARY) -> optax.GradientTransformation:
 def _of_rows(
     pattern: str, change: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> optax.GradientTransformation:
-    """Returns a transformation that applies `change(update, parameter)` to matching parameters."""
+    """Returns an optax transformation that applies `change` to the updates of some parameters.
+
+    Args:
+      pattern: regular expression searched in a parameter's path.
+      change: a function (update, parameter) -> new update.
+    """
 
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()

@@ -22,10 +22,10 @@ def check_window(model: Any, variables: Variables, batch: Batch, least: float = 
       model: an Autoencoder with a JumpReLU bottleneck.
       variables: the variables that training starts from.
       batch: some examples.
-      least: the share of (example, latent) pairs in the window has to be larger than this.
+      least: the share of pre-activations in the window that must be exceeded.
 
     Raises:
-      UserError: if the share is not above `least`.
+      UserError: if the share of pre-activations in the window is not above `least`.
     """
     share = float(jnp.mean(losses.window(model.bind(variables), model.apply(variables, batch))))
     if share <= least:

@@ -5,7 +5,15 @@ If several models were trained together by `seeds`, use `over_seeds` to call a f
 them without recompiling it.
 """
 
-from aejax.evaluation import decoding, disentanglement, generation
+from aejax.evaluation import (
+    anomaly,
+    curation,
+    decoding,
+    disentanglement,
+    generation,
+    ngram,
+    texts,
+)
 from aejax.evaluation.absorption import Absorption, absorption
 from aejax.evaluation.annealed import Annealed, Bidirectional, annealed, bidirectional
 from aejax.evaluation.batches import Data, each, means, over_seeds
@@ -76,10 +84,12 @@ __all__ = [
     "active_units",
     "agreement",
     "annealed",
+    "anomaly",
     "bidirectional",
     "centred",
     "chosen",
     "collapsed",
+    "curation",
     "decoding",
     "decomposition",
     "disentanglement",
@@ -95,6 +105,7 @@ __all__ = [
     "means",
     "member",
     "nearest",
+    "ngram",
     "nll",
     "nll_cost",
     "over_seeds",
@@ -113,6 +124,7 @@ __all__ = [
     "shared_latents",
     "signed",
     "sparsity",
+    "texts",
     "top_examples",
     "undrawn",
     "units",

@@ -30,7 +30,7 @@ FEWEST = 10  # letters with fewer test words are left out
 
 
 class Absorption(NamedTuple):
-    """The absorption of C letters that a dense probe can read."""
+    """How often the latents of C letters are absorbed, and how well dense probes read letters."""
 
     full: float  # the mean over the letters of the share of absorbed words
     each: np.ndarray  # f64[C], the share of a letter's words that are absorbed
@@ -112,7 +112,10 @@ def absorption(
 def absorbed(
     x: np.ndarray, codes: np.ndarray, rows: np.ndarray, unit: np.ndarray, main: np.ndarray
 ) -> np.ndarray:
-    """Returns for each word whether one other latent has absorbed the main ones, bool[n].
+    """Returns for each word whether one other latent absorbed its letter's main latents, bool[n].
+
+    The main latents must be silent, and the latent that adds most along the probe's direction must
+    fulfil the conditions that `absorption` states.
 
     Args:
       x: f64[n, D], the activations.
@@ -132,10 +135,15 @@ def absorbed(
 
 
 def _main(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Returns the indices of the latents that together tell whether a token has the letter.
+    """Returns the indices of the latents that together predict whether a word has the letter.
 
-    A probe reads the best latent first. The next best are added one by one, as long as each of them
-    raises the probe's F1 by at least GAIN.
+    The best single latent is taken first. The next best are added one by one, as long as each of
+    them raises by at least GAIN the F1 of a logistic regression of the latents.
+
+    Args:
+      codes: f64[N, m], the latents of all words.
+      y: bool[N], whether each word has the letter.
+      train: bool[N], whether the regression is fitted on a word.
     """
     fitted = codes[train]
     order = best_columns(fitted, y[train], min(MOST, codes.shape[1]))

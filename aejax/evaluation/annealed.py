@@ -95,18 +95,18 @@ def bidirectional(
     """Bounds log p(x) from below and above for data drawn from the model (Grosse et al. 2015).
 
     Args:
-      model: as in `annealed`.
-      variables: as in `annealed`.
+      model: a model with a prior that can be sampled, a likelihood, and real-valued latents.
+      variables: the variables of one model, without a leading axis of seeds.
       key: the random key from which the data and the chains are drawn.
-      walk: as in `annealed`.
+      walk: the settings of the chains, such as their number and the number of temperatures.
       examples: N, the number of examples that are drawn from the prior and the likelihood.
-      context: the conditions of a conditional model, a pytree with leaves [N, ...]; else None.
+      context: the context of a conditional model, a pytree with leaves [N, ...]; None: no context.
 
     Returns:
       Bidirectional: the generated data, and both bounds of each example.
 
     Raises:
-      UserError: as in `annealed`, or if examples < 1.
+      UserError: in the cases that `annealed` names, or if examples < 1.
     """
     _check(model, key, walk)
     if examples < 1:
@@ -148,7 +148,7 @@ def _drawn(
 def _lower(
     static: Static, walk: Walk, variables: Variables, key: Key, batch: Batch, index: Array
 ) -> tuple[Array, Array, Array]:
-    """Returns lower bounds of log p(x), effective sample sizes and acceptances, f32[B] each."""
+    """Returns lower bounds of log p(x), effective sample sizes, acceptance rates, f32[B] each."""
 
     def example(batch: Batch, index: Array) -> tuple[Array, Array, Array]:
         density = chains.density(static.model, variables, batch, walk.chains)
@@ -186,7 +186,7 @@ def _upper(
 
 
 def _keys(key: Key, index: Array) -> Any:
-    """Returns the keys of an example: for tuning, the initial latents, `up` and `down`."""
+    """Returns four keys of an example: for tuning, initial latents, `chains.up`, `chains.down`."""
     return jax.random.split(jax.random.fold_in(key, index), 4)
 
 

@@ -60,7 +60,7 @@ def full_batches(data: Any, size: int) -> Iterator[FullBatch]:
       size: the number of examples at a time.
 
     Raises:
-      UserError: if `data` is none of these or has no examples, or if size < 1.
+      UserError: if `data` is of another type or has no examples, or if size < 1.
     """
     if size < 1:
         raise UserError(f"batch is {size}, the number of examples at a time: give 1 or more")
@@ -132,7 +132,7 @@ def collect(function: Callable[[Batch, Array], Any], data: Data, size: int) -> A
 
 
 def each(variables: Variables, seeds: int | None) -> Iterator[Variables]:
-    """Yields the variables of each of the models that `seeds` trained together.
+    """Yields, one after the other, the variables of the models that `seeds` trained together.
 
     Args:
       variables: variables with leaves [S, ...], or those of a single model if seeds is None.

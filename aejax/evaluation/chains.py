@@ -39,7 +39,7 @@ class Density(NamedTuple):
 
 
 def density(model: Any, variables: Variables, batch: Batch, chains: int) -> Density:
-    """Returns the densities of a batch that holds one example.
+    """Returns functions of C latents that compute the densities of the batch's only example.
 
     Raises:
       UserError: when `draw` is called, if the latents are not real numbers.
@@ -78,8 +78,8 @@ def temperatures(count: int) -> np.ndarray:
 def tuned(density: Density, walk: Walk, key: Key) -> Array:
     """Returns the leapfrog step size at each temperature, f32[T], found by adaptive chains.
 
-    These chains start from draws of their own, because step sizes that depend on the starting
-    points of the chains that `up` runs would bias the weights of those chains.
+    The adaptive chains start from draws of their own. Step sizes that depended on the starting
+    points of the chains of `up` would bias the weights of these.
     """
 
     def one(carry: tuple[Any, Array], now: tuple[Array, Key]) -> tuple[tuple[Any, Array], Array]:
@@ -95,7 +95,7 @@ def tuned(density: Density, walk: Walk, key: Key) -> Array:
 
 
 def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Array, Array]:
-    """Runs the chains from prior draws to the posterior.
+    """Runs the chains from latents z, drawn from the prior, to the posterior.
 
     A chain's log-weight is sum_t (b_t - b_{t-1}) log p(x | z_{t-1}), where z_t is z_{t-1} after a
     move at temperature b_t (Neal 2001, equation 3).
@@ -117,7 +117,9 @@ def up(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> tuple[Ar
 
 
 def down(density: Density, walk: Walk, key: Key, z: Any, steps: Array) -> Array:
-    """Runs the chains from posterior draws to the prior; their mean weight estimates 1 / p(x).
+    """Runs the chains from latents z, drawn from the posterior, to the prior.
+
+    The mean weight of the chains estimates 1 / p(x).
 
     The order of operations is the reverse of that in `up`: at each temperature the chain moves
     first, and then its weight is updated (Grosse et al. 2015).
@@ -145,7 +147,7 @@ def _path(walk: Walk, key: Key, steps: Array) -> tuple[Array, Array, Array, Key]
 def _move(
     density: Density, walk: Walk, key: Key, z: Any, temperature: Array, step: Array
 ) -> tuple[Any, Array]:
-    """Proposes a move of each chain by Hamiltonian dynamics, and accepts or rejects it.
+    """Moves each chain's latents by one step of Hamiltonian Monte Carlo at a temperature.
 
     Returns:
       The new latents, and the mean acceptance probability f32[].

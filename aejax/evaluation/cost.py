@@ -42,15 +42,15 @@ def nll_cost(
     It compiles the program that `nll` runs, so that `nll` does not compile it again.
 
     Args:
-      model: as in `nll`.
-      variables: as in `nll`.
-      data: as in `nll`.
-      draws: as in `nll`.
-      batch: as in `nll`.
-      group: as in `nll`.
+      model: a model with a prior and a likelihood.
+      variables: the variables of one model, without a leading axis of seeds.
+      data: the examples: a split, an array [N, *event], or a Batch.
+      draws: K, the number of importance samples.
+      batch: the number of examples at a time.
+      group: the number of draws at a time.
 
     Raises:
-      UserError: under the same conditions as `nll`.
+      UserError: in the cases that `elbo` names.
     """
     key = jax.random.key(0, impl="threefry2x32")
     check(model, key, draws, group)

@@ -1,8 +1,8 @@
 """Reconstructions, samples, interpolations and traversals of a trained model.
 
 All functions are pure. Their argument `variables` holds the variables of one model. If S models
-were trained together by `seeds`, so that leaves are [S, ...], `member(variables, i)` selects those
-of model i.
+were trained together by `seeds`, so that leaves are [S, ...], `member(variables, i)` returns the
+variables of model i.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZE = 500  # examples per batch
 
 
 class Latents(NamedTuple):
-    """The codes of N examples without noise, and a measure of how much each latent is used."""
+    """The codes of N examples without noise, and a number for how much each latent is used."""
 
     mean: np.ndarray  # f[N, L], the latents without noise
     activity: np.ndarray  # f[L], the mean KL of each latent in nats, or the variance of `mean`
@@ -60,7 +60,7 @@ def samples(model: Any, variables: Variables, key: Key, n: int, context: Any = N
 
 
 def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Latents:
-    """Returns the codes of the first n examples without noise, and how active each latent is.
+    """Returns the codes of the first n examples without noise, and how much each latent is used.
 
     Args:
       model: a model with codes f32[B, L], or levels of such codes, which are concatenated.
@@ -69,8 +69,8 @@ def encode(model: Any, variables: Variables, split: Split, n: int = 5000) -> Lat
       n: the largest number of examples to encode.
 
     Returns:
-      Latents. The activity is the mean KL from the prior if the KL has a closed form, and otherwise
-      the variance of the codes over the examples.
+      Latents. Its field `activity` is the mean KL of each latent from the prior if the KL has a
+      closed form, and otherwise the variance of the codes over the examples.
     """
 
     def run(model: Any, batch: Batch) -> tuple[Array, Array | None]:
@@ -96,13 +96,13 @@ def latent(model: Any, variables: Variables, batch: Batch) -> Any:
 
 
 def parted(shape: Any, latent: Array) -> Any:
-    """Splits a latent f[B, L] of a hierarchical model into a tuple of levels f[B, L_l].
+    """Splits a latent f[B, L] of a hierarchical model into the latents of its levels, f[B, L_l].
 
     The latent of any other model is returned unchanged.
 
     Args:
       shape: `Bottleneck.shape`, the shape of one example's latent: (L,), or ((L1,), (L2,), ...).
-      latent: f[B, L], the levels of a hierarchy concatenated.
+      latent: f[B, L], the latents of a hierarchy's levels, concatenated.
     """
     if isinstance(shape[0], int):
         return latent
@@ -205,9 +205,10 @@ def generated(
 
 
 def _between(start: Any, end: Any, share: Array) -> Any:
-    """Returns (1 - t) start + t end for each t of share f[T]: leaves [P, ...] -> [P T, ...].
+    """Interpolates linearly between two pytrees with leaves [P, ...]; returns leaves [P T, ...].
 
-    Leaves that are not floats cannot be interpolated, so the values of `start` are repeated.
+    Each of the P pairs gives T results, (1 - t) start + t end for each t in `share`, f[T]. Leaves
+    that are not floats cannot be interpolated, so the values of `start` are repeated.
     """
 
     def mix(a: Array, b: Array) -> Array:
@@ -222,5 +223,8 @@ def _between(start: Any, end: Any, share: Array) -> Any:
 
 
 def _jit(model: Any, run: Any) -> Any:
-    """Returns the compiled function of (variables, argument) for run(bound model, argument)."""
+    """Returns a compiled function (variables, argument) -> run(bound model, argument).
+
+    The model is bound to the variables.
+    """
     return jax.jit(lambda variables, value: model.apply(variables, value, method=run))

@@ -98,7 +98,7 @@ def decomposition(
 def _posterior(
     static: Static, variables: Variables, batch: Batch, index: Array
 ) -> tuple[Array, Array]:
-    """Returns the mean and log_std of the posterior, f32[B, L] each."""
+    """Returns the mean and log_std of each example's posterior, f32[B, L] each."""
     code = static.model.apply(variables, batch, method="posterior")
     _check(code)
     return code.mean, code.log_std
@@ -113,7 +113,7 @@ def _terms(
     batch: Batch,
     index: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """Returns the KL and its three terms, f32[B] each."""
+    """Returns the KL and its three terms for one draw of each example's code, f32[B] each."""
     bound = static.model.bind(variables)
     features = bound.features(batch)
 

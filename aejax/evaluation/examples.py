@@ -14,7 +14,7 @@ from aejax.types import Batch
 
 
 class Nearest(NamedTuple):
-    """For each query, the closest example of a split."""
+    """The closest example of a split to each of Q given examples, the queries."""
 
     index: np.ndarray  # i[Q], the indices of the examples in the split
     distance: np.ndarray  # f[Q], the L2 distances

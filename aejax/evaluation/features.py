@@ -175,8 +175,8 @@ def recovery(
       batch: the number of tokens at a time.
 
     Raises:
-      UserError: if the variables have a leading axis of seeds, the model has no dictionary, tokens
-        and features differ in number, or features and directions do.
+      UserError: if the variables have a leading axis of seeds, the model has no dictionary, or the
+        number of tokens or of features is not the same in all arguments.
     """
     check_member(variables)
     known, data = _features(features, len(truth)), tokens(data, model, variables)
@@ -198,7 +198,7 @@ def _features(features: Any, count: int) -> Callable[[int, int], np.ndarray]:
     """Returns a function (start, stop) -> the features of tokens start to stop - 1, f[n, G].
 
     Args:
-      features: an array or a function, as `recovery` takes them.
+      features: the features of all tokens, f[N, G] or f[B, T, G], or such a function already.
       count: G, the number of true directions; the function raises UserError for another number of
         features.
     """
@@ -231,7 +231,7 @@ def _chunks(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _codes(static: Static, variables: Variables, batch: Batch) -> Array:
-    """Returns the codes without noise, f32[B, m]."""
+    """Returns the sparse codes of a batch without noise, as a dense array f32[B, m]."""
 
     def block(batch: Batch, within: Array) -> Array:
         return static.model.apply(variables, batch, method="posterior").dense()

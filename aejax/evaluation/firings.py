@@ -73,7 +73,7 @@ def firings(chunks: Iterable[np.ndarray]) -> Firings:
         values.append(codes[row, column].astype(np.float32))
         count, size = count + len(codes), codes.shape[1]
     if not tokens:
-        raise UserError("there are no codes: give those of one chunk of tokens or more")
+        raise UserError("there are no codes: give the codes of one chunk of tokens or more")
     latent = np.concatenate(latents)
     order = np.argsort(latent, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(latent, minlength=size))])

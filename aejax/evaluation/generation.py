@@ -36,7 +36,7 @@ def quality(
     neighbours: int = 3,
     batch: int = 500,
 ) -> Quality:
-    """Computes the quality and variety of generated examples, compared with real ones.
+    """Computes all fields of `Quality`, which compare generated examples with real ones.
 
     Args:
       features: maps examples f[B, *event] to features f[B, D].
@@ -133,7 +133,8 @@ def precision_recall(
       Precision and recall.
 
     Raises:
-      UserError: as in `frechet_distance`, if k < 1, or if a set has fewer than k + 1 points.
+      UserError: if the arrays are not [N, D] and [M, D], a feature is not finite, k < 1, or a set
+        has fewer than k + 1 points.
     """
     if neighbours < 1:
         raise UserError(f"neighbours is {neighbours}: give 1 or more")
@@ -171,7 +172,10 @@ def nearest_distance(queries: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns squared distances between rows, f[N, M]; identical rows have distance exactly 0."""
+    """Returns the squared distances of all pairs of rows of x f[N, D] and y f[M, D], f[N, M].
+
+    Identical rows have distance exactly 0.
+    """
     found = np.sum(np.square(x), axis=1)[:, None] + np.sum(np.square(y), axis=1)[None]
     found -= 2.0 * (x @ y.T)
     # Rounding can give identical rows a small nonzero distance, so small distances are set to 0.
@@ -180,7 +184,13 @@ def squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _covered(queries: np.ndarray, members: np.ndarray, neighbours: int) -> float:
-    """Returns the share of queries in the region that `members` cover (see `precision_recall`)."""
+    """Returns the share of queries that lie in the region that a set covers.
+
+    Args:
+      queries: f[Q, D], the features of the queries.
+      members: f[N, D], the features of the set, see `precision_recall`.
+      neighbours: k, the index of the neighbour that a ball reaches to.
+    """
 
     def reach(rows: np.ndarray) -> np.ndarray:
         # Entry 0 is the distance of the point to itself.
@@ -207,7 +217,12 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _checked(real: Any, generated: Any, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Checks the two sets of features and returns them as arrays, keeping their dtypes."""
+    """Checks two sets of features and returns them as arrays, keeping their dtypes.
+
+    Raises:
+      UserError: if they are not [N, D] and [M, D], N or M is below `least`, or a feature is not
+        finite.
+    """
     first, second = (np.asarray(x) for x in (real, generated))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise UserError(

@@ -32,7 +32,7 @@ def latents(model: Any, variables: Variables, data: Data, *, batch: int = 500) -
       batch: the number of examples at a time.
 
     Returns:
-      f32[N, L]; the levels of a hierarchy are concatenated.
+      f32[N, L]; the latents of a hierarchy's levels are concatenated.
     """
     return collect(functools.partial(_latents, Static(model), variables), data, batch)
 
@@ -84,14 +84,14 @@ def active_units(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _latents(static: Static, variables: Variables, batch: Batch, index: Array) -> Array:
-    """Returns the codes without noise, f32[B, L]."""
+    """Returns the codes of a batch without noise, f32[B, L]."""
     code = static.model.apply(variables, batch, method="posterior")
     return code.dense() if isinstance(code, SparseCode) else joined(code.latent)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _kl(static: Static, variables: Variables, key: Key, batch: Batch, index: Array) -> Array:
-    """Returns the KL per dimension in nats, f32[B, L]."""
+    """Returns the KL of each latent of each example in nats, f32[B, L]."""
 
     def example(batch: Batch, index: Array) -> Array:
         bound = static.model.bind(variables)

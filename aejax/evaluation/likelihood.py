@@ -103,7 +103,7 @@ def nll(
       Nll, with the effective sample size (sum w)^2 / sum w^2 of the K weights.
 
     Raises:
-      UserError: as in `elbo`.
+      UserError: in the cases that `elbo` names.
     """
     check(model, key, draws, group)
     check_targets(model, data)
@@ -114,14 +114,19 @@ def nll(
 
 
 def check_targets(model: Any, data: Data) -> None:
-    """Raises UserError for targets outside the support of the likelihood."""
+    """Raises UserError if a target is outside the support of the model's likelihood."""
     data = as_data(data)
     if isinstance(data, Split | Fixed):
         check_support(data, model.likelihood.support)
 
 
 def check(model: Any, key: Key, draws: int, group: int) -> None:
-    """Raises UserError for an rbg key, draws or group below 1, or a missing prior or likelihood."""
+    """Checks arguments that `elbo` and `nll` share.
+
+    Raises:
+      UserError: if the key is an rbg key, draws or group is below 1, or the model has no prior or
+        no likelihood.
+    """
     check_key(key)
     if draws < 1 or group < 1:
         raise UserError(f"draws is {draws} and group is {group}: give 1 or more of each")
@@ -143,7 +148,7 @@ def importance(
     batch: Batch,
     index: Array,
 ) -> tuple[Array, Array]:
-    """Returns -log mean w and (sum w)^2 / sum w^2 of each example's weights w, f32[B] each.
+    """Returns -log mean w and (sum w)^2 / sum w^2 of each example's K weights w, f32[B] each.
 
     No shape depends on the number of draws K, so the program is compiled once for every K, and its
     memory does not grow with K.

@@ -11,7 +11,7 @@ from aejax.evaluation.generation import Features, nearest_distance, taken
 
 
 class Paths(NamedTuple):
-    """Measures of P decoded paths between reconstructions of examples.
+    """How even and how realistic P decoded paths are; each joins two reconstructions.
 
     A step is the L2 distance between consecutive points; inner points are all points but the ends.
     """

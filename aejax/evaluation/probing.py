@@ -81,7 +81,10 @@ def probe(
 
 
 def _ridge(x: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:
-    """Returns the penalty that scores best on the last quarter of the train examples."""
+    """Returns the one of RIDGES with which probes score best on the last quarter of the examples.
+
+    The probes are fitted on the other examples, for the TUNED most frequent classes.
+    """
     fitted = np.arange(len(x)) < len(x) * 3 // 4
     counts = np.bincount(labels, minlength=int(classes.max()) + 1)
     common = classes[np.argsort(-counts[classes], kind="stable")][:TUNED]

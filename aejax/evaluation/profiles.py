@@ -55,18 +55,19 @@ def profiles(
         have no nearest latents.
       spread: the least distance, in tokens, between two contexts that are drawn near the same
         quantile of a latent's activations.
-      seed: the seed with which contexts near the quantiles of BANDS are drawn; those of the largest
-        activations are not drawn at random.
+      seed: the seed with which contexts near the quantiles of BANDS are drawn; the contexts with
+        the largest activations are not drawn at random.
 
     Raises:
-      UserError: if the shapes do not fit.
+      UserError: if `place` does not have one entry for each token, or `rows` one row for each
+        latent.
     """
     if np.shape(place) != (active.tokens,) or (rows is not None and len(rows) != active.latents):
+        given = "" if rows is None else f", and rows has {len(rows)} decoder rows"
         raise UserError(
             f"there are activations of {active.latents} latents on {active.tokens} tokens, but "
-            f"place has shape {np.shape(place)} and there are "
-            f"{None if rows is None else len(rows)} decoder rows: give those of the same "
-            "dictionary and tokens"
+            f"place, the place of each token in its sentence, has shape {np.shape(place)}{given}: "
+            "give one place for each token and one row for each latent"
         )
     near = nearest_rows(rows) if rows is not None else [()] * active.latents
     together = coactive(active)
@@ -134,7 +135,7 @@ def nearest_rows(rows: np.ndarray, count: int = NEAR) -> list[tuple[tuple[int, f
 def coactive(
     active: Firings, count: int = NEAR, most: int = COUNTED
 ) -> list[tuple[tuple[int, float], ...]]:
-    """Returns for each latent the others that are most often active at the same tokens.
+    """Returns for each latent the other latents that are most often active at the same tokens.
 
     Two latents are compared by the phi coefficient over the first `most` tokens: the correlation of
     the two variables that are 1 where a latent is active and 0 elsewhere.

@@ -42,7 +42,7 @@ def reconstruction(
 def _errors(
     static: Static, variables: Variables, batch: Batch, index: Array
 ) -> tuple[Array, Array]:
-    """Returns the summed and the mean squared error, f32[B] each."""
+    """Returns each reconstruction's summed and mean squared error, f32[B] each."""
     bound = static.model.bind(variables)
     error = losses.squared_error(bound, bound(batch))
     elements = sum_events(jnp.ones(batch.target.shape), batch.mask)

@@ -4,9 +4,10 @@
     share.share, share.lost, share.lost_error
     explained_by_position(x, rebuilt, position)           # f64[P]
 
-In the spliced model, the dictionary's reconstructions replace activations. The share is 1 if its
-loss is that of the clean model, and 0 if it is that of the ablated one. It depends on the ablation:
-zeros raise the loss more than mean activations do, so that the same dictionary scores higher.
+In the spliced model, the dictionary's reconstructions replace activations; in the ablated model,
+zeros or mean activations do. The recovered share is 1 if the spliced model's loss is that of the
+unchanged ("clean") model, and 0 if it is that of the ablated model. With zeros the ablated loss is
+larger than with mean activations, so that the same dictionary scores higher.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ class Recovered(NamedTuple):
 def recovered(
     clean: np.ndarray, spliced: np.ndarray, ablated: np.ndarray, counted: np.ndarray
 ) -> Recovered:
-    """Computes the share of a loss that a dictionary recovers against an ablation.
+    """Computes the share of a loss that a dictionary recovers, compared with an ablation.
 
     Args:
       clean: the loss of each of P tokens of R texts in the unchanged model, f[R, P], nats; zeros if
         the losses are KL divergences from the unchanged model.
       spliced: the loss of each token with reconstructions, f[R, P], nats.
-      ablated: the loss of each token with the values ablated, f[R, P], nats.
+      ablated: the loss of each token with zeros, or mean activations, in place of the activations,
+        f[R, P], nats.
       counted: whether a token counts, bool[R, P]: False for padding, and for attention sinks if
         they are to be left out.
 
@@ -52,7 +54,7 @@ def recovered(
         shapes = [a.shape for a in (*arrays, counted)]
         raise UserError(f"losses and mask have the shapes {shapes}: give four arrays [R, P]")
     if not counted.any():
-        raise UserError("no token counts, so no loss can be measured: let the mask keep some")
+        raise UserError("no token counts, so no loss can be measured: set `counted` True for some")
     means = [float(a[counted].mean()) for a in arrays]
     room = means[2] - means[0]
     share = (means[2] - means[1]) / room if room else float("nan")

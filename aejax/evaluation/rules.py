@@ -53,9 +53,10 @@ class Rule(NamedTuple):
 def fitted(active: Firings, tokens: Tokens, seed: int = 0) -> list[Rule | None]:
     """Fits one rule to each latent.
 
-    The values of each attribute are those that are more frequent among the active tokens than among
-    the matched others in the first half of the tokens. The attribute is the one whose values score
-    best in the second half, so that a long list does not win by memorising the first.
+    For each attribute, the rule's values are those that are more frequent among tokens at which the
+    latent is active than among other tokens of similar frequency, in the first half of the tokens.
+    The rule's attribute is the one whose values score best in the second half, so that a long list
+    of values does not win by memorising the first half.
 
     Args:
       active: the nonzero activations of the latents.
@@ -91,7 +92,7 @@ def fitted(active: Firings, tokens: Tokens, seed: int = 0) -> list[Rule | None]:
 def detection(
     rules: Sequence[Rule | None], active: Firings, tokens: Tokens, seed: int = 1
 ) -> np.ndarray:
-    """Scores rules on other tokens than they were fitted on.
+    """Scores rules on tokens on which they were not fitted.
 
     Args:
       rules: a rule for each latent, or None.
@@ -121,10 +122,10 @@ def detection(
 def matched(
     active: Firings, latent: int, bins: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tokens at which a latent is active, and others whose words are about as frequent.
+    """Chooses tokens at which a latent is active, and others whose words are about as frequent.
 
-    Each other token is drawn from those in the same frequency bin as one of the active tokens. It
-    is left out if the latent is active at it even after TRIES further draws.
+    For each of the active tokens, another token is drawn from the same bin of frequency. It is left
+    out if the latent is active at it even after TRIES further draws.
 
     Args:
       active: the nonzero activations of the latents.
@@ -133,8 +134,8 @@ def matched(
       seed: the seed of the draws; they also depend on the latent.
 
     Returns:
-      The indices of the active tokens, i64[n] with n at most MOST, and of the other tokens, i64[at
-      most n].
+      The indices of the active tokens, i64[n], and of the other tokens, at most n. If the latent is
+      active at more than MOST tokens, n = MOST of these are chosen at random.
     """
     random = np.random.default_rng([seed, latent])
     positive, _ = active.of(latent)
@@ -193,7 +194,16 @@ def _attribute(tokens: Tokens, name: str) -> np.ndarray:
 
 
 def _values(positive: np.ndarray, negative: np.ndarray, limit: int) -> tuple[int, ...]:
-    """Returns the values that are more frequent in `positive`, the largest difference first."""
+    """Returns at most `limit` values of an attribute that are more frequent in one set of tokens.
+
+    Args:
+      positive: i[n], the attribute of the tokens at which a latent is active.
+      negative: i[k], the attribute of the other tokens.
+      limit: the largest number of values.
+
+    Returns:
+      The values that are more frequent in `positive`, the largest difference first.
+    """
     size = int(max(positive.max(initial=0), negative.max(initial=0))) + 1
     shares = []
     for values in (positive, negative):

@@ -118,7 +118,7 @@ def tokens(data: Any, model: Any, variables: Variables) -> Data:
 def variance(
     target: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None
 ) -> Variance:
-    """Computes, in float64, the sums over B examples that the explained variance needs.
+    """Computes the statistics of B examples, in float64, from which explained variance follows.
 
     Args:
       target: [B, *event], the values to reconstruct.
@@ -138,7 +138,7 @@ def variance(
 
 
 def merged(a: Variance, b: Variance) -> Variance:
-    """Combines the sums over two sets of examples (Chan et al. 1983).
+    """Combines the statistics of two sets of examples (Chan et al. 1983).
 
     The result is accurate even if the mean is large.
     """
@@ -161,10 +161,14 @@ def _chunk(
 def _pass(
     static: Static, variables: Variables, batch: Batch, valid: Array
 ) -> tuple[Array, Array, Array]:
-    """Returns predictions f32[B, *event], how often each latent is active i32[m], and L0 f32[B].
+    """Runs a model on a batch.
 
-    They are computed in blocks of equal size, so that they do not depend on B. Without blocks, mean
+    It runs on blocks of equal size, so that the results do not depend on B. Without blocks, mean
     norms of batches of 7 and of 4096 differed in the ninth digit.
+
+    Returns:
+      The reconstructions f32[B, *event], the number of valid examples in which each latent is
+      active, i32[m], and L0, f32[B].
     """
     count = valid.shape[0]
 

@@ -34,7 +34,7 @@ def shared_latents(first: np.ndarray, second: np.ndarray, same: float = SAME) ->
 
     Args:
       first: f[m, D], the decoder rows of one dictionary.
-      second: f[n, D], those of another one.
+      second: f[n, D], the decoder rows of another dictionary.
       same: the least cosine of a pair that counts as the same feature. The sign matters, because a
         latent of a nonnegative code and its opposite are different features.
 

@@ -95,16 +95,16 @@ def top_examples(
     *,
     batch: int = 500,
 ) -> TopExamples:
-    """Finds the top examples of each unit of a sparse autoencoder, one batch at a time.
+    """Finds the K examples that activate each unit of a sparse autoencoder most strongly.
 
-    The strength of an activation is its absolute value.
+    The strength of an activation is its absolute value. Only one batch is in memory at a time.
 
     Args:
       model: a model whose code has `dense() -> f32[B, M]`.
       variables: the variables of one model, without a leading axis of seeds.
       split: the split that holds the examples.
       n: the number of examples to encode, starting with the first.
-      top: K, the number of top examples to keep for each unit.
+      top: K, the number of strongest examples to keep for each unit.
       batch: the number of examples at a time.
     """
 
@@ -139,10 +139,10 @@ def top_examples(
 
 
 def agreement(found: TopExamples, labels: np.ndarray) -> Units:
-    """Computes how well the labels of each unit's top examples agree.
+    """Computes how well the labels of each unit's strongest examples agree.
 
     Args:
-      found: the top examples of each unit.
+      found: the strongest examples of each unit.
       labels: i[N], the labels of the examples.
     """
     present = np.unique(labels)
@@ -170,7 +170,7 @@ def most_used(found: TopExamples, n: int) -> np.ndarray:
 
 
 def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
-    """Returns the indices of the n units whose top examples agree most on a label, i[n].
+    """Returns the indices of the n units whose strongest examples agree most on a label, i[n].
 
     Among units that agree equally, those with the larger mean activation come first.
     """
@@ -180,10 +180,10 @@ def most_telling(found: TopExamples, labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def signed(activations: np.ndarray) -> np.ndarray:
-    """Splits each unit that can be negative into a positive and a negative unit.
+    """Splits each unit, which may be negative, into two units: its positive and its negative part.
 
-    Where a unit is 0, both are 0. The units of a dense autoencoder have nonzero means, so subtract
-    these first: `signed(centred(activations))`.
+    Where a unit is 0, both parts are 0. The units of a dense autoencoder have nonzero means, so
+    subtract these first: `signed(centred(activations))`.
 
     Args:
       activations: f[N, M], the values of the units.

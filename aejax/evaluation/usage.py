@@ -67,7 +67,7 @@ def usage(bound: Any, batch: Batch, key: Key) -> dict[str, Array]:
 
 
 def _information(code: Any) -> Array:
-    """Returns log q(z | x) - log q(z) at each draw, f32[B]; q(z) is the mean of B posteriors."""
+    """Returns log q(z | x) - log q(z) at each draw z, f32[B], where q(z) is the mean posterior."""
 
     def aggregate(z: Array) -> Array:
         return jax.nn.logsumexp(code.log_prob(z[None])[0])
@@ -80,8 +80,9 @@ def _information(code: Any) -> Array:
 def collapsed(figures: Mapping[str, Any]) -> np.ndarray:
     """Returns for each of S models whether its posterior has collapsed, bool[S].
 
-    A posterior has collapsed if its mutual information is below LEAST nats or, if that is not in
-    `figures`, if it has no active unit. The result is empty if `figures` has neither entry.
+    A posterior has collapsed if its mutual information is below LEAST nats. If `figures` has no
+    mutual information, a posterior has collapsed if no unit is active. If `figures` does not have
+    the number of active units either, the result is empty.
 
     Args:
       figures: the result of `usage`, with entries f[S] or f[].

@@ -9,6 +9,7 @@ never looks up a name, and raises an error for every other operation.
 from __future__ import annotations
 
 import math
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import MALFORMED, reason, shown
+from aejax.files import MALFORMED, open_file, reason
+from aejax.interop.tensors import shown
 
 _STORAGES = {
     "torch DoubleStorage": np.dtype(np.float64),
@@ -41,6 +43,9 @@ _LITERALS = (
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# The largest data.pkl, in bytes; that of a model with a thousand tensors has a tenth of this.
+_PROGRAM = 2**20
+_ORDER = 16  # the largest file `byteorder`, in bytes
 _LONGEST = 64  # the longest tuple, since numpy arrays have 64 axes at most
 
 
@@ -67,7 +72,7 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
         tensors, numbers, strings and dictionaries.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             programs = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(programs) != 1:
                 raise UserError(
@@ -76,13 +81,15 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
                 )
             root = programs[0].removesuffix("data.pkl")
             if root + "byteorder" in archive.namelist() and (
-                archive.read(root + "byteorder") != b"little"
+                _read(archive, root + "byteorder", _ORDER) != b"little"
             ):
                 raise UserError(
                     f"{path} has big-endian tensors, which are not supported: save it again on a "
                     "little-endian machine"
                 )
-            result = _Machine(path, archive, root).run(archive.read(programs[0]))
+            program = _read(archive, programs[0], _PROGRAM)
+            size = os.fstat(file.fileno()).st_size
+            result = _Machine(path, archive, root, size).run(program)
     except UserError:
         raise
     except zipfile.BadZipFile as error:
@@ -102,11 +109,21 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
     return result
 
 
+def _read(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Reads a file of the archive that has at most `most` bytes after it was inflated."""
+    entry = archive.getinfo(name)
+    if entry.file_size > most:
+        raise ValueError(f"{name!r:.60} has {entry.file_size:,} bytes instead of {most:,} at most")
+    return archive.read(entry)
+
+
 class _Machine:
     """A stack machine that interprets one data.pkl with the few operations that tensors need."""
 
-    def __init__(self, path: pathlib.Path, archive: zipfile.ZipFile, root: str):
+    def __init__(self, path: pathlib.Path, archive: zipfile.ZipFile, root: str, size: int):
         self.path, self.archive, self.root = path, archive, root
+        self.storages: dict[str, bytes] = {}  # the storages that were read, by their keys
+        self.left = size  # bytes of the file that are not in these; storages may not overlap
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -212,7 +229,12 @@ class _Machine:
         entry = self.archive.getinfo(f"{self.root}data/{key}")
         if kind != "storage" or entry.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"storage {key} is compressed or has an unknown type")
-        numbers = np.frombuffer(self.archive.read(entry), _STORAGES[of.path])
+        if key not in self.storages:
+            self.left -= entry.file_size
+            if self.left < 0:
+                raise ValueError("its storages have more bytes than the file")
+            self.storages[key] = self.archive.read(entry)
+        numbers = np.frombuffer(self.storages[key], _STORAGES[of.path])
         if len(numbers) != size:
             raise ValueError(f"storage {key} has {len(numbers)} numbers instead of {size}")
         return numbers

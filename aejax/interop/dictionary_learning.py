@@ -32,7 +32,7 @@ _INERT = {
 
 
 class _Trainer(NamedTuple):
-    """The entries of the configuration that describe the dictionary."""
+    """The entries of config.json that describe the dictionary, with the file's path for errors."""
 
     size: int  # the dimension of the input, d
     latents: int  # the number of latents, m
@@ -77,7 +77,18 @@ def load_dictionary_learning(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Returns W_enc, W_dec and b_dec, from the matrices (outputs, inputs) of torch.nn.Linear."""
+    """Takes W_enc, W_dec and b_dec from a file whose matrices are those of torch.nn.Linear.
+
+    Such matrices have the shape (outputs, inputs).
+
+    Args:
+      tensors: the tensors of the file.
+      of: the sizes of the dictionary.
+      bias: the name of b_dec in the file.
+
+    Returns:
+      The weights by their names in `Plain`.
+    """
     return {
         "W_enc": tensors.take("encoder.weight", (of.latents, of.size)).T,
         "W_dec": tensors.take("decoder.weight", (of.size, of.latents)).T,
@@ -86,13 +97,13 @@ def _weights(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
 
 
 def _linear(tensors: Tensors, of: _Trainer, bias: str) -> dict[str, Any]:
-    """Returns the weights of a class of torch.nn.Linear layers whose encoder has a bias."""
+    """Returns what `_weights` returns, and the encoder's bias b_enc."""
     weights = _weights(tensors, of, bias)
     return {**weights, "b_enc": tensors.take("encoder.bias", (of.latents,))}
 
 
 def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
-    """Returns the weights of a class that stores its matrices as (inputs, outputs)."""
+    """Returns all weights, by their names in `Plain`, of a file with matrices (inputs, outputs)."""
     return {
         "W_enc": tensors.take("W_enc", (of.size, of.latents)),
         "W_dec": tensors.take("W_dec", (of.latents, of.size)),
@@ -102,10 +113,10 @@ def _matrices(tensors: Tensors, of: _Trainer) -> dict[str, Any]:
 
 
 def _k(tensors: Tensors, of: _Trainer) -> int:
-    """Returns k, from the file of weights or the configuration.
+    """Returns the number of active latents, k, from the file of weights or the configuration.
 
     Raises:
-      UserError: if k is in neither of them, is not a valid number, or differs between them.
+      UserError: if k is in neither file, is not a valid number, or differs between the two.
     """
     if "k" not in tensors:
         return count(of.k, of.latents, "k", of.path)
@@ -157,7 +168,7 @@ def _matryoshka(tensors: Tensors, of: _Trainer) -> Plain:
 
 
 def _by_threshold(tensors: Tensors, of: _Trainer, weights: dict[str, Any]) -> Plain:
-    """Returns the JumpReLU with the threshold that the training of a BatchTopK has learned."""
+    """Returns a BatchTopK as JumpReLU, with the threshold that training has learned."""
     _k(tensors, of)
     threshold = _learned_threshold(tensors, of)
     return Plain("jumprelu", **weights, threshold=threshold, apply_b_dec_to_input=True)

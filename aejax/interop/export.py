@@ -63,8 +63,9 @@ def export(
         as plain weights on raw inputs). Weights on which no output depends are left out.
       outputs: the names of the outputs to keep, such as ("mean",); () keeps all.
       weights: how matrices are stored; the program computes in float32.
-      example: a batch of raw examples. "encoder" and "all" need its shapes; a model that was
-        trained with a context needs its context; a web page stores the codes of its first examples.
+      example: a batch of examples, not scaled or otherwise changed. "encoder" and "all" need its
+        shapes; a model that was trained with a context needs its context; a web page stores the
+        codes of its first examples.
       score: for "encoder" and "all", the term that scores x, such as `ae.losses.squared_error`.
         None: for "encoder" the rate, for "all" the negative ELBO of the latent without noise, in
         nats, and the squared error of a model without a likelihood.
@@ -130,7 +131,7 @@ def _program(
 
 
 def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str, str]:
-    """Returns facts about the file that are stored in it, name -> text."""
+    """Returns what is stored in the file to describe it, such as its part: name -> text."""
     limit = {} if threshold is None else {"threshold": f"{threshold:g}"}
     return {"part": traced.name, "weights": weights, **limit, **traced.facts}
 
@@ -138,7 +139,11 @@ def _about(traced: Traced, weights: Stored, threshold: float | None) -> dict[str
 def _files(
     path: pathlib.Path, traced: Traced, packed: Mapping[str, Packed], about: Mapping[str, str]
 ) -> dict[str, bytes]:
-    """Returns name -> content of the files of any format but .html, with `path` first."""
+    """Returns the exported file and the script or table next to it, for any format but .html.
+
+    Returns:
+      name of a file -> its content, the exported file first.
+    """
     if path.suffix == ".safetensors":
         text = table(path.name, packed, about)
         return {path.name: tensors(packed, about), f"{path.stem}.md": text.encode()}

@@ -75,7 +75,7 @@ def modernised(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
 
 
 def _selection(config: Mapping[str, Any], architecture: str, path: pathlib.Path) -> dict[str, Any]:
-    """Returns the entries that describe a TopK in a configuration of version 6."""
+    """Converts the entries that describe a TopK before version 6 to those of version 6."""
     given = config.get("activation_fn_kwargs")
     arguments = entry(config, "activation_fn_kwargs", dict, path) if given else {}
     if architecture in ("standard", "topk"):
@@ -119,7 +119,7 @@ def check_scaling(tensors: Tensors, latents: int) -> None:
 
 
 def _major(config: Mapping[str, Any]) -> int:
-    """Returns SAELens' major version in a configuration, or 0 if there is none."""
+    """Returns the major version of SAELens that a configuration names, or 0 if it names none."""
     metadata = config.get("metadata")
     version = config.get("sae_lens_version")
     if not version and isinstance(metadata, Mapping):

@@ -66,7 +66,7 @@ def load_openai(path: str | os.PathLike[str]) -> Plain:
 
 
 def _decoder(tensors: Tensors, latents: int, size: int) -> Array:
-    """Returns the decoder, f32[m, d], which is the encoder's matrix if the weights are tied."""
+    """Returns W_dec, f32[m, d]; if the weights are tied, it is taken from the encoder's matrix."""
     if "decoder.linear.weight" in tensors:
         return tensors.take("decoder.linear.weight", (latents, size))
     return tensors.take("decoder.weight", (size, latents)).T

@@ -73,13 +73,13 @@ def load_saelens(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _checked(config: Mapping[str, Any], tensors: Tensors, path: pathlib.Path) -> Plain:
-    """Converts the tensors of a file to plain weights, as its configuration describes them.
+    """Converts the tensors of an SAE to plain weights, as its configuration describes them.
 
     The configuration must be one of version 6. `save_saelens` calls this function too, to check
     what it is about to write.
 
     Raises:
-      UserError: if a tensor or an entry is missing, is unknown, or does not match the others.
+      UserError: if a tensor or an entry is missing, is unknown, or contradicts another one.
     """
     activation, transcodes, skips = _row(config, path)
     kind = KINDS[activation]
@@ -184,7 +184,11 @@ def save_saelens(
 
 
 def _row(config: Mapping[str, Any], path: pathlib.Path) -> tuple[Any, bool, bool]:
-    """Returns the entry of _ARCHITECTURES for a configuration, after checking its keys.
+    """Reads the architecture of a configuration, after checking the configuration's keys.
+
+    Returns:
+      The name of its activation in `Plain`, whether it is a transcoder, and whether it has a skip
+      connection.
 
     Raises:
       UserError: if the architecture or a key is unknown.
@@ -250,7 +254,10 @@ def _setting(config: Mapping[str, Any], name: str, usual: Any, path: pathlib.Pat
 
 
 def _check_tied(plain: Plain) -> None:
-    """Raises UserError if SAELens would compute something else with these tied weights."""
+    """Raises UserError if SAELens would compute something else with weights that must be tied.
+
+    SAELens stores no W_enc for them, and uses the transpose of W_dec.
+    """
     if not np.array_equal(np.transpose(plain.W_enc), plain.W_dec):
         raise UserError(
             f"W_enc of these {plain.called} weights is not the transpose of W_dec, which SAELens "
@@ -274,7 +281,18 @@ def _normalisation(config: Mapping[str, Any], transcodes: bool, path: pathlib.Pa
 
 
 def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
-    """Returns equivalent weights that SAELens can represent, and the name of their architecture."""
+    """Converts weights to equivalent ones that SAELens can represent.
+
+    Args:
+      plain: the weights.
+      transcodes: whether the weights are those of a transcoder.
+
+    Returns:
+      The weights and SAELens' name of their architecture.
+
+    Raises:
+      UserError: if SAELens has no such architecture.
+    """
     (size, latents), output = plain.W_enc.shape, plain.W_dec.shape[1]
     skips = plain.W_skip is not None
     transcodes = transcodes or skips or size != output
@@ -301,7 +319,13 @@ def _named(plain: Plain, transcodes: bool) -> tuple[Plain, str]:
 
 
 def _shaped(plain: Plain, name: str, shape: tuple[int, ...] | None) -> Any:
-    """Returns a field after checking its shape; if `shape` is None, it must be a matrix."""
+    """Returns a field of the weights after checking its shape.
+
+    Args:
+      plain: the weights.
+      name: the name of the field.
+      shape: the shape that it must have; None: it must be a matrix.
+    """
     value = plain.needed(name)
     if np.ndim(value) != 2 if shape is None else np.shape(value) != shape:
         wanted = "(d, m)" if shape is None else shape

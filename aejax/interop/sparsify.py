@@ -61,7 +61,7 @@ def load_sparsify(folder: str | os.PathLike[str]) -> Plain:
 
 
 def _check(config: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raises UserError for an unknown key or value, and for a model that is not supported."""
+    """Raises UserError if sparsify's configuration has an unknown key or is not supported."""
     check_keys(config, _INERT | _READ | _REFUSED, "known sparsify coder", path)
     for name in sorted(_REFUSED):
         if config.get(name, False):

@@ -1,14 +1,10 @@
-"""Reads the named tensors and the settings of a file, and raises an error for those not known."""
+"""Reads the named tensors and the settings of a file; unknown ones raise an error."""
 
 from __future__ import annotations
 
-import json
 import pathlib
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
-from lzma import LZMAError
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,16 +12,11 @@ import numpy as np
 
 from aejax.bottlenecks.sparse.plain import Source
 from aejax.errors import UserError
+from aejax.files import check_regular, parse_json, read_bytes, reading
+from aejax.files import read_npz as read_arrays
+from aejax.files.json_file import MOST_BYTES
 from aejax.optional import needs
 from aejax.types import Array
-
-# The exceptions that reading a damaged file may raise, in any format; archive.py uses them too.
-MALFORMED = (
-    *(ValueError, TypeError, KeyError, IndexError, SyntaxError, OverflowError, AttributeError),
-    *(EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
-    LZMAError,  # a damaged zip may declare this compression
-    tokenize.TokenError,  # numpy tokenizes a header that it cannot parse
-)
 
 _MOST = 2**31 - 1  # the largest size of an axis
 
@@ -118,14 +109,12 @@ def read_safetensors(path: pathlib.Path) -> Tensors:
       UserError: if the file is missing or damaged.
     """
     library = safetensors()
-
-    def load(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with _reading(path):
+        check_regular(path)
         try:
-            return library.numpy.load_file(path)
+            return Tensors(path, library.numpy.load_file(path))
         except library.SafetensorError as error:
             raise ValueError(str(error)) from error
-
-    return Tensors(path, _read(path, load))
 
 
 def safetensors() -> Any:
@@ -145,11 +134,8 @@ def read_npz(path: pathlib.Path) -> Tensors:
       UserError: if the file is missing or damaged, or contains Python objects.
     """
 
-    def load(path: pathlib.Path) -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-
-    return Tensors(path, _read(path, load))
+    with _reading(path):
+        return Tensors(path, read_arrays(path))
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -159,28 +145,16 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
       UserError: if the file is missing or damaged, or contains something else.
     """
 
-    def load(path: pathlib.Path) -> dict[str, Any]:
-        data = json.loads(path.read_bytes())
+    with _reading(path):
+        data = parse_json(read_bytes(path, MOST_BYTES))
         if not isinstance(data, dict):
             raise ValueError(f"it holds {type(data).__name__} instead of an object")
         return data
 
-    return _read(path, load)
 
-
-def _read(path: pathlib.Path, load: Any) -> Any:
-    try:
-        return load(path)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}: fetch it, or give another folder") from error
-    except MALFORMED as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}): fetch it again") from error
-
-
-def reason(error: Exception) -> str:
-    """Returns an exception's message as one line of at most 160 printable ASCII characters."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return ascii(words)[1:-1] if len(words) < 160 else ascii(words[:157])[1:-1] + "..."
+def _reading(path: pathlib.Path) -> AbstractContextManager[None]:
+    missing = f"there is no file {path}: fetch it, or give another folder"
+    return reading(path, "fetch it again", missing)
 
 
 def shown(value: Any) -> str:
@@ -239,7 +213,9 @@ def source(config: Any, model: str, reads: str, writes: str) -> Source | None:
 def check_keys(
     config: Mapping[str, Any], known: Iterable[str], whose: str, path: pathlib.Path
 ) -> None:
-    """Checks that a configuration has only known keys, because others may change what is computed.
+    """Checks that a configuration has only known keys.
+
+    An unknown key may change what the weights compute.
 
     Args:
       config: a configuration, or a mapping inside one.

@@ -69,7 +69,7 @@ def largest_of_batch(
 
 
 def chosen(values: Array, count: Array | int) -> Array:
-    """Returns a mask of the `count` largest values above zero; the first of tied values are chosen.
+    """Returns a mask of the `count` largest values above zero; of tied values, the first win.
 
     NaN is chosen first, so that it stays visible in the result if training diverges.
 
@@ -162,5 +162,5 @@ def _bit(words: Array, rank: Array) -> Array:
 
 
 def _padded(values: Array, multiple: int) -> Array:
-    """Flattens values and appends zeros until the size is a multiple of `multiple`."""
+    """Flattens an array and appends zeros until its size is a multiple of `multiple`."""
     return jnp.pad(values.ravel(), (0, -values.size % multiple))

@@ -1,4 +1,4 @@
-"""A `lax.switch` in which branches that are not taken cost almost nothing, also when derived."""
+"""A `lax.switch` whose untaken branches cost almost nothing, also when it is differentiated."""
 
 from __future__ import annotations
 

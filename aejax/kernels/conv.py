@@ -108,7 +108,7 @@ def _in_order(images: Array, kernel: Array, order: Any) -> bool:
 
 
 def _automatic(*arrays: Array) -> bool:
-    """Returns whether the compiler chooses the sharding of these arrays."""
+    """Returns whether the compiler chooses the sharding of the given arrays."""
     kinds = {kind for a in arrays for kind in jax.typeof(a).sharding.mesh.axis_types}
     return kinds <= {AxisType.Auto}
 
@@ -241,9 +241,9 @@ def _to_kernels(
 def _extents(
     window: Window, images: Any, outputs: Any, kernels: Any
 ) -> Iterator[tuple[Axis, int, int, int]]:
-    """Yields for height and width: the axis, and the extents of images, outputs and kernels.
+    """Yields, for height and then width, the `Axis` and the extents of images, outputs and kernels.
 
-    The extents include the zeros that dilation inserts.
+    An extent is the size including the zeros that dilation inserts.
     """
     for i, axis in enumerate(window):
         yield (
@@ -259,10 +259,13 @@ def _extent(size: int, step: int) -> int:
 
 
 def _batched(arguments: Any, axes: Any, **how: Any) -> tuple[Array, int]:
-    """Defines vmap of the convolution: merges the vmapped axis into an existing axis.
+    """Computes the convolution under vmap, by merging the vmapped axis into an existing axis.
 
-    If both arguments have the vmapped axis, it becomes part of the axis S; if only the images have
-    it, of the batch; if only the kernels have it, of the output channels.
+    If images and kernels have the vmapped axis, it becomes part of the axis S of models. If only
+    the images have it, it becomes part of the batch; if only the kernels, of the output channels.
+
+    Returns:
+      The result, and the index of the vmapped axis in it.
     """
     (images, kernels), (of_images, of_kernels) = arguments, axes
     if of_kernels is None:

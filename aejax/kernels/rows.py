@@ -198,7 +198,7 @@ def _spread_flat(values: Array, indices: Array, vectors: Array, rows: int) -> Ar
 
 
 def _dense(values: Array, indices: Array, rows: int) -> Array:
-    """Converts values at indices to a dense code, f32[B, m]."""
+    """Puts values [B, k] at their indices into zeros f32[B, m], where m = rows."""
     zeros = jnp.zeros((values.shape[0], rows), jnp.float32)
     example = jnp.broadcast_to(jnp.arange(values.shape[0])[:, None], indices.shape)
     return zeros.at[example, indices].add(values.astype(jnp.float32), mode="promise_in_bounds")

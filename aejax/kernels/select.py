@@ -40,7 +40,7 @@ def largest(
 
 
 def forms_for(columns: int, k: int) -> dict:
-    """Returns name -> implementation, for all that support this number of columns and k."""
+    """Returns name -> implementation of top-k, for those that support these columns and k."""
     forms = {"any order of ties": _unstable} if STABLE_IS_ASKED_FOR else {}
     forms["whole"] = _whole
     for members in MEMBERS:
@@ -89,7 +89,7 @@ def _grouped(product: Array, bias: Array, norms: Array, k: int, members: int) ->
 
 
 def _front(values: Array, k: int) -> tuple[Array, Array]:
-    """Returns lax.top_k of f32[B, G], computed by groups of 8 if there are k or more groups."""
+    """Computes lax.top_k of values f32[B, G], in groups of 8 if there are k or more groups."""
     size, columns = values.shape
     groups = columns // 8
     if columns % 8 or groups < k:
@@ -106,7 +106,7 @@ def _front(values: Array, k: int) -> tuple[Array, Array]:
 
 
 def _merge(top: Array, held: Array, column: Array, k: int) -> Array:
-    """Returns the columns of the k largest of `held`.
+    """Returns the columns of the k largest values of `held` in each row.
 
     On CPUs `lax.top_k` keeps a heap of the k largest values so far. If the maxima of the groups
     come first, few of them are replaced later, which is several times faster than any other order.

@@ -29,8 +29,8 @@ class Aligned(NamedTuple):
 def align(tokenizer: Tokenizer, text: str) -> Aligned:
     """Tokenises a text and finds the word of each token.
 
-    A token belongs to the word of its last character, so " cat" belongs to "cat". In a corpus with
-    one sentence in each line, `place` is the word's position in its sentence.
+    A token belongs to the word of its last character, so " cat" belongs to "cat". The field `place`
+    is the word's position in its line, which is its sentence if each line of a corpus has one.
 
     Args:
       tokenizer: the tokenizer of a model.

@@ -44,7 +44,7 @@ class Config:
         """Checks that the fields do not contradict each other.
 
         Raises:
-          UserError: if they do; the message names the field.
+          UserError: if fields contradict each other; the message names the field to change.
         """
         if self.heads % self.kv_heads:
             raise UserError(

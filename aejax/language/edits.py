@@ -57,7 +57,7 @@ def mean(value: Any) -> Edit:
 def patch(value: Any) -> Edit:
     """Returns an edit that inserts the values of another forward pass (activation patching).
 
-    Each token's value is replaced by the other pass' value at the same position.
+    Each token's value is replaced by the value that the other pass had at the same position.
 
     Args:
       value: the values of the other pass at this hook, f[B, Q, D], or f[1, Q, D] for all texts,
@@ -101,13 +101,14 @@ def _mean(mean: Array, value: Array, position: Array) -> Array:
 
 
 def _wide(vector: Array, value: Array) -> Array:
-    """Reshapes a vector f[D] to f[1, 1, D]; one vector per text, f[B, 1, D], stays unchanged."""
+    """Reshapes a vector f[D] to f[1, 1, D]; vectors for each text, f[B, 1, D], stay unchanged."""
     given = vector[None, None] if vector.ndim == 1 else vector
     whole = given.ndim == value.ndim == 3 and given.shape[2] == value.shape[2]
     if not whole or given.shape[0] not in (1, value.shape[0]) or given.shape[1] != 1:
         raise UserError(
-            f"its vector has shape {vector.shape}, but the values have shape {value.shape}: give "
-            f"a vector of {value.shape[-1]} numbers, or one for each text, f[B, 1, D]"
+            f"a vector of shape {vector.shape} was given, but the values have shape "
+            f"{value.shape}: give a vector of {value.shape[-1]} numbers, or one for each text, "
+            "f[B, 1, D]"
         )
     return given
 

@@ -138,7 +138,7 @@ def generate(
     Args:
       model: the transformer.
       variables: its variables.
-      prompts: the prompts, as `padded` returns them.
+      prompts: the token ids of the prompts, padded to one length by `padded`.
       key: the key of the draws: new token i of text b is drawn with fold_in(fold_in(key, i), b).
         None is allowed for `greedy`, which draws nothing.
       count: the largest number of tokens to make for each prompt.

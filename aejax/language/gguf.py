@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import MALFORMED, reason
+from aejax.files import MALFORMED, check_regular, reason
 from aejax.language.config import Config
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
@@ -84,9 +84,10 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
     path = pathlib.Path(path).expanduser()
     gguf: Any = needs("gguf", f"reading {path}")
     try:
+        check_regular(path)
         reader = gguf.GGUFReader(path)
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
+        raise UserError(f"there is no file {path}: check the path") from error
     except MALFORMED as error:
         if "GGMLQuantizationType" in str(error):
             raise UserError(
@@ -131,7 +132,7 @@ def load_gguf(
 
 
 def _dequantised(path: pathlib.Path, tensor: Any) -> np.ndarray:
-    """Returns a tensor as f32[...], with the outermost axis first.
+    """Returns a tensor of the file as f32[...], with the outermost axis first.
 
     Raises:
       UserError: if the installed gguf cannot dequantise its type.
@@ -207,9 +208,15 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
 
 
 def gemma3(size: int, layers: int, window: int, every: int = 6) -> dict[str, Any]:
-    """Returns the Config fields whose values in Gemma 3 differ from the defaults.
+    """Returns the fields of Config, by name, whose values in Gemma 3 differ from the defaults.
 
     Every sixth layer is global; all others are local.
+
+    Args:
+      size: the width of the residual stream.
+      layers: the number of layers.
+      window: the number of positions that a local layer's attention reaches back.
+      every: the distance between two global layers.
     """
     return {
         "query_norm": True,

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.interop.tensors import MALFORMED, entry, read_config, reason, safetensors, shown
+from aejax.files import MALFORMED, check_regular, reason
+from aejax.interop.tensors import entry, read_config, safetensors, shown
 from aejax.language.config import Config
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
@@ -135,6 +136,7 @@ def _tensor(path: pathlib.Path, name: str) -> np.ndarray:
 def _reading(path: pathlib.Path, what: Any) -> Any:
     library = safetensors()
     try:
+        check_regular(path)
         with library.safe_open(path, framework="numpy") as file:
             return what(file)
     except (library.SafetensorError, *MALFORMED) as error:
@@ -206,7 +208,7 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
 
 
 def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path) -> Any:
-    """Returns a tuple of bools, whether each layer is local; () if no layer is."""
+    """Returns whether each layer's attention is local, as a tuple of bools; () if none is."""
     kinds = data.get("layer_types")
     if kinds is None and gemma:
         every = data.get("sliding_window_pattern", 6)
@@ -225,7 +227,7 @@ def _kinds(data: Mapping[str, Any], layers: int, gemma: bool, path: pathlib.Path
 
 
 def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]:
-    """Returns the rotary options by kind of layer: "full_attention" and "sliding_attention"."""
+    """Returns "full_attention" and "sliding_attention" -> the rotary options of such layers."""
     both = ("full_attention", "sliding_attention")
     found = data.get("rope_parameters")
     if isinstance(found, Mapping):
@@ -236,7 +238,7 @@ def _ropes(data: Mapping[str, Any], gemma: bool) -> dict[str, Mapping[str, Any]]
 
 
 def _factors(rope: Mapping[str, Any], head: int, path: pathlib.Path) -> tuple[float, ...]:
-    """Returns the divisors of the head / 2 rotary frequencies; () if they are not scaled.
+    """Returns numbers by which a head's rotary frequencies are divided; () if they are not scaled.
 
     Raises:
       UserError: if the scaling is neither linear nor Llama 3's.

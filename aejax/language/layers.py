@@ -199,7 +199,14 @@ def rotated(x: Array, rope: Array) -> Array:
 
 
 def visible(scene: Scene, local: Any, window: int) -> Array:
-    """Returns whether each token attends to each slot, bool[B, P, S]."""
+    """Returns whether each token attends to the key in each slot, bool[B, P, S].
+
+    Args:
+      scene: the arrays that all blocks of the pass share, such as the slots' positions.
+      local: 1 for a local layer, whose attention reaches back `window` positions; 0 for a global
+        layer.
+      window: that number of positions.
+    """
     query, key = scene.position[:, :, None], scene.slots[:, None, :]
     seen = (key != PADDING) & (key <= query)
     if window == 0:

@@ -3,7 +3,7 @@
     split = live(read, rows, {"resid_post.15": 576}, "resid_post.15", passes=16, ...)
     batches = TokenBatches(split, size=2_048, seed=0, pool=65_536, resident_limit=0)
 
-`TokenBatches` shuffles such a split like a store on the disk: it shuffles blocks of neighbouring
+`TokenBatches` shuffles this split like a store on the disk: it shuffles blocks of neighbouring
 tokens over the whole corpus, then the tokens within each group of `pool` tokens, called a pool.
 Batch t is therefore a function of (seed, t), and a run resumes without a saved buffer. Memory holds
 the token ids of the corpus and the activations of two pools.
@@ -93,7 +93,7 @@ class Live:
 
 
 class LiveTokens:
-    """The values at one hook, for tokens `start` to `stop` - 1, indexed like an array [N, d]."""
+    """The values at one hook of tokens `start` to `stop` - 1, indexed like an array [N, d]."""
 
     ndim = 2
 
@@ -144,8 +144,8 @@ def live(
       read: the function that `reader` returned; it must read all hooks of x, target and context.
       batches: all batches that `packs` yields for the corpus.
       x: the hook whose values the encoder reads; several hooks for a crosscoder.
-      target: the hook whose values are reconstructed, for a transcoder another hook than x; None
-        means x.
+      target: the hook whose values are reconstructed, which for a transcoder is not x; None means
+        x.
       context: the hook or hooks whose values the decoder reads besides z: x for a skip transcoder;
         None means none.
       provenance: the model, corpus and packing, and all else that the values depend on, as JSON

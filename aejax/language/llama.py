@@ -185,7 +185,12 @@ class Transformer(nn.Module):
         return Passed(self.norm(x), {hook: seen[hook] for hook in taps.reads}, cache)
 
     def _blocks(self, x: Array, cache: Cache | None, scene: Scene, taps: Taps) -> Any:
-        """Runs all blocks; returns (x, hook -> value, the cache's new keys and values)."""
+        """Runs all blocks.
+
+        Returns:
+          The residual stream after the last block, the values that were read (hook -> value), and
+          the new keys and values of the cache, or None without a cache.
+        """
         c, blocks = self.config, cast(Any, self.blocks)
         local = [int(value) for value in c.local] or [0] * c.layers
 
@@ -210,7 +215,7 @@ class Transformer(nn.Module):
         return *carry, kept
 
     def _shapes(self, x: Array, scene: Scene) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns hook name (without layer) -> the shape and dtype of the value there."""
+        """Returns the shape and dtype of the value at each hook, by its name without a layer."""
         B, P, S = *scene.position.shape, scene.slots.shape[1]
         pattern = jax.ShapeDtypeStruct((B, self.config.heads, P, S), jnp.float32)
         stream = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -218,7 +223,15 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: Config, texts: int, slots: int, dtype: Any, scan: bool) -> Cache:
-    """Returns an empty cache with `slots` slots for tokens of each of `texts` texts."""
+    """Returns an empty cache, with room for the keys and values of `slots` tokens of each text.
+
+    Args:
+      config: the model's sizes and options.
+      texts: the number of texts, B.
+      slots: the number of tokens of a text for which there is room, S.
+      dtype: the dtype of keys and values.
+      scan: whether the model's blocks are scanned.
+    """
 
     def empty(*shape: int) -> Any:
         # An axis of the texts alone would have length 1 for a single text. XLA drops such axes, and

@@ -26,7 +26,7 @@ class LanguageModel(NamedTuple):
 
 
 def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
-    """Reads a language model.
+    """Reads a language model, its variables and its tokenizer.
 
     Args:
       path: a GGUF file, or a folder with config.json, safetensors and tokenizer.json.
@@ -43,7 +43,8 @@ def load(path: str | pathlib.Path, dtype: Any = jnp.float32) -> LanguageModel:
 def fingerprint(path: str | pathlib.Path) -> str:
     """Returns a sha256 that identifies a model's weights, as 64 hexadecimal digits.
 
-    It is the sha256 of the GGUF file, or for a folder a sha256 of those of its safetensors files.
+    For a GGUF file it is the sha256 of the file. For a folder it is the sha256 of the list of the
+    sha256s of its safetensors files.
 
     Raises:
       UserError: if there is no file or folder at the path.
@@ -56,7 +57,11 @@ def fingerprint(path: str | pathlib.Path) -> str:
 
 
 def _existing(path: str | pathlib.Path) -> pathlib.Path:
-    """Returns the path with ~ expanded, or raises UserError if nothing is there."""
+    """Returns the path with ~ expanded.
+
+    Raises:
+      UserError: if there is no file or folder at the path.
+    """
     path = pathlib.Path(path).expanduser()
     if not path.exists():
         raise UserError(

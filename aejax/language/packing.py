@@ -27,7 +27,7 @@ class Encoder(Protocol):
         ...
 
     def encode_batch(self, texts: list[str], /) -> list[list[int]]:
-        """Returns the tokens of each text."""
+        """Returns the token ids of each text, as one list of integers per text."""
         ...
 
 
@@ -100,7 +100,7 @@ def packs(
 def _rows(
     tokenizer: Encoder, texts: Iterable[str], packing: Packing
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields for each row its tokens and the indices of their texts, i32[n] each, with n <= P."""
+    """Yields for each row its n <= P token ids, i32[n], and the indices of their texts, i32[n]."""
     length = packing.length
     held = np.zeros((2, 0), np.int32)
     for number, ids in enumerate(_encoded(tokenizer, texts, packing.bos)):
@@ -117,7 +117,11 @@ def _rows(
 
 
 def _encoded(tokenizer: Encoder, texts: Iterable[str], bos: bool) -> Iterator[np.ndarray]:
-    """Yields the tokens i32[n] of each text."""
+    """Yields the token ids i32[n] of each text, with n = 0 for a text without a token.
+
+    Raises:
+      UserError: if `bos` is set and the tokenizer has no BOS token.
+    """
     if bos and tokenizer.bos is None:
         raise UserError("this tokenizer has no BOS token: use Packing(bos=False)")
     first, texts = [tokenizer.bos] if bos else [], iter(texts)

@@ -111,8 +111,8 @@ def collect(
       The index of the finished store.
 
     Raises:
-      UserError: as in `ActivationWriter`: if the folder holds another store, the disk is full, or
-        there is no token.
+      UserError: if the folder holds another store, the disk is full, or there is no token (see
+        `ActivationWriter`).
     """
     kwargs: Any = {"filter": filter, "dtype": dtype, "shard_tokens": shard_tokens}
     with ActivationWriter(folder, provenance=provenance, **kwargs) as writer:

@@ -14,8 +14,8 @@ A transcoder reads the values of one hook and predicts those of another, at whic
 
     edits = {"mlp_out.3": replace(transcoder, reads="mlp_in.3")}   # replaces the MLP
 
-If a dictionary records the hooks that it was trained on (`Plain.source`), `reads` is not needed,
-and an edit with it at any other hook is refused.
+If a dictionary knows the hooks that it was trained on (`Plain.source`), `reads` is not needed, and
+an edit that uses the dictionary at any other hook raises an error.
 """
 
 from __future__ import annotations
@@ -45,11 +45,10 @@ def replace(dictionary: Plain, *, reads: str | None = None) -> Edit:
     Args:
       dictionary: a dictionary trained on values of the hook's width D.
       reads: the hook whose values the dictionary encodes. None means the hook that it was trained
-        to read, if this is recorded in `dictionary.source`, and otherwise the edited hook.
+        to read, if `dictionary.source` names it, and otherwise the edited hook.
 
     Raises:
-      UserError: if the record says that the dictionary was trained to read another hook than
-        `reads`.
+      UserError: if `dictionary.source` names another hook than `reads`.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Replace(form), weights, _places(dictionary, reads))
@@ -62,10 +61,10 @@ def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit
       dictionary: a dictionary trained on values of the hook's width D.
       edit: a pure function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such
         as Partial.
-      reads: as for `replace`.
+      reads: the hook whose values the dictionary encodes; see `replace`.
 
     Raises:
-      UserError: as for `replace`.
+      UserError: if `dictionary.source` names another hook than `reads`.
     """
     form, weights = _taken_apart(dictionary)
     return Partial(_Change(form), weights, _places(dictionary, reads), edit)
@@ -79,12 +78,12 @@ def clamp(
     Args:
       dictionary: a dictionary trained on values of the hook's width D.
       latents: the indices of the latents to set, from 0.
-      values: one value for all of them, or one for each.
-      reads: as for `replace`.
+      values: one value for all of these latents, or one for each.
+      reads: the hook whose values the dictionary encodes; see `replace`.
 
     Raises:
-      UserError: if a latent does not exist or is named twice, the number of values is wrong, or as
-        for `replace`.
+      UserError: if a latent does not exist or is named twice, the number of values is wrong, or
+        `dictionary.source` names another hook than `reads`.
     """
     return _columns(dictionary, latents, values, reads, _clamp)
 
@@ -97,12 +96,12 @@ def scale(
     Args:
       dictionary: a dictionary trained on values of the hook's width D.
       latents: the indices of the latents to scale, from 0.
-      factor: one factor for all of them, or one for each.
-      reads: as for `replace`.
+      factor: one factor for all of these latents, or one for each.
+      reads: the hook whose values the dictionary encodes; see `replace`.
 
     Raises:
-      UserError: if a latent does not exist or is named twice, the number of factors is wrong, or as
-        for `replace`.
+      UserError: if a latent does not exist or is named twice, the number of factors is wrong, or
+        `dictionary.source` names another hook than `reads`.
     """
     return _columns(dictionary, latents, factor, reads, _scale)
 
@@ -128,7 +127,7 @@ def _check_width(verb: str, size: int, value: Any) -> None:
 
 
 class Places(NamedTuple):
-    """The hook that a dictionary reads, and the hook at which its edit is allowed."""
+    """The hook whose values a dictionary encodes, and the hook at which its edit is allowed."""
 
     # None: the edited hook. Another hook is an At, which a pass replaces by the value f[B, P, D].
     reads: Any
@@ -136,12 +135,21 @@ class Places(NamedTuple):
 
 
 OTHERWISE = (
-    "take a dictionary of this hook, or, if its record is wrong, dictionary._replace(source=None)"
+    "use a dictionary of this hook, or, if `dictionary.source` is wrong, use "
+    "dictionary._replace(source=None)"
 )
 
 
 def _places(dictionary: Plain, reads: str | None) -> Places:
-    """Returns the hook that a dictionary reads and the only one at which its edit is allowed."""
+    """Returns the `Places` of a dictionary: the hooks that its edit reads and that it may edit.
+
+    Args:
+      dictionary: the dictionary, whose `source` may name the hooks that it was trained on.
+      reads: the user's argument, the hook whose values the dictionary encodes, or None.
+
+    Raises:
+      UserError: if `source` names another hook than `reads`.
+    """
     source = dictionary.source
     trained = None if source is None or source.reads is None else hook_name(source.reads)
     if source is None or trained is None:
@@ -162,7 +170,18 @@ def _rows(value: Array) -> Array:
 def _columns(
     dictionary: Plain, latents: Sequence[int], numbers: Any, reads: str | None, how: Any
 ) -> Edit:
-    """Returns an edit of a few latents, which multiplies by their rows of the decoder only."""
+    """Returns an edit of a few latents, which computes only with the decoder rows of these.
+
+    Args:
+      dictionary: the dictionary.
+      latents: the indices of the latents to edit.
+      numbers: one number for all of the latents, or one for each.
+      reads: the hook whose values the dictionary encodes, or None, see `replace`.
+      how: a function (codes f32[N, n], numbers f32[n]) -> edited codes, such as `_clamp`.
+
+    Raises:
+      UserError: if a latent does not exist or is named twice, or the number of `numbers` is wrong.
+    """
     columns = np.asarray(latents, np.int64).reshape(-1)
     for column in columns.tolist():
         if not 0 <= column < dictionary.latents:
@@ -170,7 +189,9 @@ def _columns(
                 f"there is no latent {column}: the dictionary has 0 to {dictionary.latents - 1}"
             )
     if len(set(columns.tolist())) < len(columns):
-        raise UserError(f"latents {columns.tolist()} name one more than once: name each one once")
+        raise UserError(
+            f"the latents {columns.tolist()} have an index more than once: give each one once"
+        )
     given = np.asarray(numbers, np.float32)
     if given.shape not in ((), columns.shape):
         raise UserError(
@@ -198,7 +219,11 @@ Form: TypeAlias = tuple[Any, tuple[Any, ...]]
 
 
 def _taken_apart(dictionary: Plain) -> tuple[Form, Plain]:
-    """Splits a dictionary into its form, which is hashable, and its weights."""
+    """Splits a dictionary into its arrays and all its other fields, which are hashable.
+
+    Returns:
+      The other fields (the form), and the dictionary with nothing but its arrays (the weights).
+    """
 
     def fixed(value: Any) -> Any:
         return None if hasattr(value, "ndim") else value
@@ -212,7 +237,7 @@ def _taken_apart(dictionary: Plain) -> tuple[Form, Plain]:
 
 
 def _together(form: Form, weights: Plain) -> Plain:
-    """Joins the form and the weights that `_taken_apart` returned to a dictionary."""
+    """Returns the dictionary that `_taken_apart` has split into the given form and weights."""
     return jax.tree.map(
         lambda fixed, array: array if fixed is None else fixed,
         jax.tree.unflatten(*form),
@@ -222,10 +247,17 @@ def _together(form: Form, weights: Plain) -> Plain:
 
 
 def _read(dictionary: Plain, places: Places, value: Array) -> Array:
-    """Returns the rows f32[N, d] that the dictionary encodes: those of `value`, or of its At."""
+    """Returns the vectors f32[N, d] that the dictionary encodes.
+
+    They are those of `value`, the value at the edited hook, or of another hook's value, which the
+    pass has put into `places.reads`.
+    """
     read = value if places.reads is None else places.reads
     if isinstance(read, At):
-        raise UserError(f"this edit reads {read.hook}, so it works only in the pass of a model")
+        raise UserError(
+            f"this edit reads the values at {read.hook}, so it can be used only in the forward "
+            "pass of a model"
+        )
     _check_width("reads", dictionary.W_enc.shape[0], read)
     _check_width("writes", dictionary.W_dec.shape[1], value)
     return _rows(read)

@@ -47,7 +47,7 @@ def effect(
     count: int = 24,
     choose: Choose | None = None,
 ) -> Effect:
-    """Measures an edit by the next token of each prompt and by the texts that continue them.
+    """Measures an edit by each prompt's next token and by the texts that continue the prompts.
 
     Args:
       model: the transformer.

@@ -46,8 +46,8 @@ class Survey(NamedTuple):
 def survey(model: Transformer, variables: Variables, batches: Iterable[Packed]) -> Survey:
     """Computes statistics of the residual stream after every block.
 
-    Kurtosis and gamma are computed within each batch and averaged over batches. Memory must hold
-    the residual streams of all blocks for one batch.
+    The kurtosis, and gamma = ||mean|| / ||std||, are computed within each batch and averaged over
+    batches. Memory must hold the residual streams of all blocks for one batch.
 
     Args:
       model: the transformer.
@@ -94,7 +94,7 @@ def _norm(x: Array) -> Array:
 
 
 def _shape(x: np.ndarray) -> tuple[float, float]:
-    """Returns the kurtosis and gamma of rows f64[n, D]."""
+    """Returns the mean kurtosis of the columns of x f64[n, D], and gamma = ||mean|| / ||std||."""
     mean = x.mean(axis=0)
     square = np.square(x - mean[None])
     variance = square.mean(axis=0)
@@ -104,7 +104,13 @@ def _shape(x: np.ndarray) -> tuple[float, float]:
 
 
 def _sinks(tokens: np.ndarray, sink: np.ndarray, ratio: np.ndarray) -> tuple[Sink, ...]:
-    """Counts the sinks by token and position, and returns the most frequent first."""
+    """Counts the attention sinks by token and position, and returns the most frequent first.
+
+    Args:
+      tokens: the token ids, i32[R, P].
+      sink: bool[R, P], whether each token is an attention sink.
+      ratio: f[R, P], the norm of each token relative to the median norm.
+    """
     rows, columns = np.nonzero(sink)
     kinds = np.stack([tokens[rows, columns], columns], axis=1)
     if not len(kinds):

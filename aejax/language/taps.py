@@ -54,7 +54,7 @@ class MadeFor:
     otherwise: str  # the end of the error's sentence: what to do at another hook
 
     def check(self, hook: str) -> None:
-        """Raises UserError if the value at `hook` is not the value at the edit's own hook."""
+        """Raises UserError unless the value at `hook` is that at the hook the edit was made for."""
         if _same(hook) != _same(self.hook):
             raise UserError(f"the edit at {hook} was made for {self.hook}: {self.otherwise}")
 
@@ -126,12 +126,12 @@ class Taps:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The hooks whose values the pass stores: those in `reads` and those of At in edits."""
+        """The hooks whose values the pass stores: `reads`, and those that an edit names by At."""
         asked = (at.hook for edit in self.edits.values() for at in _found(edit, At))
         return tuple(dict.fromkeys((*self.reads, *asked)))
 
     def at(self, layer: int | Array, position: Array, seen: Mapping[str, Array]) -> Tap:
-        """Returns the tap of one block.
+        """Returns the function `tap(name, value)` of one block.
 
         Args:
           layer: the index of the block; it is traced if blocks are scanned.
@@ -210,7 +210,10 @@ def _order(hook: Hook) -> tuple[int, int]:
 
 
 def _same(hook: str) -> str:
-    """Returns a hook, but "resid_post.L-1" for "resid_pre.L", because both have the same value."""
+    """Returns resid_post.2 for resid_pre.3, which has the same value, and so for every layer.
+
+    Any other hook is returned unchanged, so that equal results mean equal values.
+    """
     name, _, layer = hook.rpartition(".")
     if name == "resid_pre" and layer.isdigit() and int(layer):
         return f"resid_post.{int(layer) - 1}"
@@ -228,7 +231,7 @@ def wrapped(edits: Mapping[str, Edit] | None) -> dict[str, Edit]:
 
 
 def apart(value: Array) -> Array:
-    """Returns the same value, but keeps XLA from fusing the code before a hook with that after it.
+    """Returns the same value, and keeps XLA from fusing the operations before and after a hook.
 
     The results are then bitwise the same whether or not the hook is used. On CPUs a barrier alone
     does not suffice: XLA would still turn a product before it and a sum after it into one fused
@@ -239,7 +242,7 @@ def apart(value: Array) -> Array:
 
 
 def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
-    """Returns hook -> zeros, the initial values of the hooks that a scan over blocks will read.
+    """Returns hook -> zeros for each hook that a scan over blocks will read: its initial value.
 
     Args:
       taps: the edits and reads of the pass.
@@ -250,7 +253,7 @@ def blank(taps: Taps, shapes: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def checked(hooks: Iterable[str], layers: int) -> tuple[str, ...]:
-    """Returns the hooks in their written form, after checking that each exists.
+    """Returns the hooks as strings such as "mlp_out.3", after checking that each exists.
 
     Raises:
       UserError: if a hook does not exist; the message names the first such hook.

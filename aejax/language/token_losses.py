@@ -52,15 +52,16 @@ def token_losses(
 ) -> TokenLosses:
     """Measures the next-token losses of a model, unchanged and with replaced values at a hook.
 
-    All replacements share one compiled program of the model, because their new values are computed
-    from the clean pass and patched in.
+    All replacements share one compiled program of the model. Their new values are computed from the
+    values of a pass of the unchanged model, called clean, and are inserted in a second pass.
 
     Args:
       model: the transformer.
       variables: its variables.
       batches: rows of tokens, as `packs` yields them; without padding on the left.
       hook: the hook whose values are replaced, such as "resid_post.15".
-      replacements: name -> pure function (hook -> clean value) -> new value.
+      replacements: name -> pure function that maps the clean values (hook -> value) to the new
+        value at `hook`.
       reads: further hooks whose clean values the replacements need, such as a transcoder's input.
 
     Raises:
@@ -95,7 +96,12 @@ def token_losses(
 def _clean(
     model: Transformer, hooks: tuple[str, ...], variables: Variables, tokens: Array, position: Array
 ) -> tuple[Array, dict[str, Array], Array]:
-    """Returns log-probabilities f32[B, P - 1, V], hook -> value, and losses f32[B, P - 1]."""
+    """Runs the unchanged model on a batch of rows.
+
+    Returns:
+      The log-probabilities of each next token, f32[B, P - 1, V]; the values at the hooks, by hook;
+      and the loss of each next token, f32[B, P - 1].
+    """
     passed: Any = model.apply(variables, tokens, position, taps=Taps(reads=hooks), method="hidden")
     logits = _log_probabilities(model, variables, passed.x)
     return logits, passed.seen, _nll(logits, tokens)
@@ -111,7 +117,20 @@ def _replaced(
     value: Array,
     clean: Array,
 ) -> tuple[Array, Array]:
-    """Returns the losses and KL(clean || replaced), f32[B, P - 1] each."""
+    """Runs the model with other values at a hook.
+
+    Args:
+      model: the transformer.
+      hook: the hook whose values are replaced.
+      variables: the model's variables.
+      tokens: i32[B, P].
+      position: the position of each token in its row, i32[B, P].
+      value: the values to put in, f[B, P, D].
+      clean: the log-probabilities of the unchanged model, f32[B, P - 1, V].
+
+    Returns:
+      The loss of each next token, and KL(clean || replaced), f32[B, P - 1] each.
+    """
     taps = Taps({hook: patch(value)})
     passed: Any = model.apply(variables, tokens, position, taps=taps, method="hidden")
     found = _log_probabilities(model, variables, passed.x)
@@ -128,7 +147,7 @@ def _nll(log_probabilities: Array, tokens: Array) -> Array:
 
 
 def spliced(dictionary: Plain, reads: str) -> Replacement:
-    """Returns the replacement by a dictionary's reconstruction of the values at a hook.
+    """Returns a replacement for `token_losses`: a dictionary's reconstructions of values at a hook.
 
     Args:
       dictionary: the dictionary; a transcoder's output replaces another hook than `reads`.
@@ -150,12 +169,12 @@ def unless(
     first_positions: int = 0,
     reads: str | None = None,
 ) -> Replacement:
-    """Returns a replacement that keeps the clean values of attention sinks.
+    """Returns a replacement that leaves the values of attention sinks unchanged.
 
     Args:
       replacement: the replacement of all other values.
       hook: the hook whose values are replaced.
-      limit: values of a larger norm are kept.
+      limit: values with a norm above this limit are kept.
       first_positions: the number of values that are kept at the start of each row.
       reads: the hook whose norms are compared with the limit; None: `hook`.
     """

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aejax.errors import UserError
-from aejax.interop.tensors import read_config, reason
+from aejax.files import check_regular, reason
+from aejax.interop.tensors import read_config
 from aejax.language.gguf import Fields, open_gguf
 from aejax.optional import needs
 
@@ -64,7 +65,7 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of each text, as `encode` does."""
+        """Returns the token ids of each text, as `encode` does."""
         return [row.ids for row in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
@@ -100,6 +101,7 @@ def _of_folder(folder: pathlib.Path) -> Tokenizer:
     if not path.is_file():
         raise UserError(f"{folder} has no tokenizer.json: add the model's file")
     try:
+        check_regular(path)
         inner = library.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower class
         raise UserError(f"{path} cannot be read ({reason(error)}): fetch it again") from error
@@ -186,7 +188,7 @@ def _bytes(library: Any, fields: Fields, tokens: list[str]) -> Any:
 
 
 def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
-    """Builds a SentencePiece BPE tokenizer, as Gemma's; merges are ordered by the file's scores."""
+    """Builds a SentencePiece BPE tokenizer, as in Gemma; the file's scores order the merges."""
     scores = fields.need("tokenizer.ggml.scores", list)
     numbers = {token: i for i, token in enumerate(tokens)}
     merges = []
@@ -200,7 +202,7 @@ def _pieces(library: Any, fields: Fields, tokens: list[str]) -> Any:
         library.models.BPE(
             numbers,
             [pair for _, pair in merges],
-            unk_token="<unk>",
+            unk_token="<unk>",  # noqa: S106 (the text of a token, not a secret)
             fuse_unk=True,
             byte_fallback=True,
         )

@@ -22,10 +22,9 @@ from aejax.bottlenecks.sparse.plain import Source
 from aejax.dictionaries.folding import fold
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
-from aejax.files import read_json
 from aejax.language.load import fingerprint
 from aejax.language.taps import HOOKS
-from aejax.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT
+from aejax.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, read_environment
 from aejax.runs.load import load
 from aejax.variables import ATOMS, get
 
@@ -62,8 +61,8 @@ def load_dictionary(path: str | pathlib.Path, seed: int | None = None) -> Plain:
       seed: which dictionary to read if the run trained several together (`aejax.seeds`), from 0.
 
     Raises:
-      UserError: if there is no such dictionary, its files are damaged, or `seed` is missing for a
-        run of several, or given for another one.
+      UserError: if there is no such dictionary, its files are damaged, `seed` is missing although
+        the run trained several dictionaries, or `seed` is given although there is only one.
     """
     path = pathlib.Path(path).expanduser()
     if not ((path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()):
@@ -82,8 +81,7 @@ def load_dictionary(path: str | pathlib.Path, seed: int | None = None) -> Plain:
 
 def _recorded(run: pathlib.Path) -> Source | None:
     """Returns the model and hooks whose activations a run was trained on, if it recorded them."""
-    path = run / ENVIRONMENT
-    data: Any = read_json(path).get("data") if path.is_file() else None
+    data: Any = read_environment(run).get("data") if (run / ENVIRONMENT).is_file() else None
     first = data[0] if isinstance(data, list) and data else data
     about = first.get("activations") if isinstance(first, Mapping) else None
     if not isinstance(about, Mapping) or not isinstance(about.get("x"), str):
@@ -100,11 +98,11 @@ def check_model(dictionary: Plain, path: str | pathlib.Path) -> None:
     """Checks by sha256 that a dictionary was trained on the activations of a given model.
 
     Args:
-      dictionary: the dictionary; it passes if its record has no sha256 of a model.
+      dictionary: the dictionary; nothing is checked if its `source` has no sha256 of a model.
       path: the model's GGUF file or folder.
 
     Raises:
-      UserError: if it was trained on another model.
+      UserError: if the dictionary was trained on another model.
     """
     trained = None if dictionary.source is None else dictionary.source.model
     if trained is None or re.fullmatch("[0-9a-f]{64}", trained) is None:
@@ -112,6 +110,6 @@ def check_model(dictionary: Plain, path: str | pathlib.Path) -> None:
     if trained != (found := fingerprint(path)):
         raise UserError(
             f"the dictionary was trained on another model than {path} (sha256 {trained[:12]} "
-            f"instead of {found[:12]}): take the model of its store, or, if its record is wrong, "
-            "dictionary._replace(source=None)"
+            f"instead of {found[:12]}): use the model whose activations it was "
+            "trained on, or, if `dictionary.source` is wrong, use dictionary._replace(source=None)"
         )

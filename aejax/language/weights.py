@@ -69,7 +69,7 @@ def assemble(
 
 
 def _tensor(archive: Archive, path: str) -> str:
-    """Returns the name of the tensor that holds a parameter, which is given by its path."""
+    """Returns the name of the tensor in the files that holds the parameter with the given path."""
     layer = re.match(r"blocks_(\d+)/", path)
     if layer is None:
         return archive.names[path]
@@ -85,7 +85,7 @@ class _Parts(NamedTuple):
     groups: int
 
     def joined(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """Returns the parameter's rows, taken from the tensors in turn, piece by piece."""
+        """Returns the parameter, whose rows are pieces of the tensors in turn; see `groups`."""
         pieces = [array.reshape(self.groups, -1, *array.shape[1:]) for array in arrays]
         whole = np.concatenate(pieces, axis=1)
         return whole.reshape(-1, *whole.shape[2:])
@@ -112,7 +112,11 @@ def _parts(config: Config, path: str, shape: tuple[int, ...]) -> _Parts:
 
 
 def _checked(archive: Archive, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads a tensor; raises UserError if it is missing, has another shape, or is not finite."""
+    """Reads a tensor and checks it.
+
+    Raises:
+      UserError: if the tensor is missing, has another shape, or is not finite.
+    """
     if name not in archive.there:
         raise UserError(
             f"{archive.path} has no tensor {name!r}: the file is incomplete, or its "
@@ -132,7 +136,10 @@ def _checked(archive: Archive, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def named(config: Config, names: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Keeps the (parameter name, tensor name) pairs whose parameter exists under this config."""
+    """Returns parameter name -> tensor name for those pairs in `names` whose parameter exists.
+
+    Which parameters a model has depends on its config.
+    """
     absent = []
     if config.tied:
         absent.append("unembed/")
@@ -155,7 +162,7 @@ def stacked(variables: Any) -> dict[str, Any]:
 
 
 def unstacked(variables: Any) -> dict[str, Any]:
-    """Splits stacked parameters [layers, ...] into those of each block; undoes `stacked`."""
+    """Splits parameters [layers, ...] into the parameters of each block; undoes `stacked`."""
     params = dict(variables["params"])
     blocks = params.pop("blocks")
     for i in range(len(jax.tree.leaves(blocks)[0])):

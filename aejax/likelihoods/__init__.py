@@ -15,6 +15,7 @@ from aejax.likelihoods.logistic import DiscretisedLogistic, LogisticMixture, bit
 from aejax.likelihoods.pixelcnn import PixelCNN
 from aejax.likelihoods.standardised import Standardised
 from aejax.likelihoods.student import StudentT
+from aejax.likelihoods.text import Text
 from aejax.likelihoods.wave import Wave
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Poisson",
     "Standardised",
     "StudentT",
+    "Text",
     "Wave",
     "ZeroInflated",
     "bits_per_dimension",

@@ -30,7 +30,7 @@ class Unbound(NamedTuple):
 
 
 class Autoregressive(Likelihood):
-    """Abstract: log p(x | z) = sum over elements of log p(element | the elements before it, z)."""
+    """Base class: log p(x | z) = sum over elements of log p(element | earlier elements, z)."""
 
     observation: Any
 
@@ -40,7 +40,11 @@ class Autoregressive(Likelihood):
 
     @abc.abstractmethod
     def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws a target; returns it, and each element's expectation given the earlier ones."""
+        """Draws targets, and computes each element's expectation given the elements before it.
+
+        Returns:
+          The targets and the expectations, both [B, ...].
+        """
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Computes log p of the target [B, ...] given the decoder's output, f32[B], in nats."""

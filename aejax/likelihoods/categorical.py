@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from aejax.checks import check_count
 from aejax.contracts import Likelihood
+from aejax.errors import UserError
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
@@ -44,10 +45,10 @@ class Categorical(Likelihood):
         """Computes the log-probability, f32[B], of i32[B, *event] given f32[B, *event, classes].
 
         Raises:
-          TypeError: if the target does not hold integers.
+          UserError: if the target does not hold integers.
         """
         if not jnp.issubdtype(target.dtype, jnp.integer):
-            raise TypeError(
+            raise UserError(
                 f"Categorical reads the target as class indices, but its dtype is {target.dtype}: "
                 "give integers from 0, or use DiscretisedLogistic for values in [0, 1]"
             )

@@ -127,13 +127,22 @@ class ColourLogisticMixture(Likelihood):
 def _follow(mixture: _Mixture, seen: Array) -> Array:
     """Computes the mean of each channel in each of C components, f32[B, H, W, 3, C].
 
-    A mean depends on the earlier channels of its pixel, `seen`, f32[B, H, W, 3] in [-1, 1].
+    A mean depends on the values of the pixel's earlier channels.
+
+    Args:
+      mixture: the parameters of each pixel's mixture.
+      seen: the image, f32[B, H, W, 3] in [-1, 1].
     """
     return _follow_each(mixture, jnp.broadcast_to(seen[..., None], mixture.means.shape))
 
 
 def _follow_each(mixture: _Mixture, seen: Array) -> Array:
-    """Computes the means as `_follow` does, from `seen` with values per component, [..., 3, C]."""
+    """Computes the means as `_follow` does, but from another image for each component.
+
+    Args:
+      mixture: the parameters of each pixel's mixture.
+      seen: the images, f32[B, H, W, 3, C] in [-1, 1].
+    """
     red, green = seen[..., 0, :], seen[..., 1, :]
     on_red, blue_on_red, on_green = (mixture.slopes[..., i, :] for i in range(3))
     shift = [jnp.zeros_like(red), on_red * red, blue_on_red * red + on_green * green]

@@ -82,7 +82,14 @@ class LearnedGaussian(Likelihood):
 
     @nn.compact
     def _raw_std(self, error: Array | None = None, mask: Array | None = None) -> Array:
-        """Returns the parameter log(std - floor), initialised from `start` or the first errors."""
+        """Returns the learned parameter log(std - floor), f32[].
+
+        It is initialised from `start`, or, if that is None, from the errors given here.
+
+        Args:
+          error: target - prediction, f32[B, *event], of the batch that initialises the model.
+          mask: 1 for the elements of the target that count, else 0; None: all count.
+        """
 
         def initial(key: Key) -> Array:
             if self.start is not None:
@@ -114,9 +121,10 @@ class LearnedGaussian(Likelihood):
 class HeteroscedasticGaussian(Likelihood):
     """A Gaussian with a predicted standard deviation for each element.
 
-    The last axis of the prediction has two entries, the mean and raw, with std = floor + exp(raw).
-    The floor keeps the density bounded, as in `LearnedGaussian`, and a raw outside [-10, 10] is
-    bounded softly, so that its exponential does not overflow; see `aejax.normal.bounded`.
+    The last axis of the prediction has two entries: the mean, and a number raw that determines the
+    standard deviation, floor + exp(raw). The floor keeps the density bounded, as in
+    `LearnedGaussian`. Values of raw outside [-10, 10] are softly bounded, so that the exponential
+    does not overflow; see `aejax.normal.bounded`.
 
     Attributes:
       floor: the smallest standard deviation, in the units of the target.
@@ -130,7 +138,10 @@ class HeteroscedasticGaussian(Likelihood):
         super().__post_init__()
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the prediction's shape: a mean and a raw deviation for each element."""
+        """Returns the prediction's shape, (*event, 2).
+
+        The entries of the last axis are the mean and a number that determines the deviation.
+        """
         return (*event, 2)
 
     def std(self, prediction: Array) -> Array:

@@ -53,17 +53,22 @@ def level(target: Array, levels: int) -> Array:
 
 
 def value(number: Array, levels: int) -> Array:
-    """Returns the value in [0, 1] of a level's index."""
+    """Returns the value in [0, 1] of the grid's level with the given index."""
     return number / (levels - 1)
 
 
 def scale_of(raw: Array) -> Array:
-    """Returns exp(raw) for the clipped raw, a scale in units where values range over [-1, 1]."""
+    """Returns the logistic's scale, exp(raw), in units where values range over [-1, 1].
+
+    Its logarithm raw, which the net outputs, is clipped first.
+    """
     return jnp.exp(jnp.clip(raw, -LIMIT, LIMIT))
 
 
 def level_log_prob(number: Array, mean: Array, raw: Array, levels: int) -> Array:
-    """Computes the log-probability of each element's level; all arrays have the same shape.
+    """Computes the log-probability of each element's level, its index in the grid of values.
+
+    All arrays have the same shape.
 
     Args:
       number: the index of each level, as a float.
@@ -81,7 +86,10 @@ def level_log_prob(number: Array, mean: Array, raw: Array, levels: int) -> Array
 
 
 def level_mean(mean: Array, raw: Array, levels: int) -> Array:
-    """Computes each element's expected value in [0, 1]: sum_i P(level >= i) / (levels - 1)."""
+    """Computes each element's expected value in [0, 1]: sum_i P(level >= i) / (levels - 1).
+
+    The arguments are those of `level_log_prob`.
+    """
     steps = np.arange(1, levels, dtype=np.float32)
     edges = ((2.0 * steps - 1.0) / (levels - 1) - 1.0).reshape((1,) * mean.ndim + (-1,))
     above = nn.sigmoid((mean[..., None] - edges) / scale_of(raw)[..., None])
@@ -89,7 +97,10 @@ def level_mean(mean: Array, raw: Array, levels: int) -> Array:
 
 
 def level_sample(key: Key, mean: Array, raw: Array, levels: int) -> Array:
-    """Draws a value on the grid in [0, 1] for each element."""
+    """Draws a value of the grid in [0, 1] for each element.
+
+    The arguments are those of `level_log_prob`.
+    """
     drawn = mean + scale_of(raw) * jax.random.logistic(key, mean.shape)
     return value(level(0.5 * (drawn + 1.0), levels), levels)
 

@@ -75,7 +75,7 @@ class PixelCNN(Autoregressive):
         return self.observation.support
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the shape of the map, which has the image's height and width.
+        """Returns the shape of one example's prediction: a map of the image's height and width.
 
         Raises:
           UserError: if the event is not an image with `colours` channels.
@@ -102,9 +102,10 @@ class PixelCNN(Autoregressive):
         return output.reshape((*output.shape[:3], *self._pixel()))
 
     def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws an image; returns it, and the expectation of each pixel given the earlier ones.
+        """Draws images, and computes each pixel's expectation given the pixels before it.
 
-        Both are [B, H, W, colours].
+        Returns:
+          The images and the expectations, both [B, H, W, colours].
         """
         own, prediction = self.unbound(), jax.lax.stop_gradient(prediction)
         size, height, width = prediction.shape[:3]
@@ -137,7 +138,7 @@ class PixelCNN(Autoregressive):
         return jax.lax.fori_loop(0, height * width, add, images)
 
     def _pixel(self) -> Shape:
-        """Returns the shape of the observation's parameters for one pixel."""
+        """Returns the shape of the parameters of `observation` for one pixel."""
         return self.observation.shape((1, 1, self.colours))[2:]
 
     def _scaled(self, image: Array) -> Array:

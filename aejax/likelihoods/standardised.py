@@ -14,7 +14,7 @@ from aejax.types import Array, Key
 
 
 class Standardised(Likelihood):
-    """Applies another likelihood to (target - mean) / std, and converts densities to target units.
+    """Applies a given likelihood to (target - mean) / std, and converts densities to target units.
 
     The density of the target is that of the standardised target divided by std, so log p(x) is
     exact for the target in its own units; means and samples are in these units too. The inner
@@ -31,7 +31,7 @@ class Standardised(Likelihood):
     std_of: Any
 
     def __post_init__(self) -> None:
-        """Raises UserError if the inner likelihood is defined for some numbers only."""
+        """Raises UserError if the inner likelihood is not defined for all real numbers."""
         if self.likelihood.support is not None:
             name = type(self.likelihood).__name__
             raise UserError(
@@ -46,7 +46,7 @@ class Standardised(Likelihood):
         return self.likelihood.shape(event)
 
     def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
-        """Computes log p(target | prediction), f32[B], in nats of the target's units."""
+        """Computes log p(target | prediction), f32[B], in nats, for the target in its own units."""
         mean, std = self._statistics(target)
         # Missing elements are 0 before they are standardised; the mask leaves them out.
         inner = self.likelihood.log_prob(prediction, (target - mean) / std, mask)
@@ -65,6 +65,6 @@ class Standardised(Likelihood):
         return values * std + mean
 
     def _statistics(self, values: Array) -> tuple[Array, Array]:
-        """Returns mean and standard deviation in the shape of values [B, *event]."""
+        """Returns the fields mean_of and std_of as arrays in the shape of values [B, *event]."""
         mean, std = jnp.asarray(self.mean_of), jnp.asarray(self.std_of)
         return spread(mean, values), spread(std, values)

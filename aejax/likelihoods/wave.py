@@ -69,7 +69,7 @@ class WaveNet(nn.Module):
 
 
 def _gate(values: Array) -> Array:
-    """Computes tanh(a) sigmoid(b), where a and b are halves of the channels."""
+    """Computes tanh(a) sigmoid(b), where a and b are the two halves of the channels."""
     signal, gate = jnp.split(values, 2, axis=-1)
     return jnp.tanh(signal) * jax.nn.sigmoid(gate)
 
@@ -83,7 +83,7 @@ class Wave(Autoregressive):
     Attributes:
       observation: the likelihood of a sample given those before it: `LogisticMixture`,
         `DiscretisedLogistic`, or another likelihood of elements in [0, 1].
-      hop: the number of samples in a frame of the decoder's map.
+      hop: the number of samples in a frame; the decoder's output is a map with a vector per frame.
       conditioning: the number of channels of the map; 0: the map has one channel, which is ignored,
         so that the likelihood is a model without latents.
       channels: the number of channels of a layer; 0: a linear predictor.
@@ -110,7 +110,7 @@ class Wave(Autoregressive):
         self.net = WaveNet(math.prod(self._sample()), self.channels, self.layers)
 
     def shape(self, event: Sequence[int]) -> Shape:
-        """Returns the shape of the map, one vector for each frame.
+        """Returns the shape of one example's prediction: a map with one vector for each frame.
 
         Raises:
           UserError: if the event is not (T, 1), where T is a multiple of the hop.
@@ -132,9 +132,10 @@ class Wave(Autoregressive):
         return output.reshape((size, length, *self._sample()))
 
     def drawn(self, key: Key, prediction: Array) -> tuple[Array, Array]:
-        """Draws a sound; returns it, and each sample's expectation given the earlier ones.
+        """Draws sounds, and computes each sample's expectation given the samples before it.
 
-        Both are f32[B, T, 1].
+        Returns:
+          The sounds and the expectations, both f32[B, T, 1].
         """
         own, prediction = self.unbound(), jax.lax.stop_gradient(prediction)
         size, frames = prediction.shape[:2]
@@ -157,7 +158,7 @@ class Wave(Autoregressive):
         return drawn, expected
 
     def _sample(self) -> Shape:
-        """Returns the shape of the observation's parameters for one sample, which has one value."""
+        """Returns the shape of the parameters of `observation` for one sample."""
         return self.observation.shape((1, 1))[1:]
 
 

@@ -52,10 +52,12 @@ from aejax.losses.sparsity import (
     window,
 )
 from aejax.losses.spectral import spectral
+from aejax.losses.texts import bag_of_words, mean_distance, word_dropout
 
 __all__ = [
     "Mark",
     "auxk",
+    "bag_of_words",
     "capacity",
     "code_size",
     "codes_deceive",
@@ -87,6 +89,7 @@ __all__ = [
     "layered_l1",
     "lp",
     "mark",
+    "mean_distance",
     "mmd",
     "mutual_information",
     "normalised_error",
@@ -113,4 +116,5 @@ __all__ = [
     "unexplained",
     "weighted_l1",
     "window",
+    "word_dropout",
 ]

@@ -12,6 +12,7 @@ its own learning rate by optax.multi_transform.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -74,8 +75,8 @@ def picture_critic(part: str = "critic") -> Term:
         critic = _part(model, part)
         fakes = jax.lax.stop_gradient(_decoded(model, forward))
         real = _logit(critic(forward.batch.target)[0])
-        costs = [_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes]
-        return 0.5 * (costs[0] + costs[1])
+        errors = [_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes]
+        return 0.5 * functools.reduce(jnp.add, errors)
 
     return picture_critic
 
@@ -92,8 +93,8 @@ def pictures_deceive(part: str = "critic") -> Term:
     def pictures_deceive(model: Any, forward: Forward) -> Array:
         critic = frozen(_part(model, part))
         fakes = _decoded(model, forward)
-        costs = [jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes]
-        return 0.5 * (costs[0] + costs[1])
+        losses = [jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes]
+        return 0.5 * functools.reduce(jnp.add, losses)
 
     return pictures_deceive
 
@@ -124,8 +125,7 @@ def _decoded(model: Any, forward: Forward) -> tuple[Array, Array]:
     codes = jax.lax.stop_gradient(forward.code.z)
     drawn = jax.lax.stop_gradient(model.sample_latent(_key(forward), size, context))
     lifted = model.lift(drawn, context)
-    of_codes, of_draws = (model.mean(model.decode(z, context)) for z in (codes, lifted))
-    return of_codes, of_draws
+    return tuple(model.mean(model.decode(z, context)) for z in (codes, lifted))
 
 
 def _cross_entropy(real: Array, fake: Array) -> Array:

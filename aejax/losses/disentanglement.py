@@ -74,8 +74,8 @@ def stratified_weights(batch: int, examples: int) -> Array:
 
     W[i, i] is exactly 1 / N, because x_i is one of the N examples. The other B - 1 examples of the
     batch represent the remaining N - 1 examples, so each has the weight (N - 1) / (N (B - 1)).
-    Chen et al. 2018, appendix C.2, give one of them another weight. The expectation is the same,
-    but only with equal weights is every weight 1 / N if the batch is the whole data set.
+    Chen et al. 2018, appendix C.2, give one of these B - 1 another weight. The expectation is the
+    same, but only with equal weights is every weight 1 / N if the batch is the whole data set.
 
     Raises:
       UserError: if the batch has one example, or more than N.

@@ -93,7 +93,7 @@ def discrepancy(one: Array, other: Array, kernel: Kernel) -> Array:
 
 
 def _gram(one: Array, other: Array, kernel: Kernel) -> Array:
-    """Computes the kernel of all pairs of rows, f32[B, B]."""
+    """Computes the kernel of all pairs of a row of `one` and a row of `other`, f32[B, B]."""
     shape = (one.shape[0], *other.shape)
     apart = jnp.broadcast_to(one[:, None], shape) - jnp.broadcast_to(other[None], shape)
     return kernel(jnp.sum(jnp.square(apart), axis=-1), one.shape[1])

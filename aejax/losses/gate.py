@@ -53,7 +53,11 @@ def gate_error(detach: bool = True) -> Term:
 
 
 def _gate(forward: Forward) -> Array:
-    """Returns relu(gate), f32[B, m]; raises UserError if the code has no gate."""
+    """Returns relu of the gate's pre-activations, f32[B, m].
+
+    Raises:
+      UserError: if the code has no gate.
+    """
     if forward.code.pre is None:
         raise UserError("this term trains a gate, but the code has none: use the bottleneck Gated")
     return jax.nn.relu(forward.code.pre)

@@ -36,5 +36,5 @@ def ratio(sampled: bool = True, stick: bool = False) -> Callable[[Term], Term]:
 
 
 def mark(term: Term) -> Mark:
-    """Returns the `Mark` of a term; a term without one is a penalty."""
+    """Returns the `Mark` of a term; if it was not marked, the Mark of a penalty."""
     return getattr(term, "mark", Mark())

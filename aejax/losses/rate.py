@@ -139,7 +139,7 @@ def _check_random(code: Any) -> None:
 
 
 def _check_codes(prior: Any, code: Any) -> None:
-    """Raises UserError if the prior is one of indices and the latent is real, or vice versa."""
+    """Raises UserError if the prior models indices but the latent is real, or vice versa."""
     leaf = jax.tree.leaves(code.latent)[0]
     whole = bool(jnp.issubdtype(leaf.dtype, jnp.integer))
     if whole != prior.of_codes:
@@ -168,7 +168,11 @@ def _check_prior(model: nn.Module) -> None:
 
 
 def _membership(groups: Sequence[int], latents: int) -> np.ndarray:
-    """Returns f32[L, G], whose entry (l, g) is 1 if latent l belongs to group g, and else 0."""
+    """Returns f32[L, G], whose entry (l, g) is 1 if latent l belongs to group g, and else 0.
+
+    Raises:
+      UserError: if a group's size is below 1, or the sizes do not add up to L.
+    """
     if sum(groups) != latents or min(groups, default=0) < 1:
         raise UserError(
             f"the groups {tuple(groups)} of free_bits have {sum(groups)} latents, but the code has "

@@ -27,7 +27,7 @@ def residual_variance(target: Array) -> Array:
     """Computes the variance of a residual f32[B, D] over the batch, summed over D, f32[B].
 
     The value is repeated for all examples. The library dictionary_learning (Marks et al.) divides
-    AuxK by it.
+    the term AuxK by this variance.
     """
     centred = target - jnp.mean(target, axis=0, keepdims=True)
     return jnp.full((target.shape[0],), jnp.mean(jnp.sum(jnp.square(centred), axis=-1)))
@@ -36,7 +36,7 @@ def residual_variance(target: Array) -> Array:
 def residual_norm(target: Array) -> Array:
     """Computes the squared norm of each example's residual, f32[B], for residuals f32[B, D].
 
-    Gao et al. 2024 divide AuxK by it.
+    Gao et al. 2024 divide the term AuxK by this squared norm.
     """
     return jnp.sum(jnp.square(target), axis=-1)
 

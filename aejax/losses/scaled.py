@@ -22,8 +22,9 @@ def residual(model: Any, forward: Forward) -> Array:
 def masked(model: Any, values: Array, batch: Batch) -> Array:
     """Applies the batch's mask to values f32[B, D] in the decoder's scaled units.
 
-    The mask has an entry for each element of the raw target, but a whitened value is a mixture of
-    these elements. The values are therefore converted to raw units, masked and converted back.
+    The mask has an entry for each element of the target in its own units, but a whitened value is a
+    mixture of these elements. The values are therefore converted to these units, masked and
+    converted back.
     """
     if batch.mask is None:
         return values
@@ -66,7 +67,7 @@ def unexplained(model: Any, forward: Forward) -> Array:
 
 
 def _measure(model: Any, difference: Array, batch: Batch) -> Array:
-    """Masks a difference of raw values and converts it to the decoder's scaled units, f32[B, D]."""
+    """Masks a difference in the target's units and converts it to scaled units, f32[B, D]."""
     if batch.mask is not None:
         # The difference is multiplied by the square root of the mask, because the mask is a weight
         # of the squared error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,9 +85,11 @@ def _blurred(images: Array, size: int) -> Array:
     line = (line / line.sum()).astype(np.float32)
     for axis in (1, 2):
         count = images.shape[axis] - size + 1
-        shifted = [jax.lax.slice_in_dim(images, i, i + count, axis=axis) for i in range(size)]
-        weighted = [float(w) * part for w, part in zip(line, shifted, strict=True)]
-        images = sum(weighted[1:], weighted[0])
+        shifted = [
+            float(w) * jax.lax.slice_in_dim(images, i, i + count, axis=axis)
+            for i, w in enumerate(line)
+        ]
+        images = functools.reduce(jnp.add, shifted)
     return images
 
 

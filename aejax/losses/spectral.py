@@ -1,4 +1,4 @@
-"""The multi-resolution STFT distance as a term."""
+"""The multi-resolution STFT distance of sounds as a loss term."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from aejax.types import Array, Forward, Term
 
 
 def spectral(sizes: Sequence[int] = SIZES, wave: Callable[[Array], Array] = lambda x: x) -> Term:
-    """Returns the STFT distance between target and mean of the prediction, f32[B].
+    """Returns a term: the STFT distance between the target and the prediction's mean, f32[B].
 
-    See `aejax.sound.stft_distance` (Yamamoto et al. 2020). It is a penalty without a unit.
+    See `aejax.sound.stft_distance` (Yamamoto et al. 2020). The distance has no unit.
 
     Args:
       sizes: the numbers of samples in a frame, one for each resolution.

@@ -1,6 +1,7 @@
 """Encoders and decoders: Linen modules that map (values, context) to values."""
 
 from aejax.nets.call import training
+from aejax.nets.causal import CausalGRU, CausalTransformer
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
@@ -17,6 +18,7 @@ from aejax.nets.shares import Shares
 from aejax.nets.spatial import SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
+from aejax.nets.tokens import TokenGRU, TokenTransformer
 from aejax.nets.unet import UDecoder
 from aejax.nets.views import Views
 from aejax.nets.wave import WaveDecoder, WaveEncoder
@@ -25,6 +27,8 @@ __all__ = [
     "GRU",
     "MLP",
     "Branches",
+    "CausalGRU",
+    "CausalTransformer",
     "Conv",
     "Convolution",
     "Deconv",
@@ -48,6 +52,8 @@ __all__ = [
     "SpatialEncoder",
     "Standardised",
     "Strided",
+    "TokenGRU",
+    "TokenTransformer",
     "Transposed",
     "TransposedConvolution",
     "UDecoder",

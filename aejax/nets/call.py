@@ -19,13 +19,18 @@ import contextlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.errors import ModifyScopeVariableError, ScopeParamNotFoundError, ScopeParamShapeError
+from flax.errors import (
+    ModifyScopeVariableError,
+    ScopeCollectionNotFound,
+    ScopeParamNotFoundError,
+    ScopeParamShapeError,
+)
 
 from aejax.errors import UserError
 
@@ -44,9 +49,9 @@ MissingParameter = ScopeParamNotFoundError
 
 
 def training(module: nn.Module) -> bool:
-    """Returns whether a net is called in training, not in evaluation.
+    """Returns whether a module is being called in a training step, not in an evaluation.
 
-    This is so if its collection "memory" is mutable and a random key is available. A net of your
+    A training step makes the collection "memory" mutable and provides a random key. A net of your
     own may call this function in its `__call__`.
     """
     if module.is_initializing() or not module.is_mutable_collection("memory"):
@@ -75,10 +80,31 @@ def call(net: Any, values: Any, context: Any = None) -> Any:
             arguments = (values, context)
     if not isinstance(net, nn.Module):
         return net(*arguments, **named)
+    _check_arguments(net, parameters, arguments, named)
     told = {name: FLAGS[name] == training(net) for name in parameters if name in FLAGS}
     told = {name: value for name, value in told.items() if getattr(first, name, None) is None}
     with nn.intercept_methods(_tell):
         return net(*arguments, **named, **told)
+
+
+def _check_arguments(
+    net: nn.Module,
+    parameters: dict[str, inspect.Parameter],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+) -> None:
+    """Raises UserError if a net cannot be called with the values and the context alone."""
+    if not parameters:
+        return
+    needed = [one for one in parameters.values() if one.name not in FLAGS]
+    try:
+        inspect.Signature(needed).bind(*arguments, **named)
+    except TypeError as error:
+        raise UserError(
+            f"{type(net).__name__} is called with the values and, if it takes one, the context, "
+            f"but its __call__ has the arguments ({', '.join(parameters)}): {error}; define "
+            "__call__(self, values) or __call__(self, values, context)"
+        ) from error
 
 
 def _tell(
@@ -87,7 +113,11 @@ def _tell(
     named: dict[str, Any],
     context: Any,
 ) -> Any:
-    """Intercepts the call of a layer, and sets its arguments named in FLAGS that were not given."""
+    """Calls a layer in place of Flax, and sets those arguments in FLAGS that it was not given.
+
+    FLAGS are the arguments for the training mode. The arguments of this function are those of an
+    interceptor of `nn.intercept_methods`.
+    """
     module = context.module
     if context.method_name != "__call__":
         return method(*arguments, **named)
@@ -140,6 +170,11 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
             "where they must stay as they are: leave out arguments such as "
             "use_running_average=False, which the model sets"
         ) from error
+    except ScopeCollectionNotFound as error:
+        raise UserError(
+            f"the variables hold no parameters for the {role} {type(part).__name__}: give those of "
+            "learner.variables(state) or load(folder), a mapping with the key 'params'"
+        ) from error
     except ScopeParamShapeError as error:
         name = f"the {role} {type(part).__name__}"
         shapes = re.findall(r"\([\d, ]*\)", str(error))
@@ -158,7 +193,7 @@ def fitting(role: str, part: Any, values: Any, context: Any) -> Iterator[None]:
 
 
 def _advice(wanted: str, held: str, context: Any) -> str:
-    """Returns what to do about parameters of the shape `held` in place of `wanted`."""
+    """Returns the advice of the error for parameters of the shape `held` instead of `wanted`."""
     rows = [_sizes(wanted), _sizes(held)]
     if context is None and all(rows) and rows[0][1:] == rows[1][1:] and rows[1] > rows[0]:
         return (
@@ -181,8 +216,13 @@ def _shapes(values: Any) -> str:
 def check_net(net: Any, role: str) -> str | None:
     """Returns a sentence that says why a net cannot be used in a model, or None if it can.
 
-    A net cannot be used if it contains an nnx.Module.
+    A net cannot be used if it is a class, or if it contains an nnx.Module.
     """
+    if isinstance(net, type):
+        return (
+            f"the {role} of this model is the class {net.__name__}: give an object of it, as "
+            f"{net.__name__}(...)"
+        )
     nnx = sys.modules.get("flax.nnx")
     for part in _within(net):
         if nnx is not None and isinstance(part, nnx.Module):
@@ -196,7 +236,9 @@ def check_net(net: Any, role: str) -> str | None:
 
 
 def _within(net: Any) -> list[Any]:
-    """Returns a list of a net and, recursively, of the values in its fields, lists and tuples."""
+    """Returns a list of a net and, recursively, of the values in its fields and containers."""
+    if isinstance(net, Mapping):
+        net = tuple(net.values())
     if isinstance(net, list | tuple):
         return [part for item in net for part in _within(item)]
     if not isinstance(net, nn.Module):
@@ -228,7 +270,7 @@ def _takes_context(parameters: dict[str, inspect.Parameter], context: Any) -> bo
 
 
 def _parameters(net: Any) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a net's call by name, without `self`."""
+    """Returns the parameters in the signature of a net's `__call__` by name, without `self`."""
     function = net.__call__ if isinstance(net, nn.Module) else net
     if inspect.isclass(net):
         function = net.__call__

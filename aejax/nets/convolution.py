@@ -16,7 +16,11 @@ from aejax.types import Array
 
 
 def _convolve(images: Array, kernel: Array, *args: Any, **options: Any) -> Array:
-    """Computes `convolve`, and says what is wrong if it is not given pictures."""
+    """Computes `convolve`, with the same arguments.
+
+    Raises:
+      UserError: if the images do not have as many axes as the kernel.
+    """
     if images.ndim != kernel.ndim:
         raise UserError(
             "a convolution needs pictures [B, height, width, channels], but x has shape "

@@ -30,7 +30,7 @@ class Branches(nn.Module):
 
 
 class Joined(nn.Module):
-    """Applies one net to several arrays, each of which first passes through its own net.
+    """Applies one net to several arrays, each of which first passes through a net of its own.
 
     Attributes:
       parts: one net for each array in the pytree (values, context), in that order; None: the array

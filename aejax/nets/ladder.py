@@ -63,8 +63,8 @@ def ladder(
     if min(levels, default=0) < 1 or height % shrink or width % shrink:
         raise UserError(
             f"levels {tuple(levels)} do not suit images of {height}x{width}: give each size 1 or "
-            f"more levels, and give so many sizes that {shrink}, 2 to the power of their number, "
-            "divides height and width"
+            f"more levels, and only so many sizes n that 2^n (here {shrink}) divides both the "
+            "height and the width of the images"
         )
     # The height and width of each level, from the top down.
     sizes = tuple(
@@ -82,7 +82,7 @@ def ladder(
 
 
 class LadderEncoder(nn.Module):
-    """Computes the features of each level bottom-up by residual blocks.
+    """Computes features for each level by residual blocks, from the largest image down.
 
     Attributes:
       sizes: (height, width) of each level, from the top down.
@@ -184,7 +184,10 @@ class LadderTrunk(nn.Module):
         return _flat(self.priors[level](nn.elu(state)))
 
     def advance(self, level: int, state: Array, z: Array) -> Array:
-        """Returns the state below a level with latent z f32[B, L], at the next level's size."""
+        """Returns the trunk's next state, updated with the latent z f32[B, L] of a level.
+
+        The result has the height and width of the next level.
+        """
         image = z.reshape((z.shape[0], *self.sizes[level], self.latents))
         hidden = state + self.reads[level](image)
         for block in self.down[level]:

@@ -104,7 +104,7 @@ class Dictionary(nn.Module):
 
     @nn.compact
     def weights(self, latents: int, inputs: int | None = None) -> Weights:
-        """Returns the parameters.
+        """Returns the dictionary's parameters: atoms, bias and the kernel of the skip connection.
 
         Args:
           latents: the number of latents m.

@@ -12,7 +12,7 @@ from aejax.types import Array
 
 
 class Normalised(NamedTuple):
-    """Normalised examples, and the scale and shift that undo it: x * scale + shift."""
+    """Normalised examples, with the scale and shift that undo this: x * scale + shift."""
 
     x: Array  # f32[B, d]
     shift: Array  # f32[B, 1]
@@ -59,11 +59,14 @@ class Normalise(nn.Module):
         return normalised(flat, self.how).x.reshape(values.shape)
 
     def measure(self, differences: Array, context: Any = None) -> Array:
-        """Divides differences f32[B, D] of raw values by the scale; the shift cancels in them."""
+        """Normalises differences f32[B, D] between values: divides them by the input's scale.
+
+        The shift cancels in a difference.
+        """
         return differences / self._of(context).scale
 
     def restore(self, scaled: Array, context: Any = None) -> Array:
-        """Converts normalised values f32[B, D] to raw units."""
+        """Converts normalised values f32[B, D] back to the units before normalisation."""
         found = self._of(context)
         return scaled * found.scale + found.shift
 

@@ -16,9 +16,9 @@ from aejax.types import Array
 
 
 class TransformerBlock(nn.Module):
-    """Adds to its input self-attention, then a dense net, each of the layer-normalised values.
+    """The pre-norm transformer block: self-attention, then a dense net (Xiong et al. 2020).
 
-    This is the pre-norm transformer block (Xiong et al. 2020).
+    Each of the two reads the layer-normalised values, and its output is added to the values.
 
     Attributes:
       heads: the number of heads, which divides the width.
@@ -119,7 +119,7 @@ class PatchDecoder(nn.Module):
 
 
 def _places(module: nn.Module, places: int, width: int) -> Array:
-    """Returns the learned position embeddings, f32[1, places, width]."""
+    """Returns the learned embeddings of the positions of patches, f32[1, places, width]."""
     return module.param("places", nn.initializers.normal(0.02), (1, places, width))
 
 

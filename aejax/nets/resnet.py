@@ -44,7 +44,7 @@ class NormedResidual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Encodes images by stages of residual blocks; all but the first halve height and width.
+    """Encodes images by stages of residual blocks; all stages but the first halve the image.
 
     Attributes:
       widths: the number of channels of each stage.

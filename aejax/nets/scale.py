@@ -12,7 +12,7 @@ from aejax.types import Array
 
 
 class Statistics(NamedTuple):
-    """The statistics of the data that `Scale` stores."""
+    """The mean of the data and the factor that scales it, as `Scale` stores them."""
 
     mean: Array  # f32[D]
     factor: Array  # f32[], f32[D], or f32[D, D] for whitening
@@ -36,17 +36,17 @@ class Scale(nn.Module):
         return multiply(flat - statistics.mean[None], statistics.factor).reshape(values.shape)
 
     def measure(self, differences: Array, context: Any = None) -> Array:
-        """Scales differences f32[B, D] of raw values; the mean cancels in them."""
+        """Scales differences f32[B, D] between unscaled values, in which the mean cancels."""
         return multiply(differences, self.statistics(differences.shape[-1]).factor)
 
     def restore(self, scaled: Array, context: Any = None) -> Array:
-        """Converts scaled values f32[B, D] to raw units."""
+        """Converts scaled values f32[B, D] back to the data's units."""
         statistics = self.statistics(scaled.shape[-1])
         return multiply(scaled, statistics.inverse) + statistics.mean[None]
 
     @nn.compact
     def statistics(self, size: int) -> Statistics:
-        """Returns the statistics of data with `size` values per example."""
+        """Returns the stored mean and factor of data with `size` values per example."""
         check_size(self, "mean", 0, size, collection="memory")
 
         def one(name: str, value: Array) -> Array:

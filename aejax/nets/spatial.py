@@ -16,7 +16,7 @@ from aejax.types import Array
 
 
 class SpatialEncoder(nn.Module):
-    """Encodes pictures by convolutions that halve height and width, and one that keeps them.
+    """Encodes pictures by convolutions that halve height and width, and a last one that does not.
 
     Attributes:
       widths: the number of channels of each convolution.
@@ -50,7 +50,7 @@ class SpatialDecoder(nn.Module):
         """Maps f32[B, H / 2^n, W / 2^n, C] to f32[B, *shape].
 
         Raises:
-          UserError: if the map has another size.
+          UserError: if the pictures decoded from a map of this size do not have the given shape.
         """
         factor = 2 ** len(self.widths)
         if values.ndim != 4:

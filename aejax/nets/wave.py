@@ -1,4 +1,4 @@
-"""One-dimensional convolutional nets: from sounds to vectors at a lower rate, and from these."""
+"""One-dimensional convolutional nets: from sounds to a vector per frame, and from these vectors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WaveEncoder(nn.Module):
 
 
 class WaveDecoder(nn.Module):
-    """Maps a vector for each frame to one with `channels` entries, which `likelihoods.Wave` reads.
+    """Decodes a vector of each frame to a map of `channels` channels for `likelihoods.Wave`.
 
     Attributes:
       channels: the number of channels of the output.

@@ -18,74 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from aejax.attention import Block, Cache, causal, waves
 from aejax.checks import check_count, check_rows
 from aejax.contracts import Prior
 from aejax.errors import UserError
 from aejax.events import join_context
 from aejax.types import Array, Key
-
-WAVES = 8  # the number of frequencies that encode a position along one axis
-Cache = tuple[Array, Array]  # keys and values of all positions, f32[B, N, heads, D] each
-
-
-class Block(nn.Module):
-    """Adds causal self-attention and then a dense net, each after a norm (Xiong et al. 2020).
-
-    Attributes:
-      width: the number of features of a position, a multiple of `heads`.
-      heads: the number of attention heads.
-    """
-
-    width: int
-    heads: int
-
-    def setup(self) -> None:
-        """Declares the layers."""
-        self.norms = [nn.LayerNorm(), nn.LayerNorm()]
-        self.query, self.key, self.value, self.output = (nn.Dense(self.width) for _ in range(4))
-        self.up, self.down = nn.Dense(4 * self.width), nn.Dense(self.width)
-
-    def __call__(self, values: Array) -> Array:
-        """Maps f32[B, N, width] to the same shape; position i depends on positions 0 to i."""
-        count = values.shape[1]
-        query, key, value = self._heads(values)
-        return self._rest(values, _attend(query, key, value, jnp.tril(jnp.ones((count, count)))))
-
-    def step(self, values: Array, cache: Cache, position: Array) -> tuple[Array, Cache]:
-        """Computes the block's output at one position, given the cache of those before it.
-
-        Args:
-          values: the input at this position, f32[B, 1, width].
-          cache: the keys and values of the earlier positions.
-          position: the index of this position, i32[].
-
-        Returns:
-          The output, f32[B, 1, width], and the cache with this position's key and value.
-        """
-        query, key, value = self._heads(values)
-        keys, whole = (
-            jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1)
-            for old, new in zip(cache, (key, value), strict=True)
-        )
-        seen = (jnp.arange(keys.shape[1]) <= position)[None].astype(jnp.float32)
-        return self._rest(values, _attend(query, keys, whole, seen)), (keys, whole)
-
-    def _heads(self, values: Array) -> tuple[Array, Array, Array]:
-        normed = self.norms[0](values)
-        shape = (*values.shape[:2], self.heads, self.width // self.heads)
-        query, key, value = (f(normed) for f in (self.query, self.key, self.value))
-        return query.reshape(shape), key.reshape(shape), value.reshape(shape)
-
-    def _rest(self, values: Array, attended: Array) -> Array:
-        values = values + self.output(attended.reshape(values.shape))
-        return values + self.down(nn.gelu(self.up(self.norms[1](values))))
-
-
-def _attend(query: Array, key: Array, value: Array, seen: Array) -> Array:
-    """Computes attention f32[B, M, heads, D]; query i reads the places j where seen[i, j] is 1."""
-    weights = jnp.einsum("bmhd,bnhd->bhmn", query, key) * np.float32(query.shape[-1] ** -0.5)
-    weights = jnp.where(seen[None, None] > 0, weights, -jnp.inf)
-    return jnp.einsum("bhmn,bnhd->bmhd", jax.nn.softmax(weights), value)
 
 
 class CodeTransformer(nn.Module):
@@ -117,7 +55,7 @@ class CodeTransformer(nn.Module):
         before = jnp.concatenate([start, flat[:, :-1]], axis=1)
         hidden = self._embedded(before, self.where(indices.shape[1:]), context)
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, causal(hidden.shape[1]))
         return self.output(self.norm(hidden))
 
     def step(
@@ -137,16 +75,14 @@ class CodeTransformer(nn.Module):
         """
         hidden, kept = self._embedded(code[:, None], place[None], context), []
         for block, cache in zip(self.blocks, caches, strict=True):
-            hidden, new = block.step(hidden, cache, position)
+            hidden, new = block.step(hidden, cache, position, cache[0].shape[1])
             kept.append(new)
         return self.output(self.norm(hidden))[:, 0], kept
 
     def where(self, positions: Sequence[int]) -> Array:
         """Returns the features of each position of a grid, f32[N, axes * 2 WAVES]."""
         grid = np.stack(np.meshgrid(*map(np.arange, positions), indexing="ij"), axis=-1)
-        rates = np.pi * np.exp2(-np.arange(WAVES))
-        angles = (grid.reshape((-1, len(positions), 1)) * rates).reshape((math.prod(positions), -1))
-        return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), jnp.float32)
+        return waves(grid.reshape((-1, len(positions))))
 
     def _embedded(self, before: Array, places: Array, context: Any) -> Array:
         size = before.shape[0]

@@ -40,9 +40,9 @@ class Coupling(nn.Module):
     def __call__(self, values: Array, context: Any) -> tuple[Array, Array]:
         """Computes the shift and the log-scale of values f32[B, L], both f32[B, L].
 
-        Both are 0 for one half of the latents, which the coupling does not change, and depend only
-        on that half. They can therefore be computed from the coupling's output too, so that the
-        coupling can be inverted.
+        Both are 0 for the half of the latents that the coupling does not change, and both depend
+        only on this half. They can therefore be computed from the coupling's output as well, which
+        makes the coupling invertible.
         """
         count = values.shape[-1]
         changed = jnp.asarray(np.arange(count) % 2 == int(self.odd), values.dtype)[None]

@@ -23,8 +23,8 @@ class Levels(Prior):
     and Welling 2018), and the bottleneck must be `bottlenecks.Levels`, which draws the top first.
 
     Attributes:
-      nets: one net for each level but the top. A net is called with (the level directly above,
-        (the tuple of the levels above that one, context)) and returns f32[B, 2 L], the means
+      nets: one net for each level but the top. A net is called with (z of the level directly above,
+        (the tuple of the z of all higher levels, context)) and returns f32[B, 2 L], the means
         followed by the log standard deviations.
       top: the prior of the first level.
     """
@@ -34,7 +34,7 @@ class Levels(Prior):
     of_levels = True
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
-        """Computes log p(z), f32[B], in nats, for z, a tuple of levels f32[B, L_l].
+        """Computes log p(z), f32[B], in nats, for z, a tuple of the levels' latents f32[B, L_l].
 
         Raises:
           UserError: if z does not have one level more than there are nets.
@@ -106,11 +106,11 @@ class Ladder(Prior):
     of_levels = True
 
     def start(self, n: int, context: Any = None) -> Array:
-        """Returns the trunk's state above the top level for n examples."""
+        """Returns the first state of the trunk for n examples; p(z_1) is computed from it."""
         return self.trunk.start(n, context)
 
     def advance(self, level: int, state: Array, z: Array, context: Any = None) -> Array:
-        """Returns the trunk's state below a level, given the state above it and its latent z."""
+        """Returns the trunk's next state, updated with the latent z that was drawn at a level."""
         return self.trunk.advance(level, state, z)
 
     def log_prob(self, z: Sequence[Array], context: Any = None, posterior: Any = None) -> Array:
@@ -152,10 +152,12 @@ class Ladder(Prior):
 
 
 def of_top(posterior: Any) -> Callable[[Batch], Any] | None:
-    """Returns a function from a Batch to the top level's code, which a VampPrior as the top needs.
+    """Returns a function from a Batch to the posterior's code of the top level.
+
+    A VampPrior needs it if it is the prior of the top level.
 
     Args:
-      posterior: a function from a Batch to the code of all levels; None: None is returned.
+      posterior: a function from a Batch to the code of all levels; if it is None, so is the result.
 
     Raises:
       UserError: when the function is called, if the posterior was not drawn from the top level
@@ -182,8 +184,11 @@ def normal(key: Key, mean: Array, log_std: Array) -> Array:
 
 
 def _read(net: Any, above: Sequence[Array], context: Any) -> Array:
-    """Calls the net of a level with the levels above it, and returns its output, f32[B, 2 L].
+    """Calls the net of a level, and returns its output f32[B, 2 L]: means, then log deviations.
 
-    The nearest of these levels is the first argument; the others are a tuple.
+    Args:
+      net: the net, called with (z of the level directly above, (z of all higher levels, context)).
+      above: the z of all levels above, f32[B, L_l] each, from the top down.
+      context: the context, or None.
     """
     return net(above[-1], (tuple(above[:-1]), context))

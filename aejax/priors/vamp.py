@@ -91,7 +91,7 @@ class Vamp(Prior):
             )
 
     def _code(self, context: Any, posterior: Any) -> DensityCode:
-        """Computes the code of the pseudo-inputs, whose leaves have a leading axis K.
+        """Computes the posterior's code of the K pseudo-inputs, with leaves [K, ...].
 
         Raises:
           UserError: in the same cases as `log_prob`.

@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 2, 80  # CSS pixels of one frame's width, and of a spectrogram's
 
 
 class Clip(NamedTuple):
-    """A sound that the page plays."""
+    """A sound that the report page plays."""
 
     name: str  # the name of its file sounds/NAME.wav: lower-case letters, digits and hyphens
     caption: str  # what is heard
@@ -28,7 +28,7 @@ class Clip(NamedTuple):
 
 
 def wav(clip: Clip) -> bytes:
-    """Returns a clip as a .wav file with 16 bits a sample."""
+    """Returns a sound as the bytes of a .wav file with 16 bits a sample."""
     values = np.clip(np.round(np.asarray(clip.samples, np.float64) * 32767.0), -32768, 32767)
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
@@ -40,7 +40,7 @@ def wav(clip: Clip) -> bytes:
 
 
 def spectrogram(clip: Clip) -> tuple[bytes, int, int]:
-    """Returns a clip's mel spectrogram as a PNG file, and its width and height in CSS pixels.
+    """Returns a sound's mel spectrogram as a PNG file, and its width and height in CSS pixels.
 
     Low frequencies are at the bottom; colours span 61 dB below the loudest point.
     """
@@ -57,7 +57,7 @@ def spectrogram(clip: Clip) -> tuple[bytes, int, int]:
 
 
 def players(clips: Sequence[Clip]) -> str:
-    """Returns HTML that shows the spectrogram, a player and the caption of each clip."""
+    """Returns HTML with the spectrogram, a player and the caption of each sound."""
     return f'<div class="clips">{"".join(map(_player, clips))}</div>'
 
 

@@ -16,9 +16,10 @@ Columns = Mapping[str, np.ndarray]
 
 
 def last(columns: Columns) -> dict[str, np.ndarray]:
-    """Returns name -> f[S] or f[S, L], the last logged results of `evaluation.usage`.
+    """Returns the last logged results of `evaluation.usage` by name, f[S] or f[S, L].
 
-    If no results were logged, it returns {}.
+    Args:
+      columns: the columns of a run's metrics.jsonl; if they have no such results, {} is returned.
     """
     found = {}
     names = ("mutual_information", "mutual_information_of_top", "active_units", "kl_per_dimension")

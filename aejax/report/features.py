@@ -22,6 +22,7 @@ from aejax.errors import UserError
 from aejax.evaluation.firings import Firings
 from aejax.evaluation.profiles import Profile
 from aejax.files import as_json, read_json, write_bytes, writing
+from aejax.report.policy import with_policy
 
 TEMPLATE = pathlib.Path(__file__).with_name("features.html")
 AROUND = 24  # activations are stored for this many tokens to each side of a context's centre
@@ -53,7 +54,7 @@ def feature_record(
     labels: Sequence[Label | None] | None = None,
     probes: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Returns the data that the pages show, as JSON values.
+    """Returns all data of a dictionary's latents that features.html shows, as JSON values.
 
     Args:
       title: the heading of the page.
@@ -126,7 +127,7 @@ def feature_record(
 
 
 def _around(centre: int, token: np.ndarray, value: np.ndarray, length: int) -> list[list[float]]:
-    """Returns [position in its row, activation] of the tokens near `centre` that activate a latent.
+    """Returns [position in the row, activation] of tokens near `centre` that activate a latent.
 
     Args:
       centre: the index of a token.
@@ -143,7 +144,7 @@ def _around(centre: int, token: np.ndarray, value: np.ndarray, length: int) -> l
 
 
 def _short(value: float) -> float:
-    """Rounds to four digits, because thousands of latents share one file."""
+    """Rounds a number to four digits, because thousands of latents share one file."""
     return float(f"{value:.4g}")
 
 
@@ -163,7 +164,7 @@ def write_features(folder: pathlib.Path, record: Mapping[str, Any]) -> pathlib.P
     # A "<" inside the script element could end it; U+2028 and U+2029 are line ends to JavaScript.
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     page = TEMPLATE.read_text().replace("%TITLE%", html.escape(str(record["title"])))
-    write_bytes(folder / "features.html", page.replace("%DATA%", safe).encode())
+    write_bytes(folder / "features.html", with_policy(page).replace("%DATA%", safe).encode())
     return folder / "features.html"
 
 
@@ -182,9 +183,7 @@ def read_labels(path: pathlib.Path, latents: int) -> dict[int, Mapping[str, Any]
     """
     if not path.is_file():
         raise UserError(f"there is no file of labels {path}: give a JSON file")
-    data = read_json(path)
-    if not isinstance(data, Mapping):
-        raise UserError(f"{path} is not of the form {{latent: {{label: text}}}}: rewrite it")
+    data = read_json(path, {})
     found = {}
     for name, entry in data.items():
         words = entry.get("words", []) if isinstance(entry, Mapping) else None

@@ -39,7 +39,7 @@ SHARES += (0.995, 0.998, 0.999)
 
 
 def points(rows: Sequence[Mapping[str, Any]], name: str) -> Points:
-    """Returns the points of one score of one code.
+    """Returns one score of all models with the same code, as the points of a line in a plot.
 
     Args:
       rows: the results of the code's models, each {"l0": result, name: result, ...}, where a result
@@ -66,8 +66,8 @@ def frontier_section(
 
     Args:
       codes: name of a code -> its rows of result.json (see `points`), one for each value of L0.
-      peers: name of a code -> such rows of another library's implementation of the same code, which
-        are drawn with hollow marks.
+      peers: name of a code -> rows of the same form, of another library's implementation of the
+        code, which are drawn with hollow marks.
       names: the scores to plot, such as "explained_variance".
       text: the paragraph above the plots.
     """
@@ -88,9 +88,10 @@ def frontier_section(
 
 
 def _beyond(panels: Mapping[str, Series]) -> str:
-    """Returns a sentence for the caption that lists the points outside the axes.
+    """Returns a sentence for the caption of a plot that lists the points outside the axes, or "".
 
-    If there are no such points, it returns "".
+    Args:
+      panels: score -> code -> Points.
     """
     said = []
     for name, series in panels.items():
@@ -104,7 +105,7 @@ def _beyond(panels: Mapping[str, Series]) -> str:
 
 
 def name_of(score: str) -> str:
-    """Returns the title of the panel of a score."""
+    """Returns the title of the panel that plots a score, such as "explained variance"."""
     return NAMES.get(score, score.replace("_", " "))
 
 
@@ -127,7 +128,7 @@ STRETCHED = "explained_variance"  # the score whose axis is not linear
 
 
 def stretched(share: Any) -> Any:
-    """Returns the place of an explained variance on its axis, -log(1 - share).
+    """Returns where an axis shows an explained variance: at -log(1 - share).
 
     The unexplained variance is thus on a logarithmic axis: codes that explain 0.90 and 0.95 are as
     far apart as codes that explain 0 and 0.5.
@@ -136,7 +137,7 @@ def stretched(share: Any) -> Any:
 
 
 def _stretch(axes: Any) -> None:
-    """Gives the y axis the scale `stretched`, with ticks that are not too close to each other."""
+    """Gives the y axis the scale of `stretched`, with ticks that are not too close together."""
     low, high = axes.get_ylim()
     axes.set_yscale("function", functions=(stretched, lambda place: 1.0 - np.exp(-place)))
     axes.set_ylim(low, high)

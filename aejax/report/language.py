@@ -1,6 +1,6 @@
 """Report sections that describe stored activations of a language model.
 
-Read them before you train a dictionary on the activations.
+Read these sections before you train a dictionary on the activations.
 """
 
 from __future__ import annotations

@@ -31,7 +31,12 @@ def latents(models: Mapping[str, Latents], test: Split) -> Section:
 
 
 def _activity(name: str, codes: Latents) -> Picture:
-    """Returns the picture that shows the KL of each latent as a bar."""
+    """Returns a picture with a bar for each latent, its mean KL over test examples.
+
+    Args:
+      name: the name of the model.
+      codes: the codes of test examples, and each latent's KL.
+    """
     active = codes.mean.var(axis=0) > ACTIVE
     order = np.argsort(-codes.activity, kind="stable")
     rest = "" if active.all() else "; grey latents follow the prior and carry no information"
@@ -51,7 +56,7 @@ def _activity(name: str, codes: Latents) -> Picture:
 
 
 def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
-    """Returns the picture of the codes in a plane.
+    """Returns a picture of a model's codes of test examples as points in a plane.
 
     The axes are the two latents or, if there are more, the first two principal components.
     """
@@ -87,5 +92,5 @@ def _plane(name: str, codes: Latents, classes: tuple[str, ...]) -> Picture:
 
 
 def slug(name: str) -> str:
-    """Returns the part of a file name for a model's name: lower case, with hyphens for spaces."""
+    """Converts a model's name for use in a file name: lower case, with hyphens for spaces."""
     return name.lower().replace(" ", "-")

@@ -12,6 +12,7 @@ import numpy as np
 from aejax.report.clips import Clip, players
 from aejax.report.css import CSS
 from aejax.report.drawing.style import DARK, DENSITY, LIGHT, png
+from aejax.report.policy import with_policy
 from aejax.report.results import by_group, by_seed, figures, groups, notes, together
 
 # The width in CSS pixels above which a picture scrolls on a narrow screen instead of shrinking.
@@ -84,7 +85,8 @@ def render(
       environment: the versions and the machine: field -> value, which may be a nested mapping.
 
     Returns:
-      HTML without scripts, in which all text is escaped, and pictures and sounds are embedded.
+      HTML without scripts, in which all text is escaped, and pictures and sounds are embedded. Its
+      Content-Security-Policy keeps a browser from running or fetching anything else.
     """
     parts = [f"<header><h1>{_text(title)}</h1>"]
     if summary:
@@ -101,11 +103,13 @@ def render(
             rows = [(key, value) for key, value in flattened(fields)]
             table = _table(Table(("field", "value"), rows), as_text=True)
             parts.append(f"<details><summary>{name}</summary>{table}</details>")
-    return (
+    # The policy forbids attributes `style`, so that each width has a class.
+    widths = "".join(f".w{w}{{--w:{w}px}}" for w in sorted({each.width for each in drawn.values()}))
+    return with_policy(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{_text(title)}</title><style>{CSS}</style></head>\n<body><main>"
+        f"<title>{_text(title)}</title><style>{CSS}{widths}</style></head>\n<body><main>"
         + "\n".join(parts)
         + "</main></body></html>\n"
     )
@@ -125,7 +129,7 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    """Returns the HTML tables of result.json: the results of the model, then those of others."""
+    """Returns HTML tables of result.json: the model's results, then the results of other models."""
     parts = []
     if own := figures(results):
         parts.append(_table(Table(*by_seed(own), notes(own)), classes="results"))
@@ -155,9 +159,9 @@ def _figure(drawn: Drawn) -> str:
     )
     caption = drawn.picture.caption
     # On a narrow screen labels would shrink with the picture, so a wide picture scrolls instead.
-    wide = ' class="wide"' if drawn.width > WIDE else ""
+    wide = " wide" if drawn.width > WIDE else ""
     return (
-        f'<figure{wide} id="{_text(drawn.picture.name)}" style="--w:{drawn.width}px"><picture>'
+        f'<figure class="w{drawn.width}{wide}" id="{_text(drawn.picture.name)}"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img src="{light}" width="{drawn.width}" height="{drawn.height}" '
         f'alt="{_text(caption)}"></picture><figcaption>{_text(caption)}</figcaption></figure>'

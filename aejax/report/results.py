@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.bottlenecks import sparse
+from aejax.files import json_fields
 
 ACRONYMS = ("elbo", "nll", "kl", "bce", "l0", "l1", "mse", "iwae", "auroc", "vae", "sae", "pca")
-ACRONYMS += ("mcc", "mmcs", "f1", "fvu")
+ACRONYMS += ("mcc", "mmcs", "f1", "fvu", "aupr", "aupro", "bleu")
 # The spelling of words that are not written in lower case: acronyms, and names of sparse codes,
 # such as TopK for topk.
 SPELLINGS = {name: name.upper() for name in ACRONYMS} | {
     name.lower(): name for name in sparse.__all__ if name not in ("Rows", "Sparse")
 }
 SPELLINGS |= {"april": "April", "matryoshka": "Matryoshka", "auxk": "AuxK"}
-# In result.json, numbers that are not finite are written as these strings (see `aejax.files`).
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+SPELLINGS |= {"f1max": "F1max", "padim": "PaDiM", "patchcore": "PatchCore"}
 # Explanations of results whose names appear elsewhere on the page with another meaning.
 NOTES = {
     "dead": "dead: the share of units that no test example activates",
@@ -54,16 +54,20 @@ class Figure(NamedTuple):
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Returns name -> Figure for all entries that are single numbers or have mean, std and values.
+    """Returns all results in result.json by name, as Figures.
 
-    Other entries are left out.
+    A result is a number, or a mapping with the entries mean, std and values. Other entries of
+    result.json are left out.
     """
     read = ((name, _figure(entry)) for name, entry in results.items())
     return {name: figure for name, figure in read if figure is not None}
 
 
 def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
-    """Returns name of a model -> name of a result -> Figure, for entries that are mappings."""
+    """Returns the results of several models: name of a model -> name of a result -> Figure.
+
+    A model's entry in result.json is a mapping of its results; other entries are left out.
+    """
     read = (
         (name, figures(entry))
         for name, entry in results.items()
@@ -73,7 +77,9 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 
 
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
-    """Splits rows into tables: a row that shares no column with the current table starts a new one.
+    """Splits the rows of a table into several tables, so that few cells are empty.
+
+    A row that shares no column with the rows before it starts a new table.
 
     Args:
       rows: name of a row -> column -> cell, in order.
@@ -148,7 +154,7 @@ def notes(names: Iterable[str]) -> str:
 
 
 def _digits(column: Sequence[Figure]) -> int:
-    """Returns the number of decimals of all cells of a column.
+    """Returns the number of decimals with which a table shows a column of results.
 
     Half of the standard deviations or more show at least two significant digits. If all of them
     are 0, the largest value shows at least four significant digits, and the smallest at least two.
@@ -163,7 +169,10 @@ def _digits(column: Sequence[Figure]) -> int:
 
 
 def aligned(cells: Sequence[str]) -> list[str]:
-    """Pads numbers with spaces as wide as digits and points, so that their points are aligned."""
+    """Pads numbers, given as text, with spaces so that their decimal points are aligned.
+
+    The spaces are as wide as a digit or a point.
+    """
     tails = [len(cell.partition(".")[2]) for cell in cells]
     point = any("." in cell for cell in cells)
     return [
@@ -181,27 +190,30 @@ def number(value: float, digits: int) -> str:
 
 
 def spoken(name: str) -> str:
-    """Returns the name to display: active_units -> active units, topk-by-norm at 3 -> TopK ...."""
+    """Returns a name as the page shows it, such as "active units" for "active_units"."""
     words = name.replace("-", " ").replace("_", " ").split(" ")
     return " ".join(SPELLINGS.get(word, word) for word in words)
 
 
 def _figure(entry: Any) -> Figure | None:
-    """Returns an entry as a Figure, or None if it is neither a number nor a mapping with a mean.
+    """Returns an entry of result.json as a Figure.
 
-    A seed's value that is not a number becomes NaN.
+    The result is None if the entry is neither a number nor a mapping with a mean. A seed's value
+    that is not a number becomes NaN.
     """
     if not isinstance(entry, Mapping):
         return Figure(float(entry), 0.0, [float(entry)]) if _is_number(entry) else None
     if not _is_number(entry.get("mean")):
         return None
-    values = [float(value) if _is_number(value) else math.nan for value in entry.get("values", [])]
+    each = entry.get("values")
+    each = each if isinstance(each, list | tuple | np.ndarray) else []
+    values = [float(value) if _is_number(value) else math.nan for value in each]
     std = float(entry["std"]) if _is_number(entry.get("std")) else 0.0
     return Figure(float(entry["mean"]), std, values)
 
 
 def _is_number(value: Any) -> bool:
-    """Returns whether a value in result.json is a number, or a string in NOT_FINITE."""
-    if isinstance(value, str):
-        return value in NOT_FINITE
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    """Returns whether a value in result.json is a number or stands for one that is not finite."""
+    if isinstance(value, np.number):
+        return True
+    return json_fields.written(value) or isinstance(value, float)

@@ -32,7 +32,7 @@ COMMON = ("error", "squared_error", "l0", "off_target", "dead", "grad_norm")
 def side_by_side_section(
     histories: Mapping[str, History], members: str = "", names: Sequence[str] = COMMON
 ) -> Section | None:
-    """Builds the section with a plot for each metric, in which each sparse code has a line.
+    """Builds the report section with a plot for each metric, in which each sparse code has a line.
 
     The result is None if there is no metric to plot.
 
@@ -68,8 +68,8 @@ def lines_over_steps(
     Args:
       series: label -> (steps i[n], values f[n] or f[n, S], of which the mean is drawn).
       name: the name of the plotted quantity, which becomes the title.
-      labels: the labels of all plots on the page, so that a label looks the same in each of them;
-        (): those of `series`.
+      labels: the labels of all plots on the page, so that a label has the same colour and mark in
+        each plot; (): the labels of `series`.
       theme: the colours of the plot.
 
     Returns:

@@ -167,7 +167,18 @@ def _units(
     train: Split,
     seen: Look,
 ) -> Picture:
-    """Returns a picture with a row for each unit: its atom, then its strongest examples."""
+    """Returns a picture with a row for each unit: its atom, then its strongest examples.
+
+    Args:
+      name: the picture's name.
+      caption: the text below the picture.
+      order: the indices of the units to show, from the first row on.
+      notes: the label of each row.
+      atoms: the atoms of all units.
+      found: the strongest examples of all units.
+      train: the split that holds the examples.
+      seen: how examples are drawn.
+    """
     count = EXAMPLES if not seen.strips else 3
     top, strength = found.top[order, :count], found.strength[order, :count]
     count = top.shape[1]

@@ -18,7 +18,14 @@ Columns = Mapping[str, np.ndarray]
 
 
 def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
-    """Returns each steered run's distance from its target: name -> L0 / target - 1, f[S]."""
+    """Returns how far the L0 of each steered run is from its target.
+
+    Args:
+      runs: name of a run -> the columns of its metrics.jsonl.
+
+    Returns:
+      name of a steered run -> L0 / target - 1 of its S models, f[S].
+    """
     found = {}
     for label, columns in runs.items():
         held = columns.get(f"validation_{steering.METRIC}")
@@ -31,7 +38,7 @@ def reached(runs: Mapping[str, Columns]) -> dict[str, np.ndarray]:
 
 
 def steering_verdict(runs: Mapping[str, Columns]) -> str:
-    """Returns a sentence for each run that missed its target L0; "" if there is no such run.
+    """Returns a text with a sentence for each run that missed its target L0, or "".
 
     A run misses the target if L0 differs from it by more than a tenth.
     """

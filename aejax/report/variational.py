@@ -264,7 +264,7 @@ def traversals_section(models: dict[str, Model], test: Split) -> Section:
 
 
 def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int = 15) -> Picture:
-    """Returns the picture of decoded points on a grid in the plane of a model's two latents."""
+    """Returns a picture of what a model with two latents decodes on a grid of their values."""
     line = np.linspace(-RANGE, RANGE, side, dtype=np.float32)
     # The first latent increases to the right, and the second upwards, as in the plot of the codes.
     plane = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
@@ -279,5 +279,5 @@ def _map(model: Any, variables: Variables, context: Any, seen: Look, side: int =
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Arranges images [N, H, W, C] in full rows, [R, columns, H, W, C]; omits the remainder."""
+    """Arranges images [N, H, W, C] in R full rows, [R, columns, H, W, C]; the rest is omitted."""
     return images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])

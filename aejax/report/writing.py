@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import write_bytes, writing
+from aejax.files import subfolder, write_bytes
 from aejax.report.clips import Clip, wav
 from aejax.report.curve import Curve, History, grouped
 from aejax.report.drawing import plots
@@ -76,17 +76,13 @@ def write(
     pictures = [picture for section in sections for picture in section.figures]
     clips = [clip for section in sections for clip in section.clips]
     _check([*pictures, *clips])
-    with writing(directory):
-        (directory / "figures").mkdir(parents=True, exist_ok=True)
+    figures = subfolder(directory, "figures")
     drawn = {}
     for picture in pictures:
         drawn[picture.name] = draw(picture)
-        write_bytes(directory / "figures" / f"{picture.name}.png", drawn[picture.name].light)
-    if clips:
-        with writing(directory):
-            (directory / "sounds").mkdir(exist_ok=True)
+        write_bytes(figures / f"{picture.name}.png", drawn[picture.name].light)
     for clip in clips:
-        write_bytes(directory / "sounds" / f"{clip.name}.wav", wav(clip))
+        write_bytes(subfolder(directory, "sounds") / f"{clip.name}.wav", wav(clip))
     page = render(title, sections, drawn, summary, results, config, environment)
     path = directory / "report.html"
     write_bytes(path, page.encode())
@@ -119,20 +115,19 @@ def curves_section(history: History, log_steps: bool = True) -> Section:
             text += (
                 f" Dead units are not shown: none can be dead within the first {WINDOW:,} steps."
             )
-    pictures = [
-        Picture(
-            f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}",
-            _caption(name, parts),
-            partial(plots.curves, series=parts, name=spoken(name), log_steps=log_steps),
-        )
-        for name, parts in groups.items()
-    ]
+    pictures: list[Picture] = []
+    for name, parts in groups.items():
+        of = f"curve-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'unnamed'}"
+        if any(picture.name == of for picture in pictures):
+            of += f"-{len(pictures)}"
+        drawn = partial(plots.curves, series=parts, name=spoken(name), log_steps=log_steps)
+        pictures.append(Picture(of, _caption(name, parts), drawn))
     return Section("Learning curves", text, pictures)
 
 
 def _caption(name: str, parts: Mapping[str, Any]) -> str:
     meaning = MEANINGS.get(name)
-    what = spoken(name)
+    what = spoken(name) or "a metric without a name"
     what = what[0].upper() + what[1:]
     caption = f"{what}: {meaning}." if meaning else f"{what}, on {' and '.join(parts)}."
     if len(parts) > 1 and name in FITTED:
@@ -141,16 +136,16 @@ def _caption(name: str, parts: Mapping[str, Any]) -> str:
 
 
 def _counted(parts: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Returns only the first of the curves of dead units.
+    """Returns a metric's curves (split -> curve), but only the first for the metric of dead units.
 
-    Dead units are counted in training only, so the curves of all splits are equal.
+    Dead units are counted in training only, so that metric is the same for all splits.
     """
     first = next(iter(parts))
     return {first: parts[first]}
 
 
 def _last(parts: Mapping[str, Curve]) -> int:
-    """Returns the largest step of any curve; 0 if there is none."""
+    """Returns the largest step of several curves; 0 if there is none."""
     return max((int(steps[-1]) for steps, _ in parts.values() if len(steps)), default=0)
 
 

@@ -17,10 +17,12 @@ module uses orbax.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import pathlib
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,12 +31,24 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from aejax.errors import UserError
-from aejax.files import file_sha256, sync, writing
-from aejax.runs.leaves import Leaf
-from aejax.runs.manifest import MANIFEST, Damaged, encode, read_manifest, remove, steps
+from aejax.files import MALFORMED, file_sha256, parse_json, read_bytes, reason, sync, writing
+from aejax.files.json_file import MOST_BYTES
+from aejax.memory import check_memory, host_memory
+from aejax.runs.leaves import Leaf, leaves_sha256
+from aejax.runs.manifest import (
+    ARRAYS,
+    MANIFEST,
+    Damaged,
+    encode,
+    read_manifest,
+    remove,
+    steps,
+)
 
-ARRAYS = "arrays"
-LEAF_OVERHEAD = 4096  # the estimated number of bytes on the disk per leaf, besides its array
+PARAMS = "params/"  # the paths of the leaves of the parameters begin with this
+BLOCK = 4096  # bytes; a file takes whole blocks on the disk
+LEAF_BLOCKS = 3  # blocks for each leaf besides its array: its folder and the files that describe it
+OTHER_BLOCKS = 16  # blocks of a checkpoint besides its leaves: the manifest and orbax's own files
 
 
 class Checkpoint(NamedTuple):
@@ -114,14 +128,14 @@ def read(
     manifest = read_manifest(place)
     kept = {path: record for path, record in manifest["leaves"].items() if keep(path)}
     skipped = {_orbax_name(path) for path in manifest["leaves"] if path not in kept}
+    _check_unlisted(place, manifest["files"])
     for name, expected in manifest["files"].items():
-        parts = pathlib.PurePath(name).parts
-        if parts[1] in skipped:
+        if pathlib.PurePath(name).parts[1] in skipped:
             continue
         try:
-            found = file_sha256(place / name)
-        except OSError as error:
-            raise Damaged(f"{name} cannot be read: {error.strerror}") from error
+            found = file_sha256(place / name, within=place)
+        except (OSError, ValueError) as error:
+            raise Damaged(f"{name} cannot be read: {reason(error)}") from error
         if found != expected:
             raise Damaged(f"{name} has changed since it was written (its sha256 differs)")
     arrays = _read_arrays(place / ARRAYS, kept)
@@ -172,15 +186,31 @@ def newest(
     return None
 
 
+def newest_params_sha256(folder: pathlib.Path) -> str | None:
+    """Returns the `params_sha256` of the newest undamaged checkpoint; None if there is none.
+
+    Raises:
+      UserError: if there are checkpoints but all are damaged.
+    """
+    found = newest(folder, lambda path: path.startswith(PARAMS))
+    if found is None:
+        return None
+    return leaves_sha256({p.removeprefix(PARAMS): leaf for p, leaf in found.leaves.items()})
+
+
 def _orbax_name(path: str) -> str:
     """Returns the name of a leaf's folder, which is its path with dots instead of slashes."""
     return path.replace("/", ".")
 
 
 def _check_room(folder: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
-    """Raises the OSError of a full disk before orbax's threads print their own tracebacks."""
+    """Raises the OSError of a full disk if there is too little space on it for the leaves.
+
+    Without this check orbax's threads would print tracebacks of their own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(leaf.array.nbytes + LEAF_OVERHEAD for leaf in leaves.values())
+    blocks = (-(-leaf.array.nbytes // BLOCK) + LEAF_BLOCKS for leaf in leaves.values())
+    needed = BLOCK * (sum(blocks) + OTHER_BLOCKS)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -189,20 +219,84 @@ def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
     # Orbax cannot write arrays of size 0, so they are left out; the manifest stores their shapes.
     arrays = {_orbax_name(p): leaf.array for p, leaf in leaves.items() if leaf.array.size}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
+    before = threading.excepthook
+
+    def unless_full(given: threading.ExceptHookArgs) -> None:
+        """Prints the traceback of a thread, but not of one that met the error raised below."""
+        if given.exc_value is None or _disk_error(given.exc_value) is None:
+            before(given)
+
+    threading.excepthook = unless_full
     try:
         handler.save(place, args=ocp.args.PyTreeSave(arrays))  # pyright: ignore[reportArgumentType]
     except ValueError as error:
-        # The error of tensorstore contains the operating system's error code only in its message.
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
+        found = _disk_error(error)
+        if found is None:
             raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        raise found from error
     finally:
+        threading.excepthook = before
         handler.close()
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """Returns an error of the disk, or None for another one.
+
+    The error of tensorstore contains the operating system's error code only in its message.
+    """
+    if isinstance(error, OSError):
+        return error
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return None if code is None else OSError(int(code[1]), os.strerror(int(code[1])))
+
+
+def _check_unlisted(place: pathlib.Path, files: Mapping[str, str]) -> None:
+    """Raises Damaged if a checkpoint has files that its manifest does not list, which orbax reads.
+
+    Links and anything but files and folders are refused too.
+    """
+    for path in (place / ARRAYS).rglob("*"):
+        name = str(path.relative_to(place))
+        if path.is_symlink() or not (path.is_dir() or name in files):
+            raise Damaged(f"{name} is a link, or was not there when the checkpoint was written")
+
+
+def _check_kind(place: pathlib.Path, path: str, record: Mapping[str, Any]) -> None:
+    """Raises Damaged if the file that describes an array contradicts the manifest.
+
+    Without this check, a few bytes could describe an array that fills the memory.
+    """
+    name = f"{_orbax_name(path)}/.zarray"
+    try:
+        kind = parse_json(read_bytes(place / name, MOST_BYTES))
+        # Tensorstore takes memory for a whole chunk.
+        inside = all(0 < n <= size for n, size in zip(kind["chunks"], record["shape"], strict=True))
+        same = kind["shape"] == record["shape"] and inside
+    except MALFORMED as error:
+        raise Damaged(f"{ARRAYS}/{name} cannot be read: {reason(error)}") from error
+    if not same:
+        raise Damaged(f"{ARRAYS}/{name} has another shape than the manifest, or larger chunks")
+
+
+def _check_size(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises Damaged if the arrays of a manifest have more bytes than the machine has memory."""
+    try:
+        size = sum(
+            math.prod(record["shape"]) * np.dtype(record["dtype"]).itemsize
+            for record in records.values()
+        )
+        check_memory(size, "its state", "use a machine with more memory", host_memory())
+    except MALFORMED as error:  # UserError is a ValueError
+        raise Damaged(
+            f"{MANIFEST} describes arrays that cannot be read: {reason(error)}"
+        ) from error
 
 
 def _read_arrays(place: pathlib.Path, records: Mapping[str, Any]) -> dict[str, np.ndarray]:
     filled = {path: record for path, record in records.items() if 0 not in record["shape"]}
+    for path, record in filled.items():
+        _check_kind(place, path, record)
+    _check_size(records)
     item = {_orbax_name(path): 0 for path in filled}
     found = {}
     if item:
@@ -212,8 +306,12 @@ def _read_arrays(place: pathlib.Path, records: Mapping[str, Any]) -> dict[str, n
             partial_restore=True,
         )
         handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
-        found = handler.restore(place, args=args)  # pyright: ignore[reportArgumentType]
-        handler.close()
+        try:
+            found = handler.restore(place, args=args)  # pyright: ignore[reportArgumentType]
+        except Exception as error:  # orbax and tensorstore raise errors of many types
+            raise Damaged(f"{ARRAYS} cannot be read: {reason(error)}") from error
+        finally:
+            handler.close()
     empty = {
         path: np.zeros(record["shape"], np.dtype(record["dtype"]))
         for path, record in records.items()

@@ -1,7 +1,7 @@
 """config.json: the description of a run, which is compared with the code at each start.
 
     record = describe(config, experiment="digits-vae", model=model, objective=objective)
-    compare(read_json(path), record, may_change=("data_dir",))     # the error names what differs
+    compare(read_config(folder), record, may_change=("data_dir",))  # the error names what differs
 
 Errors name fields by their path: config.latents, objective.rate.weight, model.bottleneck.latents.
 """
@@ -17,10 +17,33 @@ import jax
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import as_json
+from aejax.files import as_json, json_fields
 from aejax.runs.leaves import kinds, misfit
 from aejax.runs.model_json import to_json
 from aejax.types import Objective
+
+
+def _kind(value: Any) -> bool:
+    """Returns whether a value is [dtype or key implementation, *shape], as `Leaf.kind` returns."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+# The checks of the fields of config.json, which may have been edited, or come from somebody else.
+_SETTING = {
+    "members": json_fields.list_of(json_fields.count),
+    "model": json_fields.optional(json_fields.table),
+}
+FIELDS = {
+    "experiment": json_fields.optional(json_fields.text()),
+    "class": json_fields.text("[^\\W0-9][\\w.]*"),
+    "config": json_fields.table,
+    "objective": json_fields.optional(json_fields.table_of(json_fields.table)),
+    "model": json_fields.optional(json_fields.table),
+    "sweep": json_fields.optional(json_fields.table_of(json_fields.record_of(_SETTING))),
+    "metrics": json_fields.optional(json_fields.list_of(json_fields.text())),
+    "prng": json_fields.optional(json_fields.text()),
+    "tree": json_fields.optional(json_fields.table_of(_kind)),
+}
 
 MISSING = object()  # the value of an entry that only the other of two compared records has
 # Terms that have another name in older records -> their name today.
@@ -36,7 +59,7 @@ def describe(
     objective: Objective | None = None,
     settings: Any = None,
 ) -> dict[str, Any]:
-    """Returns the content of config.json without the entries that depend on the training state.
+    """Returns the record of a run for config.json, except what depends on the training state.
 
     Args:
       config: a dataclass or mapping of numbers and strings.
@@ -98,9 +121,10 @@ def swept_models(build: Any, settings: Any) -> dict[str, Any]:
 
 
 def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
-    """Returns the record with two more entries, "prng" and "tree".
+    """Returns a record of `describe` with two more entries, which describe the training state.
 
-    The first is the state's PRNG implementation, the second the dtypes and shapes of its arrays.
+    "prng" is the implementation of the state's random key, and "tree" the dtypes and shapes of its
+    arrays.
     """
     tree = kinds(state)
     keys = [kind[0] for kind in tree.values() if kind[0].startswith("key<")]
@@ -110,7 +134,7 @@ def with_state(record: Mapping[str, Any], state: Any) -> dict[str, Any]:
 def compare(
     old: Mapping[str, Any], new: Mapping[str, Any], may_change: Sequence[str] = ()
 ) -> list[str]:
-    """Compares the record of a folder with the record of the current code.
+    """Compares the record of a run in its folder with that of the current code.
 
     Args:
       old: the content of config.json.
@@ -158,7 +182,7 @@ def compare(
 
 
 def with_names_of_today(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames terms and metrics of an old record that have another name in the current code."""
+    """Returns an old record with the current names of those terms and metrics that were renamed."""
     found = dict(old)
     for was, now in RENAMED.items():
         terms, known = old.get("objective"), new.get("objective")
@@ -199,7 +223,8 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 
 def _words(value: Any) -> str:
-    return "not there" if value is MISSING else repr(value)
+    # Schedules and models are large, so that a whole entry is shortened.
+    return "not there" if value is MISSING else f"{value!r:.400}"
 
 
 def _number(value: Any) -> bool:

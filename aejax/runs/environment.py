@@ -13,13 +13,23 @@ from typing import Any
 
 import jax
 
+from aejax.files import json_fields
+
 PACKAGES = ("aejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # A change of one of these may change the last bits of a result, so it causes a warning.
 WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "deterministic")
 
 
+# The checks of the fields of environment.json.
+FIELDS = {
+    "versions": json_fields.optional(json_fields.table),
+    "devices": json_fields.optional(json_fields.table),
+    "earlier": json_fields.optional(json_fields.list_of(json_fields.table)),
+}
+
+
 def environment() -> dict[str, Any]:
-    """Returns the versions, devices, precision, command line and git commit of this process."""
+    """Returns the versions, devices, precision, command and git commit of this process, by name."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -43,7 +53,11 @@ def environment() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns a phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs."""
+    """Compares two results of `environment`.
+
+    Returns:
+      A phrase "NAME was OLD and is NEW" for each entry of WATCHED that differs.
+    """
     found = []
     for name in WATCHED:
         old, new = _at(before, name), _at(now, name)

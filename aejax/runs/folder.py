@@ -9,13 +9,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aejax.errors import UserError
-from aejax.files import as_json, lock_folder, read_json, unlock, write_json, writing
-from aejax.runs import manifest
+from aejax.files import (
+    as_json,
+    json_fields,
+    lock_folder,
+    read_json,
+    unlock,
+    write_json,
+    writing,
+)
+from aejax.runs import checkpoint, config, manifest
 from aejax.runs.config import compare
-from aejax.runs.environment import differences, environment
+from aejax.runs.environment import FIELDS, differences, environment
 
 CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
 CHECKPOINTS = "checkpoints"
+# The checks of the fields of result.json that a start reads.
+_RESULT = {
+    "steps": json_fields.optional(json_fields.count),
+    "params_sha256": json_fields.optional(json_fields.sha256),
+}
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads and checks the config.json of a run; it may be a stranger's.
+
+    Raises:
+      UserError: if the folder holds no run, or the file is damaged or has a field of a wrong kind.
+    """
+    return read_json(folder / CONFIG, config.FIELDS, within=folder)
+
+
+def read_environment(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads and checks the environment.json of a run; the errors are those of `read_config`."""
+    return read_json(folder / ENVIRONMENT, FIELDS, within=folder)
+
+
+def read_result(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads and checks the result.json of a run; the errors are those of `read_config`."""
+    return read_json(folder / RESULT, _RESULT, within=folder)
 
 
 class RunFolder:
@@ -42,7 +74,9 @@ class RunFolder:
         self._may_change = tuple(may_change)
         self._facts: dict[str, Any] = {}
         self._environment_written = False  # whether this process has written environment.json
-        self.resumed = (path / CONFIG).exists()  # whether the folder held a run before this start
+        with writing(path):  # the path may be too long
+            # whether the folder held a run before this start
+            self.resumed = (path / CONFIG).exists()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -59,7 +93,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(self.path)
         try:
-            foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
+            with writing(self.path):
+                foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
             if foreign and CONFIG not in foreign:
                 raise UserError(
                     f"{self.path} is not the folder of a run (it holds {sorted(foreign)[0]} but no "
@@ -67,7 +102,7 @@ class RunFolder:
                 )
             self.resumed = CONFIG in foreign
             if self.resumed and self._has_progress():
-                compare(read_json(self.path / CONFIG), self.record, self._may_change)
+                compare(read_config(self.path), self.record, self._may_change)
             manifest.clean(self.path / CHECKPOINTS)
             yield
         finally:
@@ -75,18 +110,19 @@ class RunFolder:
 
     def _has_progress(self) -> bool:
         """Returns whether there is a checkpoint or a result; until then the config may change."""
-        reached = any(p.name.isdigit() for p in (self.path / CHECKPOINTS).glob("*"))
-        return reached or (self.path / RESULT).exists()
+        return bool(manifest.steps(self.path / CHECKPOINTS)) or (self.path / RESULT).exists()
 
     def check(self, record: Mapping[str, Any]) -> None:
-        """Compares a record that includes the state with config.json, and warns of allowed changes.
+        """Compares config.json with a record of the current code that describes the state too.
+
+        It warns of differences that `may_change` allows.
 
         Raises:
-          UserError: if the code does not fit the recorded run; nothing has been written then.
+          UserError: if the record differs otherwise; nothing has been written then.
         """
         if not (self.resumed and self._has_progress()):
             return
-        for words in compare(read_json(self.path / CONFIG), record, self._may_change):
+        for words in compare(read_config(self.path), record, self._may_change):
             warnings.warn(f"{self.path}: {words}", stacklevel=3)
 
     def update(self, record: Mapping[str, Any]) -> None:
@@ -97,7 +133,7 @@ class RunFolder:
         """
         if not self._writes:
             return
-        old = read_json(self.path / CONFIG) if (self.path / CONFIG).exists() else {}
+        old = read_config(self.path) if (self.path / CONFIG).exists() else {}
         self.record = {
             name: old.get(name) if value is None else value for name, value in record.items()
         }
@@ -105,7 +141,10 @@ class RunFolder:
             write_json(self.path / CONFIG, self.record)
 
     def add_facts(self, **facts: Any) -> None:
-        """Adds entries to environment.json, at once or when this process first writes the file."""
+        """Adds entries to environment.json.
+
+        They are written at once if this process has already written the file, and else with it.
+        """
         self._facts |= as_json(facts)
         if self._environment_written:
             self.write_environment()
@@ -120,8 +159,8 @@ class RunFolder:
             return
         self._environment_written = True
         path, now = self.path / ENVIRONMENT, as_json(environment())
-        before = read_json(path) if path.exists() else {}
-        earlier = before.pop("earlier", [])
+        before = read_environment(self.path) if path.exists() else {}
+        earlier = before.pop("earlier", None) or []
         found = differences(before, now)
         found += [
             f"{name} was {before[name]!r} and is {fact!r}"
@@ -135,12 +174,26 @@ class RunFolder:
         write_json(path, {**now, **kept, **self._facts} | ({"earlier": earlier} if earlier else {}))
 
     def result(self) -> dict[str, Any] | None:
-        """Returns the content of result.json, or None if the run has not done all its steps yet."""
+        """Returns the content of result.json, or None if the run has not done all its steps yet.
+
+        A result is believed only if it has the sha256 of the newest checkpoint's parameters. For
+        another one there is a warning, and the run continues from its checkpoint.
+        """
         path = self.path / RESULT
         if not self.resumed or not path.exists():
             return None
-        found = read_json(path)
-        return found if found.get("steps") == self.record["config"].get("steps") else None
+        found = read_result(self.path)
+        if found.get("steps") != self.record["config"].get("steps"):
+            return None
+        proof = checkpoint.newest_params_sha256(self.path / CHECKPOINTS)
+        if proof is None or found.get("params_sha256") != proof:
+            warnings.warn(
+                f"{path} is not believed, because its params_sha256 is not that of the newest "
+                "checkpoint: the run continues from its checkpoint and writes the file again",
+                stacklevel=4,
+            )
+            return None
+        return found
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, either completely or not at all."""

@@ -58,7 +58,7 @@ def paths(tree: Any) -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns leaves by path as nested dicts, {"params": {"encoder": {"kernel": leaf}}}."""
+    """Converts leaves by path to nested dicts, {"params": {"encoder": {"kernel": leaf}}}."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
@@ -105,7 +105,7 @@ def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) ->
 
     Args:
       expected: the result of `kinds` for the current code's state.
-      found: the result of `kinds` that was recorded.
+      found: the result of `kinds` for a stored state.
     """
     for path in found:
         if path not in expected:
@@ -119,7 +119,7 @@ def misfit(expected: Mapping[str, list[Any]], found: Mapping[str, list[Any]]) ->
 
 
 def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
-    """Returns a tree with the structure, devices and shardings of a template, but given values.
+    """Puts leaves on the devices; returns a tree with the template's structure and shardings.
 
     Args:
       template: a state whose leaves have the same paths, dtypes and shapes as `leaves`.
@@ -132,7 +132,11 @@ def fill(template: Any, leaves: Mapping[str, Leaf]) -> Any:
 
 def params_sha256(params: Any) -> str:
     """Returns a sha256 over the path, dtype, shape and bytes of all parameters, sorted by path."""
-    leaves = host_leaves(params)
+    return leaves_sha256(host_leaves(params))
+
+
+def leaves_sha256(leaves: Mapping[str, Leaf]) -> str:
+    """Returns what `params_sha256` returns, for the leaves of the parameters on the host."""
     proofs = [leaf.record(path)["sha256"] for path, leaf in sorted(leaves.items())]
     return hashlib.sha256("\n".join(proofs).encode()).hexdigest()
 

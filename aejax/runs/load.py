@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from aejax.errors import UserError
-from aejax.files import as_json, read_json
+from aejax.files import as_json, reading
 from aejax.runs import checkpoint, manifest
 from aejax.runs.config import MISSING, differences
-from aejax.runs.folder import CHECKPOINTS, CONFIG
+from aejax.runs.folder import CHECKPOINTS, CONFIG, read_config
 from aejax.runs.leaves import nest
 from aejax.runs.model_json import from_json, to_json
 from aejax.types import Variables
 from aejax.variables import FURTHER, unpacked
 
-PARAMS, MEMORY = "params/", "memory/"
+PARAMS, MEMORY = checkpoint.PARAMS, "memory/"
 # `averaged` stores (optimiser state, averaged parameters) as the state's `opt`; evaluation uses the
 # averaged parameters.
 AVERAGE = "opt/1/"
@@ -72,11 +72,11 @@ def load(
 
     Raises:
       UserError: if the folder is not that of a run, has no such seed or setting, or has only
-        damaged checkpoints, if the given model is not the recorded one, or if the model cannot be
-        rebuilt from its description in config.json.
+        damaged checkpoints, if the given model is not the one that was trained, or if the model
+        cannot be rebuilt from its description in config.json.
     """
     folder = pathlib.Path(folder)
-    record = read_json(folder / CONFIG)
+    record = read_config(folder)
     seed, described = _chosen(folder, record, seed, setting)
     if model is None:
         if described is None:
@@ -92,7 +92,6 @@ def load(
     found = checkpoint.newest(folder / CHECKPOINTS, lambda path: _wanted(path, parts), step)
     if found is None:
         raise UserError(f"{folder} has no checkpoint yet: train until the run has written one")
-    leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
     members = _members(record)
     if seed is not None:
         if members is None:
@@ -102,8 +101,25 @@ def load(
                 f"{folder} has no seed {seed}: choose one of its {members} seeds, from 0 to "
                 f"{members - 1}"
             )
-        leaves = {path: leaf[seed] for path, leaf in leaves.items()}
-    return Opened(model, _variables(leaves), _config(record))
+    with reading(folder / CHECKPOINTS / str(found.step), "load a checkpoint of this run"):
+        leaves = {path: jnp.asarray(leaf.value()) for path, leaf in found.leaves.items()}
+        if seed is not None:
+            leaves = {path: leaf[seed] for path, leaf in leaves.items()}
+        variables = _variables(leaves)
+    with reading(folder / CONFIG, "restore it"):
+        return Opened(model, variables, _config(record))
+
+
+def load_config(folder: str | os.PathLike) -> Any:
+    """Returns the config of a run, as `load` does, without reading a checkpoint.
+
+    Raises:
+      UserError: if the folder is not that of a run.
+    """
+    folder = pathlib.Path(folder)
+    record = read_config(folder)
+    with reading(folder / CONFIG, "restore it"):
+        return _config(record)
 
 
 def _chosen(
@@ -112,11 +128,11 @@ def _chosen(
     """Returns the index of the chosen model among all S models, and its description in JSON."""
     entries = list((record.get("sweep") or {}).values())
     if setting is None:
-        own = [entry["model"] for entry in entries if seed in entry["members"]]
-        return seed, own[0] if own else record["model"]
-    named = [entry for entry in entries if _equal(entry["setting"], as_json(setting))]
+        own = [entry.get("model") for entry in entries if seed in entry["members"]]
+        return seed, own[0] if own else record.get("model")
+    named = [entry for entry in entries if _equal(entry.get("setting"), as_json(setting))]
     if not named:
-        known = ", ".join(_said(entry["setting"]) for entry in entries)
+        known = ", ".join(_said(entry.get("setting")) for entry in entries)
         raise UserError(
             f"{folder} has no models trained with the setting {_said(setting)}: "
             + (f"choose one of {known}" if known else "it is not a sweep, so leave out setting")
@@ -127,11 +143,11 @@ def _chosen(
             f"{folder} has {len(members)} models trained with the setting {setting}: choose a seed "
             f"from 0 to {len(members) - 1}"
         )
-    return members[seed], named[0]["model"]
+    return members[seed], named[0].get("model")
 
 
 def _said(setting: Any) -> str:
-    """Returns a setting in words, such as "beta=4.0"."""
+    """Returns a setting of a sweep in words, such as "beta=4.0"."""
     if isinstance(setting, dict):
         return ", ".join(f"{name}={value}" for name, value in setting.items())
     return str(setting)
@@ -177,15 +193,22 @@ def _best_step(folder: pathlib.Path, best: bool | str, step: int | None) -> int:
 
 
 def _check_model(folder: pathlib.Path, recorded: Any, model: Any) -> None:
-    """Raises UserError if a field has different values in a model and in the recorded model.
+    """Checks that the model given to `load` is the one that was trained.
 
-    A field that only one of the two has is ignored.
+    Args:
+      folder: the run's folder, for the error message.
+      recorded: the description of the trained model in config.json.
+      model: the given model.
+
+    Raises:
+      UserError: if a field that both have has different values.
     """
     for field, before, after in differences(recorded, as_json(to_json(model)), "model"):
         if MISSING not in (before, after):
             raise UserError(
                 f"{folder} was trained with another model: {field} was {before!r} and is "
-                f"{after!r}; give the recorded model, or leave out model if load can rebuild it"
+                f"{after!r}; give the model that was trained, or leave out model if load can "
+                "rebuild it"
             )
 
 
@@ -212,7 +235,7 @@ def _under(leaves: dict[str, jax.Array], prefix: str) -> dict[str, jax.Array]:
 
 def _members(record: dict[str, Any]) -> int | None:
     """Returns the number of seeds, read from the shape of the run's key: Key[] or Key[S]."""
-    shape = (record["tree"] or {}).get("key", [None])[1:]
+    shape = (record.get("tree") or {}).get("key", [None])[1:]
     return shape[0] if shape else None
 
 

@@ -57,7 +57,7 @@ class WeightsAndBiases:
 
 
 def flat(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Returns arrays as named numbers: "loss", "loss/0" (seed 0), "kl/0/3" (seed 0, latent 3)."""
+    """Converts arrays to named numbers: "loss", "loss/0" (seed 0), "kl/0/3" (seed 0, latent 3)."""
     found = {}
     for name, value in values.items():
         for place, number in np.ndenumerate(np.asarray(value, np.float64)):

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
-from aejax.files import writing
+from aejax.errors import UserError
+from aejax.files import MALFORMED, json_fields, parse_json, read_bytes, reason, writing
+from aejax.files.json_file import MOST_BYTES
 
 MANIFEST = "manifest.json"
+ARRAYS = "arrays"  # the subfolder of a checkpoint that orbax writes
+
+# The checks of the fields of a manifest, whose own sha256 proves only that nobody changed it by
+# accident. A leaf has the sizes of its axes, so that no array is larger than it says.
+_LEAF = {
+    "shape": json_fields.list_of(json_fields.count),
+    "dtype": json_fields.text("[a-z0-9_]+"),
+    "key": json_fields.optional(json_fields.text()),
+    "sha256": json_fields.sha256,
+}
+_FIELDS = {
+    "step": json_fields.count,
+    "figures": json_fields.table_of(lambda value: type(value) in (int, float)),  # may be NaN
+    "leaves": json_fields.table_of(json_fields.record_of(_LEAF)),
+    "files": json_fields.table_of(json_fields.sha256),
+}
+# A file's name in the manifest: relative, in the folder of one leaf, and without "." or "..".
+_NAME = rf"{ARRAYS}(/(?!\.\.?(/|$))[^/\0]+)+"
 
 
 class Damaged(Exception):
@@ -22,11 +45,23 @@ def steps(folder: pathlib.Path) -> list[int]:
     """Returns the steps of all checkpoints, damaged ones too, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    with _listing(folder):
+        names = [path.name for path in folder.iterdir()]
+    return sorted((int(name) for name in names if re.fullmatch("[0-9]{1,18}", name)), reverse=True)
+
+
+@contextlib.contextmanager
+def _listing(folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read ({reason(error)}): check its permissions"
+        ) from error
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
-    """Returns the content of a manifest file, which includes the sha256 of the manifest."""
+    """Returns a checkpoint's manifest, with its sha256, as the content of a JSON file."""
     body = json.dumps(manifest, indent=1, sort_keys=True)
     proof = hashlib.sha256(body.encode()).hexdigest()
     return json.dumps({"manifest": manifest, "sha256": proof}, indent=1, sort_keys=True).encode()
@@ -42,15 +77,22 @@ def read_manifest(place: pathlib.Path) -> dict[str, Any]:
       Damaged: if the manifest is missing, or differs from what was written.
     """
     try:
-        found = (place / MANIFEST).read_bytes()
-        manifest = json.loads(found)["manifest"]
+        found = read_bytes(place / MANIFEST, MOST_BYTES, within=place)
+        manifest = parse_json(found)["manifest"]
         whole = encode(manifest) == found
     except OSError as error:
-        raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{MANIFEST} cannot be read: {reason(error)}") from error
+    except MALFORMED as error:
         raise Damaged(f"{MANIFEST} has changed since it was written") from error
     if not whole:
         raise Damaged(f"{MANIFEST} has changed since it was written (its sha256 differs)")
+    try:
+        json_fields.check_fields(MANIFEST, manifest, _FIELDS)
+    except ValueError as error:
+        raise Damaged(reason(error)) from error
+    for name in manifest["files"]:
+        if not re.fullmatch(_NAME, name):
+            raise Damaged(f"{MANIFEST} names the file {name!r:.80}, which is not in {ARRAYS}/")
     return manifest
 
 
@@ -82,7 +124,7 @@ def figures(folder: pathlib.Path) -> set[str]:
 
 
 def prune(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
-    """Removes all checkpoints but the newest ones and the one with the smallest `best`.
+    """Removes all checkpoints but the newest, and the one whose validation result is smallest.
 
     Args:
       folder: the run's `checkpoints` folder.
@@ -109,7 +151,7 @@ def remove(folder: pathlib.Path, step: int) -> None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Renames all checkpoints of steps after `step`, which are damaged, to damaged-<their step>."""
+    """Renames the checkpoints of all later steps, which are damaged, to damaged-STEP."""
     with writing(folder):
         for damaged in steps(folder):
             if damaged > step:

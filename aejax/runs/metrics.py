@@ -13,15 +13,29 @@ import math
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import as_json, writing
+from aejax.files import (
+    as_json,
+    json_fields,
+    open_file,
+    parse_json,
+    reading,
+    reason,
+    write_bytes,
+    writing,
+)
 
 NAME = "metrics.jsonl"
+DAMAGED = "metrics.damaged.jsonl"  # the lines that could not be read when a run was continued
+
+# The check of a line. Steps are i64 when they are read as a column.
+_FIELDS = {"step": lambda value: json_fields.count(value) and value < 2**63}
 
 
 class MetricsFile:
@@ -35,18 +49,69 @@ class MetricsFile:
         self._descriptor: int | None = None
 
     def resume(self, step: int) -> None:
-        """Opens the file and removes any partial line and the lines of `step` and later steps."""
+        """Opens the file and drops the lines of `step` and later steps, which are taken again.
+
+        Lines that cannot be read, and further lines of a step that has one, are moved to the file
+        DAMAGED beside it, with a warning; all other lines before `step` stay. The beginning of a
+        line that a killed process was writing is dropped.
+
+        Raises:
+          UserError: if the file cannot be read or written, or is not a regular file.
+        """
         self.close()
+        kept, damaged, whole = self._sorted(step)
+        if damaged:
+            self._set_aside(damaged)
+        if not whole:
+            write_bytes(self.path, b"".join(kept))
         with writing(self.path):
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        end = 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n") or (found := _step(line)) is None or found >= step:
-                break
-            end += len(line)
-        with writing(self.path):
+            self._descriptor = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+            )
+            end = sum(map(len, kept))
             os.ftruncate(self._descriptor, end)
             os.lseek(self._descriptor, end, os.SEEK_SET)
+
+    def _sorted(self, step: int) -> tuple[list[bytes], list[bytes], bool]:
+        """Returns the lines before `step` in the order of their steps, and the damaged lines.
+
+        The third value is whether the first lines of the file are already those to keep.
+        """
+        if not self.path.exists():
+            return [], [], True
+        with reading(self.path, "restore it or remove it"), open_file(self.path) as file:
+            whole = list(file)
+        lines = list(whole)
+        if lines and not lines[-1].endswith(b"\n"):
+            last = lines.pop()
+            lines += [] if _step(last) is None else [last + b"\n"]
+        found: dict[int, bytes] = {}
+        damaged: list[bytes] = []
+        later: list[bytes] = []  # lines of `step` and after it, which end the file
+        for line in lines:
+            at = _step(line)
+            if at is None or at in found:
+                damaged.append(line)
+            elif at >= step:
+                later.append(line)
+            else:
+                damaged += later
+                later = []
+                found[at] = line
+        kept = [found[at] for at in sorted(found)]
+        return kept, damaged, whole[: len(kept)] == kept
+
+    def _set_aside(self, lines: Sequence[bytes]) -> None:
+        path = self.path.with_name(DAMAGED)
+        with writing(path), open(path, "ab", opener=_no_link) as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        warnings.warn(
+            f"{self.path} has {len(lines)} damaged lines, which were moved to {path.name}; the "
+            "other lines before the restored step were kept",
+            stacklevel=4,
+        )
 
     def append(
         self,
@@ -124,34 +189,53 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
       f64[n, S, L], with NaN for lines without this metric.
 
     Raises:
-      UserError: if the folder has no metrics, or if a line is not JSON.
+      UserError: if the folder has no metrics, or if a line is damaged or has something else than
+        numbers.
     """
     path = pathlib.Path(folder) / NAME
+    missing = f"{path} cannot be read (No such file or directory): give the folder of a run with "
+    with reading(path, "restore it or remove the damaged lines", missing + "metrics"):
+        with open_file(path, within=pathlib.Path(folder)) as file:
+            rows = [_row(number, line) for number, line in enumerate(file, 1)]
+        names = dict.fromkeys(name for row in rows for name in row if name != "step")
+        columns = {name: _column(name, rows) for name in names}
+        return {"step": np.array([row["step"] for row in rows], np.int64)} | columns
+
+
+def _row(number: int, line: bytes) -> dict[str, Any]:
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): give the folder of a run with metrics"
-        ) from error
+        row = parse_json(line)
+        json_fields.check_fields("it", row, _FIELDS)
     except ValueError as error:
-        raise UserError(
-            f"{path} has a line that is not JSON ({error}): remove that line"
-        ) from error
-    names = dict.fromkeys(name for row in rows for name in row if name != "step")
-    columns = {}
-    for name in names:
-        shape = np.shape(next(row[name] for row in rows if name in row))
-        missing = np.full(shape, np.nan)
+        raise ValueError(f"line {number}: {reason(error)}") from error
+    return row
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Returns the values of a metric in all rows, with NaN where it is missing."""
+    shape = np.shape(next(row[name] for row in rows if name in row))
+    missing = np.full(shape, np.nan)
+    try:
         # The writer stores NaN and infinities as strings, which float() parses.
-        columns[name] = np.array([np.asarray(row.get(name, missing), float) for row in rows])
-    return {"step": np.array([row["step"] for row in rows], np.int64)} | columns
+        return np.array([np.asarray(row.get(name, missing), float) for row in rows])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"the metric {name!r:.40} has values that are no numbers, or several shapes"
+        ) from error
 
 
 def _step(line: bytes) -> int | None:
+    """Returns the step of a line, or None if it is damaged."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        row = parse_json(line)
+        json_fields.check_fields("it", row, _FIELDS)
+    except ValueError:
         return None
+    return row["step"]
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _cells(values: np.ndarray) -> list[str]:

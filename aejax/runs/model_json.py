@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.files import MALFORMED, json_fields, reason
 
 # The functions that a network may have as a field, such as its activation.
 FUNCTIONS = {
@@ -34,6 +35,15 @@ FUNCTIONS = {
     },
     **{f"jax.numpy.{name}": getattr(jnp, name) for name in ("cos", "exp", "sin", "square", "tanh")},
 }  # fmt: skip
+
+
+# The annotation of a field -> the check of its value in JSON, for plain numbers and strings.
+_PLAIN = {
+    "int": lambda value: type(value) is int and abs(value) < 2**31,
+    "float": json_fields.written,
+    "bool": json_fields.flag,
+    "str": json_fields.text(),
+}
 
 
 def to_json(value: Any) -> Any:
@@ -72,22 +82,42 @@ def from_json(data: Any) -> Any:
         return tuple(from_json(item) for item in data)
     if not isinstance(data, dict):
         return data
-    if "mapping" in data:
+    if isinstance(data.get("mapping"), dict):
         return {key: from_json(item) for key, item in data["mapping"].items()}
     if "dtype" in data:
-        return jnp.dtype(data["dtype"])
-    if "function" in data and data["function"] in FUNCTIONS:
+        try:
+            return jnp.dtype(data["dtype"])
+        except (TypeError, ValueError) as error:
+            raise _cannot(data["dtype"]) from error
+    if "function" in data and str(data["function"]) in FUNCTIONS:
         return FUNCTIONS[data["function"]]
     if "class" not in data:
         raise _cannot(data.get("opaque") or data.get("function") or sorted(data))
-    cls = _class(data["class"])
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(data["fields"].keys() - known):
+    cls, given = _class(data["class"]), data.get("fields")
+    if not isinstance(given, dict):
+        raise _cannot(f"{data['class']} without fields")
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(given.keys() - known.keys()):
         raise UserError(
             f"the run was written by another version of aejax, whose {data['class']} had a field "
             f"{unknown[0]!r}: install that version, or give the model as load(folder, model=...)"
         )
-    return cls(**{name: from_json(item) for name, item in data["fields"].items()})
+    for name, item in given.items():
+        wanted = _PLAIN.get(str(known[name].type))
+        if wanted is not None and not wanted(item):
+            raise UserError(
+                f"the field {name!r} of the model's part {data['class']} is "
+                f"{json_fields.shown(item)}, but must be of type {known[name].type}: restore "
+                "config.json"
+            )
+    inner = {name: from_json(item) for name, item in given.items()}
+    try:
+        return cls(**inner)
+    except MALFORMED as error:
+        raise UserError(
+            f"the model's part {data['class']} cannot be rebuilt from config.json "
+            f"({reason(error)}): restore the file, or give the model as load(folder, model=...)"
+        ) from error
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -126,6 +156,6 @@ def _class(name: Any) -> Any:
 
 def _cannot(name: Any) -> UserError:
     return UserError(
-        f"the model's part {name} cannot be rebuilt from its description, because only aejax's own "
-        "classes can: build the model yourself and give it as load(folder, model=...)"
+        f"the model's part {name!s:.200} cannot be rebuilt from its description, because only "
+        "aejax's own classes can: build the model yourself and give it as load(folder, model=...)"
     )

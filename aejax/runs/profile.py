@@ -14,7 +14,7 @@ CHUNKS = range(1, 4)
 
 
 class Trace:
-    """Records a trace of the calls whose indices are in CHUNKS, if `wanted` is True."""
+    """Records a trace of the training calls with indices in CHUNKS, if `wanted` is True."""
 
     def __init__(self, folder: pathlib.Path, wanted: bool):
         self._folder, self._wanted = folder, wanted

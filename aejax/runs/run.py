@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -98,6 +98,7 @@ class Run:
         self._nothing_logged = True  # whether no metrics have been logged since this start
         self._stop = Stop()
         self._state: State | None = None
+        self._failed: UserError | None = None  # an error of process 0, which `save` raises
         self._checkpoints = self.folder / CHECKPOINTS
 
     def __enter__(self) -> Run:
@@ -175,7 +176,8 @@ class Run:
             self._nothing_logged = False
         count = np.shape(next(iter(metrics.values())))[-1]
         first = int(state.step) - count
-        self._metrics.append(first, metrics, self._every, figures, self._loggers)
+        with self._in_turn():
+            self._metrics.append(first, metrics, self._every, figures, self._loggers)
 
     def figures(self, name: str) -> np.ndarray:
         """Returns all values of a validation result that `log` has written, f64[n, ...].
@@ -200,15 +202,23 @@ class Run:
             states are compared by their means over S.
 
         Raises:
-          UserError: if the disk is full, or a parameter is not finite.
+          UserError: in all processes if the disk is full or a parameter is not finite.
           SystemExit: after a signal, with status 143 or 130.
         """
         self._state = state
-        self._writer.poll()
         means = {name: float(np.mean(value)) for name, value in (figures or {}).items()}
         ended = self._steps is not None and int(state.step) >= self._steps
+        with self._in_turn():
+            self._writer.poll()
+            if ended or self._stop.received:
+                self._writer.wait()
         wanted = ended or self._writer.due(self._seconds)
-        due, stop = _agreed(wanted, self._stop.received or 0)
+        failed = self._failed is not None
+        due, stop, failed = _agreed(wanted, self._stop.received or 0, failed)
+        if failed:
+            raise self._failed or UserError(
+                f"process 0 could not write {self.folder}, so all processes stop: it says why"
+            )
         if due or stop:
             self._writer.start(state, means)
         elif self._writer.better(means):
@@ -222,15 +232,16 @@ class Run:
             raise SystemExit(self._stop.status)
 
     def environment(self, **facts: Any) -> None:
-        """Adds entries to environment.json, such as data="...", a hash of the data."""
+        """Adds entries to environment.json, such as data="..." for a hash of the data."""
         self._files.add_facts(**facts)
 
     def finish(self, result: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Writes result.json, which marks the run as finished: a later start does not train.
 
         Args:
-          result: the results: a mapping of numbers, strings, arrays, lists and mappings.
-          state: the final state; it is saved, and its params_sha256 is added to the result.
+          result: the run's results by name: numbers, strings, arrays, lists and mappings.
+          state: the final state; it is saved, and its params_sha256 is added to the result. None:
+            the newest checkpoint is that of the final state.
 
         Returns:
           The content of result.json. It is also the value of `run.result`, both now and when the
@@ -242,6 +253,10 @@ class Run:
             whole |= {"steps": int(state.step), "params_sha256": params_sha256(state.params)}
             self._writer.start(state, {})
         self._writer.wait()
+        if state is None and self._writes:
+            # A later start believes only a result with the hash of the newest checkpoint.
+            proof = checkpoint.newest_params_sha256(self._checkpoints)
+            whole |= {} if proof is None else {"params_sha256": proof}
         self._files.write_result(whole)
         self.result = whole
         self._stop.polled = False
@@ -260,6 +275,19 @@ class Run:
             if self._stop.received is not None and self._writes:
                 print(f"stopped; this goes on: {command()}", flush=True)
 
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Keeps a UserError for the next `save` if there are several processes.
+
+        Only process 0 writes. If it ended at once, the others would wait for it in the next step.
+        """
+        try:
+            yield
+        except UserError as error:
+            if jax.process_count() == 1:
+                raise
+            self._failed = error
+
     def _newest(self) -> checkpoint.Checkpoint | None:
         """Returns the newest undamaged checkpoint, which process 0 chooses for all processes."""
         found = checkpoint.newest(self._checkpoints) if self._writes else None
@@ -272,15 +300,15 @@ class Run:
         return checkpoint.newest(self._checkpoints, step=step)
 
 
-def _agreed(due: bool, stop: int) -> tuple[bool, int]:
-    """Returns whether `due` is True in any process, and the largest `stop` of all processes.
+def _agreed(due: bool, stop: int, failed: bool) -> tuple[bool, int, bool]:
+    """Returns whether any process has `due` or `failed`, and the largest `stop` of all processes.
 
     All processes must make the same decision, because all of them take part in gathering the state.
     """
     if jax.process_count() == 1:
-        return due, stop
-    votes = multihost_utils.process_allgather(np.array([int(due), stop], np.int32))
-    return bool(votes[:, 0].any()), int(votes[:, 1].max())
+        return due, stop, failed
+    votes = multihost_utils.process_allgather(np.array([due, stop, failed], np.int32))
+    return bool(votes[:, 0].any()), int(votes[:, 1].max()), bool(votes[:, 2].any())
 
 
 def _donated(state: State) -> bool:

@@ -28,13 +28,16 @@ class Stop:
         return 128 + (self.received or 0)
 
     def install(self) -> None:
-        """Installs the handlers of both signals, if this is the main thread, as Python requires."""
+        """Installs handlers of SIGTERM and SIGINT, if it is called in the main thread.
+
+        Python allows it in no other thread.
+        """
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
             self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
 
     def restore(self) -> None:
-        """Restores the handlers and the hook that `install` replaced."""
+        """Restores the signal handlers and the `sys.unraisablehook` that `install` replaced."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if self._before:
@@ -45,7 +48,7 @@ class Stop:
         """Sends the signal again if Python discarded the SystemExit of `_handle`.
 
         Python discards what is raised within a callback of the garbage collector, for example, and
-        jax has such a callback. The process would otherwise go on.
+        jax has such a callback. Without a second signal the process would go on.
         """
         if not isinstance(unraisable.exc_value, SystemExit) or self.received is None:
             self._hook(unraisable)

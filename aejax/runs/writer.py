@@ -88,7 +88,7 @@ class Writer:
             self._submit(self._copied(state, figures))
 
     def hold(self, state: State, figures: Mapping[str, float]) -> None:
-        """Copies the best state so far, to be written once BEST_SECONDS have passed.
+        """Copies the best state so far; it is written BEST_SECONDS after the last checkpoint.
 
         Raises:
           UserError: if a parameter is not finite.

@@ -47,6 +47,6 @@ def griffin_lim(
 
 
 def _unit(values: Array) -> Array:
-    """Returns values / |values|, and 0 for 0."""
+    """Returns complex values divided by their magnitudes; 0 stays 0."""
     length = jnp.abs(values)
     return jnp.where(length > 0, values / jnp.where(length > 0, length, 1.0), 0.0)

@@ -41,7 +41,7 @@ def mel_filterbank(rate: int, size: int, bands: int) -> np.ndarray:
       bands: the number of filters, from 0 Hz to half the rate.
 
     Returns:
-      f64[bands, 1 + size // 2], which a magnitude spectrum is multiplied by.
+      f64[bands, 1 + size // 2], the matrix by which a magnitude spectrum is multiplied.
 
     Raises:
       UserError: if a band contains no frequency of the STFT.
@@ -116,7 +116,8 @@ class Mel:
     def sound(self, log_mel: Array, key: Key, iterations: int = 64) -> Array:
         """Returns a sound with the given log-mel spectrogram, f32[..., frames * hop].
 
-        Griffin-Lim finds its phases from random ones, so the sound depends on the key.
+        The algorithm of Griffin and Lim finds its phases, starting from random phases, so the sound
+        depends on the key.
 
         Args:
           log_mel: f32[..., frames, bands].

@@ -54,7 +54,7 @@ def inverse_stft(spectrum: Array, size: int = 512, hop: int = 128) -> Array:
       The sound from the centre of the first frame to that of the last, f[..., (frames - 1) * hop].
 
     Raises:
-      UserError: as in `stft`.
+      UserError: if size is odd or below 2, or hop is not from 1 to size / 2.
     """
     _check(size, hop)
     count = spectrum.shape[-2]

@@ -13,10 +13,11 @@ from aejax.types import Bound, Objective
 
 
 def check_arguments(model: Any, objective: Objective, tx: Any, draws: int, bound: Bound) -> None:
-    """Checks the arguments of `learner`, whose docstring describes them.
+    """Checks that the arguments of `learner`, which its docstring describes, fit together.
 
     Raises:
-      UserError: if an argument is of another kind or does not fit the others, as `learner` says.
+      UserError: if an argument is of another kind than its entry in `learner` says, or does not fit
+        the other arguments.
     """
     if not isinstance(bound, Bound):
         raise UserError(
@@ -82,8 +83,9 @@ def _check_objective(objective: Objective, draws: int, bound: Bound) -> None:
             )
     if bound.sticks and not sticking(objective):
         raise UserError(
-            "this bound needs a rate that sticks the landing, and the objective has none: use "
-            "losses.rate(stick=True), or bounds.iwae"
+            "the bound, bounds.dreg or one like it, needs a rate that sticks the landing, but no "
+            "term of the objective does: put losses.rate(stick=True) into the objective, or use "
+            "bounds.iwae"
         )
 
 
@@ -103,7 +105,12 @@ def _check_called(name: str, term: Any) -> None:
 
 
 def _check_steering(model: Any, objective: Objective) -> None:
-    """Checks that a bottleneck with a target for L0 has a term that reaches it, and vice versa."""
+    """Checks that a bottleneck's target for L0 and a term with an adjusted weight come together.
+
+    Raises:
+      UserError: if the bottleneck has a target for the number of active latents (L0) but the
+        objective has no term whose weight is adjusted to reach it, or the reverse.
+    """
     bottleneck = getattr(model, "bottleneck", None)
     target, name = getattr(bottleneck, "l0", None), type(bottleneck).__name__
     steered = [n for n, (w, t) in objective.items() if w is not None and losses.mark(t).steered]

@@ -57,8 +57,8 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
     `step` donates its state: the given state's buffers are reused and must not be read afterwards.
 
     Args:
-      learner: a learner to which all other wrappers were applied, because this one compiles only
-        what is inside it: seeds(compiled(learner)) computes the same, but without donated buffers.
+      learner: a learner to which all other wrappers were already applied. In the other order, as in
+        seeds(compiled(learner)), the results are the same, but no buffers are donated.
       mesh: the devices. Batches are sharded over the mesh axis "data". An array of the state whose
         path matches a rule is sharded as that rule states; all others are replicated. None uses the
         default device. With several processes, each process passes its own slice of every batch.
@@ -101,7 +101,7 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
 
 
 def _check_axes(mesh: Mesh, rules: Rules) -> None:
-    """Raises UserError for a mesh axis of several devices that shards nothing."""
+    """Raises UserError if nothing is sharded over an axis of the mesh that has several devices."""
     used = {"data"} | {axis for _, spec in rules for axis in spec if axis is not None}
     for axis, size in mesh.shape.items():
         if size > 1 and axis not in used:
@@ -151,7 +151,10 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
 
 
 class _Placement:
-    """Places batches and sources on the mesh; a data set that stays there is moved only once."""
+    """Puts batches and sources on the devices of a mesh.
+
+    A data set that stays on the devices is sent there only once.
+    """
 
     def __init__(self, mesh: Mesh, learner: Learner):
         self.mesh = mesh
@@ -182,7 +185,7 @@ class _Placement:
         return self.resident[id(leaf)][1]
 
     def _batch(self, leaf: Any, axis: int) -> Array:
-        """Shards one axis of a leaf, the batch axis, over the mesh axis "data"."""
+        """Shards a leaf's batch axis, which has the index `axis`, over the mesh axis "data"."""
         if "data" not in self.mesh.shape:
             return _put(leaf, NamedSharding(self.mesh, PartitionSpec()))
         size = leaf.shape[axis] * jax.process_count()

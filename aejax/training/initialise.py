@@ -47,15 +47,15 @@ def tied(variables: Variables, batch: Batch, key: Key) -> Variables:
 def mean_square(centred: Array) -> tuple[Array, Array]:
     """Returns the factor that makes the mean square of centred data 1, and its inverse, f32[] each.
 
-    The mean is over examples and dimensions. JumpReLU's default window, the width of its
-    pseudo-derivative, assumes this scale.
+    The mean is over examples and dimensions. JumpReLU's default window, in which pre-activations
+    give its thresholds a gradient, assumes this scale.
     """
     root = jnp.sqrt(jnp.mean(jnp.square(centred)))
     return 1.0 / _positive(root), _positive(root)
 
 
 def expected_norm(centred: Array) -> tuple[Array, Array]:
-    """Returns the factor that makes the mean norm sqrt(D), and its inverse, f32[] each.
+    """Returns the factor that makes the mean norm of data f32[N, D] sqrt(D), and its inverse.
 
     Published weights of L1 terms assume this scale (Conerly et al. 2024).
     """
@@ -69,9 +69,9 @@ def unscaled(centred: Array) -> tuple[Array, Array]:
 
 
 def whitening(epsilon: float = 1e-3) -> Form:
-    """Returns the ZCA scaling, which makes dimensions uncorrelated with variance 1.
+    """Returns the ZCA scaling, a function for the argument `form` of `standardised`.
 
-    It is given to `standardised` as its argument `form`.
+    It makes the dimensions of the data uncorrelated, with variance 1.
 
     Args:
       epsilon: a fraction of the mean variance that is added to each eigenvalue of the covariance,
@@ -110,7 +110,7 @@ def standardised(
         two axes, as a crosscoder's do.
 
     Raises:
-      UserError: if a split is given with a form that its mean and variance do not determine.
+      UserError: if a split is given with a `form` that cannot be computed from mean and variance.
     """
     moments = examples.moments if isinstance(examples, Split) else None
     if moments is not None and form not in (mean_square, unscaled):
@@ -145,9 +145,8 @@ def standardised(
 def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
     """Returns an initialiser that sets the decoder's last bias to the logit of the data's mean.
 
-    The decoder's mean output is then that of the data before training starts (Burda et al. 2016).
-    This requires a Bernoulli likelihood and a decoder that ends in a dense layer, such as
-    `nets.MLP`.
+    Before training starts, the decoder then outputs the mean of the data (Burda et al. 2016). This
+    requires a Bernoulli likelihood and a decoder that ends in a dense layer, such as `nets.MLP`.
 
     Args:
       mean: f[*event], the mean of the target, between 0 and 1.
@@ -173,8 +172,8 @@ def base_rates(mean: Any, least: float = 1e-3) -> Initialise:
 def geometric_median(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets b_dec, the dictionary's bias, to the geometric median of the (scaled) target.
 
-    The median is computed by 100 steps of Weiszfeld's algorithm, as in OpenAI's code and that of
-    Marks et al.
+    The median is computed by 100 steps of Weiszfeld's algorithm, as in the sparse autoencoders of
+    OpenAI and of Marks et al. (dictionary_learning).
     """
     target = batch.target.reshape((batch.target.shape[0], -1)).astype(jnp.float32)
     scale = get(variables, OUTPUT_SCALE)
@@ -213,14 +212,15 @@ def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
 
 
 def matched(model: Any) -> Initialise:
-    """Returns an initialiser that rescales the encoder so that the output has the target's norm.
+    """Returns an initialiser that rescales the encoder so that outputs have the norms of targets.
 
-    The mean norms of the output and of the target, each minus the decoder's bias, become equal on
-    the first batch (Gao et al. 2024). This is exact if scaling the encoder's kernel scales the code
-    by the same factor, as for ReLU and TopK with a zero encoder bias.
+    With the new encoder, output - bias and target - bias have the same mean norm on the first
+    batch, where bias is that of the decoder (Gao et al. 2024). This is exact if scaling the
+    encoder's kernel scales the code by the same factor, as for ReLU and TopK with a zero encoder
+    bias.
 
     Args:
-      model: the Autoencoder to which the variables belong.
+      model: the Autoencoder whose variables the initialiser will receive.
     """
 
     def matched(variables: Variables, batch: Batch, key: Key) -> Variables:
@@ -242,7 +242,10 @@ def matched(model: Any) -> Initialise:
 def _from_moments(
     moments: Sequence[Moments], form: Form, centre: bool, layers: bool | None
 ) -> dict[str, Array]:
-    """Computes the statistics of a `Scale` from the exact moments of each layer, in float64."""
+    """Computes what a `Scale` stores (name -> array) from the exact moments of each layer.
+
+    The arguments are those of `standardised`. Sums are in float64.
+    """
     mean = np.concatenate([m.mean for m in moments])
     sizes = np.asarray([len(m.mean) for m in moments])
     variance = np.asarray([m.scale**2 for m in moments])

@@ -8,6 +8,7 @@ loss     = bound(ratio) + mean(penalty)       reduces the cost over K; its mean 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from flax.core.scope import LazyRng
 
 from aejax import bounds
 from aejax.checks import check_is_key, check_not_rbg
+from aejax.events import as_batch
 from aejax.objective import Total, total
 from aejax.training.arguments import check_arguments, sticking
 from aejax.types import (
@@ -35,13 +37,14 @@ from aejax.types import (
 )
 from aejax.variables import remembered, unpacked
 
+LINE_SEARCHES = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
 Initialise = Callable[[Variables, Batch, Key], Variables]
 
 
 def learner(
     model: Any,
     objective: Objective,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | optax.MultiSteps,
     draws: int = 1,
     bound: Bound = bounds.mean,
     initialise: Initialise | Sequence[Initialise] = (),
@@ -51,11 +54,12 @@ def learner(
     Args:
       model: an `Autoencoder`, or any module with the methods features, code and explain.
       objective: the loss as a mapping from a name to (weight, term).
-      tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does.
+      tx: the optax optimiser; it may read the loss, as optax.contrib.reduce_on_plateau does, or
+        evaluate it for other parameters, as optax.lbfgs does.
       draws: K, the number of codes that are drawn for each example.
       bound: how the log-ratios of the K draws are reduced to one cost per example (`ae.bounds`).
       initialise: one or more functions (variables, batch, key) -> variables that are applied to the
-        model's initial variables, such as those of `ae.initialise`.
+        model's initial variables, such as `ae.initialise.tied`.
 
     Returns:
       A Learner. The metrics of its `step` are f32[]: `loss`, `grad_norm`, the mean of each term
@@ -65,18 +69,21 @@ def learner(
 
     Raises:
       UserError: if an argument is of another kind, if draws < 1, if draws is 1 and the bound needs
-        several, if the objective has no term or a term has no weight, if the bound cannot use a
-        term, or if the bottleneck has a target `l0` but the objective has no term whose weight is
-        adjusted to reach it, or vice versa. The returned functions raise it for an rbg key if
-        draws > 1.
+        several draws, if the objective has no term or a term has no weight, if the bound cannot use
+        a term, or if the bottleneck has a target `l0` but the objective has no term whose weight is
+        adjusted to reach it, or vice versa. The returned functions raise UserError for an rbg key
+        if draws > 1.
     """
     check_arguments(model, objective, tx, draws, bound)
+    if isinstance(tx, optax.MultiSteps):  # its own gradient_transformation() drops the loss
+        tx = optax.GradientTransformationExtraArgs(tx.init, tx.update)  # pyright: ignore
     update = optax.with_extra_args_support(tx).update
     initialisers = (initialise,) if callable(initialise) else tuple(initialise)
 
     def init(key: Key, batch: Batch) -> State:
         check_is_key(key)
         _check_key(key, draws)
+        batch = _as_batch(batch)
         params_key, noise_key, initialise_key, run_key = jax.random.split(key, 4)
 
         def touch(model: nn.Module, batch: Batch) -> None:
@@ -93,6 +100,7 @@ def learner(
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         _check_key(state.key, draws)
+        batch = _as_batch(batch)
         key = jax.random.fold_in(state.key, state.step)
 
         def loss(params: Any) -> tuple[Array, tuple[Any, dict[str, Array]]]:
@@ -103,8 +111,12 @@ def learner(
             return means["loss"], (memory, means)
 
         (_, (memory, means)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        # Transformations such as reduce_on_plateau read the loss; all others ignore it.
-        updates, opt = update(grads, state.opt, state.params, value=means["loss"])
+        # Some transformations read the loss, as reduce_on_plateau does, and all others ignore it.
+        # Line searches, such as that of lbfgs, evaluate it for other parameters.
+        further: dict[str, Any] = {"value": means["loss"]}
+        if _holds(state.opt, LINE_SEARCHES):
+            further |= {"grad": grads, "value_fn": lambda params: loss(params)[0]}
+        updates, opt = update(grads, state.opt, state.params, **_accepted(update, further))
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": means["loss"],
@@ -118,7 +130,7 @@ def learner(
         return unpacked(state.params, state.memory)
 
     def evaluate(variables: Variables, batch: Batch, key: Key, step: Array) -> Metrics:
-        bound_model = model.bind(variables)
+        bound_model, batch = model.bind(variables), _as_batch(batch)
 
         def draw(key: Key) -> Total:
             return total(objective, bound_model, bound_model(batch, key, step))
@@ -131,10 +143,33 @@ def learner(
     return Learner(init, step, variables, evaluate, support=support, subtracts_bias=subtracts)
 
 
-def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
-    """Returns the loss and the mean of each term without its weight, f32[], from f32[K, B].
+def _holds(opt: Any, kinds: tuple[type, ...]) -> bool:
+    """Returns whether the state of an optimiser has a part of one of the given classes."""
+    leaves = jax.tree.leaves(opt, is_leaf=lambda node: isinstance(node, kinds))
+    return any(isinstance(node, kinds) for node in leaves)
 
-    If the batch has weights f32[B], each example's values are multiplied by its weight.
+
+def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns those of the named arguments that a function accepts."""
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def _as_batch(batch: Any) -> Batch:
+    """Returns a Batch unchanged, and an array or a split as a Batch."""
+    return batch if isinstance(batch, Batch) else as_batch(batch)
+
+
+def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array]:
+    """Returns "loss" and, by its name, the mean of each term without its weight, f32[] each.
+
+    Args:
+      bound: how the cost of the K draws is reduced.
+      result: the values of the objective, f32[K, B].
+      weight: the weights of the batch's examples, f32[B], which multiply each example's values;
+        None: all are 1.
     """
 
     def mean(values: Array) -> Array:
@@ -148,10 +183,11 @@ def _means(bound: Bound, result: Total, weight: Array | None) -> dict[str, Array
 
 
 def _rate(opt: Any) -> dict[str, Array]:
-    """Returns {"learning_rate": f32[]} if optax.inject_hyperparams stored it in the state.
+    """Returns the learning rate and the plateau factor, f32[] each, that the optimiser's state has.
 
-    With optax.contrib.reduce_on_plateau it also has the factor that this applies to the updates, as
-    {"plateau_scale": f32[]}.
+    The result has "learning_rate" if optax.inject_hyperparams stored it in `opt`, and
+    "plateau_scale", the factor of the updates, if the optimiser uses
+    optax.contrib.reduce_on_plateau.
     """
     found = optax.tree.get_all_with_path(opt, "learning_rate")
     rates = [value for _, value in found if isinstance(value, jax.Array) and value.ndim == 0]
@@ -188,13 +224,13 @@ def _pass(
     key: Key,
     step: Array,
 ) -> tuple[Total, Any]:
-    """Runs K draws through bottleneck, decoder and terms.
+    """Draws K codes of each example, decodes them, and computes the terms of the objective.
 
-    The methods features, code and explain run in turn, and each gets the memory that the one before
-    it returned, as in one call of the model.
+    The model's methods features, code and explain run one after the other. Each gets the memory
+    that the one before it returned, as in one call of the model.
 
     Returns:
-      A Total of f32[K, B], and the new memory.
+      A Total with arrays f32[K, B], and the memory after the step.
     """
 
     def run(memory: Any, key: Key, method: str, *arguments: Any) -> tuple[Any, Any]:
@@ -244,11 +280,18 @@ def _pass(
 def _tap(
     regrade: Callable[[Array, Array], Array], codes: Any, stuck: Array, draws: int, size: int
 ) -> tuple[Any, Array]:
-    """Returns the codes unchanged, and zeros f32[K, B]; it changes only the codes' gradient.
+    """Returns codes with the same values but a changed gradient, and zeros f32[K, B].
 
-    The zeros are added to the cost, so the backward pass sees the weight w that the bound gives
-    each draw. It then multiplies the cotangent of the codes by regrade(w) / w (Tucker et al. 2019,
-    equation 8).
+    The caller adds the zeros to the cost. Their cotangent in the backward pass is then the weight w
+    that the bound gives each draw, and the cotangent of the codes is multiplied by regrade(w) / w
+    (Tucker et al. 2019, equation 8).
+
+    Args:
+      regrade: a function of (w, stuck) that returns the weights for the codes' gradient.
+      codes: the codes of the K draws, leaves [K, B, ...].
+      stuck: the weight of the term rate(stick=True), f32[].
+      draws: the number of draws, K.
+      size: the number of examples, B.
     """
 
     @jax.custom_vjp

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from aejax.checks import at_least
 from aejax.data.batches import Batches
-from aejax.data.split import check_support
+from aejax.data.split import check_support, check_targets
 from aejax.data.stream import Stream
 from aejax.errors import UserError
 from aejax.training import steering
@@ -53,6 +53,7 @@ class NonFinite(UserError):
       figure: the metric that is not finite, "loss" or "grad_norm".
       value: its value.
       scale: the largest magnitude in x if it is a likely cause, else None.
+      missing: the first row of the step's batch in which x is NaN; None: there is none.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class NonFinite(UserError):
         figure: str,
         value: float,
         scale: float | None = None,
+        missing: int | None = None,
     ):
         self.step, self.terms, self.seed = step, terms, seed
         named = [repr(name) for name in terms]
@@ -84,6 +86,12 @@ class NonFinite(UserError):
             advice = (
                 f"x holds numbers up to {scale:.4g}, but a net starts well with values near 1, so "
                 "standardise them, for example by nets.Standardised(net, *data.statistics(train))"
+            )
+        if missing is not None:
+            advice = (
+                f"row {missing} of x in that step's batch holds NaN, so remove such rows, or mark "
+                "NaN as missing by ae.data.arrays, by ae.data.table or, if the rows are read "
+                "during training, by the change ae.data.changes.Missing()"
             )
         super().__init__(f"{what} is {word} at step {step} ({where}{member}): {advice}")
 
@@ -119,13 +127,14 @@ def loop(
 
     Returns:
       An iterator of (state, metrics). The metrics are on the host, f32[n] or f32[S, n] for the n
-      steps that end at `state.step`. They are those of the learner and, if `batches` has a method
-      `epoch`, also `epoch` f64[n], the number of passes through the data after each step.
+      steps that end at `state.step`. The learner defines their names. If `batches` has a method
+      `epoch`, there is also `epoch` f64[n], the number of passes through the data after each step.
 
     Raises:
-      UserError: if steps < 1, if not just one of steps and epochs is given, if batches lacks the
-        method named above, if the number of its seeds differs from the learner's, or if a
-        transcoder subtracts the output's bias from its input.
+      UserError: if steps < 1, if not just one of steps and epochs is given, if batches has no
+        method `source` although the learner is wrapped by `chunked`, or cannot be indexed although
+        it is not, if the number of its seeds differs from the learner's, or if a transcoder
+        subtracts the output's bias from its input.
       NonFinite: during iteration, if the loss or gradient norm of a step is not finite.
     """
     if (steps is None) == (epochs is None):
@@ -157,12 +166,15 @@ def _loop(learner, state, batches, steps, progress, stop):
             start = done - done % size
             if chunk is None or done == start:
                 end = min(start + size, steps)
+                first = chunk is None
                 chunk = batches.source(start, size, end) if learner.chunk else batches[start]
+                if first and learner.support is not None and isinstance(batches, Stream):
+                    check_targets(_batch(chunk, 0), learner.support, " of the stream's first batch")
             count = min(pace.count(), start + size - done, steps - done)
             with pace.taking(count):
                 state, metrics = learner.step(state, _limited(chunk, done - start, count))
                 host = _on_host(metrics, learner, done - start, count)
-            _check(host, done, first_seed, chunk)
+            _check(host, done, first_seed, chunk, done - start)
             if hasattr(batches, "epoch"):
                 host[EPOCH] = np.array([batches.epoch(done + i + 1) for i in range(count)])
             done += count
@@ -175,7 +187,12 @@ def _loop(learner, state, batches, steps, progress, stop):
 
 
 def _late(late: list[np.ndarray], metrics: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Appends a call's values of `off_target`; drops calls that ended over TAIL steps ago."""
+    """Returns the metric `off_target` of the last TAIL steps or more, one array for each call.
+
+    Args:
+      late: what this function returned after the previous call; [] before the first one.
+      metrics: the metrics of the call that has just ended.
+    """
     if steering.METRIC not in metrics:
         return late
     late = [*late, metrics[steering.METRIC].T]
@@ -201,7 +218,10 @@ class _Pace:
 
     @contextlib.contextmanager
     def taking(self, count: int) -> Iterator[None]:
-        """Times one call; the first is ignored, because its time includes compilation."""
+        """Measures the time of one call of `count` steps, which is made inside the `with` block.
+
+        The time of the first call is ignored, because it includes compilation.
+        """
         begun = time.monotonic()
         yield
         seconds = time.monotonic() - begun
@@ -211,14 +231,19 @@ class _Pace:
 
 
 def _limited(chunk: Any, first: int, count: int) -> Any:
-    """Restricts a Source to batches first to first + count - 1; returns a Batch unchanged."""
+    """Returns a Source restricted to its batches first to first + count - 1; a Batch unchanged."""
     if not isinstance(chunk, Source):
         return chunk
     return dataclasses.replace(chunk, first=jnp.int32(first), count=jnp.int32(count))
 
 
 def _streams(learner: Learner, batches: Any) -> Any:
-    """Returns batches that differ between the learner's S models, unless they share their data."""
+    """Returns the batches, with S streams if the learner's S models do not share their data.
+
+    Raises:
+      UserError: if the batches have another number of streams, or are a `Stream`, which has only
+        one.
+    """
     if isinstance(batches, Stream) and learner.seeds is not None and not learner.shared_data:
         raise UserError(
             "a Stream has one order of its examples, which all seeds see: give ae.seeds(..., "
@@ -238,18 +263,31 @@ def _streams(learner: Learner, batches: Any) -> Any:
 
 
 def _on_host(metrics: Any, learner: Learner, first: int, count: int) -> dict[str, np.ndarray]:
-    """Waits for the metrics of the call's `count` steps and copies them, f32[n] or f32[S, n]."""
+    """Waits until a call has ended and copies the metrics of its steps to the host.
+
+    Args:
+      metrics: the metrics that the call returned.
+      learner: the learner that made the call.
+      first: the index, within the metrics, of the call's first step.
+      count: the number of steps of the call, n.
+
+    Returns:
+      The metrics by name, f32[n] or f32[S, n].
+    """
     host = jax.device_get(dict(metrics))
     if learner.chunk is None:
         return {name: np.asarray(values)[..., None] for name, values in host.items()}
     return {name: np.asarray(values)[..., first : first + count] for name, values in host.items()}
 
 
-def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: Any) -> None:
+def _check(
+    metrics: dict[str, np.ndarray], first: int, first_seed: int, data: Any, offset: int
+) -> None:
     """Raises NonFinite at the first step whose loss or gradient norm is not finite.
 
-    A term with weight None may be infinite. At step 0 the error mentions the scale of the data if
-    it is large, because this is the usual cause.
+    A term with weight None may be infinite. The error mentions the usual causes: NaN in the batch
+    and, at step 0, a large scale of the data. If `data` is a Source, step `first` was trained on
+    its batch `offset`.
     """
     checked = [name for name in ("loss", GRADIENT) if name in metrics]
     bad = {name: ~np.isfinite(np.atleast_2d(metrics[name])) for name in checked}  # [S, n]
@@ -262,16 +300,22 @@ def _check(metrics: dict[str, np.ndarray], first: int, first_seed: int, data: An
     here = {name: np.atleast_2d(values)[member, i] for name, values in metrics.items()}
     terms = [name for name, value in here.items() if name not in checked and not np.isfinite(value)]
     seed = first_seed + member if metrics["loss"].ndim == 2 else None
-    scale = _scale(data) if first + i == 0 else None
-    raise NonFinite(first + i, terms, seed, figure, here[figure], scale)
+    read = _inputs(_batch(data, offset + i))
+    scale = max((float(np.max(np.abs(x), initial=0.0)) for x in read), default=0.0)
+    missing = [np.isnan(x).reshape(len(x), -1).any(axis=1) for x in read if x.ndim]
+    row = next((int(np.argmax(rows)) for rows in missing if rows.any()), None)
+    large = scale if first + i == 0 and scale > LARGE else None
+    raise NonFinite(first + i, terms, seed, figure, here[figure], large, row)
 
 
-def _scale(data: Any) -> float | None:
-    """Returns the largest absolute value in x of the first batch if it exceeds LARGE, else None."""
-    try:
-        batch = gathered(data, 0, jnp.int32(0)) if isinstance(data, Source) else data
-        read = batch.x if isinstance(batch, Batch) else batch
-        largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(read))
-    except (TypeError, ValueError):  # The input may be empty or indices.
-        return None
-    return largest if largest > LARGE else None
+def _batch(data: Any, i: int) -> Any:
+    """Returns batch i of a Source; returns anything else, such as a Batch, unchanged."""
+    return gathered(data, i, jnp.int32(0)) if isinstance(data, Source) else data
+
+
+def _inputs(batch: Any) -> list[np.ndarray]:
+    """Returns the arrays of floats in x of a batch; those of other processes are left out."""
+    leaves = jax.tree.leaves(batch.x if isinstance(batch, Batch) else batch)
+    here = [leaf for leaf in leaves if getattr(leaf, "is_fully_addressable", True)]
+    arrays = [np.asarray(leaf) for leaf in here]
+    return [a.astype(np.float32) for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]

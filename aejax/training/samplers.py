@@ -90,7 +90,8 @@ def by_likelihood(
 
         def cost(params: Params, key: Key) -> Array:
             z, given = part(key)
-            return -jnp.mean(prior.apply({"params": params}, z, given, method="log_prob"))
+            density: Any = prior.apply({"params": params}, z, given, method="log_prob")
+            return -jnp.mean(density)
 
         @jax.jit
         def train(key: Key) -> Params:

@@ -29,7 +29,8 @@ class Patience:
       measurements: the number of measurements in a row without improvement after which to stop.
       past: all results from before a restart, in order, so that a resumed run stops at the same
         step as one that was never interrupted.
-      least_change: by how much a result must fall below the smallest one to be an improvement.
+      least_change: by how much a result must fall below the smallest result so far to be an
+        improvement.
     """
 
     def __init__(self, measurements: int, past: Iterable[Any] = (), least_change: float = 0.0):

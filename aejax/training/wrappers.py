@@ -1,10 +1,12 @@
 """Wrappers: functions from a learner (the functions that train a model) to a changed learner.
 
     averaged(learner, 0.999)      evaluates a moving average of the weights
+    restarted(learner, 500)       gives some parts new parameters after 500 steps
     chunked(learner, 500)         does up to 500 training steps per call of `step`
     seeds(learner, 5)             trains five models with different seeds in one program
     swept(build, settings)        trains models with different settings, such as learning rates
-    compiled(learner, mesh)       compiles; it is defined in aejax.training.compiled
+    compiled(learner, mesh)       compiles the learner's functions, and divides batches over the
+                                  devices of a mesh; it is defined in aejax.training.compiled
 
 Wrappers can be nested. Each of several models that are trained together is called a member.
 `seeds(chunked(learner))` and `chunked(seeds(learner))` compute the same; the former is faster.
@@ -12,13 +14,13 @@ Wrappers can be nested. Each of several models that are trained together is call
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from aejax.checks import check_is_key, check_not_rbg
+from aejax.checks import at_least, check_is_key, check_not_rbg
 from aejax.errors import UserError
 from aejax.training.gathering import gathered
 from aejax.types import Array, Batch, Key, Learner, Metrics, Source, State, Variables
@@ -65,12 +67,47 @@ def averaged(learner: Learner, decay: float = 0.999) -> Learner:
     return learner._replace(init=init, step=step, variables=variables)
 
 
-def successors(key: Key, n: int) -> Key:
-    """Returns n keys, Key[n]; for key = jax.random.key(s) they are jax.random.key(s + i), i < n.
+def restarted(
+    learner: Learner, after: int, parts: Collection[str] = ("decoder", "likelihood")
+) -> Learner:
+    """Returns a learner that gives some parts of the model new parameters after some steps.
+
+    An encoder that was trained as that of a standard autoencoder thus starts with a new decoder,
+    which has not yet learnt to ignore the code (Li et al. 2019, section 3). The optimiser's state
+    starts anew too, for all parts.
+
+    Args:
+      learner: a learner whose calls of `step` do one training step, that is, before `chunked`.
+      after: the number of steps before the restart; schedules of the objective are not affected.
+      parts: the names of the parts.
 
     Raises:
-      UserError: if the key is of the rbg implementation, which under vmap draws from the first key
-        only.
+      UserError: if the learner is chunked, or `after` is below 1.
+    """
+    if learner.chunk is not None:
+        raise UserError(
+            "restarted cannot wrap a chunked learner, which hides the single steps: write "
+            "chunked(restarted(learner, after)) instead"
+        )
+    at_least(1, "after", after)
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        def anew(state: State) -> State:
+            fresh = learner.init(jax.random.fold_in(state.key, after), batch)
+            params = {k: fresh.params[k] if k in parts else v for k, v in state.params.items()}
+            return state._replace(params=params, opt=fresh.opt)
+
+        return learner.step(jax.lax.cond(state.step == after, anew, lambda s: s, state), batch)
+
+    return learner._replace(step=step)
+
+
+def successors(key: Key, n: int) -> Key:
+    """Returns the keys of n successive seeds, Key[n]: for key(s), key(s), key(s + 1), ...
+
+    Raises:
+      UserError: if the key is of the rbg implementation, for which vmap would use only the first
+        key.
     """
     check_not_rbg(key, "rbg keys give all seeds the same noise under vmap: use threefry keys")
     data = jax.random.key_data(key)
@@ -92,10 +129,10 @@ def seeds(learner: Learner, n: int, shared_data: bool = False) -> Learner:
       shared_data: whether all members see the same batches, which then have no leading axis S.
 
     Raises:
-      UserError: if n < 1, or if the learner has seeds already.
+      UserError: if n < 1, or if the learner already trains several members.
     """
     if n < 1:
-        raise UserError(f"seeds is {n}, but at least one member must be trained: set seeds >= 1")
+        raise UserError(f"seeds is {n}, but at least one model must be trained: set seeds >= 1")
     return _side_by_side(lambda _: learner, None, n, shared_data, _members)
 
 
@@ -160,10 +197,14 @@ def _side_by_side(
     shared_data: bool,
     mapped: Callable[..., Any],
 ) -> Learner:
-    """Returns a learner of n members; member i is trained by the learner build(setting i).
+    """Returns a learner that trains n models, the members, each with its own setting.
 
-    `build` is called while jax traces. `mapped` is `_members` or `_by_platform`, which turns the
-    step of one member into that of all.
+    Args:
+      build: a function from one setting to the learner of one member, called while jax traces.
+      settings: a pytree of numbers with leaves [n].
+      n: the number of members.
+      shared_data: whether all members see the same batches.
+      mapped: `_members` or `_by_platform`, which turns the step of one member into that of all.
     """
     first = build(jax.tree.map(lambda a: a[0], settings))
     if first.seeds is not None:
@@ -221,7 +262,9 @@ def _side_by_side(
 
 
 def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """Maps the function of one member over n by vmap; for n = 1 it only adds and removes the axis.
+    """Returns a function of n members, made from the function of one member by vmap.
+
+    For n = 1 vmap is not used: the axis of the members is only removed and added again.
 
     On CPUs, a batched matrix product of one member runs at three quarters of the speed of an
     unbatched one.
@@ -237,7 +280,7 @@ def _members(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) 
 
 
 def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: Any) -> Any:
-    """Maps over members by vmap as `_members` does, but one after another on CPUs.
+    """Returns a function of n members as `_members` does, but one that is sequential on CPUs.
 
     On CPUs 8 sparse dictionaries under vmap take as long as 11 single ones, measured on 2 cores at
     d 64 to 256, m 512 to 2048 and batches of 512 to 1024 (experiment sae-sweep). Models with small
@@ -261,7 +304,7 @@ def _by_platform(function: Callable[..., Any], n: int, in_axes: Any, out_axes: A
 
 
 def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a) -> Any:
-    """Applies `change` to the mapped leaves of a tree and `rest` to the others."""
+    """Applies `change` to the leaves whose axis in `axes` is not None, and `rest` to the others."""
 
     def one(axis: int | None, part: Any) -> Any:
         return jax.tree.map(rest if axis is None else change, part)
@@ -270,11 +313,12 @@ def _along(axes: Any, change: Callable, tree: Any, rest: Callable = lambda a: a)
 
 
 def _data_axes(data: Batch | Source, shared: bool) -> Any:
-    """Returns the vmap axes of a batch or source.
+    """Returns the argument in_axes of vmap for a batch or a source.
 
-    In a source that holds a whole data set, only rows and key have a leading axis S.
+    The leaves of a batch or source have a leading axis S, unless all members share the data. But
+    in a source that holds a whole data set, only rows and key have it.
     """
-    if shared or isinstance(data, Batch):
+    if shared or not isinstance(data, Source):
         return None if shared else 0
     members = 0 if data.rows is None else None
     leaves, tree = jax.tree.flatten(data)

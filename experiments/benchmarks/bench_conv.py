@@ -50,7 +50,7 @@ SHAPES = {
 
 
 def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> None:
-    """Times both implementations of all layers and writes result.json.
+    """Times aejax's and JAX's convolutions for each layer of SHAPES, and writes result.json.
 
     Args:
       out: the folder for result.json.
@@ -61,8 +61,8 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
     result: dict[str, Any] = {}
     for name, shape in SHAPES.items():
         rates = {
-            contestant: {"images_per_second": rate}
-            for contestant, rate in measured(shape, rounds, steps).items()
+            program: {"images_per_second": rate}
+            for program, rate in measured(shape, rounds, steps).items()
         }
         ratio = rates["aejax"]["images_per_second"] / rates["jax"]["images_per_second"]
         result[name] = {**rates, "ratios": {"jax": ratio}}
@@ -71,7 +71,7 @@ def command(out: str = "runs/bench-conv", rounds: int = 5, steps: int = 5) -> No
 
 
 def measured(shape: Shape, rounds: int, steps: int) -> dict[str, float]:
-    """Returns name of an implementation ("aejax", "jax") -> images per second."""
+    """Times a layer's implementations; returns "aejax" and "jax" -> images per second."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(IMAGES, shape.size, shape.size, shape.inputs))
     kernel = rng.normal(size=(shape.kernel, shape.kernel, shape.inputs, shape.outputs))

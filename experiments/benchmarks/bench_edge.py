@@ -38,8 +38,8 @@ from aejax.files import write_json
 from aejax.interop.programs.program import named
 from aejax.interop.programs.weights import Packed, pack
 from aejax.runs.environment import environment
-from experiments.shared.experiment import named as experiment_of
-from experiments.shared.place import Place, prepared, say
+from experiments.shared.experiment import recorded_data
+from experiments.shared.place import prepared, say
 from experiments.shared.training import summary
 
 PEERS = pathlib.Path(__file__).parent.parent / "peers"
@@ -61,7 +61,9 @@ def command(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
-    """Measures all exported files and writes result.json.
+    """Exports a run's decoders in all formats, measures each file and writes result.json.
+
+    The size, the latency, the memory, the error and the NLL are measured.
 
     Args:
       run_dir: folder of a finished run of a VAE with an MLP of one hidden layer, as digits-vae is.
@@ -76,10 +78,7 @@ def command(
     folder = prepared(out, rounds=rounds, calls=calls, seeds=seeds)
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError("bench-edge needs onnxruntime: pip install -e '.[onnx]'")
-    config = ae.load(run_dir, parts=()).config
-    experiment = experiment_of(run_dir)
-    place = Place(data_dir=data_dir, manual_dir=manual_dir)
-    test = experiment.data(experiment.config(**config.__dict__), place)[2]
+    test = recorded_data(run_dir, data_dir, manual_dir)[2]
     rows: dict[str, dict[str, list[float]]] = {}
     result: dict[str, Any] = {}
     for member in range(seeds):
@@ -108,7 +107,11 @@ def _member(
     calls: int,
     peer_python: str | None,
 ) -> dict[str, dict[str, float]]:
-    """Exports and measures the model of one seed; returns name of a file -> figure -> value."""
+    """Exports and measures the model of one seed.
+
+    Returns:
+      A mapping such as {"ONNX, int8": {"kB": 12.3, "ms_at_1": 0.1, ...}}.
+    """
     files = {}
     for form, ending in FORMATS.items():
         for stored in STORED:
@@ -144,7 +147,12 @@ def _member(
 
 
 def _nlls(model: Any, variables: Any, test: Split) -> dict[str, dict[str, float]]:
-    """Returns type of stored weights -> test NLL, and how far it exceeds float32's in percent."""
+    """Computes the test NLL with each type of stored weights, such as "int8", in nats.
+
+    Returns:
+      A mapping from the type to "nll" and "nll_lost_%", how much larger it is than with float32
+      weights, in percent.
+    """
     leaves, structure = jax.tree.flatten(variables)
     names = list(named(variables))
     each = {}
@@ -166,7 +174,7 @@ def _restored(packed: Packed) -> np.ndarray:
 
 
 def _torch(model: Any, variables: Any, scratch: pathlib.Path, python: str) -> pathlib.Path:
-    """Lets PyTorch write the decoder as ONNX and returns the file's path.
+    """Writes the decoder as ONNX by PyTorch, in another interpreter, and returns the file's path.
 
     Raises:
       UserError: if the interpreter fails, or the decoder is not an MLP with one hidden layer.
@@ -195,7 +203,10 @@ def _torch(model: Any, variables: Any, scratch: pathlib.Path, python: str) -> pa
 
 @contextmanager
 def _process(path: pathlib.Path) -> Iterator[Any]:
-    """Runs an exported program in its own process; yields a function request -> answer."""
+    """Runs an exported decoder by edge_program.py in a process of its own.
+
+    It yields a function that sends a request to the process and returns the answer.
+    """
     process = subprocess.Popen(
         [sys.executable, str(PEERS / "edge_program.py"), str(path)],
         stdin=subprocess.PIPE,
@@ -211,7 +222,7 @@ def _process(path: pathlib.Path) -> Iterator[Any]:
         for line in process.stdout or ():
             if line.startswith("{"):
                 return json.loads(line)
-        raise UserError(f"the program {path.name} ended without an answer")
+        raise UserError(f"the process that runs {path.name} ended without an answer")
 
     with process:
         try:

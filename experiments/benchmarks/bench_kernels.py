@@ -63,7 +63,7 @@ def command(
         milliseconds = {name: round(1e3 * value, 1) for name, value in found.items()}
         result[operation] = {"shape": shape, "milliseconds": milliseconds}
         listed = ", ".join(f'"{name}": {value}' for name, value in milliseconds.items())
-        say(f"{operation}: Measured({shape}, {{{listed}}}),")
+        say(f"{operation}: Timing({shape}, {{{listed}}}),")
     folder = pathlib.Path(out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     backend = jax.default_backend()
@@ -71,7 +71,10 @@ def command(
 
 
 def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Returns operation -> name of an implementation -> a call of it on fixed random arrays."""
+    """Returns functions to time: operation -> name of an implementation -> a function.
+
+    The functions have no arguments, and run the implementation on fixed random arrays.
+    """
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
@@ -99,7 +102,10 @@ def forms(batch: int, k: int, m: int, size: int) -> dict[str, dict[str, Callable
 
 
 def turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Returns the minimum time of each call over all rounds in seconds, without compilation."""
+    """Times functions alternately, and returns the minimum time of each over rounds, in seconds.
+
+    The first call of each, which compiles, does not count.
+    """
     least = {name: float("inf") for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():

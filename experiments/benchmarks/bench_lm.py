@@ -65,7 +65,7 @@ def command(
     only: tuple[Measure, ...] = ("read", "generate", "splice", "memory"),
     peer_python: str | None = None,
 ) -> None:
-    """Runs the measurements and writes result.json.
+    """Measures a language model's speed and memory, and writes result.json.
 
     Args:
       out: the folder for result.json.
@@ -154,7 +154,10 @@ def _generating(model: Any, variables: Any, texts: int) -> Turn:
 def _splicing(
     model: Any, variables: Any, rows: int, length: int, latents: int, k: int
 ) -> tuple[Turn, Turn]:
-    """Returns two timed functions: a forward pass without an edit, and one with a dictionary."""
+    """Returns two functions that run a forward pass and return its seconds.
+
+    The first runs it without an edit, the second with a dictionary's reconstruction at a hook.
+    """
     rng = np.random.default_rng(0)
     size = SHAPES["size"]
     atoms = rng.standard_normal((latents, size)).astype(np.float32)
@@ -193,7 +196,7 @@ def _memory(model: Any, variables: Any, store: pathlib.Path, rows: int, length: 
 
 
 def _compared(own: Turn, peer: Turn | None, tokens: int, rounds: int) -> dict[str, Any]:
-    """Times both libraries alternately.
+    """Times aejax and transformers alternately, or aejax alone if `peer` is None.
 
     Returns:
       Each library's tokens per second, the ratios aejax / transformers of all rounds, and their
@@ -216,9 +219,9 @@ def _rate(tokens: int, seconds: list[float]) -> dict[str, float]:
 
 
 def _ratio(above: Turn, below: Turn, rounds: int) -> dict[str, Any]:
-    """Times two functions alternately.
+    """Times two functions alternately, and returns the ratios of their seconds, above / below.
 
-    `ratio` is the median over rounds of above / below. On a machine with other work `fastest`, the
+    `ratio` is the median of the ratios of all rounds. On a machine with other work `fastest`, the
     ratio of the shortest times, varies less.
     """
     for turn in (above, below):

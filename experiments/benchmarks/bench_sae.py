@@ -52,7 +52,7 @@ def command(
     steps: int = 8,
     peer_python: str | None = None,
 ) -> None:
-    """Times all codes and numbers of latents, and writes result.json.
+    """Times training steps of all codes and numbers of latents, and writes result.json.
 
     Args:
       out: the folder for result.json.
@@ -71,7 +71,7 @@ def command(
         raise UserError(f"--codes is {' '.join(codes)}: choose from topk, batchtopk and jumprelu")
     folder = prepared(out, rounds=rounds, steps=steps)
     path = folder / "result.json"
-    result: dict[str, Any] = read_json(path) if path.exists() else {}
+    result: dict[str, Any] = read_json(path, {}) if path.exists() else {}
     for latents in m:
         rows = result.setdefault(str(latents), {})
         for code in codes:
@@ -99,7 +99,7 @@ def compare(
         dead["with_dead"] = round(DEAD * latents)
     with ExitStack() as stack:
         asks = {
-            name: stack.enter_context(contestant(name, *program, code, latents, folder))
+            name: stack.enter_context(started(name, *program, code, latents, folder))
             for name, program in programs.items()
         }
         turns: dict[str, dict[str, list[Any]]] = {n: {d: [] for d in dead} for n in asks}
@@ -127,9 +127,15 @@ def compare(
 
 
 def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
-    """Returns the median rate in tokens per second, the rate of each round, and other results.
+    """Summarises the measurements of one program over all rounds.
 
-    The other results, such as losses, are those of the last round.
+    Args:
+      turns: the measurements of each round.
+      steps: the number of training steps of a round.
+
+    Returns:
+      The median rate in tokens per second, the rate of each round, and the other measurements of
+      the last round, such as the loss.
     """
     rates = [BATCH * steps / turn["seconds"] for turn in turns]
     rest = {name: value for name, value in turns[-1].items() if name != "seconds"}
@@ -137,7 +143,7 @@ def summary(turns: list[dict[str, Any]], steps: int) -> dict[str, Any]:
 
 
 @contextmanager
-def contestant(
+def started(
     name: str, python: str, script: str, code: str, latents: int, folder: pathlib.Path
 ) -> Iterator[Ask]:
     """Starts a program in a process, which waits while other programs are timed.

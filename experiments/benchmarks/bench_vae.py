@@ -38,7 +38,7 @@ RATE = 1e-3
 # forward pass, except that the first layer needs no gradient of its input.
 PRODUCTS = [(PIXELS, WIDTH), (WIDTH, 2 * LATENTS), (LATENTS, WIDTH), (WIDTH, PIXELS)]
 FLOPS = 6 * sum(a * b for a, b in PRODUCTS) - 2 * PIXELS * WIDTH
-Contestant = Callable[[], float]  # runs one round and returns images per second
+Program = Callable[[], float]  # runs one round and returns images per second
 
 
 def command(
@@ -47,7 +47,7 @@ def command(
     chunks: int = 6,
     peer_python: str | None = None,
 ) -> None:
-    """Times all programs and writes result.json.
+    """Times the training of a VAE by aejax, a hand-written loop and pythae; writes result.json.
 
     Args:
       out: folder for result.json.
@@ -58,11 +58,11 @@ def command(
     folder = prepared(out, rounds=rounds, chunks=chunks)
     train = ae.data.splits(pictures(), validation=None)[0]
     with peer(peer_python) as pythae:
-        contestants = {"learner": learner(train, chunks), "bare": bare(train, chunks)} | pythae
-        figures = take_turns(contestants, rounds)
+        programs = {"learner": learner(train, chunks), "bare": bare(train, chunks)} | pythae
+        figures = take_turns(programs, rounds)
     peak = matmul_rate()
     figures["floor"] = {"images_per_second": peak / FLOPS, "flops_per_second": peak}
-    for name in contestants:
+    for name in programs:
         figures[name] |= shares(figures[name]["images_per_second"], peak)
     result = {**figures, "ratios": ratios(figures), "environment": environment()}
     write_json(folder / "result.json", result)
@@ -79,10 +79,11 @@ def pictures() -> np.ndarray:
     return (np.random.default_rng(0).random((EXAMPLES, PIXELS)) < 0.13).astype(np.float32)
 
 
-def learner(
-    train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any = None
-) -> Contestant:
-    """Returns the timed function of the library, called as a user calls it; MLPs by default."""
+def learner(train: ae.data.Split, chunks: int, encoder: Any = None, decoder: Any = None) -> Program:
+    """Returns a function that trains by aejax, as a user does, and returns images per second.
+
+    Each call of it trains for `chunks` times 100 more steps. The nets are MLPs by default.
+    """
     model = ae.Autoencoder(
         encoder or ae.nets.MLP((WIDTH,)),
         ae.Gaussian(LATENTS),
@@ -106,8 +107,8 @@ def learner(
     return one
 
 
-def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
-    """Returns the timed function of the same computation in a hand-written scan over steps.
+def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Program:
+    """Returns a function like that of `learner` that trains by a hand-written scan over steps.
 
     If normed is True, a BatchNorm with running averages is applied before each of the two relus.
     """
@@ -180,10 +181,10 @@ def bare(train: ae.data.Split, chunks: int, normed: bool = False) -> Contestant:
 
 
 @contextlib.contextmanager
-def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
-    """Starts pythae's trainer in its own process and yields {"pythae": timed function}.
+def peer(python: str | None) -> Iterator[dict[str, Program]]:
+    """Starts pythae's trainer in its own process, if there is an interpreter for it.
 
-    It yields {} if there is no interpreter for pythae.
+    It yields {"pythae": a function that trains an epoch and returns images per second}, or {}.
     """
     if python is None:
         yield {}
@@ -228,14 +229,14 @@ def peer(python: str | None) -> Iterator[dict[str, Contestant]]:
             process.kill()
 
 
-def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, Any]]:
+def take_turns(programs: dict[str, Program], rounds: int) -> dict[str, dict[str, Any]]:
     """Times programs alternately, after a warm-up; returns the median and all rates of each."""
-    for contestant in contestants.values():
-        contestant()
-    measured: dict[str, list[float]] = {name: [] for name in contestants}
+    for program in programs.values():
+        program()
+    measured: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
-        for name, contestant in contestants.items():
-            measured[name].append(contestant())
+        for name, program in programs.items():
+            measured[name].append(program())
     return {
         name: {"images_per_second": statistics.median(values), "rounds": values}
         for name, values in measured.items()
@@ -267,7 +268,7 @@ def shares(images_per_second: float, peak: float) -> dict[str, float]:
 
 
 def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Returns the library's speed divided by each other program's: the median over rounds."""
+    """Returns aejax's speed divided by that of each other program, the median over rounds."""
     own = figures["learner"]
     result = {}
     if "floor" in figures:

@@ -53,7 +53,7 @@ class Single:
 
 
 class Listed(Single):
-    """A data set that returns the examples of a batch as a list, as PyTorch's do."""
+    """A data set that returns the examples of a batch as a list, as data sets of PyTorch do."""
 
     def __getitems__(self, indices: Sequence[int]) -> list[np.ndarray]:
         return [self.images[i] for i in indices]
@@ -67,7 +67,7 @@ class Batched(Single):
 
 
 def command(out: str = "runs/bench-ways-in", rounds: int = 5, chunks: int = 6) -> None:
-    """Times all programs and writes result.json.
+    """Times the training of a VAE on each kind of data and net, and writes result.json.
 
     Args:
       out: folder for result.json.

@@ -27,7 +27,7 @@ import numpy as np
 
 import aejax as ae
 from aejax.dictionaries.recipe import Recipe
-from aejax.files import write_json
+from aejax.files import read_json, write_json
 from aejax.runs.environment import environment
 from experiments.shared.place import prepared, say
 from experiments.shared.planted import (
@@ -91,7 +91,7 @@ def command(
     only: tuple[str, ...] = (),
     known: bool = False,
 ) -> None:
-    """Trains and measures all recipes and writes result.json.
+    """Trains all recipes on planted data, scores them and writes result.json.
 
     Args:
       out: folder for result.json.
@@ -99,7 +99,8 @@ def command(
       steps: number of training steps.
       seeds: number of seeds with which each recipe is trained.
       scales: factors by which the data are multiplied.
-      only: names of recipes; all by default.
+      only: names of recipes to train, all by default; of a result.json that is already in the
+        folder, the rows of other recipes are kept.
       known: whether recipes receive the number of steps, so that their learning rate falls to 0.
     """
     folder = prepared(out, steps=steps, seeds=seeds)
@@ -108,7 +109,9 @@ def command(
     told = steps if known else None
     made = {**autoencoders(about, told), **between_layers(about, told)}
     made = {name: one for name, one in made.items() if not only or name in only}
-    result: dict[str, Any] = {}
+    path = folder / "result.json"
+    result: dict[str, Any] = read_json(path, {}) if only and path.exists() else {}
+    result.pop("environment", None)
     for name, recipe in made.items():
         fit = fitting(recipe, steps, seeds)
         for scale in scales:
@@ -132,4 +135,4 @@ def command(
             result[label] = summary(found)
             cells = "  ".join(f"{key} {np.mean(value):.4g}" for key, value in found.items())
             say(f"{label:<32} {cells}  ({time.monotonic() - begun:.0f} s)")
-            write_json(folder / "result.json", {**result, "environment": environment()})
+            write_json(path, {**result, "environment": environment()})

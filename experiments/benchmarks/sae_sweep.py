@@ -87,7 +87,7 @@ def command(
 
 
 def sweeps(size: int, latents: int, chunk: int) -> dict[str, tuple[jax.Array, Build]]:
-    """Returns name of a sweep -> (settings f[8], a function from a setting to its `ae.Learner`).
+    """Returns the sweeps by name: settings f[8], and a function from a setting to an `ae.Learner`.
 
     A Learner is the record of pure functions that train a model.
     """
@@ -127,7 +127,7 @@ def equal(build: Build, settings: Any, batches: TokenBatches) -> dict[str, float
 
 
 def _losses(learner: ae.Learner, key: Any, batches: TokenBatches) -> np.ndarray:
-    """Returns the losses of COMPARED steps, f32[T], or f32[S, T] for a sweep."""
+    """Trains for COMPARED steps and returns the losses, f32[T], or f32[S, T] for a sweep."""
     made = ae.compiled(learner)
     state = made.init(key, batches[0])
     found = [m["loss"] for _, m in ae.loop(made, state, batches, COMPARED, progress=False)]

@@ -1,4 +1,4 @@
-"""The program that bench-sae times for aejax, in a separate process as for other libraries."""
+"""Trains a sparse autoencoder by aejax, in a process whose speed `bench-sae` measures."""
 
 import importlib.metadata
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _silenced(state, dead):
-    """Returns params and the collection `memory` with exactly the first `dead` latents dead."""
+    """Returns params and `memory` of a state, changed so that its first `dead` latents are dead."""
     variables = {"params": state.params, "memory": state.memory}
     bias = get(variables, BIAS)
     first = jnp.arange(bias.size) < dead

@@ -1,7 +1,8 @@
-"""Program that bench-edge times: an exported decoder in a process of its own, without aejax.
+"""Runs an exported decoder in a process of its own, without aejax.
 
-It needs jax for a .stablehlo and onnxruntime for an .onnx: `python edge_program.py FILE`. It
-answers each line of JSON on standard input with a line of JSON.
+The command `bench-edge` starts it as `python edge_program.py FILE`, to measure its time and memory.
+It needs jax for a .stablehlo and onnxruntime for an .onnx. It answers each line of JSON on standard
+input with a line of JSON.
 
     {"batch": 64, "calls": 100}   the median seconds of a call, and the process's peak memory
     {"inputs": PATH.npz}          writes the outputs beside it, PATH.out.npz
@@ -40,7 +41,10 @@ def program(path):
 
 
 def peak():
-    """Returns the largest resident size of this program; getrusage would include the parent's."""
+    """Returns the largest resident size of this process in bytes.
+
+    It is read from /proc, because getrusage would include the memory of the parent process.
+    """
     status = pathlib.Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])

@@ -1,4 +1,4 @@
-"""Program that bench-vae times: pythae's own trainer on a VAE 784-512-16.
+"""Trains a VAE 784-512-16 by pythae's own trainer, whose speed the command `bench-vae` measures.
 
 For each line on standard input it trains an epoch and prints the images per second. It needs an
 interpreter with pythae and PyTorch: `python pythae_vae.py --examples N --batch B`.

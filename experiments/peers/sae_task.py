@@ -1,4 +1,4 @@
-"""What all programs that bench-sae times share: the data, the flags and the protocol.
+"""The data, the flags and the protocol of all programs whose training `bench-sae` times.
 
 It needs only numpy, since interpreters with other libraries import it too. A program first prints
 one line of JSON with the versions of its libraries. Then, for each line of JSON {"steps": n,
@@ -61,7 +61,7 @@ def answer(versions: dict[str, str], run: Callable[[int, int], dict[str, Any]]) 
 
 
 def timed(steps: Callable[[], Any]) -> float:
-    """Returns the seconds that a call takes."""
+    """Calls a function and returns how many seconds the call takes."""
     start = time.perf_counter()
     steps()
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Program that bench-sae times: SAELens' own training step, `SAETrainer.step`.
+"""Trains an SAE by SAELens' own `SAETrainer.step`, whose speed the command `bench-sae` measures.
 
 It needs an interpreter with sae-lens and PyTorch.
 """

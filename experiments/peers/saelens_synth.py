@@ -1,4 +1,4 @@
-"""SAELens' own trainer on the data of synth-sae: one SAE for each code and seed.
+"""Trains SAELens' SAEs on the tokens of a run, one SAE for each code and seed.
 
 It is started as `saelens_synth.py FOLDER` by an interpreter with sae-lens and PyTorch. FOLDER holds
 tokens.npy f32[N, d], rows.npy i64[T, B] (the tokens of each step) and task.json. Each SAE is
@@ -45,7 +45,7 @@ class Price:
 
 
 def made(code: str, size: int, task: dict):
-    """Returns an untrained SAE, with SAELens' defaults except for what the task fixes."""
+    """Returns an untrained SAE of SAELens, with its defaults except for what task.json sets."""
     shape = {
         "d_in": size,
         "d_sae": task["latents"],

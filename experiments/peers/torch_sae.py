@@ -1,4 +1,4 @@
-"""Program that bench-sae times: a hand-written TopK autoencoder in PyTorch.
+"""Trains a hand-written TopK autoencoder in PyTorch, whose speed `bench-sae` measures.
 
 `embedding_bag` decodes, and AuxK is computed only while latents are dead. It needs an interpreter
 with PyTorch.

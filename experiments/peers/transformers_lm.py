@@ -14,7 +14,7 @@ import transformers
 
 
 def main():
-    """Answers tasks until the input ends."""
+    """Answers the tasks on standard input until it ends."""
     parser = argparse.ArgumentParser()
     for name in ("vocabulary", "layers", "size", "heads", "kv-heads", "hidden", "stop"):
         parser.add_argument(f"--{name}", type=int, required=True)

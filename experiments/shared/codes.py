@@ -1,7 +1,8 @@
 """The types of sparse autoencoder ("codes") that experiments compare at the same L0.
 
-All come from the library's recipes but two: TopK that ranks latents as SAELens does, and AbsTopK,
-which keeps the activations of largest absolute value, with their signs.
+Their models and trainings are the recipes of the library, except for two: TopK that ranks latents
+as SAELens does, and AbsTopK, which keeps the activations of largest absolute value, with their
+signs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Shape(NamedTuple):
 
 
 def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
-    """Returns name of a code -> function from its number of active latents k to its training job.
+    """Returns name of a code -> a function from the number of active latents k to a `Job`.
+
+    A `Job` is a model and its training.
 
     k may be a tracer, so that one compiled program trains a code at several values of k.
     """
@@ -69,23 +72,26 @@ def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
 
 
 def job(recipe: Recipe) -> Job:
-    """Returns the job that trains a recipe's model with its loss, optimiser and initialisation."""
+    """Returns the `Job` that trains a recipe's model with its loss, optimiser and initialisers."""
     return Job(recipe.model, recipe.objective, recipe.tx, initialise=recipe.initialise)
 
 
 def swept(make: Callable[[Any], Job], numbers: Sequence[float]) -> Job:
-    """Returns the job that trains `make(number)` for all `numbers` in one compiled program."""
+    """Returns a `Job` that trains the jobs make(n), for each n of `numbers`, in one program."""
     return make(numbers[0])._replace(sweep=make, settings=tuple(numbers))
 
 
 def at_each(
     trained: Trained, measure: Callable[[Any, Variables], Mapping[str, Any]]
 ) -> list[dict[str, np.ndarray]]:
-    """Scores all models of a sweep; returns for each setting name of a score -> f64[seeds].
+    """Scores all models of a sweep.
 
     Args:
       trained: a job with a sweep, after training.
-      measure: (model, variables of one trained model) -> name of a score -> value.
+      measure: a function (model, variables of one trained model) that returns scores by name.
+
+    Returns:
+      For each setting of the sweep, in order: name of a score -> f64[seeds].
     """
     job = trained.job
     assert job.sweep is not None
@@ -100,6 +106,6 @@ def at_each(
 
 
 def priced(shape: Shape, price: Any) -> Job:
-    """Returns the job of a ReLU code with the fixed L1 weight `price`, which may be a tracer."""
+    """Returns the `Job` of a ReLU code with the fixed L1 weight `price`, which may be a tracer."""
     numbers: dict[str, Any] = {"steps": shape.steps, "learning_rate": shape.learning_rate}
     return job(recipes.relu(shape.event, shape.latents, weight=price, **numbers))

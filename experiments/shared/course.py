@@ -8,16 +8,20 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 import aejax as ae
+from aejax import evaluation
 from aejax.errors import UserError
-from aejax.files import read_json
+from aejax.files import json_fields
+from aejax.runs.folder import ENVIRONMENT, read_environment
 from aejax.runs.leaves import params_sha256
-from experiments.shared.experiment import Experiment, Members
+from experiments.shared.experiment import Experiment, Members, Splits
+from experiments.shared.numbers import check
 from experiments.shared.pages import report_if_possible
 from experiments.shared.place import Place, say
-from experiments.shared.training import Job, Trained, check, summary, table, train
+from experiments.shared.training import Job, Trained, completed, summary, table, train
 
 
 def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
@@ -43,7 +47,8 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
     out = place.folder(experiment.name)
     check(config)  # raises an error before data are prepared, which can take long
     splits = experiment.data(config, place)
-    jobs = experiment.build(config, splits[0].event)
+    built = experiment.build(config, splits[0].event)
+    jobs = {label: completed(job, splits[0]) for label, job in built.items()}
     if config.batch > len(splits[0]):
         raise UserError(
             f"--batch is {config.batch}, but {splits[0].name} has only {len(splits[0])} examples: "
@@ -76,14 +81,16 @@ def drive(experiment: Experiment, config: Any, place: Place) -> dict[str, Any]:
             run.environment(**facts)
             say(f"{experiment.name}: {label}, seeds {config.seeds}, steps {own.steps:,}")
             trained[label] = train(run, job, own, splits, mesh, experiment.rules)
-        result = _finish(runs[0], trained, experiment.figures(config, trained, splits))
+        values = experiment.figures(config, trained, splits)
+        _store(experiment, config, trained, splits, out)
+        result = _finish(runs[0], trained, values)
         report_if_possible(experiment, config, out, splits)
     say(f"{out}:\n{show(result)}")
     return result
 
 
 def described(job: Job, config: Any) -> dict[str, Any]:
-    """Returns the arguments of `ae.Run` that describe a job's model, or all models of its sweep."""
+    """Returns the arguments model and settings of `ae.Run` for a job, which may be a sweep."""
     if job.sweep is None:
         return {"model": job.model}
     sweep = job.sweep
@@ -92,7 +99,16 @@ def described(job: Job, config: Any) -> dict[str, Any]:
 
 
 def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes result.json with the mean, the std and the values of all seeds of each result."""
+    """Writes result.json, and returns its content.
+
+    Args:
+      run: the run of the first job.
+      trained: the trained jobs.
+      values: name of a result -> its values f[S], or name of a model -> such a mapping.
+
+    Returns:
+      Each result's mean and standard deviation over seeds, and its values, by name.
+    """
     own = next(iter(trained.values()))
     result: dict[str, Any] = {}
     for name, value in values.items():
@@ -103,14 +119,32 @@ def _finish(run: ae.Run, trained: Members, values: Mapping[str, Any]) -> dict[st
     return run.finish({**result, "parts_sha256": hashes}, own.state)
 
 
+def _store(
+    experiment: Experiment, config: Any, trained: Members, splits: Splits, out: pathlib.Path
+) -> None:
+    """Writes the further files of a run, if the experiment has any."""
+    if experiment.store is None or jax.process_index() != 0:
+        return
+    models = {
+        name: (done.job.model, next(evaluation.each(done.variables, done.seeds)))
+        for name, done in trained.items()
+    }
+    experiment.store(config, models, splits, out)
+
+
 def _same_data(out: pathlib.Path, data: list[dict[str, Any]]) -> None:
     """Checks that the data of a continued run has not changed.
 
     Raises:
       UserError: if a split has another sha256 than environment.json records.
     """
-    path = out / "environment.json"
-    before = read_json(path).get("data", data) if path.exists() else data
+    before = read_environment(out).get("data", data) if (out / ENVIRONMENT).exists() else data
+    known = json_fields.list_of(json_fields.record_of({"sha256": json_fields.sha256}))
+    if not known(before) or len(before) != len(data):
+        raise UserError(
+            f"'data' in {out / ENVIRONMENT} is {json_fields.shown(before)}, not a list with the "
+            f"sha256 of {len(data)} splits: restore the file or choose another --out"
+        )
     for was, now in zip(before, data, strict=True):
         if was["sha256"] != now["sha256"]:
             raise UserError(

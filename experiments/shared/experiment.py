@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import experiments
 from aejax.data import Split
 from aejax.errors import UserError
-from aejax.files import read_json
+from aejax.files import reason
 from aejax.report import Section, curves_section
+from aejax.runs.folder import read_config
+from aejax.runs.load import load_config
 from aejax.types import Variables
+from experiments.shared.numbers import check
 from experiments.shared.place import Place
 from experiments.shared.training import Job, Trained
 
@@ -39,7 +42,11 @@ class Finished(NamedTuple):
 
 
 def first_curves(histories: Mapping[str, Any]) -> Section:
-    """Builds the section on the learning curves of the first job."""
+    """Builds the section on the learning curves of the first job.
+
+    Args:
+      histories: name of a job -> its learning curves.
+    """
     return curves_section(next(iter(histories.values())))
 
 
@@ -65,7 +72,51 @@ class Experiment(NamedTuple):
     # config -> how a decoder's output is played: the `Mel` of its spectrograms or a rate in hertz;
     # None: it is not a sound
     sound: Callable[[Any], Any] = lambda config: None
+    # (config, models of the first seed, splits, folder of the run) -> None: writes further files,
+    # such as what tools read besides the checkpoints; None: there are none
+    store: Callable[[Any, Models, Splits, pathlib.Path], None] | None = None
     rules: Any = ()  # shardings of parameters over the mesh (see aejax.training.compiled)
+
+
+def recorded(folder: pathlib.Path, experiment: Experiment) -> Any:
+    """Returns the settings that a run's config.json records, as an instance of its config class.
+
+    Raises:
+      UserError: if a setting is missing, unknown, or out of its range.
+    """
+    fields = load_config(folder).__dict__
+    try:
+        config = experiment.config(**fields)
+    except TypeError as error:
+        raise UserError(
+            f"{folder} does not have the settings of {experiment.name} ({reason(error)}): use the "
+            "version of aejax that wrote it"
+        ) from error
+    check(config)
+    return config
+
+
+def recorded_data(
+    folder: pathlib.Path,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    own: bool = False,
+) -> Splits:
+    """Returns the data of a run that has ended, whose files may come from somebody else.
+
+    Args:
+      folder: the run's folder.
+      data_dir: the folder of prepared data sets; None: that of tensorflow-datasets.
+      manual_dir: a folder with the raw files of the data set, or None.
+      own: whether to trust the run: to follow the paths that its config.json names, and to prepare
+        or download data that are missing.
+
+    Raises:
+      UserError: if the data are not in data_dir, or config.json names a path, and `own` is False.
+    """
+    experiment = named(folder)
+    place = Place(data_dir=data_dir, manual_dir=manual_dir, prepared_only=not own)
+    return experiment.data(recorded(folder, experiment), place)
 
 
 def named(folder: pathlib.Path) -> Experiment:
@@ -75,7 +126,7 @@ def named(folder: pathlib.Path) -> Experiment:
       UserError: if the folder is not that of a run, or if a script or an unknown experiment wrote
         it.
     """
-    name = read_json(folder / "config.json").get("experiment")
+    name = read_config(folder).get("experiment")
     if name is None:
         raise UserError(
             f"{folder} was written by a script, not by an experiment, so this command cannot use "

@@ -39,6 +39,7 @@ def image_data(
             data_dir=place.data_dir,
             manual_dir=place.manual_dir,
             validation=validation,
+            prepared_only=place.prepared_only,
         )
 
     return data

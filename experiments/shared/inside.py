@@ -1,8 +1,9 @@
 """Scores of dictionaries of a language model, and of what they are compared with.
 
-A reading computes units from the activations at a hook, a named place in the language model, and
-may reconstruct activations from them. It is a trained dictionary, an untrained one, principal
-components, a linear map, or the raw neurons. Every reading has a row in the result.
+What is scored is a `Reading`. It computes units, such as latents, from the activations at a hook (a
+named place in the language model), and may reconstruct activations from the units. It is a trained
+or an untrained dictionary, principal components, a linear map, or the neurons themselves (the
+activations without a change).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Hooks(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A way to compute units from activations and, for most, to reconstruct activations."""
+    """A function from activations to units, and perhaps one that reconstructs activations."""
 
     encode: Callable[[np.ndarray], np.ndarray]  # activations f32[n, D] -> units f32[n, M]
     # Activations f32[n, D] -> reconstruction f32[n, E]; None: the reading has none.
@@ -64,7 +65,7 @@ class Reading:
 
 
 def of_dictionary(plain: ae.dictionary.Plain, hook: str) -> Reading:
-    """Returns the reading of a dictionary that encodes the values at a hook."""
+    """Returns the `Reading` of a dictionary that encodes the values at a hook."""
     encode = jax.jit(lambda x: ae.dictionary.encode(plain, x))
     rebuild = jax.jit(lambda x: ae.dictionary.reconstruct(plain, x))
     return Reading(
@@ -122,7 +123,11 @@ def of_map(x: np.ndarray, y: np.ndarray, hook: str) -> Reading:
 
 
 def readings(trained: Members, train: ae.data.Split, hooks: Hooks) -> dict[str, list[Reading]]:
-    """Returns the readings to compare: name of a row -> its readings, usually one for each seed."""
+    """Returns the readings to compare: name of a row of the result -> a `Reading` for each seed.
+
+    Principal components, the linear map and the neurons have one `Reading`, because they do not
+    depend on a seed.
+    """
     hook = hooks.reads
     found: dict[str, list[Reading]] = {}
     for name, done in trained.items():
@@ -146,7 +151,17 @@ def readings(trained: Members, train: ae.data.Split, hooks: Hooks) -> dict[str, 
 def judged(
     config: LanguageNumbers, found: Mapping[str, Sequence[Reading]], splits: Splits, hooks: Hooks
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Computes the scores of all readings: name of a row -> name of a score -> f64[seeds]."""
+    """Computes the scores of all readings.
+
+    Args:
+      config: the experiment's settings.
+      found: name of a row of the result -> a `Reading` for each seed.
+      splits: train, validation and test activations.
+      hooks: the hooks whose values are read and reconstructed.
+
+    Returns:
+      name of a row -> name of a score -> f64[seeds].
+    """
     hook = hooks.reads
     net, variables, tokenizer = lm.load(config.model)
     fit, test = rows_of(splits[1]), rows_of(splits[2])
@@ -183,7 +198,10 @@ def judged(
 
 
 def fidelity(reading: Reading, test: Labelled, hooks: Hooks) -> dict[str, float]:
-    """Returns L0, explained variance and share of dead units on test tokens that are no sinks."""
+    """Computes L0, explained variance and the share of dead units on test tokens.
+
+    Attention sinks are left out.
+    """
     x = test.values(hooks.reads)[test.kept]
     target = x if hooks.same else test.values(hooks.writes)[test.kept]
     used, active, sums = 0, 0.0, None
@@ -286,7 +304,10 @@ def probes(
 
 
 def _words(reading: Reading, part: Labelled, hook: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns units f32[n, M] and parts of speech i32[n] of a fixed random choice of words."""
+    """Returns the units f32[n, M] and the part of speech i32[n] of each of n random words.
+
+    The choice of the words is the same in every call.
+    """
     there = np.flatnonzero((part.kept & (part.tag >= 0)).reshape(-1))
     chosen = np.sort(np.random.default_rng(0).permutation(there)[:PROBED])
     x = part.values(hook)

@@ -21,16 +21,17 @@ import numpy as np
 from aejax import language as lm
 from aejax.data import texts
 from aejax.data.activations import Activations, ActivationWriter, TokenFilter, activations
-from aejax.data.activations.index import FILE
+from aejax.data.activations.index import FILE, read_index
 from aejax.data.activations.tokens import Selected
-from aejax.data.data_dir import default_data_dir
+from aejax.data.data_dir import check_prepared, check_trusted, default_data_dir
 from aejax.data.split import Split
-from aejax.data.text import Corpus, Document
+from aejax.data.text import NAMED, Corpus, Document
 from aejax.errors import UserError
 from aejax.language.alignment import align
 from experiments.shared.experiment import Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place, say
-from experiments.shared.training import Numbers, check
+from experiments.shared.training import Numbers
 
 ROWS = 16  # the number of rows in one forward pass
 SHARD = 2**13  # tokens in a file of a store; an interrupted run loses at most one file
@@ -43,27 +44,26 @@ LABELS = ("token", "document", "tag", "topic", "place")
 class LanguageNumbers(Numbers):
     """The settings of the experiments on dictionaries of a language model; each is a flag."""
 
-    steps: int = 10_000  # optimiser steps
-    batch: int = 2_048  # tokens in a batch
-    chunk: int = 100  # steps in one compiled call
-    log_every: int = 50  # steps between two lines of metrics.jsonl
+    steps: Count = 10_000  # optimiser steps
+    batch: Count = 2_048  # tokens in a batch
+    chunk: Count = 100  # steps in one compiled call
+    log_every: Count = 50  # steps between two lines of metrics.jsonl
     model: str = "models/SmolLM2-135M-Instruct.Q4_1.gguf"  # a GGUF file or a Hugging Face folder
     # Train documents of all corpora are read in turn; evaluation is on documents of the first one.
     corpora: tuple[str, ...] = ("brown", "wordnet", "bible")
-    tokens: int = 2_000_000  # train tokens; fewer are read if the corpora have fewer
+    tokens: Count = 2_000_000  # train tokens; fewer are read if the corpora have fewer
     # validation tokens on which probes and rules are fitted; there are as many test tokens
-    labelled: int = 65_536
-    evaluated: int = 16_384  # test tokens on which the losses of the language model are measured
-    length: int = 128  # tokens in a row
+    labelled: Count = 65_536
+    evaluated: Count = 16_384  # test tokens on which the losses of the language model are measured
+    length: Count = 128  # tokens in a row
     # words of the first-letter task; its probes are fitted on half of them; 0: the task is left out
     words: int = 1_560
-    latents: int = 4_608  # latents of each dictionary
-    l0: int = 32  # active latents of a token
+    latents: Count = 4_608  # latents of each dictionary
+    l0: Count = 32  # active latents of a token
 
 
 def check_sizes(config: LanguageNumbers) -> None:
     """Raises UserError unless latents and l0 are 1 or more, and l0 is not above latents."""
-    check(config, "latents", "l0")
     if config.l0 > config.latents:
         raise UserError(
             f"--l0 is {config.l0}: give at most {config.latents}, the value of --latents"
@@ -77,7 +77,7 @@ def data(
     target: str | None = None,
     context: str | None = None,
 ) -> Splits:
-    """Returns the activations as train, validation and test; computes them if they do not exist.
+    """Returns train, validation and test activations, after collecting them if necessary.
 
     Args:
       config: the settings.
@@ -86,7 +86,6 @@ def data(
       target: the hook to reconstruct; None: x.
       context: the hook that the decoder reads besides z; None: none.
     """
-    check(config, "tokens", "labelled", "evaluated", "length")
     if config.labelled < config.length:
         raise UserError(
             f"--labelled is {config.labelled}, which is fewer tokens than one row of "
@@ -110,8 +109,14 @@ def data(
 def collected(
     config: LanguageNumbers, place: Place, hooks: Sequence[str]
 ) -> tuple[Activations, Activations, Activations]:
-    """Returns the stores of train, validation and test documents, which it writes if needed."""
+    """Returns the activation stores of train, validation and test documents.
+
+    A store that does not exist, or is not complete, is written first.
+    """
     root = default_data_dir() if place.data_dir is None else pathlib.Path(place.data_dir)
+    check_trusted(config.model, place.prepared_only)
+    for name in config.corpora:
+        check_trusted(name, place.prepared_only and name not in NAMED)
     model = {"file": pathlib.Path(config.model).name, "sha256": lm.fingerprint(config.model)}
     sources = [
         texts(name, data_dir=place.data_dir, manual_dir=place.manual_dir) for name in config.corpora
@@ -127,6 +132,7 @@ def collected(
     }
     folders = {part: root.expanduser() / "language" / _name(part, p) for part, p in plans.items()}
     if any(not _complete(folder) for folder in folders.values()):
+        check_prepared("language", root, place.prepared_only)
         net, variables, tokenizer = lm.load(config.model)
         read = lm.reader(net, variables, hooks)
         _collect(config, tokenizer, read, train, folders["train"], plans["train"])
@@ -141,7 +147,7 @@ def _name(part: str, plan: Any) -> str:
 
 
 def _complete(folder: pathlib.Path) -> bool:
-    return (folder / FILE).is_file() and bool(json.loads((folder / FILE).read_text())["complete"])
+    return (folder / FILE).is_file() and read_index(folder).complete
 
 
 def _collect(
@@ -152,7 +158,7 @@ def _collect(
     folder: pathlib.Path,
     plan: Any,
 ) -> None:
-    """Writes the train store, or continues to write it after an interruption."""
+    """Writes the store of train activations, or continues to write it after an interruption."""
     most = -(-config.tokens // (ROWS * config.length))
     packing = lm.Packing(config.length)
     began = time.perf_counter()
@@ -263,7 +269,7 @@ def simple(tag: str) -> str:
 def labelled(
     tokenizer: lm.Tokenizer, document: Document, tags: Sequence[str], topics: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the tokens of a document with the labels in LABELS but "document", i32[n] each.
+    """Returns the n tokens of a document and their labels: all in LABELS but "document", i32[n].
 
     The last token of a word has the word's part of speech as its tag; all other tokens have -1.
     """
@@ -288,7 +294,7 @@ def store_of(split: Split) -> Activations:
 
 
 def kept(store: Activations) -> np.ndarray:
-    """Returns which tokens of a labelled store are no attention sinks, bool[N].
+    """Returns whether each token of a store with labels is no attention sink, bool[N].
 
     Sinks are the first token of each row of text, and tokens whose norm at any of the hooks exceeds
     SINK times the median norm at this hook.
@@ -301,7 +307,7 @@ def kept(store: Activations) -> np.ndarray:
 
 
 class Labelled(NamedTuple):
-    """All tokens of a labelled store, as R rows of P tokens."""
+    """All tokens of an activation store with their labels, as R rows of P tokens each."""
 
     token: np.ndarray  # i32[R, P]
     document: np.ndarray  # i32[R, P]
@@ -319,7 +325,7 @@ class Labelled(NamedTuple):
         return tokens.read(0, len(tokens)).astype(np.float32).reshape(*self.token.shape, -1)
 
     def packed(self, most: int) -> Iterator[lm.Packed]:
-        """Yields the rows of the first `most` tokens in batches of ROWS rows."""
+        """Yields the rows that hold the first `most` tokens, in batches of ROWS rows."""
         rows, length = self.token.shape
         count = max(1, min(rows, most // length) // ROWS) * ROWS
         for start in range(0, min(count, rows), ROWS):
@@ -329,7 +335,7 @@ class Labelled(NamedTuple):
 
 
 def rows_of(split: Split) -> Labelled:
-    """Returns all tokens of the labelled store that a validation or test split was taken from."""
+    """Returns all tokens, with labels, of the activation store that a split was taken from."""
     store = store_of(split)
     length = int(store.column("position").max()) + 1
     columns = {name: store.column(name).reshape(-1, length) for name in LABELS}

@@ -66,7 +66,7 @@ def objective(beta: Any) -> ae.Objective:
 def view(mel: Mel, *context: Any) -> Callable[[Split], Split]:
     """Returns a function from a split of sounds to one of spectrograms.
 
-    The context is what the changes `context` set, followed by the duration.
+    The context of the new split is what the changes in `context` set, followed by the duration.
     """
     return lambda split: changed(changes.spectrograms(split, mel), *context, Duration())
 
@@ -107,7 +107,7 @@ def sounds(mel: Mel, spectra: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _in_parts(run: Any, *arrays: np.ndarray, size: int = 100) -> np.ndarray:
-    """Applies a function of a tuple of arrays [N, ...] to `size` rows at a time."""
+    """Applies `run` to `size` rows of arrays [N, ...] at a time, and concatenates the results."""
     count = len(arrays[0])
     padded = [np.concatenate([a, np.repeat(a[-1:], -count % size, axis=0)]) for a in arrays]
     parts = [

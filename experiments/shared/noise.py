@@ -35,14 +35,14 @@ def noised(split: Split, kind: str, level: float) -> np.ndarray:
 
 
 def row_name(setting: str, kind: str, model: str) -> str:
-    """Returns the name of the entry in result.json that has the errors of a model."""
+    """Returns the name under which result.json has a model's errors with a type of noise."""
     return f"{setting}, {kind}: {model}"
 
 
 def job_name(name: str, setting: str, kind: str) -> str:
-    """Returns the name of the job that trains a model.
+    """Returns the name of the job that trains a model in a setting for a type of noise.
 
-    In the setting "clean", one job is tested with all types of noise.
+    In the setting "clean", a job has no noise, and is tested with all types of noise.
     """
     return f"{name}-clean" if setting == "clean" else f"{name}-{setting}-{kind}"
 
@@ -66,7 +66,11 @@ def differences(rows: Mapping[str, Any], setting: str, kind: str, other: str) ->
 
 
 def crossings(gaps: Sequence[float]) -> list[float]:
-    """Returns the levels of noise at which differences change sign, by linear interpolation."""
+    """Returns the levels of noise at which differences change sign, by linear interpolation.
+
+    Args:
+      gaps: the differences between two models at each of LEVELS.
+    """
     found = []
     for i in range(1, len(LEVELS)):
         if gaps[i - 1] * gaps[i] < 0:

@@ -27,13 +27,18 @@ class Place:
     deterministic: bool = True  # use only GPU operations that give the same bits every time
     distributed: bool = False  # join the other processes of the cluster (jax.distributed)
     profile: bool = False  # write a trace of jax.profiler to the run's folder
+    # read prepared data sets of data_dir only: prepare and download nothing, and follow no path
+    prepared_only: bool = False
 
     def folder(self, name: str) -> pathlib.Path:
         """Returns the run's folder: `out`, or runs/NAME for the experiment's name."""
         return pathlib.Path(self.out if self.out is not None else f"runs/{name}").expanduser()
 
     def settle(self) -> jax.sharding.Mesh | None:
-        """Configures JAX, which must not have computed anything yet; returns the mesh or None.
+        """Configures JAX for this record's devices and precision, before JAX has computed anything.
+
+        Returns:
+          The mesh of devices, or None if `mesh` is not set.
 
         Raises:
           UserError: if the mesh cannot be parsed or does not fit the devices.
@@ -74,7 +79,7 @@ def prepared(out: str, **counts: int) -> pathlib.Path:
 
 
 def _join() -> None:
-    """Joins the other processes of a cluster, or those that environment variables describe.
+    """Connects this process with the others of a run, on a cluster or by environment variables.
 
     Raises:
       UserError: if JAX finds no other processes.

@@ -105,7 +105,7 @@ def fitting(
 
 
 def scaled(tokens: Tokens, factor: float) -> Tokens:
-    """Returns the tokens times a factor."""
+    """Returns the tokens with all activations multiplied by a factor."""
     return Tokens(*(factor * part for part in tokens))
 
 
@@ -118,7 +118,7 @@ class Held(NamedTuple):
 
 
 def measured(recipe: Recipe, variables: Any, tokens: Tokens) -> Held:
-    """Computes the scores of one trained dictionary."""
+    """Computes the scores of one trained dictionary on tokens that it was not trained on."""
     batch = as_batch(recipe, tokens)
     forward = jax.device_get(_pass(recipe)(variables, batch))
     return Held(
@@ -131,14 +131,14 @@ def measured(recipe: Recipe, variables: Any, tokens: Tokens) -> Held:
 def refitted(recipe: Recipe, variables: Any, train: Tokens, tokens: Tokens) -> float:
     """Computes the explained variance after decoder and bias are fitted again by least squares.
 
-    The codes stay as they are. A penalty on their size shrinks them, and the best decoder for them
-    shows how much of the error is due to that.
+    The codes stay as they are. A penalty on their size shrinks the codes; the explained variance of
+    the best decoder for them shows how much of the error is due to this shrinking.
 
     Args:
       recipe: the dictionary.
       variables: the variables of one model.
       train: the tokens to which the decoder is fitted, of which the first 20,000 are used.
-      tokens: the tokens on which it is scored.
+      tokens: the tokens on which the explained variance is computed.
     """
     seen, scored = (as_batch(recipe, part, slice(20_000)) for part in (train, tokens))
     run = _pass(recipe)
@@ -151,7 +151,7 @@ def refitted(recipe: Recipe, variables: Any, train: Tokens, tokens: Tokens) -> f
 
 
 class _Pass(NamedTuple):
-    """What one pass computes."""
+    """What a forward pass of a dictionary computes for N tokens."""
 
     prediction: Any  # f32[N, ...]
     l0: Any  # f32[N]

@@ -28,7 +28,7 @@ class Levels(NamedTuple):
 
 
 def histogram(train: Levels, test: Levels) -> float:
-    """Returns the bits per sample of `test` under the histogram of `train`, 1 added to each bin."""
+    """Returns the bits per sample of `test` under the histogram of `train`, plus 1 in each bin."""
     return _cost(train.values[train.inside], test.values[test.inside], SIZE)
 
 

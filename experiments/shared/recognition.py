@@ -48,7 +48,7 @@ def job(classes: int, steps: int) -> Job:
 
 
 def view(split: Split) -> Split:
-    """Returns the split with its labels as targets."""
+    """Returns a split of the same images whose targets are their labels."""
     return changed(split, changes.Classify())
 
 

@@ -108,7 +108,11 @@ def words(tokenizer: lm.Tokenizer) -> list[tuple[int, int]]:
 
 
 def _runner(model: lm.Transformer, hook: str, answers: np.ndarray) -> Any:
-    """Returns a function (variables, tokens, position) -> values at the hook, likeliest letters."""
+    """Returns a compiled function that reads a hook and the model's answers.
+
+    It maps (variables, tokens i32[B, P], position i32[B, P]) to the values at the hook,
+    f32[B, P, D], and the index of the letter that most likely follows each token, i32[B, P].
+    """
 
     @jax.jit
     def run(variables: Variables, tokens: Array, position: Array) -> tuple[Array, Array]:

@@ -34,12 +34,12 @@ PROMPT_SEED = 16  # seed of the digits, speakers and durations of samples
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """Sets the target to a known factor of each recording, i32[B], for its classifier."""
+    """Sets the target to a known factor of each recording, i32[B], which a classifier predicts."""
 
     name: str  # the name of the factor: "digit" or "speaker"
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch; nothing is masked."""
+        """Returns the batch with the factor as target, and without context and mask."""
         target = jnp.asarray(arrays[f"label_{self.name}"], jnp.int32)
         return batch._replace(target=target, context=None, mask=None)
 
@@ -51,7 +51,7 @@ class Given:
     held_out: int | None = None  # the index of that speaker
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch."""
+        """Returns the batch with digit and speaker, one-hot, as the context."""
         context = prompt(arrays["label_digit"], arrays["label_speaker"], self.held_out)
         return batch._replace(context=context)
 
@@ -80,7 +80,7 @@ def classifiers(mel: Mel, steps: int) -> dict[str, Job]:
 
 
 class Prompts(NamedTuple):
-    """The digit, the speaker and the duration of each of N samples to draw."""
+    """What N samples are conditioned on: the digit, the speaker and the duration of each."""
 
     digit: np.ndarray  # i32[N]
     speaker: np.ndarray  # i32[N]
@@ -89,12 +89,15 @@ class Prompts(NamedTuple):
 
 
 def prompts(train: Split, each: int, samples: int) -> Prompts:
-    """Draws `each` prompts of every digit, with speaker and duration of a train recording.
+    """Draws what samples are conditioned on: `each` digits, speakers and durations per digit.
+
+    Each (digit, speaker, duration) is that of a train recording of the digit, drawn at random.
 
     Args:
       train: the train recordings.
-      each: the number of prompts of a digit.
-      samples: the padded length of a sound.
+      each: the number of samples of each digit.
+      samples: the number of audio samples to which all recordings are padded. The context has the
+        duration as a share of this number.
     """
     random = np.random.default_rng(PROMPT_SEED)
     digits = train.factors["digit"]
@@ -108,7 +111,7 @@ def prompts(train: Split, each: int, samples: int) -> Prompts:
 
 
 class Hearing(NamedTuple):
-    """The trained classifiers of one seed."""
+    """The trained classifiers of digit and of speaker, for one seed."""
 
     mel: Mel
     digit: recognition.Classifier
@@ -120,7 +123,7 @@ class Hearing(NamedTuple):
 
 
 def of_each_digit(split: Split) -> np.ndarray:
-    """Returns the index of a recording of each digit, i64[DIGITS]; the speakers take turns."""
+    """Returns the index of one recording of each digit, i64[DIGITS], by different speakers."""
     digit, speaker = split.factors["digit"], split.factors["speaker"]
     there = np.unique(speaker)
     wanted = [(d, there[d % len(there)]) for d in range(DIGITS)]
@@ -139,7 +142,7 @@ def described(split: Split, i: int) -> str:
 
 
 def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
-    """Returns the accuracy of the classifiers on real recordings."""
+    """Returns the accuracy of each classifier on real recordings, by the result's name."""
     real = hearing.heard(waves(test), test.arrays["length"])
     return {
         f"classifier_{name}_accuracy": float(
@@ -152,12 +155,12 @@ def accuracies(hearing: Hearing, test: Split) -> dict[str, float]:
 def sampled(
     hearing: Hearing, sounds: np.ndarray, asked: Prompts, real: Split, other: Split
 ) -> dict[str, float]:
-    """Computes scores of samples: accuracy of recognition, diversity, and distance from real ones.
+    """Computes scores of samples: recognition, diversity, and distance from real recordings.
 
     Args:
       hearing: the classifiers.
-      sounds: f32[N, T], one for each prompt.
-      asked: the prompts.
+      sounds: the samples, f32[N, T].
+      asked: the digit, the speaker and the duration that each of them was conditioned on.
       real: real recordings that no model was trained on.
       other: other real recordings, whose distance to `real` is shown beside that of the samples.
     """

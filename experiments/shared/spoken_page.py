@@ -12,12 +12,26 @@ from experiments.shared import spoken
 
 
 def clip(name: str, caption: str, samples: np.ndarray, length: int, rate: int) -> Clip:
-    """Returns a clip of the first `length` samples."""
+    """Returns a player for the report page, which plays the first `length` samples of a sound.
+
+    Args:
+      name: the name of its sound file, without the ending.
+      caption: the text beside the player.
+      samples: the sound, f[T], in [-1, 1].
+      length: the number of samples to play.
+      rate: the number of samples in a second.
+    """
     return Clip(name, caption, np.asarray(samples)[: int(length)], rate)
 
 
 def samples(sounds: np.ndarray, asked: spoken.Prompts, rate: int) -> Section:
-    """Builds the section that plays a sample for each prompt."""
+    """Builds the report section that plays samples of given digits, speakers and durations.
+
+    Args:
+      sounds: the samples, f[N, T].
+      asked: the digit, the speaker and the duration that each of them was conditioned on.
+      rate: the number of audio samples in a second.
+    """
     clips = [
         clip(
             f"sample-{i}",
@@ -35,11 +49,11 @@ def samples(sounds: np.ndarray, asked: spoken.Prompts, rate: int) -> Section:
 def side_by_side(
     kinds: Mapping[str, np.ndarray], shown: Split, rate: int, rows: int = 4
 ) -> Section:
-    """Builds the section that plays test recordings and the models' reconstructions of them.
+    """Builds the report section that plays test recordings and each model's reconstructions.
 
     Args:
       kinds: name of a model -> its reconstructions f32[N, T]; the first entry is the recordings.
-      shown: the N recordings.
+      shown: the split of these N recordings.
       rate: the number of samples in a second.
       rows: the number of recordings that are shown.
     """

@@ -1,4 +1,4 @@
-"""Code shared by the experiments on synthetic activations, whose true features are known."""
+"""Data, scores and pages of the experiments on synthetic activations with known true features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 
 import aejax as ae
 from aejax import evaluation
-from aejax.data.data_dir import default_data_dir
+from aejax.data.activations.index import FILE
+from aejax.data.data_dir import check_prepared, default_data_dir
 from aejax.data.synthetic.store import HOOK, Recipe, synthetic, truth_of
 from aejax.dictionaries.folding import raw_atoms
 from aejax.evaluation.features import matched, recovery
@@ -50,6 +51,8 @@ def store(recipe: Recipe, tokens: int, place: Place) -> Splits:
     numbers = dataclasses.asdict(recipe)  # type: ignore[call-overload]
     name = hashlib.sha256(json.dumps([numbers, tokens]).encode()).hexdigest()[:12]
     folder = root.expanduser() / "synthetic" / f"{type(recipe).__name__.lower()}-{name}"
+    if not (folder / FILE).is_file():
+        check_prepared(f"synthetic/{folder.name}", root, place.prepared_only)
     made, _ = synthetic(folder, recipe, tokens + 2 * HELD)
     return made.splits(HOOK, validation=HELD, test=HELD)
 
@@ -107,9 +110,10 @@ def judged(model: Any, variables: Variables, test: Any) -> dict[str, float]:
 
 
 def figures(trained: Members, test: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Returns "JOB at SETTING" -> name of a score -> f64[seeds], for all jobs and settings.
+    """Computes the scores of `judged` for all jobs and settings.
 
-    The scores are those of `judged`.
+    Returns:
+      "JOB at SETTING" -> name of a score -> f64[seeds].
     """
     return {
         f"{name} at {setting:g}": row

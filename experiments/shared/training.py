@@ -23,9 +23,10 @@ from aejax.bottlenecks import Sparse
 from aejax.data import Batches, Split
 from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.tokens import Selected, Tokens
-from aejax.errors import UserError
+from aejax.memory import check_memory, size_of
 from aejax.runs.metrics import read
 from aejax.types import Array, Variables
+from experiments.shared.numbers import Count
 
 HELD_OUT = 2_000  # number of validation examples that are evaluated during training
 HELD_OUT_SEED = 7  # seed of the draws in this evaluation
@@ -36,17 +37,17 @@ class Numbers:
     """The settings that every experiment has; each experiment adds its own."""
 
     seed: int = 0  # seed of the first model; the others have SEED + 1, SEED + 2, ...
-    seeds: int = 1  # number of models with different seeds, trained together in one program
-    steps: int = 5_000  # optimiser steps; a larger number than before continues a finished run
-    batch: int = 100  # examples in a batch
-    chunk: int = 500  # steps in one compiled call
-    log_every: int = 10  # steps between two lines of metrics.jsonl
+    seeds: Count = 1  # number of models with different seeds, trained together in one program
+    steps: Count = 5_000  # optimiser steps; a larger number than before continues a finished run
+    batch: Count = 100  # examples in a batch
+    chunk: Count = 500  # steps in one compiled call
+    log_every: Count = 10  # steps between two lines of metrics.jsonl
 
 
 class Job(NamedTuple):
     """One model that an experiment trains, with a copy for each seed, and how it is trained."""
 
-    model: ae.Autoencoder
+    model: ae.Autoencoder | Any
     objective: ae.Objective
     tx: optax.GradientTransformation  # the optimiser
     draws: int = 1  # number of codes drawn for each example, K
@@ -62,6 +63,15 @@ class Job(NamedTuple):
     # the same batches (aejax.swept), and this job is that of the first setting.
     sweep: Callable[[Any], Job] | None = None
     settings: tuple[float, ...] = ()  # the settings of the sweep
+    # train split -> the model, if that depends on the data, such as on a vocabulary; `model` is
+    # then None until `completed` is called.
+    fit: Callable[[Split], ae.Autoencoder] | None = None
+    wrap: Callable[[ae.Learner], ae.Learner] = lambda learner: learner  # before `chunked`
+
+
+def completed(job: Job, train: Split) -> Job:
+    """Returns the job with its model, which may depend on the train split."""
+    return job if job.fit is None else job._replace(model=job.fit(train))
 
 
 class Trained(NamedTuple):
@@ -74,24 +84,6 @@ class Trained(NamedTuple):
     steps_per_second: float  # the result of `speed`
 
 
-def check(config: Any, *positive: str) -> None:
-    """Checks that counts are at least 1, and that the seed is not negative.
-
-    Args:
-      config: the experiment's settings.
-      *positive: the fields to check besides seeds, steps, batch, chunk and log_every.
-
-    Raises:
-      UserError: if a number is too small; the message names its flag.
-    """
-    if config.seed < 0:
-        raise UserError(f"--seed is {config.seed}: give 0 or more")
-    for name in ("seeds", "steps", "batch", "chunk", "log_every", *positive):
-        if getattr(config, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(config, name)}: give 1 or more")
-
-
 def learner(job: Job, config: Numbers) -> ae.Learner:
     """Returns the job's training function, without jit.
 
@@ -101,6 +93,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
     def one(job: Job) -> ae.Learner:
         single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
+        single = job.wrap(single)
         if job.average is not None:
             single = ae.averaged(single, job.average)
         return ae.chunked(single, config.chunk)
@@ -113,7 +106,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
 
 
 def streams(job: Job, config: Numbers, split: Split) -> Batches:
-    """Returns the train batches, which differ between seeds; in a sweep all models have the same.
+    """Returns the train batches, which differ between seeds; in a sweep, all models share them.
 
     Tokens of an activation store are shuffled in two stages (see `TokenBatches`).
     """
@@ -142,6 +135,7 @@ def train(
       rules: the shardings of parameters over the mesh.
     """
     seen = [job.view(split) for split in splits[:2]]
+    check_fits(job, config, seen[0])
     if job.start is not None:
         job = job._replace(initialise=(*_several(job.initialise), job.start(seen[0])))
     compiled = ae.compiled(learner(job, config), mesh, rules)
@@ -180,6 +174,29 @@ def check_start(job: Job, variables: Variables, examples: Split) -> None:
         ae.check_window(job.model, first, next(examples.batches(len(examples))))
 
 
+def check_fits(job: Job, config: Numbers, split: Split) -> None:
+    """Checks that the state of all models and one batch fit in memory, before they are made.
+
+    Only shapes are computed, of one model. It is a lower bound: the gradients and all that a step
+    computes in between come on top.
+
+    Raises:
+      UserError: if they do not fit; the message has both figures.
+    """
+    members = config.seeds * (1 if job.sweep is None else len(job.settings))
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((config.batch, *leaf.shape[1:]), leaf.dtype),
+        next(split.take(1).batches(1)),
+    )
+    single = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound, job.initialise)
+    state = jax.eval_shape(single.init, jax.random.key(0), one)
+    average = 0 if job.average is None else size_of(state.params)
+    examples = size_of(one) if job.sweep is None else size_of(one) / members
+    needed = members * int(size_of(state._replace(key=None)) + average + examples)
+    what = f"the training of {members} models of {config.batch} examples in a batch"
+    check_memory(needed, what, "make the networks smaller, or lower --seeds or --batch")
+
+
 def _several(initialise: Any) -> tuple[Any, ...]:
     return (initialise,) if callable(initialise) else tuple(initialise)
 
@@ -203,7 +220,7 @@ def speed(folder: pathlib.Path) -> float:
 
 
 def local(variables: Variables) -> Variables:
-    """Returns the variables as arrays of this process, which evaluates all models."""
+    """Copies variables that are divided over processes to this process, which evaluates models."""
     if jax.process_count() == 1:
         return variables
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), variables)
@@ -239,9 +256,14 @@ def watch_held_out(
 
 
 def summary(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns name -> {"mean", "std", "values"}, as in result.json, for name -> f[S].
+    """Returns the mean, the standard deviation and the values of each result, as in result.json.
 
-    "std" is the sample standard deviation over seeds, with divisor S - 1; it is 0 for one seed.
+    Args:
+      values: name of a result -> its values for S seeds, f[S].
+
+    Returns:
+      name of a result -> {"mean": ..., "std": ..., "values": [...]}, where "std" is the sample
+      standard deviation, with divisor S - 1; it is 0 for one seed.
     """
     result = {}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Code shared by the experiments with variational autoencoders: nets, test results and page."""
+"""Nets, test results and report page of the experiments with variational autoencoders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ Size = tuple[Net, Event, int, int]  # net, shape of an example, width of the lay
 
 
 def nets(net: Net, event: Event, width: int) -> tuple[Any, Any]:
-    """Returns an encoder and a decoder; the first layer of "conv" has width / 8 channels.
+    """Returns an encoder and a decoder.
+
+    Args:
+      net: the type of both, "mlp" or "conv".
+      event: the shape of an example.
+      width: the number of units of a hidden layer; the first layer of "conv" has width / 8
+        channels.
 
     Raises:
       UserError: if `net` is "conv" and examples are not images of at least 8x8 pixels.
@@ -81,7 +87,7 @@ def pair(
     Args:
       size: type of net, shape of an example, width of the layers, number of latents.
       beta: the weight of the rate at each step.
-      tx: the optimiser of both; weights are averaged over steps.
+      tx: the optimiser of both models; their weights are averaged over steps.
       rate: the term for the rate (KL) of the variational autoencoder.
     """
     watched = ae.watch(error=ae.losses.squared_error)
@@ -99,9 +105,9 @@ def mean_square_error(model: Any, variables: Variables, split: Split) -> Any:
 
 
 def figures(config: Any, trained: Members, splits: Splits) -> Mapping[str, Any]:
-    """Computes test results of each seed: `bounds` of the job "vae", and errors of all jobs.
+    """Computes test results: `bounds` of the job "vae", and the reconstruction errors of all jobs.
 
-    The error is the mean square error of reconstructions.
+    Each result has one value for each seed. The errors are mean square errors.
 
     Args:
       config: the experiment's settings, with the field `nll_draws`.
@@ -183,7 +189,7 @@ def named(splits: Splits) -> str:
 
 
 def page(title: str, text: str, models: Models, splits: Splits) -> Page:
-    """Builds the report page of the job "vae", compared with the job "plain" if there is one."""
+    """Builds the report page on the model "vae", compared with "plain" if there is such a model."""
     key = jax.random.key(SAMPLE_SEED)
     sections = variational_sections(*models["vae"], splits, key, plain=models.get("plain"))
     return Page(title, text, sections)

@@ -27,8 +27,8 @@ from aejax.interop.export import Part
 from aejax.interop.programs import parts
 from aejax.interop.programs.weights import Stored
 from aejax.types import Batch, Variables
-from experiments.shared.experiment import Splits, named
-from experiments.shared.place import Place, say
+from experiments.shared.experiment import Splits, named, recorded, recorded_data
+from experiments.shared.place import say
 
 Format = Literal["stablehlo", "onnx", "safetensors", "web"]
 ENDINGS = {"web": "html"}
@@ -48,6 +48,7 @@ def command(
     runtime: pathlib.Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Exports the chosen part of the run's model.
 
@@ -63,6 +64,7 @@ def command(
       runtime: for web, the folder with the files of onnxruntime-web.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: folder with a data set's raw files; then nothing is downloaded.
+      own: trusts the run: follows the paths in its config.json, and prepares missing data.
     """
     reads = part in ("encoder", "all")
     if flagged is not None and not (reads and 0 < flagged < 1):
@@ -77,10 +79,10 @@ def command(
         )
     if runtime is not None and format != "web":
         raise UserError(f"--runtime is for --format web, but the format is {format}: leave it out")
-    model, variables, config = ae.load(run_dir, seed=member)
+    model, variables, _ = ae.load(run_dir, seed=member)
     example, labels, threshold = None, (), None
     if reads or format == "web" or (part == "decoder" and _needs_context(model, variables)):
-        splits = _splits(run_dir, config, Place(data_dir=data_dir, manual_dir=manual_dir))
+        splits = _splits(run_dir, recorded_data(run_dir, data_dir, manual_dir, own))
         example, labels = _examples(splits[2])
         if flagged is not None:
             threshold = _threshold(model, variables, part, splits[1], flagged)
@@ -88,7 +90,7 @@ def command(
     page = None
     if runtime is not None:
         experiment = named(run_dir)
-        sound = experiment.sound(experiment.config(**config.__dict__))
+        sound = experiment.sound(recorded(run_dir, experiment))
         page = interop.Page(runtime, _title(run_dir), labels, sound)
     suffix = "" if weights == "float32" else f"-{weights}"
     folder = run_dir / "exported" / format if out is None else out.expanduser()
@@ -108,18 +110,20 @@ def command(
         say(f"{file.stat().st_size:>12,} bytes  {file}")
 
 
-def _splits(run_dir: pathlib.Path, config: Any, place: Place) -> Splits:
+def _splits(run_dir: pathlib.Path, splits: Splits) -> Splits:
     """Returns train, validation and test as the run's model read them (see `Job.view`)."""
     experiment = named(run_dir)
-    numbers = experiment.config(**config.__dict__)
-    train, validation, test = experiment.data(numbers, place)
-    jobs = experiment.build(numbers, train.event)
+    train, validation, test = splits
+    jobs = experiment.build(recorded(run_dir, experiment), train.event)
     job = jobs.get(run_dir.resolve().name) or next(iter(jobs.values()))
     return job.view(train), job.view(validation), job.view(test)
 
 
 def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
-    """Returns test examples, of which the first have different classes, and names of the first."""
+    """Returns test examples to store in a page, and the names of their classes.
+
+    The first examples are of different classes, if there are classes.
+    """
     kept = evaluation.varied(test.labels, 8, len(test))
     rest = np.setdiff1d(np.arange(min(EXAMPLES, len(test))), kept)
     batch = evaluation.chosen(test, np.concatenate([kept, rest]))
@@ -131,7 +135,7 @@ def _examples(test: Split) -> tuple[Batch, tuple[str, ...]]:
 
 
 def _needs_context(model: Any, variables: Variables) -> bool:
-    """Returns whether the decoder can be exported only with an example, which has a context."""
+    """Returns whether the decoder needs a context, so that its export needs an example."""
     try:
         parts.decoder(model, variables)
     except UserError:
@@ -152,7 +156,7 @@ def _threshold(
         given = {name: value for name, value in given.items() if name in program.inputs}
         found = run(variables, given)
         if "score" not in found:
-            raise UserError(f"the {part} of this model has no score to compare with --flagged")
+            raise UserError(f"the {part} of this model has no score: leave out --flagged")
         scores.append(np.asarray(found["score"]))
     return float(np.quantile(np.concatenate(scores), 1.0 - flagged))
 

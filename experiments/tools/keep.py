@@ -15,25 +15,48 @@ from typing import Any
 
 import numpy as np
 
-from aejax.files import read_json, write_json
+from aejax.errors import UserError
+from aejax.files import check_name, json_fields, write_json
+from aejax.files.json_fields import check_fields
+from aejax.runs.folder import read_environment, read_result
 from aejax.runs.metrics import NAME, read
 from experiments.shared.place import say
 
 # A call of several steps that took more than PAUSE times the median was interrupted: it counts as
 # the median.
 PAUSE = 10
+# The checks of the fields of environment.json that are kept.
+FACTS = {
+    "command": json_fields.list_of(json_fields.text()),
+    "versions": json_fields.table,
+    "devices": json_fields.record_of(
+        {
+            "platform": json_fields.text(),
+            "kind": json_fields.text(),
+            "count": json_fields.positive_count,
+        }
+    ),
+}
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 
 def command(run_dir: pathlib.Path, name: str | None = None) -> None:
-    """Writes experiments/results/NAME.json.
+    """Writes the result of a run to experiments/results/NAME.json.
 
     Args:
       run_dir: folder of a finished run or benchmark.
       name: name of the file without .json; the folder's name by default.
+
+    Raises:
+      UserError: if the folder is not that of a finished run, or the name cannot be that of a file.
     """
-    result = read_json(run_dir / "result.json")
-    facts = result.pop("environment", None) or read_json(run_dir / "environment.json")
+    name = check_name(run_dir.resolve().name if name is None else name, "--name")
+    result = read_result(run_dir)
+    facts = result.pop("environment", None) or read_environment(run_dir)
+    try:
+        check_fields("the environment", facts, FACTS)
+    except ValueError as error:
+        raise UserError(f"{run_dir} cannot be kept ({error}): run it again") from error
     minutes = {"minutes": round(_seconds(run_dir) / 60, 1)} if (run_dir / NAME).exists() else {}
     kept = {
         "command": portable(facts["command"]),
@@ -43,13 +66,16 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
         **result,
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name or run_dir.name}.json"
+    path = RESULTS / f"{name}.json"
     write_json(path, kept)
     say(f"kept: {path}")
 
 
 def portable(words: list[str]) -> str:
-    """Joins a command's words, without flags for folders and with PATH after --peer-python."""
+    """Joins a command's words to a line that does not depend on the machine.
+
+    Flags for folders are left out, and the path after --peer-python becomes PATH.
+    """
     found, skip = ["python"], False
     for word in words[1:]:
         flag, _, value = word.partition("=")

@@ -46,8 +46,9 @@ def command(
     model: pathlib.Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
-    """Labels and scores the latents, and writes the pages.
+    """Labels and scores the latents of a dictionary, and writes features.html and its data.
 
     Args:
       run: the folder of a finished run of lm-sae, or of one of its dictionaries.
@@ -58,11 +59,12 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: trusts the run: follows the paths in its config.json.
     """
-    opened = open_dictionary(run, model, member)
+    opened = open_dictionary(run, model, member, own)
     plain, hook = opened.dictionary, opened.reads
     given = {} if labels is None else read_labels(labels, plain.latents)
-    place = Place(data_dir=data_dir, manual_dir=manual_dir)
+    place = Place(data_dir=data_dir, manual_dir=manual_dir, prepared_only=not own)
     splits = opened.experiment.data(opened.config, place)
     fit, test = rows_of(splits[1]), rows_of(splits[2])
     columns = [attributes(part) for part in (fit, test)]
@@ -79,9 +81,9 @@ def command(
         "raw neurons": sparse_neurons(fit, hook, density),
     }
     for name, other in others.items():
-        own = [firings(_codes(other, part, hook)) for part in (fit, test)]
-        found = fitted(own[0], columns[0])
-        result[name] = summary(found, detection(found, own[1], columns[1]))
+        fired = [firings(_codes(other, part, hook)) for part in (fit, test)]
+        found = fitted(fired[0], columns[0])
+        result[name] = summary(found, detection(found, fired[1], columns[1]))
     for name, row in result.items():
         _say(name, row)
         if name != "trained":
@@ -125,7 +127,7 @@ def command(
 
 
 def attributes(part: Labelled) -> Tokens:
-    """Returns the attributes of all tokens of a labelled store."""
+    """Returns the attributes of all tokens from which rules are made, such as word and topic."""
     before = np.roll(part.token, 1, axis=1)
     same = np.roll(part.document, 1, axis=1) == part.document
     same[:, 0] = False
@@ -143,15 +145,19 @@ def _codes(reading: inside.Reading, part: Labelled, hook: str) -> Any:
 
 
 def sparse_neurons(fit: Labelled, hook: str, density: float) -> inside.Reading:
-    """Returns raw neurons that are active where they are largest, as often as a latent is."""
+    """Returns a `Reading` of raw neurons, each set to zero except where it is largest.
+
+    A neuron is then active for a share `density` of the tokens, as latents are on average.
+    """
     limit = np.quantile(fit.values(hook)[fit.kept], 1.0 - density, axis=0)
     return inside.Reading(lambda x: np.maximum(x - limit[None], 0.0), None, None)
 
 
 def summary(rules: Sequence[Rule | None], scores: np.ndarray) -> dict[str, Any]:
-    """Returns the held-out scores of the best and of random units; one without a rule counts 0.5.
+    """Summarises the test scores of the rules of all units, of the best and of random units.
 
-    The best are those whose rules fit best on the validation documents, not on the test documents.
+    The best units are those whose rules fit best on the validation documents, not on the test
+    documents. A unit without a rule has the score 0.5.
     """
     filled = np.where(np.isnan(scores), 0.5, scores)
     fit = np.array([-1.0 if rule is None else rule.fit for rule in rules])
@@ -171,7 +177,7 @@ def summary(rules: Sequence[Rule | None], scores: np.ndarray) -> dict[str, Any]:
 
 
 def above(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the share of pairs in which the first score is larger; a tie counts half."""
+    """Returns the share of pairs in which a score of `first` exceeds one of `second`; ties: 1/2."""
     apart = np.sign(np.asarray(first)[:, None] - np.asarray(second)[None])
     return float(0.5 + 0.5 * apart.mean())
 
@@ -188,7 +194,12 @@ def _say(name: str, row: dict[str, Any]) -> None:
 def stated(
     active: Firings, latent: int, tokens: Tokens, words: Sequence[Sequence[int]]
 ) -> float | None:
-    """Returns the balanced accuracy of a stated list of tokens; None if there is none to score."""
+    """Scores a user's label of a latent, a list of words of one token each.
+
+    Returns:
+      The balanced accuracy with which the words distinguish tokens at which the latent is active
+      from others; None if there are no words, or no such tokens.
+    """
     if not words:
         return None
     several = [ids for ids in words if len(ids) != 1]
@@ -206,9 +217,12 @@ def stated(
 
 
 def speech_probes(active: Firings, test: Labelled) -> dict[str, np.ndarray]:
-    """Returns part of speech -> the balanced accuracy with which each latent's firing detects it.
+    """Computes how well each latent's activity detects each part of speech.
 
-    Only the last tokens of words count, and parts of speech with at least FEWEST of them.
+    Only the last tokens of words count, and only parts of speech with at least FEWEST such tokens.
+
+    Returns:
+      part of speech -> the balanced accuracy of each latent, f64[m].
     """
     if not test.tags:
         return {}

@@ -20,6 +20,7 @@ import numpy as np
 
 from aejax import language as lm
 from aejax.errors import UserError
+from aejax.files import MALFORMED, read_npy
 from experiments.shared.place import say
 
 
@@ -136,8 +137,8 @@ def _edits(
 
 def _direction(path: pathlib.Path) -> np.ndarray:
     try:
-        direction = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        direction = read_npy(path)
+    except MALFORMED as error:
         raise UserError(f"--add {path} cannot be read: give a .npy file with a vector") from error
     if direction.ndim != 1 or direction.dtype.kind not in "fiu":
         raise UserError(

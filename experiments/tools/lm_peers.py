@@ -1,4 +1,4 @@
-"""Trains SAELens' SAEs on a finished lm-sae run's tokens and measures them as the run's own.
+"""Trains SAELens' SAEs on the tokens of a finished lm-sae run, and scores them like the run's own.
 
     python -m experiments lm-peers runs/lm-sae --peer-python PATH
 
@@ -19,6 +19,7 @@ from aejax import interop, losses
 from aejax.dictionaries.recipe import RATE
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
+from aejax.runs.folder import read_result
 from experiments.shared import inside
 from experiments.shared.finished_lm import open_dictionary
 from experiments.shared.pages import write_page
@@ -36,6 +37,7 @@ def command(
     model: pathlib.Path | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Trains SAELens' SAEs with --peer-python, measures them and adds them to the results.
 
@@ -46,8 +48,9 @@ def command(
       model: the language model, if it is no longer where the run found it.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: trusts the run: follows the paths in its config.json.
     """
-    opened = open_dictionary(run, model)
+    opened = open_dictionary(run, model, own=own)
     config, experiment = opened.config, opened.experiment
     if experiment.name != "lm-sae":
         raise UserError(f"{run} is a run of {experiment.name}: give the folder of a run of lm-sae")
@@ -72,17 +75,20 @@ def command(
         for code in codes
     }
     hooks = inside.Hooks(config.hook, config.hook)
-    result = read_json(run / "result.json")
+    result = read_result(run)
     rows = inside.judged(config, found, splits, hooks)
     result |= {name: summary(rows[name]) for name in found}
     result |= {f"{code} less SAELens": compared(result, code) for code in codes}
-    result["peer_versions"] = read_json(folder / "versions.json")
+    result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run / "result.json", result)
-    say(f"report: {write_page(experiment, run, place)}")
+    say(f"report: {write_page(run, data_dir, manual_dir, own)}")
 
 
 def prepare(folder: pathlib.Path, jobs: Any, codes: list[str], config: Any, train: Any) -> None:
-    """Writes the tokens, the indices of each batch's tokens, and the settings for SAELens."""
+    """Writes what the program that trains SAELens' SAEs reads, into a folder.
+
+    These are the tokens, the indices of each batch's tokens, and the settings.
+    """
     folder.mkdir(exist_ok=True)
     order = np.asarray(streams(next(iter(jobs.values())), config, train).rows(0, config.steps))
     tokens = np.asarray(train.arrays[config.hook], np.float32)
@@ -103,10 +109,14 @@ def prepare(folder: pathlib.Path, jobs: Any, codes: list[str], config: Any, trai
 
 
 def compared(result: Any, code: str) -> dict[str, Any]:
-    """Returns aejax's figures less SAELens', with the standard errors of the differences as `std`.
+    """Subtracts SAELens' results of one code from aejax's, and prints who is better.
 
-    It prints a loss or a win if a difference exceeds two standard errors over the seeds, and says
-    so where L0 is not equal.
+    A difference is a win or a loss if it exceeds two standard errors over the seeds. If the L0s of
+    the two are too far apart to compare them, it prints this instead.
+
+    Returns:
+      name of a result -> the mean difference, its standard error as `std`, and each seed's
+      difference.
     """
     own, other = result[code], result[f"{code}, SAELens"]
     apart = abs(own["l0"]["mean"] / other["l0"]["mean"] - 1.0)

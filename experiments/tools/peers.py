@@ -1,4 +1,4 @@
-"""Trains SAELens' SAEs on a finished synth-sae run's tokens and compares them with the run's.
+"""Trains SAELens' SAEs on the tokens of a finished synth-sae run, and scores them like the run's.
 
     python -m experiments peers runs/synth-sae --peer-python PATH
 
@@ -11,7 +11,6 @@ written again.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 import subprocess
@@ -26,11 +25,12 @@ from aejax.data.synthetic.store import HOOK
 from aejax.dictionaries.recipe import default_rate
 from aejax.errors import UserError
 from aejax.files import read_json, write_json
+from aejax.runs.folder import read_result
 from experiments.peers import __path__ as scripts
 from experiments.shared import synth
-from experiments.shared.experiment import Splits, named
+from experiments.shared.experiment import Splits, named, recorded, recorded_data
 from experiments.shared.pages import write_page
-from experiments.shared.place import Place, say
+from experiments.shared.place import say
 from experiments.shared.training import streams, summary
 
 # Name of a code in the run -> its name in SAELens. SAELens' standard code is the April recipe, and
@@ -58,15 +58,14 @@ def command(
         in the folder yet.
       data_dir: folder of prepared data sets; that of tensorflow-datasets by default.
     """
-    experiment, place = named(run_dir), Place(data_dir=data_dir)
+    experiment = named(run_dir)
     if experiment.name != "synth-sae":
         raise UserError(
             f"{run_dir} is a run of {experiment.name}: give the folder of a run of synth-sae"
         )
-    result = read_json(run_dir / "result.json")
-    config = experiment.config(**ae.load(run_dir, parts=()).config.__dict__)
-    config = dataclasses.replace(config, l0=tuple(config.l0))
-    splits = experiment.data(config, place)
+    result = read_result(run_dir)
+    config = recorded(run_dir, experiment)
+    splits = recorded_data(run_dir, data_dir)
     folder = run_dir / "peers"
     if peer_python is not None:
         prepare(folder, experiment.build(config, splits[0].event), config, splits)
@@ -84,13 +83,16 @@ def command(
         figures = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         result[f"{own} at {config.l0[0]}, SAELens"] = summary(figures)
     result |= compared(result, config.l0[0])
-    result["peer_versions"] = read_json(folder / "versions.json")
+    result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run_dir / "result.json", result)
-    say(f"report: {write_page(experiment, run_dir, place)}")
+    say(f"report: {write_page(run_dir, data_dir)}")
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Splits) -> None:
-    """Writes the tokens, the indices of each batch's tokens, and the settings for SAELens."""
+    """Writes what the program that trains SAELens' SAEs reads, into a folder.
+
+    These are the tokens, the indices of each batch's tokens, and the settings.
+    """
     folder.mkdir(exist_ok=True)
     rows = streams(next(iter(jobs.values())), config, splits[0]).rows(0, config.steps)
     np.save(folder / "tokens.npy", np.asarray(splits[0].arrays[HOOK]), allow_pickle=False)
@@ -131,12 +133,15 @@ def train_peer(python: str, folder: pathlib.Path) -> None:
 
 
 def compared(result: Mapping[str, Any], l0: float) -> dict[str, Any]:
-    """Returns differences, aejax's figures minus SAELens', with their standard errors as `std`.
+    """Subtracts SAELens' results from aejax's, and prints which library is better.
 
-    Both libraries train on the same batches for a seed, so the differences are paired by seed. It
-    prints a win or a loss if a mean difference exceeds two standard errors. Where the mean L0 of
-    either library is too far from the target, it prints that instead, since codes of unequal L0
-    cannot be compared. The differences of L0 are returned too.
+    Both libraries train on the same batches for a seed, so the differences are paired by seed. A
+    mean difference is a win or a loss if it exceeds two standard errors. If the mean L0 of either
+    library is too far from the target `l0`, this is printed instead, since codes of unequal L0
+    cannot be compared.
+
+    Returns:
+      "CODE less SAELens" -> the mean differences, also of L0, with their standard errors as `std`.
     """
     found: dict[str, Any] = {}
     for code in CODES:

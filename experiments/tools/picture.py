@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aejax.files import write_bytes, writing
+from aejax.files import subfolder, write_bytes
 from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 
@@ -27,21 +27,21 @@ def save(
     column_labels: Sequence[str] = (),
     gap_after: Sequence[int] = (),
 ) -> pathlib.Path:
-    """Writes figures/NAME.png; the fewer columns there are, the larger are the images.
+    """Writes images as a grid to figures/NAME.png; with fewer columns the images are larger.
 
     Args:
       run_dir: the run's folder.
       name: the name of the file without .png.
       rows: f[R, C, H, W, 1 or 3] in [0, 1]; the place of an image of NaN stays empty.
-      row_labels, column_labels, gap_after: as in `image_grid`.
+      row_labels: R texts at the left of the rows, or none.
+      column_labels: C texts above the columns, or none.
+      gap_after: the indices of the columns that are followed by a wider gap.
 
     Returns:
       The file's path.
     """
     tile = int(np.clip(WIDTH // rows.shape[1], LEAST, MOST))
     drawn = style.png(image_grid(rows, row_labels, column_labels, gap_after, tile))
-    with writing(run_dir):
-        (run_dir / "figures").mkdir(exist_ok=True)
-    path = run_dir / "figures" / f"{name}.png"
+    path = subfolder(run_dir, "figures") / f"{name}.png"
     write_bytes(path, drawn)
     return path

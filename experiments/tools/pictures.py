@@ -24,6 +24,7 @@ from aejax.optional import needs
 from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 from aejax.report.frontier import frontier, points
+from aejax.runs.folder import read_environment
 from experiments.shared.labels import samples as drawn
 from experiments.shared.place import say
 from experiments.shared.variational import SAMPLE_SEED
@@ -42,7 +43,7 @@ CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")
 
 
 def command(samples: pathlib.Path | None = None) -> None:
-    """Draws the pictures.
+    """Draws the pictures of the READMEs from kept results.
 
     Args:
       samples: the folder of a finished run of `conditional`; its samples are first written to
@@ -60,7 +61,7 @@ def keep_samples(run_dir: pathlib.Path) -> None:
     """Writes samples of each label, u8[10, COUNT, H, W, 1], and the command that made the run."""
     model, variables, _ = ae.load(run_dir, seed=0)
     means = drawn(model, variables, jax.random.key(SAMPLE_SEED), COUNT)
-    facts = read_json(run_dir / "environment.json")
+    facts = read_environment(run_dir)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -78,12 +79,12 @@ def figures() -> dict[str, Any]:
         images = kept["samples"].swapaxes(0, 1) / 255.0  # one column for each label
     found = {SAMPLES: image_grid(images, column_labels="0123456789", tile=TILE)}
     for name, panels in FRONTIERS.items():
-        found[name] = frontiers(read_json(RESULTS / f"{name}.json"), panels)
+        found[name] = frontiers(read_json(RESULTS / f"{name}.json", {}), panels)
     return found
 
 
 def few_colours(png: bytes) -> bytes:
-    """Returns a PNG with a palette of 64 colours, which has a third of the bytes."""
+    """Converts a PNG file to one with a palette of 64 colours, which is a third as large."""
     image = needs("PIL.Image", "drawing a picture")
     with image.open(io.BytesIO(png)) as picture:
         reduced = picture.convert("RGB").quantize(64, dither=image.Dither.NONE)
@@ -93,7 +94,12 @@ def few_colours(png: bytes) -> bytes:
 
 
 def frontiers(result: Mapping[str, Any], panels: tuple[str, ...]) -> Any:
-    """Draws the metrics of sparse codes over their L0; another library's marks are hollow."""
+    """Plots the metrics of sparse codes against L0; points of another library are hollow.
+
+    Args:
+      result: the content of a results file.
+      panels: the metrics to plot, one in each panel.
+    """
     own: dict[str, list[Any]] = {}
     peers: dict[str, list[Any]] = {}
     for name, row in result.items():

@@ -43,7 +43,7 @@ OUTSIDE = {"ArrayTree": Any}
 
 
 def command(out: pathlib.Path = pathlib.Path("reference")) -> None:
-    """Builds the reference.
+    """Builds the API reference from the docstrings.
 
     Args:
       out: the folder to write it into; open its index.html.
@@ -67,9 +67,9 @@ def command(out: pathlib.Path = pathlib.Path("reference")) -> None:
 def resolve(module: ModuleType) -> None:
     """Replaces the annotations of a module's NamedTuples and dataclasses, which are text, by types.
 
-    Python generates their constructors, whose annotations are text too. pdoc cannot look the names
-    in them up: the constructor of a NamedTuple has no module, and that of a dataclass may have
-    inherited fields from another module.
+    Python generates their constructors, whose annotations are text too. pdoc cannot find the types
+    with these names: the constructor of a NamedTuple has no module, and that of a dataclass may
+    have inherited fields from another module.
     """
     for cls in vars(module).values():
         if not isinstance(cls, type) or cls.__module__ != module.__name__:

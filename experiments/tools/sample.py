@@ -4,7 +4,7 @@
     python -m experiments sample RUN --context 0 0 0 1 0 0 0 0 0 0   # given the label 3 of ten
 
 It writes samples.npy, f32[count, *event] with the means of the likelihood, and for images also
-figures/samples-COUNT.png.
+figures/samples-COUNT.png. From a run on texts it prints the texts, and writes samples.txt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import numpy as np
 import aejax as ae
 from aejax.errors import UserError
 from aejax.files import write_bytes
+from aejax.memory import check_memory, size_of
 from aejax.types import Array, Key, Variables
+from experiments.shared import texts
 from experiments.shared.place import say
 from experiments.tools import picture
 
@@ -35,7 +37,7 @@ def command(
     seed: int = 0,
     context: tuple[float, ...] = (),
 ) -> None:
-    """Draws the samples and writes the files.
+    """Draws samples from a trained model; writes samples.npy and a picture to the run's folder.
 
     Args:
       run_dir: folder of a finished run.
@@ -50,6 +52,11 @@ def command(
     if seed < 0:
         raise UserError(f"--seed is {seed}: give 0 or more")
     model, variables, _ = ae.load(run_dir, seed=member, parts=GENERATING)
+    if hasattr(model.likelihood, "coding"):
+        found = texts.samples(model, variables, jax.random.key(seed), count)
+        write_bytes(run_dir / "samples.txt", "".join(f"{text}\n" for text in found).encode())
+        say("\n".join([*found, f"{count} samples: {run_dir / 'samples.txt'}"]))
+        return
     samples = draw(model, variables, jax.random.key(seed), count, context)
     buffer = io.BytesIO()
     np.save(buffer, samples, allow_pickle=False)
@@ -81,9 +88,11 @@ def draw(
     Raises:
       UserError: if the model was trained with a context of another size.
     """
-    given = jnp.asarray([context] * count, jnp.float32) if context else None
 
-    def means(module: ae.Autoencoder) -> Array:
+    def means(module: ae.Autoencoder, count: int = count) -> Array:
+        given = jnp.tile(jnp.asarray(context, jnp.float32), (count, 1)) if context else None
         return module.mean(module.sample(key, count, given))
 
+    one = jax.eval_shape(lambda variables: means(model.bind(variables), 1), variables)
+    check_memory(count * size_of(one), f"a batch of {count} samples", "lower --count")
     return np.asarray(jax.jit(lambda variables: means(model.bind(variables)))(variables))

@@ -24,7 +24,7 @@ import numpy as np
 
 from aejax import language as lm
 from aejax.errors import UserError
-from aejax.files import read_json, write_json
+from aejax.files import json_fields, read_json, write_json
 from aejax.language.steering import Effect, at_perplexity, effect
 from experiments.shared.finished_lm import Opened, open_dictionary
 from experiments.shared.lm import rows_of
@@ -33,6 +33,9 @@ from experiments.shared.place import Place, say
 RANDOM = 3  # number of random directions that a latent's direction is compared with
 PROMPT = 16  # number of tokens of a test prompt
 LABELS = "features/labels.json"  # the rules that lm-features wrote
+# The check of the rules in that file; a latent without a rule has None.
+_RULE = {"attribute": json_fields.text(), "values": json_fields.list_of(json_fields.anything)}
+_RULES = {"rules": json_fields.list_of(json_fields.optional(json_fields.record_of(_RULE)))}
 
 
 def command(
@@ -53,6 +56,7 @@ def command(
     prompts: int = 32,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    own: bool = False,
 ) -> None:
     """Prints texts without and with the edit side by side, or measures the edit.
 
@@ -69,12 +73,13 @@ def command(
       member: the index of the dictionary if the run trained several seeds.
       model: the language model, if it is no longer where the run found it.
       curve: measures the effect over test prompts instead of continuing prompts.
-      words: the texts of the tokens of the class, such as " red"; by default those of the latent's
-        rule, if lm-features found a list of words.
+      words: for the curve, the texts of the tokens whose rate is measured, such as " red"; by
+        default the list of words that lm-features found for the latent, if it did.
       strengths: the strengths of the curve.
       prompts: the number of test prompts of the curve.
       data_dir: the folder of prepared data sets; that of tensorflow-datasets by default.
       manual_dir: the folder with the raw files of the corpora.
+      own: trusts the run: follows the paths in its config.json.
     """
     if not latent:
         raise UserError("there is no latent to edit: give one or more by --latent")
@@ -82,7 +87,7 @@ def command(
         raise UserError("--ablate and --clamp contradict each other: give one of them")
     if not curve and (not prompt or any(not text.strip() for text in prompt)):
         raise UserError("there is no prompt, or an empty one: give a text by --prompt")
-    opened = open_dictionary(run, model, member)
+    opened = open_dictionary(run, model, member, own)
     edit = edited(opened, latent, strength, ablate, clamp)
     if curve:
         place = Place(data_dir=data_dir, manual_dir=manual_dir)
@@ -113,7 +118,7 @@ def command(
 def edited(
     opened: Opened, latent: tuple[int, ...], strength: float, ablate: bool, clamp: float | None
 ) -> Any:
-    """Returns the edit that the flags ask for.
+    """Returns the edit of the language model that the flags ask for.
 
     Raises:
       UserError: if a latent does not exist.
@@ -138,7 +143,7 @@ def _curve(
     seed: int,
     place: Place,
 ) -> None:
-    """Measures the effects of several strengths, prints them and writes them to a JSON file."""
+    """Measures an edit at several strengths, prints its effects and writes them to a JSON file."""
     splits = opened.experiment.data(opened.config, place)
     test = rows_of(splits[2])
     chosen = class_of(run, opened, latent, words)
@@ -205,9 +210,9 @@ def _say(name: str, strength: float, e: Effect) -> None:
 def class_of(
     run: pathlib.Path, opened: Opened, latent: tuple[int, ...], words: tuple[str, ...]
 ) -> np.ndarray:
-    """Returns which tokens of the vocabulary are of the class, bool[vocabulary].
+    """Returns whether each token of the vocabulary is in the class to measure, bool[vocabulary].
 
-    They are those of the flag --words or, without it, those of the first latent's rule.
+    The class has the tokens of the flag --words or, without it, of the first latent's rule.
 
     Raises:
       UserError: if a word is not one token, or there is neither flag nor rule.
@@ -222,7 +227,7 @@ def class_of(
         tokens += ids
     if not words:
         path = run / LABELS
-        rules = read_json(path)["rules"] if path.is_file() else []
+        rules = read_json(path, _RULES)["rules"] if path.is_file() else []
         rule = rules[latent[0]] if latent[0] < len(rules) else None
         if rule is None or rule["attribute"] != "word":
             raise UserError(

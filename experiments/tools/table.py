@@ -45,16 +45,18 @@ def command(readme: pathlib.Path = pathlib.Path("experiments/README.md")) -> Non
 
 
 def filled(text: str) -> str:
-    """Returns the text with each table replaced by one from the results that its comment names.
+    """Returns a README's text with each table made again from the results that its comment names.
 
     Raises:
-      UserError: if that file does not exist.
+      UserError: if a results file that a comment names does not exist.
     """
 
     def one(match: re.Match[str]) -> str:
         kind, name = match["kind"], match["name"]
         published = kind == "published"
-        content = beside(TABLES[name]) if published else made(read_json(RESULTS / f"{name}.json"))
+        content = (
+            beside(TABLES[name]) if published else made(read_json(RESULTS / f"{name}.json", {}))
+        )
         return f"<!-- {kind}: {name} -->\n{content}<!-- end -->"
 
     return PLACE.sub(one, text)
@@ -79,7 +81,7 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def beside(rows: Sequence[Row]) -> str:
-    """Formats published results and ours as a Markdown table; if ours is missing: "not run"."""
+    """Formats published results and ours as a Markdown table; "not run" stands for missing ones."""
     lines = [
         "| model | published | ours | seeds | epochs | training minutes | hardware | command |",
         "|---|---:|---:|---:|---:|---:|---|---|",
@@ -91,7 +93,7 @@ def beside(rows: Sequence[Row]) -> str:
             [*RESULTS.glob(f"{row.results}.json"), *RESULTS.glob(f"{row.results}.*.json")]
         )
         for path in paths:
-            lines.append(f"{first} {' | '.join(_ours(read_json(path)))} |")
+            lines.append(f"{first} {' | '.join(_ours(read_json(path, {})))} |")
         if not paths:
             lines.append(f"{first} not run |  |  |  |  | `{row.command}` |")
     return "\n".join(lines) + "\n"
@@ -174,7 +176,7 @@ def _speeds(contests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             ratio = f"{rows['ratios'][name]:.2f}" if name in rows["ratios"] else ""
             lines.append([name, f"{row[_rate(row)]:,.0f}", cells, ratio])
     kept = [heading for heading in COLUMNS if heading in found]
-    texts = [["", f"{unit}/s", *kept, "learner against it"]]
+    texts = [["", f"{unit}/s", *kept, "learner / this row"]]
     texts += [[n, rate, *(cells.get(h, "") for h in kept), r] for n, rate, cells, r in lines]
     table = [f"| {' | '.join(text)} |" for text in texts]
     return [table[0], f"|---|{'---:|' * (len(texts[0]) - 1)}", *table[1:]]

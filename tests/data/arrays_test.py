@@ -305,10 +305,38 @@ def test_a_stream_gives_its_examples_in_order(capsys):
     np.testing.assert_array_equal(again[2].x[:, 0], [6, 0, 1])
     assert "reading 6 examples again" in capsys.readouterr().err
     assert again.steps(3) == 7
+    assert again.epoch(7) == 3.0
     with pytest.raises(UserError, match="the stream ended after 7 examples"):
         ae.data.Stream(lambda: iter(rows), length=8, size=8)[0]
     with pytest.raises(UserError, match="can be read only once"):
         ae.data.Stream(iter(rows), length=7, size=3)
+
+
+def test_nan_of_a_data_set_that_is_read_is_missing_when_asked():
+    """The batch, and the statistics, are those of the same array. Text of an example is left out.
+
+    Fails if a missing value is trained on, or counts in the mean.
+    """
+    x = np.arange(12.0).reshape(6, 2)
+    x[4, 1] = np.nan
+    given = source([(row, "text") for row in x])[0]
+    train = changed(given, changes.Missing(np.nan))
+    known, right = statistics(train), statistics(splits(x, None)[0])
+    np.testing.assert_allclose([known.mean, known.std], [right.mean, right.std])
+    np.testing.assert_allclose(known.mean, [5.0, (1 + 3 + 5 + 7 + 11) / 5])
+    batch = batch_of(changed(given, changes.Missing(-1.0)))
+    missing = np.isnan(x)
+    np.testing.assert_array_equal(batch.mask, ~missing)
+    np.testing.assert_array_equal(batch.x, np.where(missing, -1.0, x))
+    assert np.isfinite(batch.target).all()
+    stream = ae.data.Stream(lambda: iter(x), 6, 6, changes=[changes.Missing(-1.0)])
+    np.testing.assert_array_equal(stream[0].mask, batch.mask)
+    assert np.isnan(batch_of(train).x[4, 1])
+
+
+def test_labels_may_be_truths():
+    train = changed(arrays(X, np.arange(20) % 2 == 0)[0], changes.Labels(2))
+    np.testing.assert_array_equal(batch_of(train).context.sum(axis=0), [8, 8])
 
 
 class Pictures:
@@ -357,6 +385,16 @@ def test_a_stream_says_when_its_length_is_not_that_of_a_pass(capsys):
         (lambda: arrays({"x": X}), "x is a mapping of x, not an array"),
         (lambda: table({"x": X}, ["x"]), r"the column 'x' has shape \(20, 3\)"),
         (lambda: source({"x": X}), "train is a mapping of x, not a data set"),
+        (lambda: arrays([[1, 2], [3]]), "x is a list of parts of unequal shapes"),
+        (lambda: splits([X, np.arange(20)]), r"or x and y as a tuple \(x, y\)"),
+        (lambda: arrays(X[:0]), r"x has shape \(0, 3\), no examples"),
+        (lambda: arrays(X * np.nan), "every value of x is missing"),
+        (lambda: source(["a", "b"]), "have the arrays of numbers \\[\\], but no 'x'"),
+        (
+            lambda: batch_of(source([np.zeros(2 + (i == 3)) for i in range(5)])[0]),
+            r"differ in x, whose shapes are \(2,\), \(3,\)",
+        ),
+        (lambda: ae.data.Stream(lambda: iter(()), 4, 2), "of a stream has no example"),
     ],
 )
 def test_other_mistakes_are_refused(act, says):

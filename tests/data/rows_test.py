@@ -26,7 +26,8 @@ def made(n=60):
 
 
 FRAME = made()
-SPLITS = ae.data.table(FRAME, ["age", "dose"], y="outcome", context=["sex", "site", "height"])
+FRAME_X = ["age", "dose"]
+SPLITS = ae.data.table(FRAME, FRAME_X, y="outcome", context=["sex", "site", "height"])
 TRAIN = SPLITS[0]
 
 
@@ -88,7 +89,7 @@ def other(name, values):
         (lambda: ae.data.context({"sex": ["m"]}, like=TRAIN), "has the arrays sex, but train has"),
         (lambda: ae.data.table(FRAME, "crp"), "no column 'crp'"),
         (
-            lambda: ae.data.table({"age": np.full(20, np.nan), "dose": np.arange(20.0)}, ["age"]),
+            lambda: ae.data.table({"age": np.full(20, np.nan), "dose": np.arange(20.0)}, FRAME_X),
             "the column 'age' has no value in any row of train",
         ),
         (

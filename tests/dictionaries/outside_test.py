@@ -253,7 +253,7 @@ def test_norms_are_not_folded_into_a_code_that_does_not_say_how_it_grows():
             raise AssertionError
 
     plain = ae.dictionary.Plain(Squared, jnp.ones((2, 3)), jnp.ones((3, 2)), jnp.zeros(2))
-    with pytest.raises(ae.UserError, match="Squared does not say how its codes grow"):
+    with pytest.raises(ae.UserError, match="Squared does not say which fields grow"):
         ae.dictionary.fold_decoder_norms(plain)
 
 

@@ -43,7 +43,10 @@ def made(name: str, about: Planted, steps: int | None) -> Recipe:
     return STEERED[name](event, about.latents, l0=about.l0, steps=steps)
 
 
-@pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gated", "jumprelu")]
+
+
+@pytest.mark.parametrize("name", ["relu", *SLOW])
 def test_a_recipe_ends_at_its_number_of_active_latents(name):
     """Within 8 % on held-out data after a short run. Fails if the price stands still."""
     train, held = plant(FEW)
@@ -95,7 +98,8 @@ def test_a_recipe_does_not_see_the_scale_of_its_data():
 
 
 def test_thresholds_and_prices_are_what_makes_jumprelu_arrive():
-    """A share of the way. Fails if thresholds have the rate of the rest, or atoms grow freely."""
+    """A share of the way. Fails if thresholds, or the biases of a penalised code, have the rate of
+    the rest, if the decoder's bias has another, or if atoms grow freely."""
 
     def moved(recipe) -> tuple[Any, Any]:
         """The parameters after one step, and by how much the step moved them."""
@@ -112,8 +116,11 @@ def test_thresholds_and_prices_are_what_makes_jumprelu_arrive():
 
     _, far = moved(recipes.jumprelu(40, 16, l0=3.0))
     assert far["bottleneck"]["log_threshold"] == pytest.approx(5e-3, rel=1e-3)
-    assert far["decoder"]["atoms"] == pytest.approx(1 / (60 * 40**0.5), rel=1e-3)
-    after, _ = moved(recipes.relu(40, 16, l0=3.0))
+    slow = 1 / (60 * 40**0.5)
+    assert far["decoder"]["atoms"] == pytest.approx(slow, rel=1e-3)
+    after, far = moved(recipes.relu(40, 16, l0=3.0))
+    assert far["bottleneck"]["encode"]["bias"] == pytest.approx(1 / 60, rel=1e-3)
+    assert far["decoder"]["bias"] == pytest.approx(slow, rel=1e-3)
     np.testing.assert_allclose(np.linalg.norm(after["decoder"]["atoms"], axis=-1), 1, rtol=1e-5)
 
 

@@ -45,7 +45,10 @@ def test_half_of_the_entries_missing_against_the_exact_likelihood():
 
 
 def test_weights_are_repetitions():
-    """Loss and gradient of weights 1, 2, 3 equal those of repeated examples."""
+    """Loss and gradient of weights 1, 2, 3 equal those of repeated examples.
+
+    Fails if the weights of a batch are scaled to a mean of 1: their mean over train is 1.
+    """
     x = kinds.pixels(12)
     counts = np.arange(12) % 3 + 1
     weighted = ae.data.splits({"x": x, "weights": counts}, None)[0]
@@ -60,6 +63,12 @@ def test_weights_are_repetitions():
     np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-5)
     for a, b in zip(*(jax.tree.leaves(r[0].params) for r in results), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+    few = weighted.prepare(KEY, weighted.rows(np.arange(2)))  # of weights 1 and 2, where 2 is usual
+    variables = learner.variables(results[0][0])
+    bound = model.bind(variables)
+    each = np.asarray(ae.losses.distortion(bound, bound(few)))
+    found = jax.jit(learner.evaluate)(variables, few, KEY, 0)
+    np.testing.assert_allclose(found["loss"], (0.5 * each[0] + each[1]) / 2, rtol=1e-5)
 
 
 def test_evaluations_take_arrays_and_batches():

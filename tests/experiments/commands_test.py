@@ -32,11 +32,11 @@ from experiments import (
 )
 from experiments.shared import course, published
 from experiments.shared.course import drive
+from experiments.shared.paths import linear, spherical
 from experiments.shared.place import Place, parse_mesh
 from experiments.shared.training import learner, streams, table, watch_held_out
 from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
-from experiments.tools.interpolate import linear, spherical
 
 pytestmark = pytest.mark.usefixtures("coarse")
 SMALL = digits_vae.Config(seeds=2, steps=8, chunk=4, log_every=1, width=16, nll_draws=5)
@@ -508,3 +508,39 @@ def test_kept_hardware_is_what_the_run_had_not_what_keeps_it(cores, words):
     """Fails if the cores are those of the machine that runs `keep`, not of the one that trained."""
     facts = {"devices": {"platform": "cpu", "kind": "cpu", "count": 1}, "cores": cores}
     assert keep._hardware(facts).startswith(words)
+
+
+def test_the_report_of_a_stranger_s_run_reads_no_data_and_says_so(finished, tmp_path, capsys):
+    """Fails if data are prepared for it, or if nothing is shown without data."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    status, said = main(capsys, "report", folder, "--data-dir", tmp_path / "data")
+    assert status == 0, said
+    text = (folder / "report.html").read_text()
+    assert "does not hold the data set &#x27;digits&#x27;" in text
+    assert "Learning curves" in text
+    assert "active units" in text
+    (folder / "environment.json").write_text("[]")
+    (folder / "metrics.jsonl").write_text('{"step": 0, "loss": "text"}')
+    assert main(capsys, "report", folder, "--data-dir", tmp_path / "data")[0] == 0
+    text = (folder / "report.html").read_text()
+    assert "it is not a JSON object" in text
+    assert "the metric &#x27;loss&#x27; has values that are no numbers" in text
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "", "a/b", ".x", "a\nb", "x" * 300, "-x"])
+def test_a_kept_result_has_a_name_and_no_path(finished, tmp_path, monkeypatch, capsys, name):
+    """Fails if the name is joined to the folder unchecked, or an empty one is taken for none."""
+    monkeypatch.setattr(keep, "RESULTS", tmp_path / "results")
+    status, said = main(capsys, "keep", finished[0], f"--name={name}")
+    assert status == 2
+    assert "--name is " in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "\0"])
+def test_a_path_that_cannot_be_is_refused_in_one_sentence(data_dir, capsys, place):
+    """Fails if the error of the operating system ends in a traceback."""
+    status, said = main(capsys, "digits-vae", "--data-dir", data_dir, "--out", place)
+    assert status == 2
+    assert said.count("\n") == 1

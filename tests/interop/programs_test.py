@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from scipy import special
@@ -132,6 +133,29 @@ def test_noise_stands_for_the_draws_of_jax_random():
     np.testing.assert_array_equal(chosen, np.argmax(logits - np.log(-np.log(given)), axis=1))
     with pytest.raises(noise.Undrawable, match="rem"):
         noise.columns(lambda key, p: jax.random.randint(key, (p.shape[0],), 0, 3), p)
+
+
+def test_nan_does_not_count_in_a_score():
+    """Against the library and numpy. Fails if a missing element is scored, or the score is NaN."""
+    model = kinds.variational(ae.likelihoods.LearnedGaussian(start=1.0), event=(3,), width=4)
+    model = model.clone(encoder=ae.nets.Standardised(ae.nets.MLP((4,)), 0.0, 1.0))
+    x = RANDOM.standard_normal((4, 3)).astype(np.float32)
+    x[2, 1] = np.nan
+    learner = ae.learner(model, ae.elbo(), optax.sgd(0.1))
+    variables = learner.variables(kinds.begun(learner, ae.Batch(x, x)))
+    program = parts.whole(model, variables, ae.Batch(x, x))
+    found = jax.jit(program.run)(variables, {"x": x})
+    bound = model.bind(variables)
+    forward = bound(x)
+    rate = 0.5 * (np.exp(2 * found["log_std"]) + found["z"] ** 2 - 1 - 2 * found["log_std"]).sum(1)
+    np.testing.assert_allclose(
+        found["score"] - rate, ae.losses.distortion(bound, forward), rtol=1e-4
+    )
+    seen = ~np.isnan(x)
+    square = np.where(seen, np.square(np.nan_to_num(x) - np.asarray(found["mean"])), 0.0).sum(1)
+    std = np.asarray(bound.likelihood.std())
+    right = 0.5 * square / std**2 + (0.5 * np.log(2 * np.pi) + np.log(std)) * seen.sum(1)
+    np.testing.assert_allclose(found["score"] - rate, right, rtol=1e-3)
 
 
 def test_a_score_and_its_threshold_travel_inside(vae, tmp_path):

@@ -96,7 +96,7 @@ def test_a_transcoder_takes_the_place_of_the_mlp(scan):
     for hook in ("mlp_in.0", "mlp_out.1"):
         with pytest.raises(UserError, match=f"at {hook} reads mlp_out.1, which .* afterwards"):
             run(Taps({hook: replace(plain, reads="mlp_out.1")}))
-    with pytest.raises(UserError, match=r"reads mlp_in.0, so it works only in the pass of a model"):
+    with pytest.raises(UserError, match=r"reads the values at mlp_in.0, so it can be used only"):
         replace(plain, reads="mlp_in.0")(VALUE, POSITION)
 
 

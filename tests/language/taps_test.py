@@ -189,7 +189,7 @@ def test_a_hook_that_is_not_there_is_refused(hook, words):
 def test_an_edit_that_does_not_fit_is_refused():
     model, variables = cases.model()
     for edit, words in [
-        (add(np.ones(7)), r"edit at mlp_in.1: its vector has shape \(7,\)"),
+        (add(np.ones(7)), r"edit at mlp_in.1: a vector of shape \(7,\)"),
         (patch(np.ones((2, 4, 16))), "of 2 texts, but the batch has 3"),
         (Partial(lambda value, position: value[:, :1]), r"returned shape \(3, 1, 16\)"),
     ]:

@@ -93,6 +93,18 @@ class Blocks(nn.Module):
         return nn.remat(Asking)()(x) + nn.Sequential([norm, nn.Dense(16)])(flat(x))
 
 
+class Noting(ae.contracts.VectorBottleneck):
+    """A Gaussian bottleneck whose memory holds the last z of training."""
+
+    @nn.compact
+    def __call__(self, features, key, given=ae.contracts.NOTHING):
+        code = ae.Gaussian(self.latents)(features, key, given)
+        last = self.variable("memory", "z", jnp.zeros, code.z.shape)
+        if self.is_mutable_collection("memory") and not self.is_initializing():
+            last.value = code.z
+        return code
+
+
 class TestBatchNorm:
     @pytest.mark.parametrize(
         ("encoder", "draws"),
@@ -141,6 +153,24 @@ class TestBatchNorm:
         hidden = z @ state.params["decoder"]["layers_0"]["kernel"]
         found = after.memory["@batch_stats"]["decoder"]["layers_1"]["mean"]
         np.testing.assert_allclose(found, (1 - MOMENTUM) * hidden.mean(0), atol=1e-5)
+
+    def test_with_several_draws_the_bottleneck_keeps_that_of_draw_0(self):
+        """Against the code of the step's first key. Fails if the last draw's memory is kept."""
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+        model = ae.Autoencoder(
+            ae.nets.MLP(()),
+            Noting(2),
+            ae.nets.MLP((), shape=(3,)),
+            ae.priors.Standard(),
+            ae.likelihoods.Gaussian(),
+        )
+        one = learner(model, draws=3)
+        state = kinds.begun(one, ae.Batch(x, x))
+        after, _ = jax.jit(one.step)(state, ae.Batch(x, x))
+        bound = model.bind(one.variables(state))
+        key = jax.random.split(jax.random.fold_in(state.key, 0), 3)[0]
+        right = bound.code(ae.Batch(x, x), bound.features(ae.Batch(x, x)), key).z
+        np.testing.assert_allclose(after.memory["bottleneck"]["z"], right, atol=1e-6)
 
     def test_evaluation_uses_the_running_averages(self):
         """Each example alone as in a batch; fails if evaluation normalises by the batch."""
@@ -290,6 +320,8 @@ class TestNNX:
         for encoder in (module, nn.Sequential([module, nn.Dense(16)])):
             with pytest.raises(ae.UserError, match=re.escape("to_linen(Encoder, ...)")):
                 variational(encoder)
+        with pytest.raises(ae.UserError, match=re.escape("the parts of this model holds")):
+            variational(parts={"critic": module})
 
 
 def test_a_context_reaches_the_nets_that_take_one():

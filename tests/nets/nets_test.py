@@ -159,7 +159,7 @@ def test_the_context_changes_what_a_net_computes(net):
     for name, value in context.items():
         other = {**context, name: value + 1}
         assert not np.array_equal(apply(variables, x, other), output)
-    with pytest.raises(TypeError, match="one_hot"):
+    with pytest.raises(ae.UserError, match="one_hot"):
         net.init(jax.random.key(0), x, labels)
 
 

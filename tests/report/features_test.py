@@ -89,7 +89,7 @@ def test_labels_are_read_from_a_file(tmp_path):
         read_labels(tmp_path / "nowhere.json", 4)
     for wrong in ([], {"3": "colours"}, {"3": {"label": 1}}, {"3": {"label": "", "words": [1]}}):
         path.write_text(json.dumps(wrong))
-        with pytest.raises(UserError, match="not of the form"):
+        with pytest.raises(UserError, match=r"not of the form|not a JSON object"):
             read_labels(path, 5)
 
 

@@ -1,6 +1,7 @@
 """Tests of the page: it is self-contained, escapes its text, and works for all kinds of data."""
 
 import base64
+import hashlib
 import html.parser
 import inspect
 import re
@@ -251,3 +252,48 @@ def test_rows_without_a_common_column_are_tables_of_their_own():
     rows = {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"y": 2}, "d": {"z": 3}, "e": {"z": 4}}
     assert [list(table) for table in results.together(rows)] == [["a", "b", "c"], ["d", "e"]]
     assert results.together({}) == []
+
+
+def test_a_browser_runs_and_loads_nothing_but_the_page_s_own(tmp_path):
+    """Fails if the style differs from its hash, or if an element has a style of its own."""
+    _, text = written(tmp_path)
+    (policy,) = re.findall('http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["script-src"] == rules["base-uri"] == "'none'"
+    (style,) = re.findall("<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert rules["style-src"] == f"'sha256-{digest}'"
+    assert " style=" not in text
+    assert re.search(r"\.w(\d+)\{--w:\1px\}", style)
+    assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+def test_metrics_of_any_name_are_drawn(tmp_path):
+    """Fails if a name is mathematics to matplotlib, or if two names give one file."""
+    steps = np.arange(3)
+    names = ("", "$\\frac{", "a b", "a-b", "<b>", "\n")
+    section = report.curves_section({name: (steps, 1.0 + steps) for name in names})
+    path = report.write(tmp_path, "t", [section])
+    assert len(list((tmp_path / "figures").iterdir())) == len(names)
+    assert "A metric without a name" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [10**400, {"mean": 10**400}, {"mean": 1, "values": 3}, {"mean": 1, "std": "x"}, "a", []],
+)
+def test_results_that_are_no_figures_are_left_out(entry):
+    """Fails with an OverflowError or TypeError if a field of result.json is used unchecked."""
+    found = results.figures({"nll": entry, "elbo": 1.0})
+    assert found["elbo"].mean == 1.0
+    assert page.render("t", [], {}, results={"nll": entry})
+
+
+def test_figures_that_are_a_link_are_not_written(tmp_path):
+    """Fails if the link is followed: the pictures would land elsewhere."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ae.UserError, match="figures is a link to another folder"):
+        written(tmp_path / "run")
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -237,3 +238,38 @@ def test_paths_and_back():
     tree = {"params": {"a": {"b": 1}, "c": 2}}
     assert paths(tree) == {"params/a/b": 1, "params/c": 2}
     assert nest(paths(tree)) == tree
+
+
+@pytest.fixture
+def disk(tmp_path, request):
+    """Returns a folder on a small file system of its own, whose size is the parameter."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", f"size={request.param}k", "none", str(place)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be made by root only")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)  # noqa: S607
+
+
+@pytest.mark.parametrize("disk", [400, 900, 1_400], indirect=True)
+def test_a_disk_of_this_size_is_filled_without_a_traceback(disk, capfd):
+    """Fails if a thread of orbax prints the error that is raised anyhow, or if files stay.
+
+    The arrays do not compress, and are written until there is no room.
+    """
+    whole = np.random.default_rng(0)
+
+    def fill():
+        for step in range(99):
+            leaves = {f"params/{i}": Leaf(whole.random(3_000)) for i in range(6)}
+            checkpoint.write(disk, step, leaves)
+
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        fill()
+    steps = manifest.steps(disk)
+    assert steps == list(range(len(steps)))[::-1]
+    assert steps
+    assert {path.name for path in disk.iterdir()} == {str(step) for step in steps}
+    assert capfd.readouterr().err == ""

@@ -48,14 +48,50 @@ def test_patience_stops_and_the_best_state_is_loaded(tmp_path):
 
 
 def test_a_plateau_lowers_the_rate():
-    """Fails if the loss does not reach the transformation."""
-    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=1.0)
+    """As the transformation alone does for the logged losses, which go up and down.
+
+    Fails if the loss does not reach the transformation.
+    """
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=1e-6)
     tx = optax.chain(optax.sgd(0.0), plateau)
     learner = kinds.compiled(ae.chunked(kinds.learner("plain", tx=tx), 6))
     state = learner.init(KEY, kinds.batch())
     state, found = learner.step(state, kinds.source(0, 6, 6))
-    assert float(optax.tree.get(state.opt, "scale")) < 0.5
+    alone, right = plateau.init({}), []
+    for loss in found["loss"]:
+        alone = plateau.update({}, alone, value=loss)[1]
+        right.append(float(alone.scale))
+    np.testing.assert_array_equal(found["plateau_scale"], right)
+    assert len(set(right)) > 2  # neither always lowered nor never
     assert float(found["plateau_scale"][-1]) == float(optax.tree.get(state.opt, "scale"))
+
+
+@pytest.mark.slow
+def test_a_line_search_sees_the_loss():
+    """L-BFGS lowers the loss of one batch at every step, by more than a tenth in 5."""
+    learner = kinds.compiled(kinds.learner("plain", tx=optax.lbfgs()))
+    state, losses = learner.init(KEY, kinds.batch()), []
+    for _ in range(5):
+        state, found = learner.step(state, kinds.batch())
+        losses.append(float(found["loss"]))
+    assert (np.diff(losses) < 0).all()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        # It says that it takes further arguments, and takes none.
+        optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),
+        # It hands the loss to the optimiser within it, which needs it.
+        optax.MultiSteps(optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), 2),
+    ],
+    ids=["sam", "plateau of accumulated steps"],
+)
+def test_the_loss_is_given_to_those_who_take_it(tx):
+    learner = kinds.learner("plain", tx=tx)
+    state = jax.eval_shape(learner.init, KEY, kinds.batch())
+    jax.eval_shape(learner.step, state, kinds.batch())
 
 
 @pytest.mark.slow
@@ -132,6 +168,45 @@ def test_an_error_at_step_0_tells_of_the_scale():
     said = r"at step 0 .*: x holds numbers up to \S+, .* standardise them"
     with pytest.raises(ae.NonFinite, match=said):
         next(ae.loop(learner, learner.init(KEY, given[0]), given, 3))
+
+
+def test_an_error_tells_of_nan_in_the_batch():
+    """Fails if the learning rate is blamed, or the rows of the first batch are looked at."""
+    learner = kinds.compiled(ae.chunked(kinds.learner("plain"), 6))
+    good, bad = (np.array(kinds.batch(t).x) for t in (0, 1))
+    bad[3, 0, 0] = np.nan
+    data = ae.Source(
+        jnp.stack([good, bad, *[good] * 4]), None, KEY, jnp.asarray(6, jnp.int32), kinds.as_batch
+    )
+
+    class Given:
+        def source(self, t, chunk, limit):
+            return data
+
+    state = learner.init(KEY, kinds.batch())
+    with pytest.raises(ae.NonFinite, match=r"at step 1 .*: row 3 of x in that step's batch holds"):
+        for _ in ae.loop(learner, state, Given(), 6):
+            pass
+
+
+def test_a_stream_outside_the_support_is_refused():
+    """Fails if a Bernoulli trains on 9."""
+    stream = ae.data.Stream(lambda: iter(9 * kinds.pixels(4)), 4, 2)
+    state = ae.State(np.int32(0), KEY, {}, {}, ())
+    for wrap in (lambda learner: learner, lambda learner: ae.chunked(learner, 2)):
+        with pytest.raises(ae.UserError, match="example 0 of the stream's first batch holds 9"):
+            next(ae.loop(wrap(kinds.learner("plain")), state, stream, 1))
+
+
+def test_a_learner_takes_an_array():
+    """An array is both x and target, as in evaluations."""
+    learner, x = kinds.learner("plain"), jnp.asarray(kinds.pixels(4))
+    state = jax.eval_shape(learner.init, KEY, x)
+    assert state == jax.eval_shape(learner.init, KEY, ae.Batch(x, x))
+    assert jax.eval_shape(learner.step, state, x)[0].params == state.params
+    many = ae.seeds(learner, 2)
+    state = jax.eval_shape(many.init, KEY, x)
+    assert jax.eval_shape(many.step, state, jnp.stack([x, x]))[0].params == state.params
 
 
 def test_loggers_see_the_lines_of_the_metrics(tmp_path):

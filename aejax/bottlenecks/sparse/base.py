@@ -1,6 +1,7 @@
-"""The base class of all sparse bottlenecks: a projection, an activation, and counts of inactivity.
+"""The base class of all sparse bottlenecks, which have a projection and an activation.
 
-A latent that no example has activated for many steps is dead.
+They also count for how many steps each latent was inactive. A latent that no example has activated
+for many steps is called dead.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Sparse(Bottleneck):
         return (self.latents,)
 
     def setup(self) -> None:
-        """Checks the attributes, and declares the projection, the ages and the controller.
+        """Checks the attributes, and declares the submodules: projection, ages and controller.
 
         Raises:
           UserError: if an attribute is out of range.
@@ -167,19 +168,22 @@ class Sparse(Bottleneck):
 
     @classmethod
     def from_plain(cls, plain: Plain) -> tuple[Sparse, dict[str, Any]]:
-        """Returns a bottleneck and its parameters, which compute the codes of the plain weights."""
+        """Returns a bottleneck and its parameters, which compute the codes of the plain weights.
+
+        It is the inverse of `plain`.
+        """
         return cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input), plain.projection()
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the fields of Plain that compensate a constant subtracted from pi.
+        """Returns fields of Plain with which subtracting `shift` does not change the codes.
 
-        Here pi is (x - b_dec) W_enc or x W_enc, as in `Plain`. With the returned fields the codes
-        are the same as before the subtraction.
+        The shift is subtracted from the product pi of the input and W_enc, which `Plain` defines as
+        (x - b_dec) W_enc or x W_enc.
 
         Args:
           plain: the weights before the change.
-          shift: the constant that is subtracted from pi, f64[m].
+          shift: the constant that will be subtracted from pi, f64[m].
         """
         return {"b_enc": np.asarray(plain.needed("b_enc"), np.float64) + shift}
 
@@ -251,7 +255,7 @@ class Sparse(Bottleneck):
         return seen - bias[None]
 
     def project(self, inputs: Array) -> Array:
-        """Computes inputs W + b, f32[B, m]."""
+        """Computes the projection inputs W_enc + b_enc, f32[B, m]."""
         kernel, bias = self.encode(inputs.shape[-1])
         return project(inputs, kernel, bias, self.dtype)
 
@@ -308,7 +312,7 @@ class Sparse(Bottleneck):
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
-    """Computes inputs W + b, f32[B, m]; the factors have `dtype`, and sums are in float32."""
+    """Computes inputs kernel + bias, f32[B, m]; factors have `dtype`, and sums are in float32."""
     return encode.project(inputs, kernel, dtype) + bias[None]
 
 
@@ -328,9 +332,9 @@ def weights(decoder: Any, latents: int) -> Any:
 
 
 def atom_norms(decoder: Any, latents: int) -> Array:
-    """Computes the atoms' norms, f32[m], at least 1e-12.
+    """Computes the norms of the decoder's atoms, f32[m], at least 1e-12.
 
-    Gradients through them are stopped, because they only determine which latents are selected.
+    Gradients through the norms are stopped, because they only determine which latents are selected.
     """
     norms = jnp.linalg.norm(weights(decoder, latents).atoms, axis=-1)
     return jax.lax.stop_gradient(jnp.maximum(norms, 1e-12))

@@ -1,4 +1,4 @@
-"""BatchTopK: a batch of B examples has k B active latents in all; evaluation uses a threshold."""
+"""BatchTopK: in training, a batch of B examples has k B active latents in all, its largest ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BatchTopK(Sparse):
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z is `Rows` in training, else f32[B, m]."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` in training, else dense f32[B, m]."""
         threshold = self.variable("memory", "threshold", jnp.zeros, (), jnp.float32)
         norms = self.norms(decoder)
         kernel, bias = self.encode(inputs.shape[-1])
@@ -95,7 +95,7 @@ class BatchTopK(Sparse):
         return SparseCode(rows, active.astype(jnp.float32))
 
     def _rate(self, step: Any) -> Any:
-        """Returns the weight of this batch in the moving average: 1 at first, falling to `rate`.
+        """Returns the weight of step `step` in the threshold's moving average.
 
         The threshold grows fast at first, so a mean with equal weights over all steps so far would
         be too small.
@@ -106,7 +106,7 @@ class BatchTopK(Sparse):
         return jnp.maximum(10.0 / (before + 10.0), self.rate)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain, which are those of JumpReLU.
+        """Returns the fields of Plain that describe the encoder as a JumpReLU, without W_enc.
 
         The threshold of scores is converted to one threshold of pre-activations for each latent.
         """
@@ -118,7 +118,10 @@ class BatchTopK(Sparse):
         }
 
     def _count(self, size: int) -> tuple[int | Array, int]:
-        """Returns how many values a batch of `size` examples keeps, and the size of its arrays."""
+        """Returns how many latents are kept in a batch of `size` examples, and room for how many.
+
+        The arrays of the code have this room; the number kept may be traced, and smaller.
+        """
         if isinstance(self.k, jax.Array):
             if self.slots is None:
                 raise UserError(
@@ -141,7 +144,7 @@ class BatchTopK(Sparse):
 
 
 class Slots(NamedTuple):
-    """C rows of w slots; a slot holds one chosen latent, and an example fills one or more rows."""
+    """The chosen latents of a batch in C rows of w slots; an example fills one or more rows."""
 
     indices: Array  # i32[C, w], the index of the latent in each slot
     used: Array  # bool[C, w], False for slots that remain empty

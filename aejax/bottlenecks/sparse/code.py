@@ -33,7 +33,7 @@ class Rows:
     size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def per_example(self, parts: Array) -> Array:
-        """Sums f32[C, ...] over the rows of each example, f32[B, ...]."""
+        """Sums values of rows, parts f32[C, ...], over the rows of each example, f32[B, ...]."""
         if self.example is None:
             return parts
         return jax.ops.segment_sum(parts, self.example, self.size, indices_are_sorted=True)

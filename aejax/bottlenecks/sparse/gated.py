@@ -50,7 +50,10 @@ class Gated(Sparse):
         return {"r_mag": 0.0, "b_mag": 0.0}
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the activation and its weights as fields of `Plain`."""
+        """Returns the fields of `Plain` (name -> value) that describe the encoder, without W_enc.
+
+        They are the activation's name, "gated", and the vectors b_gate, b_mag and r_mag, f32[m].
+        """
         own = {name: params[name] for name in ("b_mag", "r_mag")}
         return {"activation": self.kind, "b_gate": params["encode"]["bias"], **own}
 
@@ -63,7 +66,7 @@ class Gated(Sparse):
 
     @classmethod
     def shift_plain(cls, plain: Plain, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns b_gate + shift and b_mag + exp(r_mag) * shift."""
+        """Returns b_gate + shift and b_mag + exp(r_mag) * shift, see `Sparse.shift_plain`."""
         gate, bias, scale = (np.asarray(plain.needed(name), np.float64) for name in cls.vectors)
         return {"b_gate": gate + shift, "b_mag": bias + np.exp(scale) * shift}
 

@@ -132,12 +132,12 @@ class JumpReLU(Sparse):
         return SparseCode(z, l0, pre)  # pyright: ignore[reportArgumentType]
 
     def fresh(self) -> dict[str, float]:
-        """Returns the initial threshold."""
+        """Returns the initial value of a latent's parameter, the logarithm of its threshold."""
         return {"log_threshold": math.log(self.threshold)}
 
     @nn.compact
     def thresholds(self) -> Array:
-        """Returns theta, f32[m]."""
+        """Returns the threshold theta of each latent, f32[m]."""
         start = nn.initializers.constant(jnp.log(self.threshold))
         return jnp.exp(self.param("log_threshold", start, (self.latents,), jnp.float32))
 
@@ -150,7 +150,7 @@ class JumpReLU(Sparse):
         return jnp.mean(window(pre, self.thresholds(), self.bandwidth), axis=-1)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the activation and its weights as fields of `Plain`."""
+        """Returns the fields of `Plain` that describe the encoder: its bias and its thresholds."""
         return {
             "activation": self.kind,
             "b_enc": params["encode"]["bias"],

@@ -1,9 +1,9 @@
 """Plain weights: one format for the weights of any sparse dictionary of the literature.
 
-They apply to raw inputs, without a scale. The fields have the names that files of other libraries
-use, such as W_enc, b_dec and apply_b_dec_to_input. Each class of sparse bottleneck converts its
-parameters to these weights (`plain`), computes codes with them (`apply_plain`) and converts them
-back to parameters (`from_plain`).
+They apply to raw inputs, that is, to activations that were not scaled. The fields have the names
+that files of other libraries use, such as W_enc, b_dec and apply_b_dec_to_input. Each class of
+sparse bottleneck converts its parameters to these weights (`plain`), computes codes with the
+weights (`apply_plain`) and converts weights back to parameters (`from_plain`).
 """
 
 from __future__ import annotations
@@ -94,18 +94,21 @@ class Plain(NamedTuple):
         return value
 
     def changed(self, values: Mapping[str, Any]) -> Plain:
-        """Returns the weights with other values of some fields or entries of `own`."""
+        """Returns a copy of the weights with new `values` of fields or of entries of `own`."""
         own = {name: value for name, value in values.items() if name in self.own}
         rest = {name: value for name, value in values.items() if name not in self.own}
         return self._replace(**rest, own={**self.own, **own})
 
     def projection(self, bias: str = "b_enc") -> dict[str, Any]:
-        """Returns the parameters of a bottleneck's projection, with the named field as its bias."""
+        """Returns W_enc, and the field named `bias`, as the parameters of a bottleneck."""
         return {"encode": {"kernel": self.W_enc, "bias": self.needed(bias)}}
 
 
 class Architectures(NamedTuple):
-    """SAELens' names of the models with one activation; None: SAELens has no such model."""
+    """The names that SAELens gives to an autoencoder and to transcoders with one kind of code.
+
+    None means that SAELens has no such model.
+    """
 
     sae: str | None = None
     transcoder: str | None = None

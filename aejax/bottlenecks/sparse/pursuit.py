@@ -54,7 +54,7 @@ class MatchingPursuit(Sparse):
             check_count(self, 1, "max_iterations")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D], with a dense z f32[B, m]."""
+        """Computes the code of inputs f32[B, D] by matching pursuit, with a dense z f32[B, m]."""
         atoms = weights(decoder, self.latents).atoms
         if atoms.shape[1] != inputs.shape[1]:
             raise UserError(
@@ -69,7 +69,7 @@ class MatchingPursuit(Sparse):
         return weights(decoder, self.latents).atoms.T, jnp.zeros((self.latents,))
 
     def plain(self, params: Any, memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the activation and its weights as fields of `Plain`."""
+        """Returns the fields of `Plain` that describe the encoder: its activation and settings."""
         own = {name: getattr(self, name) for name in self.settings}
         return {"activation": self.kind, "own": own}
 
@@ -95,6 +95,6 @@ class MatchingPursuit(Sparse):
 
 
 def _codes(x: Array, atoms: Array, own: Mapping[str, Any]) -> Array:
-    """Computes the codes f32[B, m] of x f32[B, D] with the settings `own`."""
+    """Computes the codes f32[B, m] of x f32[B, D]; `own` has the attributes of the bottleneck."""
     how = own["residual_threshold"], own["max_iterations"], not own["stop_on_duplicate_support"]
     return jnp.asarray(pursue(x, atoms, *how))

@@ -46,9 +46,9 @@ class ReLU(Sparse):
 class AnnealedReLU(Sparse):
     """Computes z = relu(x W + b) for a penalty sum z^p whose p falls in stages (p-annealing).
 
-    When p changes, the penalty is multiplied by E[sum z^p_old] / E[sum z^p_new] of that batch, so
-    that its value is continuous (Karvonen et al. 2024, appendix). If the decoder is a Dictionary,
-    each z is first multiplied by the norm of its atom. Train it with `losses.lp`.
+    When p changes, the penalty is multiplied from then on by E[sum z^p_old] / E[sum z^p_new], means
+    over the batch, so that its value is continuous (Karvonen et al. 2024, appendix). If the decoder
+    is a Dictionary, each z is first multiplied by the norm of its atom. Train it with `losses.lp`.
 
     Attributes:
       latents: the number of latents m.
@@ -95,7 +95,7 @@ class AnnealedReLU(Sparse):
         return jnp.exp(memory["log_scale"]) * power_sum(z, p)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain, which are those of a ReLU."""
+        """Returns the fields of Plain that describe the encoder, which is that of a ReLU."""
         return {"activation": ReLU.kind, "b_enc": params["encode"]["bias"]}
 
 

@@ -59,7 +59,10 @@ class Largest(Sparse):
             check(self, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
-        """Returns the fields of Plain; its k is `active`, rounded up, unless that is None."""
+        """Returns the fields of Plain that describe the encoder, without W_enc.
+
+        Plain.k is `active`, rounded up, or this bottleneck's k if `active` is None.
+        """
         used = self.k if self.active is None else min(self.k, math.ceil(float(self.active)))
         return {
             "activation": self.kind or type(self),
@@ -111,7 +114,7 @@ class TopK(Largest):
     saelens = Architectures("topk")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z is `Rows` with k values per example."""
+        """Computes the code of inputs f32[B, D]; z holds k values per example, as `Rows`."""
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -138,7 +141,7 @@ class AbsTopK(Largest):
     signed = True
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z is `Rows` with k values of either sign each."""
+        """Computes the code of inputs f32[B, D]; z holds k signed values per example, as `Rows`."""
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)

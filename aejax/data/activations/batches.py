@@ -48,10 +48,20 @@ class TokenBatches(Batches):
         return {**self.split.provenance(), "pool_tokens": self.pool_tokens, "pool_share": share}
 
     def _stream(self, seed: int, start: int, count: int) -> np.ndarray:
-        """Returns the indices i64[count] of one stream's tokens from position `start` on."""
+        """Returns the indices i64[count] of tokens in the order that one seed determines.
+
+        Args:
+          seed: the seed of the order.
+          start: the first position in the order, counted over all epochs.
+          count: the number of positions.
+        """
         return stream(len(self.split), seed, start, count, self.pool)
 
     def _stacked(self, t: int, chunk: int) -> Any:
-        """Reads leaves [T, b, d] and, if there is only one device, starts sending them to it."""
+        """Reads the arrays of batches t to t + T - 1, leaves [T, b, d], where T = chunk.
+
+        b is the number of tokens of a batch that this process loads. If there is only one device,
+        the arrays are already being sent to it.
+        """
         arrays = Batches._stacked(self, t, chunk)
         return jax.device_put(arrays) if jax.device_count() == 1 else arrays

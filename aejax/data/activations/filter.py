@@ -63,7 +63,7 @@ class TokenFilter:
         """Returns the largest norm to keep for each hook, or {} if the norm has no limit.
 
         Args:
-          rows: hook -> [n, d], the tokens of the first append that the other attributes keep.
+          rows: hook -> [n, d], the tokens of the first append that first_positions and tokens keep.
 
         Raises:
           UserError: if there are too few tokens to compute the quantile or the median.
@@ -80,7 +80,7 @@ class TokenFilter:
         return {name: self._limit(norm(values)) for name, values in rows.items()}
 
     def _limit(self, norms: np.ndarray) -> float:
-        """Returns the smaller of the two limits of norms f64[n]."""
+        """Returns the largest norm to keep at one hook, from the norms f64[n] of its tokens."""
         quantile = 1.0 if self.norm_quantile is None else self.norm_quantile
         limit = float(np.quantile(norms, quantile)) if quantile < 1.0 else np.inf
         multiple = np.inf if self.norm_median is None else self.norm_median

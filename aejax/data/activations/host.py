@@ -112,7 +112,7 @@ def check_finite(rows: np.ndarray, what: str, why: str = "NaN or an infinity") -
 
 
 def stored(rows: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
-    """Converts finite rows [n, d] to the dtype of the store.
+    """Converts finite rows [n, d] to the dtype in which the store keeps them.
 
     Raises:
       UserError: if a value is too large for the dtype; the message names the token.

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from aejax.data import json_fields
 from aejax.data.moments import Moments
 from aejax.errors import UserError
-from aejax.files import read_json, write_json
+from aejax.files import json_fields, read_json, write_json
 
 FILE = "index.json"
 FORMAT = "aejax activations 1"
@@ -151,7 +150,7 @@ def read_index(folder: Path) -> Index:
       UserError: if the file is missing or damaged.
     """
     path = folder / FILE
-    read = read_json(path, "activation store")
+    read = read_json(path, {}, "activation store")
     _complete(read)
     try:
         json_fields.check_fields("the index", read, _INDEX)
@@ -193,12 +192,11 @@ def check_files(folder: Path, index: Index) -> None:
                 )
 
 
-def _complete(read: Any) -> None:
+def _complete(read: dict[str, Any]) -> None:
     """Adds the fields that index.json of older stores, which had no columns, does not have."""
-    if isinstance(read, dict):
-        read.setdefault("columns", [])
-        if isinstance(read.get("dropped"), dict):
-            read["dropped"].setdefault("token", 0)
+    read.setdefault("columns", [])
+    if isinstance(read.get("dropped"), dict):
+        read["dropped"].setdefault("token", 0)
 
 
 def _hook(entry: Mapping[str, Any], tokens: int) -> Hook:
@@ -211,13 +209,13 @@ def _check_whole(index: Index, tokens: int) -> None:
     """Raises ValueError if fields of the index contradict each other."""
     names = [hook.name for hook in index.hooks]
     if tokens != index.tokens:
-        raise ValueError(f"'tokens' is {tokens}, but its shards have {index.tokens}")
+        raise ValueError(f"'tokens' is {tokens}, but the shards that it lists have {index.tokens}")
     if index.offered != tokens + sum(index.dropped.values()):
         raise ValueError(f"'offered' is {index.offered}, not the sum of 'tokens' and 'dropped'")
     if len(set(names)) < len(names) or (index.shards and not names):
-        raise ValueError(f"'hooks' has the names {names}, but needs different ones")
+        raise ValueError(f"'hooks' has the names {names}, but needs one or more different names")
     if len(set(index.columns)) < len(index.columns):
-        raise ValueError(f"'columns' have the names {list(index.columns)}")
+        raise ValueError(f"'columns' has the names {list(index.columns)}, of which two are equal")
     if set(index.limits) not in (set(), set(names)):
         raise ValueError(f"'limits' has the hooks {sorted(index.limits)} instead of {names}")
     for hook in index.hooks:

@@ -22,14 +22,15 @@ from aejax.data.words import shuffled
 
 
 def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndarray:
-    """Returns the indices of the tokens at consecutive positions of the stream.
+    """Returns the indices of tokens in the order of training, from position `start` on.
 
     Args:
       tokens: the number of tokens, N.
       seed: the seed, 0 or more.
       start: the first position, 0 or more; position p belongs to epoch p // N.
       count: the number of positions.
-      pool: the number of tokens to shuffle together, rounded down to whole blocks.
+      pool: the number of tokens to shuffle together. It is rounded down to a multiple of BLOCK, the
+        number of tokens that are read at once, but not below BLOCK.
 
     Returns:
       The tokens' indices in the store, i64[count].
@@ -48,30 +49,36 @@ def stream(tokens: int, seed: int, start: int, count: int, pool: int) -> np.ndar
 
 
 def blocks_of(pool: int) -> int:
-    """Returns the number of whole blocks in `pool` tokens, but 1 or more."""
+    """Returns the number of blocks of 256 tokens that fit into `pool` tokens, but 1 or more."""
     return max(1, pool // BLOCK)
 
 
 def pool_tokens(tokens: int, pool: int) -> int:
-    """Returns the number of tokens in a pool: `pool` in whole blocks, but at most `tokens`."""
+    """Returns the number of tokens that are shuffled together.
+
+    It is `pool`, rounded down to whole blocks of 256 tokens, but at most `tokens`, which are all.
+    """
     return min(tokens, blocks_of(pool) * BLOCK)
 
 
 @functools.lru_cache(maxsize=32)
 def _short(tokens: int, seed: int, epoch: int) -> int:
-    """Returns where, in the epoch's order of blocks, the store's last, maybe short, block is."""
+    """Returns the position of the store's last block in the order of blocks of an epoch.
+
+    This block may have fewer tokens than the others.
+    """
     order = permutation(-(-tokens // BLOCK), seed, epoch)
     return int(np.flatnonzero(order == len(order) - 1)[0])
 
 
 def _start(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> int:
-    """Returns the position in the epoch at which a pool starts."""
+    """Returns the position in the epoch's order of tokens at which pool `number` starts."""
     lacking = -tokens % BLOCK if _short(tokens, seed, epoch) < number * per_pool else 0
     return number * per_pool * BLOCK - lacking
 
 
 def _pool_at(tokens: int, seed: int, epoch: int, inside: int, per_pool: int) -> int:
-    """Returns the index of the pool that holds a position in the epoch."""
+    """Returns the index of the pool that holds position `inside` of the epoch's order of tokens."""
     # If the short block lies before the position, this estimate may be one too small. Pools after
     # the last one start at N or later, so the result never exceeds the last pool.
     number = inside // (per_pool * BLOCK)
@@ -82,7 +89,7 @@ def _pool_at(tokens: int, seed: int, epoch: int, inside: int, per_pool: int) -> 
 # read from a pool of their own.
 @functools.lru_cache(maxsize=32)
 def _pool(tokens: int, seed: int, epoch: int, number: int, per_pool: int) -> np.ndarray:
-    """Returns the indices of one pool's tokens in shuffled order, i64[n], read-only."""
+    """Returns the indices of the tokens of pool `number` in shuffled order, i64[n], read-only."""
     order = permutation(-(-tokens // BLOCK), seed, epoch)
     blocks = order[number * per_pool : (number + 1) * per_pool].astype(np.int64)
     inside = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)

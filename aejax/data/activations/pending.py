@@ -37,7 +37,7 @@ class Pending:
 
     @property
     def begun(self) -> bool:
-        """Whether the hooks and columns of the store are known."""
+        """Whether the hooks and columns of the store are known, which the first append defines."""
         return bool(self.hooks)
 
     def add(
@@ -86,7 +86,10 @@ class Pending:
         self.dropped = {name: count + dropped[name] for name, count in self.dropped.items()}
 
     def committed(self) -> Index:
-        """Renames the files to their final names; returns the new index, without writing it."""
+        """Renames the files to their final names, and returns the store's index with this shard.
+
+        The index is not written.
+        """
         index, shards = self.index, list(self.index.shards)
         hooks = []
         if self.tokens:

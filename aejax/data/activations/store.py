@@ -60,7 +60,15 @@ class FromHooks:
         return self.target != self.x
 
     def __call__(self, key: Key | None, arrays: Mapping[str, Array]) -> Batch:
-        """Returns a Batch whose arrays are f32[B, d] or f32[B, hooks, d], from leaves [B, d]."""
+        """Returns a Batch of the activations of B tokens.
+
+        Args:
+          key: not used.
+          arrays: hook -> activations [B, d].
+
+        Returns:
+          A Batch whose arrays are f32[B, d], or f32[B, hooks, d] for several hooks.
+        """
         x = _joined(arrays, self.x)
 
         def other(hooks: Hooks) -> Array:
@@ -119,8 +127,8 @@ class Activations:
         if name not in self.index.columns:
             there = ", ".join(self.index.columns) or "none"
             raise UserError(
-                f"there is no column {name!r} in {self.folder} (columns: {there}): give the "
-                f"writer's append columns={{{name!r}: ...}}"
+                f"there is no column {name!r} in {self.folder} (columns: {there}): write "
+                f"the store with append(..., columns={{{name!r}: ...}})"
             )
         which = len(self.hooks) + self.index.columns.index(name)
         files = [(self.folder / shard.files[which], shard.tokens) for shard in self.index.shards]
@@ -143,7 +151,7 @@ class Activations:
         stop: int | None = None,
         part: str = "all",
     ) -> Split:
-        """Returns the tokens start to stop - 1 as a Split.
+        """Returns the tokens start to stop - 1 as a Split for training or evaluation.
 
         Args:
           x: the hook that the encoder reads, or several hooks for a crosscoder.
@@ -179,7 +187,7 @@ class Activations:
             sizes = {name: self.hook(name).size for name in group}
             if len(set(sizes.values())) != 1:
                 raise UserError(
-                    f"hooks of different sizes cannot be stacked: choose equal ones ({sizes})"
+                    f"hooks of different sizes cannot be stacked: choose equal sizes ({sizes})"
                 )
         hashes = [[s.files, s.sha256, s.tokens] for s in self.index.shards]
         digest = hashlib.sha256(json.dumps([names, hashes, self.hooks, start, stop]).encode())
@@ -252,10 +260,10 @@ class Activations:
         return np.flatnonzero(chosen)
 
     def verify(self) -> None:
-        """Checks every shard against its hash and moments, which reads the whole store.
+        """Checks all shards against the hashes and moments in the index; it reads the whole store.
 
         Raises:
-          UserError: if a file differs; the message names the first one.
+          UserError: if a file differs from the index; the message names the first such file.
         """
         check_files(self.folder, self.index)
         for shard in self.index.shards:
@@ -281,7 +289,7 @@ class Activations:
 
 
 def _hooks(hooks: str | Sequence[str] | None) -> Any:
-    """Returns one hook's name, or several as a tuple, which can be hashed."""
+    """Returns a sequence of hooks as a tuple, which can be hashed; a string or None unchanged."""
     return hooks if hooks is None or isinstance(hooks, str) else tuple(hooks)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.files import open_file
 
 # The number of tokens in a block, which is memory-mapped as a whole. The shuffled order of training
 # uses the tokens of a block close to each other.
@@ -117,7 +118,7 @@ class Tokens:
         return content.view(self.dtype).reshape(tokens, self.shape[1])
 
     def _gather(self, flat: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows [n, d] with the tokens whose indices are flat i64[n]."""
+        """Copies the tokens with the indices flat, i64[n], into the array rows, [n, d]."""
         blocks = flat // BLOCK
         order = np.argsort(blocks, kind="stable")
         needed, starts = np.unique(blocks[order], return_index=True)
@@ -149,13 +150,19 @@ class Tokens:
         return found
 
     def _read_runs(self, flat: np.ndarray, where: np.ndarray, rows: np.ndarray) -> None:
-        """Fills rows[where] with the tokens flat[where]; consecutive tokens are read together."""
+        """Copies tokens into rows, without memory maps; consecutive tokens are read together.
+
+        Args:
+          flat: the indices of the tokens of all rows, i64[n].
+          where: the indices of the rows to fill.
+          rows: the array [n, d] to fill; rows[where] becomes the tokens flat[where].
+        """
         apart = (np.diff(where) != 1) | (np.diff(flat[where]) != 1)
         for run in np.split(where, np.flatnonzero(apart) + 1):
             self._read(int(flat[run[0]]), rows[run[0] : run[-1] + 1])
 
     def _read(self, start: int, rows: np.ndarray) -> None:
-        """Fills the contiguous rows [n, d] with the n tokens from index `start` on."""
+        """Reads the n tokens from index `start` on into the contiguous array rows, [n, d]."""
         start, done = start + self.first, 0
         content = rows.view(np.uint8).reshape(-1).data
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -223,15 +230,25 @@ def _numbers(indices: Any, tokens: int) -> np.ndarray:
         )
     wanted = wanted.astype(np.int64, copy=False)
     if wanted.size and not 0 <= wanted.min() <= wanted.max() < tokens:
-        raise IndexError(f"tokens {wanted.min()} to {wanted.max()} of {tokens}")
+        raise IndexError(
+            f"the indices reach from {wanted.min()} to {wanted.max()}, but the indices of {tokens} "
+            f"tokens are 0 to {tokens - 1}"
+        )
     return wanted
 
 
 def _map(path: Path, offset: int, size: int) -> np.ndarray:
-    """Maps bytes u8[size] of a file and advises the kernel to start reading them."""
+    """Memory-maps `size` bytes of a file from `offset` on, and advises the kernel to read ahead.
+
+    Returns:
+      The bytes, u8[size].
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
     skipped = offset % mmap.ALLOCATIONGRANULARITY
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             window = mmap.mmap(
                 file.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped
             )
@@ -243,9 +260,13 @@ def _map(path: Path, offset: int, size: int) -> np.ndarray:
 
 
 def _fill(path: Path, offset: int, target: memoryview) -> None:
-    """Fills `target` with the bytes of a file from `offset` on."""
+    """Reads bytes of a file, from `offset` on, into `target` until it is full.
+
+    Raises:
+      UserError: if the file cannot be read or ends too early.
+    """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             file.seek(offset)
             read = 0
             while read < len(target):
@@ -253,5 +274,5 @@ def _fill(path: Path, offset: int, target: memoryview) -> None:
                 if not count:
                     raise EOFError(f"it ends {len(target) - read} bytes early")
                 read += count
-    except (OSError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}): restore this file") from error

@@ -110,7 +110,7 @@ class ActivationWriter:
         positions: Any = None,
         columns: Mapping[str, Any] | None = None,
     ) -> None:
-        """Appends tokens.
+        """Appends the activations of some tokens to the store.
 
         Args:
           activations: hook -> [n, d] or [B, P, d], the same tokens for all hooks; arrays of numpy,
@@ -190,7 +190,10 @@ class ActivationWriter:
         return self.index
 
     def close(self) -> None:
-        """Releases the folder without finishing; tokens of an incomplete shard are discarded."""
+        """Unlocks the folder without marking the store as complete.
+
+        The tokens of an incomplete shard are discarded.
+        """
         if self._pending is not None:
             self._pending.discard()
             self._pending = None
@@ -245,7 +248,7 @@ class ActivationWriter:
     def _check_columns(
         self, columns: Mapping[str, Any] | None, place: Mapping[str, Any], call: int
     ) -> tuple[str, ...]:
-        """Returns the names of the columns in the order of the store."""
+        """Checks the columns of an append and returns their names, in the order of the store."""
         brought = tuple(columns or ())
         if columns and "position" not in columns and place["position"] is not None:
             brought = (*brought, "position")
@@ -261,10 +264,11 @@ class ActivationWriter:
         return known if begun else brought
 
     def _dtype(self, name: str, values: np.ndarray) -> np.dtype:
-        """Returns the dtype to store.
+        """Returns the dtype in which the values of hook `name` are stored.
 
         Raises:
-          UserError: if no dtype was requested and the values' dtype is not that stored before.
+          UserError: if the writer has no `dtype`, and the values have another dtype than those that
+            were stored before.
         """
         known = {hook.name: hook.dtype for hook in self._pending.hooks} if self._pending else {}
         own = "float32" if values.dtype == np.float64 else values.dtype.name
@@ -288,8 +292,8 @@ def _keep(rows, place, kept, dropped, reason):
     """Returns rows and place with the kept tokens only, and counts the others in dropped[reason].
 
     Args:
-      rows: hook -> [n, d].
-      place: {"mask": ..., "position": ...} and the columns, each [n] or None.
+      rows: hook -> activations [n, d].
+      place: the mask, the position and the columns of the n tokens by name, each [n] or None.
       kept: bool[n], or None to keep all tokens.
       dropped: reason -> the number of dropped tokens.
       reason: the reason for which the other tokens are dropped, one of REASONS.

@@ -30,7 +30,7 @@ class Archives:
 
     @property
     def manual_dir(self) -> Path:
-        """Returns the folder with files that cannot be downloaded automatically.
+        """Returns the user's folder of original files, for files that cannot be downloaded.
 
         Raises:
           UserError: if no folder was given.

@@ -38,7 +38,7 @@ class Idx(NamedTuple):
     times: Mapping[str, int] = {}
 
     def __call__(self, name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-        """Returns the data set, which the builder of tfds prepares from the examples read here.
+        """Returns the data set, prepared by the builder of tfds from examples that aejax reads.
 
         Args:
           name: the name of the data set in tfds.

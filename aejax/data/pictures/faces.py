@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from aejax.data.builder import NamedDataset, builder, examples
 from aejax.errors import UserError
+from aejax.files import read_npz, reading
 from aejax.optional import needs
 
 FREY = "frey_faces.npz"
@@ -54,7 +54,7 @@ def blocks(frames: int, count: int = 15, border: int = 10) -> dict[str, np.ndarr
       frames: the number of frames in the video.
       count: the number of blocks, whose lengths differ by one frame at most.
       border: the number of frames left out at both ends of each validation and test block, since
-        they resemble neighbouring train frames.
+        those frames resemble neighbouring train frames.
 
     Returns:
       {"train": ..., "validation": ..., "test": ...}: the indices of each split's frames, i64[n].
@@ -80,15 +80,9 @@ def _frames(path: Path) -> np.ndarray:
     Raises:
       UserError: if the file is missing or damaged, or if it contains something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images = np.asarray(file["images"])
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing: put a file there that holds `images` u8[N, H, W]"
-        ) from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): give an .npz with `images`") from error
+    missing = f"{path} is missing: put a file there that holds `images` u8[N, H, W]"
+    with reading(path, "give an .npz with `images`", missing):
+        images = read_npz(path)["images"]
     if images.dtype != np.uint8 or images.ndim != 3:
         raise UserError(
             f"`images` in {path} has dtype {images.dtype} and shape {images.shape}: give an array "
@@ -98,7 +92,7 @@ def _frames(path: Path) -> np.ndarray:
 
 
 def _made(dataset: str, about: str, parts: Mapping[str, np.ndarray], origin: str) -> NamedDataset:
-    """Returns a data set of grey pictures without labels.
+    """Builds the NamedDataset of grey pictures without labels.
 
     Args:
       dataset: the name of the data set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from aejax.data.class_folder import classes_of, paths_in
 from aejax.data.pictures.store import Prepared
 from aejax.errors import UserError
+from aejax.files import MALFORMED, open_file, reason
 from aejax.optional import needs
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
@@ -16,6 +18,10 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 # of them have at most 8 bits per channel.
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
+
+
+# The largest picture that is decoded. A file of 484 KB may hold 13,000 x 13,000 equal pixels.
+MOST_PIXELS = 2**25
 
 
 def read_folder(folder: Path) -> Prepared:
@@ -34,7 +40,7 @@ def read_folder(folder: Path) -> Prepared:
         if the pictures have different sizes.
     """
     paths = paths_in(folder, SUFFIXES, "pictures")
-    headers = [_header(path) for path in paths]
+    headers = [header(path) for path in paths]
     (width, height), _ = headers[0]
     for path, (size, _) in zip(paths, headers, strict=True):
         if size != (width, height):
@@ -46,7 +52,7 @@ def read_folder(folder: Path) -> Prepared:
     grey = all(mode in GREY for _, mode in headers)
     pixels = np.empty((len(paths), height, width, 1 if grey else 3), np.uint8)
     for i, path in enumerate(paths):
-        np.copyto(pixels[i], _decoded(path, "L" if grey else "RGB").reshape(pixels.shape[1:]))
+        np.copyto(pixels[i], decoded(path, "L" if grey else "RGB").reshape(pixels.shape[1:]))
     columns: dict[str, np.ndarray] = {"image": pixels}
     classes, labels = classes_of(folder, paths)
     if labels is not None:
@@ -55,25 +61,41 @@ def read_folder(folder: Path) -> Prepared:
     return Prepared(name, {"train": columns}, 255.0, classes, "a folder of pictures")
 
 
-def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """Returns (width, height) and the mode of a picture, without decoding its pixels."""
+def header(path: Path) -> tuple[tuple[int, int], str]:
+    """Returns (width, height) and the mode of a picture, without decoding its pixels.
+
+    Raises:
+      UserError: if the file is not a picture, or has more than 8 bits per channel.
+    """
     image = needs("PIL.Image", "reading pictures")
     try:
-        with image.open(path) as picture:
-            size, mode = picture.size, picture.mode
-    except (OSError, SyntaxError, ValueError) as error:
+        with open_file(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", image.DecompressionBombWarning)
+            with image.open(file) as picture:
+                size, mode = picture.size, picture.mode
+    except (image.DecompressionBombError, *MALFORMED) as error:
         raise UserError(
-            f"{path} cannot be read as a picture ({error}): restore it or remove it"
+            f"{path} cannot be read as a picture ({reason(error)}): restore it or remove it"
         ) from error
+    if size[0] * size[1] > MOST_PIXELS:
+        raise UserError(
+            f"{path} has {size[0]}x{size[1]} pixels, but pictures of at most {MOST_PIXELS:,} "
+            "pixels are read: make it smaller or remove it"
+        )
     if mode not in GREY | COLOUR:
         raise UserError(f"{path} has pixels of mode {mode}: convert it to 8 bits per channel")
     return size, mode
 
 
-def _decoded(path: Path, mode: str) -> np.ndarray:
+def decoded(path: Path, mode: str) -> np.ndarray:
+    """Returns the pixels of a picture, converted to Pillow's mode "L" or "RGB", u8[H, W(, 3)].
+
+    Raises:
+      UserError: if the file is damaged.
+    """
     image = needs("PIL.Image", "reading pictures")
     try:
-        with image.open(path) as picture:
+        with open_file(path) as file, image.open(file) as picture:
             return np.asarray(picture.convert(mode), np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it or remove it") from error
+    except (image.DecompressionBombError, *MALFORMED) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}): restore it or remove it") from error

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from aejax.data.data_dir import default_data_dir, newest
+from aejax.data.data_dir import check_prepared, check_trusted, default_data_dir, newest
 from aejax.data.pictures.store import FILE, Prepared, read_prepared
 from aejax.data.splitting import Binarise, Splits, divide, splits
 from aejax.errors import UserError
+from aejax.files import check_name
 
 
 def images(
@@ -21,6 +22,7 @@ def images(
     manual_dir: str | os.PathLike | None = None,
     validation: float | None = None,
     seed: int = 0,
+    prepared_only: bool = False,
 ) -> Splits:
     """Loads a data set of pictures, divided into train, validation and test splits.
 
@@ -40,6 +42,8 @@ def images(
         validation split has as many train examples as the test split has, but at most a fifth of
         all; if there is no test split either, it has a tenth.
       seed: the seed of the random division into splits.
+      prepared_only: whether to refuse a path, and a data set that data_dir does not hold yet, as
+        for a name that somebody else chose.
 
     Returns:
       Three splits with arrays `image` u8[N, H, W, C] and, if there are classes, `label` i32[N].
@@ -48,7 +52,7 @@ def images(
       UserError: if the name is unknown, if files are missing or damaged, if data_dir cannot be
         written, or if pictures differ in size.
     """
-    prepared = _prepared(name_or_folder, data_dir, manual_dir)
+    prepared = _prepared(name_or_folder, data_dir, manual_dir, prepared_only)
     parts = _three(prepared, validation, seed)
     return splits(
         prepared.name,
@@ -67,29 +71,36 @@ def _prepared(
     name_or_folder: str | os.PathLike,
     data_dir: str | os.PathLike | None,
     manual_dir: str | os.PathLike | None,
+    prepared_only: bool,
 ) -> Prepared:
-    """Returns the data set, and prepares it first if that was not done before."""
+    """Reads a data set or a folder of pictures; a data set is prepared first if necessary."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     path = isinstance(name_or_folder, Path) or os.sep in name or name.startswith(".")
     if path:
+        check_trusted(name, prepared_only)
         from aejax.data.pictures.folder import read_folder
 
         return read_folder(folder)
+    check_name(name, "the name of a data set")
     root = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
     found = newest(root, name, FILE)
     if found is not None:
         return read_prepared(found)
+    check_prepared(name, root, prepared_only)
     from aejax.data.pictures.prepare import prepare
 
     return prepare(name, root, Path(manual_dir).expanduser() if manual_dir is not None else None)
 
 
 def _three(prepared: Prepared, validation: float | None, seed: int) -> list[dict[str, np.ndarray]]:
-    """Returns the columns of train, validation and test; missing splits are taken from train."""
+    """Returns the columns of train, validation and test.
+
+    Examples of train become the validation or test split if the data set has no such split.
+    """
     columns = prepared.columns
     if "train" not in columns and len(columns) > 1:
         raise UserError(
-            f"{prepared.name} has no train split, but {', '.join(columns)}: give another data set"
+            f"{prepared.name} has no train split, only {', '.join(columns)}: give another one"
         )
     train = columns.get("train") or next(iter(columns.values()))
     if "test" not in columns:

@@ -59,7 +59,10 @@ def pictures(grid: Grid) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
 
 
 def named_dataset(name: str, manual_dir: Path | None, folder: Path) -> NamedDataset:
-    """Returns the data set of one of GRIDS; manual_dir and folder are not used."""
+    """Returns the data set of sprites of this name, one of GRIDS.
+
+    The arguments manual_dir and folder are not used, because the pictures are rendered.
+    """
     features = needs("tensorflow_datasets", f"preparing {name}").features
     image, grid = needs("PIL.Image", f"preparing {name}"), GRIDS[name]
     columns = [f"label_{factor}" for factor in FACTORS]
@@ -101,7 +104,7 @@ def _ellipse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns which points lie in a heart, scaled to fit into the unit circle.
+    """Returns whether each point (x, y) lies in a heart that is scaled to fit into the unit circle.
 
     The heart is the set (x^2 + y^2 - 1)^3 <= x^2 y^3.
     """
@@ -110,7 +113,7 @@ def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns which points lie in an equilateral triangle inscribed in the unit circle."""
+    """Returns whether each point (x, y) lies in an equilateral triangle in the unit circle."""
     return (y >= -0.5) & (y + math.sqrt(3) * np.abs(x) <= 1)
 
 

@@ -8,9 +8,21 @@ from typing import NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.data.reading import Reader, reopen
+from aejax.files import json_fields
 
 FILE = "aejax.npz"
+
+
+# The checks of the fields of a data set's description.
+_ABOUT = {
+    "name": json_fields.text(),
+    "scale": json_fields.positive,
+    "classes": json_fields.list_of(json_fields.text()),
+    "origin": json_fields.text(),
+    "content": json_fields.optional(json_fields.sha256),
+}
 
 
 class Prepared(NamedTuple):
@@ -52,11 +64,13 @@ def read_prepared(path: Path) -> Prepared:
     Raises:
       UserError: if the file cannot be read or its content has another sha256.
     """
-    arrays, about = npz.load(path)
+    arrays, about = npz.load(path, _ABOUT)
     columns: dict[str, dict[str, np.ndarray]] = {}
-    for key, array in arrays.items():
-        split, column = key.split("/")
-        columns.setdefault(split, {})[column] = array
+    with damaged(path):
+        for key, array in arrays.items():
+            split, column = key.split("/")
+            columns.setdefault(split, {})[column] = array
+        _check_columns(columns, "row" if about["content"] else "image")
     large = about["content"] is not None
     return Prepared(
         name=about["name"],
@@ -67,6 +81,17 @@ def read_prepared(path: Path) -> Prepared:
         reader=reopen(path.parent, list(columns)) if large else None,
         content=about["content"],
     )
+
+
+def _check_columns(columns: dict[str, dict[str, np.ndarray]], field: str) -> None:
+    """Raises ValueError unless every split has the column `field`, and columns of one length."""
+    for split, part in columns.items():
+        if field not in part or len({column.shape[:1] for column in part.values()}) != 1:
+            raise ValueError(
+                f"its split {split!r:.40} has no {field!r}, or columns of other lengths"
+            )
+    if not columns:
+        raise ValueError("it has no split")
 
 
 def _flat(columns: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

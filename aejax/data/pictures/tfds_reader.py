@@ -77,7 +77,12 @@ def contents(name: str, builder: Any, origin: str) -> Prepared:
 
 
 def _sources(name: str, builder: Any) -> dict[str, Any]:
-    """Returns the data sources of all splits that are not empty."""
+    """Returns split name -> the tfds data source, which reads examples, of splits with examples.
+
+    Raises:
+      UserError: if no split has examples, they have no pictures, or the format has no random
+        access.
+    """
     try:
         sources = builder.as_data_source()
     except NotImplementedError as error:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import math
 import struct
 import urllib.error
 import urllib.request
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.files import MALFORMED, open_file, reason
 
 # A download fails if the server does not answer for this number of seconds.
 PATIENCE = 30
@@ -45,7 +46,11 @@ def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, fold
     folder.mkdir(parents=True, exist_ok=True)
     path, digest = folder / name, hashlib.sha256()
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer, path.open("wb") as file:
+        with (
+            # The addresses are constants of the code of data sets.
+            urllib.request.urlopen(url, timeout=PATIENCE) as answer,  # noqa: S310
+            path.open("wb") as file,
+        ):
             while block := answer.read(2**20):
                 digest.update(block)
                 file.write(block)
@@ -69,14 +74,17 @@ def fetch(url: str, name: str, sha256: str | None, manual_dir: Path | None, fold
 
 
 def is_upstream(path: Path, sha256: str, time: int | None) -> bool:
-    """Returns whether a file is that of upstream; its gzip header may have been rewritten.
+    """Returns whether a file has the content that its publisher ("upstream") published.
+
+    The header of a gzip file may have been rewritten since.
 
     Args:
       path: the path of a file that `fetch` returned.
       sha256: the sha256 of upstream's file.
       time: the time stamp in the header of upstream's gzip file, or None if it is not known.
     """
-    content = path.read_bytes()
+    with open_file(path) as file:
+        content = file.read()
     if hashlib.sha256(content).hexdigest() == sha256:
         return True
     if time is None or not content.startswith(b"\x1f\x8b\x08\x00"):
@@ -103,12 +111,14 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section file formats.
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is damaged ({error}): fetch it again") from error
+    wanted = 4 + 4 * len(shape) + math.prod(shape)
+    try:
+        with open_file(path) as file:
+            # One more byte is read than the array has, so that a longer file is noticed.
+            unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            content = unpacked.read(wanted + 1)
+    except MALFORMED as error:
+        raise UserError(f"{path} is damaged ({reason(error)}): fetch it again") from error
     magic = bytes([0, 0, 8, len(shape)])  # 8 is the code of the type u8
     if content[:4] != magic:
         raise UserError(
@@ -121,9 +131,10 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise UserError(
             f"{path} holds an array of shape {found} instead of {shape}: fetch the right file"
         )
-    if len(content) - start != int(np.prod(shape)):
+    if len(content) - start != math.prod(shape):
         raise UserError(
-            f"{path} is damaged: it holds {len(content) - start} bytes of pixels or labels instead "
-            f"of {int(np.prod(shape))}; fetch it again"
+            f"{path} is damaged: it holds {'at least ' if len(content) > wanted else ''}"
+            f"{len(content) - start} bytes of pixels or labels instead of {math.prod(shape)}; "
+            "fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -37,7 +37,7 @@ class Ended:
     hop: int = 1
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of sounds or spectrograms f32[B, T, ...]."""
+        """Returns a batch of sounds or spectrograms f32[B, T, ...] with a mask of their ends."""
         shape = batch.target.shape
         mask = before(-(-_column(arrays, "length") // self.hop), shape[1])
         return batch._replace(mask=mask.reshape((*shape[:2], *(1,) * (len(shape) - 2))))
@@ -45,12 +45,12 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Companded:
-    """Replaces samples by the nearest of `levels` mu-law values in [0, 1], as input and target."""
+    """Replaces each sample of input and target by the nearest of `levels` mu-law values, [0, 1]."""
 
     levels: int = 256
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch of sounds f32[B, T, 1]."""
+        """Returns a batch of sounds f32[B, T, 1] with mu-law values as input and target."""
         x = jnp.round(mu_law(batch.x) * (self.levels - 1)) / (self.levels - 1)
         return batch._replace(x=x, target=x)
 
@@ -64,7 +64,7 @@ class Duration:
     """
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Applies the change to one batch whose context is an array or None."""
+        """Returns the batch with each duration appended to its context, an array or None."""
         share = _column(arrays, "share")[:, None]
         own = [] if batch.context is None else [batch.context]
         return batch._replace(context=jnp.concatenate([*own, share], axis=-1))
@@ -103,7 +103,7 @@ def spectrograms(split: Split, mel: Mel) -> Split:
 
 
 def before(end: Array, size: int) -> Array:
-    """Returns f32[B, size]; for ends i32[B], row b is 1 at its first end[b] places, 0 elsewhere."""
+    """Returns a mask f32[B, size], whose row b is 1 at its first end[b] entries and 0 elsewhere."""
     return (jnp.arange(size)[None] < end[:, None]).astype(jnp.float32)
 
 

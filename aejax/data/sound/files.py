@@ -12,6 +12,7 @@ from aejax.optional import needs
 
 SCALE = 32_768.0  # the stored value that becomes 1.0
 SUFFIXES = (".wav", ".flac")
+MOST_SAMPLES = 2**26  # the longest sound that is read, in samples of all channels: 512 MiB
 UNKNOWN = (0, 0xFFFFFFFF)  # placeholders that a .wav header may have instead of the file's length
 
 
@@ -41,6 +42,11 @@ def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, channels, expected = file.samplerate, file.channels, file.frames
+            if expected * channels > MOST_SAMPLES:
+                raise UserError(
+                    f"{where} has {expected:,} samples in {channels} channels, but "
+                    f"{MOST_SAMPLES:,} at most are read: cut it into parts or remove it"
+                )
             exact = file.subtype == "PCM_16" and channels == 1
             samples = file.read(dtype="int16" if exact else "float64", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:

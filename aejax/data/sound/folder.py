@@ -12,6 +12,7 @@ from aejax.data.class_folder import classes_of, paths_in
 from aejax.data.sound.files import SUFFIXES, at_rate, read_sound
 from aejax.data.sound.recordings import Recordings
 from aejax.errors import UserError
+from aejax.files import open_file, reading
 from aejax.optional import needs
 
 
@@ -20,7 +21,7 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
 
     Args:
       folder: a folder of sounds, or of subfolders with sounds, one for each class.
-      rate: the sampling rate that all sounds are converted to; None: they must share one.
+      rate: the sampling rate to which all sounds are converted; None: all must have the same rate.
       mix: whether to average the channels of files that have several.
 
     Raises:
@@ -30,10 +31,8 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
     paths = paths_in(folder, SUFFIXES, "sounds")
     sounds, rates, mixed = [], Counter(), 0
     for path in paths:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}): remove it") from error
+        with reading(path, "remove it"), open_file(path) as file:
+            content = file.read()
         sound = read_sound(content, str(path), mix)
         own = sound.rate if rate is None else rate
         if rate is None and rates and sound.rate not in rates:

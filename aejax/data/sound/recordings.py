@@ -9,9 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.errors import UserError
+from aejax.files import json_fields
 
 FILE = "aejax.npz"
+# The checks of the fields of a data set's description.
+_ABOUT = {
+    "name": json_fields.text(),
+    "names": json_fields.table_of(json_fields.list_of(json_fields.text())),
+    "rate": json_fields.positive_count,
+    "origin": json_fields.text(),
+    "facts": json_fields.table,
+}
 
 
 class Recordings(NamedTuple):
@@ -27,7 +37,7 @@ class Recordings(NamedTuple):
 
 
 def write_recordings(path: Path, found: Recordings) -> None:
-    """Writes recordings in the form that `read_recordings` reads."""
+    """Writes recordings to `path`, an .npz file that `read_recordings` can read."""
     lengths = np.asarray([len(sound) for sound in found.sounds], np.int32)
     arrays = {"sound": np.concatenate(found.sounds), "length": lengths, **found.columns}
     about = {
@@ -46,9 +56,14 @@ def read_recordings(path: Path) -> Recordings:
     Raises:
       UserError: if the file is damaged.
     """
-    arrays, about = npz.load(path)
-    flat, lengths = arrays.pop("sound"), arrays.pop("length")
-    sounds = np.split(flat, np.cumsum(lengths)[:-1])
+    arrays, about = npz.load(path, _ABOUT)
+    with damaged(path):
+        flat, lengths = arrays.pop("sound"), arrays.pop("length")
+        if flat.ndim != 1 or lengths.min(initial=1) < 1 or lengths.sum() != len(flat):
+            raise ValueError("its lengths are not those of its sounds")
+        if any(column.shape != lengths.shape for column in arrays.values()):
+            raise ValueError("a column does not have one value for each sound")
+        sounds = np.split(flat, np.cumsum(lengths)[:-1])
     rest = (about[key] for key in ("names", "rate", "origin", "facts"))
     return Recordings(about["name"], sounds, arrays, *rest)
 
@@ -58,7 +73,7 @@ def padded(found: Recordings, seconds: float | None) -> tuple[dict[str, np.ndarr
 
     Args:
       found: the recordings.
-      seconds: the length to pad to; longer recordings are cut. None: that of the longest.
+      seconds: the length to pad to; longer recordings are cut. None: the length of the longest.
 
     Returns:
       The columns of a split: `sound` i16[N, T, 1], `length` i32[N], `share` f32[N] (length / T) and

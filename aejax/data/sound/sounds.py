@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aejax.data.data_dir import default_data_dir
+from aejax.data.data_dir import check_trusted, default_data_dir
 from aejax.data.sound.changes import Ended
 from aejax.data.sound.files import SCALE
 from aejax.data.sound.folder import read_folder
@@ -34,6 +34,7 @@ def sounds(
     test: float = 0.1,
     held_out: str | None = None,
     seed: int = 0,
+    prepared_only: bool = False,
 ) -> Splits:
     """Loads sounds, divided into train, validation and test.
 
@@ -43,7 +44,7 @@ def sounds(
 
     Args:
       name_or_folder: "spoken_digit", or the path of a folder.
-      rate: the sampling rate in hertz, to which other files are converted; None: that of the files.
+      rate: the sampling rate in hertz to which files are converted; None: the rate of the files.
       seconds: the length to which sounds are padded with zeros; longer ones are cut, and
         environment.json records how many. None: the length of the longest.
       mix: whether to average the channels of files that have several.
@@ -54,6 +55,8 @@ def sounds(
       held_out: the name of a speaker, or of a folder's class, all of whose sounds are the test
         split; None: the division above.
       seed: the seed of the random division.
+      prepared_only: whether to refuse a path, and a data set that data_dir does not hold yet, as
+        for a name that somebody else chose.
 
     Returns:
       Three splits with arrays `sound` i16[N, T, 1], `length` i32[N] and, where there are classes,
@@ -72,10 +75,11 @@ def sounds(
             f"unknown data set {name!r}: give {NAME!r}, or the path of a folder of sounds"
         )
     if path:
+        check_trusted(name, prepared_only)
         found = read_folder(folder, rate, mix)
     elif rate in (None, RATE):
         root, manual = (None if p is None else Path(p).expanduser() for p in (data_dir, manual_dir))
-        found = spoken_digit(root or default_data_dir(), manual)
+        found = spoken_digit(root or default_data_dir(), manual, prepared_only)
     else:
         raise UserError(f"{NAME} has {RATE} Hz and is not resampled to {rate} Hz: omit rate")
     columns, cut = padded(found, seconds)
@@ -103,7 +107,7 @@ def _parts(
     test: float,
     seed: int,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Divides the columns into train, validation and test."""
+    """Divides the columns of all recordings into those of "train", "validation" and "test"."""
 
     def rows(chosen: np.ndarray) -> dict[str, np.ndarray]:
         return {name: column[chosen] for name, column in columns.items()}
@@ -124,7 +128,11 @@ def _parts(
 
 
 def _held_out(found: Recordings, name: str) -> np.ndarray:
-    """Returns which recordings are by a speaker, or of a class, bool[N]."""
+    """Returns whether each recording is by the speaker, or of the class, called `name`, bool[N].
+
+    Raises:
+      UserError: if no recording is, or all are.
+    """
     column = "label_speaker" if "label_speaker" in found.columns else "label"
     names = found.names.get(column, ())
     if name not in names:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from aejax.data.builder import builder
-from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
+from aejax.data.data_dir import check_prepared, locked_workspace, newest, quiet_tfds
 from aejax.data.sound.files import at_rate, read_sound
 from aejax.data.sound.recordings import FILE, Recordings, read_recordings, write_recordings
 from aejax.errors import UserError
@@ -31,7 +31,9 @@ URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.ta
 SHA256 = "5322a890831e768963f5c8df2669fa196e2f77ffbc4515222a10dfc0424a1f89"
 
 
-def spoken_digit(data_dir: Path, manual_dir: Path | None) -> Recordings:
+def spoken_digit(
+    data_dir: Path, manual_dir: Path | None, prepared_only: bool = False
+) -> Recordings:
     """Reads the prepared recordings, after preparing them if that was not done before.
 
     The columns are `label` (the digit), `label_digit`, `label_speaker` and `label_number`, which
@@ -40,6 +42,7 @@ def spoken_digit(data_dir: Path, manual_dir: Path | None) -> Recordings:
     Args:
       data_dir: the folder of prepared data sets; it is created if it does not exist.
       manual_dir: a folder with the recordings, or with one tar archive of them.
+      prepared_only: whether to raise instead of preparing them.
 
     Raises:
       UserError: if the recordings are missing or damaged, or data_dir cannot be written.
@@ -47,6 +50,7 @@ def spoken_digit(data_dir: Path, manual_dir: Path | None) -> Recordings:
     found = newest(data_dir, NAME, FILE)
     if found is not None:
         return read_recordings(found)
+    check_prepared(NAME, data_dir, prepared_only)
     with locked_workspace(data_dir) as workspace:
         found = newest(data_dir, NAME, FILE)
         if found is not None:  # another process prepared it while this one waited for the lock
@@ -67,8 +71,8 @@ def spoken_digit(data_dir: Path, manual_dir: Path | None) -> Recordings:
 def _read(manual_dir: Path | None) -> Recordings:
     if manual_dir is None:
         raise UserError(
-            f"the recordings of {NAME} are not prepared yet: fetch {URL} and give the folder that "
-            "holds it by --manual-dir"
+            f"the recordings of {NAME} are not prepared yet: fetch {URL}, and give its folder by "
+            "--manual-dir (the archive need not be unpacked)"
         )
     sounds, rows, digest = [], [], hashlib.sha256()
     for name, content in sorted(_files(manual_dir)):
@@ -102,7 +106,9 @@ def _read(manual_dir: Path | None) -> Recordings:
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yields name and bytes of each .wav file in a folder, or of one tar archive in it."""
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: fetch {URL} and give its folder")
+        raise UserError(
+            f"there is no folder {folder}: fetch {URL} and give its folder by --manual-dir"
+        )
     waves = [path for path in folder.rglob("*.wav") if not path.name.startswith(".")]
     if waves:
         yield from ((path.name, path.read_bytes()) for path in waves)

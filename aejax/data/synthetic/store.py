@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -25,13 +24,26 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from aejax.checks import at_least
-from aejax.data import json_fields
 from aejax.data.activations.store import Activations, activations
 from aejax.data.activations.tokens import Tokens
 from aejax.data.activations.writer import ActivationWriter
 from aejax.data.split import Split, fingerprint
 from aejax.errors import UserError
-from aejax.files import as_json, read_json, replacing, write_bytes, write_json, writing
+from aejax.files import (
+    MALFORMED,
+    as_json,
+    json_fields,
+    read_bytes,
+    read_json,
+    read_npy,
+    read_npz,
+    reading,
+    reason,
+    replacing,
+    write_bytes,
+    write_json,
+    writing,
+)
 
 HOOK = "synthetic"
 FOLDER = "truth"
@@ -40,6 +52,7 @@ ABOUT = "recipe.json"
 ROWS = 4096
 # The number of blocks that are appended to the store at a time; a file of features has as many.
 BLOCKS = 16
+MOST = 2**31  # the largest file of features that is read, in bytes
 # Field of recipe.json -> the function that checks its value.
 _FIELDS = {
     "recipe": json_fields.table,
@@ -92,14 +105,14 @@ class Recipe(Protocol):
 
 
 def sparse(dense: np.ndarray) -> Active:
-    """Returns the entries above zero of activations [n, G]."""
+    """Converts dense activations f[n, G] to a record of those that are above zero."""
     rows, columns = np.nonzero(dense > 0)
     counts = np.bincount(rows, minlength=len(dense)).astype(np.int32)
     return Active(counts, columns.astype(np.int32), dense[rows, columns].astype(np.float32))
 
 
 def joined(parts: list[Active]) -> Active:
-    """Returns the active features of the tokens of all records, concatenated."""
+    """Returns one record of the active features of all tokens of several records, in order."""
     return Active(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -211,11 +224,11 @@ def truth(folder: str | Path) -> Truth:
             "tokens: call `synthetic` with the same arguments, which writes the other files"
         )
     try:
-        dictionary = np.load(beside / "dictionary.npy", allow_pickle=False)
+        dictionary = read_npy(beside / "dictionary.npy")
         whole = fingerprint({"dictionary": dictionary}) == about["dictionary_sha256"]
-    except (OSError, ValueError, EOFError) as error:
+    except MALFORMED as error:
         raise UserError(
-            f"{beside} is damaged ({error}): delete the store and make it again"
+            f"{beside} is damaged ({reason(error)}): delete the store and make it again"
         ) from error
     if not whole:
         raise UserError(
@@ -266,7 +279,7 @@ def _described(path: Path) -> dict[str, Any]:
     Raises:
       UserError: if the file is missing or damaged, or if an old version wrote it without hashes.
     """
-    about = read_json(path, "truth of a synthetic store")
+    about = read_json(path, {}, "truth of a synthetic store")
     try:
         json_fields.check_fields(path.name, about, _FIELDS)
     except ValueError as error:
@@ -278,7 +291,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _hashes(path: Path) -> list[str]:
-    """Returns the hashes of the files of features, or [] if recipe.json cannot be read."""
+    """Returns the sha256s of the files of true features, or [] if recipe.json cannot be read."""
     try:
         return _described(path)["features_sha256"]
     except UserError:
@@ -291,7 +304,7 @@ def _about(recipe: Recipe, tokens: int) -> dict[str, Any]:
 
 
 def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    """Computes the activations of a block of tokens, f32[ROWS, d].
+    """Computes the activations of a block of tokens, f32[ROWS, d], from their active features.
 
     All blocks have ROWS tokens, because the rounding of a matrix product depends on its shape.
     """
@@ -299,12 +312,9 @@ def _rows(active: Active, dictionary: np.ndarray, constant: np.ndarray) -> np.nd
 
 
 def _read(path: Path, sha256: str) -> Active:
-    try:
+    advice = "delete the store and make it again"
+    with reading(path, advice, f"{path} cannot be read (it is missing): {advice}"):
         return _held(path, path.stat().st_mtime_ns, sha256)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): delete the store and make it again"
-        ) from error
 
 
 # The modification time is an argument, so that a file that was written again is read again instead
@@ -312,8 +322,8 @@ def _read(path: Path, sha256: str) -> Active:
 @functools.lru_cache(maxsize=4)
 def _held(path: Path, time: int, sha256: str) -> Active:
     del time
-    content = path.read_bytes()
+    content = read_bytes(path, MOST)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError("its sha256 differs from the recorded one")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return Active(file["counts"], file["indices"], file["values"])
+    arrays = read_npz(content)
+    return Active(arrays["counts"], arrays["indices"], arrays["values"])

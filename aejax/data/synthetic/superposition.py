@@ -67,7 +67,7 @@ class Superposition:
         return directions(self.seed, (0,), self.features, self.size).astype(np.float32)
 
     def constant(self) -> np.ndarray:
-        """Returns zeros f32[d], because no constant is added to the tokens."""
+        """Returns the vector that is added to every token, f32[d], which is zero."""
         return np.zeros(self.size, np.float32)
 
     def block(self, number: int) -> Active:

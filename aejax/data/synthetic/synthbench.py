@@ -120,7 +120,7 @@ class SynthBench:
         return self.least + (self.most - self.least) * share
 
     def levels(self) -> list[tuple[range, range]]:
-        """Returns (indices of parents, indices of children) for each level of the trees.
+        """Returns, for each level of the trees, the indices of the parents and of their children.
 
         The children of one parent have consecutive indices.
         """

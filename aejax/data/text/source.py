@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
+from aejax.files import file_sha256, open_file, reason
 
 # A document and its group keys: documents that share a key all go to the same split.
 Grouped: TypeAlias = tuple[Document, Sequence[str]]
@@ -26,7 +27,7 @@ class Source(NamedTuple):
     sha256: str | None = None
 
     def content(self) -> str:
-        """Returns the sha256 over the name, and each file's path (from `root`) and bytes."""
+        """Returns the sha256 over the corpus' name, and each file's bytes and path below `root`."""
         digest = hashlib.sha256(f"{self.name}\n".encode())
         for path in self.files:
             digest.update(f"{path.relative_to(self.root)} {file_digest(path)}\n".encode())
@@ -40,15 +41,14 @@ def file_digest(path: Path) -> str:
       UserError: if the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
+        return file_sha256(path)
+    except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: Path, error: OSError) -> UserError:
+def unreadable(path: Path, error: OSError | ValueError) -> UserError:
     """Returns the error for a file that exists but cannot be opened or read."""
-    return UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions")
+    return UserError(f"{path} cannot be read ({reason(error)}): check its permissions")
 
 
 def read_text(path: Path) -> str:
@@ -58,9 +58,11 @@ def read_text(path: Path) -> str:
       UserError: if the file cannot be read or is not UTF-8; it names the file and the byte offset.
     """
     try:
-        return decoded(path.read_bytes(), path)
-    except OSError as error:
+        with open_file(path) as file:
+            content = file.read()
+    except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
+    return decoded(content, path)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -71,12 +73,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     offset = 0
     try:
-        with path.open("rb") as file:
+        file = open_file(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    with file:
+        try:
             for line in file:
                 yield offset, decoded(line, path, offset).rstrip("\r\n")
                 offset += len(line)
-    except OSError as error:
-        raise unreadable(path, error) from error
+        except OSError as error:
+            raise unreadable(path, error) from error
 
 
 def decoded(content: bytes, path: Path, offset: int = 0) -> str:

@@ -14,11 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aejax.data import npz
+from aejax.data.npz import damaged
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
+from aejax.files import json_fields
 from aejax.optional import needs
 
 FILE = "aejax.npz"
+# The checks of the fields of a corpus' description.
+_ABOUT = {
+    "name": json_fields.text(),
+    "classes": json_fields.list_of(json_fields.text()),
+    "origin": json_fields.text(),
+    "content": json_fields.sha256,
+}
 BLOCK = 256  # the number of documents that are read together
 
 
@@ -53,11 +62,16 @@ def read_index(folder: Path) -> Index:
     Raises:
       UserError: if the file is damaged.
     """
-    arrays, about = npz.load(folder / FILE)
+    arrays, about = npz.load(folder / FILE, _ABOUT)
+    labels = arrays.get("label")
+    with damaged(folder / FILE):
+        groups = arrays["group"]
+        if groups.ndim != 1 or (labels is not None and labels.shape != groups.shape):
+            raise ValueError("its labels and groups are not two columns of one length")
     return Index(
         name=about["name"],
-        labels=arrays.get("label"),
-        groups=arrays["group"],
+        labels=labels,
+        groups=groups,
         classes=tuple(about["classes"]),
         origin=about["origin"],
         content=about["content"],

@@ -42,7 +42,7 @@ def texts(
       manual_dir: the folder with the files of a named corpus, needed until it is prepared.
       validation: the share (below 1) or the number of the documents in the validation split, which
         gets fewer if documents that belong together do not fill it exactly.
-      test: the share or the number of the documents in the test split, likewise.
+      test: the share or the number of the documents in the test split, which may get fewer too.
       held_out: labels whose documents are kept out of the three splits and returned as `shifted`, a
         test set from another distribution. Other documents of the same groups are not used at all.
       seed: the seed of the random division.
@@ -112,7 +112,10 @@ def _prepared(
 
 
 def _held_out(index: Index, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices of the documents to divide, and of those with a held-out label, i32."""
+    """Returns the indices i32 of the documents to divide, and of those with a held-out label.
+
+    Other documents in the groups of held-out documents are in neither of the two arrays.
+    """
     rows = np.arange(len(index.groups), dtype=np.int32)
     if not labels:
         return rows, rows[:0]

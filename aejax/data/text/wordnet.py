@@ -34,7 +34,7 @@ NUMBERS = {f"{number:02}": topic for number, topic in enumerate(TOPICS)}
 
 
 def source(manual_dir: Path | None) -> Source:
-    """Returns the Source of the glosses in the four data files.
+    """Returns the Source of WordNet's glosses, from its four data files.
 
     Synsets with the same first word, or the same definition (the gloss up to its first example),
     form one group, which stays in one split. The other words of a synset are ignored: grouping by
@@ -69,7 +69,7 @@ def _documents(files: tuple[Path, ...]) -> Iterator[Grouped]:
 
 
 def _synset(path: Path, offset: int, line: str) -> Grouped:
-    """Parses one line, `offset topic kind words word ... | gloss`.
+    """Parses the line of a synset, `offset topic kind words word ... | gloss`, to a document.
 
     Args:
       path: the file, for the error message.

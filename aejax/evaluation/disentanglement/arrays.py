@@ -48,7 +48,11 @@ def subset(size: int, most: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def gap(scores: np.ndarray) -> np.ndarray:
-    """Returns the best latent's score minus the second best's, f64[F], from scores f64[L, F]."""
+    """Returns, for each factor, the largest score of a latent minus the second largest, f64[F].
+
+    Args:
+      scores: f64[L, F], the score of each latent for each factor.
+    """
     # If there is only one latent, the second-best score is 0.
     padded = np.concatenate([scores, np.zeros((1, scores.shape[1]))]) if len(scores) < 2 else scores
     ordered = np.sort(padded, axis=0)

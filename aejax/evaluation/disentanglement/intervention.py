@@ -67,10 +67,11 @@ def factor_vae_score(
 ) -> float:
     """Computes the FactorVAE score (Kim and Mnih 2018).
 
-    For a data point, `batch` examples are drawn that agree in one randomly chosen factor, and the
-    latent with the smallest variance, relative to its variance over the data, is recorded. On the
-    training points, each latent is assigned the factor with which it was recorded most often. The
-    score is the accuracy of this assignment on the test points; guessing scores 1 / F.
+    For a data point, `batch` examples are drawn that agree in one randomly chosen factor. The point
+    is a vote of one latent for this factor: of the latent whose variance over these examples,
+    relative to its variance over the data, is smallest. Each latent is assigned the factor for
+    which it has most votes among the training points. The score is the accuracy of this assignment
+    on the test points; guessing scores 1 / F.
 
     Args:
       codes: f[N, L], the posterior means.
@@ -97,7 +98,10 @@ def factor_vae_score(
         return 0.0
 
     def votes(count: int) -> np.ndarray:
-        """Counts how often each latent was recorded with each fixed factor, i64[L, F]."""
+        """Draws `count` data points, and counts how often each latent has the smallest variance.
+
+        The counts i64[L, F] are kept separately for each factor in which the examples agree.
+        """
         found = np.zeros((codes.shape[1], factors.shape[1]), np.int64)
         for k in generator.integers(0, factors.shape[1], count):
             value = factors[generator.integers(len(codes)), k]
@@ -120,6 +124,10 @@ class _Rows:
         self.starts = [np.cumsum(count) - count for count in self.counts]
 
     def draw(self, k: int, values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Draws one example for each value of factor k: values i64[n] -> example indices i64[n]."""
+        """Draws, for each of n values of factor k, an example that has this value.
+
+        Returns:
+          The indices of the examples, i64[n].
+        """
         place = (generator.random(len(values)) * self.counts[k][values]).astype(np.int64)
         return self.order[self.starts[k][values] + place, k]

@@ -55,9 +55,10 @@ def evaluate(
 
 
 def called(equation: Any, given: list[Any]) -> tuple[ClosedJaxpr, list[Any]] | None:
-    """Returns the function that an operation calls once, and its arguments; None if it calls none.
+    """Returns the function that an operation calls once, and its arguments.
 
-    If the index of a `cond` is known while tracing, that function is the chosen branch.
+    For a `cond` whose index is known while tracing, it is the chosen branch. The result is None if
+    the operation calls no function, or calls one in a loop.
     """
     params = equation.params
     if equation.primitive.name == "cond" and _known(given[0]):
@@ -68,7 +69,7 @@ def called(equation: Any, given: list[Any]) -> tuple[ClosedJaxpr, list[Any]] | N
 
 
 def live(closed: ClosedJaxpr) -> set[int]:
-    """Returns the ids of the variables that the results depend on."""
+    """Returns the ids of those variables of a traced function on which its results depend."""
     used = {id(atom) for atom in closed.jaxpr.outvars}
     for equation in reversed(closed.jaxpr.eqns):
         if any(id(result) in used for result in equation.outvars):
@@ -86,19 +87,23 @@ def _run(equation: Any, given: list[Any], replace: Replace) -> list[Any]:
 
 
 def bind(equation: Any, given: list[Any], **changed: Any) -> list[Any]:
-    """Runs one operation, some of whose parameters may be changed, and lists its results."""
+    """Runs one operation, with `changed` values of some of its parameters.
+
+    Returns:
+      The list of its results.
+    """
     result = equation.primitive.bind(*given, **{**equation.params, **changed})
     return list(result) if equation.primitive.multiple_results else [result]
 
 
 def _known(value: Any) -> bool:
-    """Returns whether a value is known while tracing."""
+    """Returns whether a value is a number or an array whose values are known while tracing."""
     kinds = jax.Array | np.ndarray | np.generic | int | float
     return isinstance(value, kinds) and not isinstance(value, jax.core.Tracer)
 
 
 def _no_larger(equation: Any) -> bool:
-    """Returns whether the results of an operation take no more room than its arguments."""
+    """Returns whether an operation's results have no more elements than its arguments."""
     given, results = (
         sum(math.prod(atom.aval.shape) for atom in atoms)
         for atoms in (equation.invars, equation.outvars)

@@ -70,7 +70,7 @@ def draw(function: Callable[..., Any], noise: Array, *arguments: Any) -> Any:
     """Computes function(key, *arguments) with uniform numbers f32[B, n] instead of a key.
 
     Raises:
-      Undrawable: as in `columns`.
+      Undrawable: if the draw cannot be computed from one row of uniform numbers for each example.
     """
     used = 0
 
@@ -103,7 +103,9 @@ def _replaced(equation: Any, given: list[Any], take: Take) -> list[Any] | None:
     if name == "random_bits":
         shape = params["shape"]
         if params["bit_width"] != 32 or not shape:
-            raise Undrawable(f"it draws {params['bit_width']} random bits of shape {shape}")
+            raise Undrawable(
+                f"random numbers of {params['bit_width']} bits and shape {shape} are not supported"
+            )
         return [_Bits(take(shape))]
     bits = next((value for value in given if isinstance(value, _Bits)), None)
     if bits is not None and name in ("shift_right_logical", "or"):
@@ -112,5 +114,5 @@ def _replaced(equation: Any, given: list[Any], take: Take) -> list[Any] | None:
         return [1.0 + bits.uniform]
     special = any(isinstance(value, _Key | _Bits) for value in given)
     if special and called(equation, given) is None:
-        raise Undrawable(f"its operation {name} reads random bits or a key")
+        raise Undrawable(f"the operation {name} reads random bits or a key, which is not supported")
     return None

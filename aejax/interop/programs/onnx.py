@@ -159,7 +159,13 @@ def _polynomial(coefficients: Sequence[float], w: Array) -> Array:
 
 
 def _padded(values: Array, filling: Array, sides: Any) -> Array:
-    """Pads by concatenation, since jax2onnx cannot convert padding with a symbolic batch size."""
+    """Pads an array by concatenation, as jax2onnx cannot convert a pad with a symbolic batch size.
+
+    Args:
+      values: the array.
+      filling: the value to pad with.
+      sides: (number before, number after, 0) for each axis.
+    """
     for axis, (low, high, _) in enumerate(sides):
         before, after = (
             jax.lax.broadcast(filling, (*values.shape[:axis], size, *values.shape[axis + 1 :]))
@@ -171,7 +177,13 @@ def _padded(values: Array, filling: Array, sides: Any) -> Array:
 
 
 def _dilated(images: Array, steps: Sequence[int], spec: Sequence[int]) -> Array:
-    """Puts zeros between the entries of each spatial axis, step - 1 of them; spec is as in jax."""
+    """Inserts step - 1 zeros between neighbouring entries of each spatial axis.
+
+    Args:
+      images: the images.
+      steps: the step of each spatial axis.
+      spec: the indices of the axes as in jax: batch, channels, then the spatial axes.
+    """
     for step, axis in zip(steps, spec[2:], strict=True):
         shape = images.shape
         sides = [(0, step - 1 if i == axis + 1 else 0, 0) for i in range(len(shape) + 1)]
@@ -184,13 +196,18 @@ def _dilated(images: Array, steps: Sequence[int], spec: Sequence[int]) -> Array:
 
 
 def _is_one_row(given: list[Any], numbers: Any) -> bool:
-    """Returns whether a scatter adds values to single elements of f32[1, m]."""
+    """Returns whether a scatter adds values to single elements of an array f32[1, m].
+
+    Args:
+      given: the arguments of the scatter: array, indices and values.
+      numbers: its dimension numbers.
+    """
     whole = numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == (0, 1)
     return whole and given[0].ndim == 2 and given[0].shape[0] == 1 and given[2].ndim == 2
 
 
 def _spread(row: Array, indices: Array, values: Array) -> Array:
-    """Adds values [1, k] to f32[1, m] at indices i32[1, k, 2], without a scatter.
+    """Adds values [1, k] to elements of row, f32[1, m], at indices i32[1, k, 2], without a scatter.
 
     Each index is compared with all m columns.
     """

@@ -25,11 +25,11 @@ SHARE = 0.01
 
 
 def check(content: bytes, traced: Traced, packed: Mapping[str, Packed]) -> None:
-    """Compares the file with the program on uniform random inputs, if onnxruntime is installed.
+    """Compares an .onnx file with its program on random inputs, if onnxruntime is installed.
 
     Args:
       content: the bytes of the .onnx file.
-      traced: the program.
+      traced: the program from which the file was made.
       packed: the weights as the file stores them.
 
     Raises:
@@ -73,7 +73,9 @@ def _run(
 
 
 def _fault(found: np.ndarray, wanted: np.ndarray) -> str | None:
-    """Returns in words how an output differs, or None if at most `SHARE` of its entries do."""
+    """Returns a phrase that says how an output differs from the wanted one.
+
+    The result is None if at most a share `SHARE` of its entries differ."""
     if found.shape != wanted.shape:
         return f"has the shape {found.shape} instead of {wanted.shape}"
     if not wanted.size:

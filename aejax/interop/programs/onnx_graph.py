@@ -37,7 +37,7 @@ def shorten(model: Any) -> None:
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:
-    """Returns name -> shape of the values whose shape has no symbol in it."""
+    """Returns name -> shape of those values in the graph whose sizes are all known numbers."""
     from onnx import shape_inference
 
     graph = shape_inference.infer_shapes(model).graph
@@ -56,7 +56,15 @@ def _constant_shape(
     known: Mapping[str, Any],
     shapes: Mapping[str, list[int]],
 ) -> None:
-    """Replaces the shape of a Reshape by a constant if all its sizes but one are constants."""
+    """Replaces the computed shape of a Reshape node by a constant, if all sizes but one are known.
+
+    Args:
+      graph: the graph.
+      node: the Reshape node.
+      made: name of a value -> the node that computes it.
+      known: name of a value -> its constant.
+      shapes: name of a value -> its shape.
+    """
     from onnx import numpy_helper
 
     joined = made.get(node.input[1])
@@ -117,7 +125,10 @@ def _read(graph: Any) -> list[str]:
 
 
 def rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Renames values of a graph everywhere; a value that has one of the new names gets another."""
+    """Renames values of a graph (old name -> new name) wherever they occur.
+
+    If another value already has one of the new names, it gets an unused name.
+    """
     taken = {name for node in graph.node for name in node.output}
     taken |= {value.name for value in graph.initializer}
     moved = {name: f"{name}_inner" for name in taken & set(names.values())}

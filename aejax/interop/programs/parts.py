@@ -177,7 +177,10 @@ def _reading(
     score: Term | None,
     threshold: float | None,
 ) -> Program:
-    """Returns a program whose input is x, for `encoder` and `whole`."""
+    """Returns the program `name`, "encoder" or "all", whose input is x.
+
+    The other arguments are those of `encoder` and `whole`.
+    """
     if threshold is not None and score is None:
         raise UserError(
             "there is a threshold but no score: give the term that scores x, such as "
@@ -196,8 +199,12 @@ def _reading(
         score = None
 
     def run(weights: Any, inputs: Arrays) -> dict[str, Array]:
-        bound = model.bind(weights)
-        batch = Batch(inputs["x"], inputs["x"], _given(context, inputs))
+        bound, x = model.bind(weights), inputs["x"]
+        # As in the library, an element that is NaN is missing and does not count in the score.
+        seen = None
+        if score is not None and jnp.issubdtype(x.dtype, jnp.floating):
+            seen = jnp.where(jnp.isnan(x), 0.0, 1.0)
+        batch = Batch(x, x, _given(context, inputs), seen)
         forward = bound(batch, None, 0)
         found = _entries("z", jax.tree.map(dense, forward.code.latent, is_leaf=_is_code))
         if isinstance(forward.code, DiagonalCode):
@@ -217,7 +224,10 @@ def _judged(score: Array, threshold: float | None) -> dict[str, Array]:
 
 
 def _rate(model: Any, forward: Forward) -> Array:
-    """Computes the KL in closed form if the prior has one, else log q - log p at the code."""
+    """Computes the KL of each example, f32[B], in closed form if the prior has one.
+
+    Otherwise it computes log q(z | x) - log p(z) at the latent z without noise.
+    """
     closed = model.prior.kl(forward.code, forward.batch.context, model.posterior)
     return losses.rate()(model, forward) if closed is None else jnp.sum(closed, axis=-1)
 
@@ -243,7 +253,7 @@ def _latents(model: Any, variables: Variables, example: Batch | None) -> dict[st
 
 
 def _nested(model: Any, inputs: Arrays) -> Any:
-    """Returns the latents as the bottleneck names them: one array, or a tuple of levels."""
+    """Returns the latents among the inputs, z or z_0, z_1 ..., as one array or as a tuple."""
     if "z" in inputs:
         return inputs["z"]
     return tuple(inputs[f"z_{i}"] for i in range(len(model.bottleneck.shape)))
@@ -275,7 +285,7 @@ def _spec(array: Any) -> Spec:
 
 
 def _entries(name: str, value: Any) -> dict[str, Array]:
-    """Names the arrays of a pytree: `name` if there is one, else name_0, name_1 ..."""
+    """Returns the arrays of a pytree by names: `name` for a single one, else name_0, name_1 ..."""
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1:
         return {name: leaves[0]}
@@ -287,7 +297,17 @@ def _is_code(value: Any) -> bool:
 
 
 def _examined(variables: Variables, specs: Mapping[str, Spec], predicted: Any, model: Any) -> Any:
-    """Returns the specs (shape and dtype) of what draws read, for a batch of two examples."""
+    """Returns the shapes and dtypes of all that random draws may read, for a batch of two examples.
+
+    Args:
+      variables: the variables of the model.
+      specs: the shape and dtype of each input for one example.
+      predicted: a function (bound model, inputs) -> the decoder's prediction.
+      model: the model.
+
+    Returns:
+      The inputs by name, and "weights", "prediction" and "rows", an array with a row per example.
+    """
     batch = {name: Spec((2, *spec.shape), spec.dtype) for name, spec in specs.items()}
     with _traceable():
         prediction = jax.eval_shape(lambda v, i: predicted(model.bind(v), i), variables, batch)

@@ -131,7 +131,7 @@ def mapped(traced: Traced, packed: Mapping[str, Packed]) -> Callable[[Arrays], d
 
 
 def _rows(value: Any, spec: jax.ShapeDtypeStruct, size: Any) -> Array:
-    """Returns an output's array; an output that is equal for all examples is repeated for each."""
+    """Returns an output's array, with one row for each example; a common value is repeated."""
     if isinstance(value, Rows):
         return value.array
     return jnp.broadcast_to(value, (size, *spec.shape[1:])) if spec.shape else value

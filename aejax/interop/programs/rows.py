@@ -37,7 +37,10 @@ BY_ENTRY = {
 
 
 def _outside(field: str) -> Callable[[Any, list[bool]], bool]:
-    """Returns a check that the axes in the parameter `field` do not include the first axis."""
+    """Returns a function that tells whether an operation's axes leave out the first axis.
+
+    The axes are the operation's parameter of the name `field`, such as "axes" or "dimensions".
+    """
     return lambda params, rows: 0 not in np.atleast_1d(params[field])
 
 
@@ -79,7 +82,7 @@ SIZED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 class Rows(NamedTuple):
-    """A value that differs from row to row, with the batch as its first axis.
+    """A value that differs between the examples (rows) of a batch, with the batch as first axis.
 
     The array is [B, *s] if the value for one example is [1, *s]. It is [B, *s], too, if the value
     for one example has a shape s that does not begin with 1.
@@ -89,17 +92,26 @@ class Rows(NamedTuple):
 
 
 def by_rows(closed: ClosedJaxpr, arguments: list[Any]) -> list[Any]:
-    """Returns a flat list of the results; those that differ from row to row are `Rows`.
+    """Runs a function that was traced for one example on a batch of examples (rows).
 
     Args:
       closed: the function, traced for a batch of one.
-      arguments: a flat list of its arguments: `Rows`, or arrays that all rows share.
+      arguments: a flat list of its arguments: `Rows`, which have a batch axis, or arrays that are
+        the same for all examples.
+
+    Returns:
+      A flat list of the function's results: `Rows` for a result that differs between examples, and
+      an array for one that does not.
     """
     return evaluate(closed, arguments, _replaced)
 
 
 def _replaced(equation: Any, given: list[Any]) -> list[Any] | None:
-    """Returns an operation's results; None if it calls a function or reads no `Rows` at all."""
+    """Returns an operation's results for a batch.
+
+    The result is None, so that the operation is not replaced, if it calls a function or if none of
+    its arguments is `Rows`.
+    """
     if not any(isinstance(value, Rows) for value in given) or called(equation, given) is not None:
         return None
     changed = _changed(equation, given)

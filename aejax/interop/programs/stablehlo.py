@@ -15,7 +15,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def stablehlo(traced: Traced, packed: Mapping[str, Packed]) -> bytes:
-    """Returns the bytes of a file that `jax.export.deserialize` reads.
+    """Returns a program as the bytes of a file that `jax.export.deserialize` reads.
 
     The function in it maps a dict of inputs to a dict of outputs, for any batch size.
 

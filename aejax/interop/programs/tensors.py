@@ -11,7 +11,7 @@ from aejax.interop.tensors import safetensors
 
 
 def tensors(packed: Mapping[str, Packed], about: Mapping[str, str]) -> bytes:
-    """Returns the bytes of a .safetensors file; the int8 scale of tensor NAME is NAME.scale."""
+    """Returns weights as the bytes of a .safetensors file; an int8 tensor's scale is NAME.scale."""
     arrays: dict[str, np.ndarray] = {}
     for name, one in packed.items():
         arrays[name] = np.ascontiguousarray(one.values)

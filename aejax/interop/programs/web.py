@@ -55,7 +55,7 @@ def web(
     example: Batch | None,
     page: Page | None,
 ) -> bytes:
-    """Returns the bytes of the HTML page.
+    """Returns the bytes of an HTML page that runs a decoder in the browser.
 
     Its sliders move the latents that vary most over the examples; for a sparse code, switches turn
     latents on and off. It also decodes 100 draws from the prior, and paths between the codes of two
@@ -67,7 +67,7 @@ def web(
       model: the model.
       variables: the variables of one model, without an axis of seeds.
       example: raw examples; the page stores the codes of the first eight.
-      page: the folder of onnxruntime-web, a title and names.
+      page: the folder of onnxruntime-web, the page's title and the names of the examples.
 
     Raises:
       UserError: if there is no example, onnxruntime-web is missing or has another version, the
@@ -201,7 +201,12 @@ def _media(event: list[int], sound: int | Mel | None) -> str:
 
 
 def _latent(index: int, values: np.ndarray) -> dict[str, float]:
-    """Returns the range of a latent's slider, and the value that its switch sets."""
+    """Returns the range of a latent's slider on the page, and the value that its switch sets.
+
+    Args:
+      index: the index of the latent.
+      values: the latent of the kept examples, f[N].
+    """
     on = values[values != 0]
     return {
         "index": index,
@@ -228,7 +233,7 @@ def _runtime(folder: pathlib.Path, name: str) -> bytes:
     """Reads a file of onnxruntime-web.
 
     Raises:
-      UserError: if it is missing, or its sha256 is not that of the tested version.
+      UserError: if the file is missing, or its sha256 is not that of the tested version.
     """
     path = folder / name
     if not path.is_file():
@@ -245,5 +250,5 @@ def _runtime(folder: pathlib.Path, name: str) -> bytes:
 
 
 def _zipped(content: bytes) -> str:
-    """Returns bytes as base64 text of their gzip compression, which browsers unpack."""
+    """Compresses bytes by gzip, which browsers unpack, and returns the result as base64 text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()

@@ -101,7 +101,7 @@ def layout(
 
 
 def mosaic(images: np.ndarray, place: Layout) -> np.ndarray:
-    """Returns the images in one RGBA array f[height, width, 4], transparent between them."""
+    """Puts all images into one RGBA array f[height, width, 4], transparent between them."""
     whole = np.zeros((place.height, place.width, 4), np.float32)
     for row, y in enumerate(place.y):
         for column, x in enumerate(place.x):
@@ -118,7 +118,7 @@ def mosaic(images: np.ndarray, place: Layout) -> np.ndarray:
 
 
 def _reduced(image: np.ndarray, by: int) -> np.ndarray:
-    """Averages squares of `by` x `by` pixels and cuts off the remainder at the edges."""
+    """Reduces an image by averaging squares of `by` x `by` pixels; a remainder is cut off."""
     height, width = (size // by for size in image.shape[:2])
     cut = image[: height * by, : width * by]
     return cut.reshape(height, by, width, by, -1).mean(axis=(1, 3))

@@ -64,12 +64,13 @@ def shaped(values: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
 
 
 def signed(values: np.ndarray) -> np.ndarray:
-    """Converts weights to colour images: blue below zero, pale grey at zero, orange above.
+    """Converts weights, which may be negative, to colour images.
 
     Each of the N weight vectors is scaled by its own largest magnitude.
 
     Args:
-      values: f[N, H, W, 1]; or colour f[N, H, W, 3], for which zero is middle grey.
+      values: the weights f[N, H, W, 1], drawn blue below zero, pale grey at zero and orange above
+        zero; or the weights of colour images, f[N, H, W, 3], drawn as colours around middle grey.
 
     Returns:
       f[N, H, W, 3] in [0, 1].
@@ -80,3 +81,8 @@ def signed(values: np.ndarray) -> np.ndarray:
         return 0.5 + 0.5 * share
     zero, above, below = (np.array(colour) for colour in (ZERO, ABOVE, BELOW))
     return zero + np.maximum(share, 0) * (above - zero) + np.maximum(-share, 0) * (below - zero)
+
+
+def in_colour(pictures: np.ndarray) -> np.ndarray:
+    """Returns grey or colour pictures f[..., H, W, C] with three channels, f[..., H, W, 3]."""
+    return np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures

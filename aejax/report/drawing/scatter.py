@@ -77,7 +77,7 @@ def scatter(
 
 
 def class_colours(count: int, theme: Theme = LIGHT) -> list[Any]:
-    """Returns a colour for each class; for more than ten classes they come from a colour map."""
+    """Returns a colour for each of `count` classes, from a colour map if they are more than ten."""
     if count <= len(theme.classes):
         return list(theme.classes[:count])
     from matplotlib import colormaps
@@ -99,7 +99,7 @@ def _name(axes: Any, place: np.ndarray, name: str, colour: Any, theme: Theme) ->
 
 
 def _separate(axes: Any, written: Sequence[Any]) -> None:
-    """Moves overlapping texts apart."""
+    """Moves the given texts of a plot apart where they overlap."""
     axes.apply_aspect()
     renderer = axes.figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in written]

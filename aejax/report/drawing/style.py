@@ -63,7 +63,7 @@ def line_look(place: int, theme: Theme) -> tuple[str, str]:
 
 
 def canvas(width: float, height: float, theme: Theme) -> Any:
-    """Returns an empty figure.
+    """Returns an empty matplotlib Figure.
 
     Args:
       width: the width in inches.
@@ -114,7 +114,7 @@ def panel(figure: Any, margins: tuple[float, float, float, float], theme: Theme)
 
 
 def title(axes: Any, text: str, theme: Theme) -> None:
-    """Writes the title at the left edge of the figure, aligned with the caption on the page."""
+    """Writes a plot's title at the left edge of the figure, where the page begins its caption."""
     height = axes.figure.get_size_inches()[1]
     axes.figure.text(
         0.0, 1 - 0.06 / height, text, color=theme.ink, fontsize=SIZE + 0.5, ha="left", va="top"
@@ -137,6 +137,15 @@ def legend(axes: Any, theme: Theme, **where: Any) -> None:
 
 def png(figure: Any) -> bytes:
     """Returns the figure as a PNG file without metadata, so that equal figures give equal bytes."""
+    # Names from files may hold "$", which matplotlib would read as mathematics. The labels of
+    # logarithmic ticks are mathematics.
+    texts = [*figure.texts]
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        texts += [] if legend is None else legend.get_texts()
+    for text in texts:
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -329,7 +329,7 @@ class TestWhole:
             (["format"], "aejax activations 2", "'format' of the index is 'aejax activations 2'"),
             (["complete"], "no", "'complete' of the index is 'no'"),
             (["tokens"], 2900.7, "'tokens' of the index is 2900.7"),
-            (["tokens"], 2800, "'tokens' is 2800, but its shards have 2900"),
+            (["tokens"], 2800, "'tokens' is 2800, but the shards that it lists have 2900"),
             (["appends"], "x", "'appends' of the index is 'x'"),
             (["appends"], True, "'appends' of the index is True"),
             (["offered"], 2901, "'offered' is 2901"),
@@ -350,7 +350,9 @@ class TestWhole:
             (["hooks", 0, "mean"], [np.nan] * D, "'mean' of hook 0 is .nan"),
             (["hooks", 0, "squares"], -5, "'squares' of hook 0 is -5"),
             (["hooks", 0, "norms"], np.nan, "'norms' of hook 0 is nan"),
-            pytest.param(["hooks", 0, "norms"], 10**400, "'norms' of hook 0 is 1000", id="vast"),
+            pytest.param(
+                ["hooks", 0, "norms"], 10**400, "'norms' of hook 0 is a number of", id="vast"
+            ),
             (["shards", 0, "tokens"], 0, "'tokens' of shard 0 is 0"),
             (["shards", 0, "files"], ["../elsewhere.bin"], "'files' of shard 0 is .*elsewhere"),
             (["shards", 0, "files"], [], "'files' or 'sha256' of shard 0 does not have one"),

@@ -335,3 +335,27 @@ def test_prepared_holds_no_objects(data_dir):
     with np.load(data_dir / "digits" / "1.0.0" / "aejax.npz", allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
     assert about["scale"] == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("huggingface:mnist", "cannot be a name"),
+        ("a'b\nc", "cannot be a name"),
+        ("", "cannot be a name"),
+        ("mnist", "does not hold the data set 'mnist', which is not prepared"),
+        ("/etc", "are a path, which is not followed"),
+        ("../elsewhere", "are a path, which is not followed"),
+        ("~/pictures", "are a path, which is not followed"),
+    ],
+)
+def test_a_name_of_somebody_else_is_not_followed(tmp_path, name, says):
+    """Fails if a data set is prepared or downloaded, or a path is read, for a run's config.json."""
+    with pytest.raises(UserError, match=says) as caught:
+        images(name, data_dir=tmp_path / "data", prepared_only=True)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_prepared_may_be_read_for_anybody(data_dir):
+    assert images("digits", data_dir=data_dir, prepared_only=True)[0].event == (8, 8, 1)

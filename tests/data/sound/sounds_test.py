@@ -163,7 +163,7 @@ def test_folders_without_sounds_and_unknown_names_are_refused(tmp_path):
 def test_spoken_digit_is_prepared_once_and_divided_by_recording_and_by_speaker(tmp_path):
     """Fails if a recording stands in two parts, or a held-out speaker is in train."""
     data, manual = tmp_path / "data", tmp_path / "files"
-    with pytest.raises(UserError, match="give the folder that holds it by --manual-dir"):
+    with pytest.raises(UserError, match="give its folder by --manual-dir"):
         ae.data.sounds("spoken_digit", data_dir=data)
     for digit in (0, 7):
         for speaker in ("george", "theo"):

@@ -134,7 +134,7 @@ class TestStore:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            ([1], "recipe.json is not a JSON object"),
+            ([1], r"recipe.json cannot be read \(it is not a JSON object"),
             ({"file_tokens": 0}, "'file_tokens' of recipe.json is 0"),
             ({"tokens": None}, "'tokens' of recipe.json is None"),
             ({"recipe": None}, "'recipe' of recipe.json is None"),

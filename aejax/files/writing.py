@@ -1,8 +1,9 @@
 """Writing files safely: atomic replacement, one writer per folder, and readable disk errors.
 
-write_json(folder / "result.json", {"elbo": -90.1})   # a crash leaves the old or the new file
+write_bytes(folder / "page.html", content)             # a crash leaves the old or the new file
 with writing(folder):                                  # an OSError becomes a UserError
     ...
+figures = subfolder(folder, "figures")                 # a folder of this one, never a link
 lock = lock_folder(folder)                             # held until unlock(lock) or process exit
 """
 
@@ -10,21 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
-import math
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from aejax.errors import UserError
 
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """Turns an OSError inside the block (a full disk, an unwritable folder) into a UserError.
+    """Turns an OSError in the `with` block, such as that of a full disk, into a UserError.
 
     Args:
       path: the file or folder that the block writes; the error message names it.
@@ -50,7 +48,7 @@ def sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Yields a temporary file that replaces `path` by one rename once the block has ended.
+    """Yields a temporary file that replaces `path`, by one rename, when the `with` block has ended.
 
     Raises:
       OSError: if the disk is full or the folder cannot be written; the old file is not changed.
@@ -101,57 +99,19 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         file.write(content)
 
 
-def as_json(data: Any) -> Any:
-    """Converts data to JSON's types: arrays to lists, paths to strings, NaN to the string "NaN".
+def subfolder(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the path of a folder's subfolder, which is created if it does not exist.
 
     Raises:
-      UserError: if a value has a type that JSON cannot hold.
+      UserError: if it cannot be created, or if a link or a file has its name: what is written to
+        the folder would land elsewhere.
     """
-    if isinstance(data, Mapping):
-        return {str(name): as_json(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [as_json(value) for value in data]
-    if isinstance(data, float) and not math.isfinite(data):
-        return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
-    if data is None or isinstance(data, bool | int | float | str):
-        return data
-    if isinstance(data, os.PathLike):
-        return os.fspath(data)
-    if hasattr(data, "tolist"):
-        return as_json(data.tolist())
-    raise UserError(f"{data!r} of type {type(data).__name__} cannot be written as JSON")
-
-
-def write_json(path: pathlib.Path, data: Any) -> None:
-    """Writes `data` as indented JSON, completely or not at all; `as_json` converts it first."""
-    text = json.dumps(as_json(data), indent=2, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
-
-
-def read_json(path: pathlib.Path, whose: str = "run") -> Any:
-    """Reads a JSON file that aejax wrote.
-
-    Args:
-      path: the path of the file.
-      whose: what a folder with such a file is called in error messages, such as "run".
-
-    Raises:
-      UserError: if the file is missing, cannot be read, is not JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path.parent} holds no {whose}, because it has no {path.name}: give another folder"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it or remove it") from error
-
-
-def file_sha256(path: pathlib.Path) -> str:
-    """Returns the sha256 of a file's bytes as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    path = folder / name
+    with writing(folder):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to another folder: replace it by a folder")
+        path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def lock_folder(folder: pathlib.Path, wait: bool = False) -> int:

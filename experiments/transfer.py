@@ -1,0 +1,167 @@
+"""Features learnt without labels, against raw pixels and PCA, by linear probes with few labels.
+
+    python -m experiments transfer --dataset mnist --seeds 5
+    python -m experiments probe runs/transfer --dataset fashion_mnist     # on another data set
+
+A plain, a variational, a sparse and a vector-quantised autoencoder are trained on pictures of 28x28
+pixels. A logistic regression of their codes is fitted on 10, 100, 1,000 and 10,000 labelled
+pictures, and of the best 1, 2 and 5 units alone. `python -m experiments probe` does the same for
+another data set with the autoencoders of this run, and `python -m experiments fine-tune` trains an
+encoder further with a new head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optax
+
+import aejax as ae
+from aejax import evaluation, recipes
+from aejax.report import Section
+from aejax.report.transfer import budgets_section
+from experiments.shared import codes as sparse_codes
+from experiments.shared import transferring
+from experiments.shared.experiment import Experiment, Finished, Members, Models, Page, Splits
+from experiments.shared.images import image_data, labelled
+from experiments.shared.numbers import Count
+from experiments.shared.training import Job, Numbers
+from experiments.shared.variational import named
+
+BUDGETS = (10, 100, 1_000, 10_000)  # numbers of labelled pictures
+BEST = (1, 2, 5)  # units of a sparse probe
+PROBED = 10_000  # test pictures, and train pictures of a sparse probe
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Numbers):
+    """The settings of the experiment; each of them is a flag of the command."""
+
+    steps: Count = 1_500  # optimiser steps
+    batch: Count = 128  # examples in a batch
+    dataset: str = "mnist"  # name of a data set with labels from 0 to 9
+    latents: Count = 32  # latents of the plain and the variational autoencoder, components of PCA
+    atoms: Count = 512  # latents of the sparse autoencoder
+    k: Count = 16  # active latents of the sparse autoencoder
+    channels: Count = 16  # channels of the convolutions
+    learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
+
+
+def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
+    """Returns name -> `Job`: the four autoencoders.
+
+    Raises:
+      UserError: if height or width is not divisible by 4.
+    """
+    if event[0] % 4 or event[1] % 4:
+        raise ae.UserError(
+            f"transfer needs pictures whose sides are multiples of 4, not of {event}: give another "
+            "--dataset"
+        )
+    tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    wide = (config.channels, 2 * config.channels)
+
+    def model(bottleneck: Any, decoder: Any, **further: Any) -> ae.Autoencoder:
+        return ae.Autoencoder(ae.nets.SpatialEncoder(wide), bottleneck, decoder, **further)
+
+    def mlp() -> Any:
+        return ae.nets.MLP((256,), shape=event)
+
+    likelihood = ae.likelihoods.Bernoulli()
+    vae = model(
+        ae.Gaussian(config.latents), mlp(), prior=ae.priors.Standard(), likelihood=likelihood
+    )
+    plain = model(ae.Point(config.latents), mlp(), likelihood=likelihood)
+    grid = (event[0] // 4, event[1] // 4)
+    vq = model(
+        ae.VectorQuantised(64, 8, grid),
+        ae.nets.SpatialDecoder(event, wide[::-1]),
+        likelihood=likelihood,
+    )
+    reconstruct = ae.reconstruction()
+    committed = ae.merge(reconstruct, {"commitment": (0.25, ae.losses.commitment)})
+    recipe = recipes.topk(event, config.atoms, config.k, steps=config.steps)
+    return {
+        "plain": Job(plain, reconstruct, tx),
+        "vae": Job(vae, ae.elbo(), tx),
+        "vq": Job(vq, committed, tx),
+        "sae": sparse_codes.job(recipe),
+    }
+
+
+def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, Any]:
+    """Measures the probes of all features, for each seed."""
+    each = {name: evaluation.each(done.variables, done.seeds) for name, done in trained.items()}
+    rows = []
+    for i in range(config.seeds):
+        models = {name: (trained[name].job.model, next(each[name])) for name in trained}
+        rows.append(measured(models, splits, splits[0], config.latents, config.seed + i))
+    return {
+        name: {key: np.array([row[name][key] for row in rows]) for key in rows[0][name]}
+        for name in rows[0]
+    }
+
+
+def measured(
+    models: Models, splits: Splits, fitted_on: Any, components: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Returns the results of all probes of one seed's features.
+
+    Args:
+      models: the autoencoders.
+      splits: the data set on which probes are fitted and tested.
+      fitted_on: the train split of the autoencoders, on which PCA is fitted too.
+      components: the number of principal components.
+      seed: the seed of the choice of labelled pictures.
+    """
+    train, test = splits[0].take(max(BUDGETS)), splits[2].take(PROBED)
+    seen, new = (
+        transferring.features(models, fitted_on, split, components) for split in (train, test)
+    )
+    assert train.labels is not None
+    assert test.labels is not None
+    found = transferring.probes(seen, train.labels, new, test.labels, BUDGETS, seed)
+    for name in seen:
+        found[f"{name}, best units"] = transferring.sparse_probes(
+            seen[name], train.labels, new[name], test.labels, BEST
+        )
+    return found
+
+
+def page(config: Config, models: Models, splits: Splits) -> Page:
+    """Builds the report page, whose sections are all in `findings`."""
+    return Page(f"Transfer of features of {named(splits)}", __doc__ or "", [])
+
+
+def findings(config: Config, finished: Finished) -> list[Section]:
+    """Plots accuracy against the number of labels."""
+    rows = {n: r for n, r in finished.result.items() if isinstance(r, dict) and "at_10" in r}
+    best = {
+        name.removesuffix(", best units"): row
+        for name, row in finished.result.items()
+        if isinstance(row, dict) and "best_1" in row
+    }
+    return [
+        budgets_section(rows, "at_", "labelled pictures", "Few labels", "accuracy", (
+            "A logistic regression of the features of a few labelled pictures, tested on others. "
+            "The band is one standard deviation over seeds."
+        )),
+        budgets_section(best, "best_", "units of a probe", "Few units", "balanced accuracy", (
+            "For each class, the units whose means differ most between it and the others, with all "
+            "labels; the mean over classes. Chance is 0.5."
+        )),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    name="transfer",
+    config=Config,
+    data=labelled(image_data(binarise="none")),
+    build=build,
+    figures=figures,
+    page=page,
+    findings=findings,
+)
