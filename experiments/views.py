@@ -32,8 +32,9 @@ from aejax.report.drawing import plots
 from aejax.types import Array, Batch, Key, Variables
 from experiments.shared import recognition
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.numbers import Count
 from experiments.shared.place import Place
-from experiments.shared.training import Job, Numbers, check
+from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import SAMPLE_SEED, TEST_SEED
 
 HALF = 14
@@ -45,17 +46,17 @@ KINDS = {"product": ae.ProductOfExperts, "mixture": ae.MixtureOfExperts}
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: int = 3_000  # optimiser steps
-    batch: int = 100  # examples in a batch
+    steps: Count = 3_000  # optimiser steps
+    batch: Count = 100  # examples in a batch
     dataset: str = "mnist"  # name of a data set with labels from 0 to 9 and images of 28x28
-    train: int = 20_000  # number of train digits, half of which are whole
-    width: int = 256  # units of each hidden layer
-    latents: int = 16  # number of latents
-    mixture_draws: int = 4  # codes drawn for each example in the training of the mixture
+    train: Count = 20_000  # number of train digits, half of which are whole
+    width: Count = 256  # units of each hidden layer
+    latents: Count = 16  # number of latents
+    mixture_draws: Count = 4  # codes drawn for each example in the training of the mixture
     learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
-    classifier_steps: int = 500  # optimiser steps of the classifier
-    draws: int = 200  # samples of the importance-weighted likelihood
-    tested: int = 2_000  # number of test digits
+    classifier_steps: Count = 500  # optimiser steps of the classifier
+    draws: Count = 200  # samples of the importance-weighted likelihood
+    tested: Count = 2_000  # number of test digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,6 @@ def complete(split: Split) -> Split:
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`: both posteriors on all and on the whole digits, and the classifier."""
-    check(config, "train", "width", "latents", "mixture_draws", "draws", "tested")
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     jobs = {}
     for kind, part in KINDS.items():
