@@ -25,16 +25,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 import aejax as ae
 from aejax import contracts, evaluation
 from aejax.data import Split, changed
-from aejax.events import sum_events
 from aejax.likelihoods.count_densities import negative_binomial
 from aejax.report import Picture, Section
 from aejax.report.drawing import scatter
-from aejax.types import Array, Batch, Key, Support, Variables
+from aejax.types import Batch, Key, Variables
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
 from experiments.shared.made_counts import Recipe, parts
 from experiments.shared.numbers import Count
@@ -57,39 +55,6 @@ class Config(Numbers):
     latents: Count = 8  # number of latents
     learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
     draws: Count = 200  # samples of the importance-weighted likelihood
-
-
-class LogGaussian(contracts.Likelihood):
-    """The mass that a Gaussian of log(1 + x) has between count - 1/2 and count + 1/2."""
-
-    support = Support(0.0, np.inf, whole=True)
-
-    @nn.compact
-    def _log_std(self) -> Array:
-        return self.param("log_std", nn.initializers.zeros_init(), ())
-
-    def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
-        """Computes the log-probability of the counts, f32[B]."""
-        std = jnp.exp(self._log_std())
-        low, high = ((jnp.log1p(target + shift) - prediction) / std for shift in (-0.5, 0.5))
-        # Above the mean both ends are mirrored, so that the difference keeps its digits; a count of
-        # 0 has all the mass below 1/2.
-        some = target > 0
-        above = some & (low > 0)
-        low, high = jnp.where(above, -high, low), jnp.where(above, -low, high)
-        upper, lower = jax.scipy.stats.norm.logcdf(high), jax.scipy.stats.norm.logcdf(low)
-        apart = jnp.where(some, jnp.minimum(lower - upper, -1e-6), -1.0)
-        inside = upper + jnp.where(some, jnp.log(-jnp.expm1(apart)), 0.0)
-        return sum_events(inside, mask)
-
-    def mean(self, prediction: Array) -> Array:
-        """Returns exp(prediction) - 1, the median."""
-        return jnp.maximum(jnp.expm1(prediction), 0.0)
-
-    def sample(self, key: Key, prediction: Array) -> Array:
-        """Draws counts, f32[B, *event]."""
-        noise = jnp.exp(self._log_std()) * jax.random.normal(key, prediction.shape)
-        return jnp.maximum(jnp.round(jnp.expm1(prediction + noise)), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +83,7 @@ def likelihood(kind: str) -> contracts.Likelihood:
         "poisson": made.Poisson(),
         "nb": made.NegativeBinomial(),
         "zinb": made.ZeroInflated(made.NegativeBinomial()),
-        "gaussian": LogGaussian(),
+        "gaussian": made.LogGaussian(),
     }[kind]
 
 

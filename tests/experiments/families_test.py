@@ -28,7 +28,7 @@ def test_the_gaussian_of_logs_is_a_distribution_of_counts():
     """Its masses add up to one. Fails if the mass of 0 leaves out what lies below -1/2, or if both
     ends are not mirrored above the mean.
     """
-    likelihood = counts.LogGaussian()
+    likelihood = ae.likelihoods.LogGaussian()
     every = np.arange(40_000, dtype=np.float32)[:, None]
 
     @jax.jit
