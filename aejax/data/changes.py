@@ -164,6 +164,21 @@ class InputToo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unfilled:
+    """Makes missing values of the input NaN again, which `nets.Views` reads as missing views.
+
+    `ae.data.arrays` fills them with means over train, and gives them the mask 0.
+    """
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Applies the change to one batch."""
+        if batch.mask is None:
+            return batch
+        missing = jnp.broadcast_to(batch.mask, batch.x.shape) == 0
+        return batch._replace(x=jnp.where(missing, jnp.nan, batch.x))
+
+
+@dataclasses.dataclass(frozen=True)
 class ContextOnly:
     """Makes the context the input, so that the encoder sees nothing else, and leaves no context."""
 

@@ -11,6 +11,7 @@ from aejax.likelihoods.categorical import Categorical
 from aejax.likelihoods.colour import ColourLogisticMixture
 from aejax.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflated
 from aejax.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, LearnedGaussian
+from aejax.likelihoods.log_gaussian import LogGaussian
 from aejax.likelihoods.logistic import DiscretisedLogistic, LogisticMixture, bits_per_dimension
 from aejax.likelihoods.pixelcnn import PixelCNN
 from aejax.likelihoods.standardised import Standardised
@@ -26,6 +27,7 @@ __all__ = [
     "Gaussian",
     "HeteroscedasticGaussian",
     "LearnedGaussian",
+    "LogGaussian",
     "LogisticMixture",
     "NegativeBinomial",
     "PixelCNN",
