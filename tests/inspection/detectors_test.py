@@ -58,7 +58,7 @@ def detectors():
         "gaussian": inspection.gaussian(patches, 6),
         "shared": inspection.gaussian(inspection.pooled(patches), 6, by_place=False),
         "neighbours": inspection.neighbours(inspection.joined(patches, patches), 6, 200),
-        "sparse": inspection.sparse(patches, latents=24, k=2, steps=60),
+        "sparse": inspection.sparse(patches, latents=24, k=2, steps=150),
         "encoded": inspection.gaussian(inspection.encoded(*plain), 4),
         "plain": inspection.reconstruction(*plain),
         "elbo": inspection.negative_elbo(*vae),
