@@ -21,18 +21,24 @@ from aejax.bottlenecks import (
     FullGaussian,
     Gated,
     Gaussian,
+    GumbelSoftmax,
+    Hamiltonian,
     InverseAutoregressive,
     JumpReLU,
     Levels,
     MatchingPursuit,
+    MixtureOfExperts,
     NormalisedGaussian,
     Planar,
     Point,
+    ProductOfExperts,
     ReLU,
+    ResidualQuantised,
     Sylvester,
     TopK,
     UpwardLevels,
     VectorQuantised,
+    VonMisesFisher,
 )
 from aejax.dictionaries import objectives, recipes
 from aejax.dictionaries.folding import fold, unfold
@@ -43,7 +49,7 @@ from aejax.model import Autoencoder
 from aejax.objective import elbo, merge, reconstruction, sparse, total, watch
 from aejax.runs.load import load
 from aejax.runs.run import Run
-from aejax.training import initialise
+from aejax.training import initialise, samplers
 from aejax.training.aggressive import aggressive
 from aejax.training.compiled import compiled, dictionary_rules, mesh
 from aejax.training.initialise import standardised, tied
@@ -65,18 +71,23 @@ __all__ = [
     "FullGaussian",
     "Gated",
     "Gaussian",
+    "GumbelSoftmax",
+    "Hamiltonian",
     "InverseAutoregressive",
     "JumpReLU",
     "Learner",
     "Levels",
     "MatchingPursuit",
+    "MixtureOfExperts",
     "NonFinite",
     "NormalisedGaussian",
     "Objective",
     "Patience",
     "Planar",
     "Point",
+    "ProductOfExperts",
     "ReLU",
+    "ResidualQuantised",
     "Run",
     "Source",
     "State",
@@ -86,6 +97,7 @@ __all__ = [
     "UpwardLevels",
     "UserError",
     "VectorQuantised",
+    "VonMisesFisher",
     "aggressive",
     "averaged",
     "bounds",
@@ -115,6 +127,7 @@ __all__ = [
     "reconstruction",
     "resampled",
     "restarted",
+    "samplers",
     "seeds",
     "sound",
     "sparse",

@@ -1,4 +1,4 @@
-"""The block of a transformer, and features of the positions on a grid.
+"""A transformer block, and the positional encoding of positions on a grid.
 
 The prior over codes and the nets of texts use both. Besides the positions, a block may read further
 vectors (`given`), such as vectors made from a latent; every position reads all of them.

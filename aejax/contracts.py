@@ -90,6 +90,28 @@ class DiagonalCode(RandomCode, Protocol):
 
 
 @runtime_checkable
+class EntropyCode(RandomCode, Protocol):
+    """A draw from a posterior whose entropy has a closed form."""
+
+    def entropy(self) -> Array:
+        """Computes the entropy of q(z | x), f32[B], in nats."""
+        ...
+
+
+@runtime_checkable
+class CategoricalCode(RandomCode, Protocol):
+    """A draw of one class at each position, independent of each other given x.
+
+    Every code with the field `logits` is treated as one.
+    """
+
+    @property
+    def logits(self) -> Array:
+        """Returns the logits of the classes, f32[B, *positions, classes]."""
+        ...
+
+
+@runtime_checkable
 class TopDownCode(RandomCode, Protocol):
     """A draw from a hierarchy whose levels are diagonal Gaussians given x and the levels above."""
 
@@ -128,6 +150,9 @@ class Given(NamedTuple):
     context: Any = None  # the batch's context, a pytree whose leaves have a leading axis B
     prior: Prior | None = None  # the model's prior, whose layers a ladder's posterior shares
     decoder: Any = None  # the model's decoder, whose atoms a sparse bottleneck may read
+    # log p(target, z), a pure function of latents [B, *shape] -> f32[B], whose gradient a
+    # Hamiltonian posterior follows; None: there is no prior or no likelihood
+    log_joint: Any = None
 
 
 NOTHING = Given()
@@ -186,6 +211,9 @@ class Prior(nn.Module, abc.ABC):
     of_levels: ClassVar[bool] = False
     # Whether a latent holds the integer indices of codes, as that of a quantised bottleneck does.
     of_codes: ClassVar[bool] = False
+    # Whether latents are unit vectors and densities those on the sphere; None: those of the model's
+    # posterior.
+    of_sphere: ClassVar[bool | None] = False
 
     @abc.abstractmethod
     def log_prob(self, z: Any, context: Any = None, posterior: Any = None) -> Array:

@@ -117,30 +117,30 @@ class Autoencoder(nn.Module):
 
         Args:
           batch: the batch that the features were computed from.
-          features: the output of `features`.
+          features: the encoder's output, as the method `features` returns it.
           key: the key of the noise; None: no noise.
           step: the training step, i32[].
         """
         self._check_latents()
         if self.prior is not None:
             self.prior.check_event(tuple(batch.x.shape[1:]))
-        given = Given(step, batch.context, self.prior, self.decoder)
+        given = Given(step, batch.context, self.prior, self.decoder, self._joint_of(batch))
         with fitting("bottleneck", self.bottleneck, features, batch.context):
             return self.bottleneck(features, key, given)
 
     def explain(
         self, batch: Batch, features: Any, code: Any, step: Array | int = 0, key: Key | None = None
     ) -> Forward:
-        """Decodes a code and returns the Forward that the loss terms read.
+        """Decodes a code and returns the `Forward`, the record from which loss terms are computed.
 
         Targets that are NaN where the mask is 0 are missing values, which are replaced by 0.
 
         Args:
           batch: the batch that was encoded.
-          features: the output of `features`.
-          code: the output of `code`.
+          features: the encoder's output, as the method `features` returns it.
+          code: the code of the batch, as the method `code` returns it.
           step: the training step, i32[].
-          key: the key of the code's noise, from which loss terms get their keys.
+          key: the key that was passed to `code`; the keys of the loss terms are derived from it.
         """
         prediction = self.decode(code.z, batch.context)
         self._check_shape(prediction, batch.target)
@@ -205,6 +205,19 @@ class Autoencoder(nn.Module):
         with fitting("prior", self.prior, None, context):
             return self.prior.sample(key, n, self.bottleneck.shape, context, self.posterior)
 
+    def _joint_of(self, batch: Batch) -> Any:
+        """Returns the function log p(target, z) of the latents, or None if the model has none."""
+        if self.prior is None or self.likelihood is None:
+            return None
+
+        def log_joint(latent: Any) -> Array:
+            # The bottleneck differentiates the function, so the model is a pure function in it.
+            model, variables = self.unbind()
+            found: Any = model.apply(variables, without_missing(batch), latent, method=_log_joint)
+            return found
+
+        return log_joint
+
     def _check_latents(self) -> None:
         """Raises UserError if a latent's size is below 1, or the prior does not suit the latents.
 
@@ -239,6 +252,13 @@ class Autoencoder(nn.Module):
             raise UserError(
                 f"{name} returns shape {prediction.shape}, but {need}: change the decoder's shape"
             )
+
+
+def _log_joint(model: Any, batch: Batch, latent: Any) -> Array:
+    """Computes log p(z) + log p(target | z), f32[B], for the model's latents z."""
+    prediction = model.decode(model.lift(latent, batch.context), batch.context)
+    log_prior = model.prior.log_prob(latent, batch.context, model.posterior)
+    return log_prior + model.likelihood.log_prob(prediction, batch.target, batch.mask)
 
 
 def _modules(part: Any) -> dict[int, nn.Module]:

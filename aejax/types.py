@@ -169,9 +169,10 @@ class Learner(NamedTuple):
       seeds: S, the number of models trained together; if it is given, all fields of State but
         `step` have a leading axis S. None: one model.
       chunk: the largest number of training steps in one call of `step`. If it is given, the call
-        takes a Source of several batches, and the metrics have a last axis T.
+        takes a Source of several batches, and the metrics have a last axis of length `chunk`, with
+        one entry for each batch of the Source.
       shared_data: whether all S models are trained on the same batches.
-      support: the targets that the likelihood accepts; None: any number.
+      support: the range of targets that the likelihood accepts; None: all real numbers.
       subtracts_bias: whether the bottleneck subtracts the decoder's bias from its input. A
         transcoder must not do so, because its inputs and outputs differ.
     """

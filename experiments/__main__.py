@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import pkgutil
 import re
@@ -79,6 +80,8 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
     """Parses the flags of the command or experiment that a module defines, and calls it."""
     import tyro
 
+    from experiments.shared.numbers import check_arguments
+
     prog = f"python -m experiments {name}"
     settings = (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
     how = {"prog": prog, "config": settings, "description": module.__doc__}
@@ -86,9 +89,11 @@ def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
 
         @functools.wraps(module.command)
         def bound(*given: Any, **named: Any) -> Any:
-            return functools.partial(module.command, *given, **named)
+            return inspect.signature(module.command).bind(*given, **named)
 
-        _parsed(bound, args=arguments, **how)()
+        given = _parsed(bound, args=arguments, **how)
+        check_arguments(module.command, given.arguments)
+        module.command(*given.args, **given.kwargs)
         return
     from experiments.shared.course import drive
     from experiments.shared.place import Place

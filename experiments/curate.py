@@ -8,8 +8,6 @@ A variational and a sparse autoencoder are trained on the pictures. The page sho
 the most typical pictures, near duplicates (also between splits, where they leak), suspects of wrong
 labels, and clusters by dominant latent; scores.csv has a row for each picture. With the second
 command, labels are changed and near duplicates are planted, and it is measured how many are found.
-It takes 5 minutes on one CPU core; expect two thirds of the changed labels among the first 400
-suspects.
 """
 
 from __future__ import annotations
@@ -250,7 +248,11 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
 
 
 def _duplicates(found: Whole) -> dict[str, float]:
-    """Returns how many near duplicates were found, also between splits."""
+    """Returns the number of pairs of near duplicates, and of those that lie in different splits.
+
+    If near duplicates were planted, it also returns the share of the planted pairs that was found,
+    the same share for those in different splits, and the number of other pairs.
+    """
     pairs = found.pairs
     across = found.split[pairs.first] != found.split[pairs.second]
     result = {"pairs": float(len(across)), "pairs_between_splits": float(across.sum())}

@@ -112,7 +112,10 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Any]:
-    """Builds the section that plots the NLL, the ELBO, its terms and `gap` of each posterior."""
+    """Builds the section that plots the NLL, ELBO, rate, distortion and gap of each posterior.
+
+    The gap is -ELBO - NLL.
+    """
     values = {
         label: {name: row[name].values for name in NAMES if name in row}
         for label, row in groups(finished.result).items()

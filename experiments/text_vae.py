@@ -213,7 +213,7 @@ def _measured(
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
-    """Builds the report page: samples, reconstructions and paths of each model."""
+    """Builds the report page: samples, reconstructions and an interpolation of each model."""
     test, key = splits[2].take(SHOWN), jax.random.key(SAMPLE_SEED)
     real = texts.contents(test)
     sections = [_table("Real texts", "These are the first test texts.", ("text",), [real])]

@@ -30,7 +30,8 @@ from tests.kinds import ROOT
 
 PATHS = ("README.md", "aejax/README.md", "aejax/data/README.md", "aejax/language/README.md")
 PATHS += ("aejax/nets/README.md", "aejax/training/README.md", "aejax/interop/README.md")
-PATHS += ("aejax/dictionaries/README.md", "aejax/inspection/README.md", "experiments/README.md")
+PATHS += ("aejax/dictionaries/README.md", "aejax/inspection/README.md")
+PATHS += ("experiments/README.md", "aejax/FAMILIES.md")
 # names of experiments that a page uses as examples, and that do not exist
 EXAMPLES = ("NAME", "rings")
 PAGES = {path: (ROOT / path).read_text() for path in PATHS}

@@ -6,15 +6,19 @@ and a code (`Code`) must have.
 """
 
 from aejax.bottlenecks.covariance import FullGaussian, FullGaussianCode
+from aejax.bottlenecks.experts import ExpertsCode, MixtureOfExperts, ProductOfExperts
 from aejax.bottlenecks.flow import FlowCode
 from aejax.bottlenecks.flow_autoregressive import InverseAutoregressive
 from aejax.bottlenecks.flow_planar import Planar
 from aejax.bottlenecks.flow_sylvester import Sylvester
 from aejax.bottlenecks.gaussian import Gaussian, GaussianCode
+from aejax.bottlenecks.gumbel import ClassCode, GumbelSoftmax
+from aejax.bottlenecks.hamiltonian import Hamiltonian, HamiltonianCode
 from aejax.bottlenecks.lattice import FiniteScalarQuantised, LatticeCode
 from aejax.bottlenecks.levels import Levels, LevelsCode, UpwardCode, UpwardLevels
 from aejax.bottlenecks.normalised import NormalisedGaussian
 from aejax.bottlenecks.point import Point, PointCode
+from aejax.bottlenecks.residual import ResidualQuantised
 from aejax.bottlenecks.sparse import (
     AbsTopK,
     AnnealedReLU,
@@ -28,12 +32,15 @@ from aejax.bottlenecks.sparse import (
     SparseCode,
     TopK,
 )
+from aejax.bottlenecks.sphere import SphereCode, VonMisesFisher
 from aejax.bottlenecks.vector import VectorCode, VectorQuantised
 
 __all__ = [
     "AbsTopK",
     "AnnealedReLU",
     "BatchTopK",
+    "ClassCode",
+    "ExpertsCode",
     "FiniteScalarQuantised",
     "FlowCode",
     "FullGaussian",
@@ -41,24 +48,32 @@ __all__ = [
     "Gated",
     "Gaussian",
     "GaussianCode",
+    "GumbelSoftmax",
+    "Hamiltonian",
+    "HamiltonianCode",
     "InverseAutoregressive",
     "JumpReLU",
     "LatticeCode",
     "Levels",
     "LevelsCode",
     "MatchingPursuit",
+    "MixtureOfExperts",
     "NormalisedGaussian",
     "Planar",
     "Point",
     "PointCode",
+    "ProductOfExperts",
     "ReLU",
+    "ResidualQuantised",
     "Rows",
     "Sparse",
     "SparseCode",
+    "SphereCode",
     "Sylvester",
     "TopK",
     "UpwardCode",
     "UpwardLevels",
     "VectorCode",
     "VectorQuantised",
+    "VonMisesFisher",
 ]

@@ -88,7 +88,10 @@ class VectorQuantised(Bottleneck):
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> VectorCode:
         """Quantises features [B, ...]; the key only draws the replacements of dead vectors."""
-        encoded = self.encode(features)
+        return self.quantise(self.encode(features), key)
+
+    def quantise(self, encoded: Array, key: Key | None) -> VectorCode:
+        """Quantises vectors f32[B, *positions, size], as if they were already projected."""
         indices = nearest(encoded, self.codebook())
         z = straight_through(encoded, self.lift(indices))
         if self.is_mutable_collection("memory") and not self.is_initializing():

@@ -1,4 +1,4 @@
-"""Shuffled batches: the batch of step t, with its noise, is a pure function of (seed, t)."""
+"""Shuffled batches: batch t, including the noise of its data, is a pure function of (seed, t)."""
 
 from __future__ import annotations
 

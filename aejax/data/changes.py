@@ -101,7 +101,7 @@ class Attributes:
             _check_classes(f"the attribute {name!r}", count, arrays.get(FACTOR + name))
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Returns the batch with the known factors in `values`, one-hot, as the context.
+        """Returns the batch with the factors that `self.values` names, one-hot, as the context.
 
         Raises:
           UserError: if the data set does not have one of the factors; the error names it.

@@ -42,7 +42,9 @@ def read_table(frame: Any, names: Names, optional: bool = False) -> Examples:
             )
     lengths = {name: len(one) for name, one in zip(names.columns, values, strict=True)}
     if len(set(lengths.values())) > 1:
-        raise UserError(f"the columns of x differ in length, {lengths}: give each N values")
+        raise UserError(
+            f"the columns of x differ in length, {lengths}: give all the same number of values"
+        )
     return Examples(
         np.ma.stack([np.ma.asarray(one).astype(np.float32) for one in values], axis=1),
         column(names.y, optional),

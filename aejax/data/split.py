@@ -209,7 +209,7 @@ def check_support(
 
     Args:
       data: a split, or other examples with a method `batches`.
-      support: the targets to which the likelihood gives a probability; None: any number.
+      support: the range of targets that the likelihood accepts; None: all real numbers.
       rows: the number of examples to check at a time.
 
     Raises:

@@ -59,8 +59,8 @@ def taken(plain: Plain, latents: Any) -> Plain:
     known = len(rows) and 0 <= rows.min() <= rows.max() < plain.latents
     if not known or len(np.unique(rows)) < len(rows):
         raise UserError(
-            f"{len(rows)} latents were chosen of {plain.latents}: give indices from 0 to "
-            f"{plain.latents - 1}, each once"
+            f"the {len(rows)} given latents are not one or more distinct indices from 0 to "
+            f"{plain.latents - 1}: give such indices, each once"
         )
     fields = {name: plain.needed(name)[rows] for name in kind_of(plain).vectors}
     kept = plain.changed(fields)._replace(W_enc=plain.W_enc[:, rows], W_dec=plain.W_dec[rows])

@@ -26,6 +26,7 @@ from aejax.evaluation.decomposition import (
     decomposition,
     posteriors,
 )
+from aejax.evaluation.enumeration import enumerated
 from aejax.evaluation.examples import Nearest, chosen, nearest, undrawn, varied
 from aejax.evaluation.features import Recovery, recovery
 from aejax.evaluation.firings import Firings, firings
@@ -94,6 +95,7 @@ __all__ = [
     "disentanglement",
     "each",
     "elbo",
+    "enumerated",
     "explained_by_position",
     "figure_name",
     "firings",

@@ -172,7 +172,10 @@ def smoothness(path: Sequence[Tokens]) -> Smoothness:
       UserError: if the path has fewer than three texts.
     """
     if len(path) < 3:
-        raise UserError(f"a path has {len(path)} texts, but its steps need three or more")
+        raise UserError(
+            f"smoothness compares the steps of a path of texts, but was given {len(path)} texts: "
+            "give three or more"
+        )
 
     def apart(one: Tokens, other: Tokens) -> float:
         return edit_distance(one, other) / max(len(one), len(other), 1)

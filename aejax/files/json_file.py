@@ -60,7 +60,7 @@ def parse_json(content: bytes | str) -> Any:
     try:
         data = json.loads(content)
     except RecursionError as error:
-        raise ValueError(f"it is nested deeper than {DEPTH} levels") from error
+        raise ValueError(f"the JSON is nested deeper than {DEPTH} levels") from error
     level = [data]
     for _ in range(DEPTH + 1):
         level = [
@@ -71,7 +71,7 @@ def parse_json(content: bytes | str) -> Any:
         ]
         if not level:
             return data
-    raise ValueError(f"it is nested deeper than {DEPTH} levels")
+    raise ValueError(f"the JSON is nested deeper than {DEPTH} levels")
 
 
 def read_json(

@@ -43,7 +43,7 @@ def replace(dictionary: Plain, *, reads: str | None = None) -> Edit:
     """Returns an edit that replaces each value by its reconstruction.
 
     Args:
-      dictionary: a dictionary trained on values of the hook's width D.
+      dictionary: a dictionary whose reconstructions have the width D of the edited hook.
       reads: the hook whose values the dictionary encodes. None means the hook that it was trained
         to read, if `dictionary.source` names it, and otherwise the edited hook.
 
@@ -58,10 +58,11 @@ def change(dictionary: Plain, edit: Change, *, reads: str | None = None) -> Edit
     """Returns an edit that adds decode(edit(codes)) - decode(codes) to each value.
 
     Args:
-      dictionary: a dictionary trained on values of the hook's width D.
+      dictionary: a dictionary whose reconstructions have the width D of the edited hook.
       edit: a pure function (codes f32[N, m], position i32[N]) -> codes f32[N, m], as a pytree such
         as Partial.
-      reads: the hook whose values the dictionary encodes; see `replace`.
+      reads: the hook whose values the dictionary encodes. None means the hook that it was trained
+        to read, if `dictionary.source` names it, and otherwise the edited hook.
 
     Raises:
       UserError: if `dictionary.source` names another hook than `reads`.
@@ -76,10 +77,11 @@ def clamp(
     """Returns an edit that sets latents to fixed values, whether they are active or not.
 
     Args:
-      dictionary: a dictionary trained on values of the hook's width D.
+      dictionary: a dictionary whose reconstructions have the width D of the edited hook.
       latents: the indices of the latents to set, from 0.
       values: one value for all of these latents, or one for each.
-      reads: the hook whose values the dictionary encodes; see `replace`.
+      reads: the hook whose values the dictionary encodes. None means the hook that it was trained
+        to read, if `dictionary.source` names it, and otherwise the edited hook.
 
     Raises:
       UserError: if a latent does not exist or is named twice, the number of values is wrong, or
@@ -94,10 +96,11 @@ def scale(
     """Returns an edit that multiplies latents by fixed factors; a factor of 0 ablates a latent.
 
     Args:
-      dictionary: a dictionary trained on values of the hook's width D.
+      dictionary: a dictionary whose reconstructions have the width D of the edited hook.
       latents: the indices of the latents to scale, from 0.
       factor: one factor for all of these latents, or one for each.
-      reads: the hook whose values the dictionary encodes; see `replace`.
+      reads: the hook whose values the dictionary encodes. None means the hook that it was trained
+        to read, if `dictionary.source` names it, and otherwise the edited hook.
 
     Raises:
       UserError: if a latent does not exist or is named twice, the number of factors is wrong, or
@@ -176,7 +179,7 @@ def _columns(
       dictionary: the dictionary.
       latents: the indices of the latents to edit.
       numbers: one number for all of the latents, or one for each.
-      reads: the hook whose values the dictionary encodes, or None, see `replace`.
+      reads: the hook whose values the dictionary encodes, or None, as in `replace`.
       how: a function (codes f32[N, n], numbers f32[n]) -> edited codes, such as `_clamp`.
 
     Raises:

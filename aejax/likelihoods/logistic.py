@@ -138,7 +138,7 @@ class DiscretisedLogistic(Likelihood):
         return level_mean(prediction[..., 0], prediction[..., 1], self.levels)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """Draws values on the grid, f32[B, *event]."""
+        """Draws one of the `levels` values from 0 to 1 for each element, f32[B, *event]."""
         return level_sample(key, prediction[..., 0], prediction[..., 1], self.levels)
 
 
@@ -181,7 +181,7 @@ class LogisticMixture(Likelihood):
         return jnp.sum(jax.nn.softmax(logits) * level_mean(mean, raw, self.levels), axis=-1)
 
     def sample(self, key: Key, prediction: Array) -> Array:
-        """Draws values on the grid, f32[B, *event]."""
+        """Draws one of the `levels` values from 0 to 1 for each element, f32[B, *event]."""
         choice_key, value_key = jax.random.split(key)
         logits, mean, raw = jnp.split(prediction, 3, axis=-1)
         chosen = jax.random.categorical(choice_key, logits)[..., None]

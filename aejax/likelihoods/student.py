@@ -24,7 +24,7 @@ class StudentT(Likelihood):
       freedom: the degrees of freedom, above 1 so that there is a mean; the larger, the closer to a
         Gaussian.
       floor: the smallest scale, in the units of the target.
-      start: the scale above the floor before training.
+      start: the value of exp(raw) before training, so that the first scale is floor + start.
     """
 
     freedom: float = 4.0

@@ -5,6 +5,13 @@ marked by the decorator `ratio`, so that a bound such as IWAE can combine them o
 z. A term without this mark is a penalty, which is averaged over the draws.
 """
 
+from aejax.losses.adversarial import (
+    codes_deceive,
+    feature_error,
+    latent_critic,
+    picture_critic,
+    pictures_deceive,
+)
 from aejax.losses.disentanglement import (
     critic,
     density_ratio,
@@ -22,8 +29,11 @@ from aejax.losses.matryoshka import fractions, prefix_error
 from aejax.losses.quantisation import codes_used, commitment, perplexity
 from aejax.losses.rate import capacity, free_bits, kl, rate
 from aejax.losses.reconstruction import distortion, squared_error
+from aejax.losses.regularised import code_size, decoder_slope
 from aejax.losses.revival import auxk, ghost, residual_norm, residual_variance
 from aejax.losses.scaled import normalised_error, scaled_error, unexplained
+from aejax.losses.semi_supervised import semi_supervised
+from aejax.losses.similarity import dissimilarity
 from aejax.losses.sparsity import (
     dead,
     gamma,
@@ -49,15 +59,20 @@ __all__ = [
     "auxk",
     "bag_of_words",
     "capacity",
+    "code_size",
+    "codes_deceive",
     "codes_used",
     "commitment",
     "critic",
     "dead",
+    "decoder_slope",
     "density_ratio",
     "dimension_wise_kl",
     "dip_i",
     "dip_ii",
+    "dissimilarity",
     "distortion",
+    "feature_error",
     "fractions",
     "free_bits",
     "frozen",
@@ -70,6 +85,7 @@ __all__ = [
     "kl",
     "l0",
     "l1",
+    "latent_critic",
     "layered_l1",
     "lp",
     "mark",
@@ -80,6 +96,8 @@ __all__ = [
     "off_target",
     "penalty",
     "perplexity",
+    "picture_critic",
+    "pictures_deceive",
     "pre_activation",
     "prefix_error",
     "priced",
@@ -90,6 +108,7 @@ __all__ = [
     "residual_norm",
     "residual_variance",
     "scaled_error",
+    "semi_supervised",
     "spectral",
     "squared_error",
     "tanh_l0",

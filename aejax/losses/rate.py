@@ -149,6 +149,14 @@ def _check_codes(prior: Any, code: Any) -> None:
             f"{type(prior).__name__} gives no probability: pair priors.Codes with VectorQuantised "
             "and FiniteScalarQuantised, and other priors with other bottlenecks"
         )
+    on_sphere = getattr(code, "on_sphere", False)
+    if prior.of_sphere is not None and on_sphere != prior.of_sphere:
+        what = "lies" if on_sphere else "does not lie"
+        raise UserError(
+            f"the latent of a {type(code).__name__} {what} on the unit sphere, so the prior "
+            f"{type(prior).__name__} gives it no density: pair priors.Hypersphere with "
+            "VonMisesFisher, and other priors with other bottlenecks"
+        )
 
 
 def _check_prior(model: nn.Module) -> None:

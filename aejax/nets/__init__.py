@@ -20,6 +20,7 @@ from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 from aejax.nets.tokens import TokenGRU, TokenTransformer
 from aejax.nets.unet import UDecoder
+from aejax.nets.views import Views
 from aejax.nets.wave import WaveDecoder, WaveEncoder
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Transposed",
     "TransposedConvolution",
     "UDecoder",
+    "Views",
     "WaveDecoder",
     "WaveEncoder",
     "ladder",

@@ -1,14 +1,15 @@
-"""Nets of sequences in which an output depends on the inputs up to its place, and on a code.
+"""Causal nets of sequences: output t depends on inputs 0 to t and on given vectors.
 
 An autoregressive likelihood such as `likelihoods.Text` calls them in two ways, which agree: on a
 whole known sequence, and step by step with a cache, to draw one.
 
     __call__(values f32[B, T, width], given) -> f32[B, T, width]
-    begin(size, count, given)                -> the cache for `count` steps
+    begin(size, count, given)                -> the cache for `count` steps of `size` sequences
     step(values f32[B, width], cache, i)     -> f32[B, width], and the cache for step i + 1
 
-`given` are vectors f32[B, P, C] that every place reads, or None. No output depends on the length T
-of the sequence, so that padding at its end changes nothing.
+`given` is None, or P vectors of C values for each sequence, f32[B, P, C], such as a decoder makes
+from a latent; every output depends on them. No output depends on the length T of the sequence, so
+that padding at its end changes nothing.
 """
 
 from __future__ import annotations

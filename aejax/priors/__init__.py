@@ -5,12 +5,27 @@ form, use the objective elbo(rate=losses.rate()), which estimates the KL from dr
 latents needs the encoder only if the prior is `Vamp`.
 """
 
+from aejax.priors.categorical import Categorical
 from aejax.priors.codes import Codes
 from aejax.priors.conditional import Conditional
 from aejax.priors.flow import Flow
+from aejax.priors.full_mixture import FullMixture
+from aejax.priors.hypersphere import Hypersphere
 from aejax.priors.levels import Ladder, Levels
 from aejax.priors.mixture import Mixture
 from aejax.priors.standard import Standard
 from aejax.priors.vamp import Vamp
 
-__all__ = ["Codes", "Conditional", "Flow", "Ladder", "Levels", "Mixture", "Standard", "Vamp"]
+__all__ = [
+    "Categorical",
+    "Codes",
+    "Conditional",
+    "Flow",
+    "FullMixture",
+    "Hypersphere",
+    "Ladder",
+    "Levels",
+    "Mixture",
+    "Standard",
+    "Vamp",
+]

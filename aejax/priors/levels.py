@@ -19,13 +19,14 @@ from aejax.types import Array, Batch, Key
 class Levels(Prior):
     """The prior p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ..., whose levels below the top are Gaussian.
 
-    It is the prior of Burda et al. 2016; with a VampPrior as `top`, it is that of the HVAE (Tomczak
-    and Welling 2018), and the bottleneck must be `bottlenecks.Levels`, which draws the top first.
+    It is the prior of Burda et al. 2016. With a VampPrior as `top` it is that of the HVAE (Tomczak
+    and Welling 2018); then the bottleneck must be `bottlenecks.Levels`, which draws the top level
+    first.
 
     Attributes:
-      nets: one net for each level but the top. A net is called with (z of the level directly above,
-        (the tuple of the z of all higher levels, context)) and returns f32[B, 2 L], the means
-        followed by the log standard deviations.
+      nets: one net for each level but the top. The net of level i, counted from 1 at the top, is
+        called as net(z_{i-1}, ((z_1, ..., z_{i-2}), context)). It returns f32[B, 2 L], the means
+        followed by the log standard deviations of the level's L latents.
       top: the prior of the first level.
     """
 

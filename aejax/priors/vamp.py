@@ -35,6 +35,7 @@ class Vamp(Prior):
     start: float = 0.05
     spread: float = 0.01
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    of_sphere = None
 
     def __post_init__(self) -> None:
         """Raises UserError if pseudo_inputs is not a whole number, 1 or more."""

@@ -156,8 +156,8 @@ def notes(names: Iterable[str]) -> str:
 def _digits(column: Sequence[Figure]) -> int:
     """Returns the number of decimals with which a table shows a column of results.
 
-    Half of the standard deviations or more show at least two significant digits. If all of them
-    are 0, the largest value shows at least four significant digits, and the smallest at least two.
+    At least half of the standard deviations above 0 show two significant digits or more. If all are
+    0, the largest value shows at least four significant digits, and the smallest at least two.
     """
     spread = [figure.digits for figure in column if figure.std > 0]
     if spread:

@@ -81,8 +81,8 @@ def load(
     if model is None:
         if described is None:
             raise UserError(
-                f"{folder / CONFIG} does not describe the model: give it as load(folder, model=...)"
-                ", or give it to Run"
+                f"{folder / CONFIG} does not describe the model: pass the model as "
+                "load(folder, model=...), or, when training, as Run(..., model=...)"
             )
         model = from_json(described)
     elif described is not None:

@@ -211,7 +211,10 @@ class _Pace:
         self._next, self._most, self._compiled = 1, most, False
 
     def count(self) -> int:
-        """Returns the number of steps for the next call, the same in all processes of a run."""
+        """Returns how many training steps the next call of `learner.step` does.
+
+        All processes of a run get the same number.
+        """
         if self._most == 1 or jax.process_count() == 1:
             return self._next
         return int(multihost_utils.broadcast_one_to_all(np.int32(self._next)))

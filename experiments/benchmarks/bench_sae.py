@@ -41,7 +41,8 @@ from experiments.shared.place import prepared, say
 SIZE, ACTIVE, BATCH = 576, 32, 2048
 DEAD = 0.1  # share of latents that are dead in the rounds with dead latents
 PEERS = pathlib.Path(__file__).parents[1] / "peers"  # the programs that are timed
-Ask = Callable[[int, int], dict[str, Any]]  # (steps, dead latents) -> a program's measurements
+# (number of steps, number of dead latents) -> a program's measurements
+Ask = Callable[[int, int], dict[str, Any]]
 
 
 def command(
@@ -149,7 +150,8 @@ def started(
     """Starts a program in a process, which waits while other programs are timed.
 
     Yields:
-      A function (steps, dead latents) -> the measurements of one timing.
+      A function of the number of training steps and the number of dead latents. It times these
+      steps in the program, and returns the measurements, such as the seconds that they took.
     """
     shape = {"size": SIZE, "latents": latents, "k": ACTIVE, "batch": BATCH}
     flags = [text for key, value in shape.items() for text in (f"--{key}", str(value))]

@@ -72,8 +72,8 @@ def command(out: str = "runs/bench-ways-in", rounds: int = 5, chunks: int = 6) -
     Args:
       out: folder for result.json.
       rounds: how many times each program is timed.
-      chunks: number of calls, of 100 steps each, in one timing of the comparison `data`. The other
-        comparison has as many calls, each timed separately.
+      chunks: number of calls, of 100 steps each, in one timing of the comparison `data`. The
+        comparison `batch norm` makes as many calls, but times each one separately.
     """
     folder = prepared(out, rounds=rounds, chunks=chunks)
     images = pictures()

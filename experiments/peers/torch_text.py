@@ -16,7 +16,10 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Pre-norm attention and dense net; `given` has further keys and values, f[B, P, C]."""
+    """A pre-norm block of attention and an MLP, which also attends to the vectors `given`.
+
+    The vectors are f[B, P, W]; their keys and values are computed by a linear map.
+    """
 
     def __init__(self, width: int, heads: int, given: bool):
         super().__init__()

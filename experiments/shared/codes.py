@@ -32,11 +32,10 @@ class Shape(NamedTuple):
 
 
 def codes(shape: Shape) -> dict[str, Callable[[Any], Job]]:
-    """Returns name of a code -> a function from the number of active latents k to a `Job`.
+    """Returns a dict from the name of each type of sparse autoencoder to a function k -> `Job`.
 
-    A `Job` is a model and its training.
-
-    k may be a tracer, so that one compiled program trains a code at several values of k.
+    k is the number of active latents, and a `Job` is a model and its training. k may be a tracer,
+    so that one compiled program trains a type at several values of k.
     """
     event, m, room = shape.event, shape.latents, shape.room
     numbers: dict[str, Any] = {"steps": shape.steps, "learning_rate": shape.learning_rate}
@@ -77,7 +76,10 @@ def job(recipe: Recipe) -> Job:
 
 
 def swept(make: Callable[[Any], Job], numbers: Sequence[float]) -> Job:
-    """Returns a `Job` that trains the jobs make(n), for each n of `numbers`, in one program."""
+    """Returns one `Job` that trains the models of make(n), for all n of `numbers`, together.
+
+    They are trained in one compiled program, on the same batches.
+    """
     return make(numbers[0])._replace(sweep=make, settings=tuple(numbers))
 
 

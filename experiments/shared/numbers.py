@@ -15,6 +15,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -49,13 +50,36 @@ def check(config: Any) -> None:
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
-        wrong = _wrong(hints[field.name], getattr(config, field.name))
-        if wrong is not None:
-            flag = field.name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(config, field.name)!r:.60}: give {wrong}")
+        _check(field.name, hints[field.name], getattr(config, field.name), USUAL)
 
 
-def _wrong(hint: Any, value: Any, limits: Limits = USUAL) -> str | None:  # noqa: PLR0911
+def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Checks the arguments of a tool, as `check` does, but a float may be of any sign.
+
+    Args:
+      function: the tool.
+      given: name of an argument -> its value.
+
+    Raises:
+      UserError: if an argument is not of its type or out of its range.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, value in given.items():
+        _check(name, hints[name], value, Limits(-math.inf) if _has(hints[name], float) else USUAL)
+
+
+def _has(hint: Any, kind: type) -> bool:
+    """Returns whether an annotation is a type or has it inside."""
+    return hint is kind or any(_has(inner, kind) for inner in typing.get_args(hint))
+
+
+def _check(name: str, hint: Any, value: Any, limits: Limits) -> None:
+    wrong = _wrong(hint, value, limits)
+    if wrong is not None:
+        raise UserError(f"--{name.replace('_', '-')} is {value!r:.60}: give {wrong}")
+
+
+def _wrong(hint: Any, value: Any, limits: Limits) -> str | None:  # noqa: PLR0911
     """Returns what a value must be instead, or None if it is right."""
     kind, inner = typing.get_origin(hint), typing.get_args(hint)
     if kind is Annotated:

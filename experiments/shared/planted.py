@@ -39,8 +39,9 @@ LARGE = Planted(size=128, features=256, probability=0.02, tokens=200_000, latent
 def plant(about: Planted, seed: int = 0) -> tuple[Tokens, Tokens]:
     """Draws train and held-out tokens.
 
-    The direction of each feature in each layer is a random unit vector. A token is the sum of the
-    directions of its active features, each multiplied by a draw from N(1, 0.3^2).
+    The direction of each feature in each layer is a random unit vector. In each layer, a token is
+    the sum of that layer's directions of its active features, each multiplied by a draw from
+    N(1, 0.3^2), which is the same in both layers.
     """
     random = np.random.default_rng(seed)
     directions = random.normal(size=(2, about.features, about.size))

@@ -177,8 +177,9 @@ def check_start(job: Job, variables: Variables, examples: Split) -> None:
 def check_fits(job: Job, config: Numbers, split: Split) -> None:
     """Checks that the state of all models and one batch fit in memory, before they are made.
 
-    Only shapes are computed, of one model. It is a lower bound: the gradients and all that a step
-    computes in between come on top.
+    The check computes only the shapes of one model's state and batch, and multiplies their size by
+    the number of models; the models of a sweep share one batch. The result is a lower bound,
+    because gradients and intermediate values are not counted.
 
     Raises:
       UserError: if they do not fit; the message has both figures.

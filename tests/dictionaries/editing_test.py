@@ -295,6 +295,7 @@ class TestNormalise:
         with pytest.raises(ae.UserError, match="context=x"):
             model.apply(variables, ae.Batch(X, X))
 
+    @pytest.mark.slow
     def test_they_are_fine_tuned(self):
         """On arrays, by the change InputToo. The error is that of normalised units: fails if an
         example of large norm outweighs the others."""

@@ -43,7 +43,10 @@ def made(name: str, about: Planted, steps: int | None) -> Recipe:
     return STEERED[name](event, about.latents, l0=about.l0, steps=steps)
 
 
-@pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gated", "jumprelu")]
+
+
+@pytest.mark.parametrize("name", ["relu", *SLOW])
 def test_a_recipe_ends_at_its_number_of_active_latents(name):
     """Within 8 % on held-out data after a short run. Fails if the price stands still."""
     train, held = plant(FEW)

@@ -112,7 +112,7 @@ def test_wrong_texts_are_refused():
         (lambda: texts.bleu([["a"]], []), "1 references and 0 candidates"),
         (lambda: texts.self_bleu([["a"]]), "was given 1"),
         (lambda: texts.distinct([["a"]], 2), "none of 1 texts has 2 tokens"),
-        (lambda: texts.smoothness([["a"], ["b"]]), "a path has 2 texts"),
+        (lambda: texts.smoothness([["a"], ["b"]]), "was given 2 texts"),
         (lambda: ngram.NGram([], 2), "of 0 texts"),
         (lambda: ngram.NGram(CORPUS).perplexity([]), "the perplexity of no texts"),
     ):

@@ -1,5 +1,8 @@
 """Tests of likelihoods of counts and of Student's t against scipy, also at extreme values."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +102,20 @@ def test_gradients_are_those_of_the_exact_density():
     some = (theta < 1e5) & (mean < 1e5)  # elsewhere the reference itself cancels
     np.testing.assert_allclose(np.asarray(by_theta)[some], expected[some], rtol=1e-3, atol=1e-4)
     assert np.all(np.isfinite(by_theta))
+
+
+def test_densities_are_those_of_scvi_tools():
+    """The arrays are frozen from scvi-tools (parity/freeze_scvi.py), which adds 1e-8 in logarithms.
+
+    Fails if theta is the dispersion and not its inverse, or if the logit has the other sign.
+    """
+    frozen = json.loads((pathlib.Path(__file__).parent / "parity" / "scvi.json").read_text())
+    count, mean, theta, logit = np.float32(frozen["rows"]).T
+    found = jax.jit(count_densities.negative_binomial)(count, np.log(mean), np.log(theta))
+    np.testing.assert_allclose(found, frozen["negative_binomial"], rtol=2e-5, atol=2e-5)
+    zero = count_densities.negative_binomial(0 * count, np.log(mean), np.log(theta))
+    inflated = jax.jit(count_densities.zero_inflated)(count, found, zero, logit)
+    np.testing.assert_allclose(inflated, frozen["zero_inflated"], rtol=2e-5, atol=2e-5)
 
 
 def test_zero_inflated_is_a_mixture():

@@ -80,7 +80,7 @@ class Controller(nn.Module):
     target: float
     descent: int
     rate: float = 0.01
-    damping: float = 2.5
+    damping: float = 5.0
 
     @nn.compact
     def __call__(

@@ -43,7 +43,10 @@ class TokenBatches(Batches):
         return pool_tokens(len(self.split), self.pool)
 
     def provenance(self) -> dict[str, Any]:
-        """Returns the description of data and order for environment.json, as JSON values."""
+        """Returns the description of the split and the size of its shuffling pools.
+
+        The values are JSON values, for environment.json.
+        """
         share = self.pool_tokens / len(self.split)
         return {**self.split.provenance(), "pool_tokens": self.pool_tokens, "pool_share": share}
 

@@ -64,7 +64,7 @@ class Duration:
     """
 
     def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
-        """Returns the batch with each duration appended to its context, an array or None."""
+        """Returns the batch with the durations appended to its context, or as its only context."""
         share = _column(arrays, "share")[:, None]
         own = [] if batch.context is None else [batch.context]
         return batch._replace(context=jnp.concatenate([*own, share], axis=-1))

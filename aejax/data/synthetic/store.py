@@ -291,7 +291,11 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _hashes(path: Path) -> list[str]:
-    """Returns the sha256s of the files of true features, or [] if recipe.json cannot be read."""
+    """Returns the sha256s that recipe.json records for the files of true features.
+
+    Args:
+      path: the path of recipe.json; if it is missing or damaged, the result is [].
+    """
     try:
         return _described(path)["features_sha256"]
     except UserError:

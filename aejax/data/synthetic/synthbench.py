@@ -120,9 +120,9 @@ class SynthBench:
         return self.least + (self.most - self.least) * share
 
     def levels(self) -> list[tuple[range, range]]:
-        """Returns, for each level of the trees, the indices of the parents and of their children.
+        """Returns the indices of parent features and of their children, for each level of trees.
 
-        The children of one parent have consecutive indices.
+        The children of one parent have consecutive indices. Levels without children are left out.
         """
         found, level = [], range(min(self.roots, self.features))
         for _ in range(self.depth):

@@ -1,0 +1,72 @@
+"""A mixture of Gaussians with full covariance matrices as a prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from aejax.checks import check, check_count
+from aejax.contracts import Prior
+from aejax.normal import LOG_2PI
+from aejax.types import Array, Key
+
+
+class FullMixture(Prior):
+    """The prior sum_k weight_k N(mean_k, covariance_k), all of whose parameters are learned.
+
+    The covariance is F F^T for a lower-triangular factor F, whose diagonal is the exponential of
+    that of the parameter. `ae.samplers.gaussian_mixture` fits the parameters to the codes of a
+    trained model. The KL has no closed form, so use elbo(rate=losses.rate()). The context is
+    ignored.
+
+    Attributes:
+      components: the number of Gaussians.
+      spread: the standard deviation of the means' initial values; each covariance is initially 1.
+    """
+
+    components: int = 10
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError if components or spread is out of range."""
+        check_count(self, 1, "components")
+        check(self, "spread", lambda spread: 0 <= spread < math.inf, "0 or more")
+        super().__post_init__()
+
+    def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
+        """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
+        logits, mean, factor = self._parameters(z.shape[-1])
+        apart = z.T[None] - mean[..., None]  # f32[C, L, B]
+        noise = jax.scipy.linalg.solve_triangular(factor, apart, lower=True)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+        each = -0.5 * jnp.sum(jnp.square(noise) + LOG_2PI, axis=1) - log_det[:, None]
+        return jax.nn.logsumexp(each + jax.nn.log_softmax(logits)[:, None], axis=0)
+
+    def sample(
+        self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
+    ) -> Array:
+        """Draws n latents, f32[n, *shape]: first each latent's component, then its value."""
+        choice_key, noise_key = jax.random.split(key)
+        logits, mean, factor = self._parameters(shape[-1])
+        chosen = jax.random.categorical(choice_key, logits, shape=(n,))
+        noise = jax.random.normal(noise_key, (n, *shape))
+        return mean[chosen] + jnp.einsum("nij,nj->ni", factor[chosen], noise)
+
+    @nn.compact
+    def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
+        """Returns the logits f32[C], the means f32[C, L] and the factors f32[C, L, L]."""
+        zeros = nn.initializers.zeros_init()
+        size = (self.components, latents)
+        raw = self.param("factor", zeros, (*size, latents))
+        diagonal = jnp.exp(jnp.diagonal(raw, axis1=-2, axis2=-1))
+        factor = jnp.tril(raw, -1) + diagonal[..., None] * jnp.eye(latents)[None]
+        return (
+            self.param("logits", zeros, size[:1]),
+            self.param("mean", nn.initializers.normal(self.spread), size),
+            factor,
+        )

@@ -1,0 +1,1 @@
+"""Log-probabilities frozen from scvi-tools, and the program that writes them."""
