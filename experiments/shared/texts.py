@@ -56,8 +56,8 @@ def coder(split: Split) -> Any:
 
 
 def words(texts: Sequence[str]) -> list[list[str]]:
-    """Returns the words and punctuation marks of each text, in lower case."""
-    return [split_words(text) for text in texts]
+    """Returns the words and marks of each text, in lower case; an unknown word is one word."""
+    return [split_words(text.replace("<unk>", " unk ")) for text in texts]
 
 
 def samples(model: Any, variables: Variables, key: Key, count: int) -> list[str]:

@@ -75,6 +75,7 @@ def test_measures_of_the_experiment_by_hand(corpus):
     train, validation, test = text_vae.data(
         dataclasses.replace(SMALL, corpus=str(path)), Place(data_dir=data_dir)
     )
+    assert texts.words(["A <unk>, red"]) == [["a", "unk", ",", "red"]]
     judge = texts.judge((train, validation, test))
     held_out = texts.words([*texts.contents(validation), *texts.contents(test)])
     model = NGram(held_out, 3)
