@@ -165,7 +165,8 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
                 trained[name].job.model,
                 evaluation.member(trained[name].variables, i),
             )
-            nll = evaluation.nll(model, variables, images, key, draws=config.draws, batch=200)
+            held: Any = images
+            nll = evaluation.nll(model, variables, held, key, draws=config.draws, batch=200)
             made = completed(model, variables, images, jax.random.key(SAMPLE_SEED))
             row[name] = {"nll": float(np.mean(nll.nll)), "recognised": share(made)}
         shuffled, blank = images.copy(), images.copy()

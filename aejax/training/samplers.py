@@ -95,7 +95,7 @@ def by_likelihood(
 
         @jax.jit
         def train(key: Key) -> Params:
-            params = init(key, *part(key)).get("params", {})
+            params: Any = init(key, *part(key)).get("params", {})
 
             def step(carried: Any, i: Array) -> tuple[Any, None]:
                 params, state = carried
@@ -135,7 +135,7 @@ def gaussian_mixture(components: int = 10) -> Fit:
                 "samplers.by_likelihood(priors.Flow())"
             )
         seed = int(jax.random.bits(key)) % 2**31
-        found = GaussianMixture(components, random_state=seed).fit(latents.astype(np.float64))
+        found: Any = GaussianMixture(components, random_state=seed).fit(latents.astype(np.float64))
         factor = np.linalg.cholesky(found.covariances_)
         diagonal = np.diagonal(factor, axis1=1, axis2=2)
         raw = np.tril(factor, -1) + np.log(diagonal)[..., None] * np.eye(latents.shape[1])
