@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 
 import aejax as ae
-from aejax import interop
+from aejax import interop, report
 from aejax.data.activations import ActivationWriter
 from aejax.data.activations.store import activations as open_store
 from aejax.data.pictures import faces, folder, store, upstream
@@ -115,7 +115,7 @@ def run(place: pathlib.Path) -> None:
 def opened(place: pathlib.Path) -> Any:
     found = ae.load(place)
     metrics.read(place)
-    ae.report.history(place)
+    report.history(place)
     with Run(place, {"steps": 2}, model=MODEL) as again:
         if again.result is None:
             again.restore(state(0))
