@@ -6,6 +6,7 @@ and writes to no file outside the folder; it is set after one good file of each 
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -26,7 +27,7 @@ import numpy as np
 import soundfile
 
 import aejax as ae
-from aejax import interop
+from aejax import interop, report
 from aejax.data.activations import ActivationWriter
 from aejax.data.activations.store import activations as open_store
 from aejax.data.pictures import faces, folder, store, upstream
@@ -115,7 +116,7 @@ def run(place: pathlib.Path) -> None:
 def opened(place: pathlib.Path) -> Any:
     found = ae.load(place)
     metrics.read(place)
-    ae.report.history(place)
+    report.history(place)
     with Run(place, {"steps": 2}, model=MODEL) as again:
         if again.result is None:
             again.restore(state(0))
@@ -221,10 +222,22 @@ class Watch:
         if event == "open" and isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR):
             if not str(given[0]).startswith(self.place):
                 self.seen.append((event, str(given[0])))
+        elif event in ("compile", "exec") and _by_dataclasses():
+            return  # `load` makes a class of the settings, whose names must be identifiers
         elif event in ("compile", "exec", "subprocess.Popen", "os.system", "os.exec", "pty.spawn"):
             self.seen.append((event, str(given)[:200]))
-        elif event.startswith("socket."):
+        elif event in ("socket.connect", "socket.bind", "socket.getaddrinfo"):
             self.seen.append((event, ""))
+
+
+def _by_dataclasses() -> bool:
+    """Returns whether the standard library's dataclasses run the code of a method they made."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == dataclasses.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def copied(place: pathlib.Path, name: str) -> pathlib.Path:

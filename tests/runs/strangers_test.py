@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import aejax as ae
+from aejax import report
 from aejax.errors import UserError
 from aejax.runs import checkpoint, manifest, metrics
 from aejax.runs.folder import RESULT
@@ -303,7 +304,7 @@ def test_hand_edits_end_well_or_in_one_sentence(small, count):
         "config.json": lambda: (ae.load(small, seed=chance.choice([None, 0])), start()),
         "environment.json": start,
         "result.json": start,
-        NAME: lambda: (metrics.read(small), ae.report.history(small)),
+        NAME: lambda: (metrics.read(small), report.history(small)),
     }
     for name, read in readers.items():
         whole = (small / name).read_text()
