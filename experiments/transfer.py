@@ -1,7 +1,7 @@
 """Features learnt without labels, against raw pixels and PCA, by linear probes with few labels.
 
     python -m experiments transfer --dataset mnist --seeds 5
-    python -m experiments probe runs/transfer --dataset fashion_mnist     # on another data set
+    python -m experiments probe runs/transfer fashion_mnist               # on another data set
 
 A plain, a variational, a sparse and a vector-quantised autoencoder are trained on pictures of 28x28
 pixels. A logistic regression of their codes is fitted on 10, 100, 1,000 and 10,000 labelled

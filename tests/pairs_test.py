@@ -71,8 +71,10 @@ HIERARCHIES = {
 }
 POSTERIORS = {name: BOTTLENECKS[name] for name in BOTTLENECKS if name in VECTORS} | HIERARCHIES
 # On a sphere no other prior has a density (tests/bottlenecks/sphere_test.py); the experts give the
-# code of a Gaussian, or have tests of their own, as paths have (tests/bottlenecks/).
+# code of a Gaussian, as a normalised one does, or have tests of their own, as paths have
+# (tests/bottlenecks/).
 ELSEWHERE = {"VonMisesFisher", "ProductOfExperts", "MixtureOfExperts", "Hamiltonian"}
+ELSEWHERE |= {"NormalisedGaussian"}
 OF_LEVELS = {name for name, row in PRIORS.items() if row.shape != (L,)}
 CLOSED = {"closed", "free-bits", "capacity"}
 # (parts, reason): a combination that has one part of each set is refused with these words. If more
@@ -124,17 +126,19 @@ def rotated() -> list[Combination]:
     """Yields all pairs of posterior and prior, while likelihoods and objectives take turns.
 
     An objective waits for a pair that it can train, and after all pairs takes the first of them. A
-    pair that no objective can train gets the one whose turn it is, which costs next to nothing.
+    pair that no objective can train gets the one whose turn it is, which costs next to nothing, and
+    leaves the turn of the likelihoods where it is.
     """
     explain, waiting, found = itertools.cycle(LIKELIHOODS), list(OBJECTIVES), []
+    likelihood = next(explain)
     for posterior, prior in itertools.product(POSTERIORS, PRIORS):
-        likelihood = next(explain)
         able = [o for o in waiting if reason((posterior, prior, likelihood, o)) is None]
         objective = (able or waiting)[0]
         if able:
             waiting.remove(objective)
             waiting.append(objective)
         found.append((posterior, prior, likelihood, objective))
+        likelihood = next(explain) if able else likelihood
     ran = {c[3] for c in found if reason(c) is None}
     first = next(zip(POSTERIORS, PRIORS, strict=False))
     return found + [(*first, next(explain), o) for o in OBJECTIVES if o not in ran]

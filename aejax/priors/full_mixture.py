@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from aejax.checks import check, check_count
@@ -70,3 +71,19 @@ class FullMixture(Prior):
             self.param("mean", nn.initializers.normal(self.spread), size),
             factor,
         )
+
+
+def mixture(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> Any:
+    """Returns a mixture of K given Gaussians: the prior, and its parameters.
+
+    Args:
+      weights: the probabilities of the Gaussians, f[K].
+      means: their means, f[K, L].
+      covariances: their covariance matrices, f[K, L, L].
+    """
+    factor = np.linalg.cholesky(covariances)
+    diagonal = np.diagonal(factor, axis1=1, axis2=2)
+    raw = np.tril(factor, -1) + np.log(diagonal)[..., None] * np.eye(means.shape[1])
+    params = {"logits": np.log(weights), "mean": means, "factor": raw}
+    as_float32 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    return FullMixture(len(weights)), as_float32

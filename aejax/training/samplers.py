@@ -26,7 +26,7 @@ from aejax.checks import at_least
 from aejax.contracts import Prior
 from aejax.data.fixed import Data, as_data
 from aejax.errors import UserError
-from aejax.priors.full_mixture import FullMixture
+from aejax.priors import full_mixture
 from aejax.types import Array, Batch, Key, Params, Variables
 
 # (latents [N, ...], context [N, ...] or None, key) -> the prior and its parameters
@@ -136,10 +136,6 @@ def gaussian_mixture(components: int = 10) -> Fit:
             )
         seed = int(jax.random.bits(key)) % 2**31
         found: Any = GaussianMixture(components, random_state=seed).fit(latents.astype(np.float64))
-        factor = np.linalg.cholesky(found.covariances_)
-        diagonal = np.diagonal(factor, axis1=1, axis2=2)
-        raw = np.tril(factor, -1) + np.log(diagonal)[..., None] * np.eye(latents.shape[1])
-        params = {"logits": np.log(found.weights_), "mean": found.means_, "factor": raw}
-        return FullMixture(components), jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+        return full_mixture.mixture(found.weights_, found.means_, found.covariances_)
 
     return fit

@@ -31,7 +31,13 @@ class Place:
     prepared_only: bool = False
 
     def folder(self, name: str) -> pathlib.Path:
-        """Returns the run's folder: `out`, or runs/NAME for the experiment's name."""
+        """Returns the run's folder: `out`, or runs/NAME for the experiment's name.
+
+        Raises:
+          UserError: if `out` cannot be a path.
+        """
+        if "\0" in (self.out or ""):
+            raise UserError(f"--out is {self.out!r:.60}, which cannot be a path: give another")
         return pathlib.Path(self.out if self.out is not None else f"runs/{name}").expanduser()
 
     def settle(self) -> jax.sharding.Mesh | None:

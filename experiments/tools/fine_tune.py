@@ -1,6 +1,6 @@
 """Trains the encoder of a finished run further on another data set, as a classifier.
 
-    python -m experiments fine-tune runs/transfer --dataset fashion_mnist --labels 1000
+    python -m experiments fine-tune runs/transfer fashion_mnist --labels 1000
 
 A new head is put on the encoder of the run's first model, and both are trained on a few labelled
 pictures. The same net is trained from a random start for comparison, and the accuracies of both on

@@ -1,6 +1,6 @@
 """Probes the features of a finished run of transfer on another data set.
 
-    python -m experiments probe runs/transfer --dataset fashion_mnist
+    python -m experiments probe runs/transfer fashion_mnist
 
 It writes RUN/probe-DATASET.json with the accuracy of every kind of features, for each seed.
 """

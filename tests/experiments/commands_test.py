@@ -314,7 +314,7 @@ def test_bad_input_gets_a_sentence_and_status_2(case, tmp_path, data_dir, capsys
 
 def test_the_folder_of_a_script_is_no_experiment(tmp_path, capsys):
     """Fails if the error calls the folder a run of another version instead of one of a script."""
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({"class": "Config", "config": {}}))
     status, text = main(capsys, "report", tmp_path)
     assert status == 2
     assert "was written by a script" in text

@@ -16,6 +16,7 @@ from experiments.denoise import verdict
 from experiments.shared.course import drive
 from experiments.shared.labels import correlation_within, ink, slant
 from experiments.shared.noise import LEVELS, crossings
+from experiments.shared.numbers import check
 from experiments.shared.place import Place
 from experiments.shared.recognition import view
 
@@ -173,9 +174,5 @@ def test_the_classifier_sees_labels_as_targets():
     ],
 )
 def test_numbers_below_one_are_named(config, named):
-    module = {
-        conditional.Config: conditional, generation.Config: generation,
-        denoise.Config: denoise, faces.Config: faces,
-    }[type(config)]  # fmt: skip
     with pytest.raises(ae.UserError, match=named):
-        module.build(config, (8, 8, 1))
+        check(config)

@@ -128,7 +128,8 @@ def test_transcoders_take_the_place_of_an_mlp(model, texts, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_steered_is_refused(flags, words, tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"experiment": "digits-vae"}))
+    config = {"experiment": "digits-vae", "class": "Config", "config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["steer", str(tmp_path), "--latent", "1", *flags]) == 2
     assert words in capsys.readouterr().err
 
