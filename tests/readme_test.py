@@ -102,6 +102,7 @@ def test_the_experiment_of_the_page_runs(here):
     assert (here / "rings" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_data_comes_in_as_the_page_says(here):
     names = run_all("aejax/data/README.md")
     assert len(names["writer"].index.hooks) == 1

@@ -172,6 +172,7 @@ def test_samples_are_distributed_as_their_probability_says(kind):
     np.testing.assert_array_equal(likely[0, : end + 1], greedy[: end + 1])
 
 
+@pytest.mark.slow
 def test_seeds_train_side_by_side_and_one_seed_gives_the_same_bits():
     """Fails if a draw or the hidden tokens come from something else than the key."""
     own = model("gru")

@@ -110,7 +110,7 @@ class TestBatchNorm:
         ("encoder", "draws"),
         [
             (normed(), 3),
-            (Flagged(), 1),
+            pytest.param(Flagged(), 1, marks=pytest.mark.slow),
             (Blocks(), 1),
             pytest.param(normed(), 1, marks=pytest.mark.slow),
             pytest.param(Asking(), 1, marks=pytest.mark.slow),

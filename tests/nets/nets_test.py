@@ -201,7 +201,7 @@ def product_inputs(jaxpr):
                 yield from product_inputs(inner.jaxpr)
 
 
-@pytest.mark.parametrize("kind", ["vae", "topk"])
+@pytest.mark.parametrize("kind", ["vae", pytest.param("topk", marks=pytest.mark.slow)])
 def test_training_in_bfloat16_stays_close_to_float32(kind):
     """Parameters, moments and losses are float32; losses differ by at most 1 % of the first."""
     losses = {}
