@@ -238,7 +238,7 @@ def test_an_axis_that_a_rule_names_is_used():
 
 @pytest.mark.parametrize(
     "levels",
-    [2, 8, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)],
+    [2, *(pytest.param(levels, marks=pytest.mark.slow) for levels in (4, 6, 8))],
 )
 def test_even_lattices_have_a_gradient_at_0(levels):
     """Of order 1, also with 2 levels, whose threshold is at 0 (was at -3.8: one code of 4,096)."""

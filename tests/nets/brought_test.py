@@ -27,9 +27,14 @@ DECODERS = {
 }
 
 
-@pytest.mark.parametrize(("net", "event", "features"), ENCODERS.values(), ids=ENCODERS)
-def test_encoders_give_features_and_take_a_context(net, event, features):
+# The net of one kind is called by default; the others take long to compile.
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "resnet" else pytest.param(n, marks=pytest.mark.slow) for n in ENCODERS],
+)
+def test_encoders_give_features_and_take_a_context(name):
     """Each example by itself. Fails if a norm couples the batch, or the context is lost."""
+    net, event, features = ENCODERS[name]
     x, context = normal(B, *event), normal(B, 2, seed=1)
     variables = jax.jit(net.init)(KEY, x, context)
     encode = jax.jit(net.apply)
@@ -67,6 +72,7 @@ def test_patches_are_the_patches():
         jax.eval_shape(net.init, KEY, normal(1, 4, 5, 1))
 
 
+@pytest.mark.slow
 def test_the_gru_against_numpy():
     """Fails if the sequence runs over the batch, or another state than the last is given."""
     net, x = ae.nets.GRU(4), normal(B, 5, 2)

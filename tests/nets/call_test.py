@@ -111,7 +111,7 @@ class TestBatchNorm:
         [
             (normed(), 3),
             pytest.param(Flagged(), 1, marks=pytest.mark.slow),
-            (Blocks(), 1),
+            pytest.param(Blocks(), 1, marks=pytest.mark.slow),
             pytest.param(normed(), 1, marks=pytest.mark.slow),
             pytest.param(Asking(), 1, marks=pytest.mark.slow),
         ],
@@ -185,6 +185,7 @@ class TestBatchNorm:
         found = evaluation.nll(model, variables, test, jax.random.key(1), draws=8)
         assert np.isfinite(found.nll).all()
 
+    @pytest.mark.slow
     def test_wrappers_compute_what_single_steps_do(self):
         """Seeds, averages and chunks to 1e-6, running averages included."""
         model = variational()
@@ -264,6 +265,7 @@ class TestDropout:
         assert metrics["loss"] > 1.0
 
 
+@pytest.mark.slow
 def test_spectral_norm_finds_the_largest_singular_value():
     """Power iteration over the steps, against numpy. Fails if its vectors never move."""
     encoder = nn.Sequential([flat, nn.SpectralNorm(nn.Dense(16))])

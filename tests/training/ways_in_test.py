@@ -209,6 +209,7 @@ def test_a_learner_takes_an_array():
     assert jax.eval_shape(many.step, state, jnp.stack([x, x]))[0].params == state.params
 
 
+@pytest.mark.slow
 def test_loggers_see_the_lines_of_the_metrics(tmp_path):
     """Names and numbers of metrics.jsonl, seeds apart. Fails if figures or the step are lost."""
     seen = []
