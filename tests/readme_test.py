@@ -152,7 +152,7 @@ def test_a_dictionary_is_made_saved_and_changed_as_the_page_says(here):
     """Fails if a name that the page uses is not reachable from `ae`."""
     names = run_all("aejax/dictionaries/README.md")
     assert names["again"].activation == "jumprelu"
-    found = names["ae"].interop.load("coder")
+    found = names["ae"].interop.load("transcoder")
     assert found.W_skip is not None
     assert names["W_dec"].shape == (64, 2, 32)
 
