@@ -8,7 +8,7 @@ from tests.campaign import __main__ as campaign
 from tests.campaign.__main__ import NAMES
 from tests.harm import needs_linux
 
-FEW = {"files": 2, "commands": 2, "kills": 0}
+FEW = {"files": 2, "commands": 0, "kills": 0}  # 0: behind slow alone
 
 
 @needs_linux
