@@ -14,6 +14,7 @@ cells, and about 0.8 for polycrystalline ones, whose grains differ from cell to 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -167,7 +168,7 @@ def _swept(
     features = inspection.patches(config.patch, config.stride)
     fit = inspection.sparse_sweep(features, config.k, config.atoms, config.dictionary_steps)
     states = fit(jax.random.key(seed), splits[0].arrays["image"])
-    detector, bad = inspection.sparse(features, config.atoms), parts.kinds(splits[2]) > 0
+    detector, bad = _on_patches(features), parts.kinds(splits[2]) > 0
     found = {}
     for k, state in zip(config.k, states, strict=True):
         held_out, test = (parts.judge(detector, state, parts.tiles_of(s)) for s in splits[1:])
@@ -179,6 +180,12 @@ def _swept(
             row["contrast"] = float(np.median(anomalous) / np.median(good))
         found[f"k = {k}"] = row
     return found
+
+
+@functools.cache
+def _on_patches(features: inspection.Features) -> inspection.Detector:
+    """Returns the detector of dictionaries, made once, so that all seeds share what it compiles."""
+    return inspection.sparse(features)
 
 
 def store(config: Config, models: Models, splits: Splits, folder: pathlib.Path) -> None:
