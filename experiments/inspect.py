@@ -52,8 +52,8 @@ DRAWS = 1_000  # bootstrap draws
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: Count = 1_000  # optimiser steps of the plain and the variational autoencoder
-    batch: Count = 32  # pictures, or tiles, in a batch
+    steps: Count = 300  # optimiser steps of the plain and the variational autoencoder
+    batch: Count = 16  # pictures, or tiles, in a batch
     chunk: Count = 100  # steps in one compiled call
     dataset: str = "elpv-mono"  # name of a data set, or path of a folder
     good: int = 0  # the class of good pictures, for a data set with classes
@@ -71,10 +71,10 @@ class Config(Numbers):
     atoms: Count = 512  # latents of each dictionary
     k: tuple[Count, ...] = (2, 4, 8, 16, 32, 64)  # numbers of active latents that are compared
     k_used: Count = 8  # the number of active latents of the detectors sparse and sparse-net
-    dictionary_steps: Count = 1_000  # training steps of a dictionary
-    width: Count = 16  # channels of the first convolution
+    dictionary_steps: Count = 300  # training steps of a dictionary
+    width: Count = 8  # channels of the first convolution
     latents: Count = 32  # latents of the plain and the variational autoencoder
-    regret_steps: int = 30  # optimiser steps of a picture's likelihood regret; 0: not computed
+    regret_steps: int = 10  # optimiser steps of a picture's likelihood regret; 0: not computed
     learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
     false_alarms: Share = 0.05  # share of good pictures that may be called anomalous
     onnx: str | None = None  # path of a feature net in the ONNX format, for two more detectors

@@ -100,7 +100,7 @@ def linear(values: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.
 
 
 def logistic(
-    values: np.ndarray, labels: np.ndarray, iterations: int = 100
+    values: np.ndarray, labels: np.ndarray, iterations: int = 50
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """Fits a multinomial logistic regression of standardised features, with a ridge penalty.
 
