@@ -31,7 +31,7 @@ def crops(count, seed=0):
 
 
 def test_a_thousand_tiles_are_scored_in_ten_seconds_of_two_cores():
-    """Fails if a detector's cost grows; processor time is measured, which other work adds to not."""
+    """Fails if a detector costs too much; processor time does not grow by other programs."""
     config, models = inspect.Config(dictionary_steps=20), {}
     batch = ae.data.arrays(crops(8) / np.float32(255), validation=0, test=0)[0]
     for name, job in inspect.build(config, (SIDE, SIDE, 1)).items():
