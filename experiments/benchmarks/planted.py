@@ -19,7 +19,6 @@ core.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -35,6 +34,7 @@ from experiments.shared.planted import (
     SMALL,
     Planted,
     fitting,
+    lasso,
     measured,
     plant,
     refitted,
@@ -42,7 +42,7 @@ from experiments.shared.planted import (
 )
 from experiments.shared.training import summary
 
-Make = Callable[[Planted, int | None], Recipe]
+LASSO = "lasso"  # the name of the row of codes that need no training
 
 
 def autoencoders(about: Planted, steps: int | None) -> dict[str, Recipe]:
@@ -112,6 +112,9 @@ def command(
     path = folder / "result.json"
     result: dict[str, Any] = read_json(path, {}) if only and path.exists() else {}
     result.pop("environment", None)
+    if not only or LASSO in only:
+        result[LASSO] = lasso(about, held)
+        write_json(path, {**result, "environment": environment()})
     for name, recipe in made.items():
         fit = fitting(recipe, steps, seeds)
         for scale in scales:
