@@ -12,7 +12,7 @@ import tempfile
 from aejax.files import read_json, write_json
 from aejax.files.json_fields import count, table_of
 
-NAMES = ("files", "commands", "kills")
+NAMES = ("files", "commands", "kills", "experiment")
 FIELDS = {"done": count, "cases": table_of(count)}
 
 
