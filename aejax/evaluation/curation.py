@@ -18,6 +18,7 @@ import numpy as np
 from aejax.errors import UserError
 
 BLOCK = 1_000  # rows whose distances to all others are in memory at a time
+CLASHES = 0.01  # the largest share of pixels that are white in one duplicate, dark in the other
 SMALL = 7  # the height and width of the thumbnails that are compared to find near duplicates
 
 
@@ -165,13 +166,14 @@ def _aligned(pictures: np.ndarray, pairs: np.ndarray, shift: int) -> np.ndarray:
     """Returns the largest correlation of each pair of pictures over all shifts, f64[P].
 
     Pixels that are white in either picture are left out, because a brightened picture is clipped
-    there. All sums over the pixels of a pair are inner products, of which these are the factors.
+    there; pictures are different if more than a few of these are dark in the other. All sums over
+    the pixels of a pair are inner products, of which these are the factors.
     """
     white = pictures.max() if len(np.unique(pictures[:100])) > 2 else np.inf
     kept = (pictures < white).astype(np.float32)
     middle = pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)
     once = middle.astype(np.float32) * kept
-    factors = (kept, once, np.square(once))
+    factors = (kept, once, np.square(once), 1 - kept, (pictures < white / 2).astype(np.float32))
     best = np.full(len(pairs), -1.0)
     moves = range(-shift, shift + 1)
     for rows in _blocks(len(pairs)):
@@ -192,10 +194,12 @@ def _overlap(by: int) -> tuple[slice, slice]:
 def _correlation(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the correlations of pairs f64[n] over the pixels that both pictures keep.
 
-    A pair that keeps less than half of its pixels, or is flat there, has -1.
+    A pair that keeps less than half of its pixels, or is flat there, or has more than CLASHES white
+    pixels where the other is dark, has -1.
 
     Args:
-      a, b: which pixels are kept, their values and the squares of these, f32[n, H, W, C] each.
+      a, b: which pixels are kept, their values and the squares of these, which pixels are white and
+        which are dark, f32[n, H, W, C] each.
     """
 
     def over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -208,7 +212,9 @@ def _correlation(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray
     spread_b = over(a[0], b[2]) - some * np.square(mean_b)
     size = np.sqrt(np.maximum(spread_a * spread_b, 0.0))
     apart = over(a[1], b[1]) - some * mean_a * mean_b
-    sure = (size > 1e-6 * some) & (count > a[0][0].size / 2)
+    pixels = a[0][0].size
+    clashes = over(a[3], b[4]) + over(a[4], b[3])
+    sure = (size > 1e-6 * some) & (count > pixels / 2) & (clashes <= CLASHES * pixels)
     return np.where(sure, apart / np.maximum(size, 1e-12), -1.0)
 
 

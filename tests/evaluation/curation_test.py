@@ -61,7 +61,8 @@ def test_clipped_copies_are_found_by_their_thumbnails():
     pictures = np.repeat(np.repeat(rough, 4, axis=1), 4, axis=2)
     pictures[79] = np.clip(1.4 * np.roll(pictures[5], 1, axis=1), 0, 1)
     assert (pictures[79] == 1).mean() > 0.2
-    pictures[78] = 1.0
+    pictures[78, :10] = pictures[77, :10]
+    pictures[77, 10:], pictures[78, 10:] = 1.0, 0.0  # white where the other is black
     codes = random.normal(size=(80, 3))
     codes[79] = codes[5] + 100
     found = curation.near_duplicates(pictures, codes, candidates=6)
