@@ -130,8 +130,8 @@ def near_duplicates(
     """Finds pairs of pictures that are equal but for a small shift, brightness and contrast.
 
     The nearest examples by their codes are candidates, and so are those by thumbnails of equal mean
-    and contrast, also of the picture moved by a pixel. For each candidate the correlation of the pixels is computed for all shifts up to a
-    few pixels, on the part where both overlap.
+    and contrast, also of the picture moved by a pixel. For each candidate the correlation of the
+    pixels is computed for all shifts up to a few pixels, on the part where both overlap.
 
     Args:
       pictures: f[N, H, W, C].
