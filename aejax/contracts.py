@@ -270,6 +270,13 @@ class Likelihood(nn.Module, abc.ABC):
         """
         return tuple(event)
 
+    def text_coding(self) -> Any:
+        """Returns the coding by which targets are texts, such as `data.text.coding.Words`.
+
+        By default it is None: targets are not texts.
+        """
+        return None
+
     @abc.abstractmethod
     def log_prob(self, prediction: Any, target: Array, mask: Array | None = None) -> Array:
         """Computes log p(target | prediction), f32[B], in nats.

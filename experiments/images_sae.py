@@ -5,9 +5,10 @@
 Images of 784 pixels are encoded by 1,024 latents, of which 16, 32 or 64 are active. The sparse
 codes of `shared/codes.py` are compared at the same L0. The textbook objective with L1, which has
 means instead of sums, has a fixed weight of the L1 norm, and therefore another L0. To see whether a
-unit can be interpreted, the labels of the 20 examples that activate it most are compared. With only
-`--k 32`, the experiment takes 8 minutes on one CPU core. Expect most codes to explain 0.86 to 0.89
-of the variance with 32 active latents, and L1 and April 0.57.
+unit can be interpreted, the labels of the 20 examples that activate it most are compared. With
+`--seeds 3` the experiment takes up to 160 minutes on two CPU cores that do other work as well. With
+only `--k 32` and one seed, it takes 8 minutes on one CPU core. Expect explained variances of 0.85
+to 0.87 with 32 active latents, 0.82 for the annealed code, 0.81 for April and 0.77 for L1.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from aejax.report.drawing import plots
 from aejax.types import Array, Batch, Key, Variables
 from experiments.shared import recognition
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
+from experiments.shared.images import thresholded
 from experiments.shared.numbers import Count
 from experiments.shared.place import Place
 from experiments.shared.training import Job, Numbers
@@ -70,23 +71,14 @@ class Filled:
 
 def data(config: Config, place: Place) -> Splits:
     """Returns the splits; the train digits of odd index lack a half, which is NaN."""
-    train, validation, test = ae.data.images(
-        config.dataset, binarise="none", data_dir=place.data_dir, manual_dir=place.manual_dir
-    )
-    if train.event != EVENT or train.labels is None:
-        raise ae.UserError(f"views needs labelled images of 28x28x1, not {train.event}: --dataset")
-
-    def digits(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
-        images = np.asarray(split.arrays["image"][:count], np.float32)
-        return (images > 127).astype(np.float32), np.asarray(split.labels)[:count]
-
-    seen, labels = digits(train, config.train)
+    train, validation, test = thresholded(config.dataset, place, config.train, config.tested)
+    arrays = [(split.arrays["x"], split.labels) for split in (train, validation, test)]
+    seen, labels = np.array(arrays[0][0]), arrays[0][1]
     left = np.random.default_rng(22).random(len(seen)) < 0.5
     odd = np.arange(len(seen)) % 2 == 1
     seen[odd & left, :, :HALF] = np.nan
     seen[odd & ~left, :, HALF:] = np.nan
-    made = ae.data.splits((seen, labels), digits(validation, 1_000), digits(test, config.tested))
-    return made
+    return ae.data.splits((seen, labels), arrays[1], arrays[2])
 
 
 def marked(split: Split) -> Split:

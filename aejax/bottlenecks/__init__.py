@@ -32,6 +32,7 @@ from aejax.bottlenecks.sparse import (
     SparseCode,
     TopK,
 )
+from aejax.bottlenecks.spatial import SpatialCode, SpatialGaussian
 from aejax.bottlenecks.sphere import SphereCode, VonMisesFisher
 from aejax.bottlenecks.vector import VectorCode, VectorQuantised
 
@@ -68,6 +69,8 @@ __all__ = [
     "Rows",
     "Sparse",
     "SparseCode",
+    "SpatialCode",
+    "SpatialGaussian",
     "SphereCode",
     "Sylvester",
     "TopK",

@@ -122,7 +122,7 @@ def _terms(
 
     one = jax.tree.map(lambda a: a[:, None], (batch, features))
     code = jax.tree.map(lambda a: a[:, 0], jax.vmap(example)(*one, index))  # pyright: ignore[reportCallIssue]
-    z, examples = code.z, everything.mean.shape[0]
+    z, examples = code.latent, everything.mean.shape[0]
     shape = (z.shape[0], *everything.mean.shape)
     of = (jnp.broadcast_to(a[None], shape) for a in everything)
     density = normal_log_prob(jnp.broadcast_to(z[:, None], shape), *of)  # [B, N, L]

@@ -73,7 +73,7 @@ def _information(code: Any) -> Array:
         return jax.nn.logsumexp(code.log_prob(z[None])[0])
 
     # Draws are processed one at a time, because all pairs would need memory for B^2 L floats.
-    joint = jax.lax.map(aggregate, code.z) - jnp.log(jnp.float32(code.z.shape[0]))
+    joint = jax.lax.map(aggregate, code.latent) - jnp.log(jnp.float32(code.latent.shape[0]))
     return code.log_q() - joint
 
 

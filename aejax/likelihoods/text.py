@@ -59,6 +59,10 @@ class Text(Likelihood):
         self.embed = nn.Embed(self.coding.size + 1, self.net.width)
         self.output = nn.Dense(self.coding.size)
 
+    def text_coding(self) -> Any:
+        """Returns the coding of the texts."""
+        return self.coding
+
     @property
     def support(self) -> Support:
         """Returns the smallest and the largest token id."""

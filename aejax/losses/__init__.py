@@ -26,6 +26,7 @@ from aejax.losses.frozen import frozen
 from aejax.losses.gate import gate_error, gate_l1
 from aejax.losses.marks import Mark, mark, ratio
 from aejax.losses.matryoshka import fractions, prefix_error
+from aejax.losses.pictures import feature_distance, patch_critic, patches_deceive, perceptual
 from aejax.losses.quantisation import codes_used, commitment, perplexity
 from aejax.losses.rate import capacity, free_bits, kl, rate
 from aejax.losses.reconstruction import distortion, squared_error
@@ -72,6 +73,7 @@ __all__ = [
     "dip_ii",
     "dissimilarity",
     "distortion",
+    "feature_distance",
     "feature_error",
     "fractions",
     "free_bits",
@@ -94,7 +96,10 @@ __all__ = [
     "mutual_information",
     "normalised_error",
     "off_target",
+    "patch_critic",
+    "patches_deceive",
     "penalty",
+    "perceptual",
     "perplexity",
     "picture_critic",
     "pictures_deceive",

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from aejax.errors import UserError
 from aejax.events import joined, sum_events
-from aejax.losses.frozen import frozen
+from aejax.losses.frozen import frozen, part_of
 from aejax.types import Array, Forward, Key, Term
 
 
@@ -38,7 +38,7 @@ def latent_critic(part: str = "critic") -> Term:
         size, context = forward.batch.target.shape[0], forward.batch.context
         drawn = model.sample_latent(_key(forward), size, context)
         real, fake = jax.lax.stop_gradient((joined(drawn), joined(forward.code.latent)))
-        critic = _part(model, part)
+        critic = part_of(model, part)
         return _cross_entropy(_logit(critic(real)), _logit(critic(fake)))
 
     return latent_critic
@@ -54,7 +54,7 @@ def codes_deceive(part: str = "critic") -> Term:
     """
 
     def codes_deceive(model: Any, forward: Forward) -> Array:
-        critic = frozen(_part(model, part))
+        critic = frozen(part_of(model, part))
         return jax.nn.softplus(-_logit(critic(joined(forward.code.latent))))
 
     return codes_deceive
@@ -72,7 +72,7 @@ def picture_critic(part: str = "critic") -> Term:
     """
 
     def picture_critic(model: Any, forward: Forward) -> Array:
-        critic = _part(model, part)
+        critic = part_of(model, part)
         fakes = jax.lax.stop_gradient(_decoded(model, forward))
         real = _logit(critic(forward.batch.target)[0])
         errors = [_cross_entropy(real, _logit(critic(fake)[0])) for fake in fakes]
@@ -91,7 +91,7 @@ def pictures_deceive(part: str = "critic") -> Term:
     """
 
     def pictures_deceive(model: Any, forward: Forward) -> Array:
-        critic = frozen(_part(model, part))
+        critic = frozen(part_of(model, part))
         fakes = _decoded(model, forward)
         losses = [jax.nn.softplus(-_logit(critic(fake)[0])) for fake in fakes]
         return 0.5 * functools.reduce(jnp.add, losses)
@@ -111,7 +111,7 @@ def feature_error(part: str = "critic") -> Term:
     """
 
     def feature_error(model: Any, forward: Forward) -> Array:
-        critic = frozen(_part(model, part))
+        critic = frozen(part_of(model, part))
         _, real = critic(forward.batch.target)
         _, decoded = critic(model.mean(forward.prediction))
         return 0.5 * sum_events(jnp.square(jax.lax.stop_gradient(real) - decoded))
@@ -135,15 +135,6 @@ def _cross_entropy(real: Array, fake: Array) -> Array:
 def _key(forward: Forward) -> Key:
     # Without a key, as at the start, the draw is always the same.
     return jax.random.key(0) if forward.key is None else forward.key
-
-
-def _part(model: Any, part: str) -> Any:
-    if part not in model.parts:
-        raise UserError(
-            f"the model has no critic named {part!r} in its parts: give Autoencoder "
-            f"parts={{{part!r}: a module}}, as losses.adversarial describes"
-        )
-    return model.parts[part]
 
 
 def _logit(logits: Array) -> Array:

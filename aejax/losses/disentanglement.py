@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from aejax.errors import UserError
 from aejax.events import joined
-from aejax.losses.frozen import frozen
+from aejax.losses.frozen import frozen, part_of
 from aejax.normal import normal_log_prob
 from aejax.types import Array, Forward, Key, Term
 
@@ -158,7 +158,7 @@ def density_ratio(part: str = "critic") -> Term:
     """
 
     def density_ratio(model: Any, forward: Forward) -> Array:
-        return _logit(frozen(_critic(model, part)), joined(forward.code.latent))
+        return _logit(frozen(part_of(model, part)), joined(forward.code.latent))
 
     return density_ratio
 
@@ -175,7 +175,7 @@ def critic(part: str = "critic") -> Term:
     """
 
     def critic(model: Any, forward: Forward) -> Array:
-        module = _critic(model, part)
+        module = part_of(model, part)
         z = jax.lax.stop_gradient(joined(forward.code.latent))
         together = jnp.concatenate([z, permuted(forward.key, z)])
         logits = _logit(module, together)
@@ -190,15 +190,6 @@ def permuted(key: Key | None, z: Array) -> Array:
     if key is None:
         return jnp.stack([jnp.roll(z[:, j], j) for j in range(z.shape[1])], axis=1)
     return jax.random.permutation(key, z, axis=0, independent=True)
-
-
-def _critic(model: Any, part: str) -> Any:
-    if part not in model.parts:
-        raise UserError(
-            f"the model has no critic named {part!r} in its parts: give Autoencoder "
-            f"parts={{{part!r}: MLP((1000, 1000), shape=(1,))}}"
-        )
-    return model.parts[part]
 
 
 def _logit(module: Any, z: Array) -> Array:

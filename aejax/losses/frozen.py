@@ -1,4 +1,4 @@
-"""Stops the gradients of a module's parameters in a loss term, as adversarial objectives need."""
+"""The further nets of a model in a loss term: by name, and with their parameters held constant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+
+from aejax.errors import UserError
+
+
+def part_of(model: Any, part: str) -> Any:
+    """Returns the net of a bound model that has a name in its `parts`.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if part not in model.parts:
+        raise UserError(
+            f"the model has no net named {part!r} in its parts: give Autoencoder "
+            f"parts={{{part!r}: a module}}, as the module of this loss describes"
+        )
+    return model.parts[part]
 
 
 def frozen(module: Any) -> Callable[..., Any]:

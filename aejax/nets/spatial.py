@@ -71,3 +71,22 @@ class SpatialDecoder(nn.Module):
             up = TransposedConvolution(width, (4, 4), (2, 2), name=f"up_{i}")
             hidden = up(nn.silu(hidden))
         return hidden.astype(jnp.float32)
+
+
+class PatchCritic(nn.Module):
+    """Judges overlapping patches of pictures by strided convolutions (Isola et al. 2017).
+
+    Attributes:
+      widths: the number of channels of each convolution that halves height and width.
+    """
+
+    widths: Sequence[int] = (32, 64)
+
+    @nn.compact
+    def __call__(self, values: Array) -> Array:
+        """Maps [B, H, W, C] to a logit for each patch, f32[B, H / 2^n, W / 2^n, 1]."""
+        hidden = values
+        for i, width in enumerate(self.widths):
+            hidden = Convolution(width, (4, 4), 2, name=f"down_{i}")(hidden)
+            hidden = nn.leaky_relu(hidden, 0.2)
+        return Convolution(1, (3, 3), name="judge")(hidden).astype(jnp.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,33 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aejax.checks import check, check_count
-from aejax.contracts import Prior
 from aejax.normal import LOG_2PI
+from aejax.priors.components import Components, chosen
 from aejax.types import Array, Key
 
 
-class FullMixture(Prior):
+class FullMixture(Components):
     """The prior sum_k weight_k N(mean_k, covariance_k), all of whose parameters are learned.
 
     The covariance is F F^T for a lower-triangular factor F, whose diagonal is the exponential of
     that of the parameter. `ae.samplers.gaussian_mixture` fits the parameters to the codes of a
     trained model. The KL has no closed form, so use elbo(rate=losses.rate()). The context is
     ignored.
-
-    Attributes:
-      components: the number of Gaussians.
-      spread: the standard deviation of the means' initial values; each covariance is initially 1.
     """
-
-    components: int = 10
-    spread: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Raises UserError if components or spread is out of range."""
-        check_count(self, 1, "components")
-        check(self, "spread", lambda spread: 0 <= spread < math.inf, "0 or more")
-        super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
@@ -52,11 +37,9 @@ class FullMixture(Prior):
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
         """Draws n latents, f32[n, *shape]: first each latent's component, then its value."""
-        choice_key, noise_key = jax.random.split(key)
         logits, mean, factor = self._parameters(shape[-1])
-        chosen = jax.random.categorical(choice_key, logits, shape=(n,))
-        noise = jax.random.normal(noise_key, (n, *shape))
-        return mean[chosen] + jnp.einsum("nij,nj->ni", factor[chosen], noise)
+        choice, noise = chosen(key, logits, (n, *shape))
+        return mean[choice] + jnp.einsum("nij,nj->ni", factor[choice], noise)
 
     @nn.compact
     def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
@@ -67,8 +50,7 @@ class FullMixture(Prior):
         diagonal = jnp.exp(jnp.diagonal(raw, axis1=-2, axis2=-1))
         factor = jnp.tril(raw, -1) + diagonal[..., None] * jnp.eye(latents)[None]
         return (
-            self.param("logits", zeros, size[:1]),
-            self.param("mean", nn.initializers.normal(self.spread), size),
+            *self.weights_and_means(latents),
             factor,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,31 +9,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.checks import check, check_count
-from aejax.contracts import Prior
 from aejax.normal import normal_log_prob
+from aejax.priors.components import Components, chosen
 from aejax.types import Array, Key
 
 
-class Mixture(Prior):
+class Mixture(Components):
     """The prior sum_k weight_k N(mean_k, std_k^2), whose weights, means and stds are learned.
 
     The Gaussians are diagonal (Dilokthanakul et al. 2017). The KL has no closed form, so use
     elbo(rate=losses.rate()). The context is ignored.
-
-    Attributes:
-      components: the number of Gaussians.
-      spread: the standard deviation of the means' initial values; each std_k is initially 1.
     """
-
-    components: int = 10
-    spread: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Raises UserError if components or spread is out of range."""
-        check_count(self, 1, "components")
-        check(self, "spread", lambda spread: 0 <= spread < math.inf, "0 or more")
-        super().__post_init__()
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """Computes log p(z), f32[B], in nats, for z f32[B, L]."""
@@ -48,11 +33,9 @@ class Mixture(Prior):
         self, key: Key, n: int, shape: Sequence[int], context: Any = None, posterior: Any = None
     ) -> Array:
         """Draws n latents, f32[n, *shape]: first each latent's component, then its value."""
-        choice_key, noise_key = jax.random.split(key)
         logits, mean, log_std = self._parameters(shape[-1])
-        chosen = jax.random.categorical(choice_key, logits, shape=(n,))
-        noise = jax.random.normal(noise_key, (n, *shape))
-        return mean[chosen] + jnp.exp(log_std[chosen]) * noise
+        choice, noise = chosen(key, logits, (n, *shape))
+        return mean[choice] + jnp.exp(log_std[choice]) * noise
 
     @nn.compact
     def _parameters(self, latents: int) -> tuple[Array, Array, Array]:
@@ -60,7 +43,6 @@ class Mixture(Prior):
         zeros = nn.initializers.zeros_init()
         size = (self.components, latents)
         return (
-            self.param("logits", zeros, size[:1]),
-            self.param("mean", nn.initializers.normal(self.spread), size),
+            *self.weights_and_means(latents),
             self.param("log_std", zeros, size),
         )

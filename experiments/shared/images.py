@@ -61,6 +61,39 @@ def labelled(data: Data) -> Data:
     return checked
 
 
+def thresholded(dataset: str, place: Place, train: int, tested: int) -> Splits:
+    """Returns splits of labelled images of 28x28 pixels that are 0 or 1, thresholded at 1/2.
+
+    Args:
+      dataset: the name of the data set.
+      place: the folders of the data.
+      train: the number of train images.
+      tested: the number of test images; validation has 1,000.
+
+    Raises:
+      UserError: if the images have no labels or another shape.
+    """
+    splits = ae.data.images(
+        dataset,
+        binarise="none",
+        data_dir=place.data_dir,
+        manual_dir=place.manual_dir,
+        prepared_only=place.prepared_only,
+    )
+    if splits[0].event != (28, 28, 1) or splits[0].labels is None:
+        raise ae.UserError(
+            f"labelled images of 28x28x1 are needed, not {splits[0].event}: change --dataset"
+        )
+
+    def part(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
+        images = np.asarray(split.arrays["image"][:count])
+        return (images > 127).astype(np.float32), np.asarray(split.labels)[:count]
+
+    counts = (train, 1_000, tested)
+    parts = [part(split, count) for split, count in zip(splits, counts, strict=True)]
+    return ae.data.splits(*parts)
+
+
 @functools.lru_cache(maxsize=4)
 def pictures(split: Split) -> np.ndarray:
     """Returns all targets of a split, f32[N, *event]."""

@@ -44,17 +44,23 @@ def plant(about: Planted, seed: int = 0) -> tuple[Tokens, Tokens]:
     N(1, 0.3^2), which is the same in both layers.
     """
     random = np.random.default_rng(seed)
-    directions = random.normal(size=(2, about.features, about.size))
-    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    directions = _directions(about, random)
     parts: list[list[np.ndarray]] = [[], []]
     for count in (about.tokens, HELD):
         shape = (count, about.features)
         on = random.random(shape) < about.probability
         z = (on * (1.0 + 0.3 * random.normal(size=shape))).astype(np.float32)
-        for part, own in zip(parts, directions.astype(np.float32), strict=True):
+        for part, own in zip(parts, directions, strict=True):
             part.append(z @ own)
     train, held = (Tokens(first, second) for first, second in zip(*parts, strict=True))
     return train, held
+
+
+def _directions(about: Planted, random: np.random.Generator) -> np.ndarray:
+    """Draws the unit directions of all features in both layers, f32[2, features, size]."""
+    directions = random.normal(size=(2, about.features, about.size))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    return directions.astype(np.float32)
 
 
 def as_batch(recipe: Recipe, tokens: Tokens, rows: Any = slice(None)) -> ae.Batch:
@@ -149,6 +155,39 @@ def refitted(recipe: Recipe, variables: Any, train: Tokens, tokens: Tokens) -> f
     change = np.linalg.lstsq(_with_ones(before.z), error, rcond=1e-6)[0]
     added = (_with_ones(after.z) @ change).reshape(after.prediction.shape)
     return _explained(scored.target, after.prediction + added)
+
+
+def lasso(about: Planted, tokens: Tokens, seed: int = 0) -> dict[str, float]:
+    """Computes what nonnegative lasso codes explain with the true directions as atoms.
+
+    The lasso codes of a token minimise its squared error plus a penalty on the sum of the code, as
+    a ReLU encoder with an L1 penalty does approximately. The weight of the penalty is the one with
+    which about.l0 latents are active on average.
+
+    Args:
+      about: the sizes of the data.
+      tokens: the tokens, of which the first 2,000 are encoded.
+      seed: the seed with which `plant` drew them.
+    """
+    from sklearn.decomposition import sparse_encode
+
+    atoms = _directions(about, np.random.default_rng(seed))[0].astype(np.float64)
+    x = np.asarray(tokens.first[:2_000], np.float64)
+
+    def codes(penalty: float) -> np.ndarray:
+        return sparse_encode(x, atoms, algorithm="lasso_cd", alpha=penalty, positive=True)
+
+    # The smaller the penalty, the more latents are active: bisection finds the one for about.l0.
+    small, large = 0.01, 1.0
+    for _ in range(12):
+        middle = (small * large) ** 0.5
+        active = np.mean(np.sum(codes(middle) > 0.0, axis=1))
+        small, large = (middle, large) if active > about.l0 else (small, middle)
+    z = codes(large)
+    return {
+        "l0": float(np.mean(np.sum(z > 0.0, axis=1))),
+        "explained_variance": _explained(x, z @ atoms),
+    }
 
 
 class _Pass(NamedTuple):

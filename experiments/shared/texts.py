@@ -55,6 +55,11 @@ def coder(split: Split) -> Any:
     return split.form.texts
 
 
+def coding(model: Any) -> Any:
+    """Returns the coding of the texts that a model explains; None: it does not explain texts."""
+    return None if model.likelihood is None else model.likelihood.text_coding()
+
+
 def words(texts: Sequence[str]) -> list[list[str]]:
     """Returns the words and marks of each text, in lower case; an unknown word is one word."""
     return [split_words(text.replace("<unk>", " unk ")) for text in texts]
@@ -69,7 +74,7 @@ def samples(model: Any, variables: Variables, key: Key, count: int) -> list[str]
         return []
     keys = jax.random.split(key, -(-count // SIZE))
     drawn = [np.asarray(_sampled(Static(model), variables, own)) for own in keys]
-    return decode(model.likelihood.coding, np.concatenate(drawn)[:count])
+    return decode(coding(model), np.concatenate(drawn)[:count])
 
 
 def reconstructions(model: Any, variables: Variables, data: Any) -> list[str]:
@@ -85,7 +90,7 @@ def decoded(model: Any, variables: Variables, latents: np.ndarray) -> list[str]:
         # The last batch is filled up, so that the program is compiled once.
         full = np.concatenate([part, np.zeros((SIZE - len(part), latents.shape[1]), part.dtype)])
         rows.append(np.asarray(_decoded(Static(model), variables, full))[: len(part)])
-    return decode(model.likelihood.coding, np.concatenate(rows))
+    return decode(coding(model), np.concatenate(rows))
 
 
 def path(model: Any, variables: Variables, ends: np.ndarray, points: int = POINTS) -> list[str]:

@@ -25,7 +25,7 @@ from aejax.data.activations.batches import TokenBatches
 from aejax.data.activations.tokens import Selected, Tokens
 from aejax.memory import check_memory, size_of
 from aejax.runs.metrics import read
-from aejax.types import Array, Variables
+from aejax.types import Array, Batch, Variables
 from experiments.shared.numbers import Count
 
 HELD_OUT = 2_000  # number of validation examples that are evaluated during training
@@ -240,17 +240,19 @@ def watch_held_out(
     key = jax.random.key(HELD_OUT_SEED)
     step = jnp.asarray(final, jnp.int32)
 
-    def use(variables: Variables) -> dict[str, Array]:
-        own = jax.random.split(key, job.draws)[0]
-        return evaluation.usage(job.model.bind(variables), batch, own)
-
+    # The batch is an argument: XLA would compute whatever depends on a constant alone by its slow
+    # interpreter.
     @jax.jit
-    def measured(variables: Variables) -> dict[str, Array]:
+    def measured(variables: Variables, batch: Batch) -> dict[str, Array]:
+        def use(variables: Variables) -> dict[str, Array]:
+            own = jax.random.split(key, job.draws)[0]
+            return evaluation.usage(job.model.bind(variables), batch, own)
+
         loss = learner.evaluate(variables, batch, key, step)
         return {**loss, **jax.lax.map(use, variables)}
 
     def figures(variables: Variables) -> dict[str, np.ndarray]:
-        values = jax.device_get(measured(variables))
+        values = jax.device_get(measured(variables, batch))
         return {f"validation_{name}": np.asarray(value) for name, value in values.items()}
 
     return figures

@@ -59,7 +59,7 @@ def command(
     if steps < 2:
         raise UserError(f"--steps is {steps}: give 2 or more, since a path includes both ends")
     model, variables, _ = ae.load(run_dir, seed=member)
-    if hasattr(model.likelihood, "coding"):
+    if texts.coding(model) is not None:
         _between_texts(run_dir, model, variables, (a, b), steps)
         return
     test = recorded_data(run_dir, data_dir, manual_dir, own)[2]
@@ -99,8 +99,7 @@ def _between_texts(
     run_dir: pathlib.Path, model: Any, variables: Variables, ends: tuple[str, str], steps: int
 ) -> None:
     """Prints and writes the texts on the two paths between two texts."""
-    likelihood = model.likelihood
-    rows: Any = encode(likelihood.coding, ends, likelihood.length, "cut")
+    rows: Any = encode(texts.coding(model), ends, model.likelihood.length, "cut")
     codes = jnp.asarray(evaluation.latents(model, variables, rows))
     found = texts.decoded(model, variables, np.asarray(both(codes[0], codes[1], steps)))
     lines = [f"from: {ends[0]}", f"to:   {ends[1]}"]

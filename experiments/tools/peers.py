@@ -110,25 +110,35 @@ def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: 
     write_json(folder / "task.json", task)
 
 
-def train_peer(python: str, folder: pathlib.Path) -> None:
-    """Trains the SAEs that a folder's task.json names, in another Python interpreter.
+def train_peer(
+    python: str,
+    folder: pathlib.Path,
+    script: str = "saelens_synth.py",
+    needed: str = "sae-lens and torch",
+) -> None:
+    """Trains the models that a folder's task.json names, in another Python interpreter.
+
+    Args:
+      python: the path of the interpreter.
+      folder: the folder.
+      script: the file of experiments/peers that trains them.
+      needed: the packages that the script imports, for error messages.
 
     Raises:
       UserError: if the interpreter cannot be started, or ends with an error.
     """
-    script = pathlib.Path(scripts[0]) / "saelens_synth.py"
+    path = pathlib.Path(scripts[0]) / script
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        done = subprocess.run([python, str(script), str(folder)], env=variables, check=False)
+        done = subprocess.run([python, str(path), str(folder)], env=variables, check=False)
     except OSError as error:
         raise UserError(
             f"--peer-python {python} cannot be started ({error.strerror}): give the path of a "
-            "Python interpreter with sae-lens and torch"
+            f"Python interpreter with {needed}"
         ) from error
     if done.returncode:
         raise UserError(
-            f"--peer-python {python} ended with the error printed above: check that it has "
-            "sae-lens and torch"
+            f"--peer-python {python} ended with the error printed above: check that it has {needed}"
         )
 
 

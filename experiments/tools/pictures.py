@@ -35,6 +35,7 @@ COUNT = 8  # the number of samples of each label
 TILE = 42  # the side of one sample in the picture, in pixels
 # A results file with sparse codes -> the metrics that its picture shows, one panel each.
 FRONTIERS = {
+    "images-sae-mnist": ("explained_variance", "label_entropy"),
     "synth-sae": ("explained_variance",),
     "toy-superposition": ("explained_variance", "mcc"),
 }

@@ -52,7 +52,7 @@ def command(
     if seed < 0:
         raise UserError(f"--seed is {seed}: give 0 or more")
     model, variables, _ = ae.load(run_dir, seed=member, parts=GENERATING)
-    if hasattr(model.likelihood, "coding"):
+    if texts.coding(model) is not None:
         found = texts.samples(model, variables, jax.random.key(seed), count)
         write_bytes(run_dir / "samples.txt", "".join(f"{text}\n" for text in found).encode())
         say("\n".join([*found, f"{count} samples: {run_dir / 'samples.txt'}"]))

@@ -1,4 +1,4 @@
-"""Tests of the experiments `counts` and `views`: their data and likelihood, and that models fit."""
+"""Tests of the experiments on families: their data, that models fit, and pythae's weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import aejax as ae
-from experiments import counts, views
+from experiments import counts, families, image_tokenizer, views
 from experiments.shared import course
 from experiments.shared.made_counts import Recipe
 from experiments.shared.place import Place
 from experiments.shared.training import learner
+from experiments.tools import family_peers
 
 
 def traced(job, config, split):
@@ -91,3 +92,79 @@ def test_the_experiment_of_counts_runs(tmp_path):
     assert np.isfinite(result["nb"]["nll"]["mean"])
     assert np.isfinite(result["truth"]["nll"]["mean"])
     assert (tmp_path / "counts" / "report.html").exists()
+
+
+def test_the_tokenizer_has_its_frozen_net_and_its_critic():
+    """Fails if the frozen net is trained, or if the critic's weight is not 0 at first."""
+    config = image_tokenizer.Config(width=4, steps=9)
+    jobs = image_tokenizer.build(config, (64, 64, 3))
+    split = ae.data.splits(
+        (np.zeros((4, 64, 64, 3), np.uint8), np.arange(4)), None, np.zeros((1, 64, 64, 3), np.uint8)
+    )[0]
+    both = jobs["both"]
+    own = ae.learner(both.model, both.objective, both.tx)
+    state = jax.eval_shape(own.init, jax.random.key(0), next(both.view(split).batches(4)))
+    assert {"parts_critic", "parts_features"} <= set(state.params)
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), state.params)
+    updates, _ = both.tx.update(ones, both.tx.init(ones), ones)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["parts_features"]))
+    assert all(np.all(leaf) for leaf in jax.tree.leaves(updates["parts_critic"]))
+    weight = both.objective["deceive"][0]
+    assert [float(weight(step)) for step in (0, 2, 3)] == [0.0, 0.0, config.adversarial]
+
+
+def test_detail_is_the_energy_of_differences():
+    crops = np.random.default_rng(0).random((2, 5, 4, 3)).astype(np.float32)
+    expected = np.mean((crops[:, 1:] - crops[:, :-1]) ** 2)
+    expected += np.mean((crops[:, :, 1:] - crops[:, :, :-1]) ** 2)
+    assert image_tokenizer.detail(crops) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_pythae_give_its_reconstructions():
+    """Fails if a matrix is not transposed, or if the log-variance is not halved."""
+    random = np.random.default_rng(0)
+
+    def layer(name, out, size):
+        weight = random.normal(size=(out, size)) / size**0.5
+        return {
+            f"{name}.weight": np.float32(weight),
+            f"{name}.bias": random.random(out, np.float32),
+        }
+
+    latents, pixels = 5, 784
+    arrays = {
+        **layer("encoder.layers.0.0", families.WIDTH, pixels),
+        **layer("encoder.embedding", latents, families.WIDTH),
+        **layer("encoder.log_var", latents, families.WIDTH),
+        **layer("decoder.layers.0.0", families.WIDTH, latents),
+        **layer("decoder.layers.1.0", pixels, families.WIDTH),
+    }
+
+    def apply(name, x):
+        return x @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"]
+
+    x = (random.random((3, *views.EVENT)) < 0.3).astype(np.float32)
+    hidden = np.maximum(apply("encoder.layers.0.0", x.reshape(3, -1)), 0)
+    mean = apply("encoder.embedding", hidden)
+    logits = apply("decoder.layers.1.0", np.maximum(apply("decoder.layers.0.0", mean), 0))
+    job = families.build(families.Config(latents=latents), views.EVENT)["VAE"]
+    variables = family_peers.converted("VAE", arrays)
+    test = ae.data.splits((x, np.arange(3)), None, (x, np.arange(3)))[2]
+    own = 1 / (1 + np.exp(-logits))
+    family_peers.check_same("VAE", job.model, variables, test, own)
+    code = job.model.bind(variables).posterior(ae.Batch(x, x))
+    np.testing.assert_allclose(code.log_std, 0.5 * apply("encoder.log_var", hidden), rtol=1e-4)
+    with pytest.raises(ae.UserError, match="differ by"):
+        family_peers.check_same("VAE", job.model, variables, test, own + 0.01)
+
+
+@pytest.mark.slow
+def test_the_experiment_of_tokenizers_runs(tmp_path):
+    pytest.importorskip("skimage")
+    config = image_tokenizer.Config(
+        steps=6, chunk=3, width=4, train=40, tested=20, batch=4, classifier_steps=4
+    )
+    out = tmp_path / "tokens"
+    result = course.drive(image_tokenizer.EXPERIMENT, config, Place(out=str(out)))
+    assert all(np.isfinite(result["both"][name]["mean"]) for name in ("frechet", "perceptual"))
+    assert (out / "report.html").exists()

@@ -215,7 +215,7 @@ def test_permuted_keeps_columns_and_breaks_rows():
 
 def test_a_missing_or_wide_critic_is_refused():
     model = SimpleNamespace(parts={})
-    with pytest.raises(ae.UserError, match="no critic named 'critic'"):
+    with pytest.raises(ae.UserError, match="no net named 'critic'"):
         losses.critic()(model, forward())
     learner = ae.learner(factor_model(2), FACTOR, optax.sgd(0.1))
     with pytest.raises(ae.UserError, match="one logit"):
