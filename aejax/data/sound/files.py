@@ -13,6 +13,7 @@ from aejax.optional import needs
 SCALE = 32_768.0  # the stored value that becomes 1.0
 SUFFIXES = (".wav", ".flac")
 MOST_SAMPLES = 2**26  # the longest sound that is read, in samples of all channels: 512 MiB
+MOST_BYTES = 8 * MOST_SAMPLES  # the largest file of such a sound
 UNKNOWN = (0, 0xFFFFFFFF)  # placeholders that a .wav header may have instead of the file's length
 
 
