@@ -256,8 +256,10 @@ def tried(case: int, place: pathlib.Path, good: dict[str, list[bytes]], watch: W
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     watch.seen = []
     signal.alarm(60)
-    found = attempt(KINDS[name], where, watch, what)
-    signal.alarm(0)
+    try:
+        found = attempt(KINDS[name], where, watch, what)
+    finally:
+        signal.alarm(0)
     seconds = time.process_time() - begun  # on a shared machine the clock says less
     assert seconds < SECONDS, f"{what} took {seconds:.1f} s"
     assert resident("VmHWM") - before < ROOM, f"{what} took much memory"

@@ -42,7 +42,7 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
             )
         rates[sound.rate] += 1
         mixed += sound.channels > 1
-        samples = at_rate(sound, own)
+        samples = at_rate(sound, own, str(path))
         if not np.any(samples):
             raise UserError(f"{path} holds nothing but silence at {own} Hz: remove it")
         sounds.append(samples)

@@ -84,7 +84,7 @@ def _read(manual_dir: Path | None) -> Recordings:
         sound = read_sound(content, name)
         if sound.rate != RATE:
             raise UserError(f"{name} has {sound.rate} Hz instead of {RATE}: fetch {URL} again")
-        sounds.append(at_rate(sound, RATE))
+        sounds.append(at_rate(sound, RATE, name))
         rows.append((int(parts[1]), SPEAKERS.index(parts[2]), int(parts[3])))
         digest.update(f"{name} {len(sounds[-1])}\n".encode() + sounds[-1].astype("<i2").tobytes())
     if not sounds:
