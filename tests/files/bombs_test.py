@@ -26,9 +26,9 @@ from tests.interop import cases
 GIB = 2**30
 
 
-def zipped(path, name, content, declared=None):
-    """Writes a deflated zip of one file, whose declared size may be another than its own."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def zipped(path, name, content, declared=None, way=zipfile.ZIP_DEFLATED):
+    """Writes a compressed zip of one file, whose declared size may be another than its own."""
+    with zipfile.ZipFile(path, "w", way) as archive:
         archive.writestr(name, content)
     if declared is not None:
         whole = bytearray(path.read_bytes())
@@ -302,6 +302,11 @@ HOSTILE = {
         lambda place: zipped(place / "a.zip", "a", bytes(2**22), declared=GIB),
         in_archive,
         "its files have 1,073,741,824 bytes, but",
+    ),
+    "a zip file of bzip2": (  # one block of which may become any number of bytes
+        lambda place: zipped(place / "a.zip", "a", bytes(99), way=zipfile.ZIP_BZIP2),
+        in_archive,
+        "'a' is compressed in an unknown way",
     ),
     "an archive that waits": (
         lambda place: waits(place / "a.tar"),
