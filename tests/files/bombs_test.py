@@ -104,6 +104,13 @@ def sparse(path):
         file.truncate(8 * GIB)
 
 
+def extended(path, content):
+    """A file with 2 GiB of zeros at its end that take no room on the disk."""
+    path.write_bytes(content)
+    os.truncate(path, 2 * GIB)
+    return path
+
+
 def saelens(place, make):
     """A folder of SAELens whose cfg.json is made by `make`."""
     cases.write_saelens(place, {"W_enc": np.zeros((2, 3), np.float32)})
@@ -250,6 +257,11 @@ HOSTILE = {
         ),
         lambda path: upstream.read_idx(path, (7,)),
         "holds at least 8 bytes of pixels or labels instead of 7",
+    ),
+    "zeros behind an idx file": (
+        lambda place: extended(place / "a.gz", gzip.compress(struct.pack(">HBBI", 0, 8, 1, 7))),
+        lambda path: upstream.read_idx(path, (7,)),
+        "it has 2,147,483,648 bytes for 15",
     ),
     "a text that waits": (
         lambda place: waits(place / "a.txt"),

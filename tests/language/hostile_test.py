@@ -13,6 +13,7 @@ from aejax.language.huggingface import load_huggingface
 from aejax.language.tokenizer import load_tokenizer
 from tests.harm import little, needs_linux
 from tests.language.parity import reference
+from tests.language.tokenizer_test import byte_level
 
 pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[language]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
@@ -117,3 +118,12 @@ def test_a_large_tokenizer_is_not_read(monkeypatch):
     monkeypatch.setattr(coding, "MOST_TOKENIZER", 100)
     with pytest.raises(UserError, match=r"the coding in pieces cannot be read .its 200 bytes"):
         coding.Pieces("x" * 200).ids("a")
+
+
+def test_merges_of_tokens_that_are_not_there(tmp_path):
+    """Fails if the library's own exception, which is of no narrower class, is raised."""
+    path = byte_level(tmp_path / "a.gguf", "smollm")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"ab", b"zz", 1))  # the token comes before the merges
+    with pytest.raises(UserError, match=r"a\.gguf cannot be read .*out of vocabulary"):
+        load_tokenizer(path)
