@@ -17,8 +17,8 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.files import MALFORMED, open_file, reason
 
-# A download fails if the server does not answer for this number of seconds.
 SLACK = 2**20  # bytes that an idx file may have beyond twice those of its array
+# A download fails if the server does not answer for this number of seconds.
 PATIENCE = 30
 
 
