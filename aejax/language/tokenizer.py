@@ -103,6 +103,12 @@ def _of_folder(folder: pathlib.Path) -> Tokenizer:
         raise UserError(f"{folder} has no tokenizer.json: add the model's file")
     with reading(path, "fetch it again"):
         inner = parse_tokenizer(read_bytes(path, MOST_TOKENIZER), str(path))
+    with building(str(path)):
+        return _with_settings(folder, inner)
+
+
+def _with_settings(folder: pathlib.Path, inner: Any) -> Tokenizer:
+    """Returns the tokenizer `inner` with what the other files of its folder say of it."""
     inner.no_padding()
     inner.no_truncation()
     more = folder / "tokenizer_config.json"

@@ -308,7 +308,7 @@ HOSTILE = {
     "a cut tar archive": (
         lambda place: tarred(place / "a.tgz", ("a", tarfile.REGTYPE, 5_000)),
         in_archive,
-        "it ends within 'a'|unexpected end of data",
+        "it ends within 'a'",
     ),
     "a zip file of many bytes": (
         lambda place: zipped(place / "a.zip", "a", bytes(2**22), declared=GIB),

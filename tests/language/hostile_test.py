@@ -114,6 +114,15 @@ def test_a_damaged_tokenizer(tmp_path, how):
     assert "\n" not in str(caught.value)
 
 
+def test_a_token_that_is_no_text(tmp_path):
+    """Fails if only the tokenizer itself is read with care, and not what is looked up in it."""
+    model = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "\ud800"}))
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read .*surrogates"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_large_tokenizer_is_not_read(monkeypatch):
     monkeypatch.setattr(coding, "MOST_TOKENIZER", 100)
     with pytest.raises(UserError, match=r"the coding in pieces cannot be read .its 200 bytes"):
