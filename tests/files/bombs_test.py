@@ -106,7 +106,7 @@ def sparse(path):
 
 def extended(path, content):
     """A file with 2 GiB of zeros at its end that take no room on the disk."""
-    path.write_bytes(content)
+    written(path, content)
     os.truncate(path, 2 * GIB)
     return path
 
@@ -245,6 +245,11 @@ HOSTILE = {
         lambda place: png(place, 5_800),
         folder.read_folder,
         "has 5800x5800 pixels, but pictures of at most 33,554,432",
+    ),
+    "a picture with zeros behind it": (
+        lambda place: extended(place / "a.webp", b"RIFF\0\0\0\0WEBPVP8 ").parent,
+        folder.read_folder,
+        "it has 2,147,483,648 bytes, but 268,435,456 at most",
     ),
     "a picture that waits": (
         lambda place: waits(place / "a.png").parent,
