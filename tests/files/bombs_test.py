@@ -143,16 +143,17 @@ def checksum(header):
 
 def tarred(path, *headers):
     """Writes a compressed tar archive of headers only, each (name, type, declared size)."""
-    blocks = []
-    for name, kind, size in headers:
+    blocks = {}
+    for name, kind, size in set(headers):
         entry = tarfile.TarInfo(name)
         entry.type, entry.size = kind, max(size, 0)
         block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
         if size < 0:  # base 256, as GNU tar writes what octal digits cannot hold
             block[124:136] = b"\xff" * 4 + size.to_bytes(8, "big", signed=True)
             block[148:156] = checksum(bytes(block))
-        blocks.append(bytes(block))
-    path.write_bytes(gzip.compress(b"".join(blocks) + bytes(1024), 1))
+        blocks[name, kind, size] = bytes(block)
+    content = b"".join(map(blocks.get, headers)) + bytes(1024)
+    path.write_bytes(gzip.compress(content, 1))
     return path
 
 
@@ -308,7 +309,7 @@ HOSTILE = {
     "many files in a tar archive": (
         lambda place: tarred(place / "a.tgz", *[("a", tarfile.REGTYPE, 0)] * 20_000),
         in_archive,
-        "bytes hold more than 16,",
+        "bytes hold more than 18,069 files",
     ),
     "a cut tar archive": (
         lambda place: tarred(place / "a.tgz", ("a", tarfile.REGTYPE, 5_000)),
