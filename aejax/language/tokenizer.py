@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aejax.data.text.coding import MOST_TOKENIZER, parse_tokenizer
+from aejax.data.text.coding import MOST_TOKENIZER, building, parse_tokenizer
 from aejax.errors import UserError
 from aejax.files import read_bytes, reading
 from aejax.interop.tensors import read_config
@@ -103,6 +103,12 @@ def _of_folder(folder: pathlib.Path) -> Tokenizer:
         raise UserError(f"{folder} has no tokenizer.json: add the model's file")
     with reading(path, "fetch it again"):
         inner = parse_tokenizer(read_bytes(path, MOST_TOKENIZER), str(path))
+    with building(str(path)):
+        return _with_settings(folder, inner)
+
+
+def _with_settings(folder: pathlib.Path, inner: Any) -> Tokenizer:
+    """Returns the tokenizer `inner` with what the other files of its folder say of it."""
     inner.no_padding()
     inner.no_truncation()
     more = folder / "tokenizer_config.json"
@@ -132,6 +138,11 @@ def _of_folder(folder: pathlib.Path) -> Tokenizer:
 
 def _of_gguf(path: pathlib.Path) -> Tokenizer:
     _, fields = open_gguf(path)
+    with building(str(path)):
+        return _from_fields(path, fields)
+
+
+def _from_fields(path: pathlib.Path, fields: Fields) -> Tokenizer:
     library, kind = _tokenizers(path), fields.need("tokenizer.ggml.model", str)
     builders: dict[str, Callable[[Any, Fields, list[str]], Any]] = {
         "gpt2": _bytes,

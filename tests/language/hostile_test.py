@@ -13,6 +13,7 @@ from aejax.language.huggingface import load_huggingface
 from aejax.language.tokenizer import load_tokenizer
 from tests.harm import little, needs_linux
 from tests.language.parity import reference
+from tests.language.tokenizer_test import byte_level
 
 pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[language]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
@@ -113,7 +114,25 @@ def test_a_damaged_tokenizer(tmp_path, how):
     assert "\n" not in str(caught.value)
 
 
+def test_a_token_that_is_no_text(tmp_path):
+    """Fails if only the tokenizer itself is read with care, and not what is looked up in it."""
+    model = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "\ud800"}))
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read .*surrogates"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_large_tokenizer_is_not_read(monkeypatch):
     monkeypatch.setattr(coding, "MOST_TOKENIZER", 100)
     with pytest.raises(UserError, match=r"the coding in pieces cannot be read .its 200 bytes"):
         coding.Pieces("x" * 200).ids("a")
+
+
+def test_merges_of_tokens_that_are_not_there(tmp_path):
+    """Fails if the library's own exception, which is of no narrower class, is raised."""
+    path = byte_level(tmp_path / "a.gguf", "smollm")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"ab", b"zz", 1))  # the token comes before the merges
+    with pytest.raises(UserError, match=r"a\.gguf cannot be read .*out of vocabulary"):
+        load_tokenizer(path)

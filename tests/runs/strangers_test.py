@@ -122,12 +122,14 @@ def test_metrics_that_are_a_link_are_not_written(tmp_path):
 
 def test_checkpoints_that_are_a_link_are_not_touched(tmp_path):
     """Fails if what looks like a leftover elsewhere is removed, or a checkpoint written there."""
-    (tmp_path / "elsewhere" / ".3.tmp").mkdir(parents=True)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    train(tmp_path / "run", 1)
+    place, elsewhere = tmp_path / "run" / "checkpoints", tmp_path / "elsewhere"
+    place.rename(elsewhere)
+    (elsewhere / ".3.tmp").mkdir()
+    place.symlink_to(elsewhere)
     with pytest.raises(UserError, match="checkpoints is a link to another folder"):
-        train(tmp_path / "run", 1)
-    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [".3.tmp"]
+        train(tmp_path / "run", 2)
+    assert {path.name for path in elsewhere.iterdir()} == {"1", ".3.tmp"}
 
 
 @needs_linux

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
 
 # The largest picture that is decoded. A file of 484 KB may hold 13,000 x 13,000 equal pixels.
 MOST_PIXELS = 2**25
+MOST_BYTES = 8 * MOST_PIXELS  # of the largest file of a picture
 
 
 def read_folder(folder: Path) -> Prepared:
@@ -74,6 +76,10 @@ def opened(file: BinaryIO) -> Iterator[Any]:
       Exception: one of `aejax.files.MALFORMED` if it is none.
     """
     image = needs("PIL.Image", "reading pictures")
+    size = file.seek(0, os.SEEK_END)
+    if size > MOST_BYTES:  # Pillow reads some formats whole
+        raise ValueError(f"it has {size:,} bytes, but {MOST_BYTES:,} at most")
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image.DecompressionBombWarning)

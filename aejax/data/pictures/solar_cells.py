@@ -99,7 +99,7 @@ def _source(manual_dir: Path | None) -> tuple[Read, str]:
             return _of_wheel(wheels[-1]), origin
 
     def read(name: str) -> bytes:
-        with reading(folder / name, BRING, f"{folder / name} is missing: {BRING}"):
+        with reading(folder / name, BRING, f"{folder / name} is missing (no such file): {BRING}"):
             return read_bytes(folder / name, LARGEST)
 
     return read, origin

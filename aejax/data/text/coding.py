@@ -11,11 +11,12 @@ that it can be a field of a model, is written to config.json with it, and is com
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -80,11 +81,18 @@ def parse_tokenizer(content: bytes, where: str) -> Any:
       UserError: if it is damaged, or larger than MOST_TOKENIZER bytes; it names `where`.
     """
     library = needs("tokenizers", where)
-    try:
+    with building(where):
         if len(content) > MOST_TOKENIZER:
             raise ValueError(f"its {len(content):,} bytes are more than {MOST_TOKENIZER:,}")
         return library.Tokenizer.from_buffer(content)
-    except (KeyboardInterrupt, SystemExit):
+
+
+@contextlib.contextmanager
+def building(where: str) -> Iterator[None]:
+    """Turns any error of the package `tokenizers` into a UserError that names `where`."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the library, which is in Rust, is no Exception
         raise UserError(f"{where} cannot be read ({reason(error)}): fetch it again") from error
