@@ -1,20 +1,21 @@
 """Kills, signals and full disks at named phases of a small run, which ends as if there were none.
 
-The run prepares the digits, trains two seeds, and writes its result and its report: it is what a
-user writes, with `ae.loop` and `ae.Run`. A start of it takes tenths of a second, because it is a
-fork of a process that has imported everything, and its step was compiled before. Several cases
-make one run, which is then finished and compared with a run that was never stopped: the same
-result to the bit, the same lines of metrics, and no file but those of that run.
+The run prepares a data set, trains with `ae.loop` and `ae.Run`, and writes its result and its
+report, as a user's does. So that a start takes a tenth of a second, it is a fork of a process that
+has imported everything, its step is one of numpy, which needs no compiler, and its data set is a
+part of the digits. Several cases make one run, which is then finished and compared with a run that
+was never stopped: the same result to the bit, the same lines of metrics, and no file but those of
+that run. `experiment` does the same to a command that compiles.
 
 Half of the kills come when the run is about to change a file or folder, each of these changes in
-turn; the others at a random moment of a phase. `experiment` does the same to a real command.
+turn; the others at a random moment of a phase.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
-import multiprocessing
 import os
 import pathlib
 import random
@@ -29,24 +30,25 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import matplotlib.backends.backend_agg
+import matplotlib.figure
 import numpy as np
-import optax
 import orbax.checkpoint
 import sklearn.datasets
 import tensorflow_datasets
-from jax.experimental import serialize_executable
 
 import aejax as ae
 from aejax import report
 from aejax.errors import UserError
 from aejax.report.drawing import style
+from aejax.runs import environment
 from experiments import __main__ as commands
 
-WARM = (orbax.checkpoint, sklearn.datasets, tensorflow_datasets)  # imported before the first fork
+# What the run would import by itself, at every start.
+WARM = (matplotlib.backends.backend_agg, matplotlib.figure, orbax.checkpoint, tensorflow_datasets)
 
-STEPS, CHUNK, PER_RUN = 1_200, 20, 25
-PHASES = ("data", "start", "step", "checkpoint", "result", "report")
+STEPS, PER_RUN, SEEDS, EXAMPLES = 600, 25, 2, 40
+PHASES = ("data", "start", "step", "checkpoint", "step", "checkpoint", "result", "report")
 # What a file belongs to, by its path in the folder of a case.
 PLACES = {
     "data": r"data\b",
@@ -63,79 +65,72 @@ class Config:
     steps: int = STEPS
 
 
-class Program(NamedTuple):
-    """The compiled step, and what training starts with, so that no start of the run compiles."""
+def init(key: Any, batch: ae.Batch) -> ae.State:
+    """Makes a state with several leaves, of which one is integer and one is empty."""
+    shape = (SEEDS, *batch.x.shape[1:])
+    params = {"encoder": {"kernel": np.zeros(shape, np.float32)}, "bias": np.ones((SEEDS, 3))}
+    opt = {"mean": np.zeros(shape, np.float32), "none": np.zeros((SEEDS, 0), np.float32)}
+    return ae.State(np.int32(0), np.zeros((SEEDS, 2), np.uint32), params, {"age": key}, opt)
 
-    payload: bytes
-    out_tree: Any
-    begun: ae.State  # the state of step 0 with arrays of numpy
 
-
-def learner_of(event: tuple[int, ...]) -> tuple[ae.Autoencoder, ae.Learner]:
-    model = ae.Autoencoder(
-        encoder=ae.nets.MLP((8,)),
-        bottleneck=ae.Gaussian(2),
-        decoder=ae.nets.MLP((8,), shape=event),
-        prior=ae.priors.Standard(),
-        likelihood=ae.likelihoods.Bernoulli(),
+def step(state: ae.State, batch: ae.Batch) -> tuple[ae.State, dict[str, np.ndarray]]:
+    """Moves the parameters by momentum towards a batch; each bit depends on all steps before."""
+    kernel = state.params["encoder"]["kernel"]
+    noise = np.random.default_rng([int(state.step), *state.key[0]]).random(kernel.shape, np.float32)
+    mean = np.float32(0.9) * state.opt["mean"] + (batch.x.mean(0) + noise - kernel)
+    moved = kernel + np.float32(0.01) * mean
+    params = {"encoder": {"kernel": moved}, "bias": state.params["bias"] * 0.999}
+    after = state._replace(
+        step=np.int32(state.step + 1),
+        params=params,
+        memory={"age": state.memory["age"] + 1},
+        opt={**state.opt, "mean": mean},
     )
-    learner = ae.seeds(ae.learner(model, ae.elbo(), optax.adam(1e-3)), 2)
-    return model, ae.compiled(ae.chunked(learner, CHUNK))
+    return after, {"loss": np.abs(mean).mean(axis=tuple(range(1, mean.ndim)))}
 
 
-def made(place: pathlib.Path) -> Program:
-    """Compiles the program in a process of its own; one with jax's threads could not fork."""
+class Data:
+    """Batch t is a function of t."""
 
-    def make(pipe: Any) -> None:
-        # A program that comes from the cache cannot be serialized.
-        jax.config.update("jax_enable_compilation_cache", False)
-        train = ae.data.images("digits", data_dir=place / "data")[0]
-        learner = learner_of(train.event)[1]
-        batches = ae.data.Batches(train, size=16, seed=0, seeds=2)
-        one = ae.data.Batches(train, size=16, seed=0)[0]
-        state = learner.init(jax.random.key(0), one)
-        step: Any = learner.step
-        compiled = step.lower(state, batches.source(0, CHUNK, STEPS)).compile()
-        payload, _, out_tree = serialize_executable.serialize(compiled)
-        plain = state._replace(key=jax.random.key_data(state.key))
-        pipe.send(Program(payload, out_tree, jax.tree.map(np.array, plain)))
+    def __init__(self, pixels: np.ndarray):
+        self._pixels = pixels
 
-    ours, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=make, args=(theirs,))
-    process.start()
-    theirs.close()
-    found = ours.recv()
-    process.join()
-    return found
+    def __getitem__(self, t: int) -> ae.Batch:
+        rows = np.random.default_rng(t).integers(0, len(self._pixels), 8)
+        x = self._pixels[rows].astype(np.float32)
+        return ae.Batch(x, x)
 
 
-def train(place: pathlib.Path, program: Program, reached: Callable[[str], None]) -> None:
+def train(place: pathlib.Path, reached: Callable[[str], None]) -> None:
     """The run: it goes on where it was stopped."""
     splits = ae.data.images("digits", data_dir=place / "data")
-    model, learner = learner_of(splits[0].event)
-    batches = ae.data.Batches(splits[0], size=16, seed=0, seeds=2)
-    plain = jax.tree.map(jnp.asarray, program.begun)
-    begun = plain._replace(key=jax.random.wrap_key_data(plain.key))
+    batches = Data(splits[0].arrays["image"])
+    learner = ae.Learner(init, step, lambda state: {"params": state.params}, lambda *_: {})
     folder = place / "run"
-    with ae.Run(folder, Config(), model=model, checkpoint_seconds=0.05) as run:
+    with ae.Run(folder, Config(), checkpoint_seconds=0.02) as run:
         if run.result is None:
-            state = first = run.restore(begun)
-            inputs = jax.tree.structure(((first, batches.source(0, CHUNK, STEPS)), {}))
-            step = serialize_executable.deserialize_and_load(
-                program.payload, inputs, program.out_tree
-            )
+            state = first = run.restore(learner.init(np.zeros(SEEDS, np.int32), batches[0]))
             reached("step")
-            for state, metrics in ae.loop(learner._replace(step=step), first, batches, STEPS):
+            for state, metrics in ae.loop(learner, first, batches, STEPS):
                 run.log(state, metrics)
                 run.save(state)
             reached("result")
             run.finish({"first": jax.tree.leaves(state.params)[0]}, state)
-        print("result", run.result["params_sha256"], flush=True)
     if not (folder / "report.html").exists():
         history = {"loss": report.history(folder)["loss"]}
         style.DPI = 20  # drawing is most of the time of a report
         report.write(folder, "digits", [report.curves_section(history)], results=run.result)
+
+
+def few_digits() -> Any:
+    """Returns the first digits, in place of scikit-learn's function that returns all."""
+    found = DIGITS()
+    return sklearn.utils.Bunch(
+        **{**found, **{n: found[n][:EXAMPLES] for n in ("images", "target")}}
+    )
+
+
+DIGITS = sklearn.datasets.load_digits
 
 
 class Phases:
@@ -177,7 +172,6 @@ class Ended(NamedTuple):
 
 def started(
     place: pathlib.Path,
-    program: Program,
     at: tuple[str, int] | None = None,
     send: tuple[str, float, int] | None = None,
 ) -> Ended:
@@ -185,7 +179,6 @@ def started(
 
     Args:
       place: the folder of the run, its data and what it says.
-      program: the compiled program.
       at: a phase, and the number of the change in it at which the run is killed.
       send: a phase, the seconds after it was reached, and the signal that is sent then.
     """
@@ -193,7 +186,7 @@ def started(
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _child(place, program, writing, at)
+        _child(place, writing, at)
     os.close(writing)
     heard, stopped = b"", False
     while True:
@@ -214,7 +207,7 @@ def started(
     return Ended(status, said, stopped, json.loads(counts[0]) if counts else {})
 
 
-def _child(place: pathlib.Path, program: Program, pipe: int, at: tuple[str, int] | None) -> None:
+def _child(place: pathlib.Path, pipe: int, at: tuple[str, int] | None) -> None:
     """What the fork does, as `python -m experiments` does it; it does not return."""
     signal.signal(signal.SIGTERM, commands._stop)
     said = os.open(_said(place), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -222,11 +215,13 @@ def _child(place: pathlib.Path, program: Program, pipe: int, at: tuple[str, int]
     os.dup2(said, 2)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     status = 70
+    sklearn.datasets.load_digits = few_digits
+    environment._commit = lambda folder: None  # two processes of git take longer than a start
     try:
         phases = Phases(place, pipe, at)
         sys.addaudithook(phases)
         phases.reached("begin")
-        train(place, program, phases.reached)
+        train(place, phases.reached)
         os.write(pipe, f"counts {json.dumps(phases.counts)}\n".encode())
         status = 0
     except UserError as error:
@@ -274,19 +269,19 @@ def outcome(place: pathlib.Path, said: str) -> dict[str, Any]:
     }
 
 
-def finished(place: pathlib.Path, program: Program) -> dict[str, Any]:
+def finished(place: pathlib.Path) -> dict[str, Any]:
     """Finishes a run, and returns its `outcome`."""
-    end = started(place, program)
+    end = started(place)
     assert end.status == 0, end.said
     return outcome(place, end.said)
 
 
 def units(cases: range, place: pathlib.Path) -> Iterator[str]:
     """Yields what was done at which phase for each case, after its run has ended well."""
-    program = made(place / "made")
+    gc.freeze()  # or a collection in the fork would copy the memory of all modules
     (place / "whole").mkdir()
     begun = time.monotonic()
-    end = started(place / "whole", program)
+    end = started(place / "whole")
     seconds = time.monotonic() - begun
     assert end.status == 0, end.said
     whole = outcome(place / "whole", end.said)
@@ -300,10 +295,10 @@ def units(cases: range, place: pathlib.Path) -> Iterator[str]:
         order = sorted(stops, key=lambda case: planned(case)[1] in ("result", "report"))
         for case in order:
             if planned(case)[0] == "full disk":
-                done.append(filled(place / f"disk-{case}", program, random.Random(case), whole))
+                done.append(filled(place / f"disk-{case}", random.Random(case), whole))
             else:
-                done.append(stopped(inside, program, case, end.counts, seconds))
-        _same(finished(inside, program), whole, f"cases {stops}")
+                done.append(stopped(inside, case, end.counts, seconds))
+        _same(finished(inside), whole, f"cases {stops}")
         shutil.rmtree(inside)
         yield from done
 
@@ -314,9 +309,7 @@ def planned(case: int) -> tuple[str, str]:
     return kind.get(case % 25, "SIGKILL"), PHASES[case % len(PHASES)]
 
 
-def stopped(
-    place: pathlib.Path, program: Program, case: int, counts: dict[str, int], seconds: float
-) -> str:
+def stopped(place: pathlib.Path, case: int, counts: dict[str, int], seconds: float) -> str:
     """Stops a run once; returns what was done."""
     chance, (kind, phase) = random.Random(case), planned(case)
     number = signal.Signals[kind]
@@ -324,14 +317,14 @@ def stopped(
     if number == signal.SIGKILL and case % 2 and counts[phase]:
         # A later start has one checkpoint to write before it is stopped, or a few more.
         change = case // 12 % min(counts[phase], 150)
-        end = started(place, program, at=(phase, change))
+        end = started(place, at=(phase, change))
         if end.status == 0:
             return f"{kind} after the end"
         assert end.status == -number, end
         return f"{kind} before a change of {phase}"
     early = "begin" if phase in ("data", "start") and chance.random() < 0.5 else phase
     delay = chance.uniform(0, seconds / 8)
-    end = started(place, program, send=(early, delay, number))
+    end = started(place, send=(early, delay, number))
     if not end.stopped or end.status == 0:
         assert end.status == 0, end
         return f"{kind} after the end"
@@ -343,9 +336,7 @@ def stopped(
     return f"{kind} at {phase}"
 
 
-def filled(
-    place: pathlib.Path, program: Program, chance: random.Random, whole: dict[str, Any]
-) -> str:
+def filled(place: pathlib.Path, chance: random.Random, whole: dict[str, Any]) -> str:
     """Runs on a small file system until it is full, makes it larger, and finishes the run."""
     place.mkdir()
     size = chance.randrange(40, 1_200)
@@ -353,14 +344,14 @@ def filled(
         return "full disk skipped, because a small file system can be made by root only"
     try:
         (place / "in").mkdir()
-        end = started(place / "in", program)
+        end = started(place / "in")
         if end.status == 0:
             return "full disk of enough room"
         assert end.status == 2, (size, end)
         assert "Traceback" not in end.said, (size, end)
         assert "No space left on device" in end.said.splitlines()[-1], (size, end)
         assert _mount("-o", "remount,size=64m", str(place))
-        _same(finished(place / "in", program), whole, f"a disk of {size} KiB")
+        _same(finished(place / "in"), whole, f"a disk of {size} KiB")
     finally:
         subprocess.run(["umount", str(place)], check=False)  # noqa: S607
     return "full disk"
