@@ -8,9 +8,10 @@ set with classes, of which `--good` is the good one, or the path of a folder in 
 AD (train/good, test/DEFECT, ground_truth/DEFECT), or of good pictures alone. A threshold is the
 quantile of held-out good pictures; test labels choose nothing. `python -m experiments score` scores
 new pictures by a finished run, and `python -m experiments.peers.anomalib_parts`, where anomalib is
-installed, adds its PaDiM and PatchCore to a run's results. Expect an AUROC above 0.9 of PCA and
-PaDiM for monocrystalline cells, and about 0.8 for polycrystalline ones, whose grains differ from
-cell to cell.
+installed, adds its PaDiM and PatchCore to a run's results. Three seeds with
+`--steps 150 --dictionary-steps 150 --regret-steps 0` take about 5 minutes of one processor. Expect
+an AUROC of 0.94 by PaDiM and 0.92 by PCA for monocrystalline cells; polycrystalline ones, whose
+grains differ from cell to cell, are harder.
 """
 
 from __future__ import annotations
