@@ -47,6 +47,7 @@ from experiments.shared.images import pictures
 from experiments.shared.numbers import Count, Share
 from experiments.shared.place import Place
 from experiments.shared.training import Job, Numbers
+from experiments.shared.transferring import logistic
 from experiments.shared.variational import named, vae
 
 PLANT_SEED = 20  # seed of the changed labels and planted duplicates
@@ -307,17 +308,12 @@ def out_of_fold(values: np.ndarray, labels: np.ndarray, seed: int, folds: int = 
     Returns:
       f64[N, classes].
     """
-    from sklearn.linear_model import LogisticRegression
-
     fold = np.random.default_rng(seed).permutation(len(labels)) % folds
     found = np.zeros((len(labels), int(labels.max()) + 1))
     for i in range(folds):
         fitted, out = fold != i, fold == i
-        mean, scale = values[fitted].mean(axis=0), values[fitted].std(axis=0)
-        z = (values - mean) / np.where(scale > 1e-6, scale, 1.0)
-        model = LogisticRegression(C=0.1, max_iter=60, tol=1e-3)
-        model.fit(z[fitted], labels[fitted])
-        found[np.ix_(out, model.classes_)] = model.predict_proba(z[out])
+        classes, probability = logistic(values[fitted], labels[fitted], iterations=60)
+        found[np.ix_(out, classes)] = probability(values[out])
     return found
 
 

@@ -14,6 +14,7 @@ cells, and about 0.8 for polycrystalline ones, whose grains differ from cell to 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -51,8 +52,8 @@ DRAWS = 1_000  # bootstrap draws
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: Count = 1_000  # optimiser steps of the plain and the variational autoencoder
-    batch: Count = 32  # pictures, or tiles, in a batch
+    steps: Count = 300  # optimiser steps of the plain and the variational autoencoder
+    batch: Count = 16  # pictures, or tiles, in a batch
     chunk: Count = 100  # steps in one compiled call
     dataset: str = "elpv-mono"  # name of a data set, or path of a folder
     good: int = 0  # the class of good pictures, for a data set with classes
@@ -70,10 +71,10 @@ class Config(Numbers):
     atoms: Count = 512  # latents of each dictionary
     k: tuple[Count, ...] = (2, 4, 8, 16, 32, 64)  # numbers of active latents that are compared
     k_used: Count = 8  # the number of active latents of the detectors sparse and sparse-net
-    dictionary_steps: Count = 1_000  # training steps of a dictionary
-    width: Count = 16  # channels of the first convolution
+    dictionary_steps: Count = 300  # training steps of a dictionary
+    width: Count = 8  # channels of the first convolution
     latents: Count = 32  # latents of the plain and the variational autoencoder
-    regret_steps: int = 30  # optimiser steps of a picture's likelihood regret; 0: not computed
+    regret_steps: int = 10  # optimiser steps of a picture's likelihood regret; 0: not computed
     learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
     false_alarms: Share = 0.05  # share of good pictures that may be called anomalous
     onnx: str | None = None  # path of a feature net in the ONNX format, for two more detectors
@@ -167,7 +168,7 @@ def _swept(
     features = inspection.patches(config.patch, config.stride)
     fit = inspection.sparse_sweep(features, config.k, config.atoms, config.dictionary_steps)
     states = fit(jax.random.key(seed), splits[0].arrays["image"])
-    detector, bad = inspection.sparse(features, config.atoms), parts.kinds(splits[2]) > 0
+    detector, bad = _on_patches(features), parts.kinds(splits[2]) > 0
     found = {}
     for k, state in zip(config.k, states, strict=True):
         held_out, test = (parts.judge(detector, state, parts.tiles_of(s)) for s in splits[1:])
@@ -179,6 +180,12 @@ def _swept(
             row["contrast"] = float(np.median(anomalous) / np.median(good))
         found[f"k = {k}"] = row
     return found
+
+
+@functools.cache
+def _on_patches(features: inspection.Features) -> inspection.Detector:
+    """Returns the detector of dictionaries, made once, so that all seeds share what it compiles."""
+    return inspection.sparse(features)
 
 
 def store(config: Config, models: Models, splits: Splits, folder: pathlib.Path) -> None:

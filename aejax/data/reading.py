@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.files import check_regular, read_bytes, reading, reason
+from aejax.files.json_file import MOST_BYTES
 from aejax.optional import needs
 
 # The number of threads that read from the disk and decode pictures in parallel.
@@ -104,11 +106,40 @@ def _in_batches(reader: Any, indices: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def open_builder(folder: Path, purpose: str) -> Any:
+    """Returns the tfds builder of a prepared data set, whose files are checked first.
+
+    Args:
+      folder: the folder with the files of one version.
+      purpose: what needs tensorflow-datasets, for the message if it is missing.
+
+    Raises:
+      UserError: if a file is damaged, no regular file, or a description of an implausible size.
+    """
+    tfds = needs("tensorflow_datasets", purpose)
+    try:
+        for path in folder.iterdir():
+            if path.suffix == ".json":  # tfds reads these whole
+                read_bytes(path, MOST_BYTES)
+            else:
+                check_regular(path)
+        return tfds.builder_from_directory(str(folder))
+    except Exception as error:  # tfds raises errors of many types if a folder was changed
+        raise UserError(
+            f"{folder} is damaged ({reason(error)}): delete the folder and start again"
+        ) from error
+
+
 def reopen(folder: Path, splits: Sequence[str]) -> Reader:
-    """Opens a prepared data set as one reader of its splits, concatenated in the given order."""
-    tfds = needs("tensorflow_datasets", "reading a data set that does not fit in memory")
-    sources = tfds.builder_from_directory(str(folder)).as_data_source()
-    return Chained([sources[split] for split in splits])
+    """Opens a prepared data set as one reader of its splits, concatenated in the given order.
+
+    Raises:
+      UserError: if files are missing or damaged.
+    """
+    builder = open_builder(folder, "reading a data set that does not fit in memory")
+    with reading(folder, "delete the folder and start again", says="is damaged"):
+        sources = builder.as_data_source()
+        return Chained([sources[split] for split in splits])
 
 
 class Ahead:

@@ -57,6 +57,8 @@ def parse_json(content: bytes | str) -> Any:
     """
     if len(content) > MOST_BYTES:
         raise ValueError(f"it has {len(content):,} bytes, but at most {MOST_BYTES:,} are read")
+    if isinstance(content, bytes):  # in UTF-8 alone; `json` would take UTF-16 too
+        content = content.decode().removeprefix("\ufeff")
     try:
         data = json.loads(content)
     except RecursionError as error:

@@ -22,7 +22,7 @@ from aejax.errors import UserError
 
 # The exceptions that reading a damaged file may raise, in any format.
 MALFORMED = (
-    *(ValueError, TypeError, KeyError, IndexError, SyntaxError, OverflowError, AttributeError),
+    *(ValueError, TypeError, KeyError, IndexError, SyntaxError, ArithmeticError, AttributeError),
     *(EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
     LZMAError,  # a damaged zip may declare this compression
     tokenize.TokenError,  # numpy tokenizes a header that it cannot parse
@@ -108,6 +108,23 @@ def read_bytes(
         if size > most:
             raise ValueError(f"it has {size:,} bytes, but at most {most:,} are read")
         return file.read(size)
+
+
+def lines(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """Yields the lines of a file with their ends.
+
+    Args:
+      file: the file, open for reading.
+      most: the most bytes of a line. A file may have no end of a line at all, such as a file of
+        zeros that takes no room on the disk.
+
+    Raises:
+      ValueError: if a line is longer.
+    """
+    while line := file.readline(most + 1):
+        if len(line) > most:
+            raise ValueError(f"it has a line of more than {most:,} bytes")
+        yield line
 
 
 def file_sha256(path: pathlib.Path, within: pathlib.Path | None = None) -> str:

@@ -50,9 +50,12 @@ def sync(path: pathlib.Path) -> None:
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a temporary file that replaces `path`, by one rename, when the `with` block has ended.
 
+    The temporary files that killed processes left behind when they replaced `path` are removed.
+
     Raises:
       OSError: if the disk is full or the folder cannot be written; the old file is not changed.
     """
+    remove_leftovers(path.parent, path.name)
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(neighbour, "wb") as file:
@@ -65,18 +68,22 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def remove_leftovers(path: pathlib.Path) -> None:
-    """Removes the temporary files of `path` that processes left behind when they were killed.
+def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> None:
+    """Removes the temporary files that processes left behind in a folder when they were killed.
+
+    Args:
+      folder: the folder.
+      name: the name of the file that they were to replace; None: of any file.
 
     Raises:
-      UserError: if the folder cannot be written.
+      OSError: if the folder cannot be written.
     """
-    named = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})\.tmp")
-    with writing(path.parent):
-        for neighbour in path.parent.iterdir():
-            found = named.fullmatch(neighbour.name)
-            if found is not None and not _alive(int(found[1])):
-                neighbour.unlink(missing_ok=True)
+    target = ".+" if name is None else re.escape(name)
+    named = re.compile(rf"\.{target}\.([1-9]\d{{0,8}})\.tmp")
+    for neighbour in folder.iterdir():
+        found = named.fullmatch(neighbour.name)
+        if found is not None and not _alive(int(found[1])):
+            neighbour.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

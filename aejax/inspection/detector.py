@@ -134,10 +134,15 @@ def smooth(maps: Array, size: tuple[int, int], blur: float) -> Array:
 def by_position(features: Features, pictures: np.ndarray, batch: int = 50) -> np.ndarray:
     """Computes the features of all pictures, f32[N, h, w, D]."""
     check_pictures(pictures)
-    step = jax.jit(lambda arrays, stored: features.apply(arrays, scaled(stored)))
+    step = _compiled_features(features.apply)
     found = []
     for start in range(0, len(pictures), batch):
         part = pictures[start : start + batch]
         rows = np.minimum(np.arange(min(batch, len(pictures))), len(part) - 1)
         found.append(np.asarray(step(features.arrays, part[rows]))[: len(part)])
     return np.concatenate(found)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_features(apply: Callable[[Any, Array], Array]) -> Callable[[Any, Any], Array]:
+    return jax.jit(lambda arrays, stored: apply(arrays, scaled(stored)))

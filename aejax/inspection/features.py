@@ -9,6 +9,7 @@ pooled(joined(a, b))                    # two of them side by side, averaged ove
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from typing import Any
@@ -24,6 +25,7 @@ from aejax.optional import needs
 from aejax.types import Array, Batch, Variables
 
 
+@functools.lru_cache(maxsize=32)  # equal features have one function, which compiles only once
 def patches(side: int = 8, stride: int = 4, centred: bool = False) -> Features:
     """Returns as features the pixels of patches, D = side * side * channels.
 

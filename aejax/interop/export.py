@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from aejax.errors import UserError
-from aejax.files import remove_leftovers, write_bytes, writing
+from aejax.files import write_bytes, writing
 from aejax.interop.programs import parts
 from aejax.interop.programs.onnx import onnx
 from aejax.interop.programs.program import Program, Traced, trace
@@ -101,7 +101,6 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
     # `path` is written last: if it exists, the files that belong to it exist too.
     for name, content in reversed(files.items()):
-        remove_leftovers(path.with_name(name))
         write_bytes(path.with_name(name), content)
     return [path.with_name(name) for name in files]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import pathlib
+from typing import Any, Literal
 
 from aejax.errors import UserError
 
@@ -78,3 +79,16 @@ class Config:
         block = attention + bias + norms + 3 * self.size * self.hidden
         embeddings = (2 - self.tied) * self.vocabulary * self.size
         return self.layers * block + embeddings + self.size
+
+
+def check_sizes(layers: Any, head_size: Any, path: pathlib.Path) -> None:
+    """Checks two sizes that a file states, before anything is made for each layer or element.
+
+    Raises:
+      UserError: if one is no integer, or larger than that of any known model.
+    """
+    for name, value, most in (("layers", layers, 4_096), ("elements of a head", head_size, 65_536)):
+        if type(value) is not int or not 1 <= value <= most:
+            raise UserError(
+                f"{path} states {value!r:.40} {name}, which cannot be right: fetch it again"
+            )

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import MALFORMED, check_regular, reason
-from aejax.language.config import Config
+from aejax.files import MALFORMED, check_regular, reading, reason
+from aejax.language.config import Config, check_sizes
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
 from aejax.optional import needs
@@ -43,6 +43,7 @@ _NAMES = (
     ("blocks_#/mlp/down/kernel", "blk.#.ffn_down.weight"),
     ("blocks_#/mlp_post_norm/weight", "blk.#.post_ffw_norm.weight"),
 )
+MOST_VALUES = 2**22  # a vocabulary of 262,144 tokens with 514,906 merges has half as many
 _FACTORS = "rope_freqs.weight"  # the divisors of Llama 3.1's rotary frequencies
 ARCHITECTURES = ("llama", "qwen2", "gemma3")
 
@@ -85,7 +86,7 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
     gguf: Any = needs("gguf", f"reading {path}")
     try:
         check_regular(path)
-        reader = gguf.GGUFReader(path)
+        reader = _reader(gguf)(path)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: check the path") from error
     except MALFORMED as error:
@@ -98,6 +99,31 @@ def open_gguf(path: str | pathlib.Path) -> tuple[Any, Fields]:
             f"{path} is not a complete GGUF file ({reason(error)}): fetch it again"
         ) from error
     return reader, Fields(path, reader)
+
+
+def _reader(gguf: Any) -> Any:
+    """Returns the package's reader, but one that ends where the file does.
+
+    The package's own takes an array of 2**60 numbers beyond the end of the file for empty ones.
+    """
+
+    class Reader(gguf.GGUFReader):
+        """Refuses a file whose head is cut, or has very many values."""
+
+        values = 0
+
+        def _get(
+            self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
+        ) -> np.ndarray:
+            found = super()._get(offset, dtype, count, override_order)
+            self.values += 1
+            if len(found) != count:
+                raise EOFError("its head is cut off")
+            if self.values > MOST_VALUES:
+                raise ValueError(f"its head has more than {MOST_VALUES:,} values")
+            return found
+
+    return Reader
 
 
 def load_gguf(
@@ -114,6 +140,11 @@ def load_gguf(
         is unknown.
     """
     reader, fields = open_gguf(path)
+    with reading(fields.path, "fetch it again"):
+        return _load(reader, fields, dtype)
+
+
+def _load(reader: Any, fields: Fields, dtype: Any) -> tuple[Transformer, dict[str, Any]]:
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     config = _config(fields, tensors)
     turned = fields.get("general.architecture") == "llama"
@@ -174,6 +205,7 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> Config:
             "'none' and 'linear'"
         )
     head = get("attention.key_length", size // heads)
+    check_sizes(layers, head, fields.path)
     if get("rope.dimension_count", head) != head:
         raise UserError(
             f"{fields.path} rotates only some elements of each head, but this reader knows only "

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from aejax.errors import UserError
-from aejax.files import MALFORMED, check_regular, reason
+from aejax.files import MALFORMED, check_regular, reading, reason
 from aejax.interop.tensors import entry, read_config, safetensors, shown
-from aejax.language.config import Config
+from aejax.language.config import Config, check_sizes
 from aejax.language.llama import Transformer
 from aejax.language.weights import Archive, assemble, named
 
@@ -68,6 +68,11 @@ def load_huggingface(
       UserError: if a file is missing, incomplete or damaged, or the architecture is not known.
     """
     folder = pathlib.Path(folder).expanduser()
+    with reading(folder, "fetch the model again"):
+        return _load(folder, dtype)
+
+
+def _load(folder: pathlib.Path, dtype: Any) -> tuple[Transformer, dict[str, Any]]:
     data = read_config(folder / "config.json")
     config = _config(data, folder / "config.json")
     places = _places(folder)
@@ -168,6 +173,7 @@ def _config(data: Mapping[str, Any], path: pathlib.Path) -> Config:
         need("num_hidden_layers"),
     )
     head = data.get("head_dim") or size // heads
+    check_sizes(layers, head, path)
     activation = data.get("hidden_act") or data.get("hidden_activation")
     if activation not in ("silu", "gelu_pytorch_tanh"):
         raise UserError(

@@ -14,8 +14,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aejax.data.text.coding import MOST_TOKENIZER, building, parse_tokenizer
 from aejax.errors import UserError
-from aejax.files import check_regular, reason
+from aejax.files import read_bytes, reading
 from aejax.interop.tensors import read_config
 from aejax.language.gguf import Fields, open_gguf
 from aejax.optional import needs
@@ -97,14 +98,17 @@ def _tokenizers(path: pathlib.Path) -> Any:
 
 
 def _of_folder(folder: pathlib.Path) -> Tokenizer:
-    library, path = _tokenizers(folder), folder / "tokenizer.json"
+    path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{folder} has no tokenizer.json: add the model's file")
-    try:
-        check_regular(path)
-        inner = library.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower class
-        raise UserError(f"{path} cannot be read ({reason(error)}): fetch it again") from error
+    with reading(path, "fetch it again"):
+        inner = parse_tokenizer(read_bytes(path, MOST_TOKENIZER), str(path))
+    with building(str(path)):
+        return _with_settings(folder, inner)
+
+
+def _with_settings(folder: pathlib.Path, inner: Any) -> Tokenizer:
+    """Returns the tokenizer `inner` with what the other files of its folder say of it."""
     inner.no_padding()
     inner.no_truncation()
     more = folder / "tokenizer_config.json"
@@ -134,6 +138,11 @@ def _of_folder(folder: pathlib.Path) -> Tokenizer:
 
 def _of_gguf(path: pathlib.Path) -> Tokenizer:
     _, fields = open_gguf(path)
+    with building(str(path)):
+        return _from_fields(path, fields)
+
+
+def _from_fields(path: pathlib.Path, fields: Fields) -> Tokenizer:
     library, kind = _tokenizers(path), fields.need("tokenizer.ggml.model", str)
     builders: dict[str, Callable[[Any, Fields, list[str]], Any]] = {
         "gpt2": _bytes,

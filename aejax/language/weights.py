@@ -51,6 +51,11 @@ def assemble(
       UserError: if a tensor is missing, is used by no parameter, has another shape, or holds NaN or
         an infinity.
     """
+    if config.layers > len(archive.there):  # before all layers are traced
+        raise UserError(
+            f"{archive.path} states {config.layers:,} layers, but holds only "
+            f"{len(archive.there):,} tensors: fetch it again"
+        )
     model = Transformer(config, dtype)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     left, params = archive.there - archive.ignored, {}

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aejax.files import with_policy
 from aejax.report.clips import Clip, players
 from aejax.report.css import CSS
 from aejax.report.drawing.style import DARK, DENSITY, LIGHT, png
-from aejax.report.policy import with_policy
 from aejax.report.results import by_group, by_seed, figures, groups, notes, together
 
 # The width in CSS pixels above which a picture scrolls on a narrow screen instead of shrinking.
@@ -105,13 +105,15 @@ def render(
             parts.append(f"<details><summary>{name}</summary>{table}</details>")
     # The policy forbids attributes `style`, so that each width has a class.
     widths = "".join(f".w{w}{{--w:{w}px}}" for w in sorted({each.width for each in drawn.values()}))
+    style = f"<style>{CSS}{widths}</style>"
     return with_policy(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{_text(title)}</title><style>{CSS}{widths}</style></head>\n<body><main>"
+        f"<title>{_text(title)}</title>{style}</head>\n<body><main>"
         + "\n".join(parts)
-        + "</main></body></html>\n"
+        + "</main></body></html>\n",
+        trusted=style,
     )
 
 

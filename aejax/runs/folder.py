@@ -14,6 +14,7 @@ from aejax.files import (
     json_fields,
     lock_folder,
     read_json,
+    remove_leftovers,
     unlock,
     write_json,
     writing,
@@ -104,6 +105,8 @@ class RunFolder:
             if self.resumed and self._has_progress():
                 compare(read_config(self.path), self.record, self._may_change)
             manifest.clean(self.path / CHECKPOINTS)
+            with writing(self.path):
+                remove_leftovers(self.path)
             yield
         finally:
             unlock(lock)

@@ -161,7 +161,16 @@ def set_aside(folder: pathlib.Path, step: int) -> None:
 
 
 def clean(folder: pathlib.Path) -> None:
-    """Removes hidden folders that killed processes left; the caller must hold the folder's lock."""
+    """Removes hidden folders that killed processes left; the caller must hold the folder's lock.
+
+    Raises:
+      UserError: if the folder is a link: what is elsewhere would be removed, and written there.
+    """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to another folder: replace it by a folder")
     if folder.is_dir():
-        for path in folder.glob(".*.*"):
-            shutil.rmtree(path, ignore_errors=True)
+        with _listing(folder):
+            paths = list(folder.iterdir())
+        for path in paths:
+            if re.fullmatch(r"\.[0-9]{1,18}\.(tmp|old)", path.name):
+                shutil.rmtree(path, ignore_errors=True)

@@ -23,6 +23,7 @@ from aejax.errors import UserError
 from aejax.files import (
     as_json,
     json_fields,
+    lines,
     open_file,
     parse_json,
     reading,
@@ -30,6 +31,7 @@ from aejax.files import (
     write_bytes,
     writing,
 )
+from aejax.files.json_file import MOST_BYTES
 
 NAME = "metrics.jsonl"
 DAMAGED = "metrics.damaged.jsonl"  # the lines that could not be read when a run was continued
@@ -80,15 +82,15 @@ class MetricsFile:
         if not self.path.exists():
             return [], [], True
         with reading(self.path, "restore it or remove it"), open_file(self.path) as file:
-            whole = list(file)
-        lines = list(whole)
-        if lines and not lines[-1].endswith(b"\n"):
-            last = lines.pop()
-            lines += [] if _step(last) is None else [last + b"\n"]
+            whole = list(lines(file, MOST_BYTES))
+        ended = list(whole)
+        if ended and not ended[-1].endswith(b"\n"):
+            last = ended.pop()
+            ended += [] if _step(last) is None else [last + b"\n"]
         found: dict[int, bytes] = {}
         damaged: list[bytes] = []
         later: list[bytes] = []  # lines of `step` and after it, which end the file
-        for line in lines:
+        for line in ended:
             at = _step(line)
             if at is None or at in found:
                 damaged.append(line)
@@ -101,14 +103,14 @@ class MetricsFile:
         kept = [found[at] for at in sorted(found)]
         return kept, damaged, whole[: len(kept)] == kept
 
-    def _set_aside(self, lines: Sequence[bytes]) -> None:
+    def _set_aside(self, damaged: Sequence[bytes]) -> None:
         path = self.path.with_name(DAMAGED)
         with writing(path), open(path, "ab", opener=_no_link) as file:
-            file.writelines(lines)
+            file.writelines(damaged)
             file.flush()
             os.fsync(file.fileno())
         warnings.warn(
-            f"{self.path} has {len(lines)} damaged lines, which were moved to {path.name}; the "
+            f"{self.path} has {len(damaged)} damaged lines, which were moved to {path.name}; the "
             "other lines before the restored step were kept",
             stacklevel=4,
         )
@@ -138,7 +140,7 @@ class MetricsFile:
         now = f"{time.time():.3f}"
         columns = {name: _cells(np.asarray(values)) for name, values in metrics.items()}
         extra = {name: _cells(np.asarray(x)[..., None])[0] for name, x in (figures or {}).items()}
-        lines = []
+        written = []
         for i in range(count):
             last = extra if i == count - 1 else {}
             if (first + i) % every and not last:
@@ -148,8 +150,8 @@ class MetricsFile:
             values = {name: np.asarray(value)[..., i] for name, value in metrics.items()}
             for logger in loggers:
                 logger(first + i, {**values, **(figures or {} if last else {})})
-            lines.append(f'{{"step": {first + i}, "time": {now}, {text}}}\n')
-        self._write("".join(lines).encode())
+            written.append(f'{{"step": {first + i}, "time": {now}, {text}}}\n')
+        self._write("".join(written).encode())
 
     def sync(self) -> None:
         """Waits until all lines are on the disk."""
@@ -196,7 +198,7 @@ def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     missing = f"{path} cannot be read (No such file or directory): give the folder of a run with "
     with reading(path, "restore it or remove the damaged lines", missing + "metrics"):
         with open_file(path, within=pathlib.Path(folder)) as file:
-            rows = [_row(number, line) for number, line in enumerate(file, 1)]
+            rows = [_row(number, line) for number, line in enumerate(lines(file, MOST_BYTES), 1)]
         names = dict.fromkeys(name for row in rows for name in row if name != "step")
         columns = {name: _column(name, rows) for name in names}
         return {"step": np.array([row["step"] for row in rows], np.int64)} | columns

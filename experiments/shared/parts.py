@@ -140,14 +140,12 @@ def detectors(config: Any, models: Mapping[str, tuple[Any, Any]]) -> dict[str, D
         "sparse": inspection.sparse(coded["sparse"], config.atoms, k, config.dictionary_steps),
     }
     if "plain" in models:
-        net = inspection.pooled(inspection.encoded(*models["plain"]))
+        net = coded["sparse-net"]
         made |= {
             "plain": inspection.reconstruction(*models["plain"]),
             "padim-net": inspection.gaussian(net, config.features, by_place),
             "patchcore-net": inspection.neighbours(net, config.features, config.remembered),
-            "sparse-net": inspection.sparse(
-                coded["sparse-net"], config.atoms, k, config.dictionary_steps
-            ),
+            "sparse-net": inspection.sparse(net, config.atoms, k, config.dictionary_steps),
         }
     if "vae" in models:
         made |= {
@@ -233,6 +231,20 @@ def fit(detector: Detector, splits: Splits, seed: int) -> Fitted:
 
 
 _FIRST: dict[Any, dict[str, Fitted]] = {}  # what `fit_all` returned for the first seed of a run
+_MADE: dict[Any, dict[str, Detector]] = {}  # the detectors of the first call of `fit_all`
+
+
+def _sharing(config: Any, event: tuple[int, ...], made: dict[str, Detector]) -> dict[str, Detector]:
+    """Gives detectors the functions of those of the first seed, so that these compile only once.
+
+    The functions depend on the settings and on the shape of a picture alone: what a seed has
+    trained is in `Detector.given`.
+    """
+    first = _MADE.setdefault((config, event), made)
+    return {
+        name: own._replace(map=first[name].map, score=first[name].score)
+        for name, own in made.items()
+    }
 
 
 def fit_all(
@@ -247,9 +259,8 @@ def fit_all(
     key = (config, splits[0].fingerprint, splits[2].fingerprint, proof)
     if key in _FIRST:
         return _FIRST[key]
-    found = {
-        name: fit(detector, splits, seed) for name, detector in detectors(config, models).items()
-    }
+    made = _sharing(config, splits[0].event, detectors(config, models))
+    found = {name: fit(detector, splits, seed) for name, detector in made.items()}
     if seed == config.seed:
         _FIRST.clear()
         _FIRST[key] = found

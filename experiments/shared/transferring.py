@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,14 +95,34 @@ def probes(
 
 def linear(values: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Fits a multinomial logistic regression; returns the function from features to labels."""
+    classes, probability = logistic(values, labels)
+    return lambda others: classes[probability(others).argmax(axis=1)]
+
+
+def logistic(
+    values: np.ndarray, labels: np.ndarray, iterations: int = 50
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Fits a multinomial logistic regression of standardised features, with a ridge penalty.
+
+    Args:
+      values: f[N, D].
+      labels: i[N].
+      iterations: the steps after which L-BFGS stops, converged or not; few steps act as a penalty.
+
+    Returns:
+      The classes i[n], and the function from features f[M, D] to probabilities f[M, n].
+    """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = values.mean(axis=0), values.std(axis=0)
     # A feature that is constant among few labelled pictures tells nothing about others.
     scale = np.where(scale > 1e-6, scale, np.inf)
-    model = LogisticRegression(C=0.1, max_iter=100, tol=1e-3)
-    model.fit((values - mean) / scale, labels)
-    return lambda others: np.asarray(model.predict((others - mean) / scale))
+    model = LogisticRegression(C=0.1, max_iter=iterations, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((values - mean) / scale, labels)
+    return model.classes_, lambda others: model.predict_proba((others - mean) / scale)
 
 
 def sparse_probes(

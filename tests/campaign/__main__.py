@@ -12,15 +12,16 @@ import tempfile
 from aejax.files import read_json, write_json
 from aejax.files.json_fields import count, table_of
 
-NAMES = ("files", "commands", "kills")
+NAMES = ("files", "commands", "kills", "experiment")
 FIELDS = {"done": count, "cases": table_of(count)}
 
 
 def main(arguments: list[str]) -> None:
-    """Runs cases until there are as many as `--count`, and prints how many there are of each."""
+    """Runs the cases `--first` to `--count` - 1, and prints how many there are of each kind."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaign")
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--first", type=int, default=0, help="so that several can run at once")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -29,7 +30,9 @@ def main(arguments: list[str]) -> None:
     cases = collections.Counter(kept["cases"])
     module = importlib.import_module(f"tests.campaign.{given.name}")
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-        for name in module.units(range(kept["done"], given.count), pathlib.Path(folder)):
+        for name in module.units(
+            range(given.first + kept["done"], given.count), pathlib.Path(folder)
+        ):
             cases[name] += 1
             write_json(path, {"done": sum(cases.values()), "cases": dict(sorted(cases.items()))})
     print(f"{given.name}: {sum(cases.values())} cases: {dict(sorted(cases.items()))}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -16,15 +17,19 @@ import shutil
 import signal
 import struct
 import sys
+import tarfile
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import soundfile
+import tokenizers
 
 import aejax as ae
 from aejax import interop, report
@@ -36,12 +41,17 @@ from aejax.data.sound.recordings import Recordings, read_recordings, write_recor
 from aejax.data.synthetic.store import synthetic, truth
 from aejax.data.synthetic.superposition import Superposition
 from aejax.errors import UserError
+from aejax.files import members, reading
+from aejax.language.gguf import load_gguf
 from aejax.language.huggingface import load_huggingface
+from aejax.language.tokenizer import load_tokenizer
 from aejax.runs import metrics
 from aejax.runs.run import Run
 from tests.harm import resident
 from tests.interop.damage_test import FORMATS
 from tests.language.parity import reference
+from tests.language.tokenizer_test import byte_level
+from tests.language.weights_test import write_gguf
 
 SECONDS, ROOM = 5.0, 2**30
 
@@ -53,6 +63,7 @@ class Kind(NamedTuple):
     read: Callable[[pathlib.Path], Any]  # reads the folder
     # Whether hashes cover everything, so that what is read is what was written.
     proved: bool = False
+    share: int = 4  # how many cases it gets of a round; those that take long get fewer
 
 
 def prepared(place: pathlib.Path) -> None:
@@ -140,6 +151,48 @@ def synthetic_truth(place: pathlib.Path) -> Any:
     return found.features(0, found.tokens)
 
 
+def archives(place: pathlib.Path) -> None:
+    with zipfile.ZipFile(place / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("one/1.txt", "first" * 20)
+        archive.writestr("2.txt", "second")
+    for ending in ("tar", "tar.gz", "tar.bz2", "tar.xz"):
+        with tarfile.open(place / f"b.{ending}", f"w:{ending[4:]}") as archive:
+            for name in ("one/1.txt", "2" * 120):
+                entry = tarfile.TarInfo(name)
+                entry.size = 500
+                archive.addfile(entry, io.BytesIO(bytes(range(250)) * 2))
+
+
+def unpacked(place: pathlib.Path) -> Any:
+    for path in sorted(place.iterdir()):
+        with reading(path, "fetch it again"):
+            dict(members(path))
+
+
+def shards(place: pathlib.Path) -> None:
+    shutil.copytree(reference.HERE / "gemma3", place, dirs_exist_ok=True)
+    with safetensors.safe_open(place / "model.safetensors", framework="numpy") as file:
+        places = dict.fromkeys(file.keys(), "model-1.safetensors")
+    (place / "model.safetensors").rename(place / "model-1.safetensors")
+    (place / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def tokenizer(place: pathlib.Path) -> None:
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<s>"])
+    inner.train_from_iterator(["a few words of a text", "some words more"], trainer)
+    inner.save(str(place / "tokenizer.json"))
+    about = {"bos_token": "<s>", "eos_token": {"content": "<unk>"}, "chat_template": "{{ x }}"}
+    (place / "tokenizer_config.json").write_text(json.dumps(about))
+
+
+def spelled(place: pathlib.Path) -> Any:
+    found = load_tokenizer(next(iter(place.glob("*.gguf")), place))
+    found.decode(found.encode("some words"))
+
+
 KINDS = {
     **{name: Kind(make, interop.load) for name, make in FORMATS.items()},
     "prepared pictures": Kind(
@@ -156,41 +209,64 @@ KINDS = {
     "sounds": Kind(waves, lambda p: read_sounds(p, None, False).sounds),
     "activations": Kind(activations, lambda p: open_store(p).verify()),
     "synthetic": Kind(lambda p: synthetic(p, Superposition(8, 4, 2.0), 64), synthetic_truth),
-    "run": Kind(run, opened, True),
+    "run": Kind(run, opened, True, 2),
     "transformers": Kind(
-        lambda p: shutil.copytree(reference.HERE / "llama", p, dirs_exist_ok=True), load_huggingface
+        lambda p: shutil.copytree(reference.HERE / "llama", p, dirs_exist_ok=True),
+        load_huggingface,
+        share=1,
     ),
+    "transformers, shards": Kind(shards, load_huggingface, share=1),
+    "gguf": Kind(
+        lambda p: write_gguf(p / "a.gguf", "llama"), lambda p: load_gguf(p / "a.gguf"), share=1
+    ),
+    "gguf, tokenizer": Kind(lambda p: byte_level(p / "a.gguf", "smollm"), spelled),
+    "tokenizer": Kind(tokenizer, spelled),
+    "archives": Kind(archives, unpacked),
 }
+ROUND = [name for i in range(4) for name, kind in KINDS.items() if i < kind.share]
 
 
 def units(cases: range, place: pathlib.Path) -> Iterator[str]:
     """Yields "FORMAT read" or "FORMAT refused" for each case."""
-    names = list(KINDS)
+    good, watch = ready({ROUND[case % len(ROUND)] for case in cases}, place)
+    for case in cases:
+        yield tried(case, place, good, watch)
+
+
+def ready(names: set[str], place: pathlib.Path) -> tuple[dict[str, list[bytes]], Watch]:
+    """Writes good files of each format; returns what is read of them, and the watch."""
     good: dict[str, list[bytes]] = {}
-    for name in {names[case % len(names)] for case in cases}:
+    for name in names:
         (place / name).mkdir()
         KINDS[name].make(place / name)
         good[name] = numbers(KINDS[name].read(copied(place, name)))
     watch = Watch(place)
     sys.addaudithook(watch)
     signal.signal(signal.SIGALRM, _late)
-    for case in cases:
-        name = names[case % len(names)]
-        where = copied(place, name)
-        how = damage(where, random.Random(case))
-        what = f"case {case}, {name}, {how}"
-        before, begun = resident("VmRSS"), time.process_time()
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-        signal.alarm(60)
+    return good, watch
+
+
+def tried(case: int, place: pathlib.Path, good: dict[str, list[bytes]], watch: Watch) -> str:
+    """Damages a copy of the good files, reads it, and returns how that ended."""
+    name = ROUND[case % len(ROUND)]
+    where = copied(place, name)
+    how = damage(where, random.Random(case))
+    what = f"case {case}, {name}, {how}"
+    before, begun = resident("VmRSS"), time.process_time()
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    watch.seen = []
+    signal.alarm(60)
+    try:
         found = attempt(KINDS[name], where, watch, what)
+    finally:
         signal.alarm(0)
-        seconds = time.process_time() - begun  # on a shared machine the clock says less
-        assert seconds < SECONDS, f"{what} took {seconds:.1f} s"
-        assert resident("VmHWM") - before < ROOM, f"{what} took much memory"
-        assert not watch.seen, f"{what} did {watch.seen}"
-        if found is not None and KINDS[name].proved:
-            assert found == good[name], f"{what} was read as something else"
-        yield f"{name} {'refused' if found is None else 'read'}"
+    seconds = time.process_time() - begun  # on a shared machine the clock says less
+    assert seconds < SECONDS, f"{what} took {seconds:.1f} s"
+    assert resident("VmHWM") - before < ROOM, f"{what} took much memory"
+    assert not watch.seen, f"{what} did {watch.seen}"
+    if found is not None and KINDS[name].proved:
+        assert found == good[name], f"{what} was read as something else"
+    return f"{name} {'refused' if found is None else 'read'}"
 
 
 def attempt(kind: Kind, where: pathlib.Path, watch: Watch, what: str) -> list[bytes] | None:
@@ -258,7 +334,7 @@ def damage(where: pathlib.Path, chance: random.Random) -> str:
     path = chance.choice(sorted(p for p in where.rglob("*") if p.is_file()))
     whole = bytearray(path.read_bytes())
     how = chance.choice(
-        ("cut", "flip", "flip", "noise", "insert", "double", "edit", "other", "link")
+        ("cut", "flip", "flip", "noise", "insert", "double", "edit", "other", "link", "kind")
     )
     # Headers are at the two ends of a file, so that most changes are made there.
     end = min(len(whole), 300)
@@ -269,11 +345,18 @@ def damage(where: pathlib.Path, chance: random.Random) -> str:
         path.write_text(edited(path.read_text(), chance))
     elif how == "other":
         path.write_bytes(
-            chance.choice((b"", b"null", b"[]", b"3", b"[" * 9_000, b"\x80\x02N.", b"PK"))
+            chance.choice((b"", b"null", b"[]", b"3", b"[" * 9_000, b"\x80\x02N.", b"PK", b"\0\n"))
         )
     elif how == "link":
         path.unlink()
         path.symlink_to(chance.choice(("/dev/zero", "/etc/hostname", "/nowhere", ".")))
+    elif how == "kind":
+        how = chance.choice(("fifo", "sparse", "folder"))
+        if how != "sparse":
+            path.unlink()
+            (os.mkfifo if how == "fifo" else os.mkdir)(path)
+        else:
+            os.truncate(path, 2**31)  # zeros that take no room on the disk
     elif how == "cut":
         path.write_bytes(whole[:at])
     elif how == "insert":

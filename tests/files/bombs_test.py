@@ -1,9 +1,11 @@
 """Tests that small files cannot fill the memory, make the reader wait or run code."""
 
 import gzip
+import io
 import json
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 
@@ -16,7 +18,7 @@ from aejax.data.pictures import faces, folder, store, upstream
 from aejax.data.sound.recordings import read_recordings
 from aejax.data.text.source import read_text
 from aejax.errors import UserError
-from aejax.files import read_json, read_npy, read_npz
+from aejax.files import members, read_json, read_npy, read_npz
 from aejax.interop.archive import read_torch
 from tests.harm import little, needs_linux
 from tests.interop import cases
@@ -24,9 +26,9 @@ from tests.interop import cases
 GIB = 2**30
 
 
-def zipped(path, name, content, declared=None):
-    """Writes a deflated zip of one file, whose declared size may be another than its own."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def zipped(path, name, content, declared=None, way=zipfile.ZIP_DEFLATED):
+    """Writes a compressed zip of one file, whose declared size may be another than its own."""
+    with zipfile.ZipFile(path, "w", way) as archive:
         archive.writestr(name, content)
     if declared is not None:
         whole = bytearray(path.read_bytes())
@@ -102,6 +104,13 @@ def sparse(path):
         file.truncate(8 * GIB)
 
 
+def extended(path, content):
+    """A file with 2 GiB of zeros at its end that take no room on the disk."""
+    written(path, content)
+    os.truncate(path, 2 * GIB)
+    return path
+
+
 def saelens(place, make):
     """A folder of SAELens whose cfg.json is made by `make`."""
     cases.write_saelens(place, {"W_enc": np.zeros((2, 3), np.float32)})
@@ -125,6 +134,31 @@ def sounds(place):
     arrays = {"sound": np.zeros(9, np.int16), "length": np.array([4, 4], np.int32)}
     npz.save(place / "aejax.npz", arrays, about)
     return place / "aejax.npz"
+
+
+def checksum(header):
+    """Returns what a header of a tar archive holds as the sum of its bytes."""
+    return b"%06o\0 " % tarfile.calc_chksums(header)[0]
+
+
+def tarred(path, *headers):
+    """Writes a compressed tar archive of headers only, each (name, type, declared size)."""
+    blocks = {}
+    for name, kind, size in set(headers):
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.size = kind, max(size, 0)
+        block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+        if size < 0:  # base 256, as GNU tar writes what octal digits cannot hold
+            block[124:136] = b"\xff" * 4 + size.to_bytes(8, "big", signed=True)
+            block[148:156] = checksum(bytes(block))
+        blocks[name, kind, size] = bytes(block)
+    content = b"".join(map(blocks.get, headers)) + bytes(1024)
+    path.write_bytes(gzip.compress(content, 1))
+    return path
+
+
+def in_archive(path):
+    return dict(members(path))
 
 
 def any_json(path):
@@ -213,6 +247,11 @@ HOSTILE = {
         folder.read_folder,
         "has 5800x5800 pixels, but pictures of at most 33,554,432",
     ),
+    "a picture with zeros behind it": (
+        lambda place: extended(place / "a.webp", b"RIFF\0\0\0\0WEBPVP8 ").parent,
+        folder.read_folder,
+        "it has 2,147,483,648 bytes, but 268,435,456 at most",
+    ),
     "a picture that waits": (
         lambda place: waits(place / "a.png").parent,
         folder.read_folder,
@@ -224,6 +263,11 @@ HOSTILE = {
         ),
         lambda path: upstream.read_idx(path, (7,)),
         "holds at least 8 bytes of pixels or labels instead of 7",
+    ),
+    "zeros behind an idx file": (
+        lambda place: extended(place / "a.gz", gzip.compress(struct.pack(">HBBI", 0, 8, 1, 7))),
+        lambda path: upstream.read_idx(path, (7,)),
+        "it has 2,147,483,648 bytes for 15",
     ),
     "a text that waits": (
         lambda place: waits(place / "a.txt"),
@@ -239,6 +283,53 @@ HOSTILE = {
         lambda place: described(place, name=None),
         store.read_prepared,
         "is damaged .'name' of its description is None",
+    ),
+    "a file in a tar archive": (
+        lambda place: tarred(place / "a.tgz", ("a.wav", tarfile.REGTYPE, 3 * GIB)),
+        in_archive,
+        "'a.wav' has 3,221,225,472 bytes, but 268,435,456 at most",
+    ),
+    "a header in a tar archive": (
+        lambda place: tarred(place / "a.tgz", ("a", tarfile.XHDTYPE, 2**27)),
+        in_archive,
+        "it has a header of 134,217,728 bytes",
+    ),
+    "a long name in a tar archive": (
+        lambda place: tarred(place / "a.tgz", ("a", tarfile.GNUTYPE_LONGNAME, 2**27)),
+        in_archive,
+        "it has a header of 134,217,728 bytes",
+    ),
+    "a negative size in a tar archive": (
+        lambda place: tarred(
+            place / "a.tgz", ("a", tarfile.REGTYPE, 0), ("b", tarfile.REGTYPE, -1024)
+        ),
+        in_archive,
+        "'b' has a size that cannot be right|it has a size that cannot be right",
+    ),
+    "many files in a tar archive": (
+        lambda place: tarred(place / "a.tgz", *[("a", tarfile.REGTYPE, 0)] * 20_000),
+        in_archive,
+        "bytes hold more than 18,069 files",
+    ),
+    "a cut tar archive": (
+        lambda place: tarred(place / "a.tgz", ("a", tarfile.REGTYPE, 5_000)),
+        in_archive,
+        "it ends within 'a'",
+    ),
+    "a zip file of many bytes": (
+        lambda place: zipped(place / "a.zip", "a", bytes(2**22), declared=GIB),
+        in_archive,
+        "its files have 1,073,741,824 bytes, but",
+    ),
+    "a zip file of bzip2": (  # one block of which may become any number of bytes
+        lambda place: zipped(place / "a.zip", "a", bytes(99), way=zipfile.ZIP_BZIP2),
+        in_archive,
+        "'a' is compressed in an unknown way",
+    ),
+    "an archive that waits": (
+        lambda place: waits(place / "a.tar"),
+        in_archive,
+        "not a regular file",
     ),
     "lengths of other sounds": (sounds, read_recordings, "its lengths are not those of its sounds"),
 }
@@ -281,3 +372,22 @@ def test_arrays_come_back_as_numpy_wrote_them(tmp_path):
                 np.testing.assert_array_equal(array, wanted[name], strict=True)
     np.save(tmp_path / "a.npy", wanted["fortran"])
     np.testing.assert_array_equal(read_npy(tmp_path / "a.npy"), wanted["fortran"], strict=True)
+
+
+@needs_linux
+def test_a_sparse_file_and_a_link_in_a_tar_archive_are_left_out(tmp_path):
+    """Fails if the holes of 8 GiB are filled, or if a link stands for another file."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        whole, sparse, link = (tarfile.TarInfo(name) for name in ("whole", "sparse", "link"))
+        whole.size, sparse.type = 3, tarfile.GNUTYPE_SPARSE
+        link.type, link.linkname = tarfile.SYMTYPE, "whole"
+        archive.addfile(whole, io.BytesIO(b"abc"))
+        archive.addfile(sparse)
+        archive.addfile(link)
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    at = content.index(b"sparse")
+    content[at + 483 : at + 495] = b"%011o\0" % (8 * GIB - 1)  # its size with the holes
+    content[at + 148 : at + 156] = checksum(bytes(content[at : at + 512]))
+    (tmp_path / "a.tar").write_bytes(bytes(content))
+    with little():
+        assert in_archive(tmp_path / "a.tar") == {"whole": b"abc"}

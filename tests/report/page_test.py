@@ -12,6 +12,7 @@ import pytest
 
 import aejax as ae
 from aejax import report
+from aejax.files import with_policy
 from aejax.report import page, results, writing
 from aejax.report.sparse import atoms_section
 from experiments.tools import table
@@ -266,6 +267,19 @@ def test_a_browser_runs_and_loads_nothing_but_the_page_s_own(tmp_path):
     assert " style=" not in text
     assert re.search(r"\.w(\d+)\{--w:\1px\}", style)
     assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+def test_a_script_that_got_into_a_page_is_not_run():
+    """Fails if the policy holds the hashes of all scripts of the page instead of its own."""
+    template = '<meta charset="utf-8"><style>a{}</style><script type="module">b()</script>TEXT'
+    text = template.replace("TEXT", "<script>evil()</script><style>c{}</style>")
+    found = with_policy(text, template, scripts="blob:")
+    (policy,) = re.findall('content="([^"]*)"', found)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    for name, own in {"script-src": "b()", "style-src": "a{}"}.items():
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert rules[name].removesuffix(" blob:") == f"'sha256-{digest}'"
+    assert rules["img-src"] == "data:"
 
 
 def test_metrics_of_any_name_are_drawn(tmp_path):

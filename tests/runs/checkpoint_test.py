@@ -204,9 +204,10 @@ def test_a_disk_without_room_is_named_before_anything_is_written(folder, monkeyp
 def test_what_killed_writers_left_is_no_checkpoint(folder):
     shutil.copytree(folder / "20", folder / ".30.tmp")
     shutil.copytree(folder / "20", folder / ".5.old")
+    (folder / ".one.of.mine").mkdir()
     assert manifest.steps(folder) == [20, 10]
     manifest.clean(folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["10", "20"]
+    assert sorted(p.name for p in folder.iterdir()) == [".one.of.mine", "10", "20"]
 
 
 def test_misfit_names_the_leaf():

@@ -4,6 +4,7 @@ Whatever its files hold, opening it ends well or with one sentence, and nothing 
 """
 
 import json
+import os
 import random
 import warnings
 
@@ -117,6 +118,29 @@ def test_metrics_that_are_a_link_are_not_written(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl"):
         MetricsFile(tmp_path / "run" / NAME).resume(1)
     assert (tmp_path / "elsewhere").read_bytes() == line(0) + line(1)
+
+
+def test_checkpoints_that_are_a_link_are_not_touched(tmp_path):
+    """Fails if what looks like a leftover elsewhere is removed, or a checkpoint written there."""
+    train(tmp_path / "run", 1)
+    place, elsewhere = tmp_path / "run" / "checkpoints", tmp_path / "elsewhere"
+    place.rename(elsewhere)
+    (elsewhere / ".3.tmp").mkdir()
+    place.symlink_to(elsewhere)
+    with pytest.raises(UserError, match="checkpoints is a link to another folder"):
+        train(tmp_path / "run", 2)
+    assert {path.name for path in elsewhere.iterdir()} == {"1", ".3.tmp"}
+
+
+@needs_linux
+def test_metrics_without_the_end_of_a_line_are_not_read(tmp_path):
+    """8 GiB of zeros that take no room on the disk. Fails if a line may have any length."""
+    (tmp_path / NAME).touch()
+    os.truncate(tmp_path / NAME, 2**33)
+    with little():
+        for read in (MetricsFile(tmp_path / NAME).resume, lambda _: metrics.read(tmp_path)):
+            with pytest.raises(UserError, match="it has a line of more than 16,777,216 bytes"):
+                read(3)
 
 
 RESULTS = {

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import io
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aejax.data.pictures.upstream import fetch, is_upstream
 from aejax.errors import UserError
+from aejax.files import members, reading
 
 
 class Archives:
@@ -94,23 +93,9 @@ class Archives:
         Raises:
           UserError: if the file is damaged, or neither a zip nor a tar file.
         """
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if not entry.is_dir():
-                        yield entry.filename, io.BytesIO(archive.read(entry))
-            return
-        try:
-            with tarfile.open(path) as archive:
-                for entry in archive:
-                    file = archive.extractfile(entry) if entry.isfile() else None
-                    if file is not None:
-                        yield entry.name, io.BytesIO(file.read())
-        except (tarfile.TarError, EOFError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"{path} is damaged, or not a zip or tar file ({reason}): fetch it again"
-            ) from error
+        with reading(path, "fetch it again", says="is damaged, or not a zip or tar file"):
+            for name, content in members(path):
+                yield name, io.BytesIO(content)
 
     def _extracted(self, path: Path) -> Path:
         folder = self._folder / f"{Path(path).name}.unpacked"

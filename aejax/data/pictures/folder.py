@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,6 +18,8 @@ from aejax.files import MALFORMED, open_file, reason
 from aejax.optional import needs
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+# Pillow chooses by the content, not by the name, and would give EPS to a program, Ghostscript.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 # Pillow's modes of grey pictures, and its modes of colour pictures, which are converted to RGB. All
 # of them have at most 8 bits per channel.
 GREY = frozenset({"1", "L", "LA"})
@@ -22,6 +28,7 @@ COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
 
 # The largest picture that is decoded. A file of 484 KB may hold 13,000 x 13,000 equal pixels.
 MOST_PIXELS = 2**25
+MOST_BYTES = 8 * MOST_PIXELS  # of the largest file of a picture
 
 
 def read_folder(folder: Path) -> Prepared:
@@ -61,19 +68,37 @@ def read_folder(folder: Path) -> Prepared:
     return Prepared(name, {"train": columns}, 255.0, classes, "a folder of pictures")
 
 
+@contextlib.contextmanager
+def opened(file: BinaryIO) -> Iterator[Any]:
+    """Opens a file as a Pillow picture of one of FORMATS, whose pixels are not decoded yet.
+
+    Raises:
+      Exception: one of `aejax.files.MALFORMED` if it is none.
+    """
+    image = needs("PIL.Image", "reading pictures")
+    size = file.seek(0, os.SEEK_END)
+    if size > MOST_BYTES:  # Pillow reads some formats whole
+        raise ValueError(f"it has {size:,} bytes, but {MOST_BYTES:,} at most")
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", image.DecompressionBombWarning)
+            with image.open(file, formats=FORMATS) as picture:
+                yield picture
+    except image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+
+
 def header(path: Path) -> tuple[tuple[int, int], str]:
     """Returns (width, height) and the mode of a picture, without decoding its pixels.
 
     Raises:
       UserError: if the file is not a picture, or has more than 8 bits per channel.
     """
-    image = needs("PIL.Image", "reading pictures")
     try:
-        with open_file(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", image.DecompressionBombWarning)
-            with image.open(file) as picture:
-                size, mode = picture.size, picture.mode
-    except (image.DecompressionBombError, *MALFORMED) as error:
+        with open_file(path) as file, opened(file) as picture:
+            size, mode = picture.size, picture.mode
+    except MALFORMED as error:
         raise UserError(
             f"{path} cannot be read as a picture ({reason(error)}): restore it or remove it"
         ) from error
@@ -93,9 +118,8 @@ def decoded(path: Path, mode: str) -> np.ndarray:
     Raises:
       UserError: if the file is damaged.
     """
-    image = needs("PIL.Image", "reading pictures")
     try:
-        with open_file(path) as file, image.open(file) as picture:
+        with open_file(path) as file, opened(file) as picture:
             return np.asarray(picture.convert(mode), np.uint8)
-    except (image.DecompressionBombError, *MALFORMED) as error:
+    except MALFORMED as error:
         raise UserError(f"{path} is damaged ({reason(error)}): restore it or remove it") from error

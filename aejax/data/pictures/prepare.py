@@ -12,8 +12,8 @@ from aejax.data.data_dir import locked_workspace, newest, quiet_tfds
 from aejax.data.pictures import NAMED, builders
 from aejax.data.pictures.store import FILE, Prepared, read_prepared, write_prepared
 from aejax.data.pictures.tfds_reader import contents
+from aejax.data.reading import open_builder
 from aejax.errors import UserError
-from aejax.optional import needs
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
@@ -58,9 +58,9 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Prepared:
 
 def _adopted(name: str, folder: Path) -> Prepared:
     """Reads a data set that tfds itself has prepared, and if possible writes its .npz."""
-    tfds = needs("tensorflow_datasets", f"reading {name}, which is prepared as array_record only,")
     with quiet_tfds():
-        builder = tfds.builder_from_directory(str(folder))
+        purpose = f"reading {name}, which is prepared as array_record only,"
+        builder = open_builder(folder, purpose)
         prepared = contents(name, builder, "prepared by tensorflow-datasets")
     if os.access(folder, os.W_OK):
         write_prepared(folder / FILE, prepared)

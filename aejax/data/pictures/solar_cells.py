@@ -13,17 +13,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from aejax.data.pictures.folder import MOST_PIXELS, opened
 from aejax.data.pictures.inspection import Parts, Reading, as_splits, divided
 from aejax.data.splitting import Splits
 from aejax.errors import UserError
-from aejax.optional import needs
+from aejax.files import members, read_bytes, reading
+from aejax.files.archives import LARGEST
 
 LABELS = "elpv_dataset/data/labels.csv"
 BRING = (
@@ -98,33 +99,27 @@ def _source(manual_dir: Path | None) -> tuple[Read, str]:
             return _of_wheel(wheels[-1]), origin
 
     def read(name: str) -> bytes:
-        try:
-            return (folder / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"{folder / name} is missing ({error.strerror}): {BRING}") from error
+        with reading(folder / name, BRING, f"{folder / name} is missing (no such file): {BRING}"):
+            return read_bytes(folder / name, LARGEST)
 
     return read, origin
 
 
 def _of_wheel(wheel: Path) -> Read:
-    try:
-        archive = zipfile.ZipFile(wheel)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wheel} is damaged ({error}): {BRING}") from error
+    with reading(wheel, BRING, says="is damaged"):
+        found = dict(members(wheel, lambda name: name.startswith("elpv_dataset/data/")))
 
     def read(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"{wheel} is damaged ({error}): {BRING}") from error
+        if name not in found:
+            raise UserError(f"{wheel} is damaged (it has no {name!r:.80}): {BRING}")
+        return found[name]
 
     return read
 
 
 def _pixels(content: bytes, name: str) -> np.ndarray:
-    image = needs("PIL.Image", "reading pictures")
-    try:
-        with image.open(io.BytesIO(content)) as picture:
-            return np.asarray(picture.convert("L"), np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{name} is damaged ({error}): {BRING}") from error
+    file = io.BytesIO(content)
+    with reading(Path(name), BRING, says="is damaged"), opened(file) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"it has {picture.width}x{picture.height} pixels")
+        return np.asarray(picture.convert("L"), np.uint8)

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.client
 import math
+import os
 import struct
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ import numpy as np
 from aejax.errors import UserError
 from aejax.files import MALFORMED, open_file, reason
 
+SLACK = 2**20  # bytes that an idx file may have beyond twice those of its array
 # A download fails if the server does not answer for this number of seconds.
 PATIENCE = 30
 
@@ -114,6 +116,9 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     wanted = 4 + 4 * len(shape) + math.prod(shape)
     try:
         with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > 2 * wanted + SLACK:  # gzip would skip gigabytes of zeros behind its end
+                raise ValueError(f"it has {size:,} bytes for {wanted:,}")
             # One more byte is read than the array has, so that a longer file is noticed.
             unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             content = unpacked.read(wanted + 1)

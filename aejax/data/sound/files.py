@@ -13,6 +13,8 @@ from aejax.optional import needs
 SCALE = 32_768.0  # the stored value that becomes 1.0
 SUFFIXES = (".wav", ".flac")
 MOST_SAMPLES = 2**26  # the longest sound that is read, in samples of all channels: 512 MiB
+MOST_BYTES = 8 * MOST_SAMPLES  # the largest file of such a sound
+MOST_MADE = 2**24  # the most samples that resampling makes of a short sound: 128 MiB
 UNKNOWN = (0, 0xFFFFFFFF)  # placeholders that a .wav header may have instead of the file's length
 
 
@@ -74,12 +76,20 @@ def read_sound(content: bytes, where: str, mix: bool = False) -> Sound:
     return Sound(samples, rate, channels)
 
 
-def at_rate(sound: Sound, rate: int) -> np.ndarray:
+def at_rate(sound: Sound, rate: int, where: str) -> np.ndarray:
     """Resamples a sound if its rate differs, and rounds its samples to 16 bits, i16[T'].
 
     Samples louder than full scale are clipped.
+
+    Raises:
+      UserError: if a few samples would become very many, since the file states a very low rate.
     """
-    samples = sound.samples
+    samples, count = sound.samples, len(sound.samples) * rate / max(1, sound.rate)
+    if count > max(MOST_MADE, 8 * len(samples)):
+        raise UserError(
+            f"{where} has {len(samples):,} samples at {sound.rate} Hz, which would become "
+            f"{count:,.0f} at {rate} Hz: check its sampling rate or remove it"
+        )
     if sound.rate != rate:
         soxr = needs("soxr", "changing the sampling rate")
         if samples.dtype == np.int16:

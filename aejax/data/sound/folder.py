@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from aejax.data.class_folder import classes_of, paths_in
-from aejax.data.sound.files import SUFFIXES, at_rate, read_sound
+from aejax.data.sound.files import MOST_BYTES, SUFFIXES, at_rate, read_sound
 from aejax.data.sound.recordings import Recordings
 from aejax.errors import UserError
-from aejax.files import open_file, reading
+from aejax.files import read_bytes, reading
 from aejax.optional import needs
 
 
@@ -31,8 +31,8 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
     paths = paths_in(folder, SUFFIXES, "sounds")
     sounds, rates, mixed = [], Counter(), 0
     for path in paths:
-        with reading(path, "remove it"), open_file(path) as file:
-            content = file.read()
+        with reading(path, "remove it"):
+            content = read_bytes(path, MOST_BYTES)
         sound = read_sound(content, str(path), mix)
         own = sound.rate if rate is None else rate
         if rate is None and rates and sound.rate not in rates:
@@ -42,7 +42,7 @@ def read_folder(folder: Path, rate: int | None, mix: bool) -> Recordings:
             )
         rates[sound.rate] += 1
         mixed += sound.channels > 1
-        samples = at_rate(sound, own)
+        samples = at_rate(sound, own, str(path))
         if not np.any(samples):
             raise UserError(f"{path} holds nothing but silence at {own} Hz: remove it")
         sounds.append(samples)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,10 @@ import numpy as np
 
 from aejax.data.builder import builder
 from aejax.data.data_dir import check_prepared, locked_workspace, newest, quiet_tfds
-from aejax.data.sound.files import at_rate, read_sound
+from aejax.data.sound.files import MOST_BYTES, at_rate, read_sound
 from aejax.data.sound.recordings import FILE, Recordings, read_recordings, write_recordings
 from aejax.errors import UserError
+from aejax.files import members, read_bytes, reading
 from aejax.optional import needs
 
 NAME = "spoken_digit"
@@ -84,7 +84,7 @@ def _read(manual_dir: Path | None) -> Recordings:
         sound = read_sound(content, name)
         if sound.rate != RATE:
             raise UserError(f"{name} has {sound.rate} Hz instead of {RATE}: fetch {URL} again")
-        sounds.append(at_rate(sound, RATE))
+        sounds.append(at_rate(sound, RATE, name))
         rows.append((int(parts[1]), SPEAKERS.index(parts[2]), int(parts[3])))
         digest.update(f"{name} {len(sounds[-1])}\n".encode() + sounds[-1].astype("<i2").tobytes())
     if not sounds:
@@ -111,17 +111,15 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
         )
     waves = [path for path in folder.rglob("*.wav") if not path.name.startswith(".")]
     if waves:
-        yield from ((path.name, path.read_bytes()) for path in waves)
+        for path in waves:
+            with reading(path, f"fetch {URL} again"):
+                content = read_bytes(path, MOST_BYTES)
+            yield path.name, content
         return
     for path in sorted(folder.glob("*.tar*")):
-        try:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    file = archive.extractfile(member) if member.name.endswith(".wav") else None
-                    if file is not None:
-                        yield Path(member.name).name, file.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}): fetch {URL} again") from error
+        with reading(path, f"fetch {URL} again", says="is damaged"):
+            for name, content in members(path, lambda name: name.endswith(".wav")):
+                yield Path(name).name, content
         return
 
 

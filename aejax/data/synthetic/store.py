@@ -32,8 +32,8 @@ from aejax.errors import UserError
 from aejax.files import (
     MALFORMED,
     as_json,
+    file_sha256,
     json_fields,
-    read_bytes,
     read_json,
     read_npy,
     read_npz,
@@ -52,7 +52,6 @@ ABOUT = "recipe.json"
 ROWS = 4096
 # The number of blocks that are appended to the store at a time; a file of features has as many.
 BLOCKS = 16
-MOST = 2**31  # the largest file of features that is read, in bytes
 # Field of recipe.json -> the function that checks its value.
 _FIELDS = {
     "recipe": json_fields.table,
@@ -326,8 +325,7 @@ def _read(path: Path, sha256: str) -> Active:
 @functools.lru_cache(maxsize=4)
 def _held(path: Path, time: int, sha256: str) -> Active:
     del time
-    content = read_bytes(path, MOST)
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if file_sha256(path) != sha256:  # before it takes memory
         raise ValueError("its sha256 differs from the recorded one")
-    arrays = read_npz(content)
+    arrays = read_npz(path)
     return Active(arrays["counts"], arrays["indices"], arrays["values"])

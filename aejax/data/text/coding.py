@@ -11,20 +11,22 @@ that it can be a field of a model, is written to config.json with it, and is com
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
-import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from aejax.errors import UserError
+from aejax.files import reason
 from aejax.optional import needs
 
 PAD, END, UNKNOWN = 0, 1, 2
+MOST_TOKENIZER = 2**26  # the largest JSON of a tokenizer, in bytes; that of Gemma 3 has 33 MB
 Kind: TypeAlias = Literal["bytes", "words", "pieces"]
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 
@@ -72,6 +74,30 @@ class Words:
         return re.sub(r"(?<=\S) (?=[.,;:!?)\]}])|(?<=[(\[{]) ", "", " ".join(words))
 
 
+def parse_tokenizer(content: bytes, where: str) -> Any:
+    """Returns the tokenizer, of the package `tokenizers`, that its JSON describes.
+
+    Raises:
+      UserError: if it is damaged, or larger than MOST_TOKENIZER bytes; it names `where`.
+    """
+    library = needs("tokenizers", where)
+    with building(where):
+        if len(content) > MOST_TOKENIZER:
+            raise ValueError(f"its {len(content):,} bytes are more than {MOST_TOKENIZER:,}")
+        return library.Tokenizer.from_buffer(content)
+
+
+@contextlib.contextmanager
+def building(where: str) -> Iterator[None]:
+    """Turns any error of the package `tokenizers` into a UserError that names `where`."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the library, which is in Rust, is no Exception
+        raise UserError(f"{where} cannot be read ({reason(error)}): fetch it again") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Pieces:
     """A coding by frequent pieces of words, found by byte-pair encoding; no text is unknown.
@@ -86,11 +112,11 @@ class Pieces:
     @functools.cached_property
     def size(self) -> int:
         """The number of token ids."""
-        return len(json.loads(self.model)["model"]["vocab"]) + 2
+        return self._tokenizer.get_vocab_size(with_added_tokens=False) + 2
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        return needs("tokenizers", "a coding in pieces").Tokenizer.from_str(self.model)
+        return parse_tokenizer(self.model.encode(), "the coding in pieces")
 
     def ids(self, text: str) -> list[int]:
         """Returns the token ids of a text, without the id 1 that ends a text."""

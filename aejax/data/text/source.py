@@ -9,8 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
-from aejax.files import file_sha256, open_file, reason
+from aejax.files import file_sha256, lines, open_file, read_bytes, reason
 
+MOST_BYTES = 2**28  # the longest text, a whole file or a line of one
 # A document and its group keys: documents that share a key all go to the same split.
 Grouped: TypeAlias = tuple[Document, Sequence[str]]
 
@@ -58,8 +59,7 @@ def read_text(path: Path) -> str:
       UserError: if the file cannot be read or is not UTF-8; it names the file and the byte offset.
     """
     try:
-        with open_file(path) as file:
-            content = file.read()
+        content = read_bytes(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     return decoded(content, path)
@@ -78,10 +78,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise unreadable(path, error) from error
     with file:
         try:
-            for line in file:
+            for line in lines(file, MOST_BYTES):
                 yield offset, decoded(line, path, offset).rstrip("\r\n")
                 offset += len(line)
-        except OSError as error:
+        except UserError:
+            raise
+        except (OSError, ValueError) as error:
             raise unreadable(path, error) from error
 
 

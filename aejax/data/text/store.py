@@ -15,10 +15,10 @@ import numpy as np
 
 from aejax.data import npz
 from aejax.data.npz import damaged
+from aejax.data.reading import open_builder
 from aejax.data.text.corpus import Document
 from aejax.errors import UserError
 from aejax.files import json_fields
-from aejax.optional import needs
 
 FILE = "aejax.npz"
 # The checks of the fields of a corpus' description.
@@ -113,9 +113,9 @@ def open_documents(folder: Path, documents: int) -> Any:
     Raises:
       UserError: if files are missing or damaged, or hold another number of documents.
     """
-    tfds = needs("tensorflow_datasets", "reading texts")
+    builder = open_builder(folder, "reading texts")
     try:
-        source = tfds.builder_from_directory(str(folder)).as_data_source()["train"]
+        source = builder.as_data_source()["train"]
         found = len(source)
     except Exception as error:  # tfds raises errors of many types if a folder was changed
         raise _damaged(folder, error) from error

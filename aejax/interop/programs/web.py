@@ -17,7 +17,7 @@ import numpy as np
 
 from aejax.errors import UserError
 from aejax.events import dense
-from aejax.files import file_sha256
+from aejax.files import file_sha256, with_policy
 from aejax.interop.programs.onnx import onnx
 from aejax.interop.programs.program import Traced, mapped
 from aejax.interop.programs.weights import Packed
@@ -82,19 +82,20 @@ def web(
     content = _content(traced, packed, model, variables, example, page)
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     about = {"part": traced.name, **traced.facts}
-    return (
-        string.Template(_beside("page.html"))
-        .substitute(
-            title=html.escape(page.title),
-            text=html.escape(_words(content)),
-            content=text,
-            sound=_beside("mel_sound.js") if content["mel"] else "",
-            library=_zipped(library),
-            wasm=_zipped(wasm),
-            program=_zipped(onnx(traced, packed, about)),
-        )
-        .encode()
+    template = string.Template(_beside("page.html"))
+    sound = _beside("mel_sound.js") if content["mel"] else ""
+    whole = template.substitute(
+        title=html.escape(page.title),
+        text=html.escape(_words(content)),
+        content=text,
+        sound=sound,
+        library=_zipped(library),
+        wasm=_zipped(wasm),
+        program=_zipped(onnx(traced, packed, about)),
     )
+    # The page's script unpacks onnxruntime-web, which it imports from a blob: URL.
+    own = template.safe_substitute(sound=sound)
+    return with_policy(whole, own, scripts="'wasm-unsafe-eval' blob:", blobs=True).encode()
 
 
 def _check(traced: Traced) -> None:

@@ -82,3 +82,11 @@ def test_refused_folders(folder, tmp_path):
     write(folder / "stray.png", 3)
     with pytest.raises(UserError, match=r"stray\.png, and subfolders"):
         images(folder)
+
+
+def test_pillow_is_not_asked_for_other_formats(tmp_path):
+    """Fails if a file's content chooses the reader: Pillow gives EPS to another program."""
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a.png").write_bytes(eps)
+    with pytest.raises(UserError, match=r"a\.png cannot be read as a picture"):
+        images(tmp_path)

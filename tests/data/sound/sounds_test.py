@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pathlib
 import tarfile
 
@@ -16,6 +17,7 @@ from aejax.data import changed
 from aejax.data.sound import spoken_digit
 from aejax.data.sound.changes import Companded, Duration, spectrograms
 from aejax.sound import Mel
+from tests.harm import little, needs_linux
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
@@ -205,3 +207,23 @@ def test_the_spectral_term_is_zero_for_the_target_itself_and_ignores_padding(fol
     after = batch.x + noise * (1.0 - batch.mask)
     np.testing.assert_allclose(distance(after), distance(batch.x), atol=1e-3)
     assert np.all(distance(batch.x + 0.1 * noise) > 0.3)
+
+
+@needs_linux
+def test_a_rate_that_makes_much_of_little(tmp_path):
+    """12,000 samples at 1 Hz would be 576 million. Fails if they are resampled unasked."""
+    write(tmp_path / "a.wav", tone(12_000), rate=1)
+    with (
+        little(),
+        pytest.raises(UserError, match=r"a\.wav has 12,000 samples at 1 Hz"),
+    ):
+        ae.data.sounds(tmp_path, rate=48_000)
+
+
+@needs_linux
+def test_a_file_of_zeros_that_takes_no_room(tmp_path):
+    """Fails if a file is read before its size is looked at."""
+    write(tmp_path / "a.wav", tone(100))
+    os.truncate(tmp_path / "a.wav", 2**33)
+    with little(), pytest.raises(UserError, match=r"a\.wav cannot be read .it has 8,589,934,592"):
+        ae.data.sounds(tmp_path)
