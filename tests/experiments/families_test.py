@@ -126,9 +126,8 @@ def test_the_tokenizer_has_its_frozen_net_and_its_critic():
     """Fails if the frozen net is trained, or if the critic's weight is not 0 at first."""
     config = image_tokenizer.Config(width=4, steps=9)
     jobs = image_tokenizer.build(config, (64, 64, 3))
-    split = ae.data.splits(
-        (np.zeros((4, 64, 64, 3), np.uint8), np.arange(4)), None, np.zeros((1, 64, 64, 3), np.uint8)
-    )[0]
+    crops = (np.zeros((4, 64, 64, 3), np.float32), np.arange(4))
+    split = ae.data.splits(crops, None, crops)[0]
     both = jobs["both"]
     own = ae.learner(both.model, both.objective, both.tx)
     state = jax.eval_shape(own.init, jax.random.key(0), next(both.view(split).batches(4)))
