@@ -132,10 +132,9 @@ def test_the_tokenizer_has_its_frozen_net_and_its_critic():
     own = ae.learner(both.model, both.objective, both.tx)
     state = jax.eval_shape(own.init, jax.random.key(0), next(both.view(split).batches(4)))
     assert {"parts_critic", "parts_features"} <= set(state.params)
-    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), state.params)
-    updates, _ = both.tx.update(ones, both.tx.init(ones), ones)
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["parts_features"]))
-    assert all(np.all(leaf) for leaf in jax.tree.leaves(updates["parts_critic"]))
+    few = {name: jnp.ones(1) for name in state.params}
+    updates, _ = both.tx.update(few, both.tx.init(few), few)
+    assert {name for name, update in updates.items() if not np.any(update)} == {"parts_features"}
     weight = both.objective["deceive"][0]
     assert [float(weight(step)) for step in (0, 2, 3)] == [0.0, 0.0, config.adversarial]
 
