@@ -315,9 +315,10 @@ def stopped(place: pathlib.Path, case: int, counts: dict[str, int], seconds: flo
     chance, (kind, phase) = random.Random(case), planned(case)
     number = signal.Signals[kind]
     readied(place, phase)
-    if number == signal.SIGKILL and case % 2 and counts[phase]:
+    each = (case + case // len(PHASES)) % 2  # both ways come at all phases
+    if number == signal.SIGKILL and each and counts[phase]:
         # A later start has fewer files to write, and a run is to have many stops.
-        change = case // 2 % min(counts[phase], MOST_CHANGES)
+        change = case // (2 * len(PHASES)) % min(counts[phase], MOST_CHANGES)
         end = started(place, at=(phase, change))
         if end.status == 0:
             return f"{kind} after the end"
