@@ -250,7 +250,8 @@ class Autoencoder(nn.Module):
             )
         if prediction.shape != (target.shape[0], *wanted):
             raise UserError(
-                f"{name} returns shape {prediction.shape}, but {need}: change the decoder's shape"
+                f"{name} returns shape {prediction.shape}, but {need}: change the decoder's shape, "
+                "or the event of its recipe"
             )
 
 

@@ -10,8 +10,11 @@ the decoded shares by them (`nets.Shares`). All figures are nats per cell of a d
 distribution: the Gaussian's is its mass between count - 1/2 and count + 1/2, on which it is also
 trained. `truth` is -log p of the counts given the means and dispersions that they were drawn from,
 which no model of p(x) can reach. `types` is the accuracy with which the nearest train cell in the
-latent space gives a test cell its type. Where scvi-tools is installed, `python -m
-experiments.peers.scvi_counts` trains scVI itself on the same cells, with the same sizes.
+latent space gives a test cell its type. `python -m experiments count-peers runs/counts
+--peer-python PATH` trains scVI itself on the same cells, with the same sizes.
+
+Three seeds took 3.6 minutes of CPU time on a shared machine of 2 CPU cores. Expect 212 nats with
+Poisson, 165.5 with NB, 165.4 with zero-inflated NB and 167.0 with the Gaussian; the truth: 154.2.
 """
 
 from __future__ import annotations

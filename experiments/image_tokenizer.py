@@ -57,18 +57,18 @@ CLASSES = len(PICTURES["train"])
 class Config(Numbers):
     """The settings of the experiment; each of them is a flag of the command."""
 
-    steps: Count = 900  # optimiser steps
-    batch: Count = 16  # examples in a batch
-    chunk: Count = 150  # steps in one compiled call
-    train: Count = 4_000  # number of train crops
-    tested: Count = 600  # number of test crops
-    width: Count = 24  # channels of the first convolution; later ones have twice as many
+    steps: Count = 300  # optimiser steps
+    batch: Count = 8  # examples in a batch
+    chunk: Count = 50  # steps in one compiled call
+    train: Count = 2_000  # number of train crops
+    tested: Count = 300  # number of test crops
+    width: Count = 16  # channels of the first convolution; later ones have twice as many
     latents: Count = 4  # latents at each of the 8 x 8 positions
     learning_rate: float = 2e-3  # learning rate of Adam, which falls to 0
     rate: float = 1e-3  # weight of the rate
-    perceptual: float = 30.0  # weight of the perceptual term
-    adversarial: float = 10.0  # weight of the critic's opinion, after a third of the steps
-    classifier_steps: Count = 300  # optimiser steps of the classifiers
+    perceptual: float = 200.0  # weight of the perceptual term
+    adversarial: float = 30.0  # weight of the critic's opinion, after a third of the steps
+    classifier_steps: Count = 200  # optimiser steps of the classifiers
 
 
 class Trunk(nn.Module):
@@ -130,7 +130,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
             own = {"perceptual": (config.perceptual, ae.losses.perceptual())}
             objective = ae.merge(objective, own)
         if kind in ("adversarial", "both"):
-            parts["critic"] = ae.nets.PatchCritic((24, 48))
+            parts["critic"] = ae.nets.PatchCritic((16, 32))
             begin = config.steps // 3
             weight = optax.join_schedules(
                 [optax.constant_schedule(0.0), optax.constant_schedule(config.adversarial)], [begin]

@@ -52,6 +52,7 @@ def arrays(
         [N, H, W] or [N, H, W, 1, 3 or 4] are divided by 255. NaN and masked elements of a
         `numpy.ma` array are missing values.
       y: classes, which are integers or text, or other numbers of the examples, [N, ...]; or None.
+        Training does not use them, unless a change such as `changes.Regress` makes them the target.
       validation: the share (below 1) or the number of examples in the validation split; 0: none.
       test: the share (below 1) or the number of the examples in the test split; 0: none.
       seed: the seed of the random division.

@@ -127,6 +127,28 @@ class Classify:
 
 
 @dataclasses.dataclass(frozen=True)
+class Regress:
+    """Sets the target to the numbers y, f32[B, ...], so that the model predicts them from x.
+
+    That is what a transcoder does, with the activations of another layer as y.
+    """
+
+    def check(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UserError if the data has no y, or if y holds integers, which are classes."""
+        y = arrays.get("y")
+        if y is None or not np.issubdtype(y.dtype, np.floating):
+            found = "has none" if y is None else f"has y of the type {y.dtype}"
+            raise UserError(
+                f"Regress makes the numbers y the target, and the data set {found}: give floats, "
+                "as in ae.data.arrays(x, y), or use Classify for classes"
+            )
+
+    def __call__(self, key: Key | None, batch: Batch, arrays: Mapping[str, Any]) -> Batch:
+        """Returns the batch with y as the target."""
+        return batch._replace(target=jnp.asarray(arrays["y"], jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
 class Quadrants:
     """Sets the context to some quadrants of a picture; the others are predicted (Sohn et al. 2015).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def fold(model: Any, variables: Variables) -> Plain:
         apply_b_dec_to_input=model.bottleneck.subtract_bias,
         W_skip=get(variables, SKIP),
         normalisation=getattr(model.encoder, "how", "none"),
-        shape=None if isinstance(model.decoder.shape, int) else tuple(model.decoder.shape),
+        shape=_of_several_axes(model.decoder.shape),
         **model.bottleneck.plain(own, kept or {}, norms),
     )
     if isinstance(model.encoder, nets.Scale):
@@ -226,6 +227,11 @@ def _check(model: Any) -> None:
             f"in the same way ({', '.join(sorted(normalising))}), which plain weights cannot hold: "
             "give all of them a Normalise, or none"
         )
+
+
+def _of_several_axes(shape: int | Sequence[int]) -> tuple[int, ...] | None:
+    """Returns the shape of one output, or None if it has one axis, as a file would give it."""
+    return None if isinstance(shape, int) or len(shape) == 1 else tuple(shape)
 
 
 def _wide(value: Any) -> np.ndarray:

@@ -31,6 +31,7 @@ from aejax import losses
 from aejax.bottlenecks import AnnealedReLU, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from aejax.dictionaries import objectives
 from aejax.dictionaries.recipe import Event, Recipe, Training, quiet, recipe, sparsity
+from aejax.errors import UserError
 from aejax.nets import Dictionary, Scale
 from aejax.objective import merge, sparse
 from aejax.training.initialise import layered, tied
@@ -251,7 +252,12 @@ def crosscoder(
 
     Args:
       event: (layers, size), the shape of one example.
+
+    Raises:
+      UserError: if the event has another number of axes than two.
     """
+    if isinstance(event, int) or len(event) != 2:
+        raise UserError(f"the recipe crosscoder was given the event {event}: give (layers, size)")
     training = Training(steps, learning_rate)
     objective = merge(sparse(), sparsity("crosscoder", losses.l0, l0, weight))
     start = [layered(event[0] ** -0.5), tied]

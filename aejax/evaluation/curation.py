@@ -10,7 +10,7 @@ activations of a sparse one, or raw pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ import numpy as np
 from aejax.errors import UserError
 
 BLOCK = 1_000  # rows whose distances to all others are in memory at a time
+CLASHES = 0.01  # the largest share of pixels that are white in one duplicate, dark in the other
+SMALL = 7  # the height and width of the thumbnails that are compared to find near duplicates
 
 
 class Suspects(NamedTuple):
@@ -121,15 +123,16 @@ def near_duplicates(
 ) -> Pairs:
     """Finds pairs of pictures that are equal but for a small shift, brightness and contrast.
 
-    The nearest examples by their codes are candidates. For each candidate the correlation of the
-    pixels is computed for all shifts up to a few pixels, on the part where both overlap.
+    The nearest examples by their codes, and those by thumbnails of equal mean and contrast, are
+    candidates. For each candidate the correlation of the pixels is computed for all shifts up to a
+    few pixels, on the part where both overlap.
 
     Args:
       pictures: f[N, H, W, C].
       codes: f[N, D], for which near duplicates are close together.
       least: the smallest correlation of near duplicates.
       shift: the largest shift in pixels, in each direction.
-      candidates: the number of nearest examples that are compared with each.
+      candidates: the number of nearest examples of either kind that are compared with each.
 
     Raises:
       UserError: if there are not that many other examples, or pictures are not larger than shifts.
@@ -138,26 +141,48 @@ def near_duplicates(
         raise UserError(
             f"a shift of {shift} pixels does not fit pictures of {pictures.shape[1:3]}: give less"
         )
-    near = neighbours(codes, min(candidates, len(codes) - 1))[0]
+    count = min(candidates, len(codes) - 1)
+    near = np.concatenate([neighbours(c, count)[0] for c in (codes, _thumbnails(pictures))], axis=1)
     pairs = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.reshape(-1)], axis=1)
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    similarity = np.concatenate(
-        [_aligned(pictures, pairs[rows, 0], pairs[rows, 1], shift) for rows in _blocks(len(pairs))]
-    )
+    similarity = _aligned(pictures, pairs, shift)
     order = np.flatnonzero(similarity >= least)
     order = order[np.argsort(-similarity[order], kind="stable")]
     return Pairs(pairs[order, 0], pairs[order, 1], similarity[order])
 
 
-def _aligned(pictures: np.ndarray, first: np.ndarray, second: np.ndarray, shift: int) -> np.ndarray:
-    """Returns the largest correlation of each pair of pictures over all shifts, f64[P]."""
-    a, b = pictures[first].astype(np.float32), pictures[second].astype(np.float32)
-    best = np.full(len(a), -1.0)
-    for down in range(-shift, shift + 1):
-        for right in range(-shift, shift + 1):
-            (ya, yb), (xa, xb) = _overlap(down), _overlap(right)
-            found = _correlation(a[:, ya, xa], b[:, yb, xb])
-            best = np.maximum(best, found)
+def _thumbnails(pictures: np.ndarray) -> np.ndarray:
+    """Returns small pictures of equal mean and norm, f32[N, D], on which a shift changes little."""
+    edges = [
+        np.linspace(0, side, min(SMALL, side) + 1).astype(int)[:-1] for side in pictures.shape[1:3]
+    ]
+    small = np.add.reduceat(np.add.reduceat(pictures, edges[0], axis=1), edges[1], axis=2)
+    small = small.reshape(len(pictures), -1).astype(np.float32)
+    small -= small.mean(axis=1, keepdims=True)
+    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+
+
+def _aligned(pictures: np.ndarray, pairs: np.ndarray, shift: int) -> np.ndarray:
+    """Returns the largest correlation of each pair of pictures over all shifts, f64[P].
+
+    Pixels that are white in either picture are left out, because a brightened picture is clipped
+    there; pictures are different if more than a few of these are dark in the other. All sums over
+    the pixels of a pair are inner products, of which these are the factors.
+    """
+    white = pictures.max() if len(np.unique(pictures[:100])) > 2 else np.inf
+    kept = (pictures < white).astype(np.float32)
+    middle = pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)
+    once = middle.astype(np.float32) * kept
+    factors = (kept, once, np.square(once), 1 - kept, (pictures < white / 2).astype(np.float32))
+    best = np.full(len(pairs), -1.0)
+    moves = range(-shift, shift + 1)
+    for rows in _blocks(len(pairs)):
+        a, b = ([factor[pairs[rows, side]] for factor in factors] for side in (0, 1))
+        for down in moves:
+            for right in moves:
+                (ya, yb), (xa, xb) = _overlap(down), _overlap(right)
+                left, other = [x[:, ya, xa] for x in a], [x[:, yb, xb] for x in b]
+                best[rows] = np.maximum(best[rows], _correlation(left, other))
     return best
 
 
@@ -166,11 +191,31 @@ def _overlap(by: int) -> tuple[slice, slice]:
     return (slice(by, None), slice(0, -by or None)) if by >= 0 else (slice(0, by), slice(-by, None))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = (x.reshape(len(x), -1) for x in (a, b))
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
-    size = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
-    return np.where(size > 1e-9, (a * b).sum(axis=1) / np.maximum(size, 1e-9), -1.0)
+def _correlation(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the correlations of pairs f64[n] over the pixels that both pictures keep.
+
+    A pair that keeps less than half of its pixels, or is flat there, or has more than CLASHES white
+    pixels where the other is dark, has -1.
+
+    Args:
+      a, b: which pixels are kept, their values and the squares of these, which pixels are white and
+        which are dark, f32[n, H, W, C] each.
+    """
+
+    def over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.einsum("nhwc,nhwc->n", x, y).astype(np.float64)
+
+    count = over(a[0], b[0])
+    some = np.maximum(count, 1.0)
+    mean_a, mean_b = over(a[1], b[0]) / some, over(a[0], b[1]) / some
+    spread_a = over(a[2], b[0]) - some * np.square(mean_a)
+    spread_b = over(a[0], b[2]) - some * np.square(mean_b)
+    size = np.sqrt(np.maximum(spread_a * spread_b, 0.0))
+    apart = over(a[1], b[1]) - some * mean_a * mean_b
+    pixels = a[0][0].size
+    clashes = over(a[3], b[4]) + over(a[4], b[3])
+    sure = (size > 1e-6 * some) & (count > pixels / 2) & (clashes <= CLASHES * pixels)
+    return np.where(sure, apart / np.maximum(size, 1e-12), -1.0)
 
 
 def dominant(codes: np.ndarray) -> np.ndarray:

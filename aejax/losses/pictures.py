@@ -1,6 +1,6 @@
 """Loss terms of decoded pictures beside the likelihood: a perceptual one, and a critic of patches.
 
-    latent diffusion    merge(elbo(1e-3), {"perceptual": (30.0, perceptual()),
+    latent diffusion    merge(elbo(1e-3), {"perceptual": (200.0, perceptual()),
                                            "critic": (1.0, patch_critic()),
                                            "deceive": (schedule, patches_deceive())})
 

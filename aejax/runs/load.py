@@ -55,8 +55,9 @@ def load(
         together; None: all of them are loaded, with a leading axis S.
       setting: for a run of `aejax.swept`, one of its settings, such as 5.0, or {"l0": 5.0} if its
         settings have names; if there is only one name, it may be left out. `seed` is then an index
-        among the models that were trained with this setting. None: `seed` is an index among all
-        models.
+        among the models that were trained with this setting, and may be left out if there is one.
+        None: `seed` is an index among all models; without a seed either, the variables are those of
+        all models, and the model is that of the first setting.
       step: the step of the checkpoint to load; None: the newest undamaged one.
       best: True: the checkpoint with the smallest validation result is loaded, which
         `Run(..., best=name)` keeps. If checkpoints have several validation results, give the name
@@ -138,6 +139,8 @@ def _chosen(
             + (f"choose one of {known}" if known else "it is not a sweep, so leave out setting")
         )
     members = named[0]["members"]
+    if seed is None and len(members) == 1:
+        seed = 0
     if seed is None or not 0 <= seed < len(members):
         raise UserError(
             f"{folder} has {len(members)} models trained with the setting {setting}: choose a seed "

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from aejax.data.moments import Moments
 from aejax.data.split import Split
@@ -209,6 +210,30 @@ def layered(norm: float = 0.08) -> Initialise:
 def silent(variables: Variables, batch: Batch, key: Key) -> Variables:
     """Sets W_dec, the dictionary's atoms, to zero, as the library sparsify does for transcoders."""
     return put(variables, ATOMS, jnp.zeros_like(get(variables, ATOMS)))
+
+
+def given(start: Variables) -> Initialise:
+    """Returns an initialiser that starts from variables, such as those of `load` or `unfold`.
+
+    What the model has beyond them, such as the price of a controller, keeps its initial value.
+
+    Raises:
+      UserError: if a parameter is not one of the model's, or has another shape than there.
+    """
+    entries = traverse_util.flatten_dict(start, sep="/")
+
+    def given(variables: Variables, batch: Batch, key: Key) -> Variables:
+        own = traverse_util.flatten_dict(variables, sep="/")
+        for path, value in entries.items():
+            if path.startswith("params/") and jnp.shape(own.get(path)) != jnp.shape(value):
+                there = f"has the shape {jnp.shape(own[path])}" if path in own else "is not there"
+                raise UserError(
+                    f"{path}, of shape {jnp.shape(value)}, cannot start this model, where "
+                    f"it {there}: give variables of the same parts and sizes"
+                )
+        return traverse_util.unflatten_dict({**own, **entries}, sep="/")
+
+    return given
 
 
 def matched(model: Any) -> Initialise:

@@ -32,7 +32,7 @@ def verdict(shares: np.ndarray, label: str = "the run") -> str:
     members = "" if len(shares) == 1 else f" in {len(missed)} of {len(shares)} members"
     listed = "" if len(shares) == 1 else f" (members {', '.join(map(str, missed))})"
     if worst > 0:
-        side, advice = "above", "or give the recipe the number of steps as its argument `steps`"
+        side, advice = "above", "or give the recipe their number as `steps` if it has not got it"
     else:
         side = "below"
         advice = "or ask for a smaller l0: a code may use fewer latents even without a penalty"

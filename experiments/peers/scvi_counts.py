@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=100)
     arguments = parser.parse_args()
     sys.stdout.write(json.dumps({"scvi-tools": scvi.__version__}) + "\n")
-    for likelihood in ("poisson", "nb", "zinb"):
+    for likelihood in ("nb", "zinb", "poisson"):
         for seed in range(arguments.seeds):
             sys.stdout.write(json.dumps(one(likelihood, seed, arguments)) + "\n")
             sys.stdout.flush()

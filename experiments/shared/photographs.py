@@ -35,7 +35,7 @@ def photographs(train: int, validation: int, test: int) -> Splits:
     """
     counts = {"train": train, "validation": validation, "test": test}
     parts = [_crops(part, count) for part, count in counts.items()]
-    return ae.data.splits(parts[0], parts[1], parts[2])
+    return ae.data.splits(parts[0], parts[1], parts[2], scale=255.0)
 
 
 def _crops(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from aejax.types import Variables
 from experiments import families
 from experiments.shared.experiment import named, recorded, recorded_data
 from experiments.shared.pages import write_page
+from experiments.shared.paired import paired
 from experiments.shared.place import say
 from experiments.shared.training import streams, summary
 from experiments.tools.peers import train_peer
@@ -72,7 +73,7 @@ def command(
             rows.append(families.judged(name, job.model, variables, splits[2], config.draws))
         figures = {key: np.array([row[key] for row in rows]) for key in rows[0]}
         result[f"{name}, pythae"] = summary(figures)
-        result[f"{name} less pythae"] = compared(name, result)
+        result[f"{name} less pythae"] = paired(result, name, f"{name}, pythae")
     result["peer_versions"] = read_json(folder / "versions.json", {})
     write_json(run_dir / "result.json", result)
     say(f"report: {write_page(run_dir, data_dir, manual_dir)}")
@@ -147,24 +148,3 @@ def check_same(name: str, model: Any, variables: Variables, test: Any, own: np.n
             f"the weights of pythae's {name} give reconstructions that differ by {apart:.2g} from "
             "pythae's own: use the version of pythae that versions.json names"
         )
-
-
-def compared(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Subtracts pythae's measures from the run's, seed by seed, and prints which is better.
-
-    Less is better in both measures. A mean difference is a win or a loss if it exceeds two standard
-    errors.
-
-    Returns:
-      name of a measure -> the mean difference, its standard error as `std`, and each seed's.
-    """
-    own, other = result[name], result[f"{name}, pythae"]
-    cells = {}
-    for measure in other:
-        values = np.subtract(own[measure]["values"], other[measure]["values"])
-        mean, n = float(values.mean()), len(values)
-        error = float(np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
-        verdict = "a tie" if not abs(mean) > 2.0 * error else "a win" if mean < 0 else "a loss"
-        say(f"{name:<12} {measure:<6} {mean:+.3f} ± {error:.3f}, {verdict}")
-        cells[measure] = {"mean": mean, "std": error, "values": values.tolist()}
-    return cells

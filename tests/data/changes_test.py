@@ -38,6 +38,16 @@ def test_labels_as_context_and_as_target(train):
         all_of(changed(unlabelled, changes.Labels(4)))
 
 
+def test_numbers_become_the_target_and_classes_do_not():
+    x = GENERATOR.normal(size=(40, 3)).astype(np.float32)
+    train = changed(ae.data.arrays(x, -x[:, :2], validation=0, test=0)[0], changes.Regress())
+    batch = all_of(train)
+    np.testing.assert_array_equal(batch.target, -batch.x[:, :2])
+    for y, said in ((None, "has none"), (LABELS, "type int")):
+        with pytest.raises(ae.UserError, match=said):
+            changed(ae.data.arrays(x, y)[0], changes.Regress())
+
+
 def test_attributes_are_one_hot_side_by_side_in_the_order_given():
     """Fails if attributes are sorted by name, or if an unknown one is ignored."""
     factors = {"label_shape": LABELS % 3, "label_size": LABELS % 2}

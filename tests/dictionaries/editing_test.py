@@ -308,7 +308,7 @@ class TestNormalise:
             model,
             ae.sparse(auxk=1 / 32, dead_after=1),
             optax.adam(3e-3),
-            initialise=lambda fresh, batch, key: {**fresh, **variables},
+            initialise=ae.initialise.given(variables),
         )
         batch = ae.data.Batches(train, 256)[0]
         state, step = jax.jit(tuned.init)(jax.random.key(0), batch), jax.jit(tuned.step)

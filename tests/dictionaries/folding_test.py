@@ -75,6 +75,40 @@ def test_folded_weights_are_the_model_on_raw_inputs(bottleneck, form):
     assert np.array_equal(jnp.sum(codes != 0, axis=1), expected.code.l0)
 
 
+def test_an_unfolded_jumprelu_trains_its_thresholds_and_holds_its_l0():
+    """The inputs are 100 times larger than those for which the default window was made.
+
+    Fails if the window keeps its width: no pre-activation would lie in it.
+    """
+    batch = ae.Batch(100.0 * raw(), 100.0 * raw())
+    made = ae.JumpReLU(M, threshold=60.0, bandwidth=30.0)
+    model = ae.Autoencoder(ae.nets.Identity(), made, ae.nets.Dictionary(D))
+    variables = model.init(jax.random.key(0), batch)
+    again, own = ae.unfold(ae.fold(model, variables))
+    np.testing.assert_allclose(again.bottleneck.threshold, 60.0, rtol=1e-6)
+    share = ae.check_window(model, variables, batch)
+    np.testing.assert_allclose(ae.check_window(again, own, batch), share, rtol=1e-6)
+    steered = again.clone(bottleneck=again.bottleneck.clone(l0=3.0))
+    learner = ae.learner(
+        steered,
+        ae.sparse(steered=ae.losses.l0),
+        optax.sgd(0.0),
+        initialise=ae.initialise.given(own),
+    )
+    state = learner.step(learner.init(jax.random.key(1), batch), batch)[0]
+    expected = model.apply(variables, batch).prediction
+    found = steered.apply(learner.variables(state), batch).prediction
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+    narrow = ae.unfold(ae.fold(model, variables)._replace(W_enc=jnp.zeros((D + 1, M))))[1]
+    with pytest.raises(ae.UserError, match=r"kernel, of shape .* cannot start .* the shape"):
+        ae.learner(
+            steered,
+            ae.sparse(steered=ae.losses.l0),
+            optax.sgd(0.0),
+            initialise=ae.initialise.given(narrow),
+        ).init(jax.random.key(1), batch)
+
+
 @pytest.mark.parametrize("bottleneck", CODES.values(), ids=CODES.keys())
 def test_plain_weights_unfold_and_fold_to_themselves(bottleneck):
     """Fails if a field is lost in one of the two directions."""

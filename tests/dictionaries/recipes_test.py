@@ -168,6 +168,8 @@ def test_half_of_steering_is_refused():
     def model(code):
         return ae.Autoencoder(ae.nets.Identity(), code, ae.nets.Dictionary(4))
 
+    with pytest.raises(ae.UserError, match=r"event \(32,\): give \(layers, size\)"):
+        recipes.crosscoder((32,), 64, l0=3.0)
     with pytest.raises(ae.UserError, match="JumpReLU is given a target for L0, but no term"):
         ae.learner(model(ae.JumpReLU(8, l0=3)), ae.sparse(l1=0.1), tx)
     with pytest.raises(ae.UserError, match=r"'price' is adjusted .* but ReLU is given no target"):

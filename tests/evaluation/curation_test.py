@@ -54,6 +54,21 @@ def test_near_duplicates_are_shifted_or_brightened_copies(monkeypatch):
     np.testing.assert_allclose(found.similarity, 1, atol=1e-5)
 
 
+def test_clipped_copies_are_found_by_their_thumbnails():
+    """Fails if pixels that are white in a copy count, or if codes alone choose candidates."""
+    random = np.random.default_rng(2)
+    rough = random.uniform(0, 1, (80, 4, 4, 1))
+    pictures = np.repeat(np.repeat(rough, 4, axis=1), 4, axis=2)
+    pictures[79] = np.clip(1.4 * np.roll(pictures[5], 1, axis=1), 0, 1)
+    assert (pictures[79] == 1).mean() > 0.2
+    pictures[78, :10] = pictures[77, :10]
+    pictures[77, 10:], pictures[78, 10:] = 1.0, 0.0  # white where the other is black
+    codes = random.normal(size=(80, 3))
+    codes[79] = codes[5] + 100
+    found = curation.near_duplicates(pictures, codes, candidates=6)
+    assert (found.first.tolist(), found.second.tolist()) == ([5], [79])
+
+
 def test_dominant_latent_is_relative_to_its_mean():
     """Fails if a latent with large activations wins everywhere."""
     codes = np.array([[10.0, 2.0], [10.0, 1.0], [10.0, 0.0], [0.0, 0.0]])

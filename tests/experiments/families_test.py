@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import aejax as ae
+from aejax.runs.folder import read_result
 from experiments import counts, families, image_tokenizer, views
 from experiments.shared import course
 from experiments.shared.made_counts import Recipe
+from experiments.shared.paired import paired
 from experiments.shared.place import Place
 from experiments.shared.training import learner
-from experiments.tools import family_peers
+from experiments.tools import count_peers, family_peers
 
 
 def traced(job, config, split):
@@ -85,13 +89,37 @@ def test_missing_halves_are_marked_and_left_out():
         traced(job, config, train)
 
 
+def test_a_difference_within_two_standard_errors_is_a_tie(capsys):
+    """Fails if the differences are not paired by seed, or if the error is not that of the mean."""
+    rows = {
+        "own": {"nll": {"values": [1.0, 2.0, 3.0]}},
+        "near": {"nll": {"values": [1.0, 1.9, 3.2]}},
+        "far": {"nll": {"values": [2.0, 2.9, 4.2]}},
+    }
+    cell = paired(rows, "own", "near")["nll"]
+    assert cell["values"] == pytest.approx([0.0, 0.1, -0.2])
+    assert cell["std"] == pytest.approx(np.std([0.0, 0.1, -0.2], ddof=1) / 3**0.5)
+    paired(rows, "own", "far")
+    paired(rows, "far", "own")
+    said = capsys.readouterr().out.splitlines()
+    assert [line.rsplit(", ", 1)[1] for line in said] == ["a tie", "a win", "a loss"]
+
+
 @pytest.mark.slow
 def test_the_experiment_of_counts_runs(tmp_path):
     config = counts.Config(steps=20, chunk=20, cells=80, genes=10, width=8, latents=3, draws=5)
     result = course.drive(counts.EXPERIMENT, config, Place(out=str(tmp_path / "counts")))
     assert np.isfinite(result["nb"]["nll"]["mean"])
     assert np.isfinite(result["truth"]["nll"]["mean"])
-    assert (tmp_path / "counts" / "report.html").exists()
+    out = tmp_path / "counts"
+    assert (out / "report.html").exists()
+    with pytest.raises(ae.UserError, match="no figures of scVI yet"):
+        count_peers.command(out)
+    lines = [{"scvi-tools": "1"}, {"likelihood": "nb", "seed": 0, "nll": 7.0}]
+    (out / count_peers.PRINTED).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    count_peers.command(out)
+    cell = read_result(out)["nb less scVI"]["nll"]
+    assert cell["mean"] == pytest.approx(result["nb"]["nll"]["mean"] - 7.0)
 
 
 def test_the_tokenizer_has_its_frozen_net_and_its_critic():

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from aejax.bottlenecks.sparse.base import Sparse
@@ -162,11 +163,18 @@ class JumpReLU(Sparse):
         """Returns a bottleneck and its parameters, which compute the codes of the plain weights.
 
         A threshold of 0 or less becomes the smallest positive float, because the parameter is the
-        logarithm of the threshold.
+        logarithm of the threshold. Plain weights do not hold the width of the window in which
+        thresholds are trained. As in `recipes.jumprelu` it is half a threshold, here half the
+        median of the positive ones, so that it has their units.
         """
-        threshold = jnp.maximum(plain.needed("threshold"), jnp.finfo(jnp.float32).tiny)
-        module = cls(plain.latents, subtract_bias=plain.apply_b_dec_to_input)
-        return module, {**plain.projection(), "log_threshold": jnp.log(threshold)}
+        given = np.asarray(plain.needed("threshold"), np.float32)
+        threshold = np.maximum(given, np.finfo(np.float32).tiny)
+        own: dict[str, Any] = {"subtract_bias": plain.apply_b_dec_to_input}
+        if np.any(given > 0):
+            middle = float(np.median(given[given > 0]))
+            own |= {"threshold": middle, "bandwidth": middle / 2}
+        params = {**plain.projection(), "log_threshold": jnp.log(threshold)}
+        return cls(plain.latents, **own), params
 
     @classmethod
     def apply_plain(cls, plain: Plain, pre: Array) -> Array:
