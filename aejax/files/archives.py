@@ -99,9 +99,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         file = archive.extractfile(member)
         content = b"" if file is None else file.read()
     except tarfile.TarError as error:
-        raise EOFError(f"it ends within {member.name!r:.60}") from error
+        raise ValueError(f"it ends within {member.name!r:.60}") from error
     if len(content) != member.size:
-        raise EOFError(f"it ends within {member.name!r:.60}")
+        raise ValueError(f"it ends within {member.name!r:.60}")
     return content
 
 
