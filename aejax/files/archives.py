@@ -25,7 +25,7 @@ from aejax.files.reading import open_file
 
 LARGEST = 2**28  # bytes of the largest file in an archive
 HEADERS = 2**16  # bytes of the longest header of a tar archive
-MEMBERS = 2**14  # files in an archive, and one more for each of its BLOCK bytes
+MEMBERS = 2**12  # files in an archive, and one more for each of its BLOCK bytes
 BLOCK = 64
 _OPEN = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
