@@ -249,12 +249,17 @@ def test_too_few_files_that_may_be_open_print_no_traceback(folder, capfd, few):
     """Fails if a thread of orbax prints or logs the error that is raised anyhow."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     here = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (here + few, before[1]))
+    held = [os.dup(0)]
+    while held[-1] < here:  # numbers that are free below would be used first
+        held.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1 + few, before[1]))
     try:
         with pytest.raises(UserError, match="Too many open files"):
             checkpoint.write(folder, 30, {f"params/{i}": Leaf(np.ones(3)) for i in range(9)})
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in held:
+            os.close(descriptor)
     assert manifest.steps(folder) == [20, 10]
     assert "Traceback" not in capfd.readouterr().err
 
