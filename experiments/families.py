@@ -14,6 +14,7 @@ reconstruction. VQVAE has no p(x) and is judged by `error` alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,7 +131,9 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     shown = Picture(
         "reconstructions",
         "Test digits in the first row, below it their reconstructions by each model.",
-        lambda: plots.image_grid(images=np.stack(rows), row_labels=["digit", *models], tile=48),
+        functools.partial(
+            plots.image_grid, images=np.stack(rows), row_labels=["digit", *models], tile=48
+        ),
     )
     text = "The models differ in posterior, prior and objective, not in their nets."
     return Page("Five models of pythae", __doc__ or "", [Section("Digits", text, [shown])])

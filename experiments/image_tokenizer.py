@@ -19,6 +19,10 @@ distance that the perceptual term makes small; `frechet`, the distance between t
 and reconstructed crops in a second classifier, which no model has seen; `detail`, the energy of
 differences of neighbouring pixels divided by that of the real crops, which is 1 where nothing is
 blurred; and the rate in nats.
+
+Three seeds took 10 minutes of CPU time on a shared machine of 2 CPU cores. Expect a perceptual
+distance of 0.56, 0.22, 0.48 and 0.23 in the order above, and a Frechet distance of 69, 31, 50 and
+29, with deviations over seeds that are almost as large.
 """
 
 from __future__ import annotations
@@ -71,19 +75,7 @@ class Config(Numbers):
     classifier_steps: Count = 200  # optimiser steps of the classifiers
 
 
-class Trunk(nn.Module):
-    """Convolutions whose outputs, one map for each halving of the picture, are the features."""
-
-    widths: tuple[int, ...] = (16, 32, 48)
-
-    @nn.compact
-    def __call__(self, pictures: Array) -> tuple[Array, ...]:
-        """Maps f32[B, H, W, C] to maps with H / 2, H / 4 and H / 8 rows."""
-        found, hidden = [], pictures
-        for i, width in enumerate(self.widths):
-            hidden = nn.relu(ae.nets.Convolution(width, (4, 4), 2, name=f"down_{i}")(hidden))
-            found.append(hidden)
-        return tuple(found)
+TRUNK = ae.nets.Pyramid((16, 32, 48))
 
 
 class Pooled(nn.Module):
@@ -92,7 +84,7 @@ class Pooled(nn.Module):
     @nn.compact
     def __call__(self, pictures: Array) -> Array:
         """Maps f32[B, H, W, C] to f32[B, features]."""
-        means = [jnp.mean(each, axis=(1, 2)) for each in Trunk(name="trunk")(pictures)]
+        means = [jnp.mean(each, axis=(1, 2)) for each in TRUNK.clone(name="trunk")(pictures)]
         return jnp.concatenate(means, axis=-1)
 
 
@@ -126,7 +118,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
         objective = ae.elbo(config.rate)
         parts: dict[str, nn.Module] = {}
         if kind in ("perceptual", "both"):
-            parts["features"] = Trunk()
+            parts["features"] = TRUNK
             own = {"perceptual": (config.perceptual, ae.losses.perceptual())}
             objective = ae.merge(objective, own)
         if kind in ("adversarial", "both"):
@@ -198,7 +190,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     """Computes the measures of each model on test crops; each has one value for each seed."""
     real = pictures(splits[2])
     params = trunk(splits[0], config.classifier_steps)
-    layers = jax.jit(lambda x: Trunk().apply({"params": params}, x))
+    layers = jax.jit(lambda x: TRUNK.apply({"params": params}, x))
     apart = jax.jit(lambda x, y: ae.losses.feature_distance(layers(x), layers(y)))
     judge = trained["classifier"]
     rows: list[dict[str, dict[str, float]]] = []

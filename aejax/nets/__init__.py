@@ -15,7 +15,7 @@ from aejax.nets.recurrent import GRU, GRUDecoder
 from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
 from aejax.nets.shares import Shares
-from aejax.nets.spatial import PatchCritic, SpatialDecoder, SpatialEncoder
+from aejax.nets.spatial import PatchCritic, Pyramid, SpatialDecoder, SpatialEncoder
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 from aejax.nets.tokens import TokenGRU, TokenTransformer
@@ -46,6 +46,7 @@ __all__ = [
     "PatchCritic",
     "PatchDecoder",
     "PatchEncoder",
+    "Pyramid",
     "ResNet",
     "Scale",
     "Shares",

@@ -73,6 +73,27 @@ class SpatialDecoder(nn.Module):
         return hidden.astype(jnp.float32)
 
 
+class Pyramid(nn.Module):
+    """Encodes pictures by convolutions that halve them, and returns the maps of all of them.
+
+    These are features for `losses.perceptual`, once the net is trained for another purpose.
+
+    Attributes:
+      widths: the number of channels of each map.
+    """
+
+    widths: Sequence[int] = (16, 32, 48)
+
+    @nn.compact
+    def __call__(self, values: Array) -> tuple[Array, ...]:
+        """Maps [B, H, W, C] to maps with H / 2, H / 4, ... rows, the finest first."""
+        found, hidden = [], values
+        for i, width in enumerate(self.widths):
+            hidden = nn.relu(Convolution(width, (4, 4), 2, name=f"down_{i}")(hidden))
+            found.append(hidden)
+        return tuple(found)
+
+
 class PatchCritic(nn.Module):
     """Judges overlapping patches of pictures by strided convolutions (Isola et al. 2017).
 

@@ -28,7 +28,7 @@ def model(**parts):
     return ae.Autoencoder(
         ae.nets.MLP((5,)),
         ae.SpatialGaussian((2, 2), 1),
-        ae.nets.SpatialDecoder(EVENT, (2,)),
+        ae.nets.MLP((4,), shape=EVENT),
         ae.priors.Standard(),
         ae.likelihoods.Gaussian(),
         parts={"features": Layers(), "critic": nn.Dense(1), **parts},
