@@ -18,6 +18,7 @@ import experiments
 from experiments import benchmarks, tools
 
 LONGEST = 600  # characters of the message about a command line
+WORD = 100  # characters of a word of the command line in this message
 
 GROUPS = (
     ("experiments", experiments),
@@ -126,6 +127,9 @@ def _parsed(function: Any, **how: Any) -> Any:
     except SystemExit as exit:
         if not exit.code:
             raise
+        short = [word if len(word) <= WORD else f"{word[:WORD]}..." for word in how["args"]]
+        if short != how["args"]:  # a long word would leave no room for the flag's name
+            _parsed(function, **{**how, "args": short})
         # The message stands in a box, perhaps coloured, whose lines end where the terminal does.
         plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
         lines = [re.sub("[^ -~]+", " ", line).strip() for line in plain.splitlines()]

@@ -7,8 +7,10 @@ elpv-poly, texture-brick, -grass, -gravel, -china or -flower (painted defects wi
 set with classes, of which `--good` is the good one, or the path of a folder in the layout of MVTec
 AD (train/good, test/DEFECT, ground_truth/DEFECT), or of good pictures alone. A threshold is the
 quantile of held-out good pictures; test labels choose nothing. `python -m experiments score` scores
-new pictures by a finished run. Expect an AUROC above 0.9 of PCA and PaDiM for monocrystalline
-cells, and about 0.8 for polycrystalline ones, whose grains differ from cell to cell.
+new pictures by a finished run, and `python -m experiments.peers.anomalib_parts`, where anomalib is
+installed, adds its PaDiM and PatchCore to a run's results. Expect an AUROC above 0.9 of PCA and
+PaDiM for monocrystalline cells, and about 0.8 for polycrystalline ones, whose grains differ from
+cell to cell.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from aejax.errors import UserError
 
 BLOCK = 1_000  # rows whose distances to all others are in memory at a time
 CLASHES = 0.01  # the largest share of pixels that are white in one duplicate, dark in the other
-SMALL = 7  # the height and width of the thumbnails that are compared to find near duplicates
+SMALL = 14  # the height and width of the thumbnails that are compared to find near duplicates
 
 
 class Suspects(NamedTuple):
@@ -42,12 +42,15 @@ class Pairs(NamedTuple):
     similarity: np.ndarray  # f64[P], the correlation of the best alignment
 
 
-def neighbours(codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(
+    codes: np.ndarray, count: int, queries: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Finds for each example the nearest other examples by L2 distance.
 
     Args:
       codes: f[N, D].
       count: the number of neighbours, less than N.
+      queries: f[N, D], what is compared with the codes of all other examples; None: the codes.
 
     Returns:
       Their indices i64[N, count], the nearest first, and distances f32[N, count].
@@ -56,18 +59,21 @@ def neighbours(codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
       UserError: if there are not that many other examples.
     """
     flat = np.asarray(codes, np.float32).reshape(len(codes), -1)
+    asked = flat if queries is None else np.asarray(queries, np.float32).reshape(flat.shape)
     if not 1 <= count < len(flat):
         raise UserError(
             f"{len(flat)} examples do not have {count} neighbours: give a number from 1 to "
             f"{len(flat) - 1}"
         )
-    found = [_of_block(flat, rows, count) for rows in _blocks(len(flat))]
+    found = [_of_block(flat, asked, rows, count) for rows in _blocks(len(flat))]
     return np.concatenate([i for i, _ in found]), np.concatenate([d for _, d in found])
 
 
-def _of_block(flat: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    norms = np.square(flat).sum(axis=1)
-    square = norms[rows, None] - 2.0 * flat[rows] @ flat.T + norms[None]
+def _of_block(
+    flat: np.ndarray, asked: np.ndarray, rows: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    own, norms = np.square(asked[rows]).sum(axis=1), np.square(flat).sum(axis=1)
+    square = own[:, None] - 2.0 * asked[rows] @ flat.T + norms[None]
     square[np.arange(len(rows)), rows] = np.inf
     near = np.argpartition(square, count - 1, axis=1)[:, :count]
     least = np.take_along_axis(square, near, axis=1)
@@ -123,9 +129,9 @@ def near_duplicates(
 ) -> Pairs:
     """Finds pairs of pictures that are equal but for a small shift, brightness and contrast.
 
-    The nearest examples by their codes, and those by thumbnails of equal mean and contrast, are
-    candidates. For each candidate the correlation of the pixels is computed for all shifts up to a
-    few pixels, on the part where both overlap.
+    The nearest examples by their codes are candidates, and so are those by thumbnails of equal mean
+    and contrast, also of the picture moved by a pixel. For each candidate the correlation of the
+    pixels is computed for all shifts up to a few pixels, on the part where both overlap.
 
     Args:
       pictures: f[N, H, W, C].
@@ -142,7 +148,7 @@ def near_duplicates(
             f"a shift of {shift} pixels does not fit pictures of {pictures.shape[1:3]}: give less"
         )
     count = min(candidates, len(codes) - 1)
-    near = np.concatenate([neighbours(c, count)[0] for c in (codes, _thumbnails(pictures))], axis=1)
+    near = np.concatenate([neighbours(codes, count)[0], _candidates(pictures, count)], axis=1)
     pairs = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.reshape(-1)], axis=1)
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     similarity = _aligned(pictures, pairs, shift)
@@ -151,8 +157,18 @@ def near_duplicates(
     return Pairs(pairs[order, 0], pairs[order, 1], similarity[order])
 
 
+def _candidates(pictures: np.ndarray, count: int) -> np.ndarray:
+    """Returns the nearest pictures by thumbnails, i64[N, n], where n is about `count` or 5."""
+    base, each = _thumbnails(pictures), max(count // 5, 1)
+    found = []
+    for move in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
+        moved = _thumbnails(np.roll(pictures, move, axis=(1, 2)))
+        found.append(neighbours(base, each, moved)[0])
+    return np.concatenate(found, axis=1)
+
+
 def _thumbnails(pictures: np.ndarray) -> np.ndarray:
-    """Returns small pictures of equal mean and norm, f32[N, D], on which a shift changes little."""
+    """Returns small pictures of equal mean and norm, f32[N, D]."""
     edges = [
         np.linspace(0, side, min(SMALL, side) + 1).astype(int)[:-1] for side in pictures.shape[1:3]
     ]

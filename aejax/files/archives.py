@@ -25,7 +25,7 @@ from aejax.files.reading import open_file
 
 LARGEST = 2**28  # bytes of the largest file in an archive
 HEADERS = 2**16  # bytes of the longest header of a tar archive
-MEMBERS = 2**14  # files in an archive, and one more for each of its BLOCK bytes
+MEMBERS = 2**12  # files in an archive, and one more for each of its BLOCK bytes
 BLOCK = 64
 _OPEN = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
@@ -99,9 +99,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         file = archive.extractfile(member)
         content = b"" if file is None else file.read()
     except tarfile.TarError as error:
-        raise EOFError(f"it ends within {member.name!r:.60}") from error
+        raise ValueError(f"it ends within {member.name!r:.60}") from error
     if len(content) != member.size:
-        raise EOFError(f"it ends within {member.name!r:.60}")
+        raise ValueError(f"it ends within {member.name!r:.60}")
     return content
 
 

@@ -17,6 +17,7 @@ module uses orbax.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import pathlib
@@ -226,7 +227,14 @@ def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
         if given.exc_value is None or _disk_error(given.exc_value) is None:
             before(given)
 
+    def unless_logged(record: logging.LogRecord) -> bool:
+        """Returns whether the log of orbax shows a record: not one of the error raised below."""
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or _disk_error(error) is None
+
     threading.excepthook = unless_full
+    logger = logging.getLogger("absl")
+    logger.addFilter(unless_logged)
     try:
         handler.save(place, args=ocp.args.PyTreeSave(arrays))  # pyright: ignore[reportArgumentType]
     except ValueError as error:
@@ -236,6 +244,7 @@ def _write_arrays(place: pathlib.Path, leaves: Mapping[str, Leaf]) -> None:
         raise found from error
     finally:
         threading.excepthook = before
+        logger.removeFilter(unless_logged)
         handler.close()
 
 

@@ -13,6 +13,7 @@ from aejax.files import read_json, write_json
 from aejax.files.json_fields import count, table_of
 
 NAMES = ("files", "commands", "kills", "experiment")
+OFTEN = 25  # cases between two writes of their numbers
 FIELDS = {"done": count, "cases": table_of(count)}
 
 
@@ -28,13 +29,20 @@ def main(arguments: list[str]) -> None:
     path = given.out / f"{given.name}.json"
     kept = read_json(path, FIELDS) if path.exists() else {"done": 0, "cases": {}}
     cases = collections.Counter(kept["cases"])
+
+    def keep() -> None:
+        write_json(path, {"done": sum(cases.values()), "cases": dict(sorted(cases.items()))})
+
     module = importlib.import_module(f"tests.campaign.{given.name}")
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-        for name in module.units(
-            range(given.first + kept["done"], given.count), pathlib.Path(folder)
-        ):
-            cases[name] += 1
-            write_json(path, {"done": sum(cases.values()), "cases": dict(sorted(cases.items()))})
+        rest = range(given.first + kept["done"], given.count)
+        try:
+            for name in module.units(rest, pathlib.Path(folder)):
+                cases[name] += 1
+                if sum(cases.values()) % OFTEN == 0:
+                    keep()
+        finally:
+            keep()
     print(f"{given.name}: {sum(cases.values())} cases: {dict(sorted(cases.items()))}")
 
 

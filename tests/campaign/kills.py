@@ -47,7 +47,7 @@ from experiments import __main__ as commands
 # What the run would import by itself, at every start.
 WARM = (matplotlib.backends.backend_agg, matplotlib.figure, orbax.checkpoint, tensorflow_datasets)
 
-STEPS, PER_RUN, SEEDS, EXAMPLES = 600, 25, 2, 40
+STEPS, PER_RUN, SEEDS, EXAMPLES = 1_500, 25, 2, 40
 PHASES = ("data", "start", "step", "checkpoint", "step", "checkpoint", "result", "report")
 # What a file belongs to, by its path in the folder of a case.
 PLACES = {
@@ -57,6 +57,7 @@ PLACES = {
     "report": r"run/(figures\b|\.?report\.html)",
     "start": r"run\b",
 }
+MOST_CHANGES = 40  # of one phase that are tried; a checkpoint has as many
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
@@ -314,16 +315,17 @@ def stopped(place: pathlib.Path, case: int, counts: dict[str, int], seconds: flo
     chance, (kind, phase) = random.Random(case), planned(case)
     number = signal.Signals[kind]
     readied(place, phase)
-    if number == signal.SIGKILL and case % 2 and counts[phase]:
-        # A later start has one checkpoint to write before it is stopped, or a few more.
-        change = case // 12 % min(counts[phase], 150)
+    each = (case + case // len(PHASES)) % 2  # both ways come at all phases
+    if number == signal.SIGKILL and each and counts[phase]:
+        # A later start has fewer files to write, and a run is to have many stops.
+        change = case // (2 * len(PHASES)) % min(counts[phase], MOST_CHANGES)
         end = started(place, at=(phase, change))
         if end.status == 0:
             return f"{kind} after the end"
         assert end.status == -number, end
         return f"{kind} before a change of {phase}"
     early = "begin" if phase in ("data", "start") and chance.random() < 0.5 else phase
-    delay = chance.uniform(0, seconds / 8)
+    delay = chance.uniform(0, seconds / 60)
     end = started(place, send=(early, delay, number))
     if not end.stopped or end.status == 0:
         assert end.status == 0, end
@@ -339,7 +341,7 @@ def stopped(place: pathlib.Path, case: int, counts: dict[str, int], seconds: flo
 def filled(place: pathlib.Path, chance: random.Random, whole: dict[str, Any]) -> str:
     """Runs on a small file system until it is full, makes it larger, and finishes the run."""
     place.mkdir()
-    size = chance.randrange(40, 1_200)
+    size = chance.randrange(40, 650)
     if not _mount("-t", "tmpfs", "-o", f"size={size}k", "none", str(place)):
         return "full disk skipped, because a small file system can be made by root only"
     try:

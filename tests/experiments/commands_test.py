@@ -538,6 +538,28 @@ def test_a_kept_result_has_a_name_and_no_path(finished, tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_of_the_operating_system_is_one_sentence(monkeypatch, capsys):
+    """Fails if one that no other place expects ends in a traceback."""
+
+    def fails(*given):
+        raise OSError(36, "File name too long", "x" * 9_000)
+
+    monkeypatch.setattr(commands, "_run", fails)
+    status, said = main(capsys, "digits-vae")
+    assert status == 2
+    assert said.startswith("error: [Errno 36] File name too long")
+    assert said.count("\n") == 1
+
+
+def test_a_long_word_does_not_hide_the_name_of_its_flag(capsys):
+    """Fails if the message is cut within the word, which stands before the flag's name."""
+    status, said = main(capsys, "text-vae", f"--net={'9' * 10_000}")
+    assert status == 2
+    assert "--net" in said
+    assert said.count("\n") == 1
+    assert len(said) < 700
+
+
 @pytest.mark.parametrize("place", ["x" * 300, "\0"])
 def test_a_path_that_cannot_be_is_refused_in_one_sentence(data_dir, capsys, place):
     """Fails if the error of the operating system ends in a traceback."""

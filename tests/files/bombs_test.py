@@ -307,9 +307,9 @@ HOSTILE = {
         "'b' has a size that cannot be right|it has a size that cannot be right",
     ),
     "many files in a tar archive": (
-        lambda place: tarred(place / "a.tgz", *[("a", tarfile.REGTYPE, 0)] * 20_000),
+        lambda place: tarred(place / "a.tgz", *[("a", tarfile.REGTYPE, 0)] * 6_000),
         in_archive,
-        "bytes hold more than 18,069 files",
+        r"bytes hold more than 4,\d{3} files",
     ),
     "a cut tar archive": (
         lambda place: tarred(place / "a.tgz", ("a", tarfile.REGTYPE, 5_000)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ import pytest
 
 import aejax as ae
 from aejax import interop
+from aejax.files import with_policy
+from aejax.interop.programs import web
 from aejax.sound import Mel, griffin_lim
 from tests import kinds
 
@@ -62,6 +65,17 @@ def decoded(page, z: np.ndarray) -> np.ndarray:
     """What the page computes from latents f32[B, L]."""
     run = "async z => Array.from((await window.page.run(Float32Array.from(z))).mean)"
     return np.asarray(page.evaluate(run, z.ravel().tolist()), np.float32)
+
+
+def test_the_page_needs_no_script_or_style_but_its_own():
+    """Fails if an element has a style or a handler, which the policy would forbid."""
+    template = pathlib.Path(web.__file__).with_name("page.html").read_text()
+    found = with_policy(template, template, "'wasm-unsafe-eval' blob:", blobs=True)
+    (policy,) = re.findall('content="(default-src[^"]*)"', found)
+    assert "unsafe-inline" not in policy
+    assert policy.count("'sha256-") == 2  # a style and a module
+    markup = re.sub("(?s)<(script|style).*?</", "", template)
+    assert not re.search(r"<[^>]*\s(style|on[a-z]+)=", markup)
 
 
 @pytest.mark.slow

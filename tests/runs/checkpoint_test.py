@@ -1,5 +1,6 @@
 """Tests that a checkpoint is read back as it was written, or counts as damaged."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from aejax.errors import UserError
 from aejax.runs import checkpoint, manifest
 from aejax.runs.leaves import Leaf, fill, host_leaves, kinds, misfit, nest, params_sha256, paths
 from aejax.types import State
+from tests.harm import needs_linux
 
 
 def state(step, impl="threefry2x32", seeds=()):
@@ -239,6 +241,27 @@ def test_paths_and_back():
     tree = {"params": {"a": {"b": 1}, "c": 2}}
     assert paths(tree) == {"params/a/b": 1, "params/c": 2}
     assert nest(paths(tree)) == tree
+
+
+@needs_linux
+@pytest.mark.parametrize("few", [4, 12])
+def test_too_few_files_that_may_be_open_print_no_traceback(folder, capfd, few):
+    """Fails if a thread of orbax prints or logs the error that is raised anyhow."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    here = max(map(int, os.listdir("/proc/self/fd")))
+    held = [os.dup(0)]
+    while held[-1] < here:  # numbers that are free below would be used first
+        held.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1 + few, before[1]))
+    try:
+        with pytest.raises(UserError, match="Too many open files"):
+            checkpoint.write(folder, 30, {f"params/{i}": Leaf(np.ones(3)) for i in range(9)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in held:
+            os.close(descriptor)
+    assert manifest.steps(folder) == [20, 10]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -183,6 +183,7 @@ def test_a_start_that_fails_binds_nobody_to_its_config(tmp_path):
     """Fails if config.json is written before there is a state."""
     with pytest.raises(ZeroDivisionError), Run(tmp_path / "run", Config(latents=0)):
         raise ZeroDivisionError
+    assert list((tmp_path / "run").iterdir()) == []
     start(tmp_path / "run", Config(latents=8))
 
 

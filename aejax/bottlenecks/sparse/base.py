@@ -96,6 +96,7 @@ class Sparse(Bottleneck):
     settings: ClassVar[Mapping[str, Any]] = {}
     tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec instead of a parameter
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
+    damping: ClassVar[float] = 5.0  # that of its controller; less if L0 answers the price at once
     windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`
     # Defaults of fields that only some subclasses have.
     score_by_norm = False
@@ -121,7 +122,7 @@ class Sparse(Bottleneck):
                 self, "l0", lambda n: 0 < n <= m, f"a number above 0, and at most {m}, its latents"
             )
             check(self, "descent", lambda steps: steps >= 0, "a number of steps, 0 or more")
-            self.controller = Controller(self.l0, self.descent)
+            self.controller = Controller(self.l0, self.descent, damping=self.damping)
 
     def __call__(self, features: Array, key: Key | None, given: Given = NOTHING) -> SparseCode:
         """Encodes features [B, ...]; in training it also updates the collection `memory`.

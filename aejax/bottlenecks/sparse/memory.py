@@ -74,7 +74,8 @@ class Controller(nn.Module):
       rate: the gain of the integral in one step.
       damping: the weight of the recent change of the excess, in the formula above. With the default
         rate, what is left of an excess falls by a factor of e in 100 * (1 + 2 * damping) steps, and
-        in some more if L0 hardly depends on the price.
+        in some more if L0 hardly depends on the price. A ReLU, which has no thresholds that follow
+        the price slowly, takes 1 (`Sparse.damping`).
     """
 
     target: float

@@ -25,6 +25,7 @@ class ReLU(Sparse):
     latents: int
 
     kind = "relu"
+    damping = 1.0
     scales = ("b_enc",)
     saelens = Architectures("standard", "transcoder", "skip_transcoder")
 
