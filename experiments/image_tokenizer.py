@@ -149,7 +149,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
 def _optimiser(config: Config) -> optax.GradientTransformation:
     """Returns Adam with a constant learning rate of its own for the critic."""
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    players = {
+    players: dict[Any, Any] = {
         "critic": optax.adam(4e-4, b1=0.5, b2=0.9),
         "features": optax.set_to_zero(),
         "rest": optax.adam(schedule, b1=0.5, b2=0.9),

@@ -220,13 +220,14 @@ def given(start: Variables) -> Initialise:
     Raises:
       UserError: if a parameter is not one of the model's, or has another shape than there.
     """
-    entries = traverse_util.flatten_dict(start, sep="/")
+    entries: dict[str, Any] = traverse_util.flatten_dict(start, sep="/")
 
     def given(variables: Variables, batch: Batch, key: Key) -> Variables:
-        own = traverse_util.flatten_dict(variables, sep="/")
+        own: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
         for path, value in entries.items():
-            if path.startswith("params/") and jnp.shape(own.get(path)) != jnp.shape(value):
-                there = f"has the shape {jnp.shape(own[path])}" if path in own else "is not there"
+            shape = jnp.shape(own[path]) if path in own else None
+            if path.startswith("params/") and shape != jnp.shape(value):
+                there = "is not there" if shape is None else f"has the shape {shape}"
                 raise UserError(
                     f"{path}, of shape {jnp.shape(value)}, cannot start this model, where "
                     f"it {there}: give variables of the same parts and sizes"

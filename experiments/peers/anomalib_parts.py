@@ -76,7 +76,7 @@ def measured(scores: np.ndarray, maps: np.ndarray, bad: np.ndarray, masks: list 
         found[name] = float(metric.compute())
     if masks is not None:
         marks = np.stack(masks)
-        ours |= {n: c.value for n, c in anomaly.pixel_measures(maps, marks, draws=0).items()}
+        ours |= {n: c.value for n, c in anomaly.pixel_measures(list(maps), masks, draws=0).items()}
         flat = [torch.from_numpy(x.reshape(-1)) for x in (maps, marks)]
         pixels = _AUROC()
         pixels.update(*flat)

@@ -30,9 +30,8 @@ def made(name: str, task: dict) -> torch.nn.Module:
         "INFOVAE_MMD": {"alpha": 0.0, "lbd": 10.0, "kernel_choice": "imq"},
         "VQVAE": {"num_embeddings": task["codes"], "use_ema": True, "reconstruction_loss": "mse"},
     }
-    config = {"INFOVAE_MMD": models.INFOVAE_MMD_Config}.get(
-        name, getattr(models, f"{name}Config", None)
-    )
+    other = {"INFOVAE_MMD": "INFOVAE_MMD_Config"}  # whose names do not follow from the model's
+    config = getattr(models, other.get(name, f"{name}Config"))
     return getattr(models, name)(config(**{**shape, **own.get(name, {})}))
 
 
