@@ -163,10 +163,16 @@ class Transformer(nn.Module):
           taps: the hooks to read, and the edits at hooks.
 
         Raises:
-          UserError: if there are more tokens than the model's context, or a hook does not exist.
+          UserError: if a text has no token or more than the model's context, or a hook does not
+            exist.
         """
         c = self.config
         taps.depth(c.layers)
+        if tokens.ndim != 2 or tokens.shape[1] < 1:
+            raise UserError(
+                f"the tokens have the shape {tokens.shape}: give i32[B, P], texts of 1 token or "
+                "more, such as the BOS token"
+            )
         if position is None:
             position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         slots: Array = position

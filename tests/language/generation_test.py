@@ -109,6 +109,8 @@ def test_what_cannot_be_generated_is_refused():
         generate(model, variables, padded(TEXTS), count=43)
     with pytest.raises(UserError, match="holds no token"):
         padded([[1], []])
+    with pytest.raises(UserError, match=r"shape \(1, 0\): give i32"):
+        model.apply(variables, jnp.zeros((1, 0), jnp.int32))
     with pytest.raises(UserError, match="count is 0"):
         generate(model, variables, padded(TEXTS), count=0)
     for wrong in ({"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.5}):
