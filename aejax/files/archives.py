@@ -97,12 +97,10 @@ def _of_tar(file: BinaryIO, most: int) -> Iterator[_Member]:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = archive.extractfile(member)
-        content = b"" if file is None else file.read()
+        assert file is not None  # It is that of a regular file.
+        return file.read()
     except tarfile.TarError as error:
         raise ValueError(f"it ends within {member.name!r:.60}") from error
-    if len(content) != member.size:
-        raise ValueError(f"it ends within {member.name!r:.60}")
-    return content
 
 
 class _Limited(io.RawIOBase):

@@ -195,6 +195,11 @@ HOSTILE = {
         read_npz,
         "but has 64 bytes of it",
     ),
+    "an npz header with a further entry": (
+        lambda place: zipped(place / "a.npz", "W.npy", npy("(4,), 'shape': (2,)") + bytes(16)),
+        read_npz,
+        "it has the header",
+    ),
     "an npz array of negative size": (
         lambda place: zipped(place / "a.npz", "W.npy", npy((-4, -4)) + bytes(64)),
         read_npz,
