@@ -82,8 +82,8 @@ def parse(hook: str, layers: int) -> Hook:
     name, _, layer = hook.rpartition(".")
     if name not in HOOKS or not layer.isascii() or not layer.isdigit():
         raise UserError(
-            f"there is no hook {hook!r}: give one of {', '.join(HOOKS)}, a full stop and a layer, "
-            "as in resid_post.3"
+            f"there is no hook {hook!r}: give one of {', '.join(HOOKS)}, a full stop and a layer "
+            f"from 0 to {layers - 1}, as in resid_post.3"
         )
     if int(layer) >= layers:
         raise UserError(

@@ -109,6 +109,12 @@ class Index:
         """The number of tokens of each hook, N."""
         return sum(shard.tokens for shard in self.shards)
 
+    def __repr__(self) -> str:
+        # The moments alone, which are numbers of each hook's size, would fill a page.
+        hooks = ", ".join(f"{hook.name} {hook.dtype}[{hook.size}]" for hook in self.hooks)
+        dropped = {reason: count for reason, count in self.dropped.items() if count}
+        return f"Index(tokens={self.tokens}, hooks=({hooks}), dropped={dropped})"
+
     @property
     def rows(self) -> list[int]:
         """The number of bytes of one token in each file of a shard, in the order of the files."""

@@ -80,6 +80,8 @@ class TestStore:
 
     def test_moments_are_those_of_numpy(self, store):
         """Fails if sums are float32, or if means of chunks are averaged without their weights."""
+        assert "blocks.3/mlp float32" in repr(store)
+        assert len(repr(store)) < 300  # without the moments
         x = X.astype(np.float64)
         moments = store.hook("blocks.3/mlp").moments
         np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12)
