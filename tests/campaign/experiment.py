@@ -55,7 +55,7 @@ def reached(phase: str, place: pathlib.Path) -> Callable[[], bool]:
         before = logged(run)
         return lambda: logged(run) > before
     if phase == "checkpoint":
-        return lambda: any(run.glob("**/checkpoints/.*.tmp"))
+        return lambda: any(path for job in jobs(run) for path in job.glob("checkpoints/.*.tmp"))
     if phase == "result":
         (run / "result.json").unlink(missing_ok=True)
         return (run / "plain" / "checkpoints" / str(STEPS)).exists
@@ -68,7 +68,16 @@ def reached(phase: str, place: pathlib.Path) -> Callable[[], bool]:
 
 def logged(run: pathlib.Path) -> int:
     """Returns the bytes of all metrics of a run."""
-    return sum(path.stat().st_size for path in run.rglob("metrics.jsonl"))
+    files = [job / "metrics.jsonl" for job in jobs(run)]
+    return sum(path.stat().st_size for path in files if path.exists())
+
+
+def jobs(run: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders of a run's jobs, of which the first is the run's own.
+
+    No other folder is looked into, because the command removes some of them at the same time.
+    """
+    return [run, *(path.parent for path in run.glob("*/metrics.jsonl"))]
 
 
 def stopped(place: pathlib.Path, phase: str, number: int, chance: random.Random) -> bool:
