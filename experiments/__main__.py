@@ -7,10 +7,12 @@ import functools
 import importlib
 import inspect
 import io
+import os
 import pkgutil
 import re
 import signal
 import sys
+import threading
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -170,6 +172,20 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def _swallowed(unraisable: Any) -> None:
+    """Sends SIGTERM again if Python discarded the SystemExit of `_stop`.
+
+    It discards what is raised within a callback of the garbage collector, of which jax has one.
+    """
+    if not isinstance(unraisable.exc_value, SystemExit):
+        sys.__unraisablehook__(unraisable)
+        return
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    again.daemon = True
+    again.start()
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _swallowed
     sys.exit(main(sys.argv[1:]))
