@@ -96,7 +96,8 @@ class Sparse(Bottleneck):
     settings: ClassVar[Mapping[str, Any]] = {}
     tied: ClassVar[bool] = False  # whether W_enc is the transpose of W_dec instead of a parameter
     selects: ClassVar[bool] = False  # whether it keeps the k highest scores of each example
-    damping: ClassVar[float] = 5.0  # that of its controller; less if L0 answers the price at once
+    # The damping of its controller, which may be smaller if L0 follows the price at once.
+    damping: ClassVar[float] = 5.0
     windowed: ClassVar[bool] = False  # whether it has `thresholds`, trained through a `window`
     # Defaults of fields that only some subclasses have.
     score_by_norm = False
