@@ -116,8 +116,8 @@ def test_the_experiment_of_counts_runs(tmp_path):
     assert (out / "report.html").exists()
     with pytest.raises(ae.UserError, match="no figures of scVI yet"):
         count_peers.command(out)
-    lines = [{"scvi-tools": "1"}, {"likelihood": "nb", "seed": 0, "nll": 7.0}]
-    (out / count_peers.PRINTED).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    lines = [{"scvi-tools": "1"}, {"likelihood": "nb", "rate": 1e-3, "seed": 0, "nll": 7.0}]
+    (out / count_peers.WRITTEN).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     count_peers.command(out)
     cell = read_result(out)["nb less scVI"]["nll"]
     assert cell["mean"] == pytest.approx(result["nb"]["nll"]["mean"] - 7.0)
