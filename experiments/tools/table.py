@@ -183,8 +183,11 @@ def _speeds(contests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    spread = f" ± {_number(row['std'])}" if len(row["values"]) > 1 else ""
-    return f"{_number(row['mean'])}{spread}"
+    if len(row["values"]) == 1:
+        return _number(row["mean"])
+    mean, std = float(row["mean"]), float(row["std"])
+    # Equal values may have a mean that is rounded, and so a standard deviation that is not quite 0.
+    return f"{_number(mean)} ± {_number(0.0 if std < 1e-12 * abs(mean) else std)}"
 
 
 def _words(name: str) -> str:
