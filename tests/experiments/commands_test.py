@@ -18,6 +18,7 @@ import pytest
 import aejax as ae
 import experiments
 from aejax.data import Batches, changes
+from aejax.errors import UserError
 from experiments import __main__ as commands
 from experiments import (
     collapse,
