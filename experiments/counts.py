@@ -11,10 +11,14 @@ distribution: the Gaussian's is its mass between count - 1/2 and count + 1/2, on
 trained. `truth` is -log p of the counts given the means and dispersions that they were drawn from,
 which no model of p(x) can reach. `types` is the accuracy with which the nearest train cell in the
 latent space gives a test cell its type. `python -m experiments count-peers runs/counts
---peer-python PATH` trains scVI itself on the same cells, with the same sizes.
+--peer-python PATH` trains scVI itself on the same cells, with the same sizes, with its own learning
+rate and with that of these models.
 
-Three seeds took 3.6 minutes of CPU time on a shared machine of 2 CPU cores. Expect 212 nats with
-Poisson, 165.5 with NB, 165.4 with zero-inflated NB and 167.0 with the Gaussian; the truth: 154.2.
+The recipe is a high learning rate that falls to 0, and a decoder whose hidden layer is normalised:
+on validation cells NB had 163.8 nats with 1e-3 and no normalisation, 160.9 with 1e-2, and 159.8
+with both.
+
+TIMES
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ class Config(Numbers):
     genes: Count = 100  # number of genes
     width: Count = 128  # units of the hidden layer of each net
     latents: Count = 8  # number of latents
-    learning_rate: float = 1e-3  # learning rate of Adam, which falls to 0
+    learning_rate: float = 1e-2  # learning rate of Adam, which falls to 0
     draws: Count = 200  # samples of the importance-weighted likelihood
 
 
@@ -96,7 +100,7 @@ def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     jobs = {}
     for kind in KINDS:
         explain = likelihood(kind)
-        net = ae.nets.MLP((config.width,), shape=explain.shape(event))
+        net = ae.nets.MLP((config.width,), explain.shape(event), ae.nets.LayerNormed())
         model = ae.Autoencoder(
             ae.nets.MLP((config.width,)),
             ae.Gaussian(config.latents),

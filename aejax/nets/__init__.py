@@ -8,7 +8,7 @@ from aejax.nets.gated import GatedConv, GatedImage
 from aejax.nets.join import Branches, Joined
 from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
 from aejax.nets.linear import Dictionary, Identity
-from aejax.nets.mlp import MLP
+from aejax.nets.mlp import MLP, LayerNormed
 from aejax.nets.normalise import Normalise
 from aejax.nets.patches import PatchDecoder, PatchEncoder
 from aejax.nets.recurrent import GRU, GRUDecoder
@@ -42,6 +42,7 @@ __all__ = [
     "LadderHead",
     "LadderOutput",
     "LadderTrunk",
+    "LayerNormed",
     "Normalise",
     "PatchCritic",
     "PatchDecoder",

@@ -1,7 +1,8 @@
-"""Fully connected nets."""
+"""Fully connected nets, and an activation that normalises."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,6 +48,23 @@ class MLP(nn.Module):
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape
         output = nn.Dense(math.prod(shape), dtype=self.dtype, name="output")(hidden)
         return output.astype(jnp.float32).reshape((-1, *shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormed:
+    """An activation with a layer normalisation before it (Ba et al. 2016), as for `MLP.activation`.
+
+    Each call within a net adds a `nn.LayerNorm` with parameters of its own to that net.
+
+    Attributes:
+      activation: the activation.
+    """
+
+    activation: Callable[[Array], Array] = nn.relu
+
+    def __call__(self, hidden: Array) -> Array:
+        """Normalises the features of each example, [B, D], and applies the activation."""
+        return self.activation(nn.LayerNorm()(hidden))
 
 
 def _are_widths(widths: Any) -> bool:

@@ -24,6 +24,10 @@ class Shares(nn.Module):
     the example's counts. All other entries, such as one-hot batches, are covariates, which the net
     receives as its context.
 
+    Counts are fitted far better with a high learning rate that falls to 0, such as Adam with 1e-2
+    and `optax.cosine_decay_schedule`, and with `nets.LayerNormed` as the net's activation; in the
+    experiment `counts` both together gain 4 nats in each cell.
+
     Attributes:
       net: maps (z, covariates), or z alone, to f32[B, D], the logits of the shares. For a
         likelihood with further parameters it maps to f32[B, D, n], whose first entries are the

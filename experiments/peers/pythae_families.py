@@ -4,7 +4,7 @@ It is started as `pythae_families.py FOLDER` by an interpreter with pythae and P
 train.npy f32[N, D] and test.npy f32[M, D], rows.npy i64[S, T, B] (the examples of each step, for
 each seed) and task.json. The models' losses are pythae's own; Adam's steps are taken here, so that
 the batches are those of the run. The weights go to FOLDER/NAME-SEED.npz, with reconstructions of
-the test examples.
+the test examples; models whose file is there are not trained again.
 """
 
 import importlib.metadata
@@ -68,12 +68,18 @@ def main() -> None:
         for part in ("train", "test")
     )
     rows = np.load(folder / "rows.npy")
+    torch.set_num_threads(1)  # with two, a step of these small nets takes as long and more CPU time
     for name in task["models"]:
         for i, seed in enumerate(task["seeds"]):
+            path = folder / f"{name}-{seed}.npz"
+            if path.exists():
+                continue
             model = trained(name, seed, rows[i], train, task)
             arrays = {key: value.numpy() for key, value in model.state_dict().items()}
             arrays["reconstructed"] = reconstructed(name, model, test)
-            np.savez(folder / f"{name}-{seed}.npz", **arrays)
+            unfinished = folder / "unfinished.npz"
+            np.savez(unfinished, **arrays)
+            unfinished.replace(path)
             print(f"{name}, seed {seed}", flush=True)
     versions = {"pythae": importlib.metadata.version("pythae"), "torch": torch.__version__}
     (folder / "versions.json").write_text(json.dumps(versions))

@@ -5,7 +5,8 @@
 pythae's classes are trained on the same batches with the same seeds, optimiser and learning rate.
 Their weights are read into the run's models, whose reconstructions must then be pythae's, and are
 judged by the same estimates. The figures are added to result.json as `NAME, pythae`, and the
-differences as `NAME less pythae`.
+differences as `NAME less pythae`. A command that was interrupted continues with the models that it
+has not trained yet.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from experiments.tools.peers import train_peer
 
 Arrays = Mapping[str, np.ndarray]
 SAME = 1e-4  # the largest difference of a pixel's reconstruction by equal weights
+# The share of digits that may differ by more with VQVAE: rounding decides between two codes that
+# are almost equally near, and each digit has 16 codes.
+TIES = 0.05
 
 
 def command(
@@ -80,7 +84,10 @@ def command(
 
 
 def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: Any) -> None:
-    """Writes what the program that trains pythae's models reads: digits, batches and settings."""
+    """Writes what the program that trains pythae's models reads: digits, batches and settings.
+
+    Models that were trained with other settings are removed; the program keeps the others.
+    """
     folder.mkdir(exist_ok=True)
     for part, split in (("train", splits[0]), ("test", splits[2])):
         flat = np.asarray(split.arrays["x"], np.float32).reshape(len(split), -1)
@@ -96,8 +103,13 @@ def prepare(folder: pathlib.Path, jobs: Mapping[str, Any], config: Any, splits: 
         "pseudo_inputs": families.PSEUDO_INPUTS,
         "codes": families.CODES,
         "learning_rate": config.learning_rate,
+        "steps": config.steps,
     }
-    write_json(folder / "task.json", task)
+    path = folder / "task.json"
+    if path.exists() and read_json(path, {}) != task:
+        for trained in folder.glob("*.npz"):
+            trained.unlink()
+    write_json(path, task)
 
 
 def converted(name: str, arrays: Arrays) -> Variables:
@@ -142,7 +154,8 @@ def converted(name: str, arrays: Arrays) -> Variables:
 def check_same(name: str, model: Any, variables: Variables, test: Any, own: np.ndarray) -> None:
     """Raises UserError unless the model reconstructs the test digits as pythae's does."""
     made = families.reconstructed(model, variables, test.arrays["x"]).reshape(own.shape)
-    apart = float(np.max(np.abs(made - own)))
+    each = np.max(np.abs(made - own), axis=1)
+    apart = float(np.quantile(each, 1.0 - (TIES if name == "VQVAE" else 0.0)))
     if apart > SAME:
         raise UserError(
             f"the weights of pythae's {name} give reconstructions that differ by {apart:.2g} from "

@@ -38,6 +38,22 @@ def test_mlp_against_numpy():
     )
 
 
+def test_an_activation_with_a_layer_normalisation_against_numpy():
+    """Fails if two hidden layers share its parameters, or if it follows the activation."""
+    net = ae.nets.MLP((7, 6), activation=ae.nets.LayerNormed(jax.nn.tanh))
+    x = normal(B, 4)
+    params = net.init(jax.random.key(0), x)["params"]
+    params["LayerNorm_1"] = {"scale": normal(6, seed=1), "bias": normal(6, seed=2)}
+    hidden = np.asarray(x)
+    for i in range(2):
+        layer, norm = params[f"hidden_{i}"], params[f"LayerNorm_{i}"]
+        hidden = hidden @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        hidden -= hidden.mean(1, keepdims=True)
+        hidden /= np.sqrt(hidden.var(1, keepdims=True) + 1e-6)
+        hidden = np.tanh(hidden * np.asarray(norm["scale"]) + np.asarray(norm["bias"]))
+    np.testing.assert_allclose(net.apply({"params": params}, x), hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_mlp_of_a_number_of_units_ends_in_a_vector():
     """Fails if `shape` may not be a number, as a Dictionary's may."""
     net = ae.nets.MLP((7,), shape=3)
