@@ -108,7 +108,9 @@ def test_a_difference_within_two_standard_errors_is_a_tie(capsys):
 
 @pytest.mark.slow
 def test_the_experiment_of_counts_runs(tmp_path):
-    config = counts.Config(steps=20, chunk=20, cells=80, genes=10, width=8, latents=3, draws=5)
+    config = counts.Config(
+        steps=20, chunk=20, batch=20, cells=80, genes=10, width=8, latents=3, draws=5
+    )
     result = course.drive(counts.EXPERIMENT, config, Place(out=str(tmp_path / "counts")))
     assert np.isfinite(result["nb"]["nll"]["mean"])
     assert np.isfinite(result["truth"]["nll"]["mean"])

@@ -58,6 +58,12 @@ def padded(rows: np.ndarray, length: int) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, length - rows.shape[1])))
 
 
+def test_only_a_likelihood_of_texts_has_a_coding():
+    """Fails if the tools take texts for pictures, or pictures for texts."""
+    assert model("gru").likelihood.text_coding() is CODING
+    assert ae.likelihoods.Bernoulli().text_coding() is None
+
+
 @pytest.mark.parametrize("kind", SLOW_TOO)
 def test_nll_is_the_exact_marginal(kind):
     """The marginal is a sum over a grid of z; with it all texts have the probability one.
