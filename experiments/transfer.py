@@ -4,8 +4,8 @@
     python -m experiments probe runs/transfer fashion_mnist               # on another data set
 
 A plain, a variational, a sparse and a vector-quantised autoencoder are trained on pictures of 28x28
-pixels. A logistic regression of their codes is fitted on 10, 100, 1,000 and 10,000 labelled
-pictures, and of the best 1, 2 and 5 units alone. `python -m experiments probe` does the same for
+pixels. A logistic regression of their codes is fitted on 10, 100, 1,000 and all labelled pictures,
+and of the best 1, 2 and 5 units alone. `python -m experiments probe` does the same for
 another data set with the autoencoders of this run, and `python -m experiments fine-tune` trains an
 encoder further with a new head.
 """
@@ -31,9 +31,14 @@ from experiments.shared.numbers import Count
 from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import named
 
-BUDGETS = (10, 100, 1_000, 10_000)  # numbers of labelled pictures
+BUDGETS = (10, 100, 1_000)  # numbers of labelled pictures, beside all of them
 BEST = (1, 2, 5)  # units of a sparse probe
+BY_UNITS = ", best units"  # ends the names of the results of sparse probes
+ON = " on "  # stands between the names of features and of another data set, for the tool probe
 PROBED = 10_000  # test pictures, and train pictures of a sparse probe
+
+
+Rows = Mapping[str, Mapping[str, Any]]  # name of features -> figure -> mean, std and values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +122,18 @@ def measured(
       components: the number of principal components.
       seed: the seed of the choice of labelled pictures.
     """
-    train, test = splits[0].take(max(BUDGETS)), splits[2].take(PROBED)
+    train, test = splits[0], splits[2].take(PROBED)
     seen, new = (
         transferring.features(models, fitted_on, split, components) for split in (train, test)
     )
     assert train.labels is not None
     assert test.labels is not None
-    found = transferring.probes(seen, train.labels, new, test.labels, BUDGETS, seed)
+    budgets = (*(count for count in BUDGETS if count < len(train)), len(train))
+    found = transferring.probes(seen, train.labels, new, test.labels, budgets, seed)
+    some = slice(PROBED)
     for name in seen:
-        found[f"{name}, best units"] = transferring.sparse_probes(
-            seen[name], train.labels, new[name], test.labels, BEST
+        found[f"{name}{BY_UNITS}"] = transferring.sparse_probes(
+            seen[name][some], train.labels[some], new[name], test.labels, BEST
         )
     return found
 
@@ -137,21 +144,33 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
 
 
 def findings(config: Config, finished: Finished) -> list[Section]:
-    """Plots accuracy against the number of labels."""
-    rows = {n: r for n, r in finished.result.items() if isinstance(r, dict) and "at_10" in r}
-    best = {
-        name.removesuffix(", best units"): row
-        for name, row in finished.result.items()
-        if isinstance(row, dict) and "best_1" in row
-    }
+    """Plots accuracy against the number of labels, and of units, for each data set probed."""
+    sections = []
+    for target in dict.fromkeys(name.partition(ON)[2] for name in finished.result):
+        rows = {
+            name.partition(ON)[0]: row
+            for name, row in finished.result.items()
+            if isinstance(row, dict) and name.partition(ON)[2] == target
+        }
+        labels = {name: row for name, row in rows.items() if "at_10" in row}
+        units = {name.removesuffix(BY_UNITS): row for name, row in rows.items() if "best_1" in row}
+        if labels and units:
+            sections += _curves(labels, units, target)
+    return sections
+
+
+def _curves(labels: Rows, units: Rows, target: str) -> list[Section]:
+    """Plots the probes of one data set; `target` is its name, or empty for that of the run."""
+    where = f"{ON}{target}" if target else ""
+    titles = f"Few labels{where}", f"Few units{where}"
     return [
-        budgets_section(rows, "at_", "labelled pictures", "Few labels", "accuracy", (
+        budgets_section(labels, "at_", "labelled pictures", titles[0], "accuracy", (
             "A logistic regression of the features of a few labelled pictures, tested on others. "
             "The band is one standard deviation over seeds."
         )),
-        budgets_section(best, "best_", "units of a probe", "Few units", "balanced accuracy", (
-            "For each class, the units whose means differ most between it and the others, with all "
-            "labels; the mean over classes. Chance is 0.5."
+        budgets_section(units, "best_", "units of a probe", titles[1], "balanced accuracy", (
+            "For each class, the units whose means differ most between it and the others; the mean "
+            "over classes. Chance is 0.5."
         )),
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from aejax.errors import UserError
 from aejax.inspection.detector import Detector, State
 from aejax.types import Array, Batch, Key, Variables
 
-DRAWS = 8  # codes over which an ELBO is averaged; regrets take fewer, because they take most time
+DRAWS = 4  # codes over which an ELBO is averaged; regrets take fewer, because they take most time
 REGRET_DRAWS, REGRET_STEPS, REGRET_RATE = 2, 30, 0.05  # and Adam's steps and learning rate
 
 

@@ -79,19 +79,21 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
     """Splits the rows of a table into several tables, so that few cells are empty.
 
-    A row that shares no column with the rows before it starts a new table.
+    A row joins the first table with which it shares a column; if there is none, it starts a new
+    one.
 
     Args:
       rows: name of a row -> column -> cell, in order.
     """
     tables: list[dict[str, Mapping[str, Any]]] = []
-    columns: set[str] = set()
+    columns: list[set[str]] = []
     for name, row in rows.items():
-        if not tables or not columns & row.keys():
+        place = next((i for i, own in enumerate(columns) if own & row.keys()), len(tables))
+        if place == len(tables):
             tables.append({})
-            columns = set()
-        tables[-1][name] = row
-        columns |= row.keys()
+            columns.append(set())
+        tables[place][name] = row
+        columns[place] |= row.keys()
     return tables
 
 

@@ -9,6 +9,7 @@ ratio of `splice` is their mean.
 
     read       tokens per second through 15 of 30 layers into an activation store on the disk;
                transformers computes the same layers but stores nothing
+    products   the same for the matrix products of these layers alone, the most that XLA could reach
     splice     the seconds of a whole forward pass with a TopK dictionary's reconstruction at
                resid_post.15, divided by those of a pass without an edit
     generate   tokens per second with a cache, 64 new ones after prompts of 64, for 1 and 8 prompts
@@ -36,6 +37,7 @@ from aejax import language as lm
 from aejax.dictionaries.plain import Plain
 from aejax.errors import UserError
 from aejax.files import write_json
+from aejax.language.layers import product
 from aejax.runs.environment import environment
 from experiments.shared.place import prepared, say
 
@@ -50,7 +52,7 @@ SHAPES = {
 STOP = 15  # the number of blocks that `read` runs
 PROMPT, NEW = 64, 64  # the tokens of a prompt, and those that follow it
 PEER = pathlib.Path(__file__).parent.parent / "peers" / "transformers_lm.py"
-Measure = Literal["read", "generate", "splice", "memory"]
+Measure = Literal["read", "products", "generate", "splice", "memory"]
 Turn = Callable[[], float]  # runs a task once and returns its seconds
 
 
@@ -62,7 +64,7 @@ def command(
     latents: int = 8_192,
     k: int = 32,
     rounds: int = 5,
-    only: tuple[Measure, ...] = ("read", "generate", "splice", "memory"),
+    only: tuple[Measure, ...] = ("read", "products", "generate", "splice", "memory"),
     peer_python: str | None = None,
 ) -> None:
     """Measures a language model's speed and memory, and writes result.json.
@@ -96,10 +98,12 @@ def command(
             write_json(folder / "result.json", {**result, "environment": environment()})
             say(f"{name:<12} {_line(result[name])}")
 
+        read = {"task": "read", "rows": rows, "length": length}
         if "read" in only:
             turn = _reading(model, variables, folder / "store", rows, length, batches)
-            read = {"task": "read", "rows": rows, "length": length}
             add("read", turn, rows * length * batches, batches, **read)
+        if "products" in only:
+            add("products", _products(variables, rows, length), rows * length, 1, **read)
         for texts in (1, 8) if "generate" in only else ():
             turn = _generating(model, variables, texts)
             asked = {"task": "generate", "rows": texts, "length": PROMPT, "count": NEW}
@@ -135,6 +139,29 @@ def _reading(
         shutil.rmtree(store, ignore_errors=True)
         start = time.perf_counter()
         lm.collect(read, lambda begun: [packed] * (count - begun), store, provenance={})
+        return time.perf_counter() - start
+
+    return turn
+
+
+def _products(variables: Any, rows: int, length: int) -> Turn:
+    """Returns a function that computes only the products of the blocks that `read` runs."""
+    size, hidden = SHAPES["size"], SHAPES["hidden"]
+    x = jnp.ones((rows, length, size))
+
+    @jax.jit
+    def run(params: Any, x: Any) -> Any:
+        for i in range(STOP):
+            attention, mlp = (params[f"blocks_{i}"][name] for name in ("attention", "mlp"))
+            rows = product(x, attention["qkv"]["kernel"])
+            x = x + product(rows[..., :size], attention["out"]["kernel"])
+            rows = product(x, mlp["gate_up"]["kernel"])
+            x = x + product(rows[..., :hidden], mlp["down"]["kernel"])
+        return x
+
+    def turn() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(run(variables["params"], x))
         return time.perf_counter() - start
 
     return turn

@@ -132,9 +132,14 @@ def sparse_probes(
     test_labels: np.ndarray,
     k: Sequence[int],
 ) -> dict[str, float]:
-    """Returns the balanced accuracy of probes of the k best columns, the mean over classes."""
+    """Returns the balanced accuracy of probes of the k best columns, the mean over classes.
+
+    Numbers of columns that the features do not have are left out.
+    """
     found = {}
     for count in k:
+        if count > train.shape[1]:
+            continue
         result = evaluation.probe(train, train_labels, test, test_labels, count)
         found[f"best_{count}"] = result.accuracy
     return found

@@ -2,7 +2,8 @@
 
     python -m experiments probe runs/transfer fashion_mnist
 
-It writes RUN/probe-DATASET.json with the accuracy of every kind of features, for each seed.
+It adds the accuracy of every kind of features to the run's results and report page, as the rows
+`FEATURES on DATASET`. A second call for the same data set replaces them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 import aejax as ae
 from aejax.errors import UserError
 from aejax.files import write_json
+from aejax.runs.folder import read_result
 from experiments import transfer
 from experiments.shared.course import show
 from experiments.shared.experiment import named, recorded, recorded_data
 from experiments.shared.images import image_data, labelled
+from experiments.shared.pages import write_page
 from experiments.shared.place import Place, say
 from experiments.shared.training import summary
 
@@ -57,10 +60,12 @@ def command(
         models = {name: ae.load(folder, seed=i)[:2] for name, folder in folders.items()}
         seed = config.seed + i
         rows.append(transfer.measured(models, target, source[0], config.latents, seed))
-    result = {
-        name: summary({key: np.array([row[name][key] for row in rows]) for key in rows[0][name]})
+    found = {
+        f"{name}{transfer.ON}{dataset}": summary(
+            {key: np.array([row[name][key] for row in rows]) for key in rows[0][name]}
+        )
         for name in rows[0]
     }
-    path = run_dir / f"probe-{dataset.replace('/', '-')}.json"
-    write_json(path, result)
-    say(f"{path}:\n{show(result)}")
+    write_json(run_dir / "result.json", read_result(run_dir) | found)
+    page = write_page(run_dir, data_dir=data_dir, own=own)
+    say(f"{show(found)}\nreport: {page}")

@@ -4,7 +4,9 @@
 
 A table of measured figures is written between <!-- figures: NAME --> and <!-- end -->, where NAME
 is the name of a results file. A table that compares with published results is written between
-<!-- published: NAME --> and <!-- end -->, where NAME is in experiments/shared/published.py.
+<!-- published: NAME --> and <!-- end -->, where NAME is in experiments/shared/published.py. A table
+of one figure over several runs is written between <!-- runs: NAME FIGURE --> and <!-- end -->: its
+columns are the results files whose names start with NAME, and the last one is their mean.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from experiments.shared.published import TABLES, Row
 from experiments.tools.keep import RESULTS
 
 PLACE = re.compile(
-    r"<!-- (?P<kind>figures|published): (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL
+    r"<!-- (?P<kind>figures|published|runs): (?P<name>[\w-]+)(?: (?P<figure>\w+))? -->\n"
+    r".*?<!-- end -->",
+    re.DOTALL,
 )
 
 
@@ -52,12 +56,14 @@ def filled(text: str) -> str:
     """
 
     def one(match: re.Match[str]) -> str:
-        kind, name = match["kind"], match["name"]
-        published = kind == "published"
-        content = (
-            beside(TABLES[name]) if published else made(read_json(RESULTS / f"{name}.json", {}))
-        )
-        return f"<!-- {kind}: {name} -->\n{content}<!-- end -->"
+        name = match["name"]
+        if match["kind"] == "published":
+            content = beside(TABLES[name])
+        elif match["kind"] == "runs":
+            content = over_runs(name, str(match["figure"]))
+        else:
+            content = made(read_json(RESULTS / f"{name}.json", {}))
+        return f"{match[0].splitlines()[0]}\n{content}<!-- end -->"
 
     return PLACE.sub(one, text)
 
@@ -99,6 +105,38 @@ def beside(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def over_runs(name: str, figure: str) -> str:
+    """Formats one figure of several runs as a Markdown table with a column for each run.
+
+    Args:
+      name: the start of the names of the results files, each of which ends with -WORD.
+      figure: the name of the figure; rows of results without it are left out.
+
+    Raises:
+      UserError: if there is no such file.
+    """
+    found = {path.stem.removeprefix(f"{name}-"): path for path in RESULTS.glob(f"{name}-*.json")}
+    if not found:
+        raise UserError(
+            f"{RESULTS} has no file {name}-*.json: keep the runs that the table shows, or correct "
+            "its comment"
+        )
+    runs = {word: read_json(found[word], {}) for word in sorted(found)}
+    first = next(iter(runs.values()))
+    seeds = max(len(row[figure]["values"]) for row in first.values() if _has(row, figure))
+    lines = [f"Means over {seeds} seeds, of `{first['command']}` and others like it", ""]
+    lines += [
+        f"| {_words(figure)} | {' | '.join(runs)} | mean |",
+        f"|---|{'---:|' * (len(runs) + 1)}",
+    ]
+    for row in (name for name, row in first.items() if _has(row, figure)):
+        cells = [run[row][figure] for run in runs.values()]
+        means = [float(cell["mean"]) for cell in cells]
+        words = [*(f"{mean:.3f}" for mean in means), f"{sum(means) / len(means):.3f}"]
+        lines.append(f"| {_words(row)} | {' | '.join(words)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _ours(result: Mapping[str, Any]) -> list[str]:
     nll = result["nll"]
     several = len(nll["values"]) > 1
@@ -110,6 +148,10 @@ def _ours(result: Mapping[str, Any]) -> list[str]:
         result["hardware"],
         f"`{result['command']}`",
     ]
+
+
+def _has(row: Any, figure: str) -> bool:
+    return isinstance(row, dict) and figure in row
 
 
 def _is_part(row: Mapping[str, Any]) -> bool:
@@ -183,8 +225,11 @@ def _speeds(contests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    spread = f" ± {_number(row['std'])}" if len(row["values"]) > 1 else ""
-    return f"{_number(row['mean'])}{spread}"
+    if len(row["values"]) == 1:
+        return _number(row["mean"])
+    mean, std = float(row["mean"]), float(row["std"])
+    # Equal values may have a mean that is rounded, and so a standard deviation that is not quite 0.
+    return f"{_number(mean)} ± {_number(0.0 if std < 1e-12 * abs(mean) else std)}"
 
 
 def _words(name: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 import aejax as ae
 import experiments
 from aejax.data import Batches, changes
+from aejax.errors import UserError
 from experiments import __main__ as commands
 from experiments import (
     collapse,
@@ -34,7 +35,7 @@ from experiments.shared import course, published
 from experiments.shared.course import drive
 from experiments.shared.paths import linear, spherical
 from experiments.shared.place import Place, parse_mesh
-from experiments.shared.training import learner, streams, table, watch_held_out
+from experiments.shared.training import learner, streams, summary, table, watch_held_out
 from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
 
@@ -488,6 +489,22 @@ def test_a_table_says_which_rows_were_not_run(tmp_path, monkeypatch):
     assert lines[2].startswith("| IWAE, 2 layers, k=50 | 82.90, 82.82 | not run |")
     assert "22.6" in lines[3]
     assert "22.6" in lines[4]
+
+
+def test_one_figure_of_several_runs_is_a_table(tmp_path, monkeypatch):
+    """Fails if a run is left out, or the mean is of one seed or of another run."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    for word, values in (("b", [0.5, 0.7]), ("a", [0.1, 0.3])):
+        rows = {"pca": summary({"auroc": values}), "k": summary({"l0": [4.0]})}
+        record = {"command": f"inspect {word}", **rows}
+        (tmp_path / f"inspect-{word}.json").write_text(json.dumps(record))
+    filled = tables.filled("<!-- runs: inspect auroc -->\n<!-- end -->").splitlines()
+    assert filled[1] == "Means over 2 seeds, of `inspect a` and others like it"
+    assert filled[3] == "| auroc | a | b | mean |"
+    assert filled[5] == "| pca | 0.200 | 0.600 | 0.400 |"
+    assert len(filled) == 7
+    with pytest.raises(UserError, match=r"has no file other-\*\.json"):
+        tables.filled("<!-- runs: other auroc -->\n<!-- end -->")
 
 
 def test_figures_that_are_no_number_are_shown():

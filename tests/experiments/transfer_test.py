@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aejax.errors import UserError
+from aejax.runs.folder import read_result
 from experiments import transfer
 from experiments.shared import transferring
 from experiments.shared.course import drive
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("coarse")
 SMALL = transfer.Config(
     dataset="digits", seeds=2, steps=2, chunk=2, batch=20, latents=4, atoms=16, k=2, channels=4
 )
+ALL = "at_1437"  # the accuracy with the labels of all train pictures
 
 
 def test_probes_get_equally_many_pictures_of_each_class():
@@ -47,12 +49,16 @@ def test_features_are_probed_and_fine_tuned(tmp_path, digits, capsys):
     result = drive(transfer.EXPERIMENT, SMALL, Place(out=str(run), data_dir=str(digits)))
     names = ("raw pixels", "PCA", "plain codes", "VAE means", "SAE codes", "VQ codes")
     for name in (*names, "patch features"):
-        assert {"at_10", "at_10000"} <= result[name].keys(), name
-        assert len(result[f"{name}, best units"]["best_5"]["values"]) == 2
-    assert result["raw pixels"]["at_10000"]["mean"] > 0.9
+        assert {"at_10", "at_1000", ALL} <= result[name].keys(), name
+        assert len(result[f"{name}, best units"]["best_2"]["values"]) == 2
+    assert "best_5" in result["raw pixels, best units"]
+    assert "best_5" not in result["plain codes, best units"]  # which have 4 columns
+    assert result["raw pixels"][ALL]["mean"] > 0.9
     assert (run / "report.html").stat().st_size > 0
     probe.command(run, "digits", data_dir=str(digits))
-    assert (run / "probe-digits.json").exists()
+    row = read_result(run)["raw pixels on digits"]
+    assert row[ALL]["mean"] == result["raw pixels"][ALL]["mean"]
+    assert "Few labels on digits" in (run / "report.html").read_text()
     fine_tune.command(run, "digits", labels=60, steps=4, seeds=2, data_dir=str(digits))
     said = capsys.readouterr().out
     assert "encoder of the run" in said

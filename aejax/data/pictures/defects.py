@@ -4,8 +4,8 @@
 
 A defect is blended at its soft edge with the picture. Its contrast is a multiple of the standard
 deviation of the picture's own brightness, so that it is as visible on a calm texture as on a busy
-one. The multiples were fixed with the reconstruction by principal components as the only detector,
-whose AUROC was to lie between 0.6 and 0.9, before any other detector saw a painted picture.
+one. The multiples, and the strength for each texture, were fixed with the reconstruction by
+principal components as the only detector, whose AUROC was to lie between 0.6 and 0.9.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 
 from aejax.errors import UserError
 
-# (picture, random) -> the pixels of a defect f[H, W, C], and its cover f[H, W]: which share of each
-# pixel the defect covers.
-Painter = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+# (picture, random, strength) -> the pixels of a defect f[H, W, C], and its cover f[H, W]: which
+# share of each pixel the defect covers.
+Painter = Callable[[np.ndarray, np.random.Generator, float], tuple[np.ndarray, np.ndarray]]
 SOFT = 0.5  # a pixel belongs to the mask if the defect covers at least this share of it
 
 
 def paint(
-    kind: str, picture: np.ndarray, random: np.random.Generator
+    kind: str, picture: np.ndarray, random: np.random.Generator, strength: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paints one defect.
 
@@ -31,6 +31,7 @@ def paint(
       kind: one of `DEFECTS`.
       picture: u8[H, W, C]; it is not changed.
       random: the source of the defect's place and form, and of whether it is darker or brighter.
+      strength: a factor of the defect's contrast; one that is blurred or missing has none.
 
     Returns:
       The painted picture u8[H, W, C], and the mask bool[H, W].
@@ -41,12 +42,14 @@ def paint(
     if kind not in DEFECTS:
         raise UserError(f"there is no defect {kind!r}: choose one of {', '.join(DEFECTS)}")
     values = picture.astype(np.float64)
-    other, cover = DEFECTS[kind](values, random)
+    other, cover = DEFECTS[kind](values, random, strength)
     mixed = values + cover[..., None] * (other - values)
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8), cover >= SOFT
 
 
-def scratch(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def scratch(
+    picture: np.ndarray, random: np.random.Generator, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pixels of a long, bent, darker or brighter line, and how far it covers each."""
     side = min(picture.shape[:2])
     length, angle = random.uniform(0.35, 0.6) * side, random.uniform(0, np.pi)
@@ -55,10 +58,12 @@ def scratch(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarra
     turn = angle + bend * along
     path = np.cumsum(np.stack([np.sin(turn), np.cos(turn)], 1), axis=0) * length / len(along)
     cover = _stroke(picture.shape[:2], path, 0.9, random)
-    return picture + _sign(random) * 4.0 * _contrast(picture), cover
+    return picture + _sign(random) * 4.0 * strength * _contrast(picture), cover
 
 
-def crack(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def crack(
+    picture: np.ndarray, random: np.random.Generator, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pixels of a thin, dark, jagged line, and how far it covers each."""
     side = min(picture.shape[:2])
     turn = random.uniform(0, 2 * np.pi) + np.repeat(random.normal(0, 0.7, side // 4), 2)
@@ -66,16 +71,22 @@ def crack(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray,
     corners = np.cumsum(steps, axis=0)
     places = np.linspace(0, len(corners) - 1, 4 * side)
     path = np.stack([np.interp(places, np.arange(len(corners)), c) for c in corners.T], 1)
-    return picture - 5.0 * _contrast(picture), _stroke(picture.shape[:2], path, 0.6, random)
+    return picture - 5.0 * strength * _contrast(picture), _stroke(
+        picture.shape[:2], path, 0.6, random
+    )
 
 
-def blob(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def blob(
+    picture: np.ndarray, random: np.random.Generator, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pixels of a translucent stain, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.10, 1.6)
-    return picture + _sign(random) * 3.2 * _contrast(picture), cover
+    return picture + _sign(random) * 3.2 * strength * _contrast(picture), cover
 
 
-def missing(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def missing(
+    picture: np.ndarray, random: np.random.Generator, _: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pixels of a patch of the mean colour and noise, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.13, 0.8)
     weight = cover[..., None] / cover.sum()
@@ -83,15 +94,19 @@ def missing(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarra
     return flat + random.normal(0, 0.15 * _contrast(picture), picture.shape), cover
 
 
-def colour(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def colour(
+    picture: np.ndarray, random: np.random.Generator, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pixels of a patch of another colour or brightness, and how far it covers each."""
     cover = _patch(picture.shape[:2], random, 0.16, 1.0)
     channels = picture.shape[-1]
     direction = np.ones(1) if channels == 1 else random.permutation([1.0, -0.5, -0.5])
-    return picture * (1 + _sign(random) * 0.6 * direction), cover
+    return picture * (1 + _sign(random) * 0.6 * strength * direction), cover
 
 
-def blur(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def blur(
+    picture: np.ndarray, random: np.random.Generator, _: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pixels of a patch that is out of focus, and how far it covers each."""
     from scipy import ndimage
 

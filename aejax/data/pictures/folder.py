@@ -87,6 +87,8 @@ def opened(file: BinaryIO) -> Iterator[Any]:
                 yield picture
     except image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
+    except image.UnidentifiedImageError as error:
+        raise ValueError("its content is not that of a picture") from error
 
 
 def header(path: Path) -> tuple[tuple[int, int], str]:

@@ -187,16 +187,27 @@ def test_defects_change_the_picture_within_their_mask_only(channels):
 
 
 def test_texture_crops_of_the_splits_have_no_pixel_in_common(monkeypatch):
-    """Fails if a crop crosses into a strip of another split; the photograph shows its columns."""
-    columns = np.arange(1280) // 160
-    photograph = np.broadcast_to(columns[None, :, None], (100, 1280, 3)).astype(np.uint8)
+    """Fails if a crop crosses into a block of another split, or is calm; pixels name their block.
+
+    The first column of blocks, 0, is calm, and the others are striped.
+    """
+    rows, columns = np.arange(400) // 100, np.arange(1280) // 160
+    block = 8 * rows[:, None] + columns
+    stripes = np.where((np.arange(1280) % 2 == 1) & (columns > 0), 200, 0)
+    photograph = np.stack([block, block, stripes + 0 * block], axis=-1).astype(np.uint8)
     monkeypatch.setattr(textures, "_photograph", lambda name: photograph)
     monkeypatch.setattr(textures, "COUNTS", {"train": 40, "validation": 9, "good": 20, "defect": 2})
     train, validation, test = textures.textures("china")
-    strips = np.array([*textures.STRIPS])
-    for split, part in (("a", train), ("b", validation)):
-        assert {*strips[np.unique(part.arrays["image"])]} == {split}
-    assert {*strips[np.unique(test.arrays["image"][:20])]} == {"c"}
+    of = np.array([*"".join(textures.BLOCKS)])
+    for split, pictures in (
+        ("a", train.arrays["image"]),
+        ("b", validation.arrays["image"]),
+        ("c", test.arrays["image"][:20]),
+    ):
+        found = np.unique(pictures[..., 0])
+        assert {*of[found]} == {split}
+        assert len(found) > 1
+        assert not (pictures[..., 0] % 8 == 0).all(axis=(1, 2)).any()
     assert test.labels is not None
     assert np.bincount(test.labels).tolist() == [20, *[2] * 6]
     assert test.arrays["defect"].any(axis=(1, 2)).tolist() == [False] * 20 + [True] * 12
