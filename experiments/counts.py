@@ -14,11 +14,13 @@ latent space gives a test cell its type. `python -m experiments count-peers runs
 --peer-python PATH` trains scVI itself on the same cells, with the same sizes, with its own learning
 rate and with that of these models.
 
-The recipe is a high learning rate that falls to 0, and a decoder whose hidden layer is normalised:
-on validation cells NB had 163.8 nats with 1e-3 and no normalisation, 160.9 with 1e-2, and 159.8
-with both.
+The recipe is a high learning rate that falls to 0, and a decoder whose hidden layer is normalised;
+both were chosen by validation cells.
 
-TIMES
+Three seeds took 4 minutes of CPU time on a shared machine of 2 CPU cores, and each model of scVI
+40 seconds. Expect 196.6 nats with Poisson, 160.4 with NB, 160.6 with zero-inflated NB and 164.3
+with the Gaussian; the truth: 154.2. scVI has 162.9 (NB) with its own learning rate and 160.9 with
+this one.
 """
 
 from __future__ import annotations

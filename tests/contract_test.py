@@ -657,8 +657,13 @@ class TestPrior:
         assert prior.plain("kl", code) is None
 
 
-# Draws by gammas take long to compile.
-LONG_LIKELIHOODS = ("NegativeBinomial", "ZeroInflated-NegativeBinomial")
+# Draws by gammas take long to compile, and tests/likelihoods has these densities by scipy.
+LONG_LIKELIHOODS = (
+    "NegativeBinomial",
+    "StudentT",
+    "ZeroInflated-NegativeBinomial",
+    "ZeroInflated-Poisson",
+)
 
 
 @pytest.fixture(

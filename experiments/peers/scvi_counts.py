@@ -62,7 +62,7 @@ def main() -> None:
         lines = [json.dumps(head)]
         path.write_text(f"{lines[0]}\n")
     done = [{k: v for k, v in json.loads(line).items() if k != "nll"} for line in lines[1:]]
-    for likelihood in ("nb", "zinb", "poisson"):
+    for likelihood in ("nb", "zinb"):
         for rate in arguments.rates:
             for seed in range(arguments.seeds):
                 task = {"likelihood": likelihood, "rate": rate, "seed": seed}

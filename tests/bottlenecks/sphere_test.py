@@ -13,8 +13,9 @@ from aejax.bottlenecks import SphereCode
 from aejax.bottlenecks.mises_fisher import gaps, log_area, normaliser, slope
 
 CONCENTRATIONS = np.float32([0.0, 0.01, 1.0, 5.0, 30.0, 500.0, 5000.0])
-LONG = [(10, 5.0), (3, 500.0), (2, 0.5)]
-CASES = [(3, 5.0), (10, 500.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG)]
+SLOW = pytest.mark.slow
+LONG = [(10, 500.0), (10, 5.0), (3, 500.0), (2, 0.5)]
+CASES = [(3, 5.0), *(pytest.param(*case, marks=SLOW) for case in LONG)]
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def uniform(dimensions):
     return cosines(0.0, dimensions)[2]
 
 
-@pytest.mark.parametrize("dimensions", [2, 3, 10, 50])
+@pytest.mark.parametrize("dimensions", [3, 10, *(pytest.param(d, marks=SLOW) for d in (2, 50))])
 def test_normaliser_and_kl_against_quadrature(dimensions):
     """Fails if the order is d / 2, if a step of the recursion is missing, or Debye's terms."""
     found = jax.jit(functools.partial(normaliser, dimensions=dimensions))(CONCENTRATIONS)
@@ -91,6 +92,7 @@ def test_draws_have_the_density_and_their_gradient_is_that_of_the_mean(dimension
         assert abs((gap < quantile).mean() - share) < 4.5 * (share * (1 - share) / n) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dimensions", "concentration"), CASES)
 def test_the_derivative_of_a_draw_keeps_its_probability(dimensions, concentration):
     """It is -dF/dconcentration / density, by differences of the quadrature."""

@@ -161,13 +161,22 @@ def test_the_mean_of_counts_is_the_size_times_the_share():
     context = {"log_size": np.log(size), "batch": covariate}
     for shape in (5, (5, 2)):
         decoder = ae.nets.Shares(ae.nets.MLP((8,), shape=shape))
-        variables = decoder.init(jax.random.key(0), z, context)
+
+        @jax.jit
+        def run(key, decoder=decoder):
+            variables = decoder.init(key, z, context)
+            other = {**context, "batch": 1.0 - covariate}
+            return (
+                variables,
+                decoder.apply(variables, z, context),
+                decoder.apply(variables, z, other),
+            )
+
+        variables, output, other = run(jax.random.key(0))
         kernel = variables["params"]["net"]["hidden_0"]["kernel"]
         assert kernel.shape == (3 + 2, 8)
-        output = decoder.apply(variables, z, context)
         means = output if output.ndim == 2 else output[..., 0]
         np.testing.assert_allclose(np.exp(means).sum(1), size[:, 0], rtol=1e-5)
-        other = decoder.apply(variables, z, {**context, "batch": 1.0 - covariate})
         assert not np.allclose(output, other)
     with pytest.raises(UserError, match="log_size"):
         decoder.apply(variables, z, covariate)

@@ -42,7 +42,7 @@ def test_an_activation_with_a_layer_normalisation_against_numpy():
     """Fails if two hidden layers share its parameters, or if it follows the activation."""
     net = ae.nets.MLP((7, 6), activation=ae.nets.LayerNormed(jax.nn.tanh))
     x = normal(B, 4)
-    params = net.init(jax.random.key(0), x)["params"]
+    params = jax.jit(net.init)(jax.random.key(0), x)["params"]
     params["LayerNorm_1"] = {"scale": normal(6, seed=1), "bias": normal(6, seed=2)}
     hidden = np.asarray(x)
     for i in range(2):
@@ -51,7 +51,8 @@ def test_an_activation_with_a_layer_normalisation_against_numpy():
         hidden -= hidden.mean(1, keepdims=True)
         hidden /= np.sqrt(hidden.var(1, keepdims=True) + 1e-6)
         hidden = np.tanh(hidden * np.asarray(norm["scale"]) + np.asarray(norm["bias"]))
-    np.testing.assert_allclose(net.apply({"params": params}, x), hidden, rtol=1e-4, atol=1e-5)
+    found = jax.jit(net.apply)({"params": params}, x)
+    np.testing.assert_allclose(found, hidden, rtol=1e-4, atol=1e-5)
 
 
 def test_mlp_of_a_number_of_units_ends_in_a_vector():
