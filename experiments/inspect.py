@@ -46,7 +46,6 @@ from experiments.shared.numbers import Count, Share
 from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import named
 
-LIMITS = (0.3, 0.05)  # the false positive rates up to which AUPRO is integrated
 SHOWN = 6  # pictures of a kind in the section of heat maps
 DRAWS = 1_000  # bootstrap draws
 
@@ -145,7 +144,7 @@ def _measured(config: Config, fitted: parts.Fitted, splits: Splits) -> dict[str,
         found = {name: cell.value for name, cell in cells.items()}
     masks = parts.masks(splits[2])
     if masks is not None:
-        pixels = anomaly.pixel_measures(fitted.test.maps, masks, LIMITS, draws=0)
+        pixels = anomaly.pixel_measures(fitted.test.maps, masks, draws=0)
         found |= {name: cell.value for name, cell in pixels.items()}
     limit = anomaly.threshold(fitted.held_out.score, config.false_alarms)
     line = anomaly.on_the_line(fitted.test.score, bad, limit)

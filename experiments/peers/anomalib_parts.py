@@ -83,7 +83,7 @@ def measured(scores: np.ndarray, maps: np.ndarray, bad: np.ndarray, masks: list 
         found["pixel_auroc"] = float(pixels.compute())
         for limit in anomaly.LIMITS:
             overlap = _AUPRO(fpr_limit=limit)
-            overlap.update(torch.from_numpy(maps)[:, None], torch.from_numpy(marks)[:, None].int())
+            overlap.update(torch.from_numpy(maps), torch.from_numpy(marks).int())
             found[f"aupro_{limit:g}"] = float(overlap.compute())
     apart = max(abs(found[name] - ours[name]) for name in found)
     sys.stdout.write(f"  largest difference from aejax's measures: {apart:.2e}\n")

@@ -25,6 +25,8 @@ from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 from aejax.report.frontier import frontier, points
 from aejax.runs.folder import read_environment
+from experiments import transfer
+from experiments.shared.experiment import Finished
 from experiments.shared.labels import samples as drawn
 from experiments.shared.place import say
 from experiments.shared.variational import SAMPLE_SEED
@@ -39,6 +41,7 @@ FRONTIERS = {
     "synth-sae": ("explained_variance",),
     "toy-superposition": ("explained_variance", "mcc"),
 }
+PROBES = "transfer-mnist"  # the results file with the accuracy of probes
 # The name of a row of results, such as "topk at 16, SAELens".
 CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")
 
@@ -81,6 +84,8 @@ def figures() -> dict[str, Any]:
     found = {SAMPLES: image_grid(images, column_labels="0123456789", tile=TILE)}
     for name, panels in FRONTIERS.items():
         found[name] = frontiers(read_json(RESULTS / f"{name}.json", {}), panels)
+    probes = Finished(read_json(RESULTS / f"{PROBES}.json", {}), {})
+    found[PROBES] = transfer.findings(transfer.Config(), probes)[0].figures[0].draw()
     return found
 
 
