@@ -19,7 +19,7 @@ both were chosen by validation cells.
 
 Three seeds took 4 minutes of CPU time on a shared machine of 2 CPU cores, and each model of scVI
 40 seconds. Expect 196.6 nats with Poisson, 160.4 with NB, 160.6 with zero-inflated NB and 164.3
-with the Gaussian; the truth: 154.2. scVI has 162.9 (NB) with its own learning rate and 160.9 with
+with the Gaussian; the truth: 154.2. scVI has 162.8 (NB) with its own learning rate and 161.0 with
 this one.
 """
 
