@@ -75,7 +75,8 @@ class Config(Numbers):
     classifier_steps: Count = 200  # optimiser steps of the classifiers
 
 
-TRUNK = ae.nets.Pyramid((16, 32, 48))
+WIDTHS = (16, 32, 48)
+TRUNK = ae.nets.Pyramid(WIDTHS)
 
 
 class Pooled(nn.Module):
@@ -84,7 +85,8 @@ class Pooled(nn.Module):
     @nn.compact
     def __call__(self, pictures: Array) -> Array:
         """Maps f32[B, H, W, C] to f32[B, features]."""
-        means = [jnp.mean(each, axis=(1, 2)) for each in TRUNK.clone(name="trunk")(pictures)]
+        maps = ae.nets.Pyramid(WIDTHS, name="trunk")(pictures)
+        means = [jnp.mean(each, axis=(1, 2)) for each in maps]
         return jnp.concatenate(means, axis=-1)
 
 

@@ -126,7 +126,9 @@ def test_the_experiment_of_counts_runs(tmp_path):
 
 
 def test_the_tokenizer_has_its_frozen_net_and_its_critic():
-    """Fails if the frozen net is trained, or if the critic's weight is not 0 at first."""
+    """Fails if the frozen net is trained, if what trains it has not its parameters, or if the
+    critic's weight is not 0 at first.
+    """
     config = image_tokenizer.Config(width=4, steps=9)
     jobs = image_tokenizer.build(config, (64, 64, 3))
     crops = (np.zeros((4, 64, 64, 3), np.float32), np.arange(4))
@@ -135,6 +137,9 @@ def test_the_tokenizer_has_its_frozen_net_and_its_critic():
     own = ae.learner(both.model, both.objective, both.tx)
     state = jax.eval_shape(own.init, jax.random.key(0), next(both.view(split).batches(4)))
     assert {"parts_critic", "parts_features"} <= set(state.params)
+    pooled = jax.eval_shape(image_tokenizer.Pooled().init, jax.random.key(0), crops[0])["params"]
+    frozen = state.params["parts_features"]
+    assert jax.tree.map(jnp.shape, pooled["trunk"]) == jax.tree.map(jnp.shape, frozen)
     few = {name: jnp.ones(1) for name in state.params}
     updates, _ = both.tx.update(few, both.tx.init(few), few)
     assert {name for name, update in updates.items() if not np.any(update)} == {"parts_features"}
