@@ -13,9 +13,10 @@ generated from the left one that a classifier, trained on real digits, recognise
 whole digits, and left halves with the right half of another digit (`shuffled`) or with none
 (`blank`).
 
-Expect that the product on all digits is better than on whole ones with equal passes, and 2 nats
-worse with equal steps, in each of which it sees half as many whole digits; and that the mixture
-loses nothing in either case.
+Three seeds took 9 minutes of CPU time with `--steps 1500 --tested 1000 --draws 100` on a shared
+machine of 2 CPU cores. Expect 99.9, 107.2 and 97.0 nats for the product on all digits, on the whole
+ones, and on these for longer, 105.7, 113.5 and 106.2 for the mixture, and that 82, 70, 71, 88, 89
+and 90 % are recognised, of blank ones 78 %.
 """
 
 from __future__ import annotations
