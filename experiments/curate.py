@@ -367,10 +367,12 @@ def page(config: Config, models: Models, parts: Splits) -> Page:
     order = np.argsort(found.rarity, kind="stable")
     sections = [extremes_section(found.pictures, found.rarity, order)]
     if found.suspects is not None:
-        first = found.suspects.order[:24]
+        ranked = found.suspects.order
+        first = ranked[found.suspects.score[ranked] > 0][:24]
         labels = found.columns["label"], found.suspects.suggested
         said = ["\n".join(_name(names, column[i]) for column in labels) for i in first]
-        sections.append(suspects_section(found.pictures[first], said))
+        if said:
+            sections.append(suspects_section(found.pictures[first], said))
     across = found.split[found.pairs.first] != found.split[found.pairs.second]
     sections.append(pairs_section(found.pictures, found.pairs, across))
     sae, weights = models["sae"]

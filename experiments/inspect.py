@@ -47,7 +47,6 @@ from experiments.shared.training import Job, Numbers
 from experiments.shared.variational import named
 
 SHOWN = 6  # pictures of a kind in the section of heat maps
-DRAWS = 1_000  # bootstrap draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,8 @@ class Config(Numbers):
     overlap: int = 0  # least number of pixels that neighbouring tiles have in common
     channels: Literal["grey", "rgb"] | None = None  # converts all pictures of a folder
     even: bool = False  # scales each picture of a folder to the same mean, against exposure
-    aligned: bool | None = None  # whether parts always lie the same way; None: all but textures
+    held_out: Share = 0.2  # share of good pictures for thresholds, and for test if it has none
+    aligned: bool | None = None  # whether parts always lie alike; None: but for textures and tiles
     components: Count = 32  # principal components of whole pictures
     patch: Count = 8  # side of a patch
     stride: Count = 4  # distance between neighbouring patches

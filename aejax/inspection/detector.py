@@ -63,8 +63,8 @@ def detect(
       blur: the standard deviation of the Gaussian that blurs maps, as a share of the height.
 
     Raises:
-      UserError: if the pictures are not u8[M, H, W, C], or the detector gives a value that is not
-        finite.
+      UserError: if the pictures are not u8[M, H, W, C], or the detector's maps or scores have
+        another shape or the scores are not finite.
     """
     check_pictures(pictures)
     step = _compiled(detector.map, detector.score, blur)
@@ -98,8 +98,20 @@ def _compiled(place: Any, score: Any, blur: float) -> Callable[..., tuple[Array,
     def step(state: State, stored: Array) -> tuple[Array, Array]:
         pictures = scaled(stored)
         height, width = pictures.shape[1:3]
-        maps = smooth(place(state, pictures), (height, width), blur)
-        return score(state, pictures, maps), maps
+        found = place(state, pictures)
+        if found.ndim != 3 or len(found) != len(pictures):
+            raise UserError(
+                f"the detector's map has shape {found.shape} for {len(pictures)} pictures: return "
+                "f32[B, h, w]"
+            )
+        maps = smooth(found, (height, width), blur)
+        scores = score(state, pictures, maps)
+        if jnp.shape(scores) != (len(pictures),):
+            raise UserError(
+                f"the detector's score has shape {jnp.shape(scores)} for {len(pictures)} pictures: "
+                "return f32[B]"
+            )
+        return scores, maps
 
     return jax.jit(step)
 

@@ -92,8 +92,10 @@ def regret(model: Any, variables: Variables, steps: int = REGRET_STEPS) -> Detec
             return (optax.apply_updates(posterior, updates), opt, jnp.minimum(least, cost)), None
 
         first = _cost(bound, pictures, start, REGRET_DRAWS)
-        (_, _, least), _ = jax.lax.scan(step, (start, tx.init(start), first), None, steps)
-        return first - least
+        carry, _ = jax.lax.scan(step, (start, tx.init(start), first), None, steps)
+        posterior, _, least = carry
+        last = _cost(bound, pictures, posterior, REGRET_DRAWS)
+        return first - jnp.minimum(least, last)
 
     return Detector(_nothing, _error(model), score, {"variables": variables})
 

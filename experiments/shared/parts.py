@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ from experiments.shared.place import Place
 
 SOLAR = {"elpv-mono": "mono", "elpv-poly": "poly"}
 FITTED = "fitted.npz"  # the file of a run with its fitted detectors
+# The settings that a folder of parts takes -> their defaults.
+FOLDER = {"size": None, "tile": None, "overlap": 0, "channels": None, "even": False}
+FOLDER |= {"held_out": 0.2}
 SIDE = 64  # the height and width of solar cells, unless --size says otherwise
 # The detectors that need a trained net -> the name of its job.
 NETS = {"padim-net": "plain", "patchcore-net": "plain", "sparse-net": "plain", "plain": "plain"}
@@ -42,20 +46,21 @@ def load(config: Any, place: Place) -> Splits:
     if config.onnx is not None:
         check_trusted(config.onnx, place.prepared_only)
     manual = None if place.manual_dir is None else pathlib.Path(place.manual_dir)
-    if name in SOLAR:
-        return solar_cells(SOLAR[name], manual, size=config.size or SIDE)  # type: ignore[arg-type]
-    if name.removeprefix("texture-") in TEXTURES and name.startswith("texture-"):
-        return textures(name.removeprefix("texture-"))
+    of_folder = {key: getattr(config, key) for key in FOLDER}
     if os.sep in name or name.startswith("."):
         check_trusted(name, place.prepared_only)
-        return folder_of_parts(
-            name,
-            size=config.size,
-            tile=config.tile,
-            overlap=config.overlap,
-            channels=config.channels,
-            even=config.even,
-        )
+        return checked(config, folder_of_parts(name, **of_folder))
+    taken = ("size", "held_out") if name in SOLAR else ()
+    ignored = [key for key in FOLDER if key not in taken and of_folder[key] != FOLDER[key]]
+    if ignored:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in ignored)
+        raise UserError(f"--dataset {name} does not take {flags}: leave them out, or give a folder")
+    if name in SOLAR:
+        size, share = config.size or SIDE, config.held_out
+        kind: Any = SOLAR[name]
+        return checked(config, solar_cells(kind, manual, size=size, held_out=share))
+    if _is_texture(name):
+        return checked(config, textures(name.removeprefix("texture-")))
     found = ae.data.images(
         name,
         binarise="none",
@@ -63,7 +68,31 @@ def load(config: Any, place: Place) -> Splits:
         manual_dir=place.manual_dir,
         prepared_only=place.prepared_only,
     )
-    return one_class(found, config.good)
+    return checked(config, one_class(found, config.good))
+
+
+def checked(config: Any, splits: Splits) -> Splits:
+    """Returns the splits if they have enough good pictures for the settings of a run.
+
+    Raises:
+      UserError: if they do not, so that a threshold or a detector would fail after all training.
+    """
+    train, validation = (len(_first(split)) for split in splits[:2])
+    tiles, needed = len(splits[0]), math.ceil(1 / config.false_alarms) - 1
+    if validation < needed:
+        least = math.ceil(100 / (validation + 1)) / 100
+        raise UserError(
+            f"{validation} held-out good pictures do not determine a threshold for a share of "
+            f"{config.false_alarms:g} false alarms, which takes {needed}: give more than "
+            f"{train + validation} good pictures, --false-alarms {least:g} or more, "
+            "or a larger --held-out"
+        )
+    if config.components >= tiles:
+        raise UserError(
+            f"{tiles} good pictures to train on do not have {config.components} principal "
+            f"components: give --components {tiles - 1} or less"
+        )
+    return splits
 
 
 def one_class(splits: Splits, good: int) -> Splits:
@@ -103,7 +132,7 @@ def one_class(splits: Splits, good: int) -> Splits:
 def reading(config: Any, event: tuple[int, ...]) -> Reading:
     """Returns the `Reading` by which new pictures are read as the data of a run were."""
     channels = "grey" if event[-1] == 1 else "rgb"
-    tiled = config.tile is not None
+    tiled = config.tile is not None or _is_texture(config.dataset)
     size = (config.size, config.size) if config.size else None if tiled else event[:2]
     even = config.even or config.dataset in SOLAR
     return Reading(size, channels, even)  # type: ignore[arg-type]
@@ -113,7 +142,11 @@ def aligned(config: Any) -> bool:
     """Returns whether parts always lie the same way, so that each place has its own Gaussian."""
     if config.aligned is not None:
         return config.aligned
-    return not config.dataset.startswith("texture-") and config.tile is None
+    return not _is_texture(config.dataset) and config.tile is None
+
+
+def _is_texture(dataset: str) -> bool:
+    return dataset.startswith("texture-") and dataset.removeprefix("texture-") in TEXTURES
 
 
 def raw(config: Any) -> Features:

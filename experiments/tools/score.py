@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def command(
     paths = _paths(path)
     say(f"{detector}, threshold {limit:.4g}: {1000 * share:g} false alarms in 1,000 good parts")
     say(f"{'score':>10}  {'good above':>10}  {'':9}  picture")
-    rows, unread = [], []
+    rows, unread, used = [], [], set[str]()
     for found in scored(opened, paths):
         if isinstance(found, UserError):
             unread.append(str(found))
@@ -114,7 +115,8 @@ def command(
         say(f"{found.score:>10.4g}  {found.share:>10.3f}  {verdict:9}  {found.path}")
         if maps is not None:
             # In a map's units the threshold is the quantile of the largest values of good maps.
-            _write_map(maps, found, anomaly.threshold(opened.peaks, share))
+            limits = anomaly.threshold(opened.peaks, share)
+            rows[-1]["map"] = _write_map(maps, found, limits, used)
     bad = sum(row["anomalous"] for row in rows)
     say(f"{bad} of {len(rows)} pictures are anomalous; {len(unread)} could not be read")
     if json is not None:
@@ -269,7 +271,8 @@ def _paths(given: tuple[pathlib.Path, ...]) -> list[pathlib.Path]:
 
 def paths_in_any(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns all pictures below a folder, also where some lie beside subfolders."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    every = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = [path for path in every if not path.name.startswith(".")]
     return found or paths_in(folder, SUFFIXES, "pictures")
 
 
@@ -281,13 +284,18 @@ def _at_size(found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.fromarray(found.astype(np.float32)).resize(size[::-1], resample))
 
 
-def _write_map(folder: pathlib.Path, found: Scored, limit: float) -> None:
+def _write_map(folder: pathlib.Path, found: Scored, limit: float, used: set[str]) -> str:
+    """Writes a heat map, and returns the name of its file, which is in none of `used`."""
     image = needs("PIL.Image", "writing heat maps")
 
     buffer = io.BytesIO()
     pixels = np.round(255 * heat(found.map, limit)).astype(np.uint8)
     image.fromarray(pixels).save(buffer, "PNG")
-    name = "-".join(found.path.with_suffix("").parts[-2:]).strip("/-")
+    stem = "-".join(found.path.with_suffix("").parts[-2:]).strip("/-")
+    names = itertools.chain((stem,), (f"{stem}-{i}" for i in itertools.count(2)))
+    name = next(name for name in names if name not in used)
+    used.add(name)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.png", buffer.getvalue())
+    return f"{name}.png"

@@ -228,7 +228,16 @@ def _good(root: Path) -> list[Path]:
     """Returns the paths of the good pictures to train on."""
     train = root / "train"
     if root.is_dir() and not train.is_dir():
-        return paths_in(root, SUFFIXES, "pictures of good parts")
+        good = sorted(p for p in root.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+        good = [path for path in good if not path.name.startswith(".")]
+        others = {path.name for path in root.iterdir() if path.is_dir()} - {"test", "ground_truth"}
+        if good and not others:
+            return good
+        found = f"the folders {', '.join(sorted(others))}" if others else "no pictures"
+        raise UserError(
+            f"{root} holds {found} and no folder train, so it is not known which parts are good: "
+            f"put good pictures into {train / GOOD}, and all others into {root / 'test'}"
+        )
     if not train.is_dir():
         raise UserError(f"there is no folder {root}: give a folder with train/good in it")
     others = sorted(path.name for path in train.iterdir() if path.is_dir() and path.name != GOOD)
