@@ -120,7 +120,7 @@ def measured(
     Args:
       models: the autoencoders.
       splits: the data set on which probes are fitted and tested.
-      fitted_on: the train split of the autoencoders, on which PCA is fitted too.
+      fitted_on: the train split of the autoencoders; PCA is fitted on 3,000 of its pictures.
       components: the number of principal components.
       seed: the seed of the choice of labelled pictures.
     """

@@ -24,7 +24,7 @@ def features(models: Models, fitted_on: Split, split: Split, components: int) ->
 
     Args:
       models: name of a job -> its model and the variables of one seed.
-      fitted_on: the pictures that principal components are fitted on.
+      fitted_on: the pictures on 3,000 of which principal components are fitted.
       split: the pictures.
       components: the number of principal components.
     """

@@ -89,6 +89,22 @@ def test_new_pictures_are_read_as_those_of_the_run():
         inspect.build(dataclasses.replace(SMALL, k_used=17), (16, 16, 1))
 
 
+def test_settings_that_cannot_be_met_are_refused_before_training(digits):
+    """Fails if a run is trained and then ends for want of pictures, or ignores a setting."""
+    place = Place(data_dir=str(digits))
+    for given, words in (
+        (
+            {"dataset": "digits", "components": 4},
+            r"which takes 19: .* --false-alarms 0\.07 or more",
+        ),
+        ({"dataset": "digits", "false_alarms": 0.1, "components": 200}, "--components 1"),
+        ({"dataset": "elpv-mono", "tile": 32}, "does not take --tile: leave them out"),
+        ({"dataset": "texture-brick", "held_out": 0.3, "size": 8}, "take --size, --held-out"),
+    ):
+        with pytest.raises(UserError, match=words):
+            parts.load(inspect.Config(**given), place)
+
+
 @pytest.mark.slow
 def test_a_run_of_inspect_scores_new_pictures(folder, tmp_path, capsys):
     """Fails if scores change between the run and the tool, or one bad picture stops the others."""
@@ -111,6 +127,7 @@ def test_a_run_of_inspect_scores_new_pictures(folder, tmp_path, capsys):
     assert "c.png" in said
     assert "2 of 3 pictures are anomalous; 1 could not be read" in said
     stored = json.loads((tmp_path / "s.json").read_text())
+    assert [row["map"] for row in stored["pictures"]] == ["new-a.png", "new-b.png", "new-d.png"]
     assert [row["anomalous"] for row in stored["pictures"]] == [False, True, True]
     fitted = np.load(run / parts.FITTED)
     assert stored["threshold"] == anomaly.threshold(fitted["padim/held_out"], 0.1)

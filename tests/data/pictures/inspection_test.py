@@ -1,6 +1,7 @@
 """Tests of pictures for inspection: the layout of MVTec AD, tiles, solar cells and textures."""
 
 import io
+import shutil
 import zipfile
 
 import numpy as np
@@ -127,6 +128,15 @@ def test_refusals_of_folders(folder):
     with pytest.raises(UserError, match="train holds bent, but detectors learn from good parts"):
         inspection(folder)
     (folder / "train/bent").rmdir()
+    (folder / "train").rename(folder.parent / "moved")
+    with pytest.raises(
+        UserError, match="holds no pictures and no folder train, so it is not known"
+    ):
+        inspection(folder)  # the pictures of test and ground_truth are not good ones
+    shutil.copytree(folder.parent / "moved/good", folder / "fine")
+    with pytest.raises(UserError, match="holds the folders fine and no folder train"):
+        inspection(folder)
+    (folder.parent / "moved").rename(folder / "train")
     for picture in (folder / "train/good").iterdir():
         picture.unlink()
     with pytest.raises(UserError, match="train/good holds no pictures of good parts"):
