@@ -3,8 +3,9 @@
     python -m experiments pictures
     python -m experiments pictures --samples runs/conditional   # first stores samples of this run
 
-It writes experiments/results/NAME.png. Samples given a label are drawn from NAME.npz, and plots of
-the metrics of sparse codes against their L0 from NAME.json.
+It writes experiments/results/NAME.png. Samples given a label are drawn from NAME.npz. Plots of the
+metrics of sparse codes against their L0, of probes against the number of labels, and of detection
+against active latents are made from NAME.json.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from aejax.report.drawing import style
 from aejax.report.drawing.grids import image_grid
 from aejax.report.frontier import frontier, points
 from aejax.runs.folder import read_environment
-from experiments import transfer
+from experiments import inspect, transfer
 from experiments.shared.experiment import Finished
 from experiments.shared.labels import samples as drawn
 from experiments.shared.place import say
@@ -42,6 +43,7 @@ FRONTIERS = {
     "toy-superposition": ("explained_variance", "mcc"),
 }
 PROBES = "transfer-mnist"  # the results file with the accuracy of probes
+SWEEP = "inspect-texture-brick"  # the results file with detection against active latents
 # The name of a row of results, such as "topk at 16, SAELens".
 CODE = re.compile(r"(?P<code>.+) at [\d.]+(?P<peer>, SAELens)?")
 
@@ -86,6 +88,8 @@ def figures() -> dict[str, Any]:
         found[name] = frontiers(read_json(RESULTS / f"{name}.json", {}), panels)
     probes = Finished(read_json(RESULTS / f"{PROBES}.json", {}), {})
     found[PROBES] = transfer.findings(transfer.Config(), probes)[0].figures[0].draw()
+    swept = Finished(read_json(RESULTS / f"{SWEEP}.json", {}), {})
+    found[SWEEP] = inspect.findings(inspect.Config(), swept)[0].figures[0].draw()
     return found
 
 
