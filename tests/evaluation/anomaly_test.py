@@ -69,6 +69,26 @@ def test_aupro_is_the_mean_overlap_of_regions(pictures, limit):
     assert anomaly.aupro(*pictures, limit) == pytest.approx(overlap(*pictures, limit), abs=1e-9)
 
 
+def test_measures_are_those_of_anomalib():
+    """Fails if a region is one of another connectivity; the figures are anomalib 2.7's."""
+    random = np.random.default_rng(7)
+    masks = np.zeros((6, 32, 32), bool)
+    for mask, (top, left, height, width) in zip(
+        masks[1:], random.integers(2, 12, (5, 4)), strict=True
+    ):
+        mask[top : top + height, left : left + width] = True
+        mask[24 : 24 + height % 7, 20:25] = True
+    maps = (random.normal(size=masks.shape) + 1.5 * masks).astype(np.float32)
+    found = anomaly.pixel_measures(list(maps), list(masks), draws=0)
+    assert found["aupro_0.3"].value == pytest.approx(0.667053, abs=1e-5)
+    assert found["aupro_0.05"].value == pytest.approx(0.332100, abs=1e-5)
+    assert found["pixel_auroc"].value == pytest.approx(0.867400, abs=1e-5)
+    image = anomaly.image_measures(maps.reshape(-1), masks.reshape(-1), draws=0)
+    assert image["f1max"].value == pytest.approx(0.405507, abs=1e-5)
+    # anomalib joins the points of the curve by lines; the average precision is a sum of steps.
+    assert image["aupr"].value == pytest.approx(0.383150, abs=2e-3)
+
+
 def test_pixels_of_all_pictures_are_pooled(pictures):
     """Fails if the AUROC is averaged over pictures."""
     maps, masks = pictures
