@@ -134,8 +134,10 @@ def test_refusals_of_folders(folder):
     ):
         inspection(folder)  # the pictures of test and ground_truth are not good ones
     shutil.copytree(folder.parent / "moved/good", folder / "fine")
+    write(folder / "x.png", 3)
     with pytest.raises(UserError, match="holds the folders fine and no folder train"):
         inspection(folder)
+    (folder / "x.png").unlink()
     (folder.parent / "moved").rename(folder / "train")
     for picture in (folder / "train/good").iterdir():
         picture.unlink()
