@@ -196,6 +196,9 @@ def threshold(good: np.ndarray, false_alarms: float = 0.01) -> float:
 def on_the_line(scores: np.ndarray, anomalous: np.ndarray, limit: float) -> Line:
     """Returns how many parts a threshold would judge wrongly, in a thousand of each kind.
 
+    The standard errors count one further part that is judged wrongly and one that is not, so that
+    they are not 0 where all parts were judged rightly (Laplace's rule of succession).
+
     Args:
       scores: f[N], the scores of test parts; a part is called anomalous if its score exceeds
         `limit`.
@@ -206,7 +209,8 @@ def on_the_line(scores: np.ndarray, anomalous: np.ndarray, limit: float) -> Line
     found = []
     for wrong in (scores[~anomalous] > limit, scores[anomalous] <= limit):
         share = float(wrong.mean()) if len(wrong) else math.nan
-        error = math.sqrt(share * (1 - share) / len(wrong)) if len(wrong) else math.nan
+        near = (wrong.sum() + 1) / (len(wrong) + 2)
+        error = math.sqrt(near * (1 - near) / (len(wrong) + 2)) if len(wrong) else math.nan
         found += [1_000 * share, 1_000 * error]
     return Line(float(limit), *found)
 

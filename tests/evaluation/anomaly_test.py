@@ -135,7 +135,8 @@ def test_threshold_keeps_its_promise():
     assert np.mean(share) == pytest.approx(0.05, abs=0.002)
     found = anomaly.on_the_line(np.array([1, 2, 3, 4.0]), np.array([0, 0, 1, 1]), limit=3.0)
     assert found[:2] == (3.0, 0.0)
-    assert found[3:] == pytest.approx((500.0, 1000 * np.sqrt(0.25 / 2)))
+    assert found[2] == pytest.approx(1000 * np.sqrt(0.25 * 0.75 / 4))  # 1 of 4 in place of 0 of 2
+    assert found[3:] == pytest.approx((500.0, 1000 * np.sqrt(0.25 / 4)))
     np.testing.assert_array_equal(anomaly.nearest_to(np.array([5.0, 1, 3]), 2.9, 2), [2, 1])
 
 
