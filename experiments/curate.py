@@ -8,7 +8,7 @@ A variational and a sparse autoencoder are trained on the pictures. The page sho
 the most typical pictures, near duplicates (also between splits, where they leak), suspects of wrong
 labels, and clusters by dominant latent; scores.csv has a row for each picture. With the second
 command, labels are changed and near duplicates are planted, and it is measured how many are found.
-Three seeds take about 6 minutes of one processor. Expect 70 % of the changed labels among the first
+Three seeds take 6 to 16 minutes of one processor. Expect 70 % of the changed labels among the first
 400 suspects, and 95 % among the first 1,000, and 98 % of the planted duplicates.
 """
 

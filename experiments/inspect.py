@@ -9,10 +9,10 @@ AD (train/good, test/DEFECT, ground_truth/DEFECT), or of good pictures alone. A 
 quantile of held-out good pictures; test labels choose nothing. `python -m experiments score` scores
 new pictures by a finished run, and `python -m experiments.peers.anomalib_parts`, where anomalib is
 installed, adds its PaDiM and PatchCore to a run's results. Three seeds with
-`--steps 150 --dictionary-steps 150` take about 5 minutes of two processors, and textures and clothes
-about as long with `--regret-steps 0`, because likelihood regrets take most of the time. Expect
-an AUROC of 0.94 by PaDiM and 0.92 by PCA for monocrystalline cells; polycrystalline ones, whose
-grains differ from cell to cell, are harder.
+`--steps 150 --dictionary-steps 150` take about 5 minutes of two processors; with textures and
+clothes so do those without likelihood regrets (`--regret-steps 0`), which take most of the time.
+Expect an AUROC of 0.94 by PaDiM and 0.92 by PCA for monocrystalline cells; polycrystalline ones,
+whose grains differ from cell to cell, are harder.
 """
 
 from __future__ import annotations
