@@ -38,8 +38,6 @@ BEST = (1, 2, 5)  # units of a sparse probe
 BY_UNITS = ", best units"  # ends the names of the results of sparse probes
 ON = " on "  # stands between the names of features and of another data set, for the tool probe
 PROBED = 10_000  # test pictures, and train pictures of a sparse probe
-
-
 Rows = Mapping[str, Mapping[str, Any]]  # name of features -> figure -> mean, std and values
 
 

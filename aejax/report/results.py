@@ -79,8 +79,7 @@ def groups(results: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
 def together(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
     """Splits the rows of a table into several tables, so that few cells are empty.
 
-    A row joins the first table with which it shares a column; if there is none, it starts a new
-    one.
+    A row joins the first table that has one of its columns. If there is none, it starts a table.
 
     Args:
       rows: name of a row -> column -> cell, in order.

@@ -31,9 +31,8 @@ from experiments.shared.place import Place
 
 SOLAR = {"elpv-mono": "mono", "elpv-poly": "poly"}
 FITTED = "fitted.npz"  # the file of a run with its fitted detectors
-# The settings that a folder of parts takes -> their defaults.
-FOLDER = {"size": None, "tile": None, "overlap": 0, "channels": None, "even": False}
-FOLDER |= {"held_out": 0.2}
+# The settings that say how a folder of parts is read; other data take few of them, or none.
+FOLDER = ("size", "tile", "overlap", "channels", "even", "held_out")
 SIDE = 64  # the height and width of solar cells, unless --size says otherwise
 # The detectors that need a trained net -> the name of its job.
 NETS = {"padim-net": "plain", "patchcore-net": "plain", "sparse-net": "plain", "plain": "plain"}
@@ -41,26 +40,36 @@ NETS |= {"vae": "vae", "vae-elbo": "vae", "vae-regret": "vae"}
 
 
 def load(config: Any, place: Place) -> Splits:
-    """Loads the splits that a config of the experiment inspect names."""
+    """Loads the splits that a config of the experiment inspect names.
+
+    Raises:
+      UserError: if the data cannot be read, do not take a setting that is given, or have too few
+        good pictures for the settings.
+    """
+    return _checked(config, _read(config, place))
+
+
+def _read(config: Any, place: Place) -> Splits:
     name = config.dataset
     if config.onnx is not None:
         check_trusted(config.onnx, place.prepared_only)
     manual = None if place.manual_dir is None else pathlib.Path(place.manual_dir)
-    of_folder = {key: getattr(config, key) for key in FOLDER}
+    given = {key: getattr(config, key) for key in FOLDER}
     if os.sep in name or name.startswith("."):
         check_trusted(name, place.prepared_only)
-        return checked(config, folder_of_parts(name, **of_folder))
+        return folder_of_parts(name, **given)
     taken = ("size", "held_out") if name in SOLAR else ()
-    ignored = [key for key in FOLDER if key not in taken and of_folder[key] != FOLDER[key]]
+    default = {field.name: field.default for field in dataclasses.fields(config)}
+    ignored = [key for key in FOLDER if key not in taken and given[key] != default[key]]
     if ignored:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in ignored)
         raise UserError(f"--dataset {name} does not take {flags}: leave them out, or give a folder")
     if name in SOLAR:
         size, share = config.size or SIDE, config.held_out
         kind: Any = SOLAR[name]
-        return checked(config, solar_cells(kind, manual, size=size, held_out=share))
+        return solar_cells(kind, manual, size=size, held_out=share)
     if _is_texture(name):
-        return checked(config, textures(name.removeprefix("texture-")))
+        return textures(name.removeprefix("texture-"))
     found = ae.data.images(
         name,
         binarise="none",
@@ -68,14 +77,14 @@ def load(config: Any, place: Place) -> Splits:
         manual_dir=place.manual_dir,
         prepared_only=place.prepared_only,
     )
-    return checked(config, one_class(found, config.good))
+    return one_class(found, config.good)
 
 
-def checked(config: Any, splits: Splits) -> Splits:
-    """Returns the splits if they have enough good pictures for the settings of a run.
+def _checked(config: Any, splits: Splits) -> Splits:
+    """Returns the splits, unless a threshold or a detector would fail after all training.
 
     Raises:
-      UserError: if they do not, so that a threshold or a detector would fail after all training.
+      UserError: if there are too few good pictures for the settings of the run.
     """
     train, validation = (len(_first(split)) for split in splits[:2])
     tiles, needed = len(splits[0]), math.ceil(1 / config.false_alarms) - 1

@@ -110,10 +110,10 @@ def over_runs(name: str, figure: str) -> str:
 
     Args:
       name: the start of the names of the results files, each of which ends with -WORD.
-      figure: the name of the figure; rows of results without it are left out.
+      figure: the name of the figure; rows that lack it in one of the files are left out.
 
     Raises:
-      UserError: if there is no such file.
+      UserError: if there is no such file, or no row is left.
     """
     found = {path.stem.removeprefix(f"{name}-"): path for path in RESULTS.glob(f"{name}-*.json")}
     if not found:
@@ -123,13 +123,19 @@ def over_runs(name: str, figure: str) -> str:
         )
     runs = {word: read_json(found[word], {}) for word in sorted(found)}
     first = next(iter(runs.values()))
-    seeds = max(len(row[figure]["values"]) for row in first.values() if _has(row, figure))
+    rows = [row for row in first if all(_has(run.get(row), figure) for run in runs.values())]
+    if not rows:
+        raise UserError(
+            f"the results {name}-*.json have no row with the figure {figure!r} in common: correct "
+            "the comment"
+        )
+    seeds = max(len(first[row][figure]["values"]) for row in rows)
     lines = [f"Means over {seeds} seeds, of `{first['command']}` and others like it", ""]
     lines += [
         f"| {_words(figure)} | {' | '.join(runs)} | mean |",
         f"|---|{'---:|' * (len(runs) + 1)}",
     ]
-    for row in (name for name, row in first.items() if _has(row, figure)):
+    for row in rows:
         cells = [run[row][figure] for run in runs.values()]
         means = [float(cell["mean"]) for cell in cells]
         words = [*(f"{mean:.3f}" for mean in means), f"{sum(means) / len(means):.3f}"]

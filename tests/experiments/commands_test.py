@@ -503,6 +503,8 @@ def test_one_figure_of_several_runs_is_a_table(tmp_path, monkeypatch):
     assert filled[3] == "| auroc | a | b | mean |"
     assert filled[5] == "| pca | 0.200 | 0.600 | 0.400 |"
     assert len(filled) == 7
+    with pytest.raises(UserError, match="no row with the figure 'recall' in common"):
+        tables.filled("<!-- runs: inspect recall -->\n<!-- end -->")
     with pytest.raises(UserError, match=r"has no file other-\*\.json"):
         tables.filled("<!-- runs: other auroc -->\n<!-- end -->")
 

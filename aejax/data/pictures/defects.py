@@ -31,7 +31,7 @@ def paint(
       kind: one of `DEFECTS`.
       picture: u8[H, W, C]; it is not changed.
       random: the source of the defect's place and form, and of whether it is darker or brighter.
-      strength: a factor of the defect's contrast; one that is blurred or missing has none.
+      strength: a factor of the defect's contrast; `missing` and `blur` do not use it.
 
     Returns:
       The painted picture u8[H, W, C], and the mask bool[H, W].
@@ -71,9 +71,8 @@ def crack(
     corners = np.cumsum(steps, axis=0)
     places = np.linspace(0, len(corners) - 1, 4 * side)
     path = np.stack([np.interp(places, np.arange(len(corners)), c) for c in corners.T], 1)
-    return picture - 5.0 * strength * _contrast(picture), _stroke(
-        picture.shape[:2], path, 0.6, random
-    )
+    cover = _stroke(picture.shape[:2], path, 0.6, random)
+    return picture - 5.0 * strength * _contrast(picture), cover
 
 
 def blob(
