@@ -17,7 +17,22 @@ from aejax.files import json_fields
 
 PACKAGES = ("aejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # A change of one of these may change the last bits of a result, so it causes a warning.
-WATCHED = ("versions.jax", "versions.jaxlib", "devices", "matmul_precision", "deterministic")
+WATCHED = (
+    "versions.jax",
+    "versions.jaxlib",
+    "devices",
+    "processor",
+    "matmul_precision",
+    "deterministic",
+)
+# Flags of processors that change which products XLA and other libraries compile, the fastest first.
+VECTORS = {
+    "amx_tile": "AMX",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "sve": "SVE",
+    "asimd": "NEON",
+}
 
 
 # The checks of the fields of environment.json.
@@ -42,6 +57,7 @@ def environment() -> dict[str, Any]:
             "processes": jax.process_count(),
         },
         "cores": _cores(),
+        "processor": _processor(),
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "deterministic": "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", ""),
         "command": list(sys.orig_argv),
@@ -83,6 +99,28 @@ def _cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def _processor() -> str:
+    """Returns the name of the CPU and its fastest vector unit, such as "AMD EPYC, AVX2"."""
+    try:
+        return processor_of(pathlib.Path("/proc/cpuinfo").read_text(errors="replace"))
+    except OSError:
+        return platform.processor() or platform.machine()  # The system is not Linux.
+
+
+def processor_of(cpuinfo: str) -> str:
+    """Returns the name and the fastest vector unit of the first CPU in the text of /proc/cpuinfo.
+
+    Where the text has no name, as on ARM, the name is that of the architecture.
+    """
+    found: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    flags = found.get("flags", found.get("Features", "")).split()
+    units = [unit for flag, unit in VECTORS.items() if flag in flags]
+    return ", ".join([found.get("model name") or platform.machine(), *units[:1]])
 
 
 def _version(name: str) -> str | None:

@@ -36,6 +36,7 @@ FACTS = {
             "count": json_fields.positive_count,
         }
     ),
+    "processor": json_fields.optional(json_fields.text()),
 }
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -93,7 +94,8 @@ def _hardware(facts: dict[str, Any]) -> str:
     devices = facts["devices"]
     if devices["platform"] == "cpu":
         cores = facts.get("cores") or os.cpu_count()
-        return f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine()})"
+        processor = facts.get("processor") or platform.machine()
+        return f"{cores} CPU core{'s' if cores != 1 else ''} ({processor})"
     return f"{devices['count']} x {devices['kind']}"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import platform
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import aejax as ae
 from aejax.errors import UserError
 from aejax.runs import manifest, metrics, writer
+from aejax.runs.environment import processor_of
 from aejax.runs.run import Run
 from aejax.training.loop import NonFinite
 from aejax.types import State
@@ -313,3 +315,20 @@ with Run({str(tmp_path / "run")!r}, {{"steps": 9}}, profile=True) as run:
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("processor : 0\nmodel name\t: X9\nflags\t\t: sse avx avx2 avx512f\n", "X9, AVX-512"),
+        (
+            "model name : X9: 2 GHz\nflags : avx2 avx\n\nmodel name : Y\nflags : amx_tile\n",
+            "X9: 2 GHz, AVX2",
+        ),
+        ("processor : 0\nFeatures : fp asimd crc32\n", f"{platform.machine()}, NEON"),
+        ("", platform.machine()),
+    ],
+)
+def test_a_processor_has_its_name_and_its_fastest_vector_unit(cpuinfo, name):
+    """Fails if the slowest unit is named, or the last processor, or a name is cut at a colon."""
+    assert processor_of(cpuinfo) == name
