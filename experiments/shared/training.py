@@ -67,6 +67,9 @@ class Job(NamedTuple):
     # then None until `completed` is called.
     fit: Callable[[Split], ae.Autoencoder] | None = None
     wrap: Callable[[ae.Learner], ae.Learner] = lambda learner: learner  # before `chunked`
+    # A job with the same model and optimiser, whose objective, draws and bound hold for the first
+    # `first.steps` steps, such as an ELBO with one draw; None: those of this job hold throughout.
+    first: Job | None = None
 
 
 def completed(job: Job, train: Split) -> Job:
@@ -139,20 +142,26 @@ def train(
     if job.start is not None:
         job = job._replace(initialise=(*_several(job.initialise), job.start(seen[0])))
     compiled = ae.compiled(learner(job, config), mesh, rules)
+    parts = [(compiled, config.steps)]
+    if job.first is not None and job.first.steps:
+        own = ae.compiled(learner(job.first, config), mesh, rules)
+        parts.insert(0, (own, min(job.first.steps, config.steps)))
     batches = streams(job, config, seen[0])
     held_out = watch_held_out(job, compiled, seen[1].take(HELD_OUT), config.steps)
     members = compiled.seeds or 1
     keys = [jax.random.key(config.seed + i % config.seeds) for i in range(members)]
-    state = restored = run.restore(compiled.init(jnp.stack(keys), batches[0]))
-    if int(restored.step) == 0:
-        check_start(job, local(compiled.variables(restored)), seen[0].take(config.batch))
-    for state, metrics in ae.loop(compiled, restored, batches, config.steps):
-        # The number of steps in a call depends on the machine's speed. Validation takes place only
-        # after multiples of `chunk` steps, which are the same steps on every machine.
-        ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
-        figures = held_out(local(compiled.variables(state))) if ended else {}
-        run.log(state, metrics, figures=figures)
-        run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
+    state = run.restore(compiled.init(jnp.stack(keys), batches[0]))
+    if int(state.step) == 0:
+        check_start(job, local(compiled.variables(state)), seen[0].take(config.batch))
+    for own, until in parts:
+        begun = state
+        for state, metrics in ae.loop(own, begun, batches, until):
+            # The number of steps in a call depends on the machine's speed. Validation takes place
+            # only after multiples of `chunk` steps, which are the same steps on every machine.
+            ended = int(state.step) % config.chunk == 0 or int(state.step) == config.steps
+            figures = held_out(local(compiled.variables(state))) if ended else {}
+            run.log(state, metrics, figures=figures)
+            run.save(state, figures={name: float(np.mean(v)) for name, v in figures.items()})
     return Trained(job, state, local(compiled.variables(state)), members, speed(run.folder))
 
 

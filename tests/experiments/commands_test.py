@@ -19,6 +19,7 @@ import aejax as ae
 import experiments
 from aejax.data import Batches, changes
 from aejax.errors import UserError
+from aejax.runs import metrics
 from experiments import __main__ as commands
 from experiments import (
     collapse,
@@ -35,7 +36,7 @@ from experiments.shared import course, published
 from experiments.shared.course import drive
 from experiments.shared.paths import linear, spherical
 from experiments.shared.place import Place, parse_mesh
-from experiments.shared.training import learner, streams, summary, table, watch_held_out
+from experiments.shared.training import learner, streams, summary, table, train, watch_held_out
 from experiments.tools import fetch_onnxruntime_web, keep
 from experiments.tools import table as tables
 
@@ -467,6 +468,36 @@ def test_the_stages_of_the_paper_and_a_rate_that_falls():
     found = [float(falling(t)) for t in (0, 500, 1_000, 6_000, 11_000)]
     np.testing.assert_allclose(found, [0.0, 1.0, 2.0, 1.0, 0.0], atol=1e-6)
     assert float(mnist_iwae.rate(mnist_iwae.Config(steps=1))(0)) > 0
+    later = mnist_iwae.rate(mnist_iwae.Config(steps=11_000, single=5_000, learning_rate=2.0))
+    found = [float(later(t)) for t in (0, 500, 1_000, 5_000, 8_000, 11_000)]
+    np.testing.assert_allclose(found, [0.0, 1.0, 2.0, 2.0, 1.0, 0.0], atol=1e-6)
+
+
+def test_the_first_steps_have_an_objective_of_their_own(data_dir, tmp_path):
+    """Stopped within them and resumed, a run ends as two loops that are written out.
+
+    Fails if either objective holds for all steps, or if a resumed run begins the first ones anew.
+    """
+    splits = digits_vae.EXPERIMENT.data(SMALL, Place(data_dir=data_dir))
+    early = digits_vae.build(SMALL, splits[0].event)["vae"]._replace(steps=4)
+    iwae = ae.elbo(rate=ae.losses.rate())
+    job = early._replace(objective=iwae, draws=3, bound=ae.bounds.iwae, steps=None, first=early)
+    for steps in (2, 8):
+        own = dataclasses.replace(SMALL, steps=steps)
+        with ae.Run(tmp_path / "run", own, log_every=1) as run:
+            ended = train(run, job, own, splits)
+    assert np.unique(metrics.read(tmp_path / "run")["step"]).tolist() == list(range(8))
+    batches = streams(job, SMALL, splits[0])
+    keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+    state = jax.jit(learner(job, SMALL).init)(keys, batches[0])
+    for part, until in ((early, 4), (job, 8)):
+        *_, (state, _) = ae.loop(ae.compiled(learner(part, SMALL)), state, batches, until)
+    jax.tree.map(np.testing.assert_array_equal, ended.state.params, state.params)
+
+
+def test_an_objective_without_steps_is_refused():
+    with pytest.raises(ae.UserError, match="--single 10 leaves none of the 10 steps"):
+        mnist_iwae.build(mnist_iwae.Config(steps=10, single=10), (28, 28, 1))
 
 
 def test_dreg_of_two_layers_is_refused():
@@ -527,6 +558,7 @@ def test_kept_hardware_is_what_the_run_had_not_what_keeps_it(cores, words):
     """Fails if the cores are those of the machine that runs `keep`, not of the one that trained."""
     facts = {"devices": {"platform": "cpu", "kind": "cpu", "count": 1}, "cores": cores}
     assert keep._hardware(facts).startswith(words)
+    assert keep._hardware({**facts, "processor": "X9, AVX2"}) == f"{words}X9, AVX2)"
 
 
 def test_the_report_of_a_stranger_s_run_reads_no_data_and_says_so(finished, tmp_path, capsys):
