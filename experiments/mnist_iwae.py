@@ -109,6 +109,8 @@ def _objective(config: Config) -> tuple[ae.Objective, ae.Bound]:
     dreg = config.objective == "dreg"
     rate = ae.losses.rate(stick=dreg)
     bound = ae.bounds.dreg if dreg else ae.bounds.iwae
+    if dreg and config.draws == 1:
+        bound = ae.bounds.mean  # the only weight is 1, and the gradient that of Roeder et al. 2017
     return ae.merge(ae.elbo(rate=rate), watched), bound
 
 

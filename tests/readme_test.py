@@ -161,7 +161,7 @@ def commands() -> list[tuple[str, ...]]:
     """Returns the words of each different `python -m experiments ...` on all pages."""
     found = set()
     for text in PAGES.values():
-        for line in re.findall(r"python -m experiments([^`\n#&]*)", text):
+        for line in re.findall(r"python -m experiments(?!\.)([^`\n#&]*)", text):
             found.add(tuple(shlex.split(line)))
     return sorted(found)
 

@@ -8,26 +8,36 @@ Norouzi et al. 2020 (Exemplar VAE).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """A published result, and the file and the command of our result."""
+    """A published result, the file of our result, and the settings that reproduce it."""
 
     model: str  # a description of the model for the table
     published: str  # the published NLL, or two of them
     results: str  # the name, without .json, of the file in experiments/results with our result
-    command: str  # the command that reproduces our result
+    experiment: str  # the name of the experiment
+    settings: Mapping[str, Any]  # the settings that differ from those of the experiment
+    epochs: float  # passes over the train images in `python -m experiments reproduce`
+
+    @property
+    def command(self) -> str:
+        """Returns the command of three seeds with the experiment's own schedule."""
+        flags = " ".join(f"--{name} {value}" for name, value in self.settings.items())
+        return f"python -m experiments {self.experiment} {flags} --seeds 3"
 
 
 def _burda(layers: int, objective: str, draws: int, published: str) -> Row:
     model = f"{objective.upper() if objective != 'dreg' else 'DReG'}, {layers} layer, k={draws}"
-    flags = f"--layers {layers} --objective {objective} --draws {draws}"
     return Row(
         model if layers == 1 else model.replace("layer", "layers"),
         published,
         f"mnist-iwae-{layers}-{objective}-{draws}",
-        f"python -m experiments mnist-iwae {flags} --seeds 3",
+        "mnist-iwae",
+        {"layers": layers, "objective": objective, "draws": draws},
+        epochs=906.0,
     )
 
 
@@ -35,12 +45,13 @@ def _prior(model: str, prior: str, dataset: str, published: str) -> Row:
     names = {"vae": "VAE", "hvae": "HVAE", "convhvae": "ConvHVAE"}
     of = "VampPrior" if prior == "vamp" else "standard normal"
     data = "MNIST" if dataset == "mnist" else "Fashion-MNIST"
-    flags = f"--model {model} --prior {prior} --dataset {dataset}"
     return Row(
         f"{names[model]} + {of}, {data}",
         published,
         f"image-priors-{model}-{prior}-{dataset.replace('_', '-')}",
-        f"python -m experiments image-priors {flags} --seeds 3",
+        "image-priors",
+        {"model": model, "prior": prior, "dataset": dataset},
+        epochs=100.0,
     )
 
 
@@ -75,3 +86,25 @@ TABLES: dict[str, list[Row]] = {
         _prior("convhvae", "vamp", "fashion_mnist", "224.67"),
     ],
 }
+
+# The rows that `python -m experiments reproduce` fills first, in this order.
+FIRST = (
+    "mnist-iwae-1-vae-1",
+    "mnist-iwae-1-iwae-5",
+    "mnist-iwae-1-iwae-50",
+    "mnist-iwae-1-dreg-50",
+    "image-priors-vae-vamp-mnist",
+    "image-priors-hvae-vamp-mnist",
+    "mnist-iwae-2-vae-50",
+    "mnist-iwae-2-iwae-50",
+    "image-priors-convhvae-vamp-mnist",
+    "image-priors-vae-vamp-fashion-mnist",
+    "image-priors-hvae-vamp-fashion-mnist",
+    "image-priors-convhvae-vamp-fashion-mnist",
+)
+
+
+def in_order() -> dict[str, Row]:
+    """Returns all rows by the names of their results files, the most wanted ones first."""
+    rows = {row.results: row for table in TABLES.values() for row in table}
+    return {name: rows[name] for name in (*FIRST, *(name for name in rows if name not in FIRST))}

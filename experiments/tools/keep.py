@@ -51,7 +51,17 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
     Raises:
       UserError: if the folder is not that of a finished run, or the name cannot be that of a file.
     """
-    name = check_name(run_dir.resolve().name if name is None else name, "--name")
+    write(run_dir, check_name(run_dir.resolve().name if name is None else name, "--name"))
+
+
+def write(run_dir: pathlib.Path, name: str, words: list[str] | None = None) -> None:
+    """Writes experiments/results/NAME.json, as `command` does.
+
+    Args:
+      run_dir: the folder of a finished run.
+      name: the name of the file.
+      words: the command to write in place of the one that the run was started by.
+    """
     result = read_result(run_dir)
     facts = result.pop("environment", None) or read_environment(run_dir)
     try:
@@ -60,7 +70,7 @@ def command(run_dir: pathlib.Path, name: str | None = None) -> None:
         raise UserError(f"{run_dir} cannot be kept ({error}): run it again") from error
     minutes = {"minutes": round(_seconds(run_dir) / 60, 1)} if (run_dir / NAME).exists() else {}
     kept = {
-        "command": portable(facts["command"]),
+        "command": portable(facts["command"] if words is None else words),
         "hardware": _hardware(facts),
         "versions": facts["versions"],
         **minutes,
