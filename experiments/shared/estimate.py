@@ -78,7 +78,7 @@ def _shapes(task: Planned) -> tuple[ae.Learner, Any, Any]:
     config = module.Config(**task.settings)
     job = next(iter(module.build(config, EVENT).values()))
     learner = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound)
-    images = jax.ShapeDtypeStruct((config.batch, *EVENT), jnp.float32)
+    images: Any = jax.ShapeDtypeStruct((config.batch, *EVENT), jnp.float32)
     batch = Batch(images, images)
     return learner, jax.eval_shape(learner.init, jax.random.key(0), batch), batch
 
