@@ -26,6 +26,8 @@ from aejax.events import flatten
 from aejax.kernels import encode
 from aejax.kernels.mask import mask_of_largest
 from aejax.kernels.members import any_member
+from aejax.kernels.platform import form_or_default
+from aejax.kernels.threshold import kth_of_rows
 from aejax.types import Array, Key, LinearDecoder
 
 
@@ -73,6 +75,12 @@ class Sparse(Bottleneck):
       alive_above: a step counts as one in which a latent was active if its |z| exceeds this value
         for at least one example; OpenAI uses 1e-3 (Gao et al. 2024).
       dtype: the dtype of the projection's product; parameters and z stay float32.
+      form: how codes that select their latents, and AuxK, are computed: "rows" reads the rows of
+        the selected latents alone, "dense" all rows, as a ReLU does, with zeros for what was not
+        selected. The values are the same, except that the dense form keeps all latents whose scores
+        tie with the smallest one kept. None: "dense" on TPUs, else "rows"; the platform is that of
+        the mesh of `ae.compiled`, or of jax's default devices. State the form in a program that is
+        exported for another platform.
     """
 
     latents: int
@@ -81,6 +89,7 @@ class Sparse(Bottleneck):
     descent: int = dataclasses.field(default=1000, kw_only=True)
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
+    form: str | None = dataclasses.field(default=None, kw_only=True)
 
     # The value of the field `activation` in Plain; "": the value is the class itself.
     kind: ClassVar[str] = ""
@@ -115,6 +124,7 @@ class Sparse(Bottleneck):
           UserError: if an attribute is out of range.
         """
         self.check()
+        form_or_default(self.form)
         self.encode = Projection(self.latents)
         self.ages = Ages(self.latents)
         if self.l0 is not None:
@@ -278,8 +288,14 @@ class Sparse(Bottleneck):
         return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
     def revive(
-        self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
-    ) -> Subset:
+        self,
+        features: Array,
+        dead: Array,
+        k: int,
+        decoder: Any = None,
+        room: int | None = None,
+        projected: Array | None = None,
+    ) -> Array | Subset:
         """Returns the code of AuxK: the k largest pre-activations of dead latents of each example.
 
         AuxK is a loss that revives dead latents. Negative pre-activations keep their signs, and all
@@ -291,26 +307,39 @@ class Sparse(Bottleneck):
           k: the number of dead latents to keep for each example.
           decoder: the model's decoder.
           room: the largest number of dead latents whose pre-activations are computed; further dead
-            latents are ignored. None: m.
+            latents are ignored. None: m. In the dense form it is always m.
+          projected: the pre-activations of all latents, f32[B, m], of which the dense form makes
+            use if they are known.
         """
+        norms, many = self.norms(decoder), any_member(jnp.sum(dead) > k)
+        if form_or_default(self.form) == "dense":
+            pre = self.pre_activations(features, decoder) if projected is None else projected
+            score = _scores(pre, norms, dead)
+            lowest = jnp.full((pre.shape[0], 1), -jnp.inf)
+            least = jax.lax.cond(many, lambda: kth_of_rows(score, k), lambda: lowest)
+            return jnp.where(dead[None] & ~(score < least), pre, 0.0)
         inputs = self.inputs(features, decoder)
         kernel, bias = self.projection(inputs.shape[-1], decoder)
-        norms = self.norms(decoder)
         # The indices of dead latents come first; the other indices are masked out below.
         columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
-        held = jnp.take(dead, columns)[None]
+        held = jnp.take(dead, columns)
         own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
         pre = project(inputs, *own, self.dtype)
 
         def best() -> Array:
-            score = jax.lax.stop_gradient(pre)
-            score = score if norms is None else score * jnp.take(norms, columns)[None]
-            return mask_of_largest(jnp.where(held, score, -jnp.inf), k)
+            lengths = None if norms is None else jnp.take(norms, columns)
+            return mask_of_largest(_scores(pre, lengths, held), k)
 
         everyone = jnp.ones(pre.shape, bool)
-        many = any_member(jnp.sum(dead) > k)
-        kept = held & jax.lax.cond(many, best, lambda: everyone)
+        kept = held[None] & jax.lax.cond(many, best, lambda: everyone)
         return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
+
+
+def _scores(pre: Array, norms: Array | None, held: Array) -> Array:
+    """Returns the scores by which AuxK selects, f32[B, c]; they are -inf where `held` is False."""
+    score = jax.lax.stop_gradient(pre)
+    score = score if norms is None else score * norms[None]
+    return jnp.where(held[None], score, -jnp.inf)
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
