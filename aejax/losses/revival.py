@@ -84,11 +84,11 @@ def auxk(
         dead, decoder = ages(model) > after, dictionary(model)
         error = jax.lax.stop_gradient(residual(model, forward))
         slots = min(error.shape[-1] // 2 if k is None else k, dead.shape[0])
+        known = forward.code.projected
+        revived = model.bottleneck.revive(forward.features, dead, slots, decoder, known)
 
         def explain(room: int) -> Array:
-            few = model.bottleneck.revive(
-                forward.features, dead, slots, decoder, room, forward.code.projected
-            )
+            few = revived(room)
             if rectify:
                 few = jax.tree.map(_rectified, few)
             explained, target = masked(model, decoder.combine(few), forward.batch), error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -293,46 +293,60 @@ class Sparse(Bottleneck):
         dead: Array,
         k: int,
         decoder: Any = None,
-        room: int | None = None,
         projected: Array | None = None,
-    ) -> Array | Subset:
-        """Returns the code of AuxK: the k largest pre-activations of dead latents of each example.
+    ) -> Callable[[int], Array | Subset]:
+        """Returns a function of `room` that computes the code of AuxK, in which dead latents revive.
 
-        AuxK is a loss that revives dead latents. Negative pre-activations keep their signs, and all
-        other latents are zero. If at most k latents are dead, the code holds all of them.
+        The code holds the k largest pre-activations of dead latents of each example. Negative ones
+        keep their signs, and all other latents are zero. If at most k latents are dead, the code
+        holds all of them. The function's argument is the largest number of dead latents whose
+        pre-activations are computed; further dead latents are ignored. The dense form takes all.
 
         Args:
           features: the encoder's output, [B, ...].
           dead: whether each latent is dead, bool[m].
           k: the number of dead latents to keep for each example.
           decoder: the model's decoder.
-          room: the largest number of dead latents whose pre-activations are computed; further dead
-            latents are ignored. None: m. In the dense form it is always m.
-          projected: the pre-activations of all latents, f32[B, m], of which the dense form makes
-            use if they are known.
+          projected: the pre-activations of all latents, f32[B, m], if they are known.
         """
         norms, many = self.norms(decoder), any_member(jnp.sum(dead) > k)
         if form_or_default(self.form) == "dense":
-            pre = self.pre_activations(features, decoder) if projected is None else projected
-            score = _scores(pre, norms, dead)
-            lowest = jnp.full((pre.shape[0], 1), -jnp.inf)
-            least = jax.lax.cond(many, lambda: kth_of_rows(score, k), lambda: lowest)
-            return jnp.where(dead[None] & ~(score < least), pre, 0.0)
-        inputs = self.inputs(features, decoder)
-        kernel, bias = self.projection(inputs.shape[-1], decoder)
-        # The indices of dead latents come first; the other indices are masked out below.
-        columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
-        held = jnp.take(dead, columns)
-        own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
-        pre = project(inputs, *own, self.dtype)
 
-        def best() -> Array:
-            lengths = None if norms is None else jnp.take(norms, columns)
-            return mask_of_largest(_scores(pre, lengths, held), k)
+            def pre() -> Array:
+                return self.pre_activations(features, decoder) if projected is None else projected
 
-        everyone = jnp.ones(pre.shape, bool)
-        kept = held[None] & jax.lax.cond(many, best, lambda: everyone)
-        return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
+            # The search stands outside the function, since a gradient runs the function twice.
+            least = jax.lax.cond(
+                many,
+                lambda: kth_of_rows(_scores(pre(), norms, dead), k),
+                lambda: jnp.full((features.shape[0], 1), -jnp.inf),
+            )
+
+            def masked(room: int) -> Array:
+                values = pre()
+                cut = _scores(values, norms, dead) < least  # False for a NaN, which stays visible
+                return jnp.where(dead[None] & ~cut, values, 0.0)
+
+            return masked
+
+        def selected(room: int) -> Subset:
+            inputs = self.inputs(features, decoder)
+            kernel, bias = self.projection(inputs.shape[-1], decoder)
+            # The indices of dead latents come first; the other indices are masked out below.
+            columns = jax.lax.top_k(dead.astype(jnp.float32), room)[1]
+            held = jnp.take(dead, columns)
+            own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
+            pre = project(inputs, *own, self.dtype)
+
+            def best() -> Array:
+                lengths = None if norms is None else jnp.take(norms, columns)
+                return mask_of_largest(_scores(pre, lengths, held), k)
+
+            everyone = jnp.ones(pre.shape, bool)
+            kept = held[None] & jax.lax.cond(many, best, lambda: everyone)
+            return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
+
+        return selected
 
 
 def _scores(pre: Array, norms: Array | None, held: Array) -> Array:
