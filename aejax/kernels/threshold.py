@@ -83,7 +83,9 @@ def _counted(values: Array, k: int | Array, axes: int | tuple[int, int]) -> Arra
     for shift in range(32 - BITS, -1, -BITS):
         # The additions overflow only from the negative numbers to the positive ones.
         tried = [found + jnp.int32(_signed(j << shift)) for j in range(1, 2**BITS)]
-        reached = [jnp.sum(order >= t, axis=axes, keepdims=True, dtype=jnp.int32) >= k for t in tried]
+        reached = [
+            jnp.sum(order >= t, axis=axes, keepdims=True, dtype=jnp.int32) >= k for t in tried
+        ]
         steps = sum(one.astype(jnp.int32) for one in reached)
         found = found + (steps << shift)
     return floats(found)

@@ -52,7 +52,7 @@ def mesh(**axes: int) -> Mesh:
 
 
 def compiled(
-    learner: Learner, mesh: Mesh | None = None, rules: Rules = (), shard_optimiser: bool = False
+    learner: Learner, mesh: Mesh | None = None, rules: Rules = (), shard_state: bool = False
 ) -> Learner:
     """Returns the learner with `init`, `step` and `evaluate` compiled by jit.
 
@@ -66,6 +66,10 @@ def compiled(
         default device. With several processes, each process passes its own slice of every batch.
       rules: pairs of a regular expression for a leaf's path and the PartitionSpec of the leaf's
         trailing axes. The first rule that matches applies; axes that the mesh lacks are ignored.
+      shard_state: whether large parameters and large arrays of the optimiser, such as Adam's
+        moments, are divided over the mesh axis "data" as well. Each device then holds and updates
+        its share, and parameters are gathered where they are used. The results are the same, to
+        rounding.
 
     Raises:
       UserError: if a mesh axis shards nothing; on the first call, if the mesh does not divide the
@@ -83,7 +87,7 @@ def compiled(
     programs: dict[str, Any] = {}
 
     def laid(state: Any) -> Any:
-        return state_layout(state, mesh, rules, shard_optimiser)
+        return state_layout(state, mesh, rules, shard_state)
 
     def init(key: Key, batch: Batch) -> State:
         # One key comes with one batch for all S models, S keys with S stacked batches.
@@ -136,16 +140,14 @@ def _check_axes(mesh: Mesh, rules: Rules) -> None:
             )
 
 
-def state_layout(
-    state: Any, mesh: Mesh, rules: Rules, shard_optimiser: bool = False
-) -> Any:
+def state_layout(state: Any, mesh: Mesh, rules: Rules, shard_state: bool = False) -> Any:
     """Returns the NamedSharding of each leaf of a state.
 
     Args:
       state: the state, or another pytree.
       mesh: the devices.
       rules: see `compiled`.
-      shard_optimiser: whether large leaves below `opt` are divided over the axis "data" as well.
+      shard_state: whether large leaves of `params` and `opt` are divided over "data" as well.
 
     Raises:
       UserError: if the mesh does not divide an axis that a rule shards; the error names the leaf.
@@ -166,14 +168,14 @@ def state_layout(
                     f"{name} has an axis of size {size}, which the mesh axis {axis!r} of "
                     f"size {mesh.shape[axis]} does not divide: change one of the two sizes"
                 )
-        if shard_optimiser and name.startswith("opt/"):
+        if shard_state and name.startswith(("params/", "opt/")):
             axes = _divided(leaf, axes, mesh)
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     return jax.tree.map_with_path(layout, state)
 
 
-LARGE = 2**16  # arrays of the optimiser with fewer numbers are not worth dividing
+LARGE = 2**16  # arrays with fewer numbers are not worth dividing
 
 
 def _divided(leaf: Any, axes: list[Any], mesh: Mesh) -> list[Any]:

@@ -74,7 +74,7 @@ def lowered(
     batch: Batch,
     mesh: Mesh,
     rules: Rules = (),
-    shard_optimiser: bool = False,
+    shard_state: bool = False,
 ) -> jax.stages.Lowered:
     """Lowers the training step that `ae.compiled` runs on a mesh.
 
@@ -83,11 +83,11 @@ def lowered(
       batch: a batch of `jax.ShapeDtypeStruct`.
       mesh: the mesh; batches are divided over its axis "data".
       rules: see `ae.compiled`.
-      shard_optimiser: see `ae.compiled`.
+      shard_state: see `ae.compiled`.
     """
     with jax.set_mesh(mesh):
         state = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
-        layout = state_layout(state, mesh, rules, shard_optimiser)
+        layout = state_layout(state, mesh, rules, shard_state)
         state = jax.tree.map(_laid, state, layout)
         rows = NamedSharding(mesh, PartitionSpec("data"))
         batch = jax.tree.map(lambda leaf: _laid(leaf, rows), batch)

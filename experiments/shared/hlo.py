@@ -29,7 +29,8 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 # Calls that only name or place a buffer, or that state a fact about their operand.
 NAMED_ONLY = {
     *("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "Sharding"),
-    *("GatherScatterIndicesBitpacked", "SPMDFullToShardShape", "SPMDShardToFullShape"),
+    *("AsyncCollectiveStart", "AsyncCollectiveDone", "GatherScatterIndicesBitpacked"),
+    *("SPMDFullToShardShape", "SPMDShardToFullShape"),
 }
 
 
@@ -38,8 +39,9 @@ class Counts(NamedTuple):
 
     flops: float = 0.0  # of matrix products
     bytes: float = 0.0  # read and written
-    collectives: Counter[str] = Counter()  # name of a collective operation -> bytes
-    unpriced: Counter[str] = Counter()  # call or sort that XLA's analysis cannot price -> how often
+    collectives: Counter[str] = Counter()  # noqa: RUF012 (never written); operation -> bytes
+    # A call or a sort, which XLA's analysis cannot price -> how often it runs.
+    unpriced: Counter[str] = Counter()  # noqa: RUF012 (never written)
 
     def plus(self, other: Counts, times: int = 1) -> Counts:
         """Returns the sum with `times` runs of another program."""
@@ -182,9 +184,7 @@ def _largest(branches: Sequence[Counts]) -> Counts:
     return Counts(flops, moved, collectives, unpriced)
 
 
-def _of(
-    one: Operation, shapes: dict[str, str], programs: dict[str, list[Operation]]
-) -> Counts:
+def _of(one: Operation, shapes: dict[str, str], programs: dict[str, list[Operation]]) -> Counts:
     """Counts one operation that is neither a loop nor a condition."""
     if one.kind in FREE or one.kind.endswith(("-done", "-update")):
         return Counts()

@@ -71,7 +71,9 @@ def filled(text: str) -> str:
 def made(result: Mapping[str, Any]) -> str:
     """Formats a results file as Markdown: the command, hardware and minutes, then its figures."""
     minutes = f", {result['minutes']:g} minutes" if "minutes" in result else ""
-    versions = [f"{p} {result['versions'][p]}" for p in ("jax", "libtpu") if p in result["versions"]]
+    versions = [
+        f"{p} {result['versions'][p]}" for p in ("jax", "libtpu") if p in result["versions"]
+    ]
     facts = ", ".join([result["hardware"], *versions])
     lines = [f"`{result['command']}` ({facts}{minutes})", ""]
     rows = {name: row for name, row in result.items() if isinstance(row, dict)}

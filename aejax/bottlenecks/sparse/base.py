@@ -295,7 +295,7 @@ class Sparse(Bottleneck):
         decoder: Any = None,
         projected: Array | None = None,
     ) -> Callable[[int], Array | Subset]:
-        """Returns a function of `room` that computes the code of AuxK, in which dead latents revive.
+        """Returns a function of `room` that computes the code of AuxK, which revives dead latents.
 
         The code holds the k largest pre-activations of dead latents of each example. Negative ones
         keep their signs, and all other latents are zero. If at most k latents are dead, the code
