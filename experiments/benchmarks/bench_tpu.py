@@ -103,7 +103,7 @@ def command(
             rows = batch // SMALL if case.axes == ONE else batch
             found = priced(case, topology, size, latents, k, rows)
             result[row] = {word: figure(value) for word, value in figures(found).items()}
-            write_json(path, {**result, "topology": topology, "environment": environment()})
+        write_json(path, {**result, "topology": topology, "environment": environment()})
         words = (f"{word} {cell['mean']:.4g}" for word, cell in result[row].items())
         say(f"{row}: {', '.join(words)}")
 
@@ -113,7 +113,7 @@ def priced(
 ) -> compiler.Price:
     """Asks the compiler for the price of one step."""
     mesh = compiler.mesh(topology, **case.axes)
-    batches = jax.ShapeDtypeStruct((batch, size), jnp.float32)
+    batches: Any = jax.ShapeDtypeStruct((batch, size), jnp.float32)
     step = compiler.lowered(
         learner(case, size, latents, k),
         ae.Batch(batches, batches),
@@ -152,7 +152,7 @@ def figures(price: compiler.Price) -> dict[str, float]:
         "temp_MiB": price.temporary,
         "collectives_MiB": sum(price.collectives.values()),
         **{f"{name}_MiB": count for name, count in price.collectives.items()},
-        "loops": len(price.loops),
+        "trips_of_loops": sum(price.loops),
         **{f"calls_of_{name}": count for name, count in price.unpriced.items()},
     }
 

@@ -103,6 +103,7 @@ def price(step: jax.stages.Lowered) -> Price:
     made = step.compile()
     text, found, memory = made.as_text() or "", made.cost_analysis(), made.memory_analysis()
     assert isinstance(found, dict)
+    assert memory is not None
     whole, once = hlo.counted(text), hlo.counted(text, trips=False)
     return Price(
         (found["flops"] + whole.flops - once.flops) / 1e12,

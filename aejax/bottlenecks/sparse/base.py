@@ -19,15 +19,13 @@ from flax import linen as nn
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
+from aejax.bottlenecks.sparse.revived import revived
 from aejax.checks import check, check_size
 from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.kernels import encode
-from aejax.kernels.mask import mask_of_largest
-from aejax.kernels.members import any_member
 from aejax.kernels.platform import form_or_default
-from aejax.kernels.threshold import kth_of_rows
 from aejax.types import Array, Key, LinearDecoder
 
 
@@ -309,51 +307,7 @@ class Sparse(Bottleneck):
           decoder: the model's decoder.
           projected: the pre-activations of all latents, f32[B, m], if they are known.
         """
-        norms, many = self.norms(decoder), any_member(jnp.sum(dead) > k)
-        if form_or_default(self.form) == "dense":
-
-            def pre() -> Array:
-                return self.pre_activations(features, decoder) if projected is None else projected
-
-            # The search stands outside the function, since a gradient runs the function twice.
-            least = jax.lax.cond(
-                many,
-                lambda: kth_of_rows(_scores(pre(), norms, dead), k),
-                lambda: jnp.full((features.shape[0], 1), -jnp.inf),
-            )
-
-            def masked(room: int) -> Array:
-                values = pre()
-                cut = _scores(values, norms, dead) < least  # False for a NaN, which stays visible
-                return jnp.where(dead[None] & ~cut, values, 0.0)
-
-            return masked
-
-        def selected(room: int) -> Subset:
-            inputs = self.inputs(features, decoder)
-            kernel, bias = self.projection(inputs.shape[-1], decoder)
-            # The indices of dead latents come first; the other indices are masked out below.
-            columns = jax.lax.top_k(dead.astype(jnp.float32), room)[1]
-            held = jnp.take(dead, columns)
-            own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
-            pre = project(inputs, *own, self.dtype)
-
-            def best() -> Array:
-                lengths = None if norms is None else jnp.take(norms, columns)
-                return mask_of_largest(_scores(pre, lengths, held), k)
-
-            everyone = jnp.ones(pre.shape, bool)
-            kept = held[None] & jax.lax.cond(many, best, lambda: everyone)
-            return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
-
-        return selected
-
-
-def _scores(pre: Array, norms: Array | None, held: Array) -> Array:
-    """Returns the scores by which AuxK selects, f32[B, c]; they are -inf where `held` is False."""
-    score = jax.lax.stop_gradient(pre)
-    score = score if norms is None else score * norms[None]
-    return jnp.where(held[None], score, -jnp.inf)
+        return revived(self, features, dead, k, decoder, projected)
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:
