@@ -40,6 +40,8 @@ PROGRAM = """
 
 %small (b: f32[64]) -> f32[64] {
   %b = f32[64]{0} parameter(0)
+  %half = f32[32]{0} slice(%b), slice={[0:32]}
+  %also = f32[32]{0} all-reduce(%half), channel_id=2, to_apply=%add
   ROOT %top = f32[64]{0} custom-call(%b), custom_call_target="TopK"
 }
 
@@ -58,7 +60,7 @@ def test_of_a_condition_the_largest_branch_counts():
     found = hlo.counted(PROGRAM)
     assert found.collectives == {"all-reduce": 256, "all-gather": 512}
     assert found.unpriced == {"TopK": 1}
-    assert found.bytes == 512 + 256 + 768
+    assert found.bytes == (256 + 256 + 512) + (256 + 768)
 
 
 @pytest.mark.slow
