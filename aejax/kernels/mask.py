@@ -25,7 +25,7 @@ def mask_of_largest(values: Array, k: int) -> Array:
     """
     if k >= values.shape[1]:
         return jnp.ones(values.shape, bool)
-    order = _ordered(values)
+    order = ordered(values)
     smallest = jnp.full((values.shape[0],), jnp.iinfo(jnp.int32).min)
 
     def add_bit(i: Array, found: Array) -> Array:
@@ -66,7 +66,13 @@ def counts(values: Array, least: Array) -> Array:
 _SLICES = 32  # at most 127, so that an int8 can hold the sum of this many ones
 
 
-def _ordered(values: Array) -> Array:
+def ordered(values: Array) -> Array:
     """Returns integers i32 of the same shape that have the same order as the floats."""
     bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
+
+
+def floats(order: Array) -> Array:
+    """Returns the floats f32 that `ordered` maps to these integers i32."""
+    bits = jnp.where(order < 0, order ^ jnp.int32(0x7FFFFFFF), order)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from aejax.errors import UserError
 from aejax.kernels.branches import switch
 from aejax.kernels.members import any_member
+from aejax.kernels.platform import form_or_default
 from aejax.losses.scaled import masked, residual, scaled_error
 from aejax.losses.sparsity import ages, dictionary
 from aejax.types import Array, Forward, Term
@@ -83,14 +84,16 @@ def auxk(
         dead, decoder = ages(model) > after, dictionary(model)
         error = jax.lax.stop_gradient(residual(model, forward))
         slots = min(error.shape[-1] // 2 if k is None else k, dead.shape[0])
+        known = forward.code.projected
+        revived = model.bottleneck.revive(forward.features, dead, slots, decoder, known)
 
         def explain(room: int) -> Array:
-            few = model.bottleneck.revive(forward.features, dead, slots, decoder, room)
+            few = revived(room)
             if rectify:
                 few = jax.tree.map(_rectified, few)
             explained, target = masked(model, decoder.combine(few), forward.batch), error
             if bias:
-                own = jnp.broadcast_to(decoder.weights(few.latents).bias[None], error.shape)
+                own = jnp.broadcast_to(decoder.weights(dead.shape[0]).bias[None], error.shape)
                 own = masked(model, own, forward.batch)
                 explained, target = explained + own, target + jax.lax.stop_gradient(own)
             cost = jnp.sum(jnp.square(explained - target), axis=-1)
@@ -104,8 +107,10 @@ def auxk(
             return cost * jnp.any(dead)
 
         # The time of a branch grows with `room`, the largest number of dead latents that it can
-        # handle. In most runs at most an eighth of all latents are dead.
-        rooms = sorted({max(slots, dead.shape[0] // 8), dead.shape[0]})
+        # handle. In most runs at most an eighth of all latents are dead. The dense form always
+        # computes with all latents.
+        dense = form_or_default(model.bottleneck.form) == "dense"
+        rooms = sorted({dead.shape[0] if dense else max(slots, dead.shape[0] // 8), dead.shape[0]})
         branches = [lambda: jnp.zeros((size,)), *(functools.partial(explain, r) for r in rooms)]
         count = jnp.sum(dead)
         wanted = sum(any_member(count > limit).astype(jnp.int32) for limit in (0, *rooms[:-1]))

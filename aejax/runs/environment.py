@@ -15,7 +15,7 @@ import jax
 
 from aejax.files import json_fields
 
-PACKAGES = ("aejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("aejax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")
 # A change of one of these may change the last bits of a result, so it causes a warning.
 WATCHED = (
     "versions.jax",

@@ -51,7 +51,9 @@ def mesh(**axes: int) -> Mesh:
     return jax.make_mesh(tuple(axes.values()), tuple(axes), (AxisType.Auto,) * len(axes))
 
 
-def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> Learner:
+def compiled(
+    learner: Learner, mesh: Mesh | None = None, rules: Rules = (), shard_state: bool = False
+) -> Learner:
     """Returns the learner with `init`, `step` and `evaluate` compiled by jit.
 
     `step` donates its state: the given state's buffers are reused and must not be read afterwards.
@@ -64,6 +66,10 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
         default device. With several processes, each process passes its own slice of every batch.
       rules: pairs of a regular expression for a leaf's path and the PartitionSpec of the leaf's
         trailing axes. The first rule that matches applies; axes that the mesh lacks are ignored.
+      shard_state: whether large parameters and large arrays of the optimiser, such as Adam's
+        moments, are divided over the mesh axis "data" as well. Each device then holds and updates
+        its share, and parameters are gathered where they are used. The results are the same, to
+        rounding.
 
     Raises:
       UserError: if a mesh axis shards nothing; on the first call, if the mesh does not divide the
@@ -80,24 +86,46 @@ def compiled(learner: Learner, mesh: Mesh | None = None, rules: Rules = ()) -> L
     place_data = _Placement(mesh, learner)
     programs: dict[str, Any] = {}
 
+    def laid(state: Any) -> Any:
+        return state_layout(state, mesh, rules, shard_state)
+
     def init(key: Key, batch: Batch) -> State:
         # One key comes with one batch for all S models, S keys with S stacked batches.
         batch = place_data.batch(batch, place_data.lead if key.ndim else 0)
         key = _put(key, NamedSharding(mesh, PartitionSpec()))
-        layout = state_layout(jax.eval_shape(learner.init, key, batch), mesh, rules)
-        return jax.jit(learner.init, out_shardings=layout)(key, batch)
+        with jax.set_mesh(mesh):
+            layout = laid(jax.eval_shape(learner.init, key, batch))
+            return jax.jit(learner.init, out_shardings=layout)(key, batch)
 
     def step(state: State, data: Batch | Source) -> tuple[State, Metrics]:
-        layout = state_layout(state, mesh, rules)
+        layout = laid(state)
         if "step" not in programs:
-            whole = NamedSharding(mesh, PartitionSpec())
-            programs["step"] = jax.jit(
-                learner.step, donate_argnums=0, out_shardings=(layout, whole)
-            )
-        state = jax.tree.map(_put, state, layout)
-        return programs["step"](state, place_data(data))
+            programs["step"] = program(learner, mesh, layout)
+        state, data = jax.tree.map(_put, state, layout), place_data(data)
+        with jax.set_mesh(mesh):
+            return programs["step"](state, data)
 
-    return learner._replace(init=init, step=step, evaluate=jax.jit(learner.evaluate))
+    evaluation = jax.jit(learner.evaluate)
+
+    def evaluate(*arguments: Any, **named: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return evaluation(*arguments, **named)
+
+    return learner._replace(init=init, step=step, evaluate=evaluate)
+
+
+def program(learner: Learner, mesh: Mesh, layout: Any) -> Any:
+    """Returns a learner's step, compiled by jit for a mesh; it donates its state.
+
+    It must be called or lowered within `jax.set_mesh(mesh)`, by which parts know the platform.
+
+    Args:
+      learner: the learner.
+      mesh: the devices.
+      layout: the sharding of each leaf of the state, as `state_layout` returns it.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(learner.step, donate_argnums=0, out_shardings=(layout, whole))
 
 
 def _check_axes(mesh: Mesh, rules: Rules) -> None:
@@ -112,8 +140,14 @@ def _check_axes(mesh: Mesh, rules: Rules) -> None:
             )
 
 
-def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
+def state_layout(state: Any, mesh: Mesh, rules: Rules, shard_state: bool = False) -> Any:
     """Returns the NamedSharding of each leaf of a state.
+
+    Args:
+      state: the state, or another pytree.
+      mesh: the devices.
+      rules: see `compiled`.
+      shard_state: whether large leaves of `params` and `opt` are divided over "data" as well.
 
     Raises:
       UserError: if the mesh does not divide an axis that a rule shards; the error names the leaf.
@@ -121,22 +155,41 @@ def state_layout(state: Any, mesh: Mesh, rules: Rules) -> Any:
 
     def layout(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
+        axes: list[Any] = [None] * leaf.ndim
         for pattern, spec in rules:
             if re.search(pattern, name) and leaf.ndim >= len(spec):
                 # A spec describes the trailing axes, because a seeds axis may precede them.
                 # Axes that the mesh lacks become None, so that one rule serves every mesh.
-                named = (axis if axis in mesh.shape else None for axis in spec)
-                full = (None,) * (leaf.ndim - len(spec)) + tuple(named)
-                for size, axis in zip(leaf.shape, full, strict=True):
-                    if axis is not None and size % mesh.shape[axis]:
-                        raise UserError(
-                            f"{name} has an axis of size {size}, which the mesh axis {axis!r} of "
-                            f"size {mesh.shape[axis]} does not divide: change one of the two sizes"
-                        )
-                return NamedSharding(mesh, PartitionSpec(*full))
-        return NamedSharding(mesh, PartitionSpec())
+                axes[leaf.ndim - len(spec) :] = [a if a in mesh.shape else None for a in spec]
+                break
+        for size, axis in zip(leaf.shape, axes, strict=True):
+            if axis is not None and size % mesh.shape[axis]:
+                raise UserError(
+                    f"{name} has an axis of size {size}, which the mesh axis {axis!r} of "
+                    f"size {mesh.shape[axis]} does not divide: change one of the two sizes"
+                )
+        if shard_state and name.startswith(("params/", "opt/")):
+            axes = _divided(leaf, axes, mesh)
+        return NamedSharding(mesh, PartitionSpec(*axes))
 
     return jax.tree.map_with_path(layout, state)
+
+
+LARGE = 2**16  # arrays with fewer numbers are not worth dividing
+
+
+def _divided(leaf: Any, axes: list[Any], mesh: Mesh) -> list[Any]:
+    """Adds the mesh axis "data" to the axis of an array that is longest on each device."""
+    count = mesh.shape.get("data", 1)
+    own = [n // mesh.shape.get(a, 1) for n, a in zip(leaf.shape, axes, strict=True)]
+    if count == 1 or leaf.size < LARGE or "data" in axes:
+        return axes
+    longest = max(range(leaf.ndim), key=lambda i: own[i] if own[i] % count == 0 else 0)
+    if own[longest] % count:
+        return axes
+    held = axes[longest]
+    axes[longest] = "data" if held is None else (held, "data")
+    return axes
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> Array:

@@ -71,8 +71,11 @@ def filled(text: str) -> str:
 def made(result: Mapping[str, Any]) -> str:
     """Formats a results file as Markdown: the command, hardware and minutes, then its figures."""
     minutes = f", {result['minutes']:g} minutes" if "minutes" in result else ""
-    jax = result["versions"]["jax"]
-    lines = [f"`{result['command']}` ({result['hardware']}, jax {jax}{minutes})", ""]
+    versions = [
+        f"{p} {result['versions'][p]}" for p in ("jax", "libtpu") if p in result["versions"]
+    ]
+    facts = ", ".join([result["hardware"], *versions])
+    lines = [f"`{result['command']}` ({facts}{minutes})", ""]
     rows = {name: row for name, row in result.items() if isinstance(row, dict)}
     speeds = list(_contests(result))
     parts = {name: row for name, row in rows.items() if _is_part(row)}

@@ -1,8 +1,8 @@
 """The bottlenecks of sparse autoencoders: many latents, of which few are active for one example.
 
 The module `code` defines their output, `memory` their state, `plain` the format to which they
-convert their weights, and `base` the class from which they derive. Each other module defines the
-sparse bottlenecks of one family.
+convert their weights, `revived` the code of AuxK, and `base` the class from which they derive. Each
+other module defines the sparse bottlenecks of one family.
 """
 
 from aejax.bottlenecks.sparse.base import Sparse

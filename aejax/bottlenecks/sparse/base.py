@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -19,13 +19,13 @@ from flax import linen as nn
 from aejax.bottlenecks.sparse.code import SparseCode, Subset
 from aejax.bottlenecks.sparse.memory import Ages, Controller
 from aejax.bottlenecks.sparse.plain import Architectures, Plain
+from aejax.bottlenecks.sparse.revived import revived
 from aejax.checks import check, check_size
 from aejax.contracts import NOTHING, Bottleneck, Given
 from aejax.errors import UserError
 from aejax.events import flatten
 from aejax.kernels import encode
-from aejax.kernels.mask import mask_of_largest
-from aejax.kernels.members import any_member
+from aejax.kernels.platform import form_or_default
 from aejax.types import Array, Key, LinearDecoder
 
 
@@ -73,6 +73,12 @@ class Sparse(Bottleneck):
       alive_above: a step counts as one in which a latent was active if its |z| exceeds this value
         for at least one example; OpenAI uses 1e-3 (Gao et al. 2024).
       dtype: the dtype of the projection's product; parameters and z stay float32.
+      form: how codes that select their latents, and AuxK, are computed: "rows" reads the rows of
+        the selected latents alone, "dense" all rows, as a ReLU does, with zeros for what was not
+        selected. The values are the same, except that the dense form keeps all latents whose scores
+        tie with the smallest one kept. None: "dense" on TPUs, else "rows"; the platform is that of
+        the mesh of `ae.compiled`, or of jax's default devices. State the form in a program that is
+        exported for another platform.
     """
 
     latents: int
@@ -81,6 +87,7 @@ class Sparse(Bottleneck):
     descent: int = dataclasses.field(default=1000, kw_only=True)
     alive_above: float = dataclasses.field(default=0.0, kw_only=True)
     dtype: Any = dataclasses.field(default=None, kw_only=True)
+    form: str | None = dataclasses.field(default=None, kw_only=True)
 
     # The value of the field `activation` in Plain; "": the value is the class itself.
     kind: ClassVar[str] = ""
@@ -115,6 +122,7 @@ class Sparse(Bottleneck):
           UserError: if an attribute is out of range.
         """
         self.check()
+        form_or_default(self.form)
         self.encode = Projection(self.latents)
         self.ages = Ages(self.latents)
         if self.l0 is not None:
@@ -278,39 +286,28 @@ class Sparse(Bottleneck):
         return atom_norms(decoder, self.latents) if self.score_by_norm else None
 
     def revive(
-        self, features: Array, dead: Array, k: int, decoder: Any = None, room: int | None = None
-    ) -> Subset:
-        """Returns the code of AuxK: the k largest pre-activations of dead latents of each example.
+        self,
+        features: Array,
+        dead: Array,
+        k: int,
+        decoder: Any = None,
+        projected: Array | None = None,
+    ) -> Callable[[int], Array | Subset]:
+        """Returns a function of `room` that computes the code of AuxK, which revives dead latents.
 
-        AuxK is a loss that revives dead latents. Negative pre-activations keep their signs, and all
-        other latents are zero. If at most k latents are dead, the code holds all of them.
+        The code holds the k largest pre-activations of dead latents of each example. Negative ones
+        keep their signs, and all other latents are zero. If at most k latents are dead, the code
+        holds all of them. The function's argument is the largest number of dead latents whose
+        pre-activations are computed; further dead latents are ignored. The dense form takes all.
 
         Args:
           features: the encoder's output, [B, ...].
           dead: whether each latent is dead, bool[m].
           k: the number of dead latents to keep for each example.
           decoder: the model's decoder.
-          room: the largest number of dead latents whose pre-activations are computed; further dead
-            latents are ignored. None: m.
+          projected: the pre-activations of all latents, f32[B, m], if they are known.
         """
-        inputs = self.inputs(features, decoder)
-        kernel, bias = self.projection(inputs.shape[-1], decoder)
-        norms = self.norms(decoder)
-        # The indices of dead latents come first; the other indices are masked out below.
-        columns = jax.lax.top_k(dead.astype(jnp.float32), room or self.latents)[1]
-        held = jnp.take(dead, columns)[None]
-        own = jnp.take(kernel, columns, axis=1), jnp.take(bias, columns)
-        pre = project(inputs, *own, self.dtype)
-
-        def best() -> Array:
-            score = jax.lax.stop_gradient(pre)
-            score = score if norms is None else score * jnp.take(norms, columns)[None]
-            return mask_of_largest(jnp.where(held, score, -jnp.inf), k)
-
-        everyone = jnp.ones(pre.shape, bool)
-        many = any_member(jnp.sum(dead) > k)
-        kept = held & jax.lax.cond(many, best, lambda: everyone)
-        return Subset(jnp.where(kept, pre, 0.0), columns, self.latents)
+        return revived(self, features, dead, k, decoder, projected)
 
 
 def project(inputs: Array, kernel: Array, bias: Array, dtype: Any = None) -> Array:

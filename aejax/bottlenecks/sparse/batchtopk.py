@@ -17,6 +17,8 @@ from aejax.checks import check, whole
 from aejax.errors import UserError
 from aejax.kernels import encode
 from aejax.kernels.batch import Found, largest_of_batch
+from aejax.kernels.platform import form_or_default
+from aejax.kernels.threshold import kth_of_all
 from aejax.types import Array
 
 
@@ -60,12 +62,12 @@ class BatchTopK(Sparse):
 
     @nn.compact
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z is `Rows` in training, else dense f32[B, m]."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` in training, else dense f32[B, m].
+
+        In the dense form it is dense in training too.
+        """
         threshold = self.variable("memory", "threshold", jnp.zeros, (), jnp.float32)
         norms = self.norms(decoder)
-        kernel, bias = self.encode(inputs.shape[-1])
-        stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
-        product = encode.project(stopped[0], stopped[1], self.dtype)
         training = self.is_mutable_collection("memory") and not self.is_initializing()
         if not training:
             pre = nn.relu(self.project(inputs))
@@ -74,8 +76,26 @@ class BatchTopK(Sparse):
             z = jnp.where(score <= threshold.value, 0.0, pre)  # pyright: ignore[reportOperatorIssue]
             return SparseCode(z, jnp.sum(z > 0, axis=-1).astype(jnp.float32))
 
+        count, room = self._count(inputs.shape[0])
+        if form_or_default(self.form) == "dense":
+            code, kept = self._masked(inputs, norms, count)
+        else:
+            code, kept = self._rows(inputs, norms, count, room)
+        smallest = jnp.min(jnp.where(kept > 0, kept, jnp.inf))
+        smallest = jnp.where(jnp.isfinite(smallest), smallest, threshold.value)
+        moved = threshold.value + self._rate(step) * (smallest - threshold.value)
+        begun = jnp.asarray(step) >= self.begin
+        threshold.value = jnp.where(begun, moved, threshold.value)
+        return code
+
+    def _rows(
+        self, inputs: Array, norms: Array | None, count: int | Array, room: int
+    ) -> tuple[SparseCode, Array]:
+        """Computes the code of a training batch as `Rows`, and the scores of its values."""
         size = inputs.shape[0]
-        count, room = self._count(size)
+        kernel, bias = self.encode(inputs.shape[-1])
+        stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
+        product = encode.project(stopped[0], stopped[1], self.dtype)
         slots = in_rows(largest_of_batch(product, bias, norms, count, room), size, room)
         indices, example = slots.indices, slots.example
         taken = product.at[example[:, None], indices].get(mode="promise_in_bounds")
@@ -83,16 +103,22 @@ class BatchTopK(Sparse):
         values = nn.relu(encode.encode_at(taken, own, kernel, bias, indices, self.dtype))
         values = jnp.where(slots.used, values, 0.0)
         rows = Rows(values, indices, self.latents, example, size)
-
+        active = rows.per_example(jnp.sum(values > 0, axis=-1))
         score = jax.lax.stop_gradient(values)
         score = score if norms is None else score * jnp.take(norms, indices)
-        smallest = jnp.min(jnp.where(score > 0, score, jnp.inf))
-        smallest = jnp.where(jnp.isfinite(smallest), smallest, threshold.value)
-        moved = threshold.value + self._rate(step) * (smallest - threshold.value)
-        begun = jnp.asarray(step) >= self.begin
-        threshold.value = jnp.where(begun, moved, threshold.value)
-        active = rows.per_example(jnp.sum(values > 0, axis=-1))
-        return SparseCode(rows, active.astype(jnp.float32))
+        return SparseCode(rows, active.astype(jnp.float32)), score
+
+    def _masked(
+        self, inputs: Array, norms: Array | None, count: int | Array
+    ) -> tuple[SparseCode, Array]:
+        """Computes the code of a training batch in the dense form, and the scores of its values."""
+        pre = self.project(inputs)
+        values = nn.relu(pre)
+        score = jax.lax.stop_gradient(values if norms is None else values * norms[None])
+        cut = score < kth_of_all(score, count)  # False for a NaN, which must stay visible in z
+        z = jnp.where(cut, 0.0, values)
+        l0 = jnp.sum(z > 0, axis=-1).astype(jnp.float32)
+        return SparseCode(z, l0, projected=pre), jnp.where(cut, 0.0, score)
 
     def _rate(self, step: Any) -> Any:
         """Returns the weight of step `step` in the threshold's moving average.

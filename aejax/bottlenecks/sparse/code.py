@@ -86,6 +86,9 @@ class SparseCode(NamedTuple):
     # f32[B, m], the pre-activations of JumpReLU or of the gate of Gated, which some loss terms
     # need; None for other bottlenecks.
     pre: Array | None = None
+    # f32[B, m], the projection x W + b of all latents, where a code of the dense form computed it;
+    # AuxK reads it again.
+    projected: Array | None = None
 
     @property
     def latent(self) -> Array | Rows:

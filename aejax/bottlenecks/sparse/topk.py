@@ -16,7 +16,9 @@ from aejax.bottlenecks.sparse.plain import Architectures, Plain
 from aejax.checks import check, whole
 from aejax.errors import UserError
 from aejax.kernels.encode import encode_at, encode_topk, project
+from aejax.kernels.platform import form_or_default
 from aejax.kernels.select import largest
+from aejax.kernels.threshold import kth_of_rows
 from aejax.types import Array
 
 
@@ -57,6 +59,17 @@ class Largest(Sparse):
             check(self, "active", lambda n: 1 <= n <= k, f"a number from 1 to {k}, which is its k")
         if self.recall is not None:
             check(self, "recall", lambda share: 0 < share <= 1, "a share above 0, and at most 1")
+
+    def _masked(self, inputs: Array, decoder: Any) -> SparseCode:
+        """Computes the code in the dense form: a dense z, f32[B, m]."""
+        pre = self.project(inputs)
+        values, norms = pre if self.signed else nn.relu(pre), self.norms(decoder)
+        score = jnp.abs(values) if self.signed else values
+        score = jax.lax.stop_gradient(score if norms is None else score * norms[None])
+        threshold = kth_of_rows(score, self.k, self.active, self.recall)
+        # `score >= threshold` would turn a NaN into 0, but a NaN must stay visible in z.
+        z = jnp.where(score < threshold, 0.0, values)
+        return SparseCode(z, jnp.sum(z != 0, axis=-1).astype(jnp.float32), projected=pre)
 
     def plain(self, params: Mapping[str, Any], memory: Any, norms: Array) -> dict[str, Any]:
         """Returns the fields of Plain that describe the encoder, without W_enc.
@@ -114,7 +127,9 @@ class TopK(Largest):
     saelens = Architectures("topk")
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z holds k values per example, as `Rows`."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` or dense, as `form` says."""
+        if form_or_default(self.form) == "dense":
+            return self._masked(inputs, decoder)
         kernel, bias = self.encode(inputs.shape[-1])
         norms = self.norms(decoder)
         how = self.k, norms, self.dtype, self.recall
@@ -141,7 +156,9 @@ class AbsTopK(Largest):
     signed = True
 
     def activate(self, inputs: Array, step: Any, decoder: Any) -> SparseCode:
-        """Computes the code of inputs f32[B, D]; z holds k signed values per example, as `Rows`."""
+        """Computes the code of inputs f32[B, D]; z is `Rows` or dense, as `form` says."""
+        if form_or_default(self.form) == "dense":
+            return self._masked(inputs, decoder)
         kernel, bias = self.encode(inputs.shape[-1])
         stopped = jax.lax.stop_gradient(inputs), jax.lax.stop_gradient(kernel)
         product = project(stopped[0], stopped[1], self.dtype)
