@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import inspect
-import io
 import os
 import pkgutil
-import re
 import signal
 import sys
 import threading
@@ -18,9 +15,6 @@ from typing import Any
 
 import experiments
 from experiments import benchmarks, tools
-
-LONGEST = 600  # characters of the message about a command line
-WORD = 100  # characters of a word of the command line in this message
 
 GROUPS = (
     ("experiments", experiments),
@@ -63,7 +57,7 @@ def _modules(package: ModuleType) -> dict[str, ModuleType]:
     for entry in pkgutil.iter_modules(package.__path__):
         if not entry.ispkg and not entry.name.startswith("_"):
             module = importlib.import_module(f"{package.__name__}.{entry.name}")
-            if hasattr(module, "EXPERIMENT") or hasattr(module, "command"):
+            if any(hasattr(module, word) for word in ("EXPERIMENT", "command", "main")):
                 found[entry.name.replace("_", "-")] = module
     return found
 
@@ -81,89 +75,27 @@ def _listing() -> str:
 
 def _run(name: str, module: ModuleType, arguments: list[str]) -> None:
     """Parses the flags of the command or experiment that a module defines, and calls it."""
-    import tyro
-
+    from experiments.shared.flags import parsed, parsed_experiment
     from experiments.shared.numbers import check_arguments
 
-    prog = f"python -m experiments {name}"
-    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
-    how = {"prog": prog, "config": settings, "description": module.__doc__}
+    how = {"prog": f"python -m experiments {name}", "description": module.__doc__}
+    if hasattr(module, "main"):  # its flags depend on its first word
+        module.main(arguments, **how)
+        return
     if hasattr(module, "command"):
 
         @functools.wraps(module.command)
         def bound(*given: Any, **named: Any) -> Any:
             return inspect.signature(module.command).bind(*given, **named)
 
-        given = _parsed(bound, args=arguments, **how)
+        given = parsed(bound, args=arguments, **how)
         check_arguments(module.command, given.arguments)
         module.command(*given.args, **given.kwargs)
         return
     from experiments.shared.course import drive
-    from experiments.shared.place import Place
 
-    experiment = module.EXPERIMENT
-    start, arguments = _preset(experiment, arguments)
-
-    def both(config: Any = start, place: Place = Place()) -> Any:  # noqa: B008 (immutable)
-        return config, place
-
-    both.__annotations__ = {"config": experiment.config, "place": Place, "return": Any}
-    drive(experiment, *_parsed(both, args=arguments, **how))
-
-
-def _parsed(function: Any, **how: Any) -> Any:
-    """Calls a function with the flags of a command line, as tyro does; its errors are one sentence.
-
-    Raises:
-      UserError: if a flag is unknown or missing, or its value is not of its type.
-      SystemExit: after --help.
-    """
-    import tyro
-
-    from aejax.errors import UserError
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(function, **how)
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        short = [word if len(word) <= WORD else f"{word[:WORD]}..." for word in how["args"]]
-        if short != how["args"]:  # a long word would leave no room for the flag's name
-            _parsed(function, **{**how, "args": short})
-        # The message stands in a box, perhaps coloured, whose lines end where the terminal does.
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
-        lines = [re.sub("[^ -~]+", " ", line).strip() for line in plain.splitlines()]
-        words = " ".join(" ".join(lines).split())
-        for title in ("Parsing error ", "Value error ", "Unrecognized options "):
-            words = words.removeprefix(title)
-        words = re.sub(" Argument helptext: .*?(?= For full helptext)", "", words)
-        words, _, advice = words.partition(" For full helptext, ")
-        raise UserError(f"{words[:LONGEST]}; {advice or '--help lists all flags'}") from None
-
-
-def _preset(experiment: Any, arguments: list[str]) -> tuple[Any, list[str]]:
-    """Returns the config that the flag `--preset NAME` selects, and the arguments without the flag.
-
-    Without the flag, the config is the default one. The remaining flags override its fields.
-    """
-    given = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--preset"]
-    if not given:
-        return experiment.config(), arguments
-    word, *rest = arguments[given[0] :]
-    _, equals, name = word.partition("=")
-    if not equals:
-        name, rest = (rest[0], rest[1:]) if rest else ("", rest)
-    if name not in experiment.presets:
-        from aejax.errors import UserError
-
-        known = ", ".join(experiment.presets) or "none"
-        raise UserError(
-            f"{experiment.name} has no preset {name!r} for --preset: choose one of its presets "
-            f"({known})"
-        )
-    return experiment.presets[name], [*arguments[: given[0]], *rest]
+    config, place = parsed_experiment(module.EXPERIMENT, arguments, **how)
+    drive(module.EXPERIMENT, config, place)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -174,14 +174,15 @@ def test_every_command_is_read_by_the_command_line(monkeypatch, capsys):
     for _, package in command_line.GROUPS:
         for name, module in command_line._modules(package).items():
             known.add(name)
-            if hasattr(module, "command"):
-                real = module.command
+            for word in ("command", "main"):
+                if not hasattr(module, word):
+                    continue
 
-                @functools.wraps(real)
+                @functools.wraps(getattr(module, word))
                 def stub(*_, own_name=name, **flags):
                     called.append(own_name)
 
-                monkeypatch.setattr(module, "command", stub)
+                monkeypatch.setattr(module, word, stub)
     found = [words for words in commands() if words and words[0] not in EXAMPLES]
     named = {words[0] for words in found}
     assert named == known  # a page names every experiment, benchmark and tool

@@ -35,6 +35,8 @@ class Price(NamedTuple):
     teraflops: float  # operations of a step, in 1e12
     gigabytes: float  # read and written, in 1e9 bytes
     temporary: float  # memory beside the state and the batch, MiB
+    arguments: float  # the state and the batch, MiB
+    results: float  # memory of the results that does not take the place of arguments, MiB
     collectives: dict[str, float]  # operation -> MiB that a device contributes or receives
     unpriced: dict[str, int]  # call without a price -> how often a step runs it
     loops: tuple[int, ...]  # the trips of each loop, with which its body is multiplied
@@ -45,28 +47,41 @@ def mesh(topology: str, **axes: int) -> Mesh:
 
     Args:
       topology: the name of a slice of TPUs, such as v5e:4x4.
-      **axes: the number of chips along each axis, in all at most those of the slice.
+      **axes: the number of chips along each axis, in all those of the slice, or one.
 
     Raises:
-      UserError: if libtpu is missing or does not know the slice, or the slice is too small.
+      UserError: if libtpu is missing or does not know the slice, or the mesh is of another size.
     """
+    chips = _chips(topology)
+    wanted = math.prod(axes.values())
+    if wanted not in (1, len(chips)):  # the compiler fails for some of the chips of a slice
+        raise UserError(
+            f"{topology} has {len(chips)} chips, but the mesh needs {wanted}: give a mesh of all "
+            "chips, or a slice of that size"
+        )
+    grid = np.asarray(chips[:wanted]).reshape(*axes.values())
+    return Mesh(grid, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+
+
+def whole(topology: str) -> str:
+    """Returns the mesh of all chips of a slice along the axis "data", such as "data=16"."""
+    return f"data={len(_chips(topology))}"
+
+
+def _chips(topology: str) -> list[Any]:
+    """Returns the chips of a slice of TPUs."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(MISSING)
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there may be no TPU to ask
     from jax.experimental import topologies
 
     try:
-        chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # jaxlib raises several types
         raise UserError(
             f"the compiler of TPUs cannot be asked about {topology} ({str(error).splitlines()[0]}):"
             " give a slice such as v5e:4x4, and let no other process use libtpu"
         ) from error
-    wanted = math.prod(axes.values())
-    if wanted > len(chips):
-        raise UserError(f"{topology} has {len(chips)} chips, but the mesh needs {wanted}")
-    grid = np.asarray(chips[:wanted]).reshape(*axes.values())
-    return Mesh(grid, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
 def lowered(
@@ -79,17 +94,21 @@ def lowered(
     """Lowers the training step that `ae.compiled` runs on a mesh.
 
     Args:
-      learner: the learner of one model.
-      batch: a batch of `jax.ShapeDtypeStruct`.
+      learner: the learner of one model, or of several that `ae.seeds` or `ae.swept` made.
+      batch: a batch of `jax.ShapeDtypeStruct`, of all chips.
       mesh: the mesh; batches are divided over its axis "data".
       rules: see `ae.compiled`.
       shard_state: see `ae.compiled`.
     """
     with jax.set_mesh(mesh):
-        state = jax.eval_shape(learner.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+        several = learner.seeds is not None
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), learner.seeds or 1))
+        key = keys if several else jax.eval_shape(lambda: jax.random.key(0))
+        state = jax.eval_shape(learner.init, key, batch)
         layout = state_layout(state, mesh, rules, shard_state)
         state = jax.tree.map(_laid, state, layout)
-        rows = NamedSharding(mesh, PartitionSpec("data"))
+        lead = (None,) if several and not learner.shared_data else ()
+        rows = NamedSharding(mesh, PartitionSpec(*lead, "data" if "data" in mesh.shape else None))
         batch = jax.tree.map(lambda leaf: _laid(leaf, rows), batch)
         return program(learner, mesh, layout).lower(state, batch)
 
@@ -109,6 +128,8 @@ def price(step: jax.stages.Lowered) -> Price:
         (found["flops"] + whole.flops - once.flops) / 1e12,
         (found["bytes accessed"] + whole.bytes - once.bytes) / 1e9,
         memory.temp_size_in_bytes / 2**20,
+        memory.argument_size_in_bytes / 2**20,
+        (memory.output_size_in_bytes - memory.alias_size_in_bytes) / 2**20,
         {name: count / 2**20 for name, count in whole.collectives.items()},
         dict(whole.unpriced),
         tuple(hlo.loops(text)),

@@ -87,11 +87,11 @@ class Trained(NamedTuple):
     steps_per_second: float  # the result of `speed`
 
 
-def learner(job: Job, config: Numbers) -> ae.Learner:
+def learner(job: Job, config: Numbers, chunked: bool = True) -> ae.Learner:
     """Returns the job's training function, without jit.
 
     Each call runs up to `config.chunk` training steps for the models of all seeds, and of all
-    settings of a sweep.
+    settings of a sweep; if `chunked` is False it runs one step, for which it takes a batch.
     """
 
     def one(job: Job) -> ae.Learner:
@@ -99,7 +99,7 @@ def learner(job: Job, config: Numbers) -> ae.Learner:
         single = job.wrap(single)
         if job.average is not None:
             single = ae.averaged(single, job.average)
-        return ae.chunked(single, config.chunk)
+        return ae.chunked(single, config.chunk) if chunked else single
 
     if job.sweep is None:
         return ae.seeds(one(job), config.seeds)
