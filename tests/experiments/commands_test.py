@@ -196,7 +196,7 @@ def test_samples_are_given_a_context(tmp_path, capsys):
     assert "the prior Flow was called without a context" in " ".join(said.split())
 
 
-def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
+def test_sampling_needs_no_encoder(finished, data_dir, tmp_path, capsys):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     assert main(capsys, "sample", folder, "--count", 9)[0] == 0
     whole = np.load(folder / "samples.npy", allow_pickle=False)
@@ -211,7 +211,7 @@ def test_sampling_needs_no_encoder(finished, tmp_path, capsys):
     assert 0 <= whole.min() < whole.max() <= 1
     # The report needs the encoder, so without one the command fails.
     with pytest.warns(UserWarning, match="encoder"):
-        assert main(capsys, "report", folder)[0] == 2
+        assert main(capsys, "report", folder, "--data-dir", data_dir)[0] == 2
 
 
 def test_parts_of_a_finished_run_are_exported(finished, data_dir, tmp_path, capsys):
