@@ -75,6 +75,8 @@ class Config(Numbers):
     asked: Count = 100  # number of words that are asked
     answers: Count = 10  # number of answers to each word
     others: Count = 50  # number of definitions of other words in `coverage`
+    temperatures: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)  # of the tokens of both models
+    shares: tuple[float, ...] = (0.3, 0.6, 0.9)  # of nucleus sampling, of the language model
 
 
 def data(config: Config, place: Place) -> Splits:
@@ -92,6 +94,7 @@ def data(config: Config, place: Place) -> Splits:
 
 def build(config: Config, event: tuple[int, ...]) -> dict[str, Job]:
     """Returns name -> `Job`, whose model is made when the train split's vocabulary is known."""
+    answers.ways(config.temperatures, config.shares)  # checks them before training
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     free = ae.elbo(rate=ae.losses.free_bits(config.nats / config.latents))
@@ -131,7 +134,7 @@ def figures(config: Config, trained: Members, splits: Splits) -> Mapping[str, An
     for label, done in trained.items():
         say(f"{label}: figures")
         found[label] = variational.bounds(config.nll_draws, done, test.take(config.tested))
-        for name, choose in answers.ways().items():
+        for name, choose in answers.ways(config.temperatures, config.shares).items():
             if label == WITHOUT or name.startswith("temperature"):
                 point = functools.partial(_point, config, done.job.model, given, judge, choose)
                 row = evaluation.over_seeds(point, done.variables, done.seeds)

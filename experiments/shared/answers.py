@@ -90,10 +90,16 @@ def _drawn(static: Static, choose: Any, variables: Variables, key: Key, context:
     return bound.likelihood.drawn(prediction, second, choose)
 
 
-def ways() -> dict[str, Any]:
-    """Returns name -> the function that draws a token: temperatures, and nucleus sampling."""
-    warm = {f"temperature {t}": lm.Sampling(t) for t in (0.2, 0.4, 0.6, 0.8, 1.0)}
-    return warm | {f"top-p {p}": lm.Sampling(1.0, top_p=p) for p in (0.2, 0.4, 0.6, 0.8)}
+def ways(temperatures: Sequence[float], shares: Sequence[float]) -> dict[str, Any]:
+    """Returns name -> the function that draws a token: temperatures, and nucleus sampling.
+
+    Raises:
+      UserError: if there is no temperature or share, or one is out of range.
+    """
+    if not temperatures or not shares:
+        raise UserError("--temperatures or --shares is empty: give one number or more of each")
+    warm = {f"temperature {t:g}": lm.Sampling(t) for t in temperatures}
+    return warm | {f"top-p {p:g}": lm.Sampling(1.0, top_p=p) for p in shares}
 
 
 def measured(found: Sequence[Sequence[str]], given: Asked, judge: texts.Judge) -> dict[str, float]:
