@@ -195,6 +195,17 @@ def page(config: Config, models: Models, splits: Splits) -> Page:
     return Page(f"Answers of {config.corpus}", __doc__ or "", sections)
 
 
+SMALL = Config(
+    steps=800,
+    batch=32,
+    vocabulary=2_000,
+    length=11,
+    width=64,
+    tested=200,
+    asked=60,
+    learning_rate=5e-3,
+)
+
 EXPERIMENT = Experiment(
     name="prompt-vae",
     config=Config,
@@ -203,4 +214,5 @@ EXPERIMENT = Experiment(
     figures=figures,
     page=page,
     findings=findings,
+    presets={"wordnet-small": SMALL},
 )

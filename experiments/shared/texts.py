@@ -27,7 +27,7 @@ from aejax.types import Array, Key, Variables
 from experiments.shared.experiment import Models
 from experiments.shared.paths import linear
 
-SIZE = 100  # the number of texts that are drawn or decoded at a time
+SIZE = 128  # the largest number of texts that are drawn or decoded at a time
 PATHS, POINTS = 30, 7  # the number of interpolations, and of texts of each
 
 
@@ -98,9 +98,10 @@ def samples(
     """
     if model.prior is None:
         return []
-    keys = jax.random.split(key, -(-count // SIZE))
-    given = None if context is None else np.repeat(np.asarray(context)[None], SIZE, axis=0)
-    drawn = [np.asarray(_sampled(Static(model), variables, own, given)) for own in keys]
+    size = _size(count)
+    keys = jax.random.split(key, -(-count // size))
+    given = None if context is None else np.repeat(np.asarray(context)[None], size, axis=0)
+    drawn = [np.asarray(_sampled(Static(model), size, variables, own, given)) for own in keys]
     return decode(coding(model), np.concatenate(drawn)[:count])
 
 
@@ -113,15 +114,15 @@ def decoded(
     model: Any, variables: Variables, latents: np.ndarray, context: np.ndarray | None = None
 ) -> list[str]:
     """Returns the most probable text, word by word, of each latent f[N, L] and context [N, ...]."""
-    rows = []
+    rows, size = [], _size(len(latents))
 
     def filled(part: np.ndarray) -> np.ndarray:
         # The last batch is filled up, so that the program is compiled once.
-        return np.concatenate([part, np.zeros((SIZE - len(part), *part.shape[1:]), part.dtype)])
+        return np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
 
-    for start in range(0, len(latents), SIZE):
-        part = latents[start : start + SIZE]
-        given = None if context is None else filled(context[start : start + SIZE])
+    for start in range(0, len(latents), size):
+        part = latents[start : start + size]
+        given = None if context is None else filled(context[start : start + size])
         found = _decoded(Static(model), variables, filled(part), given)
         rows.append(np.asarray(found)[: len(part)])
     return decode(coding(model), np.concatenate(rows))
@@ -174,11 +175,16 @@ def write_page(folder: pathlib.Path, name: str, sections: Sequence[Section]) -> 
     return path
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _sampled(static: Static, variables: Variables, key: Key, context: Any) -> Array:
+def _size(count: int) -> int:
+    """Returns the number of texts at a time: the next power of two, so that few programs differ."""
+    return min(SIZE, 1 << (count - 1).bit_length())
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sampled(static: Static, size: int, variables: Variables, key: Key, context: Any) -> Array:
     bound = static.model.bind(variables)
     first, second = jax.random.split(key)
-    return bound.likelihood.sample(second, bound.sample(first, SIZE, context))
+    return bound.likelihood.sample(second, bound.sample(first, size, context))
 
 
 @functools.partial(jax.jit, static_argnums=0)

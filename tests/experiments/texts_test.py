@@ -11,7 +11,7 @@ import pytest
 import aejax as ae
 from aejax.evaluation.ngram import NGram
 from experiments import __main__ as commands
-from experiments import prompt_vae, text_control, text_vae
+from experiments import lm_vae, prompt_vae, text_control, text_vae
 from experiments.shared import answers, texts
 from experiments.shared.course import drive
 from experiments.shared.place import Place
@@ -157,6 +157,30 @@ def test_a_run_moves_texts_to_other_topics(tmp_path):
     path.write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(ae.UserError, match="needs texts of two topics or more"):
         text_control.data(config, Place(data_dir=str(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_run_trains_a_frozen_language_model_to_speak_from_codes(model, tmp_path, capsys):
+    """Fails if its weights are in the checkpoints, or the tools do not find them again."""
+    random = np.random.default_rng(0)
+    lines = [{"text": " ".join(f"w{n}" for n in random.integers(0, 38, 4))} for _ in range(80)]
+    path, out = tmp_path / "mine.jsonl", tmp_path / "run"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    config = lm_vae.Config(
+        model=str(model), corpus=str(path), steps=8, chunk=4, batch=4, length=8, layer=0, width=4,
+        latents=2, prefix=1, tested=6, samples=4, texts=40, nll_draws=2,
+    )  # fmt: skip
+    place = Place(out=str(out), data_dir=str(tmp_path / "data"))
+    result = drive(lm_vae.EXPERIMENT, config, place)
+    for name in ("nll", "bleu_of_another", "lm_perplexity", "path_perplexity"):
+        assert np.isfinite(result["latents"][name]["mean"])
+    checkpoints = out / "checkpoints"
+    assert not [file for file in checkpoints.rglob("*") if "blocks" in str(file)]
+    capsys.readouterr()
+    assert commands.main(["sample", str(out), "--count", "2"]) == 0
+    assert commands.main(["interpolate", str(out), "w1 w2", "w3", "--steps", "3"]) == 0
+    assert "to:   w3" in capsys.readouterr().out
+    assert "The texts on the lines" in (out / "interpolation.html").read_text()
 
 
 def test_curves_are_compared_at_equal_perplexity():
