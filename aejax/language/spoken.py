@@ -60,8 +60,11 @@ class Spoken(Text):
     def setup(self) -> None:
         """Declares the maps from the decoder's vectors to soft tokens, keys and values."""
         c = self.coding.stored.open().model.config
-        self.soft = nn.Dense(c.size)
-        self.prefixed = nn.Dense(2 * c.layers * c.kv_heads * c.head_size)
+        # Small weights, so that training begins with the texts of the language model alone.
+        small = nn.initializers.normal(0.02)
+        self.soft = nn.Dense(c.size, kernel_init=small)
+        wide = 2 * c.layers * c.kv_heads * c.head_size
+        self.prefixed = nn.Dense(wide, kernel_init=small)
 
     def shape(self, event: Sequence[int]) -> tuple[int, ...]:
         """Returns the shape of the decoder's output, (prefix, width), or (1, 1) if it is ignored.
