@@ -15,6 +15,9 @@ and self-BLEU are of the answers to one word. `coverage` is the share of a word'
 answer expresses: it counts for the nearest text by token F1 among the senses and `others`
 definitions of other words. `coverage_of_train` is that of words that were trained on.
 `sample_perplexity` is that under an n-gram model of held-out answers.
+
+`--preset wordnet-small` has small nets and short answers, for a few minutes of a CPU. No run has been
+kept yet.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ The topic of a text is judged by Naive Bayes of the words of train texts, which 
 model. `topic_of_samples` is the share of texts drawn for a topic that are judged to have it;
 `topic_moved` that of moved texts with the other topic, and `topic_before` that of the same texts
 reconstructed with their own. `kept_bleu` compares moved texts with the originals, and `bleu` those
-that are reconstructed. `real` has the share of test texts whose topic is judged right.
+that are reconstructed. `real` has the share of test texts whose topic is judged right. No run has
+been kept yet.
 """
 
 from __future__ import annotations
