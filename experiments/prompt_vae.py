@@ -16,8 +16,8 @@ answer expresses: it counts for the nearest text by token F1 among the senses an
 definitions of other words. `coverage_of_train` is that of words that were trained on.
 `sample_perplexity` is that under an n-gram model of held-out answers.
 
-`--preset wordnet-small` has small nets and short answers, for a few minutes of a CPU. No run has been
-kept yet.
+`--preset wordnet-small` has small nets and short answers, for a few minutes of a CPU. No run has
+been kept yet.
 """
 
 from __future__ import annotations
