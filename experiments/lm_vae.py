@@ -71,11 +71,12 @@ def data(config: Config, place: Place) -> Splits:
     """Returns train, validation and test texts as rows of the language model's tokens."""
     check_trusted(config.corpus, place.prepared_only and config.corpus not in NAMED)
     check_trusted(config.model, place.prepared_only)
-    coding = lm.Stored.of(config.model).vocabulary()
+    coding: Any = lm.Stored.of(config.model).vocabulary()
     found = ae.data.texts(config.corpus, data_dir=place.data_dir, manual_dir=place.manual_dir)
     counts = (config.texts, 2 * config.tested, 4 * config.tested)
-    parts = [texts.some(part, n) for part, n in zip(found[:3], counts, strict=True)]
-    train, validation, test = ae.data.tokens(Texts(*parts, None), coding, length=config.length)
+    first, second, third = (texts.some(part, n) for part, n in zip(found[:3], counts, strict=True))
+    parts = Texts(first, second, third, None)
+    train, validation, test = ae.data.tokens(parts, coding, length=config.length)
     return train, validation.take(config.tested), test.take(config.tested)
 
 

@@ -130,7 +130,7 @@ def decoded(
 
 def path(model: Any, variables: Variables, ends: np.ndarray, points: int = POINTS) -> list[str]:
     """Returns the texts of points on the line between two latents, f[2, L], with both ends."""
-    return decoded(model, variables, between(*ends, points))
+    return decoded(model, variables, between(ends[0], ends[1], points))
 
 
 def between(first: np.ndarray, last: np.ndarray, points: int) -> np.ndarray:
@@ -236,7 +236,7 @@ def paths(model: Any, variables: Variables, test: Split) -> list[list[str]]:
     """Returns the texts on lines between the codes of neighbouring test texts."""
     codes = evaluation.latents(model, variables, test.take(2 * PATHS))
     ends = [codes[i : i + 2] for i in range(0, len(codes) - 1, 2)]
-    points = np.concatenate([between(*pair, POINTS) for pair in ends])
+    points = np.concatenate([between(pair[0], pair[1], POINTS) for pair in ends])
     all_texts = decoded(model, variables, points)
     return [all_texts[i : i + POINTS] for i in range(0, len(all_texts), POINTS)]
 
