@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def stored(folder):  # noqa: F811
     return lm.Stored.of(folder)
 
 
-def autoencoder(stored: lm.Stored, prefix: int = PREFIX) -> ae.Autoencoder:
+def autoencoder(stored: lm.Stored, prefix: int = PREFIX) -> Any:
     spoken = lm.Spoken(stored.vocabulary(), None, LENGTH, prefix, 5)
     decoder = ae.nets.MLP((), shape=spoken.shape((LENGTH,)))
     encoder = lm.HiddenStates(stored, 0, 4, 2)
@@ -32,7 +33,8 @@ def autoencoder(stored: lm.Stored, prefix: int = PREFIX) -> ae.Autoencoder:
 
 
 def rows(stored: lm.Stored, length: int = LENGTH) -> jax.Array:
-    return jnp.asarray(encode(stored.vocabulary(), TEXTS, length))
+    coding: Any = stored.vocabulary()
+    return jnp.asarray(encode(coding, TEXTS, length))
 
 
 def test_without_a_prefix_it_is_the_language_model(stored):
@@ -45,7 +47,7 @@ def test_without_a_prefix_it_is_the_language_model(stored):
     texts = [[start, *found.tokenizer.encode(text), end] for text in TEXTS]
     tokens = jnp.asarray([text + [0] * (LENGTH + 1 - len(text)) for text in texts])
     logits = jax.jit(found.model.apply)(found.variables, tokens)
-    each = np.float64(jax.nn.log_softmax(logits))
+    each = np.asarray(jax.nn.log_softmax(logits), np.float64)
     for i, (text, value) in enumerate(zip(texts, np.asarray(log_prob), strict=True)):
         expected = sum(each[i, t, token] for t, token in enumerate(text[1:]))
         assert value == pytest.approx(expected, abs=1e-4)
