@@ -32,7 +32,6 @@ from aejax.data.data_dir import check_trusted
 from aejax.data.text import NAMED
 from aejax.data.text.coding import Kind
 from aejax.objective import cyclical
-from aejax.report import Section, Table
 from aejax.types import Objective, Variables
 from experiments.shared import texts, variational
 from experiments.shared.experiment import Experiment, Members, Models, Page, Splits
@@ -207,33 +206,15 @@ def _measured(
         found |= texts.of_samples(texts.samples(model, variables, key, config.samples), judge)
     if model.likelihood.prefix:
         found |= texts.of_reconstructions(model, variables, test)
-        found |= texts.of_paths(model, variables, test, judge)
+        found |= texts.of_paths(texts.paths(model, variables, test), judge)
         found |= texts.of_labels(model, variables, train.take(5_000), test)
     return found
 
 
 def page(config: Config, models: Models, splits: Splits) -> Page:
     """Builds the report page: samples, reconstructions and an interpolation of each model."""
-    test, key = splits[2].take(SHOWN), jax.random.key(SAMPLE_SEED)
-    real = texts.contents(test)
-    sections = [_table("Real texts", "These are the first test texts.", ("text",), [real])]
-    for name, (model, variables) in models.items():
-        if model.prior is not None:
-            drawn = texts.samples(model, variables, key, SHOWN)
-            sections.append(_table(f"{name}: samples", "", ("text",), [drawn]))
-        if model.likelihood.prefix:
-            found = texts.reconstructions(model, variables, test)
-            titles = ("text", "reconstruction")
-            sections.append(_table(f"{name}: reconstructions", "", titles, [real, found]))
-            codes = evaluation.latents(model, variables, test.take(2))
-            way = texts.path(model, variables, codes)
-            says = "The line between the codes of two test texts."
-            sections.append(_table(f"{name}: a path", says, ("text",), [way]))
+    sections = texts.sections(models, splits[2].take(SHOWN), jax.random.key(SAMPLE_SEED))
     return Page(f"Texts of {config.corpus}", __doc__ or "", sections)
-
-
-def _table(title: str, text: str, header: tuple[str, ...], columns: list[list[str]]) -> Section:
-    return Section(title, text, table=Table(header, list(zip(*columns, strict=True))))
 
 
 WORDNET = Config(

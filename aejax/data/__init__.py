@@ -12,6 +12,7 @@ from aejax.data.split import Split, check_support
 from aejax.data.statistics import statistics
 from aejax.data.stream import Stream
 from aejax.data.table import table
+from aejax.data.text.pairs import pairs
 from aejax.data.text.texts import texts
 from aejax.data.text.tokens import tokens
 
@@ -27,6 +28,7 @@ __all__ = [
     "context",
     "images",
     "inspection",
+    "pairs",
     "rows",
     "sounds",
     "source",

@@ -4,6 +4,7 @@
     distinct(samples, 2)                how various samples are
     self_bleu(samples)                  how alike samples are; high if they repeat each other
     smoothness(path)                    how evenly a path moves from one end to the other
+    coverage(answers, known, others)    the share of known answers that are given
     NGram(held_out, 3).perplexity(samples)     how usual samples are; see `aejax.evaluation.ngram`
 
 A text is a sequence of hashable tokens, such as a list of words. All results lie in [0, 1] if not
@@ -120,6 +121,41 @@ def token_accuracy(references: Sequence[Tokens], candidates: Sequence[Tokens]) -
     pairs = list(zip(references, candidates, strict=True))
     same = sum(a == b for one, other in pairs for a, b in zip(one, other, strict=False))
     return same / max(sum(map(len, references)), 1)
+
+
+def token_f1(one: Tokens, other: Tokens) -> float:
+    """Computes the F1 of the tokens that two texts have in common, counted with repetitions.
+
+    It is the harmonic mean of the shares of the common tokens in either text (Rajpurkar et al.
+    2016, section 6.1); 0 if nothing is common.
+    """
+    common = sum((collections.Counter(one) & collections.Counter(other)).values())
+    return 2.0 * common / (len(one) + len(other)) if common else 0.0
+
+
+def coverage(answers: Sequence[Tokens], known: Sequence[Tokens], others: Sequence[Tokens]) -> float:
+    """Computes the share of the known answers to a prompt that some answers express.
+
+    An answer counts for the text that is nearest to it by `token_f1`, among the known answers and
+    others, which answer other prompts. If another text is as near as a known one, or no token is
+    common, it counts for none.
+
+    Args:
+      answers: the answers to judge.
+      known: the known answers to the prompt, one or more.
+      others: texts that answer other prompts.
+
+    Raises:
+      UserError: if there is no known answer.
+    """
+    if not known:
+        raise UserError("coverage needs the known answers to a prompt: give one or more")
+    found = set()
+    for answer in answers:
+        scores = [token_f1(answer, text) for text in known]
+        if max(scores) > max((token_f1(answer, text) for text in others), default=0.0):
+            found.add(scores.index(max(scores)))
+    return len(found) / len(known)
 
 
 def distinct(texts: Sequence[Tokens], n: int) -> float:

@@ -26,7 +26,9 @@ from aejax.language.packing import Packed, Packing, packs
 from aejax.language.promoted import Promoted, promoted
 from aejax.language.reading import collect, reader
 from aejax.language.splicing import change, clamp, latents, replace, scale
+from aejax.language.spoken import HiddenStates, Spoken
 from aejax.language.steering import Effect, at_perplexity, effect
+from aejax.language.stored import Frozen, Stored, Vocabulary
 from aejax.language.survey import Survey, survey
 from aejax.language.taps import HOOKS, At, Taps
 from aejax.language.token_losses import TokenLosses, spliced, token_losses, unless
@@ -42,18 +44,23 @@ __all__ = [
     "Cache",
     "Config",
     "Effect",
+    "Frozen",
     "Generated",
+    "HiddenStates",
     "LanguageModel",
     "Packed",
     "Packing",
     "Promoted",
     "Prompts",
     "Sampling",
+    "Spoken",
+    "Stored",
     "Survey",
     "Taps",
     "TokenLosses",
     "Tokenizer",
     "Transformer",
+    "Vocabulary",
     "add",
     "align",
     "at_perplexity",

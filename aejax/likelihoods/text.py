@@ -10,7 +10,7 @@ without latents. Padding never counts: a text padded to any length has the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -140,13 +140,19 @@ class Text(Likelihood):
         """
         return self.drawn(prediction, None)
 
-    def drawn(self, prediction: Array, key: Key | None, temperature: float = 1.0) -> Array:
+    def drawn(
+        self,
+        prediction: Array,
+        key: Key | None,
+        choose: Callable[[Key, Array], Array] = jax.random.categorical,
+    ) -> Array:
         """Draws texts, i32[B, length], one token after the other.
 
         Args:
           prediction: the decoder's output, f32[B, prefix, width].
           key: the key of the draws; None: the most probable token is taken.
-          temperature: the number by which logits are divided.
+          choose: a function (key, logits f32[size]) -> i32[] that draws one token, such as
+            `language.Sampling(temperature=0.8, top_p=0.9)`.
         """
         module, variables = self.unbind()
         # Without this, reverse mode would save every iteration even if nothing is differentiated.
@@ -159,8 +165,8 @@ class Text(Likelihood):
             if key is None:
                 token = jnp.argmax(logits, axis=-1)
             else:
-                noise = jax.random.fold_in(key, i)
-                token = jax.random.categorical(noise, logits / temperature)
+                noise = jax.random.split(jax.random.fold_in(key, i), size)
+                token = jax.vmap(choose)(noise, logits)
             token = jnp.where(ended, PAD, token).astype(jnp.int32)
             return (token, ended | (token == END), cache), token
 

@@ -5,7 +5,7 @@ from aejax.nets.causal import CausalGRU, CausalTransformer
 from aejax.nets.conv import Conv, Deconv
 from aejax.nets.convolution import Convolution, TransposedConvolution
 from aejax.nets.gated import GatedConv, GatedImage
-from aejax.nets.join import Branches, Joined
+from aejax.nets.join import Branches, Joined, OfContext
 from aejax.nets.ladder import LadderEncoder, LadderHead, LadderOutput, LadderTrunk, ladder
 from aejax.nets.linear import Dictionary, Identity
 from aejax.nets.mlp import MLP, LayerNormed
@@ -16,6 +16,7 @@ from aejax.nets.resnet import ResNet
 from aejax.nets.scale import Scale
 from aejax.nets.shares import Shares
 from aejax.nets.spatial import PatchCritic, Pyramid, SpatialDecoder, SpatialEncoder
+from aejax.nets.spelling import Spelling
 from aejax.nets.standardised import Standardised
 from aejax.nets.strided import Strided, Transposed
 from aejax.nets.tokens import TokenGRU, TokenTransformer
@@ -44,6 +45,7 @@ __all__ = [
     "LadderTrunk",
     "LayerNormed",
     "Normalise",
+    "OfContext",
     "PatchCritic",
     "PatchDecoder",
     "PatchEncoder",
@@ -53,6 +55,7 @@ __all__ = [
     "Shares",
     "SpatialDecoder",
     "SpatialEncoder",
+    "Spelling",
     "Standardised",
     "Strided",
     "TokenGRU",

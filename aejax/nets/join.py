@@ -1,4 +1,4 @@
-"""Combines nets: several that read the same input, and one that reads the outputs of several."""
+"""Combines nets: several that read one input, one that reads several, one of the context alone."""
 
 from __future__ import annotations
 
@@ -56,3 +56,17 @@ class Joined(nn.Module):
         pairs = zip(self.parts, arrays, strict=True)
         made = [flatten(array if part is None else call(part, array)) for part, array in pairs]
         return call(self.net, jnp.concatenate(made, axis=-1))
+
+
+class OfContext(nn.Module):
+    """Applies a net to the context alone, as in a conditional model without latents.
+
+    Attributes:
+      net: the net that reads the context.
+    """
+
+    net: nn.Module
+
+    def __call__(self, values: Any, context: Any) -> Any:
+        """Returns the net's output for the context; the values are ignored."""
+        return call(self.net, context)

@@ -41,7 +41,7 @@ class TokenTransformer(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """Maps tokens i32[B, T] to f32[B, width], with the context appended."""
-        tokens = _checked(self, values)
+        tokens = checked_tokens(self, values)
         real = (tokens > 0).astype(jnp.float32)
         hidden = nn.Embed(self.vocabulary, self.width, name="embed")(tokens)
         places = waves(np.arange(tokens.shape[1])[:, None])
@@ -72,7 +72,7 @@ class TokenGRU(nn.Module):
     @nn.compact
     def __call__(self, values: Array, context: Any = None) -> Array:
         """Maps tokens i32[B, T] to f32[B, 2 width], with the context appended."""
-        tokens = _checked(self, values)
+        tokens = checked_tokens(self, values)
         real = (tokens > 0).astype(jnp.float32)
         embedded = nn.Embed(self.vocabulary, self.width, name="embed")(tokens)
         ahead = CausalGRU(self.width, name="ahead")(embedded)
@@ -93,7 +93,7 @@ def _pooled(module: nn.Module, hidden: Array, real: Array) -> Array:
     return jnp.sum(weight[..., None] * hidden, axis=1)
 
 
-def _checked(module: Any, values: Array) -> Array:
+def checked_tokens(module: Any, values: Array) -> Array:
     """Returns tokens i32[B, T].
 
     Raises:

@@ -25,10 +25,13 @@ class Conditional(Prior):
     Attributes:
       widths: sizes of the hidden layers; (): a linear map, which suffices for one-hot labels.
       activation: the activation after each hidden layer.
+      net: a net that reads the context first, such as `nets.Spelling` if it is a text; None: the
+        MLP reads the context itself.
     """
 
     widths: Sequence[int] = (128,)
     activation: Callable[[Array], Array] = nn.relu
+    net: Any = None
 
     def log_prob(self, z: Array, context: Any = None, posterior: Any = None) -> Array:
         """Computes log p(z | context), f32[B], in nats, for z f32[B, L] and a context [B, ...].
@@ -70,7 +73,8 @@ class Conditional(Prior):
                 "none is given: pass context, such as that of ae.data.context(values, like=train)"
             )
         check_rows(self, size, context)
-        hidden = join_context(jnp.zeros((size, 0)), context)
+        read = context if self.net is None else self.net(context)
+        hidden = join_context(jnp.zeros((size, 0)), read)
         for i, width in enumerate(self.widths):
             hidden = self.activation(nn.Dense(width, name=f"hidden_{i}")(hidden))
         zeros = nn.initializers.zeros_init()

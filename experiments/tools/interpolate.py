@@ -6,7 +6,8 @@
 It writes figures/interpolation-A-B.png. The upper row decodes the straight line between the two
 codes. The lower row decodes the spherical path, whose points have norms like those of draws from
 the prior. Each row begins and ends with the test examples themselves. Between two texts of
-one's own it prints the most probable texts of both paths, and writes figures/interpolation.txt.
+one's own it prints the most probable texts of both paths, and writes figures/interpolation.txt and
+the page interpolation.html.
 """
 
 from __future__ import annotations
@@ -103,11 +104,15 @@ def _between_texts(
     codes = jnp.asarray(evaluation.latents(model, variables, rows))
     found = texts.decoded(model, variables, np.asarray(both(codes[0], codes[1], steps)))
     lines = [f"from: {ends[0]}", f"to:   {ends[1]}"]
-    for i, name in enumerate(("straight", "spherical")):
-        lines += ["", f"{name}:", *(f"  {text}" for text in found[i * steps : (i + 1) * steps])]
+    ways = {"straight": found[:steps], "spherical": found[steps:]}
+    for name, way in ways.items():
+        lines += ["", f"{name}:", *(f"  {text}" for text in way)]
+    says = f"The texts on the lines between the codes of “{ends[0]}” and “{ends[1]}”."
+    section = texts.table("A path", says, tuple(ways), list(ways.values()))
+    page = texts.write_page(run_dir, "interpolation", [section])
     path = subfolder(run_dir, "figures") / "interpolation.txt"
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-    say("\n".join([*lines, f"texts: {path}"]))
+    say("\n".join([*lines, f"texts: {path}", f"page: {page}"]))
 
 
 def both(first: Array, last: Array, steps: int) -> Array:

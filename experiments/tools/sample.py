@@ -2,9 +2,11 @@
 
     python -m experiments sample runs/digits-vae --count 64
     python -m experiments sample RUN --context 0 0 0 1 0 0 0 0 0 0   # given the label 3 of ten
+    python -m experiments sample runs/prompt-vae --prompt bank --count 10   # answers to a prompt
 
 It writes samples.npy, f32[count, *event] with the means of the likelihood, and for images also
-figures/samples-COUNT.png. From a run on texts it prints the texts, and writes samples.txt.
+figures/samples-COUNT.png. From a run on texts it prints the texts, and writes samples.txt and the
+page samples.html.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import aejax as ae
+from aejax.data.text.tokens import prompts
 from aejax.errors import UserError
 from aejax.files import write_bytes
 from aejax.memory import check_memory, size_of
@@ -36,6 +40,7 @@ def command(
     member: int = 0,
     seed: int = 0,
     context: tuple[float, ...] = (),
+    prompt: str | None = None,
 ) -> None:
     """Draws samples from a trained model; writes samples.npy and a picture to the run's folder.
 
@@ -46,6 +51,7 @@ def command(
       seed: seed of the draws.
       context: numbers that condition all samples, such as a one-hot label; only for a model that
         was trained with a context.
+      prompt: a text that all samples answer; only for a model of prompts and answers.
     """
     if count < 1:
         raise UserError(f"--count is {count}: give 1 or more")
@@ -53,10 +59,16 @@ def command(
         raise UserError(f"--seed is {seed}: give 0 or more")
     model, variables, _ = ae.load(run_dir, seed=member, parts=GENERATING)
     if texts.coding(model) is not None:
-        found = texts.samples(model, variables, jax.random.key(seed), count)
+        given: Any = np.asarray(context, np.float32) if context else None
+        given = given if prompt is None else prompts([prompt])[0]
+        found = texts.samples(model, variables, jax.random.key(seed), count, given)
         write_bytes(run_dir / "samples.txt", "".join(f"{text}\n" for text in found).encode())
-        say("\n".join([*found, f"{count} samples: {run_dir / 'samples.txt'}"]))
+        told = "" if prompt is None else f"They answer “{prompt}”."
+        page = texts.table("Samples", told, ("text",), [found])
+        say("\n".join([*found, f"{count} samples: {texts.write_page(run_dir, 'samples', [page])}"]))
         return
+    if prompt is not None:
+        raise UserError(f"{run_dir} holds no model of texts: leave out --prompt")
     samples = draw(model, variables, jax.random.key(seed), count, context)
     buffer = io.BytesIO()
     np.save(buffer, samples, allow_pickle=False)

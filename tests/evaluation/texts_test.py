@@ -118,3 +118,17 @@ def test_wrong_texts_are_refused():
     ):
         with pytest.raises(ae.UserError, match=words):
             call()
+
+
+def test_coverage_by_hand():
+    """Fails if an answer counts for two known ones, or though another text is nearer."""
+    known = [["a", "small", "dog"], ["a", "river", "bank"]]
+    others = [["the", "colour", "red"], ["a", "small", "cat"]]
+    assert texts.token_f1(["a", "a", "dog"], known[0]) == pytest.approx(2 * 2 / 6)
+    assert texts.token_f1(["x"], known[0]) == 0.0
+    assert texts.coverage([["dog"], ["small", "dog"]], known, others) == 0.5
+    assert texts.coverage([["dog"], ["river"]], known, others) == 1.0
+    assert texts.coverage([["cat"], ["red"], ["unseen"]], known, others) == 0.0
+    assert texts.coverage([["a", "small"]], known, others) == 0.0  # as near to another text
+    with pytest.raises(ae.UserError, match="needs the known answers"):
+        texts.coverage([["a"]], [], others)

@@ -57,7 +57,7 @@ def survey(source: Source) -> Index:
     Raises:
       UserError: if there is no document, or a document is damaged.
     """
-    hasher, labels, joined = hashlib.sha256(), [], _Joined()
+    hasher, labels, joined = hashlib.sha256(), [], Joined()
     for document, keys in source.documents():
         add(hasher, document)
         labels.append(document.label)
@@ -80,7 +80,7 @@ def survey(source: Source) -> Index:
     )
 
 
-class _Joined:
+class Joined:
     """A union-find structure that puts documents sharing a key in one set; keys are hashed."""
 
     def __init__(self):

@@ -11,7 +11,7 @@ The vocabulary is made from the texts of train alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +20,11 @@ from aejax.checks import at_least
 from aejax.data import splitting
 from aejax.data.form import Form
 from aejax.data.splitting import Splits
-from aejax.data.text.coding import UNKNOWN, Coding, Kind, Words, encode, learned
-from aejax.data.text.corpus import Corpus, Texts
+from aejax.data.text.coding import UNKNOWN, Bytes, Coding, Kind, Words, encode, learned
+from aejax.data.text.corpus import Corpus, Document, Texts
 from aejax.errors import UserError
+
+PROMPT = 32  # the number of ids of a prompt, which includes its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ def tokens(
     size: int = 4_000,
     length: int = 32,
     long: Literal["cut", "refuse", "omit"] = "omit",
+    prompt: Callable[[Document], str] | None = None,
 ) -> Splits:
     """Encodes a corpus as three splits of token ids, i32[N, length].
 
@@ -69,6 +72,8 @@ def tokens(
       long: what happens to texts of more tokens: "omit" leaves them out, "cut" keeps their first
         tokens, and "refuse" raises an error. What was left out or cut is printed, and recorded in
         `Split.facts`.
+      prompt: document -> the text that it answers, whose bytes become the context, i32[N, PROMPT];
+        longer ones are cut. None: there is no context.
 
     Returns:
       Train, validation and test, with the labels of the corpus. Texts of unknown words only are
@@ -87,7 +92,7 @@ def tokens(
     classes = texts.train.classes
     parts, facts = [], []
     for corpus, content in zip(texts[:3], contents, strict=True):
-        columns, fact = _encoded(corpus, content, coder, long == "omit")
+        columns, fact = _encoded(corpus, content, coder, long == "omit", prompt)
         parts.append(columns)
         facts.append(fact)
     made = splitting.splits(
@@ -99,6 +104,7 @@ def tokens(
         classes=classes,
         origin=texts.train.origin,
         integers=True,
+        context=None if prompt is None else "context",
     )
     form = Form((length,), True, "last", 1.0, None, None, classes, texts=coder)
     train, validation, test = (
@@ -108,8 +114,17 @@ def tokens(
     return train, validation, test
 
 
+def prompts(texts: Sequence[str]) -> np.ndarray:
+    """Encodes prompts as rows of their bytes, i32[N, PROMPT], which are cut if they are longer.
+
+    Raises:
+      UserError: if a prompt is empty.
+    """
+    return encode(Bytes(), texts, PROMPT, "cut", " of the prompts")
+
+
 def _encoded(
-    corpus: Corpus, content: list[str], coder: Coder, omit: bool
+    corpus: Corpus, content: list[str], coder: Coder, omit: bool, prompt: Any
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns the columns of one split, and facts about the texts left out, to be recorded."""
     counts = np.array([len(coder.coding.ids(text)) for text in content], int)
@@ -130,6 +145,9 @@ def _encoded(
     columns = {"x": rows[known]}
     if corpus.labels is not None:
         columns["y"] = corpus.labels[kept][known].astype(np.int32)
+    if prompt is not None:
+        asked = [prompt(document) for document in corpus]
+        columns["context"] = prompts(asked)[kept][known]
     found = columns["x"]
     return columns, {
         "texts": len(content),
