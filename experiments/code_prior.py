@@ -12,7 +12,7 @@ of log p(x).
 
 Three seeds trained for 31 minutes on 2 CPU cores that were busy with other work. Expect that 78 %
 (VQ), 79 % (FSQ) and 73 % (Gaussian) of the samples are recognised as their label, and 10 % of the
-random codes.
+random codes; of those of Fashion-MNIST 76, 79, 80 and 10 %.
 """
 
 from __future__ import annotations
