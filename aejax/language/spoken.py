@@ -31,11 +31,11 @@ from aejax.language.layers import PADDING
 from aejax.language.llama import Cache, empty_cache
 from aejax.language.stored import Stored, Vocabulary
 from aejax.language.taps import Taps
-from aejax.likelihoods.text import PAD, Text
+from aejax.likelihoods.text_likelihood import PAD, TextLikelihood
 from aejax.types import Array
 
 
-class Spoken(Text):
+class Spoken(TextLikelihood):
     """A frozen language model of texts that also reads the decoder's output.
 
     With `prefix` = 0 it is the language model alone.
@@ -89,14 +89,15 @@ class Spoken(Text):
         states, _ = self._run(ids, 0, cache, prediction)
         return self._outputs(states[:, self.prefix :])
 
-    def _begin(self, size: int, prediction: Array) -> Any:
+    def begin(self, size: int, prediction: Array) -> Any:
+        """Returns the cache before the first token, which holds the prefix."""
         cache = self._cache(size, self.prefix + self.length, prediction)
         if not self.prefix:
             return cache
         _, cache = self._run(jnp.zeros((size, self.prefix), jnp.int32), 0, cache, prediction)
         return cache
 
-    def _step(self, token: Array, cache: Any, position: Array) -> tuple[Array, Any]:
+    def step(self, token: Array, cache: Any, position: Array) -> tuple[Array, Any]:
         """Returns the logits at one place, f32[B, size], from the token before it, i32[B]."""
         states, cache = self._run(token[:, None], self.prefix + position, cache, None)
         return self._outputs(states)[:, 0], cache
