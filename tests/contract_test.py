@@ -878,8 +878,8 @@ PARTED = ("Gaussian", "VectorQuantised", "TopK", "BatchTopK", "Levels")
 def test_a_model_is_its_three_parts(name):
     """model(batch, key) = explain(code(features)); the learner maps the last two over draws."""
     bottleneck = BOTTLENECKS[name]
-    vector = len(bottleneck.shape) == 1
-    decoder = ae.nets.Dictionary(D) if vector else ae.nets.MLP((), shape=(D,))
+    sparse = isinstance(bottleneck, Sparse)
+    decoder = ae.nets.Dictionary(D) if sparse else ae.nets.MLP((), shape=(D,))
     if isinstance(bottleneck, ae.Levels):
         decoder = ae.nets.Joined((None, None), decoder)
     model = ae.Autoencoder(ae.nets.MLP((8,)), bottleneck, decoder)

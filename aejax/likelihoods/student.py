@@ -13,6 +13,8 @@ from aejax.contracts import Likelihood
 from aejax.events import sum_events
 from aejax.types import Array, Key
 
+LARGE = 1e9  # the ratio from which log(1 + ratio^2) equals 2 log(ratio) in float32
+
 
 class StudentT(Likelihood):
     """Student's t with a fixed number of degrees of freedom and one learned scale.
@@ -47,9 +49,14 @@ class StudentT(Likelihood):
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Computes the log-density of the target, summed over the event, f32[B]."""
         scale, half = self.scale(), jnp.float32(0.5 * self.freedom)
-        square = jnp.square((target - prediction) / scale) / self.freedom
+        ratio = jnp.abs(target - prediction) / (scale * math.sqrt(self.freedom))
+        # The square of a large ratio would overflow, and 1 + square is then the square.
+        near = jnp.log1p(jnp.square(jnp.minimum(ratio, LARGE)))
+        far = 2.0 * jnp.log(jnp.maximum(ratio, LARGE))
         constant = jax.scipy.special.betaln(jnp.float32(0.5), half) + 0.5 * jnp.log(2.0 * half)
-        return sum_events(-(half + 0.5) * jnp.log1p(square) - constant - jnp.log(scale), mask)
+        return sum_events(
+            -(half + 0.5) * jnp.where(ratio < LARGE, near, far) - constant - jnp.log(scale), mask
+        )
 
     def mean(self, prediction: Array) -> Array:
         """Returns the mean, which is the prediction, f32[B, *event]."""

@@ -146,8 +146,9 @@ def _check_codes(prior: Any, code: Any) -> None:
         kind = "the indices of codes" if whole else "real numbers"
         raise UserError(
             f"the latent of a {type(code).__name__} holds {kind}, to which the prior "
-            f"{type(prior).__name__} gives no probability: pair priors.Codes with VectorQuantised "
-            "and FiniteScalarQuantised, and other priors with other bottlenecks"
+            f"{type(prior).__name__} gives no probability: pair priors.Codes and "
+            "priors.Categorical with GumbelSoftmax, VectorQuantised and FiniteScalarQuantised, and "
+            "other priors with other bottlenecks"
         )
     on_sphere = getattr(code, "on_sphere", False)
     if prior.of_sphere is not None and on_sphere != prior.of_sphere:

@@ -132,7 +132,7 @@ class Codes(Prior):
         if not jnp.issubdtype(z.dtype, jnp.integer):
             raise UserError(
                 f"the prior Codes gives a probability to integer codes, not to {z.dtype}: use it "
-                "with VectorQuantised or FiniteScalarQuantised"
+                "with VectorQuantised, FiniteScalarQuantised or GumbelSoftmax"
             )
         logits = jax.nn.log_softmax(self.net(z, context))
         flat = z.reshape((z.shape[0], -1, 1))

@@ -169,6 +169,8 @@ def compare(
         if old.get(section) is None or new.get(section) is None:
             continue
         for field, before, after in differences(old[section], new[section], section):
+            if section == "model" and before is MISSING and after is None:
+                continue  # a later version added the field, which changes nothing where it is None
             schedule = ".schedule" in field and _number(before) and _number(after)
             # The values of a schedule may differ for two reasons: it may depend on the number of
             # steps, which may increase, and another device may compute slightly different values.

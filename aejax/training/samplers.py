@@ -46,7 +46,15 @@ def fitted(
         your own.
       key: the key of one code for each example, where codes are random, and of the fit.
       batch: the number of examples encoded at a time.
+
+    Raises:
+      UserError: if `fit` is no function, or cannot be fitted to the latents.
     """
+    if not callable(fit):
+        raise UserError(
+            f"fit is a {type(fit).__name__}, which is not a function: give a prior as "
+            "samplers.by_likelihood(prior)"
+        )
     code_key, fit_key = jax.random.split(key)
 
     @jax.jit
@@ -133,6 +141,11 @@ def gaussian_mixture(components: int = 10) -> Fit:
             raise UserError(
                 "a mixture of Gaussians does not depend on the context that this data has: use "
                 "samplers.by_likelihood(priors.Flow())"
+            )
+        if len(latents) < components:
+            raise UserError(
+                f"a mixture of {components} Gaussians cannot be fitted to {len(latents)} examples: "
+                "give fewer components or more examples"
             )
         seed = int(jax.random.bits(key)) % 2**31
         found: Any = GaussianMixture(components, random_state=seed).fit(latents.astype(np.float64))

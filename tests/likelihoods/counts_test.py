@@ -153,6 +153,20 @@ def test_student_against_scipy(freedom):
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-4)
 
 
+def test_student_far_from_the_prediction():
+    """Fails if a square overflows: the gradient is about (freedom + 1) / target."""
+    likelihood = likelihoods.StudentT(4.0, floor=1.0)
+
+    def value(target):
+        given = {"params": {"raw_scale": 0.0}}, jnp.zeros((1, 1)), target[None, None]
+        return likelihood.apply(*given, method="log_prob")[0]
+
+    for target in (1e8, 1e12, 1e20, 1e35):
+        found, slope = jax.value_and_grad(value)(jnp.float32(target))
+        np.testing.assert_allclose(found, stats.t.logpdf(target, 4.0, 0.0, 2.0), rtol=1e-5)
+        np.testing.assert_allclose(slope, -5.0 / target, rtol=1e-5)
+
+
 def test_the_mean_of_counts_is_the_size_times_the_share():
     """Fails if a covariate is added to the size, or if the net also sees the size."""
     random = np.random.default_rng(0)

@@ -133,5 +133,5 @@ def test_priors_of_real_numbers_and_of_codes_are_not_confused():
         learner = ae.learner(
             model(bottleneck, prior), ae.elbo(rate=ae.losses.rate()), optax.sgd(0.1)
         )
-        with pytest.raises(UserError, match="Codes with VectorQuantised"):
+        with pytest.raises(UserError, match="Categorical with GumbelSoftmax"):
             jax.eval_shape(learner.init, jax.random.key(0), ae.Batch(x, x))

@@ -84,3 +84,16 @@ def test_codes_with_a_context_are_fitted_given_it_and_indices_are_refused():
     assert sample.shape == (5, 6)
     with pytest.raises(ae.UserError, match="vectors of real numbers"):
         samplers.fitted(model, variables, batch, samplers.gaussian_mixture(), jax.random.key(1))
+
+
+def test_what_cannot_be_fitted_is_refused():
+    """Fails if scikit-learn's error, or that of a call of a prior, is raised."""
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    model = ae.Autoencoder(ae.nets.MLP(()), ae.Point(2), ae.nets.MLP((), shape=(4,)))
+    variables = model.init(jax.random.key(0), ae.Batch(x, x))
+    for fit, says in (
+        (samplers.gaussian_mixture(7), "7 Gaussians cannot be fitted to 6 examples"),
+        (ae.priors.Flow(), r"fit is a Flow, .* samplers.by_likelihood\(prior\)"),
+    ):
+        with pytest.raises(ae.UserError, match=says):
+            samplers.fitted(model, variables, x, fit, jax.random.key(1))
