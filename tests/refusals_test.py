@@ -215,7 +215,7 @@ REFUSED = {
     "codebook": (
         codebook_under_a_standard_prior,
         "the latent of a VectorCode holds the indices of codes, to which the prior Standard gives "
-        "no probability: pair priors.Codes with VectorQuantised",
+        "no probability: pair priors.Codes and priors.Categorical with GumbelSoftmax",
     ),
     "draws": (one_draw, "this bound reduces several draws, but draws is 1"),
     "mesh": (idle_axis, "nothing is sharded over the mesh axis 'batch', so its 4 devices"),
