@@ -16,8 +16,8 @@ The schedule `stages` is that of the paper: learning rates from 1e-3 to 1e-4 in 
 epochs, 3,280 epochs in all with batches of 20, and Adam with epsilon 1e-4. The schedule `falling`
 is for shorter runs: the learning rate falls to zero along half a cosine, and averaged weights are
 evaluated. With `--single N` the first N steps draw one code and maximise the ELBO at the peak rate,
-and the cosine and the chosen objective hold for the others: a step with 50 draws costs several
-times as much, so that short runs end at a much lower NLL.
+and the cosine and the chosen objective hold for the others, since a step with 50 draws costs
+several times as much. No row was trained with it yet.
 
 The first command trains for 906 epochs; it takes 27 minutes on 2 CPU cores, 23 of them training.
 Expect an NLL of 86.36 nats, an ELBO of -90.15 nats and 22 active units. experiments/README.md has

@@ -14,8 +14,8 @@ tables are written again, and it is not done again. The rows come in the order o
 `experiments/shared/published.py`.
 
 A batch of 100 suits a CPU, and one of 500 or 2,000 fills an accelerator. Each has its own learning
-rate, with which it ends at about the same figure after equal epochs (see `RATES`). If the budget
-ends while a row is evaluated, its evaluation begins anew the next time; `--nll-draws` and
+rate (`RATES`); whether all three end at the same figure after equal epochs was not measured. If the
+budget ends while a row is evaluated, its evaluation begins anew the next time; `--nll-draws` and
 `--tested` make it shorter. The estimates of `--list` count floating-point operations of the steps,
 at the measured speed of one of the rows; a row that was begun has a speed of its own.
 """
