@@ -54,9 +54,8 @@ class StudentT(Likelihood):
         near = jnp.log1p(jnp.square(jnp.minimum(ratio, LARGE)))
         far = 2.0 * jnp.log(jnp.maximum(ratio, LARGE))
         constant = jax.scipy.special.betaln(jnp.float32(0.5), half) + 0.5 * jnp.log(2.0 * half)
-        return sum_events(
-            -(half + 0.5) * jnp.where(ratio < LARGE, near, far) - constant - jnp.log(scale), mask
-        )
+        spread = (half + 0.5) * jnp.where(ratio < LARGE, near, far)
+        return sum_events(-spread - constant - jnp.log(scale), mask)
 
     def mean(self, prediction: Array) -> Array:
         """Returns the mean, which is the prediction, f32[B, *event]."""

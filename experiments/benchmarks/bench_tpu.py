@@ -15,7 +15,6 @@ already in the folder are not asked for again. It takes 1 to 3 minutes for each 
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -92,8 +91,6 @@ def command(
     if unknown or not only:
         raise UserError(f"--only is {' '.join(only)}: choose from {', '.join(CASES)}")
     folder = prepared(out, size=size, latents=latents, k=k, batch=batch)
-    if "JAX_PLATFORMS" not in os.environ:
-        jax.config.update("jax_platforms", "cpu")
     path = folder / "result.json"
     result: dict[str, Any] = read_json(path, {}) if path.exists() else {}
     for name in only:

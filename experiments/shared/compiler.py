@@ -73,6 +73,8 @@ def _chips(topology: str) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(MISSING)
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there may be no TPU to ask
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 
     try:

@@ -6,12 +6,10 @@ timed, and the others are assumed to run at the same number of operations per se
 
 from __future__ import annotations
 
-import importlib
 import math
-import pathlib
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,37 +18,15 @@ import numpy as np
 import aejax as ae
 from aejax.runs.metrics import NAME, read
 from aejax.types import Batch
+from experiments.shared.experiment import by_name
+from experiments.shared.published import Task
 from experiments.shared.training import speed
 
 EVENT = (28, 28, 1)  # the shape of the images of all rows
 TIMED = 2.0  # seconds for which a step is timed
 
 
-class Planned(Protocol):
-    """A row of a published table with its settings."""
-
-    @property
-    def name(self) -> str:
-        """Returns the name of the row."""
-        ...
-
-    @property
-    def row(self) -> Any:
-        """Returns the row, whose `experiment` is the name of its experiment."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Returns the settings, among them `steps`, `batch` and `seeds`."""
-        ...
-
-    @property
-    def folder(self) -> pathlib.Path:
-        """Returns the folder of the run, which may not exist yet."""
-        ...
-
-
-def minutes_left(tasks: Sequence[Planned]) -> dict[str, float]:
+def minutes_left(tasks: Sequence[Task]) -> dict[str, float]:
     """Returns name of a task -> the estimated minutes of training that are left."""
     known = {task.name: _measured(task) for task in tasks}
     others = [task for task in tasks if math.isnan(known[task.name])]
@@ -65,25 +41,26 @@ def minutes_left(tasks: Sequence[Planned]) -> dict[str, float]:
     return found
 
 
-def operations(task: Planned) -> float:
+def operations(task: Task) -> float:
     """Returns the floating-point operations of one step of all models of a task."""
     learner, state, batch = _shapes(task)
     cost: Any = jax.jit(learner.step).lower(state, batch).cost_analysis()
     return float(cost["flops"]) * task.settings["seeds"]
 
 
-def _shapes(task: Planned) -> tuple[ae.Learner, Any, Any]:
+def _shapes(task: Task) -> tuple[ae.Learner, Any, Any]:
     """Returns the learner of one model, and the shapes of its state and of a batch."""
-    module = importlib.import_module(f"experiments.{task.row.experiment.replace('-', '_')}")
-    config = module.Config(**task.settings)
-    job = next(iter(module.build(config, EVENT).values()))
+    experiment = by_name(task.row.experiment)
+    assert experiment is not None
+    config = experiment.config(**task.settings)
+    job = next(iter(experiment.build(config, EVENT).values()))
     learner = ae.learner(job.model, job.objective, job.tx, job.draws, job.bound)
     images: Any = jax.ShapeDtypeStruct((config.batch, *EVENT), jnp.float32)
     batch = Batch(images, images)
     return learner, jax.eval_shape(learner.init, jax.random.key(0), batch), batch
 
 
-def _rate(task: Planned) -> float:
+def _rate(task: Task) -> float:
     """Returns the operations per second of a task's step on this machine."""
     learner, _, shapes = _shapes(task)
     batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -98,12 +75,12 @@ def _rate(task: Planned) -> float:
     return operations(task) / task.settings["seeds"] * steps / passed
 
 
-def _measured(task: Planned) -> float:
+def _measured(task: Task) -> float:
     """Returns the steps per second of a run that was begun, or NaN."""
     return speed(task.folder) if (task.folder / NAME).exists() else math.nan
 
 
-def _taken(task: Planned) -> int:
+def _taken(task: Task) -> int:
     """Returns the number of steps that a run has taken, 0 if it was not begun."""
     if not (task.folder / NAME).exists():
         return 0

@@ -132,12 +132,18 @@ def named(folder: pathlib.Path) -> Experiment:
             f"{folder} was written by a script, not by an experiment, so this command cannot use "
             f"it: open it with ae.load({str(folder)!r})"
         )
-    module = str(name).replace("-", "_")
-    known = [entry.name for entry in pkgutil.iter_modules(experiments.__path__)]
-    found = importlib.import_module(f"experiments.{module}") if module in known else None
-    if not hasattr(found, "EXPERIMENT"):
+    found = by_name(str(name))
+    if found is None:
         raise UserError(
             f"{folder} is a run of {name!r}, an experiment that this version does not have: use "
             "the version that wrote it"
         )
-    return found.EXPERIMENT  # type: ignore[union-attr]
+    return found
+
+
+def by_name(name: str) -> Experiment | None:
+    """Returns the experiment of that name, such as "digits-vae", or None if there is none."""
+    module = name.replace("-", "_")
+    if module not in [entry.name for entry in pkgutil.iter_modules(experiments.__path__)]:
+        return None
+    return getattr(importlib.import_module(f"experiments.{module}"), "EXPERIMENT", None)

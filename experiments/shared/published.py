@@ -8,6 +8,7 @@ Norouzi et al. 2020 (Exemplar VAE).
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,22 @@ class Row(NamedTuple):
         """Returns the command of three seeds with the experiment's own schedule."""
         flags = " ".join(f"--{name} {value}" for name, value in self.settings.items())
         return f"python -m experiments {self.experiment} {flags} --seeds 3"
+
+
+class Task(NamedTuple):
+    """One row with its schedule: what its process needs to train it."""
+
+    name: str  # the name of the kept result
+    row: Row
+    settings: dict[str, Any]  # all settings that differ from those of the experiment
+    folder: pathlib.Path
+
+    @property
+    def words(self) -> list[str]:
+        """Returns the words of the command that trains the same models."""
+        pairs = [(f"--{name.replace('_', '-')}", str(v)) for name, v in self.settings.items()]
+        flags = [word for pair in pairs for word in pair]
+        return ["python", "-m", "experiments", self.row.experiment, *flags]
 
 
 def _burda(layers: int, objective: str, draws: int, published: str) -> Row:

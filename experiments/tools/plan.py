@@ -21,20 +21,17 @@ With `--out FOLDER` the figures are written to FOLDER/result.json, for `keep`.
 from __future__ import annotations
 
 import dataclasses
-import os
-import pkgutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 import aejax as ae
-import experiments
 from aejax.errors import UserError
 from aejax.files import write_json
 from aejax.runs.environment import environment
 from experiments.shared import compiler
-from experiments.shared.experiment import Experiment
+from experiments.shared.experiment import Experiment, by_name
 from experiments.shared.flags import parsed_experiment
 from experiments.shared.numbers import check
 from experiments.shared.place import Place, parse_mesh, prepared, say
@@ -87,7 +84,13 @@ def main(arguments: list[str], **how: Any) -> None:
     Raises:
       UserError: if there is no such experiment, slice or mesh, or the compiler is missing.
     """
-    experiment = _named(arguments[0] if arguments else "--help")
+    name = arguments[0] if arguments else ""
+    experiment = by_name(name)
+    if experiment is None:
+        raise UserError(
+            f"plan needs the name of an experiment first, not {name!r:.60}: python -m experiments "
+            "lists them"
+        )
     config, place, ask = parsed_experiment(experiment, arguments[1:], Ask(), **how)
     check(config)
     kind = ask.topology.partition(":")[0]
@@ -108,7 +111,6 @@ def main(arguments: list[str], **how: Any) -> None:
 
 def planned(experiment: Experiment, config: Any, place: Place, ask: Ask) -> list[Row]:
     """Returns the price of a step of each model of an experiment on each mesh."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax.config.update("jax_default_matmul_precision", place.precision)
     meshes = ask.meshes or ((place.mesh,) if place.mesh else (compiler.whole(ask.topology),))
     grids = {words: compiler.mesh(ask.topology, **parse_mesh(words)) for words in meshes}
@@ -179,17 +181,3 @@ def milliseconds(price: compiler.Price, chip: Chip, passes: int) -> dict[str, fl
         "memory": 1e3 * price.gigabytes / chip.memory_rate,
         "links": 1e3 * sum(price.collectives.values()) * 2**20 / 1e9 / chip.link_rate,
     }
-
-
-def _named(name: str) -> Experiment:
-    known = [entry.name.replace("_", "-") for entry in pkgutil.iter_modules(experiments.__path__)]
-    module = name.replace("-", "_")
-    found = None
-    if name in known:
-        found = getattr(__import__(f"experiments.{module}", fromlist=["x"]), "EXPERIMENT", None)
-    if found is None:
-        raise UserError(
-            f"plan needs the name of an experiment first, not {name!r:.60}: python -m experiments "
-            "lists them"
-        )
-    return found

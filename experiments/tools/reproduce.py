@@ -23,7 +23,6 @@ at the measured speed of one of the rows; a row that was begun has a speed of it
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import pathlib
 import re
@@ -32,10 +31,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from aejax.errors import UserError
-from experiments.shared.published import Row, in_order
+from experiments.shared.published import Row, Task, in_order
 
 Batch = Literal[100, 500, 2_000]
 # The learning rates of the experiments for each batch.
@@ -54,22 +53,6 @@ import json, sys
 from experiments.tools import reproduce
 reproduce.train(json.loads(sys.argv[1]))
 """
-
-
-class Task(NamedTuple):
-    """One row with its schedule: what its process needs to train it."""
-
-    name: str  # the name of the kept result
-    row: Row
-    settings: dict[str, Any]  # all settings that differ from those of the experiment
-    folder: pathlib.Path
-
-    @property
-    def words(self) -> list[str]:
-        """Returns the words of the command that trains the same models."""
-        pairs = [(f"--{name.replace('_', '-')}", str(v)) for name, v in self.settings.items()]
-        flags = [word for pair in pairs for word in pair]
-        return ["python", "-m", "experiments", self.row.experiment, *flags]
 
 
 def command(
@@ -153,12 +136,14 @@ def train(task: Mapping[str, Any]) -> None:
       task: the fields `experiment`, `settings` and `place`, as `_run` writes them.
     """
     from experiments.shared.course import drive
+    from experiments.shared.experiment import by_name
     from experiments.shared.place import Place
 
-    module = importlib.import_module(f"experiments.{task['experiment'].replace('-', '_')}")
+    experiment = by_name(task["experiment"])
+    assert experiment is not None
     signal.signal(signal.SIGTERM, _exit)
     try:
-        drive(module.EXPERIMENT, module.Config(**task["settings"]), Place(**task["place"]))
+        drive(experiment, experiment.config(**task["settings"]), Place(**task["place"]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -221,7 +206,7 @@ def _run(task: Task, place: Mapping[str, Any], left: float) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        return process.returncode if process.returncode == 0 else STOPPED
+        return 0 if process.returncode == 0 else STOPPED
     finally:
         if process.poll() is None:  # this process was interrupted
             process.terminate()
