@@ -17,7 +17,6 @@ value in every layer (Li and Liang 2021, section 4.3). Only these maps are train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,7 +24,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aejax.checks import check, check_count
-from aejax.errors import UserError
 from aejax.events import join_context
 from aejax.language.layers import PADDING
 from aejax.language.llama import Cache, empty_cache
@@ -65,19 +63,6 @@ class Spoken(TextLikelihood):
         self.soft = nn.Dense(c.size, kernel_init=small)
         wide = 2 * c.layers * c.kv_heads * c.head_size
         self.prefixed = nn.Dense(wide, kernel_init=small)
-
-    def shape(self, event: Sequence[int]) -> tuple[int, ...]:
-        """Returns the shape of the decoder's output, (prefix, width), or (1, 1) if it is ignored.
-
-        Raises:
-          UserError: if the targets are not sequences.
-        """
-        if len(event) != 1:
-            raise UserError(
-                f"Spoken needs texts of shape (T,), but the target has shape {tuple(event)}: "
-                "encode texts by ae.data.tokens"
-            )
-        return (self.prefix, self.width) if self.prefix else (1, 1)
 
     def logits(self, prediction: Array, target: Array, hidden: Array | None = None) -> Array:
         """Computes the logits of each token given those before it, f32[B, T, size]."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aejax.errors import UserError
 from aejax.likelihoods.text_likelihood import PAD, TextLikelihood
 from aejax.types import Array
 
@@ -29,18 +27,10 @@ class Text(TextLikelihood):
         self.embed = nn.Embed(self.coding.size + 1, self.net.width)
         self.output = nn.Dense(self.coding.size)
 
-    def shape(self, event: Sequence[int]) -> tuple[int, ...]:
-        """Returns the shape of the decoder's output, (prefix, width), or (1, 1) if it is ignored.
-
-        Raises:
-          UserError: if the targets are not sequences.
-        """
-        if len(event) != 1:
-            raise UserError(
-                f"Text needs texts of shape (T,), but the target has shape {tuple(event)}: encode "
-                "texts by ae.data.tokens"
-            )
-        return (self.prefix, self.net.width) if self.prefix else (1, 1)
+    @property
+    def width(self) -> int:
+        """Returns the size of the vectors, which is that of the net's embeddings."""
+        return self.net.width
 
     def logits(self, prediction: Array, target: Array, hidden: Array | None = None) -> Array:
         """Computes the logits of each token given those before it, f32[B, T, size]."""

@@ -11,7 +11,7 @@ without latents. Padding never counts: a text padded to any length has the same 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,8 +28,9 @@ PAD, END = 0, 1
 class TextLikelihood(Likelihood):
     """Base class of likelihoods that give the tokens of a text one after the other.
 
-    A subclass defines the logits of all tokens of given texts (`logits`), and those of one token
-    after the other with a cache (`begin` and `step`), for drawing.
+    A subclass defines the size of the decoder's vectors (`width`), the logits of all tokens of
+    given texts (`logits`), and those of one token after the other with a cache (`begin` and
+    `step`), for drawing.
 
     Attributes:
       coding: converts texts to token ids and back, such as `data.text.coding.Words`; the likelihood
@@ -64,6 +65,19 @@ class TextLikelihood(Likelihood):
     def support(self) -> Support:
         """Returns the smallest and the largest token id."""
         return Support(0, self.coding.size - 1, whole=True)
+
+    def shape(self, event: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape of the decoder's output, (prefix, width), or (1, 1) if it is ignored.
+
+        Raises:
+          UserError: if the targets are not sequences.
+        """
+        if len(event) != 1:
+            raise UserError(
+                f"{type(self).__name__} needs texts of shape (T,), but the target has shape "
+                f"{tuple(event)}: encode texts by ae.data.tokens"
+            )
+        return (self.prefix, self.width) if self.prefix else (1, 1)
 
     def log_prob(self, prediction: Array, target: Array, mask: Array | None = None) -> Array:
         """Computes log p(text | prediction), f32[B], in nats, of i32[B, T].
@@ -104,6 +118,11 @@ class TextLikelihood(Likelihood):
             return jnp.sum(each, axis=1)
         mask = jnp.broadcast_to(mask, each.shape)
         return jnp.sum(jnp.where(mask == 0, 0.0, each) * mask, axis=1)
+
+    @property
+    @abc.abstractmethod
+    def width(self) -> int:
+        """Returns the size of each of the vectors that the decoder gives."""
 
     @abc.abstractmethod
     def logits(self, prediction: Array, target: Array, hidden: Array | None = None) -> Array:

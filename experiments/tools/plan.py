@@ -44,14 +44,14 @@ class Chip(NamedTuple):
     memory: float  # GiB
     teraflops: float  # of bfloat16 products, 1e12 a second
     memory_rate: float  # 1e9 bytes a second
-    link_rate: float  # 1e9 bytes a second, all links of the chip together
+    link_rate: float  # 1e9 bytes a second in one direction, all links of the chip together
 
 
 # Google Cloud's pages "TPU v5e", "TPU v5p" and "TPU v6e" (system architecture).
 CHIPS = {
     "v5e": Chip(16.0, 197.0, 819.0, 200.0),
     "v5p": Chip(95.0, 459.0, 2_765.0, 600.0),
-    "v6e": Chip(32.0, 918.0, 1_640.0, 448.0),
+    "v6e": Chip(32.0, 918.0, 1_638.0, 400.0),
 }
 PASSES = {"float32": 6, "tensorfloat32": 3, "bfloat16": 1}
 
